@@ -1,0 +1,33 @@
+# Every target works as the first command in a fresh clone: Python 3.11 or newer, and make, are all it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo stack test lint lock
+
+setup: .venv/.installed
+
+.venv/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	touch $@
+
+demo: setup ## One video, end to end, on embedded parts
+	@$(BIN)/python -m dev.demo
+
+stack: setup ## The same parts, kept up on fixed ports until Ctrl-C
+	@$(BIN)/python -m dev.stack
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## Lint, types, tests
+	$(BIN)/python -m pytest
+
+lock: setup ## Pin every dependency, with hashes and without download addresses
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --quiet --upgrade \
+		--custom-compile-command "make lock" -o requirements.txt
