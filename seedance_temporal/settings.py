@@ -1,0 +1,146 @@
+"""The settings of all processes, read from the environment. Secrets are ``SecretStr``: they do not print.
+
+``TEMPORAL_*`` is read by Temporal's own environment configuration, Google's variables by Google's library.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.urls import https_problem
+
+BASE_URLS = {
+    "byteplus": "https://ark.ap-southeast.bytepluses.com/api/v3",
+    "volcengine": "https://ark.cn-beijing.volces.com/api/v3",
+}
+Route = Literal["byteplus", "volcengine"]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Every variable of the project. The field's name in capitals is the variable's.
+
+    Attributes:
+        ark_api_key: The provider's key; keys are isolated per route.
+        ark_route: The route that this worker serves.
+        ark_base_url: Overrides the route's, for gateways and the local Ark.
+        seedance_bucket: The bucket that videos and the ledger go to.
+        seedance_prefix: For several environments in one bucket.
+        seedance_callback_url: The relay's public base URL; unset: polling alone.
+        seedance_callback_secret: The HMAC secret of callback URLs.
+        seedance_callback_secret_previous: Still accepted during a rotation.
+        seedance_relay_host: Where ``relay.py`` listens.
+        seedance_relay_port: The same.
+        seedance_insecure_hosts: Hosts, comma separated, for which plain http and private addresses are allowed.
+        seedance_poll_first_seconds: The first wait where there are no callbacks; unset: by model and length.
+        seedance_poll_max_seconds: The longest wait where there are no callbacks.
+        seedance_poll_with_callbacks_seconds: The wait where there are.
+        seedance_create_timeout_seconds: Total time of the POST; references are downloaded during it.
+        seedance_recovery_seconds: How long an unknown create is looked for before it can count as absent.
+        seedance_clock_skew_seconds: How far the clocks of worker, bucket and provider may be apart.
+        seedance_creates_per_minute: The account's rate for creates, over all workers.
+        seedance_copies_at_once: Copies into the bucket at once, per worker.
+        seedance_download_seconds: Total time for one download of a video.
+        seedance_max_video_bytes: A larger result is not downloaded.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    ark_api_key: SecretStr | None = None
+    ark_route: Route = "byteplus"
+    ark_base_url: str | None = None
+    seedance_bucket: str | None = None
+    seedance_prefix: str = "seedance"
+    seedance_callback_url: str | None = None
+    seedance_callback_secret: SecretStr | None = None
+    seedance_callback_secret_previous: SecretStr | None = None
+    seedance_relay_host: str = "127.0.0.1"
+    seedance_relay_port: int = 8088
+    seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
+    seedance_poll_first_seconds: Seconds | None = None
+    seedance_poll_max_seconds: Seconds = 300
+    seedance_poll_with_callbacks_seconds: Seconds = 300
+    seedance_create_timeout_seconds: Seconds = 120
+    seedance_recovery_seconds: Seconds = 600
+    seedance_clock_skew_seconds: Annotated[float, Field(ge=0)] = 30
+    seedance_creates_per_minute: Annotated[float, Field(gt=0)] = 180
+    seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
+    seedance_download_seconds: Seconds = 1800
+    seedance_max_video_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+
+    @field_validator("seedance_insecure_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(host.strip().lower() for host in value.split(",") if host.strip())
+        return value
+
+    @field_validator("seedance_prefix")
+    @classmethod
+    def _plain_prefix(cls, value: str) -> str:
+        prefix = value.strip("/")
+        if not prefix:
+            raise ValueError("must not be empty")
+        return prefix
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name, url in (
+            ("SEEDANCE_CALLBACK_URL", self.seedance_callback_url),
+            ("ARK_BASE_URL", self.ark_base_url),
+        ):
+            problem = https_problem(url, self.seedance_insecure_hosts) if url is not None else None
+            if problem:
+                raise ValueError(f"{name} {problem}. For a local stack, name its host in SEEDANCE_INSECURE_HOSTS.")
+        if self.seedance_callback_url is not None and self.seedance_callback_secret is None:
+            raise ValueError("SEEDANCE_CALLBACK_URL is set without SEEDANCE_CALLBACK_SECRET")
+        if self.seedance_recovery_seconds <= self.claim_is_young_seconds:
+            raise ValueError(
+                "SEEDANCE_RECOVERY_SECONDS must be longer than SEEDANCE_CREATE_TIMEOUT_SECONDS and "
+                "SEEDANCE_CLOCK_SKEW_SECONDS together: a create that is still under way would count as absent"
+            )
+        return self
+
+    @classmethod
+    def from_environment(cls, *required: str) -> Self:
+        """The settings of this process.
+
+        Args:
+            required: Variables that this process cannot do without, such as ``ARK_API_KEY``.
+
+        Raises:
+            InvalidSettings: One is missing or wrong; the message names all of them, and no value of a secret.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            problems = [
+                (f"{'.'.join(str(part) for part in e['loc']).upper()}: " if e["loc"] else "")
+                + e["msg"].removeprefix("Value error, ")
+                for e in error.errors()
+            ]
+            raise InvalidSettings("; ".join(problems)) from None
+        missing = [name for name in required if getattr(settings, name.lower()) is None]
+        if missing:
+            raise InvalidSettings(f"not set in the environment: {', '.join(missing)}")
+        return settings
+
+    @property
+    def base_url(self) -> str:
+        """The provider's base URL, without a closing slash."""
+        return (self.ark_base_url or BASE_URLS[self.ark_route]).rstrip("/")
+
+    @property
+    def claim_is_young_seconds(self) -> float:
+        """Up to this age of a claim, the process that made it may still be sending."""
+        return self.seedance_create_timeout_seconds + self.seedance_clock_skew_seconds
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must not appear in any text, log or object."""
+        kept = (self.ark_api_key, self.seedance_callback_secret, self.seedance_callback_secret_previous)
+        return tuple(secret.get_secret_value() for secret in kept if secret is not None)
