@@ -5,9 +5,10 @@ Source: the provider's task API, as GET, LIST and the callback's body show it.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 QUEUED = "queued"
 RUNNING = "running"
@@ -77,6 +78,22 @@ class Task(_Payload):
         if isinstance(self.failure_reason, TaskError):
             return self.failure_reason
         return TaskError(code=self.status, message=self.failure_reason or "")
+
+
+def parse_task(payload: Mapping[str, Any]) -> Task:
+    """A payload as a task. Only ``id`` and ``status`` have to be right: a field that came in another form than is
+    known counts as absent, because a paid task must stay readable when the provider changes a detail.
+
+    Raises:
+        ValueError: It is not a task.
+    """
+    try:
+        return Task.model_validate(payload)
+    except ValidationError as error:
+        odd = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
+        if not odd or odd & {"id", "status"}:
+            raise ValueError("the payload is not a task: it has no id, or no status") from None
+        return Task.model_validate({name: value for name, value in payload.items() if name not in odd})
 
 
 def progress(status: str) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
 _URL_WITH_QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*")
+_CALLBACK_TOKEN = re.compile(r"(/callbacks/[^/\s]+/\d+/)[0-9a-f]{64}")
 
 
 def is_public_address(address: str) -> bool:
@@ -45,6 +46,11 @@ def https_problem(url: str, insecure_hosts: Collection[str] = ()) -> str | None:
     return None if public else "does not name a public host"
 
 
-def without_signatures(text: str) -> str:
-    """A text with the query of every URL in it cut off: that is where signatures and tokens stand."""
-    return _URL_WITH_QUERY.sub(r"\1", text)
+def redacted(text: str, secrets: Iterable[str] = ()) -> str:
+    """A text that may be written down: without the queries of URLs, where signatures stand, without the tokens of
+    callback URLs, and without the given secrets.
+    """
+    text = _CALLBACK_TOKEN.sub(r"\1***", _URL_WITH_QUERY.sub(r"\1", text))
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
