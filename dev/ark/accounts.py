@@ -1,0 +1,117 @@
+"""The accounts, one for each route: their keys, their standing, and how often they may call."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from .errors import ArkError
+from .settings import Settings
+from .tables import Route
+
+Operation = Literal["create", "get", "list", "delete"]
+
+_STANDINGS = {
+    "AuthenticationError": 401,
+    "InvalidAccountStatus": 401,
+    "AccountOverdueError": 403,
+    "AccessDenied": 403,
+    "SetLimitExceeded": 429,
+    "QuotaExceeded": 429,
+}
+
+
+class AccountChange(BaseModel):
+    """What the admin API changes on an account; what is absent stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key_valid: bool | None = None  # false: every key of the account gets 401
+    standing: str | None = None  # "ok", or the code that creates get instead; 401 codes hold for every call
+
+
+@dataclass
+class Pace:
+    """Lets `rate` calls a second pass, and `burst` of them at once."""
+
+    burst: int
+    tolerance: float = 0.05  # seconds: a client that keeps the pace to the letter must not be refused
+    _full_again: float = 0.0
+
+    def allows(self, rate: float) -> bool:
+        now = time.monotonic()
+        start = max(self._full_again, now)
+        if start - now > (self.burst - 1) / rate + self.tolerance:
+            return False
+        self._full_again = start + 1 / rate
+        return True
+
+
+class Account:
+    """One account: the keys of one route do not open the other."""
+
+    def __init__(self, route: Route, keys: list[str], settings: Settings) -> None:
+        self.route = route
+        self.key_valid = True
+        self.standing = "ok"
+        self._keys = keys
+        self._settings = settings
+        self._paces = {"get": Pace(20), "delete": Pace(20), "list": Pace(1)}
+        self._creates: list[float] = []  # monotonic times within the last minute
+
+    def change(self, change: AccountChange) -> None:
+        """Revokes or restores the keys, or sets the standing.
+
+        Raises:
+            ValueError: an unknown standing.
+        """
+        if change.standing not in (None, "ok", *_STANDINGS):
+            raise ValueError(f"no standing {change.standing!r}; known: ok, {', '.join(_STANDINGS)}")
+        if change.key_valid is not None:
+            self.key_valid = change.key_valid
+        if change.standing is not None:
+            self.standing = change.standing
+
+    def state(self) -> dict[str, object]:
+        """As the admin API shows it."""
+        return {"key_valid": self.key_valid, "standing": self.standing}
+
+    def admit(self, operation: Operation, authorization: str) -> None:
+        """Lets a call in.
+
+        Args:
+            operation: what is called.
+            authorization: the header, "" if there was none.
+
+        Raises:
+            ArkError: 401 for a wrong key; what the account's standing says; 429 over the rate limit.
+        """
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or key not in self._keys or not self.key_valid:
+            raise ArkError(401, "AuthenticationError", "The API key in the request is missing or invalid.")
+        status = _STANDINGS.get(self.standing)
+        if status == 401 or (status is not None and operation == "create"):
+            raise ArkError(status, self.standing, "The account cannot be used as it stands.")
+        if not self._in_time(operation):
+            raise ArkError(429, "RateLimitExceeded", f"The account's rate limit for {operation} is exceeded.")
+
+    def _in_time(self, operation: Operation) -> bool:
+        if operation == "create":
+            return self._create_in_time()
+        rates = {
+            "get": self._settings.get_per_second,
+            "delete": self._settings.delete_per_second,
+            "list": self._settings.list_per_second,
+        }
+        rate = rates[operation]
+        return rate is None or self._paces[operation].allows(rate)
+
+    def _create_in_time(self) -> bool:
+        limit = self._settings.create_per_minute
+        now = time.monotonic()
+        self._creates = [at for at in self._creates if now - at < 60]
+        if limit is not None and len(self._creates) >= limit:
+            return False
+        self._creates.append(now)
+        return True

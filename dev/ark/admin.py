@@ -1,0 +1,164 @@
+"""The admin API below `/_ark`: the ledger, the faults, the switchboard. It needs no key."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as HttpRoute
+
+from .accounts import Account, AccountChange
+from .callbacks import Callbacks
+from .errors import ArkError
+from .faults import Fault, Faults
+from .ledger import Ledger
+from .provider import Provider, Task, payload
+from .results import Results, read_object, serve_bytes
+from .settings import Settings
+from .tables import Route
+
+
+@dataclass
+class Admin:
+    """What tests, demos and people ask of the server itself.
+
+    Whatever it cannot read gets 422 and `{"problem": …}`; pydantic's errors are ValueErrors, too.
+    """
+
+    settings: Settings
+    accounts: dict[Route, Account]
+    faults: Faults
+    ledger: Ledger
+    provider: Provider
+    results: Results
+    callbacks: Callbacks
+
+    def routes(self) -> list[HttpRoute]:
+        """All paths of the admin API."""
+        return [
+            HttpRoute("/_ark/health", self.health, methods=["GET"]),
+            HttpRoute("/_ark/config", self.config, methods=["GET", "POST"]),
+            HttpRoute("/_ark/accounts", self.all_accounts, methods=["GET"]),
+            HttpRoute("/_ark/accounts/{route}", self.account, methods=["POST"]),
+            HttpRoute("/_ark/faults", self.all_faults, methods=["GET", "POST", "DELETE"]),
+            HttpRoute("/_ark/faults/{fault_id:int}", self.one_fault, methods=["DELETE"]),
+            HttpRoute("/_ark/ledger", self.the_ledger, methods=["GET"]),
+            HttpRoute("/_ark/requests", self.requests, methods=["GET"]),
+            HttpRoute("/_ark/callbacks", self.all_callbacks, methods=["GET"]),
+            HttpRoute("/_ark/tasks", self.tasks, methods=["GET"]),
+            HttpRoute("/_ark/release", self.release, methods=["POST"]),
+            HttpRoute("/_ark/results/{task_id}/{file}", self.result, methods=["GET"]),
+        ]
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def config(self, request: Request) -> Response:
+        if request.method == "POST":
+            try:
+                self.settings.apply(await _object(request))
+            except ValueError as error:
+                return _problem(error)
+        return JSONResponse(self.settings.model_dump())
+
+    async def all_accounts(self, request: Request) -> Response:
+        return JSONResponse({route: account.state() for route, account in self.accounts.items()})
+
+    async def account(self, request: Request) -> Response:
+        account = next((a for a in self.accounts.values() if a.route == request.path_params["route"]), None)
+        if account is None:
+            return JSONResponse({"problem": "no such route"}, 404)
+        try:
+            account.change(AccountChange.model_validate(await _object(request)))
+        except ValueError as error:
+            return _problem(error)
+        return JSONResponse(account.state())
+
+    async def all_faults(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.faults.remove()
+        if request.method == "POST":
+            try:
+                armed = self.faults.arm(Fault.model_validate(await _object(request)))
+            except ValueError as error:
+                return _problem(error)
+            return JSONResponse(armed.model_dump(), 201)
+        return JSONResponse(self.faults.report())
+
+    async def one_fault(self, request: Request) -> Response:
+        self.faults.remove(request.path_params["fault_id"])
+        return JSONResponse(self.faults.report())
+
+    async def the_ledger(self, request: Request) -> Response:
+        return JSONResponse(
+            {
+                "creates": [entry.model_dump() for entry in self.ledger.creates],
+                "leaks": [leak.model_dump() for leak in self.ledger.leaks],
+            }
+        )
+
+    async def requests(self, request: Request) -> Response:
+        return JSONResponse(self.ledger.requests().model_dump())
+
+    async def all_callbacks(self, request: Request) -> Response:
+        return JSONResponse({"deliveries": [d.model_dump() for d in self.callbacks.deliveries]})
+
+    async def tasks(self, request: Request) -> Response:
+        return JSONResponse({"tasks": [self._inside(task) for task in self.provider.tasks.values()]})
+
+    async def release(self, request: Request) -> Response:
+        try:
+            body = await _object(request)
+        except ValueError as error:
+            return _problem(error)
+        return JSONResponse({"released": self.provider.release(body.get("task_id"))})
+
+    async def result(self, request: Request) -> Response:
+        task = self.provider.tasks.get(request.path_params["task_id"])
+        file = request.path_params["file"]
+        try:
+            if task is None:
+                raise ArkError(404, "NoSuchKey", "There is no such task.")
+            data = await read_object(task, file)
+        except ArkError as error:
+            return JSONResponse({"problem": error.message}, error.status)
+        return serve_bytes(request, data, "video/mp4" if file == "video.mp4" else "image/png")
+
+    def _inside(self, task: Task) -> dict[str, Any]:
+        # No result URLs here: asking must not sign any.
+        return payload(task, {}) | {
+            "route": task.route,
+            "model_given": task.order.model_given,
+            "scene": task.order.scene,
+            "callback_url": task.order.callback_url,
+            "watermark": task.order.watermark,
+            "return_last_frame": task.order.return_last_frame,
+            "tokens": task.order.tokens,
+            "width": task.order.clip.width,
+            "height": task.order.clip.height,
+            "ordered": {
+                "ratio": task.order.ratio,
+                "resolution": task.order.resolution,
+                "duration": task.order.duration,
+                "seed": task.order.seed,
+            },
+            "fault": task.fate(),
+            "erased": task.erased,
+        }
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    """The body.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    body = json.loads(await request.body() or b"{}")
+    if not isinstance(body, dict):
+        raise ValueError("expected a JSON object")
+    return body
+
+
+def _problem(error: ValueError) -> Response:
+    return JSONResponse({"problem": str(error)}, 422)

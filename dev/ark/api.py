@@ -1,0 +1,210 @@
+"""The provider's own API: create, get, list, delete, on both routes."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as HttpRoute
+
+from .accounts import Account, Operation
+from .errors import ArkError, invalid, new_request_id, stamp
+from .faults import AFTER_COMMIT, ASKING, BEFORE_COMMIT, Armed, Faults, act
+from .ledger import CreateEntry, Ledger
+from .provider import ENDED, Provider, Task, payload
+from .references import fetch
+from .results import Results
+from .settings import Settings
+from .tables import Route
+from .validate import read_body, read_order
+from .wire import Cut, Drop
+
+_PATH = "/{route}/api/v3/contents/generations/tasks"
+_STATUSES = ("queued", "running", *ENDED)
+
+
+@dataclass
+class Api:
+    """The operations, over everything that they need."""
+
+    settings: Settings
+    accounts: dict[Route, Account]
+    faults: Faults
+    ledger: Ledger
+    provider: Provider
+    results: Results
+
+    def routes(self) -> list[HttpRoute]:
+        """The paths of both routes."""
+        return [
+            HttpRoute(_PATH, self.create, methods=["POST"]),
+            HttpRoute(_PATH, self._answering(self._list), methods=["GET"]),
+            HttpRoute(_PATH + "/{task_id}", self._answering(self._get), methods=["GET"]),
+            HttpRoute(_PATH + "/{task_id}", self._answering(self._delete), methods=["DELETE"]),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """`POST …/tasks`: every one is in the ledger, with what became of it."""
+        request_id = new_request_id()
+        try:
+            raw = await request.body()
+        except ClientDisconnect:
+            return Drop()
+        try:
+            route = self._route(request)
+        except ArkError as error:
+            return stamp(error.response(request_id), request, request_id)
+        entry = self.ledger.received(route, _readable(raw), request_id, request.headers.get("x-client-request-id"))
+        try:
+            response = await self._create(request, route, raw, entry)
+        except ArkError as error:
+            entry.code = error.code
+            response = error.response(request_id)
+        entry.answer = "lost" if isinstance(response, Drop) else response.status_code
+        return stamp(response, request, request_id)
+
+    async def _create(self, request: Request, route: Route, raw: bytes, entry: CreateEntry) -> Response:
+        before = self.faults.take("create", BEFORE_COMMIT, route=route, body=raw)
+        if before is not None:
+            entry.fault = before.fault
+            response = await act(before, request)
+            assert response is not None, "no fault before the commit lets the create go on"
+            return response
+        self._admit("create", route, request)
+        order = read_order(route, read_body(raw), self.settings)
+        if self.settings.fetch_references:
+            await fetch(order.reference_urls)
+        task = self.provider.create(route, order, raw)
+        self.ledger.committed(entry, task.id)
+        after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)
+        if after is None:
+            return JSONResponse({"id": task.id})
+        entry.fault = after.fault
+        return await _spoil(after, request, task)
+
+    async def _get(self, request: Request, route: Route) -> Response:
+        task_id = request.path_params["task_id"]
+        self.ledger.asked("get", task_id)
+        await self._go_wrong("get", route, request)
+        self._admit("get", route, request)
+        task = self.provider.find(route, task_id)
+        return JSONResponse(payload(task, self.results.urls(task)))
+
+    async def _delete(self, request: Request, route: Route) -> Response:
+        task_id = request.path_params["task_id"]
+        self.ledger.asked("delete", task_id)
+        await self._go_wrong("delete", route, request)
+        self._admit("delete", route, request)
+        self.provider.delete(self.provider.find(route, task_id))
+        return Response(status_code=204)
+
+    async def _list(self, request: Request, route: Route) -> Response:
+        self.ledger.lists[route] += 1
+        await self._go_wrong("list", route, request)
+        self._admit("list", route, request)
+        query = request.query_params
+        page, size = (
+            _number(query.get("page_num"), "page_num", 1, 2**31, 1),
+            _number(query.get("page_size"), "page_size", 1, 500, 10),
+        )
+        status = query.get("filter.status")
+        if status is not None and status not in _STATUSES:
+            raise invalid("filter.status", f"expected one of {', '.join(_STATUSES)}")
+        ids, model = query.getlist("filter.task_ids"), query.get("filter.model")
+        tier = query.get("filter.service_tier", "default")
+        found = [
+            task
+            for task in self.provider.listed(route)
+            if status in (None, task.status)
+            and (not ids or task.id in ids)
+            and model in (None, task.order.model, task.order.model_given)
+            and tier == task.order.service_tier
+        ]
+        items = [self._item(task) for task in found[(page - 1) * size : page * size]]
+        return JSONResponse({"items": items, "total": len(found)})
+
+    def _item(self, task: Task) -> dict[str, Any]:
+        item = payload(task, self.results.urls(task))
+        if not self.settings.list_echo:
+            item.pop("safety_identifier", None)
+        if self.settings.list_failure_reason:
+            item["failure_reason"] = item.pop("error")
+        return item
+
+    def _answering(
+        self, operation: Callable[[Request, Route], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """An operation, with its refusals put into envelopes."""
+
+        async def answer(request: Request) -> Response:
+            request_id = new_request_id()
+            try:
+                response = await operation(request, self._route(request))
+            except ArkError as error:
+                response = error.response(request_id)
+            except _Instead as instead:
+                response = instead.response
+            return stamp(response, request, request_id)
+
+        return answer
+
+    def _route(self, request: Request) -> Route:
+        route = request.path_params["route"]
+        if route not in self.accounts:
+            raise ArkError(404, "NotFound", f"There is no route {route}.")
+        return cast(Route, route)
+
+    def _admit(self, operation: Operation, route: Route, request: Request) -> None:
+        try:
+            self.accounts[route].admit(operation, request.headers.get("authorization", ""))
+        except ArkError as error:
+            if error.code == "RateLimitExceeded":
+                self.ledger.rate_limited[operation] += 1
+            raise
+
+    async def _go_wrong(self, operation: Operation, route: Route, request: Request) -> None:
+        task_id = request.path_params.get("task_id")
+        fault = self.faults.take(operation, ASKING, route=route, task_id=task_id)
+        response = None if fault is None else await act(fault, request)
+        if response is not None:
+            raise _Instead(response)
+
+
+class _Instead(Exception):
+    """A fault answers in place of the operation."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+async def _spoil(fault: Armed, request: Request, task: Task) -> Response:
+    """The answer to a create that did make a task."""
+    answer = JSONResponse({"id": task.id})
+    body = bytes(answer.body)
+    half = body[: len(body) // 2]
+    match fault.fault:
+        case "cut_body":
+            return Cut(half, len(body), "application/json")
+        case "cut_json":
+            return Response(half, media_type="application/json")
+        case "no_id":
+            return JSONResponse({})
+        case _:
+            return await act(fault, request) or answer
+
+
+def _readable(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw.decode("utf-8", "replace")
+
+
+def _number(text: str | None, name: str, low: int, high: int, default: int) -> int:
+    if text is None:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise invalid(name, f"expected {low}..{high}")
+    return int(text)

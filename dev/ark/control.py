@@ -1,0 +1,135 @@
+"""A client of the admin API, for tests and demos."""
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from .accounts import AccountChange
+from .callbacks import Delivery
+from .faults import Armed, Fault, Firing, Operation
+from .ledger import CreateEntry, Leak, Requests
+from .tables import Route
+
+
+class ArkControl:
+    """Asks and steers a local Ark. Use it as an async context manager, or call `aclose`.
+
+    Args:
+        url: the server's root, such as `http://127.0.0.1:8089`.
+
+    Every method raises `httpx.HTTPStatusError` for what the server refuses.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        # No proxy from the environment: the server is on this machine.
+        self._http = httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30)
+
+    def base_url(self, route: Route) -> str:
+        """What a client of the API has to be pointed at."""
+        return f"{self.url}/{route}/api/v3"
+
+    async def wait_ready(self, seconds: float = 15) -> None:
+        """Waits until the server answers.
+
+        Raises:
+            TimeoutError: it did not within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                (await self._http.get("/_ark/health")).raise_for_status()
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no local Ark at {self.url} after {seconds:g} s") from None
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    async def ledger(self) -> list[CreateEntry]:
+        """Every POST to create, in the order in which they came."""
+        return [CreateEntry.model_validate(entry) for entry in (await self._get("ledger"))["creates"]]
+
+    async def leaks(self) -> list[Leak]:
+        """Every `Authorization` header that was sent to a result URL."""
+        return [Leak.model_validate(leak) for leak in (await self._get("ledger"))["leaks"]]
+
+    async def tasks(self) -> list[dict[str, Any]]:
+        """Every task, erased ones included, with its inner state."""
+        tasks: list[dict[str, Any]] = (await self._get("tasks"))["tasks"]
+        return tasks
+
+    async def release(self, task_id: str | None = None) -> list[str]:
+        """Lets a task that a fault holds go on, or all; gives their ids."""
+        released: list[str] = (await self._post("release", {"task_id": task_id}))["released"]
+        return released
+
+    async def requests(self) -> Requests:
+        """Counters of gets, lists, deletes and downloads."""
+        return Requests.model_validate(await self._get("requests"))
+
+    async def deliveries(self) -> list[Delivery]:
+        """Every try to deliver a callback."""
+        return [Delivery.model_validate(one) for one in (await self._get("callbacks"))["deliveries"]]
+
+    async def fault(self, on: Operation, fault: str, **fields: Any) -> int:
+        """Arms a fault, and gives its id. `fields`: those of `faults.Fault`; it fires once unless `times` says so."""
+        checked = Fault.model_validate({"on": on, "fault": fault, **fields})
+        armed: int = (await self._post("faults", checked.model_dump(exclude_unset=True)))["id"]
+        return armed
+
+    async def armed(self) -> list[Armed]:
+        """The faults that can still fire."""
+        return [Armed.model_validate(armed) for armed in (await self._get("faults"))["armed"]]
+
+    async def fired(self, fault_id: int | None = None) -> list[Firing]:
+        """Every time that a fault, or this fault, has fired."""
+        fired = [Firing.model_validate(one) for one in (await self._get("faults"))["fired"]]
+        return [one for one in fired if fault_id in (None, one.fault_id)]
+
+    async def clear_faults(self, fault_id: int | None = None) -> None:
+        """Disarms all faults, or one. What has fired stays on record."""
+        path = "faults" if fault_id is None else f"faults/{fault_id}"
+        (await self._http.delete(f"/_ark/{path}")).raise_for_status()
+
+    async def configure(self, **fields: Any) -> dict[str, Any]:
+        """Changes switches (the fields of `settings.Settings`), and gives all of them; without fields, only that."""
+        return await self._post("config", fields)
+
+    async def set_key_valid(self, route: Route, valid: bool) -> None:
+        """Revokes or restores the keys of an account."""
+        await self._account(route, AccountChange(key_valid=valid))
+
+    async def set_standing(self, route: Route, standing: str) -> None:
+        """Sets how an account stands: `ok`, or a code such as `AccountOverdueError` or `SetLimitExceeded`."""
+        await self._account(route, AccountChange(standing=standing))
+
+    async def video_bytes(self, task_id: str, file: str = "video.mp4") -> bytes:
+        """What the service has of a result (`last_frame.png` is the other file), counted nowhere."""
+        return (await self._http.get(f"/_ark/results/{task_id}/{file}")).raise_for_status().content
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _account(self, route: Route, change: AccountChange) -> None:
+        await self._post(f"accounts/{route}", change.model_dump(exclude_none=True))
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = (await self._http.get(f"/_ark/{path}")).raise_for_status().json()
+        return answer
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = (await self._http.post(f"/_ark/{path}", json=body)).raise_for_status().json()
+        return answer

@@ -1,0 +1,97 @@
+"""What reached the service, and what came of it: the truth that a test holds its client against."""
+
+import time
+from collections import Counter, defaultdict
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from .tables import Route
+
+
+class CreateEntry(BaseModel):
+    """One POST to create, whatever became of it."""
+
+    number: int
+    time: float  # Unix seconds, when its body had been read
+    route: Route
+    body: Any  # as received: parsed JSON, or the text that was none
+    request_id: str
+    client_request_id: str | None = None
+    committed: bool = False  # does a task exist because of it
+    task_id: str | None = None
+    answer: int | Literal["lost"] | None = None  # the status sent; "lost": no (whole) answer; None: not yet
+    code: str | None = None  # of the error envelope
+    fault: str | None = None
+    billed_tokens: int | None = None  # once the task has succeeded
+
+
+class Leak(BaseModel):
+    """A request that carried an `Authorization` header to a result URL."""
+
+    time: float
+    path: str
+    scheme: str  # the word before the key, never the key
+
+
+class TaskRequests(BaseModel):
+    """How often a task was asked for. Refused requests count as well."""
+
+    get: int = 0
+    delete: int = 0
+    download: int = 0
+
+
+class Requests(BaseModel):
+    """Counters of everything but the creates, which the ledger has."""
+
+    tasks: dict[str, TaskRequests]
+    list: dict[str, int]  # by route
+    rate_limited: dict[str, int]  # by operation: answers 429 that the service's own limits gave
+
+
+class Ledger:
+    """Append-only: an entry's outcome is filled in, and no entry is ever taken away."""
+
+    def __init__(self) -> None:
+        self.creates: list[CreateEntry] = []
+        self.leaks: list[Leak] = []
+        self.lists: Counter[str] = Counter()
+        self.rate_limited: Counter[str] = Counter()
+        self._tasks: defaultdict[str, TaskRequests] = defaultdict(TaskRequests)
+        self._by_task: dict[str, CreateEntry] = {}
+
+    def received(self, route: Route, body: Any, request_id: str, client_request_id: str | None) -> CreateEntry:
+        """Opens the entry of a POST."""
+        entry = CreateEntry(
+            number=len(self.creates) + 1,
+            time=time.time(),
+            route=route,
+            body=body,
+            request_id=request_id,
+            client_request_id=client_request_id,
+        )
+        self.creates.append(entry)
+        return entry
+
+    def committed(self, entry: CreateEntry, task_id: str) -> None:
+        """The POST has made a task."""
+        entry.committed, entry.task_id = True, task_id
+        self._by_task[task_id] = entry
+
+    def billed(self, task_id: str, tokens: int) -> None:
+        """The task has succeeded."""
+        self._by_task[task_id].billed_tokens = tokens
+
+    def leaked(self, path: str, authorization: str) -> None:
+        """A result URL was asked for with a key."""
+        self.leaks.append(Leak(time=time.time(), path=path, scheme=authorization.split(" ")[0]))
+
+    def asked(self, operation: Literal["get", "delete", "download"], task_id: str) -> None:
+        """Counts a request about one task."""
+        counters = self._tasks[task_id]
+        setattr(counters, operation, getattr(counters, operation) + 1)
+
+    def requests(self) -> Requests:
+        """All counters."""
+        return Requests(tasks=dict(self._tasks), list=dict(self.lists), rate_limited=dict(self.rate_limited))

@@ -1,0 +1,251 @@
+"""The tasks, and how each one lives: queued, running, and its end."""
+
+import asyncio
+import random
+import string
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ArkError
+from .faults import ENDINGS, Armed, Faults
+from .media import FPS
+from .order import Order
+from .settings import Settings
+from .tables import Route
+
+_TICK = 0.01  # seconds between two looks at the living tasks
+ENDED = ("succeeded", "failed", "expired", "cancelled")
+
+
+@dataclass
+class Task:
+    """One task. Moments named `…_at` are Unix seconds, the others monotonic."""
+
+    id: str
+    route: Route
+    order: Order
+    created_at: int
+    updated_at: int
+    born: float
+    entered: float  # when it came to its present status
+    status: str = "queued"
+    ending: Armed | None = None  # the fault chosen for it at its creation
+    pace: Armed | None = None  # its own durations, likewise
+    held: bool = True  # a fault that keeps it in a status does so until it is released
+    error: dict[str, str] | None = None
+    ended: float | None = None
+    erased: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.status not in ENDED
+
+    @property
+    def occupies(self) -> bool:
+        """Does it count against the running limit?"""
+        return self.alive and self.status != "queued"
+
+    def enter(self, status: str) -> None:
+        self.status, self.entered, self.updated_at = status, time.monotonic(), int(time.time())
+        if not self.alive:
+            self.ended = self.entered
+
+    def fate(self) -> str | None:
+        return None if self.ending is None else self.ending.fault
+
+
+@dataclass
+class Provider:
+    """The task store.
+
+    Args:
+        settings: the switchboard.
+        faults: where a task's fate is taken from, at its creation.
+        on_change: called with a task after each change of its status.
+    """
+
+    settings: Settings
+    faults: Faults
+    on_change: Callable[[Task], None]
+    tasks: dict[str, Task] = field(default_factory=dict)
+    _living: list[Task] = field(default_factory=list)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def create(self, route: Route, order: Order, body: bytes) -> Task:
+        """Commits an order: from here on it runs, and bills if it succeeds."""
+        task_id = _new_id()
+        now = int(time.time())
+        task = Task(
+            id=task_id,
+            route=route,
+            order=order,
+            created_at=now,
+            updated_at=now,
+            born=time.monotonic(),
+            entered=time.monotonic(),
+            ending=self.faults.take("task", ENDINGS, route=route, task_id=task_id, body=body),
+            pace=self.faults.take("task", ("seconds",), route=route, task_id=task_id, body=body),
+        )
+        self.tasks[task.id] = task
+        self._living.append(task)
+        self.on_change(task)
+        self._wake.set()
+        return task
+
+    def find(self, route: Route, task_id: str) -> Task:
+        """A task that the account can still see.
+
+        Raises:
+            ArkError: 404 `ResourceNotFound`.
+        """
+        task = self.tasks.get(task_id)
+        if task is None or task.route != route or not self._kept(task):
+            raise ArkError(404, "ResourceNotFound", f"The task {task_id} could not be found.", param="id")
+        return task
+
+    def listed(self, route: Route) -> Iterator[Task]:
+        """What LIST can see, newest first."""
+        oldest = time.monotonic() - self.settings.list_delay_seconds
+        for task in reversed(self.tasks.values()):
+            if task.route == route and self._kept(task) and task.born <= oldest:
+                yield task
+
+    def delete(self, task: Task) -> None:
+        """Cancels a queued task, erases the record of an ended one.
+
+        Raises:
+            ArkError: 409: it runs, or has been cancelled.
+        """
+        if task.status == "queued":
+            task.enter("cancelled")
+            self.on_change(task)
+        elif task.status == "cancelled":
+            raise ArkError(409, "InvalidAction", f"The task {task.id} has been cancelled already.")
+        elif task.alive:
+            raise ArkError(
+                409, "InvalidAction.RunningTaskDeletion", f"The task {task.id} is running; it cannot be deleted."
+            )
+        else:
+            task.erased = True
+
+    def release(self, task_id: str | None = None) -> list[str]:
+        """Lets go of a task that a fault holds queued or running, or of all; gives their ids."""
+        held = [
+            task
+            for task in self.tasks.values()
+            if task.alive
+            and task.held
+            and task.fate() in ("stay_queued", "stay_running")
+            and task_id in (None, task.id)
+        ]
+        for task in held:
+            task.held = False
+        return [task.id for task in held]
+
+    async def run(self) -> None:
+        """Moves the tasks along until it is cancelled."""
+        while True:
+            self._living = [task for task in self._living if task.alive]
+            if not self._living:
+                self._wake.clear()
+                await self._wake.wait()
+            running = Counter(task.route for task in self._living if task.occupies)
+            for task in list(self._living):
+                has_room = running[task.route] < self.settings.running_limit
+                status = self._next_status(task, time.monotonic(), has_room=has_room)
+                if status is not None:
+                    running[task.route] += task.status == "queued"
+                    self._move(task, status)
+            await asyncio.sleep(_TICK)
+
+    def _kept(self, task: Task) -> bool:
+        if task.erased:
+            return False
+        cancelled = task.status == "cancelled"
+        limit = self.settings.cancelled_kept_seconds if cancelled else self.settings.kept_seconds
+        return time.monotonic() - task.born < limit
+
+    def _move(self, task: Task, status: str) -> None:
+        if status == "failed":
+            task.error = _failure(task)
+        task.enter(status)
+        self.on_change(task)
+
+    def _next_status(self, task: Task, now: float, *, has_room: bool) -> str | None:
+        """The status that a living task comes to now; None while it stays."""
+        spent = now - task.entered
+        if now - task.born >= task.order.execution_expires_after / self.settings.speed:
+            return "expired"
+        if task.status == "queued":
+            if task.fate() == "stay_queued" and task.held:
+                return None
+            if spent < self._seconds(task, "queued_seconds") or not has_room:
+                return None
+            unknown = task.ending if task.fate() == "unknown_status" else None
+            return "running" if unknown is None else unknown.status
+        if task.status != "running":
+            shown = task.ending.seconds if task.ending else None
+            return "running" if shown is not None and spent >= shown else None
+        if task.fate() == "stay_running" and task.held:
+            return None
+        if spent < self._seconds(task, "running_seconds"):
+            return None
+        return {"fail": "failed", "expire": "expired"}.get(task.fate() or "", "succeeded")
+
+    def _seconds(self, task: Task, name: str) -> float:
+        own: float | None = getattr(task.pace, name, None)
+        shared: float = getattr(self.settings, name)
+        return shared if own is None else own
+
+
+def _new_id() -> str:
+    stamp = time.strftime("%Y%m%d%H%M%S")
+    return f"cgt-{stamp}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=8))}"
+
+
+def _failure(task: Task) -> dict[str, str]:
+    ending = task.ending
+    return {
+        "code": (ending and ending.code) or "OutputVideoSensitiveContentDetected",
+        "message": (ending and ending.message)
+        or "The request failed because the output video may contain sensitive information.",
+    }
+
+
+def payload(task: Task, urls: dict[str, str]) -> dict[str, Any]:
+    """The task as GET, LIST and callbacks show it: never the prompt, the references, or the callback URL.
+
+    Args:
+        task: the task.
+        urls: the result URLs, for a task that has succeeded.
+    """
+    order = task.order
+    shown: dict[str, Any] = {
+        "id": task.id,
+        "model": order.model,
+        "status": task.status,
+        "error": task.error,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+        "service_tier": order.service_tier,
+        "execution_expires_after": order.execution_expires_after,
+        "generate_audio": order.generate_audio,
+        "draft": order.draft,
+        "priority": order.priority,
+    }
+    if order.safety_identifier is not None:
+        shown["safety_identifier"] = order.safety_identifier
+    if task.status == "succeeded":
+        shown |= {
+            "content": urls,
+            "usage": {"completion_tokens": order.tokens, "total_tokens": order.tokens},
+            "seed": order.seed,
+            "resolution": order.resolution,
+            "ratio": order.ratio,
+            "duration": order.duration,
+            "framespersecond": FPS,
+        }
+    return shown

@@ -1,0 +1,189 @@
+"""The service's own strictness: what it refuses, what it silently ignores, and what it fills in.
+
+An unknown field is ignored, and the task is created and billed; `null` counts as absent; flags in the prompt
+are obeyed. All three are what the real service does, and what a careful client has to guard against.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from .content import Content, explain_unreadable_body, read_content
+from .errors import ArkError, invalid, missing
+from .order import Order
+from .settings import Settings
+from .tables import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of
+
+_MAX_BODY = 64 * 1024 * 1024
+_MAX_REFERENCE_SECONDS = 15.0  # in total; longer references are refused by the real service
+_MAX_SEED = 2**31 - 1
+_TRUE = {"true": True, "1": True, "false": False, "0": False}
+
+
+def read_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a create, without its nulls.
+
+    Raises:
+        ArkError: 400 for anything else.
+    """
+    if len(raw) > _MAX_BODY:
+        raise ArkError(400, "InvalidParameter", "The request body is larger than 64 MB.")
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        raise explain_unreadable_body() from None
+    if not isinstance(body, dict):
+        raise explain_unreadable_body()
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def read_order(route: Route, body: Mapping[str, Any], settings: Settings) -> Order:
+    """Checks a create, and gives what it orders.
+
+    Raises:
+        ArkError: 400 `MissingParameter` or `InvalidParameter`; 404 for a model that this route does not have.
+    """
+    model_given, model_id, model = _model(route, body, settings)
+    content = read_content(body.get("content"), model, allow_http=settings.allow_http_references)
+    for name in sorted(SELECTIVE_FIELDS & set(body)):
+        if name not in model.fields:
+            raise invalid(name, f"not supported by the model {model_id}")
+    if "service_tier" in body and not model.service_tiers:
+        raise invalid("service_tier", f"not supported by the model {model_id}")
+    _check_rest(body, content, model)
+
+    flags = _flags(content, model)
+    ratio = flags.get("ratio", _choice(body, "ratio", (*RATIOS, "adaptive"), "adaptive"))
+    if model.family == "2.5" and ratio != "adaptive" and _keeps_ratio(body, content):
+        raise invalid("ratio", "only adaptive for this kind of task")
+    duration = flags.get("duration", _duration(body, model))
+    seed = flags.get("seed", _integer(body, "seed", -1, _MAX_SEED, -1))
+    return Order(
+        model=model_id,
+        model_given=model_given,
+        scene=content.scene,
+        ratio=settings.adaptive_ratio if ratio == "adaptive" else ratio,
+        resolution=flags.get("resolution", _choice(body, "resolution", model.resolutions, "720p")),
+        duration=min(settings.chosen_duration, model.longest) if duration in (None, -1) else duration,
+        generate_audio=_boolean(body, "generate_audio", True),
+        watermark=flags.get("watermark", _boolean(body, "watermark", False)),
+        return_last_frame=_boolean(body, "return_last_frame", False),
+        execution_expires_after=_integer(body, "execution_expires_after", 3600, 259_200, 172_800),
+        priority=_integer(body, "priority", 0, 9, 0),
+        service_tier=_choice(body, "service_tier", model.service_tiers, "default"),
+        draft=_boolean(body, "draft", False),
+        seed=random.randint(0, _MAX_SEED) if seed == -1 else seed,
+        callback_url=_callback_url(body),
+        safety_identifier=_safety_identifier(body),
+        reference_urls=content.urls,
+        billed_reference_seconds=min(
+            content.videos * settings.reference_video_seconds, max(_MAX_REFERENCE_SECONDS, model.longest)
+        ),
+    )
+
+
+def _model(route: Route, body: Mapping[str, Any], settings: Settings) -> tuple[str, str, Model]:
+    given = body.get("model")
+    if given is None:
+        raise missing("model")
+    if not isinstance(given, str):
+        raise invalid("model", "expected a string")
+    is_endpoint = given.startswith("ep-")
+    model_id = settings.endpoints.get(given, default_model_id(route)) if is_endpoint else given
+    model = model_of(route, model_id)
+    if model is None:
+        raise ArkError(
+            404,
+            "InvalidEndpointOrModel.NotFound",
+            f"The model or endpoint {given} does not exist or you do not have access to it.",
+            param="model",
+        )
+    return given, model_id, model
+
+
+def _keeps_ratio(body: Mapping[str, Any], content: Content) -> bool:
+    """Tasks of 2.5 that take their ratio from what they are given."""
+    return content.scene == "first frame" or body.get("omni_reference_task_type") in ("edit", "extend")
+
+
+def _check_rest(body: Mapping[str, Any], content: Content, model: Model) -> None:
+    """Checks the fields that change nothing here."""
+    _boolean(body, "camera_fixed", False)
+    _choice(body, "output_format", ("mp4", "mov"), "mp4")
+    _choice(body, "omni_reference_task_type", ("auto", "reference", "edit", "extend"), "auto")
+    tools = body.get("tools", [])
+    if not isinstance(tools, list) or any(tool != {"type": "web_search"} for tool in tools):
+        raise invalid("tools", 'expected [{"type": "web_search"}]')
+    if tools and content.scene != "text":
+        raise invalid("tools", f"{model.family} searches the web for text-only input alone")
+
+
+def _flags(content: Content, model: Model) -> dict[str, Any]:
+    """The prompt's flags that this model can obey; the service skips the others without a word."""
+    obeyed: dict[str, Any] = {}
+    for name, value in content.flags.items():
+        number = int(value) if value.lstrip("-").isdecimal() else None
+        match name:
+            case "resolution" if value in model.resolutions:
+                obeyed[name] = value
+            case "ratio" if value in (*RATIOS, "adaptive"):
+                obeyed[name] = value
+            case "duration" if number is not None and (number == -1 or 4 <= number <= model.longest):
+                obeyed[name] = number
+            case "seed" if number is not None and "seed" in model.fields and -1 <= number <= _MAX_SEED:
+                obeyed[name] = number
+            case "watermark" if value.lower() in _TRUE:
+                obeyed[name] = _TRUE[value.lower()]
+    return obeyed
+
+
+def _duration(body: Mapping[str, Any], model: Model) -> int | None:
+    if body.get("duration") == -1:
+        return -1
+    return _integer(body, "duration", 4, model.longest, -1)
+
+
+def _boolean(body: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        raise invalid(name, "expected a boolean")
+    return value
+
+
+def _integer(body: Mapping[str, Any], name: str, low: int, high: int, default: int) -> int:
+    if name not in body:
+        return default
+    value = body[name]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid(name, "expected an integer")
+    if not low <= value <= high:
+        raise invalid(name, f"expected {low}..{high}")
+    return value
+
+
+def _choice(body: Mapping[str, Any], name: str, allowed: tuple[str, ...], default: str) -> str:
+    value = body.get(name)
+    if value is None:
+        return default
+    if value not in allowed:
+        raise invalid(name, f"expected one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _callback_url(body: Mapping[str, Any]) -> str | None:
+    url = body.get("callback_url")
+    if url is None:
+        return None
+    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+        raise invalid("callback_url", "expected an HTTP(S) URL")
+    return url
+
+
+def _safety_identifier(body: Mapping[str, Any]) -> str | None:
+    identifier = body.get("safety_identifier")
+    if identifier is None:
+        return None
+    if not isinstance(identifier, str) or not identifier.isascii() or len(identifier) > 64:
+        raise invalid("safety_identifier", "expected at most 64 ASCII characters")
+    return identifier
