@@ -8,7 +8,8 @@
     ├── UnknownJob            Temporal knows no such job
     ├── JobFailed             the job ended without a video; says why, and what it cost
     ├── JobNeedsAttention     the job waits for a person; it goes on by itself afterwards
-    └── NoWorkerAnswered      the job is known, but no worker answers for it; nothing is lost
+    ├── NoWorkerAnswered      the job is known, but no worker answers for it; nothing is lost
+    └── TemporalRefused       Temporal could not be asked, or refused; says which address, and why
 """
 
 from __future__ import annotations
@@ -87,3 +88,7 @@ class NoWorkerAnswered(SeedanceError):
         super().__init__(
             f"No worker answers on task queue {queue} for {job_id}. Nothing is lost: the job goes on when one is back."
         )
+
+
+class TemporalRefused(SeedanceError):
+    """Temporal cannot be reached, or refuses what is asked of it. Jobs that run there are not affected."""

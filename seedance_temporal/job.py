@@ -126,6 +126,20 @@ class JobError(_Shape):
     resubmit_could_help: bool = False
 
 
+def phase_of(error: JobError) -> Phase:
+    """The phase of a run that ended with this error."""
+    match error.failure_class:
+        case "moderation" | "invalid":
+            # Without a task the provider refused the create itself; with one, it took the request and failed later.
+            return "refused" if error.task_id is None and error.attempt is not None else "failed"
+        case "provider":
+            return "failed"
+        case "unsettled":
+            return "checking"
+        case end:
+            return end
+
+
 class TimelineEntry(_Shape):
     """What happened to a job, when, and how it was learned.
 
@@ -155,6 +169,16 @@ class Job(_Shape):
     attempt: int | None = None
     result: VideoResult | None = None
     error: JobError | None = None
+
+
+class Submitted(Job):
+    """The answer to a submission.
+
+    Attributes:
+        existing: Whether Temporal knew the job before.
+    """
+
+    existing: bool
 
 
 class JobState(Job):

@@ -1,0 +1,70 @@
+"""The connection to Temporal, and its RPC errors in the terms of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RPCError, RPCStatusCode
+
+from seedance_temporal.errors import InvalidSettings, TemporalRefused, UnknownJob
+
+DEFAULT_ADDRESS = "localhost:7233"
+
+
+async def connect(**overrides: Any) -> Client:
+    """Connect to Temporal as the environment says.
+
+    ``TEMPORAL_*`` and ``TEMPORAL_CONFIG_FILE`` are read as Temporal's own environment configuration reads them; the
+    default is a local server.
+
+    Args:
+        overrides: Arguments of ``temporalio.client.Client.connect`` that win over the environment, such as
+            ``target_host`` or ``namespace``. All parties must share one ``data_converter``.
+
+    Raises:
+        InvalidSettings: The environment's configuration is wrong.
+        TemporalRefused: The server cannot be reached.
+    """
+    try:
+        configured = ClientConfig.load_client_connect_config()
+    except (RuntimeError, ValueError) as error:
+        raise InvalidSettings(f"Temporal's configuration: {error}") from None
+    arguments: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "data_converter": pydantic_data_converter}
+    arguments |= {**configured, **overrides}
+    try:
+        return await Client.connect(**arguments)
+    except RuntimeError as error:
+        raise TemporalRefused(f"Temporal cannot be reached at {arguments['target_host']}: {error}") from error
+
+
+@contextmanager
+def asking_temporal(job_id: str | None = None) -> Iterator[None]:
+    """Turn what Temporal's RPCs raise into errors of this package.
+
+    Args:
+        job_id: The job that is asked for: where Temporal does not find it, that is an UnknownJob.
+    """
+    try:
+        yield
+    except RPCError as error:
+        if job_id is not None and is_unknown_workflow(error):
+            raise UnknownJob(job_id) from error
+        raise refusal(error) from error
+
+
+def refusal(error: RPCError) -> TemporalRefused:
+    """An RPC's failure as an error of this package."""
+    return TemporalRefused(f"Temporal answered {error.status.name}: {error.message}")
+
+
+def is_unknown_workflow(error: RPCError) -> bool:
+    """Whether an RPC failed because the workflow is closed or unknown, and not, say, the namespace."""
+    return error.status is RPCStatusCode.NOT_FOUND and not any(
+        detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details
+    )
