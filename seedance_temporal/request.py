@@ -10,10 +10,19 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+class _Given(BaseModel):
+    """What a caller gave. Null counts as absent, as it does for the provider."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
-class Reference(BaseModel):
+class Reference(_Given):
     """A picture, video or sound that the model works from.
 
     Attributes:
@@ -23,14 +32,12 @@ class Reference(BaseModel):
             every signing.
     """
 
-    model_config = _FROZEN
-
     role: str
     url: str
     asset_id: str | None = None
 
 
-class Rights(BaseModel):
+class Rights(_Given):
     """What the caller declares about the people who are shown.
 
     Attributes:
@@ -38,13 +45,11 @@ class Rights(BaseModel):
         consent_reference: Where the consent is on file, such as a contract number.
     """
 
-    model_config = _FROZEN
-
     depicts_real_person: bool = False
     consent_reference: str | None = None
 
 
-class VideoRequest(BaseModel):
+class VideoRequest(_Given):
     """One video, as a backend asks for it. An unknown field is an error: the provider would ignore it, and bill.
 
     Attributes:
@@ -64,8 +69,6 @@ class VideoRequest(BaseModel):
 
     The remaining fields are sent only when given, and are the provider's own.
     """
-
-    model_config = _FROZEN
 
     user_id: str
     route: str
@@ -92,11 +95,8 @@ class VideoRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_defaults(cls, data: Any) -> Any:
-        """Null counts as absent, as it does for the provider; the default ratio depends on the references."""
-        if not isinstance(data, dict):
-            return data
-        given = {name: value for name, value in data.items() if value is not None}
-        if given.get("references"):
-            given.setdefault("ratio", "adaptive")
-        return given
+    def _adapt_to_references(cls, data: Any) -> Any:
+        """The default ratio depends on the references."""
+        if isinstance(data, dict) and data.get("references") and data.get("ratio") is None:
+            return {**data, "ratio": "adaptive"}
+        return data
