@@ -31,6 +31,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from seedance_temporal import catalogue
 from seedance_temporal import job as contract
 from seedance_temporal.connection import asking_temporal, connect, refusal
 from seedance_temporal.errors import (
@@ -38,6 +39,7 @@ from seedance_temporal.errors import (
     JobFailed,
     NoWorkerAnswered,
     SeedanceError,
+    TemporalRefused,
     UnknownJob,
 )
 from seedance_temporal.identity import hash_of_job, job_id_of
@@ -63,6 +65,8 @@ __all__ = ["VideoJobs", "connect"]
 _POLLED_WITHIN = timedelta(seconds=90)
 # The workflow answers a cancel within 10 seconds, and a resolve after one GET at the provider.
 _UPDATE_TIMEOUT = timedelta(seconds=15)
+# A round more is needed only where somebody else's run started or ended in between.
+_SUBMIT_ROUNDS = 5
 # What the server, or the SDK in its place, says of a query that no worker answered or could answer.
 _NOBODY_ANSWERED = frozenset(
     {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION}
@@ -115,31 +119,30 @@ class VideoJobs:
         Raises:
             InvalidRequest: Found before Temporal was asked; lists everything that is wrong.
         """
-        from seedance_temporal import catalogue
-
         if problems := catalogue.check(request, insecure_hosts=self._insecure_hosts):
             raise InvalidRequest(problems)
         job_id = job_id_of(request)
         argument = GenerateVideoInput(request=request, resubmit=resubmit, may_create=may_create)
-        new = Submitted(job_id=job_id, request_hash=hash_of_job(job_id), phase="checking", existing=False)
         # Refusing any earlier run is what tells whether there was one, also among simultaneous submitters.
-        if await self._start(job_id, argument, WorkflowIDReusePolicy.REJECT_DUPLICATE):
-            return new
-        while True:
+        reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
+        for _ in range(_SUBMIT_ROUNDS):
+            if await self._start(job_id, argument, reuse):
+                known = reuse is not WorkflowIDReusePolicy.REJECT_DUPLICATE
+                return Submitted(job_id=job_id, request_hash=hash_of_job(job_id), phase="checking", existing=known)
             try:
                 job = await self.get(job_id)
-            except UnknownJob:  # its retention ended at this very moment
-                if await self._start(job_id, argument, WorkflowIDReusePolicy.REJECT_DUPLICATE):
-                    return new
+            except UnknownJob:  # its retention ended just now
+                reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
                 continue
             if not _makes_way(job, resubmit):
                 return Submitted(**{name: getattr(job, name) for name in Job.model_fields}, existing=True)
-            if await self._start(job_id, argument, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY):
-                return new.model_copy(update={"existing": True})
+            reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
+        raise TemporalRefused(f"{job_id} ends as fast as it is started; see what its runs say, and submit it then")
 
     async def _start(self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy) -> bool:
         """Whether this call started a run; False where there is one that stands in its way."""
         request = argument.request
+        model = catalogue.model_of(request.model)
         try:
             with asking_temporal():
                 await self._client.start_workflow(
@@ -149,8 +152,8 @@ class VideoJobs:
                     task_queue=Queues(request.route).workflows,
                     id_reuse_policy=reuse,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    static_summary=f"{request.model} {request.resolution} {request.ratio} {request.duration} s, "
-                    f"{request.user_id[:60]}",
+                    static_summary=f"{model.name if model else request.model} {request.resolution} {request.ratio} "
+                    f"{request.duration} s for {request.user_id[:60]}",
                 )
         except WorkflowAlreadyStartedError:
             return False
@@ -313,6 +316,8 @@ class VideoJobs:
                 )
         except RPCTimeoutOrCancelledError as error:
             raise NoWorkerAnswered(job_id, (await handle.describe()).task_queue) from error
+        except UnknownJob:  # it has ended since the look, which now tells
+            return await self.resolve(job_id, word)
         except WorkflowUpdateFailedError as error:
             return ResolveAnswer(accepted=False, message=str(error.cause))
         return answer

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from temporalio import exceptions
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 
-from seedance_temporal.identity import hash_of_job
 from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID, Job, JobError
 
 _ENDS_FROM_OUTSIDE: dict[type[BaseException], str] = {
@@ -34,7 +33,7 @@ def described(run: WorkflowExecution) -> Job:
     return Job.model_validate(
         {
             "job_id": run.id,
-            "request_hash": hash_of_job(run.id),
+            "request_hash": run.id.removeprefix("seedance-"),
             "phase": phase,
             "attention": shown.get(SEEDANCE_ATTENTION),
             "task_id": shown.get(SEEDANCE_TASK_ID),
@@ -48,9 +47,7 @@ def error_of(failure: WorkflowFailureError) -> JobError:
     if isinstance(cause, exceptions.ApplicationError) and cause.details:
         with suppress(ValidationError):
             return JobError.model_validate(cause.details[0])
-    how = {CancelledError: "cancelled", TerminatedError: "terminated", WorkflowTimedOut: "timed_out"}.get(
-        type(cause), "failed"
-    )
+    how = _ENDS_FROM_OUTSIDE.get(type(cause), "failed")
     return JobError(
         code=f"run_{how}",
         message=f"The run ended from outside ({how.replace('_', ' ')}: {cause}). What it claimed stands in the bucket: "

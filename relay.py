@@ -1,0 +1,44 @@
+"""The webhook relay as a process: ``python relay.py``. See ``seedance_temporal/relay.py`` for mounting it elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import uvicorn
+
+from seedance_temporal import connect
+from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, relay_app
+from seedance_temporal.settings import Settings
+
+
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Returns:
+        The exit code: 2 where a setting is missing or wrong.
+    """
+    try:
+        settings = Settings.from_environment("SEEDANCE_CALLBACK_SECRET")
+    except InvalidSettings as error:
+        sys.stderr.write(f"relay: {error}\n")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    previous = settings.seedance_callback_secret_previous
+    secrets = [s.get_secret_value() for s in (settings.seedance_callback_secret, previous) if s is not None]
+    uvicorn.run(
+        relay_app(connect, secrets),
+        host=settings.seedance_relay_host,
+        port=settings.seedance_relay_port,
+        access_log=False,  # its lines would hold the tokens
+        log_config=None,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=ANSWER_WITHIN_SECONDS + 1,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The webhook relay: checks a callback's URL, and passes the hint on as a signal.
+
+The provider signs nothing. What authenticates a callback is its URL, which only the worker and the provider know; its
+body is a hint, and the workflow asks the provider itself. The relay keeps nothing, so any number may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, StringConstraints, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from seedance_temporal.connection import is_unknown_workflow
+from seedance_temporal.errors import SeedanceError
+from seedance_temporal.identity import callback_token, hash_of_job
+from seedance_temporal.job import SIGNAL_TASK_CHANGED, TaskChanged
+
+ClientSource = Callable[[], Awaitable[Client]]
+MAX_BODY_BYTES = 64 * 1024
+# The provider waits 5 seconds for its answer.
+ANSWER_WITHIN_SECONDS = 4
+_ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
+_log = logging.getLogger(__name__)
+
+
+class _Callback(BaseModel):
+    """What is needed of a body to call it a task. Both stand in the job's history afterwards, hence the limits."""
+
+    id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
+    status: Annotated[str, StringConstraints(strict=True, max_length=256)]
+
+
+def relay_app(client_source: ClientSource, secrets: Sequence[str]) -> Starlette:
+    """The relay as an ASGI application, to be served alone or mounted under a path of another one.
+
+    It needs no lifespan events, which do not reach a mounted application: it connects at the first callback, and
+    answers 503 for as long as that fails. ``SEEDANCE_CALLBACK_URL`` is the public URL of where it is mounted.
+
+    Args:
+        client_source: Such as :func:`seedance_temporal.connect`; called until it has succeeded once.
+        secrets: The HMAC secrets that are accepted: one, or two during a rotation.
+
+    Raises:
+        ValueError: No secret, or an empty one, with which anybody could make a callback URL.
+    """
+    if not secrets or not all(secrets):
+        raise ValueError("the relay needs a secret, and none of its secrets may be empty")
+    relay = _Relay(client_source, secrets)
+    app = Starlette(
+        routes=[
+            Route("/callbacks/{job_id}/{attempt}/{token}", relay.callback, methods=["POST"]),
+            Route("/healthz", _healthz),
+        ],
+    )
+    # A redirect to the same path with or without a slash would say that there is something.
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _healthz(_: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+class _Relay:
+    def __init__(self, client_source: ClientSource, secrets: Sequence[str]) -> None:
+        self._client_source = client_source
+        self._secrets = tuple(secrets)
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+
+    async def callback(self, request: Request) -> Response:
+        """Answer one callback: 200 only where the signal is Temporal's, or nobody is left who could want it."""
+        job_id, attempt_text, token = (request.path_params[name] for name in ("job_id", "attempt", "token"))
+        if not self._is_ours(job_id, attempt_text, token):
+            _log.warning("a callback whose URL is not one of ours")
+            raise HTTPException(404)
+        attempt = int(attempt_text)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+                seen = _Callback.model_validate_json(await _body(request))
+                await self._signal(job_id, TaskChanged(task_id=seen.id, status=seen.status, attempt=attempt))
+        except ValidationError:
+            raise HTTPException(400, "Not a task") from None
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
+        except (TimeoutError, RPCError, SeedanceError, RuntimeError) as error:
+            # RuntimeError is what a client raises that could not connect.
+            _log.warning("callback for %s attempt %d not passed on: %s", job_id, attempt, error or "no answer in time")
+            raise HTTPException(503, "Try again later", {"Retry-After": "5"}) from None
+        _log.info("callback for %s attempt %d: %.40r", job_id, attempt, seen.status)
+        return PlainTextResponse("ok\n")
+
+    def _is_ours(self, job_id: str, attempt: str, token: str) -> bool:
+        try:
+            hash_of_job(job_id)
+        except ValueError:
+            return False
+        if not _ATTEMPT.fullmatch(attempt):
+            return False
+        given = token.encode()
+        # All are compared, each in constant time: the time taken does not tell which one came close.
+        matches = [
+            hmac.compare_digest(given, callback_token(secret, job_id, int(attempt)).encode())
+            for secret in self._secrets
+        ]
+        return any(matches)
+
+    async def _signal(self, job_id: str, change: TaskChanged) -> None:
+        """Never signal-with-start: a callback must not be able to start, and pay for, a job."""
+        client = await self._connected()
+        try:
+            await client.get_workflow_handle(job_id).signal(SIGNAL_TASK_CHANGED, change)
+        except RPCError as error:
+            if not is_unknown_workflow(error):
+                raise
+            _log.info("callback for %s: closed or unknown, there is nothing to do", job_id)
+
+    async def _connected(self) -> Client:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._client_source()
+            return self._client
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body, read no further than it may be long."""
+    if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
+        raise HTTPException(413)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413)
+    return bytes(body)
