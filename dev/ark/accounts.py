@@ -1,5 +1,6 @@
 """The accounts, one for each route: their keys, their standing, and how often they may call."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,9 @@ _STANDINGS = {
 }
 
 
+_TOLERANCE = 0.05  # of a call: a client that keeps the pace to the letter must not be refused
+
+
 class AccountChange(BaseModel):
     """What the admin API changes on an account; what is absent stays."""
 
@@ -36,15 +40,16 @@ class Pace:
     """Lets `rate` calls a second pass, and `burst` of them at once."""
 
     burst: int
-    tolerance: float = 0.05  # seconds: a client that keeps the pace to the letter must not be refused
-    _full_again: float = 0.0
+    _saved: float = math.inf  # calls that may pass now; filled up to `burst`
+    _looked: float = 0.0
 
     def allows(self, rate: float) -> bool:
         now = time.monotonic()
-        start = max(self._full_again, now)
-        if start - now > (self.burst - 1) / rate + self.tolerance:
+        self._saved = min(self.burst, self._saved + (now - self._looked) * rate)
+        self._looked = now
+        if self._saved < 1 - _TOLERANCE:
             return False
-        self._full_again = start + 1 / rate
+        self._saved -= 1
         return True
 
 

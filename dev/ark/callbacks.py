@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -68,12 +69,18 @@ class Callbacks:
         for task in sending:
             task.cancel()
         await asyncio.gather(*sending, return_exceptions=True)
+        await self._http.aclose()
 
     async def _send(self, url: str, bodies: list[dict[str, Any]]) -> None:
-        # No proxy from the environment: a callback goes where its URL says.
-        async with httpx.AsyncClient(trust_env=False, timeout=self.settings.callback_timeout_seconds) as client:
-            for body in bodies:
-                await self._deliver(client, url, body)
+        for body in bodies:
+            await self._deliver(self._http, url, body)
+
+    @cached_property
+    def _http(self) -> httpx.AsyncClient:
+        # No proxy from the environment: a callback goes where its URL says. A fresh connection each time: one
+        # that the receiver has meanwhile closed would look like a refusal.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return httpx.AsyncClient(trust_env=False, timeout=None, limits=limits)  # noqa: S113 - _deliver has one
 
     async def _deliver(self, client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> None:
         for attempt in range(1, _TRIES + 1):
@@ -82,7 +89,6 @@ class Callbacks:
             delivery = Delivery(time=time.time(), task_id=body["id"], status=body["status"], url=url, attempt=attempt)
             self.deliveries.append(delivery)
             try:
-                # The client's time-outs are for each phase; the service waits for so long in all.
                 async with asyncio.timeout(self.settings.callback_timeout_seconds):
                     response = await client.post(url, json=body)
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
