@@ -7,6 +7,8 @@ does no harm.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import google_crc32c
 from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
@@ -37,6 +40,26 @@ class StoredObject:
     crc32c: str
     md5: str | None
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """What a file must be in the bucket. ``crc32c`` and ``md5`` are base64, as in :class:`StoredObject`."""
+
+    size: int
+    crc32c: str
+    md5: str
+
+    @classmethod
+    def of_file(cls, path: Path) -> Checksums:
+        """Reads a file from end to end, in constant memory."""
+        size, crc32c, md5 = 0, 0, hashlib.md5(usedforsecurity=False)
+        with path.open("rb") as file:
+            while piece := file.read(_CHUNK_BYTES):
+                size += len(piece)
+                crc32c = google_crc32c.extend(crc32c, piece)
+                md5.update(piece)
+        return cls(size, base64.b64encode(crc32c.to_bytes(4, "big")).decode(), base64.b64encode(md5.digest()).decode())
 
 
 class Bucket(Protocol):

@@ -1,0 +1,277 @@
+"""HTTP to addresses that others name: result URLs, redirects, reference media.
+
+What connects is what was checked: the name is resolved here, all its addresses must be public, and the connection
+goes to one of them, so that a name which changes between look-up and connection gains nothing. No key, no cookie and
+no proxy of ours goes along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+
+from seedance_temporal.urls import https_problem, is_public_address, redacted
+
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 30.0
+_REDIRECTS = 5
+_RESUME_PAUSE_SECONDS = 0.5
+_WRITE_BYTES = 1024 * 1024
+_ANSWER_BYTES = 4096
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+Progress = Callable[[int, int | None], None]
+
+
+class ForbiddenAddress(httpx.TransportError):
+    """A URL leads to a place that is not public. The message names the host, and nothing else of the URL."""
+
+
+class DownloadFailed(Exception):
+    """A download did not come to its end. The message holds no URL.
+
+    Attributes:
+        status: The HTTP status, where that was the reason.
+        answer: The start of that answer's body. It may repeat signatures: look at it, never write it down.
+    """
+
+    def __init__(self, reason: str, *, status: int | None = None, answer: str = "") -> None:
+        self.status = status
+        self.answer = answer
+        super().__init__(reason)
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host, in the order in which to try them.
+
+    Raises:
+        httpx.ConnectError: It has none.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpx.ConnectError(f"{host} cannot be resolved: {error}") from None
+    return [str(address[0]) for *_, address in found]
+
+
+@cache
+def _usual_tls() -> ssl.SSLContext:
+    """Made once: it reads the certificate store."""
+    return httpx.create_ssl_context()
+
+
+class PublicTransport(httpx.AsyncBaseTransport):
+    """Lets requests through to public https addresses. Each redirect is a request, and is checked as well.
+
+    Args:
+        insecure_hosts: Hosts for which plain http and private addresses are allowed.
+        resolver: The addresses of a host and port.
+        tls: Certificates to trust; the usual ones by default.
+    """
+
+    def __init__(
+        self,
+        insecure_hosts: Collection[str] = (),
+        resolver: Resolver = resolve,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._insecure_hosts = insecure_hosts
+        self._resolve = resolver
+        # Connections are told apart by address, so one that is kept would serve another name at the same address,
+        # whose certificate nobody has looked at: each request gets its own.
+        self._inner = httpx.AsyncHTTPTransport(
+            verify=tls or _usual_tls(),
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request to one of the addresses that were checked.
+
+        Raises:
+            ForbiddenAddress: The URL is not https, or one of its addresses is not public.
+            httpx.TransportError: No answer.
+        """
+        host = request.url.raw_host.decode("ascii")
+        *others, last = await self._checked_addresses(request.url, host)
+        for address in others:
+            try:
+                return await self._inner.handle_async_request(_sent_to(address, host, request))
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        return await self._inner.handle_async_request(_sent_to(last, host, request))
+
+    async def _checked_addresses(self, url: httpx.URL, host: str) -> list[str]:
+        problem = https_problem(str(url), self._insecure_hosts)
+        if problem:
+            raise ForbiddenAddress(f"the URL of host {host} {problem}")
+        addresses = await self._resolve(host, url.port or (443 if url.scheme == "https" else 80))
+        if not addresses:
+            raise httpx.ConnectError(f"{host} has no address")
+        if host not in self._insecure_hosts and not all(map(is_public_address, addresses)):
+            raise ForbiddenAddress(f"host {host} has an address that is not public")
+        return addresses
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _sent_to(address: str, host: str, request: httpx.Request) -> httpx.Request:
+    """The same request to an address; its Host header and the name that TLS verifies stay those of the URL.
+
+    A new one, because redirects are resolved against the URL of the old one.
+    """
+    return httpx.Request(
+        request.method,
+        request.url.copy_with(host=address),
+        headers=request.headers,
+        stream=request.stream,
+        extensions={**request.extensions, "sni_hostname": host},
+    )
+
+
+def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
+    """A client for addresses that others name: few redirects, nothing from the environment, no keys."""
+    return httpx.AsyncClient(
+        transport=transport,
+        timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
+        follow_redirects=True,
+        max_redirects=_REDIRECTS,
+        trust_env=False,
+        # The length of what is stored is compared with the length that was announced.
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+async def download(
+    client: httpx.AsyncClient, url: str, path: Path, *, max_bytes: int, seconds: float, resumes: int, progress: Progress
+) -> None:
+    """Downloads a URL to a file, in constant memory. A broken download goes on where it broke.
+
+    Args:
+        client: See :func:`outbound_client`.
+        url: Where the content is.
+        path: The file; overwritten.
+        max_bytes: More is refused.
+        seconds: Total time.
+        resumes: How often it may go on after a break.
+        progress: Told the bytes so far, and the total where it is known.
+
+    Raises:
+        DownloadFailed: The content could not be had whole.
+    """
+    file = await asyncio.to_thread(path.open, "wb", _WRITE_BYTES)
+    try:
+        async with asyncio.timeout(seconds):
+            await _Download(client, url, file, max_bytes, progress).run(resumes)
+    except TimeoutError:
+        raise DownloadFailed(f"it took longer than {seconds:g} seconds") from None
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+@dataclass
+class _Download:
+    """One download and how far it is. ``version`` is the validator by which the host knows that nothing changed."""
+
+    client: httpx.AsyncClient
+    url: str
+    file: BinaryIO
+    max_bytes: int
+    progress: Progress
+    received: int = 0
+    total: int | None = None
+    version: str | None = None
+
+    async def run(self, resumes: int) -> None:
+        for resumes_left in reversed(range(resumes + 1)):
+            try:
+                await self._open_and_read()
+            except (ForbiddenAddress, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
+                raise DownloadFailed(redacted(str(error))) from None
+            except httpx.HTTPError as error:
+                if not resumes_left:
+                    raise DownloadFailed(
+                        f"it broke, with no try left, after {self.received} bytes: {redacted(repr(error))}"
+                    ) from None
+            else:
+                return
+            await asyncio.sleep(_RESUME_PAUSE_SECONDS)
+
+    async def _open_and_read(self) -> None:
+        async with self.client.stream("GET", self.url, headers=self._range()) as response:
+            if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
+                raise await _refused(response)
+            if not self._goes_on(response):
+                await self._start_over(response)
+            await self._read(response)
+
+    def _range(self) -> dict[str, str]:
+        if not self.received:
+            return {}
+        return {"Range": f"bytes={self.received}-"} | ({"If-Range": self.version} if self.version else {})
+
+    def _goes_on(self, response: httpx.Response) -> bool:
+        """Whether an answer is the rest of what is there. A host that ignores Range, or whose content has changed,
+        sends the whole.
+        """
+        if response.status_code == httpx.codes.OK:
+            return False
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != self.received or self.total not in {None, int(match[2])}:
+            raise DownloadFailed("the host answered with another range than it was asked for")
+        self.total = int(match[2])
+        return True
+
+    async def _start_over(self, response: httpx.Response) -> None:
+        await asyncio.to_thread(self.file.seek, 0)
+        await asyncio.to_thread(self.file.truncate)
+        length = response.headers.get("Content-Length", "")
+        self.received, self.total = 0, int(length) if length.isdecimal() else None
+        etag = response.headers.get("ETag", "")
+        # Only a strong one promises the same bytes.
+        self.version = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+        if self.total is not None and self.total > self.max_bytes:
+            raise DownloadFailed(f"it has {self.total} bytes; {self.max_bytes} are allowed")
+
+    async def _read(self, response: httpx.Response) -> None:
+        async for piece in response.aiter_raw():
+            if self.received + len(piece) > self.max_bytes:
+                raise DownloadFailed(f"it has more than the {self.max_bytes} bytes that are allowed")
+            await asyncio.to_thread(self.file.write, piece)
+            self.received += len(piece)
+            self.progress(self.received, self.total)
+        if self.total is not None and self.received != self.total:
+            raise DownloadFailed(f"it has {self.received} bytes; {self.total} were announced")
+
+
+async def _refused(response: httpx.Response) -> DownloadFailed:
+    answer = b""
+    async for piece in response.aiter_raw():
+        answer += piece
+        if len(answer) >= _ANSWER_BYTES:
+            break
+    status = response.status_code
+    return DownloadFailed(f"the host answered HTTP {status}", status=status, answer=answer.decode(errors="replace"))
+
+
+class _WithoutQueries(logging.Filter):
+    """httpx logs every URL, with the signature that makes it worth stealing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), None
+        return True
+
+
+for _name in ("httpx", "httpcore.http11"):
+    logging.getLogger(_name).addFilter(_WithoutQueries())

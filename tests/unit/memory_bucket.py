@@ -1,0 +1,80 @@
+"""A bucket in memory, for tests that are about something else than the bucket.
+
+``test_bucket.py`` holds it to the same contract as the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import google_crc32c
+
+from activities.bucket import StoredObject
+
+
+@dataclass
+class MemoryBucket:
+    """Create-only, as the real one is.
+
+    Attributes:
+        name: The bucket's name.
+        contents: The objects' contents, by name. To put another age on an object, change ``stored``.
+        stored: What the bucket says of them.
+        broken: Set to have every call raise it.
+        writes: The names of all objects that were created, in order.
+    """
+
+    name: str = "videos"
+    contents: dict[str, bytes] = field(default_factory=dict)
+    stored: dict[str, StoredObject] = field(default_factory=dict)
+    broken: Exception | None = None
+    writes: list[str] = field(default_factory=list)
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)  # Others get their turn, as with a real bucket.
+        if self.broken is not None:
+            raise self.broken
+
+    async def list(self, prefix: str) -> list[StoredObject]:
+        await self._reach()
+        return [self.stored[name] for name in sorted(self.stored) if name.startswith(prefix)]
+
+    async def read(self, name: str) -> bytes | None:
+        await self._reach()
+        return self.contents.get(name)
+
+    async def stat(self, name: str) -> StoredObject | None:
+        await self._reach()
+        return self.stored.get(name)
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        await self._reach()
+        return self._put(name, content)
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        await self._reach()
+        content = await asyncio.to_thread(path.read_bytes)
+        return self.stored[name] if self._put(name, content) else None
+
+    def _put(self, name: str, content: bytes) -> bool:
+        if name in self.stored:
+            return False
+        self.writes.append(name)
+        self.contents[name] = content
+        self.stored[name] = StoredObject(
+            name=name,
+            generation=len(self.writes),
+            size=len(content),
+            crc32c=base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode(),
+            md5=base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode(),
+            created_at=datetime.now(UTC),
+        )
+        return True
+
+    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        return f"https://storage.googleapis.com/{bucket}/{name}?generation={generation}&X-Goog-Signature=0"
