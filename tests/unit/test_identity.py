@@ -1,0 +1,152 @@
+"""The request hash: the vectors that other languages check against, and what the hash does and does not depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedance_temporal.identity import (
+    ObjectNames,
+    callback_token,
+    callback_url,
+    canonical_json,
+    hash_of_job,
+    job_id_of,
+    request_hash,
+    safety_identifier,
+)
+from seedance_temporal.request import VideoRequest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "request-hash.md").read_text(encoding="utf-8")
+VECTORS: list[dict[str, Any]] = json.loads(re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0])
+EXAMPLE: dict[str, Any] = VECTORS[0]["request"]
+TOKEN = "9ac9acbae36d7258513270238992c02f7581b53028dacb727136a72ee1edd70f"
+
+
+def hash_of(**changes: Any) -> str:
+    return request_hash(VideoRequest.model_validate(EXAMPLE | changes))
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_vector(vector: dict[str, Any]) -> None:
+    request = VideoRequest.model_validate(vector["request"])
+    assert canonical_json(request) == vector["canonical"].encode()
+    assert request_hash(request) == vector["sha256"]
+
+
+def test_there_is_one_block_of_distinct_vectors() -> None:
+    assert len(re.findall(r"^```json$", PAGE, re.MULTILINE)) == 1
+    assert len(VECTORS) >= 20
+    assert len({vector["name"] for vector in VECTORS}) == len(VECTORS)
+
+
+def test_the_first_vector_is_the_published_example() -> None:
+    assert VECTORS[0]["sha256"] == "95c3ef118fb58f0ac4b99acd591d56dc271d9cd00502ddab390021d7c20672fa"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js on this machine")
+def test_the_javascript_of_the_page_gives_the_same() -> None:
+    script = re.findall(r"^```js\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0]
+    script += """
+    const requests = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
+    console.log(JSON.stringify(requests.map((r) => [canonicalJson(r), requestHash(r)])));
+    """
+    done = subprocess.run(
+        ["node", "-e", script],  # noqa: S607 - whichever Node.js there is
+        input=json.dumps([vector["request"] for vector in VECTORS]),
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert json.loads(done.stdout) == [[vector["canonical"], vector["sha256"]] for vector in VECTORS]
+
+
+@given(st.permutations(list(EXAMPLE)))
+def test_the_order_of_fields_does_not_count(names: list[str]) -> None:
+    assert hash_of() == request_hash(VideoRequest.model_validate({name: EXAMPLE[name] for name in names}))
+
+
+def test_the_hash_survives_the_way_through_temporal() -> None:
+    request = VideoRequest.model_validate(EXAMPLE)
+    assert request_hash(VideoRequest.model_validate_json(request.model_dump_json())) == request_hash(request)
+
+
+@pytest.mark.parametrize("character", "\t\n\v\f\r \u00a0\u3000")
+def test_white_space_folds(character: str) -> None:
+    assert hash_of(prompt=f"{character}a{character * 3}b{character}") == hash_of(prompt="a b")
+
+
+@pytest.mark.parametrize("character", "\u0085\u1680\u2000\u2003\u200b\u2028\u202f\u205f\ufeff\x1c\x1f")
+def test_nothing_else_folds(character: str) -> None:
+    assert hash_of(prompt=f"a{character}b") != hash_of(prompt="a b")
+    assert hash_of(prompt=f"ab{character}") != hash_of(prompt="ab")
+
+
+def test_job_id() -> None:
+    request = VideoRequest.model_validate(EXAMPLE)
+    assert job_id_of(request) == f"seedance-{VECTORS[0]['sha256']}"
+    assert hash_of_job(job_id_of(request)) == VECTORS[0]["sha256"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "seedance-",
+        "seedance-" + "a" * 63,
+        "seedance-" + "a" * 65,
+        "seedance-" + "A" * 64,
+        "seedance-" + "g" * 64,
+        " seedance-" + "a" * 64,
+        "seedance-" + "a" * 64 + "\n",
+        "a" * 64,
+    ],
+)
+def test_no_job_id(text: str) -> None:
+    with pytest.raises(ValueError, match="not a job id"):
+        hash_of_job(text)
+
+
+def test_object_names() -> None:
+    names = ObjectNames("seedance", "ab12")
+    assert names.root == "seedance/ab12/"
+    assert names.record == "seedance/ab12/record.json"
+    assert names.attempt(1, "claim") == "seedance/ab12/attempts/0001.claim.json"
+    assert names.late(12, "cgt-1") == "seedance/ab12/attempts/0012.late-cgt-1.json"
+    assert names.of_task("cgt-1", "output.mp4") == "seedance/ab12/cgt-1/output.mp4"
+
+
+@pytest.mark.parametrize("task_id", ["../../other", "a/b", "a b", "%2e"])
+def test_a_task_id_never_leaves_its_folder(task_id: str) -> None:
+    names = ObjectNames("seedance", "ab12")
+    assert names.of_task(task_id, "output.mp4").count("/") == 3
+    assert names.late(1, task_id).count("/") == 3
+
+
+def test_safety_identifier() -> None:
+    nonce = "0123456789abcdef" * 2
+    identifier = safety_identifier("user-42 é", nonce)
+    user, _, rest = identifier.partition("-")
+    assert user == hashlib.sha256("user-42 é".encode()).hexdigest()[:16]
+    assert rest == nonce
+    assert len(identifier) <= 64
+    assert identifier.isascii()
+
+
+def test_callback_token_is_hmac_sha256_of_job_and_attempt() -> None:
+    # Computed with: printf 'seedance-x:1' | openssl dgst -sha256 -hmac secret
+    assert callback_token("secret", "seedance-x", 1) == TOKEN
+    others = {callback_token("Secret", "seedance-x", 1), callback_token("secret", "seedance-x", 11)}
+    assert TOKEN not in others
+    assert callback_url("https://relay.example.com/hooks/", "secret", "seedance-x", 1) == (
+        f"https://relay.example.com/hooks/callbacks/seedance-x/1/{TOKEN}"
+    )
