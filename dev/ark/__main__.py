@@ -105,9 +105,10 @@ def main(
         "allow_http_references": allow_http_references or None,
         "fetch_references": fetch_references or None,
     }
-    given |= dict(map(_switch, switch or []))
+    # null is a value where a switch is set by name: some limits take it for "none".
+    given = {name: value for name, value in given.items() if value is not None} | dict(map(_switch, switch or []))
     try:
-        settings = Settings.model_validate({name: v for name, v in given.items() if v is not None})
+        settings = Settings.model_validate(given)
         faults = [Fault.model_validate_json(text) for text in fault or []]
     except ValidationError as error:
         raise typer.BadParameter(str(error)) from None

@@ -17,6 +17,7 @@ from .settings import Settings
 from .tables import Route
 
 _TICK = 0.01  # seconds between two looks at the living tasks
+_HOLDING = ("stay_queued", "stay_running", "unknown_status")
 ENDED = ("succeeded", "failed", "expired", "cancelled")
 
 
@@ -132,14 +133,11 @@ class Provider:
             task.erased = True
 
     def release(self, task_id: str | None = None) -> list[str]:
-        """Lets go of a task that a fault holds queued or running, or of all; gives their ids."""
+        """Lets go of a task that a fault holds in a status, or of all; gives their ids."""
         held = [
             task
             for task in self.tasks.values()
-            if task.alive
-            and task.held
-            and task.fate() in ("stay_queued", "stay_running")
-            and task_id in (None, task.id)
+            if task.alive and task.held and task.fate() in _HOLDING and task_id in (None, task.id)
         ]
         for task in held:
             task.held = False
@@ -188,7 +186,7 @@ class Provider:
             return "running" if unknown is None else unknown.status
         if task.status != "running":
             shown = task.ending.seconds if task.ending else None
-            return "running" if shown is not None and spent >= shown else None
+            return "running" if not task.held or (shown is not None and spent >= shown) else None
         if task.fate() == "stay_running" and task.held:
             return None
         if spent < self._seconds(task, "running_seconds"):

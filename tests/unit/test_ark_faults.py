@@ -1,0 +1,392 @@
+"""Each fault of the local Ark: that it fires, and what a client sees of it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from dev.ark.control import ArkControl
+from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, Operation
+from dev.ark.ledger import CreateEntry
+from dev.ark.process import started
+
+PATH = "/contents/generations/tasks"
+ORDER = {
+    "model": "dreamina-seedance-2-0-260128",
+    "content": [{"type": "text", "text": "a cat"}],
+    "duration": 4,
+    "resolution": "480p",
+}
+SOON = httpx.Timeout(10, read=0.3)  # a client that gives up on an answer
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    async with started(
+        "--queued-seconds",
+        "0",
+        "--running-seconds",
+        "0",
+        "--set",
+        "list_per_second=null",
+        "--set",
+        "get_per_second=null",
+    ) as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    await server.clear_faults()
+    return server
+
+
+@pytest.fixture
+async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(
+        base_url=ark.base_url("byteplus"),
+        headers={"Authorization": "Bearer local-ark-key"},
+        trust_env=False,
+        verify=False,  # noqa: S501 - it is http
+    ) as http:
+        yield http
+
+
+async def create(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
+    return await client.post(PATH, json=ORDER | fields)
+
+
+async def until(client: httpx.AsyncClient, task_id: str, status: str) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while True:
+            task: dict[str, Any] = (await client.get(f"{PATH}/{task_id}")).json()
+            if task["status"] == status:
+                return task
+            await asyncio.sleep(0.02)
+
+
+async def last(ark: ArkControl) -> CreateEntry:
+    """The newest create, once its outcome is known."""
+    async with asyncio.timeout(10):
+        while (entry := (await ark.ledger())[-1]).answer is None:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+    return entry
+
+
+async def assert_fired_once(ark: ArkControl, fault_id: int) -> None:
+    assert len(await ark.fired(fault_id)) == 1
+    assert fault_id not in [armed.id for armed in await ark.armed()]
+
+
+# --- on create -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "close", "error", "committed"),
+    [
+        ("lost_after_commit", "rst", httpx.ReadError, True),
+        ("lost_after_commit", "fin", httpx.RemoteProtocolError, True),
+        ("reset_before_commit", "rst", httpx.ReadError, False),
+        ("reset_before_commit", "fin", httpx.RemoteProtocolError, False),
+    ],
+)
+async def test_a_dropped_connection(
+    ark: ArkControl, client: httpx.AsyncClient, fault: str, close: str, error: type[Exception], committed: bool
+) -> None:
+    fault_id = await ark.fault("create", fault, close=close)
+    with pytest.raises(error):
+        await create(client)
+    entry = await last(ark)
+    assert (entry.answer, entry.fault, entry.committed) == ("lost", fault, committed)
+    assert (entry.task_id is not None) is committed
+    await assert_fired_once(ark, fault_id)
+    assert (await create(client)).status_code == 200
+
+
+@pytest.mark.parametrize(("fault", "committed"), [("hang_after_commit", True), ("hang_before_commit", False)])
+async def test_a_hanging_answer(ark: ArkControl, client: httpx.AsyncClient, fault: str, committed: bool) -> None:
+    fault_id = await ark.fault("create", fault)
+    with pytest.raises(httpx.ReadTimeout):
+        await client.post(PATH, json=ORDER, timeout=SOON)
+    entry = await last(ark)  # it notices that the client has gone
+    assert (entry.answer, entry.committed) == ("lost", committed)
+    await assert_fired_once(ark, fault_id)
+
+
+async def test_a_hang_ends_with_a_dropped_connection(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("create", "hang_after_commit", seconds=0.1)
+    with pytest.raises(httpx.ReadError):
+        await create(client)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize(("phase", "committed"), [("", False), ("_before_commit", False), ("_after_commit", True)])
+async def test_a_server_error(
+    ark: ArkControl, client: httpx.AsyncClient, status: int, phase: str, committed: bool
+) -> None:
+    fault_id = await ark.fault("create", f"{status}{phase}")
+    answer = await create(client)
+    assert answer.status_code == status
+    if status == 500:
+        assert answer.json()["error"]["code"] == "InternalServiceError"
+    else:
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "error" not in answer.text
+    entry = await last(ark)
+    assert (entry.answer, entry.committed) == (status, committed)
+    await assert_fired_once(ark, fault_id)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "code"),
+    [
+        (429, {}, "RateLimitExceeded"),
+        (429, {"code": "ServerOverloaded", "retry_after": 2}, "ServerOverloaded"),
+        (429, {"code": "SetLimitExceeded"}, "SetLimitExceeded"),
+        (401, {}, "AuthenticationError"),
+        (403, {}, "AccountOverdueError"),
+        (400, {"code": "InputTextSensitiveContentDetected", "message": "No."}, "InputTextSensitiveContentDetected"),
+        (404, {}, "ModelNotOpen"),
+    ],
+)
+async def test_a_refusal(
+    ark: ArkControl, client: httpx.AsyncClient, status: int, fields: dict[str, Any], code: str
+) -> None:
+    fault_id = await ark.fault("create", str(status), **fields)
+    answer = await create(client)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert error["message"].startswith(fields.get("message", ""))
+    assert answer.headers.get("retry-after") == ("2" if "retry_after" in fields else None)
+    entry = await last(ark)
+    assert (entry.committed, entry.code) == (False, code)
+    await assert_fired_once(ark, fault_id)
+
+
+async def test_a_body_that_is_cut_off(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    fault_id = await ark.fault("create", "cut_body")
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
+        await create(client)
+    entry = await last(ark)
+    assert (entry.answer, entry.committed) == (200, True)
+    await assert_fired_once(ark, fault_id)
+
+
+async def test_a_body_that_is_half_a_json(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("create", "cut_json")
+    answer = await create(client)
+    assert answer.status_code == 200
+    with pytest.raises(json.JSONDecodeError):
+        answer.json()
+    assert (await last(ark)).committed
+
+
+async def test_an_answer_without_an_id(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("create", "no_id")
+    answer = await create(client)
+    assert (answer.status_code, answer.json()) == (200, {})
+    assert (await last(ark)).committed
+
+
+async def test_a_slow_answer(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("create", "slow", seconds=0.2)
+    answer = await create(client)
+    assert answer.json()["id"] == (await last(ark)).task_id
+    await ark.fault("create", "slow", seconds=30)
+    with pytest.raises(httpx.ReadTimeout):
+        await client.post(PATH, json=ORDER, timeout=SOON)
+    assert (await last(ark)).answer == "lost"
+
+
+def test_every_fault_on_create_has_a_test_here() -> None:
+    pages = {f"{s}{phase}" for s in (500, 502, 503, 504) for phase in ("", "_before_commit", "_after_commit")}
+    drops = {"lost_after_commit", "reset_before_commit", "hang_after_commit", "hang_before_commit"}
+    refusals = {"400", "401", "403", "404", "429"}
+    rest = {"cut_body", "cut_json", "no_id", "slow"}
+    assert {*BEFORE_COMMIT, *AFTER_COMMIT} == pages | drops | refusals | rest
+
+
+# --- how faults are chosen -------------------------------------------------------------------------------------
+
+
+async def test_times_skip_and_removal(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    fault_id = await ark.fault("create", "503", times=2, skip=1)
+    assert [(await create(client)).status_code for _ in range(4)] == [200, 503, 503, 200]
+    assert len(await ark.fired(fault_id)) == 2
+
+    endless = await ark.fault("create", "503", times=None)
+    assert [(await create(client)).status_code for _ in range(3)] == [503] * 3
+    await ark.clear_faults(endless)
+    assert (await create(client)).status_code == 200
+    assert len(await ark.fired(endless)) == 3
+
+
+async def test_a_fault_can_wait_for_its_request(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("create", "503", contains="job-7")
+    await ark.fault("create", "502", route="volcengine")
+    assert (await create(client, safety_identifier="job-6")).status_code == 200
+    assert (await create(client, safety_identifier="job-7")).status_code == 503
+
+
+async def test_a_refused_create_does_not_use_up_a_fault_after_the_commit(
+    ark: ArkControl, client: httpx.AsyncClient
+) -> None:
+    fault_id = await ark.fault("create", "lost_after_commit")
+    assert (await create(client, duration=99)).status_code == 400
+    assert await ark.fired(fault_id) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"on": "create", "fault": "nonsense"},
+        {"on": "get", "fault": "lost_after_commit"},
+        {"on": "create", "fault": "slow", "tims": 2},
+        {"on": "create", "fault": "slow", "times": 0},
+    ],
+)
+async def test_a_fault_that_could_never_fire_is_refused(ark: ArkControl, fault: dict[str, Any]) -> None:
+    async with httpx.AsyncClient(base_url=ark.url, trust_env=False) as http:
+        answer = await http.post("/_ark/faults", json=fault)
+    assert answer.status_code == 422
+    assert answer.json()["problem"]
+
+
+# --- on a task -------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_that_fails(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("task", "fail", code="InternalServiceError", message="Oh.")
+    task = await until(client, (await create(client)).json()["id"], "failed")
+    assert task["error"] == {"code": "InternalServiceError", "message": "Oh."}
+
+
+async def test_a_task_that_expires(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    fault_id = await ark.fault("task", "expire")
+    task = await until(client, (await create(client)).json()["id"], "expired")
+    assert "content" not in task
+    assert (await ark.fired(fault_id))[0].task_id == task["id"]
+
+
+@pytest.mark.parametrize(("fault", "status"), [("stay_queued", "queued"), ("stay_running", "running")])
+async def test_a_task_that_stays_until_it_is_released(
+    ark: ArkControl, client: httpx.AsyncClient, fault: str, status: str
+) -> None:
+    await ark.fault("task", fault)
+    held = (await create(client)).json()["id"]
+    free = (await create(client)).json()["id"]
+    await until(client, free, "succeeded")  # the other one went all the way meanwhile
+    assert (await until(client, held, status))["status"] == status
+    assert await ark.release() == [held]
+    await until(client, held, "succeeded")
+    assert await ark.release() == []
+
+
+async def test_an_unknown_status_passes_or_stays(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    fault_id = await ark.fault("task", "unknown_status", seconds=0.05)
+    await until(client, (await create(client)).json()["id"], "succeeded")
+    assert len(await ark.fired(fault_id)) == 1
+    await ark.fault("task", "unknown_status", status="dreaming")
+    stays = (await create(client)).json()["id"]
+    await until(client, stays, "dreaming")
+    assert (await client.delete(f"{PATH}/{stays}")).status_code == 409
+    assert await ark.release(stays) == [stays]
+    await until(client, stays, "succeeded")
+
+
+async def test_a_task_with_a_pace_of_its_own(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("task", "seconds", running_seconds=3600)
+    await ark.fault("task", "fail")  # a pace and an ending go together
+    slow = (await create(client)).json()["id"]
+    quick = (await create(client)).json()["id"]
+    await until(client, quick, "succeeded")
+    assert (await client.get(f"{PATH}/{slow}")).json()["status"] == "running"
+    assert len(await ark.armed()) == 0
+
+
+# --- on get, list, delete --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on", ["get", "list", "delete"])
+async def test_asking_goes_wrong_in_all_ways(ark: ArkControl, client: httpx.AsyncClient, on: Operation) -> None:
+    task_id = (await create(client)).json()["id"]
+    await until(client, task_id, "succeeded")
+
+    async def ask() -> httpx.Response:
+        match on:
+            case "get":
+                return await client.get(f"{PATH}/{task_id}", timeout=SOON)
+            case "list":
+                return await client.get(PATH, timeout=SOON)
+            case _:
+                return await client.delete(f"{PATH}/{task_id}", timeout=SOON)
+
+    for status in (400, 401, 403, 404, 429, 500, 502, 503, 504):
+        await ark.fault(on, str(status))
+        assert (await ask()).status_code == status
+    await ark.fault(on, "hang")
+    with pytest.raises(httpx.ReadTimeout):
+        await ask()
+    await ark.fault(on, "reset")
+    with pytest.raises(httpx.ReadError):
+        await ask()
+    await ark.fault(on, "slow", seconds=0.05)
+    assert (await ask()).is_success
+    assert {firing.on for firing in (await ark.fired())[-12:]} == {on}
+
+
+async def test_a_fault_on_one_task_leaves_the_others_alone(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    one, other = [(await create(client)).json()["id"] for _ in range(2)]
+    await ark.fault("get", "404", task_id=one)
+    assert (await client.get(f"{PATH}/{other}")).status_code == 200
+    assert (await client.get(f"{PATH}/{one}")).status_code == 404
+
+
+# --- on download -----------------------------------------------------------------------------------------------
+
+
+async def test_downloads_go_wrong_in_all_ways(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    task_id = (await create(client)).json()["id"]
+    url = (await until(client, task_id, "succeeded"))["content"]["video_url"]
+    whole = await ark.video_bytes(task_id)
+    del client.headers["Authorization"]
+    seen = set()
+
+    async def get(fault: str, **fields: Any) -> httpx.Response:
+        seen.add(fault)
+        await ark.fault("download", fault, task_id=task_id, **fields)
+        return await client.get(url, timeout=SOON)
+
+    assert (await get("refuse")).status_code == 403
+    assert (await get("404")).status_code == 404
+    for status in ("500", "502", "503"):
+        assert (await get(status)).status_code == int(status)
+    not_ready = await get("not_ready")
+    assert (not_ready.status_code, "video_not_ready" in not_ready.text) == (400, True)
+    page = await get("html")
+    assert (page.status_code, page.headers["content-type"].split(";")[0]) == (200, "text/html")
+    half = await get("wrong_length")
+    assert (half.status_code, half.content) == (200, whole[: len(whole) // 2])
+    assert (await get("drip", seconds=0.5)).content == whole
+    with pytest.raises(httpx.ReadError):
+        await get("reset")
+    with pytest.raises(httpx.ReadTimeout):
+        await get("hang")
+
+    seen.add("truncate")
+    await ark.fault("download", "truncate")
+    got = b""
+    async with client.stream("GET", url) as answer:
+        with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012 - what came before it counts
+            assert answer.headers["content-length"] == str(len(whole))
+            async for part in answer.aiter_raw():
+                got += part
+    assert got == whole[: len(whole) // 2]
+    rest = await client.get(url, headers={"Range": f"bytes={len(got)}-"})
+    assert (rest.status_code, got + rest.content) == (206, whole)
+
+    assert seen == set(DOWNLOAD)
+    assert await ark.armed() == []

@@ -1,0 +1,257 @@
+"""The local Ark's strictness: what it refuses, what it ignores and bills all the same, what it fills in."""
+
+from typing import Any
+
+import pytest
+
+from dev.ark.errors import ArkError
+from dev.ark.order import Order
+from dev.ark.settings import Settings
+from dev.ark.validate import read_body, read_order
+
+MODEL = "dreamina-seedance-2-0-260128"
+FAST = "dreamina-seedance-2-0-fast-260128"
+NEXT = "dreamina-seedance-2-5-260628"
+OLD = "seedance-1-5-pro-251215"
+URL = "https://cdn.example.com/x"
+
+
+def order(*items: dict[str, Any], allow_http: bool = False, **fields: Any) -> Order:
+    """Reads a create: of a text, unless there are items."""
+    body = {"model": MODEL, "content": list(items) or [text()]} | fields
+    given = {name: value for name, value in body.items() if value is not None}
+    return read_order("byteplus", given, Settings(allow_http_references=allow_http))
+
+
+def text(words: str = "a cat") -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def media(kind: str, role: str | None = None, url: str = URL) -> dict[str, Any]:
+    item: dict[str, Any] = {"type": f"{kind}_url", f"{kind}_url": {"url": url}}
+    return item if role is None else item | {"role": role}
+
+
+def image(role: str | None = "reference_image", url: str = URL) -> dict[str, Any]:
+    return media("image", role, url)
+
+
+def video(url: str = URL) -> dict[str, Any]:
+    return media("video", "reference_video", url)
+
+
+def audio(url: str = URL) -> dict[str, Any]:
+    return media("audio", "reference_audio", url)
+
+
+def test_defaults_are_the_service_s() -> None:
+    read = order()
+    assert (read.ratio, read.resolution, read.duration) == ("16:9", "720p", 5)
+    assert (read.generate_audio, read.watermark, read.return_last_frame) == (True, False, False)
+    assert (read.execution_expires_after, read.priority, read.service_tier) == (172_800, 0, "default")
+    assert read.tokens == 108_900
+
+
+def test_null_is_absent_and_an_unknown_field_is_ignored() -> None:
+    raw = b'{"model": null, "seed": null, "typo": 1}'
+    assert read_body(raw) == {"typo": 1}
+    read = order(resolutoin="1080p", seed=None, camera_fixed=None, service_tier=None)
+    assert read.resolution == "720p"
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff"])
+def test_a_body_that_is_no_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(ArkError, match="400"):
+        read_body(raw)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": 1}, "model"),
+        ({"content": []}, "content"),
+        ({"content": "a cat"}, "content"),
+        ({"content": [{"type": ["text"]}]}, "content[0].type"),
+        ({"content": [text(" ")]}, "content[0].text"),
+        ({"duration": "5"}, "duration"),
+        ({"duration": 5.5}, "duration"),
+        ({"duration": True}, "duration"),
+        ({"duration": 3}, "duration"),
+        ({"duration": 16}, "duration"),
+        ({"ratio": "2:1"}, "ratio"),
+        ({"resolution": "720P"}, "resolution"),
+        ({"resolution": ["720p"]}, "resolution"),
+        ({"model": FAST, "resolution": "1080p"}, "resolution"),
+        ({"generate_audio": "true"}, "generate_audio"),
+        ({"watermark": 1}, "watermark"),
+        ({"return_last_frame": "no"}, "return_last_frame"),
+        ({"execution_expires_after": 3599}, "execution_expires_after"),
+        ({"execution_expires_after": 259_201}, "execution_expires_after"),
+        ({"priority": 10}, "priority"),
+        ({"callback_url": "ftp://example.com"}, "callback_url"),
+        ({"safety_identifier": "x" * 65}, "safety_identifier"),
+        ({"safety_identifier": "ü"}, "safety_identifier"),
+        ({"tools": [{"type": "other"}]}, "tools"),
+        ({"seed": 1}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"camera_fixed": False}, "camera_fixed"),
+        ({"service_tier": "default"}, "service_tier"),
+        ({"frames": 121}, "frames"),
+        ({"draft": True}, "draft"),
+        ({"output_format": "mp4"}, "output_format"),
+        ({"omni_reference_task_type": "auto"}, "omni_reference_task_type"),
+        ({"model": NEXT, "seed": 1}, "seed"),
+        ({"model": NEXT, "service_tier": "flex"}, "service_tier"),
+        ({"model": NEXT, "duration": 31}, "duration"),
+        ({"model": NEXT, "resolution": "4k"}, "resolution"),
+        ({"model": NEXT, "output_format": "avi"}, "output_format"),
+        ({"model": OLD, "priority": 1}, "priority"),
+        ({"model": OLD, "tools": [{"type": "web_search"}]}, "tools"),
+        ({"model": OLD, "duration": 13}, "duration"),
+        ({"model": OLD, "seed": 2**31}, "seed"),
+    ],
+)
+def test_a_known_field_is_checked(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ArkError) as caught:
+        order(**fields)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "InvalidParameter", param)
+
+
+@pytest.mark.parametrize(("fields", "param"), [({"model": None}, "model"), ({"content": None}, "content")])
+def test_a_missing_field_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ArkError) as caught:
+        order(**fields)
+    assert (caught.value.code, caught.value.param) == ("MissingParameter", param)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"resolution": "4k", "duration": 15, "priority": 9, "safety_identifier": "x" * 64},
+        {"duration": -1, "execution_expires_after": 3600, "tools": [{"type": "web_search"}]},
+        {"model": NEXT, "duration": 30, "draft": True, "output_format": "mov", "service_tier": "default"},
+        {"model": OLD, "seed": 7, "camera_fixed": True, "service_tier": "flex", "duration": 12},
+    ],
+)
+def test_what_a_model_supports_is_accepted(fields: dict[str, Any]) -> None:
+    assert order(**fields).seed >= 0
+
+
+@pytest.mark.parametrize(
+    ("items", "scene"),
+    [
+        ([text()], "text"),
+        ([image(None)], "first frame"),
+        ([text(), image("first_frame")], "first frame"),
+        ([image("first_frame"), image("last_frame")], "first and last frame"),
+        ([image()] * 9 + [video()] * 3 + [audio()] * 3, "references"),
+        ([text(), video(), audio()], "references"),
+    ],
+)
+def test_scenes(items: list[dict[str, Any]], scene: str) -> None:
+    assert order(*items).scene == scene
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [image()] * 10,
+        [video()] * 4,
+        [image()] + [audio()] * 4,
+        [audio()],
+        [text(), audio()],
+        [image("first_frame"), image()],
+        [image("first_frame"), video()],
+        [image(None), image()],
+        [image("last_frame")],
+        [image(None), image(None)],
+        [image("first_frame"), image("first_frame")],
+        [image("first_frame"), image("last_frame"), image("last_frame")],
+        [image("reference_video")],
+        [media("video", "first_frame")],
+        [{"type": "image_url", "image_url": URL}],
+        [{"type": "image", "image": {"url": URL}}],
+        ["a cat"],
+    ],
+)
+def test_what_is_no_scene_is_refused(items: list[dict[str, Any]]) -> None:
+    with pytest.raises(ArkError, match=r"400 (Invalid|Missing)Parameter"):
+        order(*items)
+
+
+def test_models_differ_in_references() -> None:
+    assert order(audio(), model=NEXT).scene == "references"
+    assert order(*[image()] * 30, model=NEXT).scene == "references"
+    with pytest.raises(ArkError, match=r"not supported by 1\.5 pro"):
+        order(image(), model=OLD)
+
+
+def test_2_5_keeps_the_ratio_of_a_first_frame() -> None:
+    with pytest.raises(ArkError, match="adaptive"):
+        order(image(None), model=NEXT, ratio="16:9")
+    assert order(image(None), model=NEXT, ratio="adaptive").scene == "first frame"
+    assert order(model=NEXT, ratio="9:16").ratio == "9:16"
+
+
+def test_web_search_is_for_text_alone() -> None:
+    with pytest.raises(ArkError, match="tools"):
+        order(text(), image(), tools=[{"type": "web_search"}])
+
+
+def test_url_forms() -> None:
+    accepted = [
+        image(url="data:image/png;base64,AAAA"),
+        image(url="asset://a-1"),
+        video(url="asset://v-1"),
+        audio(url="data:audio/wav;base64,AAAA"),
+    ]
+    assert len(order(*accepted).reference_urls) == 4
+    for item in (
+        image(url="http://cdn.example.com/x"),
+        image(url="gs://bucket/x"),
+        image(url="data:audio/wav;base64,AAAA"),
+        image(url="data:image/svg;base64,AAAA"),
+        video(url="data:video/mp4;base64,AAAA"),
+        image(url="https://"),
+        image(url=""),
+    ):
+        with pytest.raises(ArkError, match="url"):
+            order(item)
+    assert order(image(url="http://127.0.0.1:1/x"), allow_http=True).scene == "references"
+
+
+def test_flags_in_the_prompt_are_obeyed_and_cost() -> None:
+    read = order(text("a cat --dur 15 --rs 1080p --rt 9:16 --wm true --seed 5"), duration=4)
+    assert (read.duration, read.resolution, read.ratio, read.watermark) == (15, "1080p", "9:16", True)
+    assert (read.clip.width, read.clip.height) == (1080, 1920)
+    assert read.tokens == 1080 * 1920 * 361 // 1024
+    assert order(text("--resolution 480p --ratio 1:1 --duration 6")).clip.width == 640
+    assert order(text("a cat --seed 5"), model=OLD).seed == 5
+
+
+def test_flags_that_mean_nothing_here_are_skipped() -> None:
+    read = order(text("a --dur 99 --rs 8k --fps 60 --nonsense 1 --dur well-known"), model=FAST)
+    assert (read.duration, read.resolution) == (5, "720p")
+    assert order(text("a--dur 9")).duration == 5
+
+
+def test_a_reference_video_is_billed() -> None:
+    assert order(video()).tokens == 1280 * 720 * (24 * 10 + 1) // 1024
+
+
+@pytest.mark.parametrize(
+    ("resolution", "ratio", "size"),
+    [("480p", "21:9", (992, 432)), ("720p", "3:4", (834, 1112)), ("4k", "21:9", (4398, 1886))],
+)
+def test_sizes(resolution: str, ratio: str, size: tuple[int, int]) -> None:
+    clip = order(resolution=resolution, ratio=ratio).clip
+    assert (clip.width, clip.height) == size
+
+
+def test_a_model_must_belong_to_the_route() -> None:
+    body = {"model": MODEL, "content": [text()]}
+    with pytest.raises(ArkError) as caught:
+        read_order("volcengine", body, Settings())
+    assert (caught.value.status, caught.value.code) == (404, "InvalidEndpointOrModel.NotFound")
+    read = read_order("volcengine", body | {"model": "ep-1"}, Settings())
+    assert (read.model, read.model_given) == ("doubao-seedance-2-0-260128", "ep-1")
