@@ -6,7 +6,9 @@ a request on a stale one looks like a lost answer.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +25,8 @@ _TASKS = "/contents/generations/tasks"
 # Connecting is free to repeat; everything after it is bounded by the caller's total time.
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
+# A rate limit that looks at the arrival must not see two of our calls closer than it allows.
+_LIST_SPACING_SECONDS = 1.1
 
 CreateKind = Literal["created", "refused", "not_sent", "taken", "unknown"]
 
@@ -101,6 +105,8 @@ class Ark:
         self._secrets = secrets
         # Made once: it reads the certificate store.
         tls = httpx.create_ssl_context()
+        self._listing = asyncio.Lock()
+        self._listed_at = -_LIST_SPACING_SECONDS
         self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=tls))
 
     def _client(self, read_seconds: float | None) -> httpx.AsyncClient:
@@ -177,14 +183,18 @@ class Ark:
         return payload
 
     async def list(self, page: int, page_size: int, service_tier: str = "default") -> TaskPage:
-        """One page of the account's tasks of the last seven days. One call a second is allowed.
+        """One page of the account's tasks of the last seven days.
+
+        One call a second is allowed for the account, so calls of one process keep that distance.
 
         Raises:
             ArkError: Another answer.
             httpx.HTTPError: No answer.
         """
         query: dict[str, str | int] = {"page_num": page, "page_size": page_size, "filter.service_tier": service_tier}
-        async with self._client(_READ_SECONDS) as client:
+        async with self._listing, self._client(_READ_SECONDS) as client:
+            await asyncio.sleep(max(0.0, self._listed_at + _LIST_SPACING_SECONDS - time.monotonic()))
+            self._listed_at = time.monotonic()
             payload = self._json_of(await client.get(self._url, params=query))
         items = payload.get("items")
         if not isinstance(items, list) or not isinstance(payload.get("total"), int):

@@ -209,7 +209,6 @@ class Carried(_Shape):
 
     timeline: tuple[TimelineEntry, ...] = ()
     cancel_wished: bool = False
-    hints: tuple[str, ...] = ()
 
 
 class GenerateVideoInput(_Shape):
@@ -236,10 +235,13 @@ class TaskChanged(_Shape):
     attempt: int
 
 
+CancelOutcome = Literal["cancelled", "running_will_finish", "requested", "already_closed"]
+
+
 class CancelAnswer(_Shape):
     """What became of the wish to cancel."""
 
-    outcome: Literal["cancelled", "running_will_finish", "requested", "already_closed"]
+    outcome: CancelOutcome
 
 
 class Resolve(_Shape):

@@ -1,0 +1,283 @@
+"""The one activity that pays: claim, one POST, outcome.
+
+Temporal must never send it twice, so it runs with one attempt, never heartbeats, and refuses to run as a second one.
+Whatever it returns names the attempt and the nonce: what is known is known to the workflow too, also where the
+bucket did not take it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+
+from activities.ark import Ark, CreateAnswer
+from activities.bucket import Bucket
+from activities.facts import Claim, Outcome, decide
+from activities.ledger import Ledger
+from activities.observe import look_again_after
+from seedance_temporal import catalogue
+from seedance_temporal.identity import callback_url
+from seedance_temporal.job import Attention, JobError
+from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.settings import Settings
+
+# Re-sends inside one execution, after answers that say that nothing was created; each costs a request, not money.
+_SENDS = 3
+# A longer pause is the workflow's, as a timer in the history and with a new claim.
+_LONGEST_PAUSE = 10.0
+_LONGEST_WAIT = 900.0
+# Writing claim and outcome must leave most of the total time to the provider.
+_CLAIM_SECONDS = 15.0
+_OUTCOME_SECONDS = 10.0
+# The provider downloads references during the create; a queue in front of that must not outlive the signature.
+_SIGNED_LONGER = timedelta(hours=1)
+# Less than this is not worth sending with: the answer would be lost.
+_LEAST_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class CreateOrder(BaseModel):
+    """What to send, as which attempt. ``refusals`` counts the creates of this run that were not sent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    request: VideoRequest
+    attempt: int
+    refusals: int = 0
+
+
+class CreateReport(BaseModel):
+    """What came of it.
+
+    Attributes:
+        kind: ``created``, ``refused``, ``not_sent``: known; ``unknown``: a task may exist; ``conflict``: somebody else
+            holds this attempt, look at the ledger; ``impossible``: nothing was claimed, and nothing can be sent.
+        claim: The claim that was made, or may have been.
+        outcome: What is known.
+        written: Whether the outcome stands in the ledger.
+        error: With ``impossible``.
+        attention: What a person must settle before a create can succeed.
+        look_again_after: Seconds: until the first look at the task, or until the next create.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
+    claim: Claim | None = None
+    outcome: Outcome | None = None
+    written: bool = True
+    error: JobError | None = None
+    attention: Attention | None = None
+    message: str = ""
+    look_again_after: float = 0
+
+
+class Deadline:
+    """The end of a total time, on the monotonic and the wall clock, whichever says later.
+
+    A machine that slept stops the first one; a clock that was set back misleads the second.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._monotonic = time.monotonic() + seconds
+        self._wall = time.time() + seconds
+
+    def remaining(self) -> float:
+        """Seconds, negative when over."""
+        return min(self._monotonic - time.monotonic(), self._wall - time.time())
+
+
+class CreateActivities:
+    """Sends the paid create."""
+
+    def __init__(self, ledger: Ledger, bucket: Bucket, ark: Ark, settings: Settings) -> None:
+        self._ledger = ledger
+        self._bucket = bucket
+        self._ark = ark
+        self._settings = settings
+
+    @activity.defn
+    async def create_task(self, order: CreateOrder) -> CreateReport:
+        """Claims an attempt and sends the POST for it."""
+        info = activity.info()
+        if info.attempt > 1:
+            return CreateReport(kind="unknown", message="Temporal started the create a second time; nothing was sent")
+        if problems := catalogue.check(order.request, insecure_hosts=self._settings.seedance_insecure_hosts):
+            return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
+        deadline = Deadline(self._settings.seedance_create_timeout_seconds)
+        claim = Claim(
+            job_id=order.job_id,
+            attempt=order.attempt,
+            nonce=secrets.token_hex(16),
+            namespace=info.namespace,
+            run_id=info.workflow_run_id or "",
+            claimed_at=datetime.now(UTC),
+            request=order.request,
+        )
+        try:
+            body = self._body(claim)
+        except ValueError as error:
+            return _impossible("cannot_sign", str(error))
+        try:
+            if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
+                return CreateReport(kind="conflict")
+            current = decide((await self._ledger.read(order.job_id)).without(order.attempt))
+        except Exception as error:
+            # No sum is spent that the ledger could not note first; whether the claim landed is settled by the workflow.
+            _log.warning("the ledger cannot be reached", extra={"job_id": order.job_id}, exc_info=True)
+            return self._not_sent(order, claim, _ledger_trouble(error), written=False)
+        if current.next != "claim" or current.attempt > order.attempt:
+            # The look that led here is out of date, such as one that a Reset brought back.
+            stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since the last look")
+            report = self._not_sent(order, claim, stale, written=await self._settle(claim, _outcome(stale)))
+            return report.model_copy(update={"look_again_after": 0.0})
+        return await self._report(order, claim, await self._send(body, deadline))
+
+    async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
+        """The POST, and again where an answer says that nothing was created and time is left."""
+        answer = CreateAnswer("not_sent", code="no_time_left", message="the time for the create was over before it")
+        for send in range(_SENDS):
+            if deadline.remaining() < _LEAST_SECONDS:
+                return answer
+            try:
+                async with asyncio.timeout(deadline.remaining()):
+                    answer = await self._ark.create(body)
+            except TimeoutError:
+                return CreateAnswer(
+                    "unknown", code="timed_out", message="the provider did not answer within the time for a create"
+                )
+            pause = answer.retry_after if answer.retry_after is not None else 2.0**send
+            if answer.kind != "not_sent" or answer.attention is not None or pause > _LONGEST_PAUSE:
+                return answer
+            await asyncio.sleep(pause)
+        return answer
+
+    async def _report(self, order: CreateOrder, claim: Claim, answer: CreateAnswer) -> CreateReport:
+        if answer.kind == "taken":
+            try:
+                await self._ledger.take(claim.job_id, claim.attempt, answer.message, seconds=_OUTCOME_SECONDS)
+            except Exception:
+                _log.warning(
+                    "the mark of a taken create was not written", extra={"job_id": order.job_id}, exc_info=True
+                )
+        if answer.kind in {"taken", "unknown"}:
+            return CreateReport(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
+        outcome = _outcome(answer)
+        written = await self._settle(claim, outcome)
+        if answer.kind == "not_sent":
+            return self._not_sent(order, claim, answer, written=written)
+        return CreateReport(
+            kind="created" if answer.kind == "created" else "refused",
+            claim=claim,
+            outcome=outcome,
+            written=written,
+            message=f"{answer.code} {answer.message}".strip(),
+            look_again_after=look_again_after(self._settings, order.request, looks=0),
+        )
+
+    def _not_sent(self, order: CreateOrder, claim: Claim, answer: CreateAnswer, *, written: bool) -> CreateReport:
+        slow_start = 30.0 if answer.attention is not None else 2.0
+        wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(order.refusals, 10)))
+        return CreateReport(
+            kind="not_sent",
+            claim=claim,
+            outcome=_outcome(answer),
+            written=written,
+            attention=answer.attention,
+            message=f"{answer.code}: {answer.message}",
+            look_again_after=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
+        )
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        """Writes the outcome within a bound. Failing here is no failure: the workflow writes it then."""
+        try:
+            async with asyncio.timeout(_OUTCOME_SECONDS):
+                await self._ledger.settle(claim.job_id, claim.attempt, outcome, seconds=_OUTCOME_SECONDS)
+        except Exception:
+            _log.warning("the outcome of a create was not written", extra={"job_id": claim.job_id}, exc_info=True)
+            return False
+        return True
+
+    def _body(self, claim: Claim) -> dict[str, Any]:
+        """The create's JSON body. What the documentation leaves open is always sent, never left to a default.
+
+        Raises:
+            ValueError: A private reference cannot be signed.
+        """
+        request = claim.request
+        content: list[dict[str, Any]] = []
+        if request.prompt is not None:
+            content.append({"type": "text", "text": request.prompt})
+        for reference in request.references:
+            kind = f"{catalogue.KINDS[reference.role]}_url"
+            content.append({"type": kind, kind: {"url": self._url_of(reference)}, "role": reference.role})
+        body: dict[str, Any] = {
+            "model": request.model,
+            "content": content,
+            "ratio": request.ratio,
+            "resolution": request.resolution,
+            "duration": request.duration,
+            "generate_audio": request.generate_audio,
+            "watermark": request.watermark,
+            "safety_identifier": claim.safety_identifier,
+        }
+        if request.return_last_frame:
+            body["return_last_frame"] = True
+        if request.web_search:
+            body["tools"] = [{"type": "web_search"}]
+        for name in catalogue.OPTIONAL:
+            value = getattr(request, name)
+            if value is not None and name != "web_search":
+                body[name] = value
+        secret = self._settings.seedance_callback_secret
+        if self._settings.seedance_callback_url is not None and secret is not None:
+            body["callback_url"] = callback_url(
+                self._settings.seedance_callback_url, secret.get_secret_value(), claim.job_id, claim.attempt
+            )
+        return body
+
+    def _url_of(self, reference: Reference) -> str:
+        """The URL that the provider downloads; a private object is signed for as long as a create can take."""
+        private = catalogue.gs_object(reference.url)
+        if private is None:
+            return reference.url
+        lifetime = timedelta(seconds=self._settings.claim_is_young_seconds) + _SIGNED_LONGER
+        return self._bucket.signed_url(private.bucket, private.name, private.generation, lifetime)
+
+
+def _outcome(answer: CreateAnswer) -> Outcome:
+    assert answer.kind in {"created", "refused", "not_sent"}
+    return Outcome(
+        kind=answer.kind,
+        how="create",
+        at=datetime.now(UTC),
+        task_id=answer.task_id,
+        code=answer.code,
+        message=answer.message,
+        failure_class=answer.failure_class,
+    )
+
+
+def _ledger_trouble(error: Exception) -> CreateAnswer:
+    return CreateAnswer(
+        "not_sent", code="bucket_unreachable", message=f"nothing was sent: the ledger cannot be written ({error!r})"
+    )
+
+
+def _impossible(code: str, message: str) -> CreateReport:
+    error = JobError(
+        code=code,
+        message=f"Nothing was sent, and nothing is billed. {message}",
+        failure_class="invalid",
+    )
+    return CreateReport(kind="impossible", error=error, message=message)

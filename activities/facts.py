@@ -1,0 +1,226 @@
+"""What the attempt ledger knows of a job, and what follows from it. Nothing in here does I/O.
+
+A claim comes before each POST, an outcome after it. An attempt counts where a task exists, or may exist; a new claim is
+allowed where every attempt that counts has ended, and somebody asked for another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from seedance_temporal.identity import safety_identifier
+from seedance_temporal.job import JobError, TimelineEntry, VideoResult
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.task import FailureClass, Usage
+
+
+class Fact(BaseModel):
+    """An object of the ledger. Unknown fields are ignored, so that an older worker reads what a newer one wrote."""
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+
+
+class Claim(Fact):
+    """Somebody is about to send the paid POST.
+
+    Attributes:
+        nonce: 32 hex digits, drawn by the one activity execution that may send; part of the safety identifier.
+        namespace, run_id: Which Temporal run claimed.
+    """
+
+    job_id: str
+    attempt: int
+    nonce: str
+    namespace: str
+    run_id: str
+    claimed_at: datetime
+    request: VideoRequest
+
+    @property
+    def safety_identifier(self) -> str:
+        return safety_identifier(self.request.user_id, self.nonce)
+
+
+class Outcome(Fact):
+    """What came of a claim, decided once.
+
+    Attributes:
+        kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists.
+        how: How that is known: ``create``, ``callback``, ``list`` or ``operator``.
+    """
+
+    kind: Literal["created", "refused", "not_sent", "absent"]
+    how: str
+    at: datetime
+    task_id: str | None = None
+    code: str = ""
+    message: str = ""
+    failure_class: FailureClass | None = None
+
+
+class End(Fact):
+    """A task ended without a video. ``timeline`` is the story of the run that saw it."""
+
+    error: JobError
+    at: datetime
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    timeline: tuple[TimelineEntry, ...] = ()
+
+
+class Again(Fact):
+    """Somebody asked for another attempt after this one."""
+
+    accept_second_charge: bool
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """All facts about one attempt. ``claimed_at`` is the claim object's own creation time."""
+
+    number: int
+    claim: Claim | None = None
+    claimed_at: datetime | None = None
+    outcome: Outcome | None = None
+    taken: bool = False
+    late: tuple[str, ...] = ()
+    end: End | None = None
+    again: Again | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The ids of all tasks that are known to have come of it, the one to follow first."""
+        created = (self.outcome.task_id,) if self.outcome is not None and self.outcome.task_id else ()
+        return created + tuple(task_id for task_id in self.late if task_id not in created)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a task exists, or may exist, that came of it."""
+        return self.taken or bool(self.tasks) or self.outcome is None
+
+    @property
+    def error(self) -> JobError | None:
+        """How it ended without a video; None where it did not, or not for good.
+
+        An end that names no task (nobody could tell any more) does not bind a task that came to light after it.
+        """
+        if self.end is not None and (self.end.error.task_id is not None or not self.tasks):
+            return self.end.error
+        if not self.counts and self.outcome is not None and self.outcome.kind == "refused":
+            return _refusal(self.number, self.outcome)
+        return None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it stands in nobody's way."""
+        if self.error is None:
+            return not self.counts
+        return self.again is not None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the ledger knows of one job."""
+
+    record: VideoResult | None
+    attempts: tuple[Attempt, ...]
+
+    def attempt(self, number: int) -> Attempt | None:
+        return next((attempt for attempt in self.attempts if attempt.number == number), None)
+
+    def without(self, number: int) -> Facts:
+        return Facts(self.record, tuple(attempt for attempt in self.attempts if attempt.number != number))
+
+
+class Look(Fact):
+    """What the ledger says comes next.
+
+    Attributes:
+        next: ``stored``: the video is there; ``ended``: the job ended without one; ``adopt``: follow the task;
+            ``recover``: an attempt's outcome is unknown; ``claim``: nothing stands against a new attempt.
+        attempt: The attempt that decided, or with ``claim`` the number of the next one.
+        second_task: A task besides the one to follow that nobody follows.
+        recovery_over: With ``recover``: the attempt has been looked for long enough to need a person.
+        look_again_after: Seconds, with ``recover``.
+        search_attributes: The names that the namespace knows.
+        create_seconds: The total time that a create may take.
+    """
+
+    next: Literal["stored", "ended", "adopt", "recover", "claim"]
+    attempt: int
+    task_id: str | None = None
+    result: VideoResult | None = None
+    error: JobError | None = None
+    second_task: str | None = None
+    recovery_over: bool = False
+    look_again_after: float = 0
+    search_attributes: tuple[str, ...] = ()
+    create_seconds: float = 0
+
+
+def decide(facts: Facts) -> Look:
+    """What comes next, by the facts alone.
+
+    A record wins over everything. Otherwise the highest attempt that is not settled decides; where all are, a new
+    claim is allowed.
+    """
+    second_task = _second_task(facts)
+    if facts.record is not None:
+        highest = max((attempt.number for attempt in facts.attempts), default=0)
+        return Look(
+            next="stored",
+            attempt=highest,
+            result=facts.record,
+            task_id=facts.record.task_id,
+            second_task=second_task,
+        )
+    for attempt in sorted(facts.attempts, key=lambda a: a.number, reverse=True):
+        if attempt.settled:
+            continue
+        if attempt.error is not None:
+            return Look(next="ended", attempt=attempt.number, error=attempt.error, second_task=second_task)
+        if attempt.tasks:
+            return Look(next="adopt", attempt=attempt.number, task_id=attempt.tasks[0], second_task=second_task)
+        return Look(next="recover", attempt=attempt.number, second_task=second_task)
+    return Look(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
+
+
+def look_by(facts: Facts, settings: Settings) -> Look:
+    """What comes next, with how long to wait where an attempt is being looked for."""
+    look = decide(facts)
+    if look.next != "recover":
+        return look
+    attempt = facts.attempt(look.attempt)
+    assert attempt is not None
+    age = (datetime.now(UTC) - attempt.claimed_at).total_seconds() if attempt.claimed_at else 0.0
+    window = settings.seedance_recovery_seconds
+    over = age > window
+    # Twenty looks in the window; one for every sixth of it when a person is needed anyway.
+    return look.model_copy(update={"recovery_over": over, "look_again_after": window / 6 if over else window / 20})
+
+
+def _second_task(facts: Facts) -> str | None:
+    """A task that may be billed, and is not the one that this job follows."""
+    if facts.record is not None:
+        known = {facts.record.task_id}
+    else:
+        followed = next((a for a in reversed(facts.attempts) if a.tasks and a.error is None), None)
+        known = {followed.tasks[0]} if followed is not None else set()
+    ended = {a.end.error.task_id for a in facts.attempts if a.end is not None}
+    return next((task for a in facts.attempts for task in a.tasks if task not in known | ended), None)
+
+
+def _refusal(attempt: int, outcome: Outcome) -> JobError:
+    return JobError(
+        code=outcome.code,
+        message=f"The provider refused the request ({outcome.code}): {outcome.message} "
+        "No task was created, and nothing is billed. Submit a request that is changed accordingly.",
+        failure_class=outcome.failure_class or "invalid",
+        attempt=attempt,
+    )

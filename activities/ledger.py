@@ -1,0 +1,222 @@
+"""The attempt ledger: facts in the bucket that say what was claimed, what came of it, and what may happen next.
+
+Temporal's history alone cannot keep a create from being repeated: a Reset runs it again, and a run that was deleted
+is forgotten. So each fact is an object of its own, created once and never changed; one listing tells them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TypeVar
+from urllib.parse import unquote
+
+from temporalio import activity
+
+from activities.bucket import Bucket, StoredObject, as_json
+from activities.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, look_by
+from activities.record import result_of_record
+from seedance_temporal.identity import ObjectNames, hash_of_job, job_id_of
+from seedance_temporal.job import JobError, Resubmit, TimelineEntry, VideoResult
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.task import Usage
+
+_F = TypeVar("_F", bound=Fact)
+
+
+class Ledger:
+    """The facts of all jobs, in a bucket.
+
+    Args:
+        bucket: Where they stand.
+        prefix: The common start of all object names.
+    """
+
+    def __init__(self, bucket: Bucket, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+
+    def names(self, job_id: str) -> ObjectNames:
+        return ObjectNames(self._prefix, hash_of_job(job_id))
+
+    async def read(self, job_id: str) -> Facts:
+        """All facts of a job, from one strongly consistent listing."""
+        names = self.names(job_id)
+        objects = await self._bucket.list(names.root)
+        record = None
+        if any(stored.name == names.record for stored in objects):
+            record = await self.record(job_id)
+        by_attempt: dict[int, dict[str, StoredObject]] = {}
+        for stored in objects:
+            number, dot, kind = stored.name.removeprefix(f"{names.root}attempts/").partition(".")
+            if stored.name.startswith(f"{names.root}attempts/") and dot and number.isdecimal():
+                by_attempt.setdefault(int(number), {})[kind.removesuffix(".json")] = stored
+        attempts = [await self._attempt(number, facts) for number, facts in sorted(by_attempt.items())]
+        return Facts(record, tuple(attempts))
+
+    async def record(self, job_id: str) -> VideoResult | None:
+        """The result of a job whose video is stored."""
+        names = self.names(job_id)
+        content = await self._bucket.read(names.record)
+        return None if content is None else result_of_record(content, self._bucket.name, names.record)
+
+    async def _attempt(self, number: int, objects: dict[str, StoredObject]) -> Attempt:
+        async def fact(kind: str, model: type[_F]) -> _F | None:
+            return await self._fact(objects[kind].name, model) if kind in objects else None
+
+        late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
+        return Attempt(
+            number=number,
+            claim=await fact("claim", Claim),
+            claimed_at=objects["claim"].created_at if "claim" in objects else None,
+            outcome=await fact("outcome", Outcome),
+            taken="taken" in objects,
+            late=tuple(unquote(kind.removeprefix("late-")) for kind in late),
+            end=await fact("end", End),
+            again=await fact("again", Again),
+        )
+
+    async def _fact(self, name: str, model: type[_F]) -> _F | None:
+        content = await self._bucket.read(name)
+        return None if content is None else model.model_validate_json(content)
+
+    async def claim(self, claim: Claim, *, seconds: float = 60) -> bool:
+        """Spends an attempt.
+
+        Returns:
+            Whether the claim that stands is this very one. The library may meet its own write and report a 412, so
+            the nonce decides.
+        """
+        name = self.names(claim.job_id).attempt(claim.attempt, "claim")
+        if await self._write(name, claim, seconds):
+            return True
+        standing = await self._fact(name, Claim)
+        return standing is not None and standing.nonce == claim.nonce
+
+    async def settle(self, job_id: str, attempt: int, outcome: Outcome, *, seconds: float = 60) -> None:
+        """Writes what came of a claim. Where another outcome stands, it is obeyed, but a task is never dropped: its
+        id is written beside it.
+        """
+        names = self.names(job_id)
+        name = names.attempt(attempt, "outcome")
+        if await self._write(name, outcome, seconds) or outcome.task_id is None:
+            return
+        standing = await self._fact(name, Outcome)
+        if standing is None or standing.task_id != outcome.task_id:
+            await self._write(names.late(attempt, outcome.task_id), outcome, seconds)
+
+    async def take(self, job_id: str, attempt: int, message: str, *, seconds: float = 60) -> None:
+        """Notes that a task exists whose id could not be read."""
+        content = as_json({"at": datetime.now(UTC).isoformat(), "message": message})
+        await self._bucket.create(self.names(job_id).attempt(attempt, "taken"), content, seconds=seconds)
+
+    async def end(self, job_id: str, attempt: int, end: End) -> End:
+        """Writes how a task ended; returns the end that stands, which is the first one written."""
+        name = self.names(job_id).attempt(attempt, "end")
+        if await self._write(name, end):
+            return end
+        return await self._fact(name, End) or end
+
+    async def again(self, job_id: str, resubmit: Resubmit) -> None:
+        """Notes that another attempt was asked for; once is enough."""
+        again = Again(accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC))
+        await self._write(self.names(job_id).attempt(resubmit.attempt, "again"), again)
+
+    async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
+        return await self._bucket.create(name, as_json(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
+
+
+class LookOrder(Fact):
+    job_id: str
+    request: VideoRequest
+    resubmit: Resubmit | None = None
+
+
+class OutcomeOrder(Fact):
+    """An outcome that is known, and may not stand in the ledger yet, with the claim that it belongs to."""
+
+    claim: Claim
+    outcome: Outcome
+
+
+class EndOrder(Fact):
+    job_id: str
+    error: JobError
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    timeline: tuple[TimelineEntry, ...] = ()
+
+
+class LedgerActivities:
+    """Reads and writes the ledger for the workflow.
+
+    Args:
+        search_attributes: The names that the namespace knows, found at the worker's start.
+    """
+
+    def __init__(self, ledger: Ledger, settings: Settings, search_attributes: Iterable[str] = ()) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._search_attributes = tuple(sorted(search_attributes))
+
+    @activity.defn
+    async def look(self, order: LookOrder) -> Look:
+        """What the bucket knows of the job, and so what comes next."""
+        if order.job_id != job_id_of(order.request):
+            return Look(next="ended", attempt=0, error=_foreign_id(order))
+        facts = await self._ledger.read(order.job_id)
+        wish = order.resubmit
+        answered = facts.attempt(wish.attempt) if wish is not None else None
+        # A wish that answers no failure, or that was granted before, changes nothing.
+        if wish is not None and answered is not None and answered.error is not None and answered.again is None:
+            if answered.error.failure_class == "lost" and not wish.accept_second_charge:
+                return Look(next="ended", attempt=wish.attempt, error=_second_charge(answered.error))
+            await self._ledger.again(order.job_id, wish)
+            facts = await self._ledger.read(order.job_id)
+        return look_by(facts, self._settings).model_copy(
+            update={
+                "search_attributes": self._search_attributes,
+                "create_seconds": self._settings.seedance_create_timeout_seconds,
+            }
+        )
+
+    @activity.defn
+    async def write_outcome(self, order: OutcomeOrder) -> None:
+        """Writes an outcome that the create knows and could not write itself.
+
+        The claim is written first, should it never have landed: otherwise its own write could land later, and stand
+        there without an outcome. Where somebody else's claim stands, ours was never an attempt.
+        """
+        if await self._ledger.claim(order.claim):
+            await self._ledger.settle(order.claim.job_id, order.claim.attempt, order.outcome)
+
+    @activity.defn
+    async def write_end(self, order: EndOrder) -> JobError:
+        """Writes how the job's task ended; returns the end that stands."""
+        assert order.error.attempt is not None
+        end = End(
+            error=order.error,
+            at=datetime.now(UTC),
+            usage=order.usage,
+            cost_usd=order.cost_usd,
+            timeline=order.timeline,
+        )
+        return (await self._ledger.end(order.job_id, order.error.attempt, end)).error
+
+
+def _foreign_id(order: LookOrder) -> JobError:
+    return JobError(
+        code="job_id_mismatch",
+        message=f"The workflow id {order.job_id} is not the job id of its request, {job_id_of(order.request)}. "
+        "Nothing was sent: the id is what keeps a request from being paid twice. Start it under the right id.",
+        failure_class="invalid",
+    )
+
+
+def _second_charge(error: JobError) -> JobError:
+    message = (
+        f"Attempt {error.attempt} may have been billed, so another one can be a second charge: "
+        f"it needs accept_second_charge. {error.message}"
+    )
+    return error.model_copy(update={"code": "second_charge_not_accepted", "message": message})

@@ -1,0 +1,200 @@
+"""Finding the task of a create whose outcome is unknown.
+
+A task is ours if GET or LIST shows the safety identifier of the claim, which holds its nonce; nothing else is taken
+as proof, neither from a callback nor from an operator.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.ark import Ark, ArkError
+from activities.facts import Attempt, Claim, End, Look, Outcome, look_by
+from activities.ledger import Ledger
+from seedance_temporal.job import JobError, Resolve, ResolveAnswer, TimelineEntry
+from seedance_temporal.settings import Settings
+
+_PAGE_SIZE = 500
+# Seven days of a busy account; a listing that does not end is not worth more.
+_MOST_PAGES = 200
+
+_log = logging.getLogger(__name__)
+
+
+class RecoverOrder(BaseModel):
+    """Which attempt to look for; with a task id, whether it is that one's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    attempt: int
+    task_id: str | None = None
+
+
+class ResolveOrder(BaseModel):
+    """An operator's word, as the workflow hands it on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    resolve: Resolve
+    timeline: tuple[TimelineEntry, ...] = ()
+
+
+class RecoverActivities:
+    """Settles unknown outcomes, with facts that the provider shows."""
+
+    def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
+        self._ledger = ledger
+        self._ark = ark
+        self._settings = settings
+
+    @activity.defn
+    async def identify_task(self, order: RecoverOrder) -> Look:
+        """Whether the task that a callback named came of an attempt; if it did, that is written.
+
+        Raises:
+            ApplicationError: The provider did not answer as it should; to be repeated.
+        """
+        assert order.task_id is not None
+        attempt = (await self._ledger.read(order.job_id)).attempt(order.attempt)
+        if attempt is not None and attempt.claim is not None and order.task_id not in attempt.tasks:
+            try:
+                fits = await self._fits(order.task_id, attempt.claim)
+            except (ArkError, httpx.HTTPError) as error:
+                raise _unanswered(order.job_id, error) from None
+            if fits:
+                await self._settle(order.job_id, order.attempt, order.task_id, how="callback")
+        return await self._look(order.job_id)
+
+    @activity.defn
+    async def find_task(self, order: RecoverOrder) -> Look:
+        """Looks for the attempt's task in a listing of the account's tasks, where it is still unknown.
+
+        Raises:
+            ApplicationError: The provider did not answer as it should; to be repeated.
+        """
+        facts = await self._ledger.read(order.job_id)
+        attempt = facts.attempt(order.attempt)
+        if look_by(facts, self._settings).next != "recover" or attempt is None or attempt.claim is None:
+            return look_by(facts, self._settings)
+        try:
+            task_id = await self._listed(attempt.claim)
+        except (ArkError, httpx.HTTPError) as error:
+            if isinstance(error, ArkError) and error.attention is not None:
+                _log.warning("LIST was refused", extra={"job_id": order.job_id, "answer": str(error)})
+                return look_by(facts, self._settings)
+            raise _unanswered(order.job_id, error) from None
+        if task_id is not None:
+            await self._settle(order.job_id, order.attempt, task_id, how="list")
+        return await self._look(order.job_id)
+
+    async def _listed(self, claim: Claim) -> str | None:
+        """The id of the listed task that shows the claim's identifier."""
+        seen = 0
+        for page in range(1, _MOST_PAGES + 1):
+            listed = await self._ark.list(page, _PAGE_SIZE, claim.request.service_tier or "default")
+            for task in listed.items:
+                if task.get("safety_identifier") == claim.safety_identifier and isinstance(task.get("id"), str):
+                    return str(task["id"])
+            seen += len(listed.items)
+            if not listed.items or seen >= listed.total:
+                break
+            activity.heartbeat(page)
+        return None
+
+    @activity.defn
+    async def resolve_attempt(self, order: ResolveOrder) -> ResolveAnswer:
+        """Takes an operator's word on an attempt whose outcome is unknown. Its only effect is a fact in the ledger.
+
+        Raises:
+            ApplicationError: The provider did not answer as it should; to be repeated.
+        """
+        word = order.resolve
+        facts = await self._ledger.read(order.job_id)
+        attempt = facts.attempt(word.attempt)
+        if attempt is None or attempt.claim is None:
+            return ResolveAnswer(accepted=False, message=f"{order.job_id} has no attempt {word.attempt}.")
+        if attempt.tasks or attempt.error is not None or not attempt.counts:
+            known = f"its task is {attempt.tasks[0]}" if attempt.tasks else "it is settled"
+            return ResolveAnswer(accepted=False, message=f"Attempt {word.attempt} is not unknown: {known}.")
+        if word.action == "adopt":
+            return await self._adopt(order, attempt)
+        if word.action == "not_created":
+            return await self._not_created(order, attempt)
+        return await self._lost(order, attempt)
+
+    async def _adopt(self, order: ResolveOrder, attempt: Attempt) -> ResolveAnswer:
+        task_id = order.resolve.task_id
+        assert attempt.claim is not None
+        if not task_id:
+            return ResolveAnswer(accepted=False, message="Adopting a task needs its task id.")
+        try:
+            fits = await self._fits(task_id, attempt.claim)
+        except (ArkError, httpx.HTTPError) as error:
+            raise _unanswered(order.job_id, error) from None
+        if not fits:
+            return ResolveAnswer(
+                accepted=False,
+                message=f"The provider knows no task {task_id} that shows the identifier of this attempt, "
+                f"{attempt.claim.safety_identifier}.",
+            )
+        await self._settle(order.job_id, attempt.number, task_id, how="operator")
+        return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
+
+    async def _not_created(self, order: ResolveOrder, attempt: Attempt) -> ResolveAnswer:
+        if attempt.taken:
+            return ResolveAnswer(accepted=False, message="The provider accepted this create: a task exists.")
+        left = self._settings.seedance_recovery_seconds - _age(attempt)
+        if left > 0:
+            return ResolveAnswer(
+                accepted=False, message=f"It is still being looked for. Say so in {left:.0f} s, if it is not found."
+            )
+        outcome = Outcome(kind="absent", how="operator", at=datetime.now(UTC), message="an operator found no task")
+        await self._ledger.settle(order.job_id, attempt.number, outcome)
+        return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")
+
+    async def _lost(self, order: ResolveOrder, attempt: Attempt) -> ResolveAnswer:
+        error = JobError(
+            code="unknown_outcome",
+            message=f"Nobody can tell any more whether attempt {attempt.number} was created and billed; an operator "
+            "gave it up. The provider's invoice tells.",
+            failure_class="lost",
+            attempt=attempt.number,
+            resubmit_could_help=True,
+        )
+        end = End(error=error, at=datetime.now(UTC), timeline=order.timeline)
+        await self._ledger.end(order.job_id, attempt.number, end)
+        return ResolveAnswer(accepted=True, message=error.message)
+
+    async def _fits(self, task_id: str, claim: Claim) -> bool:
+        payload = await self._ark.get(task_id)
+        return payload is not None and payload.get("safety_identifier") == claim.safety_identifier
+
+    async def _settle(
+        self, job_id: str, attempt: int, task_id: str, how: Literal["callback", "list", "operator"]
+    ) -> None:
+        outcome = Outcome(kind="created", how=how, at=datetime.now(UTC), task_id=task_id)
+        await self._ledger.settle(job_id, attempt, outcome)
+
+    async def _look(self, job_id: str) -> Look:
+        return look_by(await self._ledger.read(job_id), self._settings)
+
+
+def _age(attempt: Attempt) -> float:
+    assert attempt.claimed_at is not None
+    return (datetime.now(UTC) - attempt.claimed_at).total_seconds()
+
+
+def _unanswered(job_id: str, error: Exception) -> ApplicationError:
+    return ApplicationError(
+        f"{job_id}: the provider gave no usable answer while a task was looked for: {error!r}",
+        type="ProviderUnavailable",
+    )

@@ -1,0 +1,252 @@
+"""The worker process of one route: ``python worker.py``. It runs the workflows and all activities.
+
+``python worker.py --check`` prints the effective settings without secrets, and tries Temporal, bucket and provider
+without spending anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable
+from datetime import timedelta
+
+from google.auth.exceptions import DefaultCredentialsError
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from activities.ark import Ark
+from activities.bucket import GoogleBucket
+from activities.create import CreateActivities
+from activities.ledger import Ledger, LedgerActivities
+from activities.observe import ObserveActivities
+from activities.recover import RecoverActivities
+from activities.store import StoreActivities
+from seedance_temporal import connect
+from seedance_temporal.errors import InvalidSettings, TemporalRefused
+from seedance_temporal.job import SEARCH_ATTRIBUTES, Queues
+from seedance_temporal.settings import Settings
+from workflows.generate_video import GenerateVideo
+
+# The provider's limits for an account.
+GETS_PER_SECOND = 20.0
+LISTS_PER_SECOND = 1.0
+# A create under way at SIGTERM is awaited: its claim, its POST, its outcome.
+GRACE_BEYOND_CREATE = timedelta(seconds=45)
+RECONNECT_SECONDS = 2.0
+# The interpreter can crash when it ends right after a worker stopped; a moment's rest prevents it.
+REST_SECONDS = 0.2
+
+_log = logging.getLogger("worker")
+
+
+def build_workers(
+    client: Client, settings: Settings, bucket: GoogleBucket, ark: Ark, search_attributes: frozenset[str]
+) -> list[Worker]:
+    """The workers of all queues of a route, over one set of clients.
+
+    Args:
+        search_attributes: The names that the namespace knows.
+    """
+    queues = Queues(settings.ark_route)
+    ledger = Ledger(bucket, settings.seedance_prefix)
+    bookkeeping = LedgerActivities(ledger, settings, search_attributes)
+    create = CreateActivities(ledger, bucket, ark, settings)
+    observe = ObserveActivities(ledger, ark, settings)
+    recover = RecoverActivities(ledger, ark, settings)
+    store = StoreActivities(bucket, ark, settings)
+    grace = timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE
+    return [
+        Worker(
+            client,
+            task_queue=queues.workflows,
+            workflows=[GenerateVideo],
+            activities=[bookkeeping.look, bookkeeping.write_outcome, bookkeeping.write_end],
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.create,
+            activities=[create.create_task],
+            max_task_queue_activities_per_second=settings.seedance_creates_per_minute / 60,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.get,
+            activities=[observe.get_task, observe.cancel_task, recover.identify_task, recover.resolve_attempt],
+            max_task_queue_activities_per_second=GETS_PER_SECOND,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.list,
+            activities=[recover.find_task],
+            max_concurrent_activities=1,
+            max_task_queue_activities_per_second=LISTS_PER_SECOND,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.transfer,
+            activities=[store.store_video],
+            max_concurrent_activities=settings.seedance_copies_at_once,
+            graceful_shutdown_timeout=grace,
+        ),
+    ]
+
+
+async def register_search_attributes(client: Client) -> frozenset[str]:
+    """The search attributes that jobs may use: those that the namespace knows, or that could be added to it.
+
+    Where they may not be added, the log says the commands that do; jobs run without them.
+    """
+    try:
+        known = await _known_search_attributes(client)
+        missing = {key.name: key.indexed_value_type for key in SEARCH_ATTRIBUTES if key.name not in known}
+        if missing:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=client.namespace,
+                    search_attributes={name: IndexedValueType.ValueType(int(kind)) for name, kind in missing.items()},
+                )
+            )
+            known = await _known_search_attributes(client)
+    except RPCError as error:
+        known = frozenset()
+        _log.warning("search attributes could not be registered: %s", error.message)
+    usable = frozenset(key.name for key in SEARCH_ATTRIBUTES) & known
+    for key in SEARCH_ATTRIBUTES:
+        if key.name not in usable:
+            kind = key.indexed_value_type.name.title().replace("_", "")
+            _log.warning(
+                "jobs run without the search attribute %s; this adds it, before a restart of the worker: "
+                "temporal operator search-attribute create --namespace %s --name %s --type %s",
+                key.name,
+                client.namespace,
+                key.name,
+                kind,
+            )
+    return usable
+
+
+async def _known_search_attributes(client: Client) -> frozenset[str]:
+    answer = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace)
+    )
+    return frozenset(answer.custom_attributes)
+
+
+async def connected(stop: asyncio.Event) -> Client | None:
+    """A client, as soon as the server is there; None if the process is to stop before that."""
+    while not stop.is_set():
+        try:
+            return await connect()
+        except TemporalRefused as error:
+            _log.warning("%s; trying to connect again in %.0f s", error, RECONNECT_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), RECONNECT_SECONDS)
+    return None
+
+
+async def serve(settings: Settings, bucket: GoogleBucket, ark: Ark) -> None:
+    """Serves the route until SIGTERM or SIGINT, and lets a create under way finish. A second signal ends at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        _log.info("%s: finishing what is under way", number.name)
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    client = await connected(stop)
+    if client is None:
+        return
+    workers = build_workers(client, settings, bucket, ark, await register_search_attributes(client))
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    _log.info("serving route %s in namespace %s", settings.ark_route, client.namespace)
+    await asyncio.wait([*running, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    await asyncio.gather(*running)
+    await asyncio.sleep(REST_SECONDS)
+
+
+async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
+    """Prints the effective settings, and tries everything that the worker needs; whether all of it is there."""
+    for name, value in sorted(settings.model_dump().items()):
+        print(f"{name.upper()} = {'' if value is None else value}")
+    known = {name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(("SEEDANCE_", "ARK_")) and name not in known:
+            print(f"{name} is set, and no setting of this project: is it misspelt?")
+    client: list[Client] = []
+
+    async def temporal() -> None:
+        client.append(await connect())
+        await client[0].count_workflows("WorkflowType = 'GenerateVideo'")
+
+    async def search_attributes() -> None:
+        missing = {key.name for key in SEARCH_ATTRIBUTES} - await _known_search_attributes(client[0])
+        if missing:
+            raise LookupError(f"not registered yet: {', '.join(sorted(missing))}; the worker adds them where it may")
+
+    async def provider() -> None:
+        await ark.list(page=1, page_size=1)
+
+    results = [
+        await _tried("Temporal", temporal()),
+        await _tried(f"bucket gs://{bucket.name}", bucket.check()),
+        await _tried(f"provider {settings.base_url}", provider()),
+    ]
+    if client:
+        await _tried("search attributes", search_attributes())
+    return all(results)
+
+
+async def _tried(what: str, attempt: Awaitable[None]) -> bool:
+    try:
+        await attempt
+    except Exception as error:
+        print(f"{what}: FAILED: {error}")
+        return False
+    print(f"{what}: ok")
+    return True
+
+
+def main() -> int:
+    """Runs the worker, or its check.
+
+    Returns:
+        The exit code: 2 where a setting is missing or wrong, 1 where the check found something.
+    """
+    parser = argparse.ArgumentParser(description="The worker of one Seedance route.")
+    parser.add_argument("--check", action="store_true", help="print the settings, try all parts, and end")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings.from_environment("ARK_API_KEY", "SEEDANCE_BUCKET")
+        assert settings.ark_api_key is not None
+        assert settings.seedance_bucket is not None
+        bucket = GoogleBucket(settings.seedance_bucket)
+    except (InvalidSettings, DefaultCredentialsError) as error:
+        sys.stderr.write(f"worker: {error}\n")
+        return 2
+    ark = Ark(settings.base_url, settings.ark_api_key.get_secret_value(), settings.secrets)
+    if arguments.check:
+        return 0 if asyncio.run(check(settings, bucket, ark)) else 1
+    asyncio.run(serve(settings, bucket, ark))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,494 @@
+"""The story of one video: ledger, create, wait, copy.
+
+Nothing in here touches the outside world. What is known of a job stands in the bucket's ledger; the story asks it
+what comes next, does that, and asks again where it is in doubt. Signals and updates leave notes, and the story reads
+them: so they may come at any time, repeated, and once more after a Reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.create import CreateActivities, CreateOrder, CreateReport
+    from activities.facts import Look
+    from activities.ledger import EndOrder, LedgerActivities, LookOrder, OutcomeOrder
+    from activities.observe import GetOrder, Observation, ObserveActivities
+    from activities.recover import RecoverActivities, RecoverOrder, ResolveOrder
+    from activities.store import StoreActivities, StoreOrder
+    from seedance_temporal import job as names
+    from seedance_temporal.job import (
+        CancelAnswer,
+        CancelOutcome,
+        Carried,
+        GenerateVideoInput,
+        JobError,
+        JobState,
+        Queues,
+        Resolve,
+        ResolveAnswer,
+        TaskChanged,
+        VideoResult,
+        phase_of,
+    )
+    from seedance_temporal.task import QUEUED, SUCCEEDED, TERMINAL, Usage, progress
+    from workflows import policies, words
+    from workflows.progress import Progress
+
+
+@workflow.defn(name=names.WORKFLOW)
+class GenerateVideo:
+    """Generates one video, pays for it at most once, and stores it."""
+
+    @workflow.init
+    def __init__(self, job: GenerateVideoInput) -> None:
+        # Handlers can run before the story's first step, so all that they touch is made here.
+        carried = job.carried or Carried()
+        self._job = job
+        self._job_id = workflow.info().workflow_id
+        self._queues = Queues(job.request.route)
+        self._progress = Progress(job.request, carried.timeline)
+        self._cancel_wished = carried.cancel_wished
+        self._cancel_outcome: CancelOutcome | None = None
+        self._ends_announced: set[str] = set()
+        self._fruitless_callbacks = 0
+        self._hints: list[TaskChanged] = []
+        self._hints_taken: set[tuple[int, str]] = set()
+        self._ledger_changed = False
+
+    @workflow.run
+    async def run(self, job: GenerateVideoInput) -> VideoResult:
+        """The story, in a task of its own: a cancel only leaves a wish, and never loses what a create returns."""
+        story = asyncio.create_task(self._story_and_its_handlers())
+        while not story.done():
+            try:
+                await workflow.wait([story])
+            except asyncio.CancelledError:
+                self._wish_to_cancel("Temporal")
+        return await story
+
+    async def _story_and_its_handlers(self) -> VideoResult:
+        try:
+            return await self._story()
+        finally:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+
+    async def _story(self) -> VideoResult:
+        look = await self._look()
+        while True:
+            self._note_second_task(look.second_task)
+            if look.next == "stored":
+                assert look.result is not None
+                return self._stored(look.result, "ledger")
+            if look.next == "ended":
+                assert look.error is not None
+                self._fail(look.error, "ledger")
+            elif look.next == "adopt":
+                return await self._follow(look)
+            elif look.next == "recover":
+                look = await self._recover(look)
+            else:
+                look = await self._create(look)
+
+    async def _look(self) -> Look:
+        """What the ledger says comes next."""
+        self._ledger_changed = False
+        look = await workflow.execute_activity_method(
+            LedgerActivities.look,
+            LookOrder(job_id=self._job_id, request=self._job.request, resubmit=self._job.resubmit),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.LEDGER_RETRY,
+            summary="read the ledger: what is known of this job",
+        )
+        self._progress.register(look.search_attributes)
+        return look
+
+    # Creating
+
+    async def _create(self, look: Look) -> Look:
+        """Sends a create, if it is still wanted. Comes back with what the ledger says then."""
+        refusals = 0
+        while look.next == "claim":
+            if not self._job.may_create:
+                self._fail(words.unsettled(look.attempt), "workflow")
+            if self._cancel_wished:
+                self._fail(words.cancelled_before_create(), "caller")
+            self._progress.enter("creating")
+            report = await self._send(look, refusals)
+            if report.claim is not None and report.outcome is not None and not report.written:
+                await self._write_outcome(OutcomeOrder(claim=report.claim, outcome=report.outcome))
+            if report.attention not in {"account", "credentials"}:
+                self._progress.settle("account", "credentials")
+            if report.kind == "impossible":
+                assert report.error is not None
+                self._fail(report.error, "workflow")
+            elif report.kind == "created":
+                assert report.outcome is not None
+                self._progress.note(f"created as attempt {look.attempt}", "create", report.outcome.task_id)
+                return Look(
+                    next="adopt",
+                    attempt=look.attempt,
+                    task_id=report.outcome.task_id,
+                    look_again_after=report.look_again_after,
+                )
+            elif report.kind == "unknown":
+                self._progress.note(f"outcome of attempt {look.attempt} is unknown", "create", report.message)
+                return Look(next="recover", attempt=look.attempt)
+            elif report.kind == "refused":
+                self._progress.note("refused", "create", report.message)
+            else:
+                refusals += 1
+                await self._wait_before_creating(report)
+            look = await self._look()
+        return look
+
+    async def _send(self, look: Look, refusals: int) -> CreateReport:
+        """The one activity that can reach the provider with a paid POST, and what its end means."""
+        create = workflow.start_activity_method(
+            CreateActivities.create_task,
+            CreateOrder(job_id=self._job_id, request=self._job.request, attempt=look.attempt, refusals=refusals),
+            task_queue=self._queues.create,
+            start_to_close_timeout=timedelta(seconds=look.create_seconds) + policies.CREATE_MARGIN,
+            retry_policy=policies.CREATE_RETRY,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=f"POST create: attempt {look.attempt}, paid at most once",
+        )
+        await workflow.wait_condition(lambda: create.done() or self._cancel_wished)
+        if not create.done():
+            # Withdraws it where no worker has started it; one under way is not disturbed by this, and awaited.
+            create.cancel()
+        try:
+            return await create
+        except ActivityError as error:
+            if error.started_event_id == 0:
+                return CreateReport(kind="not_sent", message="withdrawn before a worker started it")
+            return CreateReport(kind="unknown", message=f"{error.message}: {error.cause}")
+
+    async def _wait_before_creating(self, report: CreateReport) -> None:
+        """Nothing was created. The next claim waits, longer where a person is needed."""
+        self._progress.enter("waiting")
+        self._progress.note("not sent", "create", report.message)
+        if report.attention is not None:
+            self._progress.need(report.attention, f"{report.message}. Mend that; the job then goes on by itself.")
+        seconds = report.look_again_after
+        if report.kind == "conflict":
+            seconds = policies.CONFLICT_WAIT.total_seconds()
+        await self._wait(lambda: self._cancel_wished, seconds, f"nothing was created; create again in {seconds:.0f} s")
+
+    async def _write_outcome(self, order: OutcomeOrder) -> None:
+        await workflow.execute_activity_method(
+            LedgerActivities.write_outcome,
+            order,
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.LEDGER_RETRY,
+            summary=f"write down what came of attempt {order.claim.attempt}: {order.outcome.kind}",
+        )
+
+    # Recovering
+
+    async def _recover(self, look: Look) -> Look:
+        """Looks for the task of an attempt whose outcome is unknown. Spends nothing, however long it takes."""
+        self._progress.enter("recovering")
+        self._progress.attempt = look.attempt
+        while look.next == "recover":
+            self._continue_as_new_if_suggested()
+            hint = self._next_hint()
+            if hint is not None:
+                look = await self._identify(hint) or look
+            else:
+                look = await self._find(look.attempt)
+            if look.next != "recover" or self._hints:
+                continue
+            if look.recovery_over:
+                self._progress.need("unknown_create", words.advice_on_unknown(self._job_id, look.attempt))
+            await self._wait(
+                lambda: bool(self._hints) or self._ledger_changed,
+                look.look_again_after,
+                f"callback, or look for the task in {look.look_again_after:.0f} s",
+            )
+            self._ledger_changed = False
+        self._progress.settle("unknown_create")
+        self._progress.note(f"attempt {look.attempt} is settled: {look.next}", "ledger", look.task_id)
+        return look
+
+    async def _find(self, attempt: int) -> Look:
+        return await workflow.execute_activity_method(
+            RecoverActivities.find_task,
+            RecoverOrder(job_id=self._job_id, attempt=attempt),
+            task_queue=self._queues.list,
+            start_to_close_timeout=policies.LIST_TIMEOUT,
+            heartbeat_timeout=policies.LIST_HEARTBEAT,
+            retry_policy=policies.LIST_RETRY,
+            summary=f"LIST: look for the task of attempt {attempt}",
+        )
+
+    async def _identify(self, hint: TaskChanged) -> Look | None:
+        """Whether the task that a callback named is one of ours; None where the provider does not tell now."""
+        try:
+            return await workflow.execute_activity_method(
+                RecoverActivities.identify_task,
+                RecoverOrder(job_id=self._job_id, attempt=hint.attempt, task_id=hint.task_id),
+                task_queue=self._queues.get,
+                start_to_close_timeout=policies.OBSERVE_TIMEOUT,
+                retry_policy=policies.IDENTIFY_RETRY,
+                summary=f"GET {hint.task_id}: is it the task of attempt {hint.attempt}?",
+            )
+        except ActivityError as error:
+            self._progress.note("a callback could not be checked", "callback", str(error.cause))
+            # The next callback may name it again.
+            self._hints_taken.discard((hint.attempt, hint.task_id))
+            return None
+
+    # Following the task
+
+    async def _follow(self, look: Look) -> VideoResult:
+        """Waits for the task to end: a callback, or the timer, and then a look."""
+        assert look.task_id is not None
+        self._progress.follows(look.attempt, look.task_id)
+        self._progress.enter("queued")
+        order = GetOrder(job_id=self._job_id, request=self._job.request, attempt=look.attempt, task_id=look.task_id)
+        seconds, looks = look.look_again_after, 0
+        while True:
+            self._continue_as_new_if_suggested()
+            how = await self._next_look(look.task_id, seconds)
+            await self._check_hints(look.task_id)
+            cancelling = self._cancel_pending()
+            if cancelling:
+                await self._cancel_task(order)
+            seen = await self._get(order.model_copy(update={"looks": looks, "hinted": how == "callback" or cancelling}))
+            looks += 1
+            self._note_second_task(seen.second_task)
+            if seen.next == "stored":
+                assert seen.result is not None
+                return self._stored(seen.result, "ledger")
+            if seen.next == "ended":
+                assert seen.error is not None
+                self._fail(seen.error, "ledger")
+            if seen.next == "end":
+                assert seen.error is not None
+                self._progress.seen(seen.status, how)
+                self._fail(await self._write_end(seen.error, seen.usage, seen.cost_usd), how)
+            if seen.next == "store":
+                self._progress.settle("account", "credentials", "task_gone")
+                self._progress.seen(SUCCEEDED, how)
+                return await self._store(order, seen.copy_within)
+            seconds = seen.look_again_after
+            self._take_in(seen, how)
+
+    async def _next_look(self, task_id: str, seconds: float) -> str:
+        """Waits until there is reason to look; how it came."""
+        if seconds > 0:
+            await self._wait(
+                lambda: self._end_is_announced(task_id) or bool(self._hints) or self._cancel_pending(),
+                seconds,
+                f"callback, or look again in {seconds:.0f} s",
+            )
+        if self._end_is_announced(task_id):
+            self._ends_announced.discard(task_id)
+            self._fruitless_callbacks += 1
+            return "callback"
+        return "poll"
+
+    def _end_is_announced(self, task_id: str) -> bool:
+        return task_id in self._ends_announced and self._fruitless_callbacks < policies.MOST_FRUITLESS_CALLBACKS
+
+    def _take_in(self, seen: Observation, how: str) -> None:
+        """Notes a look at a task that goes on."""
+        if seen.attention is not None:
+            self._progress.need(seen.attention, words.advice_on_task(seen))
+            return
+        self._progress.settle("account", "credentials", "task_gone")
+        self._progress.seen(seen.status, how)
+        # A status never goes back; an unknown one is shown as it is, and counts as running.
+        if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):
+            self._progress.enter("running")
+
+    async def _get(self, order: GetOrder) -> Observation:
+        return await workflow.execute_activity_method(
+            ObserveActivities.get_task,
+            order,
+            task_queue=self._queues.get,
+            start_to_close_timeout=policies.OBSERVE_TIMEOUT,
+            retry_policy=policies.OBSERVE_RETRY,
+            summary=f"GET {order.task_id}: how is it?",
+        )
+
+    async def _check_hints(self, followed: str) -> None:
+        """Callbacks can name a task that nobody knows yet, such as one of a create that was given up."""
+        while (hint := self._next_hint()) is not None:
+            if hint.task_id != followed and (look := await self._identify(hint)) is not None:
+                self._note_second_task(look.second_task)
+
+    def _note_second_task(self, task_id: str | None) -> None:
+        if task_id is not None:
+            self._progress.need(
+                "second_task",
+                f"Task {task_id} came of this job as well, and may be billed; its video is not stored. "
+                "The provider keeps it for 24 hours: fetch it there if it is wanted.",
+            )
+
+    async def _cancel_task(self, order: GetOrder) -> None:
+        """Cancels the task if it is queued. A running one is billed, and so its video is stored."""
+        report = await workflow.execute_activity_method(
+            ObserveActivities.cancel_task,
+            order,
+            task_queue=self._queues.get,
+            start_to_close_timeout=policies.OBSERVE_TIMEOUT,
+            retry_policy=policies.OBSERVE_RETRY,
+            summary=f"GET, and DELETE if queued: {order.task_id}",
+        )
+        self._cancel_outcome = report.outcome
+        self._progress.note(f"cancel: {report.outcome}", "poll", report.status)
+
+    async def _write_end(self, error: JobError, usage: Usage | None = None, cost_usd: float | None = None) -> JobError:
+        return await workflow.execute_activity_method(
+            LedgerActivities.write_end,
+            EndOrder(
+                job_id=self._job_id, error=error, usage=usage, cost_usd=cost_usd, timeline=self._progress.timeline
+            ),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.LEDGER_RETRY,
+            summary=f"write down how attempt {error.attempt} ended: {error.code}",
+        )
+
+    # Storing
+
+    async def _store(self, order: GetOrder, copy_within: float) -> VideoResult:
+        """Copies the video into the bucket while its URL lives."""
+        self._progress.enter("storing")
+        self._progress.waits(None)
+        within = max(timedelta(seconds=copy_within), policies.COPY_AT_LEAST)
+        copy = workflow.start_activity_method(
+            StoreActivities.store_video,
+            StoreOrder(
+                request=self._job.request,
+                job_id=self._job_id,
+                attempt=order.attempt,
+                task_id=order.task_id,
+                timeline=self._progress.timeline,
+            ),
+            task_queue=self._queues.transfer,
+            schedule_to_close_timeout=within,
+            start_to_close_timeout=policies.COPY_TIMEOUT,
+            heartbeat_timeout=policies.COPY_HEARTBEAT,
+            retry_policy=policies.COPY_RETRY,
+            summary="copy MP4 to the bucket, verified, and write the record",
+        )
+        at_risk = min(policies.COPY_AT_RISK, within / 2)
+        if not await self._wait(copy.done, at_risk.total_seconds(), "after that, the video counts as at risk"):
+            self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, within - at_risk))
+        try:
+            return self._stored(await copy, "copy")
+        except ActivityError as error:
+            self._fail(await self._write_end(words.lost(order, error)), "copy")
+
+    # Endings
+
+    def _stored(self, result: VideoResult, how: str) -> VideoResult:
+        self._cancel_outcome = "running_will_finish"
+        self._progress.settle("unknown_create", "account", "credentials", "task_gone", "video_at_risk")
+        self._progress.note("stored", how, result.video_uri)
+        self._progress.stored(result)
+        return result
+
+    def _fail(self, error: JobError, how: str) -> NoReturn:
+        """Ends the run by the failure's own name and sentence."""
+        self._cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
+        self._progress.note(f"ended: {error.failure_class}", how, error.code)
+        self._progress.ended(error, phase_of(error))
+        raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
+
+    def _continue_as_new_if_suggested(self) -> None:
+        if workflow.info().is_continue_as_new_suggested():
+            carried = Carried(timeline=self._progress.timeline, cancel_wished=self._cancel_wished)
+            workflow.continue_as_new(self._job.model_copy(update={"carried": carried}))
+
+    # Waiting, and what ends a wait
+
+    async def _wait(self, condition: Callable[[], bool], seconds: float, summary: str) -> bool:
+        """Waits for something; False where it did not come in time."""
+        self._progress.waits(seconds)
+        try:
+            await workflow.wait_condition(condition, timeout=seconds, timeout_summary=summary)
+        except TimeoutError:
+            return False
+        return True
+
+    def _cancel_pending(self) -> bool:
+        return self._cancel_wished and self._cancel_outcome is None
+
+    def _wish_to_cancel(self, by: str) -> None:
+        if not self._cancel_wished:
+            self._cancel_wished = True
+            self._progress.note("cancel is wished", by)
+
+    def _next_hint(self) -> TaskChanged | None:
+        return self._hints.pop(0) if self._hints else None
+
+    @workflow.signal(name=names.SIGNAL_TASK_CHANGED)
+    async def task_changed(self, *args: Any) -> None:
+        """A callback came. It may be forged, repeated, late or nonsense: it is noted, and the story looks itself.
+
+        Takes anything and never raises, because a signal that fails would block the run for good.
+        """
+        try:
+            hint = TaskChanged.model_validate(args[0])
+        except (ValidationError, IndexError):
+            self._progress.note("a signal that is no callback was ignored", "callback")
+            return
+        self._progress.note(f"callback: {hint.status[:40]}", "callback", hint.task_id[:100])
+        if hint.status in TERMINAL and len(self._ends_announced) < policies.MOST_HINTS:
+            self._ends_announced.add(hint.task_id)
+        key = (hint.attempt, hint.task_id)
+        new = hint.task_id != self._progress.task_id and key not in self._hints_taken
+        if new and len(self._hints_taken) < policies.MOST_HINTS:
+            self._hints_taken.add(key)
+            self._hints.append(hint)
+
+    @workflow.update(name=names.UPDATE_CANCEL)
+    async def cancel(self) -> CancelAnswer:
+        """Asks for the end of the job; answers within 10 seconds with what came of it so far."""
+        self._wish_to_cancel("caller")
+        await self._wait_quietly(lambda: self._cancel_outcome is not None, policies.CANCEL_ANSWER)
+        return CancelAnswer(outcome=self._cancel_outcome or "requested")
+
+    @workflow.update(name=names.UPDATE_RESOLVE)
+    async def resolve(self, word: Resolve) -> ResolveAnswer:
+        """Takes an operator's word on an attempt whose outcome is unknown."""
+        try:
+            answer = await workflow.execute_activity_method(
+                RecoverActivities.resolve_attempt,
+                ResolveOrder(job_id=self._job_id, resolve=word, timeline=self._progress.timeline),
+                task_queue=self._queues.get,
+                start_to_close_timeout=policies.RESOLVE_TIMEOUT,
+                retry_policy=policies.RESOLVE_RETRY,
+                summary=f"an operator's word on attempt {word.attempt}: {word.action}",
+            )
+        except ActivityError as error:
+            return ResolveAnswer(accepted=False, message=f"Nothing was written: {error.cause}")
+        self._progress.note(f"resolve {word.action}: {'accepted' if answer.accepted else 'refused'}", "operator")
+        self._ledger_changed = answer.accepted or self._ledger_changed
+        return answer
+
+    @staticmethod
+    async def _wait_quietly(condition: Callable[[], bool], timeout: timedelta) -> None:
+        try:
+            await workflow.wait_condition(condition, timeout=timeout, timeout_summary="the answer to a cancel is due")
+        except TimeoutError:
+            return
+
+    @workflow.query(name=names.QUERY_STATE)
+    def state(self) -> JobState:
+        """The job as it is now, with its story so far."""
+        return self._progress.state()

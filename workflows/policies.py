@@ -1,0 +1,63 @@
+"""Every time-out, retry policy and interval of the workflow, each with its reason.
+
+Waits that depend on settings (polling, recovery, back-off) come back with the activities' answers, so that they can
+be tuned, and stand in the history.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+
+# Ledger: a few small requests to the bucket. Without the ledger nothing is safe to do, so it is waited for, for ever.
+LEDGER_TIMEOUT = timedelta(minutes=3)
+LEDGER_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
+
+# The paid POST: Temporal itself must never send it again.
+CREATE_RETRY = RetryPolicy(maximum_attempts=1)
+# On top of the POST's own total time: the claim before it, the outcome after it, and a slow worker.
+CREATE_MARGIN = timedelta(seconds=90)
+# After somebody else's claim on the same attempt: long enough for most creates to be answered.
+CONFLICT_WAIT = timedelta(seconds=5)
+
+# GET and DELETE: one short request each, free, so repeated until the provider is back.
+OBSERVE_TIMEOUT = timedelta(minutes=2)
+OBSERVE_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
+# A callback whose task GET cannot show must not hold up the job that it was meant for.
+IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
+
+# LIST: one page a second for the whole account, up to seven days of tasks.
+LIST_TIMEOUT = timedelta(minutes=10)
+LIST_HEARTBEAT = timedelta(minutes=2)
+LIST_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_interval=timedelta(minutes=2)
+)
+
+# The copy: one try may take as long as a slow link needs for the largest video; a worker that died is noticed by its
+# missing heartbeat. A result URL allows 100 downloads in its 24 hours, and a try spends one at least: so the interval
+# grows to 20 minutes, which is some 75 tries.
+COPY_TIMEOUT = timedelta(hours=1)
+COPY_HEARTBEAT = timedelta(minutes=1)
+COPY_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=20)
+)
+# A stopped clock or a long outage can leave nothing of the 24 hours: the video may be there all the same.
+COPY_AT_LEAST = timedelta(minutes=10)
+# A copy that has not come about by then is in danger, with most of the day left to mend what keeps it from it.
+COPY_AT_RISK = timedelta(hours=1)
+
+# The answer to a cancel is due within 10 seconds; what is not known by then is "requested".
+CANCEL_ANSWER = timedelta(seconds=8)
+# An operator's word costs one GET and a few requests to the bucket, while the operator waits.
+RESOLVE_TIMEOUT = timedelta(seconds=60)
+RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
+
+# Callbacks that name tasks which are not known are checked by a GET each: a bound for what a leaked URL can cause.
+MOST_HINTS = 50
+# Callbacks that announce an end which GET does not show: after so many, only the timer is followed.
+MOST_FRUITLESS_CALLBACKS = 20

@@ -1,0 +1,164 @@
+"""What a run shows of itself: phase, Attention and timeline, in the state query and the search attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from seedance_temporal import job as names
+    from seedance_temporal.identity import hash_of_job
+    from seedance_temporal.job import Attention, JobError, JobState, Phase, TimelineEntry, VideoResult
+    from seedance_temporal.request import VideoRequest
+
+# The beginning of a story and its newest part say most; a poll that shows nothing new only counts up.
+_KEPT_FIRST = 20
+_KEPT_LAST = 80
+
+
+class Progress:
+    """A job's state, as callers and operators see it."""
+
+    def __init__(self, request: VideoRequest, timeline: Collection[TimelineEntry] = ()) -> None:
+        self._job_id = workflow.info().workflow_id
+        self._request = request
+        self._timeline = list(timeline)
+        self._registered: frozenset[str] = frozenset()
+        self._phase: Phase = "checking"
+        self._attention: Attention | None = None
+        self._advice: str | None = None
+        self._provider_status: str | None = None
+        self._look_again_in: timedelta | None = None
+        self._look_again_since = workflow.now()
+        self._result: VideoResult | None = None
+        self._error: JobError | None = None
+        self.task_id: str | None = None
+        self.attempt: int | None = None
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def attention(self) -> Attention | None:
+        return self._attention
+
+    @property
+    def timeline(self) -> tuple[TimelineEntry, ...]:
+        return tuple(self._timeline)
+
+    def register(self, search_attributes: Collection[str]) -> None:
+        """Names the search attributes that the namespace knows. Upserting any other would block the run for good."""
+        if self._registered == frozenset(search_attributes):
+            return
+        self._registered = frozenset(search_attributes)
+        self._upsert(
+            {
+                names.SEEDANCE_USER: self._request.user_id,
+                names.SEEDANCE_ROUTE: self._request.route,
+                names.SEEDANCE_MODEL: self._request.model,
+                names.SEEDANCE_PHASE: self._phase,
+            }
+        )
+
+    def note(self, what: str, how: str, note: str | None = None) -> None:
+        """Adds to the timeline; what was last seen already is counted instead.
+
+        Args:
+            what: What happened, in a few words.
+            how: How it was learned.
+            note: More, where there is more to say.
+        """
+        last = self._timeline[-1] if self._timeline else None
+        if last is not None and (last.what, last.how, last.note) == (what, how, note):
+            self._timeline[-1] = last.model_copy(update={"times": last.times + 1})
+            return
+        self._timeline.append(TimelineEntry(at=workflow.now(), what=what, how=how, note=note))
+        if len(self._timeline) > _KEPT_FIRST + _KEPT_LAST:
+            del self._timeline[_KEPT_FIRST]
+
+    def enter(self, phase: Phase) -> None:
+        """Goes on to a phase."""
+        if phase != self._phase:
+            self._phase = phase
+            self._upsert({names.SEEDANCE_PHASE: phase})
+
+    def follows(self, attempt: int, task_id: str) -> None:
+        """Names the task that this job now follows."""
+        self.attempt = attempt
+        if task_id != self.task_id:
+            self.task_id = task_id
+            self._upsert({names.SEEDANCE_TASK_ID: task_id})
+
+    def seen(self, status: str, how: str) -> None:
+        """Notes what the provider says of the task."""
+        self._provider_status = status
+        self.note(status, how)
+
+    def waits(self, seconds: float | None) -> None:
+        """Notes when the next look is due; None where nothing is waited for."""
+        self._look_again_in = None if seconds is None else timedelta(seconds=seconds)
+        self._look_again_since = workflow.now()
+
+    def need(self, attention: Attention, advice: str) -> None:
+        """Raises an Attention: what a person must settle, and how."""
+        self._advice = advice
+        if attention != self._attention:
+            self._attention = attention
+            self.note(f"needs a person: {attention}", "workflow", advice)
+            self._upsert({names.SEEDANCE_ATTENTION: attention})
+
+    def settle(self, *attentions: Attention) -> None:
+        """Takes one of these Attentions back, should it stand."""
+        if self._attention in attentions:
+            self.note(f"settled: {self._attention}", "workflow")
+            self._attention = self._advice = None
+            if names.SEEDANCE_ATTENTION.name in self._registered:
+                workflow.upsert_search_attributes([names.SEEDANCE_ATTENTION.value_unset()])
+
+    def stored(self, result: VideoResult) -> None:
+        """The end that was hoped for."""
+        self._result = result
+        self.task_id = result.task_id
+        self.waits(None)
+        self.enter("stored")
+        if result.usage is not None and result.usage.total_tokens is not None:
+            self._upsert({names.SEEDANCE_TOKENS: result.usage.total_tokens})
+        if result.cost_usd is not None:
+            self._upsert({names.SEEDANCE_COST_USD: result.cost_usd})
+
+    def ended(self, error: JobError, phase: Phase) -> None:
+        """Another end."""
+        self._error = error
+        self.attempt, self.task_id = error.attempt, error.task_id or self.task_id
+        self.waits(None)
+        self.enter(phase)
+
+    def state(self) -> JobState:
+        """The answer to the state query."""
+        look_again_at = None
+        if self._look_again_in is not None:
+            look_again_at = self._look_again_since + self._look_again_in
+        return JobState(
+            job_id=self._job_id,
+            request_hash=hash_of_job(self._job_id),
+            phase=self._phase,
+            attention=self._attention,
+            task_id=self.task_id,
+            attempt=self.attempt,
+            result=self._result,
+            error=self._error,
+            request=self._request,
+            provider_status=self._provider_status,
+            look_again_at=look_again_at,
+            advice=self._advice,
+            timeline=self.timeline,
+        )
+
+    def _upsert(self, values: dict[Any, str | int | float]) -> None:
+        updates = [key.value_set(value) for key, value in values.items() if key.name in self._registered]
+        if updates:
+            workflow.upsert_search_attributes(updates)

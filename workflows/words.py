@@ -1,0 +1,67 @@
+"""The sentences by which a run tells a person how it ended, or what it needs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.observe import GetOrder, Observation
+    from seedance_temporal.job import JobError
+
+
+def unsettled(attempt: int) -> JobError:
+    return JobError(
+        code="may_not_create",
+        message=f"Nothing is known of a task, and this run was not allowed to claim attempt {attempt}. "
+        "Nothing was sent. Submitting the request normally would create, and pay for, a task.",
+        failure_class="unsettled",
+    )
+
+
+def cancelled_before_create() -> JobError:
+    return JobError(
+        code="cancelled",
+        message="Cancelled before anything was created; nothing is billed. "
+        "Submitting the same request again starts it anew.",
+        failure_class="cancelled",
+    )
+
+
+def lost(order: GetOrder, error: ActivityError) -> JobError:
+    return JobError(
+        code="copy_failed",
+        message=f"A paid video was lost: task {order.task_id} succeeded and is billed, and could not be copied while "
+        f"its URL lived. The last reason: {error.cause}. Another attempt is a second charge.",
+        failure_class="lost",
+        task_id=order.task_id,
+        attempt=order.attempt,
+        resubmit_could_help=True,
+    )
+
+
+def advice_on_unknown(job_id: str, attempt: int) -> str:
+    command = f"python starter.py resolve {job_id} --attempt {attempt}"
+    return (
+        f"Whether the provider took attempt {attempt} is not known, so nothing is sent. Look for the task in the "
+        f"provider's console. If it is there: {command} --task-id ID. If it is certainly not: {command} --not-created. "
+        f"If nobody can tell: {command} --lost. The job keeps looking meanwhile."
+    )
+
+
+def advice_on_task(seen: Observation) -> str:
+    if seen.attention == "task_gone":
+        return (
+            "The provider does not know the task any more, though it is younger than seven days. It may come back, "
+            "and is looked for; the provider's support can tell. Nothing is sent."
+        )
+    return f"{seen.note}. Mend key or account at the provider; the job then goes on by itself. The task is safe."
+
+
+def advice_on_risk(task_id: str, left: timedelta) -> str:
+    return (
+        f"The video of task {task_id} is paid for and not copied yet; its URL lives for {left} more. See the copy's "
+        "last failure in this run, and mend bucket, network or disk: it is then copied by itself."
+    )
