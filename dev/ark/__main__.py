@@ -122,6 +122,7 @@ def main(
         build_app(settings, keys, faults),  # type: ignore[arg-type]
         http=OpenProtocol,
         ws="none",
+        proxy_headers=False,
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=1,

@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO
 
 from .control import ArkControl
 
@@ -14,17 +15,18 @@ _ROOT = Path(__file__).parents[2]
 _SECONDS_TO_END = 5
 
 
-async def start(*options: str) -> tuple[Process, str]:
+async def start(*options: str, stderr: IO[bytes] | None = None) -> tuple[Process, str]:
     """Starts the server on a free port; gives the process and the server's root URL.
 
     Args:
         options: further command line options.
+        stderr: where its complaints go, if not to ours.
 
     Raises:
-        RuntimeError: it did not come up; what it printed stands on stderr.
+        RuntimeError: it did not come up; why stands on stderr.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dev.ark", "--port", "0", *options, cwd=_ROOT, stdout=PIPE
+        sys.executable, "-m", "dev.ark", "--port", "0", *options, cwd=_ROOT, stdout=PIPE, stderr=stderr
     )
     assert process.stdout is not None
     _, _, url = (await process.stdout.readline()).decode().strip().partition(": ")

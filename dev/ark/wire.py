@@ -48,7 +48,7 @@ async def wait_while_connected(request: Request, seconds: float | None) -> bool:
 async def _drop(scope: Scope, receive: Receive, close: Close) -> None:
     """Ends the connection without another byte, and returns when it is gone."""
     transport: asyncio.Transport = scope["extensions"][_EXTENSION]["transport"]
-    if close == "rst":
+    if close == "rst" and not transport.is_closing():  # or the client was quicker
         # Linger of zero seconds makes the kernel send RST instead of FIN.
         sock: socket.socket = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

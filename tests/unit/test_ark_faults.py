@@ -11,7 +11,7 @@ import pytest
 from dev.ark.control import ArkControl
 from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, Operation
 from dev.ark.ledger import CreateEntry
-from dev.ark.process import started
+from dev.ark.process import start, stop
 
 PATH = "/contents/generations/tasks"
 ORDER = {
@@ -23,19 +23,20 @@ ORDER = {
 SOON = httpx.Timeout(10, read=0.3)  # a client that gives up on an answer
 
 
+OPTIONS = ("--queued-seconds", "0", "--running-seconds", "0", "--set", "get_per_second=null")
+
+
 @pytest.fixture(scope="module")
-async def server() -> AsyncIterator[ArkControl]:
-    async with started(
-        "--queued-seconds",
-        "0",
-        "--running-seconds",
-        "0",
-        "--set",
-        "list_per_second=null",
-        "--set",
-        "get_per_second=null",
-    ) as control:
-        yield control
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ArkControl]:
+    path = tmp_path_factory.mktemp("ark") / "stderr"
+    with path.open("wb") as stderr:
+        process, url = await start(*OPTIONS, "--set", "list_per_second=null", stderr=stderr)
+        try:
+            async with ArkControl(url) as control:
+                yield control
+        finally:
+            await stop(process)
+    assert path.read_text() == ""  # a fault is no accident: nothing to complain of
 
 
 @pytest.fixture

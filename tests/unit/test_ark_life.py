@@ -1,0 +1,320 @@
+"""The local Ark's clock: limits, deadlines, and switches that are changed under way; and its callbacks."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from dev.ark.control import ArkControl
+from dev.ark.process import started
+from dev.ark.settings import Settings
+
+PATH = "/contents/generations/tasks"
+ORDER = {
+    "model": "dreamina-seedance-2-0-260128",
+    "content": [{"type": "text", "text": "a cat"}],
+    "duration": 4,
+    "resolution": "480p",
+}
+SWITCHES = {
+    "speed": 1,
+    "queued_seconds": 0,
+    "running_seconds": 0,
+    "callback_retry_seconds": 0,
+    "callback_timeout_seconds": 5,
+    "running_limit": 10,
+    "callbacks": "on",
+    "callback_queued": False,
+    "list_per_second": None,
+    "get_per_second": None,
+    "allow_http_references": False,
+    "fetch_references": False,
+}
+
+
+class Receiver(ThreadingHTTPServer):
+    """Takes callbacks, and answers with the statuses it was given, then with 200."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received: list[dict[str, Any]] = []
+        self.answers: list[int] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/callbacks/job"
+
+    async def wait_for(self, count: int) -> list[str]:
+        """The statuses received, once there are so many."""
+        async with asyncio.timeout(10):
+            while len(self.received) < count:  # noqa: ASYNC110 - it happens in another thread
+                await asyncio.sleep(0.02)
+        return [task["status"] for task in self.received]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_GET(self) -> None:
+        self._answer(200 if self.path == "/there" else 404)
+
+    def do_POST(self) -> None:
+        size = int(self.headers["Content-Length"])
+        self.server.received.append(json.loads(self.rfile.read(size)))
+        self._answer(self.server.answers.pop(0) if self.server.answers else 200)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name it inherits
+        """Says nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    async with started() as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    await server.clear_faults()
+    await server.configure(**SWITCHES)
+    return server
+
+
+@pytest.fixture
+async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(
+        base_url=ark.base_url("byteplus"),
+        headers={"Authorization": "Bearer local-ark-key"},
+        trust_env=False,
+        verify=False,  # noqa: S501 - it is http
+    ) as http:
+        yield http
+
+
+async def create(client: httpx.AsyncClient, **fields: Any) -> str:
+    answer = await client.post(PATH, json=ORDER | fields)
+    assert answer.status_code == 200, answer.text
+    task_id: str = answer.json()["id"]
+    return task_id
+
+
+async def until(client: httpx.AsyncClient, task_id: str, status: str) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while True:
+            task: dict[str, Any] = (await client.get(f"{PATH}/{task_id}")).json()
+            if task["status"] == status:
+                return task
+            await asyncio.sleep(0.02)
+
+
+# --- a task's life ---------------------------------------------------------------------------------------------
+
+
+def test_speed_divides_what_is_not_given() -> None:
+    settings = Settings.model_validate({"speed": 60, "running_seconds": 7})
+    assert (settings.queued_seconds, settings.running_seconds) == (0.05, 7)
+    assert (settings.url_seconds, settings.kept_seconds) == (1440, 10_080)
+    settings.apply({"speed": 30, "queued_seconds": 1})
+    assert (settings.queued_seconds, settings.running_seconds) == (1, 4)
+
+
+async def test_more_than_the_limit_stay_queued(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.configure(running_limit=1, running_seconds=3600)
+    first = await create(client)
+    await until(client, first, "running")
+    second, third = await create(client), await create(client)
+    await ark.configure(running_limit=2)
+    await until(client, second, "running")  # first come, first served
+    assert (await client.get(f"{PATH}/{third}")).json()["status"] == "queued"
+    await ark.configure(running_seconds=0)
+    for task_id in (first, second, third):
+        await until(client, task_id, "succeeded")
+
+
+async def test_updated_at_moves_with_the_status_alone(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("task", "stay_running")
+    task = await until(client, await create(client), "running")
+    await asyncio.sleep(1.1)  # its clock is in seconds
+    assert await until(client, task["id"], "running") == task
+    await ark.release(task["id"])
+    done = await until(client, task["id"], "succeeded")
+    assert done["updated_at"] > task["updated_at"]
+    assert done["created_at"] == task["created_at"]
+
+
+async def test_a_task_expires_at_its_own_deadline(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.configure(running_seconds=3600)
+    early = await create(client, execution_expires_after=3600)
+    late = await create(client, execution_expires_after=259_200)
+    await until(client, late, "running")
+    await ark.configure(**SWITCHES | {"speed": 36_000, "running_seconds": 3600})  # an hour takes 0.1 s
+    expired = await until(client, early, "expired")
+    assert expired["execution_expires_after"] == 3600
+    assert (await client.get(f"{PATH}/{late}")).json()["status"] == "running"
+    await ark.configure(**SWITCHES)
+    await until(client, late, "succeeded")
+
+
+async def test_tasks_are_forgotten(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    done = await create(client)
+    await until(client, done, "succeeded")
+    await ark.fault("task", "stay_queued")
+    cancelled = await create(client)
+    await client.delete(f"{PATH}/{cancelled}")
+
+    async def known() -> list[bool]:
+        return [(await client.get(f"{PATH}/{one}")).status_code == 200 for one in (done, cancelled)]
+
+    assert await known() == [True, True]
+    await ark.configure(cancelled_kept_seconds=0)
+    assert await known() == [True, False]
+    await ark.configure(kept_seconds=0)
+    assert await known() == [False, False]
+    assert (await client.get(PATH)).json()["total"] == 0
+
+
+async def test_creates_have_a_rate_limit(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.configure(create_per_minute=0)
+    answer = await client.post(PATH, json=ORDER)
+    await ark.configure(create_per_minute=None)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "RateLimitExceeded")
+    assert (await client.post(PATH, json=ORDER)).status_code == 200
+
+
+async def test_references_are_fetched_when_switched_on(
+    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    root = receiver.url.removesuffix("/callbacks/job")
+
+    async def order(url: str) -> int:
+        item = {"type": "image_url", "image_url": {"url": url}, "role": "reference_image"}
+        return (await client.post(PATH, json=ORDER | {"content": [item]})).status_code
+
+    assert await order(f"{root}/there") == 400  # http
+    await ark.configure(allow_http_references=True)
+    assert await order(f"{root}/gone") == 200  # nobody looks
+    await ark.configure(fetch_references=True)
+    assert [await order(f"{root}/there"), await order(f"{root}/gone"), await order("asset://a")] == [200, 400, 200]
+
+
+async def test_its_inner_state_tells_what_the_api_hides(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("task", "stay_queued")
+    task_id = await create(client, watermark=True, callback_url="https://relay.example.com/x")
+    (inside,) = [task for task in await ark.tasks() if task["id"] == task_id]
+    assert (inside["status"], inside["fault"], inside["route"]) == ("queued", "stay_queued", "byteplus")
+    assert (inside["watermark"], inside["callback_url"]) == (True, "https://relay.example.com/x")
+    await client.delete(f"{PATH}/{task_id}")
+
+
+# --- callbacks -------------------------------------------------------------------------------------------------
+
+
+async def quiet(ark: ArkControl, task_id: str, count: int) -> list[tuple[str, int, int | None]]:
+    """Status, attempt and answer of each try for a task, once so many have ended; and no more came."""
+    async with asyncio.timeout(10):
+        while True:
+            tries = [one for one in await ark.deliveries() if one.task_id == task_id]
+            if len([one for one in tries if one.answer or one.error]) >= count:
+                break
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+    tries = [one for one in await ark.deliveries() if one.task_id == task_id]
+    return [(one.status, one.attempt, one.answer) for one in tries]
+
+
+async def test_callbacks_tell_of_running_and_of_the_end(
+    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    await ark.fault("task", "stay_running")
+    task_id = await create(client, callback_url=receiver.url, safety_identifier="who")
+    assert await receiver.wait_for(1) == ["running"]
+    await ark.release(task_id)
+    assert await receiver.wait_for(2) == ["running", "succeeded"]
+    assert receiver.received[1] == (await client.get(f"{PATH}/{task_id}")).json()
+    assert receiver.received[1]["safety_identifier"] == "who"
+    assert await quiet(ark, task_id, 2) == [("running", 1, 200), ("succeeded", 1, 200)]
+
+
+async def test_callbacks_tell_of_queued_when_switched_on(
+    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    await ark.configure(callback_queued=True)
+    await ark.fault("task", "stay_queued")
+    task_id = await create(client, callback_url=receiver.url)
+    assert await receiver.wait_for(1) == ["queued"]
+    await client.delete(f"{PATH}/{task_id}")
+    assert await quiet(ark, task_id, 1) == [("queued", 1, 200)]  # cancelled is not announced
+
+
+@pytest.mark.parametrize(("fault", "status"), [("fail", "failed"), ("expire", "expired")])
+async def test_callbacks_tell_of_other_ends(
+    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver, fault: Any, status: str
+) -> None:
+    await ark.fault("task", fault)
+    await create(client, callback_url=receiver.url)
+    assert status in await receiver.wait_for(2)
+
+
+async def test_callbacks_off(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+    await ark.configure(callbacks="off")
+    task_id = await create(client, callback_url=receiver.url)
+    await until(client, task_id, "succeeded")
+    assert await quiet(ark, task_id, 0) == []
+    assert receiver.received == []
+
+
+async def test_callbacks_repeated(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+    await ark.configure(callbacks="repeated")
+    task_id = await create(client, callback_url=receiver.url)
+    assert sorted(await receiver.wait_for(6)) == ["running"] * 3 + ["succeeded"] * 3
+    assert len(await quiet(ark, task_id, 6)) == 6
+
+
+async def test_callbacks_reversed(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+    await ark.configure(callbacks="reversed")
+    task_id = await create(client, callback_url=receiver.url)
+    assert await receiver.wait_for(2) == ["succeeded", "running"]
+    assert len(await quiet(ark, task_id, 2)) == 2
+
+
+async def test_callbacks_are_tried_four_times(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+    await ark.fault("task", "stay_running")
+    receiver.answers = [503, 404]
+    task_id = await create(client, callback_url=receiver.url)
+    assert await quiet(ark, task_id, 3) == [("running", 1, 503), ("running", 2, 404), ("running", 3, 200)]
+    receiver.answers = [500] * 9
+    await ark.release(task_id)
+    assert (await quiet(ark, task_id, 7))[3:] == [("succeeded", n, 500) for n in (1, 2, 3, 4)]
+
+
+async def test_a_receiver_that_is_away_or_asleep_breaks_nothing(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.configure(callback_timeout_seconds=0.05)
+    asleep = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
+    async with asleep:
+        port = asleep.sockets[0].getsockname()[1]
+        slow = await create(client, callback_url=f"http://127.0.0.1:{port}/")
+        assert [answer for _, _, answer in await quiet(ark, slow, 8)] == [None] * 8
+    away = await create(client, callback_url=f"http://127.0.0.1:{port}/")
+    await until(client, away, "succeeded")
+    assert [answer for _, _, answer in await quiet(ark, away, 8)] == [None] * 8
+    assert {one.error for one in await ark.deliveries() if one.task_id == slow} == {"TimeoutError"}
+    assert {one.error for one in await ark.deliveries() if one.task_id == away} == {"ConnectError"}

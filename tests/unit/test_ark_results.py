@@ -1,0 +1,217 @@
+"""The local Ark's results: what a URL allows, and what the bytes are."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import av
+import httpx
+import pytest
+
+from dev.ark.control import ArkControl
+from dev.ark.media import Clip, last_frame, video
+from dev.ark.process import started
+
+PATH = "/contents/generations/tasks"
+ORDER = {
+    "model": "dreamina-seedance-2-0-260128",
+    "content": [{"type": "text", "text": "a cat"}],
+    "duration": 4,
+    "resolution": "480p",
+    "ratio": "16:9",
+    "generate_audio": False,
+    "return_last_frame": True,
+}
+SWITCHES = {"url_seconds": 86_400, "downloads_per_url": 100, "resign_urls": False, "get_per_second": None}
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    async with started("--queued-seconds", "0", "--running-seconds", "0") as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    await server.clear_faults()
+    await server.configure(**SWITCHES)
+    return server
+
+
+@pytest.fixture
+async def http(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that knows no key."""
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501 - it is http
+        yield client
+
+
+async def ask(ark: ArkControl, http: httpx.AsyncClient, task_id: str) -> dict[str, Any]:
+    url = f"{ark.base_url('byteplus')}{PATH}/{task_id}"
+    answer: dict[str, Any] = (await http.get(url, headers={"Authorization": "Bearer local-ark-key"})).json()
+    return answer
+
+
+async def succeed(ark: ArkControl, http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    """A task that has succeeded, as GET shows it."""
+    answer = await http.post(
+        ark.base_url("byteplus") + PATH,
+        json=ORDER | fields,
+        headers={"Authorization": "Bearer local-ark-key"},
+    )
+    async with asyncio.timeout(10):
+        while (task := await ask(ark, http, answer.json()["id"]))["status"] != "succeeded":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return task
+
+
+async def test_a_url_is_for_get_alone(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    url = task["content"]["video_url"]
+    assert url.startswith(f"{ark.url}/results/{task['id']}/video.mp4?")
+    assert parse_qs(urlsplit(url).query)["X-Tos-Expires"] == ["86400"]
+    assert (await http.head(url)).status_code == 403
+    answer = await http.get(url)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
+    assert answer.content == await ark.video_bytes(task["id"])
+
+
+async def test_a_url_needs_its_signature(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task, other = await succeed(ark, http), await succeed(ark, http)
+    url, query = task["content"]["video_url"], urlsplit(other["content"]["video_url"]).query
+    bare = url.partition("?")[0]
+    assert (await http.get(bare)).status_code == 403
+    assert (await http.get(f"{bare}?{query}")).status_code == 403
+    assert (await http.get(url.replace(task["id"], "cgt-none"))).status_code == 403
+    assert (await http.get(task["content"]["last_frame_url"].replace("last_frame.png", "video.mp4"))).status_code == 403
+
+
+async def test_a_url_expires(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    url = task["content"]["video_url"]
+    assert (await http.get(url)).status_code == 200
+    await ark.configure(url_seconds=0)
+    assert (await http.get(url)).status_code == 403
+
+
+async def test_a_url_wears_out(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    url = task["content"]["video_url"]
+    statuses = [(await http.get(url, headers={"Range": "bytes=0-0"})).status_code for _ in range(101)]
+    assert statuses == [206] * 100 + [403]
+    assert (await http.get(task["content"]["last_frame_url"])).status_code == 200
+    assert (await ark.requests()).tasks[task["id"]].download == 102
+
+
+async def test_a_url_stays_the_same_unless_switched(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    assert (await ask(ark, http, task["id"]))["content"] == task["content"]
+    await ark.configure(resign_urls=True)
+    again = (await ask(ark, http, task["id"]))["content"]["video_url"]
+    assert again != task["content"]["video_url"]
+    for url in (again, task["content"]["video_url"]):
+        assert (await http.get(url)).status_code == 200
+
+
+async def test_a_range_is_served(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    url = task["content"]["video_url"]
+    whole = await ark.video_bytes(task["id"])
+
+    async def part(asked: str, **headers: str) -> tuple[int, bytes, str | None]:
+        answer = await http.get(url, headers={"Range": asked, **headers})
+        return answer.status_code, answer.content, answer.headers.get("content-range")
+
+    size = len(whole)
+    assert await part("bytes=10-19") == (206, whole[10:20], f"bytes 10-19/{size}")
+    assert await part("bytes=100-") == (206, whole[100:], f"bytes 100-{size - 1}/{size}")
+    assert await part("bytes=-5") == (206, whole[-5:], f"bytes {size - 5}-{size - 1}/{size}")
+    assert await part(f"bytes=0-{size + 9}") == (206, whole, f"bytes 0-{size - 1}/{size}")
+    assert await part(f"bytes={size}-") == (416, b"", f"bytes */{size}")
+    assert await part("bytes=0-1", **{"If-Range": '"another"'}) == (200, whole, None)
+    etag = (await http.get(url)).headers["etag"]
+    assert (await part("bytes=0-1", **{"If-Range": etag}))[0] == 206
+
+
+async def test_a_key_at_a_result_url_is_a_leak(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    assert await ark.leaks() == []
+    assert (await http.get(task["content"]["video_url"])).status_code == 200
+    assert await ark.leaks() == []
+    await http.get(task["content"]["video_url"], headers={"Authorization": "Bearer secret"})
+    (leak,) = await ark.leaks()
+    assert (leak.scheme, leak.path) == ("Bearer", f"/results/{task['id']}/video.mp4")
+
+
+async def test_the_object_outlives_the_record(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    url = f"{ark.base_url('byteplus')}{PATH}/{task['id']}"
+    await http.delete(url, headers={"Authorization": "Bearer local-ark-key"})
+    assert (await http.get(task["content"]["video_url"])).status_code == 200
+
+
+async def test_the_last_frame_is_there_when_asked_for(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http)
+    picture = await http.get(task["content"]["last_frame_url"])
+    assert picture.headers["content-type"] == "image/png"
+    assert picture.content == await ark.video_bytes(task["id"], "last_frame.png")
+    without = await succeed(ark, http, return_last_frame=False)
+    assert set(without["content"]) == {"video_url"}
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        await ark.video_bytes(without["id"], "last_frame.png")
+
+
+async def test_what_was_ordered_is_what_is_delivered(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    task = await succeed(ark, http, resolution="720p", ratio="9:16", duration=15, generate_audio=True)
+    with av.open(io.BytesIO((await http.get(task["content"]["video_url"])).content), "r") as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (720, 1280)
+        assert container.duration is not None
+        assert abs(container.duration / 1e6 - task["duration"]) < 0.1
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(864, 496, 4, audio=False),
+        Clip(1470, 630, 5, audio=True),
+        Clip(834, 1112, 15, audio=True),
+        Clip(3326, 2494, 4, audio=True),
+    ],
+)
+def test_a_video_is_what_it_says(clip: Clip) -> None:
+    data = video(clip, "cgt-1")
+    assert data.index(b"moov") < data.index(b"mdat")  # it can start before it is all there
+    with av.open(io.BytesIO(data), "r") as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (clip.width, clip.height)
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == 24
+        assert [sound.codec_context.name for sound in container.streams.audio] == ["aac"] * int(clip.audio)
+        assert [sound.codec_context.channels for sound in container.streams.audio] == [1] * int(clip.audio)
+        assert sum(1 for _ in container.decode(video=0)) == 24 * clip.seconds + 1
+
+
+def test_the_picture_moves() -> None:
+    with av.open(io.BytesIO(video(Clip(640, 640, 4, audio=False), "cgt-1")), "r") as container:
+        rows = [bytes(frame.planes[0])[:640] for frame in container.decode(video=0)]
+    assert len(set(rows[:24])) == 24
+
+
+def test_two_tasks_never_have_the_same_bytes() -> None:
+    clip = Clip(640, 640, 4, audio=False)
+    assert video(clip, "cgt-1") == video(clip, "cgt-1") != video(clip, "cgt-2")
+    assert last_frame(clip, "cgt-1") == last_frame(clip, "cgt-1") != last_frame(clip, "cgt-2")
+
+
+def test_the_last_frame_is_that_of_the_video() -> None:
+    clip = Clip(640, 640, 4, audio=False)
+    with av.open(io.BytesIO(video(clip, "cgt-1")), "r") as container:
+        *_, end = container.decode(video=0)
+    with av.open(io.BytesIO(last_frame(clip, "cgt-1")), "r") as container:
+        (picture,) = container.decode(video=0)
+    assert (picture.width, picture.height) == (640, 640)
+    ours, theirs = (bytes(frame.reformat(format="gray").planes[0]) for frame in (picture, end))
+    # Encoding loses a little; the next picture but one differs by far more.
+    assert sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours) < 8
