@@ -18,7 +18,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from seedance_temporal import catalogue
 from seedance_temporal.client import VideoJobs, connect
@@ -344,11 +343,9 @@ def _print_job(job: Job) -> None:
     if job.attention:
         rows |= {"attention": job.attention, "advice": job.advice if isinstance(job, JobState) else None}
         rows |= {"next": f"nothing is spent meanwhile; what to settle: {SHOW} {job.job_id}"}
-    table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         if value is not None:
-            table.add_row(f"[dim]{name}[/]", escape(str(value)))
-    out.print(table)
+            out.print(f"[dim]{name:<10}[/] {escape(str(value))}")
 
 
 def _print_story(state: JobState | None) -> None:

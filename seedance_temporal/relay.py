@@ -31,6 +31,8 @@ ClientSource = Callable[[], Awaitable[Client]]
 MAX_BODY_BYTES = 64 * 1024
 # The provider waits 5 seconds for its answer.
 ANSWER_WITHIN_SECONDS = 4
+# Where a body was not read to its end: the server would go on reading it, and throw it away.
+_HANG_UP = {"Connection": "close"}
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
 _log = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class _Relay:
         except (TimeoutError, RPCError, SeedanceError, RuntimeError) as error:
             # RuntimeError is what a client raises that could not connect.
             _log.warning("callback for %s attempt %d not passed on: %s", job_id, attempt, error or "no answer in time")
-            raise HTTPException(503, "Try again later", {"Retry-After": "5"}) from None
+            raise HTTPException(503, "Try again later", {"Retry-After": "5"} | _HANG_UP) from None
         _log.info("callback for %s attempt %d: %.40r", job_id, attempt, seen.status)
         return PlainTextResponse("ok\n")
 
@@ -137,10 +139,10 @@ class _Relay:
 async def _body(request: Request) -> bytes:
     """The request's body, read no further than it may be long."""
     if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
-        raise HTTPException(413)
+        raise HTTPException(413, headers=_HANG_UP)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413)
+            raise HTTPException(413, headers=_HANG_UP)
     return bytes(body)

@@ -1,0 +1,190 @@
+"""A real Temporal dev server, and a stand-in for the workflow that keeps to the contract of ``job.py``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import (
+    SEARCH_ATTRIBUTES,
+    SEEDANCE_ATTENTION,
+    SEEDANCE_PHASE,
+    SEEDANCE_TASK_ID,
+    SEEDANCE_USER,
+    CancelAnswer,
+    GenerateVideoInput,
+    JobError,
+    JobState,
+    Queues,
+    Resolve,
+    ResolveAnswer,
+    TimelineEntry,
+    VideoResult,
+)
+from seedance_temporal.request import VideoRequest
+
+MODELS = {"byteplus": "dreamina-seedance-2-0-260128", "volcengine": "doubao-seedance-2-0-260128"}
+TASK_ID = "cgt-20261122-stub"
+RESULT = VideoResult(
+    video_uri=f"gs://videos/seedance/{TASK_ID}/output.mp4",
+    size=1234,
+    crc32c="yZRlqg==",
+    md5=None,
+    last_frame_uri=None,
+    record_uri="gs://videos/seedance/record.json",
+    task_id=TASK_ID,
+    usage=None,
+    seed=7,
+    ratio="16:9",
+    resolution="720p",
+    duration=5,
+    generate_audio=False,
+    cost_usd=0.5,
+)
+ERRORS = {
+    "failed": JobError(
+        code="InternalServiceError", message="It broke.", failure_class="provider", task_id=TASK_ID, attempt=1
+    ),
+    "refused": JobError(code="InvalidParameter", message="Refused.", failure_class="invalid", attempt=1),
+    "unclaimed": JobError(code="reference_unreachable", message="No claim.", failure_class="invalid"),
+    "unsettled": JobError(code="may_not_create", message="Unsettled.", failure_class="unsettled", attempt=1),
+    "cancelled": JobError(code="cancelled", message="Cancelled.", failure_class="cancelled", attempt=1),
+}
+
+
+@workflow.defn(name="GenerateVideo")
+class StandIn:
+    """It does what the prompt says: ``stored`` or a key of ERRORS ends it so; anything else is held until told."""
+
+    def __init__(self) -> None:
+        self._end: str | None = None
+        self._signals: list[Any] = []
+        self._input: GenerateVideoInput | None = None
+        self._attention: str | None = None
+
+    @workflow.run
+    async def run(self, given: GenerateVideoInput) -> VideoResult:
+        self._input = given
+        prompt = given.request.prompt or ""
+        self._attention = prompt.partition("attention:")[2] or None
+        if "no-attributes" not in prompt:
+            workflow.upsert_search_attributes(
+                [
+                    SEEDANCE_USER.value_set(given.request.user_id),
+                    SEEDANCE_PHASE.value_set("running"),
+                    SEEDANCE_TASK_ID.value_set(TASK_ID),
+                    *([SEEDANCE_ATTENTION.value_set(self._attention)] if self._attention else []),
+                ]
+            )
+        if prompt == "stored" or prompt in ERRORS:
+            self._end = prompt
+        await workflow.wait_condition(lambda: self._end is not None)
+        if self._end == "stored":
+            return RESULT
+        error = ERRORS[self._end or ""]
+        raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
+
+    @workflow.query
+    def state(self) -> JobState:
+        assert self._input is not None
+        job_id = workflow.info().workflow_id
+        at = workflow.info().start_time
+        return JobState.model_validate(
+            {
+                "job_id": job_id,
+                "request_hash": job_id.removeprefix("seedance-"),
+                "phase": "running",
+                "attention": self._attention,
+                "task_id": TASK_ID,
+                "attempt": 1,
+                "request": self._input.request,
+                "timeline": [TimelineEntry(at=at, what="task created", how="create", times=1 + len(self._signals))],
+            }
+        )
+
+    @workflow.query
+    def signals(self) -> list[Any]:
+        return self._signals
+
+    @workflow.query
+    def given(self) -> GenerateVideoInput | None:
+        return self._input
+
+    @workflow.signal
+    def task_changed(self, *args: Any) -> None:
+        self._signals.append(args[0])
+
+    @workflow.signal
+    def end(self, how: str) -> None:
+        self._end = how
+
+    @workflow.update
+    async def cancel(self) -> CancelAnswer:
+        self._end = "cancelled"
+        return CancelAnswer(outcome="cancelled")
+
+    @workflow.update
+    async def resolve(self, word: Resolve) -> ResolveAnswer:
+        return ResolveAnswer(accepted=word.attempt == 1, message=f"{word.action} {word.task_id}")
+
+
+@asynccontextmanager
+async def dev_server(*, attributes: bool = True) -> AsyncIterator[Client]:
+    """A client of a dev server of its own, with the search attributes unless told otherwise."""
+    temporal = Path(__file__).parents[2] / ".venv/bin/temporal"
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(temporal),
+        dev_server_log_level="error",
+        data_converter=pydantic_data_converter,
+        search_attributes=SEARCH_ATTRIBUTES if attributes else (),
+    ) as environment:
+        yield environment.client
+
+
+def address(client: Client) -> str:
+    return client.service_client.config.target_host
+
+
+def worker(client: Client, route: str = "byteplus") -> Worker:
+    return Worker(
+        client,
+        task_queue=Queues(route).workflows,
+        workflows=[StandIn],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+        # A worker that comes back finds its jobs at once.
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+    )
+
+
+def request(user: str, prompt: str = "hold", route: str = "byteplus") -> VideoRequest:
+    """A valid request; another user makes another job."""
+    return VideoRequest(user_id=user, route=route, model=MODELS[route], prompt=prompt)
+
+
+def handle(client: Client, of: VideoRequest) -> WorkflowHandle[Any, Any]:
+    return client.get_workflow_handle(job_id_of(of))
+
+
+async def run_of(client: Client, of: VideoRequest) -> str:
+    return (await handle(client, of).describe()).run_id
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
+    """The first true answer of an async condition."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if answer := await condition():
+                return answer
+            await asyncio.sleep(0.05)

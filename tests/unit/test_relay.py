@@ -1,0 +1,308 @@
+"""The relay over real HTTP, in front of a real Temporal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from temporalio.client import Client
+
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.connection import connect
+from seedance_temporal.identity import callback_token, callback_url
+from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
+from tests.unit.temporal_stub import TASK_ID, address, dev_server, handle, request, worker
+
+ROOT = Path(__file__).parents[2]
+SECRET, PREVIOUS = "new secret", "old secret"
+BODY = {"id": TASK_ID, "status": "succeeded", "content": {"video_url": "https://example.com/forged.mp4"}}
+JOB = "seedance-" + "0" * 64
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The base URL of an ASGI application on loopback."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal() -> AsyncIterator[Client]:
+    async with dev_server() as client, worker(client):
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def relay(temporal: Client) -> AsyncIterator[str]:
+    async def source() -> Client:
+        return temporal
+
+    async with served(relay_app(source, [SECRET, PREVIOUS])) as base:
+        yield base
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        yield client
+
+
+async def test_callback_becomes_a_signal_with_nothing_of_the_body_but_id_and_status(
+    temporal: Client, relay: str, http: httpx.AsyncClient
+) -> None:
+    job = await VideoJobs(temporal).submit(request("relayed"))
+    answer = await http.post(callback_url(relay, SECRET, job.job_id, 1), json=BODY)
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+    signals = await handle(temporal, request("relayed")).query("signals")
+    assert signals == [{"task_id": TASK_ID, "status": "succeeded", "attempt": 1}]
+
+
+@pytest.mark.parametrize("secret", [SECRET, PREVIOUS])
+async def test_both_secrets_of_a_rotation_are_accepted(relay: str, http: httpx.AsyncClient, secret: str) -> None:
+    assert (await http.post(callback_url(relay, secret, JOB, 9999), json=BODY)).status_code == 200
+
+
+def _wrong_urls() -> dict[str, str]:
+    token = callback_token(SECRET, JOB, 1)
+    return {
+        "forged token": f"/callbacks/{JOB}/1/{'0' * 64}",
+        "token of another secret": f"/callbacks/{JOB}/1/{callback_token('guess', JOB, 1)}",
+        "token of another attempt": f"/callbacks/{JOB}/2/{token}",
+        "token of another job": f"/callbacks/seedance-{'1' * 64}/1/{token}",
+        "upper case": f"/callbacks/{JOB}/1/{token.upper()}",
+        "cut short": f"/callbacks/{JOB}/1/{token[:-1]}",
+        "not ascii": f"/callbacks/{JOB}/1/%C3%A9%FF",
+        "no token": f"/callbacks/{JOB}/1/",
+        "closing slash": f"/callbacks/{JOB}/1/{token}/",
+        "more path": f"/callbacks/{JOB}/1/{token}/more",
+        "leading zero": f"/callbacks/{JOB}/01/{token}",
+        "plus sign": f"/callbacks/{JOB}/+1/{token}",
+        "other digits": f"/callbacks/{JOB}/%D9%A1/{token}",
+        "line end": f"/callbacks/{JOB}/1%0A/{token}",
+        "attempt 0": f"/callbacks/{JOB}/0/{callback_token(SECRET, JOB, 0)}",
+        "five digits": f"/callbacks/{JOB}/10000/{callback_token(SECRET, JOB, 10000)}",
+        "not a job id": f"/callbacks/other/1/{callback_token(SECRET, 'other', 1)}",
+        "elsewhere": "/",
+    }
+
+
+@pytest.mark.parametrize("path", _wrong_urls().values(), ids=_wrong_urls().keys())
+async def test_wrong_url_is_404_without_saying_what_is_wrong(relay: str, http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.post(relay + path, content=b"not json")
+    assert (answer.status_code, answer.text) == (404, "Not Found")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"\xff",
+        b"[]",
+        b"[" * 60_000,
+        b'{"id": "x"}',
+        b'{"status": "queued"}',
+        b'{"id": "", "status": "queued"}',
+        b'{"id": 1, "status": "queued"}',
+        b'{"id": "x", "status": null}',
+        b'{"id": "' + b"x" * 257 + b'", "status": "queued"}',
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+async def test_what_is_not_a_task_is_400(relay: str, http: httpx.AsyncClient, body: bytes) -> None:
+    assert (await http.post(callback_url(relay, SECRET, JOB, 1), content=body)).status_code == 400
+
+
+async def test_the_largest_body_is_taken_and_one_byte_more_is_413(relay: str, http: httpx.AsyncClient) -> None:
+    url = callback_url(relay, SECRET, JOB, 1)
+    task = json.dumps(BODY).encode()
+    assert (await http.post(url, content=task.ljust(MAX_BODY_BYTES))).status_code == 200
+    assert (await http.post(url, content=task.ljust(MAX_BODY_BYTES + 1))).status_code == 413
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {2**40}", "Transfer-Encoding: chunked"])
+async def test_body_without_end_is_413_and_not_read_on(relay: str, length: str) -> None:
+    url = httpx.URL(callback_url(relay, SECRET, JOB, 1))
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"POST {url.path} HTTP/1.1\r\nHost: relay\r\n{length}\r\n\r\n".encode())
+    sent, answer = 0, b""
+    with suppress(ConnectionError):  # the relay closes the connection
+        async with asyncio.timeout(10):
+            while sent < 64 * 1024 * 1024:
+                writer.write(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+                sent += 0x4000
+                await writer.drain()
+    with suppress(ConnectionError):
+        answer = await reader.read(64)
+    assert sent < 16 * 1024 * 1024
+    assert not answer or answer.startswith(b"HTTP/1.1 413")
+    writer.close()
+
+
+async def test_closed_and_unknown_jobs_are_200(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
+    jobs = VideoJobs(temporal)
+    job = await jobs.submit(request("closed", "stored"))
+    await jobs.result(job.job_id)
+    for job_id in (job.job_id, JOB):
+        assert (await http.post(callback_url(relay, SECRET, job_id, 1), json=BODY)).status_code == 200
+
+
+async def test_a_forged_callback_starts_nothing(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
+    await http.post(callback_url(relay, SECRET, JOB, 1), json=BODY)
+    with pytest.raises(Exception, match="not found"):
+        await temporal.get_workflow_handle(JOB).describe()
+
+
+async def test_a_thousand_identical_callbacks_do_no_harm(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
+    jobs = VideoJobs(temporal)
+    job = await jobs.submit(request("flooded"))
+    url = callback_url(relay, SECRET, job.job_id, 1)
+    places = asyncio.Semaphore(50)
+
+    async def call() -> int:
+        async with places:
+            return (await http.post(url, json=BODY)).status_code
+
+    assert set(await asyncio.gather(*(call() for _ in range(1000)))) == {200}
+    await handle(temporal, request("flooded")).signal("end", "stored")
+    assert (await jobs.result(job.job_id)).task_id == TASK_ID
+
+
+async def test_mounted_in_another_application(temporal: Client, http: httpx.AsyncClient) -> None:
+    async def source() -> Client:
+        return temporal
+
+    backend = Starlette(routes=[Mount("/seedance/hooks", relay_app(source, [SECRET]))])
+    async with served(backend) as base:
+        mounted = f"{base}/seedance/hooks"
+        assert (await http.get(f"{mounted}/healthz")).text == "ok\n"
+        assert (await http.post(callback_url(mounted, SECRET, JOB, 1), json=BODY)).status_code == 200
+        assert (await http.post(callback_url(mounted, "guess", JOB, 1), json=BODY)).status_code == 404
+        assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 404
+
+
+async def test_temporal_down_is_503_until_it_is_up(temporal: Client, http: httpx.AsyncClient) -> None:
+    up = False
+
+    async def source() -> Client:
+        return await connect(target_host=address(temporal) if up else "127.0.0.1:1")
+
+    async with served(relay_app(source, [SECRET])) as base:
+        url = callback_url(base, SECRET, JOB, 1)
+        answer = await http.post(url, json=BODY)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert (await http.get(f"{base}/healthz")).status_code == 200
+        up = True
+        assert (await http.post(url, json=BODY)).status_code == 200
+
+
+async def test_temporal_gone_after_it_was_there_is_503_in_time(http: httpx.AsyncClient) -> None:
+    async with dev_server(attributes=False) as client:
+
+        async def source() -> Client:
+            return client
+
+        app = relay_app(source, [SECRET])
+        async with served(app) as base:
+            assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 200
+    async with served(app) as base:
+        started = time.monotonic()
+        assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY, timeout=10)).status_code == 503
+        assert time.monotonic() - started < 5
+
+
+async def test_wrong_namespace_is_503_and_not_taken_for_a_closed_job(temporal: Client, http: httpx.AsyncClient) -> None:
+    async def source() -> Client:
+        return await connect(target_host=address(temporal), namespace="elsewhere")
+
+    async with served(relay_app(source, [SECRET])) as base:
+        assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 503
+
+
+async def test_no_token_in_any_log(relay: str, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = callback_token(SECRET, JOB, 1)
+    for body in (json.dumps(BODY), "not json"):
+        await http.post(callback_url(relay, SECRET, JOB, 1), content=body)
+    # The server's access log is off (the process test sees to that); pytest listens to it all the same.
+    written = [record.getMessage() for record in caplog.records if record.name == "seedance_temporal.relay"]
+    assert any(JOB in line for line in written)
+    assert not any(token in line for line in written)
+
+
+@pytest.mark.parametrize("secrets", [[], [""], [SECRET, ""]])
+def test_no_relay_without_a_secret(secrets: list[str]) -> None:
+    with pytest.raises(ValueError, match="secret"):
+        relay_app(connect, secrets)
+
+
+def _environment(**variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not re.match("ARK_|SEEDANCE_|TEMPORAL_", name)}
+    return kept | variables
+
+
+def test_process_with_bad_settings_says_which_and_ends_with_2() -> None:
+    ended = subprocess.run(
+        [sys.executable, "relay.py"], cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "relay: not set in the environment: SEEDANCE_CALLBACK_SECRET\n"
+
+
+async def test_process_serves_before_temporal_is_up_and_ends_promptly(http: httpx.AsyncClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "relay.py",
+        cwd=ROOT,
+        env=_environment(
+            SEEDANCE_CALLBACK_SECRET=SECRET, SEEDANCE_RELAY_PORT=str(port), TEMPORAL_ADDRESS="127.0.0.1:1"
+        ),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await http.get(f"{base}/healthz")
+                    break
+                except httpx.ConnectError:
+                    await asyncio.sleep(0.05)
+        assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 503
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        _, written = await asyncio.wait_for(process.communicate(), 10)
+        assert time.monotonic() - started < 3
+        assert JOB in written.decode()
+        assert callback_token(SECRET, JOB, 1) not in written.decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
