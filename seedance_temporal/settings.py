@@ -18,7 +18,7 @@ BASE_URLS = {
     "volcengine": "https://ark.cn-beijing.volces.com/api/v3",
 }
 Route = Literal["byteplus", "volcengine"]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -59,15 +59,15 @@ class Settings(BaseSettings):
     seedance_callback_secret: SecretStr | None = None
     seedance_callback_secret_previous: SecretStr | None = None
     seedance_relay_host: str = "127.0.0.1"
-    seedance_relay_port: int = 8088
+    seedance_relay_port: Annotated[int, Field(ge=0, le=65_535)] = 8088
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     seedance_poll_first_seconds: Seconds | None = None
     seedance_poll_max_seconds: Seconds = 300
     seedance_poll_with_callbacks_seconds: Seconds = 300
     seedance_create_timeout_seconds: Seconds = 120
     seedance_recovery_seconds: Seconds = 600
-    seedance_clock_skew_seconds: Annotated[float, Field(ge=0)] = 30
-    seedance_creates_per_minute: Annotated[float, Field(gt=0)] = 180
+    seedance_clock_skew_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
+    seedance_creates_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
     seedance_download_seconds: Seconds = 1800
     seedance_max_video_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3

@@ -1,0 +1,477 @@
+"""The models and the rules: each just inside and just outside, and everything that is wrong at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from seedance_temporal.catalogue import (
+    KINDS,
+    MODELS,
+    PIXELS,
+    PRICES,
+    RATIOS,
+    ROUTES,
+    Estimate,
+    GsObject,
+    check,
+    cost_usd,
+    estimate,
+    gs_object,
+    model_of,
+    pixels,
+    scene,
+    warnings,
+)
+from seedance_temporal.request import VideoRequest
+
+FULL = "dreamina-seedance-2-0-260128"
+FAST = "dreamina-seedance-2-0-fast-260128"
+MINI = "dreamina-seedance-2-0-mini-260615"
+TEXT: dict[str, Any] = {"user_id": "user-42", "route": "byteplus", "model": FULL, "prompt": "A red fox in snow"}
+
+
+def ref(role: str, url: str = "https://cdn.example.com/a", **more: Any) -> dict[str, Any]:
+    return {"role": role, "url": url} | more
+
+
+def refs(*roles: str) -> dict[str, Any]:
+    return {"references": [ref(role, f"https://cdn.example.com/{n}") for n, role in enumerate(roles)]}
+
+
+def many(image: int = 0, video: int = 0, audio: int = 0) -> dict[str, Any]:
+    return refs(*["reference_image"] * image, *["reference_video"] * video, *["reference_audio"] * audio)
+
+
+def request(**changes: Any) -> VideoRequest:
+    return VideoRequest.model_validate(TEXT | changes)
+
+
+def wrong(**changes: Any) -> dict[str, str]:
+    """What is wrong, by place."""
+    problems = check(request(**changes))
+    assert all(problem.problem for problem in problems)
+    return {problem.at: problem.problem for problem in problems}
+
+
+RIGHT: dict[str, dict[str, Any]] = {
+    "text alone": {},
+    "fast": {"model": FAST},
+    "mini": {"model": MINI},
+    "volcengine": {"route": "volcengine", "model": "doubao-seedance-2-0-260128"},
+    "volcengine fast": {"route": "volcengine", "model": "doubao-seedance-2-0-fast-260128"},
+    "volcengine mini": {"route": "volcengine", "model": "doubao-seedance-2-0-mini-260615"},
+    "endpoint": {"model": "ep-20260101-Abc9"},
+    "endpoint on the other route": {"model": "ep-a", "route": "volcengine"},
+    "endpoint has the rules of 2.0": {"model": "ep-a", "resolution": "4k"},
+    "longest user id": {"user_id": "é" * 255},
+    "longest prompt": {"prompt": "狐" * 32_000},
+    "a dash between words": {"prompt": "A fox -- red, well--lit -- runs - fast --\nAnd --, ---- or -dur 5 or - -dur"},
+    "no prompt with a reference": {"prompt": None, **refs("first_frame")},
+    "first frame": refs("first_frame"),
+    "first and last frame": refs("first_frame", "last_frame"),
+    "last and first frame": refs("last_frame", "first_frame"),
+    "nine images, three videos, three sounds": many(9, 3, 3),
+    "sound beside an image": many(image=1, audio=1),
+    "sound beside a video": many(video=1, audio=3),
+    "gs url": {"references": [ref("reference_video", "gs://my-bucket/a folder/ä#1.mov#1718000000000001")]},
+    "asset url": {"references": [ref("reference_image", "asset://asset-20260401-6d4x2")]},
+    "longest url": {"references": [ref("reference_image", "https://cdn.example.com/".ljust(8_192, "a"))]},
+    "asset id": {"references": [ref("reference_image", asset_id="a" * 1_024)]},
+    "adaptive": {"ratio": "adaptive", **refs("first_frame")},
+    "the shortest": {"duration": 4},
+    "the longest": {"duration": 15},
+    "the model chooses": {"duration": -1},
+    "4k": {"resolution": "4k"},
+    "fast 480p": {"model": FAST, "resolution": "480p"},
+    "lowest priority": {"priority": 0},
+    "highest priority": {"priority": 9},
+    "soonest expiry": {"execution_expires_after": 3_600},
+    "latest expiry": {"execution_expires_after": 259_200},
+    "web search": {"web_search": True},
+    "no web search": {"web_search": False, **refs("first_frame")},
+    "last take": {"take": 1_000_000},
+    "a real person with consent": {"rights": {"depicts_real_person": True, "consent_reference": "contract 7"}},
+    "consent that nobody needs": {"rights": {"consent_reference": ""}},
+}
+
+
+@pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT.keys())
+def test_just_inside(changes: dict[str, Any]) -> None:
+    assert wrong(**changes) == {}
+
+
+WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no user": ({"user_id": ""}, "user_id", "blank"),
+    "blank user": ({"user_id": " \u3000\u200b"}, "user_id", "blank"),
+    "control character in the user": ({"user_id": "a\x00b"}, "user_id", "control"),
+    "line break in the user": ({"user_id": "a\nb"}, "user_id", "control"),
+    "long user": ({"user_id": "a" * 256}, "user_id", "shorten it to 255"),
+    "route": ({"route": "Byteplus"}, "route", "use byteplus or volcengine"),
+    "unknown model": ({"model": "seedance-9"}, "model", FAST),
+    "no model": ({"model": ""}, "model", "not known"),
+    "model of the other route": (
+        {"model": "doubao-seedance-2-0-fast-260128"},
+        "model",
+        f"belongs to route volcengine; on byteplus it is {FAST}",
+    ),
+    "model of this route on the other": ({"route": "volcengine"}, "model", "belongs to route byteplus"),
+    "empty endpoint": ({"model": "ep-"}, "model", "not known"),
+    "odd endpoint": ({"model": "ep-a_b"}, "model", "not known"),
+    "endpoint with a line break": ({"model": "ep-a\n"}, "model", "not known"),
+    "no prompt": ({"prompt": None}, "prompt", "required"),
+    "empty prompt": ({"prompt": ""}, "prompt", "blank"),
+    "blank prompt": ({"prompt": " \n\u2003\u200b"}, "prompt", "blank"),
+    "blank prompt with a reference": ({"prompt": " ", **refs("first_frame")}, "prompt", "blank"),
+    "long prompt": ({"prompt": "狐" * 32_001}, "prompt", "shorten it to 32000"),
+    "surrogate in the prompt": ({"prompt": "a\ud800"}, "prompt", "character 1"),
+    "surrogate in the user": ({"user_id": "\udfff"}, "user_id", "surrogate"),
+    "surrogate in a URL": ({"references": [ref("first_frame", "asset://\ud800")]}, "references[0].url", "surrogate"),
+    "surrogate in the consent": (
+        {"rights": {"consent_reference": "\ud800"}},
+        "rights.consent_reference",
+        "surrogate",
+    ),
+    "unknown role": (refs("reference_picture"), "references[0].role", "reference_image"),
+    "no role": (refs(""), "references[0].role", "not a role"),
+    "two first frames": (refs("first_frame", "first_frame"), "references", "2 of first_frame"),
+    "three frames": (refs("first_frame", "last_frame", "last_frame"), "references", "2 of last_frame"),
+    "last frame alone": (refs("last_frame"), "references", "add a first_frame"),
+    "frame beside a reference": (refs("first_frame", "reference_image"), "references", "mixes"),
+    "last frame beside a reference": (refs("reference_video", "last_frame"), "references", "mixes"),
+    "ten images": (many(image=10), "references", "9 at most"),
+    "four videos": (many(video=4), "references", "3 at most"),
+    "four sounds": (many(image=1, audio=4), "references", "3 at most"),
+    "sound alone": (many(audio=1), "references", "sound alone"),
+    "data url": ({"references": [ref("first_frame", "DATA:image/png;base64,AA")]}, "references[0].url", "gs://bucket"),
+    "huge data url": ({"references": [ref("first_frame", "data:" + "A" * 99_999)]}, "references[0].url", "data:"),
+    "long url": (
+        {"references": [ref("reference_image", "https://cdn.example.com/".ljust(8_193, "a"))]},
+        "references[0].url",
+        "shorten it to 8192",
+    ),
+    "plain http": ({"references": [ref("first_frame", "http://cdn.example.com/a")]}, "references[0].url", "http"),
+    "private host": ({"references": [ref("first_frame", "https://10.0.0.1/a")]}, "references[0].url", "public"),
+    "no url": ({"references": [ref("first_frame", "")]}, "references[0].url", "https"),
+    "a path": ({"references": [ref("first_frame", "/tmp/a.png")]}, "references[0].url", "https"),  # noqa: S108
+    "asset without id": ({"references": [ref("first_frame", "asset://")]}, "references[0].url", "id"),
+    "asset with a space": ({"references": [ref("first_frame", "asset://a b")]}, "references[0].url", "id"),
+    "blank asset id": (
+        {"references": [ref("first_frame"), ref("last_frame", asset_id="")]},
+        "references[1].asset_id",
+        "blank",
+    ),
+    "control character in the asset id": (
+        {"references": [ref("first_frame", asset_id="a\tb")]},
+        "references[0].asset_id",
+        "control",
+    ),
+    "long asset id": (
+        {"references": [ref("first_frame", asset_id="a" * 1_025)]},
+        "references[0].asset_id",
+        "shorten it to 1024",
+    ),
+    "unknown ratio": ({"ratio": "2:1"}, "ratio", "16:9"),
+    "adaptive without a reference": ({"ratio": "adaptive"}, "ratio", "needs a reference"),
+    "unknown resolution": ({"resolution": "720P"}, "resolution", "480p, 720p, 1080p or 4k"),
+    "fast 1080p": ({"model": FAST, "resolution": "1080p"}, "resolution", "use 480p or 720p"),
+    "mini 4k": ({"model": MINI, "resolution": "4k"}, "resolution", "use 480p or 720p"),
+    "too short": ({"duration": 3}, "duration", "4 to 15"),
+    "too long": ({"duration": 16}, "duration", "4 to 15"),
+    "no length": ({"duration": 0}, "duration", "-1"),
+    "negative length": ({"duration": -2}, "duration", "-1"),
+    "endless length": ({"duration": 10**5000}, "duration", "4 to 15"),
+    "seed": ({"seed": -1}, "seed", "leave it out"),
+    "camera": ({"camera_fixed": False}, "camera_fixed", "leave it out"),
+    "tier, even the default one": ({"service_tier": "default"}, "service_tier", "leave it out"),
+    "draft": ({"draft": False}, "draft", "leave it out"),
+    "output format": ({"output_format": "mp4"}, "output_format", "leave it out"),
+    "task type": ({"omni_reference_task_type": "auto"}, "omni_reference_task_type", "leave it out"),
+    "seed of an endpoint": ({"model": "ep-a", "seed": 1}, "seed", "leave it out"),
+    "priority below": ({"priority": -1}, "priority", "0 to 9"),
+    "priority above": ({"priority": 10}, "priority", "0 to 9"),
+    "expires too soon": ({"execution_expires_after": 3_599}, "execution_expires_after", "3600"),
+    "expires too late": ({"execution_expires_after": 259_201}, "execution_expires_after", "259200"),
+    "web search with a reference": ({"web_search": True, **refs("first_frame")}, "web_search", "text alone"),
+    "take 0": ({"take": 0}, "take", "1 to 1000000"),
+    "take too high": ({"take": 1_000_001}, "take", "1 to 1000000"),
+    "person without consent": ({"rights": {"depicts_real_person": True}}, "rights.consent_reference", "required"),
+    "person with blank consent": (
+        {"rights": {"depicts_real_person": True, "consent_reference": " "}},
+        "rights.consent_reference",
+        "required",
+    ),
+    "long consent": ({"rights": {"consent_reference": "a" * 1_025}}, "rights.consent_reference", "shorten"),
+}
+
+
+@pytest.mark.parametrize(("changes", "at", "says"), WRONG.values(), ids=WRONG.keys())
+def test_just_outside(changes: dict[str, Any], at: str, says: str) -> None:
+    assert {*wrong(**changes)} == {at}
+    assert any(says in problem.problem for problem in check(request(**changes)))
+
+
+def test_what_no_model_knows_is_refused_beside_an_unknown_model() -> None:
+    assert {*wrong(model="x", resolution="8k", ratio="2:1", priority=10)} == {
+        "model",
+        "resolution",
+        "ratio",
+        "priority",
+    }
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--rs 480p",
+        "--rt 1:1",
+        "--dur 15",
+        "--fps 24",
+        "--seed 1",
+        "--cf true",
+        "--wm true",
+        "--resolution 4k",
+        "--ratio 1:1",
+        "--duration 15",
+        "--camerafixed true",
+        "--watermark true",
+        "--DUR 15",
+        "--dur=15",
+        "--dur15",
+        "--framespersecond 24",
+        "--anything",
+        "--x",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "A fox ", "A fox\n", "A fox\u3000", "A fox.", "("])
+def test_a_flag_is_refused(flag: str, before: str) -> None:
+    assert flag.split()[0].rstrip("=15") in wrong(prompt=f"{before}{flag} and more")["prompt"]
+
+
+def test_a_known_flag_is_refused_without_a_space_before_it() -> None:
+    assert {*wrong(prompt="狐狸在雪中跑步--dur 15")} == {"prompt"}
+
+
+def test_all_flags_of_a_prompt_are_named() -> None:
+    problem = wrong(prompt="A fox --dur 15 --rs 4k --dur 15")["prompt"]
+    assert problem.count("--dur") == 1
+    assert "--rs" in problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gs://",
+        "gs://my-bucket",
+        "gs://my-bucket/a.png",
+        "gs://my-bucket/a.png#",
+        "gs://my-bucket/a.png#0",
+        "gs://my-bucket/a.png#latest",
+        "gs://my-bucket/a.png#12a",
+        "gs://my-bucket/a.png#١٢",
+        "gs://my-bucket/a.png#1#",
+        "gs://my-bucket/#12",
+        "gs:///a.png#12",
+        "gs://My_Bucket/a.png#12",
+        "gs://my-bucket/a\n.png#12",
+        "gs://my-bucket/a.png#12\n",
+        "gs:my-bucket/a.png#12",
+        "gs://my-bucket/" + "a" * 1_025 + "#12",
+    ],
+)
+def test_no_object_in_one_generation(url: str) -> None:
+    assert gs_object(url) is None
+    assert "gs://bucket/object#generation" in wrong(references=[ref("first_frame", url)])["references[0].url"]
+
+
+def test_an_object_in_one_generation() -> None:
+    assert gs_object("gs://b.c-d_e/f/g#1.png#1718") == GsObject("b.c-d_e", "f/g#1.png", 1718)
+    assert gs_object("https://cdn.example.com/a#1") is None
+
+
+def test_an_insecure_host_is_allowed_where_it_is_named() -> None:
+    local = request(references=[ref("first_frame", "http://localhost:8080/a.png")])
+    assert [problem.at for problem in check(local)] == ["references[0].url"]
+    assert [problem.at for problem in check(local, insecure_hosts={"127.0.0.1"})] == ["references[0].url"]
+    assert check(local, insecure_hosts={"localhost"}) == []
+
+
+def test_a_problem_does_not_show_the_query_of_a_url() -> None:
+    for url in ("http://cdn.example.com/a?sig=hush", "https://hush:hush@cdn.example.com", "https://a.example:hush/"):
+        assert "hush" not in wrong(references=[ref("first_frame", url)])["references[0].url"]
+
+
+def test_everything_that_is_wrong_is_listed_at_once() -> None:
+    problems = wrong(
+        user_id="",
+        model="doubao-seedance-2-0-mini-260615",
+        prompt="fox --dur 9",
+        references=[ref("first_frame", "http://cdn.example.com/a"), ref("reference_image", "data:x", asset_id=" ")],
+        ratio="1:2",
+        resolution="1080p",
+        duration=30,
+        seed=1,
+        service_tier="flex",
+        priority=10,
+        execution_expires_after=1,
+        web_search=True,
+        rights={"depicts_real_person": True},
+        take=0,
+    )
+    assert {*problems} == {
+        "user_id",
+        "model",
+        "prompt",
+        "references",
+        "references[0].url",
+        "references[1].url",
+        "references[1].asset_id",
+        "ratio",
+        "resolution",
+        "duration",
+        "seed",
+        "service_tier",
+        "priority",
+        "execution_expires_after",
+        "web_search",
+        "rights.consent_reference",
+        "take",
+    }
+
+
+def test_an_unknown_role_hides_no_other_problem_and_makes_none() -> None:
+    assert {*wrong(**refs("reference_audio", "reference_picture"))} == {"references[1].role"}
+
+
+def test_an_unknown_model_is_answered_with_those_of_the_route() -> None:
+    known = wrong(model="x")["model"]
+    assert FULL in known
+    assert FAST in known
+    assert "doubao" not in known
+    assert "doubao-seedance-2-0-260128" in wrong(model="x", route="y")["model"]
+
+
+def test_rows() -> None:
+    ids = [model_id for model in MODELS for model_id in model.ids.values()]
+    assert len(set(ids)) == 2 * len(MODELS) == 6
+    assert all({*model.ids} == {*ROUTES} for model in MODELS)
+    assert all(set(model.resolutions) <= PIXELS.keys() for model in MODELS)
+    for model in MODELS:
+        assert {*PRICES[model.ids["byteplus"]]} == {*model.resolutions}
+    assert model_of("ep-1") is model_of(FULL)
+    assert model_of("nothing") is None
+
+
+SCENES = {
+    (): "text_to_video",
+    ("first_frame",): "first_frame",
+    ("last_frame", "first_frame"): "first_and_last_frame",
+    ("reference_audio", "reference_image"): "references",
+    ("reference_video",): "references",
+    ("last_frame",): "unknown",
+    ("first_frame", "first_frame"): "unknown",
+    ("first_frame", "reference_image"): "unknown",
+    ("other",): "unknown",
+}
+
+
+@pytest.mark.parametrize(("roles", "name"), SCENES.items())
+def test_scene(roles: tuple[str, ...], name: str) -> None:
+    assert scene(request(**refs(*roles))) == name
+
+
+def test_kinds() -> None:
+    assert KINDS == {
+        "first_frame": "image",
+        "last_frame": "image",
+        "reference_image": "image",
+        "reference_video": "video",
+        "reference_audio": "audio",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prompt": "눈 속의 여우"}, "Korean"),
+        ({"prompt": "fox \u1112\u1161"}, "Korean"),
+        (refs("first_frame"), "Nothing is declared"),
+        (refs("reference_video"), "Nothing is declared"),
+        ({**refs("reference_image"), "rights": {"consent_reference": "contract 7"}}, "Nothing is declared"),
+        (
+            {**refs("first_frame"), "rights": {"depicts_real_person": True, "consent_reference": "contract 7"}},
+            "asset://",
+        ),
+    ],
+)
+def test_warning(changes: dict[str, Any], says: str) -> None:
+    (warning,) = warnings(request(**changes))
+    assert says in warning
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"prompt": "雪の中の狐 en la nieve, 雪中的狐狸"},
+        {"prompt": None, **refs("first_frame"), "rights": {"depicts_real_person": False}},
+        {"references": [ref("reference_image", "asset://a")]},
+        {"references": [ref("reference_image", "asset://a")], "rights": {"depicts_real_person": True}},
+        refs("reference_audio"),
+        {"model": "unknown", "prompt": "여우"},
+    ],
+)
+def test_no_warning(changes: dict[str, Any]) -> None:
+    assert warnings(request(**changes)) == []
+
+
+def test_pixels() -> None:
+    assert pixels("720p", "16:9") == (1280, 720)
+    assert pixels("4k", "21:9") == (4398, 1886)
+    assert pixels("720p", "adaptive") is None
+    assert pixels("8k", "16:9") is None
+    for sizes in PIXELS.values():
+        assert {*sizes, "adaptive"} == {*RATIOS}
+        for ratio, (width, height) in sizes.items():
+            across, down = map(int, ratio.split(":"))
+            assert width / height == pytest.approx(across / down, rel=0.05)
+
+
+ESTIMATES: list[tuple[dict[str, Any], int | None, float | None]] = [
+    ({}, 108_900, 0.7623),
+    ({"model": FAST}, 108_900, 0.60984),
+    ({"model": MINI}, 108_900, 0.38115),
+    ({"duration": 4}, 87_300, 0.6111),
+    ({"duration": -1}, 324_900, 2.2743),
+    ({"resolution": "480p"}, 50_638, 0.354466),
+    ({"resolution": "1080p"}, 245_025, 1.886693),
+    ({"resolution": "4k"}, 980_100, 3.9204),
+    # 1112x834 is the largest of 720p.
+    ({**refs("first_frame"), "ratio": "adaptive"}, 1112 * 834 * 121 // 1024, 0.767102),
+    # Five seconds, and up to fifteen of reference video.
+    ({**many(video=1), "ratio": "16:9"}, 432_900, 1.86147),
+    ({**many(video=1), "ratio": "16:9", "resolution": "4k"}, 3_896_100, None),
+    ({"route": "volcengine", "model": "doubao-seedance-2-0-260128"}, 108_900, None),
+    ({"model": "ep-1"}, 108_900, None),
+    ({"model": "ep-1", "duration": -1}, 324_900, None),
+    ({"model": "unknown"}, 108_900, None),
+    ({"model": "unknown", "duration": -1}, None, None),
+    ({"model": FAST, "resolution": "1080p"}, 245_025, None),
+    ({"resolution": "8k"}, None, None),
+    ({"ratio": "2:1"}, None, None),
+    ({"duration": 0}, None, None),
+]
+
+
+@pytest.mark.parametrize(("changes", "tokens", "usd"), ESTIMATES)
+def test_estimate(changes: dict[str, Any], tokens: int | None, usd: float | None) -> None:
+    assert estimate(request(**changes)) == Estimate(tokens, usd)
+
+
+def test_cost() -> None:
+    assert cost_usd(FULL, "1080p", True, 1_000_000) == 4.7
+    assert cost_usd(FULL, "1080p", False, 0) == 0
+    assert cost_usd(FULL, "4k", True, 1) is None
+    assert cost_usd("ep-1", "720p", False, 1) is None
+    assert cost_usd("doubao-seedance-2-0-260128", "720p", False, 1) is None

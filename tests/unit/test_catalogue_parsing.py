@@ -1,0 +1,398 @@
+"""From JSON to a request: any value is one, or is refused with everything that is wrong and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedance_temporal.catalogue import check, estimate, parse_request, parse_request_json, scene, warnings
+from seedance_temporal.errors import InvalidRequest
+from seedance_temporal.identity import canonical_json, request_hash
+from seedance_temporal.request import Reference, Rights, VideoRequest
+
+TEXT: dict[str, Any] = {
+    "user_id": "user-42",
+    "route": "byteplus",
+    "model": "dreamina-seedance-2-0-260128",
+    "prompt": "A red fox in snow",
+}
+IMAGE = {"role": "reference_image", "url": "https://cdn.example.com/a.png"}
+
+
+def wrong(data: object) -> dict[str, str]:
+    """What is wrong with decoded JSON, by place."""
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request(data)
+    return by_place(refused.value)
+
+
+def wrong_json(text: str | bytes) -> dict[str, str]:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request_json(text)
+    return by_place(refused.value)
+
+
+def by_place(refused: InvalidRequest) -> dict[str, str]:
+    for problem in refused.problems:
+        json.dumps(problem.model_dump()).encode()
+        problem.model_dump_json().encode()
+    str(refused).encode()
+    return {problem.at: problem.problem for problem in refused.problems}
+
+
+def test_a_request() -> None:
+    assert parse_request(TEXT) == VideoRequest.model_validate(TEXT)
+    assert parse_request_json(json.dumps(TEXT)) == VideoRequest.model_validate(TEXT)
+    assert parse_request_json(json.dumps(TEXT).encode("utf-8-sig")) == VideoRequest.model_validate(TEXT)
+    assert parse_request_json("\ufeff" + json.dumps(TEXT)) == VideoRequest.model_validate(TEXT)
+
+
+def test_insecure_hosts_are_passed_on() -> None:
+    local = TEXT | {"references": [IMAGE | {"url": "http://127.0.0.1:8080/a.png"}]}
+    assert {*wrong(local)} == {"references[0].url"}
+    assert parse_request(local, insecure_hosts={"127.0.0.1"})
+    assert parse_request_json(json.dumps(local), insecure_hosts={"127.0.0.1"})
+
+
+@pytest.mark.parametrize("data", [None, True, 5, 1.5, float("nan"), "text", [], [TEXT]])
+def test_no_object(data: object) -> None:
+    assert wrong(data) == {"": "the request must be a JSON object"}
+
+
+def test_what_is_missing() -> None:
+    assert {at: text for at, text in wrong({}).items() if at != "prompt"} == dict.fromkeys(
+        ("user_id", "route", "model"), "is required"
+    )
+    assert wrong(TEXT | {"references": [{}]}) == dict.fromkeys(
+        ("references[0].role", "references[0].url"), "is required"
+    )
+    assert wrong(TEXT | {"user_id": None}) == {"user_id": "is required"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "at", "says"),
+    [
+        ({"durration": 5}, "durration", "did you mean duration?"),
+        ({"Prompt": "x"}, "Prompt", "did you mean prompt?"),
+        ({"zzz": 5}, "zzz", "take it out"),
+        ({"references": [IMAGE | {"assetid": "a"}]}, "references[0].assetid", "did you mean asset_id?"),
+        ({"rights": {"depicts_real_persons": True}}, "rights.depicts_real_persons", "depicts_real_person?"),
+        ({"\ud800": 1}, "\\ud800", "is not a field"),
+        ({"a\x1b[31m": 1}, "a\\x1b[31m", "is not a field"),
+        ({"x" * 100_000: 1}, "x" * 59 + "…", "is not a field"),
+        ({"user_id": 42}, "user_id", "text"),
+        ({"prompt": ["x"]}, "prompt", "text"),
+        ({"duration": "5"}, "duration", "whole number"),
+        ({"duration": 5.0}, "duration", "whole number"),
+        ({"duration": True}, "duration", "whole number"),
+        ({"duration": float("nan")}, "duration", "whole number"),
+        ({"duration": float("inf")}, "duration", "whole number"),
+        ({"duration": 10**6000}, "duration", "4 to 15"),
+        ({"take": 10**6000}, "take", "1 to 1000000"),
+        ({"generate_audio": 1}, "generate_audio", "true or false"),
+        ({"generate_audio": "false"}, "generate_audio", "true or false"),
+        ({"references": IMAGE}, "references", "list"),
+        ({"references": "x"}, "references", "list"),
+        ({"references": [None]}, "references[0]", "object"),
+        ({"references": [IMAGE, "https://x"]}, "references[1]", "object"),
+        ({"references": [IMAGE | {"url": 1}]}, "references[0].url", "text"),
+        ({"references": [IMAGE | {"role": None}]}, "references[0].role", "required"),
+        ({"references": [IMAGE | {"asset_id": 7}]}, "references[0].asset_id", "text"),
+        ({"rights": []}, "rights", "object"),
+        ({"rights": {"depicts_real_person": "no"}}, "rights.depicts_real_person", "true or false"),
+        ({"rights": {"consent_reference": 7, "depicts_real_person": True}}, "rights.consent_reference", "text"),
+    ],
+)
+def test_wrong_shape(changes: dict[str, Any], at: str, says: str) -> None:
+    problems = wrong(TEXT | changes)
+    assert {*problems} == {at}
+    assert says in problems[at]
+
+
+def test_null_counts_as_absent() -> None:
+    fields = VideoRequest.model_fields.keys() - {"user_id", "route", "model", "prompt"}
+    assert parse_request(TEXT | dict.fromkeys(fields)) == parse_request(TEXT)
+    declared = {"references": [IMAGE | {"asset_id": None}], "rights": {"depicts_real_person": None}, "ratio": None}
+    assert parse_request(TEXT | declared) == parse_request(TEXT | {"references": [IMAGE]})
+    assert parse_request(TEXT | declared).ratio == "adaptive"
+
+
+def test_rules_are_checked_of_all_that_has_the_right_shape() -> None:
+    assert {
+        *wrong(
+            {
+                "user_id": 42,
+                "model": "dreamina-seedance-2-0-fast-260128",
+                "prompt": "fox --dur 9",
+                "references": [
+                    {"role": "reference_image", "url": 5, "asset_id": " "},
+                    {"role": "picture", "url": "data:x"},
+                    7,
+                    {"url": "http://cdn.example.com/a", "nmae": 1},
+                ],
+                "resolution": "1080p",
+                "duration": "5",
+                "take": 0,
+                "seed": 1,
+                "rights": {"depicts_real_person": True, "consent": "contract 7"},
+                "durration": 5,
+            }
+        )
+    } == {
+        "user_id",
+        "route",
+        "prompt",
+        "references[0].url",
+        "references[0].asset_id",
+        "references[1].role",
+        "references[1].url",
+        "references[2]",
+        "references[3].role",
+        "references[3].url",
+        "references[3].nmae",
+        "resolution",
+        "duration",
+        "take",
+        "seed",
+        "rights.consent",
+        "rights.consent_reference",
+        "durration",
+    }
+
+
+def test_a_wrong_shape_has_no_consequences_that_are_problems_too() -> None:
+    # Without its references or its prompt this would be a request without anything to show.
+    assert {*wrong({**TEXT, "prompt": None, "references": "x"})} == {"references"}
+    assert {*wrong({**TEXT, "prompt": 5})} == {"prompt"}
+    # The sound is alone only because the picture beside it is broken.
+    sound = {"role": "reference_audio", "url": "https://cdn.example.com/a.wav"}
+    assert {*wrong({**TEXT, "references": [sound, 5]})} == {"references[1]"}
+
+
+def test_very_many_problems_take_no_quadratic_time() -> None:
+    assert len(wrong(TEXT | {"references": [1] * 20_000})) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "line 1, column 1"),
+        ("{", "line 1, column 2"),
+        ('{\n  "user_id": "a",\n}', "line 3, column 1"),
+        ("{} {}", "line 1, column 4"),
+        ("{'a': 1}", "not JSON"),
+        (b"\xff", "UTF-8 (byte 0)"),
+        (json.dumps(TEXT).encode("utf-16"), "UTF-8"),
+        ("[" * 200_000, "nested too deep"),
+        ('{"references":' * 200_000, "nested too deep"),
+        ("NaN", "object"),
+        ("9" * 5_000, "object"),
+    ],
+)
+def test_no_json(text: str | bytes, says: str) -> None:
+    problems = wrong_json(text)
+    assert {*problems} == {""}
+    assert says in problems[""]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "5.0", "9" * 5_000, "-" + "9" * 5_000])
+def test_numbers_that_are_none(value: str) -> None:
+    assert {*wrong_json(json.dumps(TEXT)[:-1] + f', "duration": {value}' + "}")} == {"duration"}
+
+
+def test_half_a_surrogate_pair_in_json() -> None:
+    assert {*wrong_json(json.dumps(TEXT | {"prompt": "a\ud800"}))} == {"prompt"}
+
+
+def test_a_name_that_stands_twice() -> None:
+    text = (
+        json.dumps(TEXT)[:-1] + ', "duration": 5, "duration": 15, "rights": {"consent_reference": "a", '
+        '"consent_reference": "b"}, "references": [{"url": "asset://a", "role": "first_frame", "url": "asset://a"}]}'
+    )
+    assert {*wrong_json(text)} == {"duration", "rights.consent_reference", "references[0].url"}
+    assert {*wrong_json(json.dumps(TEXT)[:-1] + ', "take": 1, "take": null}')} == {"take"}
+
+
+# Any value, and values that are nearly requests.
+
+NUMBERS = st.integers() | st.floats() | st.sampled_from([-1, 0, 4, 5, 15, 16, 3600, 10**30])
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
+    [
+        "byteplus",
+        "dreamina-seedance-2-0-260128",
+        "16:9",
+        "720p",
+        "https://cdn.example.com/a",
+        "first_frame",
+        "fox --dur",
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def some_of(*names: str, **better: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """An object with any of these fields, and perhaps one that nobody knows."""
+    return st.fixed_dictionaries({}, optional=dict.fromkeys([*names, "durration"], JSON) | better)
+
+
+NEARLY = some_of(
+    *VideoRequest.model_fields,
+    references=st.lists(some_of(*Reference.model_fields) | JSON),
+    rights=some_of(*Rights.model_fields) | JSON,
+)
+
+
+def refusal(parse: Callable[[Any], VideoRequest], data: object) -> InvalidRequest | None:
+    try:
+        request = parse(data)
+    except InvalidRequest as refused:
+        return refused
+    assert check(request) == []
+    assert len(request_hash(request)) == 64
+    return None
+
+
+@settings(deadline=None)
+@given(JSON | NEARLY | NEARLY.map(lambda changes: TEXT | changes))
+def test_any_value_is_a_request_or_refused(data: object) -> None:
+    refused = refusal(parse_request, data)
+    assert refused is None or by_place(refused)
+
+
+@settings(deadline=None)
+@given(st.text() | st.binary() | (JSON | NEARLY).map(json.dumps))
+def test_any_text_is_a_request_or_refused(text: str | bytes) -> None:
+    refused = refusal(parse_request_json, text)
+    assert refused is None or by_place(refused)
+
+
+@settings(deadline=None)
+@given(NEARLY.map(lambda changes: TEXT | changes))
+def test_whatever_has_the_right_shape_can_be_asked_about(data: dict[str, Any]) -> None:
+    try:
+        request = VideoRequest.model_validate(data)
+    except ValueError:
+        return
+    check(request)
+    estimate(request)
+    scene(request)
+    warnings(request)
+
+
+# Requests that may be paid for.
+
+IDS = st.text("abcdefghij-", min_size=1, max_size=8)
+
+
+@st.composite
+def valid_requests(draw: st.DrawFn) -> dict[str, Any]:
+    route, model = draw(
+        st.sampled_from(
+            [
+                ("byteplus", "dreamina-seedance-2-0-260128"),
+                ("volcengine", "doubao-seedance-2-0-mini-260615"),
+                ("byteplus", "ep-20260101-abc"),
+            ]
+        )
+    )
+    roles = draw(
+        st.sampled_from([(), ("first_frame",), ("first_frame", "last_frame")])
+        | st.lists(st.sampled_from(["reference_image", "reference_video"]), min_size=1, max_size=3)
+    )
+    references = [
+        {
+            "role": role,
+            "url": draw(
+                st.builds("https://cdn.example.com/{}".format, IDS)
+                | st.builds("gs://my-bucket/{}#{}".format, IDS, st.integers(1, 10**18))
+                | st.builds("asset://{}".format, IDS)
+            ),
+        }
+        | draw(st.fixed_dictionaries({}, optional={"asset_id": IDS}))
+        for role in roles
+    ]
+    prompt = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="-"), max_size=30).map("A {}".format)
+    return {
+        "user_id": draw(IDS),
+        "route": route,
+        "model": model,
+        "prompt": draw(prompt),
+        "references": references,
+        "ratio": draw(st.sampled_from(["16:9", "1:1", "21:9"])),
+        "resolution": draw(st.sampled_from(["480p", "720p"])),
+        "duration": draw(st.sampled_from([-1, *range(4, 16)])),
+        "take": draw(st.integers(1, 1_000_000)),
+        **{name: draw(st.booleans()) for name in ("generate_audio", "watermark", "return_last_frame")},
+    }
+
+
+@settings(deadline=None)
+@given(valid_requests(), st.integers(0, 9), st.integers(3_600, 259_200), st.text(max_size=5))
+def test_the_hash_ignores_what_changes_neither_video_nor_price(
+    data: dict[str, Any], priority: int, expires: int, consent: str
+) -> None:
+    before = parse_request(data)
+    after = before.model_validate(
+        data
+        | {"priority": priority, "execution_expires_after": expires, "rights": {"consent_reference": consent}}
+        | {"references": [r | ({"url": "asset://other"} if "asset_id" in r else {}) for r in data["references"]]}
+    )
+    assert canonical_json(after) == canonical_json(before)
+
+
+CHANGES: dict[str, Any] = {
+    "user_id": lambda user: user + "x",
+    "route": lambda route: "volcengine" if route == "byteplus" else "byteplus",
+    "model": lambda _: "ep-other",
+    "prompt": lambda prompt: prompt + "x",
+    "references": lambda references: [*references, {"role": "reference_image", "url": "asset://added"}],
+    "ratio": lambda _: "3:4",
+    "resolution": lambda _: "1080p",
+    "duration": lambda duration: duration + 1 if duration > 0 else 5,
+    "generate_audio": lambda value: not value,
+    "watermark": lambda value: not value,
+    "return_last_frame": lambda value: not value,
+    "take": lambda take: take + 1,
+    "seed": lambda _: -1,
+    "camera_fixed": lambda _: False,
+    "service_tier": lambda _: "default",
+    "draft": lambda _: False,
+    "output_format": lambda _: "mp4",
+    "omni_reference_task_type": lambda _: "auto",
+    "web_search": lambda _: False,
+}
+
+
+def test_every_field_is_either_ignored_or_counts() -> None:
+    ignored = {"rights", "priority", "execution_expires_after"}
+    assert {*CHANGES} | ignored == {*VideoRequest.model_fields}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@settings(deadline=None)
+@given(data=valid_requests())
+def test_the_hash_changes_with_everything_else(name: str, data: dict[str, Any]) -> None:
+    changed = data | {name: CHANGES[name](data.get(name))}
+    assert request_hash(VideoRequest.model_validate(changed)) != request_hash(parse_request(data))
+
+
+@settings(deadline=None)
+@given(data=valid_requests().filter(lambda data: data["references"]), index=st.integers(0, 9))
+def test_the_hash_changes_with_a_reference(data: dict[str, Any], index: int) -> None:
+    references = data["references"]
+    index %= len(references)
+    counts = "asset_id" if "asset_id" in references[index] else "url"
+    for change in ({"role": "reference_audio"}, {counts: references[index][counts] + "0"}):
+        changed = [*references[:index], references[index] | change, *references[index + 1 :]]
+        assert request_hash(VideoRequest.model_validate(data | {"references": changed})) != request_hash(
+            parse_request(data)
+        )

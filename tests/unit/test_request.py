@@ -1,0 +1,85 @@
+"""The shape of a request: strict where a mistake would be paid for, and readable for as long as a run is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from seedance_temporal.request import Reference, Rights, VideoRequest
+
+LEAST: dict[str, Any] = {"user_id": "user-42", "route": "byteplus", "model": "dreamina-seedance-2-0-260128"}
+IMAGE = {"role": "reference_image", "url": "https://cdn.example.com/a.png"}
+
+
+def test_defaults() -> None:
+    request = VideoRequest(**LEAST)
+    assert request.model_dump(exclude_none=True) == LEAST | {
+        "references": (),
+        "ratio": "16:9",
+        "resolution": "720p",
+        "duration": 5,
+        "generate_audio": False,
+        "watermark": False,
+        "return_last_frame": False,
+        "rights": {"depicts_real_person": False},
+        "take": 1,
+    }
+
+
+@pytest.mark.parametrize("ratio", [{}, {"ratio": None}])
+def test_the_default_ratio_adapts_to_references(ratio: dict[str, Any]) -> None:
+    assert VideoRequest.model_validate(LEAST | ratio | {"references": [IMAGE]}).ratio == "adaptive"
+    assert VideoRequest.model_validate(LEAST | ratio | {"references": []}).ratio == "16:9"
+    assert VideoRequest.model_validate(LEAST | {"ratio": "1:1", "references": [IMAGE]}).ratio == "1:1"
+
+
+def test_null_counts_as_absent_everywhere() -> None:
+    nulls = dict.fromkeys(VideoRequest.model_fields.keys() - LEAST.keys())
+    assert VideoRequest.model_validate(nulls | LEAST) == VideoRequest(**LEAST)
+    assert Rights.model_validate({"depicts_real_person": None}) == Rights()
+    assert Reference.model_validate(IMAGE | {"asset_id": None}) == Reference(**IMAGE)
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_null_is_no_value_where_one_is_required(name: str) -> None:
+    with pytest.raises(ValidationError, match="Field required"):
+        VideoRequest.model_validate(LEAST | {name: None})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"durration": 5},
+        {"references": [IMAGE | {"name": "x"}]},
+        {"rights": {"consent": "x"}},
+        {"duration": "5"},
+        {"duration": 5.0},
+        {"duration": True},
+        {"take": "1"},
+        {"generate_audio": 0},
+        {"generate_audio": "no"},
+        {"prompt": 5},
+        {"prompt": b"fox"},
+        {"references": "asset://a"},
+        {"references": [["reference_image", "asset://a"]]},
+        {"rights": True},
+    ],
+)
+def test_nothing_unknown_and_nothing_converted(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        VideoRequest.model_validate(LEAST | changes)
+
+
+def test_what_no_model_allows_stays_readable() -> None:
+    """A running job must be decodable after a release that drops its model or tightens a rule."""
+    odd = LEAST | {"model": "gone", "route": "gone", "ratio": "7:1", "duration": 99, "take": 0, "user_id": ""}
+    request = VideoRequest.model_validate(odd | {"references": [{"role": "gone", "url": ""}]})
+    assert VideoRequest.model_validate_json(request.model_dump_json()) == request
+
+
+def test_a_request_is_frozen() -> None:
+    request = VideoRequest(**LEAST)
+    with pytest.raises(ValidationError, match="frozen"):
+        request.take = 2  # type: ignore[misc]

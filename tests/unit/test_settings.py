@@ -1,0 +1,130 @@
+"""The environment: defaults, what is refused at start-up, and that secrets do not print."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.settings import Settings
+
+CALLBACKS = {"SEEDANCE_CALLBACK_URL": "https://relay.example.com/hooks", "SEEDANCE_CALLBACK_SECRET": "hush-1"}
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if name.upper().startswith(("ARK_", "SEEDANCE_")):
+            monkeypatch.delenv(name)
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, *required: str, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Settings.from_environment(*required)
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = settings(monkeypatch)
+    assert default.ark_route == "byteplus"
+    assert default.base_url == "https://ark.ap-southeast.bytepluses.com/api/v3"
+    assert default.seedance_prefix == "seedance"
+    assert (default.seedance_relay_host, default.seedance_relay_port) == ("127.0.0.1", 8088)
+    assert default.seedance_insecure_hosts == frozenset()
+    assert default.seedance_poll_first_seconds is None
+    assert (default.seedance_poll_max_seconds, default.seedance_poll_with_callbacks_seconds) == (300, 300)
+    assert (default.seedance_create_timeout_seconds, default.seedance_recovery_seconds) == (120, 600)
+    assert default.secrets == ()
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = settings(
+        monkeypatch,
+        **CALLBACKS,
+        ARK_API_KEY="hush-2",
+        ARK_ROUTE="volcengine",
+        SEEDANCE_CALLBACK_SECRET_PREVIOUS="hush-3",
+        SEEDANCE_BUCKET="videos",
+        SEEDANCE_PREFIX="/staging/eu/",
+        SEEDANCE_INSECURE_HOSTS=" LocalHost, 127.0.0.1 ,,",
+        SEEDANCE_POLL_FIRST_SECONDS="1.5",
+    )
+    assert read.base_url == "https://ark.cn-beijing.volces.com/api/v3"
+    assert read.secrets == ("hush-2", "hush-1", "hush-3")
+    assert read.seedance_bucket == "videos"
+    assert read.seedance_prefix == "staging/eu"
+    assert read.seedance_insecure_hosts == {"localhost", "127.0.0.1"}
+    assert read.seedance_poll_first_seconds == 1.5
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch, ARK_API_KEY="", SEEDANCE_PREFIX="").ark_api_key is None
+    with pytest.raises(InvalidSettings, match="ARK_API_KEY"):
+        settings(monkeypatch, "ARK_API_KEY", ARK_API_KEY="")
+
+
+def test_the_base_url_overrides_the_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch, ARK_BASE_URL="https://gateway.example.com/v3/").base_url == (
+        "https://gateway.example.com/v3"
+    )
+
+
+def test_all_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSettings, match=r"ARK_API_KEY, SEEDANCE_BUCKET$"):
+        settings(monkeypatch, "ARK_API_KEY", "SEEDANCE_BUCKET", "ARK_ROUTE")
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"ARK_ROUTE": "bytedance"}, "ARK_ROUTE"),
+        ({"SEEDANCE_PREFIX": "/"}, "SEEDANCE_PREFIX: must not be empty"),
+        ({"SEEDANCE_RELAY_PORT": "http"}, "SEEDANCE_RELAY_PORT"),
+        ({"SEEDANCE_RELAY_PORT": "65536"}, "SEEDANCE_RELAY_PORT"),
+        ({"SEEDANCE_RELAY_PORT": "-1"}, "SEEDANCE_RELAY_PORT"),
+        ({"SEEDANCE_CLOCK_SKEW_SECONDS": "-1"}, "SEEDANCE_CLOCK_SKEW_SECONDS"),
+        ({"SEEDANCE_CREATES_PER_MINUTE": "inf"}, "SEEDANCE_CREATES_PER_MINUTE"),
+        ({"SEEDANCE_POLL_MAX_SECONDS": "0"}, "SEEDANCE_POLL_MAX_SECONDS"),
+        ({"SEEDANCE_POLL_MAX_SECONDS": "-1"}, "SEEDANCE_POLL_MAX_SECONDS"),
+        ({"SEEDANCE_POLL_FIRST_SECONDS": "nan"}, "SEEDANCE_POLL_FIRST_SECONDS"),
+        ({"SEEDANCE_POLL_MAX_SECONDS": "inf"}, "SEEDANCE_POLL_MAX_SECONDS"),
+        ({"SEEDANCE_CREATE_TIMEOUT_SECONDS": "inf", "SEEDANCE_RECOVERY_SECONDS": "inf"}, "CREATE_TIMEOUT_SECONDS"),
+        ({"SEEDANCE_COPIES_AT_ONCE": "0"}, "SEEDANCE_COPIES_AT_ONCE"),
+        ({"ARK_BASE_URL": "http://ark.example.com"}, "ARK_BASE_URL is plain http"),
+        ({"ARK_BASE_URL": "https://10.0.0.1"}, "ARK_BASE_URL does not name a public host"),
+        ({**CALLBACKS, "SEEDANCE_CALLBACK_URL": "http://relay.example.com"}, "SEEDANCE_CALLBACK_URL is plain http"),
+        ({**CALLBACKS, "SEEDANCE_CALLBACK_URL": "https://localhost:8088"}, "SEEDANCE_INSECURE_HOSTS"),
+        ({**CALLBACKS, "SEEDANCE_CALLBACK_SECRET": ""}, "without SEEDANCE_CALLBACK_SECRET"),
+        ({"SEEDANCE_RECOVERY_SECONDS": "150"}, "SEEDANCE_RECOVERY_SECONDS must be longer"),
+        ({"SEEDANCE_CREATE_TIMEOUT_SECONDS": "570"}, "SEEDANCE_RECOVERY_SECONDS must be longer"),
+    ],
+)
+def test_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidSettings, match=says):
+        settings(monkeypatch, **variables)
+
+
+def test_just_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = settings(
+        monkeypatch,
+        **(CALLBACKS | {"SEEDANCE_CALLBACK_URL": "http://localhost:8088"}),
+        ARK_BASE_URL="http://127.0.0.1:8089",
+        SEEDANCE_INSECURE_HOSTS="localhost,127.0.0.1",
+        SEEDANCE_RECOVERY_SECONDS="150.5",
+    )
+    assert inside.claim_is_young_seconds == 150
+
+
+def test_all_that_is_wrong_is_named_without_the_value_of_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        settings(monkeypatch, ARK_API_KEY="hush", ARK_ROUTE="x", SEEDANCE_RELAY_PORT="y", SEEDANCE_PREFIX="/")
+    assert all(name in str(refused.value) for name in ("ARK_ROUTE", "SEEDANCE_RELAY_PORT", "SEEDANCE_PREFIX"))
+    assert "hush" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+
+def test_secrets_do_not_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = settings(monkeypatch, **CALLBACKS, ARK_API_KEY="hush-2", SEEDANCE_CALLBACK_SECRET_PREVIOUS="hush-3")
+    assert "hush" not in f"{read!r} {read} {read.model_dump_json()}"
