@@ -1,0 +1,128 @@
+"""One contract for the bucket of Google's API (a real fake-gcs-server) and the one in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from activities.bucket import Bucket, Checksums, GoogleBucket
+from tests.unit.fake_gcs import fake_gcs
+from tests.unit.memory_bucket import MemoryBucket
+
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleBucket]:
+    with fake_gcs("videos") as client:
+        yield GoogleBucket("videos", client)
+
+
+@pytest.fixture(params=["google", "memory"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    if request.param == "memory":
+        return MemoryBucket()
+    google: GoogleBucket = request.getfixturevalue("google")
+    return google
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"seedance/{next(_numbers)}/"
+
+
+async def test_a_created_object_is_read_and_described(bucket: Bucket, prefix: str) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    assert await bucket.create(f"{prefix}a.json", b"123456789")
+
+    assert await bucket.read(f"{prefix}a.json") == b"123456789"
+    stored = await bucket.stat(f"{prefix}a.json")
+    assert stored is not None
+    assert (stored.name, stored.size, stored.crc32c) == (f"{prefix}a.json", 9, "4waSgw==")
+    assert stored.generation > 0
+    assert before < stored.created_at < datetime.now(UTC) + timedelta(seconds=5)
+
+
+async def test_what_is_not_there_is_none(bucket: Bucket, prefix: str) -> None:
+    assert await bucket.read(f"{prefix}a.json") is None
+    assert await bucket.stat(f"{prefix}a.json") is None
+    assert await bucket.list(prefix) == []
+
+
+async def test_an_object_is_created_once(bucket: Bucket, prefix: str) -> None:
+    assert await bucket.create(f"{prefix}a.json", b"first")
+    assert not await bucket.create(f"{prefix}a.json", b"second")
+    assert await bucket.read(f"{prefix}a.json") == b"first"
+
+
+async def test_one_of_forty_creators_wins(bucket: Bucket, prefix: str) -> None:
+    won = await asyncio.gather(*(bucket.create(f"{prefix}a.json", b"%d" % n) for n in range(40)))
+
+    assert won.count(True) == 1
+    assert await bucket.read(f"{prefix}a.json") == b"%d" % won.index(True)
+
+
+async def test_a_list_holds_the_prefix_alone_in_order(bucket: Bucket, prefix: str) -> None:
+    for name in ("b.json", "a/2.json", "a/1.json"):
+        await bucket.create(f"{prefix}{name}", b"{}")
+    await bucket.create(f"{prefix.rstrip('/')}0/c.json", b"{}")
+
+    listed = await bucket.list(prefix)
+    assert [stored.name.removeprefix(prefix) for stored in listed] == ["a/1.json", "a/2.json", "b.json"]
+    assert listed[2] == await bucket.stat(f"{prefix}b.json")
+
+
+@pytest.mark.parametrize("size", [1000, 20 * 1024 * 1024 + 7], ids=["small", "in parts"])
+async def test_an_uploaded_file_arrives_whole(bucket: Bucket, prefix: str, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(os.urandom(size))
+
+    stored = await bucket.upload(f"{prefix}output.mp4", path, "video/mp4")
+
+    local = Checksums.of_file(path)
+    assert stored is not None
+    assert (stored.size, stored.crc32c, stored.md5) == (size, local.crc32c, local.md5)
+    assert await bucket.stat(f"{prefix}output.mp4") == stored
+    assert await bucket.read(f"{prefix}output.mp4") == path.read_bytes()
+
+
+async def test_an_upload_overwrites_nothing(bucket: Bucket, prefix: str, tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"second")
+    await bucket.create(f"{prefix}output.mp4", b"first")
+
+    assert await bucket.upload(f"{prefix}output.mp4", path, "video/mp4") is None
+    assert await bucket.read(f"{prefix}output.mp4") == b"first"
+
+
+async def test_a_name_with_odd_characters_is_kept(bucket: Bucket, prefix: str) -> None:
+    name = f"{prefix}late-cgt%2F1 ä?#.json"
+    await bucket.create(name, b"{}")
+    assert await bucket.read(name) == b"{}"
+    assert [stored.name for stored in await bucket.list(prefix)] == [name]
+
+
+async def test_a_bucket_that_does_not_exist_is_an_error(google: GoogleBucket) -> None:
+    missing = GoogleBucket("missing", google._client)
+    with pytest.raises(Exception, match="404"):
+        await missing.check()
+    await google.check()
+
+
+async def test_an_unreachable_bucket_is_an_error_in_time(google: GoogleBucket) -> None:
+    with fake_gcs("gone") as client:
+        gone = GoogleBucket("gone", client)
+    with pytest.raises(Exception, match=r"Retry|Timeout|refused"):
+        await gone.create("a.json", b"{}", seconds=1)
+
+
+def test_checksums_of_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.touch()
+    assert Checksums.of_file(path) == Checksums(0, "AAAAAA==", "1B2M2Y8AsgTpgAmY7PhCfg==")

@@ -1,0 +1,133 @@
+"""Whether a file is a whole video, or a picture: real MP4s, made with PyAV, and what can become of them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import pytest
+
+from activities.media import BadMedia, VideoProbe, picture_type, probe_video
+from dev.ark.media import Clip, last_frame, video
+
+# Where an MP4 has its index: behind the frames, before them, or in pieces between them.
+KINDS: dict[str, dict[str, str]] = {
+    "index last": {},
+    "index first": {"movflags": "faststart"},
+    "in fragments": {"movflags": "frag_keyframe+empty_moov"},
+}
+
+
+@cache
+def mp4(kind: str, audio: bool = True) -> bytes:
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "v.mp4"
+        with av.open(str(path), "w", format="mp4", options=KINDS[kind]) as container:
+            pictures = container.add_stream("libx264", rate=24)
+            pictures.width, pictures.height, pictures.pix_fmt = 320, 192, "yuv420p"
+            sound = container.add_stream("aac", rate=44_100, layout="mono") if audio else None
+            for n in range(24):
+                picture = av.VideoFrame(320, 192, "yuv420p")
+                for plane in picture.planes:
+                    plane.update(bytes((n * 9 + at % 200) % 256 for at in range(plane.buffer_size)))
+                picture.pts, picture.time_base = n, Fraction(1, 24)
+                container.mux(pictures.encode(picture))
+            container.mux(pictures.encode(None))
+            for n in range(43 if sound is not None else 0):
+                assert sound is not None
+                silence = av.AudioFrame("fltp", "mono", 1024)
+                silence.planes[0].update(bytes(silence.planes[0].buffer_size))
+                silence.sample_rate, silence.pts = 44_100, n * 1024
+                container.mux(sound.encode(silence))
+            if sound is not None:
+                container.mux(sound.encode(None))
+        return path.read_bytes()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "v.mp4"
+
+
+@pytest.mark.parametrize("audio", [True, False], ids=["sound", "silent"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_video_is_described(path: Path, kind: str, audio: bool) -> None:
+    path.write_bytes(mp4(kind, audio))
+    assert probe_video(path) == VideoProbe(width=320, height=192, frames=24, seconds=1.0)
+
+
+def test_a_video_of_the_local_provider_is_one(path: Path) -> None:
+    path.write_bytes(video(Clip(864, 496, 4, audio=True), "cgt-1"))
+    assert probe_video(path) == VideoProbe(width=864, height=496, frames=97, seconds=97 / 24)
+
+
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.9, -100, -1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_video_is_refused(path: Path, kind: str, left: float) -> None:
+    whole = mp4(kind)
+    path.write_bytes(whole[: int(len(whole) * left) if left > 0 else int(left)])
+    with pytest.raises(BadMedia):
+        probe_video(path)
+
+
+def test_a_video_whose_frames_are_missing_is_refused_though_its_boxes_fit(path: Path) -> None:
+    """The index announces 24 frames; the box that held them says that it is smaller than it was."""
+    whole = mp4("index first")
+    at = whole.rindex(b"mdat") - 4
+    path.write_bytes(whole[:at] + (200).to_bytes(4, "big") + whole[at + 4 : at + 200])
+    with pytest.raises(BadMedia, match="cut off"):
+        probe_video(path)
+
+
+def test_frames_that_are_not_frames_are_refused(path: Path) -> None:
+    whole = mp4("index first")
+    at = whole.rindex(b"mdat") + 4
+    path.write_bytes(whole[:at] + b"\xff" * (len(whole) - at))
+    with pytest.raises(BadMedia):
+        probe_video(path)
+
+
+def test_sound_alone_is_no_video(path: Path) -> None:
+    with av.open(str(path), "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=44_100, layout="mono")
+        silence = av.AudioFrame("fltp", "mono", 1024)
+        silence.planes[0].update(bytes(silence.planes[0].buffer_size))
+        silence.sample_rate = 44_100
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+    with pytest.raises(BadMedia, match="no video stream"):
+        probe_video(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"\n <!DOCTYPE html><html><body>Busy</body></html>", "page of text"),
+        (b'<?xml version="1.0"?><Error/>', "page of text"),
+        (b'{"error": {"code": "x"}}', "page of text"),
+        (bytes(5000), "not a readable MP4"),
+        (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/inside.ts\n", "is "),
+        (b"\x1aE\xdf\xa3" + bytes(100), "is "),
+    ],
+)
+def test_what_is_no_video_is_refused_with_a_reason(path: Path, content: bytes, reason: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(BadMedia, match=reason):
+        probe_video(path)
+
+
+def test_a_picture_is_told_by_its_content(path: Path) -> None:
+    png = last_frame(Clip(64, 64, 4, audio=False), "cgt-1")
+    path.write_bytes(png)
+    assert picture_type(path) == picture_type(png) == "png"
+    assert picture_type(b"\xff\xd8\xff\xe0\x00\x10JFIF") == "jpg"
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"GIF89a", b"RIFF\0\0\0\0WEBP"])
+def test_other_content_is_no_picture(content: bytes) -> None:
+    with pytest.raises(BadMedia):
+        picture_type(content)

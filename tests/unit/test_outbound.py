@@ -1,0 +1,335 @@
+"""Requests to addresses that others name: where they may go, and how a download comes to its end."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from activities import outbound
+from activities.outbound import DownloadFailed, ForbiddenAddress, PublicTransport, download, outbound_client, resolve
+from tests.unit.result_host import Answer, ResultHost, result_host
+
+LOCAL = {"127.0.0.1"}
+CONTENT = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[ResultHost]:
+    async with result_host() as host:
+        yield host
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)
+
+
+class Names:
+    """A resolver that answers from a table, and counts; several answers are given in turn."""
+
+    def __init__(self, **table: list[list[str]]) -> None:
+        self.table = {name.replace("_", "."): answers for name, answers in table.items()}
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        answers = self.table.get(host, [[host]])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+async def get(url: str, transport: PublicTransport) -> httpx.Response:
+    async with outbound_client(transport) as client:
+        return await client.get(url)
+
+
+# Where requests may go
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://results.test/v.mp4",
+        "https://127.0.0.1/v.mp4",
+        "https://[::1]/v.mp4",
+        "https://[::ffff:127.0.0.1]/v.mp4",
+        "https://10.1.2.3/v.mp4",
+        "https://169.254.169.254/latest/meta-data",
+        "https://private.test/v.mp4",
+        "https://half.test/v.mp4",
+        "https://user:word@results.test/v.mp4",
+        "ftp://results.test/v.mp4",
+    ],
+)
+async def test_what_is_not_public_https_is_refused(url: str) -> None:
+    names = Names(private_test=[["192.168.1.1"]], half_test=[["8.8.8.8", "10.0.0.1"]], results_test=[["8.8.8.8"]])
+    with pytest.raises((ForbiddenAddress, httpx.UnsupportedProtocol)) as refused:
+        await get(f"{url}?sig=SECRET", PublicTransport(resolver=names))
+    assert "SECRET" not in str(refused.value)
+
+
+async def test_short_forms_of_a_private_address_are_seen_through() -> None:
+    with pytest.raises(ForbiddenAddress):
+        await get("https://127.1/v.mp4", PublicTransport())
+
+
+async def test_an_insecure_host_may_be_plain_and_private(host: ResultHost) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT)]
+    response = await get(
+        host.url("/v.mp4", "results.test"), PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
+    )
+
+    assert response.content == CONTENT
+    assert host.requests[0].headers["host"] == f"results.test:{host.port}"
+
+
+async def test_a_redirect_to_a_private_address_is_refused(host: ResultHost) -> None:
+    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": host.url("/inside")})]
+    transport = PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
+    with pytest.raises(ForbiddenAddress):
+        await get(host.url("/v.mp4", "results.test"), transport)
+    assert not host.asked("/inside")
+
+
+async def test_a_relative_redirect_keeps_the_name(host: ResultHost) -> None:
+    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": "/real.mp4"})]
+    host.answers["/real.mp4"] = [Answer(CONTENT)]
+    transport = PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
+
+    assert (await get(host.url("/v.mp4", "results.test"), transport)).content == CONTENT
+    assert host.asked("/real.mp4")[0].headers["host"] == f"results.test:{host.port}"
+
+
+async def test_redirects_are_few(host: ResultHost) -> None:
+    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": "/v.mp4"})]
+    with pytest.raises(httpx.TooManyRedirects):
+        await get(host.url("/v.mp4"), PublicTransport(LOCAL))
+    assert len(host.requests) == 6
+
+
+async def test_a_name_that_changes_gains_nothing(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is looked up once for each request, and the address of that look-up is where it connects."""
+    names = Names(results_test=[["203.0.113.7"], ["127.0.0.1"]])
+    monkeypatch.setattr(outbound, "is_public_address", lambda address: address == "203.0.113.7")
+    went_to: list[str] = []
+
+    async def connect(self: object, request: httpx.Request) -> httpx.Response:
+        went_to.append(request.url.host)
+        assert request.headers["host"] == "results.test"
+        assert request.extensions["sni_hostname"] == "results.test"
+        return httpx.Response(302, headers={"Location": "https://results.test/again"})
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", connect)
+    with pytest.raises(ForbiddenAddress):
+        await get("https://results.test/v.mp4", PublicTransport(resolver=names))
+    assert went_to == ["203.0.113.7"]
+    assert names.asked == ["results.test", "results.test"]
+
+
+async def test_the_next_address_is_tried_where_one_does_not_answer(host: ResultHost) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT)]
+    names = Names(results_test=[["127.0.0.2", "127.0.0.1"]])
+    assert (await get(host.url("/v.mp4", "results.test"), PublicTransport({"results.test"}, names))).status_code == 200
+
+
+async def test_a_name_without_an_address_is_a_failed_connection() -> None:
+    with pytest.raises(httpx.ConnectError):
+        await resolve("nothing.invalid", 443)
+    with pytest.raises(httpx.ConnectError):
+        await get("https://results.test/", PublicTransport(resolver=Names(results_test=[[]])))
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's side and a client's side; the certificate is for results.test alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "results.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("results.test")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "host.pem").write_bytes(certificate + private)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "host.pem")
+    return server, ssl.create_default_context(cadata=certificate.decode())
+
+
+async def test_tls_verifies_the_name_and_not_the_address(
+    certificates: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, trusting = certificates
+    names = Names(results_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
+    hosts = {"results.test", "other.test"}
+    async with result_host(server) as host:
+        host.answers["/v.mp4"] = [Answer(CONTENT)]
+        async with outbound_client(PublicTransport(hosts, names, trusting)) as client:
+            assert (await client.get(host.url("/v.mp4", "results.test", "https"))).content == CONTENT
+            # The same address again, by a name that the certificate does not hold.
+            with pytest.raises(httpx.ConnectError, match="certificate"):
+                await client.get(host.url("/v.mp4", "other.test", "https"))
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            await get(host.url("/v.mp4", "results.test", "https"), PublicTransport(hosts, names))
+
+
+async def test_nothing_of_the_environment_goes_along(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    host.answers["/v.mp4"] = [Answer(CONTENT)]
+    assert (await get(host.url("/v.mp4"), PublicTransport(LOCAL))).status_code == 200
+    assert not {"authorization", "cookie"} & host.requests[0].headers.keys()
+
+
+async def test_no_query_is_logged(host: ResultHost, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": host.url("/w.mp4?sig=SECRET")})]
+    await get(host.url("/v.mp4?sig=SECRET"), PublicTransport(LOCAL))
+    assert "/w.mp4" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+# Downloads
+
+
+async def fetch(host: ResultHost, path: Path, *, max_bytes: int = 10**6, seconds: float = 10, resumes: int = 4) -> None:
+    async with outbound_client(PublicTransport(LOCAL)) as client:
+        await download(
+            client,
+            host.url("/v.mp4?sig=SECRET"),
+            path,
+            max_bytes=max_bytes,
+            seconds=seconds,
+            resumes=resumes,
+            progress=lambda done, total: None,
+        )
+
+
+async def test_a_download_is_byte_for_byte(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT)]
+    await fetch(host, tmp_path / "v.mp4")
+    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+    assert host.requests[0].headers["accept-encoding"] == "identity"
+
+
+async def test_a_broken_download_goes_on_by_range(host: ResultHost, tmp_path: Path) -> None:
+    whole = Answer(CONTENT, headers={"ETag": '"one"'})
+    cut = Answer(CONTENT, headers={"ETag": '"one"'}, cut_after=100_000)
+    host.answers["/v.mp4"] = [cut, cut, whole]
+    await fetch(host, tmp_path / "v.mp4")
+
+    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+    assert [request.headers.get("range") for request in host.requests] == [None, "bytes=100000-", "bytes=200000-"]
+    assert [request.headers.get("if-range") for request in host.requests] == [None, '"one"', '"one"']
+
+
+async def test_a_host_that_ignores_range_starts_over(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=100_000), Answer(CONTENT, ranges=False)]
+    await fetch(host, tmp_path / "v.mp4")
+    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+
+
+async def test_content_that_changed_meanwhile_is_not_mixed(host: ResultHost, tmp_path: Path) -> None:
+    other = CONTENT[::-1]
+    host.answers["/v.mp4"] = [
+        Answer(CONTENT, headers={"ETag": '"one"'}, cut_after=100_000),
+        Answer(other, headers={"ETag": '"two"'}),
+    ]
+    await fetch(host, tmp_path / "v.mp4")
+    assert (tmp_path / "v.mp4").read_bytes() == other
+
+
+async def test_a_weak_validator_is_not_relied_on(host: ResultHost, tmp_path: Path) -> None:
+    changed = {"ETag": 'W/"one"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"}
+    host.answers["/v.mp4"] = [Answer(CONTENT, headers=changed, cut_after=9), Answer(CONTENT, headers=changed)]
+    await fetch(host, tmp_path / "v.mp4")
+    assert host.requests[1].headers["if-range"] == "Sun, 22 Nov 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    "says", ["bytes 5-9/10", f"bytes 99999-255999/{len(CONTENT)}", "bytes 100000-255999/256001", "?"]
+)
+async def test_another_range_than_asked_for_is_refused(host: ResultHost, tmp_path: Path, says: str) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=100_000), Answer(CONTENT, says_range=says)]
+    with pytest.raises(DownloadFailed, match="another range"):
+        await fetch(host, tmp_path / "v.mp4")
+
+
+async def test_resumes_are_bounded(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=10)]
+    with pytest.raises(DownloadFailed, match="after 30 bytes"):
+        await fetch(host, tmp_path / "v.mp4", resumes=2)
+    assert len(host.requests) == 3
+
+
+async def test_less_than_announced_is_no_whole_download(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT, announced=len(CONTENT) + 1, ranges=False)]
+    with pytest.raises(DownloadFailed, match="broke"):
+        await fetch(host, tmp_path / "v.mp4", resumes=1)
+
+
+async def test_more_than_is_allowed_is_refused(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT)]
+    with pytest.raises(DownloadFailed, match="it has 256000 bytes; 255999 are allowed"):
+        await fetch(host, tmp_path / "v.mp4", max_bytes=len(CONTENT) - 1)
+    assert (tmp_path / "v.mp4").stat().st_size == 0
+
+
+def chunked(content: bytes) -> Answer:
+    return Answer(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content), headers={"Transfer-Encoding": "chunked"})
+
+
+async def test_what_announces_no_length_is_bounded_as_well(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [chunked(CONTENT)]
+    with pytest.raises(DownloadFailed, match="more than the 255999 bytes"):
+        await fetch(host, tmp_path / "v.mp4", max_bytes=len(CONTENT) - 1)
+    await fetch(host, tmp_path / "v.mp4", max_bytes=len(CONTENT))
+    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+
+
+async def test_the_time_is_limited_in_total(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=10)]
+    with pytest.raises(DownloadFailed, match="longer than"):
+        await fetch(host, tmp_path / "v.mp4", seconds=0.3, resumes=10**6)
+
+
+async def test_a_refusal_tells_its_status_and_keeps_its_words_apart(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(b"<StringToSign>SECRET</StringToSign>", status=403)]
+    with pytest.raises(DownloadFailed) as refused:
+        await fetch(host, tmp_path / "v.mp4")
+    assert refused.value.status == 403
+    assert "SECRET" in refused.value.answer
+    assert "SECRET" not in str(refused.value)
+    assert len(host.requests) == 1
+
+
+async def test_a_forbidden_address_is_asked_once(tmp_path: Path) -> None:
+    async with outbound_client(PublicTransport()) as client:
+        with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
+            await download(
+                client,
+                "https://127.0.0.1/v.mp4?sig=SECRET",
+                tmp_path / "v.mp4",
+                max_bytes=1,
+                seconds=5,
+                resumes=10**6,
+                progress=lambda done, total: None,
+            )

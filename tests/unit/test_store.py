@@ -1,0 +1,542 @@
+"""The copy of a finished video, on a real bucket server, a real HTTP host, and real MP4s."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities import outbound
+from activities.ark import Ark
+from activities.bucket import Bucket, Checksums, GoogleBucket
+from activities.outbound import PublicTransport
+from activities.record import Record, result_of_record
+from activities.store import StoreActivities, StoreOrder
+from dev.ark.media import Clip, last_frame, video
+from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
+from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.request import Reference, Rights, VideoRequest
+from seedance_temporal.settings import Settings
+from tests.unit.fake_gcs import fake_gcs
+from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.result_host import Answer, ResultHost, result_host
+
+TASK = "cgt-20261122101010-abcde"
+CLIP = Clip(864, 496, 4, audio=True)
+VIDEO = video(CLIP, TASK)
+PNG = last_frame(CLIP, TASK)
+SIGNATURE = "X-Tos-Signature=SECRET"
+_takes = count(1)
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleBucket]:
+    with fake_gcs("videos") as client:
+        yield GoogleBucket("videos", client)
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go; nothing may be left there."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)
+    return folder
+
+
+def an_order(**fields: Any) -> StoreOrder:
+    request = VideoRequest.model_validate(
+        {
+            "user_id": "user-42",
+            "route": "byteplus",
+            "model": "dreamina-seedance-2-0-260128",
+            "prompt": "a cat",
+            "resolution": "480p",
+            "duration": 4,
+            "return_last_frame": True,
+            "take": next(_takes),
+        }
+        | fields
+    )
+    at = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+    return StoreOrder(
+        job_id=job_id_of(request),
+        request=request,
+        attempt=1,
+        task_id=TASK,
+        timeline=(TimelineEntry(at=at, what="task created", how="create"),),
+    )
+
+
+@dataclass
+class World:
+    """A provider and a result host in one server, a bucket, and one order."""
+
+    host: ResultHost
+    bucket: Bucket
+    order: StoreOrder
+    scratch: Path
+    attempt: int = 1
+    settings: Settings = field(default_factory=lambda: Settings(seedance_insecure_hosts=frozenset({"127.0.0.1"})))
+    transport: Callable[[], PublicTransport] | None = None
+
+    def __post_init__(self) -> None:
+        self.task()
+        self.host.answers["/v.mp4"] = [Answer(VIDEO)]
+        self.host.answers["/f.png"] = [Answer(PNG)]
+        self.heartbeats: list[dict[str, Any]] = []
+
+    @property
+    def names(self) -> ObjectNames:
+        return ObjectNames(self.settings.seedance_prefix, request_hash(self.order.request))
+
+    def name(self, file: str) -> str:
+        return self.names.of_task(TASK, file)
+
+    def payload(self, video: str = "/v.mp4", frame: str | None = "/f.png", **fields: Any) -> dict[str, Any]:
+        content = {"video_url": self.host.url(f"{video}?{SIGNATURE}")}
+        if frame is not None:
+            content["last_frame_url"] = self.host.url(f"{frame}?{SIGNATURE}")
+        return {
+            "id": TASK,
+            "model": "dreamina-seedance-2-0-260128",
+            "status": "succeeded",
+            "content": content,
+            "usage": {"completion_tokens": 40_594, "total_tokens": 40_594},
+            "seed": 7,
+            "ratio": "16:9",
+            "resolution": "480p",
+            "duration": 4,
+            "generate_audio": True,
+            "framespersecond": 24,
+        } | fields
+
+    def task(self, *payloads: dict[str, Any]) -> None:
+        """What GET shows of the task, in turn."""
+        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [
+            Answer(json.dumps(payload).encode()) for payload in payloads or (self.payload(),)
+        ]
+
+    def forgets(self) -> None:
+        error = {"error": {"code": "ResourceNotFound", "message": "no such task"}}
+        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(json.dumps(error).encode(), 404)]
+
+    async def store(self) -> VideoResult:
+        """Runs the activity once, and holds it to what must always be so."""
+        ark = Ark(self.host.url("/api/v3"), "ark-key")
+        activities = StoreActivities(self.bucket, ark, self.settings, self.transport)
+        environment = ActivityEnvironment()
+        environment.info = replace(environment.info, attempt=self.attempt)
+        environment.on_heartbeat = self.heartbeats.append
+        try:
+            return await environment.run(activities.store_video, self.order)
+        finally:
+            assert list(self.scratch.iterdir()) == []
+            for stored in await self.bucket.list(self.names.root):
+                content = await self.bucket.read(stored.name)
+                assert content is not None
+                assert b"SECRET" not in content
+
+    async def fails(self, kind: str, match: str = "") -> None:
+        with pytest.raises(ApplicationError, match=match or None) as failed:
+            await self.store()
+        assert failed.value.type == kind
+        assert not failed.value.non_retryable
+        assert failed.value.__cause__ is None
+        assert self.order.job_id in str(failed.value)
+        assert TASK in str(failed.value)
+        assert "SECRET" not in str(failed.value)
+
+    async def files(self) -> list[str]:
+        return [stored.name.removeprefix(self.names.root) for stored in await self.bucket.list(self.names.root)]
+
+    async def record(self) -> dict[str, Any]:
+        content = await self.bucket.read(self.names.record)
+        assert content is not None
+        record: dict[str, Any] = json.loads(content)
+        return record
+
+
+@pytest.fixture
+async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[World]:
+    async with result_host() as host:
+        yield World(host, google, an_order(), scratch)
+
+
+# The good path
+
+
+async def test_a_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> None:
+    result = await world.store()
+
+    assert await world.bucket.read(world.name("output.mp4")) == VIDEO
+    assert await world.bucket.read(world.name("last_frame.png")) == PNG
+    (tmp_path / "v.mp4").write_bytes(VIDEO)
+    local = Checksums.of_file(tmp_path / "v.mp4")
+    assert (result.size, result.crc32c, result.md5) == (len(VIDEO), local.crc32c, local.md5)
+    assert result.video_uri == f"gs://videos/{world.name('output.mp4')}"
+    assert result.last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
+    assert result.record_uri == f"gs://videos/{world.names.record}"
+    assert (result.task_id, result.seed) == (TASK, 7)
+    assert result.cost_usd == pytest.approx(0.284158)
+
+
+async def test_the_record_tells_the_whole_job(world: World) -> None:
+    world.order = an_order(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+    await world.store()
+    record = await world.record()
+
+    assert record["v"] == 1
+    assert record["request"]["prompt"] == "a cat"
+    assert VideoRequest.model_validate(record["request"]) == world.order.request
+    assert record["rights"] == Rights(depicts_real_person=True, consent_reference="contract 7").model_dump()
+    assert record["request_hash"] == request_hash(world.order.request)
+    assert (record["job_id"], record["attempt"], record["task_id"]) == (world.order.job_id, 1, TASK)
+    assert (record["status"], record["model"]) == ("succeeded", "dreamina-seedance-2-0-260128")
+    told = {"seed": 7, "ratio": "16:9", "resolution": "480p", "duration": 4, "generate_audio": True}
+    assert told.items() <= record.items()
+    assert record["usage"] == {"completion_tokens": 40_594, "total_tokens": 40_594}
+    assert record["estimated_tokens"] > 40_000
+    assert record["estimated_usd"] == pytest.approx(record["cost_usd"], rel=0.01)
+    assert [entry["what"] for entry in record["timeline"]] == ["task created"]
+    assert record["warnings"] == []
+    assert datetime.fromisoformat(record["stored_at"]).tzinfo is not None
+    for kind, file in {"video": "output.mp4", "last_frame": "last_frame.png", "task": "task.json"}.items():
+        stored = await world.bucket.stat(world.name(file))
+        assert stored is not None
+        facts = {name: getattr(stored, name) for name in ("name", "generation", "size", "crc32c", "md5")}
+        assert record["objects"][kind] == facts
+
+
+async def test_the_payload_is_kept_as_it_came_but_for_signatures(world: World) -> None:
+    world.task(world.payload(new_field={"deep": [world.host.url(f"/x?{SIGNATURE}"), 1.5, None]}))
+    await world.store()
+    content = await world.bucket.read(world.name("task.json"))
+    assert content is not None
+
+    payload = json.loads(content)
+    assert payload["content"] == {"video_url": world.host.url("/v.mp4"), "last_frame_url": world.host.url("/f.png")}
+    assert payload["new_field"] == {"deep": [world.host.url("/x"), 1.5, None]}
+    assert payload["framespersecond"] == 24
+
+
+async def test_no_key_goes_to_the_result_host(world: World) -> None:
+    await world.store()
+    for path in ("/v.mp4", "/f.png"):
+        (request,) = world.host.asked(path)
+        assert not {"authorization", "cookie"} & request.headers.keys()
+        assert "ark-key" not in str(request)
+
+
+async def test_no_signature_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    await world.store()
+    assert "/v.mp4" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+async def test_progress_shows_in_the_heartbeats(world: World) -> None:
+    await world.store()
+    steps = [beat["step"] for beat in world.heartbeats]
+    assert steps[-1] == "writing the record"
+    assert {"downloading the video", "verifying the video", "uploading output.mp4"} <= set(steps)
+    assert {"step": "uploading output.mp4", "bytes": 0, "of": len(VIDEO)} in world.heartbeats
+
+
+async def test_an_endpoint_is_paid_by_the_model_behind_it(world: World) -> None:
+    reference = Reference(role="reference_video", url="https://cdn.example.com/a.mp4")
+    world.order = an_order(model="ep-1", references=(reference,), ratio="16:9")
+    assert (await world.store()).cost_usd == pytest.approx(0.174554)
+    assert (await world.record())["model"] == "dreamina-seedance-2-0-260128"
+
+
+# Downloads that go wrong
+
+
+async def test_a_broken_download_goes_on(world: World) -> None:
+    cut = Answer(VIDEO, cut_after=len(VIDEO) // 2, headers={"ETag": '"one"'})
+    world.host.answers["/v.mp4"] = [cut, Answer(VIDEO, headers={"ETag": '"one"'})]
+    await world.store()
+    assert await world.bucket.read(world.name("output.mp4")) == VIDEO
+    assert world.host.asked("/v.mp4")[1].headers["range"] == f"bytes={len(VIDEO) // 2}-"
+
+
+async def test_late_tries_spare_the_downloads_that_a_url_allows(world: World) -> None:
+    world.host.answers["/v.mp4"] = [Answer(VIDEO, cut_after=10)]
+    await world.fails("DownloadFailed", "broke")
+    assert len(world.host.asked("/v.mp4")) == 5
+
+    world.attempt = 6
+    await world.fails("DownloadFailed", "broke")
+    assert len(world.host.asked("/v.mp4")) == 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "match"),
+    [
+        (Answer(VIDEO, announced=len(VIDEO) + 1, ranges=False), "DownloadFailed", "broke"),
+        (Answer(b"<html><body>Come back later</body></html>"), "BadVideo", "page of text"),
+        (Answer(b""), "BadVideo", "is empty"),
+        (Answer(VIDEO[:-2000]), "BadVideo", "cut off"),
+        (Answer(b"<Error>SignatureProvided=SECRET</Error>", status=403), "DownloadFailed", "HTTP 403"),
+        (Answer(b"gone", status=404), "DownloadFailed", "HTTP 404"),
+        (Answer(b'{"error": {"code": "video_not_ready"}}', status=400), "NotReady", "HTTP 400"),
+        (Answer(b"bad", status=400), "DownloadFailed", "HTTP 400"),
+    ],
+)
+async def test_nothing_is_uploaded_that_is_not_the_whole_video(
+    world: World, answer: Answer, kind: str, match: str
+) -> None:
+    world.host.answers["/v.mp4"] = [answer]
+    await world.fails(kind, match)
+    assert await world.files() == []
+
+
+async def test_a_refused_url_is_fresh_in_the_next_try(world: World) -> None:
+    world.host.answers["/old.mp4"] = [Answer(b"expired", status=403)]
+    world.task(world.payload(video="/old.mp4"), world.payload())
+    await world.fails("DownloadFailed", "403")
+    assert (await world.store()).size == len(VIDEO)
+
+
+async def test_too_large_a_video_is_not_downloaded(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"seedance_max_video_bytes": len(VIDEO) - 1})
+    await world.fails("DownloadFailed", f"it has {len(VIDEO)} bytes")
+    assert await world.files() == []
+
+
+async def test_a_private_address_is_refused(world: World) -> None:
+    world.settings = Settings()
+    await world.fails("DownloadFailed", r"127\.0\.0\.1")
+    assert not world.host.asked("/v.mp4")
+
+
+async def test_a_redirect_to_a_private_address_is_refused(world: World) -> None:
+    async def resolver(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    world.transport = lambda: PublicTransport({"results.test"}, resolver)
+    inside = Answer(status=302, headers={"Location": world.host.url(f"/inside?{SIGNATURE}")})
+    world.host.answers["/v.mp4"] = [inside]
+    url = world.host.url(f"/v.mp4?{SIGNATURE}", "results.test")
+    world.task(world.payload(content={"video_url": url}))
+    await world.fails("DownloadFailed", r"127\.0\.0\.1")
+    assert world.host.asked("/v.mp4")
+    assert not world.host.asked("/inside")
+
+
+# What the provider shows
+
+
+@pytest.mark.parametrize(
+    "fields", [{"status": "running", "content": None}, {"content": None}, {"content": {"video_url": None}}]
+)
+async def test_a_task_without_a_video_is_not_ready(world: World, fields: dict[str, Any]) -> None:
+    world.task(world.payload(**fields))
+    await world.fails("NotReady")
+    assert await world.files() == []
+
+
+async def test_a_task_that_is_gone_is_told_apart(world: World) -> None:
+    world.forgets()
+    await world.fails("TaskGone")
+
+
+async def test_a_provider_without_an_answer_is_told_apart(world: World) -> None:
+    world.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(b"<html>", 503)]
+    await world.fails("ProviderUnavailable", "503")
+
+
+# What stands in the bucket already
+
+
+async def put(world: World, file: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "put"
+    path.write_bytes(content)
+    assert await world.bucket.upload(world.name(file), path, "application/octet-stream")
+
+
+async def test_a_second_run_returns_the_record_and_fetches_nothing(world: World) -> None:
+    first = await world.store()
+    asked = len(world.host.requests)
+    stored = await world.bucket.list(world.names.root)
+    world.task(world.payload(seed=8))
+
+    assert await world.store() == first
+    assert len(world.host.requests) == asked
+    assert await world.bucket.list(world.names.root) == stored
+
+
+async def test_a_stored_video_is_taken_though_its_url_is_dead(world: World, tmp_path: Path) -> None:
+    await put(world, "task.json", b"{}", tmp_path)
+    await put(world, "output.mp4", VIDEO, tmp_path)
+    await put(world, "last_frame.jpg", b"\xff\xd8\xff", tmp_path)
+    world.host.answers.pop("/v.mp4")
+
+    result = await world.store()
+    assert result.size == len(VIDEO)
+    assert result.last_frame_uri == f"gs://videos/{world.name('last_frame.jpg')}"
+    assert not world.host.asked("/v.mp4")
+    assert not world.host.asked("/f.png")
+
+
+async def test_a_stored_video_outlives_its_task(world: World, tmp_path: Path) -> None:
+    world.order = an_order(return_last_frame=False)
+    await put(world, "task.json", json.dumps(world.payload()).encode().replace(b"SECRET", b""), tmp_path)
+    await put(world, "output.mp4", VIDEO, tmp_path)
+    world.forgets()
+
+    result = await world.store()
+    assert (result.size, result.seed, result.usage is not None) == (len(VIDEO), 7, True)
+
+
+async def test_a_video_of_the_same_content_is_taken_as_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else, or an upload of ours whose answer was lost, was there between the look and the upload."""
+    upload = GoogleBucket.upload
+
+    async def twice(self: GoogleBucket, name: str, path: Path, content_type: str) -> Any:
+        assert await upload(self, name, path, content_type)
+        return await upload(self, name, path, content_type)
+
+    monkeypatch.setattr(GoogleBucket, "upload", twice)
+    assert (await world.store()).size == len(VIDEO)
+
+
+async def test_other_content_under_the_name_fails_loudly(world: World, tmp_path: Path) -> None:
+    await put(world, "output.mp4", b"", tmp_path)
+    await world.fails("ObjectConflict", "holds 0 bytes")
+    assert await world.bucket.read(world.name("output.mp4")) == b""
+    assert await world.bucket.read(world.names.record) is None
+
+
+async def test_what_the_bucket_holds_is_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = GoogleBucket.upload
+
+    async def spoilt(self: GoogleBucket, name: str, path: Path, content_type: str) -> Any:
+        await asyncio.to_thread(path.write_bytes, VIDEO[:-1] + b"!")
+        return await upload(self, name, path, content_type)
+
+    monkeypatch.setattr(GoogleBucket, "upload", spoilt)
+    await world.fails("ObjectConflict", "CRC32C")
+    assert await world.bucket.read(world.names.record) is None
+
+
+async def test_the_first_record_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run commits between our look and our record, even with another task."""
+    first = await world.store()
+    read = GoogleBucket.read
+    looks = count()
+
+    async def blind_at_first(self: GoogleBucket, name: str) -> bytes | None:
+        return None if next(looks) == 0 else await read(self, name)
+
+    monkeypatch.setattr(GoogleBucket, "read", blind_at_first)
+    world.order = world.order.model_copy(update={"task_id": "cgt-other"})
+    other = world.payload(id="cgt-other", seed=99)
+    world.host.answers["/api/v3/contents/generations/tasks/cgt-other"] = [Answer(json.dumps(other).encode())]
+
+    assert await world.store() == first
+    assert (await world.record())["task_id"] == TASK
+
+
+async def test_a_broken_bucket_is_an_error_without_queries(world: World) -> None:
+    upload = "https://storage.googleapis.com/upload?upload_id=SECRET"
+    world.bucket = MemoryBucket(broken=RuntimeError(f"PUT {upload}: 503"))
+    ark = Ark(world.host.url("/api/v3"), "ark-key")
+    activities = StoreActivities(world.bucket, ark, world.settings)
+    with pytest.raises(ApplicationError, match=r"storage\.googleapis\.com/upload") as failed:
+        await ActivityEnvironment().run(activities.store_video, world.order)
+    assert failed.value.type == "StoreFailed"
+    assert "SECRET" not in str(failed.value)
+    assert failed.value.__cause__ is None
+
+
+async def test_a_video_is_not_uploaded_before_its_task_is_told(world: World, scratch: Path) -> None:
+    bucket = MemoryBucket()
+    world.bucket = bucket
+    await world.store()
+    assert [name.removeprefix(world.names.root) for name in bucket.writes] == [
+        f"{TASK}/task.json",
+        f"{TASK}/output.mp4",
+        f"{TASK}/last_frame.png",
+        "record.json",
+    ]
+
+
+# The last frame
+
+
+async def test_a_jpeg_is_named_as_one(world: World) -> None:
+    world.host.answers["/f.png"] = [Answer(b"\xff\xd8\xff\xe0 a picture")]
+    result = await world.store()
+    assert result.last_frame_uri == f"gs://videos/{world.name('last_frame.jpg')}"
+
+
+async def test_a_frame_that_was_not_asked_for_is_left(world: World) -> None:
+    world.order = an_order(return_last_frame=False)
+    assert (await world.store()).last_frame_uri is None
+    assert not world.host.asked("/f.png")
+    assert (await world.record())["warnings"] == []
+
+
+async def test_a_missing_frame_does_not_cost_the_video(world: World) -> None:
+    world.task(world.payload(frame=None))
+    result = await world.store()
+    assert (result.size, result.last_frame_uri) == (len(VIDEO), None)
+    assert len((await world.record())["warnings"]) == 1
+
+
+@pytest.mark.parametrize("answer", [Answer(b"<html>"), Answer(b"gone", status=403)])
+async def test_a_broken_frame_is_tried_again_and_then_done_without(world: World, answer: Answer) -> None:
+    world.host.answers["/f.png"] = [answer]
+    await world.fails("DownloadFailed", "last frame")
+    assert await world.bucket.read(world.names.record) is None
+
+    world.attempt = 5
+    result = await world.store()
+    assert (result.size, result.last_frame_uri) == (len(VIDEO), None)
+    (warning,) = (await world.record())["warnings"]
+    assert "last frame" in warning
+    assert len(world.host.asked("/v.mp4")) == 1
+
+
+async def test_a_frame_that_comes_in_a_later_try_is_stored(world: World) -> None:
+    world.host.answers["/f.png"] = [Answer(b"", status=403), Answer(PNG)]
+    await world.fails("DownloadFailed", "last frame")
+    assert (await world.store()).last_frame_uri is not None
+    assert len(world.host.asked("/v.mp4")) == 1
+
+
+# The record, years later
+
+
+def test_a_record_of_another_release_is_read() -> None:
+    record = {
+        "v": 2,
+        "task_id": TASK,
+        "request": {"a_field_of_the_future": 1},
+        "timeline": [{"anything": True}],
+        "objects": {
+            "video": {"name": "p/h/t/output.mp4", "generation": 5, "size": 6, "crc32c": "AAAAAA==", "region": "x"},
+            "sound": {},
+        },
+        "more": {},
+    }
+    result = result_of_record(json.dumps(record).encode(), "videos", "p/h/record.json")
+    assert (result.video_uri, result.size, result.md5) == ("gs://videos/p/h/t/output.mp4", 6, None)
+    assert (result.record_uri, result.task_id) == ("gs://videos/p/h/record.json", TASK)
+
+
+def test_the_shape_of_a_record_is_what_was_promised() -> None:
+    assert Record.model_fields.keys() >= {"request", "request_hash", "attempt", "task_id", "timeline", "rights"}
