@@ -338,11 +338,16 @@ def _print_job(job: Job) -> None:
             "tokens": job.result.usage.total_tokens if job.result.usage else None,
             "cost": None if job.result.cost_usd is None else f"{job.result.cost_usd:.4f} USD",
         }
+    if isinstance(job, JobState):
+        rows |= {"provider": job.provider_status, "next look": job.look_again_at, "advice": job.advice}
+    if job.attention:
+        rows |= {"attention": job.attention}
     if job.error is not None:
         rows |= {"error": f"{job.error.code} ({job.error.failure_class})", "why": job.error.message}
-    if job.attention:
-        rows |= {"attention": job.attention, "advice": job.advice if isinstance(job, JobState) else None}
-        rows |= {"next": f"nothing is spent meanwhile; what to settle: {SHOW} {job.job_id}"}
+        if job.error.resubmit_could_help:
+            rows |= {"another": "another attempt could help, and would be paid for anew"}
+    if job.attention or job.error is not None:
+        rows |= {"look": f"free of charge: {SHOW} {job.job_id}"}
     for name, value in rows.items():
         if value is not None:
             out.print(f"[dim]{name:<10}[/] {escape(str(value))}")

@@ -1,0 +1,322 @@
+"""The command line: its JSON, its exit codes and what it says to people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+from typer.testing import CliRunner
+
+import starter
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.identity import job_id_of, request_hash
+from seedance_temporal.request import VideoRequest
+from tests.unit.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
+
+ROOT = Path(__file__).parents[2]
+UNKNOWN = "seedance-" + "0" * 64
+LONELY = "volcengine"
+NOWHERE = "127.0.0.1:1"
+JOB_KEYS = {"job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error"}
+ERROR_KEYS = {"code", "message", "class", "task_id", "attempt", "resubmit_could_help"}
+RESULT_KEYS = {
+    *("video_uri", "size", "crc32c", "md5", "last_frame_uri", "record_uri", "task_id", "usage", "seed", "ratio"),
+    *("resolution", "duration", "generate_audio", "cost_usd"),
+}
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """All of stdout as one JSON document."""
+        return json.loads(self.out)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal() -> AsyncIterator[Client]:
+    async with dev_server() as client, worker(client):
+        yield client
+
+
+async def say(temporal: Client | None, *arguments: str, stdin: str = "", **variables: str) -> Said:
+    """Run a command in this process, in a thread: it brings an event loop of its own."""
+    environment: dict[str, str | None] = {
+        name: None for name in os.environ if re.match("ARK_|SEEDANCE_|TEMPORAL_", name)
+    }
+    environment |= {"TEMPORAL_ADDRESS": NOWHERE if temporal is None else address(temporal), "TERM": "dumb"}
+    environment |= variables
+    result = await asyncio.to_thread(CliRunner().invoke, starter.app, arguments, input=stdin, env=environment)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def text_of(of: VideoRequest) -> str:
+    return of.model_dump_json()
+
+
+# submit
+
+
+async def test_submit_gives_the_job_and_then_the_same_again(temporal: Client, tmp_path: Path) -> None:
+    of = request("cli")
+    file = tmp_path / "request.json"
+    file.write_text(text_of(of))
+    first = await say(temporal, "submit", str(file), "--json")
+    assert first.code == 0
+    assert first.document == dict.fromkeys(JOB_KEYS) | {
+        "job_id": job_id_of(of),
+        "request_hash": request_hash(of),
+        "phase": "checking",
+        "existing": False,
+    }
+    assert "0.76 USD" in first.err
+    again = await say(temporal, "submit", "-", "--json", stdin=text_of(of))
+    assert (again.document["existing"], again.document["phase"], again.document["attempt"]) == (True, "running", 1)
+
+
+@pytest.mark.parametrize(("prompt", "code"), [("stored", 0), ("refused", 3), ("attention:account", 4)])
+async def test_submit_and_wait(temporal: Client, prompt: str, code: int) -> None:
+    ended = await say(temporal, "submit", "-", "--wait", "--json", stdin=text_of(request("cli waits", prompt)))
+    assert ended.code == code
+    job = ended.document
+    assert job.keys() == JOB_KEYS | {"existing"}
+    if prompt == "stored":
+        assert job["result"].keys() == RESULT_KEYS
+        assert job["result"]["video_uri"] == RESULT.video_uri
+        assert (job["phase"], job["error"]) == ("stored", None)
+    elif prompt == "refused":
+        assert job["error"] == {
+            "code": "InvalidParameter",
+            "message": "Refused.",
+            "class": "invalid",
+            "task_id": None,
+            "attempt": 1,
+            "resubmit_could_help": False,
+        }
+    else:
+        assert (job["attention"], job["phase"]) == ("account", "running")
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("{", ""), ('{"user_id": "u"}', "route"), (text_of(request("u", "x --dur 15")), "prompt")],
+    ids=["no json", "missing", "rule"],
+)
+async def test_invalid_request_is_refused_without_temporal(text: str, at: str) -> None:
+    refused = await say(None, "submit", "-", "--json", stdin=text)
+    assert refused.code == 2
+    assert refused.document["error"]["code"] == "invalid_request"
+    assert at in [problem["at"] for problem in refused.document["error"]["problems"]]
+    told = await say(None, "submit", "-", stdin=text)
+    assert (told.code, told.out) == (2, "")
+    assert "nothing was spent" in told.err
+    assert at in told.err
+
+
+async def test_missing_file_is_refused(tmp_path: Path) -> None:
+    refused = await say(None, "submit", str(tmp_path / "none.json"), "--json")
+    assert refused.code == 2
+    assert refused.document["error"]["problems"][0]["at"] == "FILE"
+
+
+async def test_insecure_hosts_come_from_the_environment(temporal: Client) -> None:
+    fields = request("cli local").model_dump(exclude_none=True)
+    text = json.dumps(fields | {"references": [{"role": "first_frame", "url": "http://127.0.0.1:9/p.png"}]})
+    assert (await say(temporal, "submit", "-", "--json", stdin=text)).code == 2
+    allowed = await say(temporal, "submit", "-", "--json", stdin=text, SEEDANCE_INSECURE_HOSTS="127.0.0.1")
+    assert allowed.code == 0, allowed.err
+
+
+async def test_unreachable_temporal_is_one_clear_error() -> None:
+    stdin = text_of(request("cli down"))
+    down = await say(None, "submit", "-", "--json", stdin=stdin)
+    assert down.code == 1
+    assert down.document["error"].keys() == ERROR_KEYS
+    assert "cannot be reached at 127.0.0.1:1" in down.document["error"]["message"]
+    assert "Traceback" not in down.err
+
+
+async def test_bad_settings_are_named(temporal: Client) -> None:
+    wrong = await say(temporal, "submit", "-", stdin=text_of(request("cli")), SEEDANCE_RELAY_PORT="many")
+    assert wrong.code == 2
+    assert "SEEDANCE_RELAY_PORT" in wrong.err
+
+
+# show and wait
+
+
+async def test_show_tells_people_the_story(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli story"))).job_id
+    shown = await say(temporal, "show", job_id)
+    assert shown.code == 0
+    for words in (job_id, "running", TASK_ID, "task created", "create"):
+        assert words in shown.out
+    assert "No worker" not in shown.err
+
+
+async def test_show_of_an_ended_job_tells_result_or_error_on_whole_lines(temporal: Client) -> None:
+    stored = (await VideoJobs(temporal).submit(request("cli shown", "stored"))).job_id
+    failed = (await VideoJobs(temporal).submit(request("cli shown", "failed"))).job_id
+    await eventually(lambda: _ended(temporal, stored, failed))
+    shown = await say(temporal, "show", stored)
+    assert any(line.endswith(f" {RESULT.video_uri}") for line in shown.out.splitlines())
+    shown = await say(temporal, "show", failed)
+    assert shown.code == 0
+    for words in (failed, TASK_ID, "InternalServiceError", "It broke.", "task created"):
+        assert words in shown.out
+    assert "try again" not in shown.out.lower()
+
+
+async def _ended(client: Client, *job_ids: str) -> bool:
+    jobs = [await VideoJobs(client).get(job_id) for job_id in job_ids]
+    return all(job.result or job.error for job in jobs)
+
+
+async def test_show_says_soon_that_no_worker_serves_the_route(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli lonely", route=LONELY))).job_id
+    started = time.monotonic()
+    shown = await say(temporal, "show", job_id, "--json")
+    assert time.monotonic() - started < 5
+    assert (shown.code, shown.document["phase"]) == (0, "checking")
+    assert "No worker answers" in shown.err
+
+
+@pytest.mark.parametrize("command", [["show"], ["wait"], ["cancel"], ["resolve", "--attempt", "1", "--lost"]])
+async def test_no_job_id_and_unknown_job(temporal: Client, command: list[str]) -> None:
+    wrong = await say(None, *command, "seedance-1", "--json")
+    assert wrong.code == 2
+    assert wrong.document["error"]["problems"][0]["at"] == "JOB"
+    unknown = await say(temporal, *command, UNKNOWN, "--json")
+    assert unknown.code == 1
+    assert unknown.document["error"].keys() == ERROR_KEYS
+    assert (unknown.document["error"]["code"], unknown.document["error"]["class"]) == ("unknown_job", None)
+    assert UNKNOWN in unknown.err
+
+
+@pytest.mark.parametrize("attention", ["second_task", "video_at_risk"])
+async def test_wait_goes_on_under_what_settles_itself(temporal: Client, attention: str) -> None:
+    of = request("cli calm", f"attention:{attention}")
+    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    waiting = asyncio.create_task(say(temporal, "wait", job_id, "--json"))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    await handle(temporal, of).signal("end", "stored")
+    waited = await waiting
+    assert (waited.code, waited.document["phase"]) == (0, "stored")
+    assert "learned by create" in waited.err
+    assert attention in waited.err
+
+
+async def test_wait_ends_at_an_attention_and_says_how_to_go_on(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli stuck", "attention:unknown_create"))).job_id
+    waited = await say(temporal, "wait", job_id)
+    assert waited.code == 4
+    for words in ("unknown_create", "free of charge", f"starter.py show {job_id}"):
+        assert words in waited.out
+
+
+# list, cancel, resolve
+
+
+async def test_list_is_one_json_list(temporal: Client) -> None:
+    of = request("cli listed", "attention:task_gone")
+    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    jobs = VideoJobs(temporal)
+    await eventually(lambda: jobs.list(user="cli listed"))
+    options = ["--user", "cli listed", "--phase", "running", "--attention", "task_gone", "--limit", "5"]
+    listed = await say(temporal, "list", *options, "--json")
+    assert listed.code == 0
+    assert [job["job_id"] for job in listed.document] == [job_id]
+    assert listed.document[0].keys() == JOB_KEYS
+    assert job_id in (await say(temporal, "list", *options)).out
+    assert (await say(temporal, "list", "--user", "nobody", "--json")).document == []
+
+
+async def test_cancel(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli cancelled"))).job_id
+    assert (await say(temporal, "cancel", job_id, "--json")).document == {"job_id": job_id, "outcome": "cancelled"}
+    assert "nothing to cancel" in (await say(temporal, "cancel", job_id)).out
+
+
+async def test_resolve(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli resolved"))).job_id
+    adopted = await say(temporal, "resolve", job_id, "--attempt", "1", "--task-id", "cgt-1", "--json")
+    assert adopted.code == 0
+    assert adopted.document == {"job_id": job_id, "accepted": True, "message": "adopt cgt-1"}
+    refused = await say(temporal, "resolve", job_id, "--attempt", "2", "--not-created")
+    assert (refused.code, refused.out) == (1, "Not accepted: not_created None\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["resolve", UNKNOWN, "--attempt", "1"],
+        ["resolve", UNKNOWN, "--attempt", "1", "--lost", "--not-created"],
+        ["resolve", UNKNOWN, "--lost"],
+        ["resolve", UNKNOWN, "--attempt", "0", "--lost"],
+        ["show"],
+        ["list", "--limit", "0"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+async def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    assert (await say(None, *arguments)).code == 2
+
+
+# As a process
+
+
+async def _process(temporal: Client, *arguments: str) -> asyncio.subprocess.Process:
+    kept = {name: value for name, value in os.environ.items() if not re.match("ARK_|SEEDANCE_|TEMPORAL_", name)}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "starter.py", *arguments),
+        cwd=ROOT,
+        env=kept | {"TEMPORAL_ADDRESS": address(temporal)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_process_prints_one_document(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("process"))).job_id
+    process = await _process(temporal, "show", job_id, "--json")
+    written, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+    assert json.loads(written)["job_id"] == job_id
+
+
+async def test_ctrl_c_says_that_the_job_goes_on(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("interrupted"))).job_id
+    process = await _process(temporal, "wait", job_id, "--json")
+    try:
+        assert process.stderr is not None
+        first = await asyncio.wait_for(process.stderr.readline(), 20)
+        assert b"running" in first
+        process.send_signal(signal.SIGINT)
+        written, told = await asyncio.wait_for(process.communicate(), 10)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 1
+    assert json.loads(written)["error"]["code"] == "interrupted"
+    assert "goes on" in told.decode()
+    assert f"starter.py show {job_id}" in told.decode()
+    assert "Traceback" not in told.decode()
+    assert (await VideoJobs(temporal).get(job_id)).phase == "running"
