@@ -102,6 +102,8 @@ def _count_frames(container: InputContainer, stream: VideoStream) -> int:
             raise BadMedia("is cut off: a frame in it is not whole")
         if packet.stream is stream and packet.size:
             found += 1
+    if not found:
+        raise BadMedia("holds no frame")
     if found < stream.frames:
         raise BadMedia(f"is cut off: it holds {found} of the {stream.frames} frames that it announces")
     return found

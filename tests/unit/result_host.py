@@ -18,6 +18,7 @@ class Answer:
         cut_after: The connection ends after so many bytes of the body.
         ranges: Whether ``Range`` is obeyed.
         says_range: What ``Content-Range`` says instead of the truth.
+        hangs: Whether it falls silent then, and waits for the other side to go.
     """
 
     body: bytes = b""
@@ -27,6 +28,7 @@ class Answer:
     cut_after: int | None = None
     ranges: bool = True
     says_range: str | None = None
+    hangs: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class ResultHost:
         writer.write("".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode() + b"\r\n")
         writer.write(answer.body[: answer.cut_after])
         await writer.drain()
+        if answer.hangs:
+            await reader.read()
         return answer.cut_after is None and announced == len(answer.body)
 
 

@@ -73,12 +73,37 @@ def test_a_cut_video_is_refused(path: Path, kind: str, left: float) -> None:
         probe_video(path)
 
 
-def test_a_video_whose_frames_are_missing_is_refused_though_its_boxes_fit(path: Path) -> None:
-    """The index announces 24 frames; the box that held them says that it is smaller than it was."""
-    whole = mp4("index first")
-    at = whole.rindex(b"mdat") - 4
-    path.write_bytes(whole[:at] + (200).to_bytes(4, "big") + whole[at + 4 : at + 200])
-    with pytest.raises(BadMedia, match="cut off"):
+def ends_at(at: int) -> bytes:
+    """A silent video up to a place among its frames. The last box says that it ends there, so the boxes fit."""
+    whole = mp4("index first", audio=False)
+    box = whole.rindex(b"mdat") - 4
+    return whole[:box] + (at - box).to_bytes(4, "big") + whole[box + 4 : at]
+
+
+def last_packet(path: Path) -> tuple[int, int]:
+    path.write_bytes(mp4("index first", audio=False))
+    with av.open(str(path)) as container:
+        return max((packet.pos, packet.size) for packet in container.demux() if packet.pos is not None)
+
+
+def test_missing_frames_are_noticed_though_the_boxes_fit(path: Path) -> None:
+    at, _ = last_packet(path)
+    path.write_bytes(ends_at(at))
+    with pytest.raises(BadMedia, match="23 of the 24 frames"):
+        probe_video(path)
+
+
+def test_half_a_frame_is_noticed_though_the_boxes_fit(path: Path) -> None:
+    at, size = last_packet(path)
+    path.write_bytes(ends_at(at + size // 2))
+    with pytest.raises(BadMedia, match="not whole"):
+        probe_video(path)
+
+
+def test_a_video_without_a_frame_is_refused(path: Path) -> None:
+    whole = mp4("in fragments", audio=False)
+    path.write_bytes(whole[: whole.index(b"moof") - 4])
+    with pytest.raises(BadMedia, match="no frame"):
         probe_video(path)
 
 

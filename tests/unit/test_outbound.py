@@ -273,6 +273,13 @@ async def test_another_range_than_asked_for_is_refused(host: ResultHost, tmp_pat
         await fetch(host, tmp_path / "v.mp4")
 
 
+async def test_a_part_of_the_rest_is_not_the_rest(host: ResultHost, tmp_path: Path) -> None:
+    part = Answer(CONTENT[9:99], status=206, headers={"Content-Range": f"bytes 9-98/{len(CONTENT)}"})
+    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=9), part]
+    with pytest.raises(DownloadFailed, match="99 bytes; 256000 were announced"):
+        await fetch(host, tmp_path / "v.mp4")
+
+
 async def test_resumes_are_bounded(host: ResultHost, tmp_path: Path) -> None:
     host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=10)]
     with pytest.raises(DownloadFailed, match="after 30 bytes"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -254,6 +255,23 @@ async def test_progress_shows_in_the_heartbeats(world: World) -> None:
     assert {"step": "uploading output.mp4", "bytes": 0, "of": len(VIDEO)} in world.heartbeats
 
 
+async def test_an_order_crosses_temporal(world: World) -> None:
+    (payload,) = await pydantic_data_converter.encode([world.order])
+    assert await pydantic_data_converter.decode([payload], [StoreOrder]) == [world.order]
+
+
+async def test_a_cancel_ends_the_copy_and_leaves_nothing(world: World) -> None:
+    world.host.answers["/v.mp4"] = [Answer(VIDEO, cut_after=1000, hangs=True)]
+    copy = asyncio.create_task(world.store())
+    async with asyncio.timeout(10):
+        while not world.host.asked("/v.mp4"):
+            await asyncio.sleep(0.01)
+    copy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copy
+    assert await world.files() == []
+
+
 async def test_an_endpoint_is_paid_by_the_model_behind_it(world: World) -> None:
     reference = Reference(role="reference_video", url="https://cdn.example.com/a.mp4")
     world.order = an_order(model="ep-1", references=(reference,), ratio="16:9")
@@ -340,11 +358,18 @@ async def test_a_redirect_to_a_private_address_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"status": "running", "content": None}, {"content": None}, {"content": {"video_url": None}}]
+    ("fields", "match"),
+    [
+        ({"status": "running"}, "it is running"),
+        ({"status": "failed"}, "it is failed"),
+        ({"content": None}, "no URL"),
+        ({"content": {"video_url": None}}, "no URL"),
+    ],
 )
-async def test_a_task_without_a_video_is_not_ready(world: World, fields: dict[str, Any]) -> None:
+async def test_a_task_without_a_video_is_not_ready(world: World, fields: dict[str, Any], match: str) -> None:
     world.task(world.payload(**fields))
-    await world.fails("NotReady")
+    await world.fails("NotReady", match)
+    assert not world.host.asked("/v.mp4")
     assert await world.files() == []
 
 
