@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from seedance_temporal.errors import InvalidSettings, TemporalRefused, UnknownJob
 
 DEFAULT_ADDRESS = "localhost:7233"
+CONNECT_SECONDS = 10
 
 
 async def connect(**overrides: Any) -> Client:
@@ -37,10 +39,16 @@ async def connect(**overrides: Any) -> Client:
         raise InvalidSettings(f"Temporal's configuration: {error}") from None
     arguments: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "data_converter": pydantic_data_converter}
     arguments |= {**configured, **overrides}
+    address = arguments["target_host"]
     try:
-        return await Client.connect(**arguments)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await Client.connect(**arguments)
+    except ValueError as error:
+        raise InvalidSettings(f"Temporal's address {address!r}: {error}") from None
+    except TimeoutError:
+        raise TemporalRefused(f"Temporal cannot be reached at {address}: no answer in {CONNECT_SECONDS} s") from None
     except RuntimeError as error:
-        raise TemporalRefused(f"Temporal cannot be reached at {arguments['target_host']}: {error}") from error
+        raise TemporalRefused(f"Temporal cannot be reached at {address}: {error}") from error
 
 
 @contextmanager

@@ -159,7 +159,10 @@ class TimelineEntry(_Shape):
 
 
 class Job(_Shape):
-    """A job as callers see it; absent values are None."""
+    """A job as callers see it; absent values are None.
+
+    What Temporal itself knows, without a worker, does not include the attempt of a job that goes on or is stored.
+    """
 
     job_id: str
     request_hash: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ import pytest_asyncio
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 
+from seedance_temporal import connection
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
 from seedance_temporal.errors import (
@@ -190,6 +192,25 @@ async def _counts(client: Client, query: str, expected: int) -> bool:
     return (await client.count_workflows(query)).count >= expected
 
 
+async def test_job_that_was_stored_since_the_look_is_not_run_again(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = request("overtaken")
+    await _ended(temporal, of, "unclaimed")
+    late = VideoJobs(temporal)
+    unclaimed = await late.get(job_id_of(of))
+    await _ended(temporal, of, "stored")
+    looks = [unclaimed, await late.get(job_id_of(of))]
+
+    async def get(_: str) -> Job:
+        return looks.pop(0)
+
+    monkeypatch.setattr(late, "get", get)
+    before = await run_of(temporal, of)
+    assert (await late.submit(of)).result == RESULT
+    assert await run_of(temporal, of) == before
+
+
 async def test_submitting_waits_for_no_worker(jobs: VideoJobs) -> None:
     of = request("lonely", route=LONELY)
     started = time.monotonic()
@@ -302,6 +323,7 @@ async def test_follow_tells_changes_until_the_end_across_restarts_of_the_worker(
     async with worker(temporal, LONELY):
         await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
         await eventually(lambda: _true(isinstance(seen[-1], JobState) and seen[-1].timeline[0].times == 2))
+        await asyncio.sleep(0.5)  # nothing changes, so nothing is told
         await handle(temporal, of).signal("end", "stored")
         await asyncio.wait_for(following, 5)
     assert seen[-1].result == RESULT
@@ -413,6 +435,18 @@ async def test_connect_reads_the_environment(temporal: Client, monkeypatch: pyte
 async def test_unreachable_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     with pytest.raises(TemporalRefused, match=r"cannot be reached at 127\.0\.0\.1:1"):
+        await connect()
+
+
+async def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TemporalRefused, match=r"no answer in 0\.3 s"):
+        await connect(target_host=f"127.0.0.1:{silent.getsockname()[1]}")
+
+
+async def test_impossible_address_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "no address")
+    with pytest.raises(InvalidSettings, match="no address"):
         await connect()
 
 

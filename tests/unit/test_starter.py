@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -283,11 +282,10 @@ async def test_wrong_usage_is_2(arguments: list[str]) -> None:
 
 
 async def _process(temporal: Client, *arguments: str) -> asyncio.subprocess.Process:
-    kept = {name: value for name, value in os.environ.items() if not re.match("ARK_|SEEDANCE_|TEMPORAL_", name)}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "starter.py", *arguments),
         cwd=ROOT,
-        env=kept | {"TEMPORAL_ADDRESS": address(temporal)},
+        env=os.environ | {"TEMPORAL_ADDRESS": address(temporal)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
