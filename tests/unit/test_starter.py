@@ -54,11 +54,8 @@ async def temporal() -> AsyncIterator[Client]:
 
 async def say(temporal: Client | None, *arguments: str, stdin: str = "", **variables: str) -> Said:
     """Run a command in this process, in a thread: it brings an event loop of its own."""
-    environment: dict[str, str | None] = {
-        name: None for name in os.environ if re.match("ARK_|SEEDANCE_|TEMPORAL_", name)
-    }
-    environment |= {"TEMPORAL_ADDRESS": NOWHERE if temporal is None else address(temporal), "TERM": "dumb"}
-    environment |= variables
+    server = NOWHERE if temporal is None else address(temporal)
+    environment = {"TEMPORAL_ADDRESS": server, "TERM": "dumb"} | variables
     result = await asyncio.to_thread(CliRunner().invoke, starter.app, arguments, input=stdin, env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Said(result.exit_code, result.stdout, result.stderr)
