@@ -171,8 +171,10 @@ class Ark:
             ArkError: Another answer.
             httpx.HTTPError: No answer.
         """
+        if not _is_path_part(task_id):
+            return None
         async with self._client(_READ_SECONDS) as client:
-            response = await client.get(f"{self._url}/{_path_part(task_id)}")
+            response = await client.get(f"{self._url}/{task_id}")
         if response.status_code == httpx.codes.NOT_FOUND and (_envelope(response) or {}).get("code", "").startswith(
             "ResourceNotFound"
         ):
@@ -208,8 +210,10 @@ class Ark:
             ArkError: Refused, such as for a running task.
             httpx.HTTPError: No answer.
         """
+        if not _is_path_part(task_id):
+            raise ArkError(httpx.codes.NOT_FOUND, "", "that is no task id")
         async with self._client(_READ_SECONDS) as client:
-            response = await client.delete(f"{self._url}/{_path_part(task_id)}")
+            response = await client.delete(f"{self._url}/{task_id}")
         if not response.is_success:
             raise self._error(response)
 
@@ -232,11 +236,9 @@ class Ark:
         return redacted(text, self._secrets)[:1000]
 
 
-def _path_part(task_id: str) -> str:
-    """A task id that came from outside stays one part of the path."""
-    if not task_id or task_id in {".", ".."} or not all(c.isalnum() or c in "-_.:" for c in task_id):
-        raise ArkError(httpx.codes.NOT_FOUND, "", "that is no task id")
-    return task_id
+def _is_path_part(task_id: str) -> bool:
+    """Whether a task id, which comes from outside, stays one part of the path. No task has another one."""
+    return bool(task_id) and task_id not in {".", ".."} and all(c.isalnum() or c in "-_.:" for c in task_id)
 
 
 def _task_id(response: httpx.Response) -> str | None:
