@@ -254,9 +254,11 @@ def _envelope(response: httpx.Response) -> dict[str, str] | None:
     """The provider's own error; None where something else answered, such as a gateway."""
     try:
         error = json.loads(response.content)["error"]
-        return {"code": str(error["code"]), "message": str(error.get("message") or "")}
+        code, message = error["code"], str(error.get("message") or "")
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+    # The provider's codes are names; gateways that have an envelope like this one put a number, or nothing.
+    return {"code": code, "message": message} if isinstance(code, str) and code else None
 
 
 def _attention(status: int, code: str, message: str) -> Attention | None:
