@@ -1,0 +1,148 @@
+"""What the tests of ledger and provider share: a request, its claims, and a clock for the bucket's objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, TypeVar
+
+from pydantic import SecretStr
+from temporalio.testing import ActivityEnvironment
+
+from activities.ark import Ark
+from activities.facts import Claim, End, Outcome
+from dev.ark.control import ArkControl
+from dev.ark.process import started
+from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
+from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from tests.unit.memory_bucket import MemoryBucket
+
+KEY = "local-ark-key"
+SECRET = "a-secret-that-only-the-relay-knows"
+BODY: dict[str, Any] = {
+    "model": "dreamina-seedance-2-0-260128",
+    "content": [{"type": "text", "text": "a cat"}],
+    "duration": 4,
+    "resolution": "480p",
+}
+_T = TypeVar("_T")
+_takes = count(1)
+
+
+def a_request(**fields: Any) -> VideoRequest:
+    """A request like no other."""
+    given = {
+        "user_id": "user-42",
+        "route": "byteplus",
+        "model": "dreamina-seedance-2-0-260128",
+        "prompt": "a cat",
+        "resolution": "480p",
+        "duration": 4,
+        "take": next(_takes),
+    }
+    return VideoRequest.model_validate(given | fields)
+
+
+def names(request: VideoRequest) -> ObjectNames:
+    return ObjectNames("seedance", request_hash(request))
+
+
+def a_claim(request: VideoRequest, attempt: int = 1, nonce: str | None = None) -> Claim:
+    return Claim(
+        job_id=job_id_of(request),
+        attempt=attempt,
+        nonce=nonce or f"{next(_takes):032x}",
+        namespace="default",
+        run_id="run-1",
+        claimed_at=datetime.now(UTC),
+        request=request,
+    )
+
+
+def created(task_id: str, how: str = "create") -> Outcome:
+    return Outcome(kind="created", how=how, at=datetime.now(UTC), task_id=task_id)
+
+
+def not_sent() -> Outcome:
+    return Outcome(kind="not_sent", how="create", at=datetime.now(UTC), code="RateLimitExceeded")
+
+
+def refused(code: str = "InvalidParameter") -> Outcome:
+    return Outcome(kind="refused", how="create", at=datetime.now(UTC), code=code, failure_class="invalid")
+
+
+def absent() -> Outcome:
+    return Outcome(kind="absent", how="operator", at=datetime.now(UTC))
+
+
+def an_end(attempt: int, task_id: str | None, failure_class: str = "provider", code: str = "failed") -> End:
+    error = JobError.model_validate(
+        {"code": code, "message": "it ended", "class": failure_class, "task_id": task_id, "attempt": attempt}
+    )
+    return End(error=error, at=datetime.now(UTC))
+
+
+def a_record(task_id: str) -> bytes:
+    video = {"name": f"seedance/x/{task_id}/output.mp4", "generation": 1, "size": 3, "crc32c": "AAAAAA=="}
+    return json.dumps({"task_id": task_id, "objects": {"video": video}}).encode()
+
+
+def a_result(task_id: str) -> VideoResult:
+    nothing = dict.fromkeys(VideoResult.model_fields)
+    given = {"video_uri": "gs://v/o", "size": 3, "crc32c": "x", "record_uri": "gs://v/r", "task_id": task_id}
+    return VideoResult.model_validate(nothing | given)
+
+
+def make_older(bucket: MemoryBucket, name: str, **by: float) -> None:
+    """Puts another age on an object: claims are as old as the bucket says."""
+    stored = bucket.stored[name]
+    bucket.stored[name] = replace(stored, created_at=stored.created_at - timedelta(**by))
+
+
+def content(bucket: MemoryBucket, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(bucket.contents[name])
+    return value
+
+
+def some_settings(ark: ArkControl | None = None, **fields: Any) -> Settings:
+    """Settings for the local Ark; nothing of the environment gets into what tests look at."""
+    given: dict[str, Any] = {"ark_api_key": SecretStr(KEY), "seedance_insecure_hosts": frozenset({"127.0.0.1"})}
+    if ark is not None:
+        given["ark_base_url"] = ark.base_url("byteplus")
+    return Settings.model_validate(given | fields)
+
+
+def a_client(ark: ArkControl, *secrets: str, key: str = KEY) -> Ark:
+    return Ark(ark.base_url("byteplus"), key, (key, *secrets))
+
+
+async def in_activity(call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1) -> _T:
+    """Runs an activity, as Temporal's attempt of that number."""
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, attempt=attempt, namespace="default", workflow_run_id="run-1")
+    result: _T = await environment.run(call, *args)
+    return result
+
+
+@asynccontextmanager
+async def local_ark() -> AsyncIterator[ArkControl]:
+    """The local Ark as a process, with tasks that stay queued until a test says otherwise."""
+    options = ("create_per_minute=null", "get_per_second=null", "delete_per_second=null", "callbacks=off")
+    flags = [word for option in options for word in ("--set", option)]
+    async with started("--queued-seconds", "3600", "--running-seconds", "3600", *flags) as control:
+        yield control
+
+
+async def as_new(ark: ArkControl) -> ArkControl:
+    """The same process for the next test: no faults, and the account in order."""
+    await ark.clear_faults()
+    await ark.set_key_valid("byteplus", True)
+    await ark.set_standing("byteplus", "ok")
+    await ark.configure(queued_seconds=3600, running_seconds=3600, running_limit=100, list_per_second=None)
+    return ark

@@ -1,0 +1,56 @@
+"""A host that answers every request with the same bytes: for answers that a provider would never give, but a gateway
+in front of it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RawHost:
+    """``answer`` is sent as it is, and the connection closed; ``requests`` holds the first lines of what came."""
+
+    port: int = 0
+    answer: bytes = b""
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v3"
+
+    def answers(self, status: int, body: str | bytes, *headers: str, length: int | None = None) -> None:
+        content = body.encode() if isinstance(body, str) else body
+        head = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(content) if length is None else length}", *headers]
+        self.answer = "\r\n".join([*head, "Connection: close", "", ""]).encode() + content
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            first = await reader.readexactly(1)
+            if not first.isalpha():
+                return  # a TLS greeting
+            head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
+            length = [line for line in head.lower().splitlines() if line.startswith("content-length:")]
+            await reader.readexactly(int(length[0].partition(":")[2]) if length else 0)
+            self.requests.append(head.splitlines()[0])
+            writer.write(self.answer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def raw_host() -> AsyncIterator[RawHost]:
+    """A host on a free port of 127.0.0.1, for as long as the block runs."""
+    host = RawHost()
+    server = await asyncio.start_server(host.serve, "127.0.0.1", 0)
+    host.port = server.sockets[0].getsockname()[1]
+    try:
+        yield host
+    finally:
+        server.close()

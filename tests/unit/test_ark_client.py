@@ -1,0 +1,507 @@
+"""What an answer to a create means for the money, held against the local Ark and its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+
+import activities.ark
+from activities.ark import Ark, ArkError, CreateAnswer
+from dev.ark.control import ArkControl
+from dev.ark.ledger import CreateEntry
+from tests.unit.jobs import BODY, KEY, a_client, as_new, local_ark
+from tests.unit.raw_host import RawHost, raw_host
+
+TOKEN = "0123456789abcdef" * 4
+CALLBACK = f"https://relay.example.com/callbacks/seedance-{'a' * 64}/1/{TOKEN}"
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    async with local_ark() as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    return await as_new(server)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[RawHost]:
+    async with raw_host() as host:
+        yield host
+
+
+async def the_post(ark: ArkControl, before: int) -> CreateEntry:
+    """The one POST that came since, once its outcome is known."""
+    async with asyncio.timeout(10):
+        while any(entry.answer is None for entry in await ark.ledger()):
+            await asyncio.sleep(0.02)
+    entries = (await ark.ledger())[before:]
+    assert len(entries) == 1, "a create is one POST, whatever comes of it"
+    return entries[0]
+
+
+def envelope(code: Any, message: str = "no") -> str:
+    return json.dumps({"error": {"code": code, "message": message, "param": "", "type": "x"}})
+
+
+# --- create: the table ---------------------------------------------------------------------------------------------
+
+
+async def test_a_create_that_works(ark: ArkControl) -> None:
+    before = len(await ark.ledger())
+    answer = await a_client(ark).create(BODY)
+    entry = await the_post(ark, before)
+    assert answer == CreateAnswer("created", task_id=entry.task_id)
+    assert (entry.body, entry.committed) == (BODY, True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault on the create, and what its answer means. ``committed``: whether a task exists in truth."""
+
+    fault: str
+    kind: str
+    code: str
+    committed: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+    failure_class: str | None = None
+    attention: str | None = None
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        return "-".join([self.fault, *(str(value)[:30] for value in self.fields.values())])
+
+
+def not_sent(code: str, attention: str | None = None, fault: str = "429", **fields: Any) -> Row:
+    fields = {"code": code} | fields
+    return Row(fault, "not_sent", code, fields=fields, attention=attention, retry_after=fields.get("retry_after"))
+
+
+def refused(fault: str, code: str, failure_class: str) -> Row:
+    return Row(fault, "refused", code, fields={"code": code}, failure_class=failure_class)
+
+
+TABLE = [
+    *(
+        Row(f"lost_{phase}", "unknown", "answer_lost", True, {"close": c})
+        for phase in ["after_commit"]
+        for c in ("rst", "fin")
+    ),
+    Row("reset_before_commit", "unknown", "answer_lost", fields={"close": "rst"}),
+    Row("reset_before_commit", "unknown", "answer_lost", fields={"close": "fin"}),
+    Row("hang_after_commit", "unknown", "answer_lost", True, {"seconds": 0.1}),
+    Row("500_before_commit", "unknown", "InternalServiceError"),
+    Row("500_after_commit", "unknown", "InternalServiceError", True),
+    *(Row(f"{status}_before_commit", "unknown", f"http_{status}") for status in (502, 503, 504)),
+    *(Row(f"{status}_after_commit", "unknown", f"http_{status}", True) for status in (502, 503, 504)),
+    Row("cut_body", "taken", "no_task_id", True),
+    Row("cut_json", "taken", "no_task_id", True),
+    Row("no_id", "taken", "no_task_id", True),
+    Row("slow", "created", "", True, {"seconds": 0.1}),
+    *(
+        not_sent(code)
+        for code in (
+            "RateLimitExceeded.EndpointRPMExceeded",
+            "ModelAccountRpmRateLimitExceeded",
+            "RequestBurstTooFast",
+            "ServerOverloaded",
+            "InflightBatchsizeExceeded",
+        )
+    ),
+    not_sent("RateLimitExceeded", retry_after=7),
+    not_sent("RateLimitExceeded", retry_after=0),
+    not_sent("QuotaExceeded", message="The task queue of your account is full."),
+    not_sent("QuotaExceeded", "account", message="Your free Trial quota has been used up."),
+    not_sent("SetLimitExceeded", "account"),
+    not_sent("AuthenticationError", "credentials", "401"),
+    not_sent("InvalidAccountStatus", "credentials", "401"),
+    not_sent("AccountOverdueError", "account", "403"),
+    not_sent("OperationDenied.ServiceOverdue", "account", "403"),
+    not_sent("AccessDenied", "account", "403"),
+    refused("400", "InvalidParameter.Duration", "invalid"),
+    refused("400", "MissingParameter.content", "invalid"),
+    refused("400", "InputTextSensitiveContentDetected", "moderation"),
+    refused("400", "InputImageSensitiveContentDetected.PrivacyInformation", "moderation"),
+    refused("400", "InputVideoSensitiveContentDetected.PolicyViolation", "moderation"),
+    refused("404", "ModelNotOpen", "invalid"),
+    refused("404", "InvalidEndpointOrModel.NotFound", "invalid"),
+    refused("404", "UnsupportedModel", "invalid"),
+]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=str)
+async def test_an_answer_to_a_create(ark: ArkControl, row: Row) -> None:
+    before = len(await ark.ledger())
+    fault_id = await ark.fault("create", row.fault, **row.fields)
+
+    answer = await a_client(ark).create(BODY)
+
+    assert len(await ark.fired(fault_id)) == 1
+    entry = await the_post(ark, before)
+    assert entry.committed is row.committed
+    assert (answer.kind, answer.code) == (row.kind, row.code)
+    assert (answer.failure_class, answer.attention) == (row.failure_class, row.attention)
+    assert answer.retry_after == row.retry_after
+    assert answer.task_id == (entry.task_id if row.kind == "created" else None)
+    if row.committed:
+        assert answer.kind in {"created", "taken", "unknown"}, "a task exists: nothing may say that none does"
+
+
+@pytest.mark.parametrize("fault", ["hang_before_commit", "hang_after_commit"])
+async def test_a_create_that_hangs_ends_with_the_time_of_its_caller(ark: ArkControl, fault: str) -> None:
+    before = len(await ark.ledger())
+    fault_id = await ark.fault("create", fault)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await a_client(ark).create(BODY)
+    assert len(await ark.fired(fault_id)) == 1
+    assert (await the_post(ark, before)).committed is (fault == "hang_after_commit")
+
+
+async def test_a_key_of_another_route(ark: ArkControl) -> None:
+    answer = await a_client(ark, key="local-ark-key-cn").create(BODY)
+    assert (answer.kind, answer.attention, answer.code) == ("not_sent", "credentials", "AuthenticationError")
+
+
+async def test_what_the_service_itself_finds_wrong(ark: ArkControl) -> None:
+    for change, failure_class in (({"duration": 99}, "invalid"), ({"model": "seedance-9"}, "invalid")):
+        answer = await a_client(ark).create(BODY | change)
+        assert (answer.kind, answer.failure_class) == ("refused", failure_class)
+        assert answer.message
+
+
+# --- create: what never reached the provider -----------------------------------------------------------------------
+
+
+async def test_a_refused_connection() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        answer = await Ark(f"http://127.0.0.1:{closed.getsockname()[1]}", KEY).create(BODY)
+    assert (answer.kind, answer.code, answer.attention) == ("not_sent", "not_connected", None)
+
+
+async def test_a_name_that_nobody_knows() -> None:
+    answer = await Ark("http://ark.invalid/api/v3", KEY).create(BODY)
+    assert (answer.kind, answer.code) == ("not_sent", "not_connected")
+
+
+async def test_a_host_that_speaks_no_tls(host: RawHost) -> None:
+    answer = await Ark(host.url.replace("http:", "https:"), KEY).create(BODY)
+    assert (answer.kind, answer.code, host.requests) == ("not_sent", "not_connected", [])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (httpx.ConnectError, "not_sent"),
+        (httpx.ConnectTimeout, "not_sent"),
+        (httpx.WriteError, "unknown"),
+        (httpx.WriteTimeout, "unknown"),
+        (httpx.ReadError, "unknown"),
+        (httpx.ReadTimeout, "unknown"),
+        (httpx.CloseError, "unknown"),
+        (httpx.RemoteProtocolError, "unknown"),
+        (httpx.DecodingError, "unknown"),
+        (httpx.PoolTimeout, "unknown"),
+    ],
+)
+async def test_a_broken_exchange_is_unknown_once_something_may_have_been_sent(
+    error: type[httpx.TransportError], kind: str
+) -> None:
+    sent = []
+
+    def exchange(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        raise error(f"broken while {KEY} was sent", request=request)
+
+    answer = await Ark("http://ark.test", KEY, (KEY,), lambda: httpx.MockTransport(exchange)).create(BODY)
+    assert (answer.kind, answer.task_id, len(sent)) == (kind, None, 1)
+    assert KEY not in answer.message
+
+
+# --- create: answers by something in between -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code"),
+    [
+        (400, "<html><h1>400 Bad Request</h1></html>", "unknown", "http_400"),
+        (401, "", "unknown", "http_401"),
+        (403, "<html>blocked by the firewall</html>", "unknown", "http_403"),
+        (404, '{"detail": "not found"}', "unknown", "http_404"),
+        (413, "<html>too large</html>", "unknown", "http_413"),
+        (429, "slow down", "unknown", "http_429"),
+        (500, "<html>oops</html>", "unknown", "http_500"),
+        (499, "", "unknown", "http_499"),
+        (400, '{"error": "no code in here"}', "unknown", "http_400"),
+        (400, '{"error": {"message": "no code in here"}}', "unknown", "http_400"),
+        (400, '["error"]', "unknown", "http_400"),
+        (429, envelope(429), "unknown", "http_429"),
+        (400, envelope(None), "unknown", "http_400"),
+        (404, envelope(""), "unknown", "http_404"),
+        (413, envelope("RequestTooLarge"), "unknown", "RequestTooLarge"),
+        (408, envelope("RequestTimeout"), "unknown", "RequestTimeout"),
+        (409, envelope("Conflict"), "unknown", "Conflict"),
+        (502, envelope("InternalServiceError"), "unknown", "InternalServiceError"),
+        (503, envelope("ServerOverloaded"), "unknown", "ServerOverloaded"),
+        (201, '{"id": "cgt-1"}', "unknown", "http_201"),
+        (204, "", "unknown", "http_204"),
+        (200, "", "taken", "no_task_id"),
+        (200, "<html>welcome</html>", "taken", "no_task_id"),
+        (200, "null", "taken", "no_task_id"),
+        (200, "[]", "taken", "no_task_id"),
+        (200, '{"id": ""}', "taken", "no_task_id"),
+        (200, '{"id": 7}', "taken", "no_task_id"),
+        (200, b'{"id": "\xff"}', "taken", "no_task_id"),
+        (200, '{"id": "cgt-1", "safety_identifier": "x", "more": {}}', "created", ""),
+    ],
+)
+async def test_an_answer_that_no_provider_gives(
+    host: RawHost, status: int, body: str | bytes, kind: str, code: str
+) -> None:
+    host.answers(status, body, "Content-Type: application/json")
+    answer = await Ark(host.url, KEY).create(BODY)
+    assert (answer.kind, answer.code, answer.attention) == (kind, code, None)
+    assert answer.task_id == ("cgt-1" if kind == "created" else None)
+    assert host.requests == ["POST /api/v3/contents/generations/tasks HTTP/1.1"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(host: RawHost, status: int) -> None:
+    host.answers(status, "", f"Location: {host.url}/elsewhere")
+    answer = await Ark(host.url, KEY).create(BODY)
+    assert (answer.kind, answer.code, len(host.requests)) == ("unknown", f"http_{status}", 1)
+
+
+@pytest.mark.parametrize("status", [400, 429])
+async def test_a_refusal_that_broke_off_is_unknown(host: RawHost, status: int) -> None:
+    host.answers(status, envelope("InvalidParameter")[:-1], length=500)
+    answer = await Ark(host.url, KEY).create(BODY)
+    assert (answer.kind, len(host.requests)) == ("unknown", 1)
+
+
+async def test_a_200_that_cannot_be_decoded_is_taken(host: RawHost) -> None:
+    host.answers(200, '{"id": "cgt-1"}', "Content-Encoding: gzip")
+    assert (await Ark(host.url, KEY).create(BODY)).kind == "taken"
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        ("7", 7, 7),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
+        ("Fri, 01 Nov 2019 08:00:00 GMT", 0, 0),
+    ],
+)
+async def test_retry_after_in_both_of_its_forms(host: RawHost, value: str, least: float, most: float) -> None:
+    host.answers(429, envelope("RateLimitExceeded"), f"Retry-After: {value}")
+    answer = await Ark(host.url, KEY).create(BODY)
+    assert answer.kind == "not_sent"
+    assert answer.retry_after is not None
+    assert least <= answer.retry_after <= most
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "Sun, 99 Nov 2026 25:00:00 GMT", "1.5", "", "9" * 400])
+async def test_an_odd_retry_after_breaks_nothing(host: RawHost, value: str) -> None:
+    host.answers(429, envelope("RateLimitExceeded"), f"Retry-After: {value}")
+    answer = await Ark(host.url, KEY).create(BODY)
+    assert answer.kind == "not_sent"
+    assert answer.retry_after is None or answer.retry_after > 0
+
+
+# --- no secrets come through -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["400", "401", "429", "500"])
+async def test_no_secret_comes_through_in_the_answer_to_a_create(ark: ArkControl, fault: str) -> None:
+    signed = "https://storage.example.com/ref.png?X-Goog-Signature=5ec4e7#frag"
+    message = f"Bearer {KEY} cannot fetch {signed}, nor call {CALLBACK}; hush"
+    await ark.fault("create", fault, message=message)
+    answer = await a_client(ark, "hush").create(BODY)
+    assert "cannot fetch https://storage.example.com/ref.png" in answer.message
+    for secret in (KEY, "hush", "5ec4e7", "X-Goog", TOKEN):
+        assert secret not in repr(answer)
+
+
+async def test_no_secret_comes_through_in_an_error(ark: ArkControl) -> None:
+    message = f"{KEY} https://storage.example.com/ref.png?sig=5ec4e7 {CALLBACK}"
+    client = a_client(ark)
+    for on, call in (("get", client.get("cgt-1")), ("list", client.list(1, 10)), ("delete", client.delete("cgt-1"))):
+        await ark.fault(on, "429", message=message)  # type: ignore[arg-type]
+        with pytest.raises(ArkError) as caught:
+            await call
+        for secret in (KEY, "5ec4e7", TOKEN):
+            assert secret not in str(caught.value)
+            assert secret not in caught.value.message
+
+
+async def test_a_long_message_is_cut(ark: ArkControl) -> None:
+    await ark.fault("create", "400", message="x" * 5000)
+    assert len((await a_client(ark).create(BODY)).message) == 1000
+
+
+# --- get, list, delete -----------------------------------------------------------------------------------------------
+
+
+async def a_task(ark: ArkControl, **fields: Any) -> str:
+    answer = await a_client(ark).create(BODY | fields)
+    assert answer.task_id is not None
+    return answer.task_id
+
+
+async def test_get_shows_the_task_as_it_came(ark: ArkControl) -> None:
+    task_id = await a_task(ark, safety_identifier="u-1")
+    payload = await a_client(ark).get(task_id)
+    assert payload is not None
+    assert (payload["id"], payload["status"], payload["safety_identifier"]) == (task_id, "queued", "u-1")
+
+
+async def test_get_of_a_task_that_the_provider_does_not_know(ark: ArkControl) -> None:
+    assert await a_client(ark).get("cgt-nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields", "code", "attention"),
+    [
+        ("400", {}, "InvalidParameter", None),
+        ("401", {}, "AuthenticationError", "credentials"),
+        ("403", {}, "AccountOverdueError", "account"),
+        ("404", {"code": "InvalidEndpointOrModel.NotFound"}, "InvalidEndpointOrModel.NotFound", None),
+        ("429", {}, "RateLimitExceeded", None),
+        ("429", {"code": "SetLimitExceeded"}, "SetLimitExceeded", "account"),
+        ("500", {}, "InternalServiceError", None),
+        ("502", {}, "", None),
+    ],
+)
+@pytest.mark.parametrize("on", ["get", "list", "delete"])
+async def test_an_answer_to_a_question(
+    ark: ArkControl, on: str, fault: str, fields: dict[str, Any], code: str, attention: str | None
+) -> None:
+    task_id = await a_task(ark)
+    client = a_client(ark)
+    fault_id = await ark.fault(on, fault, **fields)  # type: ignore[arg-type]
+    calls: dict[str, Any] = {"get": client.get, "list": lambda _: client.list(1, 10), "delete": client.delete}
+    with pytest.raises(ArkError) as caught:
+        await calls[on](task_id)
+    assert len(await ark.fired(fault_id)) == 1
+    assert (caught.value.status, caught.value.code, caught.value.attention) == (int(fault), code, attention)
+
+
+@pytest.mark.parametrize("on", ["get", "delete"])
+async def test_a_404_by_something_in_between_says_nothing_about_the_task(host: RawHost, on: str) -> None:
+    host.answers(404, "<html>no such page</html>")
+    client = Ark(host.url, KEY)
+    with pytest.raises(ArkError) as caught:
+        await (client.get if on == "get" else client.delete)("cgt-1")
+    assert (caught.value.status, caught.value.code) == (404, "")
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "[]", "{}", '{"id": 1, "status": "queued"}', '{"id": "cgt-1"}'])
+async def test_a_get_that_shows_no_task_is_an_error(host: RawHost, body: str) -> None:
+    host.answers(200, body)
+    with pytest.raises(ArkError):
+        await Ark(host.url, KEY).get("cgt-1")
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"items": []}', '{"items": {}, "total": 0}', '{"items": null}'])
+async def test_a_list_that_is_none_is_an_error(host: RawHost, body: str) -> None:
+    host.answers(200, body)
+    with pytest.raises(ArkError):
+        await Ark(host.url, KEY).list(1, 10)
+
+
+async def test_a_redirect_of_a_question_is_an_error(host: RawHost) -> None:
+    host.answers(302, "", f"Location: {host.url}/elsewhere")
+    with pytest.raises(ArkError):
+        await Ark(host.url, KEY).get("cgt-1")
+    assert len(host.requests) == 1
+
+
+async def test_a_broken_connection_of_a_question(ark: ArkControl) -> None:
+    task_id = await a_task(ark)
+    for on, call in (("get", a_client(ark).get), ("delete", a_client(ark).delete)):
+        await ark.fault(on, "reset")  # type: ignore[arg-type]
+        with pytest.raises(httpx.HTTPError):
+            await call(task_id)
+
+
+async def test_list_gives_a_page_and_the_total(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activities.ark, "_LIST_SPACING_SECONDS", 0)
+    ids = {await a_task(ark) for _ in range(3)}
+    client = a_client(ark)
+    total = (await client.list(1, 500)).total
+    pages = [await client.list(page, total - 1) for page in (1, 2, 3)]
+    assert [len(page.items) for page in pages] == [total - 1, 1, 0]
+    assert {page.total for page in pages} == {total}
+    assert ids <= {task["id"] for page in pages for task in page.items}
+
+
+async def test_list_asks_for_one_service_tier(host: RawHost) -> None:
+    host.answers(200, '{"items": [{"id": "a"}, 7], "total": 2}')
+    page = await Ark(host.url, KEY).list(2, 500, "flex")
+    assert page.items == [{"id": "a"}]  # what is no task is left out
+    assert host.requests[0].split("?")[1].split(" ")[0] == "page_num=2&page_size=500&filter.service_tier=flex"
+
+
+async def test_lists_of_one_process_keep_the_rate(ark: ArkControl) -> None:
+    await ark.configure(list_per_second=1)
+    limited = (await ark.requests()).rate_limited.get("list", 0)
+    client = a_client(ark)
+    await asyncio.gather(client.list(1, 10), client.list(2, 10))
+    assert (await ark.requests()).rate_limited.get("list", 0) == limited
+    # That the local Ark would have said no: a client of its own does not know of the others.
+    with pytest.raises(ArkError) as caught:
+        await a_client(ark).list(1, 10)
+    assert caught.value.status == 429
+
+
+async def test_delete_cancels_a_queued_task_and_no_running_one(ark: ArkControl) -> None:
+    client = a_client(ark)
+    task_id = await a_task(ark)
+    await client.delete(task_id)
+    assert (await client.get(task_id) or {})["status"] == "cancelled"
+
+    await ark.configure(queued_seconds=0)
+    running = await a_task(ark)
+    async with asyncio.timeout(10):
+        while (await client.get(running) or {})["status"] != "running":
+            await asyncio.sleep(0.02)
+    with pytest.raises(ArkError) as caught:
+        await client.delete(running)
+    assert (caught.value.status, caught.value.code) == (409, "InvalidAction.RunningTaskDeletion")
+
+    with pytest.raises(ArkError) as caught:
+        await client.delete("cgt-nobody")
+    assert (caught.value.status, caught.value.code) == (404, "ResourceNotFound")
+
+
+ODD_IDS = ["", ".", "..", "../tasks", "a/b", "a\\b", "a?b=c", "a#b", "a%2fb", "a b", "a\nb", "a\x00b"]
+
+
+@pytest.mark.parametrize("task_id", ODD_IDS)
+async def test_an_odd_task_id_never_leaves_its_part_of_the_path(host: RawHost, task_id: str) -> None:
+    host.answers(200, '{"id": "x", "status": "queued"}')
+    client = Ark(host.url, KEY)
+    assert await client.get(task_id) is None  # not an error, which would be tried again for ever
+    with pytest.raises(ArkError):
+        await client.delete(task_id)
+    assert host.requests == []
+
+
+@pytest.mark.parametrize("task_id", ["cgt-20260525143012-x7k2p", "CGT_1.2:3", "..."])
+async def test_a_task_id_is_asked_for_as_it_is(host: RawHost, task_id: str) -> None:
+    host.answers(200, '{"id": "x", "status": "queued"}')
+    await Ark(host.url, KEY).get(task_id)
+    assert host.requests == [f"GET /api/v3/contents/generations/tasks/{task_id} HTTP/1.1"]
