@@ -140,6 +140,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "last frame alone": (refs("last_frame"), "references", "add a first_frame"),
     "frame beside a reference": (refs("first_frame", "reference_image"), "references", "mixes"),
     "last frame beside a reference": (refs("reference_video", "last_frame"), "references", "mixes"),
+    "every role at once": (refs(*KINDS), "references", "mixes"),
     "ten images": (many(image=10), "references", "9 at most"),
     "four videos": (many(video=4), "references", "3 at most"),
     "four sounds": (many(image=1, audio=4), "references", "3 at most"),
@@ -369,6 +370,7 @@ SCENES = {
     ("last_frame", "first_frame"): "first_and_last_frame",
     ("reference_audio", "reference_image"): "references",
     ("reference_video",): "references",
+    ("reference_video", "reference_audio", "reference_image"): "references",
     ("last_frame",): "unknown",
     ("first_frame", "first_frame"): "unknown",
     ("first_frame", "reference_image"): "unknown",
@@ -436,6 +438,11 @@ def test_pixels() -> None:
         for ratio, (width, height) in sizes.items():
             across, down = map(int, ratio.split(":"))
             assert width / height == pytest.approx(across / down, rel=0.05)
+            if across != 21:
+                assert sizes[f"{down}:{across}"] == (height, width)
+    assert [sizes["21:9"] for sizes in PIXELS.values()] == [(992, 432), (1470, 630), (2206, 946), (4398, 1886)]
+    assert [sizes["4:3"] for sizes in PIXELS.values()] == [(752, 560), (1112, 834), (1664, 1248), (3326, 2494)]
+    assert [sizes["1:1"][0] for sizes in PIXELS.values()] == [640, 960, 1440, 2880]
 
 
 ESTIMATES: list[tuple[dict[str, Any], int | None, float | None]] = [
