@@ -170,24 +170,22 @@ def decide(facts: Facts) -> Look:
     A record wins over everything. Otherwise the highest attempt that is not settled decides; where all are, a new
     claim is allowed.
     """
-    second_task = _second_task(facts)
+    look = _next(facts)
+    return look.model_copy(update={"second_task": _second_task(facts, look)})
+
+
+def _next(facts: Facts) -> Look:
     if facts.record is not None:
         highest = max((attempt.number for attempt in facts.attempts), default=0)
-        return Look(
-            next="stored",
-            attempt=highest,
-            result=facts.record,
-            task_id=facts.record.task_id,
-            second_task=second_task,
-        )
+        return Look(next="stored", attempt=highest, result=facts.record, task_id=facts.record.task_id)
     for attempt in sorted(facts.attempts, key=lambda a: a.number, reverse=True):
         if attempt.settled:
             continue
         if attempt.error is not None:
-            return Look(next="ended", attempt=attempt.number, error=attempt.error, second_task=second_task)
+            return Look(next="ended", attempt=attempt.number, error=attempt.error)
         if attempt.tasks:
-            return Look(next="adopt", attempt=attempt.number, task_id=attempt.tasks[0], second_task=second_task)
-        return Look(next="recover", attempt=attempt.number, second_task=second_task)
+            return Look(next="adopt", attempt=attempt.number, task_id=attempt.tasks[0])
+        return Look(next="recover", attempt=attempt.number)
     return Look(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
 
 
@@ -205,15 +203,10 @@ def look_by(facts: Facts, settings: Settings) -> Look:
     return look.model_copy(update={"recovery_over": over, "look_again_after": window / 6 if over else window / 20})
 
 
-def _second_task(facts: Facts) -> str | None:
-    """A task that may be billed, and is not the one that this job follows."""
-    if facts.record is not None:
-        known = {facts.record.task_id}
-    else:
-        followed = next((a for a in reversed(facts.attempts) if a.tasks and a.error is None), None)
-        known = {followed.tasks[0]} if followed is not None else set()
-    ended = {a.end.error.task_id for a in facts.attempts if a.end is not None}
-    return next((task for a in facts.attempts for task in a.tasks if task not in known | ended), None)
+def _second_task(facts: Facts, look: Look) -> str | None:
+    """A task that may be billed: this job neither follows nor has stored it, and it is not known to have ended."""
+    known = {a.end.error.task_id for a in facts.attempts if a.end is not None} | {look.task_id}
+    return next((task for a in facts.attempts for task in a.tasks if task not in known), None)
 
 
 def _refusal(attempt: int, outcome: Outcome) -> JobError:
