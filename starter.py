@@ -339,7 +339,8 @@ def _print_job(job: Job) -> None:
             "cost": None if job.result.cost_usd is None else f"{job.result.cost_usd:.4f} USD",
         }
     if isinstance(job, JobState):
-        rows |= {"provider": job.provider_status, "next look": job.look_again_at, "advice": job.advice}
+        look = job.look_again_at.strftime("%Y-%m-%d %H:%M:%S") if job.look_again_at else None
+        rows |= {"provider": job.provider_status, "next look": look, "advice": job.advice}
     if job.attention:
         rows |= {"attention": job.attention}
     if job.error is not None:

@@ -301,11 +301,10 @@ class VideoJobs:
         """
         job, closed = await self._look(job_id)
         if closed:
-            return ResolveAnswer(
-                accepted=False,
-                message=f"The run has ended ({job.phase}). If an attempt is still unsettled, submit the same request "
-                "again: the new run says so, and takes the answer.",
-            )
+            left = "Nothing is left to settle."
+            if _makes_way(job, None):
+                left = "Submit the same request again: the new run says what is unsettled, and takes the answer."
+            return ResolveAnswer(accepted=False, message=f"The run has ended ({job.phase}). {left}")
         handle = self._handle(job_id)
         try:
             with asking_temporal(job_id):

@@ -383,7 +383,11 @@ async def test_resolve_takes_the_answer_of_the_workflow(jobs: VideoJobs, tempora
     await jobs.result(job_id)
     closed = await jobs.resolve(job_id, Resolve(attempt=1, action="lost"))
     assert not closed.accepted
-    assert "has ended (stored)" in closed.message
+    assert closed.message == "The run has ended (stored). Nothing is left to settle."
+    await _ended(temporal, request("settle anew"), "terminated")
+    ended = await jobs.resolve(job_id_of(request("settle anew")), Resolve(attempt=1, action="lost"))
+    assert not ended.accepted
+    assert "Submit the same request again" in ended.message
 
 
 async def test_resolve_without_a_worker_says_so(temporal: Client) -> None:
