@@ -67,19 +67,18 @@ class GenerateVideo:
     @workflow.run
     async def run(self, job: GenerateVideoInput) -> VideoResult:
         """The story, in a task of its own: a cancel only leaves a wish, and never loses what a create returns."""
-        story = asyncio.create_task(self._story_and_its_handlers())
-        while not story.done():
+        story = asyncio.create_task(self._story())
+
+        def over() -> bool:
+            # Handlers have answers to give, also where the story has ended.
+            return story.done() and workflow.all_handlers_finished()
+
+        while not over():
             try:
-                await workflow.wait([story])
+                await workflow.wait_condition(over)
             except asyncio.CancelledError:
                 self._wish_to_cancel("Temporal")
-        return await story
-
-    async def _story_and_its_handlers(self) -> VideoResult:
-        try:
-            return await self._story()
-        finally:
-            await workflow.wait_condition(workflow.all_handlers_finished)
+        return story.result()
 
     async def _story(self) -> VideoResult:
         look = await self._look()
