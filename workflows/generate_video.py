@@ -218,7 +218,8 @@ class GenerateVideo:
             self._ledger_changed = False
         self._progress.settle("unknown_create")
         self._progress.note(f"attempt {look.attempt} is settled: {look.next}", "ledger", look.task_id)
-        return look
+        # What recovery answers does not hold the time that a create may take.
+        return await self._look() if look.next == "claim" else look
 
     async def _find(self, attempt: int) -> Look:
         return await workflow.execute_activity_method(
