@@ -16,6 +16,7 @@ from seedance_temporal.catalogue import (
     Estimate,
     GsObject,
     check,
+    cost_of,
     cost_usd,
     estimate,
     gs_object,
@@ -25,6 +26,7 @@ from seedance_temporal.catalogue import (
     warnings,
 )
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.task import Task
 
 FULL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
@@ -476,9 +478,35 @@ def test_estimate(changes: dict[str, Any], tokens: int | None, usd: float | None
     assert estimate(request(**changes)) == Estimate(tokens, usd)
 
 
+def test_list_prices() -> None:
+    assert PRICES == {
+        FULL: {"480p": (7.0, 4.3), "720p": (7.0, 4.3), "1080p": (7.7, 4.7), "4k": (4.0, None)},
+        FAST: {"480p": (5.6, 3.3), "720p": (5.6, 3.3)},
+        MINI: {"480p": (3.5, 2.1), "720p": (3.5, 2.1)},
+    }
+
+
 def test_cost() -> None:
     assert cost_usd(FULL, "1080p", True, 1_000_000) == 4.7
     assert cost_usd(FULL, "1080p", False, 0) == 0
     assert cost_usd(FULL, "4k", True, 1) is None
     assert cost_usd("ep-1", "720p", False, 1) is None
     assert cost_usd("doubao-seedance-2-0-260128", "720p", False, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "usd"),
+    [
+        ({"usage": {"total_tokens": 108_900, "completion_tokens": 108_900}, "resolution": "720p"}, {}, 0.7623),
+        ({"usage": {"total_tokens": 1_000_000}}, {"resolution": "1080p"}, 7.7),
+        ({"usage": {"total_tokens": 1_000_000}}, many(video=1), 4.3),
+        ({"usage": {"total_tokens": 1_000_000}}, many(image=1, audio=1), 7.0),
+        ({"usage": {"total_tokens": 1_000_000}}, {"model": "ep-1"}, None),
+        ({"usage": {"total_tokens": 1_000_000}, "model": FAST}, {"model": "ep-1"}, 5.6),
+        ({"usage": {"total_tokens": 1_000_000}, "resolution": "1080p"}, {}, 7.7),
+        ({"usage": {}}, {}, None),
+        ({}, {}, None),
+    ],
+)
+def test_cost_of_a_task(task: dict[str, Any], changes: dict[str, Any], usd: float | None) -> None:
+    assert cost_of(request(**changes), Task.model_validate({"id": "cgt-1", "status": "succeeded"} | task)) == usd
