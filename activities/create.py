@@ -63,7 +63,7 @@ class CreateReport(BaseModel):
         kind: ``created``, ``refused``, ``not_sent``: known; ``unknown``: a task may exist; ``conflict``: somebody else
             holds this attempt, look at the ledger; ``impossible``: nothing was claimed, and nothing can be sent.
         claim: The claim that was made, or may have been.
-        outcome: What is known.
+        outcome: What is known; with ``unknown`` at most that a task was taken.
         written: Whether the outcome stands in the ledger.
         error: With ``impossible``.
         attention: What a person must settle before a create can succeed.
@@ -163,17 +163,18 @@ class CreateActivities:
         return answer
 
     async def _report(self, order: CreateOrder, claim: Claim, answer: CreateAnswer) -> CreateReport:
-        if answer.kind == "taken":
-            try:
-                await self._ledger.take(claim.job_id, claim.attempt, answer.message, seconds=_OUTCOME_SECONDS)
-            except Exception:
-                _log.warning(
-                    "the mark of a taken create was not written", extra={"job_id": order.job_id}, exc_info=True
-                )
-        if answer.kind in {"taken", "unknown"}:
+        if answer.kind == "unknown":
             return CreateReport(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
         outcome = _outcome(answer)
         written = await self._settle(claim, outcome)
+        if answer.kind == "taken":
+            return CreateReport(
+                kind="unknown",
+                claim=claim,
+                outcome=outcome,
+                written=written,
+                message=f"{answer.code}: {answer.message}",
+            )
         if answer.kind == "not_sent":
             return self._not_sent(order, claim, answer, written=written)
         return CreateReport(
@@ -256,7 +257,7 @@ class CreateActivities:
 
 
 def _outcome(answer: CreateAnswer) -> Outcome:
-    assert answer.kind in {"created", "refused", "not_sent"}
+    assert answer.kind != "unknown"
     return Outcome(
         kind=answer.kind,
         how="create",

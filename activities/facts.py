@@ -50,11 +50,12 @@ class Outcome(Fact):
     """What came of a claim, decided once.
 
     Attributes:
-        kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists.
+        kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists; ``taken``: a task
+            exists, its id is not known. That decides nothing yet, so it stands in an object of its own.
         how: How that is known: ``create``, ``callback``, ``list`` or ``operator``.
     """
 
-    kind: Literal["created", "refused", "not_sent", "absent"]
+    kind: Literal["created", "refused", "not_sent", "absent", "taken"]
     how: str
     at: datetime
     task_id: str | None = None

@@ -96,8 +96,11 @@ class Ledger:
 
     async def settle(self, job_id: str, attempt: int, outcome: Outcome, *, seconds: float = 60) -> None:
         """Writes what came of a claim. Where another outcome stands, it is obeyed, but a task is never dropped: its
-        id is written beside it.
+        id is written beside it. That a task was taken leaves the outcome open.
         """
+        if outcome.kind == "taken":
+            await self.take(job_id, attempt, outcome.message, seconds=seconds)
+            return
         names = self.names(job_id)
         name = names.attempt(attempt, "outcome")
         if await self._write(name, outcome, seconds) or outcome.task_id is None:
