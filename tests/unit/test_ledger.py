@@ -1,0 +1,447 @@
+"""The attempt ledger, on the bucket in memory and on a real bucket server: what is written stays, and is obeyed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities.bucket import Bucket, GoogleBucket
+from activities.facts import Claim, Look, Outcome
+from activities.ledger import EndOrder, Ledger, LedgerActivities, LookOrder, OutcomeOrder
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import JobError, Resubmit, TimelineEntry
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.task import Usage
+from tests.unit.fake_gcs import fake_gcs
+from tests.unit.jobs import (
+    a_claim,
+    a_record,
+    a_request,
+    absent,
+    an_end,
+    content,
+    created,
+    in_activity,
+    make_older,
+    names,
+    not_sent,
+    refused,
+    some_settings,
+)
+from tests.unit.memory_bucket import MemoryBucket
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleBucket]:
+    with fake_gcs("videos") as client:
+        yield GoogleBucket("videos", client)
+
+
+@pytest.fixture(params=["google", "memory"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    if request.param == "memory":
+        return MemoryBucket()
+    google: GoogleBucket = request.getfixturevalue("google")
+    return google
+
+
+@pytest.fixture
+def ledger(bucket: Bucket) -> Ledger:
+    return Ledger(bucket, "seedance")
+
+
+@pytest.fixture
+def activities(ledger: Ledger) -> LedgerActivities:
+    return LedgerActivities(ledger, some_settings())
+
+
+@pytest.fixture
+def request_() -> VideoRequest:
+    return a_request()
+
+
+@pytest.fixture
+def job_id(request_: VideoRequest) -> str:
+    return job_id_of(request_)
+
+
+async def objects(bucket: Bucket, request: VideoRequest) -> list[str]:
+    root = names(request).root
+    return [stored.name.removeprefix(root) for stored in await bucket.list(root)]
+
+
+class Lying(MemoryBucket):
+    """A bucket whose answers get lost: the write landed, and its repetition met it. So the library reports a 412."""
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        await super().create(name, content, seconds=seconds)
+        return False
+
+
+# --- the facts, as they stand in the bucket ------------------------------------------------------------------------
+
+
+async def test_every_fact_has_the_name_that_others_know_it_by(
+    bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
+) -> None:
+    assert await ledger.claim(a_claim(request_))
+    await ledger.take(job_id, 1, "accepted")
+    await ledger.settle(job_id, 1, absent())
+    await ledger.settle(job_id, 1, created("cgt-1"))
+    await ledger.settle(job_id, 1, created("cgt/2 ä"))
+    await ledger.end(job_id, 1, an_end(1, "cgt-1"))
+    await ledger.again(job_id, Resubmit(attempt=1))
+    assert await ledger.claim(a_claim(request_, 2))
+
+    root = f"seedance/{job_id.removeprefix('seedance-')}/attempts/"
+    assert [stored.name for stored in await bucket.list("seedance/" + job_id.removeprefix("seedance-"))] == [
+        f"{root}0001.again.json",
+        f"{root}0001.claim.json",
+        f"{root}0001.end.json",
+        f"{root}0001.late-cgt%2F2%20%C3%A4.json",
+        f"{root}0001.late-cgt-1.json",
+        f"{root}0001.outcome.json",
+        f"{root}0001.taken.json",
+        f"{root}0002.claim.json",
+    ]
+    facts = await ledger.read(job_id)
+    first, second = facts.attempts
+    assert (first.number, first.taken, first.tasks) == (1, True, ("cgt-1", "cgt/2 ä"))
+    assert first.outcome is not None
+    assert first.outcome.kind == "absent"
+    assert first.end is not None
+    assert first.again is not None
+    assert (second.number, second.counts, second.tasks) == (2, True, ())
+
+
+async def test_an_empty_ledger(ledger: Ledger, job_id: str) -> None:
+    facts = await ledger.read(job_id)
+    assert (facts.record, facts.attempts) == (None, ())
+    assert await ledger.record(job_id) is None
+
+
+async def test_what_else_stands_beside_the_attempts_is_no_attempt(
+    bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
+) -> None:
+    root = names(request_).root
+    for name in ("cgt-1/task.json", "attempts/readme", "attempts/x.claim.json", "0001.claim.json"):
+        await bucket.create(f"{root}{name}", b"{}")
+    assert (await ledger.read(job_id)).attempts == ()
+
+
+async def test_the_record_of_a_job(bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str) -> None:
+    await bucket.create(names(request_).record, a_record("cgt-1"))
+    record = (await ledger.read(job_id)).record
+    assert record is not None
+    assert (record.task_id, record.record_uri) == ("cgt-1", f"gs://videos/{names(request_).record}")
+
+
+async def test_a_fact_of_a_newer_worker_is_read(ledger: Ledger, bucket: Bucket, request_: VideoRequest) -> None:
+    claim = a_claim(request_)
+    value = claim.model_dump(mode="json", by_alias=True) | {"new": {"field": 1}}
+    await bucket.create(names(request_).attempt(1, "claim"), json.dumps(value).encode())
+    assert (await ledger.read(claim.job_id)).attempts[0].claim == claim
+
+
+async def test_a_claim_is_as_old_as_the_bucket_says(request_: VideoRequest, job_id: str) -> None:
+    bucket = MemoryBucket()
+    ledger = Ledger(bucket, "seedance")
+    # The claim's own clock is far off.
+    claim = a_claim(request_).model_copy(update={"claimed_at": datetime(2020, 1, 1, tzinfo=UTC)})
+    await ledger.claim(claim)
+    look = await in_activity(LedgerActivities(ledger, some_settings()).look, LookOrder(job_id=job_id, request=request_))
+    assert (look.next, look.recovery_over) == ("recover", False)
+
+    make_older(bucket, names(request_).attempt(1, "claim"), seconds=700)
+    look = await in_activity(LedgerActivities(ledger, some_settings()).look, LookOrder(job_id=job_id, request=request_))
+    assert (look.next, look.recovery_over) == ("recover", True)
+    claimed_at = (await ledger.read(job_id)).attempts[0].claimed_at
+    assert claimed_at is not None
+    assert timedelta(seconds=690) < datetime.now(UTC) - claimed_at < timedelta(seconds=800)
+
+
+# --- rule 3: a 412 on one's own write --------------------------------------------------------------------------------
+
+
+async def test_an_attempt_is_claimed_once(ledger: Ledger, request_: VideoRequest) -> None:
+    first, second = a_claim(request_), a_claim(request_)
+    assert await ledger.claim(first)
+    assert not await ledger.claim(second)
+    assert await ledger.claim(first)  # its nonce stands
+    standing = (await ledger.read(first.job_id)).attempts[0].claim
+    assert standing == first
+
+
+async def test_a_claim_whose_answer_was_lost_is_ours(request_: VideoRequest) -> None:
+    bucket = Lying()
+    assert await Ledger(bucket, "seedance").claim(a_claim(request_))
+    assert not await Ledger(bucket, "seedance").claim(a_claim(request_)), "another nonce stands there"
+
+
+async def test_an_outcome_whose_answer_was_lost_is_no_second_task(request_: VideoRequest, job_id: str) -> None:
+    bucket = Lying()
+    await Ledger(bucket, "seedance").settle(job_id, 1, created("cgt-1"))
+    assert await objects(bucket, request_) == ["attempts/0001.outcome.json"]
+
+
+# --- rule 2: an outcome is decided once ------------------------------------------------------------------------------
+
+
+async def test_the_same_task_again_changes_nothing(
+    bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
+) -> None:
+    await ledger.settle(job_id, 1, created("cgt-1"))
+    await ledger.settle(job_id, 1, created("cgt-1", how="callback"))
+    assert await objects(bucket, request_) == ["attempts/0001.outcome.json"]
+
+
+@pytest.mark.parametrize("first", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
+async def test_a_task_after_another_outcome_is_late_and_never_dropped(
+    bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str, first: Outcome
+) -> None:
+    await ledger.settle(job_id, 1, first)
+    for _ in range(2):
+        await ledger.settle(job_id, 1, created("cgt-2", how="callback"))
+    assert await objects(bucket, request_) == ["attempts/0001.late-cgt-2.json", "attempts/0001.outcome.json"]
+    attempt = (await ledger.read(job_id)).attempts[0]
+    assert attempt.outcome == first
+    assert attempt.late == ("cgt-2",)
+    assert attempt.tasks[-1] == "cgt-2"
+
+
+async def test_late_tasks_come_in_the_order_of_their_coming(request_: VideoRequest, job_id: str) -> None:
+    bucket = MemoryBucket()
+    ledger = Ledger(bucket, "seedance")
+    await ledger.settle(job_id, 1, absent())
+    for task_id in ("cgt-b", "cgt-a"):
+        await ledger.settle(job_id, 1, created(task_id))
+    make_older(bucket, names(request_).late(1, "cgt-b"), seconds=5)
+    assert (await ledger.read(job_id)).attempts[0].tasks == ("cgt-b", "cgt-a")
+
+
+@pytest.mark.parametrize("second", [not_sent(), refused(), absent()], ids=lambda o: o.kind)
+async def test_an_outcome_without_a_task_obeys_the_one_that_stands(
+    bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str, second: Outcome
+) -> None:
+    await ledger.settle(job_id, 1, created("cgt-1"))
+    await ledger.settle(job_id, 1, second)
+    assert await objects(bucket, request_) == ["attempts/0001.outcome.json"]
+    assert (await ledger.read(job_id)).attempts[0].tasks == ("cgt-1",)
+
+
+# --- rule 4: an outcome that the create could not write ------------------------------------------------------------
+
+
+async def test_an_outcome_whose_claim_never_landed(
+    activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
+) -> None:
+    claim = a_claim(request_)
+    await in_activity(activities.write_outcome, OutcomeOrder(claim=claim, outcome=not_sent()))
+    attempt = (await ledger.read(claim.job_id)).attempts[0]
+    assert attempt.claim == claim
+    assert attempt.outcome is not None
+    assert attempt.outcome.kind == "not_sent"
+
+
+async def test_an_outcome_whose_claim_stands(
+    activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
+) -> None:
+    claim = a_claim(request_)
+    await ledger.claim(claim)
+    for _ in range(2):
+        await in_activity(activities.write_outcome, OutcomeOrder(claim=claim, outcome=created("cgt-1")))
+    attempt = (await ledger.read(claim.job_id)).attempts[0]
+    assert (attempt.claim, attempt.tasks, attempt.late) == (claim, ("cgt-1",), ())
+
+
+async def test_an_outcome_is_not_written_to_the_claim_of_another(
+    bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
+) -> None:
+    theirs = a_claim(request_)
+    await ledger.claim(theirs)
+    await in_activity(activities.write_outcome, OutcomeOrder(claim=a_claim(request_), outcome=not_sent()))
+    assert await objects(bucket, request_) == ["attempts/0001.claim.json"]
+    assert (await ledger.read(theirs.job_id)).attempts[0].claim == theirs
+
+
+async def test_that_a_task_was_taken_is_written_too(
+    bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
+) -> None:
+    claim = a_claim(request_)
+    await ledger.claim(claim)
+    taken = Outcome(kind="taken", how="create", at=datetime.now(UTC), code="no_task_id")
+    for _ in range(2):
+        await in_activity(activities.write_outcome, OutcomeOrder(claim=claim, outcome=taken))
+    assert await objects(bucket, request_) == ["attempts/0001.claim.json", "attempts/0001.taken.json"]
+    attempt = (await ledger.read(claim.job_id)).attempts[0]
+    assert (attempt.taken, attempt.outcome, attempt.counts) == (True, None, True)
+
+
+# --- ends and wishes -------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_end_stands_and_is_told(
+    activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
+) -> None:
+    seen = TimelineEntry(at=datetime.now(UTC), what="failed", how="poll")
+    first, second = an_end(1, "cgt-1").error, an_end(1, "cgt-1", "expired", "expired").error
+    order = EndOrder(job_id=job_id, error=first, usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,))
+    assert await in_activity(activities.write_end, order) == first
+    assert await in_activity(activities.write_end, EndOrder(job_id=job_id, error=second)) == first
+    end = (await ledger.read(job_id)).attempts[0].end
+    assert end is not None
+    assert (end.error, end.usage, end.cost_usd, end.timeline) == (first, Usage(total_tokens=7), 0.5, (seen,))
+
+
+async def test_asking_again_twice_is_asking_once(ledger: Ledger, job_id: str) -> None:
+    await ledger.again(job_id, Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.again(job_id, Resubmit(attempt=1))
+    again = (await ledger.read(job_id)).attempts[0].again
+    assert again is not None
+    assert again.accept_second_charge
+
+
+# --- look ------------------------------------------------------------------------------------------------------------
+
+
+async def look(
+    activities: LedgerActivities, request: VideoRequest, attempt: int | None = None, *, accept: bool = False
+) -> Look:
+    wish = Resubmit(attempt=attempt, accept_second_charge=accept) if attempt is not None else None
+    return await in_activity(activities.look, LookOrder(job_id=job_id_of(request), request=request, resubmit=wish))
+
+
+async def test_a_look_tells_what_the_workflow_needs_to_know(ledger: Ledger, request_: VideoRequest) -> None:
+    activities = LedgerActivities(ledger, some_settings(seedance_create_timeout_seconds=77), {"SeedanceUser", "A"})
+    seen = await look(activities, request_)
+    assert (seen.next, seen.attempt, seen.create_seconds) == ("claim", 1, 77)
+    assert seen.search_attributes == ("A", "SeedanceUser")
+
+
+@pytest.mark.parametrize("foreign", ["my-own-id", "seedance-" + "0" * 64, "../../etc", ""])
+async def test_an_id_that_is_not_the_requests_own_is_refused_before_anything(
+    request_: VideoRequest, foreign: str
+) -> None:
+    bucket = MemoryBucket(broken=ConnectionError("must not be asked"))
+    activities = LedgerActivities(Ledger(bucket, "seedance"), some_settings())
+    order = LookOrder(job_id=foreign, request=request_, resubmit=Resubmit(attempt=1))
+    seen = await in_activity(activities.look, order)
+    assert seen.next == "ended"
+    assert seen.error is not None
+    assert (seen.error.code, seen.error.attempt) == ("job_id_mismatch", None)
+    assert job_id_of(request_) in seen.error.message
+
+
+async def test_the_record_wins_over_everything(
+    bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
+) -> None:
+    await ledger.claim(a_claim(request_))
+    await ledger.settle(job_id, 1, created("cgt-1"))
+    await ledger.end(job_id, 1, an_end(1, "cgt-1"))
+    await bucket.create(names(request_).record, a_record("cgt-1"))
+    for attempt in (None, 1):
+        seen = await look(activities, request_, attempt, accept=True)
+        assert (seen.next, seen.task_id) == ("stored", "cgt-1")
+
+
+async def test_an_unreachable_bucket_is_an_error_to_be_repeated(request_: VideoRequest) -> None:
+    bucket = MemoryBucket(broken=ConnectionError("no bucket"))
+    with pytest.raises(ConnectionError):
+        await look(LedgerActivities(Ledger(bucket, "seedance"), some_settings()), request_)
+
+
+async def test_resubmitting_a_refused_attempt(
+    activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
+) -> None:
+    await ledger.claim(a_claim(request_))
+    await ledger.settle(job_id, 1, refused())
+    assert (await look(activities, request_)).next == "ended"
+    for _ in range(2):  # a second click, and a Reset, change nothing
+        seen = await look(activities, request_, 1)
+        assert (seen.next, seen.attempt) == ("claim", 2)
+
+
+async def test_resubmitting_an_ended_attempt(
+    activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
+) -> None:
+    await ledger.claim(a_claim(request_))
+    await ledger.settle(job_id, 1, created("cgt-1"))
+    assert (await look(activities, request_, 1)).next == "adopt", "it runs: there is nothing to answer"
+    await ledger.end(job_id, 1, an_end(1, "cgt-1"))
+    seen = await look(activities, request_)
+    assert (seen.next, seen.attempt) == ("ended", 1)
+    assert seen.error is not None
+    assert seen.error.code == "failed"
+    seen = await look(activities, request_, 1)
+    assert (seen.next, seen.attempt) == ("claim", 2)
+
+    # The old wish comes back with a Reset, after the next attempt ended, too: it opens no third one.
+    await ledger.claim(a_claim(request_, 2))
+    await ledger.settle(job_id, 2, created("cgt-2"))
+    await ledger.end(job_id, 2, an_end(2, "cgt-2"))
+    seen = await look(activities, request_, 1)
+    assert (seen.next, seen.attempt) == ("ended", 2)
+
+
+@pytest.mark.parametrize("task_id", ["cgt-1", None])
+async def test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice(
+    bucket: Bucket,
+    activities: LedgerActivities,
+    ledger: Ledger,
+    request_: VideoRequest,
+    job_id: str,
+    task_id: str | None,
+) -> None:
+    await ledger.claim(a_claim(request_))
+    if task_id is not None:
+        await ledger.settle(job_id, 1, created(task_id))
+    await ledger.end(job_id, 1, an_end(1, task_id, "lost", "video_lost"))
+    before = await objects(bucket, request_)
+
+    seen = await look(activities, request_, 1)
+    assert (seen.next, seen.attempt) == ("ended", 1)
+    assert seen.error is not None
+    assert (seen.error.code, seen.error.failure_class) == ("second_charge_not_accepted", "lost")
+    assert await objects(bucket, request_) == before, "a wish that is refused leaves no trace"
+
+    seen = await look(activities, request_, 1, accept=True)
+    assert (seen.next, seen.attempt) == ("claim", 2)
+    again = (await ledger.read(job_id)).attempts[0].again
+    assert again is not None
+    assert again.accept_second_charge
+
+
+@pytest.mark.parametrize("named", [0, 1, 2, 3, 99])
+async def test_resubmitting_an_attempt_that_is_unknown_or_is_none_changes_nothing(
+    bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str, named: int
+) -> None:
+    await ledger.claim(a_claim(request_))
+    await ledger.settle(job_id, 1, not_sent())
+    await ledger.claim(a_claim(request_, 2))
+    before = await objects(bucket, request_)
+    seen = await look(activities, request_, named, accept=True)
+    assert (seen.next, seen.attempt) == ("recover", 2)
+    assert await objects(bucket, request_) == before
+
+
+async def test_a_claim_holds_what_is_needed_to_know_its_task(bucket: Bucket, ledger: Ledger) -> None:
+    request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+    claim = a_claim(request)
+    await ledger.claim(claim)
+    standing = (await ledger.read(claim.job_id)).attempts[0].claim
+    assert isinstance(standing, Claim)
+    assert standing.request == request
+    assert standing.safety_identifier == claim.safety_identifier
+    assert standing.safety_identifier.endswith(f"-{claim.nonce}")
+
+
+async def test_a_fact_is_json_that_people_can_read(request_: VideoRequest, job_id: str) -> None:
+    bucket = MemoryBucket()
+    error = JobError(code="x", message="Größe", failure_class="provider", attempt=1)
+    await Ledger(bucket, "seedance").end(job_id, 1, an_end(1, "cgt-1").model_copy(update={"error": error}))
+    name = names(request_).attempt(1, "end")
+    assert content(bucket, name)["error"]["class"] == "provider"
+    assert "Größe" in bucket.contents[name].decode()
