@@ -235,7 +235,7 @@ def _read(file: str) -> bytes:
 def _run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
     """Run a command's story, and end with its exit code, or with that of its error."""
     try:
-        code = asyncio.run(story)
+        code = asyncio.run(_to_its_end(story))
     except InvalidRequest as error:
         problems = [problem.model_dump() for problem in error.problems]
         document: dict[str, Any] = {"code": "invalid_request", "problems": problems}
@@ -248,6 +248,15 @@ def _run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
     except KeyboardInterrupt:
         code = _fail(OTHER, _error_document("interrupted", "Stopped by Ctrl-C."), ["Stopped by Ctrl-C."], as_json)
     raise typer.Exit(code)
+
+
+async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
+    try:
+        return await story
+    finally:
+        # A call to Temporal that was cut off lives on for a moment in a thread of the SDK. An interpreter that ends
+        # meanwhile can wait for that thread, and it for the interpreter, for ever (seen in one Ctrl-C of four).
+        await asyncio.sleep(0.2)
 
 
 _ERROR_CODES: dict[type[SeedanceError], str] = {

@@ -296,22 +296,27 @@ async def test_process_prints_one_document(temporal: Client) -> None:
     assert json.loads(written)["job_id"] == job_id
 
 
-async def test_ctrl_c_says_that_the_job_goes_on(temporal: Client) -> None:
+async def test_ctrl_c_ends_the_command_and_not_the_job(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("interrupted"))).job_id
+    # Several, because a process that hangs at its end does so now and then only.
+    for process, written, told in await asyncio.gather(*(_interrupted(temporal, job_id) for _ in range(5))):
+        assert process.returncode == 1
+        assert json.loads(written)["error"]["code"] == "interrupted"
+        assert "goes on" in told
+        assert f"starter.py show {job_id}" in told
+        assert "Traceback" not in told
+    assert (await VideoJobs(temporal).get(job_id)).phase == "running"
+
+
+async def _interrupted(temporal: Client, job_id: str) -> tuple[asyncio.subprocess.Process, str, str]:
     process = await _process(temporal, "wait", job_id, "--json")
     try:
         assert process.stderr is not None
-        first = await asyncio.wait_for(process.stderr.readline(), 20)
-        assert b"running" in first
+        assert b"running" in await asyncio.wait_for(process.stderr.readline(), 30)
         process.send_signal(signal.SIGINT)
         written, told = await asyncio.wait_for(process.communicate(), 10)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 1
-    assert json.loads(written)["error"]["code"] == "interrupted"
-    assert "goes on" in told.decode()
-    assert f"starter.py show {job_id}" in told.decode()
-    assert "Traceback" not in told.decode()
-    assert (await VideoJobs(temporal).get(job_id)).phase == "running"
+    return process, written.decode(), told.decode()
