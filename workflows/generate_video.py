@@ -256,6 +256,8 @@ class GenerateVideo:
         assert look.task_id is not None
         self._progress.follows(look.attempt, look.task_id)
         self._progress.enter("queued")
+        # What came before the task was known is no reason to look at it; an end that was announced still is.
+        self._hints = [hint for hint in self._hints if hint.task_id != look.task_id]
         order = GetOrder(job_id=self._job_id, request=self._job.request, attempt=look.attempt, task_id=look.task_id)
         seconds, looks = look.look_again_after, 0
         while True:
