@@ -205,7 +205,7 @@ class GenerateVideo:
             if hint is not None:
                 look = await self._identify(hint) or look
             else:
-                look = await self._find(look.attempt)
+                look = await self._find(look.attempt) or await self._look()
             if look.next != "recover" or self._hints:
                 continue
             if look.recovery_over:
@@ -221,16 +221,21 @@ class GenerateVideo:
         # What recovery answers does not hold the time that a create may take.
         return await self._look() if look.next == "claim" else look
 
-    async def _find(self, attempt: int) -> Look:
-        return await workflow.execute_activity_method(
-            RecoverActivities.find_task,
-            RecoverOrder(job_id=self._job_id, attempt=attempt),
-            task_queue=self._queues.list,
-            start_to_close_timeout=policies.LIST_TIMEOUT,
-            heartbeat_timeout=policies.LIST_HEARTBEAT,
-            retry_policy=policies.LIST_RETRY,
-            summary=f"LIST: look for the task of attempt {attempt}",
-        )
+    async def _find(self, attempt: int) -> Look | None:
+        """What the ledger says after a look at the listing; None where the provider does not list now."""
+        try:
+            return await workflow.execute_activity_method(
+                RecoverActivities.find_task,
+                RecoverOrder(job_id=self._job_id, attempt=attempt),
+                task_queue=self._queues.list,
+                start_to_close_timeout=policies.LIST_TIMEOUT,
+                heartbeat_timeout=policies.LIST_HEARTBEAT,
+                retry_policy=policies.LIST_RETRY,
+                summary=f"LIST: look for the task of attempt {attempt}",
+            )
+        except ActivityError as error:
+            self._progress.note("the listing could not be read", "list", str(error.cause))
+            return None
 
     async def _identify(self, hint: TaskChanged) -> Look | None:
         """Whether the task that a callback named is one of ours; None where the provider does not tell now."""

@@ -31,12 +31,11 @@ OBSERVE_RETRY = RetryPolicy(
 # A callback whose task GET cannot show must not hold up the job that it was meant for.
 IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
 
-# LIST: one page a second for the whole account, up to seven days of tasks.
+# LIST: one page a second for the whole account, up to seven days of tasks. While it is repeated no callback is heard
+# and nobody is asked for, so it is given up soon, and begun anew at the next look.
 LIST_TIMEOUT = timedelta(minutes=10)
 LIST_HEARTBEAT = timedelta(minutes=2)
-LIST_RETRY = RetryPolicy(
-    initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_interval=timedelta(minutes=2)
-)
+LIST_RETRY = RetryPolicy(initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_attempts=3)
 
 # The copy: one try may take as long as a slow link needs for the largest video; a worker that died is noticed by its
 # missing heartbeat. A result URL allows 100 downloads in its 24 hours, and a try spends one at least: so the interval
