@@ -450,11 +450,13 @@ class GenerateVideo:
         Takes anything and never raises, because a signal that fails would block the run for good.
         """
         try:
-            hint = TaskChanged.model_validate(args[0])
+            hint: TaskChanged | None = TaskChanged.model_validate(args[0])
         except (ValidationError, IndexError):
+            hint = None
+        if hint is None or len(hint.task_id) > policies.LONGEST_TASK_ID:
             self._progress.note("a signal that is no callback was ignored", "callback")
             return
-        self._progress.note(f"callback: {hint.status[:40]}", "callback", hint.task_id[:100])
+        self._progress.note(f"callback: {hint.status[:40]}", "callback", hint.task_id)
         if hint.status in TERMINAL and len(self._ends_announced) < policies.MOST_HINTS:
             self._ends_announced.add(hint.task_id)
         key = (hint.attempt, hint.task_id)

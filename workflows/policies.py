@@ -58,5 +58,7 @@ RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
 
 # Callbacks that name tasks which are not known are checked by a GET each: a bound for what a leaked URL can cause.
 MOST_HINTS = 50
+# No task id is nearly as long. A longer one would be copied into activities, and fill the history of a paid job.
+LONGEST_TASK_ID = 200
 # Callbacks that announce an end which GET does not show: after so many, only the timer is followed.
 MOST_FRUITLESS_CALLBACKS = 20
