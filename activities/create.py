@@ -146,7 +146,7 @@ class CreateActivities:
     async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
         """The POST, and again where an answer says that nothing was created and time is left."""
         answer = CreateAnswer("not_sent", code="no_time_left", message="the time for the create was over before it")
-        for send in range(_SENDS):
+        for send in range(1, _SENDS + 1):
             if deadline.remaining() < _LEAST_SECONDS:
                 return answer
             try:
@@ -156,8 +156,9 @@ class CreateActivities:
                 return CreateAnswer(
                     "unknown", code="timed_out", message="the provider did not answer within the time for a create"
                 )
-            pause = answer.retry_after if answer.retry_after is not None else 2.0**send
-            if answer.kind != "not_sent" or answer.attention is not None or pause > _LONGEST_PAUSE:
+            pause = answer.retry_after if answer.retry_after is not None else 2.0 ** (send - 1)
+            is_last = send == _SENDS or answer.kind != "not_sent" or answer.attention is not None
+            if is_last or pause > _LONGEST_PAUSE:
                 return answer
             await asyncio.sleep(pause)
         return answer
