@@ -1,0 +1,745 @@
+"""The paid create against the local Ark: claim first, one POST, and a report that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from pydantic import SecretStr
+
+import activities.create
+from activities.create import CreateActivities, CreateOrder, CreateReport
+from activities.facts import decide
+from activities.ledger import Ledger, LedgerActivities, OutcomeOrder
+from dev.ark.control import ArkControl
+from dev.ark.ledger import CreateEntry
+from seedance_temporal import catalogue
+from seedance_temporal.identity import callback_token, job_id_of
+from seedance_temporal.job import Resubmit
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from tests.unit.jobs import (
+    KEY,
+    SECRET,
+    a_claim,
+    a_client,
+    a_record,
+    a_request,
+    absent,
+    as_new,
+    content,
+    created,
+    in_activity,
+    local_ark,
+    names,
+    not_sent,
+    refused,
+    some_settings,
+)
+from tests.unit.memory_bucket import MemoryBucket
+
+QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.0}  # for a create that shall run out of time
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    async with local_ark() as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    return await as_new(server)
+
+
+@dataclass
+class Hooked(MemoryBucket):
+    """A bucket in memory in which something happens before or after an object of some kind is written."""
+
+    before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    signing: list[tuple[str, str, int, timedelta]] = field(default_factory=list)
+    can_sign: bool = True
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        kind = name.split(".")[-2]
+        if kind in self.before:
+            await self.before[kind]()
+        created = await super().create(name, content, seconds=seconds)
+        if kind in self.after:
+            await self.after[kind]()
+        return created
+
+    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        if not self.can_sign:
+            raise ValueError("the bucket's credentials cannot sign")
+        self.signing.append((bucket, name, generation, lifetime))
+        return super().signed_url(bucket, name, generation, lifetime)
+
+
+async def fail() -> None:
+    raise ConnectionError("no bucket")
+
+
+@dataclass
+class World:
+    """One job, a ledger of its own, and the Ark that all share."""
+
+    ark: ArkControl
+    request: VideoRequest
+    bucket: Hooked
+    settings: Settings
+    posts_before: int
+
+    @property
+    def job_id(self) -> str:
+        return job_id_of(self.request)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.bucket, "seedance")
+
+    @property
+    def objects(self) -> list[str]:
+        return sorted(name.removeprefix(names(self.request).root + "attempts/") for name in self.bucket.contents)
+
+    async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateReport:
+        client = a_client(self.ark, *self.settings.secrets)
+        create = CreateActivities(self.ledger, self.bucket, client, self.settings)
+        order = CreateOrder(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
+        return await in_activity(create.create_task, order, attempt=temporal_attempt)
+
+    async def posts(self) -> list[CreateEntry]:
+        return (await self.ark.ledger())[self.posts_before :]
+
+    def outcome(self, attempt: int = 1) -> dict[str, Any]:
+        return content(self.bucket, names(self.request).attempt(attempt, "outcome"))
+
+
+async def a_world(ark: ArkControl, request: VideoRequest | None = None, **settings: Any) -> World:
+    return World(ark, request or a_request(), Hooked(), some_settings(ark, **settings), len(await ark.ledger()))
+
+
+# --- what came of it -------------------------------------------------------------------------------------------------
+
+
+async def test_a_created_task(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    report = await world.create()
+
+    (post,) = await world.posts()
+    assert (report.kind, report.written, report.attention) == ("created", True, None)
+    assert report.outcome is not None
+    assert report.outcome.task_id == post.task_id
+    assert world.objects == ["0001.claim.json", "0001.outcome.json"]
+    assert (world.outcome()["kind"], world.outcome()["task_id"]) == ("created", post.task_id)
+    assert report.claim is not None
+    assert post.body["safety_identifier"] == report.claim.safety_identifier
+    assert report.look_again_after > 0
+    (attempt,) = (await world.ledger.read(world.job_id)).attempts
+    assert attempt.claim == report.claim
+    assert (report.claim.namespace, report.claim.run_id) == ("default", "run-1")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "failure_class"),
+    [("400", "InputTextSensitiveContentDetected", "moderation"), ("404", "ModelNotOpen", "invalid")],
+)
+async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure_class: str) -> None:
+    world = await a_world(ark)
+    await ark.fault("create", fault, code=code)
+    report = await world.create()
+    assert (report.kind, report.written, len(await world.posts())) == ("refused", True, 1)
+    assert (world.outcome()["kind"], world.outcome()["code"]) == ("refused", code)
+    assert world.outcome()["failure_class"] == failure_class
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["lost_after_commit", "reset_before_commit", "500", "500_after_commit", "502", "504_after_commit"],
+)
+async def test_an_unknown_outcome_is_sent_once_and_left_open(ark: ArkControl, fault: str) -> None:
+    world = await a_world(ark)
+    fault_id = await ark.fault("create", fault, times=None)
+    report = await world.create()
+    assert (report.kind, report.outcome) == ("unknown", None)
+    assert report.claim is not None
+    assert len(await ark.fired(fault_id)) == 1
+    assert len(await world.posts()) == 1
+    assert world.objects == ["0001.claim.json"]
+    assert decide(await world.ledger.read(world.job_id)).next == "recover"
+
+
+async def test_no_answer_in_time_is_unknown(ark: ArkControl) -> None:
+    world = await a_world(ark, **QUICK)
+    fault_id = await ark.fault("create", "hang_after_commit")
+    report = await world.create()
+    assert (report.kind, report.message.split(":")[0]) == ("unknown", "timed_out")
+    assert len(await ark.fired(fault_id)) == 1
+    assert len(await world.posts()) == 1
+    assert world.objects == ["0001.claim.json"]
+
+
+@pytest.mark.parametrize("fault", ["cut_body", "cut_json", "no_id"])
+async def test_a_task_whose_id_cannot_be_read_is_taken(ark: ArkControl, fault: str) -> None:
+    world = await a_world(ark)
+    await ark.fault("create", fault)
+    report = await world.create()
+    assert (report.kind, report.written, len(await world.posts())) == ("unknown", True, 1)
+    assert world.objects == ["0001.claim.json", "0001.taken.json"]
+
+
+async def test_that_it_was_taken_is_reported_where_the_bucket_fails(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.bucket.before["taken"] = fail
+    await ark.fault("create", "no_id")
+    report = await world.create()
+    assert (report.kind, report.written) == ("unknown", False)
+    assert report.claim is not None
+    assert report.outcome is not None
+    assert report.outcome.kind == "taken"
+    # The workflow goes on with it.
+    world.bucket.before.clear()
+    order = OutcomeOrder(claim=report.claim, outcome=report.outcome)
+    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
+    assert (await world.ledger.read(world.job_id)).attempts[0].taken
+
+
+async def test_temporals_second_attempt_sends_nothing(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    report = await world.create(temporal_attempt=2)
+    assert (report.kind, report.claim) == ("unknown", None)
+    assert (world.bucket.writes, await world.posts()) == ([], [])
+
+
+async def test_a_request_that_breaks_a_rule_is_not_claimed(ark: ArkControl) -> None:
+    world = await a_world(ark, a_request(duration=99, resolution="8k"))
+    report = await world.create()
+    assert report.kind == "impossible"
+    assert report.error is not None
+    assert (report.error.code, report.error.failure_class, report.error.attempt) == ("invalid_request", "invalid", None)
+    assert "duration" in report.error.message
+    assert "resolution" in report.error.message
+    assert (world.bucket.writes, await world.posts()) == ([], [])
+
+
+# --- the claim comes first -------------------------------------------------------------------------------------------
+
+
+async def test_the_claim_stands_before_the_post(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    posts_at_the_claim = []
+
+    async def count_posts() -> None:
+        posts_at_the_claim.append(len(await world.posts()))
+
+    world.bucket.before["claim"] = world.bucket.after["claim"] = count_posts
+    report = await world.create()
+    assert (report.kind, posts_at_the_claim) == ("created", [0, 0])
+    assert world.bucket.writes[0].endswith("0001.claim.json")
+    (post,) = await world.posts()
+    claimed_at = world.bucket.stored[world.bucket.writes[0]].created_at.timestamp()
+    assert claimed_at <= post.time
+
+
+async def test_without_a_claim_nothing_is_sent(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.bucket.before["claim"] = fail
+    report = await world.create()
+    assert (report.kind, report.written, report.attention) == ("not_sent", False, None)
+    assert report.message.startswith("bucket_unreachable")
+    assert report.claim is not None
+    assert report.outcome is not None
+    assert (world.objects, await world.posts()) == ([], [])
+
+
+async def test_a_claim_whose_answer_is_an_error_although_it_landed(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.bucket.after["claim"] = fail
+    report = await world.create()
+    assert (report.kind, report.written, await world.posts()) == ("not_sent", False, [])
+    assert decide(await world.ledger.read(world.job_id)).next == "recover"
+    # What the report carries settles it, so that nobody looks for a task of it.
+    world.bucket.after.clear()
+    assert report.claim is not None
+    assert report.outcome is not None
+    order = OutcomeOrder(claim=report.claim, outcome=report.outcome)
+    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
+    look = decide(await world.ledger.read(world.job_id))
+    assert (look.next, look.attempt) == ("claim", 2)
+
+
+async def test_a_ledger_that_cannot_be_read_after_the_claim(ark: ArkControl) -> None:
+    world = await a_world(ark)
+
+    async def away() -> None:
+        world.bucket.broken = ConnectionError("no bucket")
+
+    world.bucket.after["claim"] = away
+    report = await world.create()
+    assert (report.kind, report.written, await world.posts()) == ("not_sent", False, [])
+
+
+async def test_the_claim_of_another_is_a_conflict(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await world.ledger.claim(a_claim(world.request))
+    report = await world.create()
+    assert (report.kind, report.claim, report.outcome) == ("conflict", None, None)
+    assert (world.objects, await world.posts()) == (["0001.claim.json"], [])
+
+
+async def test_a_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
+    """The library repeats a write whose answer was lost, and gets 412 on its own object."""
+    world = await a_world(ark)
+    create = world.bucket.create
+
+    async def repeated(name: str, content: bytes, *, seconds: float = 60) -> bool:
+        await create(name, content, seconds=seconds)
+        return await create(name, content, seconds=seconds)
+
+    world.bucket.create = repeated  # type: ignore[method-assign]
+    report = await world.create()
+    assert (report.kind, report.written, len(await world.posts())) == ("created", True, 1)
+    assert world.objects == ["0001.claim.json", "0001.outcome.json"]
+
+
+async def test_of_two_executions_at_once_one_sends(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    reports = await asyncio.gather(*(world.create() for _ in range(5)))
+    assert sorted(report.kind for report in reports) == ["conflict"] * 4 + ["created"]
+    assert len(await world.posts()) == 1
+    assert len({report.claim.nonce for report in reports if report.claim}) == 1
+
+
+# --- a look that is out of date --------------------------------------------------------------------------------------
+
+
+async def _created_before(world: World) -> None:
+    await world.ledger.claim(a_claim(world.request))
+    await world.ledger.settle(world.job_id, 1, created("cgt-1"))
+
+
+async def _unknown_before(world: World) -> None:
+    await world.ledger.claim(a_claim(world.request))
+
+
+async def _refused_before(world: World) -> None:
+    await world.ledger.claim(a_claim(world.request))
+    await world.ledger.settle(world.job_id, 1, refused())
+
+
+async def _taken_before(world: World) -> None:
+    await world.ledger.claim(a_claim(world.request))
+    await world.ledger.settle(world.job_id, 1, absent())
+    await world.ledger.take(world.job_id, 1, "accepted")
+
+
+async def _late_before(world: World) -> None:
+    await world.ledger.claim(a_claim(world.request))
+    await world.ledger.settle(world.job_id, 1, not_sent())
+    await world.ledger.settle(world.job_id, 1, created("cgt-1"))
+
+
+async def _stored_before(world: World) -> None:
+    await world.bucket.create(names(world.request).record, a_record("cgt-1"))
+
+
+@pytest.mark.parametrize(
+    "before", [_created_before, _unknown_before, _refused_before, _taken_before, _late_before, _stored_before]
+)
+async def test_a_ledger_that_changed_since_the_look_sends_nothing(
+    ark: ArkControl, before: Callable[[World], Awaitable[None]]
+) -> None:
+    world = await a_world(ark)
+    await before(world)
+    report = await world.create(attempt=2)
+    assert (report.kind, report.written, report.look_again_after) == ("not_sent", True, 0)
+    assert report.message.startswith("ledger_changed")
+    assert (world.outcome(2)["kind"], await world.posts()) == ("not_sent", [])
+
+
+async def test_an_attempt_of_the_past_sends_nothing(ark: ArkControl) -> None:
+    """Its own claim is gone, as after a lifecycle rule; the later attempts still stand."""
+    world = await a_world(ark)
+    await world.ledger.claim(a_claim(world.request, 2))
+    await world.ledger.settle(world.job_id, 2, not_sent())
+    report = await world.create(attempt=1)
+    assert (report.kind, await world.posts()) == ("not_sent", [])
+
+
+async def test_what_happens_between_claim_and_look_counts(ark: ArkControl) -> None:
+    """Another run claims the attempt before, at the very moment of our claim."""
+    world = await a_world(ark)
+
+    async def another_run() -> None:
+        world.bucket.after.clear()
+        await world.ledger.claim(a_claim(world.request, 1))
+
+    world.bucket.after["claim"] = another_run
+    assert ((await world.create(attempt=2)).kind, await world.posts()) == ("not_sent", [])
+
+
+async def test_a_wish_that_was_granted_is_sent(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await _refused_before(world)
+    await world.ledger.again(world.job_id, Resubmit(attempt=1))
+    assert (await world.create(attempt=2)).kind == "created"
+    assert len(await world.posts()) == 1
+
+
+# --- an outcome that cannot be written -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(None, "created"), ("400", "refused"), ("401", "not_sent")])
+async def test_an_outcome_that_cannot_be_written_is_reported(ark: ArkControl, fault: str | None, kind: str) -> None:
+    world = await a_world(ark)
+    world.bucket.before["outcome"] = fail
+    if fault is not None:
+        await ark.fault("create", fault)
+    report = await world.create()
+    assert (report.kind, report.written) == (kind, False)
+    assert report.claim is not None
+    assert report.outcome is not None
+    assert report.outcome.kind == kind
+    assert report.outcome.task_id == (await world.posts())[0].task_id
+
+
+async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
+    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activities.create, "_OUTCOME_SECONDS", 0.2)
+    world = await a_world(ark)
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    world.bucket.before["outcome"] = hang
+    report = await world.create()
+    assert (report.kind, report.written) == ("created", False)
+
+
+# --- not sent --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields", "attention"),
+    [
+        ("401", {}, "credentials"),
+        ("403", {}, "account"),
+        ("429", {"code": "SetLimitExceeded"}, "account"),
+        ("429", {"code": "QuotaExceeded", "message": "The free trial is used up."}, "account"),
+    ],
+)
+async def test_what_needs_a_person_is_not_tried_again_at_once(
+    ark: ArkControl, fault: str, fields: dict[str, Any], attention: str
+) -> None:
+    world = await a_world(ark)
+    await ark.fault("create", fault, **fields)
+    report = await world.create()
+    assert (report.kind, report.attention, report.written) == ("not_sent", attention, True)
+    assert (len(await world.posts()), world.outcome()["kind"]) == (1, "not_sent")
+    assert report.look_again_after >= 30
+
+
+async def test_a_busy_provider_is_asked_again_under_the_same_claim(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    fault_id = await ark.fault("create", "429", times=2, code="ServerOverloaded", retry_after=0)
+    report = await world.create()
+    posts = await world.posts()
+    assert (report.kind, len(await ark.fired(fault_id))) == ("created", 2)
+    assert [post.answer for post in posts] == [429, 429, 200]
+    assert len({post.body["safety_identifier"] for post in posts}) == 1
+    assert world.objects == ["0001.claim.json", "0001.outcome.json"]
+    assert world.outcome()["task_id"] == posts[-1].task_id
+
+
+async def test_an_unknown_answer_after_a_busy_one_is_the_last(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await ark.fault("create", "429", retry_after=0)
+    await ark.fault("create", "lost_after_commit")
+    assert (await world.create()).kind == "unknown"
+    assert [post.answer for post in await world.posts()] == [429, "lost"]
+
+
+async def test_a_provider_that_stays_busy_is_left_to_the_workflow(
+    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def no_pause(seconds: float) -> None:
+        pauses.extend([seconds] if seconds else [])
+        await sleep(0)
+
+    world = await a_world(ark)
+    await ark.fault("create", "429", times=None)
+    monkeypatch.setattr(asyncio, "sleep", no_pause)
+    report = await world.create()
+    monkeypatch.undo()
+    assert (report.kind, report.attention, len(await world.posts())) == ("not_sent", None, 3)
+    assert [pause for pause in pauses if pause >= 1] == [1, 2], "no pause after the last one: nothing follows it"
+    assert world.outcome()["code"] == "RateLimitExceeded"
+
+
+async def test_a_long_pause_is_left_to_the_workflow(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await ark.fault("create", "429", times=None, retry_after=120)
+    report = await world.create()
+    assert (report.kind, len(await world.posts())) == ("not_sent", 1)
+    assert 120 <= report.look_again_after <= 144
+
+
+@pytest.mark.parametrize(("refusals", "least"), [(0, 2), (1, 4), (5, 64), (50, 900)])
+async def test_the_wait_grows_with_every_create_that_was_not_sent(ark: ArkControl, refusals: int, least: float) -> None:
+    world = await a_world(ark)
+    world.bucket.before["claim"] = fail
+    report = await world.create(refusals=refusals)
+    assert least <= report.look_again_after <= least * 1.2
+
+
+async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activities.create, "_SENDS", 1)
+    world = await a_world(ark)
+    client = a_client(ark)
+    client._url = "http://127.0.0.1:1/api/v3/contents/generations/tasks"
+    create = CreateActivities(world.ledger, world.bucket, client, world.settings)
+    order = CreateOrder(job_id=world.job_id, request=world.request, attempt=1)
+    report = await in_activity(create.create_task, order)
+    assert (report.kind, report.written, report.attention) == ("not_sent", True, None)
+    assert world.outcome()["code"] == "not_connected"
+
+
+# --- the total time --------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_sent_when_the_time_is_over(ark: ArkControl) -> None:
+    world = await a_world(ark, **QUICK)
+
+    async def slow() -> None:
+        await asyncio.sleep(1.2)
+
+    world.bucket.after["claim"] = slow
+    report = await world.create()
+    assert (report.kind, report.written, await world.posts()) == ("not_sent", True, [])
+    assert world.outcome()["code"] == "no_time_left"
+
+
+@pytest.mark.parametrize("clock", ["time", "monotonic"])
+async def test_a_clock_that_jumps_ahead_ends_the_time(
+    ark: ArkControl, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    """A machine that slept, between claim and POST: one of the clocks may not have noticed."""
+    world = await a_world(ark)
+    clocks = {"time": time.time, "monotonic": time.monotonic}
+
+    class Jumped:
+        time = staticmethod(clocks["time"])
+        monotonic = staticmethod(clocks["monotonic"])
+
+    async def jump() -> None:
+        setattr(Jumped, clock, staticmethod(lambda: clocks[clock]() + 3600))
+
+    monkeypatch.setattr(activities.create, "time", Jumped)
+    world.bucket.after["claim"] = jump
+    report = await world.create()
+    assert (report.kind, await world.posts()) == ("not_sent", [])
+    assert world.outcome()["code"] == "no_time_left"
+
+
+async def test_a_clock_that_was_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await a_world(ark, **QUICK)
+    back = [0.0]
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+        time = staticmethod(lambda: time.time() - back[0])
+
+    async def set_back_and_slow() -> None:
+        back[0] = 3600
+        await asyncio.sleep(1.2)
+
+    monkeypatch.setattr(activities.create, "time", Clock)
+    world.bucket.after["claim"] = set_back_and_slow
+    assert ((await world.create()).kind, await world.posts()) == ("not_sent", [])
+
+
+async def test_no_second_send_when_the_time_is_over(ark: ArkControl) -> None:
+    world = await a_world(ark, **QUICK)
+    await ark.fault("create", "429", times=None, retry_after=2)
+    report = await world.create()
+    assert (report.kind, len(await world.posts())) == ("not_sent", 1)
+    assert world.outcome()["code"] == "RateLimitExceeded"
+
+
+# --- the body --------------------------------------------------------------------------------------------------------
+
+
+async def the_body(ark: ArkControl, request: VideoRequest, **settings: Any) -> tuple[World, dict[str, Any]]:
+    world = await a_world(ark, request, **settings)
+    assert (await world.create()).kind == "created"
+    (post,) = await world.posts()
+    return world, post.body
+
+
+async def test_what_is_always_sent_and_nothing_else(ark: ArkControl) -> None:
+    _, body = await the_body(ark, a_request(resolution="720p", duration=5))
+    identifier = body.pop("safety_identifier")
+    assert body == {
+        "model": "dreamina-seedance-2-0-260128",
+        "content": [{"type": "text", "text": "a cat"}],
+        "ratio": "16:9",
+        "resolution": "720p",
+        "duration": 5,
+        "generate_audio": False,
+        "watermark": False,
+    }
+    assert re.fullmatch("6d894aa3ee802549-[0-9a-f]{32}", identifier), "SHA-256 of the user id, and the nonce"
+    assert identifier.isascii()
+    assert len(identifier) <= 64
+
+
+async def test_the_user_is_recognisable_and_each_claim_is_unique(ark: ArkControl) -> None:
+    bodies = [(await the_body(ark, a_request(user_id="Jürgen")))[1] for _ in range(2)]
+    other = (await the_body(ark, a_request(user_id="somebody else")))[1]
+    users, nonces = zip(*(body["safety_identifier"].split("-") for body in [*bodies, other]), strict=True)
+    assert users[0] == users[1] != users[2]
+    assert len(set(nonces)) == 3
+
+
+OF_1_5: dict[str, Any] = {"model": "seedance-1-5-pro-251215", "seed": 0, "camera_fixed": False, "service_tier": "flex"}
+OF_2_5: dict[str, Any] = {
+    "model": "dreamina-seedance-2-5-260628",
+    "output_format": "mov",
+    "draft": False,
+    "omni_reference_task_type": "auto",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"return_last_frame": True}, {"return_last_frame": True}),
+        ({"generate_audio": True, "watermark": True}, {"generate_audio": True, "watermark": True}),
+        ({"priority": 0}, {"priority": 0}),
+        ({"priority": 9, "execution_expires_after": 3600}, {"priority": 9, "execution_expires_after": 3600}),
+        ({"web_search": True}, {"tools": [{"type": "web_search"}]}),
+        ({"duration": -1, "ratio": "21:9"}, {"duration": -1, "ratio": "21:9"}),
+        (OF_1_5, OF_1_5),
+        (OF_2_5, OF_2_5),
+        ({"rights": {"depicts_real_person": True, "consent_reference": "contract 7"}}, {}),
+        ({"take": 2}, {}),
+    ],
+)
+async def test_what_is_given_is_sent(
+    ark: ArkControl, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    if "model" in given:  # a model that the catalogue does not know yet
+        monkeypatch.setattr(catalogue, "check", lambda *_, **__: [])
+    _, plain = await the_body(ark, a_request())
+    _, body = await the_body(ark, a_request(**given))
+    del plain["safety_identifier"], body["safety_identifier"]
+    assert body == plain | sent
+
+
+async def test_a_web_search_that_is_declined_is_not_sent(ark: ArkControl) -> None:
+    _, body = await the_body(ark, a_request(web_search=False))
+    assert not {"tools", "web_search"} & set(body)
+
+
+async def test_references_go_with_their_roles_in_their_order(ark: ArkControl) -> None:
+    references = [
+        {"role": "reference_image", "url": "https://cdn.example.com/a.webp?sig=1", "asset_id": "sku-1"},
+        {"role": "reference_video", "url": "asset://video-1"},
+        {"role": "reference_audio", "url": "https://cdn.example.com/a.mp3"},
+        {"role": "reference_image", "url": "https://cdn.example.com/b.png"},
+    ]
+    _, body = await the_body(ark, a_request(references=references))
+    assert body["content"] == [
+        {"type": "text", "text": "a cat"},
+        {
+            "type": "image_url",
+            "image_url": {"url": "https://cdn.example.com/a.webp?sig=1"},
+            "role": "reference_image",
+        },
+        {"type": "video_url", "video_url": {"url": "asset://video-1"}, "role": "reference_video"},
+        {"type": "audio_url", "audio_url": {"url": "https://cdn.example.com/a.mp3"}, "role": "reference_audio"},
+        {"type": "image_url", "image_url": {"url": "https://cdn.example.com/b.png"}, "role": "reference_image"},
+    ]
+    assert body["ratio"] == "adaptive"
+
+
+async def test_a_picture_can_do_without_a_prompt(ark: ArkControl) -> None:
+    frames = [{"role": role, "url": f"https://cdn.example.com/{role}.png"} for role in ("first_frame", "last_frame")]
+    _, body = await the_body(ark, a_request(prompt=None, references=frames))
+    assert [(item["type"], item["role"]) for item in body["content"]] == [
+        ("image_url", "first_frame"),
+        ("image_url", "last_frame"),
+    ]
+
+
+GS = [{"role": "first_frame", "url": "gs://private/pictures/a.png#17"}]
+
+
+async def test_a_private_reference_is_signed(ark: ArkControl) -> None:
+    world, body = await the_body(ark, a_request(references=GS))
+    url = body["content"][1]["image_url"]["url"]
+    assert url.startswith("https://")
+    assert "X-Goog-Signature" in url
+    ((bucket, name, generation, lifetime),) = world.bucket.signing
+    assert (bucket, name, generation) == ("private", "pictures/a.png", 17)
+    assert lifetime.total_seconds() > world.settings.claim_is_young_seconds
+    # A signed URL opens the picture for anybody; it belongs in the POST alone.
+    assert not any(b"X-Goog-Signature" in stored for stored in world.bucket.contents.values())
+
+
+async def test_credentials_that_cannot_sign_are_found_before_the_claim(ark: ArkControl) -> None:
+    world = await a_world(ark, a_request(references=GS))
+    world.bucket.can_sign = False
+    report = await world.create()
+    assert report.kind == "impossible"
+    assert report.error is not None
+    assert (report.error.code, report.error.attempt) == ("cannot_sign", None)
+    assert (world.bucket.writes, await world.posts()) == ([], [])
+
+
+CALLBACKS: dict[str, Any] = {
+    "seedance_callback_url": "https://relay.example.com/base/",
+    "seedance_callback_secret": SecretStr(SECRET),
+    "seedance_callback_secret_previous": SecretStr("the secret before"),
+}
+
+
+async def test_the_callback_url_names_job_and_attempt_and_is_signed(ark: ArkControl) -> None:
+    world = await a_world(ark, **CALLBACKS)
+    await world.ledger.claim(a_claim(world.request))
+    await world.ledger.settle(world.job_id, 1, not_sent())
+    assert (await world.create(attempt=2)).kind == "created"
+    (post,) = await world.posts()
+    url = urlsplit(post.body["callback_url"])
+    assert (url.scheme, url.netloc, url.query) == ("https", "relay.example.com", "")
+    assert url.path == f"/base/callbacks/{world.job_id}/2/{callback_token(SECRET, world.job_id, 2)}"
+
+
+async def test_without_a_relay_no_callback_is_asked_for(ark: ArkControl) -> None:
+    _, body = await the_body(ark, a_request(), seedance_callback_secret=SecretStr(SECRET))
+    assert "callback_url" not in body
+
+
+@pytest.mark.parametrize("fault", [None, "400", "401", "no_id"])
+async def test_no_object_and_no_report_holds_a_secret(ark: ArkControl, fault: str | None) -> None:
+    world = await a_world(ark, **CALLBACKS)
+    token = callback_token(SECRET, world.job_id, 1)
+    url = f"https://relay.example.com/base/callbacks/{world.job_id}/1/{token}"
+    if fault is not None:
+        await ark.fault("create", fault, message=f"{KEY} may not call {url} or https://a.example.com/b?sig=5ec4e7")
+    report = await world.create()
+    written = b"\n".join(world.bucket.contents.values()).decode() + report.model_dump_json()
+    for secret in (KEY, SECRET, "the secret before", token, "5ec4e7"):
+        assert secret not in written
