@@ -7,7 +7,6 @@
     ├── InvalidSettings       a variable of the environment is missing or wrong
     ├── UnknownJob            Temporal knows no such job
     ├── JobFailed             the job ended without a video; says why, and what it cost
-    ├── JobNeedsAttention     the job waits for a person; it goes on by itself afterwards
     ├── NoWorkerAnswered      the job is known, but no worker answers for it; nothing is lost
     └── TemporalRefused       Temporal could not be asked, or refused; says which address, and why
 """
@@ -69,14 +68,6 @@ class JobFailed(SeedanceError):
         self.job = job
         self.error = error
         super().__init__(error.message)
-
-
-class JobNeedsAttention(SeedanceError):
-    """The job waits for a person. It spends nothing meanwhile, and goes on by itself once that is settled."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        super().__init__(f"{job.job_id} needs a person: {job.attention}")
 
 
 class NoWorkerAnswered(SeedanceError):

@@ -1,0 +1,174 @@
+"""The processes as people start them: ``starter.py``, ``worker.py --check``, ``make demo`` and ``make stack``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dev.stack import FIXED_PORTS, HOST, ROOT, Stack, _is_taken
+from tests.e2e.requests import a_request, creates_of
+
+
+async def _run(*arguments: str, env: dict[str, str], stdin: str = "") -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=env,
+        cwd=ROOT,
+    )
+    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def _starter(stack: Stack, *arguments: str, stdin: str = "") -> tuple[int, Any]:
+    code, out, _err = await _run("starter.py", *arguments, "--json", env=stack.environment, stdin=stdin)
+    return code, json.loads(out)
+
+
+async def test_submit_show_and_list(stack: Stack) -> None:
+    request = a_request(user_id="user-of-the-command-line")
+    code, job = await _starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
+    assert code == 0
+    assert job["phase"] == "stored"
+    assert job["existing"] is False
+    assert job["result"]["size"] > 0
+    code, shown = await _starter(stack, "show", job["job_id"])
+    assert code == 0
+    assert shown["result"] == job["result"]
+    code, listed = await _starter(stack, "list", "--user", "user-of-the-command-line", "--phase", "stored")
+    assert code == 0
+    assert [one["job_id"] for one in listed] == [job["job_id"]]
+
+
+async def test_an_invalid_request_is_refused_before_anything_is_spent(stack: Stack) -> None:
+    wrong = a_request().model_dump(mode="json") | {"duration": 99, "seed": 7, "prompt": "a boat --dur 15", "colour": 1}
+    before = len(await stack.ark.ledger())
+    code, answer = await _starter(stack, "submit", "-", stdin=json.dumps(wrong))
+    assert code == 2
+    assert answer["error"]["code"] == "invalid_request"
+    assert {problem["at"] for problem in answer["error"]["problems"]} >= {"duration", "seed", "prompt", "colour"}
+    assert len(await stack.ark.ledger()) == before
+
+
+async def test_a_failed_job_ends_with_exit_code_3(stack: Stack) -> None:
+    request = a_request()
+    await stack.ark.fault("task", "fail", contains=request.prompt)
+    code, job = await _starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
+    assert code == 3
+    assert job["phase"] == "failed"
+    assert job["error"]["class"] == "moderation"
+    assert job["error"]["task_id"] == (await creates_of(stack, request))[0].task_id
+
+
+async def test_a_job_that_needs_a_person_ends_the_wait_with_exit_code_4(stack: Stack) -> None:
+    request = a_request()
+    armed = await stack.ark.fault("create", "401", contains=request.prompt, times=None)
+    code, job = await _starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
+    assert code == 4
+    assert job["attention"] == "credentials"
+    await stack.ark.clear_faults(armed)
+    assert (await _starter(stack, "cancel", job["job_id"]))[0] == 0
+
+
+async def test_the_check_tries_all_parts_and_spends_nothing(stack: Stack) -> None:
+    environment = stack.environment | {
+        "ARK_API_KEY": "local-ark-key",
+        "ARK_BASE_URL": stack.ark.base_url("byteplus"),
+        "SEEDANCE_POLL_FRIST_SECONDS": "3",
+    }
+    before = len(await stack.ark.ledger())
+    code, out, err = await _run("worker.py", "--check", env=environment)
+    assert (code, err) == (0, "") or "httpx" in err
+    assert out.count(": ok") == 4
+    assert "SEEDANCE_POLL_FRIST_SECONDS is set, and no setting" in out
+    assert "local-ark-key" not in out + err
+    assert environment["SEEDANCE_CALLBACK_SECRET"] not in out + err
+    assert len(await stack.ark.ledger()) == before
+
+
+async def test_the_check_says_what_does_not_work(stack: Stack) -> None:
+    environment = stack.environment | {"ARK_API_KEY": "wrong", "ARK_BASE_URL": stack.ark.base_url("byteplus")}
+    code, out, _err = await _run("worker.py", "--check", env=environment)
+    assert code == 1
+    assert re.search(r"provider .*FAILED: HTTP 401 AuthenticationError", out)
+
+
+async def test_the_demo_ends_with_a_video_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = dict(os.environ) | {"ARK_API_KEY": "must-not-be-used"}
+    code, out, err = await _run("-m", "dev.demo", env=environment)
+    assert code == 0, out + err
+    video = re.search(r"Video\s+(\S+\.mp4)", out)
+    assert video is not None
+    assert Path(video[1]).stat().st_size > 0
+    ui = re.search(r"Temporal UI: http://127.0.0.1:(\d+)", out)
+    assert ui is not None
+    assert not _is_taken(int(ui[1]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_a_demo_that_is_interrupted_leaves_no_process(number: signal.Signals) -> None:
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dev.demo", stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert demo.stdout is not None
+    async with asyncio.timeout(60):
+        async for line in demo.stdout:
+            if b"Job" in line:
+                break
+    children = _children_of(demo.pid)
+    assert len(children) == 5
+    demo.send_signal(number)
+    await asyncio.wait_for(demo.wait(), 30)
+    async with asyncio.timeout(10):
+        while any(Path(f"/proc/{child}").exists() and not _is_zombie(child) for child in children):
+            await asyncio.sleep(0.05)
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+async def test_the_stack_stays_up_and_says_how_to_submit(tmp_path: Path) -> None:
+    stack = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dev.stack", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert stack.stdout is not None
+    said = ""
+    async with asyncio.timeout(60):
+        async for line in stack.stdout:
+            said += line.decode()
+            if "Ctrl-C" in said:
+                break
+    command = re.search(r"^  (.*starter\.py submit .*)$", said, re.MULTILINE)
+    assert command is not None, said
+    shell = await asyncio.create_subprocess_shell(
+        command[1].replace(".venv/bin/python", sys.executable), stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    out, _ = await asyncio.wait_for(shell.communicate(), 60)
+    assert shell.returncode == 0
+    assert b"output.mp4" in out
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"http://{HOST}:{FIXED_PORTS.ui}")).is_success
+    stack.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(stack.wait(), 30) == 0
+    assert not [port for port in vars(FIXED_PORTS).values() if _is_taken(port)]

@@ -1,0 +1,144 @@
+"""Workers that die, runs that are reset, terminated or cancelled: the video is stored, and paid for once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+
+from dev.stack import Stack
+from seedance_temporal.job import CancelAnswer
+from tests.e2e.requests import a_request, creates_of, until
+
+
+async def _reset_to_the_first_task(stack: Stack, job_id: str) -> None:
+    """What "Reset" to the first workflow task does in the Temporal UI."""
+    run = await stack.client.get_workflow_handle(job_id).describe()
+    handle = stack.client.get_workflow_handle(job_id, run_id=run.run_id)
+    history = await handle.fetch_history()
+    first = next(e for e in history.events if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
+    await stack.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=stack.client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=job_id, run_id=run.run_id),
+            reason="a test",
+            workflow_task_finish_event_id=first.event_id,
+            request_id=f"reset-{run.run_id}",
+        )
+    )
+    after = await stack.client.get_workflow_handle(job_id).describe()
+    assert after.run_id != run.run_id, "the fault did not happen: no reset"
+
+
+async def test_a_worker_killed_while_the_task_runs(stack: Stack) -> None:
+    request = a_request()
+    submitted = await stack.jobs.submit(request)
+    await until(stack, submitted.job_id, lambda job: job.task_id is not None)
+    worker = stack.children["worker"]
+    await worker.kill()
+    assert worker.process.returncode == -signal.SIGKILL
+    await asyncio.sleep(2)  # the task ends while nobody is there
+    await stack.start_worker()
+    await stack.jobs.result(submitted.job_id)
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_a_worker_killed_during_the_create(stack: Stack) -> None:
+    request = a_request()
+    await stack.ark.fault("create", "slow", contains=request.prompt, seconds=3)
+    submitted = await stack.jobs.submit(request)
+    async with asyncio.timeout(10):
+        while not await creates_of(stack, request):
+            await asyncio.sleep(0.05)
+    await stack.children["worker"].kill()
+    await stack.start_worker()
+    await stack.jobs.result(submitted.job_id)
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_sigterm_lets_a_create_under_way_finish(stack: Stack) -> None:
+    request = a_request()
+    fault = await stack.ark.fault("create", "slow", contains=request.prompt, seconds=3)
+    submitted = await stack.jobs.submit(request)
+    async with asyncio.timeout(10):
+        while not await creates_of(stack, request):
+            await asyncio.sleep(0.05)
+    code = await stack.children["worker"].stop(signal.SIGTERM)
+    assert code == 0
+    await stack.start_worker()
+    await stack.jobs.result(submitted.job_id)
+    assert len(await stack.ark.fired(fault)) == 1
+    state = await stack.jobs.state(submitted.job_id)
+    assert not any("unknown" in e.what for e in state.timeline), "the create's outcome was lost at a deploy"
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_a_reset_of_the_finished_run(stack: Stack) -> None:
+    request = a_request()
+    submitted = await stack.jobs.submit(request)
+    result = await stack.jobs.result(submitted.job_id)
+    await _reset_to_the_first_task(stack, submitted.job_id)
+    assert await stack.jobs.result(submitted.job_id) == result
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_a_reset_of_the_running_run(stack: Stack) -> None:
+    request = a_request()
+    submitted = await stack.jobs.submit(request)
+    await until(stack, submitted.job_id, lambda job: job.task_id is not None)
+    await _reset_to_the_first_task(stack, submitted.job_id)
+    await stack.jobs.result(submitted.job_id)
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_a_run_terminated_while_waiting_and_submitted_again(stack: Stack) -> None:
+    request = a_request()
+    submitted = await stack.jobs.submit(request)
+    await until(stack, submitted.job_id, lambda job: job.task_id is not None)
+    await stack.client.get_workflow_handle(submitted.job_id).terminate("a test")
+    again = await stack.jobs.submit(request)
+    assert again.existing
+    await stack.jobs.result(submitted.job_id)
+    assert len(await creates_of(stack, request)) == 1
+
+
+@pytest.mark.parametrize("by", ["update", "temporal"])
+async def test_a_queued_task_is_cancelled_and_not_billed(stack: Stack, by: str) -> None:
+    request = a_request()
+    await stack.ark.fault("task", "stay_queued", contains=request.prompt)
+    submitted = await stack.jobs.submit(request)
+    job = await until(stack, submitted.job_id, lambda job: job.task_id is not None)
+    if by == "update":
+        assert await stack.jobs.cancel(submitted.job_id) == CancelAnswer(outcome="cancelled")
+    else:
+        await stack.client.get_workflow_handle(submitted.job_id).cancel()
+    async for ended in stack.jobs.follow(submitted.job_id):
+        last = ended
+    assert last.phase == "cancelled"
+    assert last.error is not None
+    assert (last.error.failure_class, last.error.task_id) == ("cancelled", job.task_id)
+    (entry,) = await creates_of(stack, request)
+    assert entry.billed_tokens is None
+    assert (await stack.jobs.cancel(submitted.job_id)).outcome == "already_closed"
+
+
+async def test_a_running_task_is_billed_and_so_it_is_stored(stack: Stack) -> None:
+    request = a_request()
+    await stack.ark.fault("task", "stay_running", contains=request.prompt)
+    submitted = await stack.jobs.submit(request)
+    job = await until(stack, submitted.job_id, lambda job: job.task_id is not None)
+    async with asyncio.timeout(10):
+        while (await _provider_status(stack, job.task_id)) != "running":
+            await asyncio.sleep(0.05)
+    assert (await stack.jobs.cancel(submitted.job_id)).outcome == "running_will_finish"
+    await stack.ark.release(job.task_id)
+    result = await stack.jobs.result(submitted.job_id)
+    assert result.task_id == job.task_id
+
+
+async def _provider_status(stack: Stack, task_id: str | None) -> str:
+    return next(str(task["status"]) for task in await stack.ark.tasks() if task["id"] == task_id)

@@ -1,0 +1,149 @@
+"""The main job: a request becomes an MP4 in the bucket, paid for once, and everything about it can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from dev.stack import Stack
+from seedance_temporal import VideoJobs
+from seedance_temporal.identity import ObjectNames, request_hash
+from seedance_temporal.job import JobState
+from tests.e2e.requests import a_request, creates_of
+
+
+async def test_a_callback_brings_the_video_without_a_poll(stack: Stack) -> None:
+    request = a_request(return_last_frame=True, generate_audio=True, ratio="9:16")
+    submitted = await stack.jobs.submit(request)
+    assert not submitted.existing
+    result = await stack.jobs.result(submitted.job_id)
+
+    state = await stack.jobs.state(submitted.job_id)
+    assert [entry.how for entry in state.timeline if entry.what == "succeeded"] == ["callback"]
+    # One look after the callback, and one by the copy for a fresh URL: nobody polled.
+    requests = await stack.ark.requests()
+    assert requests.tasks[result.task_id].get == 2
+    assert len(await creates_of(stack, request)) == 1
+
+    names = ObjectNames("seedance", request_hash(request))
+    video = await stack.bucket.read(names.of_task(result.task_id, "output.mp4"))
+    assert video == await stack.ark.video_bytes(result.task_id)
+    assert video is not None
+    assert len(video) == result.size
+    frame = await stack.bucket.read(names.of_task(result.task_id, "last_frame.png"))
+    assert frame == await stack.ark.video_bytes(result.task_id, "last_frame.png")
+
+
+async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
+    request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+    submitted = await stack.jobs.submit(request)
+    result = await stack.jobs.result(submitted.job_id)
+    names = ObjectNames("seedance", submitted.request_hash)
+
+    record = json.loads(await stack.bucket.read(names.record) or b"")
+    assert record["request"]["prompt"] == request.prompt
+    assert record["rights"] == {"depicts_real_person": True, "consent_reference": "contract 7"}
+    assert record["job_id"] == submitted.job_id
+    assert record["request_hash"] == submitted.request_hash
+    assert record["attempt"] == 1
+    assert record["task_id"] == result.task_id
+    assert (record["model"], record["status"]) == (request.model, "succeeded")
+    assert (record["resolution"], record["ratio"], record["duration"]) == ("480p", "16:9", 4)
+    assert record["generate_audio"] is False
+    (entry,) = await creates_of(stack, request)
+    assert entry.billed_tokens is not None
+    assert record["usage"]["total_tokens"] == entry.billed_tokens
+    assert record["estimated_tokens"] >= record["usage"]["total_tokens"]
+    assert record["cost_usd"] == pytest.approx(entry.billed_tokens * 3.5 / 1e6, abs=1e-6)
+    assert [e["what"] for e in record["timeline"]][-1] == "succeeded"
+    for recorded in record["objects"].values():
+        if recorded is not None:
+            stored = await stack.bucket.stat(recorded["name"])
+            assert stored is not None
+            assert (stored.generation, stored.size, stored.crc32c, stored.md5) == (
+                recorded["generation"],
+                recorded["size"],
+                recorded["crc32c"],
+                recorded["md5"],
+            )
+
+    task = json.loads(await stack.bucket.read(names.of_task(result.task_id, "task.json")) or b"")
+    assert task["id"] == result.task_id
+    assert task["content"]["video_url"].endswith("/video.mp4"), "the signature is cut off"
+    assert task["safety_identifier"] == entry.body["safety_identifier"]
+
+
+async def test_one_request_is_one_job_however_often_it_is_submitted(stack: Stack) -> None:
+    request = a_request()
+    others = [VideoJobs(stack.client, insecure_hosts={"127.0.0.1"}) for _ in range(10)]
+    submitted = await asyncio.gather(*(jobs.submit(request) for jobs in others))
+    assert len({one.job_id for one in submitted}) == 1
+    assert [one.existing for one in submitted].count(False) == 1
+    results = await asyncio.gather(*(jobs.result(one.job_id) for jobs, one in zip(others, submitted, strict=True)))
+    assert all(result == results[0] for result in results)
+
+    later = await stack.jobs.submit(request)
+    assert later.existing
+    assert later.result == results[0]
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_another_take_is_another_video(stack: Stack) -> None:
+    request = a_request()
+    first, second = [await stack.jobs.submit(request.model_copy(update={"take": take})) for take in (1, 2)]
+    results = [await stack.jobs.result(one.job_id) for one in (first, second)]
+    assert first.job_id != second.job_id
+    assert results[0].task_id != results[1].task_id
+    assert len(await creates_of(stack, request)) == 2
+
+
+async def test_without_callbacks_polling_finds_the_video(stack: Stack) -> None:
+    request = a_request("volcengine")
+    submitted = await stack.jobs.submit(request)
+    await stack.jobs.result(submitted.job_id)
+    (entry,) = await creates_of(stack, request)
+    assert "callback_url" not in entry.body
+    state = await stack.jobs.state(submitted.job_id)
+    assert [e.how for e in state.timeline if e.what == "succeeded"] == ["poll"]
+
+
+async def test_callbacks_that_are_all_lost_cost_latency_only(stack: Stack) -> None:
+    await stack.ark.configure(callbacks="off")
+    try:
+        request = a_request()
+        submitted = await stack.jobs.submit(request)
+        result = await stack.jobs.result(submitted.job_id)
+    finally:
+        await stack.ark.configure(callbacks="on")
+    (entry,) = await creates_of(stack, request)
+    assert entry.body["callback_url"].startswith(f"http://127.0.0.1:{stack.ports.relay}/callbacks/")
+    assert not [one for one in await stack.ark.deliveries() if one.task_id == result.task_id]
+    state = await stack.jobs.state(submitted.job_id)
+    assert [e.how for e in state.timeline if e.what == "succeeded"] == ["poll"]
+
+
+@pytest.mark.parametrize("mode", ["repeated", "reversed"])
+async def test_callbacks_may_come_repeated_or_in_any_order(stack: Stack, mode: str) -> None:
+    await stack.ark.configure(callbacks=mode)
+    try:
+        request = a_request()
+        result = await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+    finally:
+        await stack.ark.configure(callbacks="on")
+    deliveries = [one for one in await stack.ark.deliveries() if one.task_id == result.task_id]
+    assert deliveries, "the fault did not happen: no callback was sent"
+    if mode == "repeated":
+        assert len([one for one in deliveries if one.status == "succeeded"]) > 1
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_the_state_tells_the_story(stack: Stack) -> None:
+    submitted = await stack.jobs.submit(a_request())
+    phases = [job.phase async for job in stack.jobs.follow(submitted.job_id, every=0.05)]
+    assert phases[-1] == "stored"
+    job = await stack.jobs.state(submitted.job_id)
+    assert isinstance(job, JobState)
+    assert [entry.what for entry in job.timeline][-1] == "stored"
+    assert job.attempt == 1
