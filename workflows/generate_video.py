@@ -490,6 +490,12 @@ class GenerateVideo:
         self._ledger_changed = answer.accepted or self._ledger_changed
         return answer
 
+    @resolve.validator
+    def _check_word(self, word: Resolve) -> None:
+        """Refuses what is no word: a handler that fails, or cannot be called, would block the run for good."""
+        if not isinstance(word, Resolve):
+            raise ApplicationError("resolve takes an attempt and an action", type="invalid_word")
+
     @staticmethod
     async def _wait_quietly(condition: Callable[[], bool], timeout: timedelta) -> None:
         try:
