@@ -404,7 +404,7 @@ class GenerateVideo:
 
     def _stored(self, result: VideoResult, how: str) -> VideoResult:
         self._cancel_outcome = "running_will_finish"
-        self._progress.settle("unknown_create", "account", "credentials", "task_gone", "video_at_risk")
+        self._settle_all()
         self._progress.note("stored", how, result.video_uri)
         self._progress.stored(result)
         return result
@@ -412,9 +412,14 @@ class GenerateVideo:
     def _fail(self, error: JobError, how: str) -> NoReturn:
         """Ends the run by the failure's own name and sentence."""
         self._cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
+        self._settle_all()
         self._progress.note(f"ended: {error.failure_class}", how, error.code)
         self._progress.ended(error, phase_of(error))
         raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
+
+    def _settle_all(self) -> None:
+        """A job that has ended needs nobody; a second task is still there."""
+        self._progress.settle("unknown_create", "account", "credentials", "task_gone", "video_at_risk")
 
     def _continue_as_new_if_suggested(self) -> None:
         if workflow.info().is_continue_as_new_suggested():
