@@ -137,11 +137,12 @@ class ObserveActivities:
         """
         facts = await self._ledger.read(order.job_id)
         second_task = decide(facts).second_task
-        known = facts.attempt(order.attempt)
+        attempt = facts.attempt(order.attempt)
+        ended = attempt.error if attempt is not None else None
         if facts.record is not None:
             return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=second_task)
-        if known is not None and known.end is not None:
-            return Observation(next="ended", status=known.end.error.code, error=known.end.error)
+        if ended is not None:
+            return Observation(next="ended", status=ended.code, error=ended)
         try:
             payload = await self._ark.get(order.task_id)
         except ArkError as error:
