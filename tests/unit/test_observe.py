@@ -1,0 +1,479 @@
+"""Looking at tasks, and cancelling queued ones, against the local Ark."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from temporalio.exceptions import ApplicationError
+
+from activities import observe
+from activities.ark import Ark
+from activities.facts import Claim
+from activities.ledger import Ledger
+from activities.observe import CancelReport, GetOrder, Observation, ObserveActivities, look_again_after
+from dev.ark.control import ArkControl
+from dev.ark.ledger import TaskRequests
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from tests.unit.jobs import (
+    BODY,
+    KEY,
+    SECRET,
+    a_claim,
+    a_client,
+    a_record,
+    a_request,
+    absent,
+    an_end,
+    as_new,
+    created,
+    in_activity,
+    local_ark,
+    make_older,
+    names,
+    some_settings,
+)
+from tests.unit.memory_bucket import MemoryBucket
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    async with local_ark() as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    return await as_new(server)
+
+
+@dataclass
+class World:
+    """One job whose first attempt was created, and its task."""
+
+    ark: ArkControl
+    bucket: MemoryBucket
+    claim: Claim
+    task_id: str
+    settings: Settings
+    client: Ark
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.bucket, "seedance")
+
+    @property
+    def request(self) -> VideoRequest:
+        return self.claim.request
+
+    def order(self, **fields: Any) -> GetOrder:
+        given = {"job_id": self.claim.job_id, "request": self.request, "attempt": 1, "task_id": self.task_id}
+        return GetOrder.model_validate(given | fields)
+
+    @property
+    def activities(self) -> ObserveActivities:
+        return ObserveActivities(self.ledger, self.client, self.settings)
+
+    async def look(self, **fields: Any) -> Observation:
+        return await in_activity(self.activities.get_task, self.order(**fields))
+
+    async def cancel(self, **fields: Any) -> CancelReport:
+        return await in_activity(self.activities.cancel_task, self.order(**fields))
+
+    async def asked(self) -> TaskRequests:
+        return (await self.ark.requests()).tasks.get(self.task_id, TaskRequests())
+
+    async def until(self, status: str) -> None:
+        """Waits for the task, without asking as a client would: the requests are counted."""
+        async with asyncio.timeout(10):
+            while next(t for t in await self.ark.tasks() if t["id"] == self.task_id)["status"] != status:
+                await asyncio.sleep(0.02)
+
+    def make_older(self, **by: float) -> None:
+        make_older(self.bucket, names(self.request).attempt(1, "claim"), **by)
+
+
+async def a_world(ark: ArkControl, status: str = "queued") -> World:
+    """A job whose task has come to a status, and stays in it."""
+    endings = {"failed": "fail", "expired": "expire", "reviewing": "unknown_status", "running": "stay_running"}
+    if status in endings:
+        await ark.fault("task", endings[status])
+    if status not in {"queued", "cancelled"}:
+        await ark.fault("task", "seconds", queued_seconds=0, running_seconds=0)
+    bucket, claim, client = MemoryBucket(), a_claim(a_request()), a_client(ark)
+    answer = await client.create(BODY | {"safety_identifier": claim.safety_identifier})
+    assert answer.task_id is not None
+    world = World(ark, bucket, claim, answer.task_id, some_settings(ark), client)
+    await world.ledger.claim(claim)
+    await world.ledger.settle(claim.job_id, 1, created(answer.task_id))
+    if status == "cancelled":
+        await client.delete(answer.task_id)
+    await world.until(status)
+    return world
+
+
+# --- the ledger first ------------------------------------------------------------------------------------------------
+
+
+async def test_a_record_is_told_without_a_get(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await world.bucket.create(names(world.request).record, a_record(world.task_id))
+    seen = await world.look()
+    assert (seen.next, seen.status, seen.second_task) == ("stored", "succeeded", None)
+    assert seen.result is not None
+    assert seen.result.task_id == world.task_id
+    assert (await world.asked()).get == 0
+
+
+async def test_an_end_is_told_without_a_get(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    end = an_end(1, world.task_id, "expired", "expired")
+    await world.ledger.end(world.claim.job_id, 1, end)
+    seen = await world.look()
+    assert (seen.next, seen.status, seen.error) == ("ended", "expired", end.error)
+    assert (await world.asked()).get == 0
+
+
+async def test_the_end_of_another_attempt_is_not_ours(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await world.ledger.end(world.claim.job_id, 2, an_end(2, "cgt-other"))
+    assert (await world.look()).status == "queued"
+
+
+async def test_a_task_that_came_to_light_after_its_attempt_was_given_up_is_followed(ark: ArkControl) -> None:
+    """An operator said that nobody can tell; then the slow create came back with the id of a paid task."""
+    world = await a_world(ark, "succeeded")
+    await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost", "unknown_outcome"))
+    assert (await world.look()).next == "store"
+
+
+# --- the task --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "reviewing"])
+async def test_a_task_under_way(ark: ArkControl, status: str) -> None:
+    world = await a_world(ark, status)
+    seen = await world.look()
+    assert (seen.next, seen.status, seen.attention, seen.error) == ("wait", status, None, None)
+    assert 0 < seen.look_again_after <= 330
+    assert (await world.asked()).get == 1
+    hinted = await world.look(hinted=True)
+    assert 0 < hinted.look_again_after <= 5.5
+
+
+async def test_a_task_that_succeeded(ark: ArkControl) -> None:
+    world = await a_world(ark, "succeeded")
+    seen = await world.look()
+    assert (seen.next, seen.status) == ("store", "succeeded")
+    assert 86_400 - 60 < seen.copy_within <= 86_401
+    assert "http" not in seen.model_dump_json(), "no result URL stands in the history"
+
+
+async def test_how_long_the_copy_has_counts_from_the_success(ark: ArkControl) -> None:
+    world = await a_world(ark, "succeeded")
+    now = datetime.now(UTC).timestamp()
+    for age, least, most in ((3600, 82_700, 82_801), (90_000, -3_700, -3_599)):
+        world.client = answering(id=world.task_id, status="succeeded", updated_at=int(now - age))
+        seen = await world.look()
+        assert seen.next == "store"
+        assert least < seen.copy_within < most
+    world.client = answering(id=world.task_id, status="succeeded")  # it does not say since when
+    assert (await world.look()).copy_within == 86_400
+
+
+@pytest.mark.parametrize(
+    ("status", "failure_class", "could_help"),
+    [("failed", "moderation", False), ("expired", "expired", True), ("cancelled", "cancelled", True)],
+)
+async def test_a_task_that_ended_without_a_video(
+    ark: ArkControl, status: str, failure_class: str, could_help: bool
+) -> None:
+    world = await a_world(ark, status)
+    seen = await world.look()
+    assert (seen.next, seen.status) == ("end", status)
+    assert seen.error is not None
+    assert (seen.error.failure_class, seen.error.resubmit_could_help) == (failure_class, could_help)
+    assert (seen.error.task_id, seen.error.attempt) == (world.task_id, 1)
+    assert seen.error.code
+    assert world.task_id in seen.error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "failure_class"),
+    [
+        ("OutputVideoSensitiveContentDetected.PolicyViolation", "moderation"),
+        ("InvalidParameter.TaskType", "invalid"),
+        ("InternalServiceError", "provider"),
+    ],
+)
+async def test_the_code_of_a_failed_task_says_what_can_be_done(ark: ArkControl, code: str, failure_class: str) -> None:
+    world = await a_world(ark)
+    world.client = answering(
+        id=world.task_id,
+        status="failed",
+        error={"code": code, "message": "its words"},
+        usage={"completion_tokens": 0, "total_tokens": 0},
+    )
+    seen = await world.look()
+    assert seen.error is not None
+    assert (seen.error.code, seen.error.failure_class) == (code, failure_class)
+    assert seen.error.resubmit_could_help == (failure_class == "provider")
+    assert "its words" in seen.error.message
+    assert seen.usage is not None
+    assert (seen.usage.total_tokens, seen.cost_usd) == (0, 0)
+
+
+async def test_a_second_task_is_told_beside_the_one_that_is_followed(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await world.ledger.settle(world.claim.job_id, 1, created("cgt-second"))
+    assert (await world.look()).second_task == "cgt-second"
+    await world.bucket.create(names(world.request).record, a_record(world.task_id))
+    assert (await world.look()).second_task == "cgt-second"
+
+
+# --- no such task, and no usable answer ------------------------------------------------------------------------------
+
+
+async def test_a_young_task_that_the_provider_does_not_know(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.make_older(days=6, hours=23)
+    seen = await world.look(task_id="cgt-gone")
+    assert (seen.next, seen.attention, seen.error) == ("wait", "task_gone", None)
+    assert seen.look_again_after == 300
+
+
+async def test_an_old_task_that_the_provider_does_not_know_is_lost(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.make_older(days=7, minutes=1)
+    seen = await world.look(task_id="cgt-gone")
+    assert (seen.next, seen.status) == ("end", "lost")
+    assert seen.error is not None
+    assert (seen.error.code, seen.error.failure_class, seen.error.task_id) == ("task_forgotten", "lost", "cgt-gone")
+    assert seen.error.attempt == 1
+
+
+async def test_an_old_claim_does_not_make_a_task_old_that_is_there(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.make_older(days=8)
+    assert (await world.look()).status == "queued"
+
+
+async def test_an_unknown_task_without_a_claim_is_waited_for(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    assert (await world.look(task_id="cgt-gone", attempt=9)).attention == "task_gone"
+
+
+async def test_a_404_that_is_not_about_the_task_loses_nothing(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.make_older(days=8)
+    await ark.fault("get", "404", code="InvalidEndpointOrModel.NotFound")
+    with pytest.raises(ApplicationError):
+        await world.look()
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields", "attention"),
+    [("401", {}, "credentials"), ("403", {}, "account"), ("429", {"code": "SetLimitExceeded"}, "account")],
+)
+async def test_an_account_in_trouble_is_shown_and_waited_for(
+    ark: ArkControl, fault: str, fields: dict[str, Any], attention: str
+) -> None:
+    world = await a_world(ark)
+    await ark.fault("get", fault, **fields)
+    seen = await world.look()
+    assert (seen.next, seen.attention, seen.error) == ("wait", attention, None)
+    assert seen.look_again_after >= 30
+    assert seen.note
+    assert (await world.look()).attention is None
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "502", "503", "504", "reset", "400"])
+async def test_no_usable_answer_is_to_be_repeated(ark: ArkControl, fault: str) -> None:
+    world = await a_world(ark)
+    fault_id = await ark.fault("get", fault)
+    with pytest.raises(ApplicationError) as caught:
+        await world.look()
+    assert (caught.value.type, caught.value.non_retryable) == ("ProviderUnavailable", False)
+    assert len(await ark.fired(fault_id)) == 1
+    assert (await world.look()).status == "queued"
+
+
+async def test_a_provider_that_cannot_be_reached(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.client = Ark("http://127.0.0.1:1", KEY, (KEY,))
+    for call in (world.look(), world.cancel()):
+        with pytest.raises(ApplicationError) as caught:
+            await call
+        assert caught.value.type == "ProviderUnavailable"
+
+
+async def test_an_unreachable_ledger_is_no_reason_to_guess(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.bucket.broken = ConnectionError("no bucket")
+    with pytest.raises(ConnectionError):
+        await world.look()
+    assert (await world.asked()).get == 0
+
+
+# --- when to look again ----------------------------------------------------------------------------------------------
+
+
+def waits(settings: Settings, request: VideoRequest, *, looks: int, hinted: bool = False) -> tuple[float, float]:
+    drawn = [look_again_after(settings, request, looks=looks, hinted=hinted) for _ in range(50)]
+    return min(drawn), max(drawn)
+
+
+def test_the_first_look_is_near_the_typical_time_and_the_others_grow() -> None:
+    settings, request = some_settings(), a_request()
+    least, most = waits(settings, request, looks=0)
+    assert 30 <= least < most <= 150
+    second = waits(settings, request, looks=1)
+    assert second[1] < least, "short steps follow the first wait"
+    longest = waits(settings, request, looks=100)
+    assert 270 <= longest[0] < longest[1] <= 330
+    middle = [sum(waits(settings, request, looks=looks)) for looks in (1, 4, 8, 20)]
+    assert middle == sorted(middle)
+
+
+def test_longer_and_larger_videos_are_looked_at_later() -> None:
+    settings = some_settings()
+    changes: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "fast": {"model": "dreamina-seedance-2-0-fast-260128"},
+        "4k": {"resolution": "4k"},
+        "long": {"duration": 15},
+        "chosen by the model": {"duration": -1},
+    }
+    wait = {name: sum(waits(settings, a_request(**fields), looks=0)) / 2 for name, fields in changes.items()}
+    assert wait["fast"] < wait["plain"] * 0.9
+    assert wait["4k"] > wait["plain"] * 2
+    assert wait["long"] > wait["plain"] * 1.3
+    assert wait["chosen by the model"] > 0
+
+
+def test_with_callbacks_polling_is_sparse() -> None:
+    callbacks = {
+        "seedance_callback_url": "https://relay.example.com",
+        "seedance_callback_secret": SecretStr(SECRET),
+        "seedance_poll_with_callbacks_seconds": 1000,
+    }
+    settings = some_settings(None, **callbacks)
+    for looks in (0, 1, 30):
+        least, most = waits(settings, a_request(), looks=looks)
+        assert 900 <= least < most <= 1100
+    assert waits(settings, a_request(), looks=3, hinted=True)[1] <= 5.5
+
+
+def test_the_plan_can_be_set() -> None:
+    settings = some_settings(seedance_poll_first_seconds=6, seedance_poll_max_seconds=2)
+    assert waits(settings, a_request(), looks=0)[1] <= 6.6
+    assert waits(settings, a_request(), looks=50)[1] <= 2.2
+
+
+# --- cancel ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_queued_task_is_cancelled(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    report = await world.cancel()
+    assert (report.outcome, report.status) == ("cancelled", "cancelled")
+    asked = await world.asked()
+    assert (asked.get, asked.delete) == (1, 1)
+    assert (await world.look()).status == "cancelled"
+
+
+@pytest.mark.parametrize("status", ["running", "reviewing", "succeeded", "failed", "expired"])
+async def test_a_task_that_is_not_queued_is_never_deleted(ark: ArkControl, status: str) -> None:
+    world = await a_world(ark, status)
+    report = await world.cancel()
+    assert (report.outcome, report.status) == ("running_will_finish", status)
+    asked = await world.asked()
+    assert (asked.get, asked.delete) == (1, 0)
+    assert (await world.look()).status == status, "its record is still there"
+
+
+async def test_a_task_that_was_cancelled_before(ark: ArkControl) -> None:
+    world = await a_world(ark, "cancelled")
+    report = await world.cancel()
+    assert (report.outcome, report.status) == ("cancelled", "cancelled")
+    assert (await world.asked()).delete == 1  # the one that cancelled it
+
+
+async def test_a_task_that_the_provider_does_not_know_is_not_deleted(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    report = await world.cancel(task_id="cgt-gone")
+    assert report.outcome == "running_will_finish"
+    assert (await ark.requests()).tasks["cgt-gone"].delete == 0
+
+
+@pytest.mark.parametrize("fault", ["401", "404", "429", "500", "502", "reset"])
+async def test_without_a_look_nothing_is_deleted(ark: ArkControl, fault: str) -> None:
+    world = await a_world(ark)
+    fields = {"code": "NotFound"} if fault == "404" else {}
+    await ark.fault("get", fault, **fields)
+    with pytest.raises(ApplicationError):
+        await world.cancel()
+    assert (await world.asked()).delete == 0
+
+
+async def test_a_look_that_took_too_long_is_not_acted_on(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "_GET_IS_FRESH_SECONDS", 0.05)
+    world = await a_world(ark)
+    await ark.fault("get", "slow", seconds=0.2)
+    with pytest.raises(ApplicationError):
+        await world.cancel()
+    assert (await world.asked()).delete == 0
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "reset"])
+async def test_a_cancel_that_went_wrong_starts_with_a_new_look(ark: ArkControl, fault: str) -> None:
+    world = await a_world(ark)
+    await ark.fault("delete", fault)
+    with pytest.raises(ApplicationError):
+        await world.cancel()
+    assert (await world.cancel()).outcome == "cancelled"
+    asked = await world.asked()
+    assert (asked.get, asked.delete) == (2, 2)
+
+
+async def test_a_task_that_begins_to_run_meanwhile(ark: ArkControl) -> None:
+    """GET said queued, DELETE is refused: the next try sees it run."""
+    statuses = iter(["queued", "running"])
+    asked = []
+
+    def exchange(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        if request.method == "DELETE":
+            return httpx.Response(409, json={"error": {"code": "InvalidAction.RunningTaskDeletion", "message": "no"}})
+        return httpx.Response(200, json={"id": "cgt-1", "status": next(statuses)})
+
+    world = await a_world(ark)
+    world.client = Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(exchange))
+    with pytest.raises(ApplicationError):
+        await world.cancel()
+    assert (await world.cancel()).outcome == "running_will_finish"
+    assert asked == ["GET", "DELETE", "GET"]
+
+
+def answering(**payload: Any) -> Ark:
+    """A provider whose every GET shows this."""
+    body = json.dumps(payload).encode()
+    return Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
+
+
+async def test_an_attempt_that_was_written_off_and_came_back_is_followed(ark: ArkControl) -> None:
+    world = await a_world(ark, "running")
+    claim = a_claim(a_request())
+    await world.ledger.claim(claim)
+    await world.ledger.settle(claim.job_id, 1, absent())
+    await world.ledger.settle(claim.job_id, 1, created(world.task_id, how="callback"))
+    seen = await world.look(job_id=claim.job_id, request=claim.request)
+    assert (seen.next, seen.status, seen.second_task) == ("wait", "running", None)
