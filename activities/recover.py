@@ -82,15 +82,16 @@ class RecoverActivities:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
         facts = await self._ledger.read(order.job_id)
+        look = look_by(facts, self._settings)
         attempt = facts.attempt(order.attempt)
-        if look_by(facts, self._settings).next != "recover" or attempt is None or attempt.claim is None:
-            return look_by(facts, self._settings)
+        if look.next != "recover" or look.attempt != order.attempt or attempt is None or attempt.claim is None:
+            return look
         try:
             task_id = await self._listed(attempt.claim)
         except (ArkError, httpx.HTTPError) as error:
             if isinstance(error, ArkError) and error.attention is not None:
                 _log.warning("LIST was refused", extra={"job_id": order.job_id, "answer": str(error)})
-                return look_by(facts, self._settings)
+                return look
             raise _unanswered(order.job_id, error) from None
         if task_id is not None:
             await self._settle(order.job_id, order.attempt, task_id, how="list")
