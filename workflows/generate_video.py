@@ -374,7 +374,8 @@ class GenerateVideo:
     async def _store(self, order: GetOrder, copy_within: float) -> VideoResult:
         """Copies the video into the bucket while its URL lives."""
         self._progress.enter("storing")
-        self._progress.waits(None)
+        # Too late for a cancel: the video is paid for.
+        self._cancel_outcome = "running_will_finish"
         within = max(timedelta(seconds=copy_within), policies.COPY_AT_LEAST)
         copy = workflow.start_activity_method(
             StoreActivities.store_video,
@@ -393,7 +394,9 @@ class GenerateVideo:
             summary="copy MP4 to the bucket, verified, and write the record",
         )
         at_risk = min(policies.COPY_AT_RISK, within / 2)
-        if not await self._wait(copy.done, at_risk.total_seconds(), "after that, the video counts as at risk"):
+        if not await self._wait(
+            copy.done, at_risk.total_seconds(), "after that, the video counts as at risk", shown=False
+        ):
             self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, within - at_risk))
         try:
             return self._stored(await copy, "copy")
@@ -428,9 +431,9 @@ class GenerateVideo:
 
     # Waiting, and what ends a wait
 
-    async def _wait(self, condition: Callable[[], bool], seconds: float, summary: str) -> bool:
-        """Waits for something; False where it did not come in time."""
-        self._progress.waits(seconds)
+    async def _wait(self, condition: Callable[[], bool], seconds: float, summary: str, *, shown: bool = True) -> bool:
+        """Waits for something; False where it did not come in time. ``shown``: what follows is a look, or a create."""
+        self._progress.waits(seconds if shown else None)
         try:
             await workflow.wait_condition(condition, timeout=seconds, timeout_summary=summary)
         except TimeoutError:
