@@ -1,78 +1,179 @@
-"""``make demo``: one video from a request to an MP4 on this disk, on the embedded stack."""
+"""``make demo``: one video from a request to an MP4 on this disk.
+
+On embedded parts, where nothing is billed; or, with ``ARK_API_KEY`` and ``SEEDANCE_BUCKET`` set, with the real provider
+and bucket, after a question.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from activities.bucket import Checksums, StoredObject
+from activities.bucket import Checksums, GoogleBucket, StoredObject
 from activities.media import probe_video
-from dev.stack import BUCKET, ROOT, Stack, running_stack
-from seedance_temporal import Job, JobState, VideoRequest, VideoResult
+from dev.process import Child, start
+from dev.stack import HOST, READY_SECONDS, ROOT, Ports, Stack, running_stack, start_temporal, temporal_client
+from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, VideoResult, catalogue
+from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.job import TimelineEntry
+from seedance_temporal.settings import Settings
 
 REQUEST = ROOT / "examples" / "product-shot.json"
 OUTPUT = ROOT / "demo-output"
-_GIVE_UP_SECONDS = 150
+# The local Ark takes seconds, the real provider up to 25 minutes under load.
+_EMBEDDED_SECONDS = 150
+_REAL_SECONDS = 3600
 console = Console(highlight=False, soft_wrap=True)
 
 
-async def demo() -> None:
-    """Runs the main job, and tells what happens meanwhile.
+@dataclass
+class Parts:
+    """What a demo runs on."""
+
+    jobs: VideoJobs
+    bucket: GoogleBucket
+    ui_url: str
+
+
+async def embedded_demo() -> None:
+    """The main job on embedded parts; compares the result with what the local Ark made.
 
     Raises:
-        RuntimeError: What is stored is not what the provider made.
+        RuntimeError: The job ended without a video, or with another one.
         TimeoutError: There was no video in time.
     """
     started = time.monotonic()
     console.print("Starting Temporal, a bucket server, the local Ark, worker and relay …")
     async with running_stack() as stack:
         console.print(f"All up after {time.monotonic() - started:.1f} s. Temporal UI: {stack.ui_url}\n")
-        request = VideoRequest.model_validate_json(REQUEST.read_text())
-        console.print(f"[bold]Request[/]  {request.model}  {request.resolution} {request.ratio} {request.duration} s")
-        console.print(f"         {request.prompt}\n")
-        submitted = await stack.jobs.submit(request)
-        console.print(f"[bold]Job[/]      {submitted.job_id}")
-        console.print(f"         {stack.run_url(submitted.job_id)}\n")
-        async with asyncio.timeout(_GIVE_UP_SECONDS):
-            async for job in stack.jobs.follow(submitted.job_id, every=0.25):
-                last = job
-                _tell_news(job, started)
-        if last.result is None:
-            raise RuntimeError(last.error.message if last.error else "the job ended without a video")
-        state = await stack.jobs.state(last.job_id)
-        _tell_news(state, started)
-        video = await _fetch(stack, last.result)
-        await _show_end(stack, state, last.result, video)
+        parts = Parts(stack.jobs, stack.bucket, stack.ui_url)
+        result, video = await _film(parts, _request("byteplus"), started, _EMBEDDED_SECONDS)
+        await _compare(stack, result, video)
     console.print("\nEverything that was started has ended.")
 
 
-_told: set[tuple[str, str, str | None]] = set()
+async def real_demo(settings: Settings) -> None:
+    """The main job with the provider and the bucket that the environment names; asks before it spends.
+
+    Raises:
+        RuntimeError: The job ended without a video, or there is nobody to ask.
+        TimeoutError: There was no video in time; the job is in the bucket's ledger, and is not paid for again.
+    """
+    assert settings.seedance_bucket is not None
+    request = _request(settings.ark_route)
+    cost = catalogue.estimate(request)
+    price = "price not known here" if cost.usd is None else f"about {cost.usd:.2f} USD at list price"
+    console.print(
+        "[bold]This spends money.[/] ARK_API_KEY and SEEDANCE_BUCKET are set, so this demo will\n"
+        f"  create one task at {settings.base_url}: {request.model}, {request.resolution}, {request.duration} s,\n"
+        f"  at most {cost.tokens} tokens, {price};\n"
+        f"  store video, record and ledger in gs://{settings.seedance_bucket}/{settings.seedance_prefix}/, for good;\n"
+        "  run Temporal and the worker on this machine, and end them afterwards.\n"
+        "If this bucket holds the video of this request already, nothing is created."
+    )
+    if not await _agreed():
+        console.print("Nothing was sent.")
+        return
+    started = time.monotonic()
+    async with _real_parts(settings) as parts:
+        console.print(f"\nAll up after {time.monotonic() - started:.1f} s. Temporal UI: {parts.ui_url}\n")
+        try:
+            await _film(parts, request, started, _REAL_SECONDS)
+        except (TimeoutError, asyncio.CancelledError):
+            console.print(
+                "\nEnded before the video was there. What was claimed or created stands in the bucket's ledger: "
+                "running this demo again goes on from there, and does not pay again."
+            )
+            raise
+    console.print("\nEverything that was started has ended. The objects in the bucket stay.")
 
 
-def _tell_news(job: Job, started: float) -> None:
+async def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise RuntimeError("there is no terminal to ask on, so nothing was sent")
+    return (await asyncio.to_thread(input, "Go on? [y/N] ")).strip().lower() in {"y", "yes"}
+
+
+@contextlib.asynccontextmanager
+async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """An embedded Temporal server, and a worker with the environment as it is."""
+    assert settings.seedance_bucket is not None
+    ports = Ports.free()
+    with tempfile.TemporaryDirectory(prefix="seedance-demo-") as name:
+        children: list[Child] = []
+        try:
+            children.append(await start_temporal(ports, Path(name)))
+            client = await temporal_client(children[0], ports)
+            environment = dict(os.environ) | {
+                "TEMPORAL_ADDRESS": f"{HOST}:{ports.temporal}",
+                "TEMPORAL_NAMESPACE": "default",
+            }
+            children.append(await start("worker", [sys.executable, "worker.py"], environment, Path(name), cwd=ROOT))
+            await children[1].until_log_says("serving route", READY_SECONDS)
+            jobs = VideoJobs(client, insecure_hosts=settings.seedance_insecure_hosts)
+            yield Parts(jobs, GoogleBucket(settings.seedance_bucket), f"http://{HOST}:{ports.ui}")
+        finally:
+            for child in reversed(children):
+                await child.stop()
+
+
+def _request(route: str) -> VideoRequest:
+    """The example's request, with its model's name on the given route."""
+    request = VideoRequest.model_validate_json(REQUEST.read_text())
+    model = catalogue.model_of(request.model)
+    assert model is not None
+    return request.model_copy(update={"route": route, "model": model.ids[route]})
+
+
+async def _film(parts: Parts, request: VideoRequest, started: float, seconds: float) -> tuple[VideoResult, Path]:
+    """Submits the request, tells what happens, and ends with a copy of the video on this disk."""
+    console.print(f"[bold]Request[/]  {request.model}  {request.resolution} {request.ratio} {request.duration} s")
+    console.print(f"         {request.prompt}\n")
+    submitted = await parts.jobs.submit(request)
+    console.print(f"[bold]Job[/]      {submitted.job_id}")
+    console.print(f"         {parts.ui_url}/namespaces/default/workflows/{submitted.job_id}\n")
+    told: set[tuple[str, str, str | None]] = set()
+    async with asyncio.timeout(seconds):
+        async for job in parts.jobs.follow(submitted.job_id, every=0.25):
+            last = job
+            _tell_news(job, told, started)
+    if last.result is None:
+        raise RuntimeError(last.error.message if last.error else "the job ended without a video")
+    state = await parts.jobs.state(last.job_id)
+    _tell_news(state, told, started)
+    video = await _fetch(parts.bucket, last.result)
+    await _show_end(parts.bucket, state, last.result, video)
+    return last.result, video
+
+
+def _tell_news(job: Job, told: set[tuple[str, str, str | None]], started: float) -> None:
     """Prints each entry of the timeline once, as it comes."""
     for entry in job.timeline if isinstance(job, JobState) else ():
         key = (entry.what, entry.how, entry.note)
-        if key not in _told:
-            _told.add(key)
+        if key not in told:
+            told.add(key)
             console.print(
                 f"  {time.monotonic() - started:5.1f} s  [cyan]{job.phase:<10}[/] {job.task_id or '-':<28} "
                 f"{entry.what} [dim](by {entry.how})[/]"
             )
 
 
-async def _fetch(stack: Stack, result: VideoResult) -> Path:
-    """Copies the video from the bucket to this disk, and checks that it is whole and plays."""
-    content = await stack.bucket.read(result.video_uri.removeprefix(f"gs://{BUCKET}/"))
-    if content is None or content != await stack.ark.video_bytes(result.task_id):
-        raise RuntimeError("the bucket does not hold what the provider made")
+async def _fetch(bucket: GoogleBucket, result: VideoResult) -> Path:
+    """Copies the video from the bucket to this disk, and checks that it is whole."""
+    content = await bucket.read(result.video_uri.removeprefix(f"gs://{bucket.name}/"))
+    if content is None:
+        raise RuntimeError(f"{result.video_uri} is not there")
     OUTPUT.mkdir(exist_ok=True)
     video = OUTPUT / f"{result.task_id}.mp4"
     video.write_bytes(content)
@@ -81,19 +182,20 @@ async def _fetch(stack: Stack, result: VideoResult) -> Path:
     return video
 
 
-async def _show_end(stack: Stack, state: JobState, result: VideoResult, video: Path) -> None:
+async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, video: Path) -> None:
     timeline = Table(title="Timeline", title_justify="left", box=None)
     for column in ("at", "what", "learned by", "note"):
         timeline.add_column(column, overflow="fold")
     for entry in state.timeline:
         timeline.add_row(entry.at.strftime("%H:%M:%S.%f")[:-3], _words(entry), entry.how, entry.note or "")
-    objects = Table(title=f"gs://{BUCKET}", title_justify="left", box=None)
+    objects = Table(title=f"gs://{bucket.name}", title_justify="left", box=None)
     for column in ("object", "bytes", "CRC32C"):
         objects.add_column(column, overflow="fold")
-    for stored in await stack.bucket.list(""):
-        objects.add_row(_short(stored), str(stored.size), stored.crc32c)
-    posts = await stack.ark.ledger()
+    root = result.record_uri.removeprefix(f"gs://{bucket.name}/").removesuffix("record.json")
+    for stored in await bucket.list(root):
+        objects.add_row(_short(stored, state.request_hash), str(stored.size), stored.crc32c)
     probe = await asyncio.to_thread(probe_video, video)
+    tokens = result.usage.total_tokens if result.usage is not None else None
     console.print()
     console.print(timeline)
     console.print()
@@ -102,8 +204,7 @@ async def _show_end(stack: Stack, state: JobState, result: VideoResult, video: P
         f"\n[bold]Video[/]    {video}\n"
         f"         {result.size} bytes, CRC32C {result.crc32c}, MD5 {result.md5}\n"
         f"         plays: {probe.width}x{probe.height}, {probe.seconds:.1f} s\n"
-        f"[bold]Paid[/]     {len(posts)} create, {result.usage.total_tokens if result.usage else '?'} tokens, "
-        f"about {result.cost_usd} USD by the list price (of the local Ark: nothing)"
+        f"[bold]Cost[/]     {tokens} tokens, {result.cost_usd} USD at list price"
     )
 
 
@@ -111,9 +212,18 @@ def _words(entry: TimelineEntry) -> str:
     return entry.what if entry.times == 1 else f"{entry.what} ({entry.times} times)"
 
 
-def _short(stored: StoredObject) -> str:
-    prefix, request_hash, rest = stored.name.split("/", 2)
-    return f"{prefix}/{request_hash[:8]}…/{rest}"
+def _short(stored: StoredObject, request_hash: str) -> str:
+    return stored.name.replace(request_hash, f"{request_hash[:8]}…")
+
+
+async def _compare(stack: Stack, result: VideoResult, video: Path) -> None:
+    """What the provider made and was paid for, by its own account."""
+    if await asyncio.to_thread(video.read_bytes) != await stack.ark.video_bytes(result.task_id):
+        raise RuntimeError("the bucket does not hold what the provider made")
+    posts = len(await stack.ark.ledger())
+    if posts != 1:
+        raise RuntimeError(f"the provider got {posts} creates instead of one")
+    console.print("         The local Ark got 1 create, and bills nothing; its bytes and these are the same.")
 
 
 async def _main() -> None:
@@ -121,7 +231,13 @@ async def _main() -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await demo()
+    named = [name for name in ("ARK_API_KEY", "SEEDANCE_BUCKET") if os.environ.get(name)]
+    if len(named) == 2:
+        await real_demo(Settings.from_environment(*named))
+        return
+    if named:
+        console.print(f"{named[0]} alone is set; the real provider needs ARK_API_KEY and SEEDANCE_BUCKET.")
+    await embedded_demo()
 
 
 if __name__ == "__main__":
@@ -129,5 +245,5 @@ if __name__ == "__main__":
         asyncio.run(_main())
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
-    except (RuntimeError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError, InvalidSettings) as error:
         sys.exit(f"demo: {error or 'there was no video in time'}")

@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 BUCKET = "seedance-local"
 CALLBACK_SECRET = "local-callback-secret"  # noqa: S105 - of a stack that ends with its process
 API_KEYS = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
-_READY_SECONDS = 60.0
+READY_SECONDS = 60.0
 # Variables of the surrounding shell must not reach the stack: it could spend real money.
 _FOREIGN = ("ARK_", "SEEDANCE_", "TEMPORAL_", "GOOGLE_", "STORAGE_EMULATOR_")
 
@@ -112,7 +112,7 @@ class Stack:
         environment.setdefault("ARK_BASE_URL", self.ark.base_url("byteplus" if route == "byteplus" else "volcengine"))
         child = await start(name, [sys.executable, "worker.py"], environment, self.folder, cwd=ROOT)
         self.children[name] = child
-        await child.until_log_says("serving route", _READY_SECONDS)
+        await child.until_log_says("serving route", READY_SECONDS)
         return child
 
     async def start_relay(self) -> Child:
@@ -147,9 +147,9 @@ async def running_stack(
         children: dict[str, Child] = {}
         try:
             await _start_servers(ports, folder, children, speed, ark_options)
-            client = await _temporal_client(children["temporal"], ports)
+            client = await temporal_client(children["temporal"], ports)
             async with ArkControl(f"http://{HOST}:{ports.ark}") as ark:
-                await ark.wait_ready(_READY_SECONDS)
+                await ark.wait_ready(READY_SECONDS)
                 await _create_bucket(children["bucket"], ports)
                 stack = Stack(ports, folder, client, ark, _environment(ports) | dict(settings or {}), children)
                 if workers:
@@ -168,12 +168,6 @@ async def _start_servers(
     ports: Ports, folder: Path, children: dict[str, Child], speed: float, ark_options: tuple[str, ...]
 ) -> None:
     commands = {
-        "temporal": [
-            str(Path(sys.executable).parent / "temporal"),
-            *("server", "start-dev", "--ip", HOST, "--ui-ip", HOST, "--log-level", "error"),
-            *("--port", str(ports.temporal), "--ui-port", str(ports.ui), "--db-filename", str(folder / "temporal.db")),
-            "--ui-disable-news-fetch",
-        ],
         "bucket": [
             str(fake_gcs._get_binary_path()),
             *("-scheme", "http", "-backend", "memory", "-host", HOST, "-port", str(ports.bucket)),
@@ -186,12 +180,24 @@ async def _start_servers(
             *ark_options,
         ],
     }
+    children["temporal"] = await start_temporal(ports, folder)
     for name, command in commands.items():
         children[name] = await start(name, command, _surroundings(), folder, cwd=ROOT)
 
 
-async def _temporal_client(server: Child, ports: Ports) -> Client:
-    async with asyncio.timeout(_READY_SECONDS):
+async def start_temporal(ports: Ports, folder: Path) -> Child:
+    """Starts Temporal's real server in its development mode, UI included, with its database in the folder."""
+    command = [
+        str(Path(sys.executable).parent / "temporal"),
+        *("server", "start-dev", "--ip", HOST, "--ui-ip", HOST, "--log-level", "error", "--ui-disable-news-fetch"),
+        *("--port", str(ports.temporal), "--ui-port", str(ports.ui), "--db-filename", str(folder / "temporal.db")),
+    ]
+    return await start("temporal", command, _surroundings(), folder, cwd=ROOT)
+
+
+async def temporal_client(server: Child, ports: Ports) -> Client:
+    """A client of a server that was just started, as soon as it answers."""
+    async with asyncio.timeout(READY_SECONDS):
         while True:
             server.check()
             try:
@@ -201,7 +207,7 @@ async def _temporal_client(server: Child, ports: Ports) -> Client:
 
 
 async def _until_http(child: Child, url: str) -> None:
-    async with httpx.AsyncClient() as http, asyncio.timeout(_READY_SECONDS):
+    async with httpx.AsyncClient() as http, asyncio.timeout(READY_SECONDS):
         while True:
             child.check()
             with contextlib.suppress(httpx.HTTPError):

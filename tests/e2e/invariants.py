@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 
-from tests.replay.replaying import replay_all
-
 from dev.stack import API_KEYS, CALLBACK_SECRET, Stack
 from seedance_temporal.identity import callback_token
 from seedance_temporal.job import WORKFLOW
+from tests.replay.replaying import replay_all
 
 
 async def check_invariants(stack: Stack) -> None:

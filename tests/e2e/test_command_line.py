@@ -118,6 +118,51 @@ async def test_the_demo_ends_with_a_video_and_leaves_nothing(tmp_path: Path) -> 
     assert not _is_taken(int(ui[1]))
 
 
+def _as_if_real(stack: Stack) -> dict[str, str]:
+    """The environment of somebody with an account: the demo cannot tell this provider and bucket from the real ones."""
+    return stack.environment | {
+        "ARK_API_KEY": "local-ark-key",
+        "ARK_BASE_URL": stack.ark.base_url("byteplus"),
+        "SEEDANCE_CALLBACK_URL": "",
+    }
+
+
+async def _demo_on_a_terminal(stack: Stack, answer: str) -> tuple[int, str]:
+    keyboard, terminal = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dev.demo"),
+        stdin=terminal,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=_as_if_real(stack),
+        cwd=ROOT,
+    )
+    os.write(keyboard, f"{answer}\n".encode())
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    os.close(keyboard)
+    os.close(terminal)
+    assert process.returncode is not None
+    return process.returncode, out.decode()
+
+
+async def test_the_demo_asks_before_it_spends_real_money(stack: Stack) -> None:
+    before = len(await stack.ark.ledger())
+    code, out = await _demo_on_a_terminal(stack, "n")
+    assert code == 0
+    assert "This spends money" in out
+    assert "0.28 USD" in out
+    assert len(await stack.ark.ledger()) == before
+    code, out, err = await _run("-m", "dev.demo", env=_as_if_real(stack))
+    assert (code, "no terminal to ask on" in err) == (1, True)
+    assert len(await stack.ark.ledger()) == before
+
+    for _ in range(2):  # the second time, the bucket has the video
+        code, out = await _demo_on_a_terminal(stack, "y")
+        assert code == 0, out
+        assert "plays: 864x496" in out
+        assert len(await stack.ark.ledger()) == before + 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_a_demo_that_is_interrupted_leaves_no_process(number: signal.Signals) -> None:
     demo = await asyncio.create_subprocess_exec(
