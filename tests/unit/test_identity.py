@@ -26,7 +26,8 @@ from seedance_temporal.identity import (
 )
 from seedance_temporal.request import VideoRequest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "request-hash.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "request-hash.md").read_text(encoding="utf-8")
 VECTORS: list[dict[str, Any]] = json.loads(re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0])
 EXAMPLE: dict[str, Any] = VECTORS[0]["request"]
 TOKEN = "9ac9acbae36d7258513270238992c02f7581b53028dacb727136a72ee1edd70f"
@@ -53,21 +54,36 @@ def test_the_first_vector_is_the_published_example() -> None:
     assert VECTORS[0]["sha256"] == "95c3ef118fb58f0ac4b99acd591d56dc271d9cd00502ddab390021d7c20672fa"
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js on this machine")
-def test_the_javascript_of_the_page_gives_the_same() -> None:
-    script = re.findall(r"^```js\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0]
-    script += """
-    const requests = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-    console.log(JSON.stringify(requests.map((r) => [canonicalJson(r), requestHash(r)])));
-    """
-    done = subprocess.run(
-        ["node", "-e", script],  # noqa: S607 - whichever Node.js there is
-        input=json.dumps([vector["request"] for vector in VECTORS]),
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
-    assert json.loads(done.stdout) == [[vector["canonical"], vector["sha256"]] for vector in VECTORS]
+def in_javascript(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs the page's script; skips the test where nothing can run it."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node.js on this machine: the hash in JavaScript was not checked")
+    command = [node, str(DOCS / "request-hash.mjs"), *arguments]
+    return subprocess.run(command, input=given, capture_output=True, encoding="utf-8", timeout=60, check=False)
+
+
+def test_the_javascript_gives_the_same() -> None:
+    done = in_javascript(given=json.dumps([vector["request"] for vector in VECTORS]))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        {"canonical": vector["canonical"], "sha256": vector["sha256"]} for vector in VECTORS
+    ]
+
+
+def test_the_javascript_checks_the_page_by_itself(tmp_path: Path) -> None:
+    done = in_javascript(str(DOCS / "request-hash.md"))
+    assert (done.returncode, done.stdout) == (0, f"{len(VECTORS)} of {len(VECTORS)} vectors are right\n")
+    spoilt = tmp_path / "page.md"
+    spoilt.write_text(PAGE.replace(VECTORS[0]["sha256"], "0" * 64, 1), encoding="utf-8")
+    done = in_javascript(str(spoilt))
+    assert done.returncode == 1
+    assert f"differs: {VECTORS[0]['name']}" in done.stdout
+
+
+def test_the_page_links_the_javascript_and_does_not_repeat_it() -> None:
+    assert "](request-hash.mjs)" in PAGE
+    assert not re.search(r"^```(js|javascript)$", PAGE, re.MULTILINE)
 
 
 @settings(deadline=None)
