@@ -425,7 +425,9 @@ class GenerateVideo:
         self._progress.settle("unknown_create", "account", "credentials", "task_gone", "video_at_risk")
 
     def _continue_as_new_if_suggested(self) -> None:
-        if workflow.info().is_continue_as_new_suggested():
+        # What callbacks named is looked at first, and updates are answered: the next run knows nothing of them.
+        heard = not self._hints and workflow.all_handlers_finished()
+        if heard and workflow.info().is_continue_as_new_suggested():
             carried = Carried(timeline=self._progress.timeline, cancel_wished=self._cancel_wished)
             workflow.continue_as_new(self._job.model_copy(update={"carried": carried}))
 
