@@ -89,9 +89,7 @@ class Progress:
     def follows(self, attempt: int, task_id: str) -> None:
         """Names the task that this job now follows."""
         self.attempt = attempt
-        if task_id != self.task_id:
-            self.task_id = task_id
-            self._upsert({names.SEEDANCE_TASK_ID: task_id})
+        self._name_task(task_id)
 
     def seen(self, status: str, how: str) -> None:
         """Notes what the provider says of the task."""
@@ -122,7 +120,7 @@ class Progress:
     def stored(self, result: VideoResult) -> None:
         """The end that was hoped for."""
         self._result = result
-        self.task_id = result.task_id
+        self._name_task(result.task_id)
         self.waits(None)
         self.enter("stored")
         if result.usage is not None and result.usage.total_tokens is not None:
@@ -133,7 +131,8 @@ class Progress:
     def ended(self, error: JobError, phase: Phase) -> None:
         """Another end."""
         self._error = error
-        self.attempt, self.task_id = error.attempt, error.task_id or self.task_id
+        self.attempt = error.attempt
+        self._name_task(error.task_id)
         self.waits(None)
         self.enter(phase)
 
@@ -157,6 +156,11 @@ class Progress:
             advice=self._advice,
             timeline=self.timeline,
         )
+
+    def _name_task(self, task_id: str | None) -> None:
+        if task_id is not None and task_id != self.task_id:
+            self.task_id = task_id
+            self._upsert({names.SEEDANCE_TASK_ID: task_id})
 
     def _upsert(self, values: dict[Any, str | int | float]) -> None:
         updates = [key.value_set(value) for key, value in values.items() if key.name in self._registered]
