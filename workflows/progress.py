@@ -63,6 +63,10 @@ class Progress:
                 names.SEEDANCE_PHASE: self._phase,
             }
         )
+        # A run that was continued inherits the old one's Attention; whatever still stands is raised again.
+        inherited = workflow.info().typed_search_attributes.get(names.SEEDANCE_ATTENTION)
+        if inherited is not None and self._attention is None:
+            self._unset_attention()
 
     def note(self, what: str, how: str, note: str | None = None) -> None:
         """Adds to the timeline; what was last seen already is counted instead.
@@ -114,8 +118,7 @@ class Progress:
         if self._attention in attentions:
             self.note(f"settled: {self._attention}", "workflow")
             self._attention = self._advice = None
-            if names.SEEDANCE_ATTENTION.name in self._registered:
-                workflow.upsert_search_attributes([names.SEEDANCE_ATTENTION.value_unset()])
+            self._unset_attention()
 
     def stored(self, result: VideoResult) -> None:
         """The end that was hoped for."""
@@ -156,6 +159,10 @@ class Progress:
             advice=self._advice,
             timeline=self.timeline,
         )
+
+    def _unset_attention(self) -> None:
+        if names.SEEDANCE_ATTENTION.name in self._registered:
+            workflow.upsert_search_attributes([names.SEEDANCE_ATTENTION.value_unset()])
 
     def _name_task(self, task_id: str | None) -> None:
         if task_id is not None and task_id != self.task_id:
