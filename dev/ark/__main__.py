@@ -31,6 +31,8 @@ Admin API, without a key (JSON):
 
   GET  /_ark/tasks       every task with its inner state; POST /_ark/release {{"task_id"?}} lets held ones go on
 
+  POST /_ark/foreign     {{"route", "count"?, "status"?, "age_seconds"?, "fields"?}} adds tasks of other applications
+
   GET  /_ark/requests    how often each task was got, deleted, downloaded; lists; answers 429 by its own limits
 
   GET  /_ark/callbacks   every try to deliver a callback
@@ -41,7 +43,7 @@ Admin API, without a key (JSON):
 
   POST /_ark/accounts/ROUTE  {{"key_valid": bool}} or {{"standing": "ok" | code}}; GET /_ark/accounts
 
-  GET  /_ark/results/TASK/video.mp4 (or last_frame.png)   the bytes, without a signature
+  GET  /_ark/results/TASK/video.mp4 (or last_frame.png, .jpeg)   the bytes, without a signature
 
 Switches: {_SWITCHES}.
 
@@ -76,8 +78,8 @@ def main(
     ] = None,
     running_limit: Annotated[int | None, typer.Option(help="Tasks of one account that run at once.")] = None,
     callbacks: Annotated[
-        Literal["on", "off", "repeated", "reversed"] | None,
-        typer.Option(help="repeated: each one three times; reversed: the last one first."),
+        Literal["on", "off", "repeated", "reversed", "ends"] | None,
+        typer.Option(help="repeated: each one three times; reversed: the last one first; ends: of the end alone."),
     ] = None,
     allow_http_references: Annotated[bool, typer.Option(help="Accept http:// references, too.")] = False,
     fetch_references: Annotated[

@@ -17,11 +17,13 @@ _STANDINGS = {
     "AuthenticationError": 401,
     "InvalidAccountStatus": 401,
     "AccountOverdueError": 403,
+    "OperationDenied.ServiceNotOpen": 403,
     "AccessDenied": 403,
     "SetLimitExceeded": 429,
     "QuotaExceeded": 429,
 }
-
+# As a standing it is the free trial that is used up; that a queue is full passes by itself, and is a fault to arm.
+_WORDS = {"QuotaExceeded": "The free trial quota of the account has been used up."}
 
 _TOLERANCE = 0.05  # of a call: a client that keeps the pace to the letter must not be refused
 
@@ -97,7 +99,7 @@ class Account:
             raise ArkError(401, "AuthenticationError", "The API key in the request is missing or invalid.")
         status = _STANDINGS.get(self.standing)
         if status == 401 or (status is not None and operation == "create"):
-            raise ArkError(status, self.standing, "The account cannot be used as it stands.")
+            raise ArkError(status, self.standing, _WORDS.get(self.standing, "The account cannot be used as it stands."))
         if not self._in_time(operation):
             raise ArkError(429, "RateLimitExceeded", f"The account's rate limit for {operation} is exceeded.")
 

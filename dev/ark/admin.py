@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
@@ -13,10 +14,33 @@ from .callbacks import Callbacks
 from .errors import ArkError
 from .faults import Fault, Faults
 from .ledger import Ledger
+from .order import Order
 from .provider import Provider, Task, payload
-from .results import Results, read_object, serve_bytes
+from .results import TYPES, Results, read_object, serve_bytes
 from .settings import Settings
-from .tables import Route
+from .tables import Route, default_model_id
+from .validate import read_order
+
+
+class Foreign(BaseModel):
+    """Tasks that other applications of the account ordered; for everybody else they are noise."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    route: Route
+    count: int = Field(1, ge=1, le=10_000)
+    status: str = "succeeded"
+    age_seconds: float = Field(0, ge=0, description="how long ago they were created, in seconds of the wall clock")
+    fields: dict[str, Any] = Field(default_factory=dict, description="of the create; only what differs")
+
+    def order(self, settings: Settings) -> Order:
+        """What was ordered.
+
+        Raises:
+            ArkError: it could not have been.
+        """
+        usual = {"model": default_model_id(self.route), "content": [{"type": "text", "text": "somebody else's"}]}
+        return read_order(self.route, usual | self.fields, settings)
 
 
 @dataclass
@@ -48,6 +72,7 @@ class Admin:
             HttpRoute("/_ark/callbacks", self.all_callbacks, methods=["GET"]),
             HttpRoute("/_ark/tasks", self.tasks, methods=["GET"]),
             HttpRoute("/_ark/release", self.release, methods=["POST"]),
+            HttpRoute("/_ark/foreign", self.foreign, methods=["POST"]),
             HttpRoute("/_ark/results/{task_id}/{file}", self.result, methods=["GET"]),
         ]
 
@@ -114,6 +139,18 @@ class Admin:
             return _problem(error)
         return JSONResponse({"released": self.provider.release(body.get("task_id"))})
 
+    async def foreign(self, request: Request) -> Response:
+        try:
+            wanted = Foreign.model_validate(await _object(request))
+            order = wanted.order(self.settings)
+        except (ValueError, ArkError) as error:
+            return _problem(error)
+        added = [
+            self.provider.add_foreign(wanted.route, order, wanted.status, wanted.age_seconds)
+            for _ in range(wanted.count)
+        ]
+        return JSONResponse({"added": [task.id for task in added]}, 201)
+
     async def result(self, request: Request) -> Response:
         task = self.provider.tasks.get(request.path_params["task_id"])
         file = request.path_params["file"]
@@ -123,11 +160,11 @@ class Admin:
             data = await read_object(task, file)
         except ArkError as error:
             return JSONResponse({"problem": error.message}, error.status)
-        return serve_bytes(request, data, "video/mp4" if file == "video.mp4" else "image/png")
+        return serve_bytes(request, data, TYPES[file])
 
     def _inside(self, task: Task) -> dict[str, Any]:
         # No result URLs here: asking must not sign any.
-        return payload(task, {}) | {
+        return payload(task, {}, {}) | {
             "route": task.route,
             "model_given": task.order.model_given,
             "scene": task.order.scene,
@@ -160,5 +197,5 @@ async def _object(request: Request) -> dict[str, Any]:
     return body
 
 
-def _problem(error: ValueError) -> Response:
+def _problem(error: Exception) -> Response:
     return JSONResponse({"problem": str(error)}, 422)

@@ -19,7 +19,7 @@ from .results import Results
 from .settings import Settings
 from .tables import Route
 from .validate import read_body, read_order
-from .wire import Cut, Drop
+from .wire import Cut, Drip, Drop
 
 _PATH = "/{route}/api/v3/contents/generations/tasks"
 _STATUSES = ("queued", "running", *ENDED)
@@ -80,9 +80,14 @@ class Api:
         self.ledger.committed(entry, task.id)
         after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)
         if after is None:
-            return JSONResponse({"id": task.id})
+            return JSONResponse(self._accepted(task))
         entry.fault = after.fault
-        return await _spoil(after, request, task)
+        return await _spoil(after, request, self._accepted(task))
+
+    def _accepted(self, task: Task) -> dict[str, Any]:
+        """The answer to a create."""
+        echo = self.settings.create_echo and task.order.safety_identifier is not None
+        return {"id": task.id} | ({"safety_identifier": task.order.safety_identifier} if echo else {})
 
     async def _get(self, request: Request, route: Route) -> Response:
         task_id = request.path_params["task_id"]
@@ -90,7 +95,7 @@ class Api:
         await self._go_wrong("get", route, request)
         self._admit("get", route, request)
         task = self.provider.find(route, task_id)
-        return JSONResponse(payload(task, self.results.urls(task)))
+        return JSONResponse(self._shown(task))
 
     async def _delete(self, request: Request, route: Route) -> Response:
         task_id = request.path_params["task_id"]
@@ -125,8 +130,11 @@ class Api:
         items = [self._item(task) for task in found[(page - 1) * size : page * size]]
         return JSONResponse({"items": items, "total": len(found)})
 
+    def _shown(self, task: Task) -> dict[str, Any]:
+        return payload(task, self.results.urls(task), self.settings.extra_fields)
+
     def _item(self, task: Task) -> dict[str, Any]:
-        item = payload(task, self.results.urls(task))
+        item = self._shown(task)
         if not self.settings.list_echo:
             item.pop("safety_identifier", None)
         if self.settings.list_failure_reason:
@@ -179,9 +187,9 @@ class _Instead(Exception):
         self.response = response
 
 
-async def _spoil(fault: Armed, request: Request, task: Task) -> Response:
+async def _spoil(fault: Armed, request: Request, accepted: dict[str, Any]) -> Response:
     """The answer to a create that did make a task."""
-    answer = JSONResponse({"id": task.id})
+    answer = JSONResponse(accepted)
     body = bytes(answer.body)
     half = body[: len(body) // 2]
     match fault.fault:
@@ -191,6 +199,8 @@ async def _spoil(fault: Armed, request: Request, task: Task) -> Response:
             return Response(half, media_type="application/json")
         case "no_id":
             return JSONResponse({})
+        case "drip":
+            return Drip(body, 10 if fault.seconds is None else fault.seconds, "application/json")
         case _:
             return await act(fault, request) or answer
 

@@ -34,7 +34,7 @@ def build_app(settings: Settings, keys: dict[Route, list[str]], faults: Sequence
     ledger, armed, results = Ledger(), Faults(), Results(settings)
     for fault in faults:
         armed.arm(fault)
-    callbacks = Callbacks(settings, lambda task: payload(task, results.urls(task)))
+    callbacks = Callbacks(settings, lambda task: payload(task, results.urls(task), settings.extra_fields))
 
     def on_change(task: Task) -> None:
         if task.status == "succeeded":

@@ -52,6 +52,8 @@ class Callbacks:
             return
         if task.status == "queued" and not self.settings.callback_queued:
             return
+        if mode == "ends" and task.status not in ENDED:
+            return
         now = self.payload(task)
         if mode == "reversed" and task.status not in ENDED:
             self._held.setdefault(task.id, []).append(now)

@@ -67,6 +67,11 @@ class ArkControl:
         released: list[str] = (await self._post("release", {"task_id": task_id}))["released"]
         return released
 
+    async def add_foreign(self, route: Route, **fields: Any) -> list[str]:
+        """Adds tasks of other applications, and gives their ids. `fields`: those of `admin.Foreign`."""
+        added: list[str] = (await self._post("foreign", {"route": route, **fields}))["added"]
+        return added
+
     async def requests(self) -> Requests:
         """Counters of gets, lists, deletes and downloads."""
         return Requests.model_validate(await self._get("requests"))
@@ -108,7 +113,7 @@ class ArkControl:
         await self._account(route, AccountChange(standing=standing))
 
     async def video_bytes(self, task_id: str, file: str = "video.mp4") -> bytes:
-        """What the service has of a result (`last_frame.png` is the other file), counted nowhere."""
+        """What the service has of a result (or `last_frame.png`, `last_frame.jpeg`), counted nowhere."""
         return (await self._http.get(f"/_ark/results/{task_id}/{file}")).raise_for_status().content
 
     async def aclose(self) -> None:

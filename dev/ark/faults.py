@@ -25,12 +25,16 @@ _DEFAULT_CODES = {
 _PAGES = ("502", "503", "504")
 _ANSWERS = (*_DEFAULT_CODES, *_PAGES)
 
+# By something in between, which knows nothing of the envelope.
+GATEWAY_PAGES = ("200_page", "400_page", "403_page", "404_page", "429_page")
+
 # What each operation knows. On create, the first tuple fires before a task exists and the second after it does.
 BEFORE_COMMIT = (
     "reset_before_commit",
     "hang_before_commit",
     *_ANSWERS,
     *(f"{status}_before_commit" for status in ("500", *_PAGES)),
+    *GATEWAY_PAGES,
 )
 AFTER_COMMIT = (
     "lost_after_commit",
@@ -39,6 +43,7 @@ AFTER_COMMIT = (
     "cut_body",
     "cut_json",
     "no_id",
+    "drip",
     "slow",
 )
 ASKING = (*_ANSWERS, "hang", "reset", "slow")
@@ -184,7 +189,7 @@ async def act(fault: Armed, request: Request) -> Response | None:
         ArkError: a refusal in the service's own words.
     """
     name = fault.fault.partition("_")[0]  # when it happens is the caller's business
-    if name in _PAGES:
+    if name in _PAGES or fault.fault in GATEWAY_PAGES:
         return gateway_page(int(name))
     if name in _DEFAULT_CODES:
         code = _DEFAULT_CODES[name]

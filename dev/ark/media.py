@@ -55,9 +55,17 @@ def video(clip: Clip, task_id: str) -> bytes:
 def last_frame(clip: Clip, task_id: str) -> bytes:
     """The last picture of the task's video as PNG. Blocks, as `video` does."""
     with _ENCODING:
-        shared = _png(clip.width, clip.height)
+        shared = _still(clip.width, clip.height, "png", "rgb24")
     end = len(shared) - 12  # the IEND chunk
     return shared[:end] + _png_chunk(b"tEXt", b"task\0" + task_id.encode()) + shared[end:]
+
+
+def last_frame_jpeg(clip: Clip, task_id: str) -> bytes:
+    """The same picture as JPEG. Blocks, as `video` does."""
+    with _ENCODING:
+        shared = _still(clip.width, clip.height, "mjpeg", "yuvj420p")
+    comment = task_id.encode()
+    return shared[:2] + struct.pack(">HH", 0xFFFE, 2 + len(comment)) + comment + shared[2:]
 
 
 def _free_box(payload: bytes) -> bytes:
@@ -136,12 +144,13 @@ def _tone(start: int) -> AudioFrame:
 
 
 @lru_cache(maxsize=32)
-def _png(width: int, height: int) -> bytes:
+def _still(width: int, height: int, codec: str, pixel_format: str) -> bytes:
     # The last frame is the first of a repeated second, so it is the picture of phase 0.
-    picture = _picture(width, height, 0).reformat(format="rgb24")
+    picture = _picture(width, height, 0).reformat(format=pixel_format)
     picture.pts, picture.time_base = 0, Fraction(1, FPS)
-    encoder = VideoCodecContext.create("png", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, "rgb24"
+    encoder = VideoCodecContext.create(codec, "w")
+    assert isinstance(encoder, VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, pixel_format
     encoder.time_base = Fraction(1, FPS)
     output = io.BytesIO()
     for packet in [*encoder.encode(picture), *encoder.encode(None)]:

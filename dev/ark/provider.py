@@ -5,7 +5,7 @@ import random
 import string
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,12 +107,39 @@ class Provider:
             raise ArkError(404, "ResourceNotFound", f"The task {task_id} could not be found.", param="id")
         return task
 
-    def listed(self, route: Route) -> Iterator[Task]:
-        """What LIST can see, newest first."""
-        oldest = time.monotonic() - self.settings.list_delay_seconds
-        for task in reversed(self.tasks.values()):
-            if task.route == route and self._kept(task) and task.born <= oldest:
-                yield task
+    def add_foreign(self, route: Route, order: Order, status: str, age_seconds: float) -> Task:
+        """Puts a task there that another application of the account ordered: it stays as it is, and bills nobody here.
+
+        Faults, limits and callbacks have nothing to do with it.
+        """
+        born, created_at = time.monotonic() - age_seconds, int(time.time() - age_seconds)
+        task = Task(
+            id=_new_id(),
+            route=route,
+            order=order,
+            created_at=created_at,
+            updated_at=created_at,
+            born=born,
+            entered=born,
+            status=status,
+        )
+        if not task.alive:
+            task.ended = born
+        if status == "failed":
+            task.error = _failure(task)
+        self.tasks[task.id] = task
+        return task
+
+    def listed(self, route: Route) -> list[Task]:
+        """What LIST can see, in the order that is switched on."""
+        youngest = time.monotonic() - self.settings.list_delay_seconds
+        seen = [
+            task for task in self.tasks.values() if task.route == route and self._kept(task) and task.born <= youngest
+        ]
+        seen.sort(key=lambda task: task.born, reverse=self.settings.list_order == "newest")
+        if self.settings.list_order == "shuffled":
+            random.shuffle(seen)
+        return seen
 
     def delete(self, task: Task) -> None:
         """Cancels a queued task, erases the record of an ended one.
@@ -213,12 +240,13 @@ def _failure(task: Task) -> dict[str, str]:
     }
 
 
-def payload(task: Task, urls: dict[str, str]) -> dict[str, Any]:
+def payload(task: Task, urls: dict[str, str], extra: Mapping[str, Any]) -> dict[str, Any]:
     """The task as GET, LIST and callbacks show it: never the prompt, the references, or the callback URL.
 
     Args:
         task: the task.
         urls: the result URLs, for a task that has succeeded.
+        extra: fields that no document knows.
     """
     order = task.order
     shown: dict[str, Any] = {
@@ -246,4 +274,4 @@ def payload(task: Task, urls: dict[str, str]) -> dict[str, Any]:
             "duration": order.duration,
             "framespersecond": FPS,
         }
-    return shown
+    return dict(extra) | shown

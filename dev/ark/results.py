@@ -19,7 +19,7 @@ from .settings import Settings
 from .wire import Cut, Drip
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_TYPES = {"video.mp4": "video/mp4", "last_frame.png": "image/png"}
+TYPES = {"video.mp4": "video/mp4", "last_frame.png": "image/png", "last_frame.jpeg": "image/jpeg"}
 _ON_BODY = ("truncate", "drip", "wrong_length")
 
 
@@ -42,7 +42,7 @@ class Results:
             return {}
         urls = {"video_url": self._url(task, "video.mp4")}
         if task.order.return_last_frame:
-            urls["last_frame_url"] = self._url(task, "last_frame.png")
+            urls["last_frame_url"] = self._url(task, f"last_frame.{self.settings.last_frame}")
         return urls
 
     def redeem(self, task: Task | None, file: str, signature: str) -> Task:
@@ -80,9 +80,11 @@ async def read_object(task: Task, file: str) -> bytes:
     Raises:
         ArkError: 404: the task has no such file.
     """
-    if task.status != "succeeded" or (file == "last_frame.png" and not task.order.return_last_frame):
+    if task.status != "succeeded" or file not in TYPES or (file != "video.mp4" and not task.order.return_last_frame):
         raise ArkError(404, "NoSuchKey", "The object does not exist.")
-    make = media.video if file == "video.mp4" else media.last_frame
+    if file == "video.mp4":
+        return await asyncio.to_thread(media.video, task.order.clip, task.id)
+    make = media.last_frame_jpeg if file.endswith("jpeg") else media.last_frame
     return await asyncio.to_thread(make, task.order.clip, task.id)
 
 
@@ -109,7 +111,7 @@ class Downloads:
     async def _get(self, request: Request, task_id: str, file: str) -> Response:
         if request.method != "GET":
             raise ArkError(403, "SignatureDoesNotMatch", "The URL is signed for GET.")
-        if file not in _TYPES:
+        if file not in TYPES:
             raise ArkError(404, "NoSuchKey", "The object does not exist.")
         early = self.faults.take("download", set(DOWNLOAD) - set(_ON_BODY), task_id=task_id)
         if early is not None:
@@ -117,7 +119,7 @@ class Downloads:
         task = self.results.redeem(
             self.provider.tasks.get(task_id), file, request.query_params.get("X-Tos-Signature", "")
         )
-        response = serve_bytes(request, await read_object(task, file), _TYPES[file])
+        response = serve_bytes(request, await read_object(task, file), TYPES[file])
         late = self.faults.take("download", _ON_BODY, task_id=task_id)
         return response if late is None else _spoilt(late, response)
 

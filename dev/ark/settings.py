@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 Seconds = float
-CallbackMode = Literal["on", "off", "repeated", "reversed"]
+CallbackMode = Literal["on", "off", "repeated", "reversed", "ends"]
 
 # What the real service takes, in its own seconds. `speed` divides them.
 REAL_SECONDS: dict[str, float] = {
@@ -46,7 +46,13 @@ class Settings(BaseModel):
     callback_queued: bool = False
     list_echo: bool = Field(True, description="LIST shows safety_identifier")
     list_delay_seconds: Seconds = Field(0, ge=0, description="a task younger than this is not listed yet")
+    list_order: Literal["newest", "oldest", "shuffled"] = Field(
+        "newest", description="shuffled: anew for each request, so that pages can overlap and leave gaps"
+    )
     list_failure_reason: bool = Field(False, description="LIST says failure_reason instead of error")
+    create_echo: bool = Field(False, description="the answer to a create shows safety_identifier, too")
+    extra_fields: dict[str, Any] = Field(default_factory=dict, description="shown in every task: nobody knows them")
+    last_frame: Literal["png", "jpeg"] = "png"
     resign_urls: bool = Field(False, description="each GET of a task signs its URLs anew")
     allow_http_references: bool = False
     fetch_references: bool = Field(False, description="download http(s) references during the create call")

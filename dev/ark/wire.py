@@ -36,8 +36,12 @@ async def wait_while_connected(request: Request, seconds: float | None) -> bool:
     Returns:
         Whether the client is still there. False comes at once when it goes, or when the server ends.
     """
+    return await _still_there(request.receive, seconds)
+
+
+async def _still_there(receive: Receive, seconds: float | None) -> bool:
     try:
-        await asyncio.wait_for(_gone(request.receive), seconds)
+        await asyncio.wait_for(_gone(receive), seconds)
     except TimeoutError:
         return True
     except asyncio.CancelledError:
@@ -99,6 +103,8 @@ class Drip(Response):
         started = time.monotonic()
         for offset in range(0, len(body), size):
             due = started + self.seconds * offset / len(body)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if not await _still_there(receive, max(0.0, due - time.monotonic())):
+                await _drop(scope, receive, "fin")
+                return
             await send({"type": "http.response.body", "body": body[offset : offset + size], "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -29,7 +29,8 @@ async def server() -> AsyncIterator[ArkControl]:
 
 @pytest.fixture
 async def ark(server: ArkControl) -> ArkControl:
-    await server.configure(**BASE, list_echo=True, running_limit=10, list_delay_seconds=0)
+    await server.configure(**BASE, list_echo=True, running_limit=10, list_delay_seconds=0, list_order="newest")
+    await server.configure(list_failure_reason=False, create_echo=False, extra_fields={}, delete_per_second=None)
     await server.clear_faults()
     return server
 
@@ -225,6 +226,83 @@ async def test_list_can_lag_behind_creates(ark: ArkControl) -> None:
         assert (await client.get(PATH, params={"filter.task_ids": task_id})).json()["total"] == 0
 
 
+async def test_list_comes_in_the_order_that_is_switched_on(ark: ArkControl) -> None:
+    async with api(ark, "volcengine") as client:
+        ids = [await create(client, body("volcengine")) for _ in range(8)]
+        wanted = {"filter.task_ids": ids}
+
+        async def listed() -> list[str]:
+            return [item["id"] for item in (await client.get(PATH, params=wanted)).json()["items"]]
+
+        assert await listed() == ids[::-1]
+        await ark.configure(list_order="oldest")
+        assert await listed() == ids
+        await ark.configure(list_order="shuffled")
+        orders = [await listed() for _ in range(10)]
+        assert all(sorted(order) == sorted(ids) for order in orders)
+        assert len({tuple(order) for order in orders}) > 1  # anew each time: nobody can rely on the one before
+
+
+async def test_list_may_say_failure_reason(ark: ArkControl) -> None:
+    await ark.configure(list_failure_reason=True)
+    await ark.fault("task", "fail", code="InternalServiceError", message="Oh.")
+    async with api(ark) as client:
+        task_id = await create(client, body())
+        task = await until(client, task_id, "failed")
+        (item,) = (await client.get(PATH, params={"filter.task_ids": task_id})).json()["items"]
+    assert "error" not in item
+    assert item["failure_reason"] == task["error"] == {"code": "InternalServiceError", "message": "Oh."}
+
+
+async def test_tasks_of_other_applications_are_listed_and_nothing_else(ark: ArkControl) -> None:
+    before = await ark.ledger()
+    await ark.fault("task", "fail")  # for a task of ours
+    silent = await ark.add_foreign("byteplus", count=3, status="running")
+    (named,) = await ark.add_foreign("byteplus", age_seconds=3600, fields={"safety_identifier": "their-user"})
+    model = "seedance-1-5-pro-251215"
+    (flex,) = await ark.add_foreign("byteplus", fields={"model": model, "service_tier": "flex"})
+    async with api(ark) as client, api(ark, "volcengine") as other:
+        own = await create(client, body(safety_identifier="ours"))
+        items = {item["id"]: item for item in (await client.get(PATH, params={"page_size": 500})).json()["items"]}
+        assert {*silent, named, own} <= set(items)
+        assert flex not in items
+        assert [items[one].get("safety_identifier") for one in (silent[0], named, own)] == [None, "their-user", "ours"]
+        assert items[own]["created_at"] - items[named]["created_at"] in {3600, 3601}
+        assert list(items)[-1] == named  # the oldest of all
+        assert (await client.get(f"{PATH}/{named}")).json()["status"] == "succeeded"
+        assert (await client.get(f"{PATH}/{flex}")).json()["model"] == model
+        assert (await other.get(f"{PATH}/{named}")).status_code == 404
+        await until(client, own, "failed")  # the fault waited for it, and the running ones took no room
+        assert [items[one]["status"] for one in silent] == ["running"] * 3
+    assert len(await ark.ledger()) == len(before) + 1
+    for wrong in ({"count": 0}, {"nonsense": 1}, {"fields": {"model": "none"}}):
+        with pytest.raises(httpx.HTTPStatusError, match="422"):
+            await ark.add_foreign("byteplus", **wrong)
+
+
+async def test_a_create_may_show_the_identifier(ark: ArkControl) -> None:
+    await ark.configure(create_echo=True)
+    async with api(ark) as client:
+        shown = (await client.post(PATH, json=body(safety_identifier="who"))).json()
+        without = (await client.post(PATH, json=body())).json()
+    assert shown["safety_identifier"] == "who"
+    assert set(without) == {"id"}
+
+
+async def test_a_task_may_have_fields_that_nobody_knows(ark: ArkControl) -> None:
+    await ark.configure(extra_fields={"revised_prompt": "a dog", "status": "dreaming"})
+    async with api(ark) as client:
+        task = await until(client, await create(client, body()), "succeeded")  # a known field is never replaced
+        (item,) = (await client.get(PATH, params={"filter.task_ids": task["id"]})).json()["items"]
+    assert task["revised_prompt"] == item["revised_prompt"] == "a dog"
+
+
+async def test_a_client_request_id_is_no_idempotency_key(ark: ArkControl) -> None:
+    async with api(ark) as client:
+        client.headers["X-Client-Request-Id"] = "the same"
+        assert await create(client, body()) != await create(client, body())
+
+
 async def test_list_takes_one_request_a_second(ark: ArkControl) -> None:
     await ark.configure(list_per_second=0.001)  # so that no slow machine makes the second one legal
     before = (await ark.requests()).rate_limited.get("list", 0)
@@ -240,6 +318,24 @@ async def test_get_takes_a_burst_and_then_refuses(ark: ArkControl) -> None:
     async with api(ark, "volcengine") as client:
         statuses = [(await client.get(f"{PATH}/cgt-none")).status_code for _ in range(21)]
     assert statuses == [404] * 20 + [429]
+
+
+async def test_delete_has_a_limit_of_its_own(ark: ArkControl) -> None:
+    await ark.configure(delete_per_second=0.001)
+    async with api(ark, "volcengine") as client:
+        statuses = [(await client.delete(f"{PATH}/cgt-none")).status_code for _ in range(21)]
+        assert (await client.get(f"{PATH}/cgt-none")).status_code == 404
+    assert statuses == [404] * 20 + [429]
+
+
+@pytest.mark.parametrize(("fault", "status"), [("fail", "failed"), ("expire", "expired")])
+async def test_delete_erases_every_ended_task(ark: ArkControl, fault: str, status: str) -> None:
+    await ark.fault("task", fault)
+    async with api(ark) as client:
+        task_id = await create(client, body())
+        await until(client, task_id, status)
+        assert (await client.delete(f"{PATH}/{task_id}")).status_code == 204
+        assert (await client.get(f"{PATH}/{task_id}")).status_code == 404
 
 
 async def test_delete_follows_the_status(ark: ArkControl) -> None:
@@ -282,12 +378,13 @@ async def test_keys_and_standing_change_while_it_runs(ark: ArkControl) -> None:
         await ark.set_key_valid("byteplus", True)
         assert (await client.get(f"{PATH}/{task_id}")).status_code == 200
         seen = []
-        for standing in ("AccountOverdueError", "SetLimitExceeded", "InvalidAccountStatus", "ok"):
+        standings = ("AccountOverdueError", "OperationDenied.ServiceNotOpen", "SetLimitExceeded", "QuotaExceeded")
+        for standing in (*standings, "InvalidAccountStatus", "ok"):
             await ark.set_standing("byteplus", standing)
             answers = [await client.post(PATH, json=body()), await client.get(f"{PATH}/{task_id}")]
             seen.append([answer.status_code for answer in answers])
     # Without money no task can be made, but those that are paid can still be seen.
-    assert seen == [[403, 200], [429, 200], [401, 401], [200, 200]]
+    assert seen == [[403, 200], [403, 200], [429, 200], [429, 200], [401, 401], [200, 200]]
     with pytest.raises(httpx.HTTPStatusError, match="422"):
         await ark.set_standing("byteplus", "Nonsense")
 
@@ -304,7 +401,7 @@ async def test_options_keys_and_a_prompt_end() -> None:
                 assert (await stranger.post(PATH, json=body())).status_code == 401
                 await ark.fault("get", "hang")
                 hanging = asyncio.create_task(client.get(f"{PATH}/cgt-1", timeout=None))
-                while not await ark.fired():  # noqa: ASYNC110 - it happens in another process
+                while not await ark.fired():
                     await asyncio.sleep(0.02)
                 process.terminate()
                 # Well below the time that the hanging request would take: for ever.

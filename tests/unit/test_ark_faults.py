@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dev.ark.control import ArkControl
-from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, Operation
+from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, GATEWAY_PAGES, Operation
 from dev.ark.ledger import CreateEntry
 from dev.ark.process import start, stop
 
@@ -72,7 +72,7 @@ async def until(client: httpx.AsyncClient, task_id: str, status: str) -> dict[st
 async def last(ark: ArkControl) -> CreateEntry:
     """The newest create, once its outcome is known."""
     async with asyncio.timeout(10):
-        while (entry := (await ark.ledger())[-1]).answer is None:  # noqa: ASYNC110 - another process
+        while (entry := (await ark.ledger())[-1]).answer is None:
             await asyncio.sleep(0.02)
     return entry
 
@@ -146,11 +146,18 @@ async def test_a_server_error(
     [
         (429, {}, "RateLimitExceeded"),
         (429, {"code": "ServerOverloaded", "retry_after": 2}, "ServerOverloaded"),
+        (429, {"code": "ModelAccountRpmRateLimitExceeded"}, "ModelAccountRpmRateLimitExceeded"),
+        (429, {"code": "RequestBurstTooFast"}, "RequestBurstTooFast"),
+        (429, {"code": "InflightBatchsizeExceeded"}, "InflightBatchsizeExceeded"),
+        (429, {"code": "QuotaExceeded", "message": "The queue is full."}, "QuotaExceeded"),
+        (429, {"code": "QuotaExceeded", "message": "The free trial has been used up."}, "QuotaExceeded"),
         (429, {"code": "SetLimitExceeded"}, "SetLimitExceeded"),
         (401, {}, "AuthenticationError"),
         (403, {}, "AccountOverdueError"),
+        (403, {"code": "OperationDenied.ServiceOverdue"}, "OperationDenied.ServiceOverdue"),
         (400, {"code": "InputTextSensitiveContentDetected", "message": "No."}, "InputTextSensitiveContentDetected"),
         (404, {}, "ModelNotOpen"),
+        (404, {"code": "InvalidEndpointOrModel.ModelIDAccessDisabled"}, "InvalidEndpointOrModel.ModelIDAccessDisabled"),
     ],
 )
 async def test_a_refusal(
@@ -165,6 +172,31 @@ async def test_a_refusal(
     entry = await last(ark)
     assert (entry.committed, entry.code) == (False, code)
     await assert_fired_once(ark, fault_id)
+
+
+@pytest.mark.parametrize("fault", GATEWAY_PAGES)
+async def test_a_page_of_something_in_between(ark: ArkControl, client: httpx.AsyncClient, fault: str) -> None:
+    fault_id = await ark.fault("create", fault)
+    answer = await create(client)
+    assert answer.status_code == int(fault[:3])
+    assert answer.headers["content-type"].startswith("text/html")
+    assert not (await last(ark)).committed
+    await assert_fired_once(ark, fault_id)
+
+
+async def test_an_answer_that_drips(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    await ark.fault("create", "drip", seconds=0.3)
+    answer = await create(client)
+    assert answer.json()["id"] == (await last(ark)).task_id
+    await ark.fault("create", "drip", seconds=30)
+    got = b""
+    with pytest.raises(TimeoutError):  # noqa: PT012 - every byte comes in time; only a limit on the whole ends it
+        async with asyncio.timeout(1), client.stream("POST", PATH, json=ORDER, timeout=5) as response:
+            async for part in response.aiter_raw():
+                got += part
+    assert 0 < len(got) < 40
+    entry = await last(ark)
+    assert (entry.answer, entry.committed) == (200, True)
 
 
 async def test_a_body_that_is_cut_off(ark: ArkControl, client: httpx.AsyncClient) -> None:
@@ -206,8 +238,8 @@ def test_every_fault_on_create_has_a_test_here() -> None:
     pages = {f"{s}{phase}" for s in (500, 502, 503, 504) for phase in ("", "_before_commit", "_after_commit")}
     drops = {"lost_after_commit", "reset_before_commit", "hang_after_commit", "hang_before_commit"}
     refusals = {"400", "401", "403", "404", "429"}
-    rest = {"cut_body", "cut_json", "no_id", "slow"}
-    assert {*BEFORE_COMMIT, *AFTER_COMMIT} == pages | drops | refusals | rest
+    rest = {"cut_body", "cut_json", "no_id", "slow", "drip"}
+    assert {*BEFORE_COMMIT, *AFTER_COMMIT} == pages | {*GATEWAY_PAGES} | drops | refusals | rest
 
 
 # --- how faults are chosen -------------------------------------------------------------------------------------

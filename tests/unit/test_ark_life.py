@@ -1,18 +1,25 @@
 """The local Ark's clock: limits, deadlines, and switches that are changed under way; and its callbacks."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from dev.ark.control import ArkControl
+from dev.ark.errors import ArkError
+from dev.ark.faults import Faults
 from dev.ark.process import started
+from dev.ark.provider import Provider
+from dev.ark.results import Results
 from dev.ark.settings import Settings
+from dev.ark.validate import read_order
 
 PATH = "/contents/generations/tasks"
 ORDER = {
@@ -51,7 +58,7 @@ class Receiver(ThreadingHTTPServer):
     async def wait_for(self, count: int) -> list[str]:
         """The statuses received, once there are so many."""
         async with asyncio.timeout(10):
-            while len(self.received) < count:  # noqa: ASYNC110 - it happens in another thread
+            while len(self.received) < count:
                 await asyncio.sleep(0.02)
         return [task["status"] for task in self.received]
 
@@ -192,6 +199,30 @@ async def test_tasks_are_forgotten(ark: ArkControl, client: httpx.AsyncClient) -
     assert (await client.get(PATH)).json()["total"] == 0
 
 
+@pytest.mark.parametrize("speed", [1, 60])
+def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
+    settings, day = Settings(speed=speed), 86_400 / speed
+    provider, results = Provider(settings, Faults(), lambda task: None), Results(settings)
+    order = read_order("byteplus", ORDER, settings)
+
+    def known(status: str, age: float) -> bool:
+        task = provider.add_foreign("byteplus", order, status, age)
+        try:
+            provider.find("byteplus", task.id)
+        except ArkError:
+            return False
+        return True
+
+    assert [known("succeeded", age * day) for age in (0, 6.99, 7.01)] == [True, True, False]
+    assert [known("failed", age * day) for age in (6.99, 7.01)] == [True, False]
+    assert [known("cancelled", age * day) for age in (0, 0.99, 1.01)] == [True, True, False]
+    for age, alive in ((0.99, True), (1.01, False)):
+        task = provider.add_foreign("byteplus", order, "succeeded", age * day)
+        signature = parse_qs(urlsplit(results.urls(task)["video_url"]).query)["X-Tos-Signature"][0]
+        with contextlib.nullcontext() if alive else pytest.raises(ArkError, match="expired"):
+            assert results.redeem(task, "video.mp4", signature) is task
+
+
 async def test_creates_have_a_rate_limit(ark: ArkControl, client: httpx.AsyncClient) -> None:
     await ark.configure(create_per_minute=0)
     answer = await client.post(PATH, json=ORDER)
@@ -272,6 +303,13 @@ async def test_callbacks_tell_of_other_ends(
     await ark.fault("task", fault)
     await create(client, callback_url=receiver.url)
     assert status in await receiver.wait_for(2)
+
+
+async def test_callbacks_of_the_end_alone(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+    await ark.configure(callbacks="ends", callback_queued=True)
+    task_id = await create(client, callback_url=receiver.url)
+    assert await receiver.wait_for(1) == ["succeeded"]
+    assert await quiet(ark, task_id, 1) == [("succeeded", 1, 200)]
 
 
 async def test_callbacks_off(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from dev.ark.control import ArkControl
-from dev.ark.media import Clip, last_frame, video
+from dev.ark.media import Clip, last_frame, last_frame_jpeg, video
 from dev.ark.process import started
 
 PATH = "/contents/generations/tasks"
@@ -24,7 +24,13 @@ ORDER = {
     "generate_audio": False,
     "return_last_frame": True,
 }
-SWITCHES = {"url_seconds": 86_400, "downloads_per_url": 100, "resign_urls": False, "get_per_second": None}
+SWITCHES = {
+    "url_seconds": 86_400,
+    "downloads_per_url": 100,
+    "resign_urls": False,
+    "get_per_second": None,
+    "last_frame": "png",
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,7 @@ async def succeed(ark: ArkControl, http: httpx.AsyncClient, **fields: Any) -> di
         headers={"Authorization": "Bearer local-ark-key"},
     )
     async with asyncio.timeout(10):
-        while (task := await ask(ark, http, answer.json()["id"]))["status"] != "succeeded":  # noqa: ASYNC110
+        while (task := await ask(ark, http, answer.json()["id"]))["status"] != "succeeded":
             await asyncio.sleep(0.02)
     return task
 
@@ -162,6 +168,14 @@ async def test_the_last_frame_is_there_when_asked_for(ark: ArkControl, http: htt
         await ark.video_bytes(without["id"], "last_frame.png")
 
 
+async def test_the_last_frame_can_be_a_jpeg(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.configure(last_frame="jpeg")
+    task = await succeed(ark, http)
+    picture = await http.get(task["content"]["last_frame_url"])
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert picture.content == await ark.video_bytes(task["id"], "last_frame.jpeg")
+
+
 async def test_what_was_ordered_is_what_is_delivered(ark: ArkControl, http: httpx.AsyncClient) -> None:
     task = await succeed(ark, http, resolution="720p", ratio="9:16", duration=15, generate_audio=True)
     with av.open(io.BytesIO((await http.get(task["content"]["video_url"])).content), "r") as container:
@@ -202,14 +216,19 @@ def test_the_picture_moves() -> None:
 def test_two_tasks_never_have_the_same_bytes() -> None:
     clip = Clip(640, 640, 4, audio=False)
     assert video(clip, "cgt-1") == video(clip, "cgt-1") != video(clip, "cgt-2")
-    assert last_frame(clip, "cgt-1") == last_frame(clip, "cgt-1") != last_frame(clip, "cgt-2")
+    for picture in (last_frame, last_frame_jpeg):
+        assert picture(clip, "cgt-1") == picture(clip, "cgt-1") != picture(clip, "cgt-2")
 
 
-def test_the_last_frame_is_that_of_the_video() -> None:
+@pytest.mark.parametrize(
+    ("make", "begins"), [(last_frame, b"\x89PNG"), (last_frame_jpeg, b"\xff\xd8\xff\xfe")], ids=["png", "jpeg"]
+)
+def test_the_last_frame_is_that_of_the_video(make: Callable[[Clip, str], bytes], begins: bytes) -> None:
     clip = Clip(640, 640, 4, audio=False)
     with av.open(io.BytesIO(video(clip, "cgt-1")), "r") as container:
         *_, end = container.decode(video=0)
-    with av.open(io.BytesIO(last_frame(clip, "cgt-1")), "r") as container:
+    assert make(clip, "cgt-1").startswith(begins)
+    with av.open(io.BytesIO(make(clip, "cgt-1")), "r") as container:
         (picture,) = container.decode(video=0)
     assert (picture.width, picture.height) == (640, 640)
     ours, theirs = (bytes(frame.reformat(format="gray").planes[0]) for frame in (picture, end))

@@ -7,7 +7,9 @@ import pytest
 from dev.ark.errors import ArkError
 from dev.ark.order import Order
 from dev.ark.settings import Settings
+from dev.ark.tables import RATIOS, ROUTES, Route, model_of, pixels
 from dev.ark.validate import read_body, read_order
+from seedance_temporal import catalogue
 
 MODEL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
@@ -179,6 +181,13 @@ def test_what_is_no_scene_is_refused(items: list[dict[str, Any]]) -> None:
         order(*items)
 
 
+@pytest.mark.parametrize("items", [[image()] * 31, [video()] * 11, [audio()] * 11], ids=["images", "videos", "audios"])
+def test_2_5_has_larger_limits_of_its_own(items: list[dict[str, Any]]) -> None:
+    assert order(*items[1:], model=NEXT).scene == "references"
+    with pytest.raises(ArkError, match="at most"):
+        order(*items, model=NEXT)
+
+
 def test_models_differ_in_references() -> None:
     assert order(audio(), model=NEXT).scene == "references"
     assert order(*[image()] * 30, model=NEXT).scene == "references"
@@ -246,6 +255,38 @@ def test_a_reference_video_is_billed() -> None:
 def test_sizes(resolution: str, ratio: str, size: tuple[int, int]) -> None:
     clip = order(resolution=resolution, ratio=ratio).clip
     assert (clip.width, clip.height) == size
+
+
+def test_sizes_and_models_are_those_that_the_catalogue_read_from_the_same_page() -> None:
+    # Written down twice, on purpose: where they differ, one of them has a slip.
+    ours = {(r, ratio): size for r, sizes in catalogue.PIXELS.items() for ratio, size in sizes.items()}
+    assert {(r, ratio): pixels(r, ratio) for r, ratio in ours} == ours
+    assert tuple(catalogue.PIXELS["720p"]) == RATIOS
+    for ours_of in catalogue.MODELS:
+        for route in ROUTES:
+            theirs = model_of(route, ours_of.ids[route])
+            assert theirs is not None
+            assert (theirs.resolutions, theirs.longest) == (ours_of.resolutions, ours_of.durations[-1])
+
+
+@pytest.mark.parametrize("family", ["2-0-260128", "2-0-fast-260128", "2-0-mini-260615", "2-5-260628", "1-5-pro-251215"])
+def test_each_route_has_each_family_by_its_own_name(family: str) -> None:
+    names: dict[Route, str] = {
+        "byteplus": f"{'' if family.startswith('1') else 'dreamina-'}seedance-{family}",
+        "volcengine": f"doubao-seedance-{family}",
+    }
+    for route in ROUTES:
+        assert read_order(route, {"model": names[route], "content": [text()]}, Settings()).model == names[route]
+        for other in set(names.values()) - {names[route]}:
+            with pytest.raises(ArkError, match=r"InvalidEndpointOrModel\.NotFound"):
+                read_order(route, {"model": other, "content": [text()]}, Settings())
+
+
+def test_a_body_has_64_mb_at_most() -> None:
+    at_most = 64 * 1024 * 1024
+    assert read_body(b"{}".ljust(at_most)) == {}
+    with pytest.raises(ArkError, match="larger than 64 MB"):
+        read_body(b"{}".ljust(at_most + 1))
 
 
 def test_a_model_must_belong_to_the_route() -> None:
