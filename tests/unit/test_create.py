@@ -45,7 +45,7 @@ from tests.unit.jobs import (
 )
 from tests.unit.memory_bucket import MemoryBucket
 
-QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.0}  # for a create that shall run out of time
+QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that shall run out of time
 
 
 @pytest.fixture(scope="module")
@@ -523,7 +523,7 @@ async def test_nothing_is_sent_when_the_time_is_over(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
 
     async def slow() -> None:
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.7)
 
     world.bucket.after["claim"] = slow
     report = await world.create()
@@ -563,7 +563,7 @@ async def test_a_clock_that_was_set_back_wins_no_time(ark: ArkControl, monkeypat
 
     async def set_back_and_slow() -> None:
         back[0] = 3600
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.7)
 
     monkeypatch.setattr(activities.create, "time", Clock)
     world.bucket.after["claim"] = set_back_and_slow

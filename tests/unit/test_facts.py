@@ -210,7 +210,7 @@ def assert_no_task_is_dropped(facts: Facts, look: Look) -> None:
 
 
 @given(some_facts())
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 def test_a_claim_is_allowed_only_where_everything_that_counts_is_over(facts: Facts) -> None:
     look = decide(facts)
     if look.next == "claim":
