@@ -1,0 +1,93 @@
+"""The replay of histories holds what happened, and notices when the workflow would do something else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.workflow import NondeterminismError
+
+from seedance_temporal.job import WORKFLOW, GenerateVideoInput, VideoResult
+from tests.replay.replaying import replay, replay_all, replay_history
+from tests.workflows.scripted import RESULT, Handle, Stage, callback, dev_server, shows, to_store, until
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server() -> AsyncIterator[Client]:
+    async with dev_server() as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def told(server: Client) -> AsyncIterator[tuple[Handle, Handle]]:
+    """A story that is over, and one that still waits."""
+    stage = Stage(server)
+    await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
+    stage.script.plan("look", stage.claim(), stage.claim())
+    stage.script.plan("create_task", stage.created(), stage.created())
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", RESULT)
+    over = await stage.start()
+    await shows(over, phase="queued")
+    await callback(over, "succeeded")
+    await over.result()
+    waits = await stage.start(take=2)
+    await shows(waits, phase="queued")
+    await stage.close()
+    yield over, waits
+
+
+async def test_what_happened_can_be_replayed(told: tuple[Handle, Handle]) -> None:
+    over, waits = told
+    assert await replay(over) == 1
+    assert await replay(waits) == 1
+
+
+async def test_a_run_that_has_not_begun_holds_nothing_up(server: Client) -> None:
+    assert await replay(await Stage(server).start()) == 1
+
+
+async def test_all_jobs_of_a_namespace_are_replayed(server: Client, told: tuple[Handle, Handle]) -> None:
+    async def all_of_them() -> bool:
+        return await replay_all(server) == len(told) + 1
+
+    await until(all_of_them, "visibility shows all jobs")
+
+
+async def test_a_history_that_says_something_else_is_noticed(told: tuple[Handle, Handle]) -> None:
+    history = await told[0].fetch_history()
+    scheduled = [e.activity_task_scheduled_event_attributes for e in history.events]
+    event = next(attributes for attributes in scheduled if attributes.activity_type.name == "create_task")
+    event.activity_type.name = "store_video"
+    with pytest.raises(NondeterminismError):
+        await replay_history(history)
+
+
+async def test_a_task_of_another_name_is_noticed(told: tuple[Handle, Handle]) -> None:
+    """What recorded activities answered decides what comes next."""
+    history = await told[0].fetch_history()
+    for event in history.events:
+        if event.HasField("activity_task_completed_event_attributes"):
+            (payload,) = event.activity_task_completed_event_attributes.result.payloads
+            payload.data = payload.data.replace(b'"store"', b'"wait"')
+    with pytest.raises(NondeterminismError):
+        await replay_history(history)
+
+
+@workflow.defn(name=WORKFLOW)
+class CreatesAtOnce:
+    """What the workflow must never become."""
+
+    @workflow.run
+    async def run(self, job: GenerateVideoInput) -> VideoResult:
+        await workflow.sleep(1)
+        return RESULT
+
+
+async def test_another_workflow_is_noticed(told: tuple[Handle, Handle]) -> None:
+    for job in told:
+        with pytest.raises(NondeterminismError):
+            await replay_history(await job.fetch_history(), CreatesAtOnce)

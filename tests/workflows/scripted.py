@@ -1,0 +1,489 @@
+"""The workflow on a real server, among activities that answer from a script and keep account of each call."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio import activity
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.testservice.v1 import SleepRequest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateHandle, WorkflowUpdateStage
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from activities.create import CreateOrder, CreateReport
+from activities.facts import Claim, Look, Outcome
+from activities.ledger import EndOrder, LookOrder, OutcomeOrder
+from activities.observe import CancelReport, GetOrder, Observation
+from activities.recover import RecoverOrder, ResolveOrder
+from activities.store import StoreOrder
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import (
+    QUERY_STATE,
+    SEARCH_ATTRIBUTES,
+    SIGNAL_TASK_CHANGED,
+    UPDATE_CANCEL,
+    UPDATE_RESOLVE,
+    WORKFLOW,
+    CancelAnswer,
+    GenerateVideoInput,
+    JobError,
+    JobState,
+    Queues,
+    Resolve,
+    ResolveAnswer,
+    TaskChanged,
+    VideoResult,
+)
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.task import FailureClass, Usage
+from tests.replay.replaying import handle_of, replay
+from workflows.generate_video import GenerateVideo
+
+BIN = Path(__file__).parents[2] / ".venv/bin"
+TASK = "cgt-20261122-first"
+OTHER_TASK = "cgt-20261122-other"
+NONCE = "0123456789abcdef0123456789abcdef"
+# Longer than any test: what a wait ends by is then not the timer.
+LONG = 3600.0
+# The shortest wait that a real server keeps to.
+SHORT = 0.2
+ALL_ATTRIBUTES = tuple(key.name for key in SEARCH_ATTRIBUTES)
+RESULT = VideoResult(
+    video_uri=f"gs://videos/seedance/hash/{TASK}/output.mp4",
+    size=1234,
+    crc32c="yZRlqg==",
+    md5=None,
+    last_frame_uri=None,
+    record_uri="gs://videos/seedance/hash/record.json",
+    task_id=TASK,
+    usage=Usage(completion_tokens=40, total_tokens=42),
+    seed=7,
+    ratio="16:9",
+    resolution="720p",
+    duration=5,
+    generate_audio=False,
+    cost_usd=0.5,
+)
+
+Answer = Any
+"""A model to return, an error to raise, or an async function of the order that does either."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """An activity was executed. ``tries`` is Temporal's own count."""
+
+    name: str
+    order: Any
+    tries: int
+
+
+class Held:
+    """An answer that is kept back until it is let go."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._go = asyncio.Event()
+        self.reached = asyncio.Event()
+        self.disturbed = False
+
+    async def __call__(self, order: Any) -> Any:
+        self.reached.set()
+        try:
+            await self._go.wait()
+        except asyncio.CancelledError:
+            self.disturbed = True
+            raise
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+    def let_go(self) -> None:
+        self._go.set()
+
+
+class Script:
+    """The activities, by the names of the real ones. What was not written into the script fails the test."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.unwritten: list[str] = []
+        self._answers: dict[str, list[Answer]] = {}
+        self._for_ever: dict[str, Answer] = {}
+
+    def plan(self, name: str, *answers: Answer) -> None:
+        """Further answers of an activity, each given once."""
+        self._answers.setdefault(name, []).extend(answers)
+
+    def always(self, name: str, answer: Answer) -> None:
+        """The answer of an activity once its planned ones are used up."""
+        self._for_ever[name] = answer
+
+    def names(self) -> list[str]:
+        return [call.name for call in self.calls]
+
+    def of(self, name: str) -> list[Call]:
+        return [call for call in self.calls if call.name == name]
+
+    def order(self, name: str, index: int = -1) -> Any:
+        return self.of(name)[index].order
+
+    async def called(self, name: str, times: int = 1) -> None:
+        """Waits until an activity was called so often."""
+        await until(lambda: len(self.of(name)) >= times, f"{times} calls of {name}; there were {self.names()}")
+
+    async def _answer(self, order: Any) -> Any:
+        info = activity.info()
+        name = info.activity_type
+        self.calls.append(Call(name, order, info.attempt))
+        planned = self._answers.get(name, [])
+        if planned:
+            answer = planned.pop(0)
+        elif name in self._for_ever:
+            answer = self._for_ever[name]
+        else:
+            self.unwritten.append(f"call {len(self.calls)}: {name}")
+            raise ApplicationError(f"not in the script: {name}", non_retryable=True)
+        if isinstance(answer, Exception):
+            raise answer
+        return await answer(order) if callable(answer) else answer
+
+    @activity.defn(name="look")
+    async def look(self, order: LookOrder) -> Look:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="write_outcome")
+    async def write_outcome(self, order: OutcomeOrder) -> None:
+        await self._answer(order)
+
+    @activity.defn(name="write_end")
+    async def write_end(self, order: EndOrder) -> JobError:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="create_task")
+    async def create_task(self, order: CreateOrder) -> CreateReport:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="identify_task")
+    async def identify_task(self, order: RecoverOrder) -> Look:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="find_task")
+    async def find_task(self, order: RecoverOrder) -> Look:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="resolve_attempt")
+    async def resolve_attempt(self, order: ResolveOrder) -> ResolveAnswer:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="get_task")
+    async def get_task(self, order: GetOrder) -> Observation:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="cancel_task")
+    async def cancel_task(self, order: GetOrder) -> CancelReport:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="store_video")
+    async def store_video(self, order: StoreOrder) -> VideoResult:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+
+Handle = WorkflowHandle[Any, VideoResult]
+_numbers = itertools.count()
+
+
+@dataclass
+class Stage:
+    """A route of its own for one test, with workers that can be stopped, and the jobs that were started on it.
+
+    Attributes:
+        search_attributes: What a look says that the namespace knows.
+        sandboxed: As in production; without it, a test can shorten the times of ``policies``.
+    """
+
+    client: Client
+    search_attributes: tuple[str, ...] = ALL_ATTRIBUTES
+    sandboxed: bool = True
+    cached: int = 100
+    script: Script = field(default_factory=Script)
+    route: str = field(default_factory=lambda: f"route-{next(_numbers)}")
+    jobs: list[Handle] = field(default_factory=list)
+    _workers: dict[str, AsyncExitStack] = field(default_factory=dict)
+
+    async def serve(self, *names: str) -> None:
+        """Starts the workers of some queues: ``workflows``, ``ledger``, ``create``, ``get``, ``list``, ``transfer``.
+
+        ``ledger`` is the same queue as ``workflows``, so that runs can stand still while its activities go on.
+        """
+        queues, script = Queues(self.route), self.script
+        for name in names:
+            runs = name == "workflows"
+            activities: dict[str, list[Callable[..., Any]]] = {
+                "workflows": [],
+                "ledger": [script.look, script.write_outcome, script.write_end],
+                "create": [script.create_task],
+                "get": [script.get_task, script.cancel_task, script.identify_task, script.resolve_attempt],
+                "list": [script.find_task],
+                "transfer": [script.store_video],
+            }
+            worker = Worker(
+                # One client cannot serve a queue twice, and the ledger's activities share that of the workflows.
+                self.client,
+                task_queue=getattr(queues, "workflows" if name == "ledger" else name),
+                workflows=[GenerateVideo] if runs else [],
+                activities=activities[name],
+                no_remote_activities=runs,
+                disable_eager_activity_execution=True,
+                workflow_runner=SandboxedWorkflowRunner() if self.sandboxed else UnsandboxedWorkflowRunner(),
+                max_cached_workflows=self.cached,
+                sticky_queue_schedule_to_start_timeout=timedelta(seconds=0.5),
+            )
+            stack = AsyncExitStack()
+            await stack.enter_async_context(worker)
+            self._workers[name] = stack
+
+    async def stop(self, *names: str) -> None:
+        """Stops workers. An activity under way in them is cut off."""
+        await asyncio.gather(*(self._workers.pop(name).aclose() for name in names))
+
+    async def close(self) -> None:
+        await self.stop(*self._workers)
+
+    async def start(self, take: int = 1, *, first_signal: TaskChanged | None = None, **given: Any) -> Handle:
+        """Starts a job of this route."""
+        request = VideoRequest(
+            user_id="user-42", route=self.route, model="dreamina-seedance-2-0-260128", prompt="A shot", take=take
+        )
+        handle: Handle = await self.client.start_workflow(
+            WORKFLOW,
+            GenerateVideoInput(request=request, **given),
+            id=job_id_of(request),
+            task_queue=Queues(self.route).workflows,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            result_type=VideoResult,
+            start_signal=SIGNAL_TASK_CHANGED if first_signal is not None else None,
+            start_signal_args=[first_signal] if first_signal is not None else [],
+        )
+        self.jobs.append(handle)
+        return handle
+
+    async def skip(self, seconds: float) -> None:
+        """Lets the clock of a server that can do so jump."""
+        await self.client.test_service.unlock_time_skipping_with_sleep(
+            SleepRequest(duration=Duration(seconds=int(seconds)))
+        )
+
+    async def replay(self) -> None:
+        for job in self.jobs:
+            await replay(job)
+
+    # What a look can say
+
+    def claim(self, attempt: int = 1, **given: Any) -> Look:
+        return self.says("claim", attempt=attempt, create_seconds=20, **given)
+
+    def adopt(self, task_id: str = TASK, attempt: int = 1, **given: Any) -> Look:
+        return self.says("adopt", attempt=attempt, task_id=task_id, **given)
+
+    def stored(self, **given: Any) -> Look:
+        return self.says("stored", attempt=1, result=RESULT, task_id=TASK, **given)
+
+    def recover(self, attempt: int = 1, again: float = LONG, **given: Any) -> Look:
+        return self.says("recover", attempt=attempt, look_again_after=again, **given)
+
+    def ended(self, error: JobError, **given: Any) -> Look:
+        return self.says("ended", attempt=error.attempt or 0, error=error, **given)
+
+    def says(self, following: Any, **given: Any) -> Look:
+        return Look(next=following, **{"search_attributes": self.search_attributes} | given)
+
+    # What a create can come to
+
+    def created(
+        self, task_id: str = TASK, again: float = LONG, **given: Any
+    ) -> Callable[[CreateOrder], Awaitable[Any]]:
+        return self.report("created", Outcome(kind="created", how="create", at=now(), task_id=task_id), again, **given)
+
+    def not_sent(self, again: float = SHORT, **given: Any) -> Callable[[CreateOrder], Awaitable[Any]]:
+        outcome = Outcome(kind="not_sent", how="create", at=now(), code="ServerOverloaded", message="busy")
+        return self.report("not_sent", outcome, again, **{"message": "ServerOverloaded: busy"} | given)
+
+    def refused(self, **given: Any) -> Callable[[CreateOrder], Awaitable[Any]]:
+        outcome = Outcome(kind="refused", how="create", at=now(), code="InvalidParameter", message="no")
+        return self.report("refused", outcome, 0, **{"message": "InvalidParameter no"} | given)
+
+    def report(
+        self, kind: Any, outcome: Outcome | None, again: float = 0, **given: Any
+    ) -> Callable[[CreateOrder], Awaitable[Any]]:
+        async def answer(order: CreateOrder) -> CreateReport:
+            claim = Claim(
+                job_id=order.job_id,
+                attempt=order.attempt,
+                nonce=NONCE,
+                namespace="default",
+                run_id="run",
+                claimed_at=now(),
+                request=order.request,
+            )
+            return CreateReport(kind=kind, claim=claim, outcome=outcome, look_again_after=again, **given)
+
+        return answer
+
+
+# What a look at a task can show
+
+
+def waiting(status: str = "queued", again: float = LONG, **given: Any) -> Observation:
+    return Observation(next="wait", status=status, look_again_after=again, **given)
+
+
+def to_store(within: float = 86_400) -> Observation:
+    return Observation(next="store", status="succeeded", copy_within=within)
+
+
+def ending(status: str, of: FailureClass, **given: Any) -> Observation:
+    return Observation(next="end", status=status, error=failure(of, code=status), **given)
+
+
+def failure(of: FailureClass, code: str = "code", task_id: str | None = TASK, attempt: int | None = 1) -> JobError:
+    return JobError(code=code, message=f"It ended: {of}.", failure_class=of, task_id=task_id, attempt=attempt)
+
+
+async def as_written(order: EndOrder) -> JobError:
+    """The end that stands is the one that was to be written."""
+    return order.error
+
+
+# Talking to a job
+
+
+async def callback(job: Handle, status: str, task_id: str = TASK, attempt: int = 1) -> None:
+    await job.signal(SIGNAL_TASK_CHANGED, TaskChanged(task_id=task_id, status=status, attempt=attempt))
+
+
+async def state(job: Handle) -> JobState:
+    shown: JobState = await job.query(QUERY_STATE, result_type=JobState)
+    return shown
+
+
+async def cancel(job: Handle) -> CancelAnswer:
+    answer: CancelAnswer = await job.execute_update(UPDATE_CANCEL, result_type=CancelAnswer)
+    return answer
+
+
+async def begin_to_cancel(job: Handle) -> WorkflowUpdateHandle[CancelAnswer]:
+    """Comes back when the workflow has heard of it."""
+    return await job.start_update(UPDATE_CANCEL, wait_for_stage=WorkflowUpdateStage.ACCEPTED, result_type=CancelAnswer)
+
+
+async def resolve(job: Handle, word: Resolve) -> ResolveAnswer:
+    answer: ResolveAnswer = await job.execute_update(UPDATE_RESOLVE, word, result_type=ResolveAnswer)
+    return answer
+
+
+async def failed(job: Handle) -> JobError:
+    """How a job ended without a video: Failed, by an error of our own whose type is its class."""
+    try:
+        result = await job.result()
+    except WorkflowFailureError as error:
+        cause = error.cause
+        assert isinstance(cause, ApplicationError), f"the run did not end Failed, but by {cause!r}"
+        assert cause.non_retryable
+        told = JobError.model_validate(cause.details[0])
+        assert cause.type == told.failure_class
+        assert cause.message == told.message
+        return told
+    raise AssertionError(f"the job is stored: {result}")
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+    """The first true answer of a condition, which may be async."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                answer = condition()
+                if isinstance(answer, Awaitable):
+                    answer = await answer
+                if answer:
+                    return answer
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {what}") from None
+
+
+async def shows(job: Handle, **expected: Any) -> JobState:
+    """The state of a job, as soon as it is as expected."""
+    last: list[JobState] = []
+
+    async def as_expected() -> bool:
+        last[:] = [await state(job)]
+        return all(getattr(last[0], name) == value for name, value in expected.items())
+
+    await until(as_expected, f"{expected}; last seen {last}")
+    return last[0]
+
+
+async def events(job: Handle, run_id: str | None = None) -> list[HistoryEvent]:
+    """The history of a job's run; of the first one, unless told otherwise."""
+    run = handle_of(job, run_id or job.first_execution_run_id)
+    return [event async for event in run.fetch_history_events()]
+
+
+async def scheduled(job: Handle, name: str) -> list[Any]:
+    """The scheduled events of an activity in the history."""
+    return [
+        event.activity_task_scheduled_event_attributes
+        for event in await events(job)
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+        and event.activity_task_scheduled_event_attributes.activity_type.name == name
+    ]
+
+
+async def has_event(job: Handle, kind: EventType.ValueType) -> bool:
+    return any(event.event_type == kind for event in await events(job))
+
+
+def what(state: JobState) -> list[str]:
+    """The timeline, in words."""
+    return [entry.what for entry in state.timeline]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def dev_server(*options: str, attributes: Collection[Any] = SEARCH_ATTRIBUTES) -> AsyncIterator[Client]:
+    """A real server of its own."""
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(BIN / "temporal"),
+        dev_server_log_level="error",
+        dev_server_extra_args=list(options),
+        data_converter=pydantic_data_converter,
+        search_attributes=tuple(attributes),
+    ) as environment:
+        yield environment.client
+
+
+@asynccontextmanager
+async def skipping_server() -> AsyncIterator[Client]:
+    """A server whose clock jumps while a result is waited for. It knows no search attributes of ours."""
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(BIN / "temporal-test-server"), data_converter=pydantic_data_converter
+    ) as environment:
+        yield environment.client

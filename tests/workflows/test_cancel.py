@@ -1,0 +1,460 @@
+"""Cancel at every moment, by the update and by Temporal's own: nothing paid for is lost, nothing more is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus
+
+from activities.create import CreateReport
+from activities.observe import CancelReport
+from seedance_temporal.job import CancelAnswer
+from tests.workflows.scripted import (
+    RESULT,
+    SHORT,
+    TASK,
+    Handle,
+    Held,
+    Stage,
+    as_written,
+    begin_to_cancel,
+    callback,
+    cancel,
+    ending,
+    events,
+    failed,
+    failure,
+    scheduled,
+    shows,
+    state,
+    to_store,
+    until,
+    waiting,
+    what,
+)
+
+CANCELLED = CancelReport(outcome="cancelled", status="cancelled")
+TOO_LATE = CancelReport(outcome="running_will_finish", status="running")
+Ask = Callable[[Handle], Awaitable[Callable[[], Awaitable[str | None]]]]
+
+
+async def by_update(job: Handle) -> Callable[[], Awaitable[str | None]]:
+    update = await begin_to_cancel(job)
+
+    async def answer() -> str | None:
+        return (await update.result()).outcome
+
+    return answer
+
+
+async def by_temporal(job: Handle) -> Callable[[], Awaitable[str | None]]:
+    await job.cancel()
+
+    async def wished() -> bool:
+        return "cancel is wished" in what(await state(job))
+
+    await until(wished, "the wish is heard")
+
+    async def none() -> None:
+        return None
+
+    return none
+
+
+both = pytest.mark.parametrize("ask", [by_update, by_temporal], ids=["update", "temporal"])
+
+
+async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
+    """Failed, in class cancelled; Temporal's own Cancelled says nothing of what was paid."""
+    error = await failed(job)
+    assert (error.failure_class, error.code) == ("cancelled", code)
+    assert (await job.describe()).status is WorkflowExecutionStatus.FAILED
+    assert (await state(job)).phase == "cancelled"
+
+
+# Before anything was created
+
+
+@both
+async def test_before_the_ledger_has_answered_nothing_is_sent(stage: Stage, ask: Ask) -> None:
+    held = Held(stage.claim())
+    stage.script.plan("look", held)
+    job = await stage.start()
+    await held.reached.wait()
+    answer = await ask(job)
+    held.let_go()
+    assert await answer() in {None, "cancelled"}
+    await is_cancelled(job)
+    assert stage.script.names() == ["look"]
+    assert await scheduled(job, "create_task") == []
+    assert "nothing is billed" in (await failed(job)).message
+    # Submitting it again starts it anew, because no attempt is named.
+    assert (await failed(job)).attempt is None
+
+
+async def test_before_the_first_step_nothing_is_sent(still: Stage) -> None:
+    stage = still
+    stage.script.plan("look", stage.claim())
+    job = await stage.start()
+    await job.cancel()
+    await stage.serve("workflows", "ledger", "create")
+    await is_cancelled(job)
+    assert stage.script.names() == ["look"]
+
+
+@both
+async def test_a_create_that_no_worker_has_started_is_withdrawn(stage: Stage, ask: Ask) -> None:
+    await stage.stop("create")
+    stage.script.plan("look", stage.claim(), stage.claim(2))
+    job = await stage.start()
+    await shows(job, phase="creating")
+    answer = await ask(job)
+    assert await answer() in {None, "cancelled"}
+    await is_cancelled(job)
+    assert stage.script.names() == ["look", "look"]
+    (withdrawn,) = [e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED]
+    assert withdrawn.activity_task_canceled_event_attributes.started_event_id == 0
+    await stage.serve("create")
+    await asyncio.sleep(0.5)
+    assert stage.script.of("create_task") == []
+
+
+@both
+async def test_while_a_create_waits_for_its_time_nothing_is_sent(stage: Stage, ask: Ask) -> None:
+    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("create_task", stage.not_sent(again=3600, attention="account"))
+    job = await stage.start()
+    await shows(job, phase="waiting")
+    answer = await ask(job)
+    assert await answer() in {None, "cancelled"}
+    await is_cancelled(job)
+    assert stage.script.names() == ["look", "create_task", "look"]
+    assert (await state(job)).attention is None
+
+
+@both
+async def test_what_somebody_else_created_meanwhile_is_still_followed(stage: Stage, ask: Ask) -> None:
+    stage.script.plan("look", stage.claim(1), stage.adopt(2 * TASK, attempt=2))
+    stage.script.plan("create_task", stage.not_sent(again=3600))
+    stage.script.plan("cancel_task", CANCELLED)
+    stage.script.plan("get_task", ending("cancelled", "cancelled"))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await shows(job, phase="waiting")
+    answer = await ask(job)
+    assert await answer() in {None, "cancelled"}
+    await is_cancelled(job)
+    assert stage.script.order("cancel_task").task_id == 2 * TASK
+
+
+# While a create is under way
+
+
+def cancelled_at_the_provider(stage: Stage) -> None:
+    stage.script.plan("cancel_task", CANCELLED)
+    stage.script.plan("get_task", ending("cancelled", "cancelled"))
+    stage.script.plan("write_end", as_written)
+
+
+@both
+async def test_a_create_under_way_is_awaited_and_its_task_cancelled(stage: Stage, ask: Ask) -> None:
+    go = Held(None)
+
+    async def create(order: Any) -> Any:
+        await go(order)
+        return await stage.created()(order)
+
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", create)
+    cancelled_at_the_provider(stage)
+    job = await stage.start()
+    await go.reached.wait()
+    answer = await ask(job)
+    await asyncio.sleep(0.2)
+    assert not go.disturbed
+    assert (await job.describe()).status is WorkflowExecutionStatus.RUNNING
+    go.let_go()
+    assert await answer() in {None, "cancelled"}
+    await is_cancelled(job)
+    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
+    assert stage.script.order("cancel_task").task_id == TASK
+
+
+@pytest.mark.parametrize("first", ["cancel", "completion"])
+@pytest.mark.parametrize("how", ["update", "temporal"])
+async def test_a_cancel_in_the_same_step_as_the_answer_keeps_the_task(stage: Stage, first: str, how: str) -> None:
+    go = Held(None)
+
+    async def create(order: Any) -> Any:
+        await go(order)
+        return await stage.created()(order)
+
+    async def complete() -> None:
+        go.let_go()
+        await until(lambda: _completions(job, 2), "the create's answer is in the history")
+
+    async def wish() -> None:
+        if how == "temporal":
+            await job.cancel()
+        else:
+            waiting_for.append(asyncio.create_task(cancel(job)))
+            await asyncio.sleep(0.3)
+
+    waiting_for: list[asyncio.Task[CancelAnswer]] = []
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", create)
+    cancelled_at_the_provider(stage)
+    job = await stage.start()
+    await go.reached.wait()
+    await stage.stop("workflows")
+    for step in (wish, complete) if first == "cancel" else (complete, wish):
+        await step()
+    await stage.serve("workflows")
+    await is_cancelled(job)
+    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
+    assert stage.script.order("cancel_task").task_id == TASK
+    assert [(await answer).outcome for answer in waiting_for] == (["cancelled"] if how == "update" else [])
+
+
+async def _completions(job: Handle, count: int) -> bool:
+    done = [e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED]
+    return len(done) >= count
+
+
+@both
+async def test_a_create_under_way_that_comes_to_nothing_is_not_repeated(stage: Stage, ask: Ask) -> None:
+    go = Held(None)
+
+    async def create(order: Any) -> Any:
+        await go(order)
+        return await stage.not_sent(again=3600)(order)
+
+    stage.script.plan("look", stage.claim(), stage.claim(2))
+    stage.script.plan("create_task", create)
+    job = await stage.start()
+    await go.reached.wait()
+    await ask(job)
+    go.let_go()
+    await is_cancelled(job)
+    assert stage.script.names() == ["look", "create_task", "look"]
+
+
+@both
+async def test_a_create_under_way_whose_outcome_is_unknown_is_looked_for(stage: Stage, ask: Ask) -> None:
+    go = Held(CreateReport(kind="unknown", message="no answer"))
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", go)
+    stage.script.plan("find_task", stage.recover(again=0), stage.adopt())
+    cancelled_at_the_provider(stage)
+    job = await stage.start()
+    await go.reached.wait()
+    await ask(job)
+    go.let_go()
+    await is_cancelled(job)
+    assert stage.script.names()[2:5] == ["find_task", "find_task", "cancel_task"]
+
+
+@both
+async def test_a_refused_create_ends_by_its_own_name(stage: Stage, ask: Ask) -> None:
+    go = Held(None)
+
+    async def create(order: Any) -> Any:
+        await go(order)
+        return await stage.refused()(order)
+
+    error = failure("invalid", task_id=None)
+    stage.script.plan("look", stage.claim(), stage.ended(error))
+    stage.script.plan("create_task", create)
+    job = await stage.start()
+    await go.reached.wait()
+    answer = await ask(job)
+    go.let_go()
+    assert await failed(job) == error
+    assert await answer() in {None, "already_closed"}
+
+
+# While an unknown outcome is looked for
+
+
+@both
+async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> None:
+    stage.script.plan("look", stage.recover())
+    stage.script.plan("find_task", stage.recover())
+    stage.script.plan("identify_task", stage.adopt())
+    cancelled_at_the_provider(stage)
+    job = await stage.start()
+    await stage.script.called("find_task")
+    asked = time.monotonic()
+    answer = await ask(job)
+    # It is heard, and cannot be decided: the update says so while its caller waits, and the job goes on.
+    assert await answer() in {None, "requested"}
+    assert time.monotonic() - asked < 10
+    assert (await job.describe()).status is WorkflowExecutionStatus.RUNNING
+    assert (await state(job)).phase == "recovering"
+    await callback(job, "running")
+    await is_cancelled(job)
+    assert stage.script.names()[-4:] == ["identify_task", "cancel_task", "get_task", "write_end"]
+
+
+async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_cancel(stage: Stage) -> None:
+    stage.script.plan("look", stage.recover(), stage.claim(2))
+    held = Held(stage.says("claim", attempt=2))
+    stage.script.plan("find_task", held)
+    job = await stage.start()
+    await held.reached.wait()
+    await by_temporal(job)
+    held.let_go()
+    await is_cancelled(job)
+    assert stage.script.of("create_task") == []
+
+
+# While the provider has it
+
+
+@both
+async def test_a_queued_task_is_cancelled_at_the_provider(stage: Stage, ask: Ask) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created())
+    cancelled_at_the_provider(stage)
+    job = await stage.start()
+    await shows(job, phase="queued")
+    answer = await ask(job)
+    assert await answer() in {None, "cancelled"}
+    await is_cancelled(job)
+    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
+    assert stage.script.order("get_task").hinted
+    order = stage.script.order("cancel_task")
+    assert (order.job_id, order.task_id, order.attempt) == (job.id, TASK, 1)
+    told = [entry.what for entry in stage.script.order("write_end").timeline]
+    assert told[-3:] == ["cancel is wished", "cancel: cancelled", "cancelled"]
+
+
+@both
+async def test_a_running_task_is_finished_and_its_video_stored(stage: Stage, ask: Ask) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", waiting("running"), waiting("running"), to_store())
+    stage.script.plan("cancel_task", TOO_LATE)
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await shows(job, phase="running")
+    answer = await ask(job)
+    assert await answer() in {None, "running_will_finish"}
+    await stage.script.called("get_task", 2)
+    assert (await state(job)).phase == "running"
+    await callback(job, "succeeded")
+    assert await job.result() == RESULT
+    assert len(stage.script.of("cancel_task")) == 1
+
+
+@both
+async def test_a_cancel_during_a_look_is_done_after_it(stage: Stage, ask: Ask) -> None:
+    held = Held(waiting("queued"))
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", held)
+    cancelled_at_the_provider(stage)
+    job = await stage.start()
+    await held.reached.wait()
+    await ask(job)
+    held.let_go()
+    await is_cancelled(job)
+
+
+@both
+async def test_a_video_that_is_being_stored_is_stored(stage: Stage, ask: Ask) -> None:
+    held = Held(RESULT)
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", held)
+    job = await stage.start()
+    await held.reached.wait()
+    answer = await ask(job)
+    # At once, though the copy goes on: what comes of it is known.
+    assert await asyncio.wait_for(answer(), 5) in {None, "running_will_finish"}
+    assert not held.disturbed
+    held.let_go()
+    assert await job.result() == RESULT
+    assert stage.script.of("cancel_task") == []
+
+
+async def test_a_task_that_ends_while_it_is_cancelled_ends_by_its_own_name(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", waiting("running"), ending("failed", "provider"))
+    stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="failed"))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await shows(job, phase="running")
+    assert (await cancel(job)).outcome == "running_will_finish"
+    assert (await failed(job)).failure_class == "provider"
+
+
+async def test_a_cancel_whose_answer_is_lost_is_tried_again(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", waiting("queued"), ending("cancelled", "cancelled"))
+    stage.script.plan("cancel_task", RuntimeError("503"), CANCELLED)
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await shows(job, provider_status="queued")
+    assert (await cancel(job)).outcome == "cancelled"
+    await is_cancelled(job)
+
+
+# Again and again
+
+
+async def test_a_repeated_cancel_is_answered_and_done_once(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", waiting("running"), waiting("running"), to_store())
+    go = Held(TOO_LATE)
+    stage.script.plan("cancel_task", go)
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await shows(job, phase="running")
+    first, second = await begin_to_cancel(job), await begin_to_cancel(job)
+    await job.cancel()
+    await job.cancel()
+    go.let_go()
+    assert [(await update.result()).outcome for update in (first, second)] == ["running_will_finish"] * 2
+    assert (await cancel(job)).outcome == "running_will_finish"
+    await callback(job, "succeeded")
+    assert await job.result() == RESULT
+    assert len(stage.script.of("cancel_task")) == 1
+    assert what(await state(job)).count("cancel is wished") == 1
+
+
+async def test_a_cancel_in_the_last_step_is_answered(stage: Stage) -> None:
+    """The video is stored and the run closes in the very step in which the update comes."""
+    held = Held(RESULT)
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", held)
+    job = await stage.start()
+    await held.reached.wait()
+    await shows(job, phase="storing")
+    await stage.stop("workflows")
+    update = asyncio.create_task(cancel(job))
+    held.let_go()
+    await asyncio.sleep(0.5)
+    await stage.serve("workflows")
+    assert (await update).outcome == "running_will_finish"
+    assert await job.result() == RESULT
+
+
+async def test_a_cancel_does_not_shorten_the_wait_for_an_outcome_to_be_written(stage: Stage) -> None:
+    go = Held(None)
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created(again=SHORT, written=False))
+    stage.script.plan("write_outcome", go)
+    cancelled_at_the_provider(stage)
+    job = await stage.start()
+    await go.reached.wait()
+    await by_temporal(job)
+    await asyncio.sleep(0.2)
+    assert stage.script.names() == ["look", "create_task", "write_outcome"]
+    go.let_go()
+    await is_cancelled(job)
+    assert stage.script.names()[3] == "cancel_task"

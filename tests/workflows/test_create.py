@@ -1,0 +1,281 @@
+"""The paid create: scheduled once for each claim, and whatever came of it is known or looked for."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.exceptions import ApplicationError
+
+from activities.create import CreateReport
+from seedance_temporal.job import SEEDANCE_ATTENTION, Attention
+from tests.workflows.scripted import (
+    NONCE,
+    RESULT,
+    TASK,
+    Held,
+    Stage,
+    failed,
+    failure,
+    has_event,
+    scheduled,
+    shows,
+    state,
+    to_store,
+    until,
+    what,
+)
+from workflows import policies
+
+
+def finish(stage: Stage) -> None:
+    stage.script.always("get_task", to_store())
+    stage.script.always("store_video", RESULT)
+
+
+async def test_a_created_task_is_followed(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(attempt=2))
+    stage.script.plan("create_task", stage.created(again=0))
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
+    order = stage.script.order("create_task")
+    assert (order.job_id, order.attempt, order.refusals) == (job.id, 2, 0)
+    assert stage.script.order("get_task").attempt == 2
+    assert "created as attempt 2" in what(await state(job))
+
+
+async def test_temporal_itself_never_sends_a_create_again(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created(again=0))
+    finish(stage)
+    job = await stage.start()
+    await job.result()
+    (event,) = await scheduled(job, "create_task")
+    assert event.retry_policy.maximum_attempts == 1
+    assert event.task_queue.name == f"seedance-{stage.route}-create"
+    # A worker that heartbeats in it can be given it again by pause and unpause.
+    assert event.heartbeat_timeout.ToTimedelta() == timedelta(0)
+    assert event.start_to_close_timeout.ToTimedelta() == timedelta(seconds=20) + policies.CREATE_MARGIN
+    # One that waits for a worker is not a failed one.
+    assert event.schedule_to_start_timeout.ToTimedelta() == timedelta(0)
+
+
+async def test_a_refusal_is_raised_as_the_ledger_tells_it(stage: Stage) -> None:
+    error = failure("invalid", "InvalidParameter", task_id=None)
+    stage.script.plan("look", stage.claim(), stage.ended(error))
+    stage.script.plan("create_task", stage.refused())
+    job = await stage.start()
+    assert await failed(job) == error
+    assert stage.script.names() == ["look", "create_task", "look"]
+    assert (await state(job)).phase == "refused"
+
+
+async def test_what_was_not_sent_is_sent_later_with_a_new_claim(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(3))
+    stage.script.plan("create_task", stage.not_sent(), stage.not_sent(), stage.created(again=0))
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert stage.script.names()[:6] == ["look", "create_task"] * 3
+    orders = [call.order for call in stage.script.of("create_task")]
+    assert [(order.attempt, order.refusals) for order in orders] == [(1, 0), (2, 1), (3, 2)]
+    assert stage.script.order("get_task").attempt == 3
+
+
+async def test_a_create_that_was_not_sent_shows_that_it_waits(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.not_sent(again=3600))
+    job = await stage.start()
+    shown = await shows(job, phase="waiting")
+    assert shown.attention is None
+    assert shown.look_again_at is not None
+    assert shown.timeline[-1].note == "ServerOverloaded: busy"
+    assert shown.look_again_at - shown.timeline[-1].at == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("attention", ["account", "credentials"])
+async def test_trouble_with_the_account_needs_a_person_until_it_is_mended(stage: Stage, attention: Attention) -> None:
+    held = Held(stage.claim(2))
+    stage.script.plan("look", stage.claim(1), held)
+    stage.script.plan("create_task", stage.not_sent(attention=attention), stage.created())
+    job = await stage.start()
+    await held.reached.wait()
+    shown = await state(job)
+    assert (shown.attention, shown.phase) == (attention, "waiting")
+    assert "Mend that" in (shown.advice or "")
+    assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == attention
+    held.let_go()
+    shown = await shows(job, phase="queued")
+    assert (shown.attention, shown.advice) == (None, None)
+    assert f"settled: {attention}" in what(shown)
+
+    async def unset() -> bool:
+        return (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
+
+    await until(unset, "the search attribute is taken back")
+
+
+async def test_trouble_that_goes_on_is_said_once(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(3))
+    stage.script.plan(
+        "create_task", *[stage.not_sent(attention="account")] * 2, stage.not_sent(3600, attention="account")
+    )
+    job = await stage.start()
+    await stage.script.called("create_task", 3)
+    shown = await shows(job, phase="waiting", attention="account")
+    assert what(shown).count("needs a person: account") == 1
+
+
+async def test_an_attempt_of_somebody_else_is_left_to_settle(skipping: Stage) -> None:
+    stage = skipping
+    stage.script.plan("look", stage.claim(), stage.adopt())
+    stage.script.plan("create_task", CreateReport(kind="conflict"))
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert stage.script.names() == ["look", "create_task", "look", "get_task", "store_video"]
+
+
+async def test_a_request_that_can_never_be_sent_ends_before_a_claim(stage: Stage) -> None:
+    error = failure("invalid", "invalid_request", task_id=None, attempt=None)
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", CreateReport(kind="impossible", error=error))
+    job = await stage.start()
+    assert await failed(job) == error
+    assert stage.script.names() == ["look", "create_task"]
+
+
+# Outcomes that are not known
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CreateReport(kind="unknown", message="timed_out: no answer"),
+        ApplicationError("it broke"),
+        ApplicationError("it broke", non_retryable=True),
+        ValueError("a bug"),
+    ],
+    ids=["reported", "error", "final error", "bug"],
+)
+async def test_an_unknown_outcome_is_looked_for_and_never_paid_for_again(stage: Stage, answer: Any) -> None:
+    stage.script.plan("look", stage.claim(4))
+    stage.script.plan("create_task", answer)
+    # However often recovery looks: the ledger never says that it is settled before it is.
+    stage.script.plan("find_task", *[stage.recover(attempt=4, again=0)] * 6, stage.adopt(attempt=4))
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert stage.script.names() == ["look", "create_task", *["find_task"] * 7, "get_task", "store_video"]
+    assert len(await scheduled(job, "create_task")) == 1
+    assert {call.order.attempt for call in stage.script.of("find_task")} == {4}
+    shown = await state(job)
+    assert "outcome of attempt 4 is unknown" in what(shown)
+
+
+async def test_a_create_that_ran_out_of_time_is_unknown(still: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = still
+    stage.sandboxed = False
+    monkeypatch.setattr(policies, "CREATE_MARGIN", timedelta(seconds=0.5))
+    await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
+    held = Held(CreateReport(kind="unknown"))
+    stage.script.plan("look", stage.claim().model_copy(update={"create_seconds": 0.5}))
+    stage.script.plan("create_task", held)
+    stage.script.plan("find_task", stage.adopt())
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert await has_event(job, EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT)
+    assert stage.script.names() == ["look", "create_task", "find_task", "get_task", "store_video"]
+    assert len(await scheduled(job, "create_task")) == 1
+
+
+async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    held = Held(CreateReport(kind="unknown"))
+    stage.script.plan("create_task", held)
+    stage.script.plan("find_task", stage.adopt())
+    finish(stage)
+    job = await stage.start()
+    await held.reached.wait()
+    await stage.stop("create")
+    await stage.serve("create")
+    assert await job.result() == RESULT
+    assert held.disturbed
+    assert stage.script.names() == ["look", "create_task", "find_task", "get_task", "store_video"]
+    (event,) = [entry for entry in (await state(job)).timeline if "unknown" in entry.what]
+    assert event.note
+
+
+async def test_a_create_without_a_worker_waits_for_one(stage: Stage) -> None:
+    await stage.stop("create")
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created(again=0))
+    finish(stage)
+    job = await stage.start()
+    await shows(job, phase="creating")
+    assert stage.script.of("create_task") == []
+    await stage.serve("create")
+    assert await job.result() == RESULT
+    assert len(await scheduled(job, "create_task")) == 1
+
+
+async def test_a_new_attempt_after_a_recovery_has_the_full_time(stage: Stage) -> None:
+    """What recovery answers knows no time for a create: one that is cut off early would be unknown once more."""
+    stage.script.plan("look", stage.recover(), stage.claim(2))
+    stage.script.plan("find_task", stage.says("claim", attempt=2, search_attributes=()))
+    stage.script.plan("create_task", stage.created(again=0))
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    (event,) = await scheduled(job, "create_task")
+    assert event.start_to_close_timeout.ToTimedelta() >= timedelta(seconds=20) + policies.CREATE_MARGIN
+    assert stage.script.order("create_task").attempt == 2
+
+
+# Outcomes that are known and not written
+
+
+@pytest.mark.parametrize("kind", ["created", "refused", "not_sent"])
+async def test_a_known_outcome_is_written_before_anything_else(stage: Stage, kind: str) -> None:
+    stage.script.plan("look", stage.claim(5))
+    reports = {
+        "created": stage.created(again=0, written=False),
+        "refused": stage.refused(written=False),
+        "not_sent": stage.not_sent(written=False),
+    }
+    stage.script.plan("create_task", reports[kind])
+    stage.script.plan("write_outcome", None)
+    stage.script.always("look", stage.adopt())
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert stage.script.names()[:3] == ["look", "create_task", "write_outcome"]
+    order = stage.script.order("write_outcome")
+    assert (order.claim.nonce, order.claim.attempt, order.outcome.kind) == (NONCE, 5, kind)
+    assert order.outcome.task_id == (TASK if kind == "created" else None)
+
+
+async def test_a_written_outcome_is_not_written_again(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created(again=0))
+    finish(stage)
+    await (await stage.start()).result()
+    assert stage.script.of("write_outcome") == []
+
+
+async def test_the_job_waits_until_the_outcome_is_written(skipping: Stage) -> None:
+    """The bucket may be away for hours: nothing goes on with a fact that only this run knows."""
+    stage = skipping
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created(again=0, written=False))
+    stage.script.plan("write_outcome", *[ApplicationError("no bucket")] * 100, None)
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert stage.script.names() == ["look", "create_task", *["write_outcome"] * 101, "get_task", "store_video"]
+    assert {call.order.claim.nonce for call in stage.script.of("write_outcome")} == {NONCE}

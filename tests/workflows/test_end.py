@@ -1,0 +1,138 @@
+"""Ends without a video: written once with the story, and raised as the end that stands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.exceptions import ApplicationError
+
+from activities.observe import Observation
+from seedance_temporal.job import SEEDANCE_ATTENTION, Attention, Phase
+from seedance_temporal.task import FailureClass, Usage
+from tests.workflows.scripted import (
+    SHORT,
+    TASK,
+    Stage,
+    as_written,
+    callback,
+    ending,
+    events,
+    failed,
+    failure,
+    state,
+    waiting,
+    what,
+)
+
+ENDS: list[tuple[str, FailureClass, Phase]] = [
+    ("failed", "provider", "failed"),
+    ("failed", "moderation", "failed"),
+    ("failed", "invalid", "failed"),
+    ("expired", "expired", "expired"),
+    ("cancelled", "cancelled", "cancelled"),
+    ("lost", "lost", "lost"),
+]
+
+
+@pytest.mark.parametrize(("status", "of", "phase"), ENDS)
+async def test_an_end_is_written_and_raised_by_its_class(
+    stage: Stage, status: str, of: FailureClass, phase: Phase
+) -> None:
+    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("create_task", stage.created(again=0))
+    error = failure(of, code=status, attempt=2)
+    usage = Usage(total_tokens=42)
+    stage.script.plan("get_task", Observation(next="end", status=status, error=error, usage=usage, cost_usd=0.25))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    assert await failed(job) == error
+    assert stage.script.names() == ["look", "create_task", "get_task", "write_end"]
+    order = stage.script.order("write_end")
+    assert (order.job_id, order.error, order.usage, order.cost_usd) == (job.id, error, usage, 0.25)
+    assert [entry.what for entry in order.timeline] == ["created as attempt 2", status]
+    shown = await state(job)
+    assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, TASK, 2)
+    assert (shown.look_again_at, shown.result) == (None, None)
+    assert what(shown)[-1] == f"ended: {of}"
+    assert (await job.describe()).status is WorkflowExecutionStatus.FAILED
+
+
+async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> None:
+    """Another run of the same job may have written it first."""
+    standing = failure("expired", code="expired")
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", ending("failed", "provider"))
+    stage.script.plan("write_end", standing)
+    job = await stage.start()
+    assert await failed(job) == standing
+    assert (await state(job)).phase == "expired"
+
+
+async def test_an_end_that_was_written_meanwhile_is_raised_and_not_written_again(stage: Stage) -> None:
+    error = failure("expired")
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
+    job = await stage.start()
+    assert await failed(job) == error
+    assert stage.script.names() == ["look", "get_task", "get_task"]
+
+
+async def test_an_end_waits_for_the_ledger(skipping: Stage) -> None:
+    stage = skipping
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", ending("failed", "provider"))
+    stage.script.plan("write_end", *[ApplicationError("no bucket")] * 30, as_written)
+    assert (await failed(await stage.start())).code == "failed"
+    assert len(stage.script.of("write_end")) == 31
+
+
+async def test_how_an_end_was_learned_is_told(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created())
+    stage.script.plan("get_task", ending("failed", "provider"))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await stage.script.called("create_task")
+    await callback(job, "failed")
+    await failed(job)
+    assert [entry.how for entry in (await state(job)).timeline if entry.what == "failed"] == ["callback"]
+
+
+async def test_the_failure_holds_the_error_as_other_languages_read_it(stage: Stage) -> None:
+    stage.script.plan("look", stage.ended(failure("moderation", "SensitiveContentDetected")))
+    job = await stage.start()
+    await failed(job)
+    told = (await events(job))[-1].workflow_execution_failed_event_attributes.failure
+    assert told.application_failure_info.type == "moderation"
+    details = json.loads(told.application_failure_info.details.payloads[0].data)
+    assert details == {
+        "code": "SensitiveContentDetected",
+        "message": "It ended: moderation.",
+        "class": "moderation",
+        "task_id": TASK,
+        "attempt": 1,
+        "resubmit_could_help": False,
+    }
+
+
+@pytest.mark.parametrize("attention", ["task_gone", "credentials"])
+async def test_a_job_that_has_ended_needs_nobody(stage: Stage, attention: Attention) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", waiting("", SHORT, attention=attention, note="x"), ending("lost", "lost"))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await failed(job)
+    shown = await state(job)
+    assert (shown.attention, shown.advice) == (None, None)
+    assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
+
+
+async def test_a_second_task_is_still_shown_after_the_end(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt(second_task="cgt-second"))
+    stage.script.plan("get_task", ending("failed", "provider"))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await failed(job)
+    assert (await state(job)).attention == "second_task"

@@ -1,0 +1,190 @@
+"""What a run shows of itself: the state query, and the search attributes that the namespace knows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+
+from seedance_temporal.identity import hash_of_job
+from seedance_temporal.job import (
+    QUERY_STATE,
+    SEARCH_ATTRIBUTES,
+    SEEDANCE_ATTENTION,
+    SEEDANCE_COST_USD,
+    SEEDANCE_MODEL,
+    SEEDANCE_PHASE,
+    SEEDANCE_ROUTE,
+    SEEDANCE_TASK_ID,
+    SEEDANCE_TOKENS,
+    SEEDANCE_USER,
+)
+from tests.workflows.scripted import (
+    RESULT,
+    SHORT,
+    TASK,
+    Held,
+    Stage,
+    callback,
+    events,
+    failed,
+    failure,
+    has_event,
+    shows,
+    state,
+    to_store,
+    until,
+    waiting,
+    what,
+)
+
+UPSERT = EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
+
+
+async def test_the_phases_follow_the_story(stage: Stage) -> None:
+    look, create, copy = Held(stage.claim()), Held(None), Held(RESULT)
+    find, get = Held(stage.adopt()), Held(waiting("running"))
+
+    async def creating(order: Any) -> Any:
+        await create(order)
+        return await stage.report("unknown", None)(order)
+
+    stage.script.plan("look", look)
+    stage.script.plan("create_task", creating)
+    stage.script.plan("find_task", find)
+    stage.script.plan("get_task", get, to_store())
+    stage.script.plan("store_video", copy)
+    job = await stage.start()
+    seen = []
+    for held in (look, create, find, get):
+        await held.reached.wait()
+        seen.append((await state(job)).phase)
+        held.let_go()
+    seen.append((await shows(job, phase="running")).phase)
+    await callback(job, "succeeded")
+    await copy.reached.wait()
+    seen.append((await state(job)).phase)
+    copy.let_go()
+    await job.result()
+    seen.append((await state(job)).phase)
+    assert seen == ["checking", "creating", "recovering", "queued", "running", "storing", "stored"]
+
+
+async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(3))
+    stage.script.plan("create_task", stage.created(again=600))
+    job = await stage.start()
+    shown = await shows(job, phase="queued")
+    assert (shown.job_id, shown.request_hash) == (job.id, hash_of_job(job.id))
+    assert (shown.task_id, shown.attempt, shown.request.route) == (TASK, 3, stage.route)
+    assert (shown.result, shown.error, shown.attention, shown.advice, shown.provider_status) == (None,) * 5
+    created = shown.timeline[0]
+    assert (created.what, created.how, created.note, created.times) == ("created as attempt 3", "create", TASK, 1)
+    assert shown.look_again_at == created.at + timedelta(seconds=600)
+    raw = await job.query(QUERY_STATE)
+    assert set(raw) == set(type(shown).model_fields)
+
+
+async def test_an_error_has_the_names_of_the_contract(stage: Stage) -> None:
+    stage.script.plan("look", stage.ended(failure("expired")))
+    job = await stage.start()
+    await failed(job)
+    raw = await job.query(QUERY_STATE)
+    assert raw["error"]["class"] == "expired"
+
+
+async def test_the_timeline_keeps_its_beginning_and_its_newest_part(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created())
+    job = await stage.start()
+    await shows(job, phase="queued")
+    for number in range(150):
+        await callback(job, f"step {number}")
+
+    async def bounded() -> bool:
+        return what(await state(job))[-1] == "callback: step 149"
+
+    await until(bounded, "all callbacks are heard")
+    told = what(await state(job))
+    assert len(told) == 100
+    assert told[:3] == ["created as attempt 1", "callback: step 0", "callback: step 1"]
+    assert told[-2:] == ["callback: step 148", "callback: step 149"]
+
+
+async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
+    job = await stage.start()
+    await stage.script.called("get_task", 26)
+
+    async def all_seen() -> bool:
+        return (await state(job)).timeline[-1].times == 26
+
+    await until(all_seen, "all looks are counted")
+    assert what(await state(job)) == ["running"]
+
+
+async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created())
+    stage.script.plan("get_task", waiting("running", 0, second_task="cgt-second"), to_store())
+    copy = Held(RESULT)
+    stage.script.plan("store_video", copy)
+    job = await stage.start()
+    await shows(job, phase="queued")
+    found = (await job.describe()).typed_search_attributes
+    given = (await state(job)).request
+    assert [found.get(key) for key in (SEEDANCE_USER, SEEDANCE_ROUTE, SEEDANCE_MODEL)] == [
+        given.user_id,
+        stage.route,
+        given.model,
+    ]
+    assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TASK_ID)) == ("queued", TASK)
+    assert [found.get(key) for key in (SEEDANCE_ATTENTION, SEEDANCE_TOKENS, SEEDANCE_COST_USD)] == [None] * 3
+    await callback(job, "succeeded")
+    await copy.reached.wait()
+    found = (await job.describe()).typed_search_attributes
+    assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_ATTENTION)) == ("storing", "second_task")
+    copy.let_go()
+    await job.result()
+    found = (await job.describe()).typed_search_attributes
+    assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TOKENS), found.get(SEEDANCE_COST_USD)) == ("stored", 42, 0.5)
+
+
+async def test_the_task_of_a_stored_video_can_be_searched_for(stage: Stage) -> None:
+    stage.script.plan("look", stage.stored())
+    job = await stage.start()
+    await job.result()
+    assert (await job.describe()).typed_search_attributes.get(SEEDANCE_TASK_ID) == TASK
+
+
+async def test_a_namespace_without_search_attributes_gets_none(stage: Stage) -> None:
+    """An upsert of one that is not registered would leave the run stuck for good."""
+    stage.search_attributes = ()
+    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("create_task", stage.not_sent(attention="account"), stage.created(again=0))
+    stage.script.plan("get_task", waiting("running", SHORT, second_task="x"), to_store())
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert not await has_event(job, UPSERT)
+
+
+@pytest.mark.parametrize("known", [key.name for key in SEARCH_ATTRIBUTES])
+async def test_only_what_the_namespace_knows_is_set(stage: Stage, known: str) -> None:
+    stage.search_attributes = (known,)
+    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("create_task", stage.not_sent(again=0, attention="account"), stage.created(again=0))
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await job.result()
+    set_by_us = {
+        name
+        for event in await events(job)
+        if event.event_type == UPSERT
+        for name in event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+    }
+    assert set_by_us == {known}
