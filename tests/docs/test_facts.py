@@ -1,0 +1,156 @@
+"""What the pages say of settings, phases, Attentions and files is what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from seedance_temporal.job import SEARCH_ATTRIBUTES, Attention, Phase
+from seedance_temporal.settings import Settings
+from tests.docs.pages import PAGES, ROOT, all_blocks, prose
+
+OPERATIONS = ROOT / "docs" / "operations.md"
+# Words that stand for "no default" in the table of settings.
+NO_DEFAULT = re.compile(r"-|none|the route's|required by .+|by .+")
+# Files that exist in a bucket, at a provider or on somebody's machine, and not in this repository.
+ELSEWHERE = re.compile(
+    r"(gs|https?)://.*|/.*|(attempts/)?\d{4}\.[\w<> -]+\.json|(record|task)\.json|output\.mp4|last_frame\..+|\.env"
+)
+FILE = re.compile(r"[\w./<>-]+\.(py|md|json|toml|yml|yaml|txt|m?js|mp4|png|jpg)|(?:[\w.-]+/)+|\.env(\.\w+)?")
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading, without its head."""
+    lines = page.read_text(encoding="utf-8").split(f"\n{heading}\n", 1)[1].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    table = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.strip("|").split("|")])
+    return table
+
+
+def documented_settings() -> dict[str, str]:
+    """Each variable of the table with its default, as the page writes it."""
+    found: dict[str, str] = {}
+    for variables, _, defaults in rows(OPERATIONS, "## Settings"):
+        names = re.findall(r"`([A-Z_]+)`", variables)
+        values = (
+            [value.strip().strip("`") for value in defaults.split(",")] if len(names) > 1 else [defaults.strip("`")]
+        )
+        assert len(values) == len(names), variables
+        assert not found.keys() & set(names), f"twice: {names}"
+        found |= dict(zip(names, values, strict=True))
+    return found
+
+
+def as_documented(default: Any) -> str | None:
+    """A default as the page writes it; None where there is none."""
+    if default is None or default is PydanticUndefined or default == frozenset():
+        return None
+    if isinstance(default, SecretStr):
+        return "a secret must have no default"
+    return (
+        f"{default:g}"
+        if isinstance(default, float)
+        else str(default).lower()
+        if isinstance(default, bool)
+        else str(default)
+    )
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    assert {name.lower() for name in documented_settings()} == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_default_of_a_setting(name: str) -> None:
+    documented = documented_settings()[name.upper()]
+    default = as_documented(Settings.model_fields[name].default)
+    if default is None:
+        assert NO_DEFAULT.fullmatch(documented), f"it has no default, the page says {documented}"
+    else:
+        assert documented == default
+
+
+def test_every_attention_is_documented_and_no_other() -> None:
+    table = rows(OPERATIONS, "## Phases and Attentions")
+    assert {name.strip("`") for name, *_ in table} == set(get_args(Attention))
+    assert all(all(cells) for cells in table)
+
+
+def test_every_phase_is_documented_and_no_other() -> None:
+    section = OPERATIONS.read_text(encoding="utf-8").split("\n## Phases and Attentions\n", 1)[1].split("\n| ", 1)[0]
+    assert set(re.findall(r"`([a-z_]+)`", section)) == set(get_args(Phase))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_variables_and_search_attributes_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    variables = set(re.findall(r"\b(?:SEEDANCE|ARK)_[A-Z_]*[A-Z]\b", text))
+    assert {name.lower() for name in variables} <= Settings.model_fields.keys()
+    assert set(re.findall(r"\bSeedance[A-Z]\w+", text)) <= {key.name for key in SEARCH_ATTRIBUTES}
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> list[str]:
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if not re.match(r"\w+:", link)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in slugs(target), link
+
+
+def names_of_files() -> set[str]:
+    """Every file of the checkout by its bare name, for pages that name one beside its folder."""
+    folders = [
+        path
+        for path in ROOT.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and path.name != "demo-output"
+    ]
+    return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    bare = names_of_files()
+    for words in re.findall(r"`([^`\n]+)`", prose(page)):
+        named = words.removeprefix("python ").split(" ")[0]
+        if not FILE.fullmatch(named) or ELSEWHERE.fullmatch(named):
+            continue
+        exists = (ROOT / named).exists() or (page.parent / named).exists() or named in bare
+        assert exists, f"{page.name} names {named}"
+
+
+def test_tests_that_are_named_exist() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    for page in PAGES:
+        for name in re.findall(r"`(test_\w+)`", prose(page)):
+            assert f"def {name}(" in sources, f"{page.name} names {name}"
+
+
+def test_each_page_is_linked_from_another() -> None:
+    linked = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in links(page)}
+    assert {page for page in PAGES if page.name != "README.md"} <= linked
+
+
+def test_the_pages_hold_no_local_address_of_ours() -> None:
+    """An address of the local stack in a command would be tried by a reader; only the relay's own port is one."""
+    ports = {port for block in all_blocks() for port in re.findall(r"127\.0\.0\.1:(\d+)", block.text)}
+    assert ports <= {str(Settings.model_fields["seedance_relay_port"].default)}

@@ -1,0 +1,127 @@
+"""What ``docs/relay.md`` tells relays in other languages, held against this package, Temporal, and Node."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import uuid
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
+from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import default as default_converter
+
+from dev.stack import Stack
+from seedance_temporal import JobState, VideoRequest, identity, relay
+from seedance_temporal.job import SIGNAL_TASK_CHANGED, TaskChanged
+from tests.docs.pages import ROOT, blocks
+
+_JSON = [json.loads(block.text) for block in blocks("json", "relay.md")]
+(VECTOR,) = (data for data in _JSON if "payload" in data)
+ARGUMENT = TaskChanged(task_id=VECTOR["body"]["id"], status=VECTOR["body"]["status"], attempt=VECTOR["attempt"])
+
+
+def in_node(**changes: Any) -> Any:
+    """What the page's script says of the vector; skips the test where nothing can run it."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node.js on this machine: the relay's example in JavaScript was not run")
+    (script,) = blocks("js", "relay.md")
+    vector = json.dumps(VECTOR | changes)
+    done = subprocess.run(
+        [node, "-e", script.text], input=vector, capture_output=True, encoding="utf-8", timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_url_and_token() -> None:
+    secret, job_id, attempt = VECTOR["secret"], VECTOR["job_id"], VECTOR["attempt"]
+    assert identity.callback_token(secret, job_id, attempt) == VECTOR["token"]
+    assert identity.callback_url(VECTOR["base_url"], secret, job_id, attempt) == VECTOR["url"]
+
+
+async def test_signal_and_payload() -> None:
+    assert VECTOR["signal"] == SIGNAL_TASK_CHANGED
+    assert VECTOR["argument"] == ARGUMENT.model_dump()
+    payload = ParseDict(VECTOR["payload"], Payload())
+    assert payload.metadata == {"encoding": b"json/plain"}
+    assert await pydantic_data_converter.encode([ARGUMENT]) == [payload]
+    assert await pydantic_data_converter.decode([payload], [TaskChanged]) == [ARGUMENT]
+    # What an SDK makes of a plain object, in its default encoding, is understood as well.
+    (plain,) = await default_converter().encode([VECTOR["argument"]])
+    assert await pydantic_data_converter.decode([plain], [TaskChanged]) == [ARGUMENT]
+
+
+def test_the_limits_of_the_page_are_those_of_the_relay() -> None:
+    page = (ROOT / "docs" / "relay.md").read_text(encoding="utf-8")
+    assert f"more\nthan {relay.MAX_BODY_BYTES // 1024} KiB" in page
+    assert relay.ANSWER_WITHIN_SECONDS < 5
+    assert "within 5 seconds" in page
+
+
+async def test_a_running_job_takes_the_payload_as_it_stands(stack: Stack) -> None:
+    """The bytes go to Temporal by its bare protocol, as from a relay in any language."""
+    request = VideoRequest(
+        user_id="user-docs",
+        route="byteplus",
+        model="dreamina-seedance-2-0-mini-260615",
+        prompt=f"A kite over dunes, {uuid.uuid4().hex}",
+        resolution="480p",
+        duration=4,
+    )
+    await stack.ark.fault("task", "stay_running", contains=request.prompt)
+    job_id = (await stack.jobs.submit(request)).job_id
+    await stack.client.workflow_service.signal_workflow_execution(
+        SignalWorkflowExecutionRequest(
+            namespace=stack.client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=job_id),
+            signal_name=VECTOR["signal"],
+            input=Payloads(payloads=[ParseDict(VECTOR["payload"], Payload())]),
+        )
+    )
+    state = await stack.jobs.state(job_id)
+    heard = [(entry.what, entry.note) for entry in state.timeline if entry.how == "callback"]
+    assert ("callback: succeeded", VECTOR["body"]["id"]) in heard
+    async for job in stack.jobs.follow(job_id, every=0.1):
+        if isinstance(job, JobState) and job.task_id is not None:
+            await stack.ark.release(job.task_id)
+    # A forged end changed nothing: the video that is stored is that of the job's own task.
+    assert job.result is not None
+    assert job.result.task_id != VECTOR["body"]["id"]
+
+
+def test_the_script_in_node_gives_the_same() -> None:
+    expected = {"callback": {"jobId": VECTOR["job_id"], "attempt": VECTOR["attempt"]}, "argument": VECTOR["argument"]}
+    assert in_node() == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secret": "another secret"},
+        {"url": VECTOR["url"][:-1] + "0"},
+        {"url": VECTOR["url"][:-1]},
+        {"url": VECTOR["url"].replace("/1/", "/2/")},
+        {"url": VECTOR["url"].replace("/1/", "/01/")},
+        {"url": VECTOR["url"] + "/"},
+        {"url": re.sub("seedance-95", "seedance-96", VECTOR["url"])},
+    ],
+)
+def test_the_script_in_node_refuses_what_the_relay_refuses(changes: dict[str, str]) -> None:
+    assert in_node(**changes) == {"callback": None, "argument": None}
+
+
+@pytest.mark.parametrize("body", [None, [], {"id": "", "status": "x"}, {"id": "cgt-1"}, {"id": 1, "status": "x"}])
+def test_the_script_in_node_refuses_a_body_that_is_no_task(body: Any) -> None:
+    assert in_node(body=body)["argument"] is None
+
+
+def test_the_vector_s_bytes_are_its_argument() -> None:
+    assert json.loads(base64.b64decode(VECTOR["payload"]["data"])) == VECTOR["argument"]
