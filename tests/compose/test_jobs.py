@@ -1,0 +1,109 @@
+"""The one-shots: the namespace's is run against the real server, the schema's against a tool that takes notes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+
+from dev.stack import Ports, Stack
+from seedance_temporal.job import SEARCH_ATTRIBUTES
+from tests.compose.compose_file import seconds, services, variables_of_local_profile
+from tests.compose.running import Loopback
+
+
+async def run_namespace_job(
+    stack: Stack, folder: Path, namespace: str, variables: Mapping[str, str] | None = None, **changes: str
+) -> tuple[int, str]:
+    """Runs it.
+
+    Args:
+        variables: What the user sets.
+        changes: What else differs in the container's environment.
+    """
+    given = variables_of_local_profile() | {"TEMPORAL_NAMESPACE": namespace} | dict(variables or {})
+    found = services(given, ["local"])
+    return await Loopback.of(stack, found).run_job(found["temporal-namespace"], folder, **changes)
+
+
+async def retention(stack: Stack, namespace: str) -> timedelta:
+    answer = await stack.client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
+    return answer.config.workflow_execution_retention_ttl.ToTimedelta()
+
+
+async def attributes(stack: Stack, namespace: str) -> dict[str, str]:
+    answer = await stack.client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=namespace)
+    )
+    return {name: IndexedValueType.Name(kind) for name, kind in answer.custom_attributes.items()}
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"compose-{uuid.uuid4().hex[:8]}"
+
+
+async def test_the_namespace_is_as_the_project_needs_it_however_often_the_job_runs(
+    stack: Stack, tmp_path: Path, namespace: str
+) -> None:
+    default = services(variables_of_local_profile())["temporal-namespace"].environment["NAMESPACE_RETENTION"]
+    for days in ("", "", "4000d"):
+        code, output = await run_namespace_job(stack, tmp_path, namespace, {"TEMPORAL_RETENTION": days})
+        assert code == 0, output
+        assert (await retention(stack, namespace)).total_seconds() == seconds(days or default)
+        found = await attributes(stack, namespace)
+        assert found == {
+            key.name: IndexedValueType.Name(IndexedValueType.ValueType(int(key.indexed_value_type)))
+            for key in SEARCH_ATTRIBUTES
+        }
+
+
+async def test_a_refusal_is_said_and_nothing_else_starts(stack: Stack, tmp_path: Path, namespace: str) -> None:
+    code, output = await run_namespace_job(stack, tmp_path, namespace, {"TEMPORAL_RETENTION": "soon"}, TRIES="1")
+    assert code == 1
+    assert "soon" in output
+
+
+async def test_a_server_that_does_not_come_is_not_waited_for_without_end(
+    stack: Stack, tmp_path: Path, namespace: str
+) -> None:
+    nobody = f"127.0.0.1:{Ports.free().temporal}"
+    code, output = await run_namespace_job(stack, tmp_path, namespace, TRIES="2", TEMPORAL_ADDRESS=nobody)
+    assert code == 1
+    assert nobody in output
+
+
+@pytest.mark.parametrize("breaks_at", [None, 2, 5])
+async def test_both_schemas_are_set_up_in_order(stack: Stack, tmp_path: Path, breaks_at: int | None) -> None:
+    notes = tmp_path / "notes"
+    tool = tmp_path / "temporal-sql-tool"
+    tool.write_text(
+        f'#!/bin/sh\necho "$SQL_PLUGIN $SQL_USER:$SQL_PASSWORD@$SQL_HOST:$SQL_PORT $*" >> {notes}\n'
+        f'[ "$(wc -l < {notes})" -ne {breaks_at or 99} ]\n'
+    )
+    tool.chmod(0o755)
+    found = services(variables_of_local_profile())
+    code, output = await Loopback.of(stack, found).run_job(
+        found["temporal-schema"], tmp_path, PATH=f"{tmp_path}:/usr/bin:/bin"
+    )
+    folder = "/etc/temporal/schema/postgresql/v12"
+    expected = [
+        "--db temporal create",
+        "--db temporal setup-schema -v 0.0",
+        f"--db temporal update-schema -d {folder}/temporal/versioned",
+        "--db temporal_visibility create",
+        "--db temporal_visibility setup-schema -v 0.0",
+        f"--db temporal_visibility update-schema -d {folder}/visibility/versioned",
+    ]
+    assert notes.read_text().splitlines() == [
+        f"postgres12 temporal:local@postgres:5432 {words}" for words in expected[:breaks_at]
+    ]
+    assert (code == 0) == (breaks_at is None), output
+    server = found["temporal"].environment
+    assert {server["DBNAME"], server["VISIBILITY_DBNAME"]} == {words.split()[1] for words in expected}

