@@ -1,5 +1,6 @@
 """The provider's own API: create, get, list, delete, on both routes."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from .errors import ArkError, invalid, new_request_id, stamp
 from .faults import AFTER_COMMIT, ASKING, BEFORE_COMMIT, Armed, Faults, act
 from .ledger import CreateEntry, Ledger
 from .provider import ENDED, Provider, Task, payload
-from .references import fetch
+from .references import fetch, look_into
 from .results import Results
 from .settings import Settings
-from .tables import Route
+from .tables import Route, model_of
 from .validate import read_body, read_order
 from .wire import Cut, Drip, Drop
 
@@ -74,8 +75,11 @@ class Api:
             return response
         self._admit("create", route, request)
         order = read_order(route, read_body(raw), self.settings)
-        if self.settings.fetch_references:
-            await fetch(order.reference_urls)
+        if self.settings.fetch_references or self.settings.inspect_references:
+            contents = await fetch(order.references)
+            model = model_of(route, order.model)
+            if self.settings.inspect_references and model is not None:
+                await asyncio.to_thread(look_into, contents, model.longest)
         task = self.provider.create(route, order, raw)
         self.ledger.committed(entry, task.id)
         after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)

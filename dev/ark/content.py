@@ -7,6 +7,7 @@ from typing import Any
 
 from .errors import ArkError, invalid, missing
 from .order import Scene
+from .references import MediaUrl
 from .tables import Model
 
 _ROLES = {
@@ -43,7 +44,7 @@ class Content:
 
     text: str
     scene: Scene
-    urls: tuple[str, ...]
+    references: tuple[MediaUrl, ...]
     videos: int  # reference videos
 
     @property
@@ -65,7 +66,7 @@ def read_content(value: object, model: Model, *, allow_http: bool) -> Content:
         raise invalid("content", "expected a list with at least one item")
     texts: list[str] = []
     roles: list[str] = []
-    urls: list[str] = []
+    references: list[MediaUrl] = []
     for index, item in enumerate(value):
         at = f"content[{index}]"
         if not isinstance(item, dict):
@@ -74,11 +75,11 @@ def read_content(value: object, model: Model, *, allow_http: bool) -> Content:
         if kind == "text":
             texts.append(_text(item, at))
         elif isinstance(kind, str) and kind in _ROLES:
-            urls.append(_url(item, kind, at, allow_http=allow_http))
+            references.append(MediaUrl(kind, _url(item, kind, at, allow_http=allow_http)))
             roles.append(_role(item, kind, at))
         else:
             raise invalid(f"{at}.type", f"unknown type {kind!r}")
-    return Content("\n".join(texts), _scene(Counter(roles), bool(texts), model), tuple(urls), _videos(roles))
+    return Content("\n".join(texts), _scene(Counter(roles), bool(texts), model), tuple(references), _videos(roles))
 
 
 def _videos(roles: list[str]) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .media import FPS, Clip
+from .references import MediaUrl
 from .tables import pixels
 
 Scene = Literal["text", "first frame", "first and last frame", "references"]
@@ -29,7 +30,7 @@ class Order:
     seed: int
     callback_url: str | None
     safety_identifier: str | None
-    reference_urls: tuple[str, ...]
+    references: tuple[MediaUrl, ...]
     billed_reference_seconds: float
 
     @property

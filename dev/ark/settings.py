@@ -56,6 +56,7 @@ class Settings(BaseModel):
     resign_urls: bool = Field(False, description="each GET of a task signs its URLs anew")
     allow_http_references: bool = False
     fetch_references: bool = Field(False, description="download http(s) references during the create call")
+    inspect_references: bool = Field(False, description="download them, and refuse what the service would not take")
     chosen_duration: int = Field(5, ge=4, le=30, description="for duration -1, and when none is given")
     adaptive_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "16:9"
     reference_video_seconds: float = Field(5, ge=0, description="billed for each reference video")

@@ -76,7 +76,7 @@ def read_order(route: Route, body: Mapping[str, Any], settings: Settings) -> Ord
         seed=random.randint(0, _MAX_SEED) if seed == -1 else seed,
         callback_url=_callback_url(body),
         safety_identifier=_safety_identifier(body),
-        reference_urls=content.urls,
+        references=content.references,
         billed_reference_seconds=min(
             content.videos * settings.reference_video_seconds, max(_MAX_REFERENCE_SECONDS, model.longest)
         ),

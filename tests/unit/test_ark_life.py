@@ -1,6 +1,7 @@
 """The local Ark's clock: limits, deadlines, and switches that are changed under way; and its callbacks."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import threading
@@ -15,6 +16,7 @@ import pytest
 from dev.ark.control import ArkControl
 from dev.ark.errors import ArkError
 from dev.ark.faults import Faults
+from dev.ark.media import Clip, last_frame
 from dev.ark.process import started
 from dev.ark.provider import Provider
 from dev.ark.results import Results
@@ -41,6 +43,7 @@ SWITCHES = {
     "get_per_second": None,
     "allow_http_references": False,
     "fetch_references": False,
+    "inspect_references": False,
 }
 
 
@@ -245,6 +248,19 @@ async def test_references_are_fetched_when_switched_on(
     assert await order(f"{root}/gone") == 200  # nobody looks
     await ark.configure(fetch_references=True)
     assert [await order(f"{root}/there"), await order(f"{root}/gone"), await order("asset://a")] == [200, 400, 200]
+
+
+async def test_references_are_looked_into_when_switched_on(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    async def order(size: int) -> httpx.Response:
+        picture = base64.b64encode(last_frame(Clip(size, size, 4, audio=False), "cgt-1")).decode()
+        url = {"url": f"data:image/png;base64,{picture}"}
+        return await client.post(PATH, json=ORDER | {"content": [{"type": "image_url", "image_url": url}]})
+
+    assert (await order(200)).status_code == 200  # nobody looks
+    await ark.configure(inspect_references=True)
+    assert (await order(300)).status_code == 200
+    refused = await order(298)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "content")
 
 
 async def test_its_inner_state_tells_what_the_api_hides(ark: ArkControl, client: httpx.AsyncClient) -> None:

@@ -214,7 +214,7 @@ def test_url_forms() -> None:
         video(url="asset://v-1"),
         audio(url="data:audio/wav;base64,AAAA"),
     ]
-    assert len(order(*accepted).reference_urls) == 4
+    assert len(order(*accepted).references) == 4
     for item in (
         image(url="http://cdn.example.com/x"),
         image(url="gs://bucket/x"),

@@ -1,0 +1,117 @@
+"""The local Ark's look into reference media: the limits of the documentation, each from both sides."""
+
+import io
+import wave
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
+
+import av
+import pytest
+from av.video.frame import VideoFrame
+
+from dev.ark.errors import ArkError
+from dev.ark.media import Clip, last_frame, last_frame_jpeg, video
+from dev.ark.references import MediaUrl, fetch, look_into
+
+
+@cache
+def picture(width: int, height: int) -> tuple[str, bytes]:
+    return "image_url", last_frame(Clip(width, height, 4, audio=False), "cgt-1")
+
+
+@cache
+def clip(width: int = 864, height: int = 496, seconds: int = 4) -> tuple[str, bytes]:
+    return "video_url", video(Clip(width, height, seconds, audio=True), "cgt-1")
+
+
+@cache
+def other_clip(codec: str = "libx264", format_name: str = "mp4", rate: int = 24) -> tuple[str, bytes]:
+    """Three seconds in another codec, container or rate."""
+    output = io.BytesIO()
+    with av.open(output, "w", format=format_name) as container:
+        stream = container.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 864, 496, "yuv420p"
+        stream.time_base = Fraction(1, rate)
+        for index in range(3 * rate):
+            frame = VideoFrame(864, 496, "yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return "video_url", output.getvalue()
+
+
+@cache
+def sound(seconds: float) -> tuple[str, bytes]:
+    output = io.BytesIO()
+    with wave.open(output, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(int(2 * 8000 * seconds)))
+    return "audio_url", output.getvalue()
+
+
+# Made when they are needed, not when the tests are collected.
+Contents = Callable[[], list[tuple[str, bytes]]]
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        lambda: [picture(300, 300), picture(750, 300), picture(300, 750)],
+        lambda: [("image_url", last_frame_jpeg(Clip(864, 496, 4, audio=False), "cgt-1"))],
+        lambda: [("image_url", b"\0\0\0\x18ftypheic....")],
+        lambda: [clip(), clip(seconds=10)],
+        lambda: [other_clip(format_name="mov"), other_clip(rate=60)],
+        lambda: [sound(1.9), sound(12), clip(seconds=15)],
+    ],
+    ids=["sides", "JPEG", "HEIC", "seconds", "MOV and 60 fps", "each kind counts alone"],
+)
+def test_what_the_service_takes(contents: Contents) -> None:
+    look_into(contents(), 15)
+
+
+@pytest.mark.parametrize(
+    ("contents", "problem"),
+    [
+        (lambda: [picture(298, 300)], "too small"),
+        (lambda: [picture(760, 300)], "too wide"),
+        (lambda: [picture(300, 760)], "too high"),
+        (lambda: [("image_url", b"%PDF-1.7")], "format that is not supported"),
+        (lambda: [("image_url", b"\x89PNG\r\n\x1a\n and no more")], "cannot be read"),
+        (lambda: [clip(640, 480)], "too few or too many pixels"),
+        (lambda: [clip(seconds=1)], "shorter than 2 seconds"),
+        (lambda: [clip(seconds=8), clip(seconds=8)], "longer than 15 seconds"),
+        (lambda: [other_clip(codec="mpeg4")], "codec that is not supported"),
+        (lambda: [other_clip(format_name="matroska")], "neither MP4 nor MOV"),
+        (lambda: [other_clip(rate=20)], "frames a second"),
+        (lambda: [sound(1.5)], "shorter than 2 seconds"),
+        (lambda: [sound(15.5)], "longer than 15 seconds"),
+        (lambda: [("audio_url", clip()[1])], "neither WAV nor MP3"),
+        (lambda: [("video_url", b"no video")], "cannot be read"),
+    ],
+)
+def test_what_it_does_not_take(contents: Contents, problem: str) -> None:
+    with pytest.raises(ArkError, match=problem):
+        look_into(contents(), 15)
+
+
+def test_2_5_takes_longer_ones() -> None:
+    look_into([clip(seconds=15), clip(seconds=15)], 30)
+    with pytest.raises(ArkError, match="longer than 30 seconds"):
+        look_into([clip(seconds=15), clip(seconds=15), clip()], 30)
+
+
+async def test_data_is_read_and_an_asset_is_nobody_s_business() -> None:
+    assert await fetch([MediaUrl("image_url", "data:image/png;base64,AAAA"), MediaUrl("video_url", "asset://a")]) == [
+        ("image_url", b"\0\0\0")
+    ]
+    with pytest.raises(ArkError, match="download"):
+        await fetch([MediaUrl("image_url", "data:image/png;base64,A")])
+
+
+async def test_a_file_may_be_too_large() -> None:
+    data = "AAAA" * (15 * 1024 * 1024 // 3)
+    assert len((await fetch([MediaUrl("audio_url", f"data:audio/wav;base64,{data}")]))[0][1]) == 15 * 1024 * 1024
+    with pytest.raises(ArkError, match="too large"):
+        await fetch([MediaUrl("audio_url", f"data:audio/wav;base64,{data}AAAA")])
