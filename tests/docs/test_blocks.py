@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from temporalio.envconfig import ClientConfig
 
 from dev.stack import BUCKET, HOST, Stack
 from seedance_temporal import catalogue
@@ -159,6 +160,19 @@ async def test_shell(
             command = re.sub(placeholder, value, command)
         code, said = await bash(command, shell_environment)
         assert code == 0, f"{command}\n{said}"
+
+
+def test_temporal_reads_the_variables_of_its_cloud() -> None:
+    words = shlex.split(block_with("TEMPORAL_API_KEY", "sh").text)
+    variables = dict(word.split("=", 1) for word in words if word != "export")
+    read = ClientConfig.load_client_connect_config(disable_file=True, override_env_vars=variables)
+    assert read == {
+        "target_host": variables["TEMPORAL_ADDRESS"],
+        "namespace": variables["TEMPORAL_NAMESPACE"],
+        "api_key": variables["TEMPORAL_API_KEY"],
+        "tls": read["tls"],
+    }
+    assert read["tls"]
 
 
 def is_variable(name: str) -> bool:

@@ -10,8 +10,10 @@ import pytest
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from dev.stack import API_KEYS
+from seedance_temporal import catalogue
 from seedance_temporal.job import SEARCH_ATTRIBUTES, Attention, Phase
-from seedance_temporal.settings import Settings
+from seedance_temporal.settings import BASE_URLS, Route, Settings
 from tests.docs.pages import PAGES, ROOT, all_blocks, prose
 
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -77,6 +79,13 @@ def test_the_default_of_a_setting(name: str) -> None:
         assert NO_DEFAULT.fullmatch(documented), f"it has no default, the page says {documented}"
     else:
         assert documented == default
+
+
+def test_every_route_is_documented_and_has_what_it_needs() -> None:
+    (meaning,) = (cells[1] for cells in rows(OPERATIONS, "## Settings") if cells[0] == "`ARK_ROUTE`")
+    routes = set(get_args(Route))
+    assert set(re.findall(r"`([a-z]+)`", meaning)) == routes
+    assert BASE_URLS.keys() == routes == set(catalogue.ROUTES) == API_KEYS.keys()
 
 
 def test_every_attention_is_documented_and_no_other() -> None:
