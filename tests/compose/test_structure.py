@@ -163,6 +163,7 @@ def test_what_is_waited_for_is_there_and_can_come(started: object) -> None:
                 case condition:
                     assert condition == "service_started"
                     assert not found[name].is_one_shot
+                    assert "healthcheck" not in found[name].content, f"{service.name} could wait for more of {name}"
 
 
 def test_one_shots_are_waited_for_until_they_are_done() -> None:
