@@ -11,7 +11,7 @@ from typing import Any
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from seedance_temporal.job import WORKFLOW
 from workflows.generate_video import GenerateVideo
@@ -25,7 +25,13 @@ async def replay_history(history: WorkflowHistory, workflow: type = GenerateVide
     """
     if not any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED for event in history.events):
         return  # it has not begun, and the Replayer would wait for ever for it to begin
-    await Replayer(workflows=[workflow], data_converter=pydantic_data_converter).replay_workflow(history)
+    replayer = Replayer(
+        workflows=[workflow],
+        data_converter=pydantic_data_converter,
+        # The sandbox looked on while it happened; what is asked here is whether the commands are the same.
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
+    await replayer.replay_workflow(history)
 
 
 async def replay(handle: WorkflowHandle[Any, Any]) -> int:

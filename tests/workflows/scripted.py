@@ -319,7 +319,7 @@ class Stage:
     ) -> Callable[[CreateOrder], Awaitable[Any]]:
         return self.report("created", Outcome(kind="created", how="create", at=now(), task_id=task_id), again, **given)
 
-    def not_sent(self, again: float = SHORT, **given: Any) -> Callable[[CreateOrder], Awaitable[Any]]:
+    def not_sent(self, again: float = 0, **given: Any) -> Callable[[CreateOrder], Awaitable[Any]]:
         outcome = Outcome(kind="not_sent", how="create", at=now(), code="ServerOverloaded", message="busy")
         return self.report("not_sent", outcome, again, **{"message": "ServerOverloaded: busy"} | given)
 
@@ -421,7 +421,7 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 15) ->
                     answer = await answer
                 if answer:
                     return answer
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.04)
     except TimeoutError:
         raise AssertionError(f"not within {seconds} s: {what}") from None
 

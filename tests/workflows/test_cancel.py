@@ -16,7 +16,6 @@ from activities.observe import CancelReport
 from seedance_temporal.job import CancelAnswer
 from tests.workflows.scripted import (
     RESULT,
-    SHORT,
     TASK,
     Handle,
     Held,
@@ -447,7 +446,7 @@ async def test_a_cancel_in_the_last_step_is_answered(stage: Stage) -> None:
 async def test_a_cancel_does_not_shorten_the_wait_for_an_outcome_to_be_written(stage: Stage) -> None:
     go = Held(None)
     stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=SHORT, written=False))
+    stage.script.plan("create_task", stage.created(again=0, written=False))
     stage.script.plan("write_outcome", go)
     cancelled_at_the_provider(stage)
     job = await stage.start()

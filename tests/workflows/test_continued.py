@@ -17,7 +17,6 @@ from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
-    SHORT,
     TASK,
     Handle,
     Held,
@@ -59,8 +58,8 @@ async def long(impatient: Client, caplog: pytest.LogCaptureFixture) -> AsyncIter
 
 async def noise(job: Handle, until_events: int = SUGGESTED_FROM + 5) -> None:
     """Makes the history long, by callbacks that change nothing."""
-    for number in range(until_events):
-        await callback(job, "running", TASK, attempt=number)
+    for _ in range(until_events):
+        await callback(job, "running")
 
 
 async def was_continued(job: Handle) -> bool:
@@ -99,21 +98,24 @@ async def test_a_long_wait_goes_on_in_a_new_run_with_its_timeline(long: Stage) -
 
 async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it(long: Stage) -> None:
     stage = long
-    held = Held(stage.recover(again=SHORT))
+    held = Held(stage.recover(again=0))
     stage.script.plan("look", stage.recover(), stage.recover())
     stage.script.plan("find_task", held, stage.adopt())
     stage.script.plan("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
     stage.script.plan("write_end", as_written)
-    stage.script.always("identify_task", stage.recover(again=SHORT))
+    stage.script.always("identify_task", stage.recover(again=0))
     job = await stage.start()
     await held.reached.wait()
     await job.cancel()
-    await noise(job, SUGGESTED_FROM + 5)
+    await noise(job)
     held.let_go()
     assert (await failed(latest(stage, job))).failure_class == "cancelled"
     assert await was_continued(job)
     assert stage.script.of("create_task") == []
+    # By the new run, which was never asked itself.
+    assert stage.script.names().count("look") == 2
+    assert len(stage.script.of("cancel_task")) == 1
     assert what(await state(latest(stage, job)))[0] == "cancel is wished"
 
 
@@ -151,7 +153,7 @@ async def test_a_callback_that_is_not_looked_at_yet_is_not_lost(long: Stage) -> 
 
 async def test_a_callback_during_a_search_is_not_lost(long: Stage) -> None:
     stage = long
-    held = Held(stage.recover(again=SHORT))
+    held = Held(stage.recover(again=0))
     stage.script.plan("look", stage.recover(), stage.adopt())
     stage.script.plan("find_task", held)
     stage.script.plan("identify_task", stage.recover(again=0), stage.adopt())
@@ -187,7 +189,7 @@ async def test_an_attention_that_was_mended_meanwhile_is_taken_back_in_the_new_r
     stage = long
     held = Held(waiting("", attention="credentials", note="401"))
     stage.script.plan("look", stage.adopt(), stage.adopt())
-    stage.script.plan("get_task", waiting("", SHORT, attention="credentials", note="401"), held, waiting("running"))
+    stage.script.plan("get_task", waiting("", 0, attention="credentials", note="401"), held, waiting("running"))
     job = await stage.start()
     await held.reached.wait()
     assert (await state(job)).attention == "credentials"

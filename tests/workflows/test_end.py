@@ -12,7 +12,6 @@ from activities.observe import Observation
 from seedance_temporal.job import SEEDANCE_ATTENTION, Attention, Phase
 from seedance_temporal.task import FailureClass, Usage
 from tests.workflows.scripted import (
-    SHORT,
     TASK,
     Stage,
     as_written,
@@ -120,7 +119,7 @@ async def test_the_failure_holds_the_error_as_other_languages_read_it(stage: Sta
 @pytest.mark.parametrize("attention", ["task_gone", "credentials"])
 async def test_a_job_that_has_ended_needs_nobody(stage: Stage, attention: Attention) -> None:
     stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("", SHORT, attention=attention, note="x"), ending("lost", "lost"))
+    stage.script.plan("get_task", waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
     stage.script.plan("write_end", as_written)
     job = await stage.start()
     await failed(job)

@@ -365,7 +365,7 @@ async def test_a_status_never_goes_back(stage: Stage) -> None:
 async def test_an_unknown_status_is_shown_and_waited_on(stage: Stage) -> None:
     held = Held(to_store())
     stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("polishing", SHORT), waiting("polishing", SHORT), held)
+    stage.script.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
     await held.reached.wait()
@@ -383,7 +383,7 @@ async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
 ) -> None:
     held = Held(then)
     stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("", SHORT, attention=attention, note="the key is refused (401)"), held)
+    stage.script.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
     stage.script.plan("store_video", Held(RESULT))
     job = await stage.start()
     await held.reached.wait()

@@ -10,7 +10,6 @@ from seedance_temporal.task import FailureClass
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
-    SHORT,
     TASK,
     Stage,
     failed,
@@ -105,7 +104,7 @@ async def test_a_run_that_may_not_create_does_not_create_after_a_recovery(stage:
 async def test_each_look_is_told_the_job_and_the_wish_for_another_attempt(stage: Stage) -> None:
     wish = Resubmit(attempt=1, accept_second_charge=True)
     stage.script.plan("look", stage.claim(attempt=2), stage.stored())
-    stage.script.plan("create_task", stage.not_sent(again=SHORT))
+    stage.script.plan("create_task", stage.not_sent(again=0))
     job = await stage.start(resubmit=wish)
     assert await job.result() == RESULT
     orders = [call.order for call in stage.script.of("look")]

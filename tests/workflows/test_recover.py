@@ -116,7 +116,7 @@ async def _says(stage: Stage, words: str) -> bool:
 async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it_is_found(stage: Stage) -> None:
     held = Held(stage.adopt(attempt=2))
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", *[stage.recover(attempt=2, again=SHORT, recovery_over=True)] * 2, held)
+    stage.script.plan("find_task", *[stage.recover(attempt=2, again=0, recovery_over=True)] * 2, held)
     finish(stage)
     job = await stage.start()
     await held.reached.wait()
