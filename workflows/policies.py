@@ -18,8 +18,8 @@ LEDGER_RETRY = RetryPolicy(
 
 # The paid POST: Temporal itself must never send it again.
 CREATE_RETRY = RetryPolicy(maximum_attempts=1)
-# On top of the create's own total time, which begins before the claim: its outcome is written after it, and the server's
-# clock started a little earlier. After a crash, this is how long the run waits to learn of it.
+# On top of the create's own total time, which begins before the claim: its outcome is written after it, and the
+# server's clock started a little earlier. After a crash, this is how long the run waits to learn of it.
 CREATE_MARGIN = timedelta(seconds=30)
 # After somebody else's claim on the same attempt: long enough for most creates to be answered.
 CONFLICT_WAIT = timedelta(seconds=5)

@@ -311,6 +311,7 @@ async def test_a_200_that_cannot_be_decoded_is_taken(host: RawHost) -> None:
         (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
         ("Fri, 01 Nov 2019 08:00:00 GMT", 0, 0),
     ],
+    ids=["seconds", "date to come", "date gone by"],
 )
 async def test_retry_after_in_both_of_its_forms(host: RawHost, value: str, least: float, most: float) -> None:
     host.answers(429, envelope("RateLimitExceeded"), f"Retry-After: {value}")
