@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint ## Lint, types, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lock: setup ## Pin every dependency, with hashes and without download addresses
 	$(BIN)/python -m pip install --quiet uv
