@@ -24,12 +24,12 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.ark import Ark
-from activities.bucket import GoogleBucket
+from activities.bucket import Bucket, GoogleBucket
 from activities.create import CreateActivities
 from activities.ledger import Ledger, LedgerActivities
 from activities.observe import ObserveActivities
 from activities.recover import RecoverActivities
-from activities.store import StoreActivities
+from activities.store import StoreActivities, Transport
 from seedance_temporal import connect
 from seedance_temporal.errors import InvalidSettings, TemporalRefused
 from seedance_temporal.job import SEARCH_ATTRIBUTES, Queues
@@ -49,12 +49,19 @@ _log = logging.getLogger("worker")
 
 
 def build_workers(
-    client: Client, settings: Settings, bucket: GoogleBucket, ark: Ark, search_attributes: frozenset[str]
+    client: Client,
+    settings: Settings,
+    bucket: Bucket,
+    ark: Ark,
+    search_attributes: frozenset[str],
+    *,
+    result_transport: Transport | None = None,
 ) -> list[Worker]:
     """The workers of all queues of a route, over one set of clients.
 
     Args:
         search_attributes: The names that the namespace knows.
+        result_transport: Makes the transport of each download of a result; only public addresses by default.
     """
     queues = Queues(settings.ark_route)
     ledger = Ledger(bucket, settings.seedance_prefix)
@@ -62,7 +69,7 @@ def build_workers(
     create = CreateActivities(ledger, bucket, ark, settings)
     observe = ObserveActivities(ledger, ark, settings)
     recover = RecoverActivities(ledger, ark, settings)
-    store = StoreActivities(bucket, ark, settings)
+    store = StoreActivities(bucket, ark, settings, result_transport)
     grace = timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE
     return [
         Worker(
@@ -157,7 +164,7 @@ async def connected(stop: asyncio.Event) -> Client | None:
     return None
 
 
-async def serve(settings: Settings, bucket: GoogleBucket, ark: Ark) -> None:
+async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transport: Transport | None = None) -> None:
     """Serves the route until SIGTERM or SIGINT, and lets a create under way finish. A second signal ends at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -172,7 +179,8 @@ async def serve(settings: Settings, bucket: GoogleBucket, ark: Ark) -> None:
     client = await connected(stop)
     if client is None:
         return
-    workers = build_workers(client, settings, bucket, ark, await register_search_attributes(client))
+    known = await register_search_attributes(client)
+    workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     _log.info("serving route %s in namespace %s", settings.ark_route, client.namespace)
     await asyncio.wait([*running, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
