@@ -27,6 +27,7 @@ from activities.ark import Ark
 from activities.bucket import Bucket, GoogleBucket
 from activities.create import CreateActivities
 from activities.ledger import Ledger, LedgerActivities
+from activities.listing import ListingActivities
 from activities.observe import ObserveActivities
 from activities.recover import RecoverActivities
 from activities.store import StoreActivities, Transport
@@ -35,6 +36,7 @@ from seedance_temporal.errors import InvalidSettings, TemporalRefused
 from seedance_temporal.job import SEARCH_ATTRIBUTES, Queues
 from seedance_temporal.settings import Settings
 from workflows.generate_video import GenerateVideo
+from workflows.list_tasks import ListTasks
 
 # The provider's limits for an account.
 GETS_PER_SECOND = 20.0
@@ -69,14 +71,21 @@ def build_workers(
     create = CreateActivities(ledger, bucket, ark, settings)
     observe = ObserveActivities(ledger, ark, settings)
     recover = RecoverActivities(ledger, ark, settings)
+    listing = ListingActivities(ledger, ark, settings)
     store = StoreActivities(bucket, ark, settings, result_transport)
     grace = timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE
     return [
         Worker(
             client,
             task_queue=queues.workflows,
-            workflows=[GenerateVideo],
-            activities=[bookkeeping.look, bookkeeping.write_outcome, bookkeeping.write_end],
+            workflows=[GenerateVideo, ListTasks],
+            activities=[
+                bookkeeping.look,
+                bookkeeping.write_outcome,
+                bookkeeping.write_end,
+                recover.settle_absent,
+                listing.ask_lister,
+            ],
             graceful_shutdown_timeout=grace,
         ),
         Worker(
@@ -96,7 +105,7 @@ def build_workers(
         Worker(
             client,
             task_queue=queues.list,
-            activities=[recover.find_task],
+            activities=[listing.list_page],
             max_concurrent_activities=1,
             max_task_queue_activities_per_second=LISTS_PER_SECOND,
             graceful_shutdown_timeout=grace,

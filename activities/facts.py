@@ -6,8 +6,9 @@ allowed where every attempt that counts has ended, and somebody asked for anothe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,9 @@ from seedance_temporal.job import JobError, TimelineEntry, VideoResult
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.task import FailureClass, Usage
+
+# The provider forgets a task after seven days; a day is left for clocks and slow listings.
+_FORGOTTEN_AFTER = timedelta(days=6)
 
 
 class Fact(BaseModel):
@@ -74,11 +78,30 @@ class End(Fact):
     timeline: tuple[TimelineEntry, ...] = ()
 
 
+class Listing(Fact):
+    """What a listing of the account's tasks says of one attempt.
+
+    Attributes:
+        began_at: When it was begun.
+        complete: Whether it showed as many tasks as there were when it began.
+        task_id: The task that shows the attempt's identifier.
+        unmarked: Whether it showed a task without an identifier that could be the attempt's.
+    """
+
+    attempt: int
+    safety_identifier: str
+    began_at: datetime
+    complete: bool
+    task_id: str | None
+    unmarked: bool
+
+
 class Again(Fact):
-    """Somebody asked for another attempt after this one."""
+    """Somebody asked for another attempt after this one; ``automatic``: a setting did."""
 
     accept_second_charge: bool
     at: datetime
+    automatic: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,16 +150,17 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the ledger knows of one job."""
+    """Everything that the ledger knows of one job; ``echo``: LIST has once shown an identifier of ours."""
 
     record: VideoResult | None
     attempts: tuple[Attempt, ...]
+    echo: bool = False
 
     def attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
 
     def without(self, number: int) -> Facts:
-        return Facts(self.record, tuple(attempt for attempt in self.attempts if attempt.number != number))
+        return replace(self, attempts=tuple(attempt for attempt in self.attempts if attempt.number != number))
 
 
 class Look(Fact):
@@ -150,6 +174,7 @@ class Look(Fact):
         recovery_over: With ``recover``: the attempt has been looked for long enough to need a person.
         look_again_after: Seconds, with ``recover``.
         search_attributes: The names that the namespace knows.
+        echo_known: Whether it is known that LIST shows our identifiers.
         create_seconds: The total time that a create may take.
     """
 
@@ -163,6 +188,7 @@ class Look(Fact):
     look_again_after: float = 0
     search_attributes: tuple[str, ...] = ()
     create_seconds: float = 0
+    echo_known: bool = False
 
 
 def decide(facts: Facts) -> Look:
@@ -197,11 +223,52 @@ def look_by(facts: Facts, settings: Settings) -> Look:
         return look
     attempt = facts.attempt(look.attempt)
     assert attempt is not None
-    age = (datetime.now(UTC) - attempt.claimed_at).total_seconds() if attempt.claimed_at else 0.0
-    window = settings.seedance_recovery_seconds
-    over = age > window
+    window = timedelta(seconds=settings.seedance_recovery_seconds)
+    age = _age(attempt)
+    # Proving absence takes two listings after the window; where it cannot be proved, a person is needed at once.
+    over = age > (window if _bar_to_absence(facts, attempt) else 1.5 * window)
     # Twenty looks in the window; one for every sixth of it when a person is needed anyway.
-    return look.model_copy(update={"recovery_over": over, "look_again_after": window / 6 if over else window / 20})
+    wait = (window / 6 if over else window / 20).total_seconds()
+    return look.model_copy(update={"recovery_over": over, "look_again_after": wait})
+
+
+def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], settings: Settings) -> bool:
+    """Whether it is proved that no task came of an attempt, so that another claim may be made.
+
+    Args:
+        listings: What complete listings said of this attempt.
+    """
+    if attempt.claim is None or attempt.claimed_at is None or _bar_to_absence(facts, attempt) is not None:
+        return False
+    window = timedelta(seconds=settings.seedance_recovery_seconds)
+    proofs = [
+        listing.began_at
+        for listing in listings
+        if listing.safety_identifier == attempt.claim.safety_identifier
+        and listing.complete
+        and listing.task_id is None
+        and listing.began_at > attempt.claimed_at + window
+    ]
+    if any(listing.task_id is not None or listing.unmarked for listing in listings):
+        return False
+    return bool(proofs) and max(proofs) - min(proofs) >= window / 10
+
+
+def _bar_to_absence(facts: Facts, attempt: Attempt) -> str | None:
+    """What keeps an attempt from ever counting as absent, however often LIST does not show it."""
+    if attempt.taken:
+        return "the provider accepted the create"
+    if _age(attempt) > _FORGOTTEN_AFTER:
+        return "the provider may have forgotten the task by now"
+    if not facts.echo:
+        return "it is not known that LIST shows our identifiers"
+    if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):
+        return "an earlier attempt of this job counted as absent already"
+    return None
+
+
+def _age(attempt: Attempt) -> timedelta:
+    return datetime.now(UTC) - attempt.claimed_at if attempt.claimed_at is not None else timedelta(0)
 
 
 def _second_task(facts: Facts, look: Look) -> str | None:

@@ -36,6 +36,7 @@ class Ledger:
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self._bucket = bucket
         self._prefix = prefix
+        self._echoing: set[str] = set()
 
     def names(self, job_id: str) -> ObjectNames:
         return ObjectNames(self._prefix, hash_of_job(job_id))
@@ -53,7 +54,23 @@ class Ledger:
             if stored.name.startswith(f"{names.root}attempts/") and dot and number.isdecimal():
                 by_attempt.setdefault(int(number), {})[kind.removesuffix(".json")] = stored
         attempts = [await self._attempt(number, facts) for number, facts in sorted(by_attempt.items())]
-        return Facts(record, tuple(attempts))
+        routes = {attempt.claim.request.route for attempt in attempts if attempt.claim and attempt.outcome is None}
+        echo = all([await self.echo_known(route) for route in routes])
+        return Facts(record, tuple(attempts), echo)
+
+    async def echo_known(self, route: str) -> bool:
+        """Whether a LIST of this route has ever shown an identifier of ours."""
+        if route not in self._echoing and await self._bucket.stat(self._echo(route)) is not None:
+            self._echoing.add(route)
+        return route in self._echoing
+
+    async def note_echo(self, route: str) -> None:
+        """Notes that a LIST of this route has shown one."""
+        if not await self.echo_known(route):
+            await self._bucket.create(self._echo(route), as_json({"at": datetime.now(UTC).isoformat()}))
+
+    def _echo(self, route: str) -> str:
+        return f"{self._prefix}/echo-{route}.json"
 
     async def record(self, job_id: str) -> VideoResult | None:
         """The result of a job whose video is stored."""
@@ -121,9 +138,9 @@ class Ledger:
             return end
         return await self._fact(name, End) or end
 
-    async def again(self, job_id: str, resubmit: Resubmit) -> None:
+    async def again(self, job_id: str, resubmit: Resubmit, *, automatic: bool = False) -> None:
         """Notes that another attempt was asked for; once is enough."""
-        again = Again(accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC))
+        again = Again(accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC), automatic=automatic)
         await self._write(self.names(job_id).attempt(resubmit.attempt, "again"), again)
 
     async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
@@ -149,6 +166,13 @@ class EndOrder(Fact):
     usage: Usage | None = None
     cost_usd: float | None = None
     timeline: tuple[TimelineEntry, ...] = ()
+
+
+class EndReport(Fact):
+    """The end that stands; ``again``: another attempt was asked for after it."""
+
+    error: JobError
+    again: bool = False
 
 
 class LedgerActivities:
@@ -181,6 +205,7 @@ class LedgerActivities:
             update={
                 "search_attributes": self._search_attributes,
                 "create_seconds": self._settings.seedance_create_timeout_seconds,
+                "echo_known": await self._ledger.echo_known(order.request.route),
             }
         )
 
@@ -195,8 +220,11 @@ class LedgerActivities:
             await self._ledger.settle(order.claim.job_id, order.claim.attempt, order.outcome)
 
     @activity.defn
-    async def write_end(self, order: EndOrder) -> JobError:
-        """Writes how the job's task ended; returns the end that stands."""
+    async def write_end(self, order: EndOrder) -> EndReport:
+        """Writes how the job's task ended; returns the end that stands.
+
+        Asks for another attempt where the provider failed, or never began, and the setting has some left.
+        """
         assert order.error.attempt is not None
         end = End(
             error=order.error,
@@ -205,7 +233,15 @@ class LedgerActivities:
             cost_usd=order.cost_usd,
             timeline=order.timeline,
         )
-        return (await self._ledger.end(order.job_id, order.error.attempt, end)).error
+        error = (await self._ledger.end(order.job_id, order.error.attempt, end)).error
+        facts = await self._ledger.read(order.job_id)
+        spent = [attempt.again for attempt in facts.attempts if attempt.again is not None and attempt.again.automatic]
+        left = len(spent) < self._settings.seedance_automatic_resubmits
+        ended = facts.attempt(order.error.attempt)
+        if left and ended is not None and ended.again is None and error.failure_class in {"expired", "provider"}:
+            await self._ledger.again(order.job_id, Resubmit(attempt=order.error.attempt), automatic=True)
+            return EndReport(error=error, again=True)
+        return EndReport(error=error, again=ended is not None and ended.again is not None)
 
 
 def _foreign_id(order: LookOrder) -> JobError:

@@ -6,7 +6,6 @@ as proof, neither from a callback nor from an operator.
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -16,26 +15,31 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark, ArkError
-from activities.facts import Attempt, Claim, End, Look, Outcome, look_by
+from activities.facts import Attempt, Claim, End, Listing, Look, Outcome, is_absent, look_by
 from activities.ledger import Ledger
 from seedance_temporal.job import JobError, Resolve, ResolveAnswer, TimelineEntry
 from seedance_temporal.settings import Settings
 
-_PAGE_SIZE = 500
-# Seven days of a busy account; a listing that does not end is not worth more.
-_MOST_PAGES = 200
-
-_log = logging.getLogger(__name__)
-
 
 class RecoverOrder(BaseModel):
-    """Which attempt to look for; with a task id, whether it is that one's."""
+    """A task that could be an attempt's, and where it was seen."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
     attempt: int
-    task_id: str | None = None
+    task_id: str
+    how: Literal["callback", "list"] = "callback"
+
+
+class AbsentOrder(BaseModel):
+    """An attempt that complete listings did not show."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    attempt: int
+    listings: tuple[Listing, ...]
 
 
 class ResolveOrder(BaseModel):
@@ -58,12 +62,11 @@ class RecoverActivities:
 
     @activity.defn
     async def identify_task(self, order: RecoverOrder) -> Look:
-        """Whether the task that a callback named came of an attempt; if it did, that is written.
+        """Whether a task that a callback or a listing named came of an attempt; if it did, that is written.
 
         Raises:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
-        assert order.task_id is not None
         attempt = (await self._ledger.read(order.job_id)).attempt(order.attempt)
         if attempt is not None and attempt.claim is not None and order.task_id not in attempt.tasks:
             try:
@@ -71,45 +74,23 @@ class RecoverActivities:
             except (ArkError, httpx.HTTPError) as error:
                 raise _unanswered(order.job_id, error) from None
             if fits:
-                await self._settle(order.job_id, order.attempt, order.task_id, how="callback")
+                await self._settle(order.job_id, order.attempt, order.task_id, order.how)
         return await self._look(order.job_id)
 
     @activity.defn
-    async def find_task(self, order: RecoverOrder) -> Look:
-        """Looks for the attempt's task in a listing of the account's tasks, where it is still unknown.
-
-        Raises:
-            ApplicationError: The provider did not answer as it should; to be repeated.
-        """
+    async def settle_absent(self, order: AbsentOrder) -> Look:
+        """Writes that no task came of an attempt, where listings prove it; comes back with what comes next."""
         facts = await self._ledger.read(order.job_id)
         look = look_by(facts, self._settings)
         attempt = facts.attempt(order.attempt)
-        if look.next != "recover" or look.attempt != order.attempt or attempt is None or attempt.claim is None:
+        if look.next != "recover" or look.attempt != order.attempt or attempt is None:
             return look
-        try:
-            task_id = await self._listed(attempt.claim)
-        except (ArkError, httpx.HTTPError) as error:
-            if isinstance(error, ArkError) and error.attention is not None:
-                _log.warning("LIST was refused", extra={"job_id": order.job_id, "answer": str(error)})
-                return look
-            raise _unanswered(order.job_id, error) from None
-        if task_id is not None:
-            await self._settle(order.job_id, order.attempt, task_id, how="list")
+        if not is_absent(facts, attempt, order.listings, self._settings):
+            return look
+        message = f"{len(order.listings)} complete listings do not show it"
+        outcome = Outcome(kind="absent", how="list", at=datetime.now(UTC), message=message)
+        await self._ledger.settle(order.job_id, order.attempt, outcome)
         return await self._look(order.job_id)
-
-    async def _listed(self, claim: Claim) -> str | None:
-        """The id of the listed task that shows the claim's identifier."""
-        seen = 0
-        for page in range(1, _MOST_PAGES + 1):
-            listed = await self._ark.list(page, _PAGE_SIZE, claim.request.service_tier or "default")
-            for task in listed.items:
-                if task.get("safety_identifier") == claim.safety_identifier and isinstance(task.get("id"), str):
-                    return str(task["id"])
-            seen += len(listed.items)
-            if not listed.items or seen >= listed.total:
-                break
-            activity.heartbeat(page)
-        return None
 
     @activity.defn
     async def resolve_attempt(self, order: ResolveOrder) -> ResolveAnswer:

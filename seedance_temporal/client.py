@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from temporalio.client import (
     WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
 )
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -77,6 +78,11 @@ _Handle = WorkflowHandle[Any, VideoResult]
 def _quoted(value: str) -> str:
     """A text as a literal of a visibility query."""
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _fairness_key(user_id: str) -> str:
+    """What keeps one user's backlog from holding up all others, where the server is set to fairness."""
+    return hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
 def _makes_way(job: Job, resubmit: Resubmit | None) -> bool:
@@ -152,6 +158,7 @@ class VideoJobs:
                     task_queue=Queues(request.route).workflows,
                     id_reuse_policy=reuse,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                    priority=Priority(fairness_key=_fairness_key(request.user_id)),
                     static_summary=f"{model.name if model else request.model} {request.resolution} {request.ratio} "
                     f"{request.duration} s for {request.user_id[:60]}",
                 )

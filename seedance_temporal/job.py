@@ -16,9 +16,13 @@ from seedance_temporal.task import FailureClass, Usage
 
 WORKFLOW = "GenerateVideo"
 SIGNAL_TASK_CHANGED = "task_changed"
+SIGNAL_LISTED = "listed"
 UPDATE_CANCEL = "cancel"
 UPDATE_RESOLVE = "resolve"
 QUERY_STATE = "state"
+
+LISTER = "ListTasks"
+SIGNAL_WANTED = "wanted"
 
 Phase = Literal[
     "checking",
@@ -49,6 +53,11 @@ class Queues:
         self.get = f"seedance-{route}-get"
         self.list = f"seedance-{route}-list"
         self.transfer = f"seedance-{route}-transfer"
+
+
+def lister_id(route: str) -> str:
+    """The workflow id of the one lister of a route."""
+    return f"seedance-lister-{route}"
 
 
 SEEDANCE_USER = SearchAttributeKey.for_keyword("SeedanceUser")

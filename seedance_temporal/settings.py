@@ -42,6 +42,8 @@ class Settings(BaseSettings):
         seedance_create_timeout_seconds: Total time of the POST; references are downloaded during it.
         seedance_recovery_seconds: How long an unknown create is looked for before it can count as absent.
         seedance_clock_skew_seconds: How far the clocks of worker, bucket and provider may be apart.
+        seedance_automatic_resubmits: How often a task that expired, or failed at the provider, is followed by
+            another paid attempt without being asked.
         seedance_creates_per_minute: The account's rate for creates, over all workers.
         seedance_copies_at_once: Copies into the bucket at once, per worker.
         seedance_download_seconds: Total time for one download of a video.
@@ -67,6 +69,7 @@ class Settings(BaseSettings):
     seedance_create_timeout_seconds: Seconds = 120
     seedance_recovery_seconds: Seconds = 600
     seedance_clock_skew_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
+    seedance_automatic_resubmits: Annotated[int, Field(ge=0)] = 0
     seedance_creates_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
     seedance_download_seconds: Seconds = 1800

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -19,10 +19,11 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.create import CreateActivities, CreateOrder, CreateReport
-    from activities.facts import Look
-    from activities.ledger import EndOrder, LedgerActivities, LookOrder, OutcomeOrder
+    from activities.facts import Listing, Look
+    from activities.ledger import EndOrder, EndReport, LedgerActivities, LookOrder, OutcomeOrder
+    from activities.listing import AskOrder, ListingActivities
     from activities.observe import GetOrder, Observation, ObserveActivities
-    from activities.recover import RecoverActivities, RecoverOrder, ResolveOrder
+    from activities.recover import AbsentOrder, RecoverActivities, RecoverOrder, ResolveOrder
     from activities.store import StoreActivities, StoreOrder
     from seedance_temporal import job as names
     from seedance_temporal.job import (
@@ -62,6 +63,9 @@ class GenerateVideo:
         self._fruitless_callbacks = 0
         self._hints: list[TaskChanged] = []
         self._hints_taken: set[tuple[int, str]] = set()
+        self._listings: list[Listing] = []
+        self._proofs: list[Listing] = []
+        self._echo_known = False
         self._ledger_changed = False
 
     @workflow.run
@@ -91,7 +95,10 @@ class GenerateVideo:
                 assert look.error is not None
                 self._fail(look.error, "ledger")
             elif look.next == "adopt":
-                return await self._follow(look)
+                followed = await self._follow(look)
+                if isinstance(followed, VideoResult):
+                    return followed
+                look = followed
             elif look.next == "recover":
                 look = await self._recover(look)
             else:
@@ -109,6 +116,7 @@ class GenerateVideo:
             summary="read the ledger: what is known of this job",
         )
         self._progress.register(look.search_attributes)
+        self._echo_known = look.echo_known
         return look
 
     # Creating
@@ -198,66 +206,89 @@ class GenerateVideo:
     async def _recover(self, look: Look) -> Look:
         """Looks for the task of an attempt whose outcome is unknown. Spends nothing, however long it takes."""
         self._progress.enter("recovering")
-        self._progress.attempt = look.attempt
+        self._progress.attempt = attempt = look.attempt
         while look.next == "recover":
             self._continue_as_new_if_suggested()
-            hint = self._next_hint()
-            if hint is not None:
-                look = await self._identify(hint) or look
-            else:
-                look = await self._find(look.attempt) or await self._look()
-            if look.next != "recover" or self._hints:
+            look = await self._search(look)
+            if look.next != "recover" or self._hints or self._listings:
                 continue
             if look.recovery_over:
                 self._progress.need("unknown_create", words.advice_on_unknown(self._job_id, look.attempt))
             await self._wait(
-                lambda: bool(self._hints) or self._ledger_changed,
+                lambda: bool(self._hints or self._listings) or self._ledger_changed,
                 look.look_again_after,
-                f"callback, or look for the task in {look.look_again_after:.0f} s",
+                f"callback or listing; or ask for a listing in {look.look_again_after:.0f} s",
             )
             self._ledger_changed = False
         self._progress.settle("unknown_create")
-        self._progress.note(f"attempt {look.attempt} is settled: {look.next}", "ledger", look.task_id)
+        self._progress.note(f"attempt {attempt} is settled: {look.next}", "ledger", look.task_id)
         # What recovery answers does not hold the time that a create may take.
         return await self._look() if look.next == "claim" else look
 
-    async def _find(self, attempt: int) -> Look | None:
-        """What the ledger says after a look at the listing; None where the provider does not list now."""
-        try:
-            return await workflow.execute_activity_method(
-                RecoverActivities.find_task,
-                RecoverOrder(job_id=self._job_id, attempt=attempt),
-                task_queue=self._queues.list,
-                start_to_close_timeout=policies.LIST_TIMEOUT,
-                heartbeat_timeout=policies.LIST_HEARTBEAT,
-                retry_policy=policies.LIST_RETRY,
-                summary=f"LIST: look for the task of attempt {attempt}",
-            )
-        except ActivityError as error:
-            self._progress.note("the listing could not be read", "list", str(error.cause))
-            return None
+    async def _search(self, look: Look) -> Look:
+        """Follows one trace: a callback, a listing that came, or else a question to the lister."""
+        if self._hints:
+            return await self._identify(self._hints.pop(0), "callback") or look
+        if not self._listings:
+            return await self._ask_lister(look.attempt)
+        listing = self._listings.pop(0)
+        if listing.attempt != look.attempt:
+            return look
+        if listing.task_id is not None:
+            found = TaskChanged(task_id=listing.task_id, status="", attempt=look.attempt)
+            return await self._identify(found, "list") or look
+        self._progress.note("not in the listing", "list", None if listing.complete else "the listing was not complete")
+        if listing.complete:
+            self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
+        return await self._settle_absent(look.attempt) if len(self._proofs) > 1 else look
 
-    async def _identify(self, hint: TaskChanged) -> Look | None:
-        """Whether the task that a callback named is one of ours; None where the provider does not tell now."""
+    async def _ask_lister(self, attempt: int | None) -> Look:
+        """Asks for the next listing of the account's tasks; comes back with what the ledger says."""
+        return await workflow.execute_activity_method(
+            ListingActivities.ask_lister,
+            AskOrder(job_id=self._job_id, attempt=attempt),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.ECHO_RETRY if attempt is None else policies.LEDGER_RETRY,
+            summary="ask the lister: " + ("are identifiers shown?" if attempt is None else f"attempt {attempt}"),
+        )
+
+    async def _settle_absent(self, attempt: int) -> Look:
+        proofs = tuple(listing for listing in self._proofs if listing.attempt == attempt)
+        return await workflow.execute_activity_method(
+            RecoverActivities.settle_absent,
+            AbsentOrder(job_id=self._job_id, attempt=attempt, listings=proofs),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.LEDGER_RETRY,
+            summary=f"is it proved that no task came of attempt {attempt}?",
+        )
+
+    async def _identify(self, hint: TaskChanged, how: Literal["callback", "list"]) -> Look | None:
+        """Whether a task that was named is one of ours; None where the provider does not tell now."""
         try:
             return await workflow.execute_activity_method(
                 RecoverActivities.identify_task,
-                RecoverOrder(job_id=self._job_id, attempt=hint.attempt, task_id=hint.task_id),
+                RecoverOrder(job_id=self._job_id, attempt=hint.attempt, task_id=hint.task_id, how=how),
                 task_queue=self._queues.get,
                 start_to_close_timeout=policies.OBSERVE_TIMEOUT,
                 retry_policy=policies.IDENTIFY_RETRY,
                 summary=f"GET {hint.task_id}: is it the task of attempt {hint.attempt}?",
             )
         except ActivityError as error:
-            self._progress.note("a callback could not be checked", "callback", str(error.cause))
+            self._progress.note(f"a {how} could not be checked", how, str(error.cause))
             # The next callback may name it again.
             self._hints_taken.discard((hint.attempt, hint.task_id))
             return None
 
     # Following the task
 
-    async def _follow(self, look: Look) -> VideoResult:
-        """Waits for the task to end: a callback, or the timer, and then a look."""
+    async def _follow(self, look: Look) -> VideoResult | Look:
+        """Waits for the task to end: a callback, or the timer, and then a look.
+
+        Returns:
+            The stored video; or what the ledger says where another attempt follows by itself.
+        """
         assert look.task_id is not None
         self._progress.follows(look.attempt, look.task_id)
         self._progress.enter("queued")
@@ -284,7 +315,11 @@ class GenerateVideo:
             if seen.next == "end":
                 assert seen.error is not None
                 self._progress.seen(seen.status, how)
-                self._fail(await self._write_end(seen.error, seen.usage, seen.cost_usd), how)
+                ended = await self._write_end(seen.error, seen.usage, seen.cost_usd)
+                if not ended.again:
+                    self._fail(ended.error, how)
+                self._progress.note("another attempt follows by itself", "ledger", ended.error.code)
+                return await self._look()
             if seen.next == "store":
                 self._progress.settle("account", "credentials", "task_gone")
                 self._progress.seen(SUCCEEDED, how)
@@ -333,7 +368,7 @@ class GenerateVideo:
     async def _check_hints(self, followed: str) -> None:
         """Callbacks can name a task that nobody knows yet, such as one of a create that was given up."""
         while (hint := self._next_hint()) is not None:
-            if hint.task_id != followed and (look := await self._identify(hint)) is not None:
+            if hint.task_id != followed and (look := await self._identify(hint, "callback")) is not None:
                 self._note_second_task(look.second_task)
 
     def _note_second_task(self, task_id: str | None) -> None:
@@ -357,7 +392,7 @@ class GenerateVideo:
         self._cancel_outcome = report.outcome
         self._progress.note(f"cancel: {report.outcome}", "poll", report.status)
 
-    async def _write_end(self, error: JobError, usage: Usage | None = None, cost_usd: float | None = None) -> JobError:
+    async def _write_end(self, error: JobError, usage: Usage | None = None, cost_usd: float | None = None) -> EndReport:
         return await workflow.execute_activity_method(
             LedgerActivities.write_end,
             EndOrder(
@@ -399,9 +434,20 @@ class GenerateVideo:
         ):
             self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, within - at_risk))
         try:
-            return self._stored(await copy, "copy")
+            result = await copy
         except ActivityError as error:
-            self._fail(await self._write_end(words.lost(order, error)), "copy")
+            ended = await self._write_end(words.lost(order, error))
+            self._fail(ended.error, "copy")
+        if not self._echo_known:
+            await self._learn_of_the_echo()
+        return self._stored(result, "copy")
+
+    async def _learn_of_the_echo(self) -> None:
+        """Has a listing read once, now that the account has a task of ours: recovery relies on what it shows."""
+        try:
+            await self._ask_lister(None)
+        except ActivityError as error:
+            self._progress.note("the lister could not be asked", "list", str(error.cause))
 
     # Endings
 
@@ -474,6 +520,16 @@ class GenerateVideo:
         if new and len(self._hints_taken) < policies.MOST_HINTS:
             self._hints_taken.add(key)
             self._hints.append(hint)
+
+    @workflow.signal(name=names.SIGNAL_LISTED)
+    async def listed(self, *args: Any) -> None:
+        """The lister answers. What it says is proved by a GET, or by the ledger's own rules, before it counts."""
+        try:
+            listing = Listing.model_validate(args[0])
+        except (ValidationError, IndexError):
+            return
+        if len(self._listings) < policies.MOST_LISTINGS:
+            self._listings.append(listing)
 
     @workflow.update(name=names.UPDATE_CANCEL)
     async def cancel(self) -> CancelAnswer:

@@ -32,11 +32,19 @@ OBSERVE_RETRY = RetryPolicy(
 # A callback whose task GET cannot show must not hold up the job that it was meant for.
 IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
 
-# LIST: one page a second for the whole account, up to seven days of tasks. While it is repeated no callback is heard
-# and nobody is asked for, so it is given up soon, and begun anew at the next look.
-LIST_TIMEOUT = timedelta(minutes=10)
-LIST_HEARTBEAT = timedelta(minutes=2)
-LIST_RETRY = RetryPolicy(initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_attempts=3)
+# LIST: one page a second for the whole account, for all who wait; the lister has nothing else to do than to repeat it.
+LIST_TIMEOUT = timedelta(minutes=2)
+LIST_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
+# Seven days of a busy account; a listing that does not end is not worth more.
+MOST_PAGES = 200
+# A lister that nobody asks ends, and the next one who asks starts it again.
+LISTER_IDLE = timedelta(minutes=10)
+# Whether LIST shows our identifiers is worth a question after the first job, and not worth holding up its result.
+ECHO_RETRY = RetryPolicy(maximum_attempts=2)
+# Listings of one attempt that are kept: two prove absence, more only if they came close together.
+MOST_LISTINGS = 40
 
 # The copy: one try may take as long as a slow link needs for the largest video; a worker that died is noticed by its
 # missing heartbeat. A result URL allows 100 downloads in its 24 hours, and a try spends one at least: so the interval
