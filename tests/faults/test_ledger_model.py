@@ -1,0 +1,490 @@
+"""Promise 1, held against every interleaving that hypothesis can think of.
+
+Several runs of one job, which Temporal would never let run at once, do what the workflow does around the real create,
+the real ledger and the real decision. Each write, listing and POST waits at a gate, and the machine says which one
+goes on, and how it ends: well, with its answer lost, never arrived, or arriving later. Workers are killed and runs
+terminated anywhere in between.
+
+What is held, exactly: of one job the provider commits at most one task, one more for each ``again`` that answers an
+attempt which may have been paid, and one for each attempt that somebody wrote off as ``absent`` although a task of it
+exists, or came to exist.
+
+``SEEDANCE_TEST_LEDGER_EXAMPLES`` makes the search larger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import activities.create
+from activities.ark import Ark
+from activities.bucket import StoredObject
+from activities.create import CreateActivities, CreateOrder, CreateReport
+from activities.facts import Attempt, Facts, Look, decide
+from activities.ledger import Ledger, LedgerActivities, LookOrder, OutcomeOrder
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import Resubmit
+from tests.unit.jobs import a_request, absent, an_end, created, in_activity, some_settings
+from tests.unit.memory_bucket import MemoryBucket
+
+EXAMPLES = int(os.environ.get("SEEDANCE_TEST_LEDGER_EXAMPLES", "60"))
+STEPS = 60
+RUNS = 3
+# Longer than a create can take, and than the recovery window.
+WINDOW = timedelta(hours=1)
+SETTINGS = some_settings()
+
+# How a write to the bucket ends, by weight: most of them go well, or nothing would come about.
+WRITES = ["ok"] * 6 + ["lost_answer", "lost_answer", "never_arrived", "lands_later"]
+LISTINGS = ["ok"] * 6 + ["never_arrived"]
+POSTS = (
+    ["created"] * 4
+    + ["lost_answer", "lost_answer", "500_after", "no_id", "commits_later"]
+    + ["never_arrived", "500_before", "refused", "429_at_once", "429_later", "401"]
+)
+
+
+@dataclass(eq=False)
+class Call:
+    """Something that waits at a gate: ``effect`` is what the other side does with it, once."""
+
+    run: int
+    kind: str
+    effect: Callable[[], Any]
+    answered: asyncio.Future[Any]
+
+    def __repr__(self) -> str:
+        return f"{self.kind} of run {self.run}"
+
+
+class Gates:
+    """What waits, and what was given up by its caller and still travels."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Call] = []
+        self.travelling: list[Call] = []
+
+    async def __call__(self, run: int, kind: str, effect: Callable[[], Any]) -> Any:
+        call = Call(run, kind, effect, asyncio.get_running_loop().create_future())
+        self.waiting.append(call)
+        try:
+            return await call.answered
+        finally:
+            # The caller can have been killed meanwhile: nobody waits for this any more.
+            if call in self.waiting:
+                self.waiting.remove(call)
+
+
+@dataclass
+class GatedBucket(MemoryBucket):
+    """A bucket of one run, over the objects that all runs share. What stands never changes, so reads pass at once."""
+
+    gates: Gates = field(default_factory=Gates)
+    run: int = 0
+
+    async def list(self, prefix: str) -> list[StoredObject]:
+        def look() -> list[StoredObject]:
+            return [self.stored[name] for name in sorted(self.stored) if name.startswith(prefix)]
+
+        listed: list[StoredObject] = await self.gates(self.run, "listing", look)
+        return listed
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        kind = name.split("/")[-1].split(".")[1].split("-")[0]
+        return bool(await self.gates(self.run, kind, lambda: self._put(name, content)))
+
+
+@dataclass
+class Provider:
+    """Takes creates. Nothing keeps it from taking one twice: that is what is tested.
+
+    Attributes:
+        posts: The nonces of all POSTs that arrived or may arrive, in order.
+        closed: Nonces of which a POST may have been taken: another one with it could be paid twice.
+        tasks: The nonce of each task, by task id.
+    """
+
+    posts: list[str] = field(default_factory=list)
+    closed: set[str] = field(default_factory=set)
+    tasks: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, nonce: str) -> str:
+        task_id = f"cgt-{len(self.tasks) + 1}"
+        self.tasks[task_id] = nonce
+        return task_id
+
+
+@dataclass
+class Run:
+    """A run: its worker's clients, and how far its story is.
+
+    Attributes:
+        create: The create under way, which a crash kills.
+        look: What the run was told last.
+    """
+
+    number: int
+    ledger: Ledger
+    bookkeeping: LedgerActivities
+    creating: CreateActivities
+    story: asyncio.Task[None] | None = None
+    create: asyncio.Task[CreateReport] | None = None
+    look: Look | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.story is not None and not self.story.done()
+
+
+class LedgerModel(RuleBasedStateMachine):
+    """Runs, workers, bucket and provider of one job, moved one call at a time."""
+
+    @initialize()
+    def start(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.clock = 1_000_000.0
+        # The create's total time is measured on these clocks; an hour has to pass without waiting for it.
+        vars(activities.create)["time"] = SimpleNamespace(monotonic=lambda: self.clock, time=lambda: self.clock)
+        self.request = a_request()
+        self.job_id = job_id_of(self.request)
+        self.gates = Gates()
+        self.provider = Provider()
+        self.shared = MemoryBucket()
+        self.told: set[str] = set()
+        self.cached: tuple[tuple[int, float], Facts] | None = None
+        self.ledger = Ledger(self.shared, "seedance")
+        self.runs = [self._run(number) for number in range(RUNS)]
+
+    def _run(self, number: int) -> Run:
+        shared = self.shared
+        bucket = GatedBucket(
+            contents=shared.contents, stored=shared.stored, writes=shared.writes, gates=self.gates, run=number
+        )
+        ledger = Ledger(bucket, "seedance")
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            return await self._post(number, json.loads(request.content))
+
+        ark = Ark("https://provider.example", "key", transport=lambda: httpx.MockTransport(answer))
+        return Run(number, ledger, LedgerActivities(ledger, SETTINGS), CreateActivities(ledger, bucket, ark, SETTINGS))
+
+    async def _post(self, run: int, body: dict[str, Any]) -> httpx.Response:
+        nonce = body["safety_identifier"].split("-")[1]
+        claims = [json.loads(c) for name, c in self.shared.contents.items() if name.endswith(".claim.json")]
+        assert nonce in {claim["nonce"] for claim in claims}, "a POST without its claim in the ledger"
+        assert nonce not in self.provider.closed, "a second POST for one nonce, after one that may have been taken"
+        self.provider.posts.append(nonce)
+        self.provider.closed.add(nonce)
+        answer: httpx.Response = await self.gates(run, "POST", lambda: self.provider.commit(nonce))
+        if answer.status_code in {400, 401, 429}:
+            self.provider.closed.discard(nonce)
+        return answer
+
+    # What a run does, as the workflow does it
+
+    async def _story(self, run: Run, wish: Resubmit | None) -> None:
+        while True:
+            order = LookOrder(job_id=self.job_id, request=self.request, resubmit=wish)
+            run.look = look = await _repeated(lambda order=order: in_activity(run.bookkeeping.look, order))  # type: ignore[misc]
+            if look.next != "claim":
+                return
+            create = CreateOrder(job_id=self.job_id, request=self.request, attempt=look.attempt)
+            run.create = asyncio.ensure_future(in_activity(run.creating.create_task, create))
+            await asyncio.wait([run.create])
+            if run.create.cancelled():
+                return  # its worker was killed: unknown
+            report = run.create.result()
+            if report.claim is not None and report.outcome is not None and not report.written:
+                outcome = OutcomeOrder(claim=report.claim, outcome=report.outcome)
+                await _repeated(lambda outcome=outcome: in_activity(run.bookkeeping.write_outcome, outcome))  # type: ignore[misc]
+            if report.outcome is not None and report.outcome.task_id is not None:
+                self.told.add(report.outcome.task_id)
+            if report.kind in {"created", "unknown"}:
+                return
+
+    # The machine
+
+    def _step(self, do: Callable[[], object] = lambda: None) -> None:
+        """Does something inside the loop, and lets everybody go on to the next gate."""
+
+        async def step() -> None:
+            do()
+            for _ in range(40):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(step())
+        for run in self.runs:
+            for task in (run.story, run.create):
+                if task is not None and task.done() and not task.cancelled():
+                    task.result()  # raises what went wrong in it
+
+    def _at_once(self, call: Awaitable[Any]) -> Any:
+        """Something that another worker does between two steps of all others, and without faults."""
+
+        async def wait() -> Any:
+            return await call
+
+        return self.loop.run_until_complete(wait())
+
+    @property
+    def facts(self) -> Facts:
+        now = len(self.shared.writes), self.clock
+        if self.cached is None or self.cached[0] != now:
+            self.cached = now, self._at_once(self.ledger.read(self.job_id))
+        return self.cached[1]
+
+    def _answer(self, call: Call, fate: str) -> None:
+        self.gates.waiting.remove(call)
+        if fate in {"lands_later", "commits_later"}:
+            self.gates.travelling.append(call)
+        arrives = fate in {"ok", "lost_answer", "created", "500_after", "no_id"}
+        effect = call.effect() if arrives else None
+        if fate in {"lost_answer", "never_arrived", "lands_later", "commits_later"}:
+            error = httpx.ReadError("lost") if call.kind == "POST" else ConnectionError("lost")
+            call.answered.set_exception(error)
+        else:
+            call.answered.set_result(_response(fate, effect) if call.kind == "POST" else effect)
+
+    @precondition(lambda self: not all(run.busy for run in self.runs))
+    @rule(data=st.data(), wish=st.sampled_from([None, None, "last"]))
+    def submit(self, data: st.DataObject, wish: str | None) -> None:
+        """A run begins, or looks again; or somebody asks for another attempt after the newest one that failed."""
+        run = data.draw(st.sampled_from([run for run in self.runs if not run.busy]), label="run")
+        failed = [a.number for a in self.facts.attempts if a.error is not None]
+        resubmit = Resubmit(attempt=failed[-1], accept_second_charge=True) if wish and failed else None
+
+        def begin() -> None:
+            run.story = self.loop.create_task(self._story(run, resubmit))
+
+        self._step(begin)
+
+    @precondition(lambda self: self.gates.waiting)
+    @rule(data=st.data(), calls=st.integers(1, 4))
+    def go_on(self, data: st.DataObject, calls: int) -> None:
+        for _ in range(calls):
+            if self.gates.waiting:
+                self._go_on(data, data.draw(st.sampled_from(self.gates.waiting), label="call"))
+
+    @precondition(lambda self: self.gates.waiting)
+    @rule(data=st.data())
+    def one_run_goes_on(self, data: st.DataObject) -> None:
+        """As far as its next POST, without trouble, and then with it: so that others find more than beginnings."""
+        run = data.draw(st.sampled_from(sorted({call.run for call in self.gates.waiting})), label="run")
+        for _ in range(8):
+            call = next((call for call in self.gates.waiting if call.run == run), None)
+            if call is None or call.kind == "POST":
+                break
+            self._step(lambda call=call: self._answer(call, "ok"))  # type: ignore[misc]
+        if call is not None:
+            self._go_on(data, call)
+
+    def _go_on(self, data: st.DataObject, call: Call) -> None:
+        fates = POSTS if call.kind == "POST" else LISTINGS if call.kind == "listing" else WRITES
+        fate = data.draw(st.sampled_from(fates), label="fate")
+        self._step(lambda: self._answer(call, fate))
+
+    @precondition(lambda self: self.gates.travelling)
+    @rule(data=st.data())
+    def land(self, data: st.DataObject) -> None:
+        call = data.draw(st.sampled_from(self.gates.travelling), label="call")
+        self.gates.travelling.remove(call)
+        call.effect()
+
+    @precondition(lambda self: any(run.create is not None and not run.create.done() for run in self.runs))
+    @rule(data=st.data())
+    def kill_a_worker(self, data: st.DataObject) -> None:
+        """In the middle of a create: what was on its way may land or not. The run goes on, and learns nothing."""
+        under_way = [run for run in self.runs if run.create is not None and not run.create.done()]
+        run = data.draw(st.sampled_from(under_way), label="run")
+        self._abandon(data, run)
+        assert run.create is not None
+        self._step(run.create.cancel)
+
+    @precondition(lambda self: any(run.busy for run in self.runs))
+    @rule(data=st.data())
+    def terminate(self, data: st.DataObject) -> None:
+        """Terminate, or Reset: the run knows nothing more; a create under way ends by itself, and tells nobody."""
+        run = data.draw(st.sampled_from([run for run in self.runs if run.busy]), label="run")
+        alone = run.create is not None and not run.create.done()
+        if not alone:
+            self._abandon(data, run)
+        assert run.story is not None
+        self._step(run.story.cancel)
+
+    def _abandon(self, data: st.DataObject, run: Run) -> None:
+        for call in [call for call in self.gates.waiting if call.run == run.number and call.kind != "listing"]:
+            fate = data.draw(st.sampled_from(["lands", "lands_later", "never"]), label=f"{call}")
+            if fate == "lands":
+                call.effect()
+            elif fate == "lands_later":
+                self.gates.travelling.append(call)
+
+    @precondition(lambda self: self._open() or self.gates.waiting)
+    @rule(data=st.data())
+    def the_window_passes(self, data: st.DataObject) -> None:
+        """No POST is older than this. Processes that were frozen wake up later, and so do writes to the bucket."""
+        for post in [call for call in (*self.gates.waiting, *self.gates.travelling) if call.kind == "POST"]:
+            if data.draw(st.booleans(), label=f"{post} was taken"):
+                post.effect()
+            if post in self.gates.travelling:
+                self.gates.travelling.remove(post)
+            else:
+                self._step(lambda post=post: self._answer(post, "never_arrived"))  # type: ignore[misc]
+        self.clock += WINDOW.total_seconds()
+        for name, stored in self.shared.stored.items():
+            self.shared.stored[name] = replace(stored, created_at=stored.created_at - WINDOW)
+
+    def _open(self) -> list[Attempt]:
+        return [a for a in self.facts.attempts if a.outcome is None and not a.tasks and a.claim is not None]
+
+    def _old_enough(self, attempt: Attempt) -> bool:
+        """Whether anybody may call it absent: claimed before the last window passed, and not known to be taken."""
+        if attempt.claim is None or attempt.claimed_at is None or attempt.taken:
+            return False
+        return (attempt.claim.claimed_at - attempt.claimed_at) > WINDOW / 2
+
+    @precondition(lambda self: any(self._old_enough(attempt) for attempt in self._open()))
+    @rule(data=st.data(), honest=st.booleans())
+    def written_off(self, data: st.DataObject, honest: bool) -> None:
+        """``absent``, by whoever may say so. He looked well; or a task was there all the same."""
+        ids = set(self.provider.tasks.values())
+        candidates = [
+            a
+            for a in self._open()
+            if self._old_enough(a) and a.claim is not None and (not honest or a.claim.nonce not in ids)
+        ]
+        if candidates:
+            attempt = data.draw(st.sampled_from(candidates), label="attempt")
+            self._at_once(self.ledger.settle(self.job_id, attempt.number, absent()))
+
+    @precondition(lambda self: any(attempt.error is None for attempt in self._open()))
+    @rule(data=st.data())
+    def given_up(self, data: st.DataObject) -> None:
+        """``lost``: an operator says that nobody can tell."""
+        attempt = data.draw(st.sampled_from([a for a in self._open() if a.error is None]), label="attempt")
+        self._at_once(self.ledger.end(self.job_id, attempt.number, an_end(attempt.number, None, "lost")))
+
+    @precondition(lambda self: self.provider.tasks)
+    @rule(data=st.data())
+    def found(self, data: st.DataObject) -> None:
+        """LIST, a callback or an operator shows a task, early or late, with the nonce of its claim."""
+        task_id = data.draw(st.sampled_from(sorted(self.provider.tasks)), label="task")
+        for attempt in self.facts.attempts:
+            if attempt.claim is not None and attempt.claim.nonce == self.provider.tasks[task_id]:
+                self._at_once(self.ledger.settle(self.job_id, attempt.number, created(task_id, "list")))
+                self.told.add(task_id)
+
+    @precondition(lambda self: decide(self.facts).next == "adopt")
+    @rule()
+    def ends(self) -> None:
+        """The task that the job follows ends without a video."""
+        look = decide(self.facts)
+        self._at_once(self.ledger.end(self.job_id, look.attempt, an_end(look.attempt, look.task_id)))
+
+    def teardown(self) -> None:
+        """Everything gets where it was going, and it still holds."""
+        if not hasattr(self, "runs"):
+            return
+        try:
+            for _ in range(200):
+                if not self.gates.waiting:
+                    break
+                call = self.gates.waiting[0]
+                self._step(lambda call=call: self._answer(call, "created" if call.kind == "POST" else "ok"))  # type: ignore[misc]
+            while self.gates.travelling:
+                self.gates.travelling.pop().effect()
+            self.nothing_is_paid_that_nobody_asked_for()
+            self.no_known_task_is_dropped()
+        finally:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self._step()
+            self.loop.close()
+            vars(activities.create)["time"] = TIME
+
+    @invariant()
+    def nothing_is_paid_that_nobody_asked_for(self) -> None:
+        attempts = self.facts.attempts
+        tasks = Counter(self.provider.tasks.values())
+        assert max(tasks.values(), default=0) <= 1, "two tasks of one claim"
+        nonces = {a.claim.nonce for a in attempts if a.claim is not None}
+        assert set(tasks) <= nonces, "a task whose claim does not stand in the ledger"
+        agains = sum(a.again is not None and _may_be_paid(a) for a in attempts)
+        wrong = sum(
+            a.outcome is not None and a.outcome.kind == "absent" and a.claim is not None and a.claim.nonce in tasks
+            for a in attempts
+        )
+        assert tasks.total() <= 1 + agains + wrong, f"{tasks.total()} paid, {agains} asked for, {wrong} written off"
+
+    @invariant()
+    def no_known_task_is_dropped(self) -> None:
+        facts = self.facts
+        known = {task for attempt in facts.attempts for task in attempt.tasks}
+        assert self.told <= known, "a task that was told is not in the ledger"
+        assert known <= set(self.provider.tasks), "a task that does not exist"
+        look = decide(facts)
+        ended = {a.end.error.task_id for a in facts.attempts if a.end is not None}
+        loose = known - ended - {look.task_id}
+        assert (look.second_task in loose) if loose else (look.second_task is None)
+
+
+def _may_be_paid(attempt: Attempt) -> bool:
+    """Whether an ``again`` beside it was a decision about money: nothing says that no task came of it."""
+    return attempt.counts
+
+
+async def _repeated(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Without end, as the ledger's retry policy has it."""
+    while True:
+        try:
+            return await call()
+        except ConnectionError:
+            await asyncio.sleep(0)
+
+
+def _response(fate: str, task_id: str | None) -> httpx.Response:
+    def refusal(status: int, code: str, **headers: str) -> httpx.Response:
+        return httpx.Response(status, json={"error": {"code": code, "message": "no"}}, headers=headers)
+
+    match fate:
+        case "created":
+            return httpx.Response(200, json={"id": task_id})
+        case "no_id":
+            return httpx.Response(200, json={})
+        case "refused":
+            return refusal(400, "InvalidParameter")
+        case "401":
+            return refusal(401, "AuthenticationError")
+        case "429_at_once":
+            return refusal(429, "RateLimitExceeded", **{"Retry-After": "0"})
+        case "429_later":
+            return refusal(429, "RateLimitExceeded", **{"Retry-After": "60"})
+        case _:
+            return refusal(500, "InternalServiceError")
+
+
+TIME = vars(activities.create)["time"]
+
+LedgerModel.TestCase.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    derandomize=EXAMPLES <= 60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+TestLedgerModel = LedgerModel.TestCase
+TestLedgerModel.pytestmark = [pytest.mark.timeout(3600 if EXAMPLES > 60 else 240)]  # type: ignore[attr-defined]
