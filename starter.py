@@ -178,6 +178,27 @@ def resolve(
     _run(story(), as_json)
 
 
+@app.command()
+def resubmit(
+    job: JobArgument,
+    attempt: Annotated[int, typer.Option(min=1, help="The attempt that ended without a video.")],
+    accept_second_charge: Annotated[
+        bool, typer.Option("--accept-second-charge", help="Needed after lost: the first one may have been billed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask, and pay, for another attempt after one that ended without a video. Saying it twice changes nothing."""
+
+    async def story() -> int:
+        jobs = await _jobs(job)
+        submitted = await jobs.resubmit(job, attempt=attempt, accept_second_charge=accept_second_charge)
+        if not as_json and submitted.phase == "checking":
+            out.print(f"A run was started that claims another attempt. What comes of it: {SHOW} {job}")
+        return _finish(submitted, as_json, DONE)
+
+    _run(story(), as_json)
+
+
 # Reaching the job
 
 
@@ -188,7 +209,8 @@ async def _jobs(job_id: str | None = None) -> VideoJobs:
             hash_of_job(job_id)
         except ValueError as error:
             raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
-    return VideoJobs(await connect())
+    hosts = Settings.from_environment().seedance_insecure_hosts
+    return VideoJobs(await connect(), insecure_hosts=hosts)
 
 
 async def _follow(jobs: VideoJobs, job_id: str) -> Job:

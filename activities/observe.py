@@ -220,11 +220,13 @@ class ObserveActivities:
 def _task_error(order: GetOrder, task: Task) -> JobError:
     failure = task.failure
     of = failure_class(task.status, failure.code)
+    next_step = "Change the request and submit that."
+    if new_attempt_could_help(of):
+        next_step = f"Another attempt has to be asked for: starter.py resubmit {order.job_id} --attempt {order.attempt}"
     words = f" ({failure.code}): {failure.message}" if failure.code != task.status else ""
     return JobError(
         code=failure.code or task.status,
-        message=f"Task {task.id} ended {task.status}{words}. The provider does not bill it. Another attempt has to be "
-        f"asked for, naming attempt {order.attempt}.",
+        message=f"Task {task.id} ended {task.status}{words}. The provider does not bill it. {next_step}",
         failure_class=of,
         task_id=task.id,
         attempt=order.attempt,

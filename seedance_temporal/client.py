@@ -89,7 +89,10 @@ def _makes_way(job: Job, resubmit: Resubmit | None) -> bool:
     """Whether a job that Temporal knows may be followed by a new run."""
     if job.error is None:
         return False
-    return resubmit is not None or job.error.attempt is None or job.error.failure_class == "unsettled"
+    if job.error.attempt is None or job.error.failure_class == "unsettled":
+        return True
+    # A wish that answers an older attempt was granted before: a second click changes nothing.
+    return resubmit is not None and resubmit.attempt == job.error.attempt
 
 
 class VideoJobs:
@@ -144,6 +147,25 @@ class VideoJobs:
                 return Submitted(**{name: getattr(job, name) for name in Job.model_fields}, existing=True)
             reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
         raise TemporalRefused(f"{job_id} ends as fast as it is started; see what its runs say, and submit it then")
+
+    async def resubmit(self, job_id: str, *, attempt: int, accept_second_charge: bool = False) -> Submitted:
+        """Ask, and pay, for another attempt after one that ended without a video.
+
+        Args:
+            job_id: The job.
+            attempt: The attempt that this answers. Saying it again changes nothing.
+            accept_second_charge: Needed after ``lost``, where the first one may have been billed.
+
+        Raises:
+            UnknownJob: Temporal knows no such job; submit its request instead.
+        """
+        with asking_temporal(job_id):
+            async for event in self._handle(job_id).fetch_history_events(page_size=1):
+                payloads = event.workflow_execution_started_event_attributes.input.payloads
+                break
+        (argument,) = await self._client.data_converter.decode(payloads, [GenerateVideoInput])
+        wish = Resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
+        return await self.submit(argument.request, resubmit=wish)
 
     async def _start(self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy) -> bool:
         """Whether this call started a run; False where there is one that stands in its way."""

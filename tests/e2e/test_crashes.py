@@ -6,32 +6,11 @@ import asyncio
 import signal
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 
 from dev.stack import Stack
 from seedance_temporal.job import CancelAnswer
+from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, creates_of, until
-
-
-async def _reset_to_the_first_task(stack: Stack, job_id: str) -> None:
-    """What "Reset" to the first workflow task does in the Temporal UI."""
-    run = await stack.client.get_workflow_handle(job_id).describe()
-    handle = stack.client.get_workflow_handle(job_id, run_id=run.run_id)
-    history = await handle.fetch_history()
-    first = next(e for e in history.events if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
-    await stack.client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=stack.client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=job_id, run_id=run.run_id),
-            reason="a test",
-            workflow_task_finish_event_id=first.event_id,
-            request_id=f"reset-{run.run_id}",
-        )
-    )
-    after = await stack.client.get_workflow_handle(job_id).describe()
-    assert after.run_id != run.run_id, "the fault did not happen: no reset"
 
 
 async def test_a_worker_killed_while_the_task_runs(stack: Stack) -> None:
@@ -81,7 +60,7 @@ async def test_a_reset_of_the_finished_run(stack: Stack) -> None:
     request = a_request()
     submitted = await stack.jobs.submit(request)
     result = await stack.jobs.result(submitted.job_id)
-    await _reset_to_the_first_task(stack, submitted.job_id)
+    await reset_to_the_first_task(stack, submitted.job_id)
     assert await stack.jobs.result(submitted.job_id) == result
     assert len(await creates_of(stack, request)) == 1
 
@@ -90,7 +69,7 @@ async def test_a_reset_of_the_running_run(stack: Stack) -> None:
     request = a_request()
     submitted = await stack.jobs.submit(request)
     await until(stack, submitted.job_id, lambda job: job.task_id is not None)
-    await _reset_to_the_first_task(stack, submitted.job_id)
+    await reset_to_the_first_task(stack, submitted.job_id)
     await stack.jobs.result(submitted.job_id)
     assert len(await creates_of(stack, request)) == 1
 
