@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test lint lock
+.PHONY: setup demo stack test faults lint lock
 
 setup: .venv/.installed
 
@@ -25,6 +25,9 @@ lint: setup
 
 test: lint ## Lint, types, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+faults: setup ## The full crash matrix and its kin, some ten minutes; FAULTS_REPORT names the file for its tables
+	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults
 
 lock: setup ## Pin every dependency, with hashes and without download addresses
 	$(BIN)/python -m pip install --quiet uv

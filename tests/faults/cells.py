@@ -1,0 +1,250 @@
+"""The stage for fault tests: a stack, and any number of namespaces on it, each with workers of its own.
+
+Jobs in namespaces of their own can have their workers killed side by side. They share bucket and provider, as two
+deployments of one account do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError
+
+from dev.process import Child, start
+from dev.stack import HOST, ROOT, Stack, running_stack, start_temporal, temporal_client
+from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, connect
+from seedance_temporal.identity import ObjectNames, request_hash
+from seedance_temporal.job import Resolve
+from tests.e2e.invariants import check_invariants
+from tests.e2e.requests import a_request, creates_of
+
+PATIENCE = 200.0
+# Short, so that what is lost is noticed soon; polling alone, because each namespace would need a relay of its own.
+_SETTINGS = {
+    "SEEDANCE_CALLBACK_URL": "",
+    "SEEDANCE_POLL_FIRST_SECONDS": "2",
+    "SEEDANCE_POLL_MAX_SECONDS": "3",
+    "SEEDANCE_CREATE_TIMEOUT_SECONDS": "8",
+    "SEEDANCE_RECOVERY_SECONDS": "25",
+}
+
+
+@dataclass
+class Stage:
+    """A stack and its namespaces."""
+
+    stack: Stack
+    clients: list[Client] = field(default_factory=list)
+
+    async def namespace(self) -> Client:
+        """A client of a new namespace."""
+        name = f"faults-{uuid.uuid4().hex[:12]}"
+        await self.stack.client.workflow_service.register_namespace(
+            RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=_duration(timedelta(days=3)))
+        )
+        client = await connect(target_host=f"{HOST}:{self.stack.ports.temporal}", namespace=name)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                # The server's parts learn of it one after another.
+                with contextlib.suppress(RPCError):
+                    await client.count_workflows()
+                    break
+                await asyncio.sleep(0.2)
+        self.clients.append(client)
+        return client
+
+    async def cell(self, name: str, **changes: Any) -> Cell:
+        """A job in a namespace of its own; nothing is started yet."""
+        client = await self.namespace()
+        marker = self.stack.folder / f"{name}-{client.namespace}.marker"
+        return Cell(self, name, client, a_request(**changes), marker)
+
+    async def restart_temporal(self, between: Callable[[], Any] = lambda: None) -> None:
+        """Kills the Temporal server as a crash would, and starts it again on the same ports and database."""
+        server = self.stack.children["temporal"]
+        await server.kill()
+        assert server.process.returncode == -signal.SIGKILL, "the fault did not happen"
+        between()
+        self.stack.children["temporal"] = await start_temporal(self.stack.ports, self.stack.folder)
+        await temporal_client(self.stack.children["temporal"], self.stack.ports)
+
+    async def check(self) -> None:
+        """The invariants, over all namespaces."""
+        await check_invariants(self.stack, self.clients)
+
+
+def _duration(value: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(value)
+    return duration
+
+
+@contextlib.asynccontextmanager
+async def staged(**settings: str) -> AsyncIterator[Stage]:
+    """A stack without workers. The provider is fast, and lets several listers of one account be."""
+    async with running_stack(speed=60, workers=False, settings=settings) as stack:
+        await stack.ark.configure(list_per_second=None, get_per_second=None, running_limit=100, create_per_minute=None)
+        yield Stage(stack)
+
+
+@dataclass
+class Cell:
+    """One job, the worker that something happens to, and what is known of both."""
+
+    stage: Stage
+    name: str
+    client: Client
+    request: VideoRequest
+    marker: Path
+    children: list[Child] = field(default_factory=list)
+    asked: bool = False
+
+    @property
+    def stack(self) -> Stack:
+        return self.stage.stack
+
+    @property
+    def jobs(self) -> VideoJobs:
+        return VideoJobs(self.client, insecure_hosts={HOST})
+
+    @property
+    def job_id(self) -> str:
+        return f"seedance-{request_hash(self.request)}"
+
+    def _environment(self, changes: dict[str, str]) -> dict[str, str]:
+        return (
+            self.stack.environment
+            | {"TEMPORAL_NAMESPACE": self.client.namespace, "ARK_API_KEY": "local-ark-key"}
+            | {"ARK_BASE_URL": self.stack.ark.base_url("byteplus")}
+            | _SETTINGS
+            | changes
+        )
+
+    async def start_worker(self, **changes: str) -> Child:
+        """A worker as it is in production."""
+        return await self._start([sys.executable, "worker.py"], changes)
+
+    async def start_faulty(self, **faults: str) -> Child:
+        """A worker that something happens to; faults: ``FAULT_…`` without the prefix."""
+        meant = {"MARKER": str(self.marker), "HASH": request_hash(self.request), "PROMPT": str(self.request.prompt)}
+        changes = {f"FAULT_{name}": value for name, value in (meant | faults).items()}
+        return await self._start([sys.executable, "-m", "tests.faults.worker"], changes)
+
+    async def _start(self, command: list[str], changes: dict[str, str]) -> Child:
+        name = f"worker-{self.client.namespace}-{len(self.children)}"
+        child = await start(name, command, self._environment(changes), self.stack.folder, cwd=ROOT)
+        self.stack.children[name] = child
+        self.children.append(child)
+        await child.until_log_says("serving route", PATIENCE)
+        return child
+
+    async def submit(self) -> None:
+        await self.jobs.submit(self.request)
+
+    async def until_fired(self, times: int = 1) -> None:
+        """Waits for the line in the marker file that shows that the fault happened.
+
+        Raises:
+            TimeoutError: It did not.
+        """
+        async with asyncio.timeout(PATIENCE):
+            while not self.marker.exists() or len(self.marker.read_text().splitlines()) < times:
+                await asyncio.sleep(0.05)
+
+    @property
+    def fired(self) -> list[str]:
+        return self.marker.read_text().splitlines() if self.marker.exists() else []
+
+    async def until_timed_out(self) -> None:
+        """Waits until Temporal has given an activity up, because of a worker that does not answer."""
+        async with asyncio.timeout(PATIENCE):
+            while not await self._has_timed_out():
+                await asyncio.sleep(0.5)
+
+    async def _has_timed_out(self) -> bool:
+        handle = self.client.get_workflow_handle(self.job_id)
+        run = await handle.describe()
+        if any(pending.attempt > 1 for pending in run.raw_description.pending_activities):
+            return True
+        async for event in handle.fetch_history_events():
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
+                return True
+            started = event.activity_task_started_event_attributes
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED and started.attempt > 1:
+                return True
+        return run.status is not WorkflowExecutionStatus.RUNNING
+
+    async def settle(self, seconds: float = PATIENCE) -> Job:
+        """Follows the job to its end. Where it asks a person for a create's outcome, the person looks, and answers.
+
+        Raises:
+            AssertionError: It did not come to an end, and asked nobody.
+        """
+        last: Job | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                async for job in self.jobs.follow(self.job_id, every=0.5):
+                    last = job
+                    if isinstance(job, JobState) and job.attention == "unknown_create" and job.attempt is not None:
+                        await self._answer(job.attempt)
+        except TimeoutError:
+            raise AssertionError(f"{self.name}: the job does not come to an end: {last}") from None
+        assert last is not None
+        return last
+
+    async def _answer(self, attempt: int) -> None:
+        self.asked = True
+        created = [entry.task_id for entry in await creates_of(self.stack, self.request) if entry.committed]
+        for task_id in created:
+            adopted = await self.jobs.resolve(self.job_id, Resolve(attempt=attempt, action="adopt", task_id=task_id))
+            if adopted.accepted:
+                return
+        await self.jobs.resolve(self.job_id, Resolve(attempt=attempt, action="not_created"))
+
+    async def ledger(self) -> str:
+        """What stands in the ledger of the job, in short."""
+        names = ObjectNames("seedance", request_hash(self.request))
+        facts = []
+        for stored in await self.stack.bucket.list(f"{names.root}attempts/"):
+            number, kind = stored.name.rpartition("/")[2].removesuffix(".json").split(".", 1)
+            if kind == "outcome":
+                kind = json.loads(await self.stack.bucket.read(stored.name) or b"{}")["kind"]
+            facts.append(f"{int(number)} {kind.split('-')[0]}")
+        return ", ".join(facts)
+
+    async def stored_once(self, job: Job, *, paid: int = 1) -> dict[str, object]:
+        """Asserts that the job's video is stored and was paid for once; what the table shows of it."""
+        assert job.result is not None, f"{self.name}: {job.phase}: {job.error}"
+        entries = await creates_of(self.stack, self.request)
+        committed = [entry for entry in entries if entry.committed]
+        assert len(committed) == paid, f"{self.name}: paid {len(committed)} times"
+        assert job.result.task_id in {entry.task_id for entry in committed}
+        return {
+            "fired": self.fired[0] if self.fired else "no",
+            "POSTs": len(entries),
+            "paid": len(committed),
+            "ledger": await self.ledger(),
+            "end": f"{job.phase}, a person was asked" if self.asked else job.phase,
+        }
+
+    async def close(self) -> None:
+        """Ends the cell's workers; a frozen one is thawed for that."""
+        for child in self.children:
+            if child.process.returncode is None:
+                os.kill(child.process.pid, signal.SIGCONT)
+                await child.kill()

@@ -1,0 +1,27 @@
+"""What a run of the fault tests showed, as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Report:
+    """Tables by their title, in the order in which their rows came."""
+
+    columns: dict[str, Sequence[str]] = field(default_factory=dict)
+    rows: dict[str, list[list[str]]] = field(default_factory=dict)
+
+    def add(self, title: str, row: dict[str, object]) -> None:
+        """Adds a row; its keys are the table's columns."""
+        self.columns.setdefault(title, list(row))
+        self.rows.setdefault(title, []).append([str(value) for value in row.values()])
+
+    def markdown(self) -> str:
+        """All tables."""
+        parts = []
+        for title, rows in self.rows.items():
+            lines = [self.columns[title], ["--"] * len(self.columns[title]), *sorted(rows)]
+            parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        return "\n".join(parts)

@@ -1,0 +1,134 @@
+"""The crash matrix: each named point of a job × what happens to its worker there.
+
+The cells of one column run side by side, each in a namespace of its own. Whatever happens, the video is stored and
+paid for once; or a person is asked, and it is stored after the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from tests.faults.cells import Cell, Stage
+from tests.faults.report import Report
+from tests.faults.worker import POINTS
+
+TITLE = "The crash matrix"
+Column = Callable[[Cell, str], Awaitable[None]]
+
+
+async def _same_worker_back(cell: Cell, point: str) -> None:
+    worker = await cell.start_faulty(POINT=point, SIGNAL="SIGKILL")
+    await cell.submit()
+    await _is_killed(cell, worker.process)
+    await cell.start_worker()
+
+
+async def _another_worker(cell: Cell, point: str) -> None:
+    """The other one is there before the first one dies."""
+    worker = await cell.start_faulty(POINT=point, SIGNAL="SIGKILL", HOLD="1")
+    await cell.submit()
+    await cell.until_fired()
+    await cell.start_worker()
+    cell.marker.with_suffix(".go").touch()
+    await _is_killed(cell, worker.process)
+
+
+async def _sigterm(cell: Cell, point: str) -> None:
+    worker = await cell.start_faulty(POINT=point, SIGNAL="SIGTERM")
+    await cell.submit()
+    await cell.until_fired()
+    assert await asyncio.wait_for(worker.process.wait(), 120) == 0, "it ends in order"
+    await cell.start_worker()
+
+
+async def _frozen(cell: Cell, point: str) -> None:
+    """Another worker takes over; then the frozen one goes on, as if no time had passed."""
+    worker = await cell.start_faulty(POINT=point, SIGNAL="SIGSTOP")
+    await cell.submit()
+    await cell.until_fired()
+    await cell.start_worker()
+    await cell.until_timed_out()
+    os.kill(worker.process.pid, signal.SIGCONT)
+    await asyncio.sleep(3)
+    assert worker.process.returncode is None, "it goes on"
+
+
+COLUMNS: dict[str, Column] = {
+    "SIGKILL, the same worker back": _same_worker_back,
+    "SIGKILL, another worker": _another_worker,
+    "SIGTERM": _sigterm,
+    "SIGSTOP, thawed after the time-out": _frozen,
+}
+
+
+async def _is_killed(cell: Cell, process: asyncio.subprocess.Process) -> None:
+    await cell.until_fired()
+    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
+
+
+async def _cell(stage: Stage, report: Report, what: str, point: str, play: Column) -> None:
+    cell = await stage.cell(what[:7].strip(","))
+    if point == "after the POST left":
+        # Otherwise the answer could be there as soon as the request has left.
+        await stage.stack.ark.fault("create", "slow", contains=cell.request.prompt, seconds=2)
+    try:
+        await play(cell, point)
+        row = await cell.stored_once(await cell.settle())
+        report.add(TITLE, {"point": point, "what happens": what} | row)
+        assert row["fired"]
+    finally:
+        await cell.close()
+
+
+async def _all(cells: Sequence[Awaitable[None]]) -> None:
+    ended = await asyncio.gather(*cells, return_exceptions=True)
+    wrong = [error for error in ended if isinstance(error, BaseException)]
+    if wrong:
+        raise BaseExceptionGroup(f"{len(wrong)} of {len(ended)} cells", wrong)
+
+
+@pytest.mark.timeout(300)
+async def test_smoke(stage: Stage, report: Report) -> None:
+    """Six cells that need little time."""
+    created = [point for point in POINTS if "the claim" in point or "POST" in point or "answer" in point]
+    cells = [_cell(stage, report, "SIGKILL, the same worker back", p, _same_worker_back) for p in created]
+    cells += [_cell(stage, report, "SIGTERM", p, _sigterm) for p in ("mid-download", "before the record")]
+    await _all(cells)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("what", COLUMNS)
+async def test_column(stage: Stage, report: Report, what: str) -> None:
+    await _all([_cell(stage, report, what, point, COLUMNS[what]) for point in POINTS])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+async def test_the_server_is_killed_as_well(stage: Stage, report: Report) -> None:
+    """Workers first, then the server; it comes back on its database, and the workers after it."""
+    dead: list[str] = []
+    back = asyncio.Event()
+
+    async def play(cell: Cell, point: str) -> None:
+        worker = await cell.start_faulty(POINT=point, SIGNAL="SIGKILL")
+        await cell.submit()
+        await _is_killed(cell, worker.process)
+        dead.append(point)
+        await back.wait()
+        await cell.start_worker()
+
+    async def server() -> None:
+        async with asyncio.timeout(300):
+            while len(dead) < len(POINTS):
+                await asyncio.sleep(0.1)
+        await stage.restart_temporal()
+        back.set()
+
+    what = "SIGKILL, the server as well"
+    await _all([server(), *(_cell(stage, report, what, point, play) for point in POINTS)])

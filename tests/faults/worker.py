@@ -1,0 +1,280 @@
+"""A worker process that something happens to: ``python -m tests.faults.worker``.
+
+It builds the same workers as ``worker.py``, and hands them a bucket and transports that can fail. What happens stands
+in the environment:
+
+- ``FAULT_POINT``, ``FAULT_SIGNAL``: at this point, once, the process sends itself this signal. The points are those of
+  :data:`POINTS`.
+- ``FAULT_HOLD``: at the point, wait first until ``<marker>.go`` stands.
+- ``FAULT_WEATHER``: what the bucket does, as JSON: ``{"kind": "503" | "lost" | "away", "names": …, "times": …}``.
+- ``FAULT_SPOIL``: the first download has its second half zeroed; its length stays.
+- ``FAULT_HASH``, ``FAULT_PROMPT``: the only job that any of it is meant for.
+- ``FAULT_MARKER``: a file that gets a line each time that something happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import requests
+from google.cloud import storage
+from requests.adapters import HTTPAdapter
+
+from activities.ark import Ark
+from activities.bucket import Bucket, GoogleBucket, StoredObject
+from activities.outbound import PublicTransport
+from seedance_temporal.settings import Settings
+from worker import serve
+
+POINTS = {
+    "before the claim": "create of …claim.json, before",
+    "after the claim": "create of …claim.json, after",
+    "after the POST left": "the body is sent, no answer yet",
+    "after its answer": "the answer's head is there, nothing is written",
+    "after the outcome": "create of …outcome.json, after; the activity has not completed",
+    "mid-download": "half of a piece of the video is on disk",
+    "mid-upload": "half of the upload's body is sent",
+    "before the record": "create of record.json, before",
+    "after the record": "create of record.json, after",
+}
+_VIDEO = "output.mp4"
+
+
+@dataclass
+class Faults:
+    """What is to happen, and the file that shows that it did."""
+
+    marker: Path
+    point: str
+    signal: signal.Signals | None
+    hold: bool
+    hash: str
+    prompt: str
+    weather: dict[str, Any]
+    spoil: bool
+
+    @classmethod
+    def from_environment(cls) -> Faults:
+        name = os.environ.get("FAULT_SIGNAL")
+        return cls(
+            marker=Path(os.environ["FAULT_MARKER"]),
+            point=os.environ.get("FAULT_POINT", ""),
+            signal=signal.Signals[name] if name else None,
+            hold=bool(os.environ.get("FAULT_HOLD")),
+            hash=os.environ["FAULT_HASH"],
+            prompt=os.environ["FAULT_PROMPT"],
+            weather=json.loads(os.environ.get("FAULT_WEATHER", "{}")),
+            spoil=bool(os.environ.get("FAULT_SPOIL")),
+        )
+
+    def at(self, point: str, name: str = "") -> None:
+        """The process is at a point; name: of an object, which must be the job's."""
+        if point != self.point or self.signal is None or (name and self.hash not in name) or self.marker.exists():
+            return
+        self.happened(f"{self.signal.name} {point}")
+        while self.hold and not self.marker.with_suffix(".go").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), self.signal)
+
+    def happened(self, what: str) -> None:
+        with self.marker.open("a") as file:
+            file.write(what + "\n")
+
+    def times(self) -> int:
+        return len(self.marker.read_text().splitlines()) if self.marker.exists() else 0
+
+
+class FaultyBucket:
+    """The real bucket, with points before and after the objects that matter."""
+
+    def __init__(self, inner: Bucket, faults: Faults) -> None:
+        self._inner = inner
+        self._faults = faults
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    async def list(self, prefix: str) -> list[StoredObject]:
+        return await self._inner.list(prefix)
+
+    async def read(self, name: str) -> bytes | None:
+        return await self._inner.read(name)
+
+    async def stat(self, name: str) -> StoredObject | None:
+        return await self._inner.stat(name)
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        what = next((kind for kind in ("claim", "outcome", "record") if name.endswith(f"{kind}.json")), "")
+        self._faults.at(f"before the {what}", name)
+        created = await self._inner.create(name, content, seconds=seconds)
+        self._faults.at(f"after the {what}", name)
+        return created
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        return await self._inner.upload(name, path, content_type)
+
+    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        return self._inner.signed_url(bucket, name, generation, lifetime)
+
+
+class FaultyStorage(HTTPAdapter):
+    """Under the storage library: half an upload, answers 503, answers that are lost, a bucket that is away."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__()
+        self._faults = faults
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        body = request.body.encode() if isinstance(request.body, str) else request.body
+        body = body if isinstance(body, bytes) else b""
+        url = unquote(request.url or "")
+        # An upload names its object in the body's metadata, everything else in the URL.
+        names = url + body[:2000].decode(errors="replace")
+        if self._faults.hash in names or self._is_away():
+            self._refuse(names, request.method or "")
+            if self._faults.point == "mid-upload" and _VIDEO in names and "/upload/" in url:
+                request.body = self._halves(body)  # an iterator is taken as well
+            if self._answer_is(names, "503", request.method or ""):
+                answer = requests.Response()
+                answer.status_code, answer.url, answer.request = 503, request.url or "", request
+                answer.raw = None
+                answer._content = b'{"error": {"code": 503, "message": "the bucket has a bad day"}}'
+                return answer
+            if self._answer_is(names, "lost", request.method or ""):
+                super().send(request, *args, **kwargs).close()
+                raise requests.ConnectionError("the answer was lost on the way")
+        return super().send(request, *args, **kwargs)
+
+    def _halves(self, body: bytes) -> Iterator[bytes]:
+        yield body[: len(body) // 2]
+        self._faults.at("mid-upload")
+        yield body[len(body) // 2 :]
+
+    def _answer_is(self, names: str, kind: str, method: str) -> bool:
+        weather = self._faults.weather
+        if weather.get("kind") != kind or not self._is_meant(names, method):
+            return False
+        if self._faults.times() >= weather["times"]:
+            return False
+        self._faults.happened(f"{kind}: {weather['names']}")
+        return True
+
+    def _is_meant(self, names: str, method: str) -> bool:
+        return self._faults.weather["names"] in names and method in {"POST", "PUT"}
+
+    def _is_away(self) -> bool:
+        is_away = self._faults.weather.get("kind") == "away" and self._faults.marker.exists()
+        return is_away and not self._faults.marker.with_suffix(".back").exists()
+
+    def _refuse(self, names: str, method: str) -> None:
+        weather = self._faults.weather
+        if weather.get("kind") != "away" or self._faults.marker.with_suffix(".back").exists():
+            return
+        if self._faults.marker.exists() or self._is_meant(names, method):
+            self._faults.happened("away")
+            raise requests.ConnectionError("the bucket is away")
+
+
+class FaultyPost(httpx.AsyncBaseTransport):
+    """Under the provider client: points around the paid POST."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._inner = httpx.AsyncHTTPTransport()
+        self._faults = faults
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        is_meant = request.method == "POST" and self._faults.prompt.encode() in await request.aread()
+        if not is_meant:
+            return await self._inner.handle_async_request(request)
+
+        async def trace(event: str, _: dict[str, Any]) -> None:
+            if event == "http11.receive_response_headers.started":
+                self._faults.at("after the POST left")
+
+        request.extensions = {**request.extensions, "trace": trace}
+        response = await self._inner.handle_async_request(request)
+        self._faults.at("after its answer")
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class FaultyDownload(httpx.AsyncBaseTransport):
+    """Under the download of results. Whose result it is, its URL does not say: the job is alone in its namespace."""
+
+    def __init__(self, faults: Faults, insecure_hosts: frozenset[str]) -> None:
+        self._inner = PublicTransport(insecure_hosts)
+        self._faults = faults
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Pieces(response.stream, self._faults)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Pieces(httpx.AsyncByteStream):
+    def __init__(self, inner: httpx.AsyncByteStream, faults: Faults) -> None:
+        self._inner = inner
+        self._faults = faults
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._faults.spoil and not self._faults.marker.exists():
+            whole = b"".join([piece async for piece in self._inner])
+            self._faults.happened("the second half is zeroed")
+            yield whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
+            return
+        async for piece in self._inner:
+            yield piece[: len(piece) // 2]
+            self._faults.at("mid-download")
+            yield piece[len(piece) // 2 :]
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def main() -> None:
+    """Serves, as ``worker.py`` does, until what is to happen happens."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    faults = Faults.from_environment()
+    settings = Settings.from_environment("ARK_API_KEY", "SEEDANCE_BUCKET")
+    assert settings.ark_api_key is not None
+    assert settings.seedance_bucket is not None
+    client = storage.Client()
+    client._http.mount("http://", FaultyStorage(faults))
+    bucket = FaultyBucket(GoogleBucket(settings.seedance_bucket, client), faults)
+    ark = Ark(
+        settings.base_url,
+        settings.ark_api_key.get_secret_value(),
+        settings.secrets,
+        transport=lambda: FaultyPost(faults),
+    )
+    asyncio.run(
+        serve(
+            settings,
+            bucket,
+            ark,
+            result_transport=lambda: FaultyDownload(faults, settings.seedance_insecure_hosts),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
