@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -269,6 +271,10 @@ def _run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
         code = _fail(code, _error_document(name, str(error)), [str(error)], as_json)
     except KeyboardInterrupt:
         code = _fail(OTHER, _error_document("interrupted", "Stopped by Ctrl-C."), ["Stopped by Ctrl-C."], as_json)
+        # Not through the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     raise typer.Exit(code)
 
 

@@ -314,7 +314,7 @@ async def _interrupted(temporal: Client, job_id: str) -> tuple[asyncio.subproces
         assert process.stderr is not None
         assert b"running" in await asyncio.wait_for(process.stderr.readline(), 30)
         process.send_signal(signal.SIGINT)
-        written, told = await asyncio.wait_for(process.communicate(), 10)
+        written, told = await asyncio.wait_for(process.communicate(), 30)
     finally:
         if process.returncode is None:
             process.kill()
