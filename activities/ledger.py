@@ -90,7 +90,8 @@ class Ledger:
             outcome=await fact("outcome", Outcome),
             taken="taken" in objects,
             late=tuple(unquote(kind.removeprefix("late-")) for kind in late),
-            end=await fact("end", End),
+            # The end of a task that came to light after the attempt was given up says more than the giving up.
+            end=await fact(next((kind for kind in objects if kind.startswith("end-")), "end"), End),
             again=await fact("again", Again),
         )
 
@@ -132,11 +133,19 @@ class Ledger:
         await self._bucket.create(self.names(job_id).attempt(attempt, "taken"), content, seconds=seconds)
 
     async def end(self, job_id: str, attempt: int, end: End) -> End:
-        """Writes how a task ended; returns the end that stands, which is the first one written."""
-        name = self.names(job_id).attempt(attempt, "end")
+        """Writes how a task ended; returns the end that stands, which is the first one written.
+
+        Where that one was given up before its task came to light, the end of the task stands beside it.
+        """
+        names = self.names(job_id)
+        name = names.attempt(attempt, "end")
         if await self._write(name, end):
             return end
-        return await self._fact(name, End) or end
+        standing = await self._fact(name, End) or end
+        if standing.error.task_id is not None or end.error.task_id is None:
+            return standing
+        name = names.end_of_task(attempt, end.error.task_id)
+        return end if await self._write(name, end) else await self._fact(name, End) or end
 
     async def again(self, job_id: str, resubmit: Resubmit, *, automatic: bool = False) -> None:
         """Notes that another attempt was asked for; once is enough."""

@@ -86,6 +86,10 @@ class ObjectNames:
     def late(self, attempt: int, task_id: str) -> str:
         return self.attempt(attempt, f"late-{quote(task_id, safe='')}")
 
+    def end_of_task(self, attempt: int, task_id: str) -> str:
+        """How a task ended that came to light after its attempt was given up."""
+        return self.attempt(attempt, f"end-{quote(task_id, safe='')}")
+
     def of_task(self, task_id: str, file: str) -> str:
         """An object beside the video, such as ``output.mp4`` or ``task.json``."""
         return f"{self.root}{quote(task_id, safe='')}/{file}"

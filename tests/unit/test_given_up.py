@@ -1,0 +1,33 @@
+"""An attempt that was given up, whose task came to light afterwards, and then failed."""
+
+from __future__ import annotations
+
+from activities.facts import decide
+from activities.ledger import Ledger
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import Resubmit
+from tests.unit.jobs import a_claim, a_request, an_end, created
+from tests.unit.memory_bucket import MemoryBucket
+
+
+async def test_its_task_ends_the_attempt_and_a_resubmit_is_granted() -> None:
+    ledger = Ledger(MemoryBucket(), "seedance")
+    request = a_request()
+    job_id = job_id_of(request)
+    assert await ledger.claim(a_claim(request))
+    await ledger.end(job_id, 1, an_end(1, None, "lost", "unknown_outcome"))
+    assert decide(await ledger.read(job_id)).next == "ended"
+
+    await ledger.settle(job_id, 1, created("cgt-late", "callback"))
+    look = decide(await ledger.read(job_id))
+    assert (look.next, look.task_id) == ("adopt", "cgt-late")
+
+    failed = an_end(1, "cgt-late", "provider")
+    assert await ledger.end(job_id, 1, failed) == failed
+    assert await ledger.end(job_id, 1, an_end(1, "cgt-late", "expired")) == failed
+    look = decide(await ledger.read(job_id))
+    assert (look.next, look.error) == ("ended", failed.error)
+
+    await ledger.again(job_id, Resubmit(attempt=1))
+    look = decide(await ledger.read(job_id))
+    assert (look.next, look.attempt) == ("claim", 2)
