@@ -372,7 +372,7 @@ class GenerateVideo:
                 self._note_second_task(look.second_task)
 
     def _note_second_task(self, task_id: str | None) -> None:
-        # Only one Attention can stand. What keeps the job from going on is more urgent, and the next look says this again.
+        # Only one Attention can stand. What keeps the job from going on is more urgent; the next look says this again.
         if task_id is not None and self._progress.attention is None:
             self._progress.need(
                 "second_task",
