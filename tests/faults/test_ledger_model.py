@@ -9,7 +9,7 @@ What is held, exactly: of one job the provider commits at most one task, one mor
 attempt which may have been paid, and one for each attempt that somebody wrote off as ``absent`` although a task of it
 exists, or came to exist.
 
-``SEEDANCE_TEST_LEDGER_EXAMPLES`` makes the search larger.
+``LEDGER_MODEL_EXAMPLES`` makes the search larger.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from seedance_temporal.job import Resubmit
 from tests.unit.jobs import a_request, absent, an_end, created, in_activity, some_settings
 from tests.unit.memory_bucket import MemoryBucket
 
-EXAMPLES = int(os.environ.get("SEEDANCE_TEST_LEDGER_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("LEDGER_MODEL_EXAMPLES", "60"))
 STEPS = 60
 RUNS = 3
 # Longer than a create can take, and than the recovery window.

@@ -1,0 +1,587 @@
+"""Chaos: many jobs on the embedded stack under every fault at once, then quiet, and then the invariants.
+
+``make chaos`` takes ``SEED``, ``JOBS`` and ``MINUTES`` (of trouble). What happens, to which job and when, is drawn
+from the seed before anything starts; how it interleaves is up to the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.service import RPCError
+
+from dev.ark.faults import KNOWN, Operation
+from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
+from seedance_temporal import Job, JobState, VideoRequest
+from seedance_temporal.errors import SeedanceError
+from seedance_temporal.identity import ObjectNames, callback_token, hash_of_job, job_id_of
+from seedance_temporal.job import Resolve, Resubmit
+from tests.e2e.invariants import check_invariants
+from tests.e2e.requests import a_request
+
+Route = Literal["byteplus", "volcengine"]
+ROUTES: tuple[Route, ...] = ("byteplus", "volcengine")
+WORKERS: dict[Route, tuple[str, dict[str, str]]] = {
+    # One route hears callbacks, the other one only polls.
+    "byteplus": ("worker", {}),
+    "volcengine": ("worker-polling", {"ARK_ROUTE": "volcengine", "SEEDANCE_CALLBACK_URL": ""}),
+}
+SETTINGS = {
+    "SEEDANCE_CREATE_TIMEOUT_SECONDS": "6",
+    "SEEDANCE_RECOVERY_SECONDS": "15",
+    "SEEDANCE_POLL_WITH_CALLBACKS_SECONDS": "6",
+    "SEEDANCE_CREATES_PER_MINUTE": "1200",
+}
+ARK_OPTIONS = tuple(
+    word
+    for switch in ("running_limit=200", "create_per_minute=null", "delete_per_second=null")
+    for word in ("--set", switch)
+)
+# After these somebody waits for a minute or more: the smoke leaves them out.
+SLOW: dict[Operation, tuple[str, ...]] = {"get": ("401", "403"), "delete": ("401", "403")}
+SWITCHES: tuple[dict[str, Any], ...] = (
+    {"callbacks": "off"},
+    {"callbacks": "repeated"},
+    {"callbacks": "reversed"},
+    {"callbacks": "ends"},
+    {"callback_queued": True},
+    {"list_order": "shuffled"},
+    {"list_order": "oldest"},
+    {"list_delay_seconds": 3.0},
+    {"list_echo": False},
+    {"resign_urls": True},
+    {"create_echo": True},
+    {"extra_fields": {"nobody": "knows this"}},
+)
+USUAL: dict[str, Any] = {
+    "callbacks": "on",
+    "callback_queued": False,
+    "list_order": "newest",
+    "list_delay_seconds": 0.0,
+    "list_echo": True,
+    "resign_urls": False,
+    "create_echo": False,
+    "extra_fields": {},
+}
+# One job at a time costs little; all at once would only measure this machine.
+_AT_ONCE = 12
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A fault of the local Ark, armed for one job's create or task, or for whoever comes next on a route."""
+
+    on: Operation
+    fault: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens to a job or to the world, in seconds from the start (of the job, or of the run)."""
+
+    at: float
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    at: float
+    request: VideoRequest
+    troubles: tuple[Trouble, ...]
+    events: tuple[Event, ...]
+    resubmit: bool
+
+    @property
+    def job_id(self) -> str:
+        return job_id_of(self.request)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is drawn from the seed."""
+
+    seed: int
+    minutes: float
+    jobs: tuple[PlannedJob, ...]
+    events: tuple[Event, ...]
+
+
+def make_plan(seed: int, jobs: int, minutes: float, *, quick: bool = False) -> Plan:
+    """Draws what will go wrong.
+
+    Args:
+        quick: Without what takes minutes to be noticed: killed workers, a restarted server, refused keys.
+    """
+    draw = random.Random(seed)
+    seconds = minutes * 60
+    planned = tuple(_plan_job(draw, seed, number, seconds, jobs) for number in range(jobs))
+    return Plan(seed, minutes, planned, tuple(_plan_world(draw, seconds, jobs, quick=quick)))
+
+
+def _plan_job(draw: random.Random, seed: int, number: int, seconds: float, jobs: int) -> PlannedJob:
+    prompt = f"A paper boat on a pond, chaos {seed}-{number}."
+    request = a_request(
+        draw.choice(ROUTES), prompt=prompt, return_last_frame=draw.random() < 0.2, user_id=f"user-{number % 7}"
+    )
+    troubles = []
+    if draw.random() < 0.5:
+        # Each kind in its turn, so that even a small run sees many.
+        fault = KNOWN["create"][(number + seed) % len(KNOWN["create"])]
+        troubles.append(Trouble("create", fault, _fields(draw, "create", fault) | {"contains": prompt}))
+    if draw.random() < 0.2:
+        fault = draw.choice(KNOWN["task"])
+        troubles.append(Trouble("task", fault, _fields(draw, "task", fault) | {"contains": prompt}))
+    kinds = {"cancel": 0.08, "terminate": 0.06, "reset": 0.06, "submit": 0.1, "forge": 0.06, "cancel_run": 0.03}
+    events = [Event(draw.uniform(0, 8), kind) for kind, share in kinds.items() if draw.random() < share]
+    return PlannedJob(
+        at=seconds * 0.9 * number / max(1, jobs),
+        request=request,
+        troubles=tuple(troubles),
+        events=tuple(sorted(events, key=lambda event: event.at)),
+        resubmit=draw.random() < 0.5,
+    )
+
+
+def _fields(draw: random.Random, on: Operation, fault: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {"close": draw.choice(("rst", "fin"))}
+    if on == "task":
+        return fields | {"seconds": draw.uniform(1, 4), "queued_seconds": 0.5, "running_seconds": draw.uniform(0, 5)}
+    if fault.startswith("hang"):
+        fields["seconds"] = draw.choice((3.0, 12.0)) if on == "create" else 3.0
+    if fault in {"slow", "drip"}:
+        fields["seconds"] = draw.uniform(0.5, 2)
+    if fault == "429":
+        fields["retry_after"] = draw.choice((None, 0.0, 1.0, 12.0))
+    if on == "create" and fault == "400":
+        fields["code"] = draw.choice(("InvalidParameter", "InputTextSensitiveContentDetected"))
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _plan_world(draw: random.Random, seconds: float, jobs: int, *, quick: bool) -> Iterable[Event]:
+    asked: list[Operation] = ["get", "list", "delete", "download"]
+    for number in range(max(16, jobs // 3)):
+        on = asked[number % len(asked)]
+        fault = draw.choice([name for name in KNOWN[on] if not quick or name not in SLOW.get(on, ())])
+        fields = _fields(draw, on, fault) | {"route": draw.choice(ROUTES), "times": draw.randint(1, 2)}
+        yield Event(draw.uniform(0, seconds), "fault", {"on": on, "fault": fault, "fields": fields})
+    for _ in range(max(6, int(seconds / 6))):
+        yield Event(draw.uniform(0, seconds), "switch", {"switch": draw.choice(SWITCHES)})
+    for _ in range(max(2, int(seconds / 20))):
+        yield Event(draw.uniform(0, seconds), "foreign", {"route": draw.choice(ROUTES), "count": draw.randint(1, 30)})
+        yield Event(draw.uniform(0, seconds), "relay", {"how": draw.choice(("SIGKILL", "SIGTERM"))})
+        yield Event(draw.uniform(0, seconds), "worker", {"route": draw.choice(ROUTES), "how": "SIGTERM"})
+    if quick:
+        return
+    for _ in range(max(2, int(seconds / 20))):
+        yield Event(draw.uniform(0, seconds), "worker", {"route": draw.choice(ROUTES), "how": "SIGKILL"})
+        standing = draw.choice(("key", "AccountOverdueError", "SetLimitExceeded", "AccessDenied"))
+        yield Event(draw.uniform(0, seconds), "account", {"route": draw.choice(ROUTES), "standing": standing})
+    yield Event(seconds / 2, "temporal")
+
+
+@dataclass
+class Report:
+    """What a run of chaos came to."""
+
+    plan: Plan
+    armed: Counter[str] = field(default_factory=Counter)
+    fired: Counter[str] = field(default_factory=Counter)
+    done: Counter[str] = field(default_factory=Counter)
+    resolved: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    posts: int = 0
+    paid: int = 0
+    agains: int = 0
+    billed: int = 0
+    runs: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The run as tables."""
+        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        lines = [
+            f"Seed {self.plan.seed}, {len(self.plan.jobs)} jobs, {self.plan.minutes:g} minutes of trouble ({spent}). "
+            f"{self.posts} POSTs reached the provider, {self.paid} made a task, {self.agains} further attempts were "
+            f"asked for, {self.billed} tasks were billed. "
+            + ("Every invariant held." if not self.problems else f"BROKEN: {len(self.problems)}."),
+            "",
+            "| the job ended | jobs |",
+            "| -- | -- |",
+            *(f"| {name} | {times} |" for name, times in sorted(self.outcomes.items())),
+            "",
+            "| settled by an operator | times |",
+            "| -- | -- |",
+            *(f"| {name} | {times} |" for name, times in sorted(self.resolved.items())),
+            "",
+            "| done to processes, runs and accounts | times |",
+            "| -- | -- |",
+            *(f"| {name} | {times} |" for name, times in sorted(self.done.items())),
+            "",
+            "| fault | armed | fired |",
+            "| -- | -- | -- |",
+            *(f"| {name} | {times} | {self.fired[name]} |" for name, times in sorted(self.armed.items())),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+class Chaos:
+    """Runs a plan on a stack.
+
+    Args:
+        patience: Seconds that jobs are given to end once it is quiet.
+    """
+
+    def __init__(self, stack: Stack, plan: Plan, patience: float) -> None:
+        self._stack = stack
+        self._plan = plan
+        self._patience = patience
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._processes = asyncio.Lock()
+        self._start = time.monotonic()
+        self._ended: dict[str, Job] = {}
+        self._open: dict[str, Job] = {}
+        self.report = Report(plan)
+
+    async def run(self) -> Report:
+        """Trouble, quiet, invariants; what does not hold stands in the report."""
+        async with self._timed("trouble"):
+            await asyncio.gather(*map(self._job, self._plan.jobs), *map(self._world, self._plan.events))
+        async with self._timed("quiet"):
+            await self._be_quiet()
+            await self._until_all_ended()
+            await self._resubmit_some()
+            if len(self._ended) < len(self._plan.jobs):
+                await self._until_all_ended()
+        async with self._timed("invariants"):
+            await self._count()
+            try:
+                await check_invariants(self._stack)
+            except AssertionError as error:
+                self.report.problems.append(f"invariant: {error}")
+            await self._check_videos()
+        return self.report
+
+    @contextlib.asynccontextmanager
+    async def _timed(self, name: str) -> AsyncIterator[None]:
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.report.seconds[name] = time.monotonic() - since
+            _say(f"chaos: {name} took {self.report.seconds[name]:.0f} s")
+
+    async def _until(self, at: float) -> None:
+        await asyncio.sleep(max(0.0, self._start + at - time.monotonic()))
+
+    async def _persist(self, call: Callable[[], Awaitable[Any]], seconds: float = 90) -> Any:
+        """A call that must come about, over restarts of servers."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                async with self._slots:
+                    return await call()
+            except (SeedanceError, RPCError, httpx.TransportError):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.5)
+
+    # Trouble
+
+    async def _arm(self, trouble: Trouble) -> None:
+        await self._stack.ark.fault(trouble.on, trouble.fault, **trouble.fields)
+        self.report.armed[f"{trouble.on}: {trouble.fault}"] += 1
+
+    async def _job(self, job: PlannedJob) -> None:
+        await self._until(job.at)
+        for trouble in job.troubles:
+            await self._arm(trouble)
+        await self._persist(lambda: self._stack.jobs.submit(job.request))
+        for event in job.events:
+            await self._until(job.at + event.at)
+            self.report.done[f"job: {event.kind}"] += 1
+            # The server can be away, and the job can have ended: then this came to nothing, as it would for people.
+            with contextlib.suppress(SeedanceError, RPCError, httpx.TransportError, StopIteration):
+                async with self._slots:
+                    await self._happens(job, event.kind)
+
+    async def _happens(self, job: PlannedJob, kind: str) -> None:
+        handle = self._stack.client.get_workflow_handle(job.job_id)
+        match kind:
+            case "cancel":
+                await self._stack.jobs.cancel(job.job_id)
+            case "cancel_run":
+                await handle.cancel()
+            case "terminate":
+                await handle.terminate("chaos")
+                await self._stack.jobs.submit(job.request)
+            case "reset":
+                await self._reset(job.job_id)
+            case "submit":
+                await asyncio.gather(*(self._stack.jobs.submit(job.request) for _ in range(3)))
+            case "forge":
+                await self._forge(job.job_id)
+
+    async def _reset(self, job_id: str) -> None:
+        """What "Reset" to the first workflow task does in the Temporal UI."""
+        run = await self._stack.client.get_workflow_handle(job_id).describe()
+        handle = self._stack.client.get_workflow_handle(job_id, run_id=run.run_id)
+        completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+        first = next(e for e in (await handle.fetch_history()).events if e.event_type == completed)
+        await self._stack.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=self._stack.client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=job_id, run_id=run.run_id),
+                reason="chaos",
+                workflow_task_finish_event_id=first.event_id,
+                request_id=f"chaos-{run.run_id}",
+            )
+        )
+
+    async def _forge(self, job_id: str) -> None:
+        """A callback with a wrong token, and one by somebody who knows the URL and tells a lie."""
+        base = f"{self._stack.environment['SEEDANCE_CALLBACK_URL']}/callbacks/{job_id}/1"
+        tasks = await self._stack.ark.tasks()
+        body = {"id": tasks[-1]["id"] if tasks else "cgt-forged", "status": "succeeded"}
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(f"{base}/{'0' * 64}", json=body)
+            if answer.status_code != httpx.codes.NOT_FOUND:
+                self.report.problems.append(f"a forged callback was answered {answer.status_code}")
+            await http.post(f"{base}/{callback_token(CALLBACK_SECRET, job_id, 1)}", json=body)
+
+    async def _world(self, event: Event) -> None:
+        await self._until(event.at)
+        ark, fields = self._stack.ark, event.fields
+        match event.kind:
+            case "fault":
+                await self._arm(Trouble(**fields))
+                return
+            case "switch":
+                await ark.configure(**fields["switch"])
+                await asyncio.sleep(4)
+                await ark.configure(**{name: USUAL[name] for name in fields["switch"]})
+                what = "switch: " + " ".join(f"{name}={value}" for name, value in fields["switch"].items())
+            case "foreign":
+                await ark.add_foreign(fields["route"], count=fields["count"])
+                what = "tasks of other applications"
+            case "relay":
+                await self._restart("relay", fields["how"])
+                what = f"relay: {fields['how']}"
+            case "worker":
+                await self._restart(WORKERS[fields["route"]][0], fields["how"])
+                what = f"worker: {fields['how']}"
+            case "account":
+                await self._suspend(fields["route"], fields["standing"])
+                what = f"account: {fields['standing']}"
+            case _:
+                await self._restart("temporal", "SIGTERM")
+                what = "Temporal's server restarted"
+        self.report.done[what] += 1
+
+    async def _suspend(self, route: Route, standing: str) -> None:
+        ark = self._stack.ark
+        if standing == "key":
+            await ark.set_key_valid(route, False)
+        else:
+            await ark.set_standing(route, standing)
+        await asyncio.sleep(3)
+        await ark.set_key_valid(route, True)
+        await ark.set_standing(route, "ok")
+
+    async def _restart(self, name: str, how: str) -> None:
+        async with self._processes:
+            await self._stack.children[name].stop(signal.Signals[how])
+            await asyncio.sleep(1)
+            await self._bring_up(name)
+
+    async def _bring_up(self, name: str) -> None:
+        if name == "relay":
+            await self._stack.start_relay()
+        elif name == "temporal":
+            self._stack.children[name] = await start_temporal(self._stack.ports, self._stack.folder)
+        else:
+            variables = next(variables for of, variables in WORKERS.values() if of == name)
+            await self._stack.start_worker(name, **variables)
+
+    # Quiet
+
+    async def _be_quiet(self) -> None:
+        """No faults, the accounts in order, and every process up."""
+        ark = self._stack.ark
+        await ark.clear_faults()
+        await ark.configure(**USUAL)
+        for route in ROUTES:
+            await ark.set_key_valid(route, True)
+            await ark.set_standing(route, "ok")
+        await ark.release()
+        for name, child in list(self._stack.children.items()):
+            if child.process.returncode is not None:
+                self.report.problems.append(f"{name} had ended by itself with {child.process.returncode}")
+                await self._bring_up(name)
+
+    async def _until_all_ended(self) -> None:
+        """Until each job has ended; those that need a person get one who knows what the provider's ledger says."""
+        deadline = time.monotonic() + self._patience
+        waiting = [job for job in self._plan.jobs if job.job_id not in self._ended]
+        self._open = {}
+        while waiting and time.monotonic() < deadline:
+            await self._stack.ark.release()
+            await asyncio.gather(*map(self._see, waiting))
+            waiting = [job for job in waiting if job.job_id not in self._ended]
+            await asyncio.sleep(2)
+        for job in waiting:
+            seen = self._open.get(job.job_id)
+            if seen is None or seen.attention is None:
+                story = "" if not isinstance(seen, JobState) else [(e.what, e.note, e.times) for e in seen.timeline]
+                phase = seen.phase if seen is not None else "unseen"
+                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {story}")
+
+    async def _see(self, planned: PlannedJob) -> None:
+        job_id = planned.job_id
+        job: Job = await self._persist(lambda: self._stack.jobs.get(job_id))
+        if job.result is not None or (job.error is not None and not self._makes_way(job)):
+            self._ended[job_id] = job
+            return
+        if job.error is not None:
+            # Terminated, and nobody has submitted it again: its caller does so now.
+            await self._persist(lambda: self._stack.jobs.submit(planned.request))
+            return
+        self._open[job_id] = job
+        if job.attention == "unknown_create" and job.attempt is not None:
+            word = await self._truth(job_id, job.attempt)
+            if word is not None:
+                answer = await self._persist(lambda: self._stack.jobs.resolve(job_id, word))
+                self.report.resolved[f"{word.action}: {'taken' if answer.accepted else 'refused'}"] += 1
+
+    @staticmethod
+    def _makes_way(job: Job) -> bool:
+        """Whether it ended without knowing what came of its claim, so that a new run goes on; a cancel is an end."""
+        return job.error is not None and job.error.failure_class == "unsettled"
+
+    async def _truth(self, job_id: str, attempt: int) -> Resolve | None:
+        """What the provider's own ledger says of an attempt."""
+        names = ObjectNames("seedance", hash_of_job(job_id))
+        content = await self._stack.bucket.read(names.attempt(attempt, "claim"))
+        if content is None:
+            return None
+        nonce = json.loads(content)["nonce"]
+        entries = await self._stack.ark.ledger()
+        made = [e.task_id for e in entries if e.committed and e.body["safety_identifier"].endswith(nonce)]
+        if made:
+            return Resolve(attempt=attempt, action="adopt", task_id=made[0])
+        # Something said 200 and no task is there: it was not the provider, but the job cannot know that.
+        taken = await self._stack.bucket.stat(names.attempt(attempt, "taken"))
+        return Resolve(attempt=attempt, action="lost" if taken is not None else "not_created")
+
+    async def _resubmit_some(self) -> None:
+        """Half of those whose task failed get another attempt, for which somebody asks twice."""
+        for planned in self._plan.jobs:
+            job = self._ended.get(planned.job_id)
+            error = job.error if job is not None else None
+            if error is None or error.attempt is None or not planned.resubmit:
+                continue
+            wish = Resubmit(attempt=error.attempt, accept_second_charge=error.failure_class == "lost")
+            for _ in range(2):
+                await self._persist(
+                    lambda planned=planned, wish=wish: self._stack.jobs.submit(planned.request, resubmit=wish)  # type: ignore[misc]
+                )
+            del self._ended[planned.job_id]
+            self.report.done["job: resubmit, twice"] += 1
+
+    # What came of it
+
+    async def _count(self) -> None:
+        for job in self._ended.values():
+            end = f"{job.phase}" if job.error is None else f"{job.phase}, class {job.error.failure_class}"
+            self.report.outcomes[end] += 1
+        for job_id, job in self._open.items():
+            if job_id not in self._ended:
+                self.report.outcomes[f"open: {job.phase}, Attention {job.attention}"] += 1
+        entries = await self._stack.ark.ledger()
+        self.report.posts = len(entries)
+        self.report.paid = sum(entry.committed for entry in entries)
+        self.report.billed = sum(entry.billed_tokens is not None for entry in entries)
+        self.report.agains = sum(
+            stored.name.endswith(".again.json") for stored in await self._stack.bucket.list("seedance/")
+        )
+        for firing in await self._stack.ark.fired():
+            self.report.fired[f"{firing.on}: {firing.fault}"] += 1
+
+    async def _check_videos(self) -> None:
+        """Whatever the provider bills is stored, or the job says why not; and what is stored was made for it."""
+        results = {job.result.task_id: job_id for job_id, job in self._ended.items() if job.result is not None}
+        by_prompt = {str(job.request.prompt): job.job_id for job in self._plan.jobs}
+        for entry in await self._stack.ark.ledger():
+            owner = by_prompt.get(entry.body["content"][0]["text"])
+            if entry.task_id in results and results[entry.task_id] != owner:
+                self.report.problems.append(f"{entry.task_id} is stored for another job than its own")
+            if entry.billed_tokens is None or entry.task_id in results:
+                continue
+            job = self._ended.get(owner or "")
+            named = job is not None and job.error is not None and job.error.task_id == entry.task_id
+            if not named:
+                self.report.problems.append(f"{entry.task_id} was billed, and {owner} has not stored it")
+
+
+async def run_chaos(plan: Plan, patience: float) -> Report:
+    """Runs a plan on a stack of its own."""
+    # 60 times as fast as the real provider: a task runs for two seconds.
+    async with running_stack(speed=60, settings=SETTINGS, ark_options=ARK_OPTIONS) as stack:
+        name, variables = WORKERS["volcengine"]
+        await stack.start_worker(name, **variables)
+        chaos = Chaos(stack, plan, patience)
+        try:
+            return await chaos.run()
+        except BaseException:
+            for child_name in ("worker", "worker-polling"):
+                sys.stderr.write(f"{child_name}:\n{stack.children[child_name].log.read_text()[-3000:]}\n")
+            raise
+
+
+def _say(words: str) -> None:
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """The command line of ``make chaos``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=None, help="of trouble; by default, a minute for 150 jobs")
+    parser.add_argument("--quick", action="store_true", help="without what takes minutes to be noticed")
+    parser.add_argument("--patience", type=float, default=420, help="seconds that jobs get to end when it is quiet")
+    parser.add_argument("--markdown", type=Path, default=None, help="write the tables here, too")
+    given = parser.parse_args()
+    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1_000_000)
+    minutes = given.minutes if given.minutes is not None else max(0.5, given.jobs / 150)
+    _say(f"chaos: seed {seed}, {given.jobs} jobs, {minutes:g} minutes of trouble")
+    report = asyncio.run(run_chaos(make_plan(seed, given.jobs, minutes, quick=given.quick), given.patience))
+    _say(report.markdown())
+    for problem in report.problems:
+        _say(f"BROKEN: {problem}")
+    if given.markdown is not None:
+        given.markdown.write_text(report.markdown(), encoding="utf-8")
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,447 @@
+"""Small edits that each break a promise, and the test that turns red for each: ``make mutants``.
+
+Every edit is applied alone, to a copy of the tree. Its old text must be there exactly once, so that an edit which has
+drifted away from the code fails loudly. The same tests must be green on the copy that nobody edited.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+AT_ONCE = 2
+_SECONDS = 240
+_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "demo-output", "node_modules")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An edit that breaks a promise.
+
+    Attributes:
+        promise: The number of the promise in ``docs/promises.md``.
+        what: What is broken, in a few words.
+        file: Which file is edited.
+        old: Its text, which stands there once.
+        new: What takes its place.
+        test: The test that turns red, as pytest names it.
+    """
+
+    promise: int
+    what: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+    def apply(self, tree: Path) -> None:
+        """Edits the copy.
+
+        Raises:
+            LookupError: The old text is not there, or more than once.
+        """
+        path = tree / self.file
+        text = path.read_text(encoding="utf-8")
+        if (times := text.count(self.old)) != 1:
+            raise LookupError(f"{self.what}: {self.file} holds {self.old!r} {times} times, and should once")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+_CREATE = "activities/create.py"
+_LEDGER = "activities/ledger.py"
+_ARK = "activities/ark.py"
+_FACTS = "activities/facts.py"
+_RECOVER = "activities/recover.py"
+_STORE = "activities/store.py"
+_STORY = "workflows/generate_video.py"
+
+MUTANTS = (
+    # 1: at most one paid create
+    Mutant(
+        1,
+        "Temporal may start the create twice",
+        "workflows/policies.py",
+        "CREATE_RETRY = RetryPolicy(maximum_attempts=1)",
+        "CREATE_RETRY = RetryPolicy(maximum_attempts=2)",
+        "tests/workflows/test_create.py::test_temporal_itself_never_sends_a_create_again",
+    ),
+    Mutant(
+        1,
+        "the create runs as Temporal's second attempt",
+        _CREATE,
+        "if info.attempt > 1:",
+        "if info.attempt > 99:",
+        "tests/unit/test_create.py::test_temporals_second_attempt_sends_nothing",
+    ),
+    Mutant(
+        1,
+        "the POST goes out without a claim",
+        _CREATE,
+        "if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):",
+        "if not claim.nonce:",
+        "tests/unit/test_create.py::test_the_claim_stands_before_the_post",
+    ),
+    Mutant(
+        1,
+        "objects of the ledger are written without the precondition",
+        "activities/bucket.py",
+        'content_type="application/json",\n                    if_generation_match=0,',
+        'content_type="application/json",',
+        "tests/unit/test_bucket.py::test_one_of_forty_creators_wins",
+    ),
+    Mutant(
+        1,
+        "a claim that met another one is always taken for our own",
+        _LEDGER,
+        "return standing is not None and standing.nonce == claim.nonce",
+        "return standing is not None",
+        "tests/unit/test_create.py::test_of_two_executions_at_once_one_sends",
+    ),
+    Mutant(
+        1,
+        "a look that is out of date is acted on",
+        _CREATE,
+        'if current.next != "claim" or current.attempt > order.attempt:',
+        'if current.next == "stored":',
+        "tests/faults/test_ledger_model.py",
+    ),
+    Mutant(
+        1,
+        "the time that a create has is not looked at before it is sent",
+        _CREATE,
+        "            if deadline.remaining() < _LEAST_SECONDS:\n",
+        "            if deadline.remaining() < -1e9:\n",
+        "tests/unit/test_create.py::test_nothing_is_sent_when_the_time_is_over",
+    ),
+    Mutant(
+        1,
+        "a POST follows redirects",
+        _ARK,
+        "follow_redirects=False",
+        "follow_redirects=True",
+        "tests/unit/test_ark_client.py::test_a_redirect_is_not_followed",
+    ),
+    Mutant(
+        1,
+        "a claim is allowed beside one whose outcome is unknown",
+        _FACTS,
+        "return self.taken or bool(self.tasks) or self.outcome is None",
+        "return self.taken or bool(self.tasks)",
+        "tests/faults/test_ledger_model.py",
+    ),
+    Mutant(
+        1,
+        "a second charge needs nobody's consent",
+        _LEDGER,
+        'answered.error.failure_class == "lost" and not wish.accept_second_charge',
+        'answered.error.failure_class == "never"',
+        "tests/unit/test_ledger.py::test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice",
+    ),
+    # 2: an unknown outcome is never paid for twice
+    Mutant(
+        2,
+        "a 500 counts as refused",
+        _ARK,
+        "if status in {400, 404}:",
+        "if status in {400, 404, 500}:",
+        "tests/unit/test_ark_client.py::test_an_answer_to_a_create",
+    ),
+    Mutant(
+        2,
+        "a lost answer counts as not sent",
+        _ARK,
+        'return CreateAnswer("unknown", code="answer_lost"',
+        'return CreateAnswer("not_sent", code="answer_lost"',
+        "tests/faults/test_ledger_model.py",
+    ),
+    Mutant(
+        2,
+        "a gateway's page counts as not sent",
+        _ARK,
+        '"unknown", code=f"http_{status}"',
+        '"not_sent", code=f"http_{status}"',
+        "tests/unit/test_ark_client.py::test_an_answer_to_a_create",
+    ),
+    Mutant(
+        2,
+        "a create that was cut off counts as not sent",
+        _STORY,
+        'return CreateReport(kind="unknown", message=f"{error.message}: {error.cause}")',
+        'return CreateReport(kind="not_sent", message=f"{error.message}: {error.cause}")',
+        "tests/workflows/test_create.py::test_an_unknown_outcome_is_looked_for_and_never_paid_for_again",
+    ),
+    Mutant(
+        2,
+        "a known outcome that the bucket did not take is forgotten",
+        _STORY,
+        "if report.claim is not None and report.outcome is not None and not report.written:",
+        "if report.claim is not None and report.outcome is not None and report.attention:",
+        "tests/workflows/test_create.py::test_a_known_outcome_is_written_before_anything_else",
+    ),
+    Mutant(
+        2,
+        "a task that comes after another outcome is dropped",
+        _LEDGER,
+        "if await self._write(name, outcome, seconds) or outcome.task_id is None:",
+        "if await self._write(name, outcome, seconds) or outcome.task_id:",
+        "tests/unit/test_ledger.py::test_a_task_after_another_outcome_is_late_and_never_dropped",
+    ),
+    Mutant(
+        2,
+        "an outcome is written to the claim of another",
+        _LEDGER,
+        "if await self._ledger.claim(order.claim):",
+        "if await self._ledger.claim(order.claim) or order.claim:",
+        "tests/unit/test_ledger.py::test_an_outcome_is_not_written_to_the_claim_of_another",
+    ),
+    Mutant(
+        2,
+        "absent after one listing",
+        _FACTS,
+        "return bool(proofs) and max(proofs) - min(proofs) >= window / 10",
+        "return bool(proofs)",
+        "tests/unit/test_facts.py",
+    ),
+    Mutant(
+        2,
+        "absent by a listing that is not complete",
+        _FACTS,
+        "        and listing.complete\n",
+        "",
+        "tests/unit/test_facts.py",
+    ),
+    Mutant(
+        2,
+        "absent by a listing from before the end of the window",
+        _FACTS,
+        "and listing.began_at > attempt.claimed_at + window",
+        "and listing.began_at > attempt.claimed_at",
+        "tests/unit/test_facts.py",
+    ),
+    Mutant(
+        2,
+        "absent though nobody knows whether LIST shows identifiers",
+        _FACTS,
+        "    if not facts.echo:\n",
+        "    if facts.echo is None:\n",
+        "tests/unit/test_facts.py",
+    ),
+    Mutant(
+        2,
+        "not_created is taken before the window is over",
+        _RECOVER,
+        "        if left > 0:\n",
+        "        if left > 1e9:\n",
+        "tests/unit/test_recover.py::test_not_created_is_too_early_before_the_window_is_over",
+    ),
+    Mutant(
+        2,
+        "not_created is taken though the provider accepted the create",
+        _RECOVER,
+        "        if attempt.taken:\n",
+        "        if attempt.taken and attempt.tasks:\n",
+        "tests/unit/test_recover.py::test_not_created_is_refused_for_what_was_taken",
+    ),
+    # 3: a finished video is not lost
+    Mutant(
+        3,
+        "what the bucket holds is not compared",
+        _STORE,
+        "if stored is None or (stored.size, stored.crc32c) != (local.size, local.crc32c):",
+        "if stored is None:",
+        "tests/unit/test_store.py::test_what_the_bucket_holds_is_compared",
+    ),
+    Mutant(
+        3,
+        "the video is not looked into",
+        _STORE,
+        "await asyncio.to_thread(probe_video, path)",
+        "await asyncio.to_thread(path.stat)",
+        "tests/unit/test_store.py::test_nothing_is_uploaded_that_is_not_the_whole_video",
+    ),
+    Mutant(
+        3,
+        "an upload replaces what stands there",
+        "activities/bucket.py",
+        "content_type=content_type,\n                    if_generation_match=0,",
+        "content_type=content_type,",
+        "tests/unit/test_bucket.py::test_an_upload_overwrites_nothing",
+    ),
+    Mutant(
+        3,
+        "DELETE goes out whatever GET said",
+        "activities/observe.py",
+        "            if status == QUEUED:\n",
+        "            if status:\n",
+        "tests/unit/test_observe.py::test_a_task_that_is_not_queued_is_never_deleted",
+    ),
+    Mutant(
+        3,
+        "a status goes backwards",
+        _STORY,
+        'if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):\n'
+        '            self._progress.enter("running")',
+        'if seen.status in ("queued", "running"):\n            self._progress.enter(seen.status)  # type: ignore',
+        "tests/workflows/test_follow.py::test_a_status_never_goes_back",
+    ),
+    # 4: the record outlives the run
+    Mutant(
+        4,
+        "the record is not asked first",
+        _FACTS,
+        "    if facts.record is not None:\n        highest",
+        "    if facts.record is not None and not facts.attempts:\n        highest",
+        "tests/unit/test_facts.py::test_a_record_wins_over_everything",
+    ),
+    Mutant(
+        4,
+        "signatures of URLs stay in task.json",
+        _STORE,
+        "as_json(_without_signatures(payload))",
+        "as_json(payload)",
+        "tests/unit/test_store.py::test_the_payload_is_kept_as_it_came_but_for_signatures",
+    ),
+    # 5: nobody gets in through the callback
+    Mutant(
+        5,
+        "the relay takes any token",
+        "seedance_temporal/relay.py",
+        "return any(matches)",
+        "return bool(matches)",
+        "tests/unit/test_relay.py::test_wrong_url_is_404_without_saying_what_is_wrong",
+    ),
+    Mutant(
+        5,
+        "what a callback names is believed",
+        _RECOVER,
+        "            if fits:\n",
+        "            if fits is not None:\n",
+        "tests/unit/test_recover.py::test_a_task_that_shows_another_nonce_is_not_ours",
+    ),
+    Mutant(
+        5,
+        "the nonce of a task is not compared",
+        _RECOVER,
+        'return payload is not None and payload.get("safety_identifier") == claim.safety_identifier',
+        "return payload is not None",
+        "tests/unit/test_recover.py::test_an_operator_cannot_adopt_the_task_of_another",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a mutant. ``red``: the test that failed; None where it survived, or the tests did not run."""
+
+    mutant: Mutant
+    red: str | None
+    said: str
+    seconds: float
+
+
+def _copy(folder: Path) -> Path:
+    tree = folder / "tree"
+    shutil.copytree(ROOT, tree, ignore=_LEFT_OUT)
+    return tree
+
+
+def _pytest(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *tests]
+    # An edit of the same length in the same second would be hidden by compiled code.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return -1, f"not done after {_SECONDS} s"
+    return done.returncode, done.stdout + done.stderr
+
+
+def _try(mutant: Mutant, trees: queue.SimpleQueue[Path]) -> Fate:
+    tree = trees.get()
+    since = time.monotonic()
+    try:
+        mutant.apply(tree)
+        code, said = _pytest(tree, [mutant.test])
+        # 1: tests ran, and one failed. Anything else, such as a module that cannot be imported, proves nothing.
+        failed = re.search(r"^FAILED (\S+)", said, re.MULTILINE) if code == 1 else None
+        return Fate(mutant, failed[1] if failed else None, said, time.monotonic() - since)
+    finally:
+        shutil.copy2(ROOT / mutant.file, tree / mutant.file)
+        trees.put(tree)
+
+
+def markdown(fates: Iterable[Fate]) -> str:
+    """The table of ``docs/promises.md``."""
+    lines = ["| promise | the edit | the test that turns red |", "| -- | -- | -- |"]
+    for fate in fates:
+        name = fate.red.split("::")[-1].partition("[")[0] if fate.red else "**none**"
+        lines.append(f"| {fate.mutant.promise} | {fate.mutant.what} | `{name}` |")
+    return "\n".join(lines) + "\n"
+
+
+def _say(words: str) -> None:
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
+
+
+def run_mutants(mutants: tuple[Mutant, ...]) -> list[Fate]:
+    """Tries all of them, two at a time.
+
+    Raises:
+        RuntimeError: The tests are not green where nothing was edited.
+    """
+    with tempfile.TemporaryDirectory(prefix="seedance-mutants-") as name:
+        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        copies = [_copy(Path(name) / str(number)) for number in range(AT_ONCE)]
+        for mutant in mutants:
+            text = (copies[0] / mutant.file).read_text(encoding="utf-8")
+            if text.count(mutant.old) != 1:
+                raise LookupError(f"{mutant.what}: {mutant.file} holds {mutant.old!r} {text.count(mutant.old)} times")
+        tests = sorted({mutant.test for mutant in mutants})
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            halves = pool.map(_pytest, copies, [tests[number::AT_ONCE] for number in range(AT_ONCE)])
+            for code, said in halves:
+                if code != 0:
+                    raise RuntimeError(f"the tests are not green without any edit:\n{said[-3000:]}")
+            _say(f"mutants: {len(tests)} tests or files are green without any edit")
+            for copy in copies:
+                trees.put(copy)
+            fates = []
+            for fate in pool.map(lambda mutant: _try(mutant, trees), mutants):
+                _say(f"{'red     ' if fate.red else 'SURVIVED'} {fate.seconds:4.0f} s  {fate.mutant.what}")
+                fates.append(fate)
+    return fates
+
+
+def main() -> int:
+    """The command line of ``make mutants``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--markdown", type=Path, default=None, help="write the table here, too")
+    parser.add_argument("--only", default="", help="mutants whose description holds this text")
+    given = parser.parse_args()
+    fates = run_mutants(tuple(mutant for mutant in MUTANTS if given.only in mutant.what))
+    _say("\n" + markdown(fates))
+    survivors = [fate for fate in fates if fate.red is None]
+    for fate in survivors:
+        _say(f"SURVIVED: {fate.mutant.what} ({fate.mutant.test})\n{fate.said[-1500:]}")
+    if given.markdown is not None:
+        given.markdown.write_text(markdown(fates), encoding="utf-8")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

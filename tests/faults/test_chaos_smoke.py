@@ -1,0 +1,23 @@
+"""A little of ``make chaos`` in every run of the tests: some twenty jobs, and what is noticed within a minute."""
+
+from __future__ import annotations
+
+from tests.faults.chaos import make_plan, run_chaos
+
+SEED = 7
+JOBS = 20
+
+
+async def test_a_little_chaos() -> None:
+    report = await run_chaos(make_plan(SEED, JOBS, minutes=0.25, quick=True), patience=150)
+    assert report.problems == []
+    assert sum(report.outcomes.values()) == JOBS
+    assert sum(report.fired.values()) >= JOBS / 2, "hardly anything went wrong"
+    assert report.outcomes["stored"] >= JOBS / 3
+    assert not any(name.startswith("open") for name in report.outcomes), report.outcomes
+
+
+def test_a_seed_says_what_happens() -> None:
+    first, second = (make_plan(3, 50, 1) for _ in range(2))
+    assert first == second
+    assert make_plan(4, 50, 1) != first
