@@ -1,7 +1,7 @@
-"""The models, and every rule that is checked before spending, as a function over a request.
+"""Every rule that is checked before spending, as a function over a request; and requests from JSON.
 
 The client calls :func:`check` at submission, and the worker again before a POST. Nothing in here needs a network.
-Limits and prices are those of the provider's task API documentation; a new model is a new row in :data:`MODELS`.
+What a model allows stands in models.py, with its sources, and what it costs in prices.py; both are at hand from here.
 """
 
 from __future__ import annotations
@@ -11,94 +11,73 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.models import (
+    ADVISED_PROMPT_WORDS,
+    BOUNDS,
+    CHOICES,
+    FRAMES,
+    KINDS,
+    MAX_PROMPT,
+    MODEL_CHOOSES,
+    MODELS,
+    NO_ENDPOINTS,
+    OPTIONAL,
+    PIXELS,
+    RATIOS,
+    ROUTES,
+    WORKS_ON_REFERENCES,
+    Kind,
+    Model,
+    Scene,
+    is_unknown_endpoint,
+    model_of,
+    pixels,
+)
+from seedance_temporal.prices import PRICES, Estimate, Price, PriceTable, cost_of, cost_usd, estimate
 from seedance_temporal.request import Reference, Rights, VideoRequest
-from seedance_temporal.task import Task
 from seedance_temporal.urls import https_problem
 
-Kind = Literal["image", "video", "audio"]
-Scene = Literal["text_to_video", "first_frame", "first_and_last_frame", "references", "unknown"]
+__all__ = [
+    "KINDS",
+    "MODELS",
+    "OPTIONAL",
+    "PIXELS",
+    "PRICES",
+    "RATIOS",
+    "ROUTES",
+    "Estimate",
+    "GsObject",
+    "Kind",
+    "Model",
+    "Price",
+    "PriceTable",
+    "Scene",
+    "check",
+    "cost_of",
+    "cost_usd",
+    "estimate",
+    "gs_object",
+    "model_of",
+    "parse_request",
+    "parse_request_json",
+    "pixels",
+    "scene",
+    "warnings",
+]
 
-ROUTES = ("byteplus", "volcengine")
-KINDS: Mapping[str, Kind] = {
-    "first_frame": "image",
-    "last_frame": "image",
-    "reference_image": "image",
-    "reference_video": "video",
-    "reference_audio": "audio",
-}
-"""What kind of media a reference is, by its role."""
-
-FRAMES = frozenset({"first_frame", "last_frame"})
-MODEL_CHOOSES = -1
-"""The ``duration`` that leaves the length to the model."""
-
-PIXELS: Mapping[str, Mapping[str, tuple[int, int]]] = {
-    "480p": {
-        "16:9": (864, 496),
-        "4:3": (752, 560),
-        "1:1": (640, 640),
-        "3:4": (560, 752),
-        "9:16": (496, 864),
-        "21:9": (992, 432),
-    },
-    "720p": {
-        "16:9": (1280, 720),
-        "4:3": (1112, 834),
-        "1:1": (960, 960),
-        "3:4": (834, 1112),
-        "9:16": (720, 1280),
-        "21:9": (1470, 630),
-    },
-    "1080p": {
-        "16:9": (1920, 1080),
-        "4:3": (1664, 1248),
-        "1:1": (1440, 1440),
-        "3:4": (1248, 1664),
-        "9:16": (1080, 1920),
-        "21:9": (2206, 946),
-    },
-    "4k": {
-        "16:9": (3840, 2160),
-        "4:3": (3326, 2494),
-        "1:1": (2880, 2880),
-        "3:4": (2494, 3326),
-        "9:16": (2160, 3840),
-        "21:9": (4398, 1886),
-    },
-}
-"""Width and height in pixels, by resolution and ratio."""
-
-RATIOS = (*PIXELS["720p"], "adaptive")
-
-OPTIONAL = (
-    "seed",
-    "camera_fixed",
-    "service_tier",
-    "priority",
-    "execution_expires_after",
-    "draft",
-    "output_format",
-    "omni_reference_task_type",
-    "web_search",
-)
-"""Fields that are sent only when given, and refused where the model does not support them."""
-
-_BOUNDS = {"priority": (0, 9), "execution_expires_after": (3_600, 259_200)}
 _MAX_TAKE = 1_000_000
-_MAX_PROMPT = 32_000
 # A search attribute of Temporal is a VARCHAR(255) on SQL databases; a longer one would stop the run's visibility.
 _MAX_USER_ID = 255
 _MAX_NAME = 1_024
 _MAX_URL = 8_192
 
-_ENDPOINT = re.compile(r"ep-[A-Za-z0-9-]{1,128}")
 _GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})#([1-9][0-9]{0,18})")
 _ASSET = re.compile(r"asset://[A-Za-z0-9._~-]+")
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
@@ -109,103 +88,12 @@ _KNOWN_FLAG = "rs|rt|dur|fps|seed|cf|wm|resolution|ratio|duration|camerafixed|wa
 _FLAG = re.compile(rf"--(?:{_KNOWN_FLAG})(?![A-Za-z])|(?<![\w-])--[A-Za-z]\w*", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Model:
-    """What one family of models allows. Source: the provider's task API documentation.
-
-    Attributes:
-        name: As people say it.
-        ids: The model id, by route.
-        resolutions: What ``resolution`` may be.
-        durations: The seconds that ``duration`` may be; -1 is always allowed.
-        references: The most references of each kind, in the references scene.
-        reference_video_seconds: The most seconds of all reference videos together.
-        lone_audio: Whether a ``reference_audio`` can do without a picture or video beside it.
-        optional: The fields of :data:`OPTIONAL` that may be given.
-        languages: Documented languages of the prompt.
-    """
-
-    name: str
-    ids: Mapping[str, str]
-    resolutions: tuple[str, ...]
-    durations: range
-    references: Mapping[Kind, int]
-    reference_video_seconds: int
-    lone_audio: bool
-    optional: frozenset[str]
-    languages: tuple[str, ...]
-
-
-class Price(NamedTuple):
-    """USD per million tokens; None where it is not known."""
-
-    plain: float
-    with_reference_video: float | None
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The most that a request should cost; None where that is not known.
-
-    Attributes:
-        tokens: In the provider's tokens.
-        usd: By :data:`PRICES`.
-    """
-
-    tokens: int | None
-    usd: float | None
-
-
 class GsObject(NamedTuple):
     """An object in Google Cloud Storage, in one generation, so that nobody can exchange its content meanwhile."""
 
     bucket: str
     name: str
     generation: int
-
-
-def _seedance_2_0(name: str, suffix: str, *resolutions: str) -> Model:
-    return Model(
-        name=name,
-        ids={"byteplus": f"dreamina-seedance-{suffix}", "volcengine": f"doubao-seedance-{suffix}"},
-        resolutions=resolutions,
-        durations=range(4, 16),
-        references={"image": 9, "video": 3, "audio": 3},
-        reference_video_seconds=15,
-        lone_audio=False,
-        optional=frozenset({"priority", "execution_expires_after", "web_search"}),
-        languages=("Chinese", "English", "Spanish", "Indonesian", "Portuguese", "Japanese"),
-    )
-
-
-SEEDANCE_2_0 = _seedance_2_0("Seedance 2.0", "2-0-260128", "480p", "720p", "1080p", "4k")
-MODELS = (
-    SEEDANCE_2_0,
-    _seedance_2_0("Seedance 2.0 fast", "2-0-fast-260128", "480p", "720p"),
-    _seedance_2_0("Seedance 2.0 mini", "2-0-mini-260615", "480p", "720p"),
-)
-
-PRICES: Mapping[str, Mapping[str, Price]] = {
-    "dreamina-seedance-2-0-260128": {
-        "480p": Price(7.0, 4.3),
-        "720p": Price(7.0, 4.3),
-        "1080p": Price(7.7, 4.7),
-        "4k": Price(4.0, None),
-    },
-    "dreamina-seedance-2-0-fast-260128": {"480p": Price(5.6, 3.3), "720p": Price(5.6, 3.3)},
-    "dreamina-seedance-2-0-mini-260615": {"480p": Price(3.5, 2.1), "720p": Price(3.5, 2.1)},
-}
-"""List prices of BytePlus, by model id and resolution. Those of Volcengine, and of endpoints, are not known."""
-
-
-def model_of(model_id: str) -> Model | None:
-    """The row of a model id, on whichever route; None if it is not known.
-
-    What stands behind an inference endpoint (``ep-…``) cannot be seen from here: it has the rules of Seedance 2.0.
-    """
-    if _ENDPOINT.fullmatch(model_id):
-        return SEEDANCE_2_0
-    return next((model for model in MODELS if model_id in model.ids.values()), None)
 
 
 def gs_object(url: str) -> GsObject | None:
@@ -226,104 +114,137 @@ def scene(request: VideoRequest) -> Scene:
     return "references" if set(roles) <= KINDS.keys() - FRAMES else "unknown"
 
 
-# What it costs
-
-
-def pixels(resolution: str, ratio: str) -> tuple[int, int] | None:
-    """Width and height of a video; None for ``adaptive``, and for what is not known."""
-    return PIXELS.get(resolution, {}).get(ratio)
-
-
-def estimate(request: VideoRequest) -> Estimate:
-    """The most that a request should cost, as far as its own words tell.
-
-    Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest is counted; where
-    there is a reference video, the most seconds that all of them may have.
-    """
-    model = model_of(request.model)
-    seconds = request.duration
-    if seconds == MODEL_CHOOSES and model is not None:
-        seconds = model.durations[-1]
-    sizes = PIXELS.get(request.resolution, {})
-    if request.ratio != "adaptive":
-        sizes = {ratio: size for ratio, size in sizes.items() if ratio == request.ratio}
-    if not sizes or seconds < 1:
-        return Estimate(tokens=None, usd=None)
-    has_video = any(KINDS.get(reference.role) == "video" for reference in request.references)
-    if has_video and model is not None:
-        seconds += model.reference_video_seconds
-    tokens = max(width * height for width, height in sizes.values()) * (24 * seconds + 1) // 1024
-    return Estimate(tokens=tokens, usd=cost_usd(request.model, request.resolution, has_video, tokens))
-
-
-def cost_usd(model: str, resolution: str, has_reference_video: bool, tokens: int) -> float | None:
-    """What tokens cost in USD by :data:`PRICES`; None where the price is not known.
-
-    Args:
-        model: The model id of the request.
-        resolution: Of the video.
-        has_reference_video: Tokens are cheaper with one, and more.
-        tokens: As the provider counted them, or as :func:`estimate` did.
-    """
-    price = PRICES.get(model, {}).get(resolution)
-    if price is None:
-        return None
-    per_million = price.with_reference_video if has_reference_video else price.plain
-    return None if per_million is None else round(tokens * per_million / 1_000_000, 6)
-
-
-def cost_of(request: VideoRequest, task: Task) -> float | None:
-    """What a task cost in USD, by the tokens that the provider counted; None where tokens or price are not known.
-
-    An inference endpoint is priced by the model behind it, which the task names.
-    """
-    if task.usage is None or task.usage.total_tokens is None:
-        return None
-    has_video = any(KINDS.get(reference.role) == "video" for reference in request.references)
-    resolution = task.resolution or request.resolution
-    return cost_usd(task.model or request.model, resolution, has_video, task.usage.total_tokens)
+# As S3, Google, TOS, OSS, COS, Azure, CloudFront and Akamai name them, without dashes.
+_SIGNING = frozenset({"sig", "sign", "hmac", "hdnts", "hdnea", "authkey", "keypairid", "policy"})
+_SIGNING_ENDS = ("signature", "token", "credential")
 
 
 # The rules
 
 
-def check(request: VideoRequest, *, insecure_hosts: Collection[str] = ()) -> list[Problem]:
+def check(
+    request: VideoRequest, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> list[Problem]:
     """Everything that is wrong with a request, as far as it shows without a network; empty if nothing is.
 
     Args:
         request: The request; its shape is right already.
         insecure_hosts: Hosts for which plain http and private addresses are allowed.
+        endpoints: The model id behind each inference endpoint that is known; another one has the rules of 2.0.
     """
-    problems = [problem for rule in _RULES for problem in rule(request)]
+    model = model_of(request.model, endpoints)
+    problems = [
+        *_text_problems(request),
+        *_name_problems("user_id", request.user_id, _MAX_USER_ID),
+        *_route_and_model_problems(request, model, endpoints),
+        *_prompt_problems(request),
+        *_scene_problems(request, model),
+        *_output_problems(request, model),
+        *_optional_problems(request, model),
+        *_rights_problems(request),
+    ]
     for index, reference in enumerate(request.references):
         problems += _reference_problems(reference, f"references[{index}]", insecure_hosts)
     return problems
 
 
-def warnings(request: VideoRequest) -> list[str]:
-    """What is allowed, and still likely to disappoint. Source: the provider's task API documentation."""
-    found = []
-    model = model_of(request.model)
-    if model and "Korean" not in model.languages and _HANGUL.search(request.prompt or ""):
-        found.append(
+def warnings(request: VideoRequest, *, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> list[str]:
+    """What is allowed, and still likely to disappoint. Source: the provider's task API documentation.
+
+    Args:
+        request: The request; it need not be a valid one.
+        endpoints: As in :func:`check`.
+    """
+    model = model_of(request.model, endpoints)
+    return [
+        *_endpoint_warnings(request, endpoints),
+        *_prompt_warnings(request, model),
+        *_field_warnings(request, model),
+        *_face_warnings(request),
+        *_signature_warnings(request),
+    ]
+
+
+def _endpoint_warnings(request: VideoRequest, endpoints: Mapping[str, str]) -> Iterator[str]:
+    if is_unknown_endpoint(request.model, endpoints):
+        yield (
+            f"Nobody has said which model stands behind {_quoted(request.model)}: it is checked by the rules of "
+            "Seedance 2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
+        )
+
+
+def _prompt_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]:
+    prompt = request.prompt or ""
+    if model and model.languages and "Korean" not in model.languages and _HANGUL.search(prompt):
+        yield (
             f"The prompt holds Korean, which is not a documented language of {model.name}. Documented are "
             f"{', '.join(model.languages)}."
         )
-    if any(_may_show_faces(reference) for reference in request.references):
-        if request.rights.depicts_real_person:
-            found.append(
-                "The provider refuses pictures and videos of real faces, unless they come as authorised asset:// ids."
+    words = len(prompt.split())
+    if words > ADVISED_PROMPT_WORDS:
+        yield f"The prompt has {words} words; the provider advises {ADVISED_PROMPT_WORDS} at most."
+
+
+def _field_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]:
+    if model is None:
+        return
+    for name in OPTIONAL:
+        if name in model.contradicted and getattr(request, name) is not None:
+            yield (
+                f"The provider's own sources contradict each other on whether {model.name} takes {name}. If it does "
+                "not, the create is refused, and nothing is billed; leave it out where it does not matter."
             )
-        elif "depicts_real_person" not in request.rights.model_fields_set:
-            found.append(
-                "Nothing is declared in rights.depicts_real_person. The provider refuses references that show real "
-                "faces, unless they come as authorised asset:// ids."
-            )
-    return found
+    roles = {reference.role for reference in request.references}
+    task_type = request.omni_reference_task_type
+    if task_type in WORKS_ON_REFERENCES and roles and "reference_video" not in roles:
+        yield (
+            f"omni_reference_task_type {task_type} without a reference_video: what it would work on is not documented, "
+            "and the task may fail."
+        )
+    if request.draft and request.resolution != "480p":
+        # Several third parties who pass the field on say so (M); the provider's own table does not.
+        yield f"A draft is said to come in 480p; whether {request.resolution} is refused for it is not documented."
+
+
+def _face_warnings(request: VideoRequest) -> Iterator[str]:
+    if not any(_may_show_faces(reference) for reference in request.references):
+        return
+    if request.rights.depicts_real_person:
+        yield "The provider refuses pictures and videos of real faces, unless they come as authorised asset:// ids."
+    elif "depicts_real_person" not in request.rights.model_fields_set:
+        yield (
+            "Nothing is declared in rights.depicts_real_person. The provider refuses references that show real "
+            "faces, unless they come as authorised asset:// ids."
+        )
 
 
 def _may_show_faces(reference: Reference) -> bool:
     return KINDS.get(reference.role) in {"image", "video"} and not reference.url.startswith("asset://")
+
+
+def _signature_warnings(request: VideoRequest) -> Iterator[str]:
+    places = [
+        f"references[{index}]"
+        for index, reference in enumerate(request.references)
+        if reference.asset_id is None and _looks_signed(reference.url)
+    ]
+    if places:
+        yield (
+            f"The URL of {', '.join(places)} looks signed, and there is no asset_id: with each new signature the same "
+            "request would be another job, and be paid for again. Give it an asset_id, or use gs://."
+        )
+
+
+def _looks_signed(url: str) -> bool:
+    """Whether something in the query of an http(s) URL is likely to change whenever the URL is made."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if parts.scheme not in {"http", "https"}:
+        return False
+    names = {re.sub(r"[^a-z]", "", name.lower()) for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    return any(name in _SIGNING or name.endswith(_SIGNING_ENDS) for name in names)
 
 
 def _text_problems(request: VideoRequest) -> Iterator[Problem]:
@@ -344,27 +265,25 @@ def _text_problems(request: VideoRequest) -> Iterator[Problem]:
             )
 
 
-def _user_problems(request: VideoRequest) -> Iterator[Problem]:
-    return _name_problems("user_id", request.user_id, _MAX_USER_ID)
-
-
-def _route_and_model_problems(request: VideoRequest) -> Iterator[Problem]:
+def _route_and_model_problems(
+    request: VideoRequest, model: Model | None, endpoints: Mapping[str, str]
+) -> Iterator[Problem]:
     route_known = request.route in ROUTES
     if not route_known:
         yield Problem(at="route", problem=f"{_quoted(request.route)} is not a route; use {_either(ROUTES)}")
-    model = model_of(request.model)
     if model is None:
         ids = [model.ids[route] for route in ROUTES for model in MODELS if request.route == route or not route_known]
         yield Problem(
             at="model", problem=f"{_quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
         )
         return
-    home = next((route for route, model_id in model.ids.items() if model_id == request.model), None)
+    behind = endpoints.get(request.model, request.model)
+    home = next((route for route, model_id in model.ids.items() if model_id == behind), None)
     if route_known and home is not None and home != request.route:
+        named = _quoted(behind) if behind == request.model else f"{_quoted(behind)}, behind {_quoted(request.model)},"
         yield Problem(
             at="model",
-            problem=f"{_quoted(request.model)} belongs to route {home}; on {request.route} it is "
-            f"{model.ids[request.route]}",
+            problem=f"{named} belongs to route {home}; on {request.route} it is {model.ids[request.route]}",
         )
 
 
@@ -376,8 +295,8 @@ def _prompt_problems(request: VideoRequest) -> Iterator[Problem]:
         return
     if _is_blank(prompt):
         yield Problem(at="prompt", problem="is blank; say what to show, or leave it out where there are references")
-    if len(prompt) > _MAX_PROMPT:
-        yield Problem(at="prompt", problem=f"has {len(prompt)} characters; shorten it to {_MAX_PROMPT}")
+    if len(prompt) > MAX_PROMPT:
+        yield Problem(at="prompt", problem=f"has {len(prompt)} characters; shorten it to {MAX_PROMPT}")
     flags = dict.fromkeys(match[0] for match in _FLAG.finditer(prompt))
     if flags:
         yield Problem(
@@ -387,7 +306,7 @@ def _prompt_problems(request: VideoRequest) -> Iterator[Problem]:
         )
 
 
-def _scene_problems(request: VideoRequest) -> Iterator[Problem]:
+def _scene_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
     roles = [reference.role for reference in request.references]
     if not set(roles) <= KINDS.keys():
         return  # an unknown role is reported where it stands, and may be meant as anything
@@ -402,8 +321,14 @@ def _scene_problems(request: VideoRequest) -> Iterator[Problem]:
         )
     elif frames and "first_frame" not in frames:
         yield Problem(at="references", problem="holds a last_frame alone; add a first_frame")
-    model = model_of(request.model)
     if model is None:
+        return
+    if not model.references and len(frames) < len(roles):
+        yield Problem(
+            at="references",
+            problem=f"holds reference_… roles, which are not documented for {model.name}; use first_frame and "
+            "last_frame, or another model",
+        )
         return
     for kind, most in model.references.items():
         count = roles.count(f"reference_{kind}")
@@ -444,15 +369,18 @@ def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
     if scheme == "asset":
         return None if _ASSET.fullmatch(url) else "must be asset:// and the asset's id"
     problem = https_problem(url, insecure_hosts)
+    if problem is None and not url.startswith(("https://", "http://")):
+        problem = "does not begin with https:// in small letters"
     return problem and f"{problem}; give a public https URL, gs://bucket/object#generation or asset://ID"
 
 
-def _output_problems(request: VideoRequest) -> Iterator[Problem]:
+def _output_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
     if request.ratio not in RATIOS:
         yield Problem(at="ratio", problem=f"{_quoted(request.ratio)} is not a ratio; use {_either(RATIOS)}")
     if request.ratio == "adaptive" and not request.references:
         yield Problem(at="ratio", problem="adaptive needs a reference to adapt to; choose a ratio such as 16:9")
-    model = model_of(request.model)
+    elif model and request.ratio != "adaptive" and (why := _keeps_ratio(request, model)):
+        yield Problem(at="ratio", problem=f"must be adaptive for {why} with {model.name}; leave it out")
     resolutions = model.resolutions if model else tuple(PIXELS)
     if request.resolution not in resolutions:
         of = f"a resolution of {model.name}" if model else "a resolution"
@@ -467,18 +395,34 @@ def _output_problems(request: VideoRequest) -> Iterator[Problem]:
         yield Problem(at="take", problem=f"must be 1 to {_MAX_TAKE}")
 
 
-def _optional_problems(request: VideoRequest) -> Iterator[Problem]:
-    model = model_of(request.model)
+def _keeps_ratio(request: VideoRequest, model: Model) -> str | None:
+    """What of a request makes the video take its ratio from what it is given; None if nothing does."""
+    task_type = request.omni_reference_task_type
+    if task_type in model.adaptive_task_types and request.references:
+        return f"omni_reference_task_type {task_type}"
+    return "a first frame" if scene(request) in model.adaptive_scenes else None
+
+
+def _optional_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
     given = {name: value for name in OPTIONAL if (value := getattr(request, name)) is not None}
     for name, value in given.items():
+        choices = model.service_tiers if model and name == "service_tier" else CHOICES.get(name)
         if model and name not in model.optional:
             yield Problem(at=name, problem=f"is not supported by {model.name}; leave it out")
-        elif name in _BOUNDS:
-            least, most = _BOUNDS[name]
+        elif name in BOUNDS:
+            least, most = BOUNDS[name]
             if not least <= value <= most:
                 yield Problem(at=name, problem=f"must be {least} to {most}")
+        elif choices is not None and value not in choices:
+            of = f" of {model.name}" if model else ""
+            yield Problem(at=name, problem=f"{_quoted(value)} is not one{of}; use {_either(choices)}")
     if request.web_search and request.references:
         yield Problem(at="web_search", problem="works with text alone; leave out web_search or the references")
+    if request.omni_reference_task_type in WORKS_ON_REFERENCES and not request.references:
+        yield Problem(
+            at="omni_reference_task_type",
+            problem=f"{request.omni_reference_task_type} needs a reference to work on; add one or leave it out",
+        )
 
 
 def _rights_problems(request: VideoRequest) -> Iterator[Problem]:
@@ -487,18 +431,6 @@ def _rights_problems(request: VideoRequest) -> Iterator[Problem]:
         yield Problem(at=at, problem="is required for a real person; name the consent, such as a contract number")
     elif consent:
         yield from _name_problems(at, consent, _MAX_NAME)
-
-
-_RULES: tuple[Callable[[VideoRequest], Iterator[Problem]], ...] = (
-    _text_problems,
-    _user_problems,
-    _route_and_model_problems,
-    _prompt_problems,
-    _scene_problems,
-    _output_problems,
-    _optional_problems,
-    _rights_problems,
-)
 
 
 def _name_problems(at: str, name: str, most: int) -> Iterator[Problem]:
@@ -531,12 +463,15 @@ def _either(names: Iterable[str]) -> str:
 _Path = tuple[int | str, ...]
 
 
-def parse_request_json(text: str | bytes, *, insecure_hosts: Collection[str] = ()) -> VideoRequest:
+def parse_request_json(
+    text: str | bytes, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> VideoRequest:
     """A request from JSON text. A byte order mark is ignored.
 
     Args:
         text: The document; bytes are UTF-8.
         insecure_hosts: As in :func:`check`.
+        endpoints: The same.
 
     Raises:
         InvalidRequest: It is not JSON, or names a field twice, or is not a request; lists everything that is wrong.
@@ -554,16 +489,19 @@ def parse_request_json(text: str | bytes, *, insecure_hosts: Collection[str] = (
     except RecursionError:
         problem = "the request is nested too deep"
     else:
-        return parse_request(data, insecure_hosts=insecure_hosts)
+        return parse_request(data, insecure_hosts=insecure_hosts, endpoints=endpoints)
     raise InvalidRequest([Problem(at="", problem=problem)])
 
 
-def parse_request(data: object, *, insecure_hosts: Collection[str] = ()) -> VideoRequest:
+def parse_request(
+    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> VideoRequest:
     """A request from decoded JSON, whatever that is.
 
     Args:
         data: The value. Null counts as absent, as it does for the provider.
         insecure_hosts: As in :func:`check`.
+        endpoints: The same.
 
     Raises:
         InvalidRequest: It is not a request, or not one that may be paid for; lists everything that is wrong, the
@@ -591,7 +529,7 @@ def parse_request(data: object, *, insecure_hosts: Collection[str] = ()) -> Vide
     faulty = {_at(fault) for fault in faults}
     problems += [
         problem
-        for problem in check(request, insecure_hosts=insecure_hosts)
+        for problem in check(request, insecure_hosts=insecure_hosts, endpoints=endpoints)
         if faulty.isdisjoint(problem.at[: end.start()] for end in _ENDS_OF_PARTS.finditer(problem.at))
     ]
     if problems:

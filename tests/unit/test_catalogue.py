@@ -357,7 +357,7 @@ def test_an_unknown_model_is_answered_with_those_of_the_route() -> None:
 
 def test_rows() -> None:
     ids = [model_id for model in MODELS for model_id in model.ids.values()]
-    assert len(set(ids)) == 2 * len(MODELS) == 6
+    assert len(set(ids)) == 2 * len(MODELS) == 10
     assert all({*model.ids} == {*ROUTES} for model in MODELS)
     assert all(set(model.resolutions) <= PIXELS.keys() for model in MODELS)
     for model in MODELS:

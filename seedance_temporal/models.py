@@ -1,0 +1,246 @@
+"""The models as data: what each takes, and how large its pictures are. What follows from it stands in catalogue.py.
+
+Every row is read from the provider's task API documentation, "create a video generation task". A comment names the
+table that a value stands in, and how it is known:
+
+    O  official: the provider's own pages, or its own SDKs
+    M  several independent sources agree
+    T  one third party says so
+
+Where sources contradict each other, what one official source allows is allowed, and warned of. What is not documented
+at all is refused where it could cost money, and said so here. A new model is a new row in :data:`MODELS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Kind = Literal["image", "video", "audio"]
+Scene = Literal["text_to_video", "first_frame", "first_and_last_frame", "references", "unknown"]
+
+ROUTES = ("byteplus", "volcengine")
+KINDS: Mapping[str, Kind] = {
+    "first_frame": "image",
+    "last_frame": "image",
+    "reference_image": "image",
+    "reference_video": "video",
+    "reference_audio": "audio",
+}
+"""What kind of media a reference is, by its role. Table "content", O."""
+
+FRAMES = frozenset({"first_frame", "last_frame"})
+MODEL_CHOOSES = -1
+"""The ``duration`` that leaves the length to the model. Table "body", O."""
+
+PIXELS: Mapping[str, Mapping[str, tuple[int, int]]] = {
+    "480p": {
+        "16:9": (864, 496),
+        "4:3": (752, 560),
+        "1:1": (640, 640),
+        "3:4": (560, 752),
+        "9:16": (496, 864),
+        "21:9": (992, 432),
+    },
+    "720p": {
+        "16:9": (1280, 720),
+        "4:3": (1112, 834),
+        "1:1": (960, 960),
+        "3:4": (834, 1112),
+        "9:16": (720, 1280),
+        "21:9": (1470, 630),
+    },
+    "1080p": {
+        "16:9": (1920, 1080),
+        "4:3": (1664, 1248),
+        "1:1": (1440, 1440),
+        "3:4": (1248, 1664),
+        "9:16": (1080, 1920),
+        "21:9": (2206, 946),
+    },
+    "4k": {
+        "16:9": (3840, 2160),
+        "4:3": (3326, 2494),
+        "1:1": (2880, 2880),
+        "3:4": (2494, 3326),
+        "9:16": (2160, 3840),
+        "21:9": (4398, 1886),
+    },
+}
+"""Width and height in pixels, by resolution and ratio. Table "pixels", O; its 480p is of 2.0 and 1.5 pro alone."""
+
+RATIOS = (*PIXELS["720p"], "adaptive")
+"""Table "body", O."""
+
+OPTIONAL = (
+    "seed",
+    "camera_fixed",
+    "service_tier",
+    "priority",
+    "execution_expires_after",
+    "draft",
+    "output_format",
+    "omni_reference_task_type",
+    "web_search",
+)
+"""Fields that are sent only when given, and refused where the model does not support them. Table "body", O."""
+
+BOUNDS: Mapping[str, tuple[int, int]] = {
+    "seed": (-1, 2**31 - 1),
+    "priority": (0, 9),
+    "execution_expires_after": (3_600, 259_200),
+}
+"""The least and the most of a number, where the model takes the field. Table "body", O."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "output_format": ("mp4", "mov"),
+    "omni_reference_task_type": ("auto", "reference", "edit", "extend"),
+}
+"""What a word may be, where the model takes the field. Table "body", O."""
+
+WORKS_ON_REFERENCES = frozenset({"edit", "extend"})
+"""The task types that change what they are given, and so can do nothing without a reference."""
+
+MAX_PROMPT = 32_000
+"""Characters. "Prompt length": no hard limit is documented; this is one client's cap, T."""
+
+ADVISED_PROMPT_WORDS = 1_000
+"""English words. "Prompt length": a recommendation, O."""
+
+NO_ENDPOINTS: Mapping[str, str] = MappingProxyType({})
+ENDPOINT = re.compile(r"ep-[A-Za-z0-9-]{1,128}")
+"""An inference endpoint, taken on either route. Section "routes and models", O; its letters are not documented."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What one model allows.
+
+    Attributes:
+        name: As people say it.
+        ids: The model id, by route.
+        resolutions: What ``resolution`` may be.
+        durations: The seconds that ``duration`` may be; -1 is always allowed.
+        references: The most references of each kind; empty where there is no references scene.
+        reference_video_seconds: The most seconds of all reference videos together.
+        lone_audio: Whether a ``reference_audio`` can do without a picture or video beside it.
+        adaptive_scenes: The scenes that take no ``ratio`` but ``adaptive``.
+        adaptive_task_types: The same, by ``omni_reference_task_type``.
+        optional: The fields of :data:`OPTIONAL` that may be given.
+        service_tiers: What ``service_tier`` may be.
+        contradicted: Fields that one official source allows and another one does not: allowed, and warned of.
+        languages: Documented languages of the prompt; empty where the documentation leaves none out that we can tell.
+        unsized: Resolutions whose pixels are not documented.
+    """
+
+    name: str
+    ids: Mapping[str, str]
+    resolutions: tuple[str, ...]
+    durations: range
+    references: Mapping[Kind, int]
+    reference_video_seconds: int
+    lone_audio: bool
+    optional: frozenset[str]
+    adaptive_scenes: frozenset[Scene] = frozenset()
+    adaptive_task_types: frozenset[str] = frozenset()
+    service_tiers: tuple[str, ...] = ()
+    contradicted: frozenset[str] = frozenset()
+    languages: tuple[str, ...] = ()
+    unsized: frozenset[str] = frozenset()
+
+
+def _seedance_2_0(name: str, suffix: str, *resolutions: str) -> Model:
+    """One of the 2.0 family, which differs in names and resolutions alone."""
+    return Model(
+        name=name,
+        # Table "families", O; that a route takes its own prefix alone, M.
+        ids={"byteplus": f"dreamina-seedance-{suffix}", "volcengine": f"doubao-seedance-{suffix}"},
+        # Table "body": `resolution`, `duration`, O.
+        resolutions=resolutions,
+        durations=range(4, 16),
+        # Table "scenes", O. Seconds: table "reference media", O.
+        references={"image": 9, "video": 3, "audio": 3},
+        reference_video_seconds=15,
+        lone_audio=False,
+        # Table "body", O. `service_tier` is not to be sent: an explicit `default` was refused, too.
+        optional=frozenset({"priority", "execution_expires_after", "web_search"}),
+        contradicted=frozenset({"execution_expires_after"}),
+        # "Prompt length and languages", O.
+        languages=("Chinese", "English", "Spanish", "Indonesian", "Portuguese", "Japanese"),
+    )
+
+
+SEEDANCE_2_0 = _seedance_2_0("Seedance 2.0", "2-0-260128", "480p", "720p", "1080p", "4k")
+SEEDANCE_2_0_FAST = _seedance_2_0("Seedance 2.0 fast", "2-0-fast-260128", "480p", "720p")
+SEEDANCE_2_0_MINI = _seedance_2_0("Seedance 2.0 mini", "2-0-mini-260615", "480p", "720p")
+SEEDANCE_2_5 = Model(
+    name="Seedance 2.5",
+    # Table "families", O.
+    ids={"byteplus": "dreamina-seedance-2-5-260628", "volcengine": "doubao-seedance-2-5-260628"},
+    # Table "body": `resolution`, `duration`, O.
+    resolutions=("480p", "720p", "1080p"),
+    durations=range(4, 31),
+    # Table "scenes", O. That audio needs something beside it is said of 2.0 alone. Seconds: "reference media", O.
+    references={"image": 30, "video": 10, "audio": 10},
+    reference_video_seconds=30,
+    lone_audio=True,
+    # Table "body": "only adaptive for first frame, edit, extend", O. First and last frame is a scene of its own, which
+    # this does not name.
+    adaptive_scenes=frozenset({"first_frame"}),
+    adaptive_task_types=WORKS_ON_REFERENCES,
+    # Table "body", O. No `seed`, no `camera_fixed`.
+    optional=frozenset(OPTIONAL) - {"seed", "camera_fixed"},
+    service_tiers=("default",),
+    # Korean is among its languages, O; the only one that could be told from the letters of a prompt.
+    languages=(),
+    # Table "pixels": its 480p is of 2.0 and 1.5 pro.
+    unsized=frozenset({"480p"}),
+)
+SEEDANCE_1_5_PRO = Model(
+    name="Seedance 1.5 pro",
+    # Table "families", O; without a prefix on BytePlus.
+    ids={"byteplus": "seedance-1-5-pro-251215", "volcengine": "doubao-seedance-1-5-pro-251215"},
+    # Table "body": `resolution`, `duration`, O.
+    resolutions=("480p", "720p", "1080p"),
+    durations=range(4, 13),
+    # Table "scenes" gives numbers for 2.0 and 2.5 alone: not documented for 1.5 pro, and so refused. Text, first frame,
+    # and first and last frame are not told apart by model there, O.
+    references={},
+    reference_video_seconds=0,
+    lone_audio=False,
+    # Table "body", O. No `priority`, no `tools`; of the newest fields `draft` only.
+    optional=frozenset({"seed", "camera_fixed", "service_tier", "execution_expires_after", "draft"}),
+    service_tiers=("default", "flex"),
+    # Not documented, and so nothing to warn of.
+    languages=(),
+)
+MODELS = (SEEDANCE_2_0, SEEDANCE_2_0_FAST, SEEDANCE_2_0_MINI, SEEDANCE_2_5, SEEDANCE_1_5_PRO)
+
+
+def model_of(model_id: str, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> Model | None:
+    """The row of a model id, on whichever route; None if it is not known.
+
+    What stands behind an inference endpoint (``ep-…``) cannot be seen from here: one that is not named has the rules
+    of Seedance 2.0.
+
+    Args:
+        model_id: Of the request, or of a task.
+        endpoints: The model id behind each endpoint that is known, as ``SEEDANCE_ENDPOINTS`` says.
+    """
+    behind = endpoints.get(model_id, model_id)
+    if ENDPOINT.fullmatch(behind):
+        return SEEDANCE_2_0
+    return next((model for model in MODELS if behind in model.ids.values()), None)
+
+
+def is_unknown_endpoint(model_id: str, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> bool:
+    """Whether a model id is an inference endpoint that nobody has named."""
+    return model_id not in endpoints and ENDPOINT.fullmatch(model_id) is not None
+
+
+def pixels(resolution: str, ratio: str) -> tuple[int, int] | None:
+    """Width and height of a video; None for ``adaptive``, and for what is not known."""
+    return PIXELS.get(resolution, {}).get(ratio)
