@@ -168,7 +168,9 @@ class ObserveActivities:
                 status=task.status,
                 error=_task_error(order, task),
                 usage=task.usage,
-                cost_usd=catalogue.cost_of(order.request, task),
+                cost_usd=catalogue.cost_of(
+                    order.request, task, self._settings.prices, endpoints=self._settings.seedance_endpoints
+                ),
             )
         wait = look_again_after(self._settings, order.request, looks=order.looks + 1, hinted=order.hinted)
         return Observation(next="wait", status=task.status, look_again_after=wait)

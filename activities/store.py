@@ -284,7 +284,8 @@ class _Copy:
 
     def _record(self, task: Task, objects: RecordedObjects) -> Record:
         request = self.order.request
-        estimated = catalogue.estimate(request)
+        prices, endpoints = self.settings.prices, self.settings.seedance_endpoints
+        estimated = catalogue.estimate(request, prices, endpoints=endpoints)
         return Record(
             job_id=self.order.job_id,
             request_hash=self.names.request_hash,
@@ -300,7 +301,7 @@ class _Copy:
             usage=task.usage,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            cost_usd=catalogue.cost_of(request, task),
+            cost_usd=catalogue.cost_of(request, task, prices, endpoints=endpoints),
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
             timeline=[entry.model_dump(mode="json") for entry in self.order.timeline],

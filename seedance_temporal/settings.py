@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import json
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.models import ENDPOINT, MODELS
+from seedance_temporal.prices import PriceTable, price_table
 from seedance_temporal.urls import https_problem
 
 BASE_URLS = {
@@ -19,6 +22,9 @@ BASE_URLS = {
 }
 Route = Literal["byteplus", "volcengine"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+UsdPerMillion = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+
+_ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
 
 
 class Settings(BaseSettings):
@@ -48,6 +54,9 @@ class Settings(BaseSettings):
         seedance_copies_at_once: Copies into the bucket at once, per worker.
         seedance_download_seconds: Total time for one download of a video.
         seedance_max_video_bytes: A larger result is not downloaded.
+        seedance_prices: Prices that override the provider's list, as JSON: model id, resolution, and USD per million
+            tokens without and with a reference video; null where that is not known.
+        seedance_endpoints: The model behind each inference endpoint, as JSON: ``ep-…`` to model id.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
@@ -74,6 +83,10 @@ class Settings(BaseSettings):
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
     seedance_download_seconds: Seconds = 1800
     seedance_max_video_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    seedance_prices: Annotated[
+        dict[str, dict[str, tuple[UsdPerMillion | None, UsdPerMillion | None]]], NoDecode, Field(default_factory=dict)
+    ]
+    seedance_endpoints: Annotated[dict[str, str], NoDecode, Field(default_factory=dict)]
 
     @field_validator("seedance_insecure_hosts", mode="before")
     @classmethod
@@ -81,6 +94,40 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return frozenset(host.strip().lower() for host in value.split(",") if host.strip())
         return value
+
+    @field_validator("seedance_prices", "seedance_endpoints", mode="before")
+    @classmethod
+    def _read_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value, object_pairs_hook=_named_once)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+        except RecursionError:
+            raise ValueError("is nested too deep") from None
+
+    @field_validator("seedance_prices")
+    @classmethod
+    def _of_known_models(cls, prices: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for model_id, by_resolution in prices.items():
+            if model_id not in _ROWS:
+                raise ValueError(f"{model_id!r} is not a model id; use one of {', '.join(_ROWS)}")
+            known = _ROWS[model_id].resolutions
+            unknown = [resolution for resolution in by_resolution if resolution not in known]
+            if unknown:
+                raise ValueError(f"{model_id} has no resolution {unknown[0]!r}; it has {', '.join(known)}")
+        return prices
+
+    @field_validator("seedance_endpoints")
+    @classmethod
+    def _of_endpoints(cls, endpoints: dict[str, str]) -> dict[str, str]:
+        for endpoint, model_id in endpoints.items():
+            if not ENDPOINT.fullmatch(endpoint):
+                raise ValueError(f"{endpoint!r} is not an endpoint id (ep-…)")
+            if model_id not in _ROWS:
+                raise ValueError(f"{model_id!r} is not a model id; use one of {', '.join(_ROWS)}")
+        return endpoints
 
     @field_validator("seedance_prefix")
     @classmethod
@@ -122,8 +169,7 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             problems = [
-                (f"{'.'.join(str(part) for part in e['loc']).upper()}: " if e["loc"] else "")
-                + e["msg"].removeprefix("Value error, ")
+                (f"{_variable(e['loc'])}: " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
                 for e in error.errors()
             ]
             raise InvalidSettings("; ".join(problems)) from None
@@ -138,6 +184,11 @@ class Settings(BaseSettings):
         return (self.ark_base_url or BASE_URLS[self.ark_route]).rstrip("/")
 
     @property
+    def prices(self) -> PriceTable:
+        """The provider's list prices, with those of ``SEEDANCE_PRICES`` in place."""
+        return price_table(self.seedance_prices)
+
+    @property
     def claim_is_young_seconds(self) -> float:
         """Up to this age of a claim, the process that made it may still be sending."""
         return self.seedance_create_timeout_seconds + self.seedance_clock_skew_seconds
@@ -147,3 +198,19 @@ class Settings(BaseSettings):
         """The values that must not appear in any text, log or object."""
         kept = (self.ark_api_key, self.seedance_callback_secret, self.seedance_callback_secret_previous)
         return tuple(secret.get_secret_value() for secret in kept if secret is not None)
+
+
+def _variable(at: tuple[int | str, ...]) -> str:
+    """The variable that an error is about, and what of it."""
+    name, *parts = at
+    return ".".join([str(name).upper(), *map(str, parts)])
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. The last of two values for one name would win without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"names {twice!r} more than once")
+    return found
