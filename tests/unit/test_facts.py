@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from activities.facts import Again, Attempt, End, Facts, Look, Outcome, decide, look_by
-from tests.unit.jobs import a_result, absent, an_end, created, not_sent, refused, some_settings
+from activities import facts
+from activities.facts import Again, Attempt, End, Facts, Listing, Look, Outcome, decide, is_absent, look_by
+from tests.unit.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
 AGAIN = Again(accept_second_charge=False, at=datetime.now(UTC))
 
@@ -150,19 +152,148 @@ def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
     assert error.failure_class == "moderation"
 
 
-@pytest.mark.parametrize(
-    ("age", "over", "again"), [(0, False, 30), (599, False, 30), (601, True, 100), (99_999, True, 100)]
-)
-def test_how_long_an_attempt_is_looked_for(age: float, over: bool, again: float) -> None:
-    attempt = replace(an_attempt(), claimed_at=datetime.now(UTC) - timedelta(seconds=age))
-    look = look_by(Facts(None, (attempt,)), some_settings(seedance_recovery_seconds=600))
-    assert (look.next, look.recovery_over, look.look_again_after) == ("recover", over, again)
-
-
 def test_only_an_unknown_attempt_is_looked_for() -> None:
     attempt = replace(an_attempt(1, A), claimed_at=datetime.now(UTC) - timedelta(days=1))
     look = look_by(Facts(None, (attempt,)), some_settings())
     assert (look.next, look.recovery_over, look.look_again_after) == ("adopt", False, 0)
+
+
+# --- absence ---------------------------------------------------------------------------------------------------------
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+WINDOW = timedelta(seconds=600)
+CLAIM = a_claim(a_request())
+TICK = timedelta(microseconds=1)
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that stands, so that borders can be stepped on."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(NOW.year, NOW.month, NOW.day, NOW.hour, tzinfo=tz)
+
+    monkeypatch.setattr(facts, "datetime", Clock)
+
+
+def unknown(age: timedelta, **given: Any) -> Attempt:
+    return replace(an_attempt(), claim=CLAIM, claimed_at=NOW - age, **given)
+
+
+def a_listing(after: timedelta, **given: Any) -> Listing:
+    """A complete listing begun so long after the end of the window of an attempt of 20 minutes."""
+    nothing = {
+        "attempt": 1,
+        "safety_identifier": CLAIM.safety_identifier,
+        "complete": True,
+        "task_id": None,
+        "unmarked": False,
+    }
+    return Listing.model_validate(nothing | {"began_at": NOW - 2 * WINDOW + WINDOW + after} | given)
+
+
+FIRST, MINUTE = timedelta(seconds=1), timedelta(seconds=60)
+SECOND = FIRST + MINUTE
+TWO = (a_listing(FIRST), a_listing(SECOND))
+EARLIER_ABSENT = an_attempt(1, absent())
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize(
+    ("proved", "listings"),
+    [
+        pytest.param(True, TWO, id="two, a tenth of the window apart"),
+        pytest.param(True, TWO[::-1], id="in any order"),
+        pytest.param(True, (*TWO, a_listing(FIRST + MINUTE / 2)), id="more between them"),
+        pytest.param(False, (), id="none"),
+        pytest.param(False, TWO[:1], id="one"),
+        pytest.param(False, (TWO[0], TWO[0]), id="one, told twice"),
+        pytest.param(False, (TWO[0], a_listing(SECOND - TICK)), id="too close together"),
+        pytest.param(False, (a_listing(timedelta(0)), a_listing(MINUTE)), id="begun as the window ended"),
+        pytest.param(True, (a_listing(TICK), a_listing(TICK + MINUTE)), id="begun just after the window"),
+        pytest.param(False, (a_listing(-MINUTE), TWO[0]), id="begun in the window"),
+        pytest.param(True, (a_listing(-MINUTE), *TWO), id="a third one in the window"),
+        pytest.param(False, (TWO[0], a_listing(SECOND, complete=False)), id="one is not complete"),
+        pytest.param(False, (TWO[0], a_listing(SECOND, safety_identifier="another")), id="one of another claim"),
+        pytest.param(False, (TWO[0], a_listing(SECOND, unmarked=True)), id="an unmarked task in the last"),
+        pytest.param(False, (a_listing(FIRST, unmarked=True), *TWO), id="an unmarked task in the first of three"),
+        pytest.param(False, (a_listing(-MINUTE, unmarked=True), *TWO), id="an unmarked task within the window"),
+        pytest.param(
+            False, (a_listing(FIRST, unmarked=True, complete=False), *TWO), id="an unmarked task, and not complete"
+        ),
+        pytest.param(False, (TWO[0], a_listing(SECOND, task_id="cgt-1")), id="found in the last"),
+        pytest.param(False, (a_listing(-MINUTE, task_id="cgt-1"), *TWO), id="found once, within the window"),
+    ],
+)
+def test_which_listings_prove_absence(proved: bool, listings: tuple[Listing, ...]) -> None:
+    attempt = unknown(2 * WINDOW)
+    assert is_absent(Facts(None, (attempt,), echo=True), attempt, listings, some_settings()) is proved
+
+
+DAYS = timedelta(days=6)
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize(
+    ("attempt", "others", "echo", "bar"),
+    [
+        pytest.param(unknown(2 * WINDOW), (), True, None, id="nothing"),
+        pytest.param(unknown(2 * WINDOW, taken=True), (), True, "accepted", id="taken"),
+        pytest.param(unknown(2 * WINDOW), (), False, "identifiers", id="echo unknown"),
+        pytest.param(unknown(DAYS), (), True, None, id="six days"),
+        pytest.param(unknown(DAYS + TICK), (), True, "forgotten", id="more than six days"),
+        pytest.param(replace(unknown(2 * WINDOW), number=2), (EARLIER_ABSENT,), True, "earlier", id="earlier absent"),
+        pytest.param(
+            replace(unknown(2 * WINDOW), number=3),
+            (EARLIER_ABSENT, an_attempt(2, not_sent())),
+            True,
+            "earlier",
+            id="absent long before",
+        ),
+        pytest.param(replace(unknown(2 * WINDOW), number=2), (an_attempt(1, not_sent()),), True, None, id="not sent"),
+        pytest.param(
+            replace(unknown(2 * WINDOW), number=2), (an_attempt(1, refused(), again=True),), True, None, id="refused"
+        ),
+    ],
+)
+def test_what_keeps_an_attempt_from_counting_as_absent(
+    attempt: Attempt, others: tuple[Attempt, ...], echo: bool, bar: str | None
+) -> None:
+    known = Facts(None, (*others, attempt), echo)
+    assert attempt.claimed_at is not None
+    after = attempt.claimed_at + WINDOW + FIRST
+    listings = (a_listing(FIRST, began_at=after), a_listing(FIRST, began_at=after + MINUTE))
+    assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
+    told = facts._bar_to_absence(known, attempt)
+    assert (told is None) if bar is None else (bar in (told or ""))
+
+
+def test_an_attempt_that_nobody_claimed_is_not_absent() -> None:
+    for attempt in (replace(unknown(2 * WINDOW), claim=None), replace(unknown(2 * WINDOW), claimed_at=None)):
+        assert not is_absent(Facts(None, (attempt,), echo=True), attempt, TWO, some_settings())
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize(
+    ("barred", "given", "echo"),
+    [
+        pytest.param(False, {}, True, id="absence can be proved"),
+        pytest.param(True, {}, False, id="echo unknown"),
+        pytest.param(True, {"taken": True}, True, id="taken"),
+        pytest.param(True, {"number": 2}, True, id="earlier absent"),
+    ],
+)
+def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], echo: bool) -> None:
+    """Half a window more where listings can settle it, because a person is not needed for that."""
+    border = WINDOW if barred else 1.5 * WINDOW
+    ages = [(timedelta(0), False), (border, False), (border + TICK, True), (DAYS, True), (2 * DAYS, True)]
+    for age, over in ages:
+        attempt = replace(unknown(age), **given)
+        others = (EARLIER_ABSENT,) if attempt.number == 2 else ()
+        look = look_by(Facts(None, (*others, attempt), echo), some_settings(seedance_recovery_seconds=600))
+        assert (look.next, look.recovery_over, look.look_again_after) == ("recover", over, 100 if over else 30), age
 
 
 # --- for all facts ---------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from activities.bucket import Bucket, GoogleBucket
-from activities.facts import Claim, Look, Outcome
-from activities.ledger import EndOrder, Ledger, LedgerActivities, LookOrder, OutcomeOrder
+from activities.facts import Attempt, Claim, Look, Outcome
+from activities.ledger import EndOrder, EndReport, Ledger, LedgerActivities, LookOrder, OutcomeOrder
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, Resubmit, TimelineEntry
 from seedance_temporal.request import VideoRequest
@@ -289,8 +291,9 @@ async def test_the_first_end_stands_and_is_told(
     seen = TimelineEntry(at=datetime.now(UTC), what="failed", how="poll")
     first, second = an_end(1, "cgt-1").error, an_end(1, "cgt-1", "expired", "expired").error
     order = EndOrder(job_id=job_id, error=first, usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,))
-    assert await in_activity(activities.write_end, order) == first
-    assert await in_activity(activities.write_end, EndOrder(job_id=job_id, error=second)) == first
+    assert await in_activity(activities.write_end, order) == EndReport(error=first)
+    later = EndOrder(job_id=job_id, error=second)
+    assert await in_activity(activities.write_end, later) == EndReport(error=first)
     end = (await ledger.read(job_id)).attempts[0].end
     assert end is not None
     assert (end.error, end.usage, end.cost_usd, end.timeline) == (first, Usage(total_tokens=7), 0.5, (seen,))
@@ -302,6 +305,118 @@ async def test_asking_again_twice_is_asking_once(ledger: Ledger, job_id: str) ->
     again = (await ledger.read(job_id)).attempts[0].again
     assert again is not None
     assert again.accept_second_charge
+
+
+# --- another attempt by itself ---------------------------------------------------------------------------------------
+
+
+async def ended(
+    bucket: Bucket, request: VideoRequest, attempt: int, failure_class: str, resubmits: int | None
+) -> tuple[bool, Attempt]:
+    """An attempt that was created ends: whether another one was asked for, and what stands then."""
+    ledger = Ledger(bucket, "seedance")
+    claim = a_claim(request, attempt)
+    await ledger.claim(claim)
+    await ledger.settle(claim.job_id, attempt, created(f"cgt-{attempt}"))
+    given: dict[str, Any] = {} if resubmits is None else {"seedance_automatic_resubmits": resubmits}
+    error = an_end(attempt, f"cgt-{attempt}", failure_class).error
+    activities = LedgerActivities(ledger, some_settings(**given))
+    report = await in_activity(activities.write_end, EndOrder(job_id=claim.job_id, error=error))
+    assert report.error == error
+    standing = (await ledger.read(claim.job_id)).attempt(attempt)
+    assert standing is not None
+    assert standing.end is not None
+    return report.again, standing
+
+
+@pytest.mark.parametrize("failure_class", ["expired", "provider"])
+async def test_what_the_provider_failed_at_is_tried_again_as_often_as_the_setting_says(
+    bucket: Bucket, request_: VideoRequest, failure_class: str
+) -> None:
+    for attempt in (1, 2):
+        again, standing = await ended(bucket, request_, attempt, failure_class, 2)
+        assert again
+        assert standing.again is not None
+        assert (standing.again.automatic, standing.again.accept_second_charge) == (True, False)
+    again, standing = await ended(bucket, request_, 3, failure_class, 2)
+    assert (again, standing.again) == (False, None)
+
+
+@pytest.mark.parametrize("resubmits", [None, 0])
+async def test_nothing_is_tried_again_by_itself_unless_a_setting_says_so(
+    bucket: Bucket, request_: VideoRequest, resubmits: int | None
+) -> None:
+    assert await ended(bucket, request_, 1, "expired", resubmits) == (False, ANY)
+    assert "attempts/0001.again.json" not in await objects(bucket, request_)
+
+
+@pytest.mark.parametrize("failure_class", ["moderation", "invalid", "cancelled", "lost"])
+async def test_what_would_end_the_same_or_cost_twice_is_not_tried_again(
+    bucket: Bucket, request_: VideoRequest, failure_class: str
+) -> None:
+    again, standing = await ended(bucket, request_, 1, failure_class, 5)
+    assert (again, standing.again) == (False, None)
+
+
+async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Bucket, request_: VideoRequest) -> None:
+    ledger = Ledger(bucket, "seedance")
+    await ledger.end(job_id_of(request_), 1, an_end(1, "cgt-1", "moderation"))
+    activities = LedgerActivities(ledger, some_settings(seedance_automatic_resubmits=1))
+    order = EndOrder(job_id=job_id_of(request_), error=an_end(1, "cgt-1", "expired").error)
+    report = await in_activity(activities.write_end, order)
+    assert (report.again, report.error.failure_class) == (False, "moderation")
+
+
+async def test_a_wish_of_a_person_takes_nothing_from_the_setting(bucket: Bucket, request_: VideoRequest) -> None:
+    await ended(bucket, request_, 1, "expired", 0)
+    await Ledger(bucket, "seedance").again(job_id_of(request_), Resubmit(attempt=1))
+    assert (await ended(bucket, request_, 2, "expired", 1))[0]
+    assert not (await ended(bucket, request_, 3, "expired", 1))[0]
+
+
+async def test_an_end_that_is_written_twice_is_tried_again_once(bucket: Bucket, request_: VideoRequest) -> None:
+    """The answer of the first try was lost: Temporal repeats it."""
+    for _ in range(2):
+        assert (await ended(bucket, request_, 1, "expired", 1))[0]
+    assert not (await ended(bucket, request_, 2, "expired", 1))[0]
+
+
+# --- whether identifiers are listed ----------------------------------------------------------------------------------
+
+
+async def test_that_identifiers_are_listed_is_noted_for_each_route(
+    bucket: Bucket, activities: LedgerActivities, request_: VideoRequest
+) -> None:
+    ledger = Ledger(bucket, f"seedance-{request_.take}")
+    assert not await ledger.echo_known("byteplus")
+    for _ in range(2):
+        await ledger.note_echo("byteplus")
+    assert await ledger.echo_known("byteplus")
+    assert await Ledger(bucket, f"seedance-{request_.take}").echo_known("byteplus"), "it outlives the worker"
+    assert not await ledger.echo_known("volcengine")
+    assert [stored.name for stored in await bucket.list(f"seedance-{request_.take}/")] == [
+        f"seedance-{request_.take}/echo-byteplus.json"
+    ]
+
+
+async def test_a_look_and_the_facts_say_whether_identifiers_are_listed(request_: VideoRequest) -> None:
+    ledger = Ledger(MemoryBucket(), "seedance")
+    activities = LedgerActivities(ledger, some_settings())
+    await ledger.claim(a_claim(request_))
+    for known in (False, True):
+        assert (await look(activities, request_)).echo_known is known
+        assert (await ledger.read(job_id_of(request_))).echo is known
+        await ledger.note_echo("byteplus")
+
+
+async def test_the_echo_is_asked_for_once(request_: VideoRequest) -> None:
+    bucket = MemoryBucket()
+    ledger = Ledger(bucket, "seedance")
+    await ledger.note_echo("byteplus")
+    await ledger.echo_known("byteplus")
+    bucket.broken = ConnectionError("must not be asked")
+    assert await ledger.echo_known("byteplus")
+    await ledger.note_echo("byteplus")
 
 
 # --- look ------------------------------------------------------------------------------------------------------------

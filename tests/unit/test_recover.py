@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from temporalio.exceptions import ApplicationError
 
-import activities.ark
-from activities import recover
 from activities.ark import Ark
-from activities.facts import Claim, Look, Outcome
+from activities.facts import Claim, Listing, Look, Outcome, look_by
 from activities.ledger import Ledger
-from activities.recover import RecoverActivities, RecoverOrder, ResolveOrder
+from activities.recover import AbsentOrder, RecoverActivities, RecoverOrder, ResolveOrder
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import Resolve, ResolveAnswer, Resubmit, TimelineEntry
+from seedance_temporal.job import Resolve, ResolveAnswer, TimelineEntry
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from tests.unit.jobs import (
@@ -26,7 +24,6 @@ from tests.unit.jobs import (
     KEY,
     a_claim,
     a_client,
-    a_record,
     a_request,
     absent,
     an_end,
@@ -42,7 +39,6 @@ from tests.unit.jobs import (
     some_settings,
 )
 from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.raw_host import RawHost, raw_host
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +48,7 @@ async def server() -> AsyncIterator[ArkControl]:
 
 
 @pytest.fixture
-async def ark(server: ArkControl, monkeypatch: pytest.MonkeyPatch) -> ArkControl:
-    monkeypatch.setattr(activities.ark, "_LIST_SPACING_SECONDS", 0)
-    await server.configure(list_echo=True)
+async def ark(server: ArkControl) -> ArkControl:
     return await as_new(server)
 
 
@@ -82,7 +76,8 @@ class World:
 
     @property
     def objects(self) -> list[str]:
-        return sorted(name.removeprefix(names(self.request).root + "attempts/") for name in self.bucket.contents)
+        root = names(self.request).root
+        return sorted(name.removeprefix(root + "attempts/") for name in self.bucket.contents if name.startswith(root))
 
     @property
     def activities(self) -> RecoverActivities:
@@ -100,8 +95,12 @@ class World:
         order = RecoverOrder(job_id=self.job_id, attempt=attempt, task_id=task_id)
         return await in_activity(self.activities.identify_task, order)
 
-    async def find(self, attempt: int = 1) -> Look:
-        return await in_activity(self.activities.find_task, RecoverOrder(job_id=self.job_id, attempt=attempt))
+    async def absent(self, *listings: Listing, attempt: int = 1) -> Look:
+        order = AbsentOrder(job_id=self.job_id, attempt=attempt, listings=listings)
+        return await in_activity(self.activities.settle_absent, order)
+
+    async def look(self) -> Look:
+        return look_by(await self.ledger.read(self.job_id), self.settings)
 
     async def resolve(self, action: str, task_id: str | None = None, attempt: int = 1) -> ResolveAnswer:
         word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
@@ -121,9 +120,6 @@ class World:
     async def gets(self, task_id: str) -> int:
         asked = (await self.ark.requests()).tasks.get(task_id)
         return asked.get if asked is not None else 0
-
-    async def lists(self) -> int:
-        return (await self.ark.requests()).list.get("byteplus", 0)
 
 
 async def a_world(ark: ArkControl, **fields: Any) -> World:
@@ -237,162 +233,104 @@ async def test_a_callback_that_cannot_be_checked_is_not_believed(ark: ArkControl
     assert world.objects == UNKNOWN
 
 
-# --- LIST ------------------------------------------------------------------------------------------------------------
-
-
-async def test_our_task_is_found_among_those_of_others_on_several_pages(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recover, "_PAGE_SIZE", 2)
-    world = await a_world(ark)
-    others = [safety_identifier(world.request.user_id, f"{n:032x}") for n in range(3)]
-    for identifier in others[:2]:
-        await world.task(identifier)
-    task_id = await world.task()
-    for identifier in [*others, "somebody-else"]:
-        await world.task(identifier)
-    await world.task(safety_identifier=None)
-
-    before = await world.lists()
-    look = await world.find()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
-    assert (world.outcome()["task_id"], world.outcome()["how"]) == (task_id, "list")
-    assert await world.lists() - before == 3  # newest first: five others on two pages and a half
-    assert world.objects == ["0001.claim.json", "0001.outcome.json"]
-
-
-async def test_a_task_that_ended_is_found_as_well(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await ark.fault("task", "seconds", queued_seconds=0, running_seconds=0)
-    task_id = await world.task()
-    async with asyncio.timeout(10):
-        while (await world.client.get(task_id) or {})["status"] != "succeeded":
-            await asyncio.sleep(0.02)
-    assert (await world.find()).task_id == task_id
-
-
-async def test_tasks_of_others_are_not_ours(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recover, "_PAGE_SIZE", 3)
-    world = await a_world(ark)
-    for identifier in (safety_identifier(world.request.user_id, "e" * 32), "", world.claim.nonce, None):
-        await world.task(safety_identifier=identifier)
-    before = await world.lists()
-    look = await world.find()
-    assert (look.next, look.attempt, look.look_again_after) == ("recover", 1, 30)
-    assert await world.lists() - before > 1, "all pages were read"
-    assert world.objects == UNKNOWN
-
-
-async def test_a_listing_without_identifiers_proves_nothing(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await world.task()
-    await ark.configure(list_echo=False)
-    assert (await world.find()).next == "recover"
-    assert world.objects == UNKNOWN
-
-
-async def test_the_tier_of_the_request_is_listed(ark: ArkControl) -> None:
-    world = await a_world(ark, service_tier="flex")
-    task_id = await world.task(model="seedance-1-5-pro-251215", service_tier="flex")
-    assert (await world.find()).task_id == task_id
+# --- absence ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RawHost]:
-    monkeypatch.setattr(activities.ark, "_LIST_SPACING_SECONDS", 0)
-    async with raw_host() as host:
-        yield host
+async def silent() -> World:
+    """A job whose attempt is old enough to count as absent, where nobody answers."""
+    claim = a_claim(a_request())
+    world = World(ArkControl("http://127.0.0.1:1"), Ark("http://127.0.0.1:1", KEY), claim, some_settings())
+    await world.ledger.claim(claim)
+    await world.ledger.note_echo("byteplus")
+    world.make_older(seconds=800)
+    return world
 
 
-@pytest.mark.parametrize("total", [0, 99])
-async def test_an_empty_listing_ends(host: RawHost, total: int) -> None:
-    world = World(ArkControl(host.url), Ark(host.url, KEY), a_claim(a_request()), some_settings())
-    await world.ledger.claim(world.claim)
-    host.answers(200, f'{{"items": [], "total": {total}}}')
-    assert (await world.find()).next == "recover"
-    assert (len(host.requests), world.objects) == (1, UNKNOWN)
-    await world.ark.aclose()
+def proofs(world: World, *ages: float, **given: Any) -> tuple[Listing, ...]:
+    """Complete listings, so many seconds ago, that do not show the attempt."""
+    nothing = {
+        "attempt": 1,
+        "safety_identifier": world.claim.safety_identifier,
+        "complete": True,
+        "task_id": None,
+        "unmarked": False,
+    }
+    now = datetime.now(UTC)
+    return tuple(Listing.model_validate(nothing | {"began_at": now - timedelta(seconds=age)} | given) for age in ages)
 
 
-async def test_a_listing_that_does_not_end_is_given_up(host: RawHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recover, "_MOST_PAGES", 3)
-    world = World(ArkControl(host.url), Ark(host.url, KEY), a_claim(a_request()), some_settings())
-    await world.ledger.claim(world.claim)
-    host.answers(200, '{"items": [{"id": "cgt-1", "status": "queued"}], "total": 1000000}')
-    assert (await world.find()).next == "recover"
-    assert len(host.requests) == 3
-    await world.ark.aclose()
+async def test_what_two_listings_do_not_show_is_absent_and_opens_one_more_claim(silent: World) -> None:
+    look = await silent.absent(*proofs(silent, 100, 10))
+    assert (look.next, look.attempt) == ("claim", 2)
+    assert (silent.outcome()["kind"], silent.outcome()["how"]) == ("absent", "list")
+    assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
+    # The same word again, as after a Reset, changes nothing.
+    assert (await silent.absent(*proofs(silent, 100, 10))).next == "claim"
+    assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_a_listed_task_without_an_id_is_none(host: RawHost) -> None:
-    world = World(ArkControl(host.url), Ark(host.url, KEY), a_claim(a_request()), some_settings())
-    await world.ledger.claim(world.claim)
-    host.answers(200, f'{{"items": [{{"safety_identifier": "{world.claim.safety_identifier}"}}], "total": 1}}')
-    assert (await world.find()).next == "recover"
-    assert world.objects == UNKNOWN
-    await world.ark.aclose()
+async def test_the_attempt_after_an_absent_one_is_never_absent(silent: World) -> None:
+    await silent.absent(*proofs(silent, 100, 10))
+    second = a_claim(silent.request, 2)
+    await silent.ledger.claim(second)
+    make_older(silent.bucket, names(silent.request).attempt(2, "claim"), seconds=800)
+    look = await silent.absent(
+        *proofs(silent, 100, 10, attempt=2, safety_identifier=second.safety_identifier), attempt=2
+    )
+    assert (look.next, look.attempt, look.recovery_over) == ("recover", 2, True)
+    assert "0002.outcome.json" not in silent.objects
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "502", "503", "reset"])
-async def test_a_list_without_a_usable_answer_is_to_be_repeated(ark: ArkControl, fault: str) -> None:
-    world = await a_world(ark)
-    task_id = await world.task()
-    fault_id = await ark.fault("list", fault)
-    with pytest.raises(ApplicationError) as caught:
-        await world.find()
-    assert (caught.value.type, caught.value.non_retryable) == ("ProviderUnavailable", False)
-    assert (len(await ark.fired(fault_id)), world.objects) == (1, UNKNOWN)
-    assert (await world.find()).task_id == task_id
+async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
+    for listings in (
+        proofs(silent),
+        proofs(silent, 10),
+        proofs(silent, 100, 10, complete=False),
+        proofs(silent, 100, 10, unmarked=True),
+        proofs(silent, 100, 10, task_id="cgt-1"),
+        proofs(silent, 100, 10, safety_identifier="another"),
+    ):
+        look = await silent.absent(*listings)
+        assert (look.next, look.attempt) == ("recover", 1)
+    assert silent.objects == UNKNOWN
 
 
-@pytest.mark.parametrize("fault", ["401", "403"])
-async def test_an_account_in_trouble_leaves_the_attempt_unknown(ark: ArkControl, fault: str) -> None:
-    world = await a_world(ark)
-    await world.task()
-    await ark.fault("list", fault)
-    look = await world.find()
-    assert (look.next, look.attempt, world.objects) == ("recover", 1, UNKNOWN)
+async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_listed(silent: World) -> None:
+    del silent.bucket.stored["seedance/echo-byteplus.json"]
+    look = await silent.absent(*proofs(silent, 100, 10))
+    assert (look.next, look.recovery_over) == ("recover", True)
+    await silent.ledger.note_echo("volcengine")
+    assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover", "each route is another provider"
+    assert silent.objects == UNKNOWN
 
 
-async def test_a_listing_without_our_task_says_when_it_needs_a_person(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    assert not (await world.find()).recovery_over
-    world.make_older(seconds=601)
-    look = await world.find()
-    assert (look.next, look.recovery_over, look.look_again_after) == ("recover", True, 100)
-    assert world.objects == UNKNOWN, "what is not listed may exist all the same"
-
-
-@pytest.mark.parametrize("outcome", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
-async def test_an_attempt_that_is_known_costs_no_list(ark: ArkControl, outcome: Outcome) -> None:
-    world = await a_world(ark)
-    await world.settle(outcome)
-    before = await world.lists()
-    look = await world.find()
+@pytest.mark.parametrize("outcome", [created("cgt-1"), refused(), not_sent()], ids=lambda o: o.kind)
+async def test_what_is_known_meanwhile_is_obeyed(silent: World, outcome: Outcome) -> None:
+    await silent.settle(outcome)
+    look = await silent.absent(*proofs(silent, 100, 10))
     assert look.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
-    assert await world.lists() == before
+    assert silent.outcome()["kind"] == outcome.kind
 
 
-async def test_a_job_that_is_stored_or_given_up_costs_no_list(ark: ArkControl) -> None:
-    stored, given_up = await a_world(ark), await a_world(ark)
-    await stored.bucket.create(names(stored.request).record, a_record("cgt-1"))
-    await given_up.ledger.end(given_up.job_id, 1, an_end(1, None, "lost"))
-    before = await stored.lists()
-    assert (await stored.find()).next == "stored"
-    assert (await given_up.find()).next == "ended"
-    assert await stored.lists() == before
+async def test_a_task_that_was_taken_is_never_absent(silent: World) -> None:
+    await silent.ledger.take(silent.job_id, 1, "accepted")
+    assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover"
+    assert silent.objects == ["0001.claim.json", "0001.taken.json"]
 
 
-async def test_a_known_attempt_costs_no_list_while_another_one_is_unknown(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await world.settle(refused())
-    await world.ledger.again(world.job_id, Resubmit(attempt=1))
-    await world.ledger.claim(a_claim(world.request, 2))
-    before = await world.lists()
-    for attempt in (1, 7):
-        look = await world.find(attempt)
-        assert (look.next, look.attempt) == ("recover", 2)
-    assert await world.lists() == before
+async def test_proofs_of_another_attempt_settle_nothing(silent: World) -> None:
+    for attempt in (0, 2, 7):
+        look = await silent.absent(*proofs(silent, 100, 10), attempt=attempt)
+        assert (look.next, look.attempt) == ("recover", 1)
+    assert silent.objects == UNKNOWN
+
+
+async def test_a_task_that_comes_after_absence_was_proved_is_late_and_adopted(silent: World) -> None:
+    await silent.absent(*proofs(silent, 100, 10))
+    await silent.settle(created("cgt-slow"))
+    look = await silent.look()
+    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, "cgt-slow")
 
 
 # --- an operator's word ----------------------------------------------------------------------------------------------
@@ -448,7 +386,7 @@ async def test_not_created_opens_another_attempt_after_the_window(ark: ArkContro
     assert (await world.resolve("not_created")).accepted
     assert (world.outcome()["kind"], world.outcome()["how"]) == ("absent", "operator")
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
-    look = await world.find()
+    look = await world.look()
     assert (look.next, look.attempt) == ("claim", 2)
 
 
@@ -471,7 +409,7 @@ async def test_an_operator_gives_an_attempt_up(ark: ArkControl, taken: bool) -> 
     answer = await world.resolve("lost")
     assert answer.accepted
     assert sorted({*world.objects} - {*before}) == ["0001.end.json"]
-    look = await world.find()
+    look = await world.look()
     assert (look.next, look.attempt) == ("ended", 1)
     assert look.error is not None
     assert (look.error.failure_class, look.error.task_id, look.error.resubmit_could_help) == ("lost", None, True)
