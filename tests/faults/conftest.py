@@ -51,3 +51,13 @@ async def stage() -> AsyncIterator[Stage]:
     async with staged() as stage:
         yield stage
         await stage.check()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def served() -> AsyncIterator[Stage]:
+    """The same, with a worker and a relay for the default namespace."""
+    async with staged() as stage:
+        await stage.stack.start_worker()
+        await stage.stack.start_relay()
+        yield stage
+        await stage.check()

@@ -41,6 +41,7 @@ from worker import serve
 POINTS = {
     "before the claim": "create of …claim.json, before",
     "after the claim": "create of …claim.json, after",
+    "before the POST left": "its head is sent, its body is not",
     "after the POST left": "the body is sent, no answer yet",
     "after its answer": "the answer's head is there, nothing is written",
     "after the outcome": "create of …outcome.json, after; the activity has not completed",
@@ -201,6 +202,8 @@ class FaultyPost(httpx.AsyncBaseTransport):
             return await self._inner.handle_async_request(request)
 
         async def trace(event: str, _: dict[str, Any]) -> None:
+            if event == "http11.send_request_body.started":
+                self._faults.at("before the POST left")
             if event == "http11.receive_response_headers.started":
                 self._faults.at("after the POST left")
 

@@ -1,0 +1,167 @@
+"""Callbacks that nobody sent in earnest: no outcome changes, no workflow blocks, nothing is paid."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from dev.stack import CALLBACK_SECRET, HOST, Stack
+from seedance_temporal import JobState
+from seedance_temporal.identity import callback_url, job_id_of
+from tests.e2e.requests import a_request, creates_of, until
+from tests.faults.cells import PATIENCE, Stage
+from tests.faults.report import Report
+
+TITLE = "Callbacks"
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+
+class Caller:
+    """Somebody who can reach the relay; and who may know the callback URL of a job."""
+
+    def __init__(self, stack: Stack, job_id: str, task_id: str) -> None:
+        self.stack, self.job_id, self.task_id = stack, job_id, task_id
+        self._base = f"http://{HOST}:{stack.ports.relay}"
+        self._http = httpx.AsyncClient(trust_env=False, timeout=30)
+
+    def url(self, attempt: int = 1, job_id: str = "") -> str:
+        return callback_url(self._base, CALLBACK_SECRET, job_id or self.job_id, attempt)
+
+    async def post(self, url: str, body: Any) -> int:
+        content = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return (await self._http.post(url, **content)).status_code
+
+    def says(self, status: str, task_id: str = "") -> dict[str, str]:
+        return {"id": task_id or self.task_id, "status": status}
+
+
+async def _forged(caller: Caller) -> list[int]:
+    url = caller.url()
+    wrong = [url[:-1] + ("0" if url[-1] != "0" else "1"), url.replace("/1/", "/2/"), url[:-20], url + "/", url.upper()]
+    return [await caller.post(one, caller.says("succeeded")) for one in wrong]
+
+
+async def _replayed(caller: Caller) -> list[int]:
+    return [await caller.post(caller.url(), caller.says("running")) for _ in range(20)]
+
+
+async def _wrong_end(caller: Caller) -> list[int]:
+    said = ("succeeded", "failed", "expired", "cancelled")
+    return [await caller.post(caller.url(), caller.says(status)) for status in said]
+
+
+async def _of_another_attempt(caller: Caller) -> list[int]:
+    return [await caller.post(caller.url(attempt), caller.says("failed")) for attempt in (2, 3, 9999)]
+
+
+async def _of_another_job(caller: Caller) -> list[int]:
+    """With a URL that is right for the other job, which is real, and a task that is not its own."""
+    request = a_request()
+    other = (await caller.stack.jobs.submit(request)).job_id
+    answers = [await caller.post(caller.url(job_id=other), caller.says(status)) for status in ("failed", "succeeded")]
+    answers.append(await caller.post(caller.url(), caller.says("failed", "cgt-of-somebody-else")))
+    theirs = await caller.stack.jobs.result(other)
+    assert theirs.task_id != caller.task_id
+    assert len(await creates_of(caller.stack, request)) == 1
+    return answers
+
+
+async def _reordered(caller: Caller) -> list[int]:
+    said = ("succeeded", "running", "queued", "running", "queued")
+    return [await caller.post(caller.url(), caller.says(status)) for status in said]
+
+
+async def _a_thousand(caller: Caller) -> list[int]:
+    async def some(worker: int) -> list[int]:
+        said = ("running", "succeeded", "failed", "queued")
+        return [await caller.post(caller.url(), caller.says(said[(worker + n) % 4])) for n in range(50)]
+
+    return [code for codes in await asyncio.gather(*map(some, range(20))) for code in codes]
+
+
+async def _malformed(caller: Caller) -> list[int]:
+    bodies: list[Any] = [b"", b"{", b"\xff\xfe", b"[" * 5000, [], None, 7, {}, {"id": 7, "status": "failed"}]
+    bodies += [{"id": "x"}, {"id": "", "status": ""}, {"id": "x" * 300, "status": "failed"}, {"id": "x" * 70_000}]
+    bodies += [{"id": "../../x?y#z", "status": "failed"}, {"id": "\x00\u202e'\"", "status": "\n" * 200}]
+    return [await caller.post(caller.url(), body) for body in bodies]
+
+
+KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
+    "forged": _forged,
+    "replayed": _replayed,
+    "of an end that is not so": _wrong_end,
+    "of another attempt": _of_another_attempt,
+    "of another job": _of_another_job,
+    "reordered": _reordered,
+    "a thousand of one": _a_thousand,
+    "malformed": _malformed,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_callbacks_to_a_running_job(served: Stage, report: Report, kind: str) -> None:
+    stack, request = served.stack, a_request()
+    await stack.ark.fault("task", "stay_running", contains=request.prompt)
+    job_id = (await stack.jobs.submit(request)).job_id
+    before = await until(stack, job_id, lambda job: job.task_id is not None)
+    caller = Caller(stack, job_id, str(before.task_id))
+    codes = await KINDS[kind](caller)
+    if kind == "forged":
+        assert set(codes) == {404}
+    assert all(code < 500 for code in codes), "the relay takes it, or refuses it"
+    state = await stack.jobs.state(job_id)
+    assert state.phase in {"queued", "running"}, "no callback is believed"
+    await stack.ark.release(before.task_id)
+    async with asyncio.timeout(PATIENCE):
+        result = await stack.jobs.result(job_id)
+    assert result.task_id == before.task_id
+    # Late ones: the run is closed.
+    late = await KINDS[kind](caller)
+    assert all(code < 500 for code in late)
+    again = await stack.jobs.get(job_id)
+    assert again.result == result
+    assert len(await creates_of(stack, request)) == 1
+    answers = ", ".join(f"{codes.count(code)}× {code}" for code in sorted(set(codes)))
+    report.add(TITLE, {"callbacks": kind, "the relay answered": answers, "paid": 1, "end": again.phase})
+
+
+async def test_early_callbacks(served: Stage, report: Report) -> None:
+    """Before the create is answered: of its own task, which the job does not know yet, and of one that is nobody's."""
+    stack, request = served.stack, a_request()
+    await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
+    job_id = job_id_of(request)
+    await stack.jobs.submit(request)
+    async with asyncio.timeout(30):
+        while not [entry for entry in await creates_of(stack, request) if entry.task_id]:
+            await asyncio.sleep(0.05)
+    (entry,) = await creates_of(stack, request)
+    caller = Caller(stack, job_id, str(entry.task_id))
+    codes = [await caller.post(caller.url(), caller.says(status)) for status in ("running", "succeeded", "failed")]
+    codes += [await caller.post(caller.url(), caller.says("succeeded", f"cgt-nobody-{n}")) for n in range(60)]
+    assert set(codes) == {200}
+    state = await stack.jobs.get(job_id)
+    assert isinstance(state, JobState), "the workflow answers"
+    async with asyncio.timeout(PATIENCE):
+        result = await stack.jobs.result(job_id)
+    assert result.task_id == entry.task_id
+    assert len(await creates_of(stack, request)) == 1
+    report.add(TITLE, {"callbacks": "early", "the relay answered": f"{len(codes)}× 200", "paid": 1, "end": "stored"})
+
+
+@pytest.mark.parametrize("mode", ["repeated", "reversed", "off"])
+async def test_how_the_provider_calls(served: Stage, report: Report, mode: str) -> None:
+    stack, request = served.stack, a_request()
+    await stack.ark.configure(callbacks=mode)
+    try:
+        job_id = (await stack.jobs.submit(request)).job_id
+        async with asyncio.timeout(PATIENCE):
+            result = await stack.jobs.result(job_id)
+    finally:
+        await stack.ark.configure(callbacks="on")
+    (entry,) = await creates_of(stack, request)
+    assert entry.task_id == result.task_id
+    report.add(TITLE, {"callbacks": f"by the provider: {mode}", "the relay answered": "-", "paid": 1, "end": "stored"})
