@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test faults lint lock
+.PHONY: setup demo stack test faults chaos mutants lint lock
 
 setup: .venv/.installed
 
@@ -28,6 +28,13 @@ test: lint ## Lint, types, tests
 
 faults: setup ## The full crash matrix and its kin, some ten minutes; FAULTS_REPORT names the file for its tables
 	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults
+
+chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTES of trouble
+	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
+
+mutants: setup ## Small edits that each break a promise, and the test that turns red for each
+	$(BIN)/python -m tests.faults.mutants
 
 lock: setup ## Pin every dependency, with hashes and without download addresses
 	$(BIN)/python -m pip install --quiet uv
