@@ -212,7 +212,7 @@ MUTANTS = (
         _FACTS,
         "return bool(proofs) and max(proofs) - min(proofs) >= window / 10",
         "return bool(proofs)",
-        "tests/unit/test_facts.py",
+        "tests/unit/test_facts.py::test_which_listings_prove_absence",
     ),
     Mutant(
         2,
@@ -220,7 +220,7 @@ MUTANTS = (
         _FACTS,
         "        and listing.complete\n",
         "",
-        "tests/unit/test_facts.py",
+        "tests/unit/test_facts.py::test_which_listings_prove_absence",
     ),
     Mutant(
         2,
@@ -228,7 +228,7 @@ MUTANTS = (
         _FACTS,
         "and listing.began_at > attempt.claimed_at + window",
         "and listing.began_at > attempt.claimed_at",
-        "tests/unit/test_facts.py",
+        "tests/unit/test_facts.py::test_which_listings_prove_absence",
     ),
     Mutant(
         2,
@@ -236,7 +236,23 @@ MUTANTS = (
         _FACTS,
         "    if not facts.echo:\n",
         "    if facts.echo is None:\n",
-        "tests/unit/test_facts.py",
+        "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
+    ),
+    Mutant(
+        2,
+        "absent though a listed task without an identifier could be the one",
+        _FACTS,
+        "if any(listing.task_id is not None or listing.unmarked for listing in listings):",
+        "if any(listing.task_id is not None for listing in listings):",
+        "tests/unit/test_facts.py::test_which_listings_prove_absence",
+    ),
+    Mutant(
+        2,
+        "absent more than once in a job",
+        _FACTS,
+        'if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):',
+        'if all(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):',
+        "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
     ),
     Mutant(
         2,
@@ -354,13 +370,15 @@ class Fate:
 def _copy(folder: Path) -> Path:
     tree = folder / "tree"
     shutil.copytree(ROOT, tree, ignore=_LEFT_OUT)
+    # Tests find the servers' programs beside their interpreter.
+    (tree / ".venv").symlink_to(Path(sys.executable).parent.parent)
     return tree
 
 
 def _pytest(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *tests]
-    # An edit of the same length in the same second would be hidden by compiled code.
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    # An edit of the same length in the same second would be hidden by compiled code; a failure need not be small.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "LEDGER_MODEL_SHRINK": "0"}
     try:
         done = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False

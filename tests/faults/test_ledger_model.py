@@ -9,7 +9,7 @@ What is held, exactly: of one job the provider commits at most one task, one mor
 attempt which may have been paid, and one for each attempt that somebody wrote off as ``absent`` although a task of it
 exists, or came to exist.
 
-``LEDGER_MODEL_EXAMPLES`` makes the search larger.
+``LEDGER_MODEL_EXAMPLES`` makes the search larger, ``LEDGER_MODEL_SHRINK=0`` leaves what it finds as it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -42,6 +42,7 @@ from tests.unit.jobs import a_request, absent, an_end, created, in_activity, som
 from tests.unit.memory_bucket import MemoryBucket
 
 EXAMPLES = int(os.environ.get("LEDGER_MODEL_EXAMPLES", "60"))
+SHRINK = os.environ.get("LEDGER_MODEL_SHRINK") != "0"
 STEPS = 60
 RUNS = 3
 # Longer than a create can take, and than the recovery window.
@@ -484,6 +485,7 @@ LedgerModel.TestCase.settings = settings(
     stateful_step_count=STEPS,
     deadline=None,
     derandomize=EXAMPLES <= 60,
+    phases=[phase for phase in Phase if SHRINK or phase is not Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 TestLedgerModel = LedgerModel.TestCase
