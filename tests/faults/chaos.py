@@ -319,7 +319,7 @@ class Chaos:
             await self._until(job.at + event.at)
             self.report.done[f"job: {event.kind}"] += 1
             # The server can be away, and the job can have ended: then this came to nothing, as it would for people.
-            with contextlib.suppress(SeedanceError, RPCError, httpx.TransportError, StopIteration):
+            with contextlib.suppress(SeedanceError, RPCError, httpx.TransportError):
                 async with self._slots:
                     await self._happens(job, event.kind)
 
@@ -345,7 +345,9 @@ class Chaos:
         run = await self._stack.client.get_workflow_handle(job_id).describe()
         handle = self._stack.client.get_workflow_handle(job_id, run_id=run.run_id)
         completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-        first = next(e for e in (await handle.fetch_history()).events if e.event_type == completed)
+        first = next((e for e in (await handle.fetch_history()).events if e.event_type == completed), None)
+        if first is None:
+            return  # it has not begun
         await self._stack.client.workflow_service.reset_workflow_execution(
             ResetWorkflowExecutionRequest(
                 namespace=self._stack.client.namespace,
