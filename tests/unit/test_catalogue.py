@@ -31,6 +31,8 @@ from seedance_temporal.task import Task
 FULL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
 MINI = "dreamina-seedance-2-0-mini-260615"
+NEXT = "dreamina-seedance-2-5-260628"
+PRO = "seedance-1-5-pro-251215"
 TEXT: dict[str, Any] = {"user_id": "user-42", "route": "byteplus", "model": FULL, "prompt": "A red fox in snow"}
 
 
@@ -93,6 +95,28 @@ RIGHT: dict[str, dict[str, Any]] = {
     "latest expiry": {"execution_expires_after": 259_200},
     "web search": {"web_search": True},
     "no web search": {"web_search": False, **refs("first_frame")},
+    "2.5": {"model": NEXT},
+    "2.5 on volcengine": {"route": "volcengine", "model": "doubao-seedance-2-5-260628"},
+    "2.5 takes sound alone": {"model": NEXT, **many(audio=10)},
+    "2.5 takes thirty images, ten videos, ten sounds": {"model": NEXT, **many(30, 10, 10)},
+    "2.5 first frame": {"model": NEXT, **refs("first_frame")},
+    "2.5 first and last frame in a ratio": {"model": NEXT, "ratio": "1:1", **refs("first_frame", "last_frame")},
+    "2.5 references in a ratio": {"model": NEXT, "ratio": "1:1", **many(image=1)},
+    "2.5 text in a ratio": {"model": NEXT, "ratio": "21:9"},
+    "2.5 auto in a ratio": {"model": NEXT, "ratio": "1:1", "omni_reference_task_type": "auto", **many(video=1)},
+    "2.5 reference in a ratio": {
+        "model": NEXT,
+        "ratio": "1:1",
+        "omni_reference_task_type": "reference",
+        **many(video=1),
+    },
+    "2.5 edit": {"model": NEXT, "omni_reference_task_type": "edit", **many(video=1)},
+    "2.5 extend": {"model": NEXT, "omni_reference_task_type": "extend", **many(video=1)},
+    "2.5 auto of nothing": {"model": NEXT, "omni_reference_task_type": "auto"},
+    "1.5 pro": {"model": PRO},
+    "1.5 pro on volcengine": {"route": "volcengine", "model": "doubao-seedance-1-5-pro-251215"},
+    "1.5 pro first frame in a ratio": {"model": PRO, "ratio": "16:9", **refs("first_frame")},
+    "1.5 pro first and last frame": {"model": PRO, **refs("first_frame", "last_frame")},
     "last take": {"take": 1_000_000},
     "a real person with consent": {"rights": {"depicts_real_person": True, "consent_reference": "contract 7"}},
     "consent that nobody needs": {"rights": {"consent_reference": ""}},
@@ -197,6 +221,33 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "expires too soon": ({"execution_expires_after": 3_599}, "execution_expires_after", "3600"),
     "expires too late": ({"execution_expires_after": 259_201}, "execution_expires_after", "259200"),
     "web search with a reference": ({"web_search": True, **refs("first_frame")}, "web_search", "text alone"),
+    "2.5 a ratio for a first frame": (
+        {"model": NEXT, "ratio": "16:9", **refs("first_frame")},
+        "ratio",
+        "must be adaptive for a first frame",
+    ),
+    "2.5 a ratio for an edit": (
+        {"model": NEXT, "ratio": "16:9", "omni_reference_task_type": "edit", **many(video=1)},
+        "ratio",
+        "must be adaptive for omni_reference_task_type edit",
+    ),
+    "2.5 a ratio for an extension of frames": (
+        {"model": NEXT, "ratio": "1:1", "omni_reference_task_type": "extend", **refs("first_frame", "last_frame")},
+        "ratio",
+        "must be adaptive",
+    ),
+    "2.5 edit of nothing": (
+        {"model": NEXT, "omni_reference_task_type": "edit"},
+        "omni_reference_task_type",
+        "needs a reference",
+    ),
+    "1.5 pro references": ({"model": PRO, **many(image=1)}, "references", "not documented for Seedance 1.5 pro"),
+    "1.5 pro sound alone": ({"model": PRO, **many(audio=1)}, "references", "not documented"),
+    "loud https": (
+        {"references": [ref("first_frame", "HTTPS://cdn.example.com/a")]},
+        "references[0].url",
+        "small letters",
+    ),
     "take 0": ({"take": 0}, "take", "1 to 1000000"),
     "take too high": ({"take": 1_000_001}, "take", "1 to 1000000"),
     "person without consent": ({"rights": {"depicts_real_person": True}}, "rights.consent_reference", "required"),
@@ -360,7 +411,7 @@ def test_rows() -> None:
     assert len(set(ids)) == 2 * len(MODELS) == 10
     assert all({*model.ids} == {*ROUTES} for model in MODELS)
     assert all(set(model.resolutions) <= PIXELS.keys() for model in MODELS)
-    for model in MODELS:
+    for model in MODELS[:3]:
         assert {*PRICES[model.ids["byteplus"]]} == {*model.resolutions}
     assert model_of("ep-1") is model_of(FULL)
     assert model_of("nothing") is None
@@ -407,6 +458,15 @@ def test_kinds() -> None:
             {**refs("first_frame"), "rights": {"depicts_real_person": True, "consent_reference": "contract 7"}},
             "asset://",
         ),
+        ({"model": "ep-1"}, "'ep-1'"),
+        ({"model": MINI, "execution_expires_after": 3_600}, "contradict each other on whether Seedance 2.0 mini"),
+        ({"prompt": "fox " * 1_001}, "1001 words"),
+        ({"model": NEXT, "draft": True}, "480p"),
+        ({"model": PRO, "draft": True, "resolution": "1080p"}, "480p"),
+        (
+            {"model": NEXT, "omni_reference_task_type": "extend", **many(audio=1)},
+            "without a reference_video",
+        ),
     ],
 )
 def test_warning(changes: dict[str, Any], says: str) -> None:
@@ -424,10 +484,93 @@ def test_warning(changes: dict[str, Any], says: str) -> None:
         {"references": [ref("reference_image", "asset://a")], "rights": {"depicts_real_person": True}},
         refs("reference_audio"),
         {"model": "unknown", "prompt": "여우"},
+        {"model": NEXT, "prompt": "여우"},
+        {"model": PRO, "prompt": "여우", "execution_expires_after": 3_600},
+        {"model": NEXT, "execution_expires_after": 3_600, "priority": 9},
+        {"priority": 9, "web_search": True},
+        {"prompt": "fox " * 1_000},
+        {"model": NEXT, "draft": False, "resolution": "1080p"},
+        {"model": NEXT, "draft": True, "resolution": "480p"},
+        {"model": NEXT, "omni_reference_task_type": "auto"},
+        {"model": NEXT, "omni_reference_task_type": "reference", **many(audio=1)},
     ],
 )
 def test_no_warning(changes: dict[str, Any]) -> None:
     assert warnings(request(**changes)) == []
+
+
+SIGNED = (
+    "https://b.s3.amazonaws.com/a?X-Amz-Algorithm=AWS4&X-Amz-Credential=k&X-Amz-Signature=0",
+    "https://storage.googleapis.com/b/a?X-Goog-Signature=0",
+    "https://b.tos-ap.bytepluses.com/a?X-Tos-Signature=0",
+    "https://b.oss.example.com/a?Expires=1&OSSAccessKeyId=k&Signature=0",
+    "https://b.cos.example.com/a?q-signature=0",
+    "https://x.blob.core.windows.net/a?sv=1&se=2&sig=0",
+    "https://x.cloudfront.net/a?Expires=1&Key-Pair-Id=k",
+    "https://cdn.example.com/a?token=0",
+    "https://cdn.example.com/a?auth_key=1-0-0-0",
+    "https://cdn.example.com/a?w=1&access_token",
+)
+
+
+@pytest.mark.parametrize("url", SIGNED)
+def test_a_signature_without_a_name_for_the_content_is_warned_of(url: str) -> None:
+    sound = ref("reference_audio", url)
+    (warning,) = warnings(request(references=[ref("reference_audio"), sound]))
+    assert "references[1]" in warning
+    assert "asset_id" in warning
+    assert url not in warning
+    assert warnings(request(references=[sound | {"asset_id": "steps"}])) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://cdn.example.com/a.wav?v=3&w=1280&design=blue",
+        "https://cdn.example.com/token/sig.wav#signature=1",
+        "gs://my-bucket/a?sig=1#12",
+        "asset://a",
+        "data:audio/wav?sig=1",
+        "https://[?sig=1",
+        "",
+    ],
+)
+def test_no_signature(url: str) -> None:
+    assert warnings(request(references=[ref("reference_audio", url)])) == []
+
+
+def test_all_places_stand_in_one_warning() -> None:
+    (warning,) = warnings(request(references=[ref("reference_audio", url) for url in SIGNED[:2]]))
+    assert "references[0], references[1]" in warning
+
+
+BEHIND = {"ep-next": NEXT, "ep-pro": "doubao-seedance-1-5-pro-251215"}
+
+
+def test_a_named_endpoint_has_the_rules_of_its_model() -> None:
+    long = request(model="ep-next", duration=30)
+    assert [problem.at for problem in check(long)] == ["duration"]
+    assert check(long, endpoints=BEHIND) == []
+    assert warnings(long, endpoints=BEHIND) == []
+    assert len(warnings(long)) == 1
+    assert check(request(route="volcengine", model="ep-pro", seed=7), endpoints=BEHIND) == []
+    assert [problem.at for problem in check(request(model="ep-next", seed=7), endpoints=BEHIND)] == ["seed"]
+
+
+def test_a_named_endpoint_belongs_to_its_models_route() -> None:
+    (problem,) = check(request(model="ep-pro"), endpoints=BEHIND)
+    assert problem.at == "model"
+    assert "'doubao-seedance-1-5-pro-251215', behind 'ep-pro', belongs to route volcengine" in problem.problem
+
+
+def test_an_endpoint_that_is_not_named_keeps_the_rules_of_2_0() -> None:
+    assert check(request(model="ep-other", resolution="4k"), endpoints=BEHIND) == []
+    assert len(warnings(request(model="ep-other"), endpoints=BEHIND)) == 1
+
+
+def test_an_endpoint_behind_which_nothing_known_stands() -> None:
+    (problem,) = check(request(model="ep-a"), endpoints={"ep-a": "seedance-9"})
+    assert problem.at == "model"
 
 
 def test_pixels() -> None:
@@ -464,6 +607,12 @@ ESTIMATES: list[tuple[dict[str, Any], int | None, float | None]] = [
     ({"route": "volcengine", "model": "doubao-seedance-2-0-260128"}, 108_900, None),
     ({"model": "ep-1"}, 108_900, None),
     ({"model": "ep-1", "duration": -1}, 324_900, None),
+    ({"model": NEXT}, 108_900, None),
+    ({"model": NEXT, "duration": -1}, 648_900, None),
+    ({"model": NEXT, "ratio": "16:9", **many(video=1)}, 1280 * 720 * (24 * 35 + 1) // 1024, None),
+    # Its pixels are not documented.
+    ({"model": NEXT, "resolution": "480p"}, None, None),
+    ({"model": PRO, "resolution": "480p", "duration": -1}, 864 * 496 * (24 * 12 + 1) // 1024, None),
     ({"model": "unknown"}, 108_900, None),
     ({"model": "unknown", "duration": -1}, None, None),
     ({"model": FAST, "resolution": "1080p"}, 245_025, None),

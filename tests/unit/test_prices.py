@@ -1,0 +1,160 @@
+"""The price table: the list, what the settings put in its place, and where it is counted by."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+
+from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.models import MODELS
+from seedance_temporal.prices import PRICES, Estimate, Price, cost_of, cost_usd, estimate, price_table
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.task import Task
+
+FULL = "dreamina-seedance-2-0-260128"
+NEXT = "dreamina-seedance-2-5-260628"
+CHINESE = "doubao-seedance-2-0-260128"
+VIDEO = {"role": "reference_video", "url": "asset://v"}
+
+
+def request(**changes: Any) -> VideoRequest:
+    given = {"user_id": "user-42", "route": "byteplus", "model": FULL, "prompt": "A fox", "ratio": "16:9"}
+    return VideoRequest.model_validate(given | changes)
+
+
+def task(**fields: Any) -> Task:
+    given = {"id": "cgt-1", "status": "succeeded", "usage": {"total_tokens": 1_000_000}}
+    return Task.model_validate(given | fields)
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Settings.from_environment()
+
+
+def test_nothing_in_place_of_the_list() -> None:
+    assert price_table({}) == PRICES
+
+
+def test_prices_in_place_of_some_and_beside_the_others() -> None:
+    table = price_table({FULL: {"720p": [6.3, 3.9]}, CHINESE: {"4k": [0, None]}})
+    assert table == {**PRICES, FULL: {**PRICES[FULL], "720p": (6.3, 3.9)}, CHINESE: {"4k": (0, None)}}
+    assert PRICES[FULL]["720p"] == Price(7.0, 4.3), "the list itself stays"
+
+
+def test_all_that_costs_is_counted_by_the_table() -> None:
+    table = price_table({FULL: {"720p": [10, 1]}, NEXT: {"1080p": [5, None]}})
+    assert cost_usd(FULL, "720p", False, 100_000, table) == 1
+    assert cost_usd(FULL, "720p", True, 100_000, table) == 0.1
+    assert cost_usd(FULL, "480p", False, 1_000_000, table) == 7
+    assert estimate(request(), table) == Estimate(108_900, 1.089)
+    assert estimate(request(model=NEXT, resolution="1080p"), table) == Estimate(245_025, 1.225125)
+    assert estimate(request(model=NEXT, resolution="1080p", references=[VIDEO]), table).usd is None
+    assert cost_of(request(), task(), table) == 10
+    assert cost_of(request(references=[VIDEO]), task(resolution="720p", model=FULL), table) == 1
+    assert cost_of(request(model=NEXT), task(resolution="1080p"), table) == 5
+
+
+def test_an_endpoint_is_priced_by_the_model_behind_it() -> None:
+    endpoints = {"ep-a": NEXT, "ep-b": FULL}
+    table = price_table({NEXT: {"720p": [10, None]}})
+    assert estimate(request(model="ep-a"), table).usd is None
+    assert estimate(request(model="ep-a"), table, endpoints=endpoints) == Estimate(108_900, 1.089)
+    assert estimate(request(model="ep-a", duration=-1), table, endpoints=endpoints).tokens == 648_900
+    assert cost_of(request(model="ep-b"), task(), table) is None
+    assert cost_of(request(model="ep-b"), task(), table, endpoints=endpoints) == 7
+    assert cost_of(request(model="ep-b"), task(model="ep-a"), table, endpoints=endpoints) == 10
+    assert cost_of(request(model="ep-b"), task(model=NEXT), table, endpoints=endpoints) == 10, "the task knows best"
+
+
+def test_what_nobody_can_count_has_no_price() -> None:
+    assert cost_usd(FULL, "720p", False, 10**400) is None
+
+
+def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = settings(
+        monkeypatch,
+        SEEDANCE_PRICES=f'{{"{FULL}": {{"4k": [3, 2.5]}}, "{CHINESE}": {{"720p": [0, null]}}, "{NEXT}": {{}}}}',
+        SEEDANCE_ENDPOINTS=f'{{"ep-a": "{NEXT}", "ep-b": "{CHINESE}"}}',
+    )
+    assert read.prices == {**PRICES, FULL: {**PRICES[FULL], "4k": (3, 2.5)}, CHINESE: {"720p": (0, None)}, NEXT: {}}
+    assert read.seedance_endpoints == {"ep-a": NEXT, "ep-b": CHINESE}
+
+
+@pytest.mark.parametrize("nothing", [{}, {"SEEDANCE_PRICES": "", "SEEDANCE_ENDPOINTS": ""}, {"SEEDANCE_PRICES": "{}"}])
+def test_unset(monkeypatch: pytest.MonkeyPatch, nothing: dict[str, str]) -> None:
+    read = settings(monkeypatch, **nothing)
+    assert (read.prices, read.seedance_endpoints) == (PRICES, {})
+
+
+def of_full(pair: object) -> str:
+    return json.dumps({FULL: {"720p": pair}})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("SEEDANCE_PRICES", "7.0", "SEEDANCE_PRICES: Input should be a valid dictionary"),
+        ("SEEDANCE_PRICES", "{", "SEEDANCE_PRICES: is not JSON.*line 1, column 2"),
+        ("SEEDANCE_PRICES", "[" * 100_000, "SEEDANCE_PRICES: is nested too deep"),
+        ("SEEDANCE_PRICES", "9" * 5_000, "SEEDANCE_PRICES: "),
+        ("SEEDANCE_PRICES", f'{{"{FULL}": {{}}, "{FULL}": {{}}}}', f"SEEDANCE_PRICES: names '{FULL}' more than once"),
+        ("SEEDANCE_PRICES", '{"seedance-9": {}}', "SEEDANCE_PRICES: 'seedance-9' is not a model id"),
+        ("SEEDANCE_PRICES", '{"ep-a": {}}', "SEEDANCE_PRICES: 'ep-a' is not a model id"),
+        ("SEEDANCE_PRICES", f'{{"{FULL}": {{"720P": [1, 1]}}}}', "SEEDANCE_PRICES: .*no resolution '720P'"),
+        ("SEEDANCE_PRICES", f'{{"{NEXT}": {{"4k": [1, 1]}}}}', "SEEDANCE_PRICES: .*no resolution '4k'"),
+        ("SEEDANCE_PRICES", f'{{"{FULL}": [1, 1]}}', f"SEEDANCE_PRICES.{FULL}: "),
+        ("SEEDANCE_PRICES", of_full([-0.01, 1]), f"SEEDANCE_PRICES.{FULL}.720p.0: .*greater than or equal to 0"),
+        ("SEEDANCE_PRICES", of_full([1, -1]), f"SEEDANCE_PRICES.{FULL}.720p.1: .*greater than or equal to 0"),
+        ("SEEDANCE_PRICES", of_full([float("nan"), 1]), "SEEDANCE_PRICES.*finite"),
+        ("SEEDANCE_PRICES", of_full([float("inf"), 1]), "SEEDANCE_PRICES.*finite"),
+        ("SEEDANCE_PRICES", of_full(["7", 1]), "SEEDANCE_PRICES.*number"),
+        ("SEEDANCE_PRICES", of_full([True, 1]), "SEEDANCE_PRICES.*number"),
+        ("SEEDANCE_PRICES", of_full([7]), "SEEDANCE_PRICES"),
+        ("SEEDANCE_PRICES", of_full([7, 1, 1]), "SEEDANCE_PRICES"),
+        ("SEEDANCE_PRICES", of_full(7), "SEEDANCE_PRICES"),
+        ("SEEDANCE_ENDPOINTS", "ep-a", "SEEDANCE_ENDPOINTS: is not JSON"),
+        ("SEEDANCE_ENDPOINTS", '["ep-a"]', "SEEDANCE_ENDPOINTS: "),
+        ("SEEDANCE_ENDPOINTS", '{"ep-a": 1}', "SEEDANCE_ENDPOINTS.ep-a: "),
+        ("SEEDANCE_ENDPOINTS", '{"ep-a": "ep-b"}', "SEEDANCE_ENDPOINTS: 'ep-b' is not a model id"),
+        ("SEEDANCE_ENDPOINTS", f'{{"{FULL}": "{FULL}"}}', f"SEEDANCE_ENDPOINTS: '{FULL}' is not an endpoint id"),
+        ("SEEDANCE_ENDPOINTS", f'{{"ep-a": "{FULL}", "ep-a": "{NEXT}"}}', "SEEDANCE_ENDPOINTS: names 'ep-a' more"),
+    ],
+)
+def test_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str) -> None:
+    with pytest.raises(InvalidSettings, match=says):
+        settings(monkeypatch, **{variable: value})
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+PRICED = {model_id: model.resolutions for model in MODELS for model_id in model.ids.values()}
+PAIRS = st.lists(LEAVES | st.floats(0, 100), min_size=2, max_size=2)
+SETTINGS = st.dictionaries(
+    st.sampled_from([*PRICED, "ep-a", "x"]),
+    st.dictionaries(st.sampled_from(["480p", "720p", "4k"]), PAIRS | LEAVES, max_size=2) | LEAVES,
+    max_size=3,
+)
+
+
+@effort(deadline=None)
+@given(SETTINGS.map(json.dumps) | st.text(max_size=20))
+def test_any_value_is_a_table_or_refused(value: str) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        value = value.replace("\0", "").encode("utf-8", "ignore").decode()
+        try:
+            table = settings(patched, SEEDANCE_PRICES=value).prices
+        except InvalidSettings as refused:
+            assert "SEEDANCE_PRICES" in str(refused)  # noqa: PT017
+            return
+    for model, by_resolution in table.items():
+        assert {*by_resolution} <= {*PRICED[model]}
+        assert all(usd is None or usd >= 0 for price in by_resolution.values() for usd in price)
