@@ -115,7 +115,7 @@ MUTANTS = (
         _CREATE,
         'if current.next != "claim" or current.attempt > order.attempt:',
         'if current.next == "stored":',
-        "tests/faults/test_ledger_model.py",
+        "tests/unit/test_create.py::test_a_ledger_that_changed_since_the_look_sends_nothing",
     ),
     Mutant(
         1,
