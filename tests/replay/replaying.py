@@ -13,12 +13,16 @@ from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
-from seedance_temporal.job import WORKFLOW
+from seedance_temporal.job import LISTER, WORKFLOW
 from workflows.generate_video import GenerateVideo
+from workflows.list_tasks import ListTasks
 
 
-async def replay_history(history: WorkflowHistory, workflow: type = GenerateVideo) -> None:
+async def replay_history(history: WorkflowHistory, *workflows: type) -> None:
     """Replays one run, as far as it has come.
+
+    Args:
+        workflows: Other ones than those of today.
 
     Raises:
         NondeterminismError: The workflow would do something else today.
@@ -26,7 +30,7 @@ async def replay_history(history: WorkflowHistory, workflow: type = GenerateVide
     if not any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED for event in history.events):
         return  # it has not begun, and the Replayer would wait for ever for it to begin
     replayer = Replayer(
-        workflows=[workflow],
+        workflows=workflows or [GenerateVideo, ListTasks],
         data_converter=pydantic_data_converter,
         # The sandbox looked on while it happened; what is asked here is whether the commands are the same.
         workflow_runner=UnsandboxedWorkflowRunner(),
@@ -57,13 +61,13 @@ def handle_of(handle: WorkflowHandle[Any, Any], run_id: str | None) -> WorkflowH
 
 
 async def replay_all(client: Client) -> int:
-    """Replays all jobs of a namespace, running ones too.
+    """Replays all jobs and listers of a namespace, running ones too.
 
     Returns:
         How many runs these were. Visibility lags a little, so the last ones may be missing.
     """
     runs = 0
-    async for run in client.list_workflows(f"WorkflowType = '{WORKFLOW}'"):
+    async for run in client.list_workflows(f"WorkflowType IN ('{WORKFLOW}', '{LISTER}')"):
         await replay_history(await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history())
         runs += 1
     return runs

@@ -25,15 +25,17 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.create import CreateOrder, CreateReport
-from activities.facts import Claim, Look, Outcome
-from activities.ledger import EndOrder, LookOrder, OutcomeOrder
+from activities.facts import Claim, Listing, Look, Outcome
+from activities.ledger import EndOrder, EndReport, LookOrder, OutcomeOrder
+from activities.listing import AskOrder, Page, PageOrder
 from activities.observe import CancelReport, GetOrder, Observation
-from activities.recover import RecoverOrder, ResolveOrder
+from activities.recover import AbsentOrder, RecoverOrder, ResolveOrder
 from activities.store import StoreOrder
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import (
     QUERY_STATE,
     SEARCH_ATTRIBUTES,
+    SIGNAL_LISTED,
     SIGNAL_TASK_CHANGED,
     UPDATE_CANCEL,
     UPDATE_RESOLVE,
@@ -52,6 +54,7 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.task import FailureClass, Usage
 from tests.replay.replaying import handle_of, replay
 from workflows.generate_video import GenerateVideo
+from workflows.list_tasks import ListTasks
 
 BIN = Path(__file__).parents[2] / ".venv/bin"
 TASK = "cgt-20261122-first"
@@ -171,7 +174,7 @@ class Script:
         await self._answer(order)
 
     @activity.defn(name="write_end")
-    async def write_end(self, order: EndOrder) -> JobError:
+    async def write_end(self, order: EndOrder) -> EndReport:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="create_task")
@@ -182,8 +185,16 @@ class Script:
     async def identify_task(self, order: RecoverOrder) -> Look:
         return await self._answer(order)  # type: ignore[no-any-return]
 
-    @activity.defn(name="find_task")
-    async def find_task(self, order: RecoverOrder) -> Look:
+    @activity.defn(name="ask_lister")
+    async def ask_lister(self, order: AskOrder) -> Look:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="settle_absent")
+    async def settle_absent(self, order: AbsentOrder) -> Look:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
+    @activity.defn(name="list_page")
+    async def list_page(self, order: PageOrder) -> Page:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="resolve_attempt")
@@ -235,17 +246,20 @@ class Stage:
             runs = name == "workflows"
             activities: dict[str, list[Callable[..., Any]]] = {
                 "workflows": [],
-                "ledger": [script.look, script.write_outcome, script.write_end],
+                "ledger": [
+                    *(script.look, script.write_outcome, script.write_end),
+                    *(script.ask_lister, script.settle_absent),
+                ],
                 "create": [script.create_task],
                 "get": [script.get_task, script.cancel_task, script.identify_task, script.resolve_attempt],
-                "list": [script.find_task],
+                "list": [script.list_page],
                 "transfer": [script.store_video],
             }
             worker = Worker(
                 # One client cannot serve a queue twice, and the ledger's activities share that of the workflows.
                 self.client,
                 task_queue=getattr(queues, "workflows" if name == "ledger" else name),
-                workflows=[GenerateVideo] if runs else [],
+                workflows=[GenerateVideo, ListTasks] if runs else [],
                 activities=activities[name],
                 no_remote_activities=runs,
                 disable_eager_activity_execution=True,
@@ -310,7 +324,7 @@ class Stage:
         return self.says("ended", attempt=error.attempt or 0, error=error, **given)
 
     def says(self, following: Any, **given: Any) -> Look:
-        return Look(next=following, **{"search_attributes": self.search_attributes} | given)
+        return Look(next=following, **{"search_attributes": self.search_attributes, "echo_known": True} | given)
 
     # What a create can come to
 
@@ -364,9 +378,23 @@ def failure(of: FailureClass, code: str = "code", task_id: str | None = TASK, at
     return JobError(code=code, message=f"It ended: {of}.", failure_class=of, task_id=task_id, attempt=attempt)
 
 
-async def as_written(order: EndOrder) -> JobError:
+async def as_written(order: EndOrder) -> EndReport:
     """The end that stands is the one that was to be written."""
-    return order.error
+    return EndReport(error=order.error)
+
+
+# What the lister can answer
+
+
+def a_listing(attempt: int = 1, began_at: datetime | None = None, **given: Any) -> Listing:
+    """A complete listing that does not show the attempt, unless told otherwise."""
+    nothing = {"safety_identifier": "", "complete": True, "task_id": None, "unmarked": False}
+    return Listing(attempt=attempt, began_at=began_at or now(), **nothing | given)
+
+
+async def listed(job: Handle, listing: Listing) -> None:
+    """The lister answers."""
+    await job.signal(SIGNAL_LISTED, listing)
 
 
 # Talking to a job

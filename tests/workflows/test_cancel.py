@@ -248,14 +248,14 @@ async def test_a_create_under_way_whose_outcome_is_unknown_is_looked_for(stage: 
     go = Held(CreateReport(kind="unknown", message="no answer"))
     stage.script.plan("look", stage.claim())
     stage.script.plan("create_task", go)
-    stage.script.plan("find_task", stage.recover(again=0), stage.adopt())
+    stage.script.plan("ask_lister", stage.recover(again=0), stage.adopt())
     cancelled_at_the_provider(stage)
     job = await stage.start()
     await go.reached.wait()
     await ask(job)
     go.let_go()
     await is_cancelled(job)
-    assert stage.script.names()[2:5] == ["find_task", "find_task", "cancel_task"]
+    assert stage.script.names()[2:5] == ["ask_lister", "ask_lister", "cancel_task"]
 
 
 @both
@@ -283,11 +283,11 @@ async def test_a_refused_create_ends_by_its_own_name(stage: Stage, ask: Ask) -> 
 @both
 async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> None:
     stage.script.plan("look", stage.recover())
-    stage.script.plan("find_task", stage.recover())
+    stage.script.plan("ask_lister", stage.recover())
     stage.script.plan("identify_task", stage.adopt())
     cancelled_at_the_provider(stage)
     job = await stage.start()
-    await stage.script.called("find_task")
+    await stage.script.called("ask_lister")
     asked = time.monotonic()
     answer = await ask(job)
     # It is heard, and cannot be decided: the update says so while its caller waits, and the job goes on.
@@ -303,7 +303,7 @@ async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> N
 async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_cancel(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(), stage.claim(2))
     held = Held(stage.says("claim", attempt=2))
-    stage.script.plan("find_task", held)
+    stage.script.plan("ask_lister", held)
     job = await stage.start()
     await held.reached.wait()
     await by_temporal(job)

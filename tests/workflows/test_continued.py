@@ -100,7 +100,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     stage = long
     held = Held(stage.recover(again=0))
     stage.script.plan("look", stage.recover(), stage.recover())
-    stage.script.plan("find_task", held, stage.adopt())
+    stage.script.plan("ask_lister", held, stage.adopt())
     stage.script.plan("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
     stage.script.plan("write_end", as_written)
@@ -155,7 +155,7 @@ async def test_a_callback_during_a_search_is_not_lost(long: Stage) -> None:
     stage = long
     held = Held(stage.recover(again=0))
     stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.plan("find_task", held)
+    stage.script.plan("ask_lister", held)
     stage.script.plan("identify_task", stage.recover(again=0), stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)

@@ -166,13 +166,13 @@ async def test_an_unknown_outcome_is_looked_for_and_never_paid_for_again(stage: 
     stage.script.plan("look", stage.claim(4))
     stage.script.plan("create_task", answer)
     # However often recovery looks: the ledger never says that it is settled before it is.
-    stage.script.plan("find_task", *[stage.recover(attempt=4, again=0)] * 6, stage.adopt(attempt=4))
+    stage.script.plan("ask_lister", *[stage.recover(attempt=4, again=0)] * 6, stage.adopt(attempt=4))
     finish(stage)
     job = await stage.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", *["find_task"] * 7, "get_task", "store_video"]
+    assert stage.script.names() == ["look", "create_task", *["ask_lister"] * 7, "get_task", "store_video"]
     assert len(await scheduled(job, "create_task")) == 1
-    assert {call.order.attempt for call in stage.script.of("find_task")} == {4}
+    assert {call.order.attempt for call in stage.script.of("ask_lister")} == {4}
     shown = await state(job)
     assert "outcome of attempt 4 is unknown" in what(shown)
 
@@ -185,12 +185,12 @@ async def test_a_create_that_ran_out_of_time_is_unknown(still: Stage, monkeypatc
     held = Held(CreateReport(kind="unknown"))
     stage.script.plan("look", stage.claim().model_copy(update={"create_seconds": 0.5}))
     stage.script.plan("create_task", held)
-    stage.script.plan("find_task", stage.adopt())
+    stage.script.plan("ask_lister", stage.adopt())
     finish(stage)
     job = await stage.start()
     assert await job.result() == RESULT
     assert await has_event(job, EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT)
-    assert stage.script.names() == ["look", "create_task", "find_task", "get_task", "store_video"]
+    assert stage.script.names() == ["look", "create_task", "ask_lister", "get_task", "store_video"]
     assert len(await scheduled(job, "create_task")) == 1
 
 
@@ -198,7 +198,7 @@ async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(stage: Stage) 
     stage.script.plan("look", stage.claim())
     held = Held(CreateReport(kind="unknown"))
     stage.script.plan("create_task", held)
-    stage.script.plan("find_task", stage.adopt())
+    stage.script.plan("ask_lister", stage.adopt())
     finish(stage)
     job = await stage.start()
     await held.reached.wait()
@@ -206,7 +206,7 @@ async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(stage: Stage) 
     await stage.serve("create")
     assert await job.result() == RESULT
     assert held.disturbed
-    assert stage.script.names() == ["look", "create_task", "find_task", "get_task", "store_video"]
+    assert stage.script.names() == ["look", "create_task", "ask_lister", "get_task", "store_video"]
     (event,) = [entry for entry in (await state(job)).timeline if "unknown" in entry.what]
     assert event.note
 
@@ -227,7 +227,7 @@ async def test_a_create_without_a_worker_waits_for_one(stage: Stage) -> None:
 async def test_a_new_attempt_after_a_recovery_has_the_full_time(stage: Stage) -> None:
     """What recovery answers knows no time for a create: one that is cut off early would be unknown once more."""
     stage.script.plan("look", stage.recover(), stage.claim(2))
-    stage.script.plan("find_task", stage.says("claim", attempt=2, search_attributes=()))
+    stage.script.plan("ask_lister", stage.says("claim", attempt=2, search_attributes=()))
     stage.script.plan("create_task", stage.created(again=0))
     finish(stage)
     job = await stage.start()

@@ -8,19 +8,26 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 
-from activities.observe import Observation
+from activities.ledger import EndOrder, EndReport
+from activities.observe import CancelReport, Observation
 from seedance_temporal.job import SEEDANCE_ATTENTION, Attention, Phase
 from seedance_temporal.task import FailureClass, Usage
 from tests.workflows.scripted import (
+    RESULT,
     TASK,
+    Held,
     Stage,
     as_written,
+    begin_to_cancel,
     callback,
+    cancel,
     ending,
     events,
     failed,
     failure,
+    shows,
     state,
+    to_store,
     waiting,
     what,
 )
@@ -63,7 +70,7 @@ async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> No
     standing = failure("expired", code="expired")
     stage.script.plan("look", stage.adopt())
     stage.script.plan("get_task", ending("failed", "provider"))
-    stage.script.plan("write_end", standing)
+    stage.script.plan("write_end", EndReport(error=standing))
     job = await stage.start()
     assert await failed(job) == standing
     assert (await state(job)).phase == "expired"
@@ -135,3 +142,87 @@ async def test_a_second_task_is_still_shown_after_the_end(stage: Stage) -> None:
     job = await stage.start()
     await failed(job)
     assert (await state(job)).attention == "second_task"
+
+
+# --- another attempt by itself ---------------------------------------------------------------------------------------
+
+
+async def and_again(order: EndOrder) -> EndReport:
+    """The setting has another attempt left."""
+    return EndReport(error=order.error, again=True)
+
+
+async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created("cgt-2", again=0))
+    errors = [failure("expired", attempt=attempt) for attempt in (1, 2)]
+    stage.script.plan("get_task", *[Observation(next="end", status="expired", error=error) for error in errors])
+    stage.script.plan("write_end", and_again, as_written)
+    job = await stage.start()
+    error = await failed(job)
+    assert (error.failure_class, error.attempt) == ("expired", 2)
+    once = ["look", "create_task", "get_task", "write_end"]
+    assert stage.script.names() == once * 2
+    assert [call.order.attempt for call in stage.script.of("create_task")] == [1, 2]
+    assert [call.order.task_id for call in stage.script.of("get_task")] == ["cgt-1", "cgt-2"]
+    told = what(await state(job))
+    assert told.count("another attempt follows by itself") == 1
+    assert told[-1] == "ended: expired"
+    run = await job.describe()
+    assert run.run_id == job.first_execution_run_id
+
+
+async def test_the_second_attempt_can_be_stored(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("create_task", stage.created("cgt-1"), stage.created(TASK))
+    stage.script.plan("get_task", ending("failed", "provider"), waiting("queued"), to_store())
+    stage.script.plan("write_end", and_again)
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await shows(job, phase="queued", task_id="cgt-1")
+    await callback(job, "failed", "cgt-1")
+    await shows(job, phase="queued", task_id=TASK, attempt=2)
+    await callback(job, "running", TASK, attempt=2)
+    await callback(job, "succeeded", TASK, attempt=2)
+    await stage.script.called("get_task", 2)
+    await callback(job, "succeeded", TASK, attempt=2)
+    assert await job.result() == RESULT
+    assert (await state(job)).error is None
+
+
+async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage) -> None:
+    held = Held(EndReport(error=failure("expired", "expired"), again=True))
+    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("create_task", stage.created(again=0))
+    stage.script.plan("get_task", ending("expired", "expired"))
+    stage.script.plan("write_end", held)
+    job = await stage.start()
+    await held.reached.wait()
+    wish = await begin_to_cancel(job)
+    held.let_go()
+    assert (await failed(job)).failure_class == "cancelled"
+    assert (await wish.result()).outcome == "cancelled"
+    assert len(stage.script.of("create_task")) == 1
+
+
+async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt_from_being_paid(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("create_task", stage.created())
+    stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="running"))
+    stage.script.plan("get_task", waiting("running"), ending("expired", "expired"))
+    stage.script.plan("write_end", and_again)
+    job = await stage.start()
+    await shows(job, phase="queued")
+    assert (await cancel(job)).outcome == "running_will_finish"
+    await callback(job, "expired")
+    assert (await failed(job)).failure_class == "cancelled"
+    assert len(stage.script.of("create_task")) == 1
+
+
+async def test_a_job_that_may_not_create_ends_where_another_attempt_would_follow(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt(), stage.claim(2))
+    stage.script.plan("get_task", ending("expired", "expired"))
+    stage.script.plan("write_end", and_again)
+    job = await stage.start(may_create=False)
+    assert (await failed(job)).failure_class == "unsettled"
+    assert stage.script.of("create_task") == []

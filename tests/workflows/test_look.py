@@ -67,13 +67,13 @@ async def test_a_known_task_is_followed_without_a_create(stage: Stage) -> None:
 
 async def test_an_unknown_attempt_is_looked_for_without_a_create(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.adopt(attempt=2))
+    stage.script.plan("ask_lister", stage.adopt(attempt=2))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "find_task", "get_task", "store_video"]
-    assert stage.script.order("find_task").attempt == 2
+    assert stage.script.names() == ["look", "ask_lister", "get_task", "store_video"]
+    assert stage.script.order("ask_lister").attempt == 2
 
 
 async def test_a_run_that_may_not_create_ends_unsettled_instead(stage: Stage) -> None:
@@ -95,7 +95,7 @@ async def test_a_run_that_may_not_create_still_follows_what_is_there(stage: Stag
 
 async def test_a_run_that_may_not_create_does_not_create_after_a_recovery(stage: Stage) -> None:
     stage.script.plan("look", stage.recover())
-    stage.script.plan("find_task", stage.says("claim", attempt=2))
+    stage.script.plan("ask_lister", stage.says("claim", attempt=2))
     stage.script.always("look", stage.claim(attempt=2))
     assert (await failed(await stage.start(may_create=False))).failure_class == "unsettled"
     assert stage.script.of("create_task") == []

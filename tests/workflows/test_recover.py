@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import pytest
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.job import SEEDANCE_ATTENTION, Resolve, ResolveAnswer
+from activities.facts import Look
+from seedance_temporal.job import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
     SHORT,
     TASK,
+    Handle,
     Held,
     Stage,
+    a_listing,
     callback,
     failed,
     failure,
+    listed,
     resolve,
     shows,
     state,
     to_store,
     until,
+    waiting,
     what,
 )
+from workflows import policies
 
 
 def finish(stage: Stage) -> None:
@@ -31,19 +41,19 @@ def finish(stage: Stage) -> None:
 
 async def test_it_looks_at_the_listing_again_and_again(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=3))
-    stage.script.plan("find_task", *[stage.recover(attempt=3, again=SHORT)] * 2, stage.adopt(attempt=3))
+    stage.script.plan("ask_lister", *[stage.recover(attempt=3, again=SHORT)] * 2, stage.adopt(attempt=3))
     finish(stage)
     job = await stage.start()
     assert await job.result() == RESULT
-    assert [(call.order.attempt, call.order.task_id) for call in stage.script.of("find_task")] == [(3, None)] * 3
+    assert [(call.order.job_id, call.order.attempt) for call in stage.script.of("ask_lister")] == [(job.id, 3)] * 3
     assert stage.script.order("get_task").attempt == 3
 
 
 async def test_it_is_shown_and_needs_nobody_while_it_looks(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.recover(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2))
     job = await stage.start()
-    await stage.script.called("find_task")
+    await stage.script.called("ask_lister")
     shown = await until(lambda: _waits(stage, job), "it waits for the next look")
     assert (shown.phase, shown.attempt, shown.attention) == ("recovering", 2, None)
 
@@ -55,14 +65,14 @@ async def _waits(stage: Stage, job: object) -> object:
 
 async def test_a_callback_tells_the_task_at_once(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.recover(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2))
     stage.script.plan("identify_task", stage.adopt(OTHER_TASK, attempt=2))
     finish(stage)
     job = await stage.start()
     await until(lambda: _waits(stage, job), "it waits for the next look")
     await callback(job, "queued", OTHER_TASK, attempt=2)
     await job.result()
-    assert stage.script.names() == ["look", "find_task", "identify_task", "get_task", "store_video"]
+    assert stage.script.names() == ["look", "ask_lister", "identify_task", "get_task", "store_video"]
     order = stage.script.order("identify_task")
     assert (order.job_id, order.attempt, order.task_id) == (job.id, 2, OTHER_TASK)
     assert stage.script.order("get_task").task_id == OTHER_TASK
@@ -71,7 +81,7 @@ async def test_a_callback_tells_the_task_at_once(stage: Stage) -> None:
 async def test_a_callback_during_a_listing_is_looked_at_after_it(stage: Stage) -> None:
     held = Held(stage.recover())
     stage.script.plan("look", stage.recover())
-    stage.script.plan("find_task", held)
+    stage.script.plan("ask_lister", held)
     stage.script.plan("identify_task", stage.adopt())
     finish(stage)
     job = await stage.start()
@@ -79,28 +89,28 @@ async def test_a_callback_during_a_listing_is_looked_at_after_it(stage: Stage) -
     await callback(job, "running")
     held.let_go()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "find_task", "identify_task", "get_task", "store_video"]
+    assert stage.script.names() == ["look", "ask_lister", "identify_task", "get_task", "store_video"]
 
 
 async def test_a_task_of_somebody_else_settles_nothing(stage: Stage) -> None:
     stage.script.plan("look", stage.recover())
-    stage.script.plan("find_task", stage.recover(), stage.adopt())
+    stage.script.plan("ask_lister", stage.recover(), stage.adopt())
     stage.script.plan("identify_task", stage.recover(again=0))
     finish(stage)
     job = await stage.start()
-    await stage.script.called("find_task")
+    await stage.script.called("ask_lister")
     await callback(job, "succeeded", OTHER_TASK)
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "find_task", "identify_task", "find_task", "get_task", "store_video"]
+    assert stage.script.names() == ["look", "ask_lister", "identify_task", "ask_lister", "get_task", "store_video"]
 
 
 async def test_a_task_that_cannot_be_checked_may_be_named_again(stage: Stage) -> None:
     stage.script.plan("look", stage.recover())
-    stage.script.plan("find_task", *[stage.recover()] * 2)
+    stage.script.plan("ask_lister", *[stage.recover()] * 2)
     stage.script.plan("identify_task", *[ApplicationError("503")] * 3, stage.adopt())
     finish(stage)
     job = await stage.start()
-    await stage.script.called("find_task")
+    await stage.script.called("ask_lister")
     await callback(job, "succeeded")
     await stage.script.called("identify_task", 3)
     await until(lambda: _says(stage, "a callback could not be checked"), "the failed check is noted")
@@ -116,7 +126,7 @@ async def _says(stage: Stage, words: str) -> bool:
 async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it_is_found(stage: Stage) -> None:
     held = Held(stage.adopt(attempt=2))
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", *[stage.recover(attempt=2, again=0, recovery_over=True)] * 2, held)
+    stage.script.plan("ask_lister", *[stage.recover(attempt=2, again=0, recovery_over=True)] * 2, held)
     finish(stage)
     job = await stage.start()
     await held.reached.wait()
@@ -132,26 +142,170 @@ async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it
     assert "settled: unknown_create" in what(shown)
 
 
-async def test_a_listing_that_does_not_answer_keeps_nobody_from_helping(skipping: Stage) -> None:
+async def test_a_lister_that_does_not_answer_keeps_nobody_from_helping(skipping: Stage) -> None:
     """LIST can be down for hours, or refused: a person is asked for all the same, and a callback heard."""
     stage = skipping
     stage.script.plan("look", stage.recover())
-    stage.script.always("look", stage.recover(recovery_over=True))
-    stage.script.always("find_task", ApplicationError("500"))
+    stage.script.plan("ask_lister", *[stage.recover(again=300)] * 2)
+    stage.script.always("ask_lister", stage.recover(again=300, recovery_over=True))
     stage.script.plan("identify_task", stage.adopt())
     finish(stage)
     job = await stage.start()
     await stage.skip(3600)
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("recovering", "unknown_create")
+    assert len(stage.script.of("ask_lister")) > 10
     await callback(job, "succeeded")
     assert await job.result() == RESULT
+
+
+async def test_a_ledger_that_does_not_answer_is_waited_for(skipping: Stage) -> None:
+    stage = skipping
+    stage.script.plan("look", stage.recover())
+    stage.script.plan("ask_lister", *[ApplicationError("no bucket")] * 30, stage.adopt())
+    finish(stage)
+    assert await (await stage.start()).result() == RESULT
+
+
+# --- what the lister answers -----------------------------------------------------------------------------------------
+
+
+async def asked(stage: Stage, *looks: Look, attempt: int = 1) -> Handle:
+    """A job that has asked the lister, and waits for its answer."""
+    stage.script.plan("look", stage.recover(attempt))
+    stage.script.plan("ask_lister", stage.recover(attempt), *looks)
+    job = await stage.start()
+    await until(lambda: _waits(stage, job), "it waits for the lister")
+    return job
+
+
+async def test_a_listed_task_is_adopted_when_a_get_shows_it(stage: Stage) -> None:
+    job = await asked(stage, attempt=2)
+    stage.script.plan("identify_task", stage.adopt(OTHER_TASK, attempt=2))
+    finish(stage)
+    await listed(job, a_listing(2, task_id=OTHER_TASK, complete=False))
+    await job.result()
+    assert stage.script.names() == ["look", "ask_lister", "identify_task", "get_task", "store_video"]
+    order = stage.script.order("identify_task")
+    assert (order.job_id, order.attempt, order.task_id, order.how) == (job.id, 2, OTHER_TASK, "list")
+
+
+async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(stage: Stage) -> None:
+    job = await asked(stage, stage.adopt())
+    stage.script.plan("identify_task", *[ApplicationError("503")] * 3, stage.recover(again=0))
+    finish(stage)
+    await listed(job, a_listing(task_id=OTHER_TASK))
+    await until(lambda: _says(stage, "a list could not be checked"), "the failed check is noted")
+    await listed(job, a_listing(task_id=OTHER_TASK))
+    assert await job.result() == RESULT
+    assert len(stage.script.of("identify_task")) == 4
+
+
+async def test_two_complete_listings_are_shown_to_the_ledger_and_the_next_attempt_is_claimed(stage: Stage) -> None:
+    job = await asked(stage)
+    stage.script.plan("settle_absent", stage.says("claim", attempt=2))
+    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("create_task", stage.created(again=0))
+    finish(stage)
+    first, second = a_listing(), a_listing()
+    await listed(job, first)
+    await until(lambda: _says(stage, "not in the listing"), "the first one is noted")
+    assert stage.script.of("settle_absent") == [], "one proves nothing"
+    await listed(job, second)
+    assert await job.result() == RESULT
+    order = stage.script.order("settle_absent")
+    assert (order.job_id, order.attempt, order.listings) == (job.id, 1, (first, second))
+    assert [call.order.attempt for call in stage.script.of("create_task")] == [2]
+
+
+async def test_what_the_ledger_does_not_take_as_proof_is_shown_again_with_the_next_one(stage: Stage) -> None:
+    job = await asked(stage)
+    stage.script.plan("settle_absent", stage.recover(), stage.adopt())
+    finish(stage)
+    listings = [a_listing() for _ in range(3)]
+    for listing in listings:
+        await listed(job, listing)
+    assert await job.result() == RESULT
+    assert [list(call.order.listings) for call in stage.script.of("settle_absent")] == [listings[:2], listings]
+
+
+async def test_listings_that_prove_nothing_are_not_kept(stage: Stage) -> None:
+    job = await asked(stage, attempt=2)
+    for listing in (a_listing(2, complete=False), a_listing(1), a_listing(3), a_listing(2)):
+        await listed(job, listing)
+    await until(lambda: _says(stage, "not in the listing"), "they were read")
+    await asyncio.sleep(0.3)
+    assert stage.script.names() == ["look", "ask_lister"]
+    noted = [(e.what, e.note) for e in (await state(job)).timeline if "listing" in e.what]
+    assert noted == [("not in the listing", "the listing was not complete"), ("not in the listing", None)]
+
+
+async def test_a_listing_of_a_settled_attempt_proves_nothing_of_the_next_one(stage: Stage) -> None:
+    job = await asked(stage)
+    stage.script.plan("settle_absent", stage.says("claim", attempt=2))
+    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("create_task", stage.report("unknown", None))
+    stage.script.always("ask_lister", stage.recover(2))
+    for _ in range(2):
+        await listed(job, a_listing())
+    await stage.script.called("ask_lister", 2)
+    stage.script.plan("settle_absent", stage.adopt(attempt=2))
+    finish(stage)
+    mine = [a_listing(2), a_listing(2)]
+    for listing in (a_listing(1), *mine):
+        await listed(job, listing)
+    assert await job.result() == RESULT
+    assert [call.order.attempt for call in stage.script.of("settle_absent")] == [
+        1,
+        *[2] * (len(stage.script.of("settle_absent")) - 1),
+    ]
+    assert set(stage.script.order("settle_absent").listings) <= set(mine)
+
+
+@pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"attempt": "one"}], [[1]], [1, 2]])
+async def test_an_answer_that_is_none_is_ignored(stage: Stage, odd: list[Any]) -> None:
+    job = await asked(stage)
+    stage.script.plan("identify_task", stage.adopt())
+    finish(stage)
+    await job.signal(SIGNAL_LISTED, args=odd)
+    await listed(job, a_listing(task_id=TASK))
+    assert await job.result() == RESULT
+
+
+async def test_a_flood_of_answers_stays_bounded(stage: Stage) -> None:
+    held = Held(stage.recover())
+    stage.script.plan("look", stage.recover())
+    stage.script.plan("ask_lister", held, stage.recover())
+    stage.script.always("settle_absent", stage.recover())
+    job = await stage.start()
+    await held.reached.wait()
+    for _ in range(policies.MOST_LISTINGS + 20):
+        await listed(job, a_listing())
+    held.let_go()
+    await stage.script.called("settle_absent", policies.MOST_LISTINGS - 1)
+    await asyncio.sleep(0.3)
+    assert len(stage.script.of("settle_absent")) == policies.MOST_LISTINGS - 1
+    await listed(job, a_listing())
+    await stage.script.called("settle_absent", policies.MOST_LISTINGS)
+    assert len(stage.script.order("settle_absent").listings) == policies.MOST_LISTINGS
+
+
+async def test_an_answer_to_a_job_that_looks_for_nothing_disturbs_nothing(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", waiting("running"), to_store())
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await shows(job, phase="running")
+    await listed(job, a_listing(task_id=OTHER_TASK))
+    await callback(job, "succeeded")
+    assert await job.result() == RESULT
+    assert stage.script.names() == ["look", "get_task", "get_task", "store_video"]
 
 
 async def test_an_attempt_that_is_given_up_ends_the_job(stage: Stage) -> None:
     error = failure("lost", "unknown_outcome", task_id=None, attempt=2)
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.recover(attempt=2, recovery_over=True), stage.ended(error))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True), stage.ended(error))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="given up"))
     job = await stage.start()
     await shows(job, attention="unknown_create")
@@ -163,7 +317,7 @@ async def test_an_attempt_that_is_given_up_ends_the_job(stage: Stage) -> None:
 
 async def test_an_attempt_that_was_not_created_is_followed_by_another(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(), stage.claim(2))
-    stage.script.plan("find_task", stage.recover(recovery_over=True), stage.says("claim", attempt=2))
+    stage.script.plan("ask_lister", stage.recover(recovery_over=True), stage.says("claim", attempt=2))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="noted"))
     stage.script.plan("create_task", stage.created(again=0))
     finish(stage)
@@ -176,8 +330,8 @@ async def test_an_attempt_that_was_not_created_is_followed_by_another(stage: Sta
 
 async def test_another_attempt_can_become_the_unknown_one(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.recover(attempt=1, again=0), stage.adopt(TASK, attempt=1))
+    stage.script.plan("ask_lister", stage.recover(attempt=1, again=0), stage.adopt(TASK, attempt=1))
     finish(stage)
     job = await stage.start()
     assert await job.result() == RESULT
-    assert [call.order.attempt for call in stage.script.of("find_task")] == [2, 1]
+    assert [call.order.attempt for call in stage.script.of("ask_lister")] == [2, 1]

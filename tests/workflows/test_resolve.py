@@ -30,7 +30,7 @@ ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
 
 async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.recover(attempt=2, recovery_over=True), stage.adopt(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True), stage.adopt(attempt=2))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
@@ -38,7 +38,7 @@ async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> N
     await shows(job, attention="unknown_create")
     assert await resolve(job, ADOPT) == ResolveAnswer(accepted=True, message="adopted")
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "find_task", "resolve_attempt", "find_task", "get_task", "store_video"]
+    assert stage.script.names() == ["look", "ask_lister", "resolve_attempt", "ask_lister", "get_task", "store_video"]
     order = stage.script.order("resolve_attempt")
     assert (order.job_id, order.resolve) == (job.id, ADOPT)
     assert "needs a person: unknown_create" in [entry.what for entry in order.timeline]
@@ -47,20 +47,20 @@ async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> N
 
 async def test_a_refused_word_is_answered_and_changes_nothing(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
     job = await stage.start()
     await shows(job, attention="unknown_create")
     assert await resolve(job, ADOPT) == ResolveAnswer(accepted=False, message="no such task")
     await asyncio.sleep(0.2)
-    assert len(stage.script.of("find_task")) == 1
+    assert len(stage.script.of("ask_lister")) == 1
     shown = await state(job)
     assert (shown.phase, shown.attention, shown.task_id) == ("recovering", "unknown_create", None)
 
 
 async def test_a_word_that_cannot_be_checked_is_not_accepted(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
     stage.script.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
     job = await stage.start()
     await shows(job, attention="unknown_create")
@@ -68,14 +68,14 @@ async def test_a_word_that_cannot_be_checked_is_not_accepted(stage: Stage) -> No
     assert not answer.accepted
     assert "Nothing was written" in answer.message
     assert "the provider is down" in answer.message
-    assert len(stage.script.of("find_task")) == 1
+    assert len(stage.script.of("ask_lister")) == 1
 
 
 async def test_a_word_during_a_listing_is_not_forgotten(stage: Stage) -> None:
     """What the listing answers can be older than what the operator wrote."""
     held = Held(stage.recover(attempt=2))
     stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("find_task", held, stage.adopt(attempt=2))
+    stage.script.plan("ask_lister", held, stage.adopt(attempt=2))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)

@@ -51,7 +51,7 @@ async def test_the_phases_follow_the_story(stage: Stage) -> None:
 
     stage.script.plan("look", look)
     stage.script.plan("create_task", creating)
-    stage.script.plan("find_task", find)
+    stage.script.plan("ask_lister", find)
     stage.script.plan("get_task", get, to_store())
     stage.script.plan("store_video", copy)
     job = await stage.start()

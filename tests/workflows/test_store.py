@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from activities.ledger import EndReport
 from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_PHASE
 from tests.workflows.scripted import (
     RESULT,
@@ -109,7 +110,7 @@ async def test_the_end_that_stands_wins_over_a_loss(skipping: Stage) -> None:
     stage.script.plan("look", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.always("store_video", ApplicationError("no"))
-    stage.script.plan("write_end", standing)
+    stage.script.plan("write_end", EndReport(error=standing))
     assert await failed(await stage.start()) == standing
 
 
@@ -153,3 +154,29 @@ async def test_a_video_at_risk_is_searchable(still: Stage, monkeypatch: pytest.M
     held.let_go()
     await job.result()
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
+
+
+# --- whether identifiers are listed ----------------------------------------------------------------------------------
+
+
+async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(stage: Stage) -> None:
+    """Recovery relies on what LIST shows, and only an account with a task of ours can tell."""
+    stage.script.plan("look", stage.adopt(echo_known=False))
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", RESULT)
+    stage.script.plan("ask_lister", stage.stored())
+    job = await stage.start()
+    assert await job.result() == RESULT
+    order = stage.script.order("ask_lister")
+    assert (order.job_id, order.attempt) == (job.id, None)
+
+
+async def test_a_lister_that_cannot_be_asked_keeps_no_video_from_its_owner(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt(echo_known=False))
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", RESULT)
+    stage.script.always("ask_lister", ApplicationError("Temporal is busy"))
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert len(stage.script.of("ask_lister")) == 2
+    assert "the lister could not be asked" in what(await state(job))

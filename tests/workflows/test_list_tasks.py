@@ -1,0 +1,439 @@
+"""The lister: one listing of the account serves all who asked before it began, and whatever is asked, it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio import workflow
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from activities.facts import Listing
+from activities.listing import ListedTask, ListerInput, Page, PageOrder, Wanted
+from seedance_temporal.job import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Queues, lister_id
+from tests.replay.replaying import handle_of
+from tests.workflows.conftest import QUEUES, hold_to_account
+from tests.workflows.scripted import Held, Stage, dev_server, now, until
+from workflows import policies
+
+MODEL = "dreamina-seedance-2-0-260128"
+OURS = "0123456789abcdef-" + "a" * 32
+THEIRS = "fedcba9876543210-" + "b" * 32
+LONG_AGO = 1_700_000_000.0
+SUGGESTED_FROM = 40
+
+
+@workflow.defn(name="Asker")
+class Asker:
+    """Keeps what the lister answers."""
+
+    def __init__(self) -> None:
+        self._answers: list[Listing] = []
+        self._over = False
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: self._over)
+
+    @workflow.signal(name=SIGNAL_LISTED)
+    def listed(self, listing: Listing) -> None:
+        self._answers.append(listing)
+
+    @workflow.signal
+    def end(self) -> None:
+        self._over = True
+
+    @workflow.query
+    def answers(self) -> list[Listing]:
+        return self._answers
+
+
+@dataclass
+class Office:
+    """The lister of a route, and those who ask it."""
+
+    stage: Stage
+    lister: WorkflowHandle[Any, Any] | None = None
+    askers: dict[str, WorkflowHandle[Any, Any]] = field(default_factory=dict)
+
+    async def asker(self, name: str) -> None:
+        if name not in self.askers:
+            self.askers[name] = await self.stage.client.start_workflow(
+                "Asker", id=f"{self.stage.route}-{name}", task_queue=f"{self.stage.route}-askers"
+            )
+
+    def wanted(self, name: str | None, attempt: int = 1, **given: Any) -> Wanted:
+        nothing = {
+            "attempt": attempt,
+            "safety_identifier": OURS,
+            "model": MODEL,
+            "service_tier": "default",
+            "since": LONG_AGO,
+        }
+        job_id = None if name is None else f"{self.stage.route}-{name}"
+        return Wanted.model_validate(nothing | {"job_id": job_id} | given)
+
+    async def asks(self, name: str | None, attempt: int = 1, **given: Any) -> None:
+        """Asks as the activity does: starts the lister if there is none."""
+        if name is not None:
+            await self.asker(name)
+        await self.start(SIGNAL_WANTED, self.wanted(name, attempt, **given))
+
+    async def start(self, signal: str | None = None, *said: Any, wanted: tuple[Wanted, ...] = ()) -> None:
+        lister = await self.stage.client.start_workflow(
+            LISTER,
+            ListerInput(route=self.stage.route, wanted=wanted),
+            id=lister_id(self.stage.route),
+            task_queue=Queues(self.stage.route).workflows,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=signal,
+            start_signal_args=said,
+        )
+        if lister.first_execution_run_id not in {known.first_execution_run_id for known in self.stage.jobs}:
+            self.stage.jobs.append(lister)
+        self.lister = lister
+
+    async def answers(self, name: str, count: int = 1, seconds: float = 15) -> list[Listing]:
+        """What an asker was told, as soon as it is so much."""
+        told: list[Listing] = []
+
+        async def enough() -> bool:
+            told[:] = await self.askers[name].query("answers", result_type=list[Listing])
+            return len(told) >= count
+
+        await until(enough, f"{count} answers to {name}", seconds)
+        assert len(told) == count
+        return told
+
+    @property
+    def pages(self) -> list[tuple[int, str]]:
+        return [(call.order.page, call.order.service_tier) for call in self.stage.script.of("list_page")]
+
+
+@asynccontextmanager
+async def office(stage: Stage) -> AsyncIterator[Office]:
+    # It stands for jobs, and what the sandbox thinks of this module is no matter.
+    runner = UnsandboxedWorkflowRunner()
+    async with Worker(stage.client, task_queue=f"{stage.route}-askers", workflows=[Asker], workflow_runner=runner):
+        yield Office(stage)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(stage: Stage) -> AsyncIterator[Office]:
+    async with office(stage) as desk:
+        yield desk
+
+
+def a_task(task_id: str, identifier: str | None = THEIRS, model: str | None = MODEL, **given: Any) -> ListedTask:
+    nothing = {"id": task_id, "safety_identifier": identifier, "model": model, "created_at": LONG_AGO}
+    return ListedTask.model_validate(nothing | given)
+
+
+def a_page(*tasks: ListedTask, total: int | None = None) -> Page:
+    return Page(tasks=tasks, total=len(tasks) if total is None else total)
+
+
+async def test_who_asks_is_told_what_the_listing_says(desk: Office) -> None:
+    before = now()
+    desk.stage.script.plan("list_page", a_page(a_task("cgt-1"), a_task("cgt-2", OURS)))
+    await desk.asks("a", attempt=3)
+    (told,) = await desk.answers("a")
+    assert (told.attempt, told.safety_identifier, told.task_id) == (3, OURS, "cgt-2")
+    assert (told.complete, told.unmarked) == (True, False)
+    assert before - timedelta(seconds=1) < told.began_at < now()
+
+
+async def test_one_listing_serves_all_who_asked_before_it_began(desk: Office) -> None:
+    """And who asks during a listing gets the next one: the first says nothing of what came after its beginning."""
+    first = Held(a_page())
+    desk.stage.script.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
+    await desk.asks("a")
+    await first.reached.wait()
+    for name in ("b", "c", "d"):
+        await desk.asks(name)
+    asked = now()
+    first.let_go()
+    assert [(await desk.answers(name))[0].task_id for name in ("a", "b", "c", "d")] == [None, *["cgt-1"] * 3]
+    assert (await desk.answers("a"))[0].began_at < asked <= (await desk.answers("b"))[0].began_at
+    assert desk.pages == [(1, "default")] * 2
+
+
+async def test_who_asks_again_before_the_listing_is_answered_once(desk: Office) -> None:
+    first = Held(a_page())
+    desk.stage.script.plan("list_page", first, a_page())
+    await desk.asks("a")
+    await first.reached.wait()
+    for attempt in (1, 1, 2, 1):
+        await desk.asks("b", attempt)
+    first.let_go()
+    assert sorted(told.attempt for told in await desk.answers("b", 2)) == [1, 2]
+    assert len(desk.pages) == 2
+
+
+async def test_each_tier_is_listed_for_those_who_want_it(desk: Office) -> None:
+    first = Held(a_page())
+
+    async def tier(order: PageOrder) -> Page:
+        return a_page(a_task(f"cgt-{order.service_tier}", OURS))
+
+    desk.stage.script.plan("list_page", first)
+    desk.stage.script.always("list_page", tier)
+    await desk.asks("first")
+    await first.reached.wait()
+    await desk.asks("a", service_tier="flex")
+    await desk.asks("b", service_tier="default")
+    await desk.asks("c", service_tier="flex")
+    first.let_go()
+    assert [(await desk.answers(name))[0].task_id for name in "abc"] == ["cgt-flex", "cgt-default", "cgt-flex"]
+    assert desk.pages == [(1, "default"), (1, "default"), (1, "flex")]
+
+
+# --- what it says ----------------------------------------------------------------------------------------------------
+
+Told = tuple[bool, str | None, bool]
+SINCE = 1_800_000_000.0
+
+
+def numbered(*numbers: int, **given: Any) -> list[ListedTask]:
+    return [a_task(f"cgt-{number}", **given) for number in numbers]
+
+
+NEW = {"created_at": 32_000_000_000.0}
+
+
+@pytest.mark.parametrize(
+    ("pages", "complete", "read"),
+    [
+        pytest.param([a_page()], True, 1, id="nothing"),
+        pytest.param([a_page(*numbered(1, 2), total=3), a_page(*numbered(3), total=3)], True, 2, id="two pages"),
+        pytest.param([a_page(*numbered(1, 2), total=2)], True, 1, id="a page that is full is the last one"),
+        pytest.param([a_page(*numbered(1), total=3), a_page(total=3)], False, 2, id="an empty page ends it"),
+        pytest.param([a_page(total=3)], False, 1, id="nothing, and more was promised"),
+        pytest.param(
+            [a_page(*numbered(1, 2), total=3), a_page(*numbered(2), total=4)],
+            False,
+            3,
+            id="pushed to the next page by a new one",
+        ),
+        pytest.param(
+            [a_page(*numbered(1, 2), total=4), a_page(*numbered(4), total=3)],
+            False,
+            2,
+            id="one was erased meanwhile, and another slipped past",
+        ),
+        pytest.param([a_page(*numbered(1, 1))], False, 1, id="the same one twice"),
+        pytest.param([a_page(*numbered(9, **NEW), *numbered(1), total=2)], False, 1, id="one is new"),
+        pytest.param(
+            [a_page(*numbered(1, 2), total=3), a_page(*numbered(9, **NEW), total=3)],
+            False,
+            2,
+            id="a new one in the place of an old one",
+        ),
+        pytest.param([a_page(*numbered(1, created_at=None))], False, 1, id="one without an age"),
+    ],
+)
+async def test_a_listing_is_complete_if_it_shows_all_that_was_there_when_it_began(
+    desk: Office, pages: list[Page], complete: bool, read: int
+) -> None:
+    desk.stage.script.plan("list_page", *pages)
+    desk.stage.script.always("list_page", a_page(total=4))
+    await desk.asks("a")
+    (told,) = await desk.answers("a")
+    assert (told.complete, told.task_id) == (complete, None)
+    assert [page for page, _ in desk.pages] == list(range(1, read + 1))
+
+
+async def test_a_task_on_a_later_page_is_found(desk: Office) -> None:
+    desk.stage.script.plan(
+        "list_page", a_page(*numbered(1, 2), total=5), a_page(*numbered(3, 4), total=5), a_page(a_task("x", OURS))
+    )
+    await desk.asks("a")
+    assert (await desk.answers("a"))[0].task_id == "x"
+
+
+async def test_a_listing_that_does_not_end_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "MOST_PAGES", 3)
+    stage = Stage(temporal, sandboxed=False)
+    await stage.serve(*QUEUES)
+    stage.script.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
+    async with office(stage) as desk:
+        await desk.asks("a")
+        assert not (await desk.answers("a"))[0].complete
+        assert len(desk.pages) == 3
+    await stage.close()
+    await stage.replay()
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted", "unmarked"),
+    [
+        pytest.param(a_task("x", THEIRS, created_at=SINCE), {}, False, id="of somebody else"),
+        pytest.param(a_task("x", None, created_at=SINCE), {}, True, id="as old as the claim"),
+        pytest.param(a_task("x", None, created_at=SINCE + 99), {}, True, id="younger"),
+        pytest.param(a_task("x", None, created_at=SINCE - 1), {}, False, id="older"),
+        pytest.param(a_task("x", None, created_at=None), {}, True, id="of unknown age"),
+        pytest.param(a_task("x", None, "another", created_at=SINCE), {}, False, id="of another model"),
+        pytest.param(a_task("x", None, None, created_at=SINCE), {}, True, id="of unknown model"),
+        pytest.param(
+            a_task("x", None, "another", created_at=SINCE), {"model": "ep-2026-x"}, True, id="asked for an endpoint"
+        ),
+        pytest.param(a_task("x", OURS, created_at=SINCE), {}, False, id="ours"),
+    ],
+)
+async def test_a_task_without_an_identifier_could_be_the_one(
+    desk: Office, task: ListedTask, wanted: dict[str, Any], unmarked: bool
+) -> None:
+    desk.stage.script.plan("list_page", a_page(a_task("cgt-1"), task))
+    await desk.asks("a", **{"since": SINCE} | wanted)
+    assert (await desk.answers("a"))[0].unmarked is unmarked
+
+
+async def test_each_asker_is_told_of_its_own_task(desk: Office) -> None:
+    first = Held(a_page())
+    tasks = [a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(3)]
+    desk.stage.script.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
+    await desk.asks("first")
+    await first.reached.wait()
+    for n in range(4):
+        model = "another" if n == 3 else MODEL
+        await desk.asks(str(n), attempt=n + 1, safety_identifier=f"{n:016x}-{n:032x}", model=model)
+    first.let_go()
+    told = [(await desk.answers(str(n)))[0] for n in range(4)]
+    assert [(t.attempt, t.task_id, t.unmarked) for t in told] == [
+        (1, "cgt-0", False),
+        (2, "cgt-1", False),
+        (3, "cgt-2", False),
+        (4, None, True),
+    ]
+
+
+# --- it goes on ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_has_ended_does_not_stop_the_others(desk: Office) -> None:
+    first = Held(a_page())
+    desk.stage.script.plan("list_page", first)
+    desk.stage.script.always("list_page", a_page())
+    await desk.asks("first")
+    await first.reached.wait()
+    for name in ("a", "ended", "c"):
+        await desk.asks(name)
+    await desk.start(SIGNAL_WANTED, desk.wanted("never-was"))
+    await desk.askers["ended"].signal("end")
+    await desk.askers["ended"].result()
+    first.let_go()
+    for name in ("first", "a", "c"):
+        await desk.answers(name)
+    await desk.asks("later")
+    await desk.answers("later")
+
+
+async def test_a_question_that_nobody_waits_for_is_listed_all_the_same(desk: Office) -> None:
+    """The page notes whether identifiers are shown; that is the whole answer."""
+    desk.stage.script.plan("list_page", a_page(a_task("cgt-1")))
+    await desk.asks(None)
+    await desk.stage.script.called("list_page")
+    assert desk.lister is not None
+    history = handle_of(desk.lister, desk.lister.first_execution_run_id)
+    signals = [
+        event
+        async for event in history.fetch_history_events()
+        if event.HasField("signal_external_workflow_execution_initiated_event_attributes")
+    ]
+    assert signals == []
+
+
+@pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"job_id": "x", "attempt": "one"}], [[1, 2]], [1, 2, 3]])
+async def test_nonsense_is_ignored(desk: Office, odd: list[Any]) -> None:
+    desk.stage.script.plan("list_page", a_page())
+    await desk.start(SIGNAL_WANTED, *odd)
+    await desk.asks("a")
+    await desk.answers("a")
+    assert len(desk.pages) == 1
+
+
+async def test_a_list_that_fails_is_repeated_and_everybody_waits_for_it(desk: Office) -> None:
+    desk.stage.script.plan("list_page", ApplicationError("500"), a_page(*numbered(1)))
+    await desk.asks("a")
+    assert (await desk.answers("a"))[0].complete
+    assert [call.tries for call in desk.stage.script.of("list_page")] == [1, 2]
+
+
+async def test_two_hundred_at_once_cost_a_handful_of_pages(desk: Office) -> None:
+    async def slow(order: PageOrder) -> Page:
+        await asyncio.sleep(1)
+        return a_page(*[a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(0, 200, 2)])
+
+    desk.stage.script.always("list_page", slow)
+    for n in range(200):
+        await desk.asker(str(n))
+    await asyncio.gather(*(desk.asks(str(n), safety_identifier=f"{n:016x}-{n:032x}") for n in range(200)))
+    for n in range(200):
+        (told,) = await desk.answers(str(n), seconds=60)
+        assert told.task_id == (f"cgt-{n}" if n % 2 == 0 else None)
+    assert len(desk.pages) < 15
+
+
+async def test_it_ends_when_nobody_asks_and_the_next_question_starts_it_again(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "LISTER_IDLE", timedelta(seconds=1))
+    stage = Stage(temporal, sandboxed=False)
+    await stage.serve(*QUEUES)
+    stage.script.always("list_page", a_page())
+    async with office(stage) as desk:
+        for turn in (1, 2):
+            await desk.asks("a")
+            await desk.answers("a", turn)
+            assert desk.lister is not None
+            await asyncio.wait_for(desk.lister.result(), 15)
+            assert (await desk.lister.describe()).status is WorkflowExecutionStatus.COMPLETED
+        assert len(stage.jobs) == 2
+    await stage.close()
+    await stage.replay()
+
+
+async def test_what_is_wanted_is_carried_into_a_new_run(caplog: pytest.LogCaptureFixture) -> None:
+    option = f"limit.historyCount.suggestContinueAsNew={SUGGESTED_FROM}"
+    async with dev_server("--dynamic-config-value", option) as client:
+        stage = Stage(client)
+        await stage.serve(*QUEUES)
+        first = Held(a_page())
+        stage.script.plan("list_page", first)
+        stage.script.always("list_page", a_page())
+        async with office(stage) as desk:
+            await desk.asks("a")
+            await first.reached.wait()
+            for n in range(SUGGESTED_FROM + 5):
+                await desk.asks(f"late-{n % 3}", attempt=n // 3)
+            first.let_go()
+            await desk.answers("a")
+            for n in range(3):
+                assert len(await desk.answers(f"late-{n}", 15)) == 15
+            assert len(desk.pages) == 2
+            handle = handle_of(stage.jobs[0], stage.jobs[0].first_execution_run_id)
+            last = [event async for event in handle.fetch_history_events()][-1]
+            assert last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+        await stage.close()
+        await hold_to_account(stage, caplog)
+
+
+async def test_a_worker_that_caches_nothing_lists_the_same(still: Stage) -> None:
+    still.cached = 0
+    await still.serve(*QUEUES)
+    still.script.always("list_page", a_page(*numbered(1)))
+    async with office(still) as desk:
+        for turn in (1, 2, 3):
+            await desk.asks("a")
+            began: list[datetime] = [told.began_at for told in await desk.answers("a", turn)]
+            assert began == sorted(set(began))
