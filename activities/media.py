@@ -15,6 +15,9 @@ from av.video.stream import VideoStream
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _START_BYTES = 512
+# No frame of these codecs holds so many zeros in a row (they escape three already), but a hole in the file does.
+_ESCAPING_CODECS = {"h264", "hevc"}
+_HOLE = bytes(8)
 _BOX_HEADER = struct.Struct(">I4s")
 
 
@@ -101,6 +104,8 @@ def _count_frames(container: InputContainer, stream: VideoStream) -> int:
         if packet.is_corrupt:
             raise BadMedia("is cut off: a frame in it is not whole")
         if packet.stream is stream and packet.size:
+            if stream.codec_context.name in _ESCAPING_CODECS and _HOLE in bytes(packet):
+                raise BadMedia("has a hole: a frame in it is overwritten with zeros")
             found += 1
     if not found:
         raise BadMedia("holds no frame")

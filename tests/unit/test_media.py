@@ -100,6 +100,18 @@ def test_half_a_frame_is_noticed_though_the_boxes_fit(path: Path) -> None:
         probe_video(path)
 
 
+@pytest.mark.parametrize(
+    "whole", [mp4("index first"), video(Clip(864, 496, 4, audio=False), "cgt-1")], ids=["made here", "local"]
+)
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+def test_a_hole_is_noticed_though_the_length_is_right(path: Path, whole: bytes, kept: float) -> None:
+    """As a download that was set to its length first, and then filled in part."""
+    left = int(len(whole) * kept)
+    path.write_bytes(whole[:left] + bytes(len(whole) - left))
+    with pytest.raises(BadMedia):
+        probe_video(path)
+
+
 def test_a_video_without_a_frame_is_refused(path: Path) -> None:
     whole = mp4("in fragments", audio=False)
     path.write_bytes(whole[: whole.index(b"moof") - 4])
