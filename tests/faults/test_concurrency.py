@@ -1,0 +1,125 @@
+"""Many at once: submitters of one request, namespaces that want one claim, jobs of all kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+
+import pytest
+
+from dev.stack import ROOT, Stack
+from seedance_temporal import Job, VideoRequest
+from tests.e2e.requests import a_request, creates_of
+from tests.faults.cells import PATIENCE, Stage
+from tests.faults.report import Report
+
+TITLE = "Concurrency"
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+PROCESSES, EACH = 4, 50
+JOBS = 500
+
+
+async def _submitter(stack: Stack, request: VideoRequest) -> dict[str, object]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.faults.submitter", str(EACH)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=stack.environment,
+        cwd=ROOT,
+    )
+    out, _ = await process.communicate(request.model_dump_json().encode())
+    assert process.returncode == 0
+    answer: dict[str, object] = json.loads(out)
+    return answer
+
+
+async def test_simultaneous_submits_of_one_request(served: Stage, report: Report) -> None:
+    stack, request = served.stack, a_request()
+    answers = await asyncio.gather(*(_submitter(stack, request) for _ in range(PROCESSES)))
+    assert sum(int(str(answer["answers"])) for answer in answers) == PROCESSES * EACH
+    assert sum(int(str(answer["new"])) for answer in answers) == 1, "one of them started it"
+    (job_id,) = {str(job) for answer in answers for job in list(answer["jobs"])}  # type: ignore[call-overload]
+    async with asyncio.timeout(PATIENCE):
+        await stack.jobs.result(job_id)
+    assert len(await creates_of(stack, request)) == 1
+    what = f"{PROCESSES * EACH} submits by {PROCESSES} processes"
+    report.add(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
+
+
+async def test_two_namespaces_race_for_one_claim(served: Stage, report: Report) -> None:
+    """The same requests at the same time, by two deployments that share nothing but bucket and account."""
+    cells = [await served.cell("race"), await served.cell("race")]
+    requests = [a_request() for _ in range(20)]
+    try:
+        await asyncio.gather(*(cell.start_worker() for cell in cells))
+        await asyncio.gather(*(cell.jobs.submit(request) for request in requests for cell in cells))
+
+        async def settled(request: VideoRequest) -> bool:
+            """Both say the same; whether they really raced."""
+            job_ids = [(await cell.jobs.submit(request)).job_id for cell in cells]
+            assert len(set(job_ids)) == 1
+            async with asyncio.timeout(PATIENCE):
+                results = [await cell.jobs.result(job_ids[0]) for cell in cells]
+            assert results[0] == results[1]
+            assert len(await creates_of(served.stack, request)) == 1
+            states = [await cell.jobs.state(job_ids[0]) for cell in cells]
+            return any(entry.what == "not sent" for state in states for entry in state.timeline)
+
+        raced = await asyncio.gather(*map(settled, requests))
+    finally:
+        for cell in cells:
+            await cell.close()
+    ends = f"stored: {len(requests)}, claims that were lost to the other: {sum(raced)}"
+    report.add(TITLE, {"what": "two namespaces, the same requests", "jobs": 20, "paid": 20, "ends": ends})
+
+
+def _mixed(number: int) -> dict[str, str]:
+    """A tenth of the jobs has something happen to it."""
+    faults = {
+        0: {"on": "create", "fault": "lost_after_commit"},
+        10: {"on": "create", "fault": "400"},
+        20: {"on": "create", "fault": "429"},
+        30: {"on": "task", "fault": "fail"},
+        40: {"on": "create", "fault": "502_after_commit"},
+    }
+    return faults.get(number % 50, {})
+
+
+async def test_mixed_jobs(served: Stage, report: Report) -> None:
+    stack = served.stack
+    requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
+    armed = []
+    for number, request in enumerate(requests):
+        if fault := _mixed(number):
+            armed.append(await stack.ark.fault(**fault, contains=request.prompt))  # type: ignore[arg-type]
+    limit = asyncio.Semaphore(50)
+
+    async def submit(request: VideoRequest) -> str:
+        async with limit:
+            return (await stack.jobs.submit(request)).job_id
+
+    job_ids = await asyncio.gather(*map(submit, requests))
+    assert len(set(job_ids)) == JOBS
+
+    async def end(job_id: str) -> Job:
+        async with limit:
+            last = None
+            async for job in stack.jobs.follow(job_id, every=30):
+                last = job
+        assert last is not None
+        return last
+
+    async with asyncio.timeout(800):
+        ended = await asyncio.gather(*map(end, job_ids))
+    for one in armed:
+        assert await stack.ark.fired(one), "the fault did not happen"
+    phases = Counter(job.phase for job in ended)
+    assert phases == Counter({"stored": JOBS - JOBS // 25, "refused": JOBS // 50, "failed": JOBS // 50})
+    wanted = {request.prompt for request in requests}
+    committed = [entry for entry in await stack.ark.ledger() if entry.committed]
+    paid = sum(any(content.get("text") in wanted for content in entry.body["content"]) for entry in committed)
+    assert paid == JOBS - JOBS // 50
+    ends = ", ".join(f"{phase}: {count}" for phase, count in sorted(phases.items()))
+    report.add(TITLE, {"what": f"{JOBS} mixed jobs", "jobs": JOBS, "paid": paid, "ends": ends})
