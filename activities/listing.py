@@ -6,6 +6,7 @@ everybody who asked before it began; jobs ask it by a signal, and are answered b
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 
@@ -168,5 +169,15 @@ def _listed(task: dict[str, object]) -> ListedTask:
         id=str(task["id"]),
         safety_identifier=identifier if isinstance(identifier, str) and identifier else None,
         model=model if isinstance(model, str) else None,
-        created_at=float(created_at) if isinstance(created_at, int | float) else None,
+        created_at=_seconds(created_at),
     )
+
+
+def _seconds(value: object) -> float | None:
+    """A point in time; None for what is none. What compares with nothing would make a task look old."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None

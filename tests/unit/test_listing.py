@@ -1,0 +1,342 @@
+"""Reading pages of the account's tasks, and asking the lister on a real Temporal server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
+
+import activities.ark
+from activities import listing
+from activities.ark import Ark
+from activities.facts import Claim, Look, Outcome
+from activities.ledger import Ledger
+from activities.listing import AskOrder, ListedTask, ListingActivities, Page, PageOrder, Wanted
+from dev.ark.control import ArkControl
+from seedance_temporal.identity import safety_identifier
+from seedance_temporal.job import LISTER, SIGNAL_WANTED, Resubmit, lister_id
+from seedance_temporal.settings import Settings
+from tests.unit.jobs import (
+    BODY,
+    KEY,
+    a_claim,
+    a_client,
+    a_record,
+    a_request,
+    absent,
+    an_end,
+    as_new,
+    created,
+    in_activity,
+    local_ark,
+    make_older,
+    names,
+    not_sent,
+    refused,
+    some_settings,
+)
+from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.raw_host import RawHost, raw_host
+from tests.workflows.scripted import dev_server
+
+ECHO = "seedance/echo-byteplus.json"
+OURS = safety_identifier("user-42", "c" * 32)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activities.ark, "_LIST_SPACING_SECONDS", 0)
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    async with local_ark() as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    await server.configure(list_echo=True)
+    return await as_new(server)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal() -> AsyncIterator[Client]:
+    async with dev_server(attributes=()) as client:
+        yield client
+
+
+# --- a page ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Reader:
+    """Reads pages, and notes what they show."""
+
+    client: Ark
+    settings: Settings = field(default_factory=some_settings)
+    bucket: MemoryBucket = field(default_factory=MemoryBucket)
+
+    async def page(self, number: int = 1, service_tier: str = "default") -> Page:
+        activities = ListingActivities(Ledger(self.bucket, "seedance"), self.client, self.settings)
+        return await in_activity(activities.list_page, PageOrder(page=number, service_tier=service_tier))
+
+    async def task(self, identifier: str | None = None, **given: Any) -> str:
+        answer = await self.client.create(BODY | {"safety_identifier": identifier} | given)
+        assert answer.task_id is not None
+        return answer.task_id
+
+
+async def test_pages_show_all_tasks_with_what_tells_whose_they_are(
+    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(a_client(ark))
+    monkeypatch.setattr(listing, "_PAGE_SIZE", 2)
+    before = (await reader.page()).total
+    mine = [await reader.task(OURS), await reader.task("somebody-else"), await reader.task(None)]
+    pages = [await reader.page(number) for number in (1, 2)]
+    assert [page.total for page in pages] == [before + 3] * 2
+    assert [len(page.tasks) for page in pages] == [2, min(2, before + 1)]
+    newest_first = [task for page in pages for task in page.tasks][:3]
+    assert [task.id for task in newest_first] == mine[::-1]
+    assert [task.safety_identifier for task in newest_first] == [None, "somebody-else", OURS]
+    assert {task.model for task in newest_first} == {BODY["model"]}
+    created_at = (await reader.client.get(mine[0]) or {})["created_at"]
+    assert newest_first[2].created_at == float(created_at)
+
+
+async def test_a_page_shows_the_tasks_of_one_tier(ark: ArkControl) -> None:
+    reader = Reader(a_client(ark))
+    task_id = await reader.task(OURS, model="seedance-1-5-pro-251215", service_tier="flex")
+    assert task_id in {task.id for task in (await reader.page(service_tier="flex")).tasks}
+    assert task_id not in {task.id for task in (await reader.page()).tasks}
+
+
+async def test_that_our_identifiers_are_listed_is_noted_once(ark: ArkControl) -> None:
+    reader = Reader(a_client(ark))
+    await ark.configure(list_echo=False)
+    await reader.task(OURS)
+    await reader.page()
+    assert reader.bucket.writes == [], "a listing without identifiers proves nothing"
+    await ark.configure(list_echo=True)
+    for _ in range(3):
+        await reader.page()
+    assert reader.bucket.writes == [ECHO]
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[RawHost]:
+    async with raw_host() as host:
+        yield host
+
+
+def listed(host: RawHost, *items: Any, total: int | None = None) -> Reader:
+    host.answers(200, json.dumps({"items": items, "total": len(items) if total is None else total}))
+    return Reader(Ark(host.url, KEY))
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["c" * 32, f"{'c' * 16}-{'c' * 31}", f"{'C' * 16}-{'C' * 32}", f"x{OURS}", f"{OURS}\n", "somebody", "", 7, None],
+)
+async def test_identifiers_of_others_say_nothing_of_ours(host: RawHost, identifier: object) -> None:
+    reader = listed(host, {"id": "cgt-1", "safety_identifier": identifier})
+    await reader.page()
+    assert reader.bucket.writes == []
+
+
+async def test_odd_tasks_are_told_as_far_as_they_can_be(host: RawHost) -> None:
+    reader = listed(
+        host,
+        {"id": "cgt-1"},
+        {"id": "cgt-2", "safety_identifier": "", "model": 7, "created_at": "yesterday"},
+        {"id": "cgt-3", "safety_identifier": ["x"], "model": None, "created_at": None},
+        {"safety_identifier": OURS},
+        {"id": 7, "safety_identifier": OURS},
+        {"id": None},
+        "cgt-9",
+        None,
+        total=99,
+    )
+    page = await reader.page()
+    nothing = {"safety_identifier": None, "model": None, "created_at": None}
+    assert page.tasks == tuple(ListedTask.model_validate({"id": f"cgt-{n}"} | nothing) for n in (1, 2, 3))
+    assert page.total == 99, "what cannot be read keeps the listing from being complete"
+    assert reader.bucket.writes == []
+
+
+@pytest.mark.parametrize("created_at", ["1e999", "-1e999", "NaN", "true", "1" + "0" * 400])
+async def test_an_age_that_is_none_is_unknown(host: RawHost, created_at: str) -> None:
+    """An unmarked task of unknown age could be the one; one that is never young could not."""
+    reader = listed(host)
+    host.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
+    (task,) = (await reader.page()).tasks
+    assert task.created_at is None
+
+
+@pytest.mark.parametrize("fault", ["401", "403", "429", "500", "502", "503", "reset"])
+async def test_a_list_without_a_usable_answer_is_to_be_repeated(ark: ArkControl, fault: str) -> None:
+    reader = Reader(a_client(ark))
+    await ark.fault("list", fault)
+    with pytest.raises(ApplicationError) as caught:
+        await reader.page()
+    assert (caught.value.type, caught.value.non_retryable) == ("ProviderUnavailable", False)
+    assert KEY not in str(caught.value)
+    await reader.page()
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"items": {}, "total": 1}', '{"items": [], "total": "1"}', "<html>"])
+async def test_an_answer_that_is_no_list_is_to_be_repeated(host: RawHost, body: str) -> None:
+    reader = listed(host)
+    host.answers(200, body)
+    with pytest.raises(ApplicationError):
+        await reader.page()
+
+
+async def test_a_note_that_cannot_be_written_has_the_page_read_again(host: RawHost) -> None:
+    reader = listed(host, {"id": "cgt-1", "safety_identifier": OURS})
+    reader.bucket.broken = ConnectionError("no bucket")
+    with pytest.raises(ConnectionError):
+        await reader.page()
+
+
+# --- asking ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """One job whose first attempt was claimed, and a server without workers, which keeps what is said to the lister."""
+
+    temporal: Client
+    claim: Claim
+    settings: Settings = field(default_factory=some_settings)
+    bucket: MemoryBucket = field(default_factory=MemoryBucket)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.bucket, "seedance")
+
+    async def ask(self, attempt: int | None = 1) -> Look:
+        environment = ActivityEnvironment(client=self.temporal)
+        activities = ListingActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
+        look: Look = await environment.run(activities.ask_lister, AskOrder(job_id=self.claim.job_id, attempt=attempt))
+        return look
+
+    async def said(self) -> list[Wanted]:
+        """What the lister has heard."""
+        lister = self.temporal.get_workflow_handle(lister_id("byteplus"))
+        said: list[Wanted] = []
+        with suppress(RPCError):
+            if (await lister.describe()).status is not WorkflowExecutionStatus.RUNNING:
+                return said  # it is the one that another test left
+            async for event in lister.fetch_history_events():
+                if event.HasField("workflow_execution_signaled_event_attributes"):
+                    signal = event.workflow_execution_signaled_event_attributes
+                    assert signal.signal_name == SIGNAL_WANTED
+                    said += await self.temporal.data_converter.decode(signal.input.payloads, [Wanted])
+        return said
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(temporal: Client) -> AsyncIterator[World]:
+    world = World(temporal, a_claim(a_request()))
+    await world.ledger.claim(world.claim)
+    yield world
+    with suppress(RPCError):
+        await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
+
+
+async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
+    make_older(world.bucket, names(world.claim.request).attempt(1, "claim"), seconds=100)
+    look = await world.ask()
+    assert (look.next, look.attempt, look.recovery_over, look.look_again_after) == ("recover", 1, False, 30)
+    claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
+    assert claimed_at is not None
+    assert await world.said() == [
+        Wanted(
+            job_id=world.claim.job_id,
+            attempt=1,
+            safety_identifier=world.claim.safety_identifier,
+            model="dreamina-seedance-2-0-260128",
+            service_tier="default",
+            since=claimed_at.timestamp() - 30,
+        )
+    ]
+    run = await world.temporal.get_workflow_handle(lister_id("byteplus")).describe()
+    assert (run.workflow_type, run.task_queue) == (LISTER, "seedance-byteplus")
+
+
+async def test_the_lister_that_runs_is_asked_again(world: World) -> None:
+    for _ in range(3):
+        await world.ask()
+    assert len(await world.said()) == 3, "all of it stands in the history of one run"
+
+
+async def test_the_tier_the_model_and_the_clocks_are_those_of_the_claim(temporal: Client) -> None:
+    request = a_request(model="ep-20261122-abc", service_tier="flex")
+    world = World(temporal, a_claim(request), some_settings(seedance_clock_skew_seconds=7))
+    await world.ledger.claim(world.claim)
+    await world.ask()
+    (wanted,) = await world.said()
+    claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
+    assert claimed_at is not None
+    assert (wanted.model, wanted.service_tier) == ("ep-20261122-abc", "flex")
+    assert wanted.since == claimed_at.timestamp() - 7
+    await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
+
+
+async def test_whether_identifiers_are_listed_is_asked_without_an_attempt(world: World) -> None:
+    await world.ledger.settle(world.claim.job_id, 1, created("cgt-1"))
+    await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
+    assert (await world.ask(None)).next == "stored"
+    (wanted,) = await world.said()
+    assert (wanted.job_id, wanted.service_tier) == (None, "default")
+
+
+@pytest.mark.parametrize("outcome", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
+async def test_an_attempt_that_is_known_is_not_asked_for(world: World, outcome: Outcome) -> None:
+    await world.ledger.settle(world.claim.job_id, 1, outcome)
+    assert (await world.ask()).next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
+    assert await world.said() == []
+
+
+async def test_a_job_that_is_stored_or_given_up_asks_nothing(world: World) -> None:
+    await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost"))
+    assert (await world.ask()).next == "ended"
+    await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
+    assert (await world.ask()).next == "stored"
+    assert await world.said() == []
+
+
+async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
+    await world.ledger.settle(world.claim.job_id, 1, refused())
+    await world.ledger.again(world.claim.job_id, Resubmit(attempt=1))
+    await world.ledger.claim(a_claim(world.claim.request, 2))
+    for attempt in (0, 1, 7):
+        look = await world.ask(attempt)
+        assert (look.next, look.attempt) == ("recover", 2)
+    assert await world.said() == []
+    await world.ask(2)
+    assert [wanted.attempt for wanted in await world.said()] == [2]
+
+
+async def test_a_taken_attempt_is_asked_for(world: World) -> None:
+    await world.ledger.take(world.claim.job_id, 1, "accepted")
+    assert (await world.ask()).next == "recover"
+    assert len(await world.said()) == 1
+
+
+async def test_a_ledger_that_cannot_be_read_asks_nothing(world: World) -> None:
+    world.bucket.broken = ConnectionError("no bucket")
+    with pytest.raises(ConnectionError):
+        await world.ask()
+    assert await world.said() == []
