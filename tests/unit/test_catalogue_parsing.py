@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from seedance_temporal.catalogue import check, estimate, parse_request, parse_request_json, scene, warnings
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.identity import canonical_json, request_hash
+from seedance_temporal.models import CHOICES, MODELS, OPTIONAL, ROUTES, WORKS_ON_REFERENCES, Model
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
 TEXT: dict[str, Any] = {
@@ -251,6 +252,13 @@ NEARLY = some_of(
 )
 
 
+# The smallest request of each model on each route.
+TEXTS_OF_ALL = st.sampled_from(
+    [TEXT | {"route": route, "model": model_id} for model in MODELS for route, model_id in model.ids.items()]
+    + [TEXT | {"model": "ep-20260101-abc"}]
+)
+
+
 def refusal(parse: Callable[[Any], VideoRequest], data: object) -> InvalidRequest | None:
     try:
         request = parse(data)
@@ -262,7 +270,7 @@ def refusal(parse: Callable[[Any], VideoRequest], data: object) -> InvalidReques
 
 
 @settings(deadline=None)
-@given(JSON | NEARLY | NEARLY.map(lambda changes: TEXT | changes))
+@given(JSON | NEARLY | st.builds(dict.__or__, TEXTS_OF_ALL, NEARLY))
 def test_any_value_is_a_request_or_refused(data: object) -> None:
     refused = refusal(parse_request, data)
     assert refused is None or by_place(refused)
@@ -276,7 +284,7 @@ def test_any_text_is_a_request_or_refused(text: str | bytes) -> None:
 
 
 @settings(deadline=None)
-@given(NEARLY.map(lambda changes: TEXT | changes))
+@given(st.builds(dict.__or__, TEXTS_OF_ALL, NEARLY))
 def test_whatever_has_the_right_shape_can_be_asked_about(data: dict[str, Any]) -> None:
     try:
         request = VideoRequest.model_validate(data)
@@ -291,47 +299,71 @@ def test_whatever_has_the_right_shape_can_be_asked_about(data: dict[str, Any]) -
 # Requests that may be paid for.
 
 IDS = st.text("abcdefghij-", min_size=1, max_size=8)
+PROMPTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="-"), max_size=30).map("A {}".format)
+URLS = (
+    st.builds("https://cdn.example.com/{}".format, IDS)
+    | st.builds("gs://my-bucket/{}#{}".format, IDS, st.integers(1, 10**18))
+    | st.builds("asset://{}".format, IDS)
+)
+
+
+def valid_roles(model: Model) -> st.SearchStrategy[list[str]]:
+    """Roles that fit a scene of a model: a few, or as many as it takes."""
+    frames = st.sampled_from([[], ["first_frame"], ["first_frame", "last_frame"], ["last_frame", "first_frame"]])
+    if not model.references:
+        return frames
+    visible, all_kinds = ["reference_image", "reference_video"], [f"reference_{kind}" for kind in model.references]
+    some = st.lists(st.sampled_from(all_kinds), max_size=3)
+    if not model.lone_audio:
+        some = st.builds(lambda first, more: [first, *more], st.sampled_from(visible), some.map(lambda more: more[:2]))
+    most = [f"reference_{kind}" for kind, number in model.references.items() for _ in range(number)]
+    return frames | some | st.just(most)
+
+
+def valid_options(model: Model, *, has_references: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """Any of the fields that not every model takes."""
+    task_types = [t for t in CHOICES["omni_reference_task_type"] if has_references or t not in WORKS_ON_REFERENCES]
+    values: dict[str, st.SearchStrategy[Any]] = {
+        "seed": st.integers(-1, 2**31 - 1),
+        "priority": st.integers(0, 9),
+        "execution_expires_after": st.integers(3_600, 259_200),
+        "service_tier": st.sampled_from(model.service_tiers or ("",)),
+        "output_format": st.sampled_from(CHOICES["output_format"]),
+        "omni_reference_task_type": st.sampled_from(task_types),
+        "web_search": st.just(False) if has_references else st.booleans(),
+        "draft": st.booleans(),
+        "camera_fixed": st.booleans(),
+    }
+    assert values.keys() == {*OPTIONAL}
+    return st.fixed_dictionaries({}, optional={name: values[name] for name in sorted(model.optional)})
 
 
 @st.composite
 def valid_requests(draw: st.DrawFn) -> dict[str, Any]:
-    route, model = draw(
-        st.sampled_from(
-            [
-                ("byteplus", "dreamina-seedance-2-0-260128"),
-                ("volcengine", "doubao-seedance-2-0-mini-260615"),
-                ("byteplus", "ep-20260101-abc"),
-            ]
-        )
-    )
-    roles = draw(
-        st.sampled_from([(), ("first_frame",), ("first_frame", "last_frame")])
-        | st.lists(st.sampled_from(["reference_image", "reference_video"]), min_size=1, max_size=3)
-    )
-    references = [
-        {
-            "role": role,
-            "url": draw(
-                st.builds("https://cdn.example.com/{}".format, IDS)
-                | st.builds("gs://my-bucket/{}#{}".format, IDS, st.integers(1, 10**18))
-                | st.builds("asset://{}".format, IDS)
-            ),
-        }
-        | draw(st.fixed_dictionaries({}, optional={"asset_id": IDS}))
-        for role in roles
-    ]
-    prompt = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="-"), max_size=30).map("A {}".format)
+    """A request of any model on any route, as JSON, with whatever it takes."""
+    route, model = draw(st.sampled_from(ROUTES)), draw(st.sampled_from(MODELS))
+    ids = [model.ids[route]] + (["ep-20260101-abc"] if model is MODELS[0] else [])
+    named = st.fixed_dictionaries({}, optional={"asset_id": IDS})
+    references = [{"role": role, "url": draw(URLS)} | draw(named) for role in draw(valid_roles(model))]
+    options = draw(valid_options(model, has_references=bool(references)))
+    ratios = ["16:9", "1:1", "21:9"]
+    if references:
+        is_first_frame = [reference["role"] for reference in references] == ["first_frame"]
+        keeps = options.get("omni_reference_task_type") in model.adaptive_task_types
+        keeps = keeps or (is_first_frame and "first_frame" in model.adaptive_scenes)
+        ratios = ["adaptive"] if keeps else [*ratios, "adaptive"]
     return {
         "user_id": draw(IDS),
         "route": route,
-        "model": model,
-        "prompt": draw(prompt),
+        "model": draw(st.sampled_from(ids)),
+        **({"prompt": draw(PROMPTS)} if not references or draw(st.booleans()) else {}),
         "references": references,
-        "ratio": draw(st.sampled_from(["16:9", "1:1", "21:9"])),
-        "resolution": draw(st.sampled_from(["480p", "720p"])),
-        "duration": draw(st.sampled_from([-1, *range(4, 16)])),
+        "ratio": draw(st.sampled_from(ratios)),
+        "resolution": draw(st.sampled_from(model.resolutions)),
+        "duration": draw(st.sampled_from([-1, *model.durations])),
         "take": draw(st.integers(1, 1_000_000)),
         **{name: draw(st.booleans()) for name in ("generate_audio", "watermark", "return_last_frame")},
+        **options,
     }
 
 
@@ -353,22 +385,22 @@ CHANGES: dict[str, Any] = {
     "user_id": lambda user: user + "x",
     "route": lambda route: "volcengine" if route == "byteplus" else "byteplus",
     "model": lambda _: "ep-other",
-    "prompt": lambda prompt: prompt + "x",
+    "prompt": lambda prompt: (prompt or "A") + "x",
     "references": lambda references: [*references, {"role": "reference_image", "url": "asset://added"}],
     "ratio": lambda _: "3:4",
-    "resolution": lambda _: "1080p",
+    "resolution": lambda resolution: resolution + "x",
     "duration": lambda duration: duration + 1 if duration > 0 else 5,
     "generate_audio": lambda value: not value,
     "watermark": lambda value: not value,
     "return_last_frame": lambda value: not value,
     "take": lambda take: take + 1,
-    "seed": lambda _: -1,
-    "camera_fixed": lambda _: False,
-    "service_tier": lambda _: "default",
-    "draft": lambda _: False,
-    "output_format": lambda _: "mp4",
-    "omni_reference_task_type": lambda _: "auto",
-    "web_search": lambda _: False,
+    "seed": lambda seed: -1 if seed is None else seed + 1,
+    "camera_fixed": lambda value: value is False,
+    "service_tier": lambda tier: (tier or "default") + "x" * bool(tier),
+    "draft": lambda value: value is False,
+    "output_format": lambda value: (value or "mp4") + "x" * bool(value),
+    "omni_reference_task_type": lambda value: (value or "auto") + "x" * bool(value),
+    "web_search": lambda value: value is False,
 }
 
 
@@ -386,12 +418,22 @@ def test_the_hash_changes_with_everything_else(name: str, data: dict[str, Any]) 
 
 
 @settings(deadline=None)
+@given(data=valid_requests())
+def test_the_hash_changes_with_a_field_that_goes(data: dict[str, Any]) -> None:
+    counted = set(OPTIONAL) - {"priority", "execution_expires_after"}
+    for name in data.keys() & counted:
+        less = {key: value for key, value in data.items() if key != name}
+        assert request_hash(parse_request(data)) != request_hash(VideoRequest.model_validate(less))
+
+
+@settings(deadline=None)
 @given(data=valid_requests().filter(lambda data: data["references"]), index=st.integers(0, 9))
 def test_the_hash_changes_with_a_reference(data: dict[str, Any], index: int) -> None:
     references = data["references"]
     index %= len(references)
     counts = "asset_id" if "asset_id" in references[index] else "url"
-    for change in ({"role": "reference_audio"}, {counts: references[index][counts] + "0"}):
+    other = "reference_image" if references[index]["role"] == "reference_audio" else "reference_audio"
+    for change in ({"role": other}, {counts: references[index][counts] + "0"}):
         changed = [*references[:index], references[index] | change, *references[index + 1 :]]
         assert request_hash(VideoRequest.model_validate(data | {"references": changed})) != request_hash(
             parse_request(data)

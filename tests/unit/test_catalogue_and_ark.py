@@ -1,0 +1,313 @@
+"""Two readings of one page: the catalogue's rules, and the local Ark's, each written without looking at the other.
+
+What the catalogue lets through is turned into the body of a create, as it is sent, and read by the local Ark's own
+rules, without a network.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from itertools import product
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from activities.ark import Ark
+from activities.create import CreateActivities
+from activities.ledger import Ledger
+from dev.ark.errors import ArkError
+from dev.ark.order import Order
+from dev.ark.settings import Settings
+from dev.ark.tables import Route
+from dev.ark.validate import read_body, read_order
+from seedance_temporal.catalogue import check, gs_object, parse_request, scene
+from seedance_temporal.errors import InvalidRequest
+from seedance_temporal.models import MODELS, OPTIONAL, ROUTES, SEEDANCE_2_0, Model
+from seedance_temporal.request import VideoRequest
+from tests.unit.jobs import a_claim, some_settings
+from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.test_catalogue import RIGHT, TEXT, refs
+from tests.unit.test_catalogue_parsing import valid_requests
+
+
+class SigningBucket(MemoryBucket):
+    """Signs URLs that can be sent, whatever the object is called, as Google's library does."""
+
+    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        return super().signed_url(bucket, quote(name), generation, lifetime)
+
+
+BUCKET = SigningBucket()
+CREATE = CreateActivities(Ledger(BUCKET, "seedance"), BUCKET, Ark("https://ark.example.com", "key"), some_settings())
+SCENES = {
+    "text_to_video": "text",
+    "first_frame": "first frame",
+    "first_and_last_frame": "first and last frame",
+    "references": "references",
+}
+
+
+def ordered(request: VideoRequest, endpoints: dict[str, str] | None = None) -> Order:
+    """What the local Ark makes of a request.
+
+    Raises:
+        ArkError: It refuses it.
+    """
+    body = read_body(json.dumps(CREATE._body(a_claim(request))).encode())
+    route: Route = "byteplus" if request.route == "byteplus" else "volcengine"
+    return read_order(route, body, Settings.model_validate({"endpoints": endpoints or {}}))
+
+
+def takes(request: VideoRequest) -> bool:
+    """Whether the local Ark does."""
+    try:
+        ordered(request)
+    except ArkError:
+        return False
+    return True
+
+
+def assert_it_orders_what_was_asked(request: VideoRequest, endpoints: dict[str, str] | None = None) -> None:
+    order = ordered(request, endpoints)
+    assert order.scene == SCENES[scene(request)]
+    assert order.resolution == request.resolution
+    assert request.ratio in {order.ratio, "adaptive"}
+    assert request.duration in {order.duration, -1}
+    assert (order.generate_audio, order.watermark, order.return_last_frame) == (
+        request.generate_audio,
+        request.watermark,
+        request.return_last_frame,
+    )
+    assert order.draft == bool(request.draft)
+    assert order.priority == (request.priority or 0)
+    assert order.service_tier == (request.service_tier or "default")
+    assert order.seed == request.seed or request.seed in {None, -1}
+    assert [media.url for media in order.references] == [
+        reference.url if gs_object(reference.url) is None else media.url
+        for reference, media in zip(request.references, order.references, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT.keys())
+def test_what_is_just_inside_is_taken(changes: dict[str, Any]) -> None:
+    assert_it_orders_what_was_asked(VideoRequest.model_validate(TEXT | changes))
+
+
+@settings(deadline=None)
+@given(valid_requests())
+def test_whatever_a_model_takes_is_let_through_and_taken(data: dict[str, Any]) -> None:
+    assert_it_orders_what_was_asked(parse_request(data))
+
+
+# Values around each limit; most of what is made of them is refused by both.
+AROUND: dict[str, st.SearchStrategy[Any]] = {
+    "route": st.sampled_from([*ROUTES, "other"]),
+    "model": st.sampled_from([i for m in MODELS for i in m.ids.values()] + ["ep-1", "ep-", "ep-a_b", "seedance-9"]),
+    "prompt": st.sampled_from([None, "", " ", "\u200b", "a -- b", "a --dur 5", "狐--rs 4k", "fox"]),
+    "references": st.lists(
+        st.fixed_dictionaries(
+            {
+                "role": st.sampled_from(
+                    ["first_frame", "last_frame", "reference_image", "reference_video", "reference_audio", "", "other"]
+                ),
+                "url": st.sampled_from(
+                    [
+                        *("https://cdn.example.com/a", "HTTPS://cdn.example.com/a", "http://cdn.example.com/a"),
+                        *("https://cdn.example.com", "https:cdn.example.com/a", "https:///a", "https://"),
+                        *("https://ä.example.com/a", "https://xn--bcher-kva.example/b", "https://10.0.0.1/a"),
+                        *("asset://a", "asset://", "asset:a", "asset://a b", "data:image/png;base64,AA", "a.png"),
+                        *("gs://my-bucket/a b#1", "gs://my-bucket/a"),
+                    ]
+                ),
+            }
+        ),
+        max_size=4,
+    ),
+    "ratio": st.sampled_from(["16:9", "21:9", "adaptive", "2:1"]),
+    "resolution": st.sampled_from(["480p", "720p", "1080p", "4k", "8k"]),
+    "duration": st.sampled_from([-2, -1, 0, 3, 4, 12, 13, 15, 16, 30, 31]),
+    "seed": st.sampled_from([-2, -1, 0, 2**31 - 1, 2**31]),
+    "camera_fixed": st.booleans(),
+    "service_tier": st.sampled_from(["default", "flex", "other"]),
+    "priority": st.sampled_from([-1, 0, 9, 10]),
+    "execution_expires_after": st.sampled_from([3_599, 3_600, 259_200, 259_201]),
+    "draft": st.booleans(),
+    "output_format": st.sampled_from(["mp4", "mov", "avi"]),
+    "omni_reference_task_type": st.sampled_from(["auto", "reference", "edit", "extend", "other"]),
+    "web_search": st.booleans(),
+}
+assert AROUND.keys() >= {*OPTIONAL}
+
+
+@settings(deadline=None, max_examples=300)
+@given(valid_requests(), st.data())
+def test_whatever_the_catalogue_lets_through_the_local_ark_takes(data: dict[str, Any], draw: st.DataObject) -> None:
+    for name in draw.draw(st.lists(st.sampled_from(sorted(AROUND)), min_size=1, max_size=3, unique=True)):
+        data = data | {name: draw.draw(AROUND[name])}
+    try:
+        request = parse_request(data)
+    except InvalidRequest:
+        return
+    assert_it_orders_what_was_asked(request)
+
+
+@settings(deadline=None)
+@given(valid_requests(), st.sampled_from(["ep-a", "ep-b"]))
+def test_behind_a_named_endpoint_both_see_the_model(data: dict[str, Any], endpoint: str) -> None:
+    endpoints = {endpoint: data["model"] if data["model"] != "ep-20260101-abc" else SEEDANCE_2_0.ids[data["route"]]}
+    request = parse_request(data | {"model": endpoint}, endpoints=endpoints)
+    assert_it_orders_what_was_asked(request, endpoints)
+
+
+# The table "body" and the table "scenes", model by model, on both routes: inside and outside.
+
+MODELS_ON_ROUTES = [pytest.param(model, route, id=f"{model.name} {route}") for model, route in product(MODELS, ROUTES)]
+TABLE: dict[str, dict[str, Any]] = {
+    "Seedance 2.0": {"resolutions": "480p 720p 1080p 4k", "longest": 15, "most": (9, 3, 3)},
+    "Seedance 2.0 fast": {"resolutions": "480p 720p", "longest": 15, "most": (9, 3, 3)},
+    "Seedance 2.0 mini": {"resolutions": "480p 720p", "longest": 15, "most": (9, 3, 3)},
+    "Seedance 2.5": {"resolutions": "480p 720p 1080p", "longest": 30, "most": (30, 10, 10)},
+    "Seedance 1.5 pro": {"resolutions": "480p 720p 1080p", "longest": 12, "most": (0, 0, 0)},
+}
+FIELDS: dict[str, dict[str, list[Any]]] = {
+    "Seedance 2.0": {"priority": [0, 9], "execution_expires_after": [3_600, 259_200], "web_search": [True, False]},
+    "Seedance 2.5": {
+        "priority": [0, 9],
+        "execution_expires_after": [3_600, 259_200],
+        "web_search": [True, False],
+        "service_tier": ["default"],
+        "draft": [True, False],
+        "output_format": ["mp4", "mov"],
+        "omni_reference_task_type": ["auto", "reference"],
+    },
+    "Seedance 1.5 pro": {
+        "seed": [-1, 2**31 - 1],
+        "camera_fixed": [True, False],
+        "service_tier": ["default", "flex"],
+        "execution_expires_after": [3_600, 259_200],
+        "draft": [True, False],
+    },
+}
+VALUES: dict[str, list[Any]] = {
+    "seed": [-2, -1, 2**31 - 1, 2**31],
+    "camera_fixed": [True, False],
+    "service_tier": ["default", "flex", "other"],
+    "priority": [-1, 0, 9, 10],
+    "execution_expires_after": [3_599, 3_600, 259_200, 259_201],
+    "draft": [True, False],
+    "output_format": ["mp4", "mov", "avi"],
+    "omni_reference_task_type": ["auto", "reference", "other"],
+    "web_search": [True, False],
+}
+
+
+def of(model: Model, route: str, **changes: Any) -> VideoRequest:
+    return VideoRequest.model_validate(TEXT | {"route": route, "model": model.ids[route]} | changes)
+
+
+def assert_both(request: VideoRequest, *, allow: bool, at: str) -> None:
+    assert {problem.at for problem in check(request)} == (set() if allow else {at})
+    assert takes(request) == allow
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_resolutions(model: Model, route: str) -> None:
+    for resolution in ("360p", "480p", "720p", "1080p", "2k", "4k"):
+        allow = resolution in TABLE[model.name]["resolutions"].split()
+        assert_both(of(model, route, resolution=resolution), allow=allow, at="resolution")
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_durations(model: Model, route: str) -> None:
+    longest = TABLE[model.name]["longest"]
+    for duration in (-2, -1, 0, 3, 4, longest, longest + 1):
+        allow = duration == -1 or 4 <= duration <= longest
+        assert_both(of(model, route, duration=duration), allow=allow, at="duration")
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_ratios(model: Model, route: str) -> None:
+    for ratio in ("16:9", "4:3", "1:1", "3:4", "9:16", "21:9", "2:1"):
+        assert_both(of(model, route, ratio=ratio), allow=ratio != "2:1", at="ratio")
+        for frames in (["first_frame"], ["first_frame", "last_frame"]):
+            keeps = model.name == "Seedance 2.5" and len(frames) == 1
+            allow = ratio != "2:1" and not keeps
+            problems = {problem.at for problem in check(of(model, route, ratio=ratio, **refs(*frames)))}
+            assert problems == (set() if allow else {"ratio"})
+            assert takes(of(model, route, ratio=ratio, **refs(*frames))) == allow
+    assert_both(of(model, route, ratio="adaptive", **refs("first_frame")), allow=True, at="ratio")
+    # Ours is the stricter one: there is nothing to adapt to.
+    assert [problem.at for problem in check(of(model, route, ratio="adaptive"))] == ["ratio"]
+    assert takes(of(model, route, ratio="adaptive"))
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_numbers_of_references(model: Model, route: str) -> None:
+    most = dict(zip(("reference_image", "reference_video", "reference_audio"), TABLE[model.name]["most"], strict=True))
+    for role, number in most.items():
+        beside = ["reference_image"] if role == "reference_audio" and number else []
+        for count in {1, number, number + 1}:
+            request = of(model, route, **refs(*beside, *[role] * count))
+            assert_both(request, allow=count <= number, at="references")
+    all_of_them = [role for role, number in most.items() for _ in range(number)]
+    assert_both(of(model, route, **refs(*all_of_them)), allow=True, at="references")
+    alone = of(model, route, **refs("reference_audio"))
+    assert_both(alone, allow=model.name == "Seedance 2.5", at="references")
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_frames(model: Model, route: str) -> None:
+    for roles, allow in (
+        (["first_frame"], True),
+        (["last_frame", "first_frame"], True),
+        (["last_frame"], False),
+        (["first_frame", "first_frame"], False),
+        (["first_frame", "last_frame", "last_frame"], False),
+    ):
+        assert_both(of(model, route, **refs(*roles)), allow=allow, at="references")
+        assert takes(of(model, route, **refs(*roles, "reference_image"))) is False
+        assert {p.at for p in check(of(model, route, **refs(*roles, "reference_image")))} == {"references"}
+    assert_both(of(model, route, prompt=None, **refs("first_frame")), allow=True, at="prompt")
+    assert_both(of(model, route, prompt=None), allow=False, at="prompt")
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_fields_that_not_every_model_takes(model: Model, route: str) -> None:
+    assert VALUES.keys() == {*OPTIONAL}
+    allowed = FIELDS["Seedance 2.0" if model.name.startswith("Seedance 2.0") else model.name]
+    for name, values in VALUES.items():
+        for value in values:
+            request = of(model, route, **{name: value})
+            allow = value in allowed.get(name, [])
+            assert {problem.at for problem in check(request)} == (set() if allow else {name})
+            # A search that is declined is not sent at all.
+            assert takes(request) == (allow or (name, value) == ("web_search", False))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("task_type", ["edit", "extend"])
+def test_edits_and_extensions(route: str, task_type: str) -> None:
+    (model,) = (model for model in MODELS if model.name == "Seedance 2.5")
+    for ratio, allow in (("adaptive", True), ("16:9", False)):
+        video = of(model, route, omni_reference_task_type=task_type, ratio=ratio, **refs("reference_video"))
+        assert_both(video, allow=allow, at="ratio")
+    nothing = of(model, route, omni_reference_task_type=task_type)
+    assert_both(nothing, allow=False, at="omni_reference_task_type")
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_web_search_works_on_text_alone(model: Model, route: str) -> None:
+    request = of(model, route, web_search=True, **refs("first_frame"))
+    assert "web_search" in {problem.at for problem in check(request)}
+    assert not takes(request)
+
+
+@pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
+def test_a_model_is_known_on_its_own_route_alone(model: Model, route: str) -> None:
+    (other,) = set(ROUTES) - {route}
+    moved = VideoRequest.model_validate(TEXT | {"route": other, "model": model.ids[route]})
+    assert_both(moved, allow=False, at="model")
