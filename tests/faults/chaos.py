@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import signal
 import sys
 import time
@@ -180,7 +181,9 @@ def _plan_world(draw: random.Random, seconds: float, jobs: int, *, quick: bool) 
     for number in range(max(16, jobs // 3)):
         on = asked[number % len(asked)]
         fault = draw.choice([name for name in KNOWN[on] if not quick or name not in SLOW.get(on, ())])
-        fields = _fields(draw, on, fault) | {"route": draw.choice(ROUTES), "times": draw.randint(1, 2)}
+        fields = _fields(draw, on, fault) | {"times": draw.randint(1, 2)}
+        if on != "download":  # the result host serves both routes alike
+            fields["route"] = draw.choice(ROUTES)
         yield Event(draw.uniform(0, seconds), "fault", {"on": on, "fault": fault, "fields": fields})
     for _ in range(max(6, int(seconds / 6))):
         yield Event(draw.uniform(0, seconds), "switch", {"switch": draw.choice(SWITCHES)})
@@ -471,7 +474,8 @@ class Chaos:
             word = await self._truth(job_id, job.attempt)
             if word is not None:
                 answer = await self._persist(lambda: self._stack.jobs.resolve(job_id, word))
-                self.report.resolved[f"{word.action}: {'taken' if answer.accepted else 'refused'}"] += 1
+                said = "taken" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
+                self.report.resolved[f"{word.action}: {said}"] += 1
 
     @staticmethod
     def _makes_way(job: Job) -> bool:

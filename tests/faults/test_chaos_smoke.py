@@ -16,7 +16,9 @@ async def test_a_little_chaos() -> None:
     report = await run_chaos(make_plan(SEED, JOBS, minutes=0.2, quick=True), patience=150)
     assert report.problems == []
     assert sum(report.outcomes.values()) == JOBS
-    assert sum(report.fired.values()) >= JOBS / 2, "hardly anything went wrong"
+    for on in ("create", "get", "download"):
+        fired = sum(times for name, times in report.fired.items() if name.startswith(f"{on}: "))
+        assert fired > 0, f"nothing went wrong with {on}"
     assert report.outcomes["stored"] >= JOBS / 3
     assert not any(name.startswith("open") for name in report.outcomes), report.outcomes
 

@@ -45,6 +45,8 @@ EXAMPLES = int(os.environ.get("LEDGER_MODEL_EXAMPLES", "60"))
 SHRINK = os.environ.get("LEDGER_MODEL_SHRINK") != "0"
 STEPS = 60
 RUNS = 3
+# Longer than a create waits before it sends once more.
+PAUSE = 12.0
 # Longer than a create can take, and than the recovery window.
 WINDOW = timedelta(hours=1)
 SETTINGS = some_settings()
@@ -55,7 +57,7 @@ LISTINGS = ["ok"] * 6 + ["never_arrived"]
 POSTS = (
     ["created"] * 4
     + ["lost_answer", "lost_answer", "500_after", "no_id", "commits_later"]
-    + ["never_arrived", "500_before", "refused", "429_at_once", "429_later", "401"]
+    + ["never_arrived", "500_before", "refused", "429_at_once", "429_soon", "429_later", "401"]
 )
 
 
@@ -151,12 +153,21 @@ class Run:
         return self.story is not None and not self.story.done()
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose sleepers can be woken before their time."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
 class LedgerModel(RuleBasedStateMachine):
     """Runs, workers, bucket and provider of one job, moved one call at a time."""
 
     @initialize()
     def start(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.clock = 1_000_000.0
         # The create's total time is measured on these clocks; an hour has to pass without waiting for it.
         vars(activities.create)["time"] = SimpleNamespace(monotonic=lambda: self.clock, time=lambda: self.clock)
@@ -334,6 +345,18 @@ class LedgerModel(RuleBasedStateMachine):
             elif fate == "lands_later":
                 self.gates.travelling.append(call)
 
+    def _asleep(self) -> bool:
+        """Whether a create waits before it sends once more."""
+        at_gates = {call.run for call in self.gates.waiting}
+        return any(r.create is not None and not r.create.done() and r.number not in at_gates for r in self.runs)
+
+    @precondition(lambda self: self._asleep())
+    @rule()
+    def a_pause_passes(self) -> None:
+        self.loop.ahead += PAUSE
+        self.clock += PAUSE
+        self._step()
+
     @precondition(lambda self: self._open() or self.gates.waiting)
     @rule(data=st.data())
     def the_window_passes(self, data: st.DataObject) -> None:
@@ -402,6 +425,8 @@ class LedgerModel(RuleBasedStateMachine):
             return
         try:
             for _ in range(200):
+                if self._asleep():
+                    self.a_pause_passes()
                 if not self.gates.waiting:
                     break
                 call = self.gates.waiting[0]
@@ -472,6 +497,8 @@ def _response(fate: str, task_id: str | None) -> httpx.Response:
             return refusal(401, "AuthenticationError")
         case "429_at_once":
             return refusal(429, "RateLimitExceeded", **{"Retry-After": "0"})
+        case "429_soon":
+            return refusal(429, "RateLimitExceeded")
         case "429_later":
             return refusal(429, "RateLimitExceeded", **{"Retry-After": "60"})
         case _:
