@@ -61,23 +61,24 @@ class ListTasks:
             task for task in tasks.values() if task.created_at is not None and task.created_at <= began.timestamp()
         ]
         complete = len(older) >= pages[0].total
-        await asyncio.gather(
-            *(
-                _answer(
-                    wanted.job_id,
-                    Listing(
-                        attempt=wanted.attempt,
-                        safety_identifier=wanted.safety_identifier,
-                        began_at=began,
-                        complete=complete,
-                        task_id=_found(wanted, tasks.values()),
-                        unmarked=any(_could_be(wanted, task) for task in tasks.values()),
-                    ),
-                )
-                for wanted in asked
-                if wanted.job_id is not None
+        answers = [
+            (
+                wanted.job_id,
+                Listing(
+                    attempt=wanted.attempt,
+                    safety_identifier=wanted.safety_identifier,
+                    began_at=began,
+                    complete=complete,
+                    task_id=_found(wanted, tasks.values()),
+                    unmarked=any(_could_be(wanted, task) for task in tasks.values()),
+                ),
             )
-        )
+            for wanted in asked
+            if wanted.job_id is not None
+        ]
+        for first in range(0, len(answers), policies.ANSWERS_AT_ONCE):
+            some = answers[first : first + policies.ANSWERS_AT_ONCE]
+            await asyncio.gather(*(_answer(job_id, listing) for job_id, listing in some))
 
     async def _page(self, page: int, tier: str) -> Page:
         return await workflow.execute_activity_method(

@@ -384,6 +384,27 @@ async def test_two_hundred_at_once_cost_a_handful_of_pages(desk: Office) -> None
     assert len(desk.pages) < 15
 
 
+async def test_more_askers_than_the_server_takes_signals_at_once_are_all_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(policies, "ANSWERS_AT_ONCE", 5)
+    async with dev_server("--dynamic-config-value", "limit.numPendingSignals.error=10") as client:
+        stage = Stage(client, sandboxed=False)
+        await stage.serve(*QUEUES)
+        first = Held(a_page())
+        stage.script.plan("list_page", first, a_page())
+        async with office(stage) as desk:
+            await desk.asks("first")
+            await first.reached.wait()
+            for n in range(24):
+                await desk.asks(str(n))
+            first.let_go()
+            for n in range(24):
+                await desk.answers(str(n))
+        await stage.close()
+        await stage.replay()
+
+
 async def test_it_ends_when_nobody_asks_and_the_next_question_starts_it_again(
     temporal: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
