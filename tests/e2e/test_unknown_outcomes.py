@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import uuid
 
 import pytest
 
-from dev.stack import Stack
+from dev.stack import Stack, running_stack
 from seedance_temporal.identity import ObjectNames
-from seedance_temporal.job import Resolve
+from seedance_temporal.job import Resolve, VideoResult
+from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request, creates_of, until
 
+# As the stack has it.
+RECOVERY_SECONDS = 40
 LOST_ANSWERS = [
     ("lost_after_commit", {}),
     ("hang_after_commit", {"seconds": 60}),
@@ -40,28 +45,83 @@ async def test_an_answer_lost_after_the_commit(stack: Stack, route: str, fault: 
     assert json.loads(outcome or b"")["how"] in ({"callback", "list"} if route == "byteplus" else {"list"})
 
 
-async def test_a_create_that_never_arrived_spends_nothing_more_and_asks_a_person(stack: Stack) -> None:
-    request = a_request("volcengine")
-    armed = await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    submitted = await stack.jobs.submit(request)
-    early = await until(stack, submitted.job_id, lambda job: job.phase == "recovering")
-    assert early.attention is None, "no person is needed while it is being looked for"
-    word = Resolve(attempt=1, action="not_created")
-    refused = await stack.jobs.resolve(submitted.job_id, word)
-    assert not refused.accepted, "it cannot be known before the recovery window is over"
+NEVER_ARRIVED = ("reset_before_commit", "500_before_commit", "502_before_commit")
 
-    state = await until(stack, submitted.job_id, lambda job: job.attention == "unknown_create", seconds=90)
-    assert "starter.py resolve" in (state.advice or "")
-    assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"
-    assert len(await creates_of(stack, request)) == 1, "nothing is sent while the outcome is unknown"
 
-    wrong = await stack.jobs.resolve(submitted.job_id, Resolve(attempt=1, action="adopt", task_id="cgt-none"))
-    assert not wrong.accepted
-    assert (await stack.jobs.resolve(submitted.job_id, word)).accepted
-    result = await stack.jobs.result(submitted.job_id)
-    first, second = await creates_of(stack, request)
-    assert (first.committed, second.committed) == (False, True)
-    assert second.task_id == result.task_id
+async def test_creates_that_never_arrived_are_found_absent_and_sent_once_more(stack: Stack) -> None:
+    """On an account that has had a job, so that it is known that LIST shows our identifiers."""
+    await stack.jobs.result((await stack.jobs.submit(a_request("volcengine"))).job_id)
+    requests = [a_request("volcengine") for _ in NEVER_ARRIVED]
+    armed = [
+        await stack.ark.fault("create", fault, contains=request.prompt)
+        for fault, request in zip(NEVER_ARRIVED, requests, strict=True)
+    ]
+    submitted = [await stack.jobs.submit(request) for request in requests]
+    results = await asyncio.gather(*(_without_a_person(stack, job.job_id) for job in submitted))
+    for request, job, result, fault in zip(requests, submitted, results, armed, strict=True):
+        assert len(await stack.ark.fired(fault)) == 1, "the fault did not happen"
+        first, second = await creates_of(stack, request)
+        assert (first.committed, second.committed) == (False, True)
+        assert second.task_id == result.task_id
+        assert second.billed_tokens is not None
+        assert second.time - first.time > RECOVERY_SECONDS, "the window comes first"
+        outcome = await stack.bucket.read(ObjectNames("seedance", job.request_hash).attempt(1, "outcome"))
+        told = json.loads(outcome or b"")
+        assert (told["kind"], told["how"]) == ("absent", "list")
+
+
+async def _without_a_person(stack: Stack, job_id: str) -> VideoResult:
+    """The result of a job that never had an Attention."""
+    async with asyncio.timeout(180):
+        async for job in stack.jobs.follow(job_id, every=0.5):
+            assert job.attention is None, "no person is needed"
+    return await stack.jobs.result(job_id)
+
+
+async def test_on_an_account_that_has_had_no_job_a_person_is_asked() -> None:
+    """Nobody knows whether its LIST shows our identifiers, so that it does not show a task proves nothing."""
+    async with running_stack(speed=60, workers=False) as stack:
+        await stack.start_worker("worker-polling", ARK_ROUTE="volcengine", SEEDANCE_CALLBACK_URL="")
+        request = a_request("volcengine")
+        armed = await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
+        submitted = await stack.jobs.submit(request)
+        early = await until(stack, submitted.job_id, lambda job: job.phase == "recovering")
+        assert early.attention is None, "no person is needed while it is being looked for"
+        word = Resolve(attempt=1, action="not_created")
+        refused = await stack.jobs.resolve(submitted.job_id, word)
+        assert not refused.accepted, "it cannot be known before the recovery window is over"
+
+        state = await until(stack, submitted.job_id, lambda job: job.attention == "unknown_create", seconds=90)
+        assert "starter.py resolve" in (state.advice or "")
+        # Longer than listings need that would prove it elsewhere.
+        await asyncio.sleep(RECOVERY_SECONDS / 2)
+        assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"
+        assert len(await creates_of(stack, request)) == 1, "nothing is sent while the outcome is unknown"
+
+        wrong = await stack.jobs.resolve(submitted.job_id, Resolve(attempt=1, action="adopt", task_id="cgt-none"))
+        assert not wrong.accepted
+        assert (await stack.jobs.resolve(submitted.job_id, word)).accepted
+        result = await stack.jobs.result(submitted.job_id)
+        first, second = await creates_of(stack, request)
+        assert (first.committed, second.committed) == (False, True)
+        assert second.task_id == result.task_id
+        await check_invariants(stack)
+
+
+async def test_many_lost_answers_are_found_with_few_listings(stack: Stack) -> None:
+    mark = uuid.uuid4().hex
+    requests = [a_request("volcengine", prompt=f"A kite over a field, {mark}, {number}.") for number in range(30)]
+    armed = await stack.ark.fault("create", "lost_after_commit", contains=mark, times=len(requests))
+    before = (await stack.ark.requests()).list.get("volcengine", 0)
+    submitted = await asyncio.gather(*(stack.jobs.submit(request) for request in requests))
+    async with asyncio.timeout(180):
+        results = await asyncio.gather(*(stack.jobs.result(job.job_id) for job in submitted))
+    listings = (await stack.ark.requests()).list["volcengine"] - before
+    assert len(await stack.ark.fired(armed)) == len(requests), "the faults did not happen"
+    for request, result in zip(requests, results, strict=True):
+        (entry,) = await creates_of(stack, request)
+        assert entry.task_id == result.task_id
+    assert listings <= len(requests) / 2, f"{listings} listings for {len(requests)} jobs"
 
 
 async def test_an_operator_can_give_an_attempt_up(stack: Stack) -> None:
