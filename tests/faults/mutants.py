@@ -164,7 +164,7 @@ MUTANTS = (
         _ARK,
         'return CreateAnswer("unknown", code="answer_lost"',
         'return CreateAnswer("not_sent", code="answer_lost"',
-        "tests/faults/test_ledger_model.py",
+        "tests/unit/test_ark_client.py::test_a_broken_exchange_is_unknown_once_something_may_have_been_sent",
     ),
     Mutant(
         2,
