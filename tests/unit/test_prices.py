@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from activities.ark import Ark
+from activities.ledger import Ledger
+from activities.observe import GetOrder, ObserveActivities
+from activities.record import RecordedObject, RecordedObjects
+from activities.store import StoreOrder, _Copy, _Progress
 from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.identity import job_id_of
 from seedance_temporal.models import MODELS
 from seedance_temporal.prices import PRICES, Estimate, Price, cost_of, cost_usd, estimate, price_table
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.task import Task
+from tests.unit.jobs import in_activity, names, some_settings
+from tests.unit.memory_bucket import MemoryBucket
 
 FULL = "dreamina-seedance-2-0-260128"
 NEXT = "dreamina-seedance-2-5-260628"
@@ -133,6 +143,42 @@ def of_full(pair: object) -> str:
 def test_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str) -> None:
     with pytest.raises(InvalidSettings, match=says):
         settings(monkeypatch, **{variable: value})
+
+
+class OneTask(Ark):
+    """A provider that always shows the same task."""
+
+    def __init__(self, **payload: Any) -> None:
+        super().__init__("https://ark.example.com", "key")
+        self._payload = payload
+
+    async def get(self, task_id: str) -> dict[str, Any] | None:
+        return {"id": task_id, **self._payload}
+
+
+OURS: dict[str, Any] = {"seedance_prices": {NEXT: {"720p": [10, 1]}}, "seedance_endpoints": {"ep-a": NEXT}}
+
+
+async def test_a_failure_is_counted_by_it() -> None:
+    ark = OneTask(status="failed", model="ep-a", usage={"total_tokens": 100_000}, error={"code": "x", "message": "y"})
+    asked = request(model="ep-a")
+    order = GetOrder(job_id=job_id_of(asked), request=asked, attempt=1, task_id="cgt-1")
+    for ours, usd in ((OURS, 1), ({}, None)):
+        observe = ObserveActivities(Ledger(MemoryBucket(), "seedance"), ark, some_settings(**ours))
+        seen = await in_activity(observe.get_task, order)
+        assert (seen.next, seen.cost_usd) == ("end", usd)
+
+
+def test_a_record_is_counted_by_it(tmp_path: Path) -> None:
+    asked = request(model="ep-a", references=[VIDEO])
+    order = StoreOrder(job_id=job_id_of(asked), request=asked, attempt=1, task_id="cgt-1")
+    video = RecordedObject(name="output.mp4", generation=1, size=3, crc32c="AAAAAA==")
+    for ours, estimated, usd in ((OURS, 0.7569, 1), ({}, None, None)):
+        copy = _Copy(
+            MemoryBucket(), some_settings(**ours), httpx.AsyncHTTPTransport, order, names(asked), tmp_path, _Progress()
+        )
+        record = copy._record(task(), RecordedObjects(video=video))
+        assert (record.estimated_usd, record.cost_usd) == (estimated, usd)
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
