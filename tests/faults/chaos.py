@@ -153,7 +153,7 @@ def _plan_job(draw: random.Random, seed: int, number: int, seconds: float, jobs:
     kinds = {"cancel": 0.08, "terminate": 0.06, "reset": 0.06, "submit": 0.1, "forge": 0.06, "cancel_run": 0.03}
     events = [Event(draw.uniform(0, 8), kind) for kind, share in kinds.items() if draw.random() < share]
     return PlannedJob(
-        at=seconds * 0.9 * number / max(1, jobs),
+        at=seconds * 0.6 * number / max(1, jobs),
         request=request,
         troubles=tuple(troubles),
         events=tuple(sorted(events, key=lambda event: event.at)),
