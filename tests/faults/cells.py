@@ -35,7 +35,7 @@ from tests.e2e.requests import a_request, creates_of
 
 PATIENCE = 200.0
 # No person is faster; what settles itself until then needed nobody.
-_REACTION_SECONDS = 8.0
+_REACTION_SECONDS = 5.0
 # Short, so that what is lost is noticed soon; polling alone, because each namespace would need a relay of its own.
 _SETTINGS = {
     "SEEDANCE_CALLBACK_URL": "",
@@ -122,6 +122,7 @@ class Cell:
     client: Client
     request: VideoRequest
     marker: Path
+    settings: dict[str, str] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
     asked: bool = False
 
@@ -143,6 +144,7 @@ class Cell:
             | {"TEMPORAL_NAMESPACE": self.client.namespace, "ARK_API_KEY": "local-ark-key"}
             | {"ARK_BASE_URL": self.stack.ark.base_url("byteplus")}
             | _SETTINGS
+            | self.settings
             | changes
         )
 
