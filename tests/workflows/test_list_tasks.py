@@ -336,6 +336,7 @@ async def test_a_job_that_has_ended_does_not_stop_the_others(desk: Office) -> No
         await desk.answers(name)
     await desk.asks("later")
     await desk.answers("later")
+    assert len(desk.stage.jobs) == 1, "it is still the same lister"
 
 
 async def test_a_question_that_nobody_waits_for_is_listed_all_the_same(desk: Office) -> None:
