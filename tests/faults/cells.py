@@ -202,6 +202,18 @@ class Cell:
                 return True
         return run.status is not WorkflowExecutionStatus.RUNNING
 
+    async def until_known(self) -> None:
+        """Waits until a server that was killed knows the namespace again, and goes on knowing it."""
+        since = 0
+        async with asyncio.timeout(PATIENCE):
+            while since < 20:
+                try:
+                    await self.client.get_workflow_handle(self.job_id).describe()
+                    since += 1
+                except RPCError:
+                    since = 0
+                await asyncio.sleep(0.5)
+
     async def settle(self, seconds: float = PATIENCE) -> Job:
         """Follows the job to its end. Where it asks a person for a create's outcome, the person looks, and answers.
 

@@ -147,6 +147,7 @@ async def test_the_server_is_killed_as_well(stage: Stage, report: Report) -> Non
         dead.append(point)
         await back.wait()
         await cell.start_worker()
+        await cell.until_known()
 
     async def server() -> None:
         async with asyncio.timeout(300):
