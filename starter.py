@@ -58,11 +58,12 @@ def submit(
     """Start the job of a request, or find the one that the same request has already."""
 
     async def story() -> int:
-        hosts = Settings.from_environment().seedance_insecure_hosts
-        request = catalogue.parse_request_json(_read(file), insecure_hosts=hosts)
+        settings = Settings.from_environment()
+        hosts, endpoints = settings.seedance_insecure_hosts, settings.seedance_endpoints
+        request = catalogue.parse_request_json(_read(file), insecure_hosts=hosts, endpoints=endpoints)
         say = err if as_json else out
-        _print_outlook(request, say)
-        jobs = VideoJobs(await connect(), insecure_hosts=hosts)
+        _print_outlook(request, settings, say)
+        jobs = VideoJobs(await connect(), insecure_hosts=hosts, endpoints=endpoints)
         with _job_goes_on(job_id_of(request)):
             submitted = await jobs.submit(request)
         say.print(f"{submitted.job_id}  {'known already' if submitted.existing else 'new'}, {submitted.phase}")
@@ -211,8 +212,10 @@ async def _jobs(job_id: str | None = None) -> VideoJobs:
             hash_of_job(job_id)
         except ValueError as error:
             raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
-    hosts = Settings.from_environment().seedance_insecure_hosts
-    return VideoJobs(await connect(), insecure_hosts=hosts)
+    settings = Settings.from_environment()
+    return VideoJobs(
+        await connect(), insecure_hosts=settings.seedance_insecure_hosts, endpoints=settings.seedance_endpoints
+    )
 
 
 async def _follow(jobs: VideoJobs, job_id: str) -> Job:
@@ -339,15 +342,15 @@ def _finish(job: Job, as_json: bool, code: int) -> int:
     return code
 
 
-def _print_outlook(request: VideoRequest, say: Console) -> None:
-    estimate = catalogue.estimate(request)
+def _print_outlook(request: VideoRequest, settings: Settings, say: Console) -> None:
+    estimate = catalogue.estimate(request, settings.prices, endpoints=settings.seedance_endpoints)
     if estimate.usd is not None:
         say.print(
             f"Costs at most about {estimate.usd:.2f} USD ({estimate.tokens:,} tokens), unless it is paid already."
         )
     else:
         say.print("What it will cost cannot be told beforehand.")
-    for warning in catalogue.warnings(request):
+    for warning in catalogue.warnings(request, endpoints=settings.seedance_endpoints):
         say.print(f"[yellow]{escape(warning)}[/]")
 
 

@@ -112,7 +112,11 @@ class CreateActivities:
         info = activity.info()
         if info.attempt > 1:
             return CreateReport(kind="unknown", message="Temporal started the create a second time; nothing was sent")
-        if problems := catalogue.check(order.request, insecure_hosts=self._settings.seedance_insecure_hosts):
+        if problems := catalogue.check(
+            order.request,
+            insecure_hosts=self._settings.seedance_insecure_hosts,
+            endpoints=self._settings.seedance_endpoints,
+        ):
             return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
         claim = Claim(

@@ -72,8 +72,8 @@ async def real_demo(settings: Settings) -> None:
     """
     assert settings.seedance_bucket is not None
     request = _request(settings.ark_route)
-    cost = catalogue.estimate(request)
-    price = "price not known here" if cost.usd is None else f"about {cost.usd:.2f} USD at list price"
+    cost = catalogue.estimate(request, settings.prices, endpoints=settings.seedance_endpoints)
+    price = "price not known here" if cost.usd is None else f"about {cost.usd:.2f} USD"
     console.print(
         "[bold]This spends money.[/] ARK_API_KEY and SEEDANCE_BUCKET are set, so this demo will\n"
         f"  create one task at {settings.base_url}: {request.model}, {request.resolution}, {request.duration} s,\n"
@@ -121,7 +121,9 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
             }
             children.append(await start("worker", [sys.executable, "worker.py"], environment, Path(name), cwd=ROOT))
             await children[1].until_log_says("serving route", READY_SECONDS)
-            jobs = VideoJobs(client, insecure_hosts=settings.seedance_insecure_hosts)
+            jobs = VideoJobs(
+                client, insecure_hosts=settings.seedance_insecure_hosts, endpoints=settings.seedance_endpoints
+            )
             yield Parts(jobs, GoogleBucket(settings.seedance_bucket), f"http://{HOST}:{ports.ui}")
         finally:
             for child in reversed(children):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,12 +103,21 @@ class VideoJobs:
     Args:
         client: From :func:`connect`.
         insecure_hosts: Hosts whose references may be plain http and private, for local stacks.
+        endpoints: The model behind each inference endpoint, whose rules it then has; give the workers the same.
         query_seconds: How long a worker is given to answer.
     """
 
-    def __init__(self, client: Client, *, insecure_hosts: Collection[str] = (), query_seconds: float = 3) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        insecure_hosts: Collection[str] = (),
+        endpoints: Mapping[str, str] | None = None,
+        query_seconds: float = 3,
+    ) -> None:
         self._client = client
         self._insecure_hosts = frozenset(insecure_hosts)
+        self._endpoints = dict(endpoints or {})
         self._query_timeout = timedelta(seconds=query_seconds)
 
     async def submit(
@@ -128,7 +137,7 @@ class VideoJobs:
         Raises:
             InvalidRequest: Found before Temporal was asked; lists everything that is wrong.
         """
-        if problems := catalogue.check(request, insecure_hosts=self._insecure_hosts):
+        if problems := catalogue.check(request, insecure_hosts=self._insecure_hosts, endpoints=self._endpoints):
             raise InvalidRequest(problems)
         job_id = job_id_of(request)
         argument = GenerateVideoInput(request=request, resubmit=resubmit, may_create=may_create)
@@ -170,7 +179,7 @@ class VideoJobs:
     async def _start(self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy) -> bool:
         """Whether this call started a run; False where there is one that stands in its way."""
         request = argument.request
-        model = catalogue.model_of(request.model)
+        model = catalogue.model_of(request.model, self._endpoints)
         try:
             with asking_temporal():
                 await self._client.start_workflow(
