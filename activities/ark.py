@@ -145,12 +145,13 @@ class Ark:
         status = response.status_code
         if status == httpx.codes.OK:
             task_id = _task_id(response)
-            return _TAKEN if task_id is None else CreateAnswer("created", task_id=task_id)
+            if task_id is not None:
+                return CreateAnswer("created", task_id=task_id)
+            # The provider speaks JSON, however broken; a page of something in between says nothing of a task.
+            return _TAKEN if response.content.lstrip()[:1] != b"<" else _in_between(status)
         envelope = _envelope(response)
         if envelope is None:
-            return CreateAnswer(
-                "unknown", code=f"http_{status}", message=f"HTTP {status} by something in between, not the provider"
-            )
+            return _in_between(status)
         code, message = envelope["code"], self._clear(envelope["message"])
         if status in {400, 404}:
             return CreateAnswer("refused", code=code, message=message, failure_class=refusal_class(code))
@@ -234,6 +235,11 @@ class Ark:
 
     def _clear(self, text: str) -> str:
         return redacted(text, self._secrets)[:1000]
+
+
+def _in_between(status: int) -> CreateAnswer:
+    message = f"HTTP {status} by something in between, not the provider"
+    return CreateAnswer("unknown", code=f"http_{status}", message=message)
 
 
 def _is_path_part(task_id: str) -> bool:

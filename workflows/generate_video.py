@@ -128,6 +128,10 @@ class GenerateVideo:
             if not self._job.may_create:
                 self._fail(words.unsettled(look.attempt), "workflow")
             if self._cancel_wished:
+                # What led here can be a look of long ago, that a Reset brought back together with the wish.
+                look = await self._look()
+                if look.next != "claim":
+                    break
                 self._fail(words.cancelled_before_create(), "caller")
             self._progress.enter("creating")
             report = await self._send(look, refusals)
@@ -310,8 +314,8 @@ class GenerateVideo:
                 assert seen.result is not None
                 return self._stored(seen.result, "ledger")
             if seen.next == "ended":
-                assert seen.error is not None
-                self._fail(seen.error, "ledger")
+                # Another run wrote that, and may have been followed by another attempt since.
+                return await self._look()
             if seen.next == "end":
                 assert seen.error is not None
                 self._progress.seen(seen.status, how)

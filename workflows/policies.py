@@ -11,7 +11,7 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 
 # Ledger: a few small requests to the bucket. Without the ledger nothing is safe to do, so it is waited for, for ever.
-LEDGER_TIMEOUT = timedelta(minutes=3)
+LEDGER_TIMEOUT = timedelta(seconds=90)
 LEDGER_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
@@ -25,7 +25,7 @@ CREATE_MARGIN = timedelta(seconds=30)
 CONFLICT_WAIT = timedelta(seconds=5)
 
 # GET and DELETE: one short request each, free, so repeated until the provider is back.
-OBSERVE_TIMEOUT = timedelta(minutes=2)
+OBSERVE_TIMEOUT = timedelta(seconds=60)
 OBSERVE_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )

@@ -146,13 +146,7 @@ STORIES: dict[str, tuple[Story, str, int]] = {
 }
 
 
-_STALE_LOOK = pytest.mark.xfail(reason="a cancel that a Reset brings back ends the run by an old look at the ledger")
-_STALE_END = pytest.mark.xfail(reason="an older run that is reset ends, while the attempt after its own is under way")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[_STALE_LOOK] if "cancelled" in name else []) for name in STORIES]
-)
+@pytest.mark.parametrize("name", STORIES)
 async def test_reset_to_every_point(served: Stage, report: Report, name: str) -> None:
     """Of every run of the story, the first one as well where another one followed."""
     story, phase, paid = STORIES[name]
@@ -180,7 +174,6 @@ async def test_reset_to_every_point(served: Stage, report: Report, name: str) ->
     report.add(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "paid": paid, "end": phase})
 
 
-@_STALE_LOOK
 async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: Report) -> None:
     """Its task runs, and is billed: whatever it is reset to, the video is stored."""
     stack, request = served.stack, a_request()
@@ -203,7 +196,6 @@ async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: 
     report.add(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "paid": 1, "end": "stored"})
 
 
-@_STALE_END
 async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report: Report) -> None:
     """The second attempt is under way: the reset run goes on with that one."""
     stack, request = served.stack, a_request()

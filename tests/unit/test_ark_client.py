@@ -266,7 +266,7 @@ async def test_a_broken_exchange_is_unknown_once_something_may_have_been_sent(
         (201, '{"id": "cgt-1"}', "unknown", "http_201"),
         (204, "", "unknown", "http_204"),
         (200, "", "taken", "no_task_id"),
-        (200, "<html>welcome</html>", "taken", "no_task_id"),
+        (200, "<html>welcome</html>", "unknown", "http_200"),
         (200, "null", "taken", "no_task_id"),
         (200, "[]", "taken", "no_task_id"),
         (200, '{"id": ""}', "taken", "no_task_id"),

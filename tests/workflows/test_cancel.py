@@ -82,14 +82,14 @@ async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
 @both
 async def test_before_the_ledger_has_answered_nothing_is_sent(stage: Stage, ask: Ask) -> None:
     held = Held(stage.claim())
-    stage.script.plan("look", held)
+    stage.script.plan("look", held, stage.claim())
     job = await stage.start()
     await held.reached.wait()
     answer = await ask(job)
     held.let_go()
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look"]
+    assert stage.script.names() == ["look", "look"]
     assert await scheduled(job, "create_task") == []
     assert "nothing is billed" in (await failed(job)).message
     # Submitting it again starts it anew, because no attempt is named.
@@ -98,24 +98,39 @@ async def test_before_the_ledger_has_answered_nothing_is_sent(stage: Stage, ask:
 
 async def test_before_the_first_step_nothing_is_sent(still: Stage) -> None:
     stage = still
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("look", stage.claim(), stage.claim())
     job = await stage.start()
     await job.cancel()
     await stage.serve("workflows", "ledger", "create")
     await is_cancelled(job)
-    assert stage.script.names() == ["look"]
+    assert stage.script.names() == ["look", "look"]
+
+
+async def test_a_wish_that_meets_a_look_of_long_ago_leaves_no_paid_task(stage: Stage) -> None:
+    """A Reset brings the wish back, and a look at the ledger from before the create."""
+    held = Held(stage.claim())
+    stage.script.plan("look", held, stage.adopt())
+    stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="running"))
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await held.reached.wait()
+    await job.cancel()
+    held.let_go()
+    assert await job.result() == RESULT
+    assert stage.script.of("create_task") == []
 
 
 @both
 async def test_a_create_that_no_worker_has_started_is_withdrawn(stage: Stage, ask: Ask) -> None:
     await stage.stop("create")
-    stage.script.plan("look", stage.claim(), stage.claim(2))
+    stage.script.plan("look", stage.claim(), stage.claim(2), stage.claim(2))
     job = await stage.start()
     await shows(job, phase="creating")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "look"]
+    assert stage.script.names() == ["look", "look", "look"]
     (withdrawn,) = [e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED]
     assert withdrawn.activity_task_canceled_event_attributes.started_event_id == 0
     await stage.serve("create")
@@ -125,14 +140,14 @@ async def test_a_create_that_no_worker_has_started_is_withdrawn(stage: Stage, as
 
 @both
 async def test_while_a_create_waits_for_its_time_nothing_is_sent(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.not_sent(again=3600, attention="account"))
     job = await stage.start()
     await shows(job, phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "look"]
+    assert stage.script.names() == ["look", "create_task", "look", "look"]
     assert (await state(job)).attention is None
 
 
@@ -233,14 +248,14 @@ async def test_a_create_under_way_that_comes_to_nothing_is_not_repeated(stage: S
         await go(order)
         return await stage.not_sent(again=3600)(order)
 
-    stage.script.plan("look", stage.claim(), stage.claim(2))
+    stage.script.plan("look", stage.claim(), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", create)
     job = await stage.start()
     await go.reached.wait()
     await ask(job)
     go.let_go()
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "look"]
+    assert stage.script.names() == ["look", "create_task", "look", "look"]
 
 
 @both
@@ -301,7 +316,7 @@ async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> N
 
 
 async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_cancel(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(), stage.claim(2))
+    stage.script.plan("look", stage.recover(), stage.claim(2), stage.claim(2))
     held = Held(stage.says("claim", attempt=2))
     stage.script.plan("ask_lister", held)
     job = await stage.start()

@@ -78,11 +78,21 @@ async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> No
 
 async def test_an_end_that_was_written_meanwhile_is_raised_and_not_written_again(stage: Stage) -> None:
     error = failure("expired")
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("look", stage.adopt(), stage.ended(error))
     stage.script.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
     job = await stage.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "get_task", "get_task"]
+    assert stage.script.names() == ["look", "get_task", "get_task", "look"]
+
+
+async def test_an_end_that_was_followed_by_another_attempt_is_not_the_job_s(stage: Stage) -> None:
+    """A Reset of an older run, while the attempt after its own is under way."""
+    old = Observation(next="ended", status="expired", error=failure("expired"))
+    stage.script.plan("look", stage.adopt(), stage.adopt(2 * TASK, attempt=2))
+    stage.script.plan("get_task", old, to_store())
+    stage.script.plan("store_video", RESULT)
+    assert await (await stage.start()).result() == RESULT
+    assert [call.order.task_id for call in stage.script.of("get_task")] == [TASK, 2 * TASK]
 
 
 async def test_an_end_waits_for_the_ledger(skipping: Stage) -> None:
@@ -192,7 +202,7 @@ async def test_the_second_attempt_can_be_stored(stage: Stage) -> None:
 
 async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage) -> None:
     held = Held(EndReport(error=failure("expired", "expired"), again=True))
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.created(again=0))
     stage.script.plan("get_task", ending("expired", "expired"))
     stage.script.plan("write_end", held)
@@ -206,7 +216,7 @@ async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage)
 
 
 async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt_from_being_paid(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.created())
     stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="running"))
     stage.script.plan("get_task", waiting("running"), ending("expired", "expired"))
