@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Coroutine, Iterator
@@ -282,12 +283,28 @@ def _run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
 
 
 async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
-    try:
-        return await story
-    finally:
-        # A call to Temporal that was cut off lives on for a moment in a thread of the SDK. An interpreter that ends
-        # meanwhile can wait for that thread, and it for the interpreter, for ever (seen in one Ctrl-C of four).
-        await asyncio.sleep(0.2)
+    """The story's exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it.
+    """
+    task = asyncio.create_task(story)
+    interrupted = asyncio.Event()
+    with suppress(ValueError, RuntimeError):  # only the main thread hears signals
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+    stop = asyncio.create_task(interrupted.wait())
+    await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+    while not task.done():
+        # A cancel that meets an answer can get lost in `wait_for` of Python 3.11: it is said until it is heard.
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+    stop.cancel()
+    # A call to Temporal that was cut off lives on for a moment in a thread of the SDK. An interpreter that ends
+    # meanwhile can wait for that thread, and it for the interpreter, for ever (seen in one Ctrl-C of four).
+    await asyncio.sleep(0.2)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return task.result()
 
 
 _ERROR_CODES: dict[type[SeedanceError], str] = {

@@ -26,7 +26,14 @@ class ArkControl:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         # No proxy from the environment: the server is on this machine. And no certificates, whose loading is slow.
-        self._http = httpx.AsyncClient(base_url=self.url, trust_env=False, verify=False, timeout=30)  # noqa: S501
+        # Nor a connection that is kept: the server may close it at the very moment of the next request.
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            trust_env=False,
+            verify=False,  # noqa: S501
+            timeout=30,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
 
     def base_url(self, route: Route) -> str:
         """What a client of the API has to be pointed at."""
