@@ -26,7 +26,7 @@ lint: setup
 test: lint ## Lint, types, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-faults: setup ## The full crash matrix and its kin, some ten minutes; FAULTS_REPORT names the file for its tables
+faults: setup ## The full crash matrix and its kin, some forty minutes on two cores; FAULTS_REPORT names the file for its tables
 	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults
 
 chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTES of trouble
