@@ -18,22 +18,11 @@ import activities.ark
 from activities.ark import Ark, ArkError, CreateAnswer
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
-from tests.unit.jobs import BODY, KEY, a_client, as_new, local_ark
+from tests.unit.jobs import BODY, KEY, a_client
 from tests.unit.raw_host import RawHost, raw_host
 
 TOKEN = "0123456789abcdef" * 4
 CALLBACK = f"https://relay.example.com/callbacks/seedance-{'a' * 64}/1/{TOKEN}"
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[ArkControl]:
-    async with local_ark() as control:
-        yield control
-
-
-@pytest.fixture
-async def ark(server: ArkControl) -> ArkControl:
-    return await as_new(server)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -33,11 +33,9 @@ from tests.unit.jobs import (
     a_record,
     a_request,
     absent,
-    as_new,
     content,
     created,
     in_activity,
-    local_ark,
     names,
     not_sent,
     refused,
@@ -46,17 +44,6 @@ from tests.unit.jobs import (
 from tests.unit.memory_bucket import MemoryBucket
 
 QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that shall run out of time
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[ArkControl]:
-    async with local_ark() as control:
-        yield control
-
-
-@pytest.fixture
-async def ark(server: ArkControl) -> ArkControl:
-    return await as_new(server)
 
 
 @dataclass

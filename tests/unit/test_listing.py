@@ -37,7 +37,6 @@ from tests.unit.jobs import (
     as_new,
     created,
     in_activity,
-    local_ark,
     make_older,
     names,
     not_sent,
@@ -55,12 +54,6 @@ OURS = safety_identifier("user-42", "c" * 32)
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.ark, "_LIST_SPACING_SECONDS", 0)
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[ArkControl]:
-    async with local_ark() as control:
-        yield control
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -33,26 +32,13 @@ from tests.unit.jobs import (
     a_request,
     absent,
     an_end,
-    as_new,
     created,
     in_activity,
-    local_ark,
     make_older,
     names,
     some_settings,
 )
 from tests.unit.memory_bucket import MemoryBucket
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[ArkControl]:
-    async with local_ark() as control:
-        yield control
-
-
-@pytest.fixture
-async def ark(server: ArkControl) -> ArkControl:
-    return await as_new(server)
 
 
 @dataclass

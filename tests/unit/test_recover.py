@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,11 +26,9 @@ from tests.unit.jobs import (
     a_request,
     absent,
     an_end,
-    as_new,
     content,
     created,
     in_activity,
-    local_ark,
     make_older,
     names,
     not_sent,
@@ -39,17 +36,6 @@ from tests.unit.jobs import (
     some_settings,
 )
 from tests.unit.memory_bucket import MemoryBucket
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[ArkControl]:
-    async with local_ark() as control:
-        yield control
-
-
-@pytest.fixture
-async def ark(server: ArkControl) -> ArkControl:
-    return await as_new(server)
 
 
 @dataclass
