@@ -108,6 +108,12 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     job = await stage.start()
     await held.reached.wait()
     await job.cancel()
+
+    async def is_wished() -> bool:
+        return "cancel is wished" in what(await state(job))
+
+    # Within one activation, signals come before a cancel that was sent before them.
+    await until(is_wished, "the run has heard of the cancel")
     await noise(job)
     held.let_go()
     assert (await failed(latest(stage, job))).failure_class == "cancelled"
