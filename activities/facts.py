@@ -176,6 +176,8 @@ class Look(Fact):
         search_attributes: The names that the namespace knows.
         echo_known: Whether it is known that LIST shows our identifiers.
         create_seconds: The total time that a create may take.
+        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        warnings: What is allowed, and still likely to disappoint, in sentences.
     """
 
     next: Literal["stored", "ended", "adopt", "recover", "claim"]
@@ -189,6 +191,9 @@ class Look(Fact):
     search_attributes: tuple[str, ...] = ()
     create_seconds: float = 0
     echo_known: bool = False
+    estimated_tokens: int | None = None
+    estimated_usd: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def decide(facts: Facts) -> Look:

@@ -16,6 +16,7 @@ from temporalio import activity
 from activities.bucket import Bucket, StoredObject, as_json
 from activities.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, look_by
 from activities.record import result_of_record
+from seedance_temporal import catalogue
 from seedance_temporal.identity import ObjectNames, hash_of_job, job_id_of
 from seedance_temporal.job import JobError, Resubmit, TimelineEntry, VideoResult
 from seedance_temporal.request import VideoRequest
@@ -210,11 +211,16 @@ class LedgerActivities:
                 return Look(next="ended", attempt=wish.attempt, error=_second_charge(answered.error))
             await self._ledger.again(order.job_id, wish)
             facts = await self._ledger.read(order.job_id)
+        endpoints = self._settings.seedance_endpoints
+        estimated = catalogue.estimate(order.request, self._settings.prices, endpoints=endpoints)
         return look_by(facts, self._settings).model_copy(
             update={
                 "search_attributes": self._search_attributes,
                 "create_seconds": self._settings.seedance_create_timeout_seconds,
                 "echo_known": await self._ledger.echo_known(order.request.route),
+                "estimated_tokens": estimated.tokens,
+                "estimated_usd": estimated.usd,
+                "warnings": tuple(catalogue.warnings(order.request, endpoints=endpoints)),
             }
         )
 

@@ -55,7 +55,7 @@ class Record(_Part):
         model: The model that worked, where the request names an endpoint.
         estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
         cost_usd: By the price table, of the tokens that the provider counted; None where unknown.
-        warnings: What is missing, in sentences.
+        warnings: What the job was warned of, and what is missing, in sentences.
     """
 
     v: int = RECORD_VERSION

@@ -51,6 +51,7 @@ class StoreOrder(BaseModel):
 
     Attributes:
         attempt: The attempt that the task came of.
+        warnings: What the job was warned of, in sentences.
         timeline: The job's story so far, for the record.
     """
 
@@ -60,6 +61,7 @@ class StoreOrder(BaseModel):
     request: VideoRequest
     attempt: int
     task_id: str
+    warnings: tuple[str, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
 
     def failed(self, kind: str, reason: str) -> ApplicationError:
@@ -306,7 +308,7 @@ class _Copy:
             rights=request.rights.model_dump(mode="json"),
             timeline=[entry.model_dump(mode="json") for entry in self.order.timeline],
             objects=objects,
-            warnings=self.warnings,
+            warnings=[*self.order.warnings, *self.warnings],
             stored_at=datetime.now(UTC),
         )
 

@@ -200,12 +200,17 @@ class JobState(Job):
         provider_status: What the provider last said, in its own words.
         look_again_at: When the provider is asked next, if no callback comes first.
         advice: What a person should do about the Attention.
+        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        warnings: What is allowed, and still likely to disappoint, in sentences.
     """
 
     request: VideoRequest
     provider_status: str | None = None
     look_again_at: AwareDatetime | None = None
     advice: str | None = None
+    estimated_tokens: int | None = None
+    estimated_usd: float | None = None
+    warnings: tuple[str, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
 
 

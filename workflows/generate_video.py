@@ -116,6 +116,8 @@ class GenerateVideo:
             summary="read the ledger: what is known of this job",
         )
         self._progress.register(look.search_attributes)
+        self._progress.expect(look.estimated_tokens, look.estimated_usd)
+        self._progress.warn(*look.warnings)
         self._echo_known = look.echo_known
         return look
 
@@ -424,6 +426,7 @@ class GenerateVideo:
                 job_id=self._job_id,
                 attempt=order.attempt,
                 task_id=order.task_id,
+                warnings=self._progress.warnings,
                 timeline=self._progress.timeline,
             ),
             task_queue=self._queues.transfer,

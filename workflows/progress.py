@@ -35,6 +35,9 @@ class Progress:
         self._look_again_since = workflow.now()
         self._result: VideoResult | None = None
         self._error: JobError | None = None
+        self._estimated_tokens: int | None = None
+        self._estimated_usd: float | None = None
+        self._warnings: list[str] = []
         self.task_id: str | None = None
         self.attempt: int | None = None
 
@@ -67,6 +70,18 @@ class Progress:
         inherited = workflow.info().typed_search_attributes.get(names.SEEDANCE_ATTENTION)
         if inherited is not None and self._attention is None:
             self._unset_attention()
+
+    def expect(self, tokens: int | None, usd: float | None) -> None:
+        """Keeps the most that an attempt should cost; None where that is not known."""
+        self._estimated_tokens, self._estimated_usd = tokens, usd
+
+    def warn(self, *warnings: str) -> None:
+        """Keeps what is allowed, and still likely to disappoint; once each."""
+        self._warnings += [warning for warning in dict.fromkeys(warnings) if warning not in self._warnings]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(self._warnings)
 
     def note(self, what: str, how: str, note: str | None = None) -> None:
         """Adds to the timeline; what was last seen already is counted instead.
@@ -157,6 +172,9 @@ class Progress:
             provider_status=self._provider_status,
             look_again_at=look_again_at,
             advice=self._advice,
+            estimated_tokens=self._estimated_tokens,
+            estimated_usd=self._estimated_usd,
+            warnings=self.warnings,
             timeline=self.timeline,
         )
 

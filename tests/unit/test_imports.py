@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OWN = frozenset({"seedance_temporal", "activities", "workflows", "dev", "tests", "bench", "worker", "relay", "starter"})
-APPLICATION = frozenset({"seedance_temporal", "activities", "workflows", "worker", "relay", "starter"})
+OWN = frozenset(
+    {"seedance_temporal", "activities", "workflows", "dev", "tests", "bench", "worker", "relay", "starter", "commands"}
+)
+APPLICATION = frozenset({"seedance_temporal", "activities", "workflows", "worker", "relay", "starter", "commands"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ PARTS = {
     "workflows/": _part("seedance_temporal activities workflows"),
     "worker.py": _part("seedance_temporal activities workflows", "base worker"),
     "relay.py": _part("seedance_temporal", "base relay"),
-    "starter.py": _part("seedance_temporal", "base app", inside=_part("activities", "worker")),
+    "starter.py": _part("seedance_temporal commands", "base app", inside=_part("activities", "worker")),
+    "commands/": _part("seedance_temporal commands", "base app", inside=_part("activities", "worker")),
     # The local Ark shares nothing with the client that is tested against it.
     "dev/ark/": _part("dev.ark", "base relay worker app"),
     "dev/": Part(APPLICATION | {"dev"}, frozenset(_EVERYTHING.split())),
