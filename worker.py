@@ -13,13 +13,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
+from typing import Any
 
 from google.auth.exceptions import DefaultCredentialsError
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
+from temporalio.common import SearchAttributeIndexedValueType, SearchAttributeKey
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
@@ -121,44 +123,64 @@ def build_workers(
 
 
 async def register_search_attributes(client: Client) -> frozenset[str]:
-    """The search attributes that jobs may use: those that the namespace knows, or that could be added to it.
+    """The search attributes that jobs may use: those that the namespace has, or that could be added to it.
 
-    Where they may not be added, the log says the commands that do; jobs run without them.
+    One that may not be added, for which there is no room, or that is registered by another type, is missing: the log
+    says why, and the commands that mend it. Jobs run without it.
     """
     try:
-        known = await _known_search_attributes(client)
-        missing = {key.name: key.indexed_value_type for key in SEARCH_ATTRIBUTES if key.name not in known}
-        if missing:
-            await client.operator_service.add_search_attributes(
-                AddSearchAttributesRequest(
-                    namespace=client.namespace,
-                    search_attributes={name: IndexedValueType.ValueType(int(kind)) for name, kind in missing.items()},
-                )
-            )
-            known = await _known_search_attributes(client)
+        types = await _registered_types(client)
+        reasons = {key.name: await _add(client, key) for key in SEARCH_ATTRIBUTES if key.name not in types}
+        if reasons:
+            types = await _registered_types(client)
     except RPCError as error:
-        known = frozenset()
-        _log.warning("search attributes could not be registered: %s", error.message)
-    usable = frozenset(key.name for key in SEARCH_ATTRIBUTES) & known
+        types, reasons = {}, {}
+        _log.warning("the namespace's search attributes cannot be asked for: %s", error.message)
     for key in SEARCH_ATTRIBUTES:
-        if key.name not in usable:
-            kind = key.indexed_value_type.name.title().replace("_", "")
-            _log.warning(
-                "jobs run without the search attribute %s; this adds it, before a restart of the worker: "
-                "temporal operator search-attribute create --namespace %s --name %s --type %s",
-                key.name,
-                client.namespace,
-                key.name,
-                kind,
-            )
-    return usable
+        if types.get(key.name) != key.indexed_value_type:
+            _tell_missing(client.namespace, key, types.get(key.name), reasons.get(key.name))
+    return _usable(types)
 
 
-async def _known_search_attributes(client: Client) -> frozenset[str]:
-    answer = await client.operator_service.list_search_attributes(
-        ListSearchAttributesRequest(namespace=client.namespace)
+async def _registered_types(client: Client) -> dict[str, int]:
+    request = ListSearchAttributesRequest(namespace=client.namespace)
+    return dict((await client.operator_service.list_search_attributes(request, retry=True)).custom_attributes)
+
+
+def _usable(types: Mapping[str, int]) -> frozenset[str]:
+    """Those that stand under the type that jobs write them by: a value of another one would block the run for good."""
+    return frozenset(key.name for key in SEARCH_ATTRIBUTES if types.get(key.name) == key.indexed_value_type)
+
+
+async def _add(client: Client, key: SearchAttributeKey[Any]) -> str | None:
+    """Adds one, by itself: where there is no room for it, there may be for another. Why it was not added, if so."""
+    kind = IndexedValueType.ValueType(key.indexed_value_type)
+    request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes={key.name: kind})
+    try:
+        await client.operator_service.add_search_attributes(request)
+    except RPCError as error:
+        return error.message
+    return None
+
+
+def _tell_missing(namespace: str, key: SearchAttributeKey[Any], registered: int | None, reason: str | None) -> None:
+    command = f"temporal operator search-attribute {{}} --namespace {namespace} --name {key.name}"
+    mend = f"{command.format('create')} --type {_type_name(key.indexed_value_type)}"
+    why = f" ({reason})" if reason else ""
+    if registered is not None:
+        why = f", which is registered as {_type_name(registered)}"
+        mend = f"{command.format('remove')} && {mend}"
+    _log.warning(
+        "jobs run without the search attribute %s%s; this adds it, before a restart of the worker: %s",
+        key.name,
+        why,
+        mend,
     )
-    return frozenset(answer.custom_attributes)
+
+
+def _type_name(kind: int) -> str:
+    """As the command line of Temporal writes it."""
+    return SearchAttributeIndexedValueType(kind).name.title().replace("_", "")
 
 
 async def connected(stop: asyncio.Event) -> Client | None:
@@ -213,9 +235,11 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
         await client[0].count_workflows("WorkflowType = 'GenerateVideo'")
 
     async def search_attributes() -> None:
-        missing = {key.name for key in SEARCH_ATTRIBUTES} - await _known_search_attributes(client[0])
+        missing = {key.name for key in SEARCH_ATTRIBUTES} - _usable(await _registered_types(client[0]))
         if missing:
-            raise LookupError(f"not registered yet: {', '.join(sorted(missing))}; the worker adds them where it may")
+            raise LookupError(
+                f"not registered, or by another type: {', '.join(sorted(missing))}; the worker adds them where it may"
+            )
 
     async def provider() -> None:
         await ark.list(page=1, page_size=1)

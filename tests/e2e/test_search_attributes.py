@@ -1,0 +1,112 @@
+"""Search attributes that are missing, or of another type, stop no job; the worker says which, and what adds them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from dev.stack import HOST, Stack
+from seedance_temporal import VideoJobs, connect
+from seedance_temporal.errors import SeedanceError
+from seedance_temporal.job import SEARCH_ATTRIBUTES
+from tests.e2e.requests import a_request
+from tests.workflows.scripted import skipping_server
+from worker import register_search_attributes
+
+NAMESPACE = "crowded"
+# The server has columns for ten keywords in each namespace: with these, there is no room for the last of ours.
+OF_OTHERS = [f"Other{number}" for number in range(6)]
+KEYWORD, INT = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD, IndexedValueType.INDEXED_VALUE_TYPE_INT
+
+
+@pytest.fixture(scope="module")
+async def crowded(stack: Stack) -> Client:
+    """A namespace with little room left, in which the phase is registered as a number."""
+    await stack.client.workflow_service.register_namespace(
+        RegisterNamespaceRequest(namespace=NAMESPACE, workflow_execution_retention_period=Duration(seconds=86_400))
+    )
+    client = await connect(target_host=f"{HOST}:{stack.ports.temporal}", namespace=NAMESPACE)
+    standing = dict.fromkeys(OF_OTHERS, KEYWORD) | {"SeedancePhase": INT}
+    async with asyncio.timeout(30):
+        while True:
+            # The server's parts learn of a namespace one after another.
+            with contextlib.suppress(RPCError):
+                await client.count_workflows()
+                await client.operator_service.add_search_attributes(
+                    AddSearchAttributesRequest(namespace=NAMESPACE, search_attributes=standing)
+                )
+                return client
+            await asyncio.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+async def said(stack: Stack, crowded: Client) -> AsyncIterator[str]:
+    """What a worker says at its start there; it serves until the tests of this file are over."""
+    worker = await stack.start_worker("worker-crowded", TEMPORAL_NAMESPACE=NAMESPACE)
+    yield worker.log.read_text()
+    await worker.stop()
+
+
+async def test_jobs_run_without_what_is_missing(crowded: Client, said: str) -> None:
+    missing = {key.name for key in SEARCH_ATTRIBUTES if f"without the search attribute {key.name}" in said}
+    assert missing == {"SeedancePhase", "SeedanceAttention"}, said
+    jobs = VideoJobs(crowded, insecure_hosts={HOST})
+    result = await jobs.result((await jobs.submit(a_request())).job_id)
+    # What there was room for is used.
+    (job,) = await jobs.list(user="user-e2e")
+    assert (job.phase, job.task_id) == ("stored", result.task_id)
+
+
+async def test_a_filter_by_what_is_not_there_says_so(crowded: Client, said: str) -> None:
+    with pytest.raises(SeedanceError, match=f"namespace {NAMESPACE} lacks search attributes.*SeedanceAttention"):
+        await VideoJobs(crowded).list(attention="account")
+
+
+async def test_the_commands_that_the_worker_says_mend_it(stack: Stack, crowded: Client, said: str) -> None:
+    jobs = VideoJobs(crowded)
+    with pytest.raises(SeedanceError, match="SeedancePhase"):
+        await jobs.list(phase="running")
+    (line,) = [line for line in said.splitlines() if "SeedancePhase, which is registered as Int" in line]
+    remove, create = re.findall(r"temporal operator search-attribute [^&]+", line)
+    assert f"search-attribute create --namespace {NAMESPACE} --name SeedanceAttention --type Keyword" in said
+
+    # There is room for a keyword more once one of the others is gone.
+    others = remove.replace("SeedancePhase", OF_OTHERS[0])
+    for command in (f"{others} --yes", f"{remove} --yes", create):
+        program = Path(sys.executable).with_name("temporal")
+        await asyncio.to_thread(
+            subprocess.run,
+            [program, *command.split()[1:]],
+            env={"TEMPORAL_ADDRESS": f"{HOST}:{stack.ports.temporal}"},
+            check=True,
+            timeout=60,
+        )
+    assert "SeedancePhase" in await register_search_attributes(crowded)
+    async with asyncio.timeout(30):
+        while True:
+            # The part of the server that answers queries learns of it a little later.
+            with contextlib.suppress(SeedanceError):
+                await jobs.list(phase="running")
+                break
+            await asyncio.sleep(0.2)
+
+
+async def test_a_server_that_cannot_be_asked_has_none(caplog: pytest.LogCaptureFixture) -> None:
+    async with skipping_server() as client:
+        assert await register_search_attributes(client) == frozenset()
+    said = caplog.text
+    assert "cannot be asked for" in said
+    assert all(f"--name {key.name} --type" in said for key in SEARCH_ATTRIBUTES)
