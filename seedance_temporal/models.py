@@ -110,9 +110,65 @@ MAX_PROMPT = 32_000
 ADVISED_PROMPT_WORDS = 1_000
 """English words. "Prompt length": a recommendation, O."""
 
+SHORTEST_REFERENCE_SECONDS = 2
+"""Of each reference video and sound. Table "reference media", O; the most is the model's."""
+
+REFERENCE_TOLERANCE_SECONDS = 0.2
+"""How far a length may be off. Table "reference media": "about"."""
+
 NO_ENDPOINTS: Mapping[str, str] = MappingProxyType({})
 ENDPOINT = re.compile(r"ep-[A-Za-z0-9-]{1,128}")
 """An inference endpoint, taken on either route. Section "routes and models", O; its letters are not documented."""
+
+
+_MEGABYTE = 1024 * 1024  # whether it is 10^6 is not documented, and the larger one is allowed
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """What a reference of one kind may be; the least and the most are both allowed. None: nothing is documented.
+
+    Attributes:
+        formats: By content.
+        max_bytes: The most bytes.
+        advised_bytes: The most that older pages of the provider allow: more is warned of.
+        ratio: Width by height.
+        side: Pixels of width, and of height.
+        pixels: Width times height.
+        fps: Frames a second.
+        codecs: Of its pictures and of its sound.
+    """
+
+    formats: tuple[str, ...]
+    max_bytes: int
+    advised_bytes: int | None = None
+    ratio: tuple[float, float] | None = None
+    side: tuple[int, int] | None = None
+    pixels: tuple[int, int] | None = None
+    fps: tuple[int, int] | None = None
+    codecs: tuple[str, ...] | None = None
+
+
+MEDIA: Mapping[Kind, MediaLimits] = {
+    "image": MediaLimits(
+        formats=("jpeg", "png", "webp", "bmp", "tiff", "gif", "heic", "heif"),
+        max_bytes=30 * _MEGABYTE - 1,  # "under 30 MB"
+        ratio=(0.4, 2.5),
+        side=(300, 6000),
+    ),
+    "video": MediaLimits(
+        formats=("mp4", "mov"),
+        max_bytes=200 * _MEGABYTE,
+        advised_bytes=50 * _MEGABYTE,
+        ratio=(0.4, 2.5),
+        side=(300, 6000),
+        pixels=(407_696, 8_295_044),
+        fps=(24, 60),
+        codecs=("h264", "hevc", "aac", "mp3"),
+    ),
+    "audio": MediaLimits(formats=("wav", "mp3"), max_bytes=15 * _MEGABYTE),
+}
+"""Table "reference media", O; the same for all models, but for the seconds, which stand with the model."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +181,7 @@ class Model:
         resolutions: What ``resolution`` may be.
         durations: The seconds that ``duration`` may be; -1 is always allowed.
         references: The most references of each kind; empty where there is no references scene.
-        reference_video_seconds: The most seconds of all reference videos together.
+        reference_seconds: The most seconds of one reference video or sound, and of all of a kind together.
         lone_audio: Whether a ``reference_audio`` can do without a picture or video beside it.
         adaptive_scenes: The scenes that take no ``ratio`` but ``adaptive``.
         adaptive_task_types: The same, by ``omni_reference_task_type``.
@@ -141,7 +197,7 @@ class Model:
     resolutions: tuple[str, ...]
     durations: range
     references: Mapping[Kind, int]
-    reference_video_seconds: int
+    reference_seconds: int
     lone_audio: bool
     optional: frozenset[str]
     adaptive_scenes: frozenset[Scene] = frozenset()
@@ -163,7 +219,7 @@ def _seedance_2_0(name: str, suffix: str, *resolutions: str) -> Model:
         durations=range(4, 16),
         # Table "scenes", O. Seconds: table "reference media", O.
         references={"image": 9, "video": 3, "audio": 3},
-        reference_video_seconds=15,
+        reference_seconds=15,
         lone_audio=False,
         # Table "body", O. `service_tier` is not to be sent: an explicit `default` was refused, too.
         optional=frozenset({"priority", "execution_expires_after", "web_search"}),
@@ -185,7 +241,7 @@ SEEDANCE_2_5 = Model(
     durations=range(4, 31),
     # Table "scenes", O. That audio needs something beside it is said of 2.0 alone. Seconds: "reference media", O.
     references={"image": 30, "video": 10, "audio": 10},
-    reference_video_seconds=30,
+    reference_seconds=30,
     lone_audio=True,
     # Table "body": "only adaptive for first frame, edit, extend", O. First and last frame is a scene of its own, which
     # this does not name.
@@ -209,7 +265,7 @@ SEEDANCE_1_5_PRO = Model(
     # Table "scenes" gives numbers for 2.0 and 2.5 alone: not documented for 1.5 pro, and so refused. Text, first frame,
     # and first and last frame are not told apart by model there, O.
     references={},
-    reference_video_seconds=0,
+    reference_seconds=0,
     lone_audio=False,
     # Table "body", O. No `priority`, no `tools`; of the newest fields `draft` only.
     optional=frozenset({"seed", "camera_fixed", "service_tier", "execution_expires_after", "draft"}),

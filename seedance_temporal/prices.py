@@ -92,7 +92,7 @@ def estimate(
         return Estimate(tokens=None, usd=None)
     has_video = _has_reference_video(request)
     if has_video and model is not None:
-        seconds += model.reference_video_seconds
+        seconds += model.reference_seconds
     tokens = max(width * height for width, height in sizes.values()) * (24 * seconds + 1) // 1024
     behind = endpoints.get(request.model, request.model)
     return Estimate(tokens=tokens, usd=cost_usd(behind, request.resolution, has_video, tokens, prices))
