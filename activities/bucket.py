@@ -19,8 +19,12 @@ from typing import Any, Protocol, TypeVar
 
 import google_crc32c
 from google.api_core.exceptions import NotFound, PreconditionFailed
+from google.auth.credentials import Signing
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
+
+from activities.signing import CannotSign, signing
 
 _T = TypeVar("_T")
 # Above this size the library uploads in parts; each part is held in memory.
@@ -96,21 +100,28 @@ class Bucket(Protocol):
         """Uploads a file where there is no object yet; None where one stands already."""
         ...
 
-    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
         """A URL by which anybody can read one object of any bucket that the credentials reach.
 
         Raises:
-            ValueError: The credentials cannot sign.
+            CannotSign: The credentials cannot sign.
         """
         ...
 
 
 class GoogleBucket:
-    """A Google Cloud Storage bucket, or one of a server that speaks its API (``STORAGE_EMULATOR_HOST``)."""
+    """A Google Cloud Storage bucket, or one of a server that speaks its API (``STORAGE_EMULATOR_HOST``).
 
-    def __init__(self, name: str, client: storage.Client | None = None) -> None:
+    Args:
+        name: Without ``gs://``.
+        client: With the credentials of the environment by default.
+        signer: Signs URLs; whatever the client's credentials can do by default.
+    """
+
+    def __init__(self, name: str, client: storage.Client | None = None, signer: Signing | None = None) -> None:
         self._client = client or storage.Client()
         self._bucket = self._client.bucket(name)
+        self._signer = signer
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")
 
     @property
@@ -175,15 +186,32 @@ class GoogleBucket:
 
         return await self._in_thread(call)
 
-    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        blob = self._client.bucket(bucket).blob(name, generation=generation)
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        def call() -> str:
+            signer = self._signing()
+            try:
+                return str(
+                    self._client.bucket(bucket)
+                    .blob(name)
+                    .generate_signed_url(version="v4", expiration=lifetime, generation=generation, credentials=signer)
+                )
+            except TransportError as error:
+                if "PERMISSION_DENIED" not in str(error):
+                    raise
+                raise CannotSign(
+                    f"{signer.signer_email} may not sign: whoever uses it needs the role Service Account Token Creator "
+                    "on it (an attached account on itself), and the project the IAM Service Account Credentials API"
+                ) from None
+
+        return await self._in_thread(call)
+
+    async def signing_problem(self) -> str | None:
+        """Why no URL can be signed, and what to do about it; None where one can."""
         try:
-            return str(blob.generate_signed_url(version="v4", expiration=lifetime, generation=generation))
-        except AttributeError as error:
-            raise ValueError(
-                f"the bucket's credentials cannot sign a URL for gs://{bucket}/{name}: "
-                "use a service account key, or grant the account the role Service Account Token Creator on itself"
-            ) from error
+            await self.signed_url(self.name, "nothing", 1, timedelta(minutes=1))
+        except (CannotSign, GoogleAuthError) as error:
+            return str(error)
+        return None
 
     async def check(self) -> None:
         """Raises where the bucket cannot be reached, or objects in it cannot be seen. Writes nothing."""
@@ -192,6 +220,10 @@ class GoogleBucket:
             next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=_REQUEST_SECONDS)), None)
 
         await self._in_thread(call)
+
+    def _signing(self) -> Signing:
+        self._signer = self._signer or signing(self._client._credentials)
+        return self._signer
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

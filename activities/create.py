@@ -20,14 +20,16 @@ from temporalio import activity
 
 from activities.ark import Ark, CreateAnswer
 from activities.bucket import Bucket
-from activities.facts import Claim, Outcome, decide
+from activities.facts import Claim, Facts, Outcome, decide
 from activities.ledger import Ledger
 from activities.observe import look_again_after
+from activities.signing import CannotSign
 from seedance_temporal import catalogue
 from seedance_temporal.identity import callback_url
-from seedance_temporal.job import Attention, JobError
+from seedance_temporal.job import Attention, JobError, TimelineEntry
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
 
 # Re-sends inside one execution, after answers that say that nothing was created; each costs a request, not money.
 _SENDS = 3
@@ -37,16 +39,27 @@ _LONGEST_WAIT = 900.0
 # Writing claim and outcome must leave most of the total time to the provider.
 _CLAIM_SECONDS = 15.0
 _OUTCOME_SECONDS = 10.0
+# A signature can take a request to Google.
+_SIGN_SECONDS = 15.0
 # The provider downloads references during the create; a queue in front of that must not outlive the signature.
 _SIGNED_LONGER = timedelta(hours=1)
 # Less than this is not worth sending with: the answer would be lost.
 _LEAST_SECONDS = 1.0
 
+_NOTHING_KNOWN = Facts(None, ())
+
 _log = logging.getLogger(__name__)
 
 
 class CreateOrder(BaseModel):
-    """What to send, as which attempt. ``refusals`` counts the creates of this run that were not sent."""
+    """What to send, as which attempt.
+
+    Attributes:
+        refusals: How many creates of this run were not sent.
+        submitted_at: When this run was started.
+        warnings: What the job was warned of, in sentences.
+        timeline: The job's story so far, for the outcome: a refused job has no other object that could hold it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,6 +67,9 @@ class CreateOrder(BaseModel):
     request: VideoRequest
     attempt: int
     refusals: int = 0
+    submitted_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()
 
 
 class CreateReport(BaseModel):
@@ -119,6 +135,9 @@ class CreateActivities:
         ):
             return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
+        estimated = catalogue.estimate(
+            order.request, self._settings.prices, endpoints=self._settings.seedance_endpoints
+        )
         claim = Claim(
             job_id=order.job_id,
             attempt=order.attempt,
@@ -127,25 +146,35 @@ class CreateActivities:
             run_id=info.workflow_run_id or "",
             claimed_at=datetime.now(UTC),
             request=order.request,
+            submitted_at=order.submitted_at,
+            estimated_tokens=estimated.tokens,
+            estimated_usd=estimated.usd,
+            warnings=order.warnings,
         )
         try:
-            body = self._body(claim)
-        except ValueError as error:
+            async with asyncio.timeout(_SIGN_SECONDS):
+                body = await self._body(claim)
+        except CannotSign as error:
             return _impossible("cannot_sign", str(error))
+        except Exception as error:
+            # Nothing was claimed, so there is nothing to write down.
+            return self._not_sent(order, claim, _signing_trouble(error), _NOTHING_KNOWN, written=True)
         try:
             if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
                 return CreateReport(kind="conflict")
-            current = decide((await self._ledger.read(order.job_id)).without(order.attempt))
+            facts = await self._ledger.read(order.job_id)
         except Exception as error:
             # No sum is spent that the ledger could not note first; whether the claim landed is settled by the workflow.
             _log.warning("the ledger cannot be reached", extra={"job_id": order.job_id}, exc_info=True)
-            return self._not_sent(order, claim, _ledger_trouble(error), written=False)
+            return self._not_sent(order, claim, _ledger_trouble(error), _NOTHING_KNOWN, written=False)
+        current = decide(facts.without(order.attempt))
         if current.next != "claim" or current.attempt > order.attempt:
             # The look that led here is out of date, such as one that a Reset brought back.
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since the last look")
-            report = self._not_sent(order, claim, stale, written=await self._settle(claim, _outcome(stale)))
+            written = await self._settle(claim, _outcome(order, claim, stale, facts))
+            report = self._not_sent(order, claim, stale, facts, written=written)
             return report.model_copy(update={"look_again_after": 0.0})
-        return await self._report(order, claim, await self._send(body, deadline))
+        return await self._report(order, claim, await self._send(body, deadline), facts)
 
     async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
         """The POST, and again where an answer says that nothing was created and time is left."""
@@ -167,10 +196,10 @@ class CreateActivities:
             await asyncio.sleep(pause)
         return answer
 
-    async def _report(self, order: CreateOrder, claim: Claim, answer: CreateAnswer) -> CreateReport:
+    async def _report(self, order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateReport:
         if answer.kind == "unknown":
             return CreateReport(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
-        outcome = _outcome(answer)
+        outcome = _outcome(order, claim, answer, facts)
         written = await self._settle(claim, outcome)
         if answer.kind == "taken":
             return CreateReport(
@@ -181,7 +210,7 @@ class CreateActivities:
                 message=f"{answer.code}: {answer.message}",
             )
         if answer.kind == "not_sent":
-            return self._not_sent(order, claim, answer, written=written)
+            return self._not_sent(order, claim, answer, facts, written=written)
         return CreateReport(
             kind="created" if answer.kind == "created" else "refused",
             claim=claim,
@@ -191,13 +220,15 @@ class CreateActivities:
             look_again_after=look_again_after(self._settings, order.request, looks=0),
         )
 
-    def _not_sent(self, order: CreateOrder, claim: Claim, answer: CreateAnswer, *, written: bool) -> CreateReport:
+    def _not_sent(
+        self, order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Facts, *, written: bool
+    ) -> CreateReport:
         slow_start = 30.0 if answer.attention is not None else 2.0
         wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(order.refusals, 10)))
         return CreateReport(
             kind="not_sent",
             claim=claim,
-            outcome=_outcome(answer),
+            outcome=_outcome(order, claim, answer, facts),
             written=written,
             attention=answer.attention,
             message=f"{answer.code}: {answer.message}",
@@ -214,19 +245,20 @@ class CreateActivities:
             return False
         return True
 
-    def _body(self, claim: Claim) -> dict[str, Any]:
+    async def _body(self, claim: Claim) -> dict[str, Any]:
         """The create's JSON body. What the documentation leaves open is always sent, never left to a default.
 
         Raises:
-            ValueError: A private reference cannot be signed.
+            CannotSign: A private reference cannot be signed.
         """
         request = claim.request
         content: list[dict[str, Any]] = []
         if request.prompt is not None:
             content.append({"type": "text", "text": request.prompt})
-        for reference in request.references:
+        urls = await asyncio.gather(*map(self._url_of, request.references))
+        for reference, url in zip(request.references, urls, strict=True):
             kind = f"{catalogue.KINDS[reference.role]}_url"
-            content.append({"type": kind, kind: {"url": self._url_of(reference)}, "role": reference.role})
+            content.append({"type": kind, kind: {"url": url}, "role": reference.role})
         body: dict[str, Any] = {
             "model": request.model,
             "content": content,
@@ -252,16 +284,16 @@ class CreateActivities:
             )
         return body
 
-    def _url_of(self, reference: Reference) -> str:
+    async def _url_of(self, reference: Reference) -> str:
         """The URL that the provider downloads; a private object is signed for as long as a create can take."""
         private = catalogue.gs_object(reference.url)
         if private is None:
             return reference.url
         lifetime = timedelta(seconds=self._settings.claim_is_young_seconds) + _SIGNED_LONGER
-        return self._bucket.signed_url(private.bucket, private.name, private.generation, lifetime)
+        return await self._bucket.signed_url(private.bucket, private.name, private.generation, lifetime)
 
 
-def _outcome(answer: CreateAnswer) -> Outcome:
+def _outcome(order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Facts) -> Outcome:
     assert answer.kind != "unknown"
     return Outcome(
         kind=answer.kind,
@@ -271,12 +303,24 @@ def _outcome(answer: CreateAnswer) -> Outcome:
         code=answer.code,
         message=answer.message,
         failure_class=answer.failure_class,
+        namespace=claim.namespace,
+        run_id=claim.run_id,
+        timeline=order.timeline,
+        ledger=facts.objects,
     )
 
 
 def _ledger_trouble(error: Exception) -> CreateAnswer:
     return CreateAnswer(
         "not_sent", code="bucket_unreachable", message=f"nothing was sent: the ledger cannot be written ({error!r})"
+    )
+
+
+def _signing_trouble(error: Exception) -> CreateAnswer:
+    return CreateAnswer(
+        "not_sent",
+        code="signing_failed",
+        message=f"nothing was sent: a private reference could not be signed ({redacted(repr(error))})",
     )
 
 

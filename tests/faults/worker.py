@@ -127,8 +127,8 @@ class FaultyBucket:
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         return await self._inner.upload(name, path, content_type)
 
-    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        return self._inner.signed_url(bucket, name, generation, lifetime)
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        return await self._inner.signed_url(bucket, name, generation, lifetime)
 
 
 class FaultyStorage(HTTPAdapter):

@@ -23,7 +23,7 @@ from seedance_temporal.identity import callback_token, job_id_of
 from seedance_temporal.request import VideoRequest
 from tests.sdk.official import KEYS, a_prompt, posts, sdk, text
 from tests.unit.jobs import in_activity, some_settings
-from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.memory_bucket import MemoryBucket, a_signed_url
 
 MODEL = "dreamina-seedance-2-0-260128"
 PRO_1_5 = "seedance-1-5-pro-251215"
@@ -107,7 +107,7 @@ CASES = (
     Case(
         "a private reference is signed",
         _references(("first_frame", "gs://media/a.png#17")),
-        (media("image", "first_frame", MemoryBucket().signed_url("media", "a.png", 17, None)),),  # type: ignore[arg-type]
+        (media("image", "first_frame", a_signed_url("media", "a.png", 17)),),
     ),
     Case(
         "rights and take stay here",

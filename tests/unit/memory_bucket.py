@@ -76,5 +76,9 @@ class MemoryBucket:
         )
         return True
 
-    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        return f"https://storage.googleapis.com/{bucket}/{name}?generation={generation}&X-Goog-Signature=0"
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        return a_signed_url(bucket, name, generation)
+
+
+def a_signed_url(bucket: str, name: str, generation: int) -> str:
+    return f"https://storage.googleapis.com/{bucket}/{name}?generation={generation}&X-Goog-Signature=0"

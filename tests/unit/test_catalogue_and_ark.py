@@ -6,6 +6,7 @@ rules, without a network.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from itertools import product
@@ -37,8 +38,8 @@ from tests.unit.test_catalogue_parsing import valid_requests
 class SigningBucket(MemoryBucket):
     """Signs URLs that can be sent, whatever the object is called, as Google's library does."""
 
-    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        return super().signed_url(bucket, quote(name), generation, lifetime)
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        return await super().signed_url(bucket, quote(name), generation, lifetime)
 
 
 BUCKET = SigningBucket()
@@ -57,7 +58,7 @@ def ordered(request: VideoRequest, endpoints: dict[str, str] | None = None) -> O
     Raises:
         ArkError: It refuses it.
     """
-    body = read_body(json.dumps(CREATE._body(a_claim(request))).encode())
+    body = read_body(json.dumps(asyncio.run(CREATE._body(a_claim(request)))).encode())
     route: Route = "byteplus" if request.route == "byteplus" else "volcengine"
     return read_order(route, body, Settings.model_validate({"endpoints": endpoints or {}}))
 

@@ -18,6 +18,7 @@ import activities.create
 from activities.create import CreateActivities, CreateOrder, CreateReport
 from activities.facts import decide
 from activities.ledger import Ledger, LedgerActivities, OutcomeOrder
+from activities.signing import CannotSign
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
 from seedance_temporal import catalogue
@@ -53,7 +54,7 @@ class Hooked(MemoryBucket):
     before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     signing: list[tuple[str, str, int, timedelta]] = field(default_factory=list)
-    can_sign: bool = True
+    signing_fails: Exception | None = None
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
         kind = name.split(".")[-2]
@@ -64,11 +65,11 @@ class Hooked(MemoryBucket):
             await self.after[kind]()
         return created
 
-    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        if not self.can_sign:
-            raise ValueError("the bucket's credentials cannot sign")
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        if self.signing_fails is not None:
+            raise self.signing_fails
         self.signing.append((bucket, name, generation, lifetime))
-        return super().signed_url(bucket, name, generation, lifetime)
+        return await super().signed_url(bucket, name, generation, lifetime)
 
 
 async def fail() -> None:
@@ -688,11 +689,21 @@ async def test_a_private_reference_is_signed(ark: ArkControl) -> None:
 
 async def test_credentials_that_cannot_sign_are_found_before_the_claim(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(references=GS))
-    world.bucket.can_sign = False
+    world.bucket.signing_fails = CannotSign("the bucket's credentials cannot sign")
     report = await world.create()
     assert report.kind == "impossible"
     assert report.error is not None
     assert (report.error.code, report.error.attempt) == ("cannot_sign", None)
+    assert (world.bucket.writes, await world.posts()) == ([], [])
+
+
+async def test_a_signature_that_cannot_be_had_now_is_waited_for(ark: ArkControl) -> None:
+    world = await a_world(ark, a_request(references=GS))
+    world.bucket.signing_fails = ConnectionError("https://iam.example.com/sign?token=5ec4e7")
+    report = await world.create()
+    assert (report.kind, report.attention, report.written) == ("not_sent", None, True)
+    assert report.look_again_after > 0
+    assert "5ec4e7" not in report.model_dump_json()
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
