@@ -34,12 +34,16 @@ class VideoProbe:
         height: Pixels.
         frames: Frames in the file.
         seconds: Its length; None where the file does not say.
+        fps: Frames a second, on average; None where the file does not say.
+        codecs: Of the pictures and of each sound.
     """
 
     width: int
     height: int
     frames: int
     seconds: float | None
+    fps: float | None
+    codecs: tuple[str, ...]
 
 
 def probe_video(path: Path) -> VideoProbe:
@@ -94,7 +98,9 @@ def _probe(container: InputContainer) -> VideoProbe:
     if first is None:
         raise BadMedia("holds no frame that can be decoded")
     seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-    return VideoProbe(first.width, first.height, frames, seconds)
+    fps = float(stream.average_rate) if stream.average_rate else None
+    codecs = tuple(each.codec.canonical_name for each in (stream, *container.streams.audio))
+    return VideoProbe(first.width, first.height, frames, seconds, fps, codecs)
 
 
 def _count_frames(container: InputContainer, stream: VideoStream) -> int:

@@ -56,12 +56,14 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_video_is_described(path: Path, kind: str, audio: bool) -> None:
     path.write_bytes(mp4(kind, audio))
-    assert probe_video(path) == VideoProbe(width=320, height=192, frames=24, seconds=1.0)
+    codecs = ("h264", "aac") if audio else ("h264",)
+    assert probe_video(path) == VideoProbe(width=320, height=192, frames=24, seconds=1.0, fps=24.0, codecs=codecs)
 
 
 def test_a_video_of_the_local_provider_is_one(path: Path) -> None:
     path.write_bytes(video(Clip(864, 496, 4, audio=True), "cgt-1"))
-    assert probe_video(path) == VideoProbe(width=864, height=496, frames=97, seconds=97 / 24)
+    codecs = ("h264", "aac")
+    assert probe_video(path) == VideoProbe(864, 496, frames=97, seconds=97 / 24, fps=24.0, codecs=codecs)
 
 
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.9, -100, -1])
