@@ -29,6 +29,7 @@ from activities.ark import Ark
 from activities.bucket import Bucket, GoogleBucket
 from activities.create import CreateActivities
 from activities.ledger import Ledger, LedgerActivities
+from activities.limits import LimitActivities
 from activities.listing import ListingActivities
 from activities.observe import ObserveActivities
 from activities.recover import RecoverActivities
@@ -70,6 +71,7 @@ def build_workers(
     queues = Queues(settings.ark_route)
     ledger = Ledger(bucket, settings.seedance_prefix)
     bookkeeping = LedgerActivities(ledger, settings, search_attributes)
+    limits = LimitActivities(ledger, bucket, settings)
     create = CreateActivities(ledger, bucket, ark, settings)
     observe = ObserveActivities(ledger, ark, settings)
     recover = RecoverActivities(ledger, ark, settings)
@@ -85,6 +87,7 @@ def build_workers(
                 bookkeeping.look,
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
+                limits.allow,
                 recover.settle_absent,
                 listing.ask_lister,
             ],

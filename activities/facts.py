@@ -178,6 +178,7 @@ class Look(Fact):
         create_seconds: The total time that a create may take.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
         warnings: What is allowed, and still likely to disappoint, in sentences.
+        limited: Whether limits are set, so that a create must be allowed first.
     """
 
     next: Literal["stored", "ended", "adopt", "recover", "claim"]
@@ -194,6 +195,7 @@ class Look(Fact):
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
+    limited: bool = False
 
 
 def decide(facts: Facts) -> Look:

@@ -221,6 +221,7 @@ class LedgerActivities:
                 "estimated_tokens": estimated.tokens,
                 "estimated_usd": estimated.usd,
                 "warnings": tuple(catalogue.warnings(order.request, endpoints=endpoints)),
+                "limited": self._settings.limited,
             }
         )
 

@@ -22,6 +22,7 @@ BASE_URLS = {
 }
 Route = Literal["byteplus", "volcengine"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UsdPerMillion = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 _ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
@@ -57,6 +58,10 @@ class Settings(BaseSettings):
         seedance_prices: Prices that override the provider's list, as JSON: model id, resolution, and USD per million
             tokens without and with a reference video; null where that is not known.
         seedance_endpoints: The model behind each inference endpoint, as JSON: ``ep-…`` to model id.
+        seedance_hash_users: Whether a user is shown by a hash where Temporal's search attributes and summaries name one.
+        seedance_max_usd_per_request: A request whose estimate is higher is refused; unset: no limit.
+        seedance_max_jobs_per_user_day: Paid creates that a user is allowed in a UTC day; unset: no limit.
+        seedance_max_usd_per_user_day: What they may cost together, by estimate; unset: no limit.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
@@ -87,6 +92,10 @@ class Settings(BaseSettings):
         dict[str, dict[str, tuple[UsdPerMillion | None, UsdPerMillion | None]]], NoDecode, Field(default_factory=dict)
     ]
     seedance_endpoints: Annotated[dict[str, str], NoDecode, Field(default_factory=dict)]
+    seedance_hash_users: bool = False
+    seedance_max_usd_per_request: Usd | None = None
+    seedance_max_jobs_per_user_day: Annotated[int, Field(gt=0)] | None = None
+    seedance_max_usd_per_user_day: Usd | None = None
 
     @field_validator("seedance_insecure_hosts", mode="before")
     @classmethod
@@ -187,6 +196,16 @@ class Settings(BaseSettings):
     def prices(self) -> PriceTable:
         """The provider's list prices, with those of ``SEEDANCE_PRICES`` in place."""
         return price_table(self.seedance_prices)
+
+    @property
+    def limited(self) -> bool:
+        """Whether any limit is set on what may be spent."""
+        limits = (
+            self.seedance_max_usd_per_request,
+            self.seedance_max_jobs_per_user_day,
+            self.seedance_max_usd_per_user_day,
+        )
+        return any(limit is not None for limit in limits)
 
     @property
     def claim_is_young_seconds(self) -> float:

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.create import CreateActivities, CreateOrder, CreateReport
     from activities.facts import Listing, Look
     from activities.ledger import EndOrder, EndReport, LedgerActivities, LookOrder, OutcomeOrder
+    from activities.limits import AllowOrder, LimitActivities
     from activities.listing import AskOrder, ListingActivities
     from activities.observe import GetOrder, Observation, ObserveActivities
     from activities.recover import AbsentOrder, RecoverActivities, RecoverOrder, ResolveOrder
@@ -135,6 +136,8 @@ class GenerateVideo:
                 if look.next != "claim":
                     break
                 self._fail(words.cancelled_before_create(), "caller")
+            if look.limited:
+                await self._allow()
             self._progress.enter("creating")
             report = await self._send(look, refusals)
             if report.claim is not None and report.outcome is not None and not report.written:
@@ -163,6 +166,19 @@ class GenerateVideo:
                 await self._wait_before_creating(report)
             look = await self._look()
         return look
+
+    async def _allow(self) -> None:
+        """Ends the run where the limits leave no room for this create. Asked before each claim, and counted once."""
+        allowance = await workflow.execute_activity_method(
+            LimitActivities.allow,
+            AllowOrder(job_id=self._job_id, request=self._job.request),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.LEDGER_RETRY,
+            summary="do the limits per request, user and day allow a create?",
+        )
+        if allowance.error is not None:
+            self._fail(allowance.error, "ledger")
 
     async def _send(self, look: Look, refusals: int) -> CreateReport:
         """The one activity that can reach the provider with a paid POST, and what its end means."""

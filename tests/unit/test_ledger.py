@@ -434,6 +434,9 @@ async def test_a_look_tells_what_the_workflow_needs_to_know(ledger: Ledger, requ
     seen = await look(activities, request_)
     assert (seen.next, seen.attempt, seen.create_seconds) == ("claim", 1, 77)
     assert seen.search_attributes == ("A", "SeedanceUser")
+    assert not seen.limited
+    limited = LedgerActivities(ledger, some_settings(seedance_max_usd_per_request=1))
+    assert (await look(limited, request_)).limited
 
 
 @pytest.mark.parametrize("foreign", ["my-own-id", "seedance-" + "0" * 64, "../../etc", ""])

@@ -27,6 +27,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from activities.create import CreateOrder, CreateReport
 from activities.facts import Claim, Listing, Look, Outcome
 from activities.ledger import EndOrder, EndReport, LookOrder, OutcomeOrder
+from activities.limits import Allowance, AllowOrder
 from activities.listing import AskOrder, Page, PageOrder
 from activities.observe import CancelReport, GetOrder, Observation
 from activities.recover import AbsentOrder, RecoverOrder, ResolveOrder
@@ -177,6 +178,10 @@ class Script:
     async def write_end(self, order: EndOrder) -> EndReport:
         return await self._answer(order)  # type: ignore[no-any-return]
 
+    @activity.defn(name="allow")
+    async def allow(self, order: AllowOrder) -> Allowance:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
     @activity.defn(name="create_task")
     async def create_task(self, order: CreateOrder) -> CreateReport:
         return await self._answer(order)  # type: ignore[no-any-return]
@@ -247,7 +252,7 @@ class Stage:
             activities: dict[str, list[Callable[..., Any]]] = {
                 "workflows": [],
                 "ledger": [
-                    *(script.look, script.write_outcome, script.write_end),
+                    *(script.look, script.write_outcome, script.write_end, script.allow),
                     *(script.ask_lister, script.settle_absent),
                 ],
                 "create": [script.create_task],

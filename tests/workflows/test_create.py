@@ -10,6 +10,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateReport
+from activities.limits import Allowance
 from seedance_temporal.job import SEEDANCE_ATTENTION, Attention
 from tests.workflows.scripted import (
     NONCE,
@@ -17,6 +18,7 @@ from tests.workflows.scripted import (
     TASK,
     Held,
     Stage,
+    begin_to_cancel,
     failed,
     failure,
     has_event,
@@ -279,3 +281,40 @@ async def test_the_job_waits_until_the_outcome_is_written(skipping: Stage) -> No
     assert await job.result() == RESULT
     assert stage.script.names() == ["look", "create_task", *["write_outcome"] * 101, "get_task", "store_video"]
     assert {call.order.claim.nonce for call in stage.script.of("write_outcome")} == {NONCE}
+
+
+# Limits
+
+
+async def test_where_limits_are_set_each_claim_is_allowed_first(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(1, limited=True), stage.claim(2, limited=True))
+    stage.script.plan("allow", Allowance(used="1 of 10 videos today"), Allowance(used="1 of 10 videos today"))
+    stage.script.plan("create_task", stage.not_sent(), stage.created(again=0))
+    finish(stage)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    assert stage.script.names()[:6] == ["look", "allow", "create_task"] * 2
+    order = stage.script.order("allow")
+    assert (order.job_id, order.request.user_id) == (job.id, "user-42")
+
+
+async def test_over_a_limit_the_run_ends_before_a_claim(stage: Stage) -> None:
+    error = failure("invalid", "over_limit", task_id=None, attempt=None)
+    stage.script.plan("look", stage.claim(limited=True))
+    stage.script.plan("allow", Allowance(error=error))
+    job = await stage.start()
+    assert await failed(job) == error
+    assert stage.script.names() == ["look", "allow"]
+    assert (await state(job)).phase == "failed"
+
+
+async def test_a_cancelled_job_takes_no_place(stage: Stage) -> None:
+    held = Held(stage.claim(limited=True))
+    stage.script.plan("look", held, stage.claim(limited=True))
+    job = await stage.start()
+    await held.reached.wait()
+    update = await begin_to_cancel(job)
+    held.let_go()
+    assert (await update.result()).outcome == "cancelled"
+    assert (await failed(job)).failure_class == "cancelled"
+    assert stage.script.names() == ["look", "look"]

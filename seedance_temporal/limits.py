@@ -1,0 +1,51 @@
+"""Limits on what one request may cost, as far as the request and the settings alone tell.
+
+What a user has had on a day stands in the bucket; activities/limits.py counts it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from seedance_temporal.prices import Estimate
+from seedance_temporal.settings import Settings
+
+
+class Refusal(NamedTuple):
+    """Why a request may not be paid for; ``code`` is that of the job's error."""
+
+    code: str
+    message: str
+
+
+def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
+    """Why a request is refused whoever asks for it, and however little was spent before; None if it is not.
+
+    Args:
+        estimated: The most that it should cost.
+        settings: Whose limits count.
+    """
+    most = settings.seedance_max_usd_per_request
+    limits = {
+        "SEEDANCE_MAX_USD_PER_REQUEST": most,
+        "SEEDANCE_MAX_USD_PER_USER_DAY": settings.seedance_max_usd_per_user_day,
+    }
+    names = [name for name, limit in limits.items() if limit is not None]
+    if names and estimated.usd is None:
+        return Refusal(
+            "price_unknown",
+            f"What it costs is not known, and {' and '.join(names)} cannot be kept without that. SEEDANCE_PRICES sets "
+            "the price of a model, SEEDANCE_ENDPOINTS the model behind an inference endpoint.",
+        )
+    if most is not None and estimated.usd is not None and estimated.usd > most:
+        return Refusal(
+            "over_limit",
+            f"It can cost up to {usd(estimated.usd)} by estimate; SEEDANCE_MAX_USD_PER_REQUEST allows {usd(most)}. "
+            "Ask for a shorter or smaller video.",
+        )
+    return None
+
+
+def usd(amount: float) -> str:
+    """An amount as people read it, to a hundredth of a cent: two limits that differ must not look the same."""
+    return f"{amount:.4f} USD"

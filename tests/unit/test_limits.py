@@ -1,0 +1,271 @@
+"""What may be spent in a day: exact, whoever asks at the same time, and whatever breaks in between."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities.bucket import Bucket, GoogleBucket
+from activities.ledger import Ledger
+from activities.limits import Allowance, AllowOrder, LimitActivities
+from seedance_temporal import catalogue
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import JobError, Resubmit
+from seedance_temporal.limits import refusal_by_price
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from tests.unit.fake_gcs import fake_gcs
+from tests.unit.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
+from tests.unit.memory_bucket import MemoryBucket
+
+# What a_request costs at most, by the provider's list.
+PRICE = catalogue.estimate(a_request()).usd or 0
+UNPRICED = {"model": "dreamina-seedance-2-5-260628"}
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class Worker:
+    """One worker's limits, at a time of day that a test can set."""
+
+    def __init__(self, bucket: Bucket, now: datetime = NOON, **limits: Any) -> None:
+        self.now = now
+        self.ledger = Ledger(bucket, "seedance")
+        settings = some_settings(**{f"seedance_max_{name}": limit for name, limit in limits.items()})
+        self.activities = LimitActivities(self.ledger, bucket, settings, lambda: self.now)
+
+    async def allow(self, request: VideoRequest) -> Allowance:
+        order = AllowOrder(job_id=job_id_of(request), request=request)
+        return await in_activity(self.activities.allow, order)
+
+    async def refuses(self, request: VideoRequest) -> JobError:
+        error = (await self.allow(request)).error
+        assert error is not None
+        return error
+
+
+def places(bucket: MemoryBucket) -> list[str]:
+    return [name for name in bucket.stored if "/limits/" in name]
+
+
+# One request
+
+
+def test_without_limits_nothing_is_refused() -> None:
+    assert refusal_by_price(catalogue.estimate(a_request(**UNPRICED)), some_settings()) is None
+    assert not some_settings().limited
+
+
+@pytest.mark.parametrize("name", ["usd_per_request", "jobs_per_user_day", "usd_per_user_day"])
+def test_any_limit_has_each_create_asked_for(name: str) -> None:
+    assert Settings.model_validate({f"seedance_max_{name}": 1}).limited
+
+
+def test_the_most_for_one_request_may_just_be_reached() -> None:
+    settings = some_settings(seedance_max_usd_per_request=PRICE)
+    assert refusal_by_price(catalogue.estimate(a_request()), settings) is None
+    settings = some_settings(seedance_max_usd_per_request=PRICE - 0.000001)
+    refusal = refusal_by_price(catalogue.estimate(a_request()), settings)
+    assert refusal is not None
+    assert refusal.code == "over_limit"
+    assert f"{PRICE:.4f} USD" in refusal.message
+    assert "SEEDANCE_MAX_USD_PER_REQUEST" in refusal.message
+
+
+@pytest.mark.parametrize("name", ["usd_per_request", "usd_per_user_day"])
+async def test_an_unknown_price_cannot_be_held_against_a_limit_in_usd(name: str) -> None:
+    bucket = MemoryBucket()
+    limits: dict[str, Any] = {name: 1000.0}
+    error = await Worker(bucket, **limits).refuses(a_request(**UNPRICED))
+    assert (error.code, error.failure_class, error.attempt) == ("price_unknown", "invalid", None)
+    for variable in (f"SEEDANCE_MAX_{name.upper()}", "SEEDANCE_PRICES", "SEEDANCE_ENDPOINTS"):
+        assert variable in error.message
+    assert places(bucket) == []
+
+
+async def test_an_unknown_price_counts_as_one_of_the_jobs() -> None:
+    bucket = MemoryBucket()
+    worker = Worker(bucket, jobs_per_user_day=1)
+    assert (await worker.allow(a_request(**UNPRICED))).error is None
+    assert content(bucket, places(bucket)[0])["usd"] is None
+    assert (await worker.refuses(a_request(**UNPRICED))).code == "over_limit"
+
+
+async def test_the_limit_per_request_counts_nothing() -> None:
+    bucket = MemoryBucket()
+    worker = Worker(bucket, usd_per_request=PRICE)
+    assert (await worker.allow(a_request())).error is None
+    assert (await worker.refuses(a_request(duration=15))).code == "over_limit"
+    assert bucket.writes == []
+
+
+# A day
+
+
+async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_figures() -> None:
+    bucket = MemoryBucket()
+    worker = Worker(bucket, jobs_per_user_day=2)
+    assert [(await worker.allow(a_request())).used for _ in range(2)] == ["1 of 2 videos today", "2 of 2 videos today"]
+    error = await worker.refuses(a_request())
+    assert (error.code, error.failure_class, error.attempt) == ("over_limit", "invalid", None)
+    for figure in ("Nothing was sent", "2 videos", "allows 2", "2026-11-23 00:00 UTC"):
+        assert figure in error.message
+    assert (await worker.allow(a_request(user_id="another"))).error is None
+    assert len(places(bucket)) == 3
+
+
+async def test_the_usd_of_a_day_are_added_up_exactly() -> None:
+    """Ten times the price is the limit: floats that are added up would miss it."""
+    bucket = MemoryBucket()
+    worker = Worker(bucket, usd_per_user_day=10 * PRICE)
+    for _ in range(10):
+        assert (await worker.allow(a_request())).error is None
+    error = await worker.refuses(a_request())
+    for figure in (
+        f"{PRICE:.4f} USD by estimate",
+        f"{10 * PRICE:.4f} USD allowed today",
+        f"allows {10 * PRICE:.4f} USD",
+    ):
+        assert figure in error.message
+
+
+async def test_a_smaller_request_still_fits() -> None:
+    worker = Worker(MemoryBucket(), usd_per_user_day=2.5 * PRICE)
+    for _ in range(2):
+        assert (await worker.allow(a_request())).error is None
+    assert (await worker.refuses(a_request())).code == "over_limit"
+    mini = a_request(model="dreamina-seedance-2-0-mini-260615")
+    assert (await worker.allow(mini)).error is None
+
+
+async def test_the_user_is_not_named() -> None:
+    bucket = MemoryBucket()
+    await Worker(bucket, jobs_per_user_day=1).allow(a_request(user_id="../a user@example.com"))
+    (name,) = places(bucket)
+    assert name.startswith("seedance/limits/2026-11-22/")
+    assert "example" not in name + bucket.contents[name].decode()
+
+
+async def test_a_place_is_taken_once_by_a_job_however_often_it_asks() -> None:
+    """As a Reset does, and a run that crashed between its place and its claim; also where no place is left."""
+    bucket = MemoryBucket()
+    request = a_request()
+    for _ in range(3):
+        assert (await Worker(bucket, jobs_per_user_day=1).allow(request)).error is None
+    assert len(places(bucket)) == 1
+    assert (await Worker(bucket, jobs_per_user_day=1).refuses(a_request())).code == "over_limit"
+
+
+async def test_another_attempt_needs_another_place() -> None:
+    bucket = MemoryBucket()
+    request = a_request()
+    worker = Worker(bucket, jobs_per_user_day=2)
+    await worker.allow(request)
+    claim = a_claim(request)
+    await worker.ledger.claim(claim)
+    await worker.ledger.settle(claim.job_id, 1, created("cgt-1"))
+    await worker.ledger.end(claim.job_id, 1, an_end(1, "cgt-1"))
+    await worker.ledger.again(claim.job_id, Resubmit(attempt=1))
+    assert (await worker.allow(request)).error is None
+    assert [content(bucket, name)["again"] for name in places(bucket)] == [0, 1]
+    assert (await worker.refuses(a_request())).code == "over_limit"
+
+
+async def test_a_new_day_begins_at_midnight_utc() -> None:
+    bucket = MemoryBucket()
+    worker = Worker(bucket, jobs_per_user_day=1)
+    worker.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
+    late = a_request()
+    await worker.allow(late)
+    other = a_request()
+    assert (await worker.refuses(other)).code == "over_limit"
+    worker.now += timedelta(seconds=1)
+    assert (await worker.allow(other)).error is None
+    # A run that was reset over midnight has had its place.
+    assert (await worker.allow(late)).used == "allowed yesterday"
+    assert len(places(bucket)) == 2
+    # Two days later the create would be one of that day.
+    worker.now += timedelta(days=2)
+    assert (await worker.allow(late)).error is None
+    assert len(places(bucket)) == 3
+
+
+# Trouble
+
+
+async def test_of_fifty_who_race_in_three_workers_ten_are_allowed() -> None:
+    bucket = MemoryBucket()
+    workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
+    answers = await asyncio.gather(*(workers[n % 3].allow(a_request()) for n in range(50)))
+    assert sum(answer.error is None for answer in answers) == 10
+    assert {answer.error.code for answer in answers if answer.error is not None} == {"over_limit"}
+    assert len(places(bucket)) == 10
+
+
+async def test_racing_runs_of_one_job_take_one_place() -> None:
+    bucket = MemoryBucket()
+    workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
+    request = a_request()
+    answers = await asyncio.gather(*(workers[n % 3].allow(request) for n in range(12)))
+    assert all(answer.error is None for answer in answers)
+    assert len(places(bucket)) == 1
+
+
+async def test_racers_of_different_prices_stay_within_the_usd_of_a_day() -> None:
+    bucket = MemoryBucket()
+    workers = [Worker(bucket, usd_per_user_day=1.0) for _ in range(3)]
+    requests = [a_request(duration=4 + n % 5) for n in range(30)]
+    await asyncio.gather(*(workers[n % 3].allow(request) for n, request in enumerate(requests)))
+    spent = sum(content(bucket, name)["usd"] for name in places(bucket))
+    assert 1.0 - PRICE < spent <= 1.0
+
+
+async def test_over_a_real_bucket_the_same_holds() -> None:
+    with fake_gcs("videos") as client:
+        bucket = GoogleBucket("videos", client)
+        workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
+        answers = await asyncio.gather(*(workers[n % 3].allow(a_request()) for n in range(50)))
+        assert sum(answer.error is None for answer in answers) == 10
+        assert len(await bucket.list("seedance/limits/")) == 10
+
+
+class LosingAnswers(MemoryBucket):
+    """Each write lands, and then meets itself: its answer was lost, and the library repeated it."""
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        await super().create(name, content, seconds=seconds)
+        return False
+
+
+async def test_a_place_whose_answer_was_lost_is_ours() -> None:
+    bucket = LosingAnswers()
+    worker = Worker(bucket, jobs_per_user_day=2)
+    answers = await asyncio.gather(*(worker.allow(a_request()) for _ in range(4)))
+    assert [answer.error is None for answer in answers].count(True) == 2
+    assert len(places(bucket)) == 2
+
+
+async def test_a_bucket_that_is_out_allows_nothing() -> None:
+    bucket = MemoryBucket()
+    worker = Worker(bucket, jobs_per_user_day=1)
+    bucket.broken = ConnectionError("down")
+    with pytest.raises(ConnectionError):
+        await worker.allow(a_request())
+    bucket.broken = None
+    assert (await worker.allow(a_request())).error is None
+
+
+async def test_a_lower_limit_holds_at_once() -> None:
+    bucket = MemoryBucket()
+    for _ in range(3):
+        await Worker(bucket, jobs_per_user_day=3).allow(a_request())
+    assert "3 videos" in (await Worker(bucket, jobs_per_user_day=2).refuses(a_request())).message
+
+
+@pytest.mark.parametrize("name", ["usd_per_request", "jobs_per_user_day", "usd_per_user_day"])
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_limit_is_said_by_leaving_it_out(name: str, limit: int) -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        Settings.model_validate({f"seedance_max_{name}": limit})
