@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from activities.record import RecordedObject
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import JobError, TimelineEntry, VideoResult
 from seedance_temporal.request import VideoRequest
@@ -35,6 +36,9 @@ class Claim(Fact):
     Attributes:
         nonce: 32 hex digits, drawn by the one activity execution that may send; part of the safety identifier.
         namespace, run_id: Which Temporal run claimed.
+        submitted_at: When that run was started.
+        estimated_tokens, estimated_usd: The most that the attempt should cost; None where that is not known.
+        warnings: What the job was warned of, in sentences.
     """
 
     job_id: str
@@ -44,13 +48,32 @@ class Claim(Fact):
     run_id: str
     claimed_at: datetime
     request: VideoRequest
+    submitted_at: datetime | None = None
+    estimated_tokens: int | None = None
+    estimated_usd: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def safety_identifier(self) -> str:
         return safety_identifier(self.request.user_id, self.nonce)
 
 
-class Outcome(Fact):
+class Witness(Fact):
+    """A fact that ends a part of a job's story: it holds that story, and vouches for what stood before it.
+
+    Attributes:
+        namespace, run_id: Which Temporal run wrote it.
+        timeline: The story of that run up to here.
+        ledger: The objects of the job that stood when it was written.
+    """
+
+    namespace: str = ""
+    run_id: str = ""
+    timeline: tuple[TimelineEntry, ...] = ()
+    ledger: tuple[RecordedObject, ...] = ()
+
+
+class Outcome(Witness):
     """What came of a claim, decided once.
 
     Attributes:
@@ -68,14 +91,14 @@ class Outcome(Fact):
     failure_class: FailureClass | None = None
 
 
-class End(Fact):
-    """A task ended without a video. ``timeline`` is the story of the run that saw it."""
+class End(Witness):
+    """A task ended without a video. ``how`` that was learned: ``poll``, ``callback``, ``copy`` or ``operator``."""
 
     error: JobError
     at: datetime
+    how: str = ""
     usage: Usage | None = None
     cost_usd: float | None = None
-    timeline: tuple[TimelineEntry, ...] = ()
 
 
 class Listing(Fact):
@@ -150,11 +173,17 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the ledger knows of one job; ``echo``: LIST has once shown an identifier of ours."""
+    """Everything that the ledger knows of one job.
+
+    Attributes:
+        echo: Whether LIST has once shown an identifier of ours.
+        objects: All objects of the job, as the bucket lists them.
+    """
 
     record: VideoResult | None
     attempts: tuple[Attempt, ...]
     echo: bool = False
+    objects: tuple[RecordedObject, ...] = ()
 
     def attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
@@ -170,10 +199,13 @@ class Look(Fact):
         next: ``stored``: the video is there; ``ended``: the job ended without one; ``adopt``: follow the task;
             ``recover``: an attempt's outcome is unknown; ``claim``: nothing stands against a new attempt.
         attempt: The attempt that decided, or with ``claim`` the number of the next one.
+        usage, cost_usd: With ``ended``: what the provider counted, as far as it was seen.
         second_task: A task besides the one to follow that nobody follows.
         recovery_over: With ``recover``: the attempt has been looked for long enough to need a person.
         look_again_after: Seconds, with ``recover``.
         search_attributes: The names that the namespace knows.
+        hash_users: Whether a user is shown by a hash.
+        folder: The start of the names of all objects of the job, as ``gs://…/``.
         echo_known: Whether it is known that LIST shows our identifiers.
         create_seconds: The total time that a create may take.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
@@ -186,10 +218,14 @@ class Look(Fact):
     task_id: str | None = None
     result: VideoResult | None = None
     error: JobError | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
     second_task: str | None = None
     recovery_over: bool = False
     look_again_after: float = 0
     search_attributes: tuple[str, ...] = ()
+    hash_users: bool = False
+    folder: str | None = None
     create_seconds: float = 0
     echo_known: bool = False
     estimated_tokens: int | None = None
@@ -216,7 +252,8 @@ def _next(facts: Facts) -> Look:
         if attempt.settled:
             continue
         if attempt.error is not None:
-            return Look(next="ended", attempt=attempt.number, error=attempt.error)
+            usage, cost_usd = (attempt.end.usage, attempt.end.cost_usd) if attempt.end is not None else (None, None)
+            return Look(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
         if attempt.tasks:
             return Look(next="adopt", attempt=attempt.number, task_id=attempt.tasks[0])
         return Look(next="recover", attempt=attempt.number)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from temporalio import activity
 
 from activities.bucket import Bucket, StoredObject, as_json
 from activities.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, look_by
-from activities.record import result_of_record
+from activities.record import RecordedObject, result_of_record
+from activities.seal import sealed
 from seedance_temporal import catalogue
 from seedance_temporal.identity import ObjectNames, hash_of_job, job_id_of
 from seedance_temporal.job import JobError, Resubmit, TimelineEntry, VideoResult
@@ -42,6 +43,10 @@ class Ledger:
     def names(self, job_id: str) -> ObjectNames:
         return ObjectNames(self._prefix, hash_of_job(job_id))
 
+    def folder(self, job_id: str) -> str:
+        """The start of the names of all objects of a job, for people."""
+        return f"gs://{self._bucket.name}/{self.names(job_id).root}"
+
     async def read(self, job_id: str) -> Facts:
         """All facts of a job, from one strongly consistent listing."""
         names = self.names(job_id)
@@ -51,13 +56,17 @@ class Ledger:
             record = await self.record(job_id)
         by_attempt: dict[int, dict[str, StoredObject]] = {}
         for stored in objects:
-            number, dot, kind = stored.name.removeprefix(f"{names.root}attempts/").partition(".")
-            if stored.name.startswith(f"{names.root}attempts/") and dot and number.isdecimal():
+            number, dot, kind = stored.name.removeprefix(names.ledger).partition(".")
+            if stored.name.startswith(names.ledger) and dot and number.isdecimal():
                 by_attempt.setdefault(int(number), {})[kind.removesuffix(".json")] = stored
         attempts = [await self._attempt(number, facts) for number, facts in sorted(by_attempt.items())]
         routes = {attempt.claim.request.route for attempt in attempts if attempt.claim and attempt.outcome is None}
         echo = all([await self.echo_known(route) for route in routes])
-        return Facts(record, tuple(attempts), echo)
+        return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
+
+    async def objects(self, job_id: str) -> tuple[RecordedObject, ...]:
+        """All objects of a job that stand now."""
+        return tuple(RecordedObject.of(stored) for stored in await self._bucket.list(self.names(job_id).root))
 
     async def echo_known(self, route: str) -> bool:
         """Whether a LIST of this route has ever shown an identifier of ours."""
@@ -130,7 +139,7 @@ class Ledger:
 
     async def take(self, job_id: str, attempt: int, message: str, *, seconds: float = 60) -> None:
         """Notes that a task exists whose id could not be read."""
-        content = as_json({"at": datetime.now(UTC).isoformat(), "message": message})
+        content = sealed({"at": datetime.now(UTC).isoformat(), "message": message})
         await self._bucket.create(self.names(job_id).attempt(attempt, "taken"), content, seconds=seconds)
 
     async def end(self, job_id: str, attempt: int, end: End) -> End:
@@ -154,7 +163,13 @@ class Ledger:
         await self._write(self.names(job_id).attempt(resubmit.attempt, "again"), again)
 
     async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
-        return await self._bucket.create(name, as_json(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
+        return await self._bucket.create(name, sealed(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
+
+
+def written_by() -> dict[str, Any]:
+    """Which Temporal run writes a fact now, inside of one of its activities."""
+    info = activity.info()
+    return {"namespace": info.namespace, "run_id": info.workflow_run_id or ""}
 
 
 class LookOrder(Fact):
@@ -173,6 +188,7 @@ class OutcomeOrder(Fact):
 class EndOrder(Fact):
     job_id: str
     error: JobError
+    how: str = ""
     usage: Usage | None = None
     cost_usd: float | None = None
     timeline: tuple[TimelineEntry, ...] = ()
@@ -216,6 +232,8 @@ class LedgerActivities:
         return look_by(facts, self._settings).model_copy(
             update={
                 "search_attributes": self._search_attributes,
+                "hash_users": self._settings.seedance_hash_users,
+                "folder": self._ledger.folder(order.job_id),
                 "create_seconds": self._settings.seedance_create_timeout_seconds,
                 "echo_known": await self._ledger.echo_known(order.request.route),
                 "estimated_tokens": estimated.tokens,
@@ -245,9 +263,12 @@ class LedgerActivities:
         end = End(
             error=order.error,
             at=datetime.now(UTC),
+            how=order.how,
             usage=order.usage,
             cost_usd=order.cost_usd,
             timeline=order.timeline,
+            ledger=await self._ledger.objects(order.job_id),
+            **written_by(),
         )
         error = (await self._ledger.end(order.job_id, order.error.attempt, end)).error
         facts = await self._ledger.read(order.job_id)

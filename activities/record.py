@@ -37,11 +37,12 @@ class RecordedObject(_Part):
 
 
 class RecordedObjects(_Part):
-    """The objects of a job. ``task`` is the provider's payload."""
+    """The objects of a job. ``task`` is the provider's payload, ``ledger`` all that stood in the attempt ledger."""
 
     video: RecordedObject
     last_frame: RecordedObject | None = None
     task: RecordedObject | None = None
+    ledger: tuple[RecordedObject, ...] = ()
 
 
 class Record(_Part):
@@ -51,6 +52,7 @@ class Record(_Part):
     make an old record unreadable.
 
     Attributes:
+        namespace, run_id: Which Temporal run stored it.
         attempt: The attempt that the task came of; the others stand in the ledger.
         model: The model that worked, where the request names an endpoint.
         estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
@@ -61,6 +63,8 @@ class Record(_Part):
     v: int = RECORD_VERSION
     job_id: str = ""
     request_hash: str = ""
+    namespace: str = ""
+    run_id: str = ""
     attempt: int = 0
     task_id: str
     model: str = ""

@@ -15,8 +15,8 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark, ArkError
-from activities.facts import Attempt, Claim, End, Listing, Look, Outcome, is_absent, look_by
-from activities.ledger import Ledger
+from activities.facts import Attempt, Claim, End, Facts, Listing, Look, Outcome, is_absent, look_by
+from activities.ledger import Ledger, written_by
 from seedance_temporal.job import JobError, Resolve, ResolveAnswer, TimelineEntry
 from seedance_temporal.settings import Settings
 
@@ -67,14 +67,15 @@ class RecoverActivities:
         Raises:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
-        attempt = (await self._ledger.read(order.job_id)).attempt(order.attempt)
+        facts = await self._ledger.read(order.job_id)
+        attempt = facts.attempt(order.attempt)
         if attempt is not None and attempt.claim is not None and order.task_id not in attempt.tasks:
             try:
                 fits = await self._fits(order.task_id, attempt.claim)
             except (ArkError, httpx.HTTPError) as error:
                 raise _unanswered(order.job_id, error) from None
             if fits:
-                await self._settle(order.job_id, order.attempt, order.task_id, order.how)
+                await self._settle(order.job_id, facts, order.attempt, order.task_id, order.how)
         return await self._look(order.job_id)
 
     @activity.defn
@@ -88,7 +89,7 @@ class RecoverActivities:
         if not is_absent(facts, attempt, order.listings, self._settings):
             return look
         message = f"{len(order.listings)} complete listings do not show it"
-        outcome = Outcome(kind="absent", how="list", at=datetime.now(UTC), message=message)
+        outcome = _outcome(facts, "absent", "list", message=message)
         await self._ledger.settle(order.job_id, order.attempt, outcome)
         return await self._look(order.job_id)
 
@@ -108,12 +109,12 @@ class RecoverActivities:
             known = f"its task is {attempt.tasks[0]}" if attempt.tasks else "it is settled"
             return ResolveAnswer(accepted=False, message=f"Attempt {word.attempt} is not unknown: {known}.")
         if word.action == "adopt":
-            return await self._adopt(order, attempt)
+            return await self._adopt(order, facts, attempt)
         if word.action == "not_created":
-            return await self._not_created(order, attempt)
-        return await self._lost(order, attempt)
+            return await self._not_created(order, facts, attempt)
+        return await self._lost(order, facts, attempt)
 
-    async def _adopt(self, order: ResolveOrder, attempt: Attempt) -> ResolveAnswer:
+    async def _adopt(self, order: ResolveOrder, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         task_id = order.resolve.task_id
         assert attempt.claim is not None
         if not task_id:
@@ -128,10 +129,10 @@ class RecoverActivities:
                 message=f"The provider knows no task {task_id} that shows the identifier of this attempt, "
                 f"{attempt.claim.safety_identifier}.",
             )
-        await self._settle(order.job_id, attempt.number, task_id, how="operator")
+        await self._settle(order.job_id, facts, attempt.number, task_id, "operator")
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
 
-    async def _not_created(self, order: ResolveOrder, attempt: Attempt) -> ResolveAnswer:
+    async def _not_created(self, order: ResolveOrder, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         if attempt.taken:
             return ResolveAnswer(accepted=False, message="The provider accepted this create: a task exists.")
         left = self._settings.seedance_recovery_seconds - _age(attempt)
@@ -139,11 +140,11 @@ class RecoverActivities:
             return ResolveAnswer(
                 accepted=False, message=f"It is still being looked for. Say so in {left:.0f} s, if it is not found."
             )
-        outcome = Outcome(kind="absent", how="operator", at=datetime.now(UTC), message="an operator found no task")
+        outcome = _outcome(facts, "absent", "operator", message="an operator found no task")
         await self._ledger.settle(order.job_id, attempt.number, outcome)
         return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")
 
-    async def _lost(self, order: ResolveOrder, attempt: Attempt) -> ResolveAnswer:
+    async def _lost(self, order: ResolveOrder, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         error = JobError(
             code="unknown_outcome",
             message=f"Nobody can tell any more whether attempt {attempt.number} was created and billed; an operator "
@@ -152,7 +153,14 @@ class RecoverActivities:
             attempt=attempt.number,
             resubmit_could_help=True,
         )
-        end = End(error=error, at=datetime.now(UTC), timeline=order.timeline)
+        end = End(
+            error=error,
+            at=datetime.now(UTC),
+            how="operator",
+            timeline=order.timeline,
+            ledger=facts.objects,
+            **written_by(),
+        )
         await self._ledger.end(order.job_id, attempt.number, end)
         return ResolveAnswer(accepted=True, message=error.message)
 
@@ -161,13 +169,27 @@ class RecoverActivities:
         return payload is not None and payload.get("safety_identifier") == claim.safety_identifier
 
     async def _settle(
-        self, job_id: str, attempt: int, task_id: str, how: Literal["callback", "list", "operator"]
+        self, job_id: str, facts: Facts, attempt: int, task_id: str, how: Literal["callback", "list", "operator"]
     ) -> None:
-        outcome = Outcome(kind="created", how=how, at=datetime.now(UTC), task_id=task_id)
+        outcome = _outcome(facts, "created", how, task_id=task_id)
         await self._ledger.settle(job_id, attempt, outcome)
 
     async def _look(self, job_id: str) -> Look:
         return look_by(await self._ledger.read(job_id), self._settings)
+
+
+def _outcome(
+    facts: Facts, kind: Literal["created", "absent"], how: str, *, task_id: str | None = None, message: str = ""
+) -> Outcome:
+    return Outcome(
+        kind=kind,
+        how=how,
+        at=datetime.now(UTC),
+        task_id=task_id,
+        message=message,
+        ledger=facts.objects,
+        **written_by(),
+    )
 
 
 def _age(attempt: Attempt) -> float:

@@ -23,9 +23,11 @@ from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark, ArkError
 from activities.bucket import Bucket, Checksums, StoredObject, as_json
+from activities.ledger import written_by
 from activities.media import BadMedia, picture_type, probe_video
 from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
 from activities.record import Record, RecordedObject, RecordedObjects, result_of_record
+from activities.seal import sealed
 from seedance_temporal import catalogue
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry, VideoResult
@@ -277,8 +279,9 @@ class _Copy:
             video=RecordedObject.of(video),
             last_frame=RecordedObject.of(last_frame) if last_frame is not None else None,
             task=RecordedObject.of(payload) if payload is not None else None,
+            ledger=tuple(RecordedObject.of(stored) for stored in await self.bucket.list(self.names.ledger)),
         )
-        content = as_json(self._record(task, objects).model_dump(mode="json"))
+        content = sealed(self._record(task, objects).model_dump(mode="json"))
         if not await self.bucket.create(self.names.record, content):
             # Ours, whose answer was lost, or somebody else's.
             content = await self.bucket.read(self.names.record) or content
@@ -291,6 +294,7 @@ class _Copy:
         return Record(
             job_id=self.order.job_id,
             request_hash=self.names.request_hash,
+            **written_by(),
             attempt=self.order.attempt,
             task_id=self.order.task_id,
             model=task.model or request.model,

@@ -79,9 +79,14 @@ class ObjectNames:
     def record(self) -> str:
         return f"{self.root}record.json"
 
+    @property
+    def ledger(self) -> str:
+        """The common start of all objects of the attempt ledger, with the closing slash."""
+        return f"{self.root}attempts/"
+
     def attempt(self, attempt: int, kind: str) -> str:
         """A ledger object; kind is ``claim``, ``outcome``, ``taken``, ``late-<task id>``, ``end`` or ``again``."""
-        return f"{self.root}attempts/{attempt:04d}.{kind}.json"
+        return f"{self.ledger}{attempt:04d}.{kind}.json"
 
     def late(self, attempt: int, task_id: str) -> str:
         return self.attempt(attempt, f"late-{quote(task_id, safe='')}")
@@ -95,6 +100,14 @@ class ObjectNames:
         return f"{self.root}{quote(task_id, safe='')}/{file}"
 
 
+def user_hash(user_id: str) -> str:
+    """A user where no name may stand: 16 hex digits of the SHA-256, the same in the provider's tasks and in Temporal.
+
+    Whoever can guess a user id can tell whether it is this one.
+    """
+    return hashlib.sha256(user_id.encode()).hexdigest()[:16]
+
+
 def safety_identifier(user_id: str, nonce: str) -> str:
     """What the provider echoes in GET and LIST, and what tells our tasks from all others.
 
@@ -105,7 +118,7 @@ def safety_identifier(user_id: str, nonce: str) -> str:
         user_id: The end user.
         nonce: 32 hex digits, drawn for the claim.
     """
-    return f"{hashlib.sha256(user_id.encode()).hexdigest()[:16]}-{nonce}"
+    return f"{user_hash(user_id)}-{nonce}"
 
 
 def callback_token(secret: str, job_id: str, attempt: int) -> str:

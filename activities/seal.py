@@ -1,0 +1,39 @@
+"""JSON objects that show by themselves whether they still are what was written.
+
+Nothing that is written later can vouch for a job's last object. So each one carries the SHA-256 of its own content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from activities.bucket import as_json
+
+SEAL = "sha256"
+
+
+def sealed(value: dict[str, Any]) -> bytes:
+    """An object's content, with a last field that holds the SHA-256 of the content without it."""
+    return as_json(value | {SEAL: hashlib.sha256(as_json(value)).hexdigest()})
+
+
+def opened(content: bytes) -> dict[str, Any]:
+    """What was sealed. An object without a seal, as older workers wrote them, is taken as it is.
+
+    Raises:
+        ValueError: The content is not what was written; says how that shows.
+    """
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError("is no JSON object")
+    seal = value.pop(SEAL, None)
+    if seal is None and as_json(value) != content:
+        raise ValueError("is not written as this project writes JSON")
+    if seal is not None and sealed(value) != content:
+        raise ValueError("does not match the SHA-256 that it carries")
+    return value

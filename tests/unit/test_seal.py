@@ -1,0 +1,50 @@
+"""A sealed object shows every flipped byte by itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from activities.bucket import as_json
+from activities.seal import opened, sealed
+
+VALUE = {"prompt": "a cät", "cost_usd": 0.25, "attempt": 1, "note": None, "rights": {}, "tasks": ["cgt-1", "cgt-2"]}
+
+
+def test_what_was_sealed_is_what_is_opened() -> None:
+    assert opened(sealed(VALUE)) == VALUE
+    assert json.loads(sealed(VALUE)).keys() == {*VALUE, "sha256"}
+
+
+@pytest.mark.parametrize("bit", [0x01, 0x20, 0x80])
+def test_every_flipped_byte_shows(bit: int) -> None:
+    content = sealed(VALUE)
+    for at in range(len(content)):
+        damaged = content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
+        try:
+            value = opened(damaged)
+        except ValueError:
+            continue
+        # The name of the seal itself was hit: whoever knows the object's fields sees one that is none of them.
+        assert value.keys() - VALUE.keys(), f"byte {at}"
+
+
+def test_white_space_and_double_names_show() -> None:
+    content = sealed(VALUE)
+    for damaged in (content + b"\n", content.replace(b'"attempt": 1', b'"attempt": 2,\n  "attempt": 1')):
+        with pytest.raises(ValueError, match="SHA-256"):
+            opened(damaged)
+
+
+def test_an_object_of_an_older_worker_has_no_seal() -> None:
+    assert opened(as_json(VALUE)) == VALUE
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "is no JSON object"), (b'{"a":1}', "not written as")],
+)
+def test_what_is_none_of_ours(content: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        opened(content)
