@@ -2,22 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import unquote
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHistory
 
+from activities.bucket import StoredObject
+from dev.ark.ledger import CreateEntry
 from dev.stack import API_KEYS, CALLBACK_SECRET, Stack
 from seedance_temporal.identity import callback_token
 from seedance_temporal.job import SEEDANCE_ATTENTION, WORKFLOW
-from tests.replay.replaying import replay_all
+from tests.replay.replaying import histories_of, replay_histories
 
 # Jobs that a test left behind may still be under way; one that waits longer than this, and for nobody, is stuck.
 _PATIENCE_SECONDS = 90.0
 _FACTS = (".outcome.json", ".end.json", "record.json")
+_CALLBACK_TOKEN = re.compile(rb"[0-9a-f]{64}")
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What everybody has written down by now.
+
+    Attributes:
+        creates: The provider's own ledger.
+        objects: The bucket's, by name.
+        contents: What they hold.
+        histories: Of all jobs and listers, of all namespaces.
+        attention: The jobs that ask for a person.
+    """
+
+    creates: list[CreateEntry]
+    objects: dict[str, StoredObject]
+    contents: dict[str, bytes]
+    histories: list[WorkflowHistory]
+    attention: set[str]
+
+    @classmethod
+    async def of(cls, stack: Stack, clients: Sequence[Client]) -> Traces:
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def content(name: str) -> bytes:
+            async with at_once:
+                return await stack.bucket.read(name) or b""
+
+        objects = {stored.name: stored for stored in await stack.bucket.list("")}
+        creates = await stack.ark.ledger()
+        contents = await asyncio.gather(*map(content, objects))
+        attention = set()
+        histories = []
+        for client in clients:
+            histories += await histories_of(client)
+            asking = f"WorkflowType = '{WORKFLOW}' AND {SEEDANCE_ATTENTION.name} IS NOT NULL"
+            attention |= {run.id async for run in client.list_workflows(asking)}
+        return cls(creates, objects, dict(zip(objects, contents, strict=True)), histories, attention)
+
+    def documents(self, *ends: str) -> Iterable[tuple[str, dict[str, Any]]]:
+        """The JSON objects whose names end so."""
+        for name, content in self.contents.items():
+            if name.endswith(ends):
+                yield name, json.loads(content)
 
 
 async def check_invariants(stack: Stack, clients: Sequence[Client] = ()) -> None:
@@ -32,13 +84,13 @@ async def check_invariants(stack: Stack, clients: Sequence[Client] = ()) -> None
     """
     namespaces = [stack.client, *clients]
     await no_job_is_stuck(namespaces)
-    await each_claim_has_one_task_at_most(stack)
-    await absent_is_never_wrong(stack)
-    await every_paid_video_is_named(stack, namespaces)
-    await final_objects_are_right(stack)
-    for client in namespaces:
-        await no_secret_is_anywhere(stack, client)
-        await replay_all(client)
+    traces = await Traces.of(stack, namespaces)
+    each_claim_has_one_task_at_most(traces)
+    absent_is_never_wrong(traces)
+    every_paid_video_is_named(traces)
+    await final_objects_are_right(stack, traces)
+    no_secret_is_anywhere(stack, traces)
+    await replay_histories(traces.histories)
     assert await stack.ark.leaks() == [], "an API key was sent to a result host"
 
 
@@ -56,110 +108,85 @@ async def no_job_is_stuck(clients: Sequence[Client]) -> None:
         assert not stuck, f"stuck without an Attention: {stuck}"
 
 
-async def absent_is_never_wrong(stack: Stack) -> None:
+def absent_is_never_wrong(traces: Traces) -> None:
     """Nothing is called absent whose task the provider has."""
-    committed = {entry.body["safety_identifier"]: entry for entry in await stack.ark.ledger() if entry.committed}
-    for stored in await stack.bucket.list(""):
-        if not stored.name.endswith(".outcome.json"):
-            continue
-        outcome = json.loads(await stack.bucket.read(stored.name) or b"")
-        claim = await stack.bucket.read(stored.name.replace(".outcome.json", ".claim.json"))
-        assert claim is not None, f"{stored.name} has no claim"
-        nonce = json.loads(claim)["nonce"]
-        tasks = [entry.task_id for identifier, entry in committed.items() if identifier.endswith(nonce)]
+    committed = {entry.body["safety_identifier"]: entry.task_id for entry in traces.creates if entry.committed}
+    task_of = {identifier[-32:]: task_id for identifier, task_id in committed.items()}
+    for name, outcome in traces.documents(".outcome.json"):
+        claim = traces.contents.get(name.replace(".outcome.json", ".claim.json"))
+        assert claim is not None, f"{name} has no claim"
+        task_id = task_of.get(json.loads(claim)["nonce"])
         if outcome["kind"] in {"absent", "not_sent", "refused"}:
-            assert not tasks, f"{stored.name} says {outcome['kind']}, and there is task {tasks}"
+            assert task_id is None, f"{name} says {outcome['kind']}, and there is task {task_id}"
         if outcome["kind"] == "created":
-            assert [outcome["task_id"]] == tasks, f"{stored.name} names {outcome['task_id']}, and there is {tasks}"
+            assert outcome["task_id"] == task_id, f"{name} names {outcome['task_id']}, and there is {task_id}"
 
 
-async def every_paid_video_is_named(stack: Stack, clients: Sequence[Client]) -> None:
+def every_paid_video_is_named(traces: Traces) -> None:
     """Whatever was billed is named by a record or by a fact in the ledger, or its job asks a person."""
-    named: set[str] = set()
-    job_of: dict[str, str] = {}
-    for stored in await stack.bucket.list(""):
-        late = stored.name.rpartition(".late-")[2]
-        if late != stored.name:
-            named.add(unquote(late.removesuffix(".json")))
-        elif stored.name.endswith(_FACTS):
-            fact = json.loads(await stack.bucket.read(stored.name) or b"")
-            named.add(fact.get("task_id") or (fact.get("error") or {}).get("task_id") or "")
-        elif stored.name.endswith(".claim.json"):
-            claim = json.loads(await stack.bucket.read(stored.name) or b"")
-            job_of[claim["nonce"]] = claim["job_id"]
-    for entry in await stack.ark.ledger():
+    lates = [name.rpartition(".late-") for name in traces.objects]
+    named = {unquote(task.removesuffix(".json")) for _, late, task in lates if late}
+    for _, fact in traces.documents(*_FACTS):
+        named.add(fact.get("task_id") or (fact.get("error") or {}).get("task_id") or "")
+    job_of = {claim["nonce"]: claim["job_id"] for _, claim in traces.documents(".claim.json")}
+    for entry in traces.creates:
         if entry.billed_tokens is None or entry.task_id in named:
             continue
         job_id = job_of.get(str(entry.body["safety_identifier"])[-32:])
         assert job_id is not None, f"task {entry.task_id} was paid, and nobody has claimed it"
-        assert await _asks_a_person(clients, job_id), f"task {entry.task_id} of {job_id} was paid, and is named nowhere"
+        assert job_id in traces.attention, f"task {entry.task_id} of {job_id} was paid, and is named nowhere"
 
 
-async def _asks_a_person(clients: Sequence[Client], job_id: str) -> bool:
-    for client in clients:
-        async for run in client.list_workflows(f"WorkflowId = '{job_id}'"):
-            if run.typed_search_attributes.get(SEEDANCE_ATTENTION) is not None:
-                return True
-    return False
-
-
-async def final_objects_are_right(stack: Stack) -> None:
+async def final_objects_are_right(stack: Stack, traces: Traces) -> None:
     """One record and one video for a job at most, byte for byte what the provider has."""
     videos: dict[str, list[str]] = defaultdict(list)
-    paid = {entry.task_id for entry in await stack.ark.ledger()}
-    for stored in await stack.bucket.list(""):
-        root, _, file = stored.name.rpartition("/")
+    paid = {entry.task_id for entry in traces.creates}
+    for name, stored in traces.objects.items():
+        root, _, file = name.rpartition("/")
         job, _, task_id = root.rpartition("/")
         if file != "output.mp4" or unquote(task_id) not in paid:
             continue
         videos[job].append(task_id)
-        content = await stack.bucket.read(stored.name)
-        assert content == await stack.ark.video_bytes(unquote(task_id)), f"{stored.name} is not what was made"
-        record = await stack.bucket.read(f"{job}/record.json")
+        made = await stack.ark.video_bytes(unquote(task_id))
+        assert traces.contents[name] == made, f"{name} is not what was made"
+        record = traces.contents.get(f"{job}/record.json")
         if record is not None:
             video = json.loads(record)["objects"]["video"]
-            assert (video["name"], video["crc32c"]) == (stored.name, stored.crc32c), f"the record of {stored.name}"
+            assert (video["name"], video["crc32c"]) == (name, stored.crc32c), f"the record of {name}"
     for job, tasks in videos.items():
         assert len(tasks) == 1, f"{job} has {len(tasks)} videos"
 
 
-async def each_claim_has_one_task_at_most(stack: Stack) -> None:
+def each_claim_has_one_task_at_most(traces: Traces) -> None:
     """Per claim one committed create at most; per job, one for each attempt that somebody asked for."""
-    committed = [entry for entry in await stack.ark.ledger() if entry.committed]
-    of_claim = Counter(entry.body["safety_identifier"] for entry in committed)
+    committed = [str(entry.body["safety_identifier"]) for entry in traces.creates if entry.committed]
+    of_claim = Counter(committed)
     assert max(of_claim.values(), default=0) <= 1, f"a claim was sent more than once: {of_claim}"
 
-    claims: dict[str, list[str]] = defaultdict(list)
-    agains: Counter[str] = Counter()
-    for stored in await stack.bucket.list(""):
-        if stored.name.endswith(".claim.json"):
-            claim = json.loads(await stack.bucket.read(stored.name) or b"")
-            claims[claim["job_id"]].append(claim["nonce"])
-        if stored.name.endswith(".again.json"):
-            agains["seedance-" + stored.name.split("/")[1]] += 1
-    for job_id, nonces in claims.items():
-        paid = sum(entry.body["safety_identifier"].endswith(tuple(nonces)) for entry in committed)
-        assert paid <= 1 + agains[job_id], f"{job_id} was created {paid} times"
+    job_of = {claim["nonce"]: claim["job_id"] for _, claim in traces.documents(".claim.json")}
+    paid = Counter(job_of.get(identifier[-32:]) for identifier in committed)
+    agains = Counter("seedance-" + name.split("/")[1] for name in traces.objects if name.endswith(".again.json"))
+    for job_id, times in paid.items():
+        if job_id is not None:
+            assert times <= 1 + agains[job_id], f"{job_id} was created {times} times"
 
 
-async def no_secret_is_anywhere(stack: Stack, client: Client) -> None:
+def no_secret_is_anywhere(stack: Stack, traces: Traces) -> None:
     """No key, callback secret, callback token or URL signature in histories, logs, object names or objects."""
-    secrets = [*API_KEYS.values(), CALLBACK_SECRET]
-    jobs = {run.id async for run in client.list_workflows(f"WorkflowType = '{WORKFLOW}'")}
-    secrets += [callback_token(CALLBACK_SECRET, job_id, attempt) for job_id in jobs for attempt in (1, 2, 3)]
-    secrets += ["X-Tos-Signature", "X-Tos-Expires"]
-    async for run in client.list_workflows(f"WorkflowType = '{WORKFLOW}'"):
-        handle = client.get_workflow_handle(run.id, run_id=run.run_id)
-        async for event in handle.fetch_history_events():
-            _assert_clean(event.SerializeToString(), secrets, f"event {event.event_id} of {run.id}")
-    for stored in await stack.bucket.list(""):
-        content = stored.name.encode() + (await stack.bucket.read(stored.name) or b"")
-        _assert_clean(content, secrets, stored.name)
+    secrets = [value.encode() for value in (*API_KEYS.values(), CALLBACK_SECRET, "X-Tos-Signature", "X-Tos-Expires")]
+    jobs = {history.workflow_id for history in traces.histories}
+    tokens = {callback_token(CALLBACK_SECRET, job_id, attempt).encode() for job_id in jobs for attempt in (1, 2, 3)}
+
+    def assert_clean(content: bytes, where: str) -> None:
+        found = sum(secret in content for secret in secrets)
+        found += len(tokens.intersection(_CALLBACK_TOKEN.findall(content)))
+        assert not found, f"{found} secrets in {where}"
+
+    for history in traces.histories:
+        for event in history.events:
+            assert_clean(event.SerializeToString(), f"event {event.event_id} of {history.workflow_id}")
+    for name, content in traces.contents.items():
+        assert_clean(name.encode() + content, name)
     for name, child in stack.children.items():
         if name != "ark":
-            _assert_clean(child.log.read_bytes(), secrets, f"the log of {name}")
-
-
-def _assert_clean(content: bytes, secrets: list[str], where: str) -> None:
-    found = [secret for secret in secrets if secret.encode() in content]
-    assert not found, f"{len(found)} secrets in {where}"
+            assert_clean(child.log.read_bytes(), f"the log of {name}")

@@ -6,10 +6,12 @@ the job stuck, so whatever a test let happen has to replay.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowHandle, WorkflowHistory
+from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
@@ -18,24 +20,40 @@ from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
 
 
-async def replay_history(history: WorkflowHistory, *workflows: type) -> None:
-    """Replays one run, as far as it has come.
+async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: type) -> int:
+    """Replays runs, as far as they have come.
 
     Args:
         workflows: Other ones than those of today.
 
+    Returns:
+        How many have begun; the Replayer would wait for ever for the others.
+
     Raises:
         NondeterminismError: The workflow would do something else today.
     """
-    if not any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED for event in history.events):
-        return  # it has not begun, and the Replayer would wait for ever for it to begin
+    begun = [history for history in histories if _has_begun(history)]
     replayer = Replayer(
         workflows=workflows or [GenerateVideo, ListTasks],
         data_converter=pydantic_data_converter,
         # The sandbox looked on while it happened; what is asked here is whether the commands are the same.
         workflow_runner=UnsandboxedWorkflowRunner(),
     )
-    await replayer.replay_workflow(history)
+
+    async def one_by_one() -> AsyncIterator[WorkflowHistory]:
+        for history in begun:
+            yield history
+
+    async with replayer.workflow_replay_iterator(one_by_one()) as results:
+        async for result in results:
+            if result.replay_failure is not None:
+                result.replay_failure.add_note(f"{result.history.workflow_id}, run {result.history.run_id}")
+                raise result.replay_failure
+    return len(begun)
+
+
+def _has_begun(history: WorkflowHistory) -> bool:
+    return any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED for event in history.events)
 
 
 async def replay(handle: WorkflowHandle[Any, Any]) -> int:
@@ -49,7 +67,7 @@ async def replay(handle: WorkflowHandle[Any, Any]) -> int:
         history = WorkflowHistory(
             handle.id, [event async for event in handle_of(handle, run_id).fetch_history_events()]
         )
-        await replay_history(history)
+        await replay_histories([history])
         runs += 1
         run_id = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
     return runs
@@ -60,14 +78,13 @@ def handle_of(handle: WorkflowHandle[Any, Any], run_id: str | None) -> WorkflowH
     return handle._client.get_workflow_handle(handle.id, run_id=run_id)
 
 
-async def replay_all(client: Client) -> int:
-    """Replays all jobs and listers of a namespace, running ones too.
+async def histories_of(client: Client) -> list[WorkflowHistory]:
+    """The histories of all jobs and listers of a namespace. Visibility lags a little, so the last may be missing."""
+    at_once = asyncio.Semaphore(8)
 
-    Returns:
-        How many runs these were. Visibility lags a little, so the last ones may be missing.
-    """
-    runs = 0
-    async for run in client.list_workflows(f"WorkflowType IN ('{WORKFLOW}', '{LISTER}')"):
-        await replay_history(await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history())
-        runs += 1
-    return runs
+    async def history(run: WorkflowExecution) -> WorkflowHistory:
+        async with at_once:
+            return await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
+
+    runs = [run async for run in client.list_workflows(f"WorkflowType IN ('{WORKFLOW}', '{LISTER}')")]
+    return await asyncio.gather(*map(history, runs))

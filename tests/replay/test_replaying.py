@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.workflow import NondeterminismError
 
 from seedance_temporal.job import WORKFLOW, GenerateVideoInput, VideoResult
-from tests.replay.replaying import replay, replay_all, replay_history
+from tests.replay.replaying import histories_of, replay, replay_histories
 from tests.workflows.scripted import RESULT, Handle, Stage, callback, dev_server, shows, to_store, until
 
 
@@ -52,7 +52,7 @@ async def test_a_run_that_has_not_begun_holds_nothing_up(server: Client) -> None
 
 async def test_all_jobs_of_a_namespace_are_replayed(server: Client, told: tuple[Handle, Handle]) -> None:
     async def all_of_them() -> bool:
-        return await replay_all(server) >= len(told)
+        return await replay_histories(await histories_of(server)) >= len(told)
 
     await until(all_of_them, "visibility shows all jobs")
 
@@ -63,7 +63,7 @@ async def test_a_history_that_says_something_else_is_noticed(told: tuple[Handle,
     event = next(attributes for attributes in scheduled if attributes.activity_type.name == "create_task")
     event.activity_type.name = "store_video"
     with pytest.raises(NondeterminismError):
-        await replay_history(history)
+        await replay_histories([history])
 
 
 async def test_a_task_of_another_name_is_noticed(told: tuple[Handle, Handle]) -> None:
@@ -74,7 +74,7 @@ async def test_a_task_of_another_name_is_noticed(told: tuple[Handle, Handle]) ->
             (payload,) = event.activity_task_completed_event_attributes.result.payloads
             payload.data = payload.data.replace(b'"store"', b'"wait"')
     with pytest.raises(NondeterminismError):
-        await replay_history(history)
+        await replay_histories([history])
 
 
 @workflow.defn(name=WORKFLOW)
@@ -90,4 +90,4 @@ class CreatesAtOnce:
 async def test_another_workflow_is_noticed(told: tuple[Handle, Handle]) -> None:
     for job in told:
         with pytest.raises(NondeterminismError):
-            await replay_history(await job.fetch_history(), CreatesAtOnce)
+            await replay_histories([await job.fetch_history()], CreatesAtOnce)
