@@ -70,6 +70,7 @@ class Observation(BaseModel):
         status: The provider's word for it.
         attention: What a person must settle.
         look_again_after: Seconds, with ``wait``.
+        usage, cost_usd: What the provider counted, with ``store`` and ``end``, as far as it says.
         copy_within: Seconds that the result URL still lives, with ``store``; can be negative.
         second_task: A task that nobody follows.
     """
@@ -159,18 +160,20 @@ class ObserveActivities:
         return observation.model_copy(update={"second_task": second_task})
 
     def _of_task(self, order: GetOrder, task: Task) -> Observation:
+        prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
+        cost_usd = catalogue.cost_of(order.request, task, prices, endpoints=endpoints)
         if task.status == SUCCEEDED:
             age = datetime.now(UTC).timestamp() - task.updated_at if task.updated_at is not None else 0.0
-            return Observation(next="store", status=task.status, copy_within=URL_LIVES_SECONDS - age)
+            return Observation(
+                next="store",
+                status=task.status,
+                usage=task.usage,
+                cost_usd=cost_usd,
+                copy_within=URL_LIVES_SECONDS - age,
+            )
         if task.status in TERMINAL:
             return Observation(
-                next="end",
-                status=task.status,
-                error=_task_error(order, task),
-                usage=task.usage,
-                cost_usd=catalogue.cost_of(
-                    order.request, task, self._settings.prices, endpoints=self._settings.seedance_endpoints
-                ),
+                next="end", status=task.status, error=_task_error(order, task), usage=task.usage, cost_usd=cost_usd
             )
         wait = look_again_after(self._settings, order.request, looks=order.looks + 1, hinted=order.hinted)
         return Observation(next="wait", status=task.status, look_again_after=wait)

@@ -80,6 +80,11 @@ SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | Sea
     SEEDANCE_COST_USD,
 )
 
+MEMO_ATTEMPT = "attempt"
+MEMO_ESTIMATED_TOKENS = "estimated_tokens"
+MEMO_ESTIMATED_USD = "estimated_usd"
+"""What a list shows of a run besides the search attributes; nothing can be filtered by it."""
+
 
 class _Shape(BaseModel):
     """A shape that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
@@ -168,10 +173,7 @@ class TimelineEntry(_Shape):
 
 
 class Job(_Shape):
-    """A job as callers see it; absent values are None.
-
-    What Temporal itself knows, without a worker, does not include the attempt of a job that goes on or is stored.
-    """
+    """A job as callers see it; absent values are None."""
 
     job_id: str
     request_hash: str
@@ -181,6 +183,27 @@ class Job(_Shape):
     attempt: int | None = None
     result: VideoResult | None = None
     error: JobError | None = None
+
+
+class JobSummary(Job):
+    """What Temporal itself knows of a job by one of its runs, without any worker, and without result and error.
+
+    Attributes:
+        user, route, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
+        started_at, closed_at: Of the run; closed_at is None while it goes on.
+        tokens, cost_usd: What its task was billed with; None where nothing was billed, or nobody has seen it.
+        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+    """
+
+    user: str | None = None
+    route: str | None = None
+    model: str | None = None
+    started_at: AwareDatetime
+    closed_at: AwareDatetime | None = None
+    tokens: int | None = None
+    cost_usd: float | None = None
+    estimated_tokens: int | None = None
+    estimated_usd: float | None = None
 
 
 class Submitted(Job):

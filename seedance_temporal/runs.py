@@ -8,7 +8,21 @@ from pydantic import ValidationError
 from temporalio import exceptions
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 
-from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID, Job, JobError
+from seedance_temporal.job import (
+    MEMO_ATTEMPT,
+    MEMO_ESTIMATED_TOKENS,
+    MEMO_ESTIMATED_USD,
+    SEEDANCE_ATTENTION,
+    SEEDANCE_COST_USD,
+    SEEDANCE_MODEL,
+    SEEDANCE_PHASE,
+    SEEDANCE_ROUTE,
+    SEEDANCE_TASK_ID,
+    SEEDANCE_TOKENS,
+    SEEDANCE_USER,
+    JobError,
+    JobSummary,
+)
 
 _ENDS_FROM_OUTSIDE: dict[type[BaseException], str] = {
     exceptions.CancelledError: "cancelled",
@@ -17,8 +31,8 @@ _ENDS_FROM_OUTSIDE: dict[type[BaseException], str] = {
 }
 
 
-def described(run: WorkflowExecution) -> Job:
-    """What Temporal itself shows of a run: its status, and the search attributes where the namespace has them."""
+async def described(run: WorkflowExecution) -> JobSummary:
+    """What Temporal itself shows of a run: its status, its memo, and the search attributes where there are some."""
     shown = run.typed_search_attributes
     phase: str | None = shown.get(SEEDANCE_PHASE)
     match run.status:
@@ -30,13 +44,24 @@ def described(run: WorkflowExecution) -> Job:
             phase = phase or "checking"
         case _:
             phase = "checking"
-    return Job.model_validate(
+    memo = await run.memo()
+    return JobSummary.model_validate(
         {
             "job_id": run.id,
             "request_hash": run.id.removeprefix("seedance-"),
             "phase": phase,
             "attention": shown.get(SEEDANCE_ATTENTION),
             "task_id": shown.get(SEEDANCE_TASK_ID),
+            "attempt": memo.get(MEMO_ATTEMPT),
+            "user": shown.get(SEEDANCE_USER),
+            "route": shown.get(SEEDANCE_ROUTE),
+            "model": shown.get(SEEDANCE_MODEL),
+            "started_at": run.start_time,
+            "closed_at": run.close_time,
+            "tokens": shown.get(SEEDANCE_TOKENS),
+            "cost_usd": shown.get(SEEDANCE_COST_USD),
+            "estimated_tokens": memo.get(MEMO_ESTIMATED_TOKENS),
+            "estimated_usd": memo.get(MEMO_ESTIMATED_USD),
         }
     )
 

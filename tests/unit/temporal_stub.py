@@ -20,6 +20,7 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import (
     SEARCH_ATTRIBUTES,
     SEEDANCE_ATTENTION,
+    SEEDANCE_MODEL,
     SEEDANCE_PHASE,
     SEEDANCE_TASK_ID,
     SEEDANCE_USER,
@@ -83,6 +84,7 @@ class StandIn:
             workflow.upsert_search_attributes(
                 [
                     SEEDANCE_USER.value_set(given.request.user_id),
+                    SEEDANCE_MODEL.value_set(given.request.model),
                     SEEDANCE_PHASE.value_set("running"),
                     SEEDANCE_TASK_ID.value_set(TASK_ID),
                     *([SEEDANCE_ATTENTION.value_set(self._attention)] if self._attention else []),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +37,7 @@ from seedance_temporal.job import (
     Job,
     JobError,
     JobState,
+    JobSummary,
     Phase,
     Queues,
     Resolve,
@@ -47,6 +48,7 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.task import FailureClass
 from tests.unit.temporal_stub import (
     ERRORS,
+    MODELS,
     RESULT,
     TASK_ID,
     address,
@@ -239,8 +241,10 @@ async def test_get_without_a_worker_says_what_temporal_knows(temporal: Client) -
     started = time.monotonic()
     seen = await quick.get(job_id)
     assert time.monotonic() - started < 3
-    assert seen == Job(job_id=job_id, request_hash=job_id[9:], phase="running", attention="account", task_id=TASK_ID)
-    assert type(seen) is Job
+    known = Job(job_id=job_id, request_hash=job_id[9:], phase="running", attention="account", task_id=TASK_ID)
+    assert type(seen) is JobSummary
+    assert seen.model_dump(include={*Job.model_fields}) == known.model_dump()
+    assert (seen.user, seen.model, seen.closed_at) == ("deserted", of.model, None)
     with pytest.raises(NoWorkerAnswered, match="seedance-volcengine"):
         await quick.state(job_id)
 
@@ -319,7 +323,7 @@ async def test_follow_tells_changes_until_the_end_across_restarts_of_the_worker(
     following = asyncio.create_task(follow())
     async with worker(temporal, LONELY):
         await eventually(lambda: _true(bool(seen) and isinstance(seen[-1], JobState)))
-    await eventually(lambda: _true(type(seen[-1]) is Job))
+    await eventually(lambda: _true(type(seen[-1]) is JobSummary))
     async with worker(temporal, LONELY):
         await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
         await eventually(lambda: _true(isinstance(seen[-1], JobState) and seen[-1].timeline[0].times == 2))
@@ -411,6 +415,41 @@ async def test_list_filters_and_quotes(jobs: VideoJobs, temporal: Client) -> Non
     both = await jobs.list(phase="running", attention="task_gone")
     assert {job.job_id for job in both} == set(ids.values())
     assert len(await jobs.list(limit=1)) == 1
+
+
+async def test_list_filters_by_model_route_time_and_what_is_open(jobs: VideoJobs, temporal: Client) -> None:
+    before = datetime.now(UTC)
+    of, ended = request("lister of all", "hold"), request("lister of all", "stored")
+    lonely = request("lister of all", route=LONELY)
+    ids = [(await jobs.submit(each)).job_id for each in (of, ended, lonely)]
+    await jobs.result(ids[1])
+
+    async def found(**wanted: Any) -> set[str]:
+        return {job.job_id for job in await jobs.list(job_ids=ids, **wanted)}
+
+    await eventually(lambda: _all_seen(found, ids))
+    assert await found(is_open=True) == {ids[0], ids[2]}
+    assert await found(route=LONELY) == {ids[2]}, "known of a job that no worker has begun with"
+    assert await found(model=of.model) == {ids[0], ids[1]}
+    assert await found(since=before) == set(ids)
+    assert await found(until=before) == set()
+    assert await found(since=before, until=before + timedelta(minutes=5), model=of.model, is_open=True) == {ids[0]}
+    many = [f"seedance-{number:064x}" for number in range(120)]
+    assert {job.job_id for job in await jobs.list(job_ids=[*many, *ids])} == set(ids)
+    assert await jobs.list(job_ids=[]) == []
+    with pytest.raises(ValueError, match="time zone"):
+        await jobs.list(since=datetime(2026, 11, 22))  # noqa: DTZ001 - this is what is refused
+    newest_first = [job.started_at for job in await jobs.list(job_ids=ids)]
+    assert newest_first == sorted(newest_first, reverse=True)
+
+
+async def _all_seen(found: Callable[..., Awaitable[set[str]]], ids: list[str]) -> bool:
+    """The visibility store lags: it knows all of them, and that one has ended."""
+    return (
+        await found() == set(ids)
+        and len(await found(is_open=True)) == 2
+        and len(await found(model=MODELS["byteplus"])) == 2
+    )
 
 
 async def test_list_without_search_attributes() -> None:

@@ -160,6 +160,9 @@ async def test_a_task_that_succeeded(ark: ArkControl) -> None:
     seen = await world.look()
     assert (seen.next, seen.status) == ("store", "succeeded")
     assert 86_400 - 60 < seen.copy_within <= 86_401
+    assert seen.usage is not None
+    assert seen.usage.total_tokens
+    assert seen.cost_usd == round(seen.usage.total_tokens * 7e-6, 6)
     assert "http" not in seen.model_dump_json(), "no result URL stands in the history"
 
 

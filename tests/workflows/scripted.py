@@ -372,7 +372,8 @@ def waiting(status: str = "queued", again: float = LONG, **given: Any) -> Observ
 
 
 def to_store(within: float = 86_400) -> Observation:
-    return Observation(next="store", status="succeeded", copy_within=within)
+    usage, cost_usd = RESULT.usage, RESULT.cost_usd
+    return Observation(next="store", status="succeeded", usage=usage, cost_usd=cost_usd, copy_within=within)
 
 
 def ending(status: str, of: FailureClass, **given: Any) -> Observation:

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.ledger import EndOrder, EndReport
 from activities.observe import CancelReport, Observation
-from seedance_temporal.job import SEEDANCE_ATTENTION, Attention, Phase
+from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS, Attention, Phase
 from seedance_temporal.task import FailureClass, Usage
 from tests.workflows.scripted import (
     RESULT,
@@ -62,7 +62,19 @@ async def test_an_end_is_written_and_raised_by_its_class(
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, TASK, 2)
     assert (shown.look_again_at, shown.result) == (None, None)
     assert what(shown)[-1] == f"ended: {of}"
-    assert (await job.describe()).status is WorkflowExecutionStatus.FAILED
+    run = await job.describe()
+    assert run.status is WorkflowExecutionStatus.FAILED
+    spent = [run.typed_search_attributes.get(key) for key in (SEEDANCE_TOKENS, SEEDANCE_COST_USD)]
+    assert spent == ([42, 0.25] if of == "lost" else [None, None]), "only a task that succeeded is billed"
+
+
+async def test_what_an_old_end_cost_is_shown_by_a_later_run_as_well(stage: Stage) -> None:
+    """The run that saw it may be deleted, or out of its retention."""
+    stage.script.plan("look", stage.ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
+    job = await stage.start()
+    await failed(job)
+    shown = (await job.describe()).typed_search_attributes
+    assert (shown.get(SEEDANCE_TOKENS), shown.get(SEEDANCE_COST_USD)) == (42, 0.25)
 
 
 async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 
+from activities.ledger import EndReport
 from seedance_temporal.identity import hash_of_job
 from seedance_temporal.job import (
     QUERY_STATE,
@@ -26,6 +27,7 @@ from tests.workflows.scripted import (
     Held,
     Stage,
     callback,
+    ending,
     events,
     failed,
     failure,
@@ -68,6 +70,22 @@ async def test_the_phases_follow_the_story(stage: Stage) -> None:
     await job.result()
     seen.append((await state(job)).phase)
     assert seen == ["checking", "creating", "recovering", "queued", "running", "storing", "stored"]
+
+
+async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) -> None:
+    estimate = {"estimated_tokens": 40_000, "estimated_usd": 0.14}
+    stage.script.plan("look", stage.claim(1, **estimate), stage.claim(2, **estimate))
+    stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created(TASK, again=0))
+    stage.script.plan("get_task", ending("expired", "expired"), to_store())
+    stage.script.plan("write_end", EndReport(error=failure("expired"), again=True))
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await job.result()
+    assert await (await job.describe()).memo() == estimate | {"attempt": 2}
+    modified = EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED
+    assert sum(event.event_type == modified for event in await events(job)) == 3, (
+        "once for each news, not for each look"
+    )
 
 
 async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:

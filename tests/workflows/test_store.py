@@ -95,7 +95,8 @@ async def test_a_video_that_could_not_be_copied_in_time_is_lost_and_that_is_said
     assert error.resubmit_could_help
     assert "A paid video was lost" in error.message
     assert TASK in error.message
-    assert stage.script.order("write_end").error == error
+    order = stage.script.order("write_end")
+    assert (order.error, order.usage, order.cost_usd) == (error, RESULT.usage, RESULT.cost_usd)
     # The whole day was used, and the URL's 100 downloads were not.
     assert 60 < len(stage.script.of("store_video")) < 95
     shown = await state(job)
