@@ -52,7 +52,9 @@ def submit(
         request = catalogue.parse_request_json(read(file), insecure_hosts=hosts, endpoints=endpoints)
         say = err if as_json else out
         print_outlook(request, settings, say)
-        jobs = VideoJobs(await connect(), insecure_hosts=hosts, endpoints=endpoints)
+        jobs = VideoJobs(
+            await connect(), insecure_hosts=hosts, endpoints=endpoints, hash_users=settings.seedance_hash_users
+        )
         with job_goes_on(job_id_of(request)):
             submitted = await jobs.submit(request)
         say.print(f"{submitted.job_id}  {'known already' if submitted.existing else 'new'}, {submitted.phase}")

@@ -116,7 +116,10 @@ async def video_jobs(job_id: str | None = None) -> VideoJobs:
             raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
     settings = Settings.from_environment()
     return VideoJobs(
-        await connect(), insecure_hosts=settings.seedance_insecure_hosts, endpoints=settings.seedance_endpoints
+        await connect(),
+        insecure_hosts=settings.seedance_insecure_hosts,
+        endpoints=settings.seedance_endpoints,
+        hash_users=settings.seedance_hash_users,
     )
 
 

@@ -122,7 +122,10 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
             children.append(await start("worker", [sys.executable, "worker.py"], environment, Path(name), cwd=ROOT))
             await children[1].until_log_says("serving route", READY_SECONDS)
             jobs = VideoJobs(
-                client, insecure_hosts=settings.seedance_insecure_hosts, endpoints=settings.seedance_endpoints
+                client,
+                insecure_hosts=settings.seedance_insecure_hosts,
+                endpoints=settings.seedance_endpoints,
+                hash_users=settings.seedance_hash_users,
             )
             yield Parts(jobs, GoogleBucket(settings.seedance_bucket), f"http://{HOST}:{ports.ui}")
         finally:

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Unpack
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -32,7 +32,7 @@ from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReus
 from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from seedance_temporal import catalogue
+from seedance_temporal import catalogue, outline
 from seedance_temporal import job as contract
 from seedance_temporal.connection import asking_temporal, connect, refusal
 from seedance_temporal.errors import (
@@ -43,12 +43,13 @@ from seedance_temporal.errors import (
     TemporalRefused,
     UnknownJob,
 )
-from seedance_temporal.identity import hash_of_job, job_id_of
+from seedance_temporal.identity import hash_of_job, job_id_of, user_hash
 from seedance_temporal.job import (
     CancelAnswer,
     GenerateVideoInput,
     Job,
     JobState,
+    JobSummary,
     Queues,
     Resolve,
     ResolveAnswer,
@@ -59,6 +60,7 @@ from seedance_temporal.job import (
 )
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.runs import described, error_of
+from seedance_temporal.visibility import Wanted, queries
 
 __all__ = ["VideoJobs", "connect"]
 
@@ -73,11 +75,6 @@ _NOBODY_ANSWERED = frozenset(
     {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION}
 )
 _Handle = WorkflowHandle[Any, VideoResult]
-
-
-def _quoted(value: str) -> str:
-    """A text as a literal of a visibility query."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _fairness_key(user_id: str) -> str:
@@ -104,6 +101,7 @@ class VideoJobs:
         client: From :func:`connect`.
         insecure_hosts: Hosts whose references may be plain http and private, for local stacks.
         endpoints: The model behind each inference endpoint, whose rules it then has; give the workers the same.
+        hash_users: Whether a user is shown by a hash in summaries, and in the search attributes; as for the workers.
         query_seconds: How long a worker is given to answer.
     """
 
@@ -113,11 +111,13 @@ class VideoJobs:
         *,
         insecure_hosts: Collection[str] = (),
         endpoints: Mapping[str, str] | None = None,
+        hash_users: bool = False,
         query_seconds: float = 3,
     ) -> None:
         self._client = client
         self._insecure_hosts = frozenset(insecure_hosts)
         self._endpoints = dict(endpoints or {})
+        self._hash_users = hash_users
         self._query_timeout = timedelta(seconds=query_seconds)
 
     async def submit(
@@ -179,7 +179,6 @@ class VideoJobs:
     async def _start(self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy) -> bool:
         """Whether this call started a run; False where there is one that stands in its way."""
         request = argument.request
-        model = catalogue.model_of(request.model, self._endpoints)
         try:
             with asking_temporal():
                 await self._client.start_workflow(
@@ -190,8 +189,8 @@ class VideoJobs:
                     id_reuse_policy=reuse,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                     priority=Priority(fairness_key=_fairness_key(request.user_id)),
-                    static_summary=f"{model.name if model else request.model} {request.resolution} {request.ratio} "
-                    f"{request.duration} s for {request.user_id[:60]}",
+                    static_summary=outline.summary(request, self._endpoints, hash_users=self._hash_users),
+                    static_details=outline.details(job_id, request, self._endpoints, hash_users=self._hash_users),
                 )
         except WorkflowAlreadyStartedError:
             return False
@@ -209,7 +208,7 @@ class VideoJobs:
         """The job, and whether its run is closed."""
         with asking_temporal(job_id):
             run = await self._handle(job_id).describe()
-        job = described(run)
+        job: Job = await described(run)
         if run.status is not WorkflowExecutionStatus.RUNNING:
             return await self._ended(job, run.run_id), True
         if await self._is_polled(run.task_queue):
@@ -359,39 +358,50 @@ class VideoJobs:
             return ResolveAnswer(accepted=False, message=str(error.cause))
         return answer
 
-    async def list(
-        self, *, user: str | None = None, phase: str | None = None, attention: str | None = None, limit: int = 100
-    ) -> list[Job]:
+    async def list(self, *, limit: int | None = 100, **wanted: Unpack[Wanted]) -> list[JobSummary]:
         """Jobs as Temporal's visibility store shows them, newest first, without their results and errors.
 
         It lags a little behind. Of several runs of a job it shows the newest that fits.
 
         Args:
-            user: Only this user's, in the worker's terms: a hash where the worker is set to hash.
-            phase: Only in this phase.
-            attention: Only with this Attention.
-            limit: At most so many runs are looked at.
+            limit: At most so many.
+            wanted: Filters, see :class:`~seedance_temporal.visibility.Wanted`.
 
         Raises:
             SeedanceError: The filter needs search attributes that the namespace does not have.
         """
-        filters = {contract.SEEDANCE_USER: user, contract.SEEDANCE_PHASE: phase, contract.SEEDANCE_ATTENTION: attention}
-        query = " AND ".join(
-            [f"WorkflowType = {_quoted(contract.WORKFLOW)}", "ExecutionStatus != 'ContinuedAsNew'"]
-            + [f"{key.name} = {_quoted(value)}" for key, value in filters.items() if value is not None]
-        )
-        jobs: dict[str, Job] = {}
-        try:
-            async for run in self._client.list_workflows(query, limit=limit):
-                jobs.setdefault(run.id, described(run))
-        except RPCError as error:
-            if error.status is RPCStatusCode.INVALID_ARGUMENT and "Seedance" in error.message:
-                raise SeedanceError(
-                    f"The namespace {self._client.namespace} lacks search attributes that this filter needs: "
-                    f"{error.message}"
-                ) from error
-            raise refusal(error) from error
-        return [*jobs.values()]
+        jobs: dict[str, JobSummary] = {}
+        async for run in self._runs("ExecutionStatus != 'ContinuedAsNew'", **wanted):
+            if run.job_id not in jobs and len(jobs) == limit:
+                break
+            jobs.setdefault(run.job_id, run)
+        return sorted(jobs.values(), key=lambda job: job.started_at, reverse=True)
+
+    def runs(self, **wanted: Unpack[Wanted]) -> AsyncIterator[JobSummary]:
+        """Every run that is wanted, also those of a job that was followed by another run, as :meth:`list` shows them.
+
+        Args:
+            wanted: Filters, see :class:`~seedance_temporal.visibility.Wanted`.
+
+        Raises:
+            SeedanceError: The filter needs search attributes that the namespace does not have.
+        """
+        return self._runs(**wanted)
+
+    async def _runs(self, *terms: str, **wanted: Unpack[Wanted]) -> AsyncIterator[JobSummary]:
+        if self._hash_users and (user := wanted.get("user")) is not None:
+            wanted["user"] = user_hash(user)
+        for query in queries(*terms, **wanted):
+            try:
+                async for run in self._client.list_workflows(query):
+                    yield await described(run)
+            except RPCError as error:
+                if error.status is RPCStatusCode.INVALID_ARGUMENT and "Seedance" in error.message:
+                    raise SeedanceError(
+                        f"The namespace {self._client.namespace} lacks search attributes that this filter needs: "
+                        f"{error.message}. A worker adds them at its start, or says the commands that do."
+                    ) from error
+                raise refusal(error) from error
 
     def _handle(self, job_id: str, run_id: str | None = None) -> _Handle:
         hash_of_job(job_id)

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         seedance_prices: Prices that override the provider's list, as JSON: model id, resolution, and USD per million
             tokens without and with a reference video; null where that is not known.
         seedance_endpoints: The model behind each inference endpoint, as JSON: ``ep-…`` to model id.
-        seedance_hash_users: Whether a user is shown by a hash where Temporal's search attributes and summaries name one.
+        seedance_hash_users: Whether search attributes and summaries in Temporal show a user by a hash.
         seedance_max_usd_per_request: A request whose estimate is higher is refused; unset: no limit.
         seedance_max_jobs_per_user_day: Paid creates that a user is allowed in a UTC day; unset: no limit.
         seedance_max_usd_per_user_day: What they may cost together, by estimate; unset: no limit.

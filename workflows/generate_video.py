@@ -91,10 +91,11 @@ class GenerateVideo:
             self._note_second_task(look.second_task)
             if look.next == "stored":
                 assert look.result is not None
+                self._progress.tries(look.attempt)
                 return self._stored(look.result, "ledger")
             if look.next == "ended":
                 assert look.error is not None
-                self._fail(look.error, "ledger")
+                self._fail(look.error, "ledger", look.usage, look.cost_usd)
             elif look.next == "adopt":
                 followed = await self._follow(look)
                 if isinstance(followed, VideoResult):
@@ -116,7 +117,8 @@ class GenerateVideo:
             retry_policy=policies.LEDGER_RETRY,
             summary="read the ledger: what is known of this job",
         )
-        self._progress.register(look.search_attributes)
+        self._progress.register(look.search_attributes, hash_users=look.hash_users)
+        self._progress.folder = look.folder
         self._progress.expect(look.estimated_tokens, look.estimated_usd)
         self._progress.warn(*look.warnings)
         self._echo_known = look.echo_known
@@ -184,7 +186,15 @@ class GenerateVideo:
         """The one activity that can reach the provider with a paid POST, and what its end means."""
         create = workflow.start_activity_method(
             CreateActivities.create_task,
-            CreateOrder(job_id=self._job_id, request=self._job.request, attempt=look.attempt, refusals=refusals),
+            CreateOrder(
+                job_id=self._job_id,
+                request=self._job.request,
+                attempt=look.attempt,
+                refusals=refusals,
+                submitted_at=workflow.info().start_time,
+                warnings=self._progress.warnings,
+                timeline=self._progress.timeline,
+            ),
             task_queue=self._queues.create,
             start_to_close_timeout=timedelta(seconds=look.create_seconds) + policies.CREATE_MARGIN,
             retry_policy=policies.CREATE_RETRY,
@@ -211,7 +221,7 @@ class GenerateVideo:
         seconds = report.look_again_after
         if report.kind == "conflict":
             seconds = policies.CONFLICT_WAIT.total_seconds()
-        await self._wait(lambda: self._cancel_wished, seconds, f"nothing was created; create again in {seconds:.0f} s")
+        await self._wait(lambda: self._cancel_wished, seconds, "nothing was created; create again")
 
     async def _write_outcome(self, order: OutcomeOrder) -> None:
         await workflow.execute_activity_method(
@@ -228,7 +238,8 @@ class GenerateVideo:
     async def _recover(self, look: Look) -> Look:
         """Looks for the task of an attempt whose outcome is unknown. Spends nothing, however long it takes."""
         self._progress.enter("recovering")
-        self._progress.attempt = attempt = look.attempt
+        attempt = look.attempt
+        self._progress.tries(attempt)
         while look.next == "recover":
             self._continue_as_new_if_suggested()
             look = await self._search(look)
@@ -239,7 +250,7 @@ class GenerateVideo:
             await self._wait(
                 lambda: bool(self._hints or self._listings) or self._ledger_changed,
                 look.look_again_after,
-                f"callback or listing; or ask for a listing in {look.look_again_after:.0f} s",
+                "callback or listing; or ask for a listing",
             )
             self._ledger_changed = False
         self._progress.settle("unknown_create")
@@ -337,15 +348,15 @@ class GenerateVideo:
             if seen.next == "end":
                 assert seen.error is not None
                 self._progress.seen(seen.status, how)
-                ended = await self._write_end(seen.error, seen.usage, seen.cost_usd)
+                ended = await self._write_end(seen.error, how, seen.usage, seen.cost_usd)
                 if not ended.again:
-                    self._fail(ended.error, how)
+                    self._fail(ended.error, how, seen.usage, seen.cost_usd)
                 self._progress.note("another attempt follows by itself", "ledger", ended.error.code)
                 return await self._look()
             if seen.next == "store":
                 self._progress.settle("account", "credentials", "task_gone")
                 self._progress.seen(SUCCEEDED, how)
-                return await self._store(order, seen.copy_within)
+                return await self._store(order, seen)
             seconds = seen.look_again_after
             self._take_in(seen, how)
 
@@ -355,7 +366,7 @@ class GenerateVideo:
             await self._wait(
                 lambda: self._end_is_announced(task_id) or bool(self._hints) or self._cancel_pending(),
                 seconds,
-                f"callback, or look again in {seconds:.0f} s",
+                "callback, or look again",
             )
         if self._end_is_announced(task_id):
             self._ends_announced.discard(task_id)
@@ -415,11 +426,16 @@ class GenerateVideo:
         self._cancel_outcome = report.outcome
         self._progress.note(f"cancel: {report.outcome}", "poll", report.status)
 
-    async def _write_end(self, error: JobError, usage: Usage | None = None, cost_usd: float | None = None) -> EndReport:
+    async def _write_end(self, error: JobError, how: str, usage: Usage | None, cost_usd: float | None) -> EndReport:
         return await workflow.execute_activity_method(
             LedgerActivities.write_end,
             EndOrder(
-                job_id=self._job_id, error=error, usage=usage, cost_usd=cost_usd, timeline=self._progress.timeline
+                job_id=self._job_id,
+                error=error,
+                how=how,
+                usage=usage,
+                cost_usd=cost_usd,
+                timeline=self._progress.timeline,
             ),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.LEDGER_TIMEOUT,
@@ -429,12 +445,12 @@ class GenerateVideo:
 
     # Storing
 
-    async def _store(self, order: GetOrder, copy_within: float) -> VideoResult:
+    async def _store(self, order: GetOrder, seen: Observation) -> VideoResult:
         """Copies the video into the bucket while its URL lives."""
         self._progress.enter("storing")
         # Too late for a cancel: the video is paid for.
         self._cancel_outcome = "running_will_finish"
-        within = max(timedelta(seconds=copy_within), policies.COPY_AT_LEAST)
+        within = max(timedelta(seconds=seen.copy_within), policies.COPY_AT_LEAST)
         copy = workflow.start_activity_method(
             StoreActivities.store_video,
             StoreOrder(
@@ -450,18 +466,16 @@ class GenerateVideo:
             start_to_close_timeout=policies.COPY_TIMEOUT,
             heartbeat_timeout=policies.COPY_HEARTBEAT,
             retry_policy=policies.COPY_RETRY,
-            summary="copy MP4 to the bucket, verified, and write the record",
+            summary=f"copy MP4 to {words.bucket_of(self._progress.folder)}, verified, and write the record",
         )
         at_risk = min(policies.COPY_AT_RISK, within / 2)
-        if not await self._wait(
-            copy.done, at_risk.total_seconds(), "after that, the video counts as at risk", shown=False
-        ):
+        if not await self._wait(copy.done, at_risk.total_seconds(), "the copy, or it counts as at risk", shown=False):
             self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, within - at_risk))
         try:
             result = await copy
         except ActivityError as error:
-            ended = await self._write_end(words.lost(order, error))
-            self._fail(ended.error, "copy")
+            ended = await self._write_end(words.lost(order, error), "copy", seen.usage, seen.cost_usd)
+            self._fail(ended.error, "copy", seen.usage, seen.cost_usd)
         if not self._echo_known:
             await self._learn_of_the_echo()
         return self._stored(result, "copy")
@@ -482,12 +496,12 @@ class GenerateVideo:
         self._progress.stored(result)
         return result
 
-    def _fail(self, error: JobError, how: str) -> NoReturn:
+    def _fail(self, error: JobError, how: str, usage: Usage | None = None, cost_usd: float | None = None) -> NoReturn:
         """Ends the run by the failure's own name and sentence."""
         self._cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._settle_all()
         self._progress.note(f"ended: {error.failure_class}", how, error.code)
-        self._progress.ended(error, phase_of(error))
+        self._progress.ended(error, phase_of(error), usage, cost_usd)
         raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
     def _settle_all(self) -> None:
@@ -503,14 +517,23 @@ class GenerateVideo:
 
     # Waiting, and what ends a wait
 
-    async def _wait(self, condition: Callable[[], bool], seconds: float, summary: str, *, shown: bool = True) -> bool:
-        """Waits for something; False where it did not come in time. ``shown``: what follows is a look, or a create."""
-        self._progress.waits(seconds if shown else None)
+    async def _wait(self, condition: Callable[[], bool], seconds: float, what: str, *, shown: bool = True) -> bool:
+        """Waits for something; False where it did not come in time.
+
+        Args:
+            condition: Ends the wait.
+            seconds: Ends it as well.
+            what: Is waited for, and what is done when the time is over; "in 40 s", or a time of day, follows it.
+            shown: Whether what is done then is a look or a create, and so part of the state.
+        """
+        self._progress.waits(what if shown else None, seconds)
+        came = True
         try:
-            await workflow.wait_condition(condition, timeout=seconds, timeout_summary=summary)
+            await workflow.wait_condition(condition, timeout=seconds, timeout_summary=f"{what} in {seconds:.0f} s")
         except TimeoutError:
-            return False
-        return True
+            came = False
+        self._progress.waits(None)
+        return came
 
     def _cancel_pending(self) -> bool:
         return self._cancel_wished and self._cancel_outcome is None

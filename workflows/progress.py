@@ -1,18 +1,20 @@
-"""What a run shows of itself: phase, Attention and timeline, in the state query and the search attributes."""
+"""What a run shows of itself: in the state query, the search attributes, and the current details of the UI."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from seedance_temporal import job as names
-    from seedance_temporal.identity import hash_of_job
+    from seedance_temporal.identity import hash_of_job, user_hash
     from seedance_temporal.job import Attention, JobError, JobState, Phase, TimelineEntry, VideoResult
     from seedance_temporal.request import VideoRequest
+    from seedance_temporal.task import Usage
+    from workflows.details import details
 
 # The beginning of a story and its newest part say most; a poll that shows nothing new only counts up.
 _KEPT_FIRST = 20
@@ -31,13 +33,15 @@ class Progress:
         self._attention: Attention | None = None
         self._advice: str | None = None
         self._provider_status: str | None = None
-        self._look_again_in: timedelta | None = None
-        self._look_again_since = workflow.now()
+        self._awaited: str | None = None
+        self._look_again_at: datetime | None = None
+        self._billed: tuple[float | None, int | None] = (None, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
         self._estimated_tokens: int | None = None
         self._estimated_usd: float | None = None
         self._warnings: list[str] = []
+        self.folder: str | None = None
         self.task_id: str | None = None
         self.attempt: int | None = None
 
@@ -53,14 +57,19 @@ class Progress:
     def timeline(self) -> tuple[TimelineEntry, ...]:
         return tuple(self._timeline)
 
-    def register(self, search_attributes: Collection[str]) -> None:
-        """Names the search attributes that the namespace knows. Upserting any other would block the run for good."""
+    def register(self, search_attributes: Collection[str], *, hash_users: bool) -> None:
+        """Names the search attributes that the namespace knows. Upserting any other would block the run for good.
+
+        Args:
+            search_attributes: Their names.
+            hash_users: Whether the user is shown by a hash.
+        """
         if self._registered == frozenset(search_attributes):
             return
         self._registered = frozenset(search_attributes)
         self._upsert(
             {
-                names.SEEDANCE_USER: self._request.user_id,
+                names.SEEDANCE_USER: user_hash(self._request.user_id) if hash_users else self._request.user_id,
                 names.SEEDANCE_ROUTE: self._request.route,
                 names.SEEDANCE_MODEL: self._request.model,
                 names.SEEDANCE_PHASE: self._phase,
@@ -73,11 +82,14 @@ class Progress:
 
     def expect(self, tokens: int | None, usd: float | None) -> None:
         """Keeps the most that an attempt should cost; None where that is not known."""
-        self._estimated_tokens, self._estimated_usd = tokens, usd
+        if (tokens, usd) != (self._estimated_tokens, self._estimated_usd):
+            self._estimated_tokens, self._estimated_usd = tokens, usd
+            workflow.upsert_memo({names.MEMO_ESTIMATED_TOKENS: tokens, names.MEMO_ESTIMATED_USD: usd})
 
     def warn(self, *warnings: str) -> None:
         """Keeps what is allowed, and still likely to disappoint; once each."""
         self._warnings += [warning for warning in dict.fromkeys(warnings) if warning not in self._warnings]
+        self._show()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -104,21 +116,30 @@ class Progress:
         if phase != self._phase:
             self._phase = phase
             self._upsert({names.SEEDANCE_PHASE: phase})
+        self._show()
+
+    def tries(self, attempt: int | None) -> None:
+        """Names the attempt that this job is now about."""
+        if attempt != self.attempt:
+            self.attempt = attempt
+            workflow.upsert_memo({names.MEMO_ATTEMPT: attempt})
 
     def follows(self, attempt: int, task_id: str) -> None:
         """Names the task that this job now follows."""
-        self.attempt = attempt
+        self.tries(attempt)
         self._name_task(task_id)
 
     def seen(self, status: str, how: str) -> None:
         """Notes what the provider says of the task."""
         self._provider_status = status
         self.note(status, how)
+        self._show()
 
-    def waits(self, seconds: float | None) -> None:
-        """Notes when the next look is due; None where nothing is waited for."""
-        self._look_again_in = None if seconds is None else timedelta(seconds=seconds)
-        self._look_again_since = workflow.now()
+    def waits(self, what: str | None, seconds: float = 0) -> None:
+        """Notes what is waited for, and when the wait ends by itself; None where nothing is waited for."""
+        self._awaited = what
+        self._look_again_at = None if what is None else workflow.now() + timedelta(seconds=seconds)
+        self._show()
 
     def need(self, attention: Attention, advice: str) -> None:
         """Raises an Attention: what a person must settle, and how."""
@@ -127,6 +148,7 @@ class Progress:
             self._attention = attention
             self.note(f"needs a person: {attention}", "workflow", advice)
             self._upsert({names.SEEDANCE_ATTENTION: attention})
+        self._show()
 
     def settle(self, *attentions: Attention) -> None:
         """Takes one of these Attentions back, should it stand."""
@@ -134,6 +156,7 @@ class Progress:
             self.note(f"settled: {self._attention}", "workflow")
             self._attention = self._advice = None
             self._unset_attention()
+            self._show()
 
     def stored(self, result: VideoResult) -> None:
         """The end that was hoped for."""
@@ -141,24 +164,32 @@ class Progress:
         self._name_task(result.task_id)
         self.waits(None)
         self.enter("stored")
-        if result.usage is not None and result.usage.total_tokens is not None:
-            self._upsert({names.SEEDANCE_TOKENS: result.usage.total_tokens})
-        if result.cost_usd is not None:
-            self._upsert({names.SEEDANCE_COST_USD: result.cost_usd})
+        self._spent(result.usage, result.cost_usd)
+        self._show()
 
-    def ended(self, error: JobError, phase: Phase) -> None:
-        """Another end."""
+    def ended(self, error: JobError, phase: Phase, usage: Usage | None, cost_usd: float | None) -> None:
+        """Another end, and what its task was counted with."""
         self._error = error
-        self.attempt = error.attempt
+        self.tries(error.attempt)
         self._name_task(error.task_id)
         self.waits(None)
         self.enter(phase)
+        # Only a task that succeeded is billed, and a video that was lost came of one.
+        if error.failure_class == "lost":
+            self._spent(usage, cost_usd)
+        self._show()
+
+    def _spent(self, usage: Usage | None, cost_usd: float | None) -> None:
+        spent: dict[Any, str | int | float] = {}
+        self._billed = cost_usd, usage.total_tokens if usage is not None else None
+        if usage is not None and usage.total_tokens is not None:
+            spent[names.SEEDANCE_TOKENS] = usage.total_tokens
+        if cost_usd is not None:
+            spent[names.SEEDANCE_COST_USD] = cost_usd
+        self._upsert(spent)
 
     def state(self) -> JobState:
         """The answer to the state query."""
-        look_again_at = None
-        if self._look_again_in is not None:
-            look_again_at = self._look_again_since + self._look_again_in
         return JobState(
             job_id=self._job_id,
             request_hash=hash_of_job(self._job_id),
@@ -170,13 +201,18 @@ class Progress:
             error=self._error,
             request=self._request,
             provider_status=self._provider_status,
-            look_again_at=look_again_at,
+            look_again_at=self._look_again_at,
             advice=self._advice,
             estimated_tokens=self._estimated_tokens,
             estimated_usd=self._estimated_usd,
             warnings=self.warnings,
             timeline=self.timeline,
         )
+
+    def _show(self) -> None:
+        """Renews the current details: after every change that they tell of."""
+        text = details(self.state(), awaited=self._awaited, folder=self.folder, billed=self._billed)
+        workflow.set_current_details(text)
 
     def _unset_attention(self) -> None:
         if names.SEEDANCE_ATTENTION.name in self._registered:

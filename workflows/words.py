@@ -44,10 +44,17 @@ def lost(order: GetOrder, error: ActivityError) -> JobError:
 
 def advice_on_unknown(job_id: str, attempt: int) -> str:
     command = f"python starter.py resolve {job_id} --attempt {attempt}"
-    return (
-        f"Whether the provider took attempt {attempt} is not known, so nothing is sent. Look for the task in the "
-        f"provider's console. If it is there: {command} --task-id ID. If it is certainly not: {command} --not-created. "
-        f"If nobody can tell: {command} --lost. The job keeps looking meanwhile."
+    return "\n".join(
+        [
+            f"Whether the provider took attempt {attempt} is not known, so nothing is sent; the job keeps looking. "
+            "Look for the task in the provider's console, and say what you found.",
+            "The task is there:",
+            f"{command} --task-id ID",
+            "It is certainly not there:",
+            f"{command} --not-created",
+            "Nobody can tell any more:",
+            f"{command} --lost",
+        ]
     )
 
 
@@ -65,3 +72,8 @@ def advice_on_risk(task_id: str, left: timedelta) -> str:
         f"The video of task {task_id} is paid for and not copied yet; its URL lives for {left} more. See the copy's "
         "last failure in this run, and mend bucket, network or disk: it is then copied by itself."
     )
+
+
+def bucket_of(folder: str | None) -> str:
+    """The bucket of a ``gs://…/``, in few letters: the server refuses a long summary, and the run would stand still."""
+    return f"gs://{folder.split('/')[2]}" if folder else "the bucket"
