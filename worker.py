@@ -26,6 +26,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.ark import Ark
+from activities.assets import Assets
 from activities.bucket import Bucket, GoogleBucket
 from activities.create import CreateActivities
 from activities.ledger import Ledger, LedgerActivities
@@ -33,6 +34,7 @@ from activities.limits import LimitActivities
 from activities.listing import ListingActivities
 from activities.observe import ObserveActivities
 from activities.recover import RecoverActivities
+from activities.references import ReferenceActivities, References
 from activities.store import StoreActivities, Transport
 from seedance_temporal import connect
 from seedance_temporal.errors import InvalidSettings, TemporalRefused
@@ -44,6 +46,8 @@ from workflows.list_tasks import ListTasks
 # The provider's limits for an account.
 GETS_PER_SECOND = 20.0
 LISTS_PER_SECOND = 1.0
+# Checks of references wait for their turn in here, and must not keep the ledger's short activities from theirs.
+BOOKKEEPING_AT_ONCE = 1_000
 # A create under way at SIGTERM is awaited: its claim, its POST, its outcome.
 GRACE_BEYOND_CREATE = timedelta(seconds=45)
 RECONNECT_SECONDS = 2.0
@@ -72,6 +76,7 @@ def build_workers(
     ledger = Ledger(bucket, settings.seedance_prefix)
     bookkeeping = LedgerActivities(ledger, settings, search_attributes)
     limits = LimitActivities(ledger, bucket, settings)
+    references = ReferenceActivities(References(bucket, settings), Assets(bucket, settings.seedance_prefix), settings)
     create = CreateActivities(ledger, bucket, ark, settings)
     observe = ObserveActivities(ledger, ark, settings)
     recover = RecoverActivities(ledger, ark, settings)
@@ -88,9 +93,11 @@ def build_workers(
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
                 limits.allow,
+                references.check_references,
                 recover.settle_absent,
                 listing.ask_lister,
             ],
+            max_concurrent_activities=BOOKKEEPING_AT_ONCE,
             graceful_shutdown_timeout=grace,
         ),
         Worker(

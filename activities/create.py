@@ -20,13 +20,14 @@ from temporalio import activity
 
 from activities.ark import Ark, CreateAnswer
 from activities.bucket import Bucket
-from activities.facts import Claim, Facts, Outcome, decide
+from activities.facts import Claim, Facts, Outcome, decide, nothing_sent
 from activities.ledger import Ledger
 from activities.observe import look_again_after
 from activities.signing import CannotSign
 from seedance_temporal import catalogue
 from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, TimelineEntry
+from seedance_temporal.media import Medium
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
@@ -58,6 +59,7 @@ class CreateOrder(BaseModel):
         refusals: How many creates of this run were not sent.
         submitted_at: When this run was started.
         warnings: What the job was warned of, in sentences.
+        media: What its references are.
         timeline: The job's story so far, for the outcome: a refused job has no other object that could hold it.
     """
 
@@ -69,6 +71,7 @@ class CreateOrder(BaseModel):
     refusals: int = 0
     submitted_at: datetime | None = None
     warnings: tuple[str, ...] = ()
+    media: tuple[Medium, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
 
 
@@ -150,6 +153,7 @@ class CreateActivities:
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
             warnings=order.warnings,
+            media=order.media,
         )
         try:
             async with asyncio.timeout(_SIGN_SECONDS):
@@ -325,9 +329,4 @@ def _signing_trouble(error: Exception) -> CreateAnswer:
 
 
 def _impossible(code: str, message: str) -> CreateReport:
-    error = JobError(
-        code=code,
-        message=f"Nothing was sent, and nothing is billed. {message}",
-        failure_class="invalid",
-    )
-    return CreateReport(kind="impossible", error=error, message=message)
+    return CreateReport(kind="impossible", error=nothing_sent(code, message), message=message)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from activities.record import RecordedObject
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import JobError, TimelineEntry, VideoResult
+from seedance_temporal.media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.task import FailureClass, Usage
@@ -39,6 +40,7 @@ class Claim(Fact):
         submitted_at: When that run was started.
         estimated_tokens, estimated_usd: The most that the attempt should cost; None where that is not known.
         warnings: What the job was warned of, in sentences.
+        media: What the references were, when they were looked at before it.
     """
 
     job_id: str
@@ -52,6 +54,7 @@ class Claim(Fact):
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
+    media: tuple[Medium, ...] = ()
 
     @property
     def safety_identifier(self) -> str:
@@ -319,6 +322,11 @@ def _second_task(facts: Facts, look: Look) -> str | None:
     """A task that may be billed: this job neither follows nor has stored it, and it is not known to have ended."""
     known = {a.end.error.task_id for a in facts.attempts if a.end is not None} | {look.task_id}
     return next((task for a in facts.attempts for task in a.tasks if task not in known), None)
+
+
+def nothing_sent(code: str, message: str) -> JobError:
+    """The end of a job that nothing was claimed for, so that submitting it again starts it anew."""
+    return JobError(code=code, message=f"Nothing was sent, and nothing is billed. {message}", failure_class="invalid")
 
 
 def _refusal(attempt: int, outcome: Outcome) -> JobError:

@@ -6,7 +6,7 @@ is forgotten. So each fact is an object of its own, created once and never chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -54,12 +54,7 @@ class Ledger:
         record = None
         if any(stored.name == names.record for stored in objects):
             record = await self.record(job_id)
-        by_attempt: dict[int, dict[str, StoredObject]] = {}
-        for stored in objects:
-            number, dot, kind = stored.name.removeprefix(names.ledger).partition(".")
-            if stored.name.startswith(names.ledger) and dot and number.isdecimal():
-                by_attempt.setdefault(int(number), {})[kind.removesuffix(".json")] = stored
-        attempts = [await self._attempt(number, facts) for number, facts in sorted(by_attempt.items())]
+        attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
         routes = {attempt.claim.request.route for attempt in attempts if attempt.claim and attempt.outcome is None}
         echo = all([await self.echo_known(route) for route in routes])
         return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
@@ -92,16 +87,14 @@ class Ledger:
         async def fact(kind: str, model: type[_F]) -> _F | None:
             return await self._fact(objects[kind].name, model) if kind in objects else None
 
-        late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
         return Attempt(
             number=number,
             claim=await fact("claim", Claim),
             claimed_at=objects["claim"].created_at if "claim" in objects else None,
             outcome=await fact("outcome", Outcome),
             taken="taken" in objects,
-            late=tuple(unquote(kind.removeprefix("late-")) for kind in late),
-            # The end of a task that came to light after the attempt was given up says more than the giving up.
-            end=await fact(next((kind for kind in objects if kind.startswith("end-")), "end"), End),
+            late=late_tasks(objects),
+            end=await fact(end_that_counts(objects), End),
             again=await fact("again", Again),
         )
 
@@ -164,6 +157,29 @@ class Ledger:
 
     async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
         return await self._bucket.create(name, sealed(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
+
+
+def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int, dict[str, StoredObject]]:
+    """The objects of each attempt, by their kind, such as ``claim``; the first attempt first."""
+    found: dict[int, dict[str, StoredObject]] = {}
+    for stored in objects:
+        number, dot, kind = stored.name.removeprefix(names.ledger).partition(".")
+        if stored.name.startswith(names.ledger) and dot and number.isdecimal():
+            found.setdefault(int(number), {})[kind.removesuffix(".json")] = stored
+    return dict(sorted(found.items()))
+
+
+def late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
+    """The tasks of an attempt that came to light late, in that order, by its objects."""
+    late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
+    return tuple(unquote(kind.removeprefix("late-")) for kind in late)
+
+
+def end_that_counts(objects: Iterable[str]) -> str:
+    """Which of an attempt's ends counts: that of a task that came to light after the attempt was given up says more
+    than the giving up.
+    """
+    return next((kind for kind in objects if kind.startswith("end-")), "end")
 
 
 def written_by() -> dict[str, Any]:
@@ -229,7 +245,11 @@ class LedgerActivities:
             facts = await self._ledger.read(order.job_id)
         endpoints = self._settings.seedance_endpoints
         estimated = catalogue.estimate(order.request, self._settings.prices, endpoints=endpoints)
-        return look_by(facts, self._settings).model_copy(
+        look = look_by(facts, self._settings)
+        decisive = facts.attempt(look.attempt)
+        # Its claim holds what an earlier run was warned of, when it looked at the references.
+        warned = decisive.claim.warnings if decisive is not None and decisive.claim is not None else ()
+        return look.model_copy(
             update={
                 "search_attributes": self._search_attributes,
                 "hash_users": self._settings.seedance_hash_users,
@@ -238,7 +258,7 @@ class LedgerActivities:
                 "echo_known": await self._ledger.echo_known(order.request.route),
                 "estimated_tokens": estimated.tokens,
                 "estimated_usd": estimated.usd,
-                "warnings": tuple(catalogue.warnings(order.request, endpoints=endpoints)),
+                "warnings": tuple(dict.fromkeys([*catalogue.warnings(order.request, endpoints=endpoints), *warned])),
                 "limited": self._settings.limited,
             }
         )

@@ -28,6 +28,7 @@ _REDIRECTS = 5
 _RESUME_PAUSE_SECONDS = 0.5
 _WRITE_BYTES = 1024 * 1024
 _ANSWER_BYTES = 4096
+_BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -43,11 +44,13 @@ class DownloadFailed(Exception):
 
     Attributes:
         status: The HTTP status, where that was the reason.
+        passing: Whether it may well go better in a while: nobody was there, the connection broke, or the host was busy.
         answer: The start of that answer's body. It may repeat signatures: look at it, never write it down.
     """
 
-    def __init__(self, reason: str, *, status: int | None = None, answer: str = "") -> None:
+    def __init__(self, reason: str, *, status: int | None = None, answer: str = "", passing: bool = False) -> None:
         self.status = status
+        self.passing = passing
         self.answer = answer
         super().__init__(reason)
 
@@ -202,7 +205,8 @@ class _Download:
             except httpx.HTTPError as error:
                 if not resumes_left:
                     raise DownloadFailed(
-                        f"it broke, with no try left, after {self.received} bytes: {redacted(repr(error))}"
+                        f"it broke, with no try left, after {self.received} bytes: {redacted(repr(error))}",
+                        passing=True,
                     ) from None
             else:
                 return
@@ -262,7 +266,12 @@ async def _refused(response: httpx.Response) -> DownloadFailed:
         if len(answer) >= _ANSWER_BYTES:
             break
     status = response.status_code
-    return DownloadFailed(f"the host answered HTTP {status}", status=status, answer=answer.decode(errors="replace"))
+    return DownloadFailed(
+        f"the host answered HTTP {status}",
+        status=status,
+        answer=answer.decode(errors="replace"),
+        passing=status in _BUSY or status >= httpx.codes.INTERNAL_SERVER_ERROR,
+    )
 
 
 class _WithoutQueries(logging.Filter):

@@ -57,6 +57,7 @@ class Record(_Part):
         model: The model that worked, where the request names an endpoint.
         estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
         cost_usd: By the price table, of the tokens that the provider counted; None where unknown.
+        references: What the reference media were before the create, as far as they could be looked at.
         warnings: What the job was warned of, and what is missing, in sentences.
     """
 
@@ -80,6 +81,7 @@ class Record(_Part):
     cost_usd: float | None = None
     request: dict[str, Any] = {}
     rights: dict[str, Any] = {}
+    references: list[dict[str, Any]] = []
     timeline: list[dict[str, Any]] = []
     objects: RecordedObjects
     warnings: list[str] = []

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark, ArkError
 from activities.bucket import Bucket, Checksums, StoredObject, as_json
+from activities.heartbeat import heartbeats
 from activities.ledger import written_by
 from activities.media import BadMedia, picture_type, probe_video
 from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
@@ -36,7 +36,6 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.task import SUCCEEDED, Task, parse_task
 from seedance_temporal.urls import redacted
 
-_BEAT_SECONDS = 5.0
 # A video that is safe must not stay without its record for want of a picture: from this try on it does without.
 _TRIES_FOR_THE_LAST_FRAME = 5
 # A result URL can be opened 100 times in its life, and the activity is tried some 75 times in it: a broken download
@@ -105,7 +104,8 @@ class StoreActivities:
             if standing is not None:
                 return result_of_record(standing, self._bucket.name, names.record)
             with TemporaryDirectory(prefix="seedance-") as directory:
-                async with _heartbeats() as progress:
+                progress = _Progress()
+                async with heartbeats(progress.shown):
                     copy = _Copy(self._bucket, self._settings, self._transport, order, names, Path(directory), progress)
                     return await copy.run(self._ark)
         except ApplicationError:
@@ -125,30 +125,13 @@ class _Progress:
 
     def begin(self, step: str, total: int | None = None) -> None:
         self.step, self.done, self.total = step, 0, total
-        self.beat()
+        activity.heartbeat(self.shown())
 
     def move(self, done: int, total: int | None) -> None:
         self.done, self.total = done, total
 
-    def beat(self) -> None:
-        activity.heartbeat({"step": self.step, "bytes": self.done, "of": self.total})
-
-
-@asynccontextmanager
-async def _heartbeats() -> AsyncIterator[_Progress]:
-    """Shows progress, and that the worker lives, for as long as the block runs."""
-    progress = _Progress()
-
-    async def beat() -> None:
-        while True:
-            progress.beat()
-            await asyncio.sleep(_BEAT_SECONDS)
-
-    beating = asyncio.create_task(beat())
-    try:
-        yield progress
-    finally:
-        beating.cancel()
+    def shown(self) -> dict[str, Any]:
+        return {"step": self.step, "bytes": self.done, "of": self.total}
 
 
 @dataclass
@@ -281,13 +264,15 @@ class _Copy:
             task=RecordedObject.of(payload) if payload is not None else None,
             ledger=tuple(RecordedObject.of(stored) for stored in await self.bucket.list(self.names.ledger)),
         )
-        content = sealed(self._record(task, objects).model_dump(mode="json"))
+        claim = await self.bucket.read(self.names.attempt(self.order.attempt, "claim"))
+        references = json.loads(claim).get("media", []) if claim is not None else []
+        content = sealed(self._record(task, objects, references).model_dump(mode="json"))
         if not await self.bucket.create(self.names.record, content):
             # Ours, whose answer was lost, or somebody else's.
             content = await self.bucket.read(self.names.record) or content
         return result_of_record(content, self.bucket.name, self.names.record)
 
-    def _record(self, task: Task, objects: RecordedObjects) -> Record:
+    def _record(self, task: Task, objects: RecordedObjects, references: list[dict[str, Any]]) -> Record:
         request = self.order.request
         prices, endpoints = self.settings.prices, self.settings.seedance_endpoints
         estimated = catalogue.estimate(request, prices, endpoints=endpoints)
@@ -310,6 +295,7 @@ class _Copy:
             cost_usd=catalogue.cost_of(request, task, prices, endpoints=endpoints),
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
+            references=references,
             timeline=[entry.model_dump(mode="json") for entry in self.order.timeline],
             objects=objects,
             warnings=[*self.order.warnings, *self.warnings],

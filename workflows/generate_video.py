@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.listing import AskOrder, ListingActivities
     from activities.observe import GetOrder, Observation, ObserveActivities
     from activities.recover import AbsentOrder, RecoverActivities, RecoverOrder, ResolveOrder
+    from activities.references import ReferenceActivities, ReferencesOrder, is_seen
     from activities.store import StoreActivities, StoreOrder
     from seedance_temporal import job as names
     from seedance_temporal.job import (
@@ -41,6 +42,7 @@ with workflow.unsafe.imports_passed_through():
         VideoResult,
         phase_of,
     )
+    from seedance_temporal.media import Medium
     from seedance_temporal.task import QUEUED, SUCCEEDED, TERMINAL, Usage, progress
     from workflows import policies, words
     from workflows.progress import Progress
@@ -67,6 +69,7 @@ class GenerateVideo:
         self._listings: list[Listing] = []
         self._proofs: list[Listing] = []
         self._echo_known = False
+        self._media: tuple[Medium, ...] | None = None
         self._ledger_changed = False
 
     @workflow.run
@@ -138,6 +141,9 @@ class GenerateVideo:
                 if look.next != "claim":
                     break
                 self._fail(words.cancelled_before_create(), "caller")
+            if self._media is None:
+                self._media = await self._check_references()
+                continue
             if look.limited:
                 await self._allow()
             self._progress.enter("creating")
@@ -169,6 +175,40 @@ class GenerateVideo:
             look = await self._look()
         return look
 
+    async def _check_references(self) -> tuple[Medium, ...] | None:
+        """Looks at the reference media, once in a run, and ends it where nothing can be created with them.
+
+        Returns:
+            What they are; None where a cancel came in between.
+        """
+        count = sum(map(is_seen, self._job.request.references))
+        if not count:
+            return ()
+        self._progress.enter("checking")
+        check = workflow.start_activity_method(
+            ReferenceActivities.check_references,
+            ReferencesOrder(job_id=self._job_id, request=self._job.request),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.REFERENCES_TIMEOUT,
+            heartbeat_timeout=policies.REFERENCES_HEARTBEAT,
+            retry_policy=policies.REFERENCES_RETRY,
+            summary=f"check {count} reference{'s' if count > 1 else ''}: reachable, format, limits",
+        )
+        await workflow.wait_condition(lambda: check.done() or self._cancel_wished)
+        if not check.done():
+            check.cancel()
+        try:
+            report = await check
+        except ActivityError as error:
+            if self._cancel_wished:
+                return None
+            self._fail(words.unreachable(error), "references")
+        self._progress.warn(*report.warnings)
+        if report.error is not None:
+            self._fail(report.error, "references")
+        self._progress.note("references are fine", "references", words.media(report.media))
+        return report.media
+
     async def _allow(self) -> None:
         """Ends the run where the limits leave no room for this create. Asked before each claim, and counted once."""
         allowance = await workflow.execute_activity_method(
@@ -193,6 +233,7 @@ class GenerateVideo:
                 refusals=refusals,
                 submitted_at=workflow.info().start_time,
                 warnings=self._progress.warnings,
+                media=self._media or (),
                 timeline=self._progress.timeline,
             ),
             task_queue=self._queues.create,

@@ -16,6 +16,13 @@ LEDGER_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
 
+# References are downloaded before a create: each has the time that a create has, some at a time, and there may be 50 of
+# the largest. A worker that died is noticed by its missing heartbeat.
+REFERENCES_TIMEOUT = timedelta(hours=1)
+REFERENCES_HEARTBEAT = timedelta(seconds=30)
+# A host that is away for a minute is waited for; after that, a person should hear of it. Nothing is claimed yet.
+REFERENCES_RETRY = RetryPolicy(initial_interval=timedelta(seconds=4), backoff_coefficient=2, maximum_attempts=5)
+
 # The paid POST: Temporal itself must never send it again.
 CREATE_RETRY = RetryPolicy(maximum_attempts=1)
 # On top of the create's own total time, which begins before the claim: its outcome is written after it, and the

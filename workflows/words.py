@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio import workflow
@@ -10,6 +12,10 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from activities.observe import GetOrder, Observation
     from seedance_temporal.job import JobError
+    from seedance_temporal.media import Medium
+
+# Of so many references each is shown in the timeline; more are counted.
+_MEDIA_SHOWN = 4
 
 
 def unsettled(attempt: int) -> JobError:
@@ -28,6 +34,23 @@ def cancelled_before_create() -> JobError:
         "Submitting the same request again starts it anew.",
         failure_class="cancelled",
     )
+
+
+def unreachable(error: ActivityError) -> JobError:
+    return JobError(
+        code="references_unreachable",
+        message=f"Nothing was sent, and nothing is billed. The references could not be looked at. {error.cause} "
+        "See that they can be reached, and submit the request again.",
+        failure_class="invalid",
+    )
+
+
+def media(found: Sequence[Medium]) -> str:
+    """What references are, as the timeline shows it: each of a few, the number of many."""
+    if len(found) <= _MEDIA_SHOWN:
+        return "; ".join(map(str, found))
+    kinds = Counter(medium.kind for medium in found)
+    return f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())}, {sum(m.size for m in found)} bytes"
 
 
 def lost(order: GetOrder, error: ActivityError) -> JobError:

@@ -177,7 +177,7 @@ def test_a_record_is_counted_by_it(tmp_path: Path) -> None:
         copy = _Copy(
             MemoryBucket(), some_settings(**ours), httpx.AsyncHTTPTransport, order, names(asked), tmp_path, _Progress()
         )
-        record = copy._record(task(), RecordedObjects(video=video))
+        record = copy._record(task(), RecordedObjects(video=video), [])
         assert (record.estimated_usd, record.cost_usd) == (estimated, usd)
 
 

@@ -31,6 +31,7 @@ from activities.limits import Allowance, AllowOrder
 from activities.listing import AskOrder, Page, PageOrder
 from activities.observe import CancelReport, GetOrder, Observation
 from activities.recover import AbsentOrder, RecoverOrder, ResolveOrder
+from activities.references import ReferencesOrder, ReferencesReport
 from activities.store import StoreOrder
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import (
@@ -51,7 +52,7 @@ from seedance_temporal.job import (
     TaskChanged,
     VideoResult,
 )
-from seedance_temporal.request import VideoRequest
+from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.task import FailureClass, Usage
 from tests.replay.replaying import handle_of, replay
 from workflows.generate_video import GenerateVideo
@@ -182,6 +183,10 @@ class Script:
     async def allow(self, order: AllowOrder) -> Allowance:
         return await self._answer(order)  # type: ignore[no-any-return]
 
+    @activity.defn(name="check_references")
+    async def check_references(self, order: ReferencesOrder) -> ReferencesReport:
+        return await self._answer(order)  # type: ignore[no-any-return]
+
     @activity.defn(name="create_task")
     async def create_task(self, order: CreateOrder) -> CreateReport:
         return await self._answer(order)  # type: ignore[no-any-return]
@@ -253,7 +258,7 @@ class Stage:
                 "workflows": [],
                 "ledger": [
                     *(script.look, script.write_outcome, script.write_end, script.allow),
-                    *(script.ask_lister, script.settle_absent),
+                    *(script.ask_lister, script.settle_absent, script.check_references),
                 ],
                 "create": [script.create_task],
                 "get": [script.get_task, script.cancel_task, script.identify_task, script.resolve_attempt],
@@ -283,10 +288,22 @@ class Stage:
     async def close(self) -> None:
         await self.stop(*self._workers)
 
-    async def start(self, take: int = 1, *, first_signal: TaskChanged | None = None, **given: Any) -> Handle:
+    async def start(
+        self,
+        take: int = 1,
+        *,
+        first_signal: TaskChanged | None = None,
+        references: tuple[Reference, ...] = (),
+        **given: Any,
+    ) -> Handle:
         """Starts a job of this route."""
         request = VideoRequest(
-            user_id="user-42", route=self.route, model="dreamina-seedance-2-0-260128", prompt="A shot", take=take
+            user_id="user-42",
+            route=self.route,
+            model="dreamina-seedance-2-0-260128",
+            prompt="A shot",
+            references=references,
+            take=take,
         )
         handle: Handle = await self.client.start_workflow(
             WORKFLOW,

@@ -1,0 +1,32 @@
+"""Signs of life of a long activity: by them Temporal notices a worker that was killed, and tells of a cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from temporalio import activity
+
+_BEAT_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def heartbeats(details: Callable[[], Any]) -> AsyncIterator[None]:
+    """Beats for as long as the block runs.
+
+    Args:
+        details: What the UI shows of the activity, asked at each beat.
+    """
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat(details())
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()

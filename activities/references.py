@@ -1,0 +1,284 @@
+"""Looks at reference media before a claim: what cannot succeed is refused while it costs nothing.
+
+The provider downloads them during the paid create. So they are downloaded here first, as it would: by a plain GET,
+without credentials. The URLs are a user's word, and the files may be anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.assets import Assets
+from activities.bucket import Bucket
+from activities.facts import nothing_sent
+from activities.heartbeat import heartbeats
+from activities.media import BadMedia
+from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
+from activities.signing import CannotSign
+from seedance_temporal import catalogue
+from seedance_temporal.errors import Problem
+from seedance_temporal.job import JobError
+from seedance_temporal.media import Medium, media_problems, media_warnings
+from seedance_temporal.models import MEDIA, Kind
+from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
+
+# Per process, over all its jobs: bounds for disk (200 MB each), and for memory and processors.
+_DOWNLOADS = 8
+_PROBES = 2
+# Looking into the largest file takes some seconds; one that takes this long was made for it.
+_PROBE_SECONDS = 60.0
+_RESUMES = 2
+# Long enough for the last of many references, that waits for its turn.
+_SIGNED_FOR = timedelta(hours=1)
+_ROOT = Path(__file__).resolve().parents[1]
+
+_log = logging.getLogger(__name__)
+
+
+class ReferencesOrder(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    request: VideoRequest
+
+
+class ReferencesReport(BaseModel):
+    """What the references are; or, as ``error``, why nothing can be created with them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    media: tuple[Medium, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: JobError | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a look at all references of a request showed.
+
+    Attributes:
+        media: Those that could be read.
+        problems: What keeps the request from succeeding.
+        passing: What may well be over in a while, such as a host that cannot be reached.
+    """
+
+    media: tuple[Medium, ...]
+    problems: tuple[Problem, ...]
+    passing: tuple[Problem, ...]
+
+
+class References:
+    """Looks at the references of requests; one for a process, so that all looks together keep within its limits.
+
+    Args:
+        bucket: Signs the URLs of private references.
+        settings: The time that a download may take is that of a create, which the provider's download is part of.
+        transport: Makes the transport of each download; only public addresses are reached by default.
+    """
+
+    def __init__(
+        self, bucket: Bucket, settings: Settings, transport: Callable[[], httpx.AsyncBaseTransport] | None = None
+    ) -> None:
+        self._bucket = bucket
+        self._settings = settings
+        self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts))
+        self._downloads = asyncio.Semaphore(_DOWNLOADS)
+        self._probes = asyncio.Semaphore(_PROBES)
+
+    async def examine(self, request: VideoRequest) -> Findings:
+        """Looks at every reference but ``asset://``, which only the provider can see.
+
+        Args:
+            request: One that :func:`seedance_temporal.catalogue.check` has nothing against.
+
+        Raises:
+            CannotSign: A private reference cannot be signed.
+        """
+        seen = [(index, each) for index, each in enumerate(request.references) if is_seen(each)]
+        urls = await asyncio.gather(*(self._url_of(reference) for _, reference in seen))
+        async with asyncio.TaskGroup() as group:
+            looks = [
+                group.create_task(self._look_at(index, catalogue.KINDS[reference.role], url))
+                for (index, reference), url in zip(seen, urls, strict=True)
+            ]
+        found = [look.result() for look in looks]
+        media = tuple(medium for medium in found if isinstance(medium, Medium))
+        troubles = [trouble for trouble in found if isinstance(trouble, _Trouble)]
+        model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
+        assert model is not None, "the catalogue knows the models of valid requests"
+        return Findings(
+            media,
+            (*(each.problem for each in troubles if not each.passing), *media_problems(media, model)),
+            tuple(each.problem for each in troubles if each.passing),
+        )
+
+    async def _url_of(self, reference: Reference) -> str:
+        """The URL that the provider would be given."""
+        private = catalogue.gs_object(reference.url)
+        if private is None:
+            return reference.url
+        return await self._bucket.signed_url(private.bucket, private.name, private.generation, _SIGNED_FOR)
+
+    async def _look_at(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
+        at = f"references[{index}]"
+        async with self._downloads:
+            with TemporaryDirectory(prefix="seedance-") as directory:
+                path = Path(directory) / "reference"
+                try:
+                    await self._download(url, path, MEDIA[kind].max_bytes)
+                    probed = await self._probe(kind, path)
+                except DownloadFailed as error:
+                    return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
+                except BadMedia as error:
+                    return _Trouble(Problem(at=at, problem=str(error)))
+                sha256, size = await asyncio.to_thread(_digest, path)
+        return Medium.model_validate(probed | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
+
+    async def _download(self, url: str, path: Path, max_bytes: int) -> None:
+        async with outbound_client(self._transport()) as client:
+            await download(
+                client,
+                url,
+                path,
+                max_bytes=max_bytes,
+                seconds=self._settings.seedance_create_timeout_seconds,
+                resumes=_RESUMES,
+                progress=lambda done, total: None,
+            )
+
+    async def _probe(self, kind: Kind, path: Path) -> dict[str, object]:
+        """Has a process of its own look into the file; it sees no secret, and ends with the look.
+
+        Raises:
+            BadMedia: It is not what a reference of this kind can be.
+        """
+        async with self._probes:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "activities.probe", kind, str(path)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=_ROOT,
+                env={},
+            )
+            try:
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    out, err = await process.communicate()
+            except TimeoutError:
+                raise BadMedia(f"takes longer than {_PROBE_SECONDS:g} seconds to read") from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        assert process.returncode is not None
+        if process.returncode < 0:
+            raise BadMedia("cannot be read: the decoder crashed over it")
+        if process.returncode > 0:
+            raise RuntimeError(f"the look into a reference ended with {process.returncode}: {err.decode()[-500:]}")
+        answer: dict[str, object] = json.loads(out)
+        if "refused" in answer:
+            raise BadMedia(str(answer["refused"]))
+        return answer
+
+
+class ReferenceActivities:
+    """Checks reference media for the workflow.
+
+    Args:
+        references: Looks at them.
+        assets: What asset ids have stood for.
+        settings: Hosts that need not be public, and the models behind endpoints.
+    """
+
+    def __init__(self, references: References, assets: Assets, settings: Settings) -> None:
+        self._references = references
+        self._assets = assets
+        self._settings = settings
+
+    @activity.defn
+    async def check_references(self, order: ReferencesOrder) -> ReferencesReport:
+        """Looks at all references of a job that is about to be paid for.
+
+        Raises:
+            ApplicationError: ``ReferencesUnreachable``: one could not be had now, and nothing is known against any.
+                ``ReferencesFailed``: anything else, such as a full disk. To be repeated.
+        """
+        request = order.request
+        if problems := catalogue.check(
+            request,
+            insecure_hosts=self._settings.seedance_insecure_hosts,
+            endpoints=self._settings.seedance_endpoints,
+        ):
+            return ReferencesReport(error=nothing_sent("invalid_request", _joined(problems)))
+        try:
+            async with heartbeats(lambda: {"references": len(request.references)}):
+                findings = await self._references.examine(request)
+        except CannotSign as error:
+            return ReferencesReport(error=nothing_sent("cannot_sign", str(error)))
+        except Exception as error:
+            # The texts of other libraries are full of URLs.
+            raise ApplicationError(
+                f"{order.job_id}: looking at its references broke: {redacted(repr(error))}", type="ReferencesFailed"
+            ) from None
+        if findings.problems:
+            advice = "Mend or replace what is named, and submit the request again."
+            message = f"{_joined([*findings.problems, *findings.passing])}. {advice}"
+            return ReferencesReport(media=findings.media, error=nothing_sent("invalid_references", message))
+        if findings.passing:
+            raise ApplicationError(f"{order.job_id}: {_joined(findings.passing)}", type="ReferencesUnreachable")
+        return ReferencesReport(
+            media=findings.media,
+            warnings=(*media_warnings(findings.media), *await self._reuse(request, findings.media)),
+        )
+
+    async def _reuse(self, request: VideoRequest, media: tuple[Medium, ...]) -> list[str]:
+        try:
+            warnings = await self._assets.warnings(request, media)
+            await self._assets.note(request, media)
+        except Exception:
+            # No job waits for this: whatever ails the bucket, the claim finds it, too.
+            _log.warning("what asset ids stand for could not be compared", exc_info=True)
+            return []
+        return warnings
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    problem: Problem
+    passing: bool = False
+
+
+def is_seen(reference: Reference) -> bool:
+    """Whether a reference can be looked at: what the provider keeps under ``asset://`` cannot."""
+    return not reference.url.startswith("asset://")
+
+
+def _in_words(error: DownloadFailed) -> str:
+    refused = error.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
+    needs = "; it must be open to everybody, or carry a signature that is still good" if refused else ""
+    return f"cannot be downloaded as the provider would: {error}{needs}"
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def _joined(problems: list[Problem] | tuple[Problem, ...]) -> str:
+    return "; ".join(f"{each.at}: {each.problem}" for each in problems)
