@@ -26,8 +26,9 @@ lint: setup
 test: lint ## Lint, types, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-faults: setup ## The full crash matrix and its kin, some forty minutes on two cores; FAULTS_REPORT names the file for its tables
-	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults
+faults: setup ## The full crash matrix and its kin, some fifteen minutes on two cores; FAULTS_REPORT names the file for its tables
+	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults \
+		-n 2 --dist worksteal
 
 chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTES of trouble
 	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \

@@ -13,14 +13,14 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.cells import Stage, staged
-from tests.faults.report import Report
+from tests.faults.report import AddRow, Report
 
-_REPORT = pytest.StashKey[Report]()
+_ROW = "faults: "
+_TABLES = Report()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "faults: part of the full fault matrix, which takes minutes (make faults)")
-    config.stash[_REPORT] = Report()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,18 +31,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in full]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    report = config.stash[_REPORT]
-    if report.rows:
-        terminalreporter.write_line("\n" + report.markdown())
-    if report.rows and (path := os.environ.get("FAULTS_REPORT")):
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Rows come with a test's report, so that tests may run in several processes."""
+    if report.when == "teardown":
+        for name, row in report.user_properties:
+            if name.startswith(_ROW):
+                _TABLES.add(name.removeprefix(_ROW), row)  # type: ignore[arg-type]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _TABLES.rows:
+        terminalreporter.write_line("\n" + _TABLES.markdown())
+    # One of several processes sees its own tests alone.
+    if _TABLES.rows and (path := os.environ.get("FAULTS_REPORT")) and "PYTEST_XDIST_WORKER" not in os.environ:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(report.markdown())
+        Path(path).write_text(_TABLES.markdown())
 
 
-@pytest.fixture(scope="session")
-def report(request: pytest.FixtureRequest) -> Report:
-    return request.config.stash[_REPORT]
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> AddRow:
+    """Adds a row to a table of the report, by the table's title; its keys are the columns."""
+
+    def add(title: str, row: dict[str, object]) -> None:
+        request.node.user_properties.append((_ROW + title, {name: str(value) for name, value in row.items()}))
+
+    return add
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -14,7 +14,7 @@ from seedance_temporal import JobState
 from seedance_temporal.identity import callback_url, job_id_of
 from tests.e2e.requests import a_request, creates_of, until
 from tests.faults.cells import PATIENCE, Stage
-from tests.faults.report import Report
+from tests.faults.report import AddRow
 
 TITLE = "Callbacks"
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -103,7 +103,7 @@ KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_callbacks_to_a_running_job(served: Stage, report: Report, kind: str) -> None:
+async def test_callbacks_to_a_running_job(served: Stage, report: AddRow, kind: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
     job_id = (await stack.jobs.submit(request)).job_id
@@ -126,10 +126,10 @@ async def test_callbacks_to_a_running_job(served: Stage, report: Report, kind: s
     assert again.result == result
     assert len(await creates_of(stack, request)) == 1
     answers = ", ".join(f"{codes.count(code)}× {code}" for code in sorted(set(codes)))
-    report.add(TITLE, {"callbacks": kind, "the relay answered": answers, "paid": 1, "end": again.phase})
+    report(TITLE, {"callbacks": kind, "the relay answered": answers, "paid": 1, "end": again.phase})
 
 
-async def test_early_callbacks(served: Stage, report: Report) -> None:
+async def test_early_callbacks(served: Stage, report: AddRow) -> None:
     """Before the create is answered: of its own task, which the job does not know yet, and of one that is nobody's."""
     stack, request = served.stack, a_request()
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
@@ -149,11 +149,11 @@ async def test_early_callbacks(served: Stage, report: Report) -> None:
         result = await stack.jobs.result(job_id)
     assert result.task_id == entry.task_id
     assert len(await creates_of(stack, request)) == 1
-    report.add(TITLE, {"callbacks": "early", "the relay answered": f"{len(codes)}× 200", "paid": 1, "end": "stored"})
+    report(TITLE, {"callbacks": "early", "the relay answered": f"{len(codes)}× 200", "paid": 1, "end": "stored"})
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed", "off"])
-async def test_how_the_provider_calls(served: Stage, report: Report, mode: str) -> None:
+async def test_how_the_provider_calls(served: Stage, report: AddRow, mode: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.configure(callbacks=mode)
     try:
@@ -164,4 +164,4 @@ async def test_how_the_provider_calls(served: Stage, report: Report, mode: str) 
         await stack.ark.configure(callbacks="on")
     (entry,) = await creates_of(stack, request)
     assert entry.task_id == result.task_id
-    report.add(TITLE, {"callbacks": f"by the provider: {mode}", "the relay answered": "-", "paid": 1, "end": "stored"})
+    report(TITLE, {"callbacks": f"by the provider: {mode}", "the relay answered": "-", "paid": 1, "end": "stored"})

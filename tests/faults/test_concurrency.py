@@ -13,7 +13,7 @@ from dev.stack import ROOT, Stack
 from seedance_temporal import Job, VideoRequest
 from tests.e2e.requests import a_request, creates_of
 from tests.faults.cells import PATIENCE, Stage
-from tests.faults.report import Report
+from tests.faults.report import AddRow
 
 TITLE = "Concurrency"
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -35,7 +35,7 @@ async def _submitter(stack: Stack, request: VideoRequest) -> dict[str, object]:
     return answer
 
 
-async def test_simultaneous_submits_of_one_request(served: Stage, report: Report) -> None:
+async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow) -> None:
     stack, request = served.stack, a_request()
     answers = await asyncio.gather(*(_submitter(stack, request) for _ in range(PROCESSES)))
     assert sum(int(str(answer["answers"])) for answer in answers) == PROCESSES * EACH
@@ -45,10 +45,10 @@ async def test_simultaneous_submits_of_one_request(served: Stage, report: Report
         await stack.jobs.result(job_id)
     assert len(await creates_of(stack, request)) == 1
     what = f"{PROCESSES * EACH} submits by {PROCESSES} processes"
-    report.add(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
+    report(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
 
 
-async def test_two_namespaces_race_for_one_claim(served: Stage, report: Report) -> None:
+async def test_two_namespaces_race_for_one_claim(served: Stage, report: AddRow) -> None:
     """The same requests at the same time, by two deployments that share nothing but bucket and account."""
     cells = [await served.cell("race"), await served.cell("race")]
     requests = [a_request() for _ in range(20)]
@@ -72,7 +72,7 @@ async def test_two_namespaces_race_for_one_claim(served: Stage, report: Report) 
         for cell in cells:
             await cell.close()
     ends = f"stored: {len(requests)}, claims that were lost to the other: {sum(raced)}"
-    report.add(TITLE, {"what": "two namespaces, the same requests", "jobs": 20, "paid": 20, "ends": ends})
+    report(TITLE, {"what": "two namespaces, the same requests", "jobs": 20, "paid": 20, "ends": ends})
 
 
 def _mixed(number: int) -> dict[str, str]:
@@ -87,7 +87,7 @@ def _mixed(number: int) -> dict[str, str]:
     return faults.get(number % 50, {})
 
 
-async def test_mixed_jobs(served: Stage, report: Report) -> None:
+async def test_mixed_jobs(served: Stage, report: AddRow) -> None:
     stack = served.stack
     requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
     armed = []
@@ -122,4 +122,4 @@ async def test_mixed_jobs(served: Stage, report: Report) -> None:
     paid = sum(any(content.get("text") in wanted for content in entry.body["content"]) for entry in committed)
     assert paid == JOBS - JOBS // 50
     ends = ", ".join(f"{phase}: {count}" for phase, count in sorted(phases.items()))
-    report.add(TITLE, {"what": f"{JOBS} mixed jobs", "jobs": JOBS, "paid": paid, "ends": ends})
+    report(TITLE, {"what": f"{JOBS} mixed jobs", "jobs": JOBS, "paid": paid, "ends": ends})

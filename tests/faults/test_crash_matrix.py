@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from tests.faults.cells import Cell, Stage
-from tests.faults.report import Report
+from tests.faults.report import AddRow
 from tests.faults.worker import POINTS
 
 TITLE = "The crash matrix"
@@ -89,7 +89,7 @@ async def _is_killed(cell: Cell, process: asyncio.subprocess.Process) -> None:
 
 
 async def _cell(
-    stage: Stage, report: Report, what: str, point: str, play: Column, settings: dict[str, str] | None = None
+    stage: Stage, report: AddRow, what: str, point: str, play: Column, settings: dict[str, str] | None = None
 ) -> None:
     cell = await stage.cell(what[:7].strip(","))
     cell.settings = settings or {}
@@ -99,7 +99,7 @@ async def _cell(
     try:
         await play(cell, point)
         row = await cell.stored_once(await cell.settle())
-        report.add(TITLE, {"point": point, "what happens": what} | row)
+        report(TITLE, {"point": point, "what happens": what} | row)
         assert row["fired"]
     finally:
         await cell.close()
@@ -117,7 +117,7 @@ _SOON = {"SEEDANCE_CREATE_TIMEOUT_SECONDS": "5", "SEEDANCE_RECOVERY_SECONDS": "2
 
 
 @pytest.mark.timeout(300)
-async def test_smoke(stage: Stage, report: Report) -> None:
+async def test_smoke(stage: Stage, report: AddRow) -> None:
     """Six cells that need little time."""
     created = ["before the claim", "after the claim", "after the POST left", "after its answer"]
     cells = [_cell(stage, report, "SIGKILL, the same worker back", p, _same_worker_back, _SOON) for p in created]
@@ -128,14 +128,14 @@ async def test_smoke(stage: Stage, report: Report) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("what", COLUMNS)
-async def test_column(stage: Stage, report: Report, what: str) -> None:
+async def test_column(stage: Stage, report: AddRow, what: str) -> None:
     points = [point for point in POINTS if not ("after the end" in what and point == "before the POST left")]
     await _all([_cell(stage, report, what, point, COLUMNS[what]) for point in points])
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-async def test_the_server_is_killed_as_well(stage: Stage, report: Report) -> None:
+async def test_the_server_is_killed_as_well(stage: Stage, report: AddRow) -> None:
     """Workers first, then the server; it comes back on its database, and the workers after it."""
     dead: list[str] = []
     back = asyncio.Event()

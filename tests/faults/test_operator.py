@@ -23,7 +23,7 @@ from seedance_temporal import Job, VideoRequest
 from seedance_temporal.job import Resolve
 from tests.e2e.requests import a_request, creates_of, until
 from tests.faults.cells import PATIENCE, Stage
-from tests.faults.report import Report
+from tests.faults.report import AddRow
 
 TITLE = "The operator matrix"
 RESETTABLE = (
@@ -147,7 +147,7 @@ STORIES: dict[str, tuple[Story, str, int]] = {
 
 
 @pytest.mark.parametrize("name", STORIES)
-async def test_reset_to_every_point(served: Stage, report: Report, name: str) -> None:
+async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) -> None:
     """Of every run of the story, the first one as well where another one followed."""
     story, phase, paid = STORIES[name]
     stack, request = served.stack, a_request()
@@ -171,10 +171,10 @@ async def test_reset_to_every_point(served: Stage, report: Report, name: str) ->
             assert len(await creates_of(stack, request)) == posts, f"reset to {point} sent a create"
             resets += 1
     assert resets > len(runs), "there was more than one point to go back to"
-    report.add(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "paid": paid, "end": phase})
+    report(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "paid": paid, "end": phase})
 
 
-async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: Report) -> None:
+async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: AddRow) -> None:
     """Its task runs, and is billed: whatever it is reset to, the video is stored."""
     stack, request = served.stack, a_request()
     job_id = await _running(stack, request)
@@ -193,10 +193,10 @@ async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: 
         assert not [end for end in ends if end[1] == "cancelled"], f"task {entry.task_id} runs, and is paid: {ends}"
     finally:
         await _end(stack, (await stack.jobs.submit(request)).job_id)
-    report.add(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "paid": 1, "end": "stored"})
+    report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "paid": 1, "end": "stored"})
 
 
-async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report: Report) -> None:
+async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report: AddRow) -> None:
     """The second attempt is under way: the reset run goes on with that one."""
     stack, request = served.stack, a_request()
     first = await _failed(stack, request)
@@ -217,7 +217,7 @@ async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report
         assert (await _end(stack, first.job_id)).phase == "stored"
     assert await _paid(stack, request) == 2
     assert not [end for end in ends if end[1] == "failed"], f"attempt 2 runs, and is paid: {ends}"
-    report.add(TITLE, {"job": "resubmitted", "what an operator does": "Resets of run 1", "paid": 2, "end": "stored"})
+    report(TITLE, {"job": "resubmitted", "what an operator does": "Resets of run 1", "paid": 2, "end": "stored"})
 
 
 async def _creating(stack: Stack, request: VideoRequest) -> str:
@@ -289,7 +289,7 @@ ENDINGS = [(moment, deed) for moment in MOMENTS for deed in DEEDS if (moment, de
 
 
 @pytest.mark.parametrize(("moment", "deed"), ENDINGS)
-async def test_a_run_that_is_ended(served: Stage, report: Report, moment: str, deed: str) -> None:
+async def test_a_run_that_is_ended(served: Stage, report: AddRow, moment: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     await DEEDS[deed](stack, job_id)
@@ -299,12 +299,12 @@ async def test_a_run_that_is_ended(served: Stage, report: Report, moment: str, d
     ended = await _end(stack, job_id)
     assert ended.phase == "stored"
     assert len(await creates_of(stack, request)) == 1
-    report.add(TITLE, {"job": moment, "what an operator does": deed, "paid": 1, "end": ended.phase})
+    report(TITLE, {"job": moment, "what an operator does": deed, "paid": 1, "end": ended.phase})
 
 
 @pytest.mark.parametrize("moment", ["creating", "running", "storing", "recovering", "over"])
 @pytest.mark.parametrize("by", ["update", "Temporal"])
-async def test_cancel(served: Stage, report: Report, moment: str, by: str) -> None:
+async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     if by == "update":
@@ -316,11 +316,11 @@ async def test_cancel(served: Stage, report: Report, moment: str, by: str) -> No
     (entry,) = await creates_of(stack, request)
     assert ended.phase in {"stored", "cancelled"}
     assert (ended.phase == "stored") == (entry.billed_tokens is not None), "what is billed is stored"
-    report.add(TITLE, {"job": moment, "what an operator does": f"Cancel by {by}", "paid": 1, "end": ended.phase})
+    report(TITLE, {"job": moment, "what an operator does": f"Cancel by {by}", "paid": 1, "end": ended.phase})
 
 
 @pytest.mark.parametrize("moment", ["creating", "running", "over"])
-async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: Report, moment: str) -> None:
+async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: AddRow, moment: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     other = await served.cell("second")
@@ -336,12 +336,12 @@ async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: Repo
     assert ours.result is not None
     assert ours.result == theirs.result
     assert len(await creates_of(stack, request)) == 1
-    report.add(TITLE, {"job": moment, "what an operator does": "a second namespace", "paid": 1, "end": "stored"})
+    report(TITLE, {"job": moment, "what an operator does": "a second namespace", "paid": 1, "end": "stored"})
 
 
 @pytest.mark.parametrize(("moment", "activity"), [("creating", "create_task"), ("storing", "store_video")])
 @pytest.mark.parametrize("deed", ["pause and unpause", "reset", "reset, and the worker is killed"])
-async def test_activities(served: Stage, report: Report, moment: str, activity: str, deed: str) -> None:
+async def test_activities(served: Stage, report: AddRow, moment: str, activity: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     service, run = stack.client.workflow_service, WorkflowExecution(workflow_id=job_id)
@@ -362,4 +362,4 @@ async def test_activities(served: Stage, report: Report, moment: str, activity: 
     ended = await _end(stack, job_id)
     assert ended.phase == "stored"
     assert len(await creates_of(stack, request)) == 1
-    report.add(TITLE, {"job": moment, "what an operator does": f"{activity}: {deed}", "paid": 1, "end": ended.phase})
+    report(TITLE, {"job": moment, "what an operator does": f"{activity}: {deed}", "paid": 1, "end": ended.phase})

@@ -11,7 +11,7 @@ import pytest
 from seedance_temporal import JobState
 from tests.e2e.requests import creates_of
 from tests.faults.cells import PATIENCE, Cell, Stage
-from tests.faults.report import Report
+from tests.faults.report import AddRow
 
 TITLE = "The copy under bad weather"
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -60,7 +60,7 @@ async def _complaint(cell: Cell) -> str:
     return " ".join(pending.last_failure.message for pending in run.raw_description.pending_activities)
 
 
-async def _result_host(stage: Stage, report: Report, what: str) -> None:
+async def _result_host(stage: Stage, report: AddRow, what: str) -> None:
     fault, fields = RESULT_HOST[what]
     cell = await stage.cell("weather")
     ark = stage.stack.ark
@@ -80,12 +80,12 @@ async def _result_host(stage: Stage, report: Report, what: str) -> None:
         row = await cell.stored_once(await cell.settle())
         fired = len(await ark.fired(armed))
         assert fired, f"{what}: the fault did not happen"
-        report.add(TITLE, {"weather": f"result host: {what}", "fired": f"{fired} times", "paid": row["paid"]})
+        report(TITLE, {"weather": f"result host: {what}", "fired": f"{fired} times", "paid": row["paid"]})
     finally:
         await cell.close()
 
 
-async def _bucket(stage: Stage, report: Report, what: str) -> None:
+async def _bucket(stage: Stage, report: AddRow, what: str) -> None:
     weather = BUCKET[what]
     cell = await stage.cell("weather")
     try:
@@ -97,12 +97,12 @@ async def _bucket(stage: Stage, report: Report, what: str) -> None:
             assert isinstance(await cell.jobs.get(cell.job_id), JobState), "the job waits, and tells"
             cell.marker.with_suffix(".back").touch()
         row = await cell.stored_once(await cell.settle())
-        report.add(TITLE, {"weather": f"bucket: {what}", "fired": f"{len(cell.fired)} times", "paid": row["paid"]})
+        report(TITLE, {"weather": f"bucket: {what}", "fired": f"{len(cell.fired)} times", "paid": row["paid"]})
     finally:
         await cell.close()
 
 
-async def _spoilt(stage: Stage, report: Report) -> None:
+async def _spoilt(stage: Stage, report: AddRow) -> None:
     cell = await stage.cell("weather")
     try:
         await cell.start_faulty(SPOIL="1")
@@ -110,16 +110,16 @@ async def _spoilt(stage: Stage, report: Report) -> None:
         await cell.until_fired()
         row = await cell.stored_once(await cell.settle())
         what = "result host: half of the MP4, and the right length"
-        report.add(TITLE, {"weather": what, "fired": f"{len(cell.fired)} times", "paid": row["paid"]})
+        report(TITLE, {"weather": what, "fired": f"{len(cell.fired)} times", "paid": row["paid"]})
     finally:
         await cell.close()
 
 
-async def test_the_result_host(stage: Stage, report: Report) -> None:
+async def test_the_result_host(stage: Stage, report: AddRow) -> None:
     await _all([*(_result_host(stage, report, what) for what in RESULT_HOST), _spoilt(stage, report)])
 
 
-async def test_the_bucket(stage: Stage, report: Report) -> None:
+async def test_the_bucket(stage: Stage, report: AddRow) -> None:
     await _all([_bucket(stage, report, what) for what in BUCKET])
 
 
