@@ -213,11 +213,17 @@ class GoogleBucket:
             return str(error)
         return None
 
-    async def check(self) -> None:
-        """Raises where the bucket cannot be reached, or objects in it cannot be seen. Writes nothing."""
+    async def check(self, *, seconds: float = 60) -> None:
+        """Raises where the bucket cannot be reached, or objects in it cannot be seen. Writes nothing.
+
+        Args:
+            seconds: Total time, the library's own repetitions included.
+        """
 
         def call() -> None:
-            next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=_REQUEST_SECONDS)), None)
+            retry = DEFAULT_RETRY.with_timeout(seconds)
+            timeout = min(seconds, _REQUEST_SECONDS)
+            next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=timeout, retry=retry)), None)
 
         await self._in_thread(call)
 

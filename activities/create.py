@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
 from activities.ark import Ark, CreateAnswer
+from activities.body import body_of
 from activities.bucket import Bucket
 from activities.facts import Claim, Facts, Outcome, decide, nothing_sent
 from activities.ledger import Ledger
@@ -250,37 +251,13 @@ class CreateActivities:
         return True
 
     async def _body(self, claim: Claim) -> dict[str, Any]:
-        """The create's JSON body. What the documentation leaves open is always sent, never left to a default.
+        """The create's JSON body.
 
         Raises:
             CannotSign: A private reference cannot be signed.
         """
-        request = claim.request
-        content: list[dict[str, Any]] = []
-        if request.prompt is not None:
-            content.append({"type": "text", "text": request.prompt})
-        urls = await asyncio.gather(*map(self._url_of, request.references))
-        for reference, url in zip(request.references, urls, strict=True):
-            kind = f"{catalogue.KINDS[reference.role]}_url"
-            content.append({"type": kind, kind: {"url": url}, "role": reference.role})
-        body: dict[str, Any] = {
-            "model": request.model,
-            "content": content,
-            "ratio": request.ratio,
-            "resolution": request.resolution,
-            "duration": request.duration,
-            "generate_audio": request.generate_audio,
-            "watermark": request.watermark,
-            "safety_identifier": claim.safety_identifier,
-        }
-        if request.return_last_frame:
-            body["return_last_frame"] = True
-        if request.web_search:
-            body["tools"] = [{"type": "web_search"}]
-        for name in catalogue.OPTIONAL:
-            value = getattr(request, name)
-            if value is not None and name != "web_search":
-                body[name] = value
+        urls = await asyncio.gather(*map(self._url_of, claim.request.references))
+        body = body_of(claim.request, urls) | {"safety_identifier": claim.safety_identifier}
         secret = self._settings.seedance_callback_secret
         if self._settings.seedance_callback_url is not None and secret is not None:
             body["callback_url"] = callback_url(

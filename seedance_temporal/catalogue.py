@@ -62,6 +62,7 @@ __all__ = [
     "check",
     "cost_of",
     "cost_usd",
+    "decode_json",
     "estimate",
     "gs_object",
     "model_of",
@@ -206,15 +207,19 @@ def _field_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]
         yield f"A draft is said to come in 480p; whether {request.resolution} is refused for it is not documented."
 
 
+# The API has no field for consent: it is settled with the provider before the call.
+_REAL_FACES = "The provider refuses pictures and videos of real faces, unless they come as authorised asset:// ids."
+
+
 def _face_warnings(request: VideoRequest) -> Iterator[str]:
     if not any(_may_show_faces(reference) for reference in request.references):
         return
     if request.rights.depicts_real_person:
-        yield "The provider refuses pictures and videos of real faces, unless they come as authorised asset:// ids."
+        yield f"{_REAL_FACES} The consent that is named here stands in the record, and is not sent to it."
     elif "depicts_real_person" not in request.rights.model_fields_set:
         yield (
-            "Nothing is declared in rights.depicts_real_person. The provider refuses references that show real "
-            "faces, unless they come as authorised asset:// ids."
+            f"Nothing is declared in rights.depicts_real_person. {_REAL_FACES} Declare false where no real person can "
+            "be recognised, and true with a consent_reference where one can."
         )
 
 
@@ -466,20 +471,32 @@ _Path = tuple[int | str, ...]
 def parse_request_json(
     text: str | bytes, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
 ) -> VideoRequest:
-    """A request from JSON text. A byte order mark is ignored.
+    """A request from JSON text.
 
     Args:
-        text: The document; bytes are UTF-8.
+        text: As in :func:`decode_json`.
         insecure_hosts: As in :func:`check`.
         endpoints: The same.
 
     Raises:
         InvalidRequest: It is not JSON, or names a field twice, or is not a request; lists everything that is wrong.
     """
+    return parse_request(decode_json(text), insecure_hosts=insecure_hosts, endpoints=endpoints)
+
+
+def decode_json(text: str | bytes) -> Any:
+    """What JSON text says, for :func:`parse_request`, which then knows of names that stand in it twice.
+
+    Args:
+        text: The document; bytes are UTF-8. A byte order mark is ignored.
+
+    Raises:
+        InvalidRequest: It is not JSON.
+    """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         # NaN and Infinity come out as floats, which fit no field. A hundred digits are out of all bounds already.
-        data = json.loads(
+        return json.loads(
             decoded.removeprefix("\ufeff"), object_pairs_hook=_Object, parse_int=lambda digits: int(digits[:100])
         )
     except UnicodeDecodeError as error:
@@ -488,8 +505,6 @@ def parse_request_json(
         problem = f"the request is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
     except RecursionError:
         problem = "the request is nested too deep"
-    else:
-        return parse_request(data, insecure_hosts=insecure_hosts, endpoints=endpoints)
     raise InvalidRequest([Problem(at="", problem=problem)])
 
 
