@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from commands.filters import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
+from commands.report import report
 from commands.running import JobArgument, JsonOption, follow, job_goes_on, read, run, video_jobs
 from commands.telling import (
     DONE,
@@ -28,6 +30,7 @@ from commands.telling import (
     print_outlook,
     print_story,
 )
+from commands.watch import watch
 from seedance_temporal import catalogue
 from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import NoWorkerAnswered
@@ -68,11 +71,20 @@ def submit(
 
 
 @app.command()
-def show(job: JobArgument, as_json: JsonOption = False) -> None:
+def show(
+    job: JobArgument,
+    follow_it: Annotated[
+        bool, typer.Option("--follow", help="Go on until it has ended, also while it needs a person.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """A job as it is now."""
 
     async def story() -> int:
         jobs = await video_jobs(job)
+        if follow_it:
+            ended = await follow(jobs, job, until_a_person=False)
+            return finish(ended, as_json, exit_code(ended))
         seen = await jobs.get(job)
         state = seen if isinstance(seen, JobState) else None
         if state is None and not has_ended(seen):
@@ -103,21 +115,38 @@ def wait(job: JobArgument, as_json: JsonOption = False) -> None:
 
 @app.command("list")
 def list_jobs(
-    user: Annotated[str | None, typer.Option(help="Only this user's jobs.")] = None,
+    user: UserOption = None,
     phase: Annotated[str | None, typer.Option(help="Only jobs in this phase, such as running.")] = None,
     attention: Annotated[str | None, typer.Option(help="Only jobs with this Attention, such as account.")] = None,
+    model: ModelOption = None,
+    route: RouteOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    is_open: Annotated[bool, typer.Option("--open", help="Only jobs that have not ended.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """Jobs as Temporal's visibility store shows them, newest first; --json gives a list."""
 
     async def story() -> int:
-        found = await (await video_jobs()).list(user=user, phase=phase, attention=attention, limit=limit)
+        found = await (await video_jobs()).list(
+            user=user,
+            phase=phase,
+            attention=attention,
+            model=model,
+            route=route,
+            since=since,
+            until=until,
+            is_open=is_open,
+            limit=limit,
+        )
         if as_json:
             print_json([document(job) for job in found])
         for job in () if as_json else found:
             needs = f"  [yellow]{escape(job.attention)}[/]" if job.attention else ""
-            out.print(f"{job.job_id}  {job.phase:<10}{needs}  {escape(job.task_id or '')}")
+            out.print(
+                f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {escape(job.task_id or '')}"
+            )
         return DONE
 
     run(story(), as_json)
@@ -192,6 +221,9 @@ def resubmit(
 
     run(story(), as_json)
 
+
+app.command()(report)
+app.command()(watch)
 
 if __name__ == "__main__":
     app()

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from commands.picture import Picture
 from commands.telling import OTHER, REFUSED, SHOW, err, news, print_json
 from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import (
@@ -123,23 +124,25 @@ async def video_jobs(job_id: str | None = None) -> VideoJobs:
     )
 
 
-async def follow(jobs: VideoJobs, job_id: str) -> Job:
-    """The job at its end, or where it needs a person; every change on the way is told on stderr."""
+async def follow(jobs: VideoJobs, job_id: str, *, until_a_person: bool = True) -> Job:
+    """The job at its end; every change on the way is told on stderr, and drawn live on a terminal.
+
+    Args:
+        jobs: The client.
+        job_id: The job.
+        until_a_person: Whether it is followed only to where it needs a person.
+    """
     started = time.monotonic()
     told = ""
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with (
-        job_goes_on(job_id),
-        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress,
-    ):
-        line = progress.add_task("asking")
+    picture = Picture()
+    with job_goes_on(job_id), Live(picture, console=err, transient=True):
         async for job in jobs.follow(job_id):
+            picture.job = job
             heard = news(job)
             if heard != told:
                 err.print(f"{time.monotonic() - started:6.0f} s  {heard}")
-                progress.update(line, description=job.phase)
                 told = heard
-            if job.attention and job.attention not in WAITS_ON:
+            if until_a_person and job.attention and job.attention not in WAITS_ON:
                 break
     return job
 

@@ -1,0 +1,71 @@
+"""What is drawn of jobs that go on: one job as it is followed, or many in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from rich import box
+from rich.console import RenderableType
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from seedance_temporal.job import Job, JobState, JobSummary
+
+
+class Picture:
+    """One job, drawn anew several times a second; ``job`` is set whenever it has changed."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self._since = datetime.now(UTC)
+        self._spinner = Spinner("dots")
+
+    def __rich__(self) -> RenderableType:
+        words = Text("  ").join(self._words())
+        lines = Table.grid(padding=(0, 1))
+        lines.add_row(self._spinner, words)
+        if isinstance(self.job, JobState) and self.job.advice:
+            lines.add_row("", Text(self.job.advice, style="yellow"))
+        return lines
+
+    def _words(self) -> Iterable[Text]:
+        yield Text(since(self._since))
+        if self.job is None:
+            return
+        yield Text(self.job.phase, style="bold")
+        if self.job.attempt is not None and self.job.attempt > 1:
+            yield Text(f"attempt {self.job.attempt}")
+        if self.job.task_id is not None:
+            yield Text(self.job.task_id)
+        if not isinstance(self.job, JobState):
+            return
+        if self.job.provider_status is not None:
+            yield Text(f"provider: {self.job.provider_status}")
+        if self.job.look_again_at is not None:
+            left = (self.job.look_again_at - datetime.now(UTC)).total_seconds()
+            yield Text(f"next look in {max(0.0, left):.0f} s")
+        if self.job.estimated_usd is not None:
+            yield Text(f"at most {self.job.estimated_usd:.2f} USD")
+
+
+def since(at: datetime) -> str:
+    """How long ago, in hours, minutes and seconds."""
+    return str(timedelta(seconds=max(0, int((datetime.now(UTC) - at).total_seconds()))))
+
+
+def table_of(jobs: Sequence[JobSummary]) -> Table:
+    """Open jobs: what needs a person first, then what has gone on for longest."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("needs", style="yellow", no_wrap=True)
+    table.add_column("phase", style="bold", no_wrap=True)
+    table.add_column("for", justify="right", no_wrap=True)
+    table.add_column("at most", justify="right", no_wrap=True)
+    table.add_column("task", no_wrap=True)
+    table.add_column("job", no_wrap=True, overflow="ellipsis")
+    for job in sorted(jobs, key=lambda job: (job.attention is None, job.started_at)):
+        most = f"{job.estimated_usd:.2f} USD" if job.estimated_usd is not None else ""
+        cells = (job.attention or "", job.phase, since(job.started_at), most, job.task_id or "", job.job_id)
+        table.add_row(*map(Text, cells))
+    return table
