@@ -28,7 +28,6 @@ _START_BYTES = 64
 # What Pillow may try. Everything else it knows stays untouched: some of it starts other programs.
 _PICTURES = {
     "JPEG": "jpeg",
-    "MPO": "jpeg",  # several pictures in one file, as telephones write them; the first is a JPEG like any other
     "PNG": "png",
     "WEBP": "webp",
     "BMP": "bmp",
@@ -36,6 +35,8 @@ _PICTURES = {
     "GIF": "gif",
     "HEIF": "heif",
 }
+# What an MP4 or MOV can begin with: old MOVs say nothing of their type.
+_FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 _HEIF_BRANDS = {b"heic": "heic", b"heix": "heic", b"mif1": "heif", b"heif": "heif"}
 
 
@@ -80,7 +81,8 @@ def _picture(path: Path, start: bytes) -> Probe:
             width, height = picture.size
             if max(width, height) <= _LARGEST_SIDE:
                 picture.load()
-            format_name = _PICTURES[picture.format or ""]
+            # Several pictures in one file, as telephones write them; the first is a JPEG like any other.
+            format_name = _PICTURES["JPEG" if picture.format == "MPO" else picture.format or ""]
     except UnidentifiedImageError:
         raise BadMedia("is no picture that the provider takes") from None
     except Exception as error:  # Pillow's decoders raise whatever they come across
@@ -89,8 +91,8 @@ def _picture(path: Path, start: bytes) -> Probe:
 
 
 def _video(path: Path, start: bytes) -> Probe:
-    if start[4:8] == b"ftyp" and start[8:11] in {b"3gp", b"3g2"}:
-        raise BadMedia("is a 3GP; the provider takes MP4 and MOV")
+    if start[4:8] not in _FIRST_BOXES or (start[4:8] == b"ftyp" and start[8:11] in {b"3gp", b"3g2"}):
+        raise BadMedia("is neither MP4 nor MOV")
     video = probe_video(path)
     is_mov = start[4:8] != b"ftyp" or start[8:12] == b"qt  "  # before MP4 there was no such box
     seconds = video.seconds if video.seconds is not None or not video.fps else video.frames / video.fps

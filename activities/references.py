@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -87,44 +87,53 @@ class References:
     """Looks at the references of requests; one for a process, so that all looks together keep within its limits.
 
     Args:
-        bucket: Signs the URLs of private references.
+        bucket: Signs the URLs of private references; None where there are none.
         settings: The time that a download may take is that of a create, which the provider's download is part of.
         transport: Makes the transport of each download; only public addresses are reached by default.
+        probe_seconds: How long a look into one file may take.
     """
 
     def __init__(
-        self, bucket: Bucket, settings: Settings, transport: Callable[[], httpx.AsyncBaseTransport] | None = None
+        self,
+        bucket: Bucket | None,
+        settings: Settings,
+        transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+        probe_seconds: float = _PROBE_SECONDS,
     ) -> None:
         self._bucket = bucket
         self._settings = settings
         self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts))
+        self._probe_seconds = probe_seconds
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._probes = asyncio.Semaphore(_PROBES)
 
-    async def examine(self, request: VideoRequest) -> Findings:
+    async def examine(self, request: VideoRequest, files: Mapping[int, Path] | None = None) -> Findings:
         """Looks at every reference but ``asset://``, which only the provider can see.
 
         Args:
-            request: One that :func:`seedance_temporal.catalogue.check` has nothing against.
+            request: One against whose references :func:`seedance_temporal.catalogue.check` has nothing.
+            files: References, counted from 0, whose content is at hand, by their absolute paths.
 
         Raises:
             CannotSign: A private reference cannot be signed.
         """
-        seen = [(index, each) for index, each in enumerate(request.references) if is_seen(each)]
-        urls = await asyncio.gather(*(self._url_of(reference) for _, reference in seen))
+        places: dict[int, str | Path] = dict(files or {})
+        distant = [i for i, each in enumerate(request.references) if is_seen(each) and i not in places]
+        urls = await asyncio.gather(*(self._url_of(request.references[index]) for index in distant))
+        places |= dict(zip(distant, urls, strict=True))
         async with asyncio.TaskGroup() as group:
             looks = [
-                group.create_task(self._look_at(index, catalogue.KINDS[reference.role], url))
-                for (index, reference), url in zip(seen, urls, strict=True)
+                group.create_task(self._look_at(index, catalogue.KINDS[request.references[index].role], place))
+                for index, place in sorted(places.items())
             ]
         found = [look.result() for look in looks]
         media = tuple(medium for medium in found if isinstance(medium, Medium))
         troubles = [trouble for trouble in found if isinstance(trouble, _Trouble)]
         model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
-        assert model is not None, "the catalogue knows the models of valid requests"
+        unfit = media_problems(media, model) if model is not None else []
         return Findings(
             media,
-            (*(each.problem for each in troubles if not each.passing), *media_problems(media, model)),
+            (*(each.problem for each in troubles if not each.passing), *unfit),
             tuple(each.problem for each in troubles if each.passing),
         )
 
@@ -133,21 +142,28 @@ class References:
         private = catalogue.gs_object(reference.url)
         if private is None:
             return reference.url
+        assert self._bucket is not None, "a private reference, and no bucket"
         return await self._bucket.signed_url(private.bucket, private.name, private.generation, _SIGNED_FOR)
 
-    async def _look_at(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
+    async def _look_at(self, index: int, kind: Kind, place: str | Path) -> Medium | _Trouble:
+        """Looks at one reference, by its URL or as a file."""
         at = f"references[{index}]"
-        async with self._downloads:
-            with TemporaryDirectory(prefix="seedance-") as directory:
-                path = Path(directory) / "reference"
-                try:
-                    await self._download(url, path, MEDIA[kind].max_bytes)
-                    probed = await self._probe(kind, path)
-                except DownloadFailed as error:
-                    return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
-                except BadMedia as error:
-                    return _Trouble(Problem(at=at, problem=str(error)))
-                sha256, size = await asyncio.to_thread(_digest, path)
+        try:
+            if isinstance(place, Path):
+                return await self._look_into(index, kind, place)
+            async with self._downloads:
+                with TemporaryDirectory(prefix="seedance-") as directory:
+                    path = Path(directory) / "reference"
+                    await self._download(place, path, MEDIA[kind].max_bytes)
+                    return await self._look_into(index, kind, path)
+        except DownloadFailed as error:
+            return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
+        except BadMedia as error:
+            return _Trouble(Problem(at=at, problem=str(error)))
+
+    async def _look_into(self, index: int, kind: Kind, path: Path) -> Medium:
+        probed = await self._probe(kind, path)
+        sha256, size = await asyncio.to_thread(_digest, path)
         return Medium.model_validate(probed | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
 
     async def _download(self, url: str, path: Path, max_bytes: int) -> None:
@@ -178,10 +194,10 @@ class References:
                 env={},
             )
             try:
-                async with asyncio.timeout(_PROBE_SECONDS):
+                async with asyncio.timeout(self._probe_seconds):
                     out, err = await process.communicate()
             except TimeoutError:
-                raise BadMedia(f"takes longer than {_PROBE_SECONDS:g} seconds to read") from None
+                raise BadMedia(f"takes longer than {self._probe_seconds:g} seconds to read") from None
             finally:
                 if process.returncode is None:
                     process.kill()

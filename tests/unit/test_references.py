@@ -1,0 +1,496 @@
+"""The look at reference media: what is fetched, from where, how much of it, and what is said then.
+
+The hosts are real ones on loopback; what is public is asked of an injected resolver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from activities.assets import Assets
+from activities.media import BadMedia
+from activities.outbound import PublicTransport
+from activities.references import ReferenceActivities, References, ReferencesOrder, ReferencesReport
+from activities.signing import CannotSign
+from seedance_temporal.identity import job_id_of
+from tests.unit.jobs import a_request, in_activity, some_settings
+from tests.unit.media_files import clip, padded_mp4, picture, png_bomb, sound
+from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.result_host import Answer, ResultHost, result_host
+
+MB = 1024 * 1024
+PUBLIC = "93.184.215.14"
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[ResultHost]:
+    async with result_host() as host:
+        yield host
+
+
+@dataclass
+class SigningBucket(MemoryBucket):
+    """Signs URLs of a host on loopback."""
+
+    host: ResultHost | None = None
+    fails: Exception | None = None
+
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        if self.fails is not None:
+            raise self.fails
+        assert self.host is not None
+        return self.host.url(f"/{bucket}/{name}?generation={generation}&X-Goog-Signature=5ec4e7")
+
+
+class Names:
+    """A resolver that answers from a table, in turn where there are several answers, and counts."""
+
+    def __init__(self, table: dict[str, list[list[str]]]) -> None:
+        self.table = table
+        self.asked: list[str] = []
+
+    async def __call__(self, name: str, port: int) -> list[str]:
+        self.asked.append(name)
+        answers = self.table.get(name, [[name]])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@dataclass
+class Looker:
+    """What looks at references, and the bucket that it works with."""
+
+    bucket: SigningBucket = field(default_factory=SigningBucket)
+    insecure: frozenset[str] = frozenset({"127.0.0.1"})
+    names: Names = field(default_factory=lambda: Names({}))
+    seconds: float = 20
+
+    async def __call__(self, *references: dict[str, Any], **fields: Any) -> ReferencesReport:
+        settings = some_settings(seedance_insecure_hosts=self.insecure, seedance_create_timeout_seconds=self.seconds)
+        looks = References(self.bucket, settings, lambda: PublicTransport(self.insecure, self.names))
+        activities = ReferenceActivities(looks, Assets(self.bucket, "seedance"), settings)
+        request = a_request(references=list(references), **fields)
+        order = ReferencesOrder(job_id=job_id_of(request), request=request)
+        return await in_activity(activities.check_references, order)
+
+    async def refusal(self, *references: dict[str, Any]) -> str:
+        """What is said of references that are refused."""
+        report = await self(*references)
+        assert report.error is not None
+        assert (report.error.failure_class, report.error.attempt) == ("invalid", None)
+        assert report.error.message.startswith("Nothing was sent, and nothing is billed. ")
+        assert report.warnings == ()
+        return f"{report.error.code}: {report.error.message}"
+
+
+def image(url: str, **more: Any) -> dict[str, Any]:
+    return {"role": "reference_image", "url": url} | more
+
+
+def video(url: str) -> dict[str, Any]:
+    return {"role": "reference_video", "url": url}
+
+
+def audio(url: str) -> dict[str, Any]:
+    return {"role": "reference_audio", "url": url}
+
+
+@pytest.fixture
+async def sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int]]:
+    """The bytes that all temporary files had together, seen again and again; none may be left behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = [0]
+
+    async def watch() -> None:
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                seen.append(sum(path.stat().st_size for path in tmp_path.glob("*/*")))
+            await asyncio.sleep(0.005)
+
+    watching = asyncio.create_task(watch())
+    yield seen
+    watching.cancel()
+    assert list(tmp_path.iterdir()) == []
+
+
+# What is found
+
+
+async def test_each_medium_is_described(host: ResultHost) -> None:
+    contents = {"/a.png": picture(), "/v.mp4": clip(sound="aac"), "/s.wav": sound()}
+    host.answers = {path: [Answer(content)] for path, content in contents.items()}
+    report = await Looker()(
+        image(host.url("/a.png?sig=5ec4e7")),
+        {"role": "reference_video", "url": "asset://v"},
+        video(host.url("/v.mp4")),
+        audio(host.url("/s.wav")),
+    )
+    assert report.error is None
+    seen = [medium.model_dump(exclude_none=True) for medium in report.media]
+    for medium, path in zip(seen, contents, strict=True):
+        assert medium.pop("size") == len(contents[path])
+        assert medium.pop("sha256") == hashlib.sha256(contents[path]).hexdigest()
+    pixels = {"width": 864, "height": 496, "seconds": 3.0, "fps": 25.0, "codecs": ("h264", "aac")}
+    assert seen == [
+        {"reference": 0, "kind": "image", "format": "png", "width": 640, "height": 480, "codecs": ()},
+        {"reference": 2, "kind": "video", "format": "mp4"} | pixels,
+        {"reference": 3, "kind": "audio", "format": "wav", "seconds": 3.0, "codecs": ("pcm_s16le",)},
+    ]
+    # A plain GET: no key, no cookie, and nothing of the URL's query in what goes into the history.
+    assert {request.target for request in host.requests} == {"/a.png?sig=5ec4e7", "/v.mp4", "/s.wav"}
+    assert not any({"authorization", "cookie"} & request.headers.keys() for request in host.requests)
+    assert "5ec4e7" not in report.model_dump_json()
+
+
+async def test_a_private_object_is_fetched_by_its_signed_url(host: ResultHost) -> None:
+    host.answers["/media/a.png"] = [Answer(picture())]
+    report = await Looker(SigningBucket(host=host))(image("gs://media/a.png#17"))
+    assert report.error is None
+    assert [request.target for request in host.requests] == ["/media/a.png?generation=17&X-Goog-Signature=5ec4e7"]
+    assert "5ec4e7" not in report.model_dump_json()
+
+
+async def test_what_cannot_be_signed_is_refused(host: ResultHost) -> None:
+    said = await Looker(SigningBucket(fails=CannotSign("it may not sign: grant it the role")))(
+        image("gs://media/a.png#17")
+    )
+    assert said.error is not None
+    assert said.error.code == "cannot_sign"
+    assert "grant it the role" in said.error.message
+
+
+async def test_a_signature_that_cannot_be_had_now_passes(host: ResultHost) -> None:
+    fault = ConnectionError("https://iam.example.com/x?token=5ec4e7")
+    with pytest.raises(ApplicationError) as raised:
+        await Looker(SigningBucket(fails=fault))(image("gs://media/a.png#17"))
+    assert (raised.value.type, raised.value.non_retryable) == ("ReferencesFailed", False)
+    assert "5ec4e7" not in str(raised.value)
+
+
+async def test_everything_wrong_is_said_at_once(host: ResultHost) -> None:
+    host.answers = {
+        "/text.mp4": [Answer(b"this is a text, whatever its name says\n" * 9, headers={"Content-Type": "video/mp4"})],
+        "/small.png": [Answer(picture(299, 299))],
+        "/good.png": [Answer(picture())],
+        "/closed.png": [Answer(b"no", 403)],
+        "/busy.png": [Answer(b"later", 503)],
+        "/cut.mp4": [Answer(clip()[:-100])],
+    }
+    urls = ["/small.png", "/gone.png?sig=5ec4e7", "/good.png", "/closed.png", "/busy.png"]
+    pictures = [image(host.url(path)) for path in urls]
+    said = await Looker().refusal(*pictures, video(host.url("/text.mp4")), video(host.url("/cut.mp4")))
+    assert said.startswith("invalid_references: ")
+    for place, reason in {
+        0: "is 299x299 pixels large",
+        1: "the host answered HTTP 404",
+        3: "the host answered HTTP 403; it must be open to everybody",
+        4: "the host answered HTTP 503",
+        5: "is neither MP4 nor MOV",
+        6: "is cut off",
+    }.items():
+        assert f"references[{place}]: " in said
+        assert reason in said
+    assert "references[2]" not in said
+    assert "5ec4e7" not in said
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
+async def test_a_busy_host_is_tried_again(host: ResultHost, status: int) -> None:
+    host.answers["/a.png"] = [Answer(b"later", status)]
+    with pytest.raises(ApplicationError) as raised:
+        await Looker()(image(host.url("/a.png?sig=5ec4e7")))
+    assert (raised.value.type, raised.value.non_retryable) == ("ReferencesUnreachable", False)
+    assert f"references[0]: cannot be downloaded as the provider would: the host answered HTTP {status}" in str(
+        raised.value
+    )
+    assert "5ec4e7" not in str(raised.value)
+
+
+async def test_a_host_that_is_away_is_tried_again(host: ResultHost) -> None:
+    async with result_host() as gone:
+        pass
+    host.answers["/a.png"] = [Answer(picture())]
+    with pytest.raises(ApplicationError) as raised:
+        await Looker()(image(host.url("/a.png")), image(gone.url("/a.png")))
+    assert raised.value.type == "ReferencesUnreachable"
+    assert "references[1]" in str(raised.value)
+    assert "references[0]" not in str(raised.value)
+
+
+async def test_a_request_that_the_catalogue_refuses_is_not_looked_at(host: ResultHost) -> None:
+    report = await Looker()(image(host.url("/a.png")), duration=99)
+    assert report.error is not None
+    assert report.error.code == "invalid_request"
+    assert host.requests == []
+
+
+async def test_a_passing_break_is_gone_over(host: ResultHost) -> None:
+    content = picture(1000, 1000, "BMP")
+    host.answers["/a.bmp"] = [Answer(content, cut_after=200_000), Answer(content)]
+    report = await Looker()(image(host.url("/a.bmp")))
+    assert report.media[0].sha256 == hashlib.sha256(content).hexdigest()
+
+
+# Where it goes
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/a.png",
+        "https://[::1]/a.png",
+        "https://[::ffff:127.0.0.1]/a.png",
+        "https://[::ffff:7f00:1]/a.png",
+        "https://[64:ff9b::7f00:1]/a.png",
+        "https://127.1/a.png",
+        "https://2130706433/a.png",
+        "https://0x7f.0.0.1/a.png",
+        "https://0x7f000001/a.png",
+        "https://0177.0.0.1/a.png",
+        "https://10.1.2.3/a.png",
+        "https://169.254.169.254/computeMetadata/v1/",
+        "https://localhost/a.png",
+        "https://metadata.google.internal/a.png",
+        "http://cdn.example.com/a.png",
+    ],
+)
+async def test_a_private_address_is_refused_in_any_form(url: str) -> None:
+    names = Names({})
+    said = await Looker(insecure=frozenset(), names=names).refusal(image(f"{url}?sig=5ec4e7"))
+    assert said.startswith("invalid_request: ")
+    assert "references[0].url" in said
+    assert names.asked == []
+    assert "5ec4e7" not in said
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["10.0.0.1"], [PUBLIC, "127.0.0.1"], ["::ffff:192.168.1.1"]])
+async def test_a_name_that_leads_inside_is_refused(host: ResultHost, addresses: list[str]) -> None:
+    names = Names({"cdn.example.com": [addresses]})
+    said = await Looker(names=names).refusal(image(f"https://cdn.example.com:{host.port}/a.png?sig=5ec4e7"))
+    assert "references[0]: cannot be downloaded as the provider would: " in said
+    assert "host cdn.example.com has an address that is not public" in said
+    assert "5ec4e7" not in said
+    assert host.requests == []
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://localhost:{port}/inside",
+        "https://127.0.0.2:{port}/inside",
+        "https://[::ffff:127.0.0.1]:{port}/inside",
+        "https://0x7f.1:{port}/inside",
+        "https://inside.example.com:{port}/inside",
+        "file:///etc/passwd",
+    ],
+)
+async def test_a_redirect_to_the_inside_is_refused(host: ResultHost, location: str) -> None:
+    names = Names({"inside.example.com": [["127.0.0.1"]]})
+    host.answers["/a.png"] = [Answer(status=302, headers={"Location": location.format(port=host.port)})]
+    host.answers["/inside"] = [Answer(picture())]
+    said = await Looker(names=names).refusal(image(host.url("/a.png")))
+    assert said.startswith("invalid_references: ")
+    assert not host.asked("/inside")
+
+
+async def test_a_name_that_changes_between_two_looks_is_refused(host: ResultHost) -> None:
+    """Each redirect is a look-up of its own: the name was good for the first one."""
+    names = Names({"turns.example.com": [["127.0.0.1"], ["10.0.0.1"]]})
+    host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"https://turns.example.com:{host.port}/b.png"})]
+    looker = Looker(insecure=frozenset({"127.0.0.1"}), names=names)
+    assert "not public" in await looker.refusal(image(host.url("/a.png")))
+    assert "not public" in await looker.refusal(image(f"https://turns.example.com:{host.port}/b.png"))
+    assert names.asked.count("turns.example.com") == 2
+    assert not host.asked("/b.png")
+
+
+async def test_redirects_are_few(host: ResultHost) -> None:
+    host.answers["/a.png"] = [Answer(status=302, headers={"Location": "/a.png"})]
+    assert "invalid_references" in await Looker().refusal(image(host.url("/a.png")))
+    assert len(host.requests) == 6
+
+
+# How much, and how long
+
+
+async def test_an_announced_flood_is_not_read(host: ResultHost, sizes: list[int]) -> None:
+    host.answers["/a.png"] = [Answer(bytes(64 * 1024), announced=10 * 1024 * MB, hangs=True)]
+    said = await Looker().refusal(image(host.url("/a.png")))
+    assert f"it has {10 * 1024 * MB} bytes; {30 * MB - 1} are allowed" in said
+    assert max(sizes) == 0
+
+
+@asynccontextmanager
+async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, list[int]]]:
+    """A host that never ends its answer; gives its URL, and the bytes that it got rid of."""
+    sent = [0]
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nConnection: close\r\n\r\n")
+            while True:
+                writer.write(chunk)
+                await writer.drain()
+                sent[0] += len(chunk)
+                await asyncio.sleep(pause)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(pour, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png", sent
+    finally:
+        server.close()
+
+
+async def test_an_unannounced_flood_is_read_up_to_the_limit(sizes: list[int]) -> None:
+    async with pouring(bytes(256 * 1024)) as (url, sent):
+        said = await Looker().refusal(image(url))
+    assert f"it has more than the {30 * MB - 1} bytes that are allowed" in said
+    # What is under way in the sockets comes on top.
+    assert 29 * MB < sent[0] < 45 * MB
+    assert 20 * MB < max(sizes) < 30 * MB
+
+
+async def test_a_slow_drip_is_given_up() -> None:
+    began = time.monotonic()
+    async with pouring(b"\x89", pause=0.02) as (url, sent):
+        said = await Looker(seconds=1).refusal(image(url), image(url))
+    assert "it took longer than 1 seconds" in said
+    assert sent[0] < 1000
+    assert time.monotonic() - began < 10
+
+
+async def test_the_largest_are_taken(host: ResultHost) -> None:
+    host.answers = {
+        "/a.png": [Answer(picture() + bytes(30 * MB - 1 - len(picture())))],
+        "/v.mp4": [Answer(padded_mp4(clip(), 50 * MB + 1))],
+        "/s.wav": [Answer(sound() + bytes(15 * MB - len(sound())))],
+    }
+    report = await Looker()(*[image(host.url("/a.png")), video(host.url("/v.mp4")), audio(host.url("/s.wav"))])
+    assert report.error is None
+    assert [medium.size for medium in report.media] == [30 * MB - 1, 50 * MB + 1, 15 * MB]
+    (warning,) = report.warnings
+    assert warning.startswith("references[1] has 52428801 bytes")
+
+
+@pytest.mark.parametrize(
+    ("role", "most"), [("reference_image", 30 * MB - 1), ("reference_video", 200 * MB), ("reference_audio", 15 * MB)]
+)
+async def test_what_is_larger_is_not_taken(host: ResultHost, role: str, most: int) -> None:
+    host.answers = {"/x": [Answer(b"", announced=most + 1, hangs=True)], "/a.png": [Answer(picture())]}
+    said = await Looker().refusal({"role": role, "url": host.url("/x")}, image(host.url("/a.png")))
+    assert f"references[0]: cannot be downloaded as the provider would: it has {most + 1} bytes; {most} are" in said
+
+
+async def test_a_bomb_is_refused(host: ResultHost) -> None:
+    host.answers["/a.png"] = [Answer(png_bomb(50_000, 50_000))]
+    said = await Looker().refusal(image(host.url("/a.png")))
+    assert "references[0]: is 50000x50000 pixels large" in said
+
+
+async def test_a_look_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # whoever opens it waits
+    looks = References(None, some_settings(), probe_seconds=1)
+    with pytest.raises(BadMedia, match="takes longer than 1 seconds to read"):
+        await looks._probe("image", pipe)
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _children()]
+    assert not [command for command in commands if b"activities.probe" in command]
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+async def test_a_cancel_ends_look_and_download(sizes: list[int]) -> None:
+    async with pouring(bytes(64 * 1024), pause=0.02) as (url, _):
+        look = asyncio.create_task(Looker()(image(url)))
+        while not max(sizes):
+            await asyncio.sleep(0.01)
+        look.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await look
+
+
+async def test_many_are_fetched_side_by_side_and_not_all_at_once(host: ResultHost) -> None:
+    """The host answers when eight have asked, and sees the ninth only then."""
+    waiting, most = [0], [0]
+    full = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        waiting[0] += 1
+        most[0] = max(most[0], waiting[0])
+        if waiting[0] == 8:
+            await asyncio.sleep(0.2)  # for a ninth, that would be one too many
+            full.set()
+        await asyncio.wait_for(full.wait(), 10)
+        waiting[0] -= 1
+        content = picture()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png"
+    try:
+        report = await Looker()(
+            *(image(f"{url}?{n}") for n in range(12)), model="dreamina-seedance-2-5-260628", resolution="720p"
+        )
+    finally:
+        server.close()
+    assert (report.error, len(report.media), most[0]) == (None, 12, 8)
+
+
+# Asset ids
+
+
+async def test_an_asset_id_that_stood_for_other_content_is_warned_of(host: ResultHost) -> None:
+    looker = Looker()
+    host.answers["/a.png"] = [Answer(picture()), Answer(picture()), Answer(picture(700, 700))]
+    reference = image(host.url("/a.png"), asset_id="Straße/1 #ä")
+    for _ in range(2):
+        assert (await looker(reference)).warnings == ()
+    (stored,) = looker.bucket.writes
+    folder, _, name = stored.rpartition("/")
+    assert name == f"{hashlib.sha256(picture()).hexdigest()}.json"
+    user, asset = (hashlib.sha256(text.encode()).hexdigest() for text in ("user-42", "Straße/1 #ä"))
+    assert folder == f"seedance/assets/{user[:16]}/{asset}"
+    assert json.loads(looker.bucket.contents[stored])["asset_id"] == "Straße/1 #ä"
+
+    (warning,) = (await looker(reference)).warnings
+    assert "references[0]: asset_id 'Straße/1 #ä' has stood for other content before." in warning
+    assert len(looker.bucket.writes) == 2
+    assert (await looker(reference, user_id="another")).warnings == (), "each user has asset ids of their own"
+
+
+async def test_what_was_refused_is_not_kept(host: ResultHost) -> None:
+    looker = Looker()
+    host.answers = {"/a.png": [Answer(picture())], "/b.png": [Answer(b"no picture")]}
+    await looker.refusal(image(host.url("/a.png"), asset_id="a"), image(host.url("/b.png"), asset_id="b"))
+    assert looker.bucket.writes == []
+
+
+async def test_no_job_waits_for_the_memory_of_asset_ids(host: ResultHost) -> None:
+    host.answers["/a.png"] = [Answer(picture())]
+    looker = Looker(SigningBucket(broken=ConnectionError("no bucket")))
+    report = await looker(image(host.url("/a.png"), asset_id="a"))
+    assert (report.error, len(report.media)) == (None, 1)
