@@ -1,0 +1,14 @@
+"""What the command line tells of many jobs: the report, the list, and those that are watched."""
+
+from __future__ import annotations
+
+import pytest
+
+from dev.stack import Stack
+from tests.e2e.billing import check_billing
+
+
+@pytest.mark.timeout(600)
+async def test_the_report_equals_the_billing_ledger(stack: Stack) -> None:
+    """To the token, task by task; ``tests/faults/test_report.py`` says so of 300 jobs."""
+    assert "40 jobs" in await check_billing(stack, 40)
