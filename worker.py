@@ -223,11 +223,20 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     known = await register_search_attributes(client)
     workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
     running = [asyncio.create_task(worker.run()) for worker in workers]
+    warning = asyncio.create_task(warn_of_signing(bucket))
     _log.info("serving route %s in namespace %s", settings.ark_route, client.namespace)
     await asyncio.wait([*running, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     await asyncio.gather(*running)
+    warning.cancel()
     await asyncio.sleep(REST_SECONDS)
+
+
+async def warn_of_signing(bucket: Bucket) -> None:
+    """Says which jobs this worker cannot create, and what to do about it."""
+    problem = await bucket.signing_problem()
+    if problem is not None:
+        _log.warning("jobs with gs:// references are refused, others are not affected: %s", problem)
 
 
 async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
@@ -261,6 +270,9 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
     ]
     if client:
         await _tried("search attributes", search_attributes())
+    # Not counted: without gs:// references nobody needs it.
+    problem = await bucket.signing_problem()
+    print(f"signing of gs:// references: {'ok' if problem is None else f'not possible: {problem}'}")
     return all(results)
 
 

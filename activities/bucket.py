@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import google_crc32c
 from google.api_core.exceptions import NotFound, PreconditionFailed
@@ -57,12 +57,17 @@ class Checksums:
     @classmethod
     def of_file(cls, path: Path) -> Checksums:
         """Reads a file from end to end, in constant memory."""
-        size, crc32c, md5 = 0, 0, hashlib.md5(usedforsecurity=False)
         with path.open("rb") as file:
-            while piece := file.read(_CHUNK_BYTES):
-                size += len(piece)
-                crc32c = google_crc32c.extend(crc32c, piece)
-                md5.update(piece)
+            return cls.of(file)
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> Checksums:
+        """Reads an open file to its end, in constant memory."""
+        size, crc32c, md5 = 0, 0, hashlib.md5(usedforsecurity=False)
+        while piece := file.read(_CHUNK_BYTES):
+            size += len(piece)
+            crc32c = google_crc32c.extend(crc32c, piece)
+            md5.update(piece)
         return cls(size, base64.b64encode(crc32c.to_bytes(4, "big")).decode(), base64.b64encode(md5.digest()).decode())
 
 
@@ -82,6 +87,10 @@ class Bucket(Protocol):
 
     async def stat(self, name: str) -> StoredObject | None:
         """What the bucket says of an object; None where there is none."""
+        ...
+
+    async def checksums(self, name: str) -> Checksums | None:
+        """Those of an object's content, read from end to end in constant memory; None where there is none."""
         ...
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
@@ -106,6 +115,10 @@ class Bucket(Protocol):
         Raises:
             CannotSign: The credentials cannot sign.
         """
+        ...
+
+    async def signing_problem(self) -> str | None:
+        """Why no URL can be signed, and what to do about it; None where one can."""
         ...
 
 
@@ -148,6 +161,16 @@ class GoogleBucket:
         def call() -> StoredObject | None:
             blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
             return None if blob is None else _stored(blob)
+
+        return await self._in_thread(call)
+
+    async def checksums(self, name: str) -> Checksums | None:
+        def call() -> Checksums | None:
+            blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
+            if blob is None:
+                return None
+            with blob.open("rb", chunk_size=_CHUNK_BYTES, timeout=_REQUEST_SECONDS) as file:
+                return Checksums.of(file)
 
         return await self._in_thread(call)
 
@@ -206,7 +229,6 @@ class GoogleBucket:
         return await self._in_thread(call)
 
     async def signing_problem(self) -> str | None:
-        """Why no URL can be signed, and what to do about it; None where one can."""
         try:
             await self.signed_url(self.name, "nothing", 1, timedelta(minutes=1))
         except (CannotSign, GoogleAuthError) as error:

@@ -130,10 +130,11 @@ class References:
         media = tuple(medium for medium in found if isinstance(medium, Medium))
         troubles = [trouble for trouble in found if isinstance(trouble, _Trouble)]
         model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
-        unfit = media_problems(media, model) if model is not None else []
+        problems = [each.problem for each in troubles if not each.passing]
+        problems += media_problems(media, model) if model is not None else []
         return Findings(
             media,
-            (*(each.problem for each in troubles if not each.passing), *unfit),
+            tuple(sorted(problems, key=lambda each: (len(each.at), each.at))),  # the second comes before the tenth
             tuple(each.problem for each in troubles if each.passing),
         )
 

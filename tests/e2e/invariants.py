@@ -23,6 +23,8 @@ from tests.replay.replaying import histories_of, replay_histories
 
 # Jobs that a test left behind may still be under way; one that waits longer than this, and for nobody, is stuck.
 _PATIENCE_SECONDS = 90.0
+# Of result URLs, and of private references.
+_SIGNATURES = ("X-Tos-Signature", "X-Tos-Expires", "X-Goog-Signature")
 _FACTS = (".outcome.json", ".end.json", "record.json")
 _CALLBACK_TOKEN = re.compile(rb"[0-9a-f]{64}")
 _AT_ONCE = 8
@@ -173,7 +175,7 @@ def each_claim_has_one_task_at_most(traces: Traces) -> None:
 
 def no_secret_is_anywhere(stack: Stack, traces: Traces) -> None:
     """No key, callback secret, callback token or URL signature in histories, logs, object names or objects."""
-    secrets = [value.encode() for value in (*API_KEYS.values(), CALLBACK_SECRET, "X-Tos-Signature", "X-Tos-Expires")]
+    secrets = [value.encode() for value in (*API_KEYS.values(), CALLBACK_SECRET, *_SIGNATURES)]
     jobs = {history.workflow_id for history in traces.histories}
     tokens = {callback_token(CALLBACK_SECRET, job_id, attempt).encode() for job_id in jobs for attempt in (1, 2, 3)}
 

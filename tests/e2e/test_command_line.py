@@ -92,7 +92,7 @@ async def test_the_check_tries_all_parts_and_spends_nothing(stack: Stack) -> Non
     before = len(await stack.ark.ledger())
     code, out, err = await _run("worker.py", "--check", env=environment)
     assert code == 0, out + err
-    assert out.count(": ok") == 4
+    assert out.count(": ok") == 5
     assert "SEEDANCE_POLL_FRIST_SECONDS is set, and no setting" in out
     assert "local-ark-key" not in out + err
     assert environment["SEEDANCE_CALLBACK_SECRET"] not in out + err

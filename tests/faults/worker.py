@@ -33,7 +33,7 @@ from google.cloud import storage
 from requests.adapters import HTTPAdapter
 
 from activities.ark import Ark
-from activities.bucket import Bucket, GoogleBucket, StoredObject
+from activities.bucket import Bucket, Checksums, GoogleBucket, StoredObject
 from activities.outbound import PublicTransport
 from seedance_temporal.settings import Settings
 from worker import serve
@@ -117,6 +117,9 @@ class FaultyBucket:
     async def stat(self, name: str) -> StoredObject | None:
         return await self._inner.stat(name)
 
+    async def checksums(self, name: str) -> Checksums | None:
+        return await self._inner.checksums(name)
+
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
         what = next((kind for kind in ("claim", "outcome", "record") if name.endswith(f"{kind}.json")), "")
         self._faults.at(f"before the {what}", name)
@@ -129,6 +132,9 @@ class FaultyBucket:
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
         return await self._inner.signed_url(bucket, name, generation, lifetime)
+
+    async def signing_problem(self) -> str | None:
+        return await self._inner.signing_problem()
 
 
 class FaultyStorage(HTTPAdapter):

@@ -10,11 +10,12 @@ import base64
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import google_crc32c
 
-from activities.bucket import StoredObject
+from activities.bucket import Checksums, StoredObject
 
 
 @dataclass
@@ -52,6 +53,10 @@ class MemoryBucket:
         await self._reach()
         return self.stored.get(name)
 
+    async def checksums(self, name: str) -> Checksums | None:
+        await self._reach()
+        return Checksums.of(BytesIO(self.contents[name])) if name in self.contents else None
+
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
         await self._reach()
         return self._put(name, content)
@@ -78,6 +83,9 @@ class MemoryBucket:
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
         return a_signed_url(bucket, name, generation)
+
+    async def signing_problem(self) -> str | None:
+        return None
 
 
 def a_signed_url(bucket: str, name: str, generation: int) -> str:

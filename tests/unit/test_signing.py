@@ -30,6 +30,7 @@ from google.oauth2.credentials import Credentials as PersonCredentials
 from activities.bucket import GoogleBucket
 from activities.signing import CannotSign, signing
 from tests.unit.fake_gcs import fake_gcs
+from worker import warn_of_signing
 
 EMAIL = "worker@project.iam.gserviceaccount.com"
 HOUR = timedelta(hours=1)
@@ -141,6 +142,14 @@ async def test_a_persons_credentials_cannot_sign() -> None:
     with pytest.raises(CannotSign, match="not those of a service account"):
         await bucket.signed_url("media", "a.png", 17, HOUR)
     assert "use a service account's key" in (await bucket.signing_problem() or "")
+
+
+async def test_the_worker_says_where_it_cannot_sign(caplog: pytest.LogCaptureFixture, local: storage.Client) -> None:
+    await warn_of_signing(GoogleBucket("media", local))
+    assert caplog.text == ""
+    await warn_of_signing(GoogleBucket("videos", storage.Client("test", credentials=PersonCredentials("token"))))
+    assert "jobs with gs:// references are refused" in caplog.text
+    assert "use a service account's key" in caplog.text
 
 
 async def test_the_local_bucket_server_serves_what_was_signed_and_never_verifies_it(local: storage.Client) -> None:

@@ -1,0 +1,165 @@
+"""Reference media through the whole stack: looked at before a claim, and refused before anything is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from dev.stack import Stack
+from seedance_temporal import JobFailed, VideoRequest
+from seedance_temporal.identity import ObjectNames, request_hash
+from seedance_temporal.job import JobState
+from tests.e2e.requests import a_request, creates_of
+from tests.unit.media_files import clip, picture, png_bomb, sound
+from tests.unit.result_host import Answer, ResultHost, result_host
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[ResultHost]:
+    async with result_host() as host:
+        yield host
+
+
+@pytest.fixture
+async def looking(stack: Stack) -> AsyncIterator[None]:
+    """The provider downloads references, too, and refuses what it cannot take."""
+    await stack.ark.configure(fetch_references=True, inspect_references=True)
+    yield
+    await stack.ark.configure(fetch_references=False, inspect_references=False)
+
+
+async def _refused(stack: Stack, request: VideoRequest) -> str:
+    """How a job ended that nothing may have been claimed or sent for."""
+    submitted = await stack.jobs.submit(request)
+    with pytest.raises(JobFailed) as raised:
+        await stack.jobs.result(submitted.job_id)
+    error = raised.value.job.error
+    assert error is not None
+    assert (error.failure_class, error.attempt) == ("invalid", None)
+    assert error.message.startswith("Nothing was sent, and nothing is billed.")
+    assert await creates_of(stack, request) == []
+    assert await stack.bucket.list(ObjectNames("seedance", request_hash(request)).root) == []
+    return f"{error.code}: {error.message}"
+
+
+@pytest.mark.usefixtures("looking")
+async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, host: ResultHost) -> None:
+    contents = {"/a.png": picture(), "/v.mp4": clip(sound="aac"), "/s.wav": sound()}
+    host.answers = {path: [Answer(content)] for path, content in contents.items()}
+    roles = ("reference_image", "reference_video", "reference_audio")
+    request = a_request(
+        references=[
+            {"role": role, "url": host.url(f"{path}?sig=5ec4e7"), "asset_id": path}
+            for role, path in zip(roles, contents, strict=True)
+        ]
+    )
+    submitted = await stack.jobs.submit(request)
+    await stack.jobs.result(submitted.job_id)
+
+    names = ObjectNames("seedance", submitted.request_hash)
+    record: dict[str, Any] = json.loads(await stack.bucket.read(names.record) or b"")
+    claim = json.loads(await stack.bucket.read(names.attempt(1, "claim")) or b"")
+    assert record["references"] == claim["media"]
+    assert [(one["reference"], one["format"], one["sha256"]) for one in record["references"]] == [
+        (at, form, hashlib.sha256(content).hexdigest())
+        for at, (form, content) in enumerate(zip(("png", "mp4", "wav"), contents.values(), strict=True))
+    ]
+    assert "5ec4e7" not in json.dumps(record["references"])
+    state = await stack.jobs.state(submitted.job_id)
+    assert isinstance(state, JobState)
+    (entry,) = [entry for entry in state.timeline if entry.how == "references"]
+    assert entry.note is not None
+    assert entry.note.startswith("png 640x480 ")
+    # Once by us, and once by the provider.
+    assert all(len(host.asked(path)) == 2 for path in contents)
+    assert len(await creates_of(stack, request)) == 1
+
+
+@pytest.mark.usefixtures("looking")
+async def test_a_private_object_reaches_the_provider_by_a_signed_url(stack: Stack) -> None:
+    name = "media/a picture ä.png"
+    await stack.bucket.create(name, picture(700, 700))
+    stored = await stack.bucket.stat(name)
+    assert stored is not None
+    url = f"gs://{stack.bucket.name}/{name}#{stored.generation}"
+    request = a_request(references=[{"role": "first_frame", "url": url}])
+    await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+
+    (entry,) = await creates_of(stack, request)
+    (sent,) = [item["image_url"]["url"] for item in entry.body["content"] if item["type"] == "image_url"]
+    assert sent.startswith(f"http://127.0.0.1:{stack.ports.bucket}/{stack.bucket.name}/media/a%20picture%20%C3%A4.png?")
+    assert f"generation={stored.generation}" in sent
+    assert "X-Goog-Signature=" in sent
+
+
+async def test_everything_that_cannot_do_is_refused_at_once(stack: Stack, host: ResultHost) -> None:
+    host.answers = {
+        "/bomb.png": [Answer(png_bomb(50_000, 50_000))],
+        "/inside": [Answer(picture())],
+        # The host is one that may be private; where it sends us to is not.
+        "/away.png": [Answer(status=302, headers={"Location": f"http://localhost:{host.port}/inside"})],
+        "/flood.png": [Answer(bytes(65_536), announced=10 * 1024**3, hangs=True)],
+        "/text.mp4": [Answer(b"this is a text, whatever its name says", headers={"Content-Type": "video/mp4"})],
+        "/cut.mp4": [Answer(clip()[:-100])],
+        "/drip.wav": [Answer(sound(), cut_after=1000, hangs=True)],
+    }
+    pictures = ["/bomb.png", "/away.png", "/flood.png", "/gone.png?sig=5ec4e7"]
+    request = a_request(
+        references=[
+            *({"role": "reference_image", "url": host.url(path)} for path in pictures),
+            *({"role": "reference_video", "url": host.url(path)} for path in ("/text.mp4", "/cut.mp4")),
+            {"role": "reference_audio", "url": host.url("/drip.wav")},
+        ]
+    )
+    said = await _refused(stack, request)
+    assert said.startswith("invalid_references: ")
+    for place, reason in enumerate(
+        [
+            "is 50000x50000 pixels large",
+            "the URL of host localhost is plain http",
+            "it has 10737418240 bytes",
+            "HTTP 404",
+            "is neither MP4 nor MOV",
+            "is cut off",
+            "it took longer than 10 seconds",  # SEEDANCE_CREATE_TIMEOUT_SECONDS of the stack
+        ]
+    ):
+        assert f"references[{place}]: " in said
+        assert reason in said
+    assert not host.asked("/inside")
+    assert "5ec4e7" not in said
+
+
+async def test_mended_media_start_the_job_anew(stack: Stack, host: ResultHost) -> None:
+    host.answers["/a.png"] = [Answer(picture(200, 200))]
+    request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
+    assert "each side must have 300 to 6000" in await _refused(stack, request)
+    host.answers["/a.png"] = [Answer(picture())]
+    await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+    assert len(await creates_of(stack, request)) == 1
+
+
+async def test_a_host_that_comes_back_is_waited_for(stack: Stack, host: ResultHost) -> None:
+    host.answers["/a.png"] = [Answer(b"later", 503), Answer(picture())]
+    request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
+    await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+    assert len(host.asked("/a.png")) == 2
+
+
+async def test_an_asset_id_with_other_content_is_warned_of(stack: Stack, host: ResultHost) -> None:
+    host.answers["/a.png"] = [Answer(picture()), Answer(picture(700, 700))]
+    reference = {"role": "first_frame", "url": host.url("/a.png"), "asset_id": "front of the e2e product"}
+    warnings = []
+    for take in (1, 2):
+        submitted = await stack.jobs.submit(a_request(references=[reference], take=take))
+        await stack.jobs.result(submitted.job_id)
+        name = ObjectNames("seedance", submitted.request_hash).record
+        record = json.loads(await stack.bucket.read(name) or b"")
+        warnings.append([warning for warning in record["warnings"] if "stood for other content" in warning])
+    assert warnings[0] == []
+    assert len(warnings[1]) == 1
+    assert "'front of the e2e product'" in warnings[1][0]
