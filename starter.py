@@ -6,14 +6,18 @@ People get text; ``--json`` gives one JSON document on stdout, and everything el
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from commands.batch import batch
+from commands.check import check
 from commands.filters import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
 from commands.report import report
+from commands.requests import RequestReader, Uploads, folder_of, open_bucket, spinner
 from commands.running import JobArgument, JsonOption, follow, job_goes_on, read, run, video_jobs
 from commands.telling import (
     DONE,
@@ -31,8 +35,6 @@ from commands.telling import (
     print_story,
 )
 from commands.watch import watch
-from seedance_temporal import catalogue
-from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import NoWorkerAnswered
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobState, Resolve, Submitted
@@ -51,14 +53,16 @@ def submit(
 
     async def story() -> int:
         settings = Settings.from_environment()
-        hosts, endpoints = settings.seedance_insecure_hosts, settings.seedance_endpoints
-        request = catalogue.parse_request_json(read(file), insecure_hosts=hosts, endpoints=endpoints)
+        reader = RequestReader(settings)
+        request = await asyncio.to_thread(reader.read, read(file), folder_of(file))
         say = err if as_json else out
         print_outlook(request, settings, say)
-        jobs = VideoJobs(
-            await connect(), insecure_hosts=hosts, endpoints=endpoints, hash_users=settings.seedance_hash_users
-        )
+        bucket = await open_bucket(settings) if reader.files else None
+        jobs = await video_jobs()
         with job_goes_on(job_id_of(request)):
+            if bucket is not None:
+                with spinner() as progress:
+                    request = await Uploads(bucket, reader.files, progress).uploaded(request)
             submitted = await jobs.submit(request)
         say.print(f"{submitted.job_id}  {'known already' if submitted.existing else 'new'}, {submitted.phase}")
         if not wait:
@@ -222,6 +226,8 @@ def resubmit(
     run(story(), as_json)
 
 
+app.command()(check)
+app.command()(batch)
 app.command()(report)
 app.command()(watch)
 

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from commands.picture import Picture
+from commands.requests import BucketRefused
 from commands.telling import OTHER, REFUSED, SHOW, err, news, print_json
 from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import (
@@ -89,6 +90,7 @@ _ERROR_CODES: dict[type[SeedanceError], str] = {
     InvalidSettings: "invalid_settings",
     UnknownJob: "unknown_job",
     NoWorkerAnswered: "no_worker",
+    BucketRefused: "bucket",
 }
 
 
@@ -108,13 +110,18 @@ def fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) -
 # Reaching the job
 
 
+def check_job_id(job_id: str) -> None:
+    """Raises InvalidRequest for what is no job id."""
+    try:
+        hash_of_job(job_id)
+    except ValueError as error:
+        raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
+
+
 async def video_jobs(job_id: str | None = None) -> VideoJobs:
     """The client; a job id is looked at first, because a wrong one is known without Temporal."""
     if job_id is not None:
-        try:
-            hash_of_job(job_id)
-        except ValueError as error:
-            raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
+        check_job_id(job_id)
     settings = Settings.from_environment()
     return VideoJobs(
         await connect(),

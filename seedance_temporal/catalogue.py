@@ -69,6 +69,7 @@ __all__ = [
     "parse_request",
     "parse_request_json",
     "pixels",
+    "read_request",
     "scene",
     "warnings",
 ]
@@ -522,6 +523,23 @@ def parse_request(
         InvalidRequest: It is not a request, or not one that may be paid for; lists everything that is wrong, the
             rules being checked of all that has the right shape.
     """
+    request, problems = read_request(data, insecure_hosts=insecure_hosts, endpoints=endpoints)
+    if problems:
+        raise InvalidRequest(problems)
+    return request
+
+
+def read_request(
+    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> tuple[VideoRequest, list[Problem]]:
+    """As :func:`parse_request`, for a caller who has more to check.
+
+    Returns:
+        The request, with something harmless in the place of what has the wrong shape, and everything that is wrong.
+
+    Raises:
+        InvalidRequest: Nothing of a request can be seen in it.
+    """
     problems: list[Problem] = []
     if not isinstance(data, dict):
         raise InvalidRequest([Problem(at="", problem="the request must be a JSON object")])
@@ -547,9 +565,7 @@ def parse_request(
         for problem in check(request, insecure_hosts=insecure_hosts, endpoints=endpoints)
         if faulty.isdisjoint(problem.at[: end.start()] for end in _ENDS_OF_PARTS.finditer(problem.at))
     ]
-    if problems:
-        raise InvalidRequest(problems)
-    return request
+    return request, problems
 
 
 # What "references[0].url" is part of: "references", "references[0]" and itself.

