@@ -131,28 +131,39 @@ def _times(accounts: Sequence[Account]) -> dict[str, object]:
         for account in accounts
         if account.outcome == "stored" and account.ended_at is not None
     ]
-    chart = pygal.Bar(**_LOOK, height=300, show_legend=False, print_values=True, x_title="minutes")
     spans = [*pairwise(_MINUTES), (_MINUTES[-1], float("inf"))]
-    chart.x_labels = [f"{least} to {most}" for least, most in spans[:-1]] + [f"over {_MINUTES[-1]}"]
-    chart.value_formatter = lambda value: f"{value:,.0f}"
-    chart.add("jobs", [sum(least <= one < most for one in minutes) for least, most in spans])
+    labels = [f"{least} to {most}" for least, most in spans[:-1]] + [f"over {_MINUTES[-1]}"]
     caption = "No job is stored."
     if len(minutes) > 1:
         most = quantiles(minutes, n=20, method="inclusive")[-1]
         caption = f"Half of the jobs within {median(minutes):.1f} minutes, 95 of 100 within {most:.1f}."
     elif minutes:
         caption = f"One job, in {minutes[0]:.1f} minutes."
-    title = "Time from submission to stored"
-    return {"title": title, "svg": _svg(chart, title), "caption": caption}
+    counts = [sum(least <= one < most for one in minutes) for least, most in spans]
+    return _counted("Time from submission to stored", labels, counts, caption, "minutes")
 
 
 def _outcomes(total: Figures) -> dict[str, object]:
-    chart = pygal.HorizontalBar(**_LOOK, height=300, show_legend=False, print_values=True)
-    chart.x_labels = OUTCOMES
+    counts = [total.outcomes.get(outcome, 0) for outcome in OUTCOMES]
+    return _counted("Outcomes", OUTCOMES, counts, "Jobs by how they ended; open ones have not.")
+
+
+def _counted(
+    title: str, labels: Sequence[str], counts: Sequence[int], caption: str, unit: str | None = None
+) -> dict[str, object]:
+    chart = pygal.Bar(
+        **_LOOK,
+        height=300,
+        show_legend=False,
+        print_values=True,
+        print_values_position="top",
+        print_zeroes=False,
+        x_title=unit,
+    )
+    chart.x_labels = labels
     chart.value_formatter = lambda value: f"{value:,.0f}"
-    chart.add("jobs", [total.outcomes.get(outcome, 0) for outcome in OUTCOMES])
-    title = "Outcomes"
-    return {"title": title, "svg": _svg(chart, title), "caption": "Jobs by how they ended; open ones have not."}
+    chart.add("jobs", counts)
+    return {"title": title, "svg": _svg(chart, title), "caption": caption}
 
 
 _LOOK = {
@@ -163,19 +174,21 @@ _LOOK = {
     "legend_at_bottom": True,
     "legend_at_bottom_columns": 2,
     "truncate_legend": -1,
+    "max_scale": 6,
     "no_data_text": "nothing to draw",
 }
 
 
 def _svg(chart: pygal.Graph, title: str) -> Markup:
-    """The drawing without the library's script; the texts that it would show on hovering are titles instead."""
+    """The drawing without the library's script and comments; what the script would show on hovering are titles."""
     root: Element = chart.render_tree()
     root.set("role", "img")
     root.set("aria-label", title)
     for parent in list(root.iter()):
         for child in list(parent):
             kind = child.get("class", "")
-            if child.tag == "script" or (child.tag == "desc" and kind != "value"):
+            is_comment = not isinstance(child.tag, str)
+            if is_comment or child.tag == "script" or (child.tag == "desc" and kind != "value"):
                 parent.remove(child)
             elif child.tag == "desc":
                 child.tag = "title"
@@ -218,6 +231,7 @@ svg { display: block; height: auto; width: 100%; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
 caption { text-align: start; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .75rem; text-align: start; vertical-align: top; }
+th { white-space: nowrap; }
 .number { text-align: end; white-space: nowrap; }
 </style>
 </head>

@@ -20,7 +20,7 @@ from commands.figures import columns, named, remarks
 from commands.filters import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
 from commands.requests import BucketRefused, open_bucket
 from commands.running import JsonOption, run, video_jobs
-from commands.telling import DONE, err, out, print_json
+from commands.telling import DONE, err, out, print_json, print_table
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import user_hash
 from seedance_temporal.report import KEYS, OUTCOMES, Account, Figures, Key, Row, accounts_of, figures, rows
@@ -28,8 +28,6 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 ALL_KEYS = ",".join(KEYS)
-# Where nobody looks at it on a terminal, no cell is folded.
-_WIDE = 500
 
 
 def keys(text: str) -> list[Key]:
@@ -78,7 +76,7 @@ def report(
             _write(html, page(accounts, by, groups, total, source=source, made_at=datetime.now(UTC)))
             out.print(str(html))
         else:
-            out.print(_table(by, groups, total), width=None if out.is_terminal else _WIDE)
+            print_table(_table(by, groups, total))
         for remark in () if as_json else remarks(total):
             err.print(remark)
         return DONE

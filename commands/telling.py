@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from seedance_temporal import catalogue
@@ -16,6 +16,7 @@ from seedance_temporal.settings import Settings
 DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_A_PERSON = range(5)
 """Exit codes."""
 SHOW = "python starter.py show"
+_WIDE = 500
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -42,6 +43,11 @@ def document(job: Job) -> dict[str, Any]:
 
 def print_json(document: object) -> None:
     print(json.dumps(document, indent=2))
+
+
+def print_table(table: RenderableType) -> None:
+    """Prints a table; where nobody looks at it on a terminal, no cell is cut or folded."""
+    (out if out.is_terminal else Console(highlight=False, width=_WIDE)).print(table, soft_wrap=False)
 
 
 def finish(job: Job, as_json: bool, code: int) -> int:

@@ -15,15 +15,13 @@ from rich.text import Text
 from commands.filters import UserOption
 from commands.picture import table_of
 from commands.running import run, video_jobs
-from commands.telling import DONE, SHOW, out
+from commands.telling import DONE, SHOW, out, print_table
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.job import JobSummary
 
 # The visibility store lags by about as much.
 _EVERY_SECONDS = 2.0
-# Where nobody looks at it on a terminal, no cell is cut.
-_WIDE = 500
 
 
 def watch(
@@ -38,7 +36,7 @@ def watch(
     async def story() -> int:
         jobs = await video_jobs()
         if once:
-            show(await _open(jobs, user, results))
+            print_table(_picture(await _open(jobs, user, results)))
         elif out.is_terminal:
             await _draw(jobs, user, results)
         else:
@@ -68,16 +66,11 @@ async def _tell(jobs: VideoJobs, user: str | None, results: Path | None) -> None
         found = await _open(jobs, user, results)
         news = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
         if news != told:
-            show(found)
+            print_table(_picture(found))
             told = news
         if not found:
             return
         await asyncio.sleep(_EVERY_SECONDS)
-
-
-def show(found: list[JobSummary]) -> None:
-    """Prints them, once."""
-    out.print(_picture(found), width=None if out.is_terminal else _WIDE)
 
 
 def _picture(found: list[JobSummary]) -> RenderableType:

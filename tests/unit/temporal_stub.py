@@ -33,6 +33,7 @@ from seedance_temporal.job import (
     ResolveAnswer,
     TimelineEntry,
     VideoResult,
+    phase_of,
 )
 from seedance_temporal.request import VideoRequest
 
@@ -96,6 +97,8 @@ class StandIn:
         if self._end == "stored":
             return RESULT
         error = ERRORS[self._end or ""]
+        if "no-attributes" not in prompt:
+            workflow.upsert_search_attributes([SEEDANCE_PHASE.value_set(phase_of(error))])
         raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
     @workflow.query

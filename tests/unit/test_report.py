@@ -1,0 +1,367 @@
+"""The report: one account for each job, sums that leave nothing out and count nothing twice, and how they are shown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+
+from activities.accounts import read_accounts
+from activities.bucket import as_json
+from activities.facts import End
+from activities.ledger import Ledger
+from commands.filters import moment
+from commands.page import page
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.identity import user_hash
+from seedance_temporal.job import JobSummary, Resubmit
+from seedance_temporal.report import KEYS, Account, Charge, accounts_of, figures, rows
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.task import Usage
+from tests.unit.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
+from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.temporal_stub import dev_server, eventually, request, worker
+from tests.unit.test_starter import say
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+HASH = "0" * 64
+
+
+def a_run(phase: str = "stored", minutes: float = 0, **given: Any) -> JobSummary:
+    """A run that started so many minutes after noon, and took one."""
+    started = NOON + timedelta(minutes=minutes)
+    fields = {
+        "job_id": f"seedance-{HASH}",
+        "request_hash": HASH,
+        "phase": phase,
+        "user": "user-1",
+        "model": "mini",
+        "route": "byteplus",
+        "started_at": started,
+        "closed_at": None if phase == "running" else started + timedelta(minutes=1),
+    }
+    return JobSummary.model_validate(fields | given)
+
+
+def an_account(**given: Any) -> Account:
+    fields: dict[str, Any] = {
+        "job_id": f"seedance-{HASH}",
+        "user": "user-1",
+        "model": "mini",
+        "route": "byteplus",
+        "started_at": NOON,
+        "ended_at": NOON + timedelta(minutes=3),
+        "outcome": "stored",
+        "attempts": 1,
+        "charges": (Charge("cgt-1", 100, 0.5),),
+        "estimated_tokens": 200,
+        "estimated_usd": 1.0,
+    }
+    return Account(**fields | given)
+
+
+# By Temporal's runs
+
+
+def test_a_task_that_several_runs_tell_of_is_counted_once() -> None:
+    paid = {"task_id": "cgt-1", "tokens": 42, "cost_usd": 0.25, "attempt": 1}
+    (account,) = accounts_of([a_run(minutes=5, **paid), a_run(minutes=0, **paid)])
+    assert account.charges == (Charge("cgt-1", 42, 0.25),)
+    assert (account.started_at, account.ended_at) == (NOON, NOON + timedelta(minutes=1)), "stored by the first run"
+    assert (account.outcome, account.attempts) == ("stored", 1)
+
+
+def test_what_an_earlier_run_paid_for_another_task_is_not_lost() -> None:
+    lost = a_run("lost", 0, task_id="cgt-1", tokens=42, cost_usd=0.25, attempt=1)
+    stored = a_run("stored", 5, task_id="cgt-2", tokens=43, cost_usd=0.26, attempt=2)
+    (account,) = accounts_of([stored, lost])
+    assert set(account.charges) == {Charge("cgt-1", 42, 0.25), Charge("cgt-2", 43, 0.26)}
+    assert (account.outcome, account.attempts) == ("stored", 2)
+
+
+@pytest.mark.parametrize(
+    ("phases", "outcome"),
+    [
+        (["failed", "stored"], "stored"),
+        (["stored", "checking"], "stored"),
+        (["failed", "running"], "open"),
+        (["failed", "checking"], "open"),
+        (["expired", "refused"], "refused"),
+        (["checking"], "open"),
+        (["lost"], "lost"),
+    ],
+    ids=" then ".join,
+)
+def test_the_newest_run_decides_but_a_record_stands(phases: list[str], outcome: str) -> None:
+    runs = [a_run(phase, 10 * number, task_id=f"cgt-{number}") for number, phase in enumerate(phases)]
+    (account,) = accounts_of(runs)
+    assert account.outcome == outcome
+    assert (account.ended_at is None) == (outcome == "open")
+
+
+def test_only_what_succeeded_is_billed_and_what_nobody_has_seen_is_told() -> None:
+    assert accounts_of([a_run("failed", task_id="cgt-1", tokens=42, cost_usd=0.25)])[0].charges == ()
+    assert accounts_of([a_run("lost", task_id=None)])[0].charges == (Charge(None, None, None),)
+    second = accounts_of([a_run(task_id="cgt-1", tokens=42, attention="second_task")])[0]
+    assert second.charges == (Charge("cgt-1", 42, None), Charge(None, None, None))
+    assert figures([second]).uncounted_tasks == 1
+
+
+def test_jobs_without_search_attributes_are_still_counted() -> None:
+    unknown = dict.fromkeys(("user", "model", "route"))
+    runs = [a_run(job_id=f"seedance-{number:064x}", **unknown) for number in range(3)]
+    (row,) = rows(accounts_of(runs), ["user"])
+    assert (row.group, row.figures.jobs) == ((None,), 3)
+
+
+# By the objects
+
+
+async def _a_ledger(bucket: MemoryBucket, of: VideoRequest, attempts: int = 1) -> Ledger:
+    ledger = Ledger(bucket, "seedance")
+    for attempt in range(1, attempts + 1):
+        claim = a_claim(of, attempt).model_copy(update={"estimated_tokens": 200, "estimated_usd": 1.0})
+        assert await ledger.claim(claim)
+    return ledger
+
+
+def _record(task_id: str, tokens: int | None, usd: float | None) -> bytes:
+    video = {"name": f"seedance/x/{task_id}/output.mp4", "generation": 1, "size": 3, "crc32c": "AAAAAA=="}
+    usage = {"total_tokens": tokens} if tokens is not None else None
+    fields = {"task_id": task_id, "objects": {"video": video}, "usage": usage, "cost_usd": usd}
+    return as_json(fields | {"stored_at": NOON.isoformat()})
+
+
+def _lost(attempt: int, task_id: str | None, tokens: int | None) -> End:
+    usage = Usage(total_tokens=tokens) if tokens is not None else None
+    return an_end(attempt, task_id, "lost").model_copy(update={"usage": usage, "cost_usd": 0.25 if tokens else None})
+
+
+async def test_an_account_of_each_kind_of_job_by_its_objects() -> None:
+    bucket, of = MemoryBucket(), {kind: a_request(user_id=f"user {kind}") for kind in "abcdefg"}
+    for kind, attempts in zip("abcdefg", (2, 1, 1, 1, 1, 1, 2), strict=True):
+        await _a_ledger(bucket, of[kind], attempts)
+    ledger = Ledger(bucket, "seedance")
+    job = {kind: a_claim(of[kind]).job_id for kind in of}
+    # a: lost, asked for again with a second charge, and stored
+    await ledger.settle(job["a"], 1, created("cgt-a1"))
+    await ledger.end(job["a"], 1, _lost(1, "cgt-a1", 42))
+    await ledger.again(job["a"], Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.settle(job["a"], 2, created("cgt-a2"))
+    await bucket.create(names(of["a"]).record, _record("cgt-a2", 43, 0.5))
+    # b: failed, with a usage that is not billed; c: refused; d: goes on; e: given up; f: not sent; g: a second task
+    failed = an_end(1, "cgt-b", "provider").model_copy(update={"usage": Usage(total_tokens=9), "cost_usd": 9.0})
+    await ledger.settle(job["b"], 1, created("cgt-b"))
+    await ledger.end(job["b"], 1, failed)
+    await ledger.settle(job["c"], 1, refused())
+    await ledger.settle(job["d"], 1, created("cgt-d"))
+    await ledger.end(job["e"], 1, _lost(1, None, None))
+    await ledger.settle(job["f"], 1, not_sent())
+    await ledger.settle(job["g"], 1, absent())
+    await ledger.settle(job["g"], 1, created("cgt-late"))
+    await ledger.settle(job["g"], 2, created("cgt-g"))
+    await bucket.create(names(of["g"]).record, _record("cgt-g", 44, None))
+    # Neither of these is a job.
+    await bucket.create("seedance/media/" + HASH + ".png", b"")
+    await bucket.create("seedance/echo-byteplus.json", b"{}")
+
+    accounts = {str(account.user)[-1]: account for account in await read_accounts(bucket, some_settings())}
+    told = {kind: (account.outcome, account.attempts, set(account.charges)) for kind, account in accounts.items()}
+    assert told == {
+        "a": ("stored", 2, {Charge("cgt-a1", 42, 0.25), Charge("cgt-a2", 43, 0.5)}),
+        "b": ("failed", 1, set()),
+        "c": ("refused", 1, set()),
+        "d": ("open", 1, set()),
+        "e": ("lost", 1, {Charge(None, None, None)}),
+        "f": ("open", 1, set()),
+        "g": ("stored", 2, {Charge("cgt-g", 44, None), Charge("cgt-late", None, None)}),
+    }
+    assert (accounts["a"].ended_at, accounts["d"].ended_at) == (NOON, None)
+    assert (accounts["a"].estimated_tokens, accounts["a"].route) == (200, "byteplus")
+
+
+async def test_users_are_hashed_in_both_reports_and_old_jobs_are_not_read() -> None:
+    bucket = MemoryBucket()
+    await _a_ledger(bucket, a_request(user_id="someone"))
+    (account,) = await read_accounts(bucket, some_settings(seedance_hash_users=True))
+    assert account.user == user_hash("someone")
+    assert await read_accounts(bucket, some_settings(), since=datetime.now(UTC) + timedelta(minutes=1)) == []
+
+
+# Sums
+
+
+def test_the_sums_say_what_they_leave_out() -> None:
+    accounts = [
+        an_account(),
+        an_account(charges=(Charge("cgt-2", 50, None),), estimated_usd=None),
+        an_account(outcome="lost", charges=(Charge(None, None, None),)),
+        an_account(outcome="failed", charges=(), attempts=None),
+        an_account(charges=(Charge("cgt-3", 30, 0.1),), estimated_tokens=None, estimated_usd=None, attempts=3),
+    ]
+    total = figures(accounts)
+    assert (total.jobs, total.attempts) == (5, 6)
+    assert total.outcomes == {"stored": 3, "failed": 1, "lost": 1}
+    assert (total.tokens, total.cost_usd) == (180, 0.6)
+    assert (total.unpriced_tokens, total.uncounted_tasks) == (50, 1)
+    assert (total.estimated_tokens, total.compared_tokens) == (400, 150)
+    assert (total.estimated_usd, total.compared_usd) == (1.0, 0.5)
+
+
+def test_groups_are_in_order_and_add_up_to_the_whole() -> None:
+    days = [NOON, NOON + timedelta(hours=12), NOON - timedelta(days=1)]
+    accounts = [an_account(user=user, started_at=day) for user in ("b", "a", None) for day in days]
+    groups = rows(accounts, ["day", "user"])
+    assert [row.group for row in groups] == [
+        (day, user) for day in ("2026-11-21", "2026-11-22", "2026-11-23") for user in (None, "a", "b")
+    ]
+    assert sum(row.figures.tokens for row in groups) == figures(accounts).tokens == 900
+    assert figures([]).jobs == 0
+    assert rows([], KEYS) == []
+
+
+def test_a_span_of_time_has_its_beginning_and_not_its_end() -> None:
+    assert an_account().has_started(NOON, None)
+    assert not an_account().has_started(None, NOON)
+    assert an_account().has_started(moment("2026-11-22"), moment("2026-11-22T12:00:01Z"))
+    assert moment("2026-11-22T13:00+01:00") == NOON
+
+
+# The page
+
+
+def _page(accounts: list[Account], by: Any = ("user", "model")) -> str:
+    return page(accounts, by, rows(accounts, by), figures(accounts), source="Temporal", made_at=NOON)
+
+
+def test_nothing_that_a_user_says_becomes_markup() -> None:
+    hostile = "</title><script>alert('1')</script><img src=x onerror=alert(1)>&\"'"
+    text = _page([an_account(user=hostile, model=hostile)])
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    text = _page([an_account()])
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"<]+", text)) <= namespaces
+    assert "default-src 'none'" in text
+    assert not re.search(r"@import|url\(|<link|src=", text)
+
+
+@pytest.mark.parametrize("count", [0, 1, 200])
+def test_plots_of_few_and_many_jobs(count: int) -> None:
+    accounts = [
+        an_account(
+            model=f"model {number % 12}",
+            started_at=NOON + timedelta(days=number),
+            ended_at=NOON + timedelta(days=number, minutes=number),
+        )
+        for number in range(count)
+    ]
+    text = _page(accounts)
+    drawn = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]  # noqa: S314
+    assert [svg.get("role") for svg in drawn] == ["img"] * 3
+    spoken = " ".join(drawn[0].itertext())
+    assert ("other models" in spoken) == (count == 200), "only so many colours can be told apart"
+    assert ("2027-01" in spoken) == (count == 200), "months, where days would be too many"
+    assert ("2026-11-22" in spoken) == (count == 1)
+    if count == 200:
+        assert "Half of the jobs within 99.5 minutes" in text
+
+
+def test_spend_is_drawn_in_tokens_where_no_price_is_known() -> None:
+    assert "In tokens, as no price is known" in _page([an_account(charges=(Charge("cgt-1", 100, None),))])
+    assert "In USD" in _page([an_account()])
+
+
+# The command
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal() -> AsyncIterator[Client]:
+    async with dev_server() as client, worker(client):
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def reported(temporal: Client) -> list[str]:
+    """A job that is stored, one that failed and one that goes on, of a user with a name that markup could be."""
+    jobs, user = VideoJobs(temporal), "[bold]reported[/]"
+    ids = [(await jobs.submit(request(user, prompt))).job_id for prompt in ("stored", "failed", "hold")]
+
+    async def seen() -> bool:
+        found = await jobs.list(user=user)
+        return len(found) == 3 and sum(job.closed_at is None for job in found) == 1
+
+    await eventually(seen)
+    return ids
+
+
+async def test_the_command_tells_the_same_in_every_form(temporal: Client, reported: list[str], tmp_path: Path) -> None:
+    told = await say(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
+    assert told.code == 0
+    assert told.document["by"] == ["model", "user"]
+    (row,) = told.document["rows"]
+    assert (row["user"], row["jobs"]) == ("[bold]reported[/]", 3)
+    assert row["outcomes"] == {"stored": 1, "failed": 1, "open": 1}
+    assert (row["cost_usd"], row["uncounted_tasks"]) == (0, 1), "the stand-in shows no tokens"
+    assert told.document["total"] == {name: row[name] for name in told.document["total"]}
+
+    (line,) = csv.DictReader(io.StringIO((await say(temporal, "report", "--csv", "--by", "user")).out))
+    assert (line["user"], line["stored"], line["refused"], line["jobs"]) == ("[bold]reported[/]", "1", "0", "3")
+
+    table = await say(temporal, "report")
+    assert "[bold]reported[/]" in table.out, "in full, and not as markup"
+    assert "whose tokens nobody has seen: 1" in table.err
+
+    file = tmp_path / "report.html"
+    assert (await say(temporal, "report", "--html", str(file))).out.strip() == str(file)
+    assert "[bold]reported[/]" in file.read_text(encoding="utf-8")
+
+
+async def test_the_command_filters(temporal: Client, reported: list[str]) -> None:
+    async def jobs(*options: str) -> int:
+        count: int = (await say(temporal, "report", "--json", *options)).document["total"]["jobs"]
+        return count
+
+    assert await jobs("--user", "nobody") == 0
+    assert await jobs("--route", "byteplus", "--since", "2026-01-01") == 3
+    assert await jobs("--until", "2026-01-01") == 0
+    assert await jobs("--model", "none' OR WorkflowType = 'GenerateVideo") == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--by", "colour"],
+        ["--json", "--csv"],
+        ["--csv", "--html", "x.html"],
+        ["--since", "yesterday"],
+        ["--html", "/nowhere/x.html"],
+        ["--from-bucket"],
+    ],
+    ids=" ".join,
+)
+async def test_wrong_usage_is_2(temporal: Client, options: list[str]) -> None:
+    told = await say(temporal, "report", *options, SEEDANCE_BUCKET="")
+    assert told.code == 2, told
+    assert "Traceback" not in told.err
+
+
+async def test_a_bucket_that_does_not_answer_is_one_clear_error() -> None:
+    nowhere = {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}
+    told = await say(None, "report", "--from-bucket", "--json", **nowhere)
+    assert told.code == 1
+    assert "videos" in json.loads(told.out)["error"]["message"]
