@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test faults chaos mutants lint lock
+.PHONY: setup demo stack test faults chaos mutants screenshots lint lock
 
 setup: .venv/.installed
 
@@ -36,6 +36,9 @@ chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTE
 
 mutants: setup ## Small edits that each break a promise, and the test that turns red for each
 	$(BIN)/python -m tests.faults.mutants
+
+screenshots: setup ## Renew the pictures of docs/inspecting.md; needs Chromium
+	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser
 
 lock: setup ## Pin every dependency, with hashes and without download addresses
 	$(BIN)/python -m pip install --quiet uv

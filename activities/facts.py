@@ -330,9 +330,10 @@ def nothing_sent(code: str, message: str) -> JobError:
 
 
 def _refusal(attempt: int, outcome: Outcome) -> JobError:
+    words = f"({outcome.code}): {outcome.message}".rstrip(" .:")
     return JobError(
         code=outcome.code,
-        message=f"The provider refused the request ({outcome.code}): {outcome.message} "
+        message=f"The provider refused the request {words}. "
         "No task was created, and nothing is billed. Submit a request that is changed accordingly.",
         failure_class=outcome.failure_class or "invalid",
         attempt=attempt,

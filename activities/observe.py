@@ -193,7 +193,9 @@ class ObserveActivities:
         error = JobError(
             code="task_forgotten",
             message=f"The provider no longer knows task {order.task_id}, created over seven days ago. It may have been "
-            "billed; its video can no longer be had. The provider's invoice tells whether it was.",
+            "billed; its video can no longer be had. The provider's invoice tells whether it was. "
+            "Another attempt may be a second charge: "
+            f"python starter.py resubmit {order.job_id} --attempt {order.attempt} --accept-second-charge",
             failure_class="lost",
             task_id=order.task_id,
             attempt=order.attempt,
@@ -227,8 +229,10 @@ def _task_error(order: GetOrder, task: Task) -> JobError:
     of = failure_class(task.status, failure.code)
     next_step = "Change the request and submit that."
     if new_attempt_could_help(of):
-        next_step = f"Another attempt has to be asked for: starter.py resubmit {order.job_id} --attempt {order.attempt}"
-    words = f" ({failure.code}): {failure.message}" if failure.code != task.status else ""
+        next_step = (
+            f"Another attempt has to be asked for: python starter.py resubmit {order.job_id} --attempt {order.attempt}"
+        )
+    words = f" ({failure.code}): {failure.message}".rstrip(" .:") if failure.code != task.status else ""
     return JobError(
         code=failure.code or task.status,
         message=f"Task {task.id} ended {task.status}{words}. The provider does not bill it. {next_step}",

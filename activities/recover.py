@@ -148,7 +148,8 @@ class RecoverActivities:
         error = JobError(
             code="unknown_outcome",
             message=f"Nobody can tell any more whether attempt {attempt.number} was created and billed; an operator "
-            "gave it up. The provider's invoice tells.",
+            "gave it up. The provider's invoice tells. Another attempt may be a second charge: "
+            f"python starter.py resubmit {order.job_id} --attempt {attempt.number} --accept-second-charge",
             failure_class="lost",
             attempt=attempt.number,
             resubmit_could_help=True,

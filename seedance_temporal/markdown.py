@@ -1,12 +1,17 @@
-"""Markdown for the Temporal UI, which may hold what others wrote."""
+"""Markdown for the Temporal UI, which may hold what others wrote.
+
+The UI sets tables without space between their columns, and does not wrap blocks of code: so both are lists here.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-# What others wrote must not become a link, a picture or a table.
+COMMAND = "python starter.py"
+# What others wrote must not become a link or a picture.
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#!~])")
+_COMMAND_AT_THE_END = re.compile(rf"{re.escape(COMMAND)} [\w -]+\Z")
 
 
 def plain(text: str) -> str:
@@ -14,14 +19,15 @@ def plain(text: str) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
-def code(text: str) -> str:
-    """A command, to be copied."""
-    return f"```\n{text}\n```"
+def said(text: str) -> str:
+    """A text that may end with a command of ours, which is then shown as one."""
+    command = _COMMAND_AT_THE_END.search(text)
+    return plain(text) if command is None else f"{plain(text[: command.start()])} `{command[0]}`"
 
 
-def table(rows: Mapping[str, str]) -> str:
-    """Two columns; a row without a value is left out."""
-    return "\n".join(["| | |", "| -- | -- |", *(f"| {name} | {value} |" for name, value in rows.items() if value)])
+def rows(values: Mapping[str, str]) -> str:
+    """A list of names and values; what has no value is left out."""
+    return "\n".join(f"- **{name}**: {value}" for name, value in values.items() if value)
 
 
 def money(usd: float | None, tokens: int | None) -> str:

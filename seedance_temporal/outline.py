@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from seedance_temporal import catalogue
 from seedance_temporal.identity import user_hash
-from seedance_temporal.markdown import code, money, plain, table
+from seedance_temporal.markdown import COMMAND, money, plain, rows
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import redacted
 
@@ -38,15 +38,17 @@ def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *,
     """
     estimate = catalogue.estimate(request, endpoints=endpoints)
     expected = money(estimate.usd, estimate.tokens)
-    rows = {
-        "user": _cut(_user(request, hash_users)),
-        "model": plain(f"{_model(request, endpoints)}: {request.model} on {request.route}"),
-        "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
-        "prompt": _cut(request.prompt or ""),
-        **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
-        "cost": f"at most {expected}, by list price" if expected else "not known beforehand",
-    }
-    return "\n\n".join([table(rows), "How it stands:", code(f"python starter.py show {job_id}")])
+    return rows(
+        {
+            "user": _cut(_user(request, hash_users)),
+            "model": plain(f"{_model(request, endpoints)}: {request.model} on {request.route}"),
+            "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
+            "prompt": _cut(request.prompt or ""),
+            **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
+            "cost": f"at most {expected}, by list price" if expected else "not known beforehand",
+            "how it stands": f"`{COMMAND} show {job_id}`",
+        }
+    )
 
 
 def _model(request: VideoRequest, endpoints: Mapping[str, str]) -> str:

@@ -8,8 +8,8 @@ from datetime import datetime
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from seedance_temporal.job import JobError, JobState, Phase
-    from seedance_temporal.markdown import code, money, plain, table
+    from seedance_temporal.job import JobState, Phase
+    from seedance_temporal.markdown import COMMAND, money, plain, rows, said
 
 _AT_WORK: Mapping[Phase, str] = {
     "checking": "**Checking.** The ledger is asked what is known of this request.",
@@ -17,12 +17,13 @@ _AT_WORK: Mapping[Phase, str] = {
     "creating": "**Creating.** The request is sent to the provider, once.",
     "recovering": "**Recovering.** It is not known whether the provider took the create, so the task is looked for. "
     "Nothing is sent meanwhile, and nothing is paid for twice.",
-    "queued": "**Queued.** The provider has taken the task, and not begun it.",
-    "running": "**Running.** The provider is making the video.",
-    "storing": "**Storing.** The video is made, and paid for; it is being copied to the bucket.",
+    "queued": "**Queued.** The provider has taken the task, and not begun it. Nothing has to be done.",
+    "running": "**Running.** The provider is making the video. Nothing has to be done.",
+    "storing": "**Storing.** The video is made and paid for, and is copied to the bucket. Nothing has to be done.",
 }
+# Of these, the provider may have made a video; it bills nothing else.
+_MAYBE_BILLED = ("lost", "unsettled")
 _STORED = "**Stored.** The video is in the bucket, verified, and on record."
-_COMMAND = "python starter.py"
 
 
 def details(
@@ -36,70 +37,47 @@ def details(
         folder: ``gs://…/``, the start of the names of all objects of the job; None where it is not known yet.
         billed: USD and tokens, as far as they are known.
     """
-    rows = {
+    facts = {
         "phase": state.phase,
-        "task": _task(state),
+        "task": plain(state.task_id or ""),
+        "attempt": str(state.attempt or ""),
         "provider says": plain(state.provider_status or ""),
         "awaited": f"{awaited} at {_time(state.look_again_at)}" if awaited and state.look_again_at else "",
         "cost": _cost(state, money(*billed)),
         **_objects(state, folder),
         **{f"warning {number}": plain(warning) for number, warning in enumerate(state.warnings, 1)},
+        "the whole story": f"`{COMMAND} show {state.job_id}`",
     }
-    return "\n\n".join(
-        [
-            *_needed(state),
-            _headline(state),
-            *(_another_attempt(state.job_id, state.error) if state.error is not None else []),
-            table(rows),
-            "The whole story:",
-            code(f"{_COMMAND} show {state.job_id}"),
-        ]
-    )
+    return "\n\n".join([*_needed(state), _headline(state), rows(facts)])
 
 
 def size(count: int) -> str:
     """Bytes, for people."""
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _needed(state: JobState) -> list[str]:
-    """What a person has to settle. Each line of the advice that is a command is shown as one."""
+    """What a person has to settle, and the ways to do it."""
     if state.attention is None:
         return []
-    lines = (state.advice or "").splitlines()
-    return [
-        f"**Needs a person: {plain(state.attention)}.**",
-        *(code(line) if line.startswith(_COMMAND) else plain(line) for line in lines),
-    ]
+    what, *ways = (state.advice or "").splitlines()
+    headline = f"**Needs a person: {plain(state.attention)}.** {said(what)}"
+    return [headline, "\n".join(f"- {said(way)}" for way in ways)] if ways else [headline]
 
 
 def _headline(state: JobState) -> str:
     if state.error is not None:
-        return f"**No video: {state.phase} ({state.error.failure_class}).** {plain(state.error.message)}"
+        return f"**No video: {state.phase} ({state.error.failure_class}).** {said(state.error.message)}"
     return _STORED if state.result is not None else _AT_WORK[state.phase]
-
-
-def _another_attempt(job_id: str, error: JobError) -> list[str]:
-    if not error.resubmit_could_help or error.attempt is None:
-        return []
-    consent = " --accept-second-charge" if error.failure_class == "lost" else ""
-    return [
-        "Another attempt could help, and is paid for anew:",
-        code(f"{_COMMAND} resubmit {job_id} --attempt {error.attempt}{consent}"),
-    ]
-
-
-def _task(state: JobState) -> str:
-    words = [plain(state.task_id)] if state.task_id else []
-    return ", ".join(words + ([f"attempt {state.attempt}"] if state.attempt else []))
 
 
 def _cost(state: JobState, billed: str) -> str:
     expected = money(state.estimated_usd, state.estimated_tokens)
-    if billed:
-        return f"{billed} (expected: at most {expected})" if expected else billed
-    open_still = state.result is None and state.error is None
-    return f"at most {expected}, if it succeeds" if expected and open_still else ""
+    if state.error is not None and state.error.failure_class not in _MAYBE_BILLED:
+        return f"nothing is billed for attempt {state.attempt}" if state.attempt else "nothing is billed"
+    if state.error is None and state.result is None:
+        return f"at most {expected}, if it succeeds" if expected else ""
+    return f"{billed or 'not known here'} (expected: at most {expected})" if expected else billed
 
 
 def _objects(state: JobState, folder: str | None) -> dict[str, str]:

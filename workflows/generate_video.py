@@ -291,7 +291,7 @@ class GenerateVideo:
             await self._wait(
                 lambda: bool(self._hints or self._listings) or self._ledger_changed,
                 look.look_again_after,
-                "callback or listing; or ask for a listing",
+                "callback or listing, or ask for one",
             )
             self._ledger_changed = False
         self._progress.settle("unknown_create")

@@ -57,7 +57,8 @@ def lost(order: GetOrder, error: ActivityError) -> JobError:
     return JobError(
         code="copy_failed",
         message=f"A paid video was lost: task {order.task_id} succeeded and is billed, and could not be copied while "
-        f"its URL lived. The last reason: {error.cause}. Another attempt is a second charge.",
+        f"its URL lived. The last reason: {error.cause}. Another attempt is a second charge: "
+        f"python starter.py resubmit {order.job_id} --attempt {order.attempt} --accept-second-charge",
         failure_class="lost",
         task_id=order.task_id,
         attempt=order.attempt,
@@ -71,12 +72,9 @@ def advice_on_unknown(job_id: str, attempt: int) -> str:
         [
             f"Whether the provider took attempt {attempt} is not known, so nothing is sent; the job keeps looking. "
             "Look for the task in the provider's console, and say what you found.",
-            "The task is there:",
-            f"{command} --task-id ID",
-            "It is certainly not there:",
-            f"{command} --not-created",
-            "Nobody can tell any more:",
-            f"{command} --lost",
+            f"The task is there: {command} --task-id ID",
+            f"It is certainly not there: {command} --not-created",
+            f"Nobody can tell any more: {command} --lost",
         ]
     )
 
