@@ -10,23 +10,20 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
-from typer.testing import CliRunner
 
-import starter
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
+from tests.unit.command_line import say
 from tests.unit.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = "seedance-" + "0" * 64
 LONELY = "volcengine"
-NOWHERE = "127.0.0.1:1"
 JOB_KEYS = {"job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error"}
 ERROR_KEYS = {"code", "message", "class", "task_id", "attempt", "resubmit_could_help"}
 RESULT_KEYS = {
@@ -35,30 +32,10 @@ RESULT_KEYS = {
 }
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """All of stdout as one JSON document."""
-        return json.loads(self.out)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def temporal() -> AsyncIterator[Client]:
     async with dev_server() as client, worker(client):
         yield client
-
-
-async def say(temporal: Client | None, *arguments: str, stdin: str = "", **variables: str) -> Said:
-    """Run a command in this process, in a thread: it brings an event loop of its own."""
-    server = NOWHERE if temporal is None else address(temporal)
-    environment = {"TEMPORAL_ADDRESS": server, "TERM": "dumb"} | variables
-    result = await asyncio.to_thread(CliRunner().invoke, starter.app, arguments, input=stdin, env=environment)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return Said(result.exit_code, result.stdout, result.stderr)
 
 
 def text_of(of: VideoRequest) -> str:
