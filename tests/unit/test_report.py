@@ -28,10 +28,10 @@ from seedance_temporal.job import JobSummary, Resubmit
 from seedance_temporal.report import KEYS, Account, Charge, accounts_of, figures, rows
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.task import Usage
+from tests.unit.command_line import say
 from tests.unit.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
 from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.temporal_stub import dev_server, eventually, request, worker
-from tests.unit.test_starter import say
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HASH = "0" * 64
@@ -74,7 +74,7 @@ def an_account(**given: Any) -> Account:
 
 
 def test_a_task_that_several_runs_tell_of_is_counted_once() -> None:
-    paid = {"task_id": "cgt-1", "tokens": 42, "cost_usd": 0.25, "attempt": 1}
+    paid: dict[str, Any] = {"task_id": "cgt-1", "tokens": 42, "cost_usd": 0.25, "attempt": 1}
     (account,) = accounts_of([a_run(minutes=5, **paid), a_run(minutes=0, **paid)])
     assert account.charges == (Charge("cgt-1", 42, 0.25),)
     assert (account.started_at, account.ended_at) == (NOON, NOON + timedelta(minutes=1)), "stored by the first run"
@@ -118,7 +118,7 @@ def test_only_what_succeeded_is_billed_and_what_nobody_has_seen_is_told() -> Non
 
 
 def test_jobs_without_search_attributes_are_still_counted() -> None:
-    unknown = dict.fromkeys(("user", "model", "route"))
+    unknown: dict[str, Any] = dict.fromkeys(("user", "model", "route"))
     runs = [a_run(job_id=f"seedance-{number:064x}", **unknown) for number in range(3)]
     (row,) = rows(accounts_of(runs), ["user"])
     assert (row.group, row.figures.jobs) == ((None,), 3)

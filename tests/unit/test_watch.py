@@ -1,0 +1,185 @@
+"""Following many: the list's filters, ``show --follow``, and ``watch``, on a terminal and without."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+
+from dev.stack import ROOT
+from seedance_temporal.client import VideoJobs
+from tests.unit.command_line import say
+from tests.unit.temporal_stub import MODELS, TASK_ID, address, dev_server, eventually, handle, request, worker
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal() -> AsyncIterator[Client]:
+    async with dev_server() as client, worker(client):
+        yield client
+
+
+async def _submit(temporal: Client, user: str, *prompts: str) -> list[str]:
+    """Jobs of a user, as soon as the list shows them."""
+    jobs = VideoJobs(temporal)
+    ids = [(await jobs.submit(request(user, prompt))).job_id for prompt in prompts]
+
+    async def listed() -> bool:
+        return len(await jobs.list(user=user)) == len(prompts)
+
+    await eventually(listed)
+    return ids
+
+
+# list
+
+
+async def test_list_by_model_route_time_and_what_is_open(temporal: Client) -> None:
+    (job_id,) = await _submit(temporal, "o'hara", "listed")
+
+    async def listed(*options: str) -> list[str]:
+        told = await say(temporal, "list", "--user", "o'hara", "--json", *options)
+        assert told.code == 0, told
+        return [job["job_id"] for job in told.document]
+
+    fits = ["--model", MODELS["byteplus"], "--route", "byteplus", "--since", "2026-01-01", "--open"]
+    assert await listed(*fits) == [job_id]
+    for wrong in (["--model", "x"], ["--route", "volcengine"], ["--since", "2199-01-01"], ["--until", "2026-01-01"]):
+        assert await listed(*fits, *wrong) == []
+    assert (await say(temporal, "list", "--since", "soon")).code == 2
+
+
+async def test_filters_that_need_missing_search_attributes_are_one_clear_error() -> None:
+    async with dev_server(attributes=False) as client, worker(client):
+        (job_id,) = [(await VideoJobs(client).submit(request("bare", "no-attributes"))).job_id]
+        await eventually(VideoJobs(client).list)
+        for command in ("list", "watch", "report"):
+            told = await say(client, command, "--user", "bare")
+            assert told.code == 1
+            assert "lacks search attributes that this filter needs" in told.err
+        assert job_id in (await say(client, "list", "--route", "byteplus", "--open")).out
+        assert job_id in (await say(client, "watch", "--once")).out
+        assert (await say(client, "report", "--json")).document["total"]["jobs"] == 1
+
+
+# show --follow
+
+
+async def test_show_follow_goes_on_where_wait_would_end(temporal: Client) -> None:
+    of = request("followed", "attention:account")
+    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    assert (await say(temporal, "wait", job_id)).code == 4
+    following = asyncio.create_task(say(temporal, "show", job_id, "--follow", "--json"))
+    await asyncio.sleep(1)
+    assert not following.done()
+    await handle(temporal, of).signal("end", "stored")
+    told = await following
+    assert (told.code, told.document["phase"]) == (0, "stored")
+    assert [line.split()[2] for line in told.err.splitlines()] == ["running", "stored"], "a line for each change"
+
+
+async def test_follow_is_drawn_live_on_a_terminal(temporal: Client) -> None:
+    of = request("drawn", "attention:second_task")
+    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    async with _on_a_terminal(temporal, "wait", job_id) as (process, screen):
+        await screen.until("0:00:02", TASK_ID, "running")
+        await handle(temporal, of).signal("end", "stored")
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+# watch
+
+
+async def test_watch_once_shows_what_needs_a_person_first(temporal: Client) -> None:
+    calm, needy, _ = await _submit(temporal, "watcher", "hold", "attention:account", "stored")
+    told = await say(temporal, "watch", "--user", "watcher", "--once")
+    assert told.code == 0
+    shown = [line for line in told.out.splitlines() if "seedance-" in line]
+    assert [line.split()[-1] for line in shown] == [needy, calm], "not the one that is stored"
+    assert shown[0].split()[:2] == ["account", "running"]
+    assert TASK_ID in shown[1]
+    assert "2 open, 1 of them need a person" in told.out
+
+
+async def test_watch_of_a_batch_ends_when_none_is_open(temporal: Client, tmp_path: Path) -> None:
+    ids = await _submit(temporal, "batcher", "hold one", "hold two", "hold another")
+    results = tmp_path / "requests.results.jsonl"
+    lines = [{"line": 1, "job_id": ids[0]}, {"line": 2, "error": "invalid"}, {"line": 3, "job_id": ids[1]}]
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    watching = asyncio.create_task(say(temporal, "watch", str(results)))
+    await asyncio.sleep(3)
+    for prompt in ("hold one", "hold two"):
+        assert not watching.done()
+        await handle(temporal, request("batcher", prompt)).signal("end", "stored")
+        await asyncio.sleep(3)
+    told = await asyncio.wait_for(watching, 20)
+    assert told.code == 0
+    counts = [line for line in told.out.splitlines() if "open" in line]
+    assert counts == ["2 open", "1 open", "No job is open."], "one table for each change"
+    assert ids[2] not in told.out
+
+
+@pytest.mark.parametrize("text", [None, "[1]\n", "no json\n"])
+async def test_watch_of_what_is_no_results_file(temporal: Client, tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "x.jsonl"
+    if text is not None:
+        file.write_text(text)
+    told = await say(temporal, "watch", str(file))
+    assert told.code == 2
+    assert "RESULTS" in told.err
+
+
+async def test_watch_refreshes_in_place_and_ctrl_c_ends_nothing_else(temporal: Client) -> None:
+    of = request("terminal watcher", "attention:credentials")
+    await _submit(temporal, "terminal watcher", "attention:credentials")
+    async with _on_a_terminal(temporal, "watch", "--user", "terminal watcher") as (process, screen):
+        await screen.until("credentials", "0:00:0", "1 open")
+        # The cursor goes up again: the same table, and not another one below it.
+        await screen.until("\x1b[1A")
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == 1
+    assert (await VideoJobs(temporal).get((await handle(temporal, of).describe()).id)).phase == "running"
+
+
+class _Screen:
+    """What a process has written on a terminal of its own."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._written = ""
+
+    async def until(self, *words: str) -> None:
+        async with asyncio.timeout(30):
+            while not all(word in self._written for word in words):
+                self._written += (await asyncio.to_thread(os.read, self._terminal, 65536)).decode(errors="replace")
+
+
+@asynccontextmanager
+async def _on_a_terminal(
+    temporal: Client, *arguments: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, _Screen]]:
+    screen, terminal = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "starter.py", *arguments),
+        cwd=ROOT,
+        env=os.environ | {"TEMPORAL_ADDRESS": address(temporal), "TERM": "xterm", "COLUMNS": "160", "LINES": "40"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    try:
+        yield process, _Screen(screen)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(screen)
