@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from commands.audit import audit
 from commands.batch import batch
 from commands.check import check
 from commands.filters import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
@@ -228,6 +229,7 @@ def resubmit(
 
 app.command()(check)
 app.command()(batch)
+app.command()(audit)
 app.command()(report)
 app.command()(watch)
 

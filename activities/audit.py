@@ -19,17 +19,10 @@ from activities.facts import Attempt, Claim, Facts, Outcome, decide
 from activities.kept import Kept, Story
 from activities.record import Record
 from seedance_temporal.audit import Audit, AuditedAttempt, AuditedObject, Charge, Source, Step
-from seedance_temporal.histories import Run
+from seedance_temporal.histories import Order, Run
 from seedance_temporal.identity import hash_of_job
 from seedance_temporal.job import Attention, Job, JobError, JobState, Phase, TimelineEntry, VideoResult, phase_of
 from seedance_temporal.task import SUCCEEDED
-
-# Which activities write the objects that hold a story.
-WRITERS: Mapping[str, tuple[str, ...]] = {
-    "record": ("store_video",),
-    "end": ("write_end", "resolve_attempt"),
-    "outcome": ("create_task",),
-}
 
 
 @dataclass(frozen=True)
@@ -45,17 +38,12 @@ class Told:
     job: Job
     runs: Sequence[Run]
 
-    def run_of(self, story: Story) -> Run | None:
-        """The run that wrote a story's object."""
-        if story.namespace != self.namespace:
+    def order_of(self, story: Story) -> Order | None:
+        """The order to write a story's object, in the history of the run that wrote it."""
+        if story.writer is None or story.namespace != self.namespace:
             return None
-        return next((run for run in self.runs if run.shown.run_id == story.run_id), None)
-
-    def timeline_of(self, story: Story) -> tuple[TimelineEntry, ...] | None:
-        """The same story, by the history of the run that wrote it."""
-        run = self.run_of(story)
-        order = run.order(WRITERS[story.object], story.attempt) if run is not None else None
-        return order.timeline if order is not None else None
+        run = next((run for run in self.runs if run.shown.run_id == story.run_id), None)
+        return run.order(story.writer, story.attempt) if run is not None else None
 
     def stories(self) -> Iterator[tuple[TimelineEntry, ...]]:
         """All that the runs tell, as far as they can without a worker."""
@@ -178,9 +166,11 @@ def _stories(kept: Kept | None, told: Told | None, *, over: bool) -> tuple[Sourc
     source: Source = "ledger"
     stories: list[Iterable[TimelineEntry]] = []
     for story in kept.stories if kept is not None else ():
-        by_history = told.timeline_of(story) if told is not None else None
-        source = story.object if by_history is None else "temporal"
-        stories.append(story.timeline if by_history is None else by_history)
+        if story.writer is None:
+            continue
+        order = told.order_of(story) if told is not None else None
+        source = story.object if order is None else "temporal"
+        stories.append(story.timeline if order is None else order.timeline)
     if told is not None and not over:
         source = "temporal"
         stories += told.stories()

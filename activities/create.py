@@ -24,6 +24,7 @@ from activities.bucket import Bucket
 from activities.facts import Claim, Facts, Outcome, decide, nothing_sent
 from activities.ledger import Ledger
 from activities.observe import look_again_after
+from activities.record import RecordedObject
 from activities.signing import CannotSign
 from seedance_temporal import catalogue
 from seedance_temporal.identity import callback_url
@@ -47,8 +48,6 @@ _SIGN_SECONDS = 15.0
 _SIGNED_LONGER = timedelta(hours=1)
 # Less than this is not worth sending with: the answer would be lost.
 _LEAST_SECONDS = 1.0
-
-_NOTHING_KNOWN = Facts(None, ())
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +162,8 @@ class CreateActivities:
             return _impossible("cannot_sign", str(error))
         except Exception as error:
             # Nothing was claimed, so there is nothing to write down.
-            return self._not_sent(order, claim, _signing_trouble(error), _NOTHING_KNOWN, written=True)
+            trouble = _signing_trouble(error)
+            return self._not_sent(order, claim, trouble, _outcome(order, claim, trouble), written=True)
         try:
             if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
                 return CreateReport(kind="conflict")
@@ -171,13 +171,14 @@ class CreateActivities:
         except Exception as error:
             # No sum is spent that the ledger could not note first; whether the claim landed is settled by the workflow.
             _log.warning("the ledger cannot be reached", extra={"job_id": order.job_id}, exc_info=True)
-            return self._not_sent(order, claim, _ledger_trouble(error), _NOTHING_KNOWN, written=False)
+            trouble = _ledger_trouble(error)
+            return self._not_sent(order, claim, trouble, _outcome(order, claim, trouble), written=False)
         current = decide(facts.without(order.attempt))
         if current.next != "claim" or current.attempt > order.attempt:
             # The look that led here is out of date, such as one that a Reset brought back.
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since the last look")
-            written = await self._settle(claim, _outcome(order, claim, stale, facts))
-            report = self._not_sent(order, claim, stale, facts, written=written)
+            outcome = _outcome(order, claim, stale, facts.objects)
+            report = self._not_sent(order, claim, stale, outcome, written=await self._settle(claim, outcome))
             return report.model_copy(update={"look_again_after": 0.0})
         return await self._report(order, claim, await self._send(body, deadline), facts)
 
@@ -204,7 +205,7 @@ class CreateActivities:
     async def _report(self, order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateReport:
         if answer.kind == "unknown":
             return CreateReport(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
-        outcome = _outcome(order, claim, answer, facts)
+        outcome = _outcome(order, claim, answer, facts.objects)
         written = await self._settle(claim, outcome)
         if answer.kind == "taken":
             return CreateReport(
@@ -215,7 +216,7 @@ class CreateActivities:
                 message=f"{answer.code}: {answer.message}",
             )
         if answer.kind == "not_sent":
-            return self._not_sent(order, claim, answer, facts, written=written)
+            return self._not_sent(order, claim, answer, outcome, written=written)
         return CreateReport(
             kind="created" if answer.kind == "created" else "refused",
             claim=claim,
@@ -226,14 +227,14 @@ class CreateActivities:
         )
 
     def _not_sent(
-        self, order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Facts, *, written: bool
+        self, order: CreateOrder, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool
     ) -> CreateReport:
         slow_start = 30.0 if answer.attention is not None else 2.0
         wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(order.refusals, 10)))
         return CreateReport(
             kind="not_sent",
             claim=claim,
-            outcome=_outcome(order, claim, answer, facts),
+            outcome=outcome,
             written=written,
             attention=answer.attention,
             message=f"{answer.code}: {answer.message}",
@@ -274,7 +275,9 @@ class CreateActivities:
         return await self._bucket.signed_url(private.bucket, private.name, private.generation, lifetime)
 
 
-def _outcome(order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Facts) -> Outcome:
+def _outcome(
+    order: CreateOrder, claim: Claim, answer: CreateAnswer, objects: tuple[RecordedObject, ...] = ()
+) -> Outcome:
     assert answer.kind != "unknown"
     return Outcome(
         kind=answer.kind,
@@ -287,7 +290,7 @@ def _outcome(order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Fact
         namespace=claim.namespace,
         run_id=claim.run_id,
         timeline=order.timeline,
-        ledger=facts.objects,
+        ledger=objects,
     )
 
 

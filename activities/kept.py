@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from activities.bucket import Bucket, StoredObject
-from activities.facts import Again, Attempt, Claim, End, Facts, Outcome
+from activities.facts import Again, Attempt, Claim, End, Facts, Outcome, Witness
 from activities.ledger import by_attempt, end_that_counts, late_tasks
-from activities.record import Record, result_of_record
+from activities.record import Record, RecordedObject, result_of_record
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry
 
@@ -22,14 +22,22 @@ _M = TypeVar("_M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Story:
-    """A part of a job's story, with the object that ends it: what that is, and which run wrote it when."""
+    """A part of a job's story, with the object that ends it: what that is, and which run wrote it when.
 
+    Attributes:
+        writer: The activity that wrote it, from a story that it was handed; None where it was handed none.
+        ledger: The objects that stood when it was written.
+    """
+
+    name: str
     object: Literal["record", "end", "outcome"]
     attempt: int
+    writer: str | None
     namespace: str
     run_id: str
     at: datetime
     timeline: tuple[TimelineEntry, ...]
+    ledger: tuple[RecordedObject, ...]
 
 
 @dataclass
@@ -57,19 +65,24 @@ class Kept:
     @property
     def stories(self) -> list[Story]:
         """The parts of the job's story, the oldest first."""
-        found = [
-            Story("outcome", attempt.number, outcome.namespace, outcome.run_id, outcome.at, outcome.timeline)
-            for attempt in self.facts.attempts
-            if (outcome := attempt.outcome) is not None
-        ]
-        found += [
-            Story("end", end.error.attempt or 0, end.namespace, end.run_id, end.at, end.timeline)
-            for end in self.ends.values()
-        ]
+        found = []
+        for attempt in self.facts.attempts:
+            if (outcome := attempt.outcome) is not None:
+                name = self.names.attempt(attempt.number, "outcome")
+                writer = "create_task" if outcome.how == "create" else None
+                found.append(_story(name, "outcome", attempt.number, writer, outcome, outcome.at))
+        for name, end in self.ends.items():
+            writer = "resolve_attempt" if end.how == "operator" else "write_end"
+            found.append(_story(name, "end", end.error.attempt or 0, writer, end, end.at))
         if (record := self.record) is not None and (stored_at := record.stored_at) is not None:
-            timeline = _timeline(record.timeline)
-            found.append(Story("record", record.attempt, record.namespace, record.run_id, stored_at, timeline))
-        return sorted((story for story in found if story.timeline), key=lambda story: story.at)
+            run = record.namespace, record.run_id
+            of = record.objects
+            ledger = (*of.ledger, *(one for one in (of.video, of.last_frame, of.task) if one is not None))
+            told = _timeline(record.timeline)
+            found.append(
+                Story(self.names.record, "record", record.attempt, "store_video", *run, stored_at, told, ledger)
+            )
+        return sorted(found, key=lambda story: story.at)
 
     def read(self, name: str, model: type[_M]) -> _M | None:
         """An object as what it should be; None where it is not there, or damaged."""
@@ -99,6 +112,12 @@ async def read_kept(bucket: Bucket, prefix: str, job_id: str) -> Kept:
         result = result_of_record(kept.contents[names.record], bucket.name, names.record)
     kept.facts = Facts(result, tuple(attempts))
     return kept
+
+
+def _story(
+    name: str, kind: Literal["end", "outcome"], attempt: int, writer: str | None, witness: Witness, at: datetime
+) -> Story:
+    return Story(name, kind, attempt, writer, witness.namespace, witness.run_id, at, witness.timeline, witness.ledger)
 
 
 def _attempt(kept: Kept, number: int, objects: Mapping[str, StoredObject]) -> Attempt:

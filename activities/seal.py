@@ -19,6 +19,11 @@ def sealed(value: dict[str, Any]) -> bytes:
     return as_json(value | {SEAL: hashlib.sha256(as_json(value)).hexdigest()})
 
 
+def is_sealed(content: bytes) -> bool:
+    """Whether an object carries a seal, right or wrong."""
+    return f'"{SEAL}": '.encode() in content
+
+
 def opened(content: bytes) -> dict[str, Any]:
     """What was sealed. An object without a seal, as older workers wrote them, is taken as it is.
 

@@ -52,9 +52,9 @@ class Run:
     argument: dict[str, Any] = field(default_factory=dict)
     orders: list[Order] = field(default_factory=list)
 
-    def order(self, activities: Collection[str], attempt: int) -> Order | None:
-        """The newest order of one of these activities about an attempt; one that completed is preferred."""
-        orders = [order for order in self.orders if order.activity in activities and order.attempt == attempt]
+    def order(self, activity: str, attempt: int) -> Order | None:
+        """The newest order of an activity about an attempt; one that completed is preferred."""
+        orders = [order for order in self.orders if order.activity == activity and order.attempt == attempt]
         completed = [order for order in orders if order.answer is not None]
         return next(reversed(completed or orders), None)
 
