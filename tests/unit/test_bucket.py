@@ -52,6 +52,7 @@ async def test_a_created_object_is_read_and_described(bucket: Bucket, prefix: st
 async def test_what_is_not_there_is_none(bucket: Bucket, prefix: str) -> None:
     assert await bucket.read(f"{prefix}a.json") is None
     assert await bucket.stat(f"{prefix}a.json") is None
+    assert await bucket.checksums(f"{prefix}a.json") is None
     assert await bucket.list(prefix) == []
 
 
@@ -90,6 +91,7 @@ async def test_an_uploaded_file_arrives_whole(bucket: Bucket, prefix: str, tmp_p
     assert (stored.size, stored.crc32c, stored.md5) == (size, local.crc32c, local.md5)
     assert await bucket.stat(f"{prefix}output.mp4") == stored
     assert await bucket.read(f"{prefix}output.mp4") == path.read_bytes()
+    assert await bucket.checksums(f"{prefix}output.mp4") == local
 
 
 async def test_an_upload_overwrites_nothing(bucket: Bucket, prefix: str, tmp_path: Path) -> None:
