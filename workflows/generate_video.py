@@ -67,6 +67,8 @@ class GenerateVideo:
         self._hints: list[TaskChanged] = []
         self._hints_taken: set[tuple[int, str]] = set()
         self._listings: list[Listing] = []
+        self._lister_heard = False
+        self._unanswered = 0
         self._proofs: list[Listing] = []
         self._echo_known = False
         self._media: tuple[Medium, ...] | None = None
@@ -278,6 +280,7 @@ class GenerateVideo:
 
     async def _recover(self, look: Look) -> Look:
         """Looks for the task of an attempt whose outcome is unknown. Spends nothing, however long it takes."""
+        self._lister_heard, self._unanswered = False, 0
         self._progress.enter("recovering")
         attempt = look.attempt
         self._progress.tries(attempt)
@@ -286,11 +289,15 @@ class GenerateVideo:
             look = await self._search(look)
             if look.next != "recover" or self._hints or self._listings:
                 continue
-            if look.recovery_over:
+            seconds = look.look_again_after
+            # A claim can be old already when its search begins: the first listing, due in seconds, may show its task.
+            if look.recovery_over and (self._lister_heard or self._unanswered > 1):
                 self._progress.need("unknown_create", words.advice_on_unknown(self._job_id, look.attempt))
+            elif self._unanswered and not look.recovery_over:
+                seconds *= policies.LISTING_PATIENCE
             await self._wait(
                 lambda: bool(self._hints or self._listings) or self._ledger_changed,
-                look.look_again_after,
+                seconds,
                 "callback or listing, or ask for one",
             )
             self._ledger_changed = False
@@ -304,10 +311,12 @@ class GenerateVideo:
         if self._hints:
             return await self._identify(self._hints.pop(0), "callback") or look
         if not self._listings:
+            self._unanswered += 1
             return await self._ask_lister(look.attempt)
         listing = self._listings.pop(0)
         if listing.attempt != look.attempt:
             return look
+        self._lister_heard, self._unanswered = True, 0
         if listing.task_id is not None:
             found = TaskChanged(task_id=listing.task_id, status="", attempt=look.attempt)
             return await self._identify(found, "list") or look

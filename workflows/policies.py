@@ -52,6 +52,9 @@ ANSWERS_AT_ONCE = 500
 LISTER_IDLE = timedelta(minutes=10)
 # Whether LIST shows our identifiers is worth a question after the first job, and not worth holding up its result.
 ECHO_RETRY = RetryPolicy(maximum_attempts=2)
+# A question stands until the lister answers it. It is repeated, after so many times the usual wait, only because the
+# lister can be ended by hand: hundreds of jobs that ask over and over would hold it up.
+LISTING_PATIENCE = 5
 # Listings of one attempt that are kept: two prove absence, more only if they came close together.
 MOST_LISTINGS = 40
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
+import uuid
 from collections import Counter
 
 import pytest
@@ -87,21 +89,46 @@ def _mixed(number: int) -> dict[str, str]:
     return faults.get(number % 50, {})
 
 
-async def test_mixed_jobs(served: Stage, report: AddRow) -> None:
-    stack = served.stack
-    requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
-    armed = []
-    for number, request in enumerate(requests):
-        if fault := _mixed(number):
-            armed.append(await stack.ark.fault(**fault, contains=request.prompt))  # type: ignore[arg-type]
+async def test_unknown_creates_at_once(served: Stage, report: AddRow) -> None:
+    """All answers get lost, and no callback comes: LIST, which is allowed once a second, serves all of them."""
+    stack, mark = served.stack, uuid.uuid4().hex
+    requests = [a_request(prompt=f"A kite over a field, {mark}, {number}.") for number in range(JOBS)]
+    usual = await stack.ark.configure()
+    await stack.ark.configure(callbacks="off", list_per_second=1.0)
+    try:
+        # So that recovery has what it needs: LIST has shown an identifier.
+        await stack.jobs.result((await stack.jobs.submit(a_request())).job_id)
+        before = (await stack.ark.requests()).list.get("byteplus", 0)
+        armed = await stack.ark.fault("create", "lost_after_commit", contains=mark, times=JOBS)
+        began = time.monotonic()
+        job_ids = await _submit_all(stack, requests)
+        async with asyncio.timeout(800):
+            ended = await _ends(stack, job_ids)
+        seconds = time.monotonic() - began
+    finally:
+        await stack.ark.configure(**{name: usual[name] for name in ("callbacks", "list_per_second")})
+    assert len(await stack.ark.fired(armed)) == JOBS, "the faults did not happen"
+    assert Counter(job.phase for job in ended) == Counter({"stored": JOBS})
+    creates = [entry for entry in await stack.ark.ledger() if mark in str(entry.body["content"])]
+    assert len(creates) == JOBS, "nothing was sent twice"
+    assert {job.result.task_id for job in ended if job.result} == {entry.task_id for entry in creates}
+    listings = (await stack.ark.requests()).list["byteplus"] - before
+    ends = f"stored: {JOBS}, by {listings} listings in {seconds:.0f} s"
+    report(TITLE, {"what": f"{JOBS} creates whose answer was lost", "jobs": JOBS, "paid": len(creates), "ends": ends})
+
+
+async def _submit_all(stack: Stack, requests: list[VideoRequest]) -> list[str]:
     limit = asyncio.Semaphore(50)
 
     async def submit(request: VideoRequest) -> str:
         async with limit:
             return (await stack.jobs.submit(request)).job_id
 
-    job_ids = await asyncio.gather(*map(submit, requests))
-    assert len(set(job_ids)) == JOBS
+    return await asyncio.gather(*map(submit, requests))
+
+
+async def _ends(stack: Stack, job_ids: list[str]) -> list[Job]:
+    limit = asyncio.Semaphore(50)
 
     async def end(job_id: str) -> Job:
         async with limit:
@@ -111,8 +138,20 @@ async def test_mixed_jobs(served: Stage, report: AddRow) -> None:
         assert last is not None
         return last
 
+    return await asyncio.gather(*map(end, job_ids))
+
+
+async def test_mixed_jobs(served: Stage, report: AddRow) -> None:
+    stack = served.stack
+    requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
+    armed = []
+    for number, request in enumerate(requests):
+        if fault := _mixed(number):
+            armed.append(await stack.ark.fault(**fault, contains=request.prompt))  # type: ignore[arg-type]
+    job_ids = await _submit_all(stack, requests)
+    assert len(set(job_ids)) == JOBS
     async with asyncio.timeout(800):
-        ended = await asyncio.gather(*map(end, job_ids))
+        ended = await _ends(stack, job_ids)
     for one in armed:
         assert await stack.ark.fired(one), "the fault did not happen"
     phases = Counter(job.phase for job in ended)

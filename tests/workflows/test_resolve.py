@@ -13,9 +13,12 @@ from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
     TASK,
+    Handle,
     Held,
     Stage,
+    a_listing,
     callback,
+    listed,
     resolve,
     shows,
     state,
@@ -28,6 +31,13 @@ from tests.workflows.scripted import (
 ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
 
 
+async def _asks_for_a_person(stage: Stage, job: Handle) -> None:
+    """Once a listing has come that does not show the task."""
+    await stage.script.called("ask_lister")
+    await listed(job, a_listing(2, complete=False))
+    await shows(job, attention="unknown_create")
+
+
 async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> None:
     stage.script.plan("look", stage.recover(attempt=2))
     stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True), stage.adopt(attempt=2))
@@ -35,7 +45,7 @@ async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> N
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
-    await shows(job, attention="unknown_create")
+    await _asks_for_a_person(stage, job)
     assert await resolve(job, ADOPT) == ResolveAnswer(accepted=True, message="adopted")
     assert await job.result() == RESULT
     assert stage.script.names() == ["look", "ask_lister", "resolve_attempt", "ask_lister", "get_task", "store_video"]
@@ -50,7 +60,7 @@ async def test_a_refused_word_is_answered_and_changes_nothing(stage: Stage) -> N
     stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
     job = await stage.start()
-    await shows(job, attention="unknown_create")
+    await _asks_for_a_person(stage, job)
     assert await resolve(job, ADOPT) == ResolveAnswer(accepted=False, message="no such task")
     await asyncio.sleep(0.2)
     assert len(stage.script.of("ask_lister")) == 1
@@ -63,7 +73,7 @@ async def test_a_word_that_cannot_be_checked_is_not_accepted(stage: Stage) -> No
     stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
     stage.script.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
     job = await stage.start()
-    await shows(job, attention="unknown_create")
+    await _asks_for_a_person(stage, job)
     answer = await resolve(job, ADOPT)
     assert not answer.accepted
     assert "Nothing was written" in answer.message
