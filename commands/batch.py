@@ -82,11 +82,15 @@ def batch(
 ) -> None:
     """Submit one request a line. All lines are checked before the first is submitted."""
 
+    results_path = results or Path(file).with_suffix(".results.jsonl")
+    if results_path.resolve() == Path(file).resolve():
+        raise typer.BadParameter("the results cannot go into the file of the requests")
+
     async def story() -> int:
         settings = Settings.from_environment()
         reader = RequestReader(settings)
         lines = await asyncio.to_thread(_read_lines, read(file), folder_of(file), reader)
-        work = _Batch(lines, results or Path(file).with_suffix(".results.jsonl"), settings)
+        work = _Batch(lines, results_path, settings)
         work.refuse_invalid(skip=skip_invalid)
         say = err if as_json else out
         for sentence in work.outlook():
@@ -145,24 +149,25 @@ class _Batch:
     def outlook(self) -> Iterator[str]:
         """What is about to be asked for, for people."""
         total, unpriced = self._estimated()
-        yield f"{len(self.jobs)} jobs, at most about {total:.2f} USD together, unless they are paid already."
+        jobs = _counted(len(self.jobs), "job")
+        yield f"{jobs}, at most about {total:.2f} USD together, unless they are paid already."
         if unpriced:
-            yield f"What {unpriced} of them cost is not known, and not counted in that."
+            yield f"Not counted in that, because the price is not known: {_counted(unpriced, 'job')}."
         if self._repeated:
-            yield f"{len(self._repeated)} lines repeat another line's request: they are one job each with that line."
+            yield f"Asked for by an earlier line already, and so the same job: {_counted(len(self._repeated), 'line')}."
         if self._invalid:
-            yield f"{len(self._invalid)} lines are wrong, and skipped."
+            yield f"Wrong, and skipped: {_counted(len(self._invalid), 'line')}."
         endpoints = self._settings.seedance_endpoints
         warnings = Counter(text for one in self._requests() for text in catalogue.warnings(one, endpoints=endpoints))
         for text, count in warnings.most_common(_MOST_WARNINGS):
-            yield f"[yellow]{count} of them: {escape(text)}[/]"
+            yield f"[yellow]{_counted(count, 'job')}: {escape(text)}[/]"
         if len(warnings) > _MOST_WARNINGS:
             yield "[yellow]There are warnings of other kinds; `check` tells them of one request.[/]"
 
     def outcome(self) -> Iterator[str]:
         """What came of it, for people."""
         counts = self.summary()
-        yield f"{len(self.jobs)} jobs submitted: {counts['new']} new, {counts['existing']} known already."
+        yield f"Submitted: {_counted(len(self.jobs), 'job')}, {counts['new']} new, {counts['existing']} known already."
         yield f"{', '.join(f'{count} {phase}' for phase, count in counts['phases'].items())}."
         yield f"Each line's job stands in {escape(str(self._results))}."
 
@@ -259,6 +264,10 @@ class _Batch:
         new = self._results.with_name(f".{self._results.name}.new")
         new.write_text("".join(f"{json.dumps(line.result())}\n" for line in self._lines), encoding="utf-8")
         new.replace(self._results)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[_Line]:

@@ -1,0 +1,228 @@
+"""``batch``: all lines or none, each job once, and a result file that is whole at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.identity import job_id_of, request_hash
+from seedance_temporal.request import VideoRequest
+from tests.unit.command_line import Said, say
+from tests.unit.temporal_stub import address, dev_server, request, worker
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal() -> AsyncIterator[Client]:
+    async with dev_server() as client, worker(client):
+        yield client
+
+
+class File:
+    """A file of requests, and the results beside it."""
+
+    def __init__(self, folder: Path, *lines: VideoRequest | str) -> None:
+        self.path = folder / "requests.jsonl"
+        texts = [line if isinstance(line, str) else line.model_dump_json() for line in lines]
+        self.path.write_text("\n".join(texts))
+        self.results_path = folder / "requests.results.jsonl"
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.results_path.read_text().splitlines()]
+
+    async def batch(self, temporal: Client | None, *options: str, **variables: str) -> Said:
+        return await say(temporal, "batch", str(self.path), "--json", *options, **variables)
+
+
+def a_result(line: int, of: VideoRequest, phase: str | None, existing: bool | None, **more: Any) -> dict[str, Any]:
+    result = {"line": line, "job_id": job_id_of(of), "request_hash": request_hash(of), "phase": phase}
+    return result | {"existing": existing} | more
+
+
+async def is_known(temporal: Client, of: VideoRequest) -> bool:
+    return any(job.job_id == job_id_of(of) for job in await VideoJobs(temporal).list(user=of.user_id))
+
+
+async def test_each_line_becomes_a_job_and_the_same_again(temporal: Client, tmp_path: Path) -> None:
+    requests = [request(f"batch {number}") for number in range(3)]
+    file = File(tmp_path, requests[0], "", requests[1], "   ", requests[2], "")
+    first = await file.batch(temporal, "--yes")
+    assert first.code == 0, first.err
+    assert first.document == {
+        "results": str(file.results_path),
+        "lines": 3,
+        "jobs": 3,
+        "new": 3,
+        "existing": 0,
+        "repeated": 0,
+        "invalid": 0,
+        "estimated_usd": pytest.approx(3 * 0.7623, abs=0.01),
+        "unpriced": 0,
+        "phases": {"checking": 3},
+    }
+    lines = zip((1, 3, 5), requests, strict=True)
+    assert file.results == [a_result(number, of, "checking", False) for number, of in lines]
+    again = await file.batch(temporal, "--yes")
+    assert (again.document["new"], again.document["existing"]) == (0, 3)
+    assert [result["existing"] for result in file.results] == [True] * 3
+
+
+async def test_one_bad_line_refuses_all_of_them(temporal: Client, tmp_path: Path) -> None:
+    good = request("batch good")
+    file = File(tmp_path, good, '{"user_id": "u"}', "{", good.model_copy(update={"duration": 99}))
+    refused = await file.batch(temporal, "--yes")
+    assert refused.code == 2
+    places = [problem["at"] for problem in refused.document["error"]["problems"]]
+    assert {"line 2: route", "line 2: model", "line 3", "line 4: duration"} <= {*places}
+    assert not file.results_path.exists()
+    assert not await is_known(temporal, good)
+
+
+async def test_bad_lines_can_be_skipped(temporal: Client, tmp_path: Path) -> None:
+    good = request("batch skipping")
+    file = File(tmp_path, "[]", good, good.model_copy(update={"duration": 99}))
+    done = await file.batch(temporal, "--yes", "--skip-invalid")
+    assert done.code == 0
+    assert (done.document["invalid"], done.document["new"]) == (2, 1)
+    assert "line 3: duration" in done.err
+    first, second, third = file.results
+    assert first["line"] == 1
+    assert first["error"]["problems"] == [{"at": "", "problem": "the request must be a JSON object"}]
+    assert second == a_result(2, good, "checking", False)
+    assert (third["line"], third["error"]["code"]) == (3, "invalid_request")
+
+
+async def test_lines_that_ask_for_the_same_are_one_job(temporal: Client, tmp_path: Path) -> None:
+    of, other = request("batch twice"), request("batch once")
+    file = File(tmp_path, of, other, of.model_copy(update={"priority": 3}))
+    done = await file.batch(temporal, "--yes")
+    assert (done.document["jobs"], done.document["repeated"], done.document["new"]) == (2, 1, 2)
+    assert "the same job: 1 line." in done.err
+    assert file.results == [
+        a_result(1, of, "checking", False),
+        a_result(2, other, "checking", False),
+        a_result(3, of, "checking", True, same_as=1),
+    ]
+
+
+async def test_the_sum_is_shown_with_what_is_not_in_it(temporal: Client, tmp_path: Path) -> None:
+    file = File(tmp_path, request("batch sum"), request("batch sum 2").model_copy(update={"model": "ep-1"}))
+    done = await file.batch(temporal, "--yes")
+    assert "2 jobs, at most about 0.76 USD together" in done.err
+    assert "price is not known: 1 job." in done.err
+    assert "1 job: Nobody has said which model" in done.err
+    assert done.document["unpriced"] == 1
+
+
+async def test_without_a_terminal_it_must_be_said_that_it_may_be_paid(temporal: Client, tmp_path: Path) -> None:
+    of = request("batch unasked")
+    refused = await File(tmp_path, of).batch(temporal)
+    assert refused.code == 2
+    assert [problem["at"] for problem in refused.document["error"]["problems"]] == ["--yes"]
+    assert "at most about 0.76 USD" in refused.err
+    assert not await is_known(temporal, of)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "code"), [(["stored"], 0), (["stored", "refused"], 3), (["failed", "attention:account"], 4)]
+)
+async def test_waiting_for_all(temporal: Client, tmp_path: Path, prompts: list[str], code: int) -> None:
+    requests = [request(f"batch waits {code}", prompt) for prompt in prompts]
+    file = File(tmp_path, *requests)
+    waited = await file.batch(temporal, "--yes", "--wait")
+    assert waited.code == code, waited.err
+    phases = {"stored": "stored", "refused": "refused", "failed": "failed", "attention:account": "running"}
+    assert [result["phase"] for result in file.results] == [phases[prompt] for prompt in prompts]
+
+
+async def test_results_go_where_they_are_wanted(temporal: Client, tmp_path: Path) -> None:
+    file = File(tmp_path, request("batch elsewhere"))
+    other = tmp_path / "other.jsonl"
+    assert (await file.batch(temporal, "--yes", "--results", str(other))).code == 0
+    assert len(other.read_text().splitlines()) == 1
+    assert not file.results_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("results", "says"), [("requests.jsonl", "cannot go into"), ("none/results.jsonl", "cannot be written")]
+)
+async def test_results_that_cannot_be_written_stop_it_before_anything(
+    temporal: Client, tmp_path: Path, results: str, says: str
+) -> None:
+    of = request(f"batch {says}")
+    file = File(tmp_path, of)
+    refused = await file.batch(temporal, "--yes", "--results", str(tmp_path / results))
+    assert refused.code == 2
+    assert says in refused.err
+    assert file.path.read_text() == of.model_dump_json()
+    assert not await is_known(temporal, of)
+
+
+@pytest.mark.parametrize("lines", [(), ("", " "), ("{",)])
+async def test_no_request_at_all(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    assert (await File(tmp_path, *lines).batch(None, "--yes", "--skip-invalid")).code == 2
+
+
+async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    refused = await say(None, "batch", str(tmp_path / "none.jsonl"), "--json")
+    assert refused.document["error"]["problems"][0]["at"] == "FILE"
+
+
+async def test_temporal_that_is_out_is_one_clear_error_and_the_results_are_whole(tmp_path: Path) -> None:
+    down = await File(tmp_path, request("batch down")).batch(None, "--yes")
+    assert down.code == 1
+    assert "cannot be reached" in down.document["error"]["message"]
+
+
+async def test_local_files_are_relative_to_the_file_of_requests(tmp_path: Path) -> None:
+    fields = request("batch local").model_dump(exclude_none=True)
+    line = json.dumps(fields | {"ratio": "adaptive", "references": [{"role": "first_frame", "url": "none.png"}]})
+    refused = await File(tmp_path, line).batch(None, "--yes", SEEDANCE_BUCKET="videos")
+    (problem,) = refused.document["error"]["problems"]
+    assert problem["at"] == "line 1: references[0].url"
+    assert str(tmp_path / "none.png") in problem["problem"]
+
+
+async def test_a_person_is_asked_and_can_say_no(temporal: Client, tmp_path: Path) -> None:
+    of = request("batch asked")
+    file = File(tmp_path, of)
+    assert await _on_a_terminal(temporal, file, "n") == 2
+    assert not await is_known(temporal, of)
+    assert await _on_a_terminal(temporal, file, "y") == 0
+    assert file.results[0]["existing"] is False
+
+
+async def _on_a_terminal(temporal: Client, file: File, answer: str) -> int | None:
+    """The exit code, for somebody who types an answer."""
+    keyboard, terminal = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "starter.py", "batch", str(file.path)),
+        cwd=ROOT,
+        env=os.environ | {"TEMPORAL_ADDRESS": address(temporal)},
+        stdin=terminal,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        os.write(keyboard, f"{answer}\n".encode())
+        _, told = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(keyboard)
+        os.close(terminal)
+    assert b"Submit them?" in told
+    return process.returncode
