@@ -307,6 +307,15 @@ async def test_a_redirect_to_the_inside_is_refused(host: ResultHost, location: s
     assert not host.asked("/inside")
 
 
+async def test_without_a_transport_of_its_own_it_is_as_careful(host: ResultHost) -> None:
+    host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"http://localhost:{host.port}/inside"})]
+    host.answers["/inside"] = [Answer(picture())]
+    looks = References(MemoryBucket(), some_settings())
+    findings = await looks.examine(a_request(references=[image(host.url("/a.png"))]))
+    assert (findings.media, len(findings.problems)) == ((), 1)
+    assert not host.asked("/inside")
+
+
 async def test_a_name_that_changes_between_two_looks_is_refused(host: ResultHost) -> None:
     """Each redirect is a look-up of its own: the name was good for the first one."""
     names = Names({"turns.example.com": [["127.0.0.1"], ["10.0.0.1"]]})
