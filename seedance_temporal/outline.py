@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from seedance_temporal import catalogue
 from seedance_temporal.identity import user_hash
 from seedance_temporal.markdown import COMMAND, money, plain, rows
+from seedance_temporal.models import ENDPOINT
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import redacted
 
@@ -36,12 +37,13 @@ def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *,
         endpoints: The model behind each inference endpoint.
         hash_users: Whether the user is shown by a hash.
     """
+    name = _model(request, endpoints)
     estimate = catalogue.estimate(request, endpoints=endpoints)
     expected = money(estimate.usd, estimate.tokens)
     return rows(
         {
             "user": _cut(_user(request, hash_users)),
-            "model": plain(f"{_model(request, endpoints)}: {request.model} on {request.route}"),
+            "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
             "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
             "prompt": _cut(request.prompt or ""),
             **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
@@ -53,7 +55,9 @@ def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *,
 
 def _model(request: VideoRequest, endpoints: Mapping[str, str]) -> str:
     model = catalogue.model_of(request.model, endpoints)
-    return model.name if model is not None else request.model
+    # What is behind an endpoint that nobody has named is not known, though some rules have to be taken for it.
+    unnamed = ENDPOINT.fullmatch(request.model) is not None and request.model not in endpoints
+    return request.model if model is None or unnamed else model.name
 
 
 def _user(request: VideoRequest, hash_users: bool) -> str:

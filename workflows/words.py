@@ -96,5 +96,5 @@ def advice_on_risk(task_id: str, left: timedelta) -> str:
 
 
 def bucket_of(folder: str | None) -> str:
-    """The bucket of a ``gs://…/``, in few letters: the server refuses a long summary, and the run would stand still."""
+    """The bucket of a ``gs://…/``: the whole name does not fit on a bar of the UI's timeline."""
     return f"gs://{folder.split('/')[2]}" if folder else "the bucket"

@@ -1,0 +1,203 @@
+"""The current details of a run: what the Temporal UI tells beside the timeline, while it goes and when it has ended."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.sdk.v1 import WorkflowMetadata
+
+from activities.facts import Look
+from seedance_temporal.identity import user_hash
+from seedance_temporal.job import SEEDANCE_USER
+from tests.workflows.scripted import (
+    LONG,
+    RESULT,
+    TASK,
+    Handle,
+    Held,
+    Stage,
+    a_listing,
+    as_written,
+    callback,
+    ending,
+    events,
+    failed,
+    failure,
+    listed,
+    scheduled,
+    shows,
+    state,
+    to_store,
+    until,
+    waiting,
+)
+
+FOLDER = "gs://videos/seedance/hash/"
+EXPECTED: dict[str, Any] = {"estimated_tokens": 108_900, "estimated_usd": 0.7623}
+TIMER = EventType.EVENT_TYPE_TIMER_STARTED
+
+
+async def details(job: Handle) -> str:
+    metadata: WorkflowMetadata = await job.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    return metadata.current_details
+
+
+async def until_details_say(job: Handle, *sentences: str) -> str:
+    async def said() -> str:
+        told = await details(job)
+        return told if all(sentence in told for sentence in sentences) else ""
+
+    told: str = await until(said, f"the details say {sentences}; they say {await details(job)}")
+    return told
+
+
+async def test_they_follow_the_story(stage: Stage) -> None:
+    look, create, copy = Held(stage.claim(folder=FOLDER, **EXPECTED)), Held(None), Held(RESULT)
+
+    async def creating(order: Any) -> Any:
+        await create(order)
+        return await stage.created()(order)
+
+    stage.script.plan("look", look)
+    stage.script.plan("create_task", creating)
+    stage.script.plan("get_task", waiting("running"), to_store())
+    stage.script.plan("store_video", copy)
+    job = await stage.start()
+    await look.reached.wait()
+    assert await details(job) == ""
+    look.let_go()
+    await create.reached.wait()
+    told = await until_details_say(job, "**Creating.**", f"`python starter.py show {job.id}`")
+    assert "- **cost**: at most 0.7623 USD, 108,900 tokens, if it succeeds" in told
+    assert f"- **ledger**: {FOLDER}attempts/" in told
+    assert "awaited" not in told, "nothing is waited for: the request is being sent"
+    create.let_go()
+    due = (await shows(job, phase="queued")).look_again_at
+    told = await until_details_say(job, "**Queued.**", f"- **task**: {TASK}", "- **attempt**: 1")
+    assert f"- **awaited**: callback, or look again at {due:%Y-%m-%d %H:%M:%S} UTC" in told
+    await callback(job, "succeeded")
+    await until_details_say(job, "**Running.**", "- **provider says**: running")
+    await callback(job, "succeeded")
+    await copy.reached.wait()
+    assert "awaited" not in await until_details_say(job, "**Storing.**", "- **provider says**: succeeded")
+    copy.let_go()
+    await job.result()
+    told = await details(job)
+    assert told.startswith("**Stored.** The video is in the bucket, verified, and on record.")
+    assert "- **cost**: 0.5000 USD, 42 tokens (expected: at most 0.7623 USD, 108,900 tokens)" in told
+    assert f"- **video**: {RESULT.video_uri}, 1.2 kB" in told
+    assert f"- **record**: {RESULT.record_uri}" in told
+
+
+async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> None:
+    stage.script.plan("look", stage.recover(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("identify_task", stage.adopt(attempt=2, look_again_after=LONG))
+    job = await stage.start()
+    await stage.script.called("ask_lister")
+    await listed(job, a_listing(attempt=2, complete=False))
+    told = await until_details_say(job, "**Needs a person: unknown\\_create.** Whether the provider took attempt 2")
+    assert "**Recovering.**" in told
+    commands = re.findall(r"`(python starter\.py resolve [^`]+)`", told)
+    assert commands == [
+        f"python starter.py resolve {job.id} --attempt 2 {word}" for word in ("--task-id ID", "--not-created", "--lost")
+    ]
+    # What the command line shows of it are the same words, without Markdown.
+    advice = (await state(job)).advice or ""
+    assert all(command in advice for command in commands)
+    assert "`" not in advice
+    await listed(job, a_listing(attempt=2, task_id=TASK))
+    assert "Needs a person" not in await until_details_say(job, "**Queued.**")
+
+
+@pytest.mark.parametrize(
+    ("of", "cost"),
+    [("moderation", "nothing is billed for attempt 1"), ("lost", "not known here (expected: at most 0.7623 USD")],
+)
+async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of: Any, cost: str) -> None:
+    error = failure(of).model_copy(
+        update={"message": f"It ended: {of}. Again: python starter.py resubmit X --attempt 1"}
+    )
+    stage.script.plan("look", stage.ended(error, folder=FOLDER, **EXPECTED))
+    job = await stage.start()
+    assert await failed(job) == error
+    told = await details(job)
+    phase = (await state(job)).phase
+    assert told.startswith(
+        f"**No video: {phase} ({of}).** It ended: {of}. Again: `python starter.py resubmit X --attempt 1`"
+    )
+    assert f"- **cost**: {cost}" in told
+    assert f"- **ledger**: {FOLDER}attempts/" in told
+
+
+async def test_what_others_write_is_not_read_as_markdown(stage: Stage) -> None:
+    message = "![x](https://example.com/x.png) <b>*no*</b> `|\n\n# rm"
+    error = failure("provider").model_copy(update={"message": message})
+    stage.script.plan("look", stage.ended(error, warnings=("a | b\n- c",)))
+    job = await stage.start()
+    await failed(job)
+    told = await details(job)
+    first, *_ = told.splitlines()
+    assert first.endswith(r"\!\[x\](https://example.com/x.png) \<b\>\*no\*\</b\> \`\| \# rm")
+    assert r"- **warning 1**: a \| b - c" in told
+
+
+async def test_every_step_has_a_summary(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(folder=FOLDER), stage.claim(2, folder=FOLDER))
+    stage.script.plan("create_task", stage.not_sent(again=0.2), stage.created(again=0.2, written=False))
+    stage.script.plan("write_outcome", None)
+    stage.script.plan("get_task", waiting("running", 0.2), to_store())
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    await job.result()
+    converter = stage.client.data_converter
+    told = []
+    for event in await events(job):
+        if event.event_type in {EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, TIMER}:
+            (summary,) = await converter.decode([event.user_metadata.summary], [str])
+            told.append(summary)
+    assert told == [
+        "read the ledger: what is known of this job",
+        "POST create: attempt 1, paid at most once",
+        "nothing was created; create again in 0 s",
+        "read the ledger: what is known of this job",
+        "POST create: attempt 2, paid at most once",
+        "write down what came of attempt 2: created",
+        "callback, or look again in 0 s",
+        f"GET {TASK}: how is it?",
+        "callback, or look again in 0 s",
+        f"GET {TASK}: how is it?",
+        "copy MP4 to gs://videos, verified, and write the record",
+        "the copy, or it counts as at risk in 3600 s",
+    ]
+
+
+async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(stage: Stage) -> None:
+    seen = ending("failed", "provider")
+    assert seen.error is not None
+    error = seen.error.model_copy(update={"code": "Long" * 200})
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", seen.model_copy(update={"error": error}))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await callback(job, "failed")
+    assert (await failed(job)).code == error.code
+    assert len(await scheduled(job, "write_end")) == 1
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+async def test_the_user_is_shown_by_a_hash_where_the_worker_says_so(stage: Stage, hashed: bool) -> None:
+    stage.script.plan("look", stage.stored(hash_users=hashed))
+    job = await stage.start()
+    await job.result()
+    shown = (await job.describe()).typed_search_attributes.get(SEEDANCE_USER)
+    assert shown == (user_hash("user-42") if hashed else "user-42")
+    assert "user-42" not in await details(job)
+
+
+def test_a_look_by_an_older_worker_says_nothing_of_place_and_hash() -> None:
+    look = Look.model_validate({"next": "claim", "attempt": 1})
+    assert (look.folder, look.hash_users) == (None, False)
