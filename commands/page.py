@@ -93,12 +93,21 @@ def _spend(accounts: Sequence[Account]) -> dict[str, object]:
         for charge in account.charges:
             spent[named(account.model)][when] += (charge.usd if priced else charge.tokens) or 0
     labels = _without_gaps(days, by_month)
-    chart = pygal.StackedBar(**_LOOK, height=340, x_title="month" if by_month else "day")
+    shown = _with_others(spent)
+    # One below the other: the library leaves no room for a last row that is not full.
+    chart = pygal.StackedBar(
+        **_LOOK,
+        height=300 + 22 * len(shown),
+        legend_at_bottom=True,
+        legend_at_bottom_columns=1,
+        truncate_legend=-1,
+        x_title="month" if by_month else "day",
+    )
     chart.x_labels = labels
     chart.value_formatter = (lambda value: f"{value:,.2f}") if priced else (lambda value: f"{value:,.0f}")
     if len(labels) > 10:
         chart.x_label_rotation = 45
-    for model, by_label in _with_others(spent).items():
+    for model, by_label in shown.items():
         chart.add(model, [round(by_label.get(label, 0), 6) for label in labels])
     unit = "USD" if priced else "tokens, as no price is known"
     title = f"Spend by {'month' if by_month else 'day'} and model"
@@ -171,9 +180,6 @@ _LOOK = {
     "js": [],
     "width": 900,
     "margin": 12,
-    "legend_at_bottom": True,
-    "legend_at_bottom_columns": 2,
-    "truncate_legend": -1,
     "max_scale": 6,
     "no_data_text": "nothing to draw",
 }
@@ -217,7 +223,7 @@ _PAGE = """\
     --colour-4: #e57c86; --colour-5: #5fc0cd; --colour-6: #d0b457; --colour-7: #98a2b0;
   }
 }
-body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
+body { margin: 2rem auto; max-width: 74rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
 h1, h2 { font-weight: 600; line-height: 1.2; }
 p, figcaption, caption { color: var(--soft); }
@@ -226,11 +232,11 @@ dl div { background: var(--card); border-radius: .5rem; padding: .5rem 1rem; }
 dt { color: var(--soft); font-size: .85rem; }
 dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 figure { margin: 2rem 0; }
-svg { display: block; height: auto; width: 100%; }
+svg { display: block; height: auto; max-width: 54rem; width: 100%; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
 caption { text-align: start; }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .75rem; text-align: start; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .5rem; text-align: start; vertical-align: top; }
 th { white-space: nowrap; }
 .number { text-align: end; white-space: nowrap; }
 </style>
