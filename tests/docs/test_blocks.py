@@ -156,6 +156,7 @@ async def test_shell(
         r"\bJOB\b": stored_job,
         r"\bNAMESPACE\b": stack.client.namespace,
         r"\brequests\.json\b": str(tmp_path / "requests.json"),
+        r"\breport\.html\b": str(tmp_path / "report.html"),
         r"http://127\.0\.0\.1:8088\b": f"http://{HOST}:{stack.ports.relay}",
     }
     code, said = await bash(block.text, shell_environment, "-n")
