@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -18,7 +21,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.service import RPCError
 
-from dev.stack import Stack
+from dev.stack import ROOT, Stack
 from seedance_temporal import Job, VideoRequest
 from seedance_temporal.job import Resolve
 from tests.e2e.requests import a_request, creates_of, until
@@ -70,7 +73,7 @@ async def _reset(stack: Stack, job_id: str, run_id: str, point: int) -> None:
     assert await _run_id(stack, job_id) != before, "the fault did not happen: no reset"
 
 
-async def _paid(stack: Stack, request: VideoRequest) -> int:
+async def _tasks(stack: Stack, request: VideoRequest) -> int:
     return sum(entry.committed for entry in await creates_of(stack, request))
 
 
@@ -114,7 +117,7 @@ async def _resolved_as_not_created(stack: Stack, request: VideoRequest) -> Job:
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
     job_id = (await stack.jobs.submit(request)).job_id
     async with asyncio.timeout(PATIENCE):
-        while await _paid(stack, request) == 0:
+        while await _tasks(stack, request) == 0:
             await stack.jobs.resolve(job_id, Resolve(attempt=1, action="not_created"))
             await asyncio.sleep(2)
     return await _end(stack, job_id)
@@ -153,7 +156,7 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
     stack, request = served.stack, a_request()
     ended = await story(stack, request)
     assert ended.phase in {phase, "refused"}
-    assert await _paid(stack, request) == paid
+    assert await _tasks(stack, request) == paid
     posts = len(await creates_of(stack, request))
 
     newest = await _run_id(stack, ended.job_id)
@@ -171,7 +174,7 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
             assert len(await creates_of(stack, request)) == posts, f"reset to {point} sent a create"
             resets += 1
     assert resets > len(runs), "there was more than one point to go back to"
-    report(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "paid": paid, "end": phase})
+    report(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "tasks": paid, "end": phase})
 
 
 async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: AddRow) -> None:
@@ -193,7 +196,7 @@ async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: 
         assert not [end for end in ends if end[1] == "cancelled"], f"task {entry.task_id} runs, and is paid: {ends}"
     finally:
         await _end(stack, (await stack.jobs.submit(request)).job_id)
-    report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "paid": 1, "end": "stored"})
+    report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "tasks": 1, "end": "stored"})
 
 
 async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report: AddRow) -> None:
@@ -215,9 +218,9 @@ async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report
         await stack.ark.release()
         await stack.jobs.resubmit(first.job_id, attempt=1)
         assert (await _end(stack, first.job_id)).phase == "stored"
-    assert await _paid(stack, request) == 2
+    assert await _tasks(stack, request) == 2
     assert not [end for end in ends if end[1] == "failed"], f"attempt 2 runs, and is paid: {ends}"
-    report(TITLE, {"job": "resubmitted", "what an operator does": "Resets of run 1", "paid": 2, "end": "stored"})
+    report(TITLE, {"job": "resubmitted", "what an operator does": "Resets of run 1", "tasks": 2, "end": "stored"})
 
 
 async def _creating(stack: Stack, request: VideoRequest) -> str:
@@ -299,24 +302,114 @@ async def test_a_run_that_is_ended(served: Stage, report: AddRow, moment: str, d
     ended = await _end(stack, job_id)
     assert ended.phase == "stored"
     assert len(await creates_of(stack, request)) == 1
-    report(TITLE, {"job": moment, "what an operator does": deed, "paid": 1, "end": ended.phase})
+    report(TITLE, {"job": moment, "what an operator does": deed, "tasks": 1, "end": ended.phase})
 
 
-@pytest.mark.parametrize("moment", ["creating", "running", "storing", "recovering", "over"])
-@pytest.mark.parametrize("by", ["update", "Temporal"])
+async def _waiting(stack: Stack, request: VideoRequest) -> str:
+    await stack.ark.fault("create", "429", contains=request.prompt, retry_after=30.0)
+    job_id = (await stack.jobs.submit(request)).job_id
+    await until(stack, job_id, lambda job: job.phase == "waiting")
+    return job_id
+
+
+async def _queued(stack: Stack, request: VideoRequest) -> str:
+    await stack.ark.fault("task", "stay_queued", contains=request.prompt)
+    job_id = (await stack.jobs.submit(request)).job_id
+    await until(stack, job_id, lambda job: job.phase == "queued" and job.task_id is not None)
+    return job_id
+
+
+async def _command(stack: Stack, *arguments: str) -> dict[str, object]:
+    """What a command of ``starter.py`` answers in JSON."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "starter.py", *arguments, "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=stack.environment,
+        cwd=ROOT,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    answer: dict[str, object] = json.loads(out)
+    return answer
+
+
+async def _cancel_by_client(stack: Stack, job_id: str) -> None:
+    await stack.jobs.cancel(job_id)
+
+
+async def _cancel_by_command(stack: Stack, job_id: str) -> None:
+    assert (await _command(stack, "cancel", job_id))["job_id"] == job_id
+
+
+async def _cancel_by_button(stack: Stack, job_id: str) -> None:
+    """The UI's; it does not show it for a run that is closed."""
+    with contextlib.suppress(RPCError):
+        await stack.client.get_workflow_handle(job_id).cancel()
+
+
+CANCELS = {"client": _cancel_by_client, "command line": _cancel_by_command, "the UI's button": _cancel_by_button}
+# What was not created yet, or is still queued, is spared; what the provider runs is billed, and stored.
+SPARED = {"waiting": 0, "queued": 1}
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, *SPARED])
+@pytest.mark.parametrize("by", CANCELS)
 async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> None:
     stack, request = served.stack, a_request()
-    job_id = await MOMENTS[moment](stack, request)
-    if by == "update":
-        await stack.jobs.cancel(job_id)
-    elif moment != "over":
-        await stack.client.get_workflow_handle(job_id).cancel()
-    await stack.ark.release()
+    job_id = await (MOMENTS | {"waiting": _waiting, "queued": _queued})[moment](stack, request)
+    for _ in range(2):
+        await CANCELS[by](stack, job_id)
+    if moment not in SPARED:
+        await stack.ark.release()
     ended = await _end(stack, job_id)
-    (entry,) = await creates_of(stack, request)
-    assert ended.phase in {"stored", "cancelled"}
-    assert (ended.phase == "stored") == (entry.billed_tokens is not None), "what is billed is stored"
-    report(TITLE, {"job": moment, "what an operator does": f"Cancel by {by}", "paid": 1, "end": ended.phase})
+    committed = [entry for entry in await creates_of(stack, request) if entry.committed]
+    assert len(committed) == SPARED.get(moment, 1)
+    billed = [entry for entry in committed if entry.billed_tokens is not None]
+    assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "what is billed is stored"
+    if moment in SPARED:
+        assert ended.phase == "cancelled"
+    row = {
+        "job": moment,
+        "what an operator does": f"Cancel by {by}, twice",
+        "tasks": len(committed),
+        "end": ended.phase,
+    }
+    report(TITLE, row)
+
+
+# Who asks for another attempt after these pays for it; how often it is said changes nothing.
+ENDED = {"refused": _refused, "failed": _failed, "cancelled while queued": _cancelled, "resolved as lost": _resolved}
+
+
+@pytest.mark.parametrize("by", ["client", "command line"])
+@pytest.mark.parametrize("name", ENDED)
+async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> None:
+    stack, request = served.stack, a_request()
+    ended = await ENDED[name](stack, request)
+    assert ended.error is not None
+    assert ended.error.attempt == 1
+    is_lost = ended.error.failure_class == "lost"
+    before = len(await creates_of(stack, request))
+
+    async def ask() -> None:
+        if by == "client":
+            await stack.jobs.resubmit(ended.job_id, attempt=1, accept_second_charge=is_lost)
+        else:
+            accepted = ["--accept-second-charge"] if is_lost else []
+            await _command(stack, "resubmit", ended.job_id, "--attempt", "1", *accepted)
+
+    await asyncio.gather(ask(), ask())
+    again = await _end(stack, ended.job_id)
+    await ask()
+    assert again.phase == "stored"
+    run_id = await _run_id(stack, ended.job_id)
+    await _reset(stack, ended.job_id, run_id, (await _points(stack, ended.job_id, run_id))[0])
+    await ask()
+    assert (await _end(stack, ended.job_id)).result == again.result
+    assert len(await creates_of(stack, request)) == before + 1, "one further attempt, and no more"
+    what = f"resubmit by {by}, four times, a Reset among them"
+    report(TITLE, {"job": name, "what an operator does": what, "tasks": await _tasks(stack, request), "end": "stored"})
 
 
 @pytest.mark.parametrize("moment", ["creating", "running", "over"])
@@ -336,7 +429,7 @@ async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: AddR
     assert ours.result is not None
     assert ours.result == theirs.result
     assert len(await creates_of(stack, request)) == 1
-    report(TITLE, {"job": moment, "what an operator does": "a second namespace", "paid": 1, "end": "stored"})
+    report(TITLE, {"job": moment, "what an operator does": "a second namespace", "tasks": 1, "end": "stored"})
 
 
 @pytest.mark.parametrize(("moment", "activity"), [("creating", "create_task"), ("storing", "store_video")])
@@ -362,4 +455,4 @@ async def test_activities(served: Stage, report: AddRow, moment: str, activity: 
     ended = await _end(stack, job_id)
     assert ended.phase == "stored"
     assert len(await creates_of(stack, request)) == 1
-    report(TITLE, {"job": moment, "what an operator does": f"{activity}: {deed}", "paid": 1, "end": ended.phase})
+    report(TITLE, {"job": moment, "what an operator does": f"{activity}: {deed}", "tasks": 1, "end": ended.phase})
