@@ -189,14 +189,14 @@ class JobSummary(Job):
     """What Temporal itself knows of a job by one of its runs, without any worker, and without result and error.
 
     Attributes:
-        user, route, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
+        user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
         started_at, closed_at: Of the run; closed_at is None while it goes on.
         tokens, cost_usd: What its task was billed with; None where nothing was billed, or nobody has seen it.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
     """
 
     user: str | None = None
-    route: str | None = None
+    route: str
     model: str | None = None
     started_at: AwareDatetime
     closed_at: AwareDatetime | None = None

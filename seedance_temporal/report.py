@@ -41,7 +41,7 @@ class Account:
     """One job in a report.
 
     Attributes:
-        user, model, route: None where the source does not tell.
+        user, model: None where the source does not tell.
         started_at: By its first run, or by its first claim.
         ended_at: None while it is open.
         attempts: The number of its newest attempt; None where that is not known.
@@ -52,7 +52,7 @@ class Account:
     job_id: str
     user: str | None
     model: str | None
-    route: str | None
+    route: str
     started_at: datetime
     ended_at: datetime | None
     outcome: Outcome
@@ -91,7 +91,7 @@ def _account(runs: Sequence[JobSummary]) -> Account:
         job_id=newest.job_id,
         user=_last(run.user for run in runs),
         model=_last(run.model for run in runs),
-        route=_last(run.route for run in runs),
+        route=newest.route,
         started_at=runs[0].started_at,
         ended_at=None if outcome == "open" else ended.closed_at,
         outcome=outcome,

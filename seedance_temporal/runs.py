@@ -16,12 +16,12 @@ from seedance_temporal.job import (
     SEEDANCE_COST_USD,
     SEEDANCE_MODEL,
     SEEDANCE_PHASE,
-    SEEDANCE_ROUTE,
     SEEDANCE_TASK_ID,
     SEEDANCE_TOKENS,
     SEEDANCE_USER,
     JobError,
     JobSummary,
+    Queues,
 )
 
 _ENDS_FROM_OUTSIDE: dict[type[BaseException], str] = {
@@ -54,7 +54,8 @@ async def described(run: WorkflowExecution) -> JobSummary:
             "task_id": shown.get(SEEDANCE_TASK_ID),
             "attempt": memo.get(MEMO_ATTEMPT),
             "user": shown.get(SEEDANCE_USER),
-            "route": shown.get(SEEDANCE_ROUTE),
+            # Every run has its queue, also where the search attributes are missing, or no worker has begun with it.
+            "route": run.task_queue.removeprefix(Queues("").workflows),
             "model": shown.get(SEEDANCE_MODEL),
             "started_at": run.start_time,
             "closed_at": run.close_time,

@@ -58,7 +58,7 @@ def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
     terms = [f"WorkflowType = {_quoted(contract.WORKFLOW)}", *further]
     terms += [f"{key.name} = {_quoted(value)}" for key, value in attributes.items() if value is not None]
     if (route := wanted.get("route")) is not None:
-        # Known of every run, also where the search attributes are missing, or no worker has begun with it.
+        # Every run has its queue, also where the search attributes are missing, or no worker has begun with it.
         terms.append(f"TaskQueue = {_quoted(Queues(route).workflows)}")
     if (since := wanted.get("since")) is not None:
         terms.append(f"StartTime >= {_time(since)}")

@@ -430,6 +430,7 @@ async def test_list_filters_by_model_route_time_and_what_is_open(jobs: VideoJobs
     await eventually(lambda: _all_seen(found, ids))
     assert await found(is_open=True) == {ids[0], ids[2]}
     assert await found(route=LONELY) == {ids[2]}, "known of a job that no worker has begun with"
+    assert {job.route for job in await jobs.list(job_ids=ids[2:])} == {LONELY}
     assert await found(model=of.model) == {ids[0], ids[1]}
     assert await found(since=before) == set(ids)
     assert await found(until=before) == set()

@@ -118,7 +118,7 @@ def test_only_what_succeeded_is_billed_and_what_nobody_has_seen_is_told() -> Non
 
 
 def test_jobs_without_search_attributes_are_still_counted() -> None:
-    unknown: dict[str, Any] = dict.fromkeys(("user", "model", "route"))
+    unknown: dict[str, Any] = dict.fromkeys(("user", "model"))
     runs = [a_run(job_id=f"seedance-{number:064x}", **unknown) for number in range(3)]
     (row,) = rows(accounts_of(runs), ["user"])
     assert (row.group, row.figures.jobs) == ((None,), 3)
