@@ -47,7 +47,7 @@ def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *,
             "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
             "prompt": _cut(request.prompt or ""),
             **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
-            "cost": f"at most {expected}, by list price" if expected else "not known beforehand",
+            "estimate": f"at most {expected}, by list price" if expected else "not known beforehand",
             "how it stands": f"`{COMMAND} show {job_id}`",
         }
     )

@@ -27,7 +27,7 @@ _WIDTH = 1440
 # Higher than any page that is looked at, and lower: its content then tells how high it is.
 _HIGH, _LOW = 2000, 300
 _LOOKS = 30
-_COLOURS = 64
+_COLOURS = 128
 
 
 @dataclass
