@@ -1,0 +1,410 @@
+"""The audit, over objects and histories that were made for it: what it tells, and what its verification finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities.audit import Told, audit_of
+from activities.bucket import as_json
+from activities.create import CreateReport
+from activities.facts import Claim, End, Outcome
+from activities.kept import Kept, read_kept
+from activities.ledger import Ledger
+from activities.record import Record, RecordedObject, RecordedObjects, result_of_record
+from activities.seal import sealed
+from activities.verify import verify
+from seedance_temporal.audit import Audit, RunHistory
+from seedance_temporal.histories import Order, Run
+from seedance_temporal.identity import ObjectNames, job_id_of
+from seedance_temporal.job import Job, JobError, Resubmit, TimelineEntry, VideoResult
+from seedance_temporal.task import Usage
+from tests.unit.jobs import a_claim, a_request, names, refused
+from tests.unit.memory_bucket import MemoryBucket
+
+FIRST, SECOND = "cgt-1", "cgt-2"
+START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def entry(seconds: float, what: str, how: str, note: str | None = None, times: int = 1) -> TimelineEntry:
+    return TimelineEntry(at=at(seconds), what=what, how=how, note=note, times=times)
+
+
+FIRST_STORY = (
+    entry(1, "created as attempt 1", "create", FIRST),
+    entry(2, "running", "poll", times=3),
+    entry(9, "failed", "poll"),
+)
+SECOND_STORY = (
+    entry(21, "created as attempt 2", "create", SECOND),
+    entry(22, "callback: running", "callback", SECOND),
+    entry(23, "running", "poll", times=2),
+    entry(30, "callback: succeeded", "callback", SECOND),
+    entry(30.5, "succeeded", "callback"),
+)
+
+
+class World:
+    """A job with two attempts: the first one failed, the video of the second one is stored."""
+
+    def __init__(self) -> None:
+        self.request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+        self.bucket = MemoryBucket()
+        self.ledger = Ledger(self.bucket, "seedance")
+        self.claims: list[Claim] = []
+
+    @property
+    def job_id(self) -> str:
+        return job_id_of(self.request)
+
+    @property
+    def names(self) -> ObjectNames:
+        return names(self.request)
+
+    async def attempt(self, number: int, task_id: str, seconds: float) -> None:
+        """Claims, and creates a task."""
+        claim = a_claim(self.request, number).model_copy(
+            update={
+                "run_id": f"run-{number}",
+                "submitted_at": at(seconds - 0.5),
+                "claimed_at": at(seconds),
+                "estimated_tokens": 40_000,
+                "estimated_usd": 0.2,
+                "warnings": ("The prompt is long.",),
+            }
+        )
+        self.claims.append(claim)
+        await self.ledger.claim(claim)
+        await self.settle(number, Outcome(kind="created", how="create", at=at(seconds + 1), task_id=task_id))
+
+    async def settle(self, number: int, outcome: Outcome) -> None:
+        written = await self.written(number)
+        await self.ledger.settle(self.job_id, number, outcome.model_copy(update=written))
+
+    async def written(self, number: int, timeline: Iterable[TimelineEntry] = ()) -> dict[str, Any]:
+        objects = await self.ledger.objects(self.job_id)
+        run = {"namespace": "default", "run_id": f"run-{number}"}
+        return run | {"ledger": objects, "timeline": tuple(timeline)}
+
+    async def fail(self) -> None:
+        """The end of the first attempt, and the wish for another one."""
+        error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
+        end = End(error=error, at=datetime.now(UTC), how="poll", **await self.written(1, FIRST_STORY))
+        await self.ledger.end(self.job_id, 1, end)
+        await self.ledger.again(self.job_id, Resubmit(attempt=1))
+
+    async def store(self) -> None:
+        await self.bucket.create(self.names.of_task(SECOND, "task.json"), as_json({"id": SECOND}))
+        await self.bucket.create(self.names.of_task(SECOND, "output.mp4"), b"a video" * 1000)
+        stored = {one.name: RecordedObject.of(one) for one in await self.bucket.list(self.names.root)}
+        record = Record(
+            job_id=self.job_id,
+            request_hash=self.names.request_hash,
+            namespace="default",
+            run_id="run-2",
+            attempt=2,
+            task_id=SECOND,
+            usage=Usage(total_tokens=39_000),
+            cost_usd=0.19,
+            request=self.request.model_dump(mode="json", exclude_none=True),
+            timeline=[one.model_dump(mode="json") for one in SECOND_STORY],
+            objects=RecordedObjects(
+                video=stored[self.names.of_task(SECOND, "output.mp4")],
+                task=stored[self.names.of_task(SECOND, "task.json")],
+                ledger=tuple(one for name, one in stored.items() if name.startswith(self.names.ledger)),
+            ),
+            warnings=["The last frame was asked for, and the provider gave none."],
+            stored_at=datetime.now(UTC),
+        )
+        await self.bucket.create(self.names.record, sealed(record.model_dump(mode="json")))
+
+    async def kept(self) -> Kept:
+        return await read_kept(self.bucket, "seedance", self.job_id)
+
+    async def audit(self, told: Told | None = None, *missing: str) -> Audit:
+        audit = audit_of(self.job_id, await self.kept(), told, missing)
+        assert audit is not None
+        return audit
+
+    async def problems(self, told: Told | None = None) -> dict[str, tuple[str, ...]]:
+        """Those of each object that has some, by the end of its name."""
+        found = await verify(self.bucket, await self.kept(), told)
+        return {one.name.removeprefix(self.names.root): one.problems for one in found if one.problems}
+
+    def put(self, name: str, content: bytes, *, generation: int | None = None) -> None:
+        """Rewrites an object, as nobody should be able to; the bucket's own checksums fit."""
+        standing = self.bucket.stored.pop(name)
+        self.bucket._put(name, content)
+        fresh = self.bucket.stored[name]
+        kept = standing.generation if generation is None else generation
+        self.bucket.stored[name] = replace(fresh, generation=kept, created_at=standing.created_at)
+
+    def change(self, name: str, change: Callable[[dict[str, Any]], object], *, generation: int | None = None) -> None:
+        """Rewrites an object with a seal that fits."""
+        value = json.loads(self.bucket.contents[name])
+        del value["sha256"]
+        change(value)
+        self.put(name, sealed(value), generation=generation)
+
+    def remove(self, name: str) -> None:
+        del self.bucket.stored[name]
+        del self.bucket.contents[name]
+
+    def told(self, result: VideoResult) -> Told:
+        """What Temporal tells of both runs."""
+        job = Job(job_id=self.job_id, request_hash=self.names.request_hash, phase="stored", result=result)
+        end = {"error": json.loads(self.bucket.contents[self.names.attempt(1, "end")])["error"]}
+        orders = [
+            [Order("write_end", 1, FIRST_STORY, end)],
+            [Order("store_video", 2, SECOND_STORY, result.model_dump(mode="json"))],
+        ]
+        runs = []
+        for number, (claim, of) in enumerate(zip(self.claims, orders, strict=True), 1):
+            outcome = Outcome.model_validate_json(self.bucket.contents[self.names.attempt(number, "outcome")])
+            report = CreateReport(kind="created", claim=claim, outcome=outcome).model_dump(mode="json")
+            shown = RunHistory(run_id=f"run-{number}", status="completed", started_at=at(20 * number), closed_at=at(60))
+            argument = {"request": self.request.model_dump(mode="json")}
+            runs.append(Run(shown, argument, [Order("create_task", number, (), report), *of]))
+        return Told("default", job, runs)
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World()
+    await world.attempt(1, FIRST, 0)
+    await world.fail()
+    await world.attempt(2, SECOND, 20)
+    await world.store()
+    return world
+
+
+@pytest.fixture
+async def told(world: World) -> Told:
+    return world.told(result_of_record(world.bucket.contents[world.names.record], "videos", world.names.record))
+
+
+# What it tells
+
+
+async def test_the_whole_life_from_the_objects(world: World) -> None:
+    audit = await world.audit()
+    assert (audit.source, audit.phase, audit.missing) == ("record", "stored", ())
+    assert (audit.looks, audit.callbacks) == (3 + 1 + 2 + 1, 2)
+    assert audit.warnings == ("The prompt is long.", "The last frame was asked for, and the provider gave none.")
+    assert audit.rights == {"depicts_real_person": True, "consent_reference": "contract 7"}
+    assert "seed" not in audit.request
+    first, second = audit.attempts
+    assert (first.charge.billed, first.charge.tokens, first.asked_again_by) == (False, 0, "caller")
+    assert (second.charge.tokens, second.charge.usd, second.create_seconds, second.task_seconds) == (
+        39_000,
+        0.19,
+        1,
+        9.5,
+    )
+    assert (audit.charge.estimated_tokens, audit.charge.tokens, audit.charge.billed) == (40_000, 39_000, True)
+    assert audit.submitted_at == at(-0.5)
+    assert audit.result is not None
+    assert [stored.name for stored in audit.objects] == sorted(world.bucket.stored)
+
+
+async def test_steps_are_told_once_in_the_order_of_time(world: World) -> None:
+    audit = await world.audit()
+    told = [(step.what, step.how) for step in audit.steps]
+    assert len(told) == len(set(told)) + 2, "only a run's start and a status can be told again, by another attempt"
+    assert [what for what, _ in told][:3] == ["run started", "attempt 1 claimed", "created as attempt 1"]
+    assert told[-1] == ("stored", "copy")
+    assert ("ended: provider", "poll") in told
+    assert ("another attempt was asked for", "caller") in told
+    assert [step.at for step in audit.steps] == sorted(step.at for step in audit.steps)
+    assert audit.steps[1].after == 0.5
+
+
+async def test_temporal_and_the_objects_tell_the_same(world: World, told: Told) -> None:
+    by_temporal, by_objects = await world.audit(told), await world.audit()
+    assert by_temporal.source == "temporal"
+    assert by_temporal.model_copy(update={"source": "record"}) == by_objects
+
+
+async def test_while_temporal_has_the_story_it_is_the_one_that_is_told(world: World, told: Told) -> None:
+    told.runs[1].orders[-1].timeline = (*SECOND_STORY[:-1], entry(30.7, "polishing", "poll"))
+    audit = await world.audit(told)
+    assert "polishing" in [step.what for step in audit.steps]
+    assert "succeeded" not in [step.what for step in audit.steps]
+    # Of a run that is gone, or in another namespace, the object tells.
+    for other in (replace(told, runs=told.runs[:1]), replace(told, namespace="other")):
+        audit = await world.audit(other)
+        assert audit.source == "record"
+        assert "succeeded" in [step.what for step in audit.steps]
+
+
+async def test_from_temporal_alone(world: World, told: Told) -> None:
+    audit = audit_of(world.job_id, None, told, ["SEEDANCE_BUCKET is not set."])
+    assert audit is not None
+    assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", told.job.result)
+    assert audit.missing[0] == "SEEDANCE_BUCKET is not set."
+    assert [one.task_ids for one in audit.attempts] == [(FIRST,), (SECOND,)]
+    assert {step.what for step in audit.steps} >= {"failed", "succeeded", "created as attempt 2"}
+    assert audit.request == (await world.audit()).request
+
+
+async def test_nobody_knows_the_job() -> None:
+    request = a_request()
+    kept = await read_kept(MemoryBucket(), "seedance", job_id_of(request))
+    assert audit_of(job_id_of(request), kept, None) is None
+
+
+async def test_an_open_attempt_without_temporal(world: World) -> None:
+    for name in [name for name in world.bucket.stored if "/attempts/0001.outcome" not in name]:
+        if not name.endswith("0001.claim.json"):
+            world.remove(name)
+    audit = await world.audit()
+    assert (audit.phase, audit.result, audit.error, audit.charge.billed) == (None, None, None, None)
+    assert "Nothing in the bucket says how the job ended" in audit.missing[0]
+    problems = await world.problems()
+    assert "no run is under way" in problems["attempts/0001.end.json"][0]
+
+
+async def test_what_older_versions_wrote_is_read_and_found_whole() -> None:
+    world = World()
+    claim = a_claim(world.request)
+    new = {"submitted_at", "estimated_tokens", "estimated_usd", "warnings", "media"}
+    put = {"claim": claim.model_dump(mode="json", exclude=new)}
+    outcome = Outcome(kind="created", how="create", at=at(1), task_id=FIRST)
+    put["outcome"] = outcome.model_dump(mode="json", exclude={"namespace", "run_id", "timeline", "ledger"})
+    error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
+    end = End(error=error, at=datetime.now(UTC), timeline=FIRST_STORY)
+    put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "how"})
+    for kind, value in put.items():
+        await world.bucket.create(world.names.attempt(1, kind), as_json(value))
+    audit = await world.audit()
+    assert (audit.phase, audit.source, audit.attempts[0].charge.billed) == ("failed", "end", False)
+    assert ("ended: provider", "ledger") in [(step.what, step.how) for step in audit.steps]
+    assert await world.problems() == {}
+
+
+async def test_what_is_damaged_is_said_and_the_rest_is_told(world: World) -> None:
+    world.put(world.names.attempt(1, "end"), b"{")
+    world.put(world.names.record, b'{"task_id": "cgt-2"}')
+    audit = await world.audit()
+    assert len([gap for gap in audit.missing if "cannot be read" in gap]) == 2
+    assert len(audit.attempts) == 2
+    assert audit.result is None
+
+
+# What its verification finds
+
+EVERY = 23
+"""Bytes: which ones are flipped. Each of them, in tests/unit/test_seal.py."""
+
+
+async def test_a_job_that_nobody_touched_is_found_whole(world: World, told: Told) -> None:
+    assert await world.problems() == {}
+    assert await world.problems(told) == {}
+    assert len(await verify(world.bucket, await world.kept(), told)) == len(world.bucket.stored) == 9
+
+
+async def test_flipped_bytes_of_every_object_by_the_objects_alone(world: World) -> None:
+    """Nothing else gives them away: generation and the bucket's own checksums fit."""
+    for name in sorted(world.bucket.stored):
+        content, stored = world.bucket.contents[name], world.bucket.stored[name]
+        for byte in range(0, len(content), EVERY if len(content) < 5000 else 1500):
+            world.put(name, content[:byte] + bytes([content[byte] ^ 0x01]) + content[byte + 1 :])
+            assert name.removeprefix(world.names.root) in await world.problems(), f"byte {byte} of {name}"
+        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+
+
+async def test_content_that_rots_under_the_buckets_checksum(world: World) -> None:
+    for name, content in world.bucket.contents.items():
+        world.bucket.contents[name] = content[:-2] + b"?" + content[-1:]
+        (problems,) = [found for one, found in (await world.problems()).items() if name.endswith(one)]
+        assert "the bucket says" in problems[0]
+        world.bucket.contents[name] = content
+
+
+async def test_every_removed_object_is_missed(world: World) -> None:
+    for name in list(world.bucket.stored):
+        content, stored = world.bucket.contents[name], world.bucket.stored[name]
+        world.remove(name)
+        assert "it is missing" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
+        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+
+
+async def test_a_rewritten_object_has_another_generation(world: World) -> None:
+    """Its seal fits, as if somebody wanted it to; the objects after it saw another one."""
+    for name in sorted(world.bucket.stored):
+        if name.endswith((".mp4", "task.json", "record.json")):
+            continue
+        content, stored = world.bucket.contents[name], world.bucket.stored[name]
+        world.change(name, lambda value: None, generation=99)
+        assert "was replaced" in (await world.problems())[name.removeprefix(world.names.root)][0]
+        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+
+
+async def test_the_record_has_no_witness_but_temporal_and_the_clock(world: World, told: Told) -> None:
+    """The one thing that the objects alone cannot tell, as docs/auditing.md says."""
+    world.change(world.names.record, lambda value: value.update(cost_usd=0.01), generation=99)
+    assert await world.problems() == {}
+    assert "another one" in (await world.problems(told))["record.json"][0]
+    world.change(world.names.record, lambda value: value["timeline"].pop())
+    assert "another story" in (await world.problems(told))["record.json"][0]
+    stored = world.bucket.stored[world.names.record]
+    world.bucket.stored[world.names.record] = replace(stored, created_at=stored.created_at + timedelta(hours=2))
+    assert "the bucket made it at" in (await world.problems())["record.json"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("attempts/0001.claim.json", {"job_id": f"seedance-{'0' * 64}"}, "it is a claim of"),
+        ("attempts/0001.claim.json", {"attempt": 2}, "it is a claim of"),
+        ("attempts/0001.outcome.json", {"task_id": "cgt-other"}, "no outcome names its task"),
+        ("attempts/0002.outcome.json", {"task_id": None}, "and names task None"),
+        ("record.json", {"task_id": "cgt-other"}, "is none of attempt 2"),
+        ("record.json", {"job_id": "seedance-0"}, "it is the record of"),
+        ("record.json", {"attempt": 1}, "is none of attempt 1"),
+    ],
+)
+async def test_objects_that_do_not_fit_together(world: World, name: str, change: dict[str, Any], problem: str) -> None:
+    world.change(world.names.root + name, lambda value: value.update(change))
+    assert problem in str(await world.problems())
+
+
+async def test_a_claim_and_a_record_are_of_the_request_that_the_job_is_named_by(world: World) -> None:
+    for name in (world.names.attempt(1, "claim"), world.names.record):
+        content, stored = world.bucket.contents[name], world.bucket.stored[name]
+        world.change(name, lambda value: value["request"].update(prompt="a dog"))
+        assert "the job id is the hash of" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
+        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+
+
+async def test_a_missing_end_is_named_by_what_temporal_says_of_the_job() -> None:
+    world = World()
+    await world.ledger.claim(a_claim(world.request))
+    error = JobError(code="InvalidParameter", message="no", failure_class="invalid", attempt=1)
+    job = Job(job_id=world.job_id, request_hash=world.names.request_hash, phase="refused", error=error)
+    shown = RunHistory(run_id="run-1", status="failed", started_at=START)
+    assert "the run in Temporal ended" in str(await world.problems(Told("default", job, [Run(shown)])))
+    running = job.model_copy(update={"error": None, "phase": "creating"})
+    assert await world.problems(Told("default", running, [Run(shown)])) == {}
+    await world.ledger.settle(world.job_id, 1, refused())
+    assert await world.problems() == {}
+
+
+# The histories
+
+
+def test_an_order_that_completed_is_preferred() -> None:
+    orders = [Order("create_task", 1, (), {"kind": "created"}), Order("create_task", 1, ()), Order("write_end", 2, ())]
+    run = Run(RunHistory(run_id="run-1", status="running", started_at=START), {}, orders)
+    assert run.order("create_task", 1) is orders[0]
+    assert run.order("write_end", 2) is orders[2]
+    assert run.order("write_end", 1) is None
