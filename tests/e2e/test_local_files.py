@@ -1,0 +1,103 @@
+"""Files of the machine of the command line as references, through the whole stack."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.stack import ROOT, Stack
+from seedance_temporal.identity import ObjectNames
+from tests.e2e.requests import a_request
+from tests.unit.media_files import picture
+
+SIZES = iter(range(400, 500))
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> Path:
+    """A picture that no other test has."""
+    path = tmp_path / "shot.png"
+    path.write_bytes(picture(640, next(SIZES)))
+    return path
+
+
+def with_reference(path: Path | str, **changes: Any) -> dict[str, Any]:
+    references = [{"role": "reference_image", "url": str(path)}]
+    return a_request(ratio="adaptive", **changes).model_dump(mode="json") | {"references": references}
+
+
+async def starter(stack: Stack, *arguments: str) -> tuple[int, Any, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "starter.py", *arguments, "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=stack.environment,
+        cwd=ROOT,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode is not None
+    return process.returncode, json.loads(out), err.decode()
+
+
+async def media(stack: Stack, path: Path) -> list[str]:
+    """The objects that hold a file's content, with their generations."""
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    stored = await stack.bucket.list(f"seedance/media/{sha256}")
+    return [f"gs://{stack.bucket.name}/{one.name}#{one.generation}" for one in stored]
+
+
+async def test_a_local_file_is_checked_uploaded_once_and_paid_for_once(stack: Stack, shot: Path) -> None:
+    file = shot.parent / "request.json"
+    file.write_text(json.dumps(with_reference("shot.png")))
+    code, checked, err = await starter(stack, "check", str(file))
+    assert code == 0, err
+    assert checked["media"][0]["format"] == "png"
+    assert await media(stack, shot) == []
+
+    code, job, err = await starter(stack, "submit", str(file), "--wait")
+    assert code == 0, err
+    assert job["job_id"] == checked["job_id"]
+    (uri,) = await media(stack, shot)
+    record = json.loads(await stack.bucket.read(ObjectNames("seedance", job["request_hash"]).record) or b"")
+    assert record["request"]["references"][0]["url"] == uri
+    (create,) = [
+        entry for entry in await stack.ark.ledger() if checked["sends"]["content"][0]["text"] in str(entry.body)
+    ]
+    assert f"generation={uri.rpartition('#')[2]}" in str(create.body), "the provider got a signed URL of the object"
+
+    # Somebody deletes the object: it is uploaded again, and is another generation of the same content.
+    await asyncio.to_thread(
+        stack.bucket._bucket.delete_blob, uri.partition("#")[0].removeprefix(f"gs://{stack.bucket.name}/")
+    )
+    code, again, err = await starter(stack, "submit", str(file))
+    assert code == 0, err
+    assert (again["job_id"], again["existing"], again["phase"]) == (job["job_id"], True, "stored")
+    (other,) = await media(stack, shot)
+    assert other != uri
+
+
+async def test_the_lines_of_a_batch_share_a_file(stack: Stack, shot: Path) -> None:
+    file = shot.parent / "requests.jsonl"
+    file.write_text("\n".join(json.dumps(with_reference("shot.png", take=take)) for take in range(1, 4)))
+    code, summary, err = await starter(stack, "batch", str(file), "--yes", "--wait")
+    assert code == 0, err
+    assert summary["phases"] == {"stored": 3}
+    assert len(await media(stack, shot)) == 1
+
+
+async def test_what_is_no_picture_is_uploaded_and_refused_before_it_is_paid(stack: Stack, shot: Path) -> None:
+    shot.write_text("no picture at all")
+    file = shot.parent / "request.json"
+    file.write_text(json.dumps(with_reference(shot)))
+    code, refused, _ = await starter(stack, "check", str(file))
+    assert code == 2
+    assert [problem["at"] for problem in refused["error"]["problems"]] == ["references[0]"]
+    code, job, _ = await starter(stack, "submit", str(file), "--wait")
+    assert code == 3
+    assert (job["error"]["code"], job["error"]["attempt"]) == ("invalid_references", None)
