@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -56,7 +57,12 @@ def bucket(google: GoogleBucket) -> dict[str, str]:
     return {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": google._client._connection.API_BASE_URL}
 
 
-async def check(*urls: str, as_json: bool = True, changes: dict[str, Any] | None = None, **variables: str) -> Said:
+async def check(
+    *urls: str,
+    as_json: bool = True,
+    changes: dict[str, Any] | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Said:
     """Checks a request with pictures, videos and sounds at these URLs."""
     roles = {"mp4": "reference_video", "wav": "reference_audio"}
     references = [
@@ -137,7 +143,7 @@ async def test_everything_that_is_wrong_is_said_at_once(
         *("http://192.168.7.7/a.png", host.url("/a.png"), "file:///a.png"),
     ]
     changes = {"duration": 99, "prompt": "a cat --dur 15", "seed": 7, "rights": {"depicts_real_person": True}}
-    said = await check(*urls, changes=changes, **bucket)
+    said = await check(*urls, changes=changes, variables=bucket)
     found = problems(said)
     assert found.keys() == {
         *("duration", "prompt", "seed", "rights.consent_reference"),
@@ -155,7 +161,7 @@ async def test_a_local_file_is_looked_at_and_not_uploaded(
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
     before = await google.list("")
-    said = await check(str(path), **bucket)
+    said = await check(str(path), variables=bucket)
     assert said.code == 0, said.err
     (medium,) = said.document["media"]
     (sent,) = [one["image_url"]["url"] for one in said.document["sends"]["content"][1:]]
@@ -168,7 +174,7 @@ async def test_a_private_object_is_looked_at(tmp_path: Path, bucket: dict[str, s
     path.write_bytes(picture(700, 500))
     stored = await google.upload("private/shot.png", path, "image/png")
     assert stored is not None
-    said = await check(f"gs://videos/private/shot.png#{stored.generation}", **bucket)
+    said = await check(f"gs://videos/private/shot.png#{stored.generation}", variables=bucket)
     assert said.code == 0, said.err
     assert said.document["media"][0]["width"] == 700
 
@@ -187,7 +193,7 @@ async def test_an_asset_id_that_stood_for_other_content(
     request = VideoRequest.model_validate(REQUEST | {"references": references})
     other = Medium(reference=0, kind="image", format="png", size=1, sha256="0" * 64)
     await Assets(google, "seedance").note(request, [other])
-    said = await check(changes={"references": references}, **bucket)
+    said = await check(changes={"references": references}, variables=bucket)
     assert said.code == 0, said.err
     assert ["other content" in warning for warning in said.document["warnings"]] == [True]
 
@@ -201,7 +207,7 @@ async def test_what_may_pass_is_told_apart(host: ResultHost) -> None:
 async def test_a_bucket_that_cannot_be_used_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
-    said = await check(str(path), **bucket | {"SEEDANCE_BUCKET": "missing"})
+    said = await check(str(path), variables=bucket | {"SEEDANCE_BUCKET": "missing"})
     assert said.code == 1
     assert said.document["error"]["code"] == "bucket"
     assert "The bucket missing cannot be used" in said.err
@@ -211,9 +217,9 @@ async def test_a_bucket_that_cannot_be_used_is_one_clear_error(tmp_path: Path, b
 
 
 async def test_limits_of_the_environment() -> None:
-    found = problems(await check(SEEDANCE_MAX_USD_PER_REQUEST="0.1"))
+    found = problems(await check(variables={"SEEDANCE_MAX_USD_PER_REQUEST": "0.1"}))
     assert "allows 0.1000 USD" in found[""]
-    found = problems(await check(SEEDANCE_MAX_USD_PER_REQUEST="9", changes={"model": "ep-1"}))
+    found = problems(await check(variables={"SEEDANCE_MAX_USD_PER_REQUEST": "9"}, changes={"model": "ep-1"}))
     assert "SEEDANCE_ENDPOINTS" in found[""]
 
 
