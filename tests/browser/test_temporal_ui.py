@@ -21,9 +21,7 @@ from tests.e2e.requests import until
 
 IMAGES = ROOT / "docs" / "images"
 LARGEST_IMAGE = 200_000
-PICTURES = (
-    *("list", "finished-timeline", "finished-details", "waiting-details", "failed-details", "in-need-details"),
-)
+PICTURES = (*("list", "finished-timeline", "finished-details", "waiting-details", "failed-details", "in-need-details"),)
 # Short enough to be waited for; the run that needs a person is then one after some ten seconds.
 SETTINGS = {
     "SEEDANCE_CREATE_TIMEOUT_SECONDS": "5",

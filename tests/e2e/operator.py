@@ -1,12 +1,19 @@
-"""What an operator does in the Temporal UI."""
+"""What an operator does with Temporal."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
+from google.protobuf.duration_pb2 import Duration
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest, ResetWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
 
-from dev.stack import Stack
+from dev.stack import HOST, Stack
+from seedance_temporal import connect
 
 
 async def reset_to_the_first_task(stack: Stack, job_id: str) -> None:
@@ -26,3 +33,18 @@ async def reset_to_the_first_task(stack: Stack, job_id: str) -> None:
     )
     after = await stack.client.get_workflow_handle(job_id).describe()
     assert after.run_id != run.run_id, "the fault did not happen: no reset"
+
+
+async def new_namespace(stack: Stack, name: str) -> Client:
+    """A client of a namespace that did not exist before."""
+    await stack.client.workflow_service.register_namespace(
+        RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=86_400))
+    )
+    client = await connect(target_host=f"{HOST}:{stack.ports.temporal}", namespace=name)
+    async with asyncio.timeout(30):
+        while True:
+            # The server's parts learn of it one after another.
+            with contextlib.suppress(RPCError):
+                await client.count_workflows()
+                return client
+            await asyncio.sleep(0.2)

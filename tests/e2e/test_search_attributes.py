@@ -11,17 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
-from temporalio.service import RPCError
 
 from dev.stack import HOST, Stack
-from seedance_temporal import VideoJobs, connect
+from seedance_temporal import VideoJobs
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.job import SEARCH_ATTRIBUTES
+from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request
 from tests.workflows.scripted import skipping_server
 from worker import register_search_attributes
@@ -35,21 +33,12 @@ KEYWORD, INT = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD, IndexedValueType.IND
 @pytest.fixture(scope="module")
 async def crowded(stack: Stack) -> Client:
     """A namespace with little room left, in which the phase is registered as a number."""
-    await stack.client.workflow_service.register_namespace(
-        RegisterNamespaceRequest(namespace=NAMESPACE, workflow_execution_retention_period=Duration(seconds=86_400))
-    )
-    client = await connect(target_host=f"{HOST}:{stack.ports.temporal}", namespace=NAMESPACE)
+    client = await new_namespace(stack, NAMESPACE)
     standing = dict.fromkeys(OF_OTHERS, KEYWORD) | {"SeedancePhase": INT}
-    async with asyncio.timeout(30):
-        while True:
-            # The server's parts learn of a namespace one after another.
-            with contextlib.suppress(RPCError):
-                await client.count_workflows()
-                await client.operator_service.add_search_attributes(
-                    AddSearchAttributesRequest(namespace=NAMESPACE, search_attributes=standing)
-                )
-                return client
-            await asyncio.sleep(0.2)
+    await client.operator_service.add_search_attributes(
+        AddSearchAttributesRequest(namespace=NAMESPACE, search_attributes=standing)
+    )
+    return client
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""With SEEDANCE_HASH_USERS, whoever reads Temporal's list, or the heading of a run, does not read who the user is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from temporalio.client import Client
+
+from dev.stack import ROOT, Stack
+from seedance_temporal.identity import user_hash
+from seedance_temporal.job import SEEDANCE_USER
+from tests.e2e.operator import new_namespace
+from tests.e2e.requests import a_request
+
+NAMESPACE = "discreet"
+USER = "user-42@example.com"
+
+
+async def test_worker_and_command_line_show_a_hash_and_take_the_user_id(stack: Stack) -> None:
+    client = await new_namespace(stack, NAMESPACE)
+    changes = {"TEMPORAL_NAMESPACE": NAMESPACE, "SEEDANCE_HASH_USERS": "true"}
+    worker = await stack.start_worker("worker-discreet", **changes)
+    request = a_request(user_id=USER)
+
+    async def starter(*words: str, given: str = "") -> object:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "starter.py", *words, "--json"),
+            cwd=ROOT,
+            env=stack.environment | changes,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await asyncio.wait_for(process.communicate(given.encode()), 90)
+        assert process.returncode == 0, said
+        return json.loads(said)
+
+    submitted = await starter("submit", "-", "--wait", given=request.model_dump_json())
+    assert isinstance(submitted, dict)
+    shown = await everything_shown(client, submitted["job_id"])
+    assert USER not in shown
+    assert shown.count(user_hash(USER)) == 3, shown
+
+    listed = await starter("list", "--user", USER)
+    assert isinstance(listed, list)
+    assert [job["job_id"] for job in listed] == [submitted["job_id"]]
+    assert await starter("list", "--user", "user-43@example.com") == []
+    await worker.stop()
+
+
+async def everything_shown(client: Client, job_id: str) -> str:
+    """What the list and the heading of a run show of it, without its input."""
+    run = await client.get_workflow_handle(job_id).describe()
+    attributes = {pair.key.name: pair.value for pair in run.typed_search_attributes}
+    assert attributes[SEEDANCE_USER.name] == user_hash(USER)
+    told = [await run.static_summary(), await run.static_details(), attributes, await run.memo()]
+    return " ".join(map(str, told))
