@@ -14,7 +14,7 @@ from rich.table import Table
 
 from commands.requests import BucketRefused, open_bucket
 from commands.running import JobArgument, JsonOption, check_job_id, error_document, fail, run
-from commands.telling import DONE, OTHER, out, print_json
+from commands.telling import DONE, OTHER, out, print_json, print_table
 from seedance_temporal.audit import Audit, AuditedAttempt, Charge, Finding, RunHistory
 from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import NoWorkerAnswered, TemporalRefused, UnknownJob
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from activities.audit import Told
     from activities.bucket import Bucket
     from activities.kept import Kept
-
-# Where nobody looks at it on a terminal, no cell is folded.
-_WIDE = 500
 
 
 def audit(
@@ -135,7 +132,7 @@ def _print(audit: Audit) -> None:
     for title, table in _tables(audit):
         if table.row_count:
             out.print(f"\n[bold]{title}[/]")
-            out.print(table, width=None if out.is_terminal else _WIDE)
+            print_table(table)
     for finding in audit.verification or ():
         _print_finding(audit, finding)
 

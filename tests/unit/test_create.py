@@ -147,6 +147,11 @@ async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure
     assert (report.kind, report.written, len(await world.posts())) == ("refused", True, 1)
     assert (world.outcome()["kind"], world.outcome()["code"]) == ("refused", code)
     assert world.outcome()["failure_class"] == failure_class
+    # For audits: who wrote it, and what stood before it.
+    assert report.claim is not None
+    assert report.claim.estimated_tokens
+    assert world.outcome()["run_id"] == "run-1"
+    assert [one["name"] for one in world.outcome()["ledger"]] == [names(world.request).attempt(1, "claim")]
 
 
 @pytest.mark.parametrize(

@@ -290,13 +290,18 @@ async def test_the_first_end_stands_and_is_told(
 ) -> None:
     seen = TimelineEntry(at=datetime.now(UTC), what="failed", how="poll")
     first, second = an_end(1, "cgt-1").error, an_end(1, "cgt-1", "expired", "expired").error
-    order = EndOrder(job_id=job_id, error=first, usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,))
+    await ledger.claim(a_claim(request_))
+    order = EndOrder(
+        job_id=job_id, error=first, how="poll", usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,)
+    )
     assert await in_activity(activities.write_end, order) == EndReport(error=first)
     later = EndOrder(job_id=job_id, error=second)
     assert await in_activity(activities.write_end, later) == EndReport(error=first)
     end = (await ledger.read(job_id)).attempts[0].end
     assert end is not None
     assert (end.error, end.usage, end.cost_usd, end.timeline) == (first, Usage(total_tokens=7), 0.5, (seen,))
+    assert (end.namespace, end.run_id, end.how) == ("default", "run-1", "poll")
+    assert [one.name for one in end.ledger] == [ledger.names(job_id).attempt(1, "claim")]
 
 
 async def test_asking_again_twice_is_asking_once(ledger: Ledger, job_id: str) -> None:

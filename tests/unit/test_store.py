@@ -195,6 +195,7 @@ async def test_a_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> 
 
 async def test_the_record_tells_the_whole_job(world: World) -> None:
     world.order = an_order(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+    await world.bucket.create(world.names.attempt(1, "claim"), b"{}")
     await world.store()
     record = await world.record()
 
@@ -212,6 +213,8 @@ async def test_the_record_tells_the_whole_job(world: World) -> None:
     assert record["estimated_usd"] == pytest.approx(record["cost_usd"], rel=0.01)
     assert [entry["what"] for entry in record["timeline"]] == ["task created"]
     assert record["warnings"] == []
+    assert (record["namespace"], bool(record["run_id"])) == ("default", True)
+    assert [one["name"] for one in record["objects"]["ledger"]] == [world.names.attempt(1, "claim")]
     assert datetime.fromisoformat(record["stored_at"]).tzinfo is not None
     for kind, file in {"video": "output.mp4", "last_frame": "last_frame.png", "task": "task.json"}.items():
         stored = await world.bucket.stat(world.name(file))
