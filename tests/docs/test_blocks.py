@@ -152,10 +152,12 @@ async def test_shell(
 ) -> None:
     example = json.loads((ROOT / "examples" / "product-shot.json").read_text())
     (tmp_path / "requests.json").write_text(json.dumps([example]))
+    (tmp_path / "batch.jsonl").write_text(json.dumps(example))
     stands_for = {
         r"\bJOB\b": stored_job,
         r"\bNAMESPACE\b": stack.client.namespace,
         r"\brequests\.json\b": str(tmp_path / "requests.json"),
+        r"\bbatch\.jsonl\b": str(tmp_path / "batch.jsonl"),
         r"\breport\.html\b": str(tmp_path / "report.html"),
         r"http://127\.0\.0\.1:8088\b": f"http://{HOST}:{stack.ports.relay}",
     }
