@@ -116,18 +116,16 @@ async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_fi
     assert len(places(bucket)) == 3
 
 
-async def test_the_usd_of_a_day_are_added_up_exactly() -> None:
-    """Ten times the price is the limit: floats that are added up would miss it."""
-    bucket = MemoryBucket()
-    worker = Worker(bucket, usd_per_user_day=10 * PRICE)
+@pytest.mark.parametrize("duration", range(4, 16))
+async def test_the_usd_of_a_day_are_added_up_exactly(duration: int) -> None:
+    """Ten times the price is the limit: of some prices, floats that are added up would miss it."""
+    price = catalogue.estimate(a_request(duration=duration)).usd or 0
+    worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
     for _ in range(10):
-        assert (await worker.allow(a_request())).error is None
-    error = await worker.refuses(a_request())
-    for figure in (
-        f"{PRICE:.4f} USD by estimate",
-        f"{10 * PRICE:.4f} USD allowed today",
-        f"allows {10 * PRICE:.4f} USD",
-    ):
+        assert (await worker.allow(a_request(duration=duration))).error is None
+    error = await worker.refuses(a_request(duration=duration))
+    all_of_it = f"{10 * price:.4f} USD"
+    for figure in (f"{price:.4f} USD by estimate", f"{all_of_it} allowed today", f"allows {all_of_it}"):
         assert figure in error.message
 
 
