@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.sdk.v1 import WorkflowMetadata
+from temporalio.exceptions import ApplicationError
 
 from activities.facts import Look
 from seedance_temporal.identity import user_hash
@@ -111,6 +112,23 @@ async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> 
     assert "`" not in advice
     await listed(job, a_listing(attempt=2, task_id=TASK))
     assert "Needs a person" not in await until_details_say(job, "**Queued.**")
+
+
+async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
+    """Nothing else changes then: the copy is still at work."""
+    stage = skipping
+    stage.script.plan("look", stage.adopt(look_again_after=0))
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
+    job = await stage.start()
+    await stage.skip(50 * 60)
+    assert (await details(job)).startswith("**Storing.**")
+    await stage.skip(20 * 60)
+    assert (await details(job)).startswith(
+        f"**Needs a person: video\\_at\\_risk.** The video of task {TASK} is paid for"
+    )
+    await job.result()
+    assert (await details(job)).startswith("**Stored.**")
 
 
 @pytest.mark.parametrize(
