@@ -19,7 +19,7 @@ from activities.create import CreateReport
 from activities.facts import Again, Attempt, Claim, End, Outcome, decide
 from activities.kept import Kept, Story
 from activities.ledger import by_attempt
-from activities.record import Record
+from activities.record import Record, RecordedObject
 from activities.seal import is_sealed, opened
 from seedance_temporal.audit import Finding
 from seedance_temporal.histories import Order
@@ -96,17 +96,23 @@ def _witnesses(kept: Kept) -> _Problems:
     """Whether each object is the one that those after it saw."""
     witnesses = [(story.name, story.ledger) for story in kept.stories]
     witnesses += [(name, late.ledger) for name, late in kept.late.items()]
+    seen: dict[RecordedObject, list[str]] = {}
     for witness, recorded in ((witness, one) for witness, ledger in witnesses for one in ledger):
+        seen.setdefault(recorded, []).append(PurePosixPath(witness).name)
+    for recorded, by in seen.items():
         stored = kept.objects.get(recorded.name)
-        by = PurePosixPath(witness).name
         if stored is None:
-            yield recorded.name, f"it is missing; {by} recorded it"
-        elif (recorded.generation, recorded.size, recorded.crc32c) != (stored.generation, stored.size, stored.crc32c):
+            yield recorded.name, f"it is missing; {', '.join(by)} recorded it"
+        elif RecordedObject.of(stored).model_copy(update={} if recorded.md5 else {"md5": None}) != recorded:
             yield (
                 recorded.name,
-                f"{by} recorded generation {recorded.generation}, {recorded.size} bytes, CRC32C {recorded.crc32c}; it "
-                f"is generation {stored.generation}, {stored.size} bytes, {stored.crc32c}: it was replaced",
+                f"it was replaced: {', '.join(by)} recorded {_described(recorded)}; "
+                f"it is {_described(RecordedObject.of(stored))}",
             )
+
+
+def _described(one: RecordedObject) -> str:
+    return f"generation {one.generation} with {one.size} bytes, CRC32C {one.crc32c} and MD5 {one.md5}"
 
 
 def _attempts(kept: Kept) -> _Problems:
@@ -144,7 +150,7 @@ def _of_attempt(kept: Kept, attempt: Attempt) -> _Problems:
             continue
         if end.error.attempt != number:
             yield end_name, f"it names attempt {end.error.attempt}"
-        if end.error.task_id is not None and end.error.task_id not in attempt.tasks:
+        if attempt.tasks and end.error.task_id not in {None, *attempt.tasks}:
             yield end_name, f"no outcome names its task {end.error.task_id}"
 
 

@@ -191,7 +191,7 @@ def _steps(audit: Audit) -> Table:
     table = _table("when (UTC)", "after", "by", "what", right=["after"])
     for step in audit.steps:
         often = f" ({step.times} times)" if step.times > 1 else ""
-        note = f": {step.note}" if step.note else ""
+        note = f": {_short(audit, step.note)}" if step.note else ""
         table.add_row(_when(step.at), f"+{step.after:.1f} s", step.how, escape(step.what + often + note))
     return table
 
@@ -249,8 +249,8 @@ def _print_finding(audit: Audit, finding: Finding) -> None:
 
 
 def _short(audit: Audit, name: str) -> str:
-    """An object's name below the job's own folder."""
-    return name.partition(f"{audit.request_hash}/")[2]
+    """An object's name below the job's own folder; anything else as it is."""
+    return name.rpartition(f"{audit.request_hash}/")[2]
 
 
 def _compact(value: Any) -> str:

@@ -141,17 +141,18 @@ class _Reader:
                     answered.answer = await self._value(completed.result.payloads)
 
     async def _what(self, event: HistoryEvent) -> str:
-        """What an event is about: its summary, or else that of the event that it answers, and its failure."""
+        """What an event is about: activity or signal, and summary, or those of the event that it answers; and its
+        failure.
+        """
         attributes: Any = getattr(event, event.WhichOneof("attributes") or "", None)
-        about = ""
+        words = [getattr(getattr(attributes, "activity_type", None), "name", "")]
+        words.append(getattr(attributes, "signal_name", ""))
         if event.user_metadata.HasField("summary"):
-            about = str(await self._value([event.user_metadata.summary]))
-        for cause in ("scheduled_event_id", "started_event_id"):
-            about = about or self._said.get(getattr(attributes, cause, 0), "")
-        for name in ("activity_type", "signal_name"):
-            about = about or str(getattr(getattr(attributes, name, ""), "name", getattr(attributes, name, "")))
-        failure = getattr(getattr(attributes, "failure", None), "message", "")
-        return ": ".join(part for part in (about, failure) if part)
+            words.append(str(await self._value([event.user_metadata.summary])))
+        answered = (getattr(attributes, cause, 0) for cause in ("scheduled_event_id", "started_event_id"))
+        words += [self._said.get(event_id, "") for event_id in answered]
+        words.append(getattr(getattr(attributes, "failure", None), "message", ""))
+        return ": ".join(dict.fromkeys(word for word in words if word))
 
     async def _value(self, payloads: Collection[Payload]) -> Any:
         """The first of some values, as JSON."""
