@@ -228,6 +228,20 @@ async def test_steps_are_told_once_in_the_order_of_time(world: World) -> None:
     assert audit.steps[1].after == 0.5
 
 
+async def test_of_two_tellings_of_a_step_the_later_one_has_counted_further(world: World) -> None:
+    """The story of an automatic second attempt begins with that of the first one, by the same run."""
+    early = (FIRST_STORY[0], FIRST_STORY[1].model_copy(update={"times": 1}))
+    written = await world.written(1, early)
+    await world.settle(3, Outcome(kind="not_sent", how="create", at=at(5)))
+    end = json.loads(world.bucket.contents[world.names.attempt(1, "end")])
+    world.change(
+        world.names.attempt(3, "outcome"),
+        lambda value: value.update(timeline=[one.model_dump(mode="json") for one in written["timeline"]]),
+    )
+    assert end["timeline"][1]["times"] == 3
+    assert [step.times for step in (await world.audit()).steps if step.at == at(2)] == [3]
+
+
 async def test_temporal_and_the_objects_tell_the_same(world: World, told: Told) -> None:
     by_temporal, by_objects = await world.audit(told), await world.audit()
     assert by_temporal.source == "temporal"
@@ -319,6 +333,15 @@ async def test_flipped_bytes_of_every_object_by_the_objects_alone(world: World) 
         for byte in range(0, len(content), EVERY if len(content) < 5000 else 1500):
             world.put(name, content[:byte] + bytes([content[byte] ^ 0x01]) + content[byte + 1 :])
             assert name.removeprefix(world.names.root) in await world.problems(), f"byte {byte} of {name}"
+        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+
+
+async def test_a_flipped_byte_in_the_name_of_the_seal(world: World) -> None:
+    """Without its seal, an object could be one of an older version, but for a field that no such version had."""
+    for name in (world.names.record, world.names.attempt(1, "end"), world.names.attempt(1, "claim")):
+        content, stored = world.bucket.contents[name], world.bucket.stored[name]
+        world.put(name, content.replace(b'"sha256"', b'"sha257"'))
+        assert "no seal" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
         world.bucket.contents[name], world.bucket.stored[name] = content, stored
 
 
