@@ -15,10 +15,11 @@ from rich.markup import escape
 
 from commands.audit import audit
 from commands.batch import batch
+from commands.bucket import open_bucket
 from commands.check import check
 from commands.filters import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
 from commands.report import report
-from commands.requests import RequestReader, Uploads, folder_of, open_bucket, spinner
+from commands.requests import RequestReader, folder_of
 from commands.running import JobArgument, JsonOption, follow, job_goes_on, read, run, video_jobs
 from commands.telling import (
     DONE,
@@ -35,6 +36,7 @@ from commands.telling import (
     print_outlook,
     print_story,
 )
+from commands.uploads import Uploads, spinner
 from commands.watch import watch
 from seedance_temporal.errors import NoWorkerAnswered
 from seedance_temporal.identity import job_id_of

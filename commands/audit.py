@@ -12,7 +12,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from commands.requests import BucketRefused, open_bucket
+from commands.bucket import BucketRefused, open_bucket
 from commands.running import JobArgument, JsonOption, check_job_id, error_document, fail, run
 from commands.telling import DONE, OTHER, out, print_json, print_table
 from seedance_temporal.audit import Audit, AuditedAttempt, Charge, Finding, RunHistory

@@ -16,9 +16,11 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from commands.requests import RequestReader, Uploads, folder_of, open_bucket
+from commands.bucket import open_bucket
+from commands.requests import RequestReader, folder_of
 from commands.running import WAITS_ON, JsonOption, read, run, video_jobs
 from commands.telling import DONE, err, exit_code, out, print_json
+from commands.uploads import Uploads
 from seedance_temporal import catalogue
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from commands.requests import UNREAD, RequestReader, folder_of, open_bucket
+from commands.bucket import open_bucket
+from commands.requests import UNREAD, RequestReader, folder_of
 from commands.running import JsonOption, read, run
 from commands.telling import DONE, out, print_json
 from seedance_temporal import catalogue

@@ -16,9 +16,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from commands.bucket import BucketRefused, open_bucket
 from commands.figures import columns, named, remarks
 from commands.filters import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
-from commands.requests import BucketRefused, open_bucket
 from commands.running import JsonOption, run, video_jobs
 from commands.telling import DONE, err, out, print_json, print_table
 from seedance_temporal.errors import InvalidRequest, Problem

@@ -5,39 +5,23 @@ Such a file goes into the project's bucket, once, under the SHA-256 of its conte
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import mimetypes
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-from commands.telling import err
 from seedance_temporal import catalogue
-from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem, SeedanceError
+from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem
 from seedance_temporal.limits import refusal_by_price
 from seedance_temporal.models import MEDIA, Kind
-from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.urls import redacted
-
-if TYPE_CHECKING:
-    from activities.bucket import Bucket, GoogleBucket
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 # Stands for a reference that cannot be looked at, so that nothing else is said about its URL.
 UNREAD = "asset://unread"
-# The library itself would try for two minutes.
-_BUCKET_SECONDS = 15.0
-
-
-class BucketRefused(SeedanceError):
-    """The bucket that local files go to cannot be reached, or refuses them."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +125,7 @@ class RequestReader:
                 raise _Unreadable(f"{str(path)!r} is empty")
             if kind is not None and size > MEDIA[kind].max_bytes:
                 raise _Unreadable(f"{str(path)!r} has {size} bytes; {MEDIA[kind].max_bytes} are allowed")
-            sha256 = _sha256(path)
+            sha256 = sha256_of(path)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise _Unreadable(f"the file {str(path)!r} cannot be read: {why}") from None
@@ -149,7 +133,7 @@ class RequestReader:
         return LocalFile(path, size, sha256, f"{self._settings.seedance_prefix}/media/{sha256}{suffix}")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -158,88 +142,6 @@ class _Unreadable(Exception):
     pass
 
 
-class Uploads:
-    """Brings local files into the bucket, each content once.
-
-    Args:
-        bucket: From :func:`open_bucket`.
-        files: By the URL that stands for each, from :class:`RequestReader`.
-        progress: Shows what is under way.
-    """
-
-    def __init__(self, bucket: Bucket, files: Mapping[str, LocalFile], progress: Progress) -> None:
-        self._bucket = bucket
-        self._files = files
-        self._progress = progress
-        self._uploads: dict[str, asyncio.Task[str]] = {}
-
-    async def uploaded(self, request: VideoRequest) -> VideoRequest:
-        """The request with its files in the bucket.
-
-        Raises:
-            BucketRefused: One cannot be brought there.
-        """
-        references = await asyncio.gather(*map(self._reference, request.references))
-        return request.model_copy(update={"references": tuple(references)})
-
-    async def _reference(self, reference: Reference) -> Reference:
-        file = self._files.get(reference.url)
-        if file is None:
-            return reference
-        if file.name not in self._uploads:
-            self._uploads[file.name] = asyncio.create_task(self._upload(file))
-        return reference.model_copy(update={"url": await self._uploads[file.name]})
-
-    async def _upload(self, file: LocalFile) -> str:
-        """The object's URL. What stands there already is not sent again."""
-        from activities.bucket import Checksums
-
-        uri = f"gs://{self._bucket.name}/{file.name}"
-        try:
-            local = await asyncio.to_thread(Checksums.of_file, file.path)
-            # An object is never changed: under this name, no other content must ever stand.
-            if await asyncio.to_thread(_sha256, file.path) != file.sha256:
-                raise BucketRefused(f"{file.path} was changed since it was read; try again")
-            stored = await self._bucket.stat(file.name)
-            if stored is None:
-                content_type = mimetypes.guess_type(file.path.name)[0] or "application/octet-stream"
-                shown = self._progress.add_task(f"uploading {file.path.name}, {file.size / 1e6:.1f} MB", total=None)
-                stored = await self._bucket.upload(file.name, file.path, content_type)
-                self._progress.remove_task(shown)
-            # Somebody else can have been faster.
-            stored = stored or await self._bucket.stat(file.name)
-        except BucketRefused:
-            raise
-        except Exception as error:
-            raise BucketRefused(f"{file.path} cannot be uploaded to {uri}: {redacted(str(error))}") from None
-        if stored is None or (stored.size, stored.crc32c) != (local.size, local.crc32c):
-            raise BucketRefused(f"{uri} does not hold what {file.path} does")
-        return f"{uri}#{stored.generation}"
-
-
-def spinner() -> Progress:
-    """Shows what is under way, where somebody looks."""
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-
-
 def folder_of(file: str) -> Path:
     """What the paths in a request file are relative to; those of standard input, to where the command runs."""
     return Path.cwd() if file == "-" else Path(file).absolute().parent
-
-
-async def open_bucket(settings: Settings) -> GoogleBucket:
-    """The bucket of the settings, after it has answered.
-
-    Raises:
-        BucketRefused: There are no credentials, or it does not answer.
-    """
-    from activities.bucket import GoogleBucket
-
-    assert settings.seedance_bucket is not None
-    try:
-        bucket = GoogleBucket(settings.seedance_bucket)
-        await bucket.check(seconds=_BUCKET_SECONDS)
-    except Exception as error:
-        raise BucketRefused(f"The bucket {settings.seedance_bucket} cannot be used: {redacted(str(error))}") from None
-    return bucket

@@ -16,8 +16,8 @@ import typer
 from rich.live import Live
 from rich.markup import escape
 
+from commands.bucket import BucketRefused
 from commands.picture import Picture
-from commands.requests import BucketRefused
 from commands.telling import OTHER, REFUSED, SHOW, err, news, print_json
 from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import (

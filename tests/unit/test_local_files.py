@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from activities.bucket import StoredObject
-from commands.requests import BucketRefused, RequestReader, Uploads, folder_of, spinner
+from commands.bucket import BucketRefused
+from commands.requests import RequestReader, folder_of
+from commands.uploads import Uploads, spinner
 from seedance_temporal.errors import InvalidRequest, InvalidSettings
 from seedance_temporal.identity import request_hash
 from seedance_temporal.models import MEDIA
