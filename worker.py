@@ -96,6 +96,7 @@ def build_workers(
                 references.check_references,
                 recover.settle_absent,
                 listing.ask_lister,
+                listing.answer_jobs,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
             graceful_shutdown_timeout=grace,

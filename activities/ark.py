@@ -26,7 +26,7 @@ _TASKS = "/contents/generations/tasks"
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
 # A rate limit that looks at the arrival must not see two of our calls closer than it allows.
-_LIST_SPACING_SECONDS = 1.1
+LIST_SPACING_SECONDS = 1.1
 
 CreateKind = Literal["created", "refused", "not_sent", "taken", "unknown"]
 
@@ -77,10 +77,11 @@ class ArkError(Exception):
 
 @dataclass(frozen=True)
 class TaskPage:
-    """One page of LIST: the payloads, and how many tasks match in all."""
+    """One page of LIST: the payloads, how many tasks match in all, and when that was asked."""
 
     items: list[dict[str, Any]]
     total: int
+    asked_at: datetime
 
 
 class Ark:
@@ -91,6 +92,7 @@ class Ark:
         api_key: Sent to the base URL alone.
         secrets: Texts that the provider's messages are cleared of, should it repeat them.
         transport: Makes the transport of each request; the default one does not retry.
+        list_spacing: Seconds that two calls of LIST are apart at least.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Ark:
         api_key: str,
         secrets: tuple[str, ...] = (),
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+        list_spacing: float = LIST_SPACING_SECONDS,
     ) -> None:
         self._url = base_url + _TASKS
         self._headers = {"Authorization": f"Bearer {api_key}"}
@@ -106,7 +109,8 @@ class Ark:
         # Made once: it reads the certificate store.
         tls = httpx.create_ssl_context()
         self._listing = asyncio.Lock()
-        self._listed_at = -_LIST_SPACING_SECONDS
+        self._list_spacing = list_spacing
+        self._listed_at = -list_spacing
         self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=tls))
 
     def _client(self, read_seconds: float | None) -> httpx.AsyncClient:
@@ -196,13 +200,14 @@ class Ark:
         """
         query: dict[str, str | int] = {"page_num": page, "page_size": page_size, "filter.service_tier": service_tier}
         async with self._listing, self._client(_READ_SECONDS) as client:
-            await asyncio.sleep(max(0.0, self._listed_at + _LIST_SPACING_SECONDS - time.monotonic()))
+            await asyncio.sleep(max(0.0, self._listed_at + self._list_spacing - time.monotonic()))
             self._listed_at = time.monotonic()
+            asked_at = datetime.now(UTC)
             payload = self._json_of(await client.get(self._url, params=query))
         items = payload.get("items")
         if not isinstance(items, list) or not isinstance(payload.get("total"), int):
             raise ArkError(httpx.codes.OK, "", "the answer is not a list of tasks")
-        return TaskPage([item for item in items if isinstance(item, dict)], payload["total"])
+        return TaskPage([item for item in items if isinstance(item, dict)], payload["total"], asked_at)
 
     async def delete(self, task_id: str) -> None:
         """Cancels a queued task. On a finished one it erases the record: look first.

@@ -2,10 +2,14 @@
 
 LIST allows one request a second for the whole account. So the lister, one workflow per route, reads it once for
 everybody who asked before it began; jobs ask it by a signal, and are answered by one.
+
+A server takes the signals of one workflow one after another, so hundreds of jobs that ask at once would hold the lister
+up for minutes: a worker collects their questions, and an activity carries the answers out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from datetime import UTC, datetime
@@ -13,17 +17,24 @@ from datetime import UTC, datetime
 import httpx
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
+from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from activities.ark import Ark, ArkError
-from activities.facts import Attempt, Look, look_by
+from activities.facts import Attempt, Listing, Look, look_by
 from activities.ledger import Ledger
 from seedance_temporal import job as names
 from seedance_temporal.job import Queues
 from seedance_temporal.settings import Settings
 
 _PAGE_SIZE = 500
+# Questions are collected for so long, and go out so many at a time: some 150 kB in one signal.
+_COLLECT_SECONDS = 0.2
+_MOST_AT_ONCE = 500
+# Signals to jobs, each to another one.
+_ANSWERS_SIDE_BY_SIDE = 20
 # What our identifiers look like: one that LIST shows proves that it echoes them.
 _OURS = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
 
@@ -77,12 +88,28 @@ class ListedTask(BaseModel):
 
 
 class Page(BaseModel):
-    """One page, and how many tasks match in all."""
+    """One page, and how many tasks match in all; ``asked_at``: just before the request, by the worker's clock."""
 
     model_config = ConfigDict(frozen=True)
 
     tasks: tuple[ListedTask, ...]
     total: int
+    asked_at: datetime
+
+
+class Answer(BaseModel):
+    """What a listing says to a job that asked for it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    listing: Listing
+
+
+class AnswerOrder(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    answers: tuple[Answer, ...]
 
 
 class AskOrder(BaseModel):
@@ -101,6 +128,7 @@ class ListingActivities:
         self._ledger = ledger
         self._ark = ark
         self._settings = settings
+        self._questions = _Questions(settings.ark_route)
 
     @activity.defn
     async def list_page(self, order: PageOrder) -> Page:
@@ -118,7 +146,24 @@ class ListingActivities:
         tasks = tuple(_listed(task) for task in page.items if isinstance(task.get("id"), str))
         if any(_OURS.fullmatch(task.safety_identifier or "") for task in tasks):
             await self._ledger.note_echo(self._settings.ark_route)
-        return Page(tasks=tasks, total=page.total)
+        return Page(tasks=tasks, total=page.total, asked_at=page.asked_at)
+
+    @activity.defn
+    async def answer_jobs(self, order: AnswerOrder) -> None:
+        """Tells jobs what a listing says. Repeated as a whole: a job that hears the same twice is none the wiser."""
+        client = activity.client()
+        side_by_side = asyncio.Semaphore(_ANSWERS_SIDE_BY_SIDE)
+
+        async def tell(answer: Answer) -> None:
+            async with side_by_side:
+                try:
+                    await client.get_workflow_handle(answer.job_id).signal(names.SIGNAL_LISTED, answer.listing)
+                except RPCError as error:
+                    # The job has ended meanwhile: nobody is left who could want it.
+                    if error.status is not RPCStatusCode.NOT_FOUND:
+                        raise
+
+        await asyncio.gather(*map(tell, order.answers))
 
     @activity.defn
     async def ask_lister(self, order: AskOrder) -> Look:
@@ -127,9 +172,9 @@ class ListingActivities:
         look = look_by(facts, self._settings)
         attempt = facts.attempt(order.attempt) if order.attempt is not None else None
         if order.attempt is None:
-            await self._ask(_for_the_echo())
+            await self._questions.ask(_for_the_echo())
         elif look.next == "recover" and look.attempt == order.attempt and attempt is not None:
-            await self._ask(self._wanted(attempt))
+            await self._questions.ask(self._wanted(attempt))
         return look
 
     def _wanted(self, attempt: Attempt) -> Wanted:
@@ -144,17 +189,54 @@ class ListingActivities:
             since=attempt.claimed_at.timestamp() - self._settings.seedance_clock_skew_seconds,
         )
 
-    async def _ask(self, wanted: Wanted) -> None:
-        route = self._settings.ark_route
-        await activity.client().start_workflow(
+
+class _Questions:
+    """The questions of one worker to the lister of its route, a moment's together."""
+
+    def __init__(self, route: str) -> None:
+        self._route = route
+        self._open: list[tuple[Wanted, asyncio.Future[None]]] = []
+        self._messenger: asyncio.Task[None] | None = None
+
+    async def ask(self, wanted: Wanted) -> None:
+        """Comes back when the lister has the question.
+
+        Raises:
+            RPCError: It does not have it.
+        """
+        heard = asyncio.get_running_loop().create_future()
+        self._open.append((wanted, heard))
+        if self._messenger is None or self._messenger.done():
+            self._messenger = asyncio.create_task(self._deliver(activity.client()))
+        await heard
+
+    async def _deliver(self, client: Client) -> None:
+        while self._open:
+            await asyncio.sleep(_COLLECT_SECONDS)
+            some, self._open = self._open[:_MOST_AT_ONCE], self._open[_MOST_AT_ONCE:]
+            problem: Exception | None = None
+            try:
+                await self._signal(client, [wanted for wanted, _ in some])
+            except Exception as error:
+                problem = error
+            for _, heard in some:
+                if heard.done():  # its activity was cancelled meanwhile
+                    continue
+                if problem is None:
+                    heard.set_result(None)
+                else:
+                    heard.set_exception(problem)
+
+    async def _signal(self, client: Client, wanted: list[Wanted]) -> None:
+        await client.start_workflow(
             names.LISTER,
-            ListerInput(route=route),
-            id=names.lister_id(route),
-            task_queue=Queues(route).workflows,
+            ListerInput(route=self._route),
+            id=names.lister_id(self._route),
+            task_queue=Queues(self._route).workflows,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             start_signal=names.SIGNAL_WANTED,
-            start_signal_args=[wanted],
-            static_summary=f"LIST for all jobs of {route} that look for a task",
+            start_signal_args=wanted,
+            static_summary=f"LIST for all jobs of {self._route} that look for a task",
         )
 
 

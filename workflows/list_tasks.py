@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.facts import Listing
-    from activities.listing import ListedTask, ListerInput, ListingActivities, Page, PageOrder, Wanted
+    from activities.listing import (
+        Answer,
+        AnswerOrder,
+        ListedTask,
+        ListerInput,
+        ListingActivities,
+        Page,
+        PageOrder,
+        Wanted,
+    )
     from seedance_temporal import job as names
     from seedance_temporal.job import Queues
     from workflows import policies
@@ -52,19 +59,19 @@ class ListTasks:
         """One listing, and an answer to each job that asked for it."""
         began = workflow.now()
         pages = [await self._page(1, tier)]
+        # What is younger need not be shown. A clock of a worker that is ahead makes nothing older than it can be.
+        asked_at = min(pages[0].asked_at, workflow.now()).timestamp()
         while pages[-1].tasks and sum(len(page.tasks) for page in pages) < pages[-1].total:
             if len(pages) == policies.MOST_PAGES:
                 break
             pages.append(await self._page(len(pages) + 1, tier))
         tasks = {task.id: task for page in pages for task in page.tasks}
-        older = [
-            task for task in tasks.values() if task.created_at is not None and task.created_at <= began.timestamp()
-        ]
+        older = [task for task in tasks.values() if task.created_at is not None and task.created_at <= asked_at]
         complete = len(older) >= pages[0].total
-        answers = [
-            (
-                wanted.job_id,
-                Listing(
+        answers = tuple(
+            Answer(
+                job_id=wanted.job_id,
+                listing=Listing(
                     attempt=wanted.attempt,
                     safety_identifier=wanted.safety_identifier,
                     began_at=began,
@@ -75,10 +82,19 @@ class ListTasks:
             )
             for wanted in asked
             if wanted.job_id is not None
-        ]
+        )
         for first in range(0, len(answers), policies.ANSWERS_AT_ONCE):
-            some = answers[first : first + policies.ANSWERS_AT_ONCE]
-            await asyncio.gather(*(_answer(job_id, listing) for job_id, listing in some))
+            await self._answer(answers[first : first + policies.ANSWERS_AT_ONCE])
+
+    async def _answer(self, answers: tuple[Answer, ...]) -> None:
+        await workflow.execute_activity_method(
+            ListingActivities.answer_jobs,
+            AnswerOrder(answers=answers),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.ANSWER_TIMEOUT,
+            retry_policy=policies.LIST_RETRY,
+            summary=f"tell {len(answers)} jobs what it says of their attempts",
+        )
 
     async def _page(self, page: int, tier: str) -> Page:
         return await workflow.execute_activity_method(
@@ -92,12 +108,13 @@ class ListTasks:
 
     @workflow.signal(name=names.SIGNAL_WANTED)
     async def wanted(self, *args: Any) -> None:
-        """A job asks for the next listing. Takes anything and never raises: a failing signal would block all jobs."""
-        try:
-            wanted = Wanted.model_validate(args[0])
-        except (ValidationError, IndexError):
-            return
-        self._wanted[wanted.job_id, wanted.attempt] = wanted
+        """Jobs ask for the next listing. Takes anything and never raises: a failing signal would block all of them."""
+        for said in args:
+            try:
+                wanted = Wanted.model_validate(said)
+            except ValidationError:
+                continue
+            self._wanted[wanted.job_id, wanted.attempt] = wanted
 
 
 def _found(wanted: Wanted, tasks: Iterable[ListedTask]) -> str | None:
@@ -109,11 +126,3 @@ def _could_be(wanted: Wanted, task: ListedTask) -> bool:
     same_model = wanted.model.startswith("ep-") or task.model in {None, wanted.model}
     young = task.created_at is None or task.created_at >= wanted.since
     return task.safety_identifier is None and same_model and young
-
-
-async def _answer(job_id: str, listing: Listing) -> None:
-    try:
-        await workflow.get_external_workflow_handle(job_id).signal(names.SIGNAL_LISTED, listing)
-    except FailureError:
-        # The job has ended meanwhile: nobody is left who could want it.
-        workflow.logger.info("a job that asked has ended", extra={"job_id": job_id})

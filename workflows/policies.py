@@ -46,8 +46,9 @@ LIST_RETRY = RetryPolicy(
 )
 # Seven days of a busy account; a listing that does not end is not worth more.
 MOST_PAGES = 200
-# Signals that are sent at once: the server refuses more than 2000, and a lister that was refused would stand still.
+# Answers that one activity carries out: some 200 kB, of the 2 MiB that an argument may have.
 ANSWERS_AT_ONCE = 500
+ANSWER_TIMEOUT = timedelta(minutes=2)
 # A lister that nobody asks ends, and the next one who asks starts it again.
 LISTER_IDLE = timedelta(minutes=10)
 # Whether LIST shows our identifiers is worth a question after the first job, and not worth holding up its result.

@@ -119,7 +119,7 @@ def some_settings(ark: ArkControl | None = None, **fields: Any) -> Settings:
 
 
 def a_client(ark: ArkControl, *secrets: str, key: str = KEY) -> Ark:
-    return Ark(ark.base_url("byteplus"), key, (key, *secrets))
+    return Ark(ark.base_url("byteplus"), key, (key, *secrets), list_spacing=0)
 
 
 async def in_activity(call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1) -> _T:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
-import activities.ark
 from activities import listing
 from activities.ark import Ark
-from activities.facts import Claim, Look, Outcome
+from activities.facts import Claim, Listing, Look, Outcome
 from activities.ledger import Ledger
-from activities.listing import AskOrder, ListedTask, ListingActivities, Page, PageOrder, Wanted
+from activities.listing import Answer, AnswerOrder, AskOrder, ListedTask, ListingActivities, Page, PageOrder, Wanted
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import LISTER, SIGNAL_WANTED, Resubmit, lister_id
+from seedance_temporal.job import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Resubmit, lister_id
 from seedance_temporal.settings import Settings
 from tests.unit.jobs import (
     BODY,
@@ -49,11 +51,6 @@ from tests.workflows.scripted import dev_server
 
 ECHO = "seedance/echo-byteplus.json"
 OURS = safety_identifier("user-42", "c" * 32)
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activities.ark, "_LIST_SPACING_SECONDS", 0)
 
 
 @pytest.fixture
@@ -134,7 +131,7 @@ async def host() -> AsyncIterator[RawHost]:
 
 def listed(host: RawHost, *items: Any, total: int | None = None) -> Reader:
     host.answers(200, json.dumps({"items": items, "total": len(items) if total is None else total}))
-    return Reader(Ark(host.url, KEY))
+    return Reader(Ark(host.url, KEY, list_spacing=0))
 
 
 @pytest.mark.parametrize(
@@ -218,11 +215,16 @@ class World:
     def ledger(self) -> Ledger:
         return Ledger(self.bucket, "seedance")
 
+    @property
+    def activities(self) -> ListingActivities:
+        return ListingActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
+
     async def ask(self, attempt: int | None = 1) -> Look:
-        environment = ActivityEnvironment(client=self.temporal)
-        activities = ListingActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
-        look: Look = await environment.run(activities.ask_lister, AskOrder(job_id=self.claim.job_id, attempt=attempt))
+        look: Look = await self.run(self.activities.ask_lister, AskOrder(job_id=self.claim.job_id, attempt=attempt))
         return look
+
+    async def run(self, call: Callable[..., Awaitable[Any]], order: object) -> Any:
+        return await ActivityEnvironment(client=self.temporal).run(call, order)
 
     async def said(self) -> list[Wanted]:
         """What the lister has heard."""
@@ -235,7 +237,8 @@ class World:
                 if event.HasField("workflow_execution_signaled_event_attributes"):
                     signal = event.workflow_execution_signaled_event_attributes
                     assert signal.signal_name == SIGNAL_WANTED
-                    said += await self.temporal.data_converter.decode(signal.input.payloads, [Wanted])
+                    payloads = signal.input.payloads
+                    said += await self.temporal.data_converter.decode(payloads, [Wanted] * len(payloads))
         return said
 
 
@@ -272,6 +275,48 @@ async def test_the_lister_that_runs_is_asked_again(world: World) -> None:
     for _ in range(3):
         await world.ask()
     assert len(await world.said()) == 3, "all of it stands in the history of one run"
+
+
+async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> None:
+    """A server takes the signals of a workflow one after another: 500 held one up for minutes."""
+    claims = [a_claim(a_request()) for _ in range(100)]
+    for claim in claims:
+        await world.ledger.claim(claim)
+    activities = world.activities
+    orders = [AskOrder(job_id=claim.job_id, attempt=1) for claim in claims]
+    await asyncio.gather(*(world.run(activities.ask_lister, order) for order in orders))
+    assert sorted(str(wanted.job_id) for wanted in await world.said()) == sorted(claim.job_id for claim in claims)
+    history = await world.temporal.get_workflow_handle(lister_id("byteplus")).fetch_history()
+    assert sum(event.HasField("workflow_execution_signaled_event_attributes") for event in history.events) <= 3
+    await world.ask()
+    assert len(await world.said()) == 101, "and it goes on"
+
+
+async def test_whoever_cannot_be_heard_learns_of_it(world: World) -> None:
+    nowhere = await Client.connect("127.0.0.1:1", lazy=True, data_converter=pydantic_data_converter)
+    activities, order = world.activities, AskOrder(job_id=world.claim.job_id, attempt=1)
+
+    async def ask(client: Client) -> None:
+        await ActivityEnvironment(client=client).run(activities.ask_lister, order)
+
+    answers = await asyncio.gather(*(ask(nowhere) for _ in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RuntimeError] * 3, "a server that is not there"
+    await ask(world.temporal)
+    assert len(await world.said()) == 1
+
+
+async def test_an_answer_to_a_job_that_is_not_there_keeps_no_other_waiting(world: World) -> None:
+    await world.ask()
+    told = Listing(
+        attempt=1, safety_identifier=OURS, began_at=datetime.now(UTC), complete=True, task_id=None, unmarked=False
+    )
+    # Any workflow that runs can be signalled; the lister itself is at hand.
+    there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
+    answers = tuple(Answer(job_id=job_id, listing=told) for job_id in (not_there, there, not_there))
+    await world.run(world.activities.answer_jobs, AnswerOrder(answers=answers))
+    history = await world.temporal.get_workflow_handle(there).fetch_history()
+    signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in history.events]
+    assert signals.count(SIGNAL_LISTED) == 1
 
 
 async def test_the_tier_the_model_and_the_clocks_are_those_of_the_claim(temporal: Client) -> None:

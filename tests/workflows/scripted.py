@@ -24,11 +24,12 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from activities.ark import Ark
 from activities.create import CreateOrder, CreateReport
 from activities.facts import Claim, Listing, Look, Outcome
-from activities.ledger import EndOrder, EndReport, LookOrder, OutcomeOrder
+from activities.ledger import EndOrder, EndReport, Ledger, LookOrder, OutcomeOrder
 from activities.limits import Allowance, AllowOrder
-from activities.listing import AskOrder, Page, PageOrder
+from activities.listing import AskOrder, ListingActivities, Page, PageOrder
 from activities.observe import CancelReport, GetOrder, Observation
 from activities.recover import AbsentOrder, RecoverOrder, ResolveOrder
 from activities.references import ReferencesOrder, ReferencesReport
@@ -53,8 +54,10 @@ from seedance_temporal.job import (
     VideoResult,
 )
 from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.settings import Settings
 from seedance_temporal.task import FailureClass, Usage
 from tests.replay.replaying import handle_of, replay
+from tests.unit.memory_bucket import MemoryBucket
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
 
@@ -205,7 +208,9 @@ class Script:
 
     @activity.defn(name="list_page")
     async def list_page(self, order: PageOrder) -> Page:
-        return await self._answer(order)  # type: ignore[no-any-return]
+        asked_at = now()
+        page: Page = await self._answer(order)
+        return page.model_copy(update={"asked_at": asked_at})
 
     @activity.defn(name="resolve_attempt")
     async def resolve_attempt(self, order: ResolveOrder) -> ResolveAnswer:
@@ -259,6 +264,8 @@ class Stage:
                 "ledger": [
                     *(script.look, script.write_outcome, script.write_end, script.allow),
                     *(script.ask_lister, script.settle_absent, script.check_references),
+                    # Its answers are signals to workflows: these are real.
+                    ListingActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
                 ],
                 "create": [script.create_task],
                 "get": [script.get_task, script.cancel_task, script.identify_task, script.resolve_attempt],
