@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import signal
@@ -152,6 +153,9 @@ def _plan_job(draw: random.Random, seed: int, number: int, seconds: float, jobs:
         troubles.append(Trouble("task", fault, _fields(draw, "task", fault) | {"contains": prompt}))
     kinds = {"cancel": 0.08, "terminate": 0.06, "reset": 0.06, "submit": 0.1, "forge": 0.06, "cancel_run": 0.03}
     events = [Event(draw.uniform(0, 8), kind) for kind, share in kinds.items() if draw.random() < share]
+    if any(event.kind.startswith("cancel") for event in events) and draw.random() < 0.6:
+        # DELETE is sent for what is queued alone.
+        troubles.append(Trouble("task", "stay_queued", _fields(draw, "task", "stay_queued") | {"contains": prompt}))
     return PlannedJob(
         at=seconds * 0.6 * number / max(1, jobs),
         request=request,
@@ -191,6 +195,9 @@ def _plan_world(draw: random.Random, seconds: float, jobs: int, *, quick: bool) 
         yield Event(draw.uniform(0, seconds), "foreign", {"route": draw.choice(ROUTES), "count": draw.randint(1, 30)})
         yield Event(draw.uniform(0, seconds), "relay", {"how": draw.choice(("SIGKILL", "SIGTERM"))})
         yield Event(draw.uniform(0, seconds), "worker", {"route": draw.choice(ROUTES), "how": "SIGTERM"})
+        name = draw.choice(("bucket", "relay", *(name for name, _ in WORKERS.values())))
+        # Shorter than the recovery window: what is promised of a process that was frozen for longer, the docs say.
+        yield Event(draw.uniform(0, seconds), "freeze", {"name": name, "seconds": draw.uniform(2, 8)})
     if quick:
         return
     for _ in range(max(2, int(seconds / 20))):
@@ -393,6 +400,9 @@ class Chaos:
             case "worker":
                 await self._restart(WORKERS[fields["route"]][0], fields["how"])
                 what = f"worker: {fields['how']}"
+            case "freeze":
+                await self._freeze(fields["name"], fields["seconds"])
+                what = f"{fields['name']}: frozen and thawed"
             case "account":
                 await self._suspend(fields["route"], fields["standing"])
                 what = f"account: {fields['standing']}"
@@ -410,6 +420,15 @@ class Chaos:
         await asyncio.sleep(3)
         await ark.set_key_valid(route, True)
         await ark.set_standing(route, "ok")
+
+    async def _freeze(self, name: str, seconds: float) -> None:
+        async with self._processes:
+            pid = self._stack.children[name].process.pid
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                os.kill(pid, signal.SIGCONT)
 
     async def _restart(self, name: str, how: str) -> None:
         async with self._processes:
