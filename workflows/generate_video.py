@@ -520,7 +520,7 @@ class GenerateVideo:
         )
         at_risk = min(policies.COPY_AT_RISK, within / 2)
         if not await self._wait(copy.done, at_risk.total_seconds(), "the copy, or it counts as at risk", shown=False):
-            self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, within - at_risk))
+            self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, workflow.now() + within - at_risk))
         try:
             result = await copy
         except ActivityError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -88,10 +88,11 @@ def advice_on_task(seen: Observation) -> str:
     return f"{seen.note}. Mend key or account at the provider; the job then goes on by itself. The task is safe."
 
 
-def advice_on_risk(task_id: str, left: timedelta) -> str:
+def advice_on_risk(task_id: str, until: datetime) -> str:
     return (
-        f"The video of task {task_id} is paid for and not copied yet; its URL lives for {left} more. See the copy's "
-        "last failure in this run, and mend bucket, network or disk: it is then copied by itself."
+        f"The video of task {task_id} is paid for and not copied yet; its URL dies at about "
+        f"{until:%Y-%m-%d %H:%M} UTC. See the copy's last failure in this run, and mend bucket, network or disk: "
+        "it is then copied by itself."
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -76,7 +77,11 @@ async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Sta
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("storing", "video_at_risk")
     assert TASK in (shown.advice or "")
-    assert "23:00:00" in (shown.advice or "")
+    # 24 hours after the task succeeded, as get_task has said.
+    told = re.search(r"dies at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", shown.advice or "")
+    assert told is not None
+    dies_at = datetime.strptime(told[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    assert abs(dies_at - (shown.timeline[0].at + DAY)) < timedelta(minutes=2)
     assert await job.result() == RESULT
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("stored", None)
