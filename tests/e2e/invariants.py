@@ -63,8 +63,10 @@ class Traces:
         histories = []
         for client in clients:
             histories += await histories_of(client)
-            asking = f"WorkflowType = '{WORKFLOW}' AND {SEEDANCE_ATTENTION.name} IS NOT NULL"
-            attention |= {run.id async for run in client.list_workflows(asking)}
+            # Not asked by the attribute: a namespace that no worker has served does not know it.
+            async for run in client.list_workflows(f"WorkflowType = '{WORKFLOW}'"):
+                if run.typed_search_attributes.get(SEEDANCE_ATTENTION) is not None:
+                    attention.add(run.id)
         return cls(creates, objects, dict(zip(objects, contents, strict=True)), histories, attention)
 
     def documents(self, *ends: str) -> Iterable[tuple[str, dict[str, Any]]]:

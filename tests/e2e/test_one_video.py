@@ -58,7 +58,10 @@ async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
     assert record["estimated_tokens"] >= record["usage"]["total_tokens"]
     assert record["cost_usd"] == pytest.approx(entry.billed_tokens * 3.5 / 1e6, abs=1e-6)
     assert [e["what"] for e in record["timeline"]][-1] == "succeeded"
-    for recorded in record["objects"].values():
+    objects = record["objects"]
+    ledger = objects.pop("ledger")
+    assert [one["name"] for one in ledger] == [names.attempt(1, kind) for kind in ("claim", "outcome")]
+    for recorded in (*ledger, *objects.values()):
         if recorded is not None:
             stored = await stack.bucket.stat(recorded["name"])
             assert stored is not None

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
+from temporalio.testing import ActivityEnvironment
 
 from activities.ark import Ark
 from activities.ledger import Ledger
@@ -177,7 +178,7 @@ def test_a_record_is_counted_by_it(tmp_path: Path) -> None:
         copy = _Copy(
             MemoryBucket(), some_settings(**ours), httpx.AsyncHTTPTransport, order, names(asked), tmp_path, _Progress()
         )
-        record = copy._record(task(), RecordedObjects(video=video), [])
+        record = ActivityEnvironment().run(copy._record, task(), RecordedObjects(video=video), [])
         assert (record.estimated_usd, record.cost_usd) == (estimated, usd)
 
 
