@@ -23,11 +23,13 @@ class Child:
         name: For people.
         process: The process itself.
         log: What it prints.
+        began: Where in the log that begins, in bytes: a process that was started again goes on in the old one's.
     """
 
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    began: int = 0
 
     def check(self) -> None:
         """Raises if the process has ended, with the end of its log."""
@@ -35,14 +37,14 @@ class Child:
             raise RuntimeError(f"{self.name} ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
 
     async def until_log_says(self, words: str, seconds: float) -> None:
-        """Waits until the log holds some words.
+        """Waits until the process has said some words.
 
         Raises:
             RuntimeError: The process ended before that.
             TimeoutError: It did not say them in time.
         """
         async with asyncio.timeout(seconds):
-            while words not in self.log.read_text():
+            while words.encode() not in self.log.read_bytes()[self.began :]:
                 self.check()
                 await asyncio.sleep(0.05)
 
@@ -68,6 +70,7 @@ async def start(name: str, command: Sequence[str], environment: Mapping[str, str
     """
     log = folder / f"{name}.log"
     with log.open("ab") as output:
+        began = output.tell()
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -78,7 +81,7 @@ async def start(name: str, command: Sequence[str], environment: Mapping[str, str
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
-    return Child(name, process, log)
+    return Child(name, process, log, began)
 
 
 def _die_with_parent() -> None:

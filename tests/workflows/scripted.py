@@ -210,7 +210,7 @@ class Script:
     async def list_page(self, order: PageOrder) -> Page:
         asked_at = now()
         page: Page = await self._answer(order)
-        return page.model_copy(update={"asked_at": asked_at})
+        return page.model_copy(update={"asked_at": max(asked_at, page.asked_at)})
 
     @activity.defn(name="resolve_attempt")
     async def resolve_attempt(self, order: ResolveOrder) -> ResolveAnswer:

@@ -253,6 +253,29 @@ async def test_a_listing_is_complete_if_it_shows_all_that_was_there_when_it_bega
     assert [page for page, _ in desk.pages] == list(range(1, read + 1))
 
 
+async def test_a_listing_is_as_young_as_its_request(desk: Office) -> None:
+    """A page can wait for its turn: what is created meanwhile keeps no listing from being complete."""
+    await desk.stage.stop("list")
+    await desk.asks("a")
+    await until(lambda: _is_scheduled(desk), "the page waits")
+    await asyncio.sleep(1)
+    desk.stage.script.plan("list_page", a_page(a_task("cgt-1", created_at=now().timestamp())))
+    await desk.stage.serve("list")
+    assert (await desk.answers("a"))[0].complete
+
+
+async def _is_scheduled(desk: Office) -> bool:
+    return desk.lister is not None and await scheduled(desk.lister, "list_page") != []
+
+
+async def test_a_worker_whose_clock_is_ahead_makes_no_task_older(desk: Office) -> None:
+    ahead = now() + timedelta(hours=2)
+    task = a_task("cgt-1", created_at=(now() + timedelta(hours=1)).timestamp())
+    desk.stage.script.plan("list_page", a_page(task).model_copy(update={"asked_at": ahead}))
+    await desk.asks("a")
+    assert not (await desk.answers("a"))[0].complete
+
+
 async def test_a_task_on_a_later_page_is_found(desk: Office) -> None:
     desk.stage.script.plan(
         "list_page", a_page(*numbered(1, 2), total=5), a_page(*numbered(3, 4), total=5), a_page(a_task("x", OURS))
