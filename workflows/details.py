@@ -46,7 +46,7 @@ def details(
         "cost": _cost(state, money(*billed)),
         **_objects(state, folder),
         **{f"warning {number}": plain(warning) for number, warning in enumerate(state.warnings, 1)},
-        "the whole story": f"`{COMMAND} show {state.job_id}`",
+        "the whole story": f"`{COMMAND} audit {state.job_id}`",
     }
     return "\n\n".join([*_needed(state), _headline(state), rows(facts)])
 

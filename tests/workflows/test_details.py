@@ -71,7 +71,7 @@ async def test_they_follow_the_story(stage: Stage) -> None:
     assert await details(job) == ""
     look.let_go()
     await create.reached.wait()
-    told = await until_details_say(job, "**Creating.**", f"`python starter.py show {job.id}`")
+    told = await until_details_say(job, "**Creating.**", f"`python starter.py audit {job.id}`")
     assert "- **cost**: at most 0.7623 USD, 108,900 tokens, if it succeeds" in told
     assert f"- **ledger**: {FOLDER}attempts/" in told
     assert "awaited" not in told, "nothing is waited for: the request is being sent"
