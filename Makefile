@@ -26,7 +26,7 @@ lint: setup
 test: lint ## Lint, types, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-faults: setup ## The full crash matrix and its kin, some fifteen minutes on two cores; FAULTS_REPORT names the file for its tables
+faults: setup ## The full crash matrix and its kin, some twenty minutes on two cores; FAULTS_REPORT names the file for its tables
 	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults \
 		-n 2 --dist worksteal
 

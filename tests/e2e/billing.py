@@ -197,7 +197,8 @@ async def check_billing(stack: Stack, count: int) -> str:
         told = json.loads(await starter(stack, "report", "--json", "--by", "user", *source))
         assert {row["user"]: row["tokens"] for row in told["rows"] if mark in (row["user"] or "")} == billed
     tokens = sum(billed.values())
-    return f"{count} jobs ({dict(expected)}), {len(paid)} tasks that were billed, {tokens} tokens, and not one more"
+    ends = ", ".join(f"{end}: {times}" for end, times in sorted(expected.items()))
+    return f"{ends}; {len(paid)} tasks that were billed, {tokens} tokens, and not one more"
 
 
 def _request(mark: str, number: int) -> VideoRequest:
