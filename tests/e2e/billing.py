@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,12 +12,13 @@ from typing import Any
 from activities.accounts import read_accounts
 from activities.facts import End
 from activities.ledger import Ledger
-from dev.stack import ROOT, Stack
+from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
 from seedance_temporal.job import JobError, Resolve, Resubmit
 from seedance_temporal.report import Account, Outcome, accounts_of, figures
 from seedance_temporal.settings import Settings
 from seedance_temporal.task import Usage
+from tests.e2e.command import starter
 from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, creates_of, until
 
@@ -194,7 +193,7 @@ async def check_billing(stack: Stack, count: int) -> str:
     for made in requests:
         billed[made.user_id] += sum(e.billed_tokens or 0 for e in ours if str(made.prompt) in str(e.body))
     for source in ((), ("--from-bucket",)):
-        told = json.loads(await starter(stack, "report", "--json", "--by", "user", *source))
+        told = (await starter(stack, "report", "--by", "user", *source)).answer
         assert {row["user"]: row["tokens"] for row in told["rows"] if mark in (row["user"] or "")} == billed
     tokens = sum(billed.values())
     ends = ", ".join(f"{end}: {times}" for end, times in sorted(expected.items()))
@@ -215,22 +214,9 @@ def _ours(accounts: Iterable[Account], mark: str) -> list[Account]:
 
 async def _until_complete(stack: Stack, mark: str, count: int) -> list[Account]:
     """The accounts, once the visibility store has caught up."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             accounts = _ours(accounts_of([run async for run in stack.jobs.runs()]), mark)
             if len(accounts) == count and all(account.outcome != "open" for account in accounts):
                 return accounts
             await asyncio.sleep(0.5)
-
-
-async def starter(stack: Stack, *arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=stack.environment,
-        cwd=ROOT,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0, err.decode()
-    return out.decode()

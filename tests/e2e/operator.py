@@ -41,7 +41,7 @@ async def new_namespace(stack: Stack, name: str) -> Client:
         RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=86_400))
     )
     client = await connect(target_host=f"{HOST}:{stack.ports.temporal}", namespace=name)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             # The server's parts learn of it one after another.
             with contextlib.suppress(RPCError):

@@ -32,7 +32,7 @@ async def creates_of(stack: Stack, request: VideoRequest) -> list[CreateEntry]:
     return [entry for entry in await stack.ark.ledger() if str(request.prompt) in str(entry.body)]
 
 
-async def until(stack: Stack, job_id: str, condition: Callable[[JobState], bool], seconds: float = 40) -> JobState:
+async def until(stack: Stack, job_id: str, condition: Callable[[JobState], bool], seconds: float = 90) -> JobState:
     """Waits until a running job's state is as it should be.
 
     Raises:

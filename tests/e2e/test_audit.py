@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,25 +15,18 @@ from temporalio.service import RPCError
 
 from activities.kept import read_kept
 from activities.verify import verify
-from dev.stack import ROOT, Stack
+from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.job import Resolve
+from tests.e2e.command import starter
 from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, until
 
 
 async def _audit(stack: Stack, *arguments: str, **changes: str) -> tuple[int, Any]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", "audit", *arguments, "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=stack.environment | changes,
-        cwd=ROOT,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert out, err.decode()
-    return process.returncode or 0, json.loads(out)
+    ran = await starter(stack, "audit", *arguments, **changes)
+    return ran.code, ran.answer
 
 
 async def _ended(stack: Stack, request: VideoRequest) -> Job:
@@ -316,7 +307,7 @@ async def _delete_runs(stack: Stack, job_id: str) -> None:
                 workflow_execution=WorkflowExecution(workflow_id=job_id, run_id=run_id),
             )
         )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         for run_id in runs:
             while await _is_there(stack, job_id, run_id):
                 await asyncio.sleep(0.2)

@@ -9,12 +9,12 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from dev.stack import FIXED_PORTS, HOST, ROOT, Stack, _is_taken
+from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of
 
 
@@ -28,27 +28,22 @@ async def _run(*arguments: str, env: dict[str, str], stdin: str = "") -> tuple[i
         env=env,
         cwd=ROOT,
     )
-    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
+    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 120)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
 
-async def _starter(stack: Stack, *arguments: str, stdin: str = "") -> tuple[int, Any]:
-    code, out, _err = await _run("starter.py", *arguments, "--json", env=stack.environment, stdin=stdin)
-    return code, json.loads(out)
-
-
 async def test_submit_show_and_list(stack: Stack) -> None:
     request = a_request(user_id="user-of-the-command-line")
-    code, job = await _starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
+    code, job, _ = await starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
     assert code == 0
     assert job["phase"] == "stored"
     assert job["existing"] is False
     assert job["result"]["size"] > 0
-    code, shown = await _starter(stack, "show", job["job_id"])
+    code, shown, _ = await starter(stack, "show", job["job_id"])
     assert code == 0
     assert shown["result"] == job["result"]
-    code, listed = await _starter(stack, "list", "--user", "user-of-the-command-line", "--phase", "stored")
+    code, listed, _ = await starter(stack, "list", "--user", "user-of-the-command-line", "--phase", "stored")
     assert code == 0
     assert [one["job_id"] for one in listed] == [job["job_id"]]
 
@@ -56,7 +51,7 @@ async def test_submit_show_and_list(stack: Stack) -> None:
 async def test_an_invalid_request_is_refused_before_anything_is_spent(stack: Stack) -> None:
     wrong = a_request().model_dump(mode="json") | {"duration": 99, "seed": 7, "prompt": "a boat --dur 15", "colour": 1}
     before = len(await stack.ark.ledger())
-    code, answer = await _starter(stack, "submit", "-", stdin=json.dumps(wrong))
+    code, answer, _ = await starter(stack, "submit", "-", stdin=json.dumps(wrong))
     assert code == 2
     assert answer["error"]["code"] == "invalid_request"
     assert {problem["at"] for problem in answer["error"]["problems"]} >= {"duration", "seed", "prompt", "colour"}
@@ -66,7 +61,7 @@ async def test_an_invalid_request_is_refused_before_anything_is_spent(stack: Sta
 async def test_a_failed_job_ends_with_exit_code_3(stack: Stack) -> None:
     request = a_request()
     await stack.ark.fault("task", "fail", contains=request.prompt)
-    code, job = await _starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
+    code, job, _ = await starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
     assert code == 3
     assert job["phase"] == "failed"
     assert job["error"]["class"] == "moderation"
@@ -76,11 +71,11 @@ async def test_a_failed_job_ends_with_exit_code_3(stack: Stack) -> None:
 async def test_a_job_that_needs_a_person_ends_the_wait_with_exit_code_4(stack: Stack) -> None:
     request = a_request()
     armed = await stack.ark.fault("create", "401", contains=request.prompt, times=None)
-    code, job = await _starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
+    code, job, _ = await starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
     assert code == 4
     assert job["attention"] == "credentials"
     await stack.ark.clear_faults(armed)
-    assert (await _starter(stack, "cancel", job["job_id"]))[0] == 0
+    assert (await starter(stack, "cancel", job["job_id"]))[0] == 0
 
 
 async def test_the_check_tries_all_parts_and_spends_nothing(stack: Stack) -> None:
@@ -138,7 +133,7 @@ async def _demo_on_a_terminal(stack: Stack, answer: str) -> tuple[int, str]:
         cwd=ROOT,
     )
     os.write(keyboard, f"{answer}\n".encode())
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
     os.close(keyboard)
     os.close(terminal)
     assert process.returncode is not None
@@ -169,7 +164,7 @@ async def test_a_demo_that_is_interrupted_leaves_no_process(number: signal.Signa
         sys.executable, "-m", "dev.demo", stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     assert demo.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         async for line in demo.stdout:
             if b"Job" in line:
                 break
@@ -199,7 +194,7 @@ async def test_the_stack_stays_up_and_says_how_to_submit(tmp_path: Path) -> None
     )
     assert stack.stdout is not None
     said = ""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         async for line in stack.stdout:
             said += line.decode()
             if "Ctrl-C" in said:
@@ -209,7 +204,7 @@ async def test_the_stack_stays_up_and_says_how_to_submit(tmp_path: Path) -> None
     shell = await asyncio.create_subprocess_shell(
         command[1].replace(".venv/bin/python", sys.executable), stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
-    out, _ = await asyncio.wait_for(shell.communicate(), 60)
+    out, _ = await asyncio.wait_for(shell.communicate(), 120)
     assert shell.returncode == 0
     assert b"output.mp4" in out
     async with httpx.AsyncClient() as http:

@@ -30,7 +30,7 @@ async def test_a_worker_killed_during_the_create(stack: Stack) -> None:
     request = a_request()
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=3)
     submitted = await stack.jobs.submit(request)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await creates_of(stack, request):
             await asyncio.sleep(0.05)
     await stack.children["worker"].kill()
@@ -43,7 +43,7 @@ async def test_sigterm_lets_a_create_under_way_finish(stack: Stack) -> None:
     request = a_request()
     fault = await stack.ark.fault("create", "slow", contains=request.prompt, seconds=3)
     submitted = await stack.jobs.submit(request)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await creates_of(stack, request):
             await asyncio.sleep(0.05)
     code = await stack.children["worker"].stop(signal.SIGTERM)
@@ -110,7 +110,7 @@ async def test_a_running_task_is_billed_and_so_it_is_stored(stack: Stack) -> Non
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
     submitted = await stack.jobs.submit(request)
     job = await until(stack, submitted.job_id, lambda job: job.task_id is not None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await _provider_status(stack, job.task_id)) != "running":
             await asyncio.sleep(0.05)
     assert (await stack.jobs.cancel(submitted.job_id)).outcome == "running_will_finish"

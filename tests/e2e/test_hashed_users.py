@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
+from typing import Any
 
 from temporalio.client import Client
 
-from dev.stack import ROOT, Stack
+from dev.stack import Stack
 from seedance_temporal.identity import user_hash
 from seedance_temporal.job import SEEDANCE_USER
+from tests.e2e.command import starter
 from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request
 
@@ -24,28 +23,19 @@ async def test_worker_and_command_line_show_a_hash_and_take_the_user_id(stack: S
     worker = await stack.start_worker("worker-discreet", **changes)
     request = a_request(user_id=USER)
 
-    async def starter(*words: str, given: str = "") -> object:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "starter.py", *words, "--json"),
-            cwd=ROOT,
-            env=stack.environment | changes,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        said, _ = await asyncio.wait_for(process.communicate(given.encode()), 90)
-        assert process.returncode == 0, said
-        return json.loads(said)
+    async def say(*words: str, stdin: str = "") -> Any:
+        ran = await starter(stack, *words, stdin=stdin, **changes)
+        assert ran.code == 0, ran.told
+        return ran.answer
 
-    submitted = await starter("submit", "-", "--wait", given=request.model_dump_json())
-    assert isinstance(submitted, dict)
+    submitted = await say("submit", "-", "--wait", stdin=request.model_dump_json())
     shown = await everything_shown(client, submitted["job_id"])
     assert USER not in shown
     assert shown.count(user_hash(USER)) == 3, shown
 
-    listed = await starter("list", "--user", USER)
-    assert isinstance(listed, list)
+    listed = await say("list", "--user", USER)
     assert [job["job_id"] for job in listed] == [submitted["job_id"]]
-    assert await starter("list", "--user", "user-43@example.com") == []
+    assert await say("list", "--user", "user-43@example.com") == []
     await worker.stop()
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev.stack import ROOT, Stack
+from dev.stack import Stack
 from seedance_temporal.identity import ObjectNames
+from tests.e2e.command import starter
 from tests.e2e.requests import a_request
 from tests.unit.media_files import picture
 
@@ -30,19 +30,6 @@ def shot(tmp_path: Path) -> Path:
 def with_reference(path: Path | str, **changes: Any) -> dict[str, Any]:
     references = [{"role": "reference_image", "url": str(path)}]
     return a_request(ratio="adaptive", **changes).model_dump(mode="json") | {"references": references}
-
-
-async def starter(stack: Stack, *arguments: str) -> tuple[int, Any, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", *arguments, "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=stack.environment,
-        cwd=ROOT,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode is not None
-    return process.returncode, json.loads(out), err.decode()
 
 
 async def media(stack: Stack, path: Path) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from dev.stack import Stack
 from seedance_temporal import JobFailed, VideoRequest
 from seedance_temporal.identity import ObjectNames, request_hash
 from seedance_temporal.job import JobState
+from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of
 from tests.unit.media_files import clip, picture, png_bomb, sound
 from tests.unit.result_host import Answer, ResultHost, result_host
@@ -77,6 +80,28 @@ async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, hos
     # Once by us, and once by the provider.
     assert all(len(host.asked(path)) == 2 for path in contents)
     assert len(await creates_of(stack, request)) == 1
+    audit = (await starter(stack, "audit", submitted.job_id)).answer
+    assert [one["sha256"] for one in audit["media"]] == [one["sha256"] for one in record["references"]]
+
+
+async def test_a_worker_killed_during_the_look(stack: Stack, host: ResultHost) -> None:
+    """Nothing is claimed yet: another worker looks again, as soon as the heartbeats are missed."""
+    host.answers["/a.png"] = [Answer(picture(), cut_after=1000, hangs=True), Answer(picture())]
+    request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
+    submitted = await stack.jobs.submit(request)
+    async with asyncio.timeout(60):
+        while not host.asked("/a.png"):
+            await asyncio.sleep(0.05)
+    worker = stack.children["worker"]
+    await worker.kill()
+    assert worker.process.returncode == -signal.SIGKILL, "the fault did not happen"
+    assert await creates_of(stack, request) == []
+    await stack.start_worker()
+    await stack.jobs.result(submitted.job_id)
+    assert len(host.asked("/a.png")) > 1
+    assert len(await creates_of(stack, request)) == 1
+    claims = await stack.bucket.list(f"{ObjectNames('seedance', submitted.request_hash).root}attempts/")
+    assert [one.name.rpartition("/")[2] for one in claims] == ["0001.claim.json", "0001.outcome.json"]
 
 
 @pytest.mark.usefixtures("looking")

@@ -84,7 +84,7 @@ async def test_the_commands_that_the_worker_says_mend_it(stack: Stack, crowded: 
             timeout=60,
         )
     assert "SeedancePhase" in await register_search_attributes(crowded)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             # The part of the server that answers queries learns of it a little later.
             with contextlib.suppress(SeedanceError):

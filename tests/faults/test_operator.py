@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import sys
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -21,9 +19,10 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.service import RPCError
 
-from dev.stack import ROOT, Stack
+from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
 from seedance_temporal.job import Resolve
+from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until
 from tests.faults.cells import PATIENCE, Stage
 from tests.faults.report import AddRow
@@ -319,27 +318,12 @@ async def _queued(stack: Stack, request: VideoRequest) -> str:
     return job_id
 
 
-async def _command(stack: Stack, *arguments: str) -> dict[str, object]:
-    """What a command of ``starter.py`` answers in JSON."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", *arguments, "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=stack.environment,
-        cwd=ROOT,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    answer: dict[str, object] = json.loads(out)
-    return answer
-
-
 async def _cancel_by_client(stack: Stack, job_id: str) -> None:
     await stack.jobs.cancel(job_id)
 
 
 async def _cancel_by_command(stack: Stack, job_id: str) -> None:
-    assert (await _command(stack, "cancel", job_id))["job_id"] == job_id
+    assert (await starter(stack, "cancel", job_id)).code == 0
 
 
 async def _cancel_by_button(stack: Stack, job_id: str) -> None:
@@ -397,7 +381,8 @@ async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> No
             await stack.jobs.resubmit(ended.job_id, attempt=1, accept_second_charge=is_lost)
         else:
             accepted = ["--accept-second-charge"] if is_lost else []
-            await _command(stack, "resubmit", ended.job_id, "--attempt", "1", *accepted)
+            ran = await starter(stack, "resubmit", ended.job_id, "--attempt", "1", *accepted)
+            assert ran.code == 0, ran.told
 
     await asyncio.gather(ask(), ask())
     again = await _end(stack, ended.job_id)

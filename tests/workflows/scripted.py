@@ -469,7 +469,7 @@ async def failed(job: Handle) -> JobError:
     raise AssertionError(f"the job is stored: {result}")
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = 40) -> Any:
     """The first true answer of a condition, which may be async."""
     try:
         async with asyncio.timeout(seconds):
