@@ -248,6 +248,14 @@ MUTANTS = (
     ),
     Mutant(
         2,
+        "a listing is complete by the clock of a worker that is ahead",
+        "workflows/list_tasks.py",
+        "min(pages[0].asked_at, workflow.now()).timestamp()",
+        "pages[0].asked_at.timestamp()",
+        "tests/workflows/test_list_tasks.py::test_a_worker_whose_clock_is_ahead_makes_no_task_older",
+    ),
+    Mutant(
+        2,
         "absent more than once in a job",
         _FACTS,
         'if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):',
@@ -320,6 +328,14 @@ MUTANTS = (
         "    if facts.record is not None:\n        highest",
         "    if facts.record is not None and not facts.attempts:\n        highest",
         "tests/unit/test_facts.py::test_a_record_wins_over_everything",
+    ),
+    Mutant(
+        4,
+        "an object that was changed looks like the one that was written",
+        "activities/seal.py",
+        "if seal is not None and sealed(value) != content:",
+        "if seal is not None and len(sealed(value)) != len(content):",
+        "tests/unit/test_seal.py::test_every_flipped_byte_shows",
     ),
     Mutant(
         4,
