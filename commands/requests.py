@@ -15,6 +15,7 @@ from seedance_temporal import catalogue
 from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem
 from seedance_temporal.limits import refusal_by_price
 from seedance_temporal.models import MEDIA, Kind
+from seedance_temporal.parsing import decode_json, read_request
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
@@ -68,10 +69,10 @@ class RequestReader:
         A local file has its content's hash as asset_id, unless it was given one: the same content is the same job,
         wherever it stands and however often it is uploaded.
         """
-        data = catalogue.decode_json(text)
+        data = decode_json(text)
         of_files = self._replace_paths(data, folder)
         endpoints = self._settings.seedance_endpoints
-        request, problems = catalogue.read_request(
+        request, problems = read_request(
             data, insecure_hosts=self._settings.seedance_insecure_hosts, endpoints=endpoints
         )
         problems += of_files

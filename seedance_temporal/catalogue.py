@@ -1,4 +1,4 @@
-"""Every rule that is checked before spending, as a function over a request; and requests from JSON.
+"""Every rule that is checked before spending, as a function over a request.
 
 The client calls :func:`check` at submission, and the worker again before a POST. Nothing in here needs a network.
 What a model allows stands in models.py, with its sources, and what it costs in prices.py; both are at hand from here.
@@ -6,18 +6,13 @@ What a model allows stands in models.py, with its sources, and what it costs in 
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ValidationError
-
-from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.errors import Problem
 from seedance_temporal.models import (
     ADVISED_PROMPT_WORDS,
     BOUNDS,
@@ -41,7 +36,7 @@ from seedance_temporal.models import (
     pixels,
 )
 from seedance_temporal.prices import PRICES, Estimate, Price, PriceTable, cost_of, cost_usd, estimate
-from seedance_temporal.request import Reference, Rights, VideoRequest
+from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import https_problem
 
 __all__ = [
@@ -62,14 +57,11 @@ __all__ = [
     "check",
     "cost_of",
     "cost_usd",
-    "decode_json",
     "estimate",
     "gs_object",
     "model_of",
-    "parse_request",
-    "parse_request_json",
     "pixels",
-    "read_request",
+    "quoted",
     "scene",
     "warnings",
 ]
@@ -170,7 +162,7 @@ def warnings(request: VideoRequest, *, endpoints: Mapping[str, str] = NO_ENDPOIN
 def _endpoint_warnings(request: VideoRequest, endpoints: Mapping[str, str]) -> Iterator[str]:
     if is_unknown_endpoint(request.model, endpoints):
         yield (
-            f"Nobody has said which model stands behind {_quoted(request.model)}: it is checked by the rules of "
+            f"Nobody has said which model stands behind {quoted(request.model)}: it is checked by the rules of "
             "Seedance 2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
         )
 
@@ -276,17 +268,17 @@ def _route_and_model_problems(
 ) -> Iterator[Problem]:
     route_known = request.route in ROUTES
     if not route_known:
-        yield Problem(at="route", problem=f"{_quoted(request.route)} is not a route; use {_either(ROUTES)}")
+        yield Problem(at="route", problem=f"{quoted(request.route)} is not a route; use {_either(ROUTES)}")
     if model is None:
         ids = [model.ids[route] for route in ROUTES for model in MODELS if request.route == route or not route_known]
         yield Problem(
-            at="model", problem=f"{_quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
+            at="model", problem=f"{quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
         )
         return
     behind = endpoints.get(request.model, request.model)
     home = next((route for route, model_id in model.ids.items() if model_id == behind), None)
     if route_known and home is not None and home != request.route:
-        named = _quoted(behind) if behind == request.model else f"{_quoted(behind)}, behind {_quoted(request.model)},"
+        named = quoted(behind) if behind == request.model else f"{quoted(behind)}, behind {quoted(request.model)},"
         yield Problem(
             at="model",
             problem=f"{named} belongs to route {home}; on {request.route} it is {model.ids[request.route]}",
@@ -307,7 +299,7 @@ def _prompt_problems(request: VideoRequest) -> Iterator[Problem]:
     if flags:
         yield Problem(
             at="prompt",
-            problem=f"holds {', '.join(_quoted(flag) for flag in flags)}: the service obeys such flags, and bills by "
+            problem=f"holds {', '.join(quoted(flag) for flag in flags)}: the service obeys such flags, and bills by "
             "them; take them out and use the fields of the request (a dash between words needs a space after it)",
         )
 
@@ -350,7 +342,7 @@ def _scene_problems(request: VideoRequest, model: Model | None) -> Iterator[Prob
 
 def _reference_problems(reference: Reference, at: str, insecure_hosts: Collection[str]) -> Iterator[Problem]:
     if reference.role not in KINDS:
-        yield Problem(at=f"{at}.role", problem=f"{_quoted(reference.role)} is not a role; use {_either(KINDS)}")
+        yield Problem(at=f"{at}.role", problem=f"{quoted(reference.role)} is not a role; use {_either(KINDS)}")
     problem = _url_problem(reference.url, insecure_hosts)
     if problem:
         yield Problem(at=f"{at}.url", problem=problem)
@@ -382,7 +374,7 @@ def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
 
 def _output_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
     if request.ratio not in RATIOS:
-        yield Problem(at="ratio", problem=f"{_quoted(request.ratio)} is not a ratio; use {_either(RATIOS)}")
+        yield Problem(at="ratio", problem=f"{quoted(request.ratio)} is not a ratio; use {_either(RATIOS)}")
     if request.ratio == "adaptive" and not request.references:
         yield Problem(at="ratio", problem="adaptive needs a reference to adapt to; choose a ratio such as 16:9")
     elif model and request.ratio != "adaptive" and (why := _keeps_ratio(request, model)):
@@ -390,7 +382,7 @@ def _output_problems(request: VideoRequest, model: Model | None) -> Iterator[Pro
     resolutions = model.resolutions if model else tuple(PIXELS)
     if request.resolution not in resolutions:
         of = f"a resolution of {model.name}" if model else "a resolution"
-        yield Problem(at="resolution", problem=f"{_quoted(request.resolution)} is not {of}; use {_either(resolutions)}")
+        yield Problem(at="resolution", problem=f"{quoted(request.resolution)} is not {of}; use {_either(resolutions)}")
     if model and request.duration != MODEL_CHOOSES and request.duration not in model.durations:
         yield Problem(
             at="duration",
@@ -421,7 +413,7 @@ def _optional_problems(request: VideoRequest, model: Model | None) -> Iterator[P
                 yield Problem(at=name, problem=f"must be {least} to {most}")
         elif choices is not None and value not in choices:
             of = f" of {model.name}" if model else ""
-            yield Problem(at=name, problem=f"{_quoted(value)} is not one{of}; use {_either(choices)}")
+            yield Problem(at=name, problem=f"{quoted(value)} is not one{of}; use {_either(choices)}")
     if request.web_search and request.references:
         yield Problem(at="web_search", problem="works with text alone; leave out web_search or the references")
     if request.omni_reference_task_type in WORKS_ON_REFERENCES and not request.references:
@@ -454,7 +446,7 @@ def _is_blank(text: str) -> bool:
     return all(unicodedata.category(c) in {"Zs", "Zl", "Zp", "Cc", "Cf"} for c in text)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A caller's text in a message: short, and without characters that a terminal or JSON cannot take."""
     return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
@@ -462,169 +454,3 @@ def _quoted(text: str) -> str:
 def _either(names: Iterable[str]) -> str:
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
-
-
-# From JSON
-
-_Path = tuple[int | str, ...]
-
-
-def parse_request_json(
-    text: str | bytes, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> VideoRequest:
-    """A request from JSON text.
-
-    Args:
-        text: As in :func:`decode_json`.
-        insecure_hosts: As in :func:`check`.
-        endpoints: The same.
-
-    Raises:
-        InvalidRequest: It is not JSON, or names a field twice, or is not a request; lists everything that is wrong.
-    """
-    return parse_request(decode_json(text), insecure_hosts=insecure_hosts, endpoints=endpoints)
-
-
-def decode_json(text: str | bytes) -> Any:
-    """What JSON text says, for :func:`parse_request`, which then knows of names that stand in it twice.
-
-    Args:
-        text: The document; bytes are UTF-8. A byte order mark is ignored.
-
-    Raises:
-        InvalidRequest: It is not JSON.
-    """
-    try:
-        decoded = text.decode() if isinstance(text, bytes) else text
-        # NaN and Infinity come out as floats, which fit no field. A hundred digits are out of all bounds already.
-        return json.loads(
-            decoded.removeprefix("\ufeff"), object_pairs_hook=_Object, parse_int=lambda digits: int(digits[:100])
-        )
-    except UnicodeDecodeError as error:
-        problem = f"the request is not UTF-8 (byte {error.start}); encode it as UTF-8"
-    except json.JSONDecodeError as error:
-        problem = f"the request is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-    except RecursionError:
-        problem = "the request is nested too deep"
-    raise InvalidRequest([Problem(at="", problem=problem)])
-
-
-def parse_request(
-    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> VideoRequest:
-    """A request from decoded JSON, whatever that is.
-
-    Args:
-        data: The value. Null counts as absent, as it does for the provider.
-        insecure_hosts: As in :func:`check`.
-        endpoints: The same.
-
-    Raises:
-        InvalidRequest: It is not a request, or not one that may be paid for; lists everything that is wrong, the
-            rules being checked of all that has the right shape.
-    """
-    request, problems = read_request(data, insecure_hosts=insecure_hosts, endpoints=endpoints)
-    if problems:
-        raise InvalidRequest(problems)
-    return request
-
-
-def read_request(
-    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> tuple[VideoRequest, list[Problem]]:
-    """As :func:`parse_request`, for a caller who has more to check.
-
-    Returns:
-        The request, with something harmless in the place of what has the wrong shape, and everything that is wrong.
-
-    Raises:
-        InvalidRequest: Nothing of a request can be seen in it.
-    """
-    problems: list[Problem] = []
-    if not isinstance(data, dict):
-        raise InvalidRequest([Problem(at="", problem="the request must be a JSON object")])
-    fields = _known_fields(data, VideoRequest, "", problems)
-    if isinstance(fields.get("references"), list):
-        fields["references"] = [
-            _known_fields(item, Reference, f"references[{index}]", problems) if isinstance(item, dict) else item
-            for index, item in enumerate(fields["references"])
-        ]
-    if isinstance(fields.get("rights"), dict):
-        fields["rights"] = _known_fields(fields["rights"], Rights, "rights", problems)
-    faults: set[_Path] = set()
-    try:
-        request = VideoRequest.model_validate(fields)
-    except ValidationError as error:
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            faults.add(fault["loc"])
-            problems.append(Problem(at=_at(fault["loc"]), problem=_SHAPE_PROBLEMS.get(fault["type"], fault["msg"])))
-        request = VideoRequest.model_validate(_with_stand_ins(fields, faults))
-    faulty = {_at(fault) for fault in faults}
-    problems += [
-        problem
-        for problem in check(request, insecure_hosts=insecure_hosts, endpoints=endpoints)
-        if faulty.isdisjoint(problem.at[: end.start()] for end in _ENDS_OF_PARTS.finditer(problem.at))
-    ]
-    return request, problems
-
-
-# What "references[0].url" is part of: "references", "references[0]" and itself.
-_ENDS_OF_PARTS = re.compile(r"[.\[]|$")
-_SHAPE_PROBLEMS = {
-    "missing": "is required",
-    "string_type": "must be a text",
-    "int_type": "must be a whole number, such as 5; neither 5.0 nor a text",
-    "bool_type": "must be true or false",
-    "tuple_type": "must be a list",
-    "model_type": "must be an object",
-}
-"""In the terms of JSON, by pydantic's name of the error."""
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which names stood in it more than once."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-
-
-def _known_fields(data: dict[str, Any], shape: type[BaseModel], at: str, problems: list[Problem]) -> dict[str, Any]:
-    """The fields of an object that exist and are not null. What else it holds is added to the problems."""
-    known = shape.model_fields
-    prefix = f"{at}." if at else ""
-    if isinstance(data, _Object):
-        problems += [
-            Problem(at=prefix + _quoted(name)[1:-1], problem="is given more than once; keep one")
-            for name in data.repeated
-        ]
-    for name, value in data.items():
-        if value is not None and name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "take it out: the provider would ignore it, and bill"
-            problems.append(Problem(at=prefix + _quoted(str(name))[1:-1], problem=f"is not a field; {hint}"))
-    return {name: data[name] for name in known if data.get(name) is not None}
-
-
-def _with_stand_ins(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any]:
-    """The fields with something harmless in place of all whose shape is wrong, so that the rest can be checked."""
-    rest: dict[str, Any] = {"user_id": "", "route": "", "model": ""} | _sound(fields, (), faults)
-    references = fields.get("references")
-    if references is not None:
-        items = references if isinstance(references, list) else [None]
-        rest["references"] = [
-            {"role": "", "url": ""} | _sound(item, ("references", index), faults) for index, item in enumerate(items)
-        ]
-    if "rights" in fields:
-        rest["rights"] = _sound(fields["rights"], ("rights",), faults)
-    return rest
-
-
-def _sound(data: object, at: _Path, faults: Set[_Path]) -> dict[str, Any]:
-    """The fields of an object whose shape is right."""
-    return {name: value for name, value in data.items() if (*at, name) not in faults} if isinstance(data, dict) else {}
-
-
-def _at(path: _Path) -> str:
-    """A path as people write it: ``references[0].url``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

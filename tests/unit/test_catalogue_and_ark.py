@@ -25,14 +25,15 @@ from dev.ark.order import Order
 from dev.ark.settings import Settings
 from dev.ark.tables import Route
 from dev.ark.validate import read_body, read_order
-from seedance_temporal.catalogue import check, gs_object, parse_request, scene
+from seedance_temporal.catalogue import check, gs_object, scene
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.models import MODELS, OPTIONAL, ROUTES, SEEDANCE_2_0, Model
+from seedance_temporal.parsing import parse_request
 from seedance_temporal.request import VideoRequest
 from tests.unit.jobs import a_claim, some_settings
 from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.test_catalogue import RIGHT, TEXT, refs
-from tests.unit.test_catalogue_parsing import valid_requests
+from tests.unit.test_parsing import valid_requests
 
 
 class SigningBucket(MemoryBucket):
