@@ -86,8 +86,9 @@ def _charges(facts: Facts, outcome: Outcome) -> Iterator[Charge]:
     if facts.record is not None:
         yield _charge(facts.record.task_id, facts.record.usage, facts.record.cost_usd)
     for attempt in facts.attempts:
-        if attempt.end is not None and attempt.end.error.failure_class == "lost":
-            yield _charge(attempt.end.error.task_id, attempt.end.usage, attempt.end.cost_usd)
+        for end in attempt.ends:
+            if end.error.failure_class == "lost":
+                yield _charge(end.error.task_id, end.usage, end.cost_usd)
     second = decide(facts).second_task
     if second is not None and outcome != "open":
         yield Charge(second, None, None)

@@ -154,6 +154,7 @@ class CreateActivities:
             estimated_usd=estimated.usd,
             warnings=order.warnings,
             media=order.media,
+            key=self._settings.key_fingerprint,
         )
         try:
             async with asyncio.timeout(_SIGN_SECONDS):

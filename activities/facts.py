@@ -36,6 +36,7 @@ class Claim(Fact):
 
     Attributes:
         nonce: 32 hex digits, drawn by the one activity execution that may send; part of the safety identifier.
+        key: Fingerprint of the API key that the POST is sent with; empty in claims of older workers.
         namespace, run_id: Which Temporal run claimed.
         submitted_at: When that run was started.
         estimated_tokens, estimated_usd: The most that the attempt should cost; None where that is not known.
@@ -55,6 +56,7 @@ class Claim(Fact):
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
+    key: str = ""
 
     @property
     def safety_identifier(self) -> str:
@@ -112,6 +114,7 @@ class Listing(Fact):
         complete: Whether it showed as many tasks as there were when it began.
         task_id: The task that shows the attempt's identifier.
         unmarked: Whether it showed a task without an identifier that could be the attempt's.
+        key: Fingerprint of the API key that read it; empty where its pages were read with different keys.
     """
 
     attempt: int
@@ -120,6 +123,7 @@ class Listing(Fact):
     complete: bool
     task_id: str | None
     unmarked: bool
+    key: str = ""
 
 
 class Again(Fact):
@@ -132,7 +136,12 @@ class Again(Fact):
 
 @dataclass(frozen=True)
 class Attempt:
-    """All facts about one attempt. ``claimed_at`` is the claim object's own creation time."""
+    """All facts about one attempt.
+
+    Attributes:
+        claimed_at: The claim object's own creation time.
+        ends: How its tasks ended without a video, each task once; or one that names no task: it was given up.
+    """
 
     number: int
     claim: Claim | None = None
@@ -140,7 +149,7 @@ class Attempt:
     outcome: Outcome | None = None
     taken: bool = False
     late: tuple[str, ...] = ()
-    end: End | None = None
+    ends: tuple[End, ...] = ()
     again: Again | None = None
 
     @property
@@ -150,17 +159,37 @@ class Attempt:
         return created + tuple(task_id for task_id in self.late if task_id not in created)
 
     @property
+    def live(self) -> tuple[str, ...]:
+        """The ids of its tasks that are not known to have ended, the one to follow first.
+
+        An end that names no task (the attempt was given up) does not bind a task that came to light after it.
+        """
+        return tuple(task_id for task_id in self.tasks if self.end_of(task_id) is None)
+
+    def end_of(self, task_id: str) -> End | None:
+        """How a task ended without a video; None where it is not known to have ended so."""
+        return next((end for end in self.ends if end.error.task_id == task_id), None)
+
+    @property
+    def end(self) -> End | None:
+        """The end that counts for the attempt: that of a paid task, or the newest that names a task, or any."""
+
+        def weight(end: End) -> tuple[bool, bool, datetime]:
+            return end.error.task_id is not None, end.error.failure_class == "lost", end.at
+
+        return max(self.ends, key=weight, default=None)
+
+    @property
     def counts(self) -> bool:
         """Whether a task exists, or may exist, that came of it."""
         return self.taken or bool(self.tasks) or self.outcome is None
 
     @property
     def error(self) -> JobError | None:
-        """How it ended without a video; None where it did not, or not for good.
-
-        An end that names no task (nobody could tell any more) does not bind a task that came to light after it.
-        """
-        if self.end is not None and (self.end.error.task_id is not None or not self.tasks):
+        """How it ended without a video; None where it did not, or not for good."""
+        if self.live:
+            return None
+        if self.end is not None:
             return self.end.error
         if not self.counts and self.outcome is not None and self.outcome.kind == "refused":
             return _refusal(self.number, self.outcome)
@@ -179,7 +208,7 @@ class Facts:
     """Everything that the ledger knows of one job.
 
     Attributes:
-        echo: Whether LIST has once shown an identifier of ours.
+        echo: Whether LIST has once shown an identifier of ours under the key of each open attempt.
         objects: All objects of the job, as the bucket lists them.
     """
 
@@ -205,6 +234,8 @@ class Look(Fact):
         usage, cost_usd: With ``ended``: what the provider counted, as far as it was seen.
         second_task: A task besides the one to follow that nobody follows.
         recovery_over: With ``recover``: the attempt has been looked for long enough to need a person.
+        doubt: With ``recover``: why LIST cannot prove that no task came of the attempt; None where it can.
+        key: With ``recover``: fingerprint of the API key that the attempt was sent with.
         look_again_after: Seconds, with ``recover``.
         search_attributes: The names that the namespace knows.
         hash_users: Whether a user is shown by a hash.
@@ -225,6 +256,8 @@ class Look(Fact):
     cost_usd: float | None = None
     second_task: str | None = None
     recovery_over: bool = False
+    doubt: str | None = None
+    key: str = ""
     look_again_after: float = 0
     search_attributes: tuple[str, ...] = ()
     hash_users: bool = False
@@ -240,25 +273,27 @@ class Look(Fact):
 def decide(facts: Facts) -> Look:
     """What comes next, by the facts alone.
 
-    A record wins over everything. Otherwise the highest attempt that is not settled decides; where all are, a new
-    claim is allowed.
+    A record wins over everything, then a live task: the newest one, even where a later attempt was refused or not
+    sent. Otherwise the highest attempt that is not settled decides; where all are, a new claim is allowed.
     """
     look = _next(facts)
-    return look.model_copy(update={"second_task": _second_task(facts, look)})
+    return look.model_copy(update={"second_task": second_task(facts, look.task_id)})
 
 
 def _next(facts: Facts) -> Look:
     if facts.record is not None:
         highest = max((attempt.number for attempt in facts.attempts), default=0)
         return Look(next="stored", attempt=highest, result=facts.record, task_id=facts.record.task_id)
-    for attempt in sorted(facts.attempts, key=lambda a: a.number, reverse=True):
+    newest_first = sorted(facts.attempts, key=lambda a: a.number, reverse=True)
+    for attempt in newest_first:
+        if attempt.live:
+            return Look(next="adopt", attempt=attempt.number, task_id=attempt.live[0])
+    for attempt in newest_first:
         if attempt.settled:
             continue
         if attempt.error is not None:
             usage, cost_usd = (attempt.end.usage, attempt.end.cost_usd) if attempt.end is not None else (None, None)
             return Look(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
-        if attempt.tasks:
-            return Look(next="adopt", attempt=attempt.number, task_id=attempt.tasks[0])
         return Look(next="recover", attempt=attempt.number)
     return Look(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
 
@@ -273,10 +308,12 @@ def look_by(facts: Facts, settings: Settings) -> Look:
     window = timedelta(seconds=settings.seedance_recovery_seconds)
     age = _age(attempt)
     # Proving absence takes two listings after the window; where it cannot be proved, a person is needed at once.
-    over = age > (window if _bar_to_absence(facts, attempt) else 1.5 * window)
+    doubt = _bar_to_absence(facts, attempt) or _other_key(attempt, settings.key_fingerprint)
+    over = age > (window if doubt else 1.5 * window)
     # Twenty looks in the window; one for every sixth of it when a person is needed anyway.
     wait = (window / 6 if over else window / 20).total_seconds()
-    return look.model_copy(update={"recovery_over": over, "look_again_after": wait})
+    key = attempt.claim.key if attempt.claim is not None else ""
+    return look.model_copy(update={"recovery_over": over, "look_again_after": wait, "doubt": doubt, "key": key})
 
 
 def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], settings: Settings) -> bool:
@@ -292,6 +329,7 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
         listing.began_at
         for listing in listings
         if listing.safety_identifier == attempt.claim.safety_identifier
+        and listing.key == attempt.claim.key
         and listing.complete
         and listing.task_id is None
         and listing.began_at > attempt.claimed_at + window
@@ -307,21 +345,42 @@ def _bar_to_absence(facts: Facts, attempt: Attempt) -> str | None:
         return "the provider accepted the create"
     if _age(attempt) > _FORGOTTEN_AFTER:
         return "the provider may have forgotten the task by now"
+    if attempt.claim is not None and not attempt.claim.key:
+        return "its claim does not say which API key sent it, and a key shows only the tasks that it may see"
     if not facts.echo:
-        return "it is not known that LIST shows our identifiers"
+        return "it is not known that LIST shows our identifiers under the API key that sent it"
     if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):
         return "an earlier attempt of this job counted as absent already"
     return None
+
+
+def _other_key(attempt: Attempt, key: str) -> str | None:
+    if attempt.claim is None or attempt.claim.key == key:
+        return None
+    return other_key(attempt.claim.key, key)
+
+
+def other_key(sent: str, now: str) -> str:
+    """Why a listing that another API key reads proves nothing.
+
+    Args:
+        sent: Fingerprint of the key that the create was sent with.
+        now: Fingerprint of the key that reads listings; empty where several do.
+    """
+    reader = f"the key of fingerprint {now}, which may not see them" if now else "several keys"
+    return (
+        f"the create was sent with the API key of fingerprint {sent}, and tasks are now read with {reader}: "
+        "a key shows only the tasks of its own project, and of the models it names"
+    )
 
 
 def _age(attempt: Attempt) -> timedelta:
     return datetime.now(UTC) - attempt.claimed_at if attempt.claimed_at is not None else timedelta(0)
 
 
-def _second_task(facts: Facts, look: Look) -> str | None:
-    """A task that may be billed: this job neither follows nor has stored it, and it is not known to have ended."""
-    known = {a.end.error.task_id for a in facts.attempts if a.end is not None} | {look.task_id}
-    return next((task for a in facts.attempts for task in a.tasks if task not in known), None)
+def second_task(facts: Facts, followed: str | None) -> str | None:
+    """A task that may be billed besides the one that is followed, or stored: it is not known to have ended."""
+    return next((task for attempt in facts.attempts for task in attempt.live if task != followed), None)
 
 
 def nothing_sent(code: str, message: str) -> JobError:

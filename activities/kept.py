@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from activities.bucket import Bucket, StoredObject
 from activities.facts import Again, Attempt, Claim, End, Facts, Outcome, Witness
-from activities.ledger import by_attempt, end_that_counts, late_tasks
+from activities.ledger import by_attempt, end_kinds, late_tasks
 from activities.record import Record, RecordedObject, result_of_record
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry
@@ -124,12 +124,11 @@ def _attempt(kept: Kept, number: int, objects: Mapping[str, StoredObject]) -> At
     def fact(kind: str, model: type[_M]) -> _M | None:
         return kept.read(objects[kind].name, model) if kind in objects else None
 
+    ends = {objects[kind].name: end for kind in end_kinds(objects) if (end := fact(kind, End)) is not None}
+    kept.ends |= ends
     for kind, stored in objects.items():
-        if kind.partition("-")[0] == "end" and (ended := fact(kind, End)) is not None:
-            kept.ends[stored.name] = ended
         if kind.startswith("late-") and (late := fact(kind, Outcome)) is not None:
             kept.late[stored.name] = late
-    end = objects.get(end_that_counts(objects))
     return Attempt(
         number=number,
         claim=fact("claim", Claim),
@@ -137,7 +136,7 @@ def _attempt(kept: Kept, number: int, objects: Mapping[str, StoredObject]) -> At
         outcome=fact("outcome", Outcome),
         taken="taken" in objects,
         late=late_tasks(objects),
-        end=kept.ends.get(end.name) if end is not None else None,
+        ends=tuple(ends.values()),
         again=fact("again", Again),
     )
 

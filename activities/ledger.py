@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from temporalio import activity
 
 from activities.bucket import Bucket, StoredObject, as_json
-from activities.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, look_by
+from activities.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, decide, look_by
 from activities.record import RecordedObject, result_of_record
 from activities.seal import sealed
 from seedance_temporal import catalogue
@@ -55,27 +55,33 @@ class Ledger:
         if any(stored.name == names.record for stored in objects):
             record = await self.record(job_id)
         attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
-        routes = {attempt.claim.request.route for attempt in attempts if attempt.claim and attempt.outcome is None}
-        echo = all([await self.echo_known(route) for route in routes])
+        open_claims = [attempt.claim for attempt in attempts if attempt.claim and attempt.outcome is None]
+        echo = all([await self.echo_known(claim.request.route, claim.key) for claim in open_claims])
         return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
 
     async def objects(self, job_id: str) -> tuple[RecordedObject, ...]:
         """All objects of a job that stand now."""
         return tuple(RecordedObject.of(stored) for stored in await self._bucket.list(self.names(job_id).root))
 
-    async def echo_known(self, route: str) -> bool:
-        """Whether a LIST of this route has ever shown an identifier of ours."""
-        if route not in self._echoing and await self._bucket.stat(self._echo(route)) is not None:
-            self._echoing.add(route)
-        return route in self._echoing
+    async def echo_known(self, route: str, key: str) -> bool:
+        """Whether a LIST of this route has ever shown an identifier of ours to an API key.
 
-    async def note_echo(self, route: str) -> None:
-        """Notes that a LIST of this route has shown one."""
-        if not await self.echo_known(route):
-            await self._bucket.create(self._echo(route), as_json({"at": datetime.now(UTC).isoformat()}))
+        Args:
+            key: The key's fingerprint.
+        """
+        name = self._echo(route, key)
+        if name not in self._echoing and await self._bucket.stat(name) is not None:
+            self._echoing.add(name)
+        return name in self._echoing
 
-    def _echo(self, route: str) -> str:
-        return f"{self._prefix}/echo-{route}.json"
+    async def note_echo(self, route: str, key: str) -> None:
+        """Note that a LIST of this route has shown one to an API key."""
+        if not await self.echo_known(route, key):
+            content = as_json({"at": datetime.now(UTC).isoformat(), "key": key})
+            await self._bucket.create(self._echo(route, key), content)
+
+    def _echo(self, route: str, key: str) -> str:
+        return f"{self._prefix}/echo-{route}-{key}.json"
 
     async def record(self, job_id: str) -> VideoResult | None:
         """The result of a job whose video is stored."""
@@ -94,7 +100,7 @@ class Ledger:
             outcome=await fact("outcome", Outcome),
             taken="taken" in objects,
             late=late_tasks(objects),
-            end=await fact(end_that_counts(objects), End),
+            ends=tuple([end for kind in end_kinds(objects) if (end := await fact(kind, End)) is not None]),
             again=await fact("again", Again),
         )
 
@@ -136,17 +142,19 @@ class Ledger:
         await self._bucket.create(self.names(job_id).attempt(attempt, "taken"), content, seconds=seconds)
 
     async def end(self, job_id: str, attempt: int, end: End) -> End:
-        """Writes how a task ended; returns the end that stands, which is the first one written.
+        """Write how a task ended; return the end that stands for it, which is the first one written.
 
-        Where that one was given up before its task came to light, the end of the task stands beside it.
+        Each task of an attempt has an end of its own: that of a task which came to light late is written beside the
+        first.
         """
         names = self.names(job_id)
         name = names.attempt(attempt, "end")
         if await self._write(name, end):
             return end
         standing = await self._fact(name, End) or end
-        if standing.error.task_id is not None or end.error.task_id is None:
+        if end.error.task_id in {None, standing.error.task_id}:
             return standing
+        assert end.error.task_id is not None
         name = names.end_of_task(attempt, end.error.task_id)
         return end if await self._write(name, end) else await self._fact(name, End) or end
 
@@ -175,11 +183,9 @@ def late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
     return tuple(unquote(kind.removeprefix("late-")) for kind in late)
 
 
-def end_that_counts(objects: Iterable[str]) -> str:
-    """Which of an attempt's ends counts: that of a task that came to light after the attempt was given up says more
-    than the giving up.
-    """
-    return next((kind for kind in objects if kind.startswith("end-")), "end")
+def end_kinds(objects: Iterable[str]) -> list[str]:
+    """Which objects of an attempt are ends: the first one, and those of tasks that came to light late."""
+    return sorted(kind for kind in objects if kind == "end" or kind.startswith("end-"))
 
 
 def written_by() -> dict[str, Any]:
@@ -211,7 +217,7 @@ class EndOrder(Fact):
 
 
 class EndReport(Fact):
-    """The end that stands; ``again``: another attempt was asked for after it."""
+    """The end that stands; ``again``: it is not the job's, because another attempt or task follows."""
 
     error: JobError
     again: bool = False
@@ -255,7 +261,7 @@ class LedgerActivities:
                 "hash_users": self._settings.seedance_hash_users,
                 "folder": self._ledger.folder(order.job_id),
                 "create_seconds": self._settings.seedance_create_timeout_seconds,
-                "echo_known": await self._ledger.echo_known(order.request.route),
+                "echo_known": await self._ledger.echo_known(order.request.route, self._settings.key_fingerprint),
                 "estimated_tokens": estimated.tokens,
                 "estimated_usd": estimated.usd,
                 "warnings": tuple(dict.fromkeys([*catalogue.warnings(order.request, endpoints=endpoints), *warned])),
@@ -298,7 +304,7 @@ class LedgerActivities:
         if left and ended is not None and ended.again is None and error.failure_class in {"expired", "provider"}:
             await self._ledger.again(order.job_id, Resubmit(attempt=order.error.attempt), automatic=True)
             return EndReport(error=error, again=True)
-        return EndReport(error=error, again=ended is not None and ended.again is not None)
+        return EndReport(error=error, again=decide(facts).next != "ended")
 
 
 def _foreign_id(order: LookOrder) -> JobError:

@@ -88,13 +88,19 @@ class ListedTask(BaseModel):
 
 
 class Page(BaseModel):
-    """One page, and how many tasks match in all; ``asked_at``: just before the request, by the worker's clock."""
+    """One page, and how many tasks match in all.
+
+    Attributes:
+        asked_at: Just before the request, by the worker's clock.
+        key: Fingerprint of the API key that read it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     tasks: tuple[ListedTask, ...]
     total: int
     asked_at: datetime
+    key: str = ""
 
 
 class Answer(BaseModel):
@@ -143,10 +149,11 @@ class ListingActivities:
             raise ApplicationError(
                 f"the provider did not list its tasks: {error!r}", type="ProviderUnavailable"
             ) from None
+        key = self._settings.key_fingerprint
         tasks = tuple(_listed(task) for task in page.items if isinstance(task.get("id"), str))
         if any(_OURS.fullmatch(task.safety_identifier or "") for task in tasks):
-            await self._ledger.note_echo(self._settings.ark_route)
-        return Page(tasks=tasks, total=page.total, asked_at=page.asked_at)
+            await self._ledger.note_echo(self._settings.ark_route, key)
+        return Page(tasks=tasks, total=page.total, asked_at=page.asked_at, key=key)
 
     @activity.defn
     async def answer_jobs(self, order: AnswerOrder) -> None:

@@ -13,7 +13,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark, ArkError
-from activities.facts import Facts, decide
+from activities.facts import Facts, second_task
 from activities.ledger import Ledger
 from seedance_temporal import catalogue
 from seedance_temporal.job import Attention, JobError, VideoResult
@@ -71,7 +71,7 @@ class Observation(BaseModel):
         attention: What a person must settle.
         look_again_after: Seconds, with ``wait``.
         usage, cost_usd: What the provider counted, with ``store`` and ``end``, as far as it says.
-        copy_within: Seconds that the result URL still lives, with ``store``; can be negative.
+        copy_within: Seconds that the result URL still lives, with ``store``: from 0 to 24 hours.
         second_task: A task that nobody follows.
     """
 
@@ -137,13 +137,13 @@ class ObserveActivities:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
         facts = await self._ledger.read(order.job_id)
-        second_task = decide(facts).second_task
         attempt = facts.attempt(order.attempt)
-        ended = attempt.error if attempt is not None else None
+        ended = attempt.end_of(order.task_id) if attempt is not None else None
         if facts.record is not None:
-            return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=second_task)
+            loose = second_task(facts, facts.record.task_id)
+            return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=loose)
         if ended is not None:
-            return Observation(next="ended", status=ended.code, error=ended)
+            return Observation(next="ended", status=ended.error.code, error=ended.error)
         try:
             payload = await self._ark.get(order.task_id)
         except ArkError as error:
@@ -156,20 +156,20 @@ class ObserveActivities:
             raise _unanswered(order, error) from None
         if payload is None:
             return self._gone(order, facts)
-        observation = self._of_task(order, parse_task(payload))
-        return observation.model_copy(update={"second_task": second_task})
+        claimed_at = attempt.claimed_at if attempt is not None else None
+        observation = self._of_task(order, parse_task(payload), claimed_at)
+        return observation.model_copy(update={"second_task": second_task(facts, order.task_id)})
 
-    def _of_task(self, order: GetOrder, task: Task) -> Observation:
+    def _of_task(self, order: GetOrder, task: Task, claimed_at: datetime | None) -> Observation:
         prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
         cost_usd = catalogue.cost_of(order.request, task, prices, endpoints=endpoints)
         if task.status == SUCCEEDED:
-            age = datetime.now(UTC).timestamp() - task.updated_at if task.updated_at is not None else 0.0
             return Observation(
                 next="store",
                 status=task.status,
                 usage=task.usage,
                 cost_usd=cost_usd,
-                copy_within=URL_LIVES_SECONDS - age,
+                copy_within=max(0.0, URL_LIVES_SECONDS - self._seconds_since_success(task, claimed_at)),
             )
         if task.status in TERMINAL:
             return Observation(
@@ -177,6 +177,17 @@ class ObserveActivities:
             )
         wait = look_again_after(self._settings, order.request, looks=order.looks + 1, hinted=order.hinted)
         return Observation(next="wait", status=task.status, look_again_after=wait)
+
+    def _seconds_since_success(self, task: Task, claimed_at: datetime | None) -> float:
+        """How old the result URL is, by the provider's clock.
+
+        A time before the claim, or in the future, is none: trusting it would give a paid video up early, or late.
+        """
+        now, skew = datetime.now(UTC).timestamp(), self._settings.seedance_clock_skew_seconds
+        earliest = claimed_at.timestamp() - skew if claimed_at is not None else 0.0
+        if task.updated_at is None or not earliest <= task.updated_at <= now + skew:
+            return 0.0
+        return max(0.0, now - task.updated_at)
 
     def _gone(self, order: GetOrder, facts: Facts) -> Observation:
         """The provider does not know a task that it created."""

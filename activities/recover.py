@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark, ArkError
-from activities.facts import Attempt, Claim, End, Facts, Listing, Look, Outcome, is_absent, look_by
+from activities.facts import Attempt, End, Facts, Listing, Look, Outcome, is_absent, look_by, other_key
 from activities.ledger import Ledger, written_by
 from seedance_temporal.job import JobError, Resolve, ResolveAnswer, TimelineEntry
 from seedance_temporal.settings import Settings
@@ -30,6 +30,20 @@ class RecoverOrder(BaseModel):
     attempt: int
     task_id: str
     how: Literal["callback", "list"] = "callback"
+
+
+class Identified(BaseModel):
+    """Whether a task that was named is one of ours.
+
+    Attributes:
+        answer: ``ours``: it is, and the ledger says so now; ``known``: the ledger said so before; ``other``: the
+            provider shows another identifier, so it never will be; ``not_yet``: the provider does not show it, or not
+            its identifier.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    answer: Literal["ours", "known", "other", "not_yet"]
 
 
 class AbsentOrder(BaseModel):
@@ -61,22 +75,30 @@ class RecoverActivities:
         self._settings = settings
 
     @activity.defn
-    async def identify_task(self, order: RecoverOrder) -> Look:
-        """Whether a task that a callback or a listing named came of an attempt; if it did, that is written.
+    async def identify_task(self, order: RecoverOrder) -> Identified:
+        """Tell whether a task that a callback or a listing named is one of an attempt; if it is, write that.
+
+        A callback can be ahead of GET, so only another identifier rules a task out.
 
         Raises:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
         facts = await self._ledger.read(order.job_id)
         attempt = facts.attempt(order.attempt)
-        if attempt is not None and attempt.claim is not None and order.task_id not in attempt.tasks:
-            try:
-                fits = await self._fits(order.task_id, attempt.claim)
-            except (ArkError, httpx.HTTPError) as error:
-                raise _unanswered(order.job_id, error) from None
-            if fits:
-                await self._settle(order.job_id, facts, order.attempt, order.task_id, order.how)
-        return await self._look(order.job_id)
+        if attempt is None or attempt.claim is None:
+            return Identified(answer="not_yet")
+        if order.task_id in attempt.tasks:
+            return Identified(answer="known")
+        try:
+            shown = await self._identifier(order.task_id)
+        except (ArkError, httpx.HTTPError) as error:
+            raise _unanswered(order.job_id, error) from None
+        if shown is None:
+            return Identified(answer="not_yet")
+        if shown != attempt.claim.safety_identifier:
+            return Identified(answer="other")
+        await self._settle(order.job_id, facts, order.attempt, order.task_id, order.how)
+        return Identified(answer="ours")
 
     @activity.defn
     async def settle_absent(self, order: AbsentOrder) -> Look:
@@ -120,14 +142,16 @@ class RecoverActivities:
         if not task_id:
             return ResolveAnswer(accepted=False, message="Adopting a task needs its task id.")
         try:
-            fits = await self._fits(task_id, attempt.claim)
+            shown = await self._identifier(task_id)
         except (ArkError, httpx.HTTPError) as error:
             raise _unanswered(order.job_id, error) from None
-        if not fits:
+        if shown != attempt.claim.safety_identifier:
+            key = self._settings.key_fingerprint
+            blind = f" Note that {other_key(attempt.claim.key, key)}." if attempt.claim.key != key else ""
             return ResolveAnswer(
                 accepted=False,
                 message=f"The provider knows no task {task_id} that shows the identifier of this attempt, "
-                f"{attempt.claim.safety_identifier}.",
+                f"{attempt.claim.safety_identifier}.{blind}",
             )
         await self._settle(order.job_id, facts, attempt.number, task_id, "operator")
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
@@ -165,9 +189,11 @@ class RecoverActivities:
         await self._ledger.end(order.job_id, attempt.number, end)
         return ResolveAnswer(accepted=True, message=error.message)
 
-    async def _fits(self, task_id: str, claim: Claim) -> bool:
-        payload = await self._ark.get(task_id)
-        return payload is not None and payload.get("safety_identifier") == claim.safety_identifier
+    async def _identifier(self, task_id: str) -> str | None:
+        """The safety identifier that GET shows of a task; None where it shows no task, or none of it."""
+        payload = await self._ark.get(task_id) or {}
+        shown = payload.get("safety_identifier")
+        return shown if isinstance(shown, str) and shown else None
 
     async def _settle(
         self, job_id: str, facts: Facts, attempt: int, task_id: str, how: Literal["callback", "list", "operator"]

@@ -108,6 +108,11 @@ def user_hash(user_id: str) -> str:
     return hashlib.sha256(user_id.encode()).hexdigest()[:16]
 
 
+def key_fingerprint(api_key: str) -> str:
+    """The name of an API key where the key itself may not stand: 8 hex digits of its SHA-256."""
+    return hashlib.sha256(api_key.encode()).hexdigest()[:8]
+
+
 def safety_identifier(user_id: str, nonce: str) -> str:
     """What the provider echoes in GET and LIST, and what tells our tasks from all others.
 

@@ -40,7 +40,17 @@ Phase = Literal[
     "lost",
 ]
 
-Attention = Literal["unknown_create", "second_task", "account", "credentials", "task_gone", "video_at_risk"]
+Attention = Literal[
+    "unknown_create",
+    "second_task",
+    "account",
+    "credentials",
+    "task_gone",
+    "video_at_risk",
+    "storage",
+    "provider",
+    "object_conflict",
+]
 """What a person must settle; the job cannot go on by itself, or money or a video is in danger."""
 
 

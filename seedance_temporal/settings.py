@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.identity import key_fingerprint
 from seedance_temporal.models import ENDPOINT, MODELS
 from seedance_temporal.prices import PriceTable, price_table
 from seedance_temporal.urls import https_problem
@@ -211,6 +212,11 @@ class Settings(BaseSettings):
     def claim_is_young_seconds(self) -> float:
         """Up to this age of a claim, the process that made it may still be sending."""
         return self.seedance_create_timeout_seconds + self.seedance_clock_skew_seconds
+
+    @property
+    def key_fingerprint(self) -> str:
+        """The name of the API key in claims, listings and messages; empty where there is no key."""
+        return key_fingerprint(self.ark_api_key.get_secret_value()) if self.ark_api_key is not None else ""
 
     @property
     def secrets(self) -> tuple[str, ...]:

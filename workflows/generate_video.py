@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, Literal, NoReturn
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -19,12 +20,12 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.create import CreateActivities, CreateOrder, CreateReport
-    from activities.facts import Listing, Look
+    from activities.facts import Listing, Look, other_key
     from activities.ledger import EndOrder, EndReport, LedgerActivities, LookOrder, OutcomeOrder
     from activities.limits import AllowOrder, LimitActivities
     from activities.listing import AskOrder, ListingActivities
     from activities.observe import GetOrder, Observation, ObserveActivities
-    from activities.recover import AbsentOrder, RecoverActivities, RecoverOrder, ResolveOrder
+    from activities.recover import AbsentOrder, RecoverActivities, ResolveOrder
     from activities.references import ReferenceActivities, ReferencesOrder, is_seen
     from activities.store import StoreActivities, StoreOrder
     from seedance_temporal import job as names
@@ -45,7 +46,19 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.media import Medium
     from seedance_temporal.task import QUEUED, SUCCEEDED, TERMINAL, Usage, progress
     from workflows import policies, words
+    from workflows.inbox import Inbox, Source
     from workflows.progress import Progress
+    from workflows.steps import insist
+
+
+@dataclass(eq=False)
+class _Ended(Exception):
+    """The job is to end without a video, unless a task of it came to light meanwhile."""
+
+    error: JobError
+    how: str
+    usage: Usage | None = None
+    cost_usd: float | None = None
 
 
 @workflow.defn(name=names.WORKFLOW)
@@ -64,12 +77,14 @@ class GenerateVideo:
         self._cancel_outcome: CancelOutcome | None = None
         self._ends_announced: set[str] = set()
         self._fruitless_callbacks = 0
-        self._hints: list[TaskChanged] = []
-        self._hints_taken: set[tuple[int, str]] = set()
+        self._inbox = Inbox(self._job_id, self._queues, self._progress, self._can_identify)
+        self._looked = False
+        self._sending: int | None = None
         self._listings: list[Listing] = []
         self._lister_heard = False
         self._unanswered = 0
         self._proofs: list[Listing] = []
+        self._doubt: str | None = None
         self._echo_known = False
         self._media: tuple[Medium, ...] | None = None
         self._ledger_changed = False
@@ -91,30 +106,50 @@ class GenerateVideo:
         return story.result()
 
     async def _story(self) -> VideoResult:
-        look = await self._look()
+        try:
+            look = await self._look()
+        finally:
+            self._looked = True
         while True:
             self._note_second_task(look.second_task)
-            if look.next == "stored":
-                assert look.result is not None
-                self._progress.tries(look.attempt)
-                return self._stored(look.result, "ledger")
-            if look.next == "ended":
-                assert look.error is not None
-                self._fail(look.error, "ledger", look.usage, look.cost_usd)
-            elif look.next == "adopt":
-                followed = await self._follow(look)
-                if isinstance(followed, VideoResult):
-                    return followed
-                look = followed
-            elif look.next == "recover":
-                look = await self._recover(look)
-            else:
-                look = await self._create(look)
+            try:
+                following = await self._go_on(look)
+            except _Ended as end:
+                # A task that was named just now decides, too: it may be paid for.
+                if not await self._ledger_has_news():
+                    self._fail(end)
+                following = await self._look()
+            if isinstance(following, VideoResult):
+                return following
+            look = following
+
+    async def _go_on(self, look: Look) -> VideoResult | Look:
+        """Do what the ledger says comes next.
+
+        Returns:
+            The stored video, or what the ledger says then.
+
+        Raises:
+            _Ended: There is nothing left to do.
+        """
+        if look.next == "stored":
+            assert look.result is not None
+            self._progress.tries(look.attempt)
+            return await self._stored(look.result, "ledger")
+        if look.next == "ended":
+            assert look.error is not None
+            raise _Ended(look.error, "ledger", look.usage, look.cost_usd)
+        if look.next == "adopt":
+            return await self._follow(look)
+        if look.next == "recover":
+            return await self._recover(look)
+        return await self._create(look)
 
     async def _look(self) -> Look:
         """What the ledger says comes next."""
         self._ledger_changed = False
-        look = await workflow.execute_activity_method(
+        look = await insist(
+            self._progress,
             LedgerActivities.look,
             LookOrder(job_id=self._job_id, request=self._job.request, resubmit=self._job.resubmit),
             task_queue=self._queues.workflows,
@@ -129,6 +164,14 @@ class GenerateVideo:
         self._echo_known = look.echo_known
         return look
 
+    async def _ledger_has_news(self) -> bool:
+        """Whether the ledger holds more than was last read of it, once all that has arrived is identified.
+
+        Asked before every act that cannot be taken back: a claim, an absence, an end.
+        """
+        await self._inbox.emptied()
+        return self._ledger_changed
+
     # Creating
 
     async def _create(self, look: Look) -> Look:
@@ -136,18 +179,23 @@ class GenerateVideo:
         refusals = 0
         while look.next == "claim":
             if not self._job.may_create:
-                self._fail(words.unsettled(look.attempt), "workflow")
+                raise _Ended(words.unsettled(look.attempt), "workflow")
             if self._cancel_wished:
                 # What led here can be a look of long ago, that a Reset brought back together with the wish.
                 look = await self._look()
                 if look.next != "claim":
                     break
-                self._fail(words.cancelled_before_create(), "caller")
+                raise _Ended(words.cancelled_before_create(), "caller")
             if self._media is None:
                 self._media = await self._check_references()
                 continue
             if look.limited:
                 await self._allow()
+            if await self._ledger_has_news():
+                look = await self._look()
+                continue
+            if self._cancel_wished:
+                continue
             self._progress.enter("creating")
             report = await self._send(look, refusals)
             if report.claim is not None and report.outcome is not None and not report.written:
@@ -156,8 +204,8 @@ class GenerateVideo:
                 self._progress.settle("account", "credentials")
             if report.kind == "impossible":
                 assert report.error is not None
-                self._fail(report.error, "workflow")
-            elif report.kind == "created":
+                raise _Ended(report.error, "workflow")
+            if report.kind == "created":
                 assert report.outcome is not None
                 self._progress.note(f"created as attempt {look.attempt}", "create", report.outcome.task_id)
                 return Look(
@@ -166,10 +214,10 @@ class GenerateVideo:
                     task_id=report.outcome.task_id,
                     look_again_after=report.look_again_after,
                 )
-            elif report.kind == "unknown":
+            if report.kind == "unknown":
                 self._progress.note(f"outcome of attempt {look.attempt} is unknown", "create", report.message)
                 return Look(next="recover", attempt=look.attempt)
-            elif report.kind == "refused":
+            if report.kind == "refused":
                 self._progress.note("refused", "create", report.message)
             else:
                 refusals += 1
@@ -204,16 +252,17 @@ class GenerateVideo:
         except ActivityError as error:
             if self._cancel_wished:
                 return None
-            self._fail(words.unreachable(error), "references")
+            raise _Ended(words.unreachable(error), "references") from None
         self._progress.warn(*report.warnings)
         if report.error is not None:
-            self._fail(report.error, "references")
+            raise _Ended(report.error, "references")
         self._progress.note("references are fine", "references", words.media(report.media))
         return report.media
 
     async def _allow(self) -> None:
         """Ends the run where the limits leave no room for this create. Asked before each claim, and counted once."""
-        allowance = await workflow.execute_activity_method(
+        allowance = await insist(
+            self._progress,
             LimitActivities.allow,
             AllowOrder(job_id=self._job_id, request=self._job.request),
             task_queue=self._queues.workflows,
@@ -222,10 +271,22 @@ class GenerateVideo:
             summary="do the limits per request, user and day allow a create?",
         )
         if allowance.error is not None:
-            self._fail(allowance.error, "ledger")
+            raise _Ended(allowance.error, "ledger")
 
     async def _send(self, look: Look, refusals: int) -> CreateReport:
         """The one activity that can reach the provider with a paid POST, and what its end means."""
+        self._sending = look.attempt
+        try:
+            report = await self._create_report(look, refusals)
+            if report.outcome is not None and report.outcome.kind == "created":
+                # Before the inbox hears of it: a callback can name the same task.
+                assert report.outcome.task_id is not None
+                self._progress.follows(look.attempt, report.outcome.task_id)
+            return report
+        finally:
+            self._sending = None
+
+    async def _create_report(self, look: Look, refusals: int) -> CreateReport:
         create = workflow.start_activity_method(
             CreateActivities.create_task,
             CreateOrder(
@@ -244,7 +305,7 @@ class GenerateVideo:
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"POST create: attempt {look.attempt}, paid at most once",
         )
-        await workflow.wait_condition(lambda: create.done() or self._cancel_wished)
+        await workflow.wait_condition(lambda: create.done() or self._cancel_wished or self._ledger_changed)
         if not create.done():
             # Withdraws it where no worker has started it; one under way is not disturbed by this, and awaited.
             create.cancel()
@@ -264,10 +325,13 @@ class GenerateVideo:
         seconds = report.look_again_after
         if report.kind == "conflict":
             seconds = policies.CONFLICT_WAIT.total_seconds()
-        await self._wait(lambda: self._cancel_wished, seconds, "nothing was created; create again")
+        await self._wait(
+            lambda: self._cancel_wished or self._ledger_changed, seconds, "nothing was created; create again"
+        )
 
     async def _write_outcome(self, order: OutcomeOrder) -> None:
-        await workflow.execute_activity_method(
+        await insist(
+            self._progress,
             LedgerActivities.write_outcome,
             order,
             task_queue=self._queues.workflows,
@@ -287,29 +351,32 @@ class GenerateVideo:
         while look.next == "recover":
             self._continue_as_new_if_suggested()
             look = await self._search(look)
-            if look.next != "recover" or self._hints or self._listings:
+            if look.next != "recover" or self._listings:
+                continue
+            if await self._ledger_has_news():
+                look = await self._look()
                 continue
             seconds = look.look_again_after
             # A claim can be old already when its search begins: the first listing, due in seconds, may show its task.
             if look.recovery_over and (self._lister_heard or self._unanswered > 1):
-                self._progress.need("unknown_create", words.advice_on_unknown(self._job_id, look.attempt))
+                doubt = look.doubt or self._doubt
+                self._progress.need("unknown_create", words.advice_on_unknown(self._job_id, look.attempt, doubt))
             elif self._unanswered and not look.recovery_over:
                 seconds *= policies.LISTING_PATIENCE
             await self._wait(
-                lambda: bool(self._hints or self._listings) or self._ledger_changed,
+                lambda: bool(self._listings) or self._ledger_changed,
                 seconds,
                 "callback or listing, or ask for one",
             )
-            self._ledger_changed = False
+            if self._ledger_changed:
+                look = await self._look()
         self._progress.settle("unknown_create")
         self._progress.note(f"attempt {attempt} is settled: {look.next}", "ledger", look.task_id)
         # What recovery answers does not hold the time that a create may take.
         return await self._look() if look.next == "claim" else look
 
     async def _search(self, look: Look) -> Look:
-        """Follows one trace: a callback, a listing that came, or else a question to the lister."""
-        if self._hints:
-            return await self._identify(self._hints.pop(0), "callback") or look
+        """Follows one trace: a listing that came, or else a question to the lister."""
         if not self._listings:
             self._unanswered += 1
             return await self._ask_lister(look.attempt)
@@ -318,12 +385,15 @@ class GenerateVideo:
             return look
         self._lister_heard, self._unanswered = True, 0
         if listing.task_id is not None:
-            found = TaskChanged(task_id=listing.task_id, status="", attempt=look.attempt)
-            return await self._identify(found, "list") or look
+            return look  # it is in the inbox
+        if look.key and listing.key != look.key:
+            self._doubt = other_key(look.key, listing.key)
         self._progress.note("not in the listing", "list", None if listing.complete else "the listing was not complete")
         if listing.complete:
             self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
-        return await self._settle_absent(look.attempt) if len(self._proofs) > 1 else look
+        if len(self._proofs) > 1 and not await self._ledger_has_news():
+            return await self._settle_absent(look.attempt)
+        return look
 
     async def _ask_lister(self, attempt: int | None) -> Look:
         """Asks for the next listing of the account's tasks; comes back with what the ledger says."""
@@ -338,7 +408,8 @@ class GenerateVideo:
 
     async def _settle_absent(self, attempt: int) -> Look:
         proofs = tuple(listing for listing in self._proofs if listing.attempt == attempt)
-        return await workflow.execute_activity_method(
+        return await insist(
+            self._progress,
             RecoverActivities.settle_absent,
             AbsentOrder(job_id=self._job_id, attempt=attempt, listings=proofs),
             task_queue=self._queues.workflows,
@@ -346,23 +417,6 @@ class GenerateVideo:
             retry_policy=policies.LEDGER_RETRY,
             summary=f"is it proved that no task came of attempt {attempt}?",
         )
-
-    async def _identify(self, hint: TaskChanged, how: Literal["callback", "list"]) -> Look | None:
-        """Whether a task that was named is one of ours; None where the provider does not tell now."""
-        try:
-            return await workflow.execute_activity_method(
-                RecoverActivities.identify_task,
-                RecoverOrder(job_id=self._job_id, attempt=hint.attempt, task_id=hint.task_id, how=how),
-                task_queue=self._queues.get,
-                start_to_close_timeout=policies.OBSERVE_TIMEOUT,
-                retry_policy=policies.IDENTIFY_RETRY,
-                summary=f"GET {hint.task_id}: is it the task of attempt {hint.attempt}?",
-            )
-        except ActivityError as error:
-            self._progress.note(f"a {how} could not be checked", how, str(error.cause))
-            # The next callback may name it again.
-            self._hints_taken.discard((hint.attempt, hint.task_id))
-            return None
 
     # Following the task
 
@@ -375,14 +429,11 @@ class GenerateVideo:
         assert look.task_id is not None
         self._progress.follows(look.attempt, look.task_id)
         self._progress.enter("queued")
-        # What came before the task was known is no reason to look at it; an end that was announced still is.
-        self._hints = [hint for hint in self._hints if hint.task_id != look.task_id]
         order = GetOrder(job_id=self._job_id, request=self._job.request, attempt=look.attempt, task_id=look.task_id)
         seconds, looks = look.look_again_after, 0
         while True:
             self._continue_as_new_if_suggested()
             how = await self._next_look(look.task_id, seconds)
-            await self._check_hints(look.task_id)
             cancelling = self._cancel_pending()
             if cancelling:
                 await self._cancel_task(order)
@@ -391,7 +442,7 @@ class GenerateVideo:
             self._note_second_task(seen.second_task)
             if seen.next == "stored":
                 assert seen.result is not None
-                return self._stored(seen.result, "ledger")
+                return await self._stored(seen.result, "ledger")
             if seen.next == "ended":
                 # Another run wrote that, and may have been followed by another attempt since.
                 return await self._look()
@@ -399,10 +450,7 @@ class GenerateVideo:
                 assert seen.error is not None
                 self._progress.seen(seen.status, how)
                 ended = await self._write_end(seen.error, how, seen.usage, seen.cost_usd)
-                if not ended.again:
-                    self._fail(ended.error, how, seen.usage, seen.cost_usd)
-                self._progress.note("another attempt follows by itself", "ledger", ended.error.code)
-                return await self._look()
+                return await self._after_end(ended, how, seen)
             if seen.next == "store":
                 self._progress.settle("account", "credentials", "task_gone")
                 self._progress.seen(SUCCEEDED, how)
@@ -414,10 +462,11 @@ class GenerateVideo:
         """Waits until there is reason to look; how it came."""
         if seconds > 0:
             await self._wait(
-                lambda: self._end_is_announced(task_id) or bool(self._hints) or self._cancel_pending(),
+                lambda: self._end_is_announced(task_id) or self._ledger_changed or self._cancel_pending(),
                 seconds,
                 "callback, or look again",
             )
+        self._ledger_changed = False
         if self._end_is_announced(task_id):
             self._ends_announced.discard(task_id)
             self._fruitless_callbacks += 1
@@ -439,7 +488,8 @@ class GenerateVideo:
             self._progress.enter("running")
 
     async def _get(self, order: GetOrder) -> Observation:
-        return await workflow.execute_activity_method(
+        return await insist(
+            self._progress,
             ObserveActivities.get_task,
             order,
             task_queue=self._queues.get,
@@ -447,12 +497,6 @@ class GenerateVideo:
             retry_policy=policies.OBSERVE_RETRY,
             summary=f"GET {order.task_id}: how is it?",
         )
-
-    async def _check_hints(self, followed: str) -> None:
-        """Callbacks can name a task that nobody knows yet, such as one of a create that was given up."""
-        while (hint := self._next_hint()) is not None:
-            if hint.task_id != followed and (look := await self._identify(hint, "callback")) is not None:
-                self._note_second_task(look.second_task)
 
     def _note_second_task(self, task_id: str | None) -> None:
         # Only one Attention can stand. What keeps the job from going on is more urgent; the next look says this again.
@@ -465,7 +509,8 @@ class GenerateVideo:
 
     async def _cancel_task(self, order: GetOrder) -> None:
         """Cancels the task if it is queued. A running one is billed, and so its video is stored."""
-        report = await workflow.execute_activity_method(
+        report = await insist(
+            self._progress,
             ObserveActivities.cancel_task,
             order,
             task_queue=self._queues.get,
@@ -477,7 +522,8 @@ class GenerateVideo:
         self._progress.note(f"cancel: {report.outcome}", "poll", report.status)
 
     async def _write_end(self, error: JobError, how: str, usage: Usage | None, cost_usd: float | None) -> EndReport:
-        return await workflow.execute_activity_method(
+        return await insist(
+            self._progress,
             LedgerActivities.write_end,
             EndOrder(
                 job_id=self._job_id,
@@ -493,14 +539,41 @@ class GenerateVideo:
             summary=f"write down how attempt {error.attempt} ended: {error.code}",
         )
 
+    async def _after_end(self, ended: EndReport, how: str, seen: Observation) -> Look:
+        if not ended.again:
+            raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
+        self._progress.note("another attempt or task follows by itself", "ledger", ended.error.code)
+        return await self._look()
+
     # Storing
 
-    async def _store(self, order: GetOrder, seen: Observation) -> VideoResult:
+    async def _store(self, order: GetOrder, seen: Observation) -> VideoResult | Look:
         """Copies the video into the bucket while its URL lives."""
         self._progress.enter("storing")
         # Too late for a cancel: the video is paid for.
         self._cancel_outcome = "running_will_finish"
         within = max(timedelta(seconds=seen.copy_within), policies.COPY_AT_LEAST)
+        url_dies = workflow.now() + within
+        at_risk = workflow.now() + min(policies.COPY_AT_RISK, within / 2)
+        while True:
+            try:
+                result = await self._copy(order, url_dies, at_risk)
+                break
+            except ActivityError as error:
+                reason = error.cause
+                conflict = isinstance(reason, ApplicationError) and reason.type == "ObjectConflict"
+                if reason is None or not conflict or workflow.now() + policies.CONFLICT_PAUSE >= url_dies:
+                    ended = await self._write_end(words.lost(order, error), "copy", seen.usage, seen.cost_usd)
+                    return await self._after_end(ended, "copy", seen)
+                self._progress.need("object_conflict", words.advice_on_conflict(reason, url_dies))
+            pause = policies.CONFLICT_PAUSE.total_seconds()
+            await self._wait(lambda: False, pause, "whether the other object is gone", shown=False)
+        if not self._echo_known:
+            await self._learn_of_the_echo()
+        return await self._stored(result, "copy")
+
+    async def _copy(self, order: GetOrder, url_dies: datetime, at_risk: datetime) -> VideoResult:
+        """Copies once, repeated by Temporal until the URL is dead; raises an Attention where that takes long."""
         copy = workflow.start_activity_method(
             StoreActivities.store_video,
             StoreOrder(
@@ -512,23 +585,20 @@ class GenerateVideo:
                 timeline=self._progress.timeline,
             ),
             task_queue=self._queues.transfer,
-            schedule_to_close_timeout=within,
+            schedule_to_close_timeout=url_dies - workflow.now(),
             start_to_close_timeout=policies.COPY_TIMEOUT,
             heartbeat_timeout=policies.COPY_HEARTBEAT,
             retry_policy=policies.COPY_RETRY,
             summary=f"copy MP4 to {words.bucket_of(self._progress.folder)}, verified, and write the record",
         )
-        at_risk = min(policies.COPY_AT_RISK, within / 2)
-        if not await self._wait(copy.done, at_risk.total_seconds(), "the copy, or it counts as at risk", shown=False):
-            self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, workflow.now() + within - at_risk))
-        try:
-            result = await copy
-        except ActivityError as error:
-            ended = await self._write_end(words.lost(order, error), "copy", seen.usage, seen.cost_usd)
-            self._fail(ended.error, "copy", seen.usage, seen.cost_usd)
-        if not self._echo_known:
-            await self._learn_of_the_echo()
-        return self._stored(result, "copy")
+        patience = (at_risk - workflow.now()).total_seconds()
+        in_time = patience > 0 and await self._wait(
+            copy.done, patience, "the copy, or it counts as at risk", shown=False
+        )
+        # An object in the way is why it is at risk, and says more.
+        if not in_time and self._progress.attention != "object_conflict":
+            self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, url_dies))
+        return await copy
 
     async def _learn_of_the_echo(self) -> None:
         """Has a listing read once, now that the account has a task of ours: recovery relies on what it shows."""
@@ -539,29 +609,33 @@ class GenerateVideo:
 
     # Endings
 
-    def _stored(self, result: VideoResult, how: str) -> VideoResult:
+    async def _stored(self, result: VideoResult, how: str) -> VideoResult:
         self._cancel_outcome = "running_will_finish"
         self._settle_all()
+        if await self._ledger_has_news():
+            self._note_second_task((await self._look()).second_task)
         self._progress.note("stored", how, result.video_uri)
         self._progress.stored(result)
         return result
 
-    def _fail(self, error: JobError, how: str, usage: Usage | None = None, cost_usd: float | None = None) -> NoReturn:
+    def _fail(self, end: _Ended) -> NoReturn:
         """Ends the run by the failure's own name and sentence."""
+        error = end.error
         self._cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._settle_all()
-        self._progress.note(f"ended: {error.failure_class}", how, error.code)
-        self._progress.ended(error, phase_of(error), usage, cost_usd)
-        raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
+        self._progress.note(f"ended: {error.failure_class}", end.how, error.code)
+        self._progress.ended(error, phase_of(error), end.usage, end.cost_usd)
+        raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True) from None
 
     def _settle_all(self) -> None:
         """A job that has ended needs nobody; a second task is still there."""
-        self._progress.settle("unknown_create", "account", "credentials", "task_gone", "video_at_risk")
+        self._progress.settle(
+            "unknown_create", "account", "credentials", "task_gone", "video_at_risk", "object_conflict"
+        )
 
     def _continue_as_new_if_suggested(self) -> None:
-        # What callbacks named is looked at first, and updates are answered: the next run knows nothing of them.
-        heard = not self._hints and workflow.all_handlers_finished()
-        if heard and workflow.info().is_continue_as_new_suggested():
+        # What callbacks named is identified first, and updates are answered: the next run knows nothing of them.
+        if workflow.all_handlers_finished() and workflow.info().is_continue_as_new_suggested():
             carried = Carried(timeline=self._progress.timeline, cancel_wished=self._cancel_wished)
             workflow.continue_as_new(self._job.model_copy(update={"carried": carried}))
 
@@ -593,8 +667,13 @@ class GenerateVideo:
             self._cancel_wished = True
             self._progress.note("cancel is wished", by)
 
-    def _next_hint(self) -> TaskChanged | None:
-        return self._hints.pop(0) if self._hints else None
+    def _can_identify(self, attempt: int) -> bool:
+        """Whether the ledger was read, and no create of this attempt is under way, whose answer names its task."""
+        return self._looked and self._sending != attempt
+
+    async def _name(self, named: TaskChanged, source: Source) -> None:
+        if named.task_id != self._progress.task_id and await self._inbox.identify(named, source):
+            self._ledger_changed = True
 
     @workflow.signal(name=names.SIGNAL_TASK_CHANGED)
     async def task_changed(self, *args: Any) -> None:
@@ -612,11 +691,7 @@ class GenerateVideo:
         self._progress.note(f"callback: {hint.status[:40]}", "callback", hint.task_id)
         if hint.status in TERMINAL and len(self._ends_announced) < policies.MOST_HINTS:
             self._ends_announced.add(hint.task_id)
-        key = (hint.attempt, hint.task_id)
-        new = hint.task_id != self._progress.task_id and key not in self._hints_taken
-        if new and len(self._hints_taken) < policies.MOST_HINTS:
-            self._hints_taken.add(key)
-            self._hints.append(hint)
+        await self._name(hint, "callback")
 
     @workflow.signal(name=names.SIGNAL_LISTED)
     async def listed(self, *args: Any) -> None:
@@ -627,6 +702,8 @@ class GenerateVideo:
             return
         if len(self._listings) < policies.MOST_LISTINGS:
             self._listings.append(listing)
+        if listing.task_id is not None and len(listing.task_id) <= policies.LONGEST_TASK_ID:
+            await self._name(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
 
     @workflow.update(name=names.UPDATE_CANCEL)
     async def cancel(self) -> CancelAnswer:

@@ -10,6 +10,10 @@ from datetime import timedelta
 
 from temporalio.common import RetryPolicy
 
+# A step that is repeated until it succeeds has failed for so long before a person hears of it: shorter outages pass by
+# themselves, and most of the 24 hours of a result URL are still left to fix what is wrong.
+PATIENCE = timedelta(hours=1)
+
 # Ledger: a few small requests to the bucket. Without the ledger nothing is safe to do, so it is waited for, for ever.
 LEDGER_TIMEOUT = timedelta(seconds=90)
 LEDGER_RETRY = RetryPolicy(
@@ -36,7 +40,9 @@ OBSERVE_TIMEOUT = timedelta(seconds=60)
 OBSERVE_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
-# A callback whose task GET cannot show must not hold up the job that it was meant for.
+# A callback whose task GET cannot show must not hold up the job that it was meant for. It can be ahead of GET by
+# seconds, so the task is asked for again; a run ends, or creates, only after the last of these pauses.
+IDENTIFY_PAUSES = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=40))
 IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
 
 # LIST: one page a second for the whole account, for all who wait; the lister has nothing else to do than to repeat it.
@@ -72,6 +78,10 @@ COPY_AT_LEAST = timedelta(minutes=10)
 # A copy that has not come about by then is in danger, with most of the day left to mend what keeps it from it.
 COPY_AT_RISK = timedelta(hours=1)
 
+# Another object in the place of the video keeps it out until a person moves that away. Each look costs a listing, and
+# a download only where nothing was verified before.
+CONFLICT_PAUSE = timedelta(minutes=10)
+
 # The answer to a cancel is due within 10 seconds; what is not known by then is "requested".
 CANCEL_ANSWER = timedelta(seconds=8)
 # An operator's word costs one GET and a few requests to the bucket, while the operator waits.
@@ -80,6 +90,8 @@ RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
 
 # Callbacks that name tasks which are not known are checked by a GET each: a bound for what a leaked URL can cause.
 MOST_HINTS = 50
+# How often the same unknown task may be named: the provider sends a callback four times, for each of five statuses.
+MOST_TIMES_NAMED = 20
 # No task id is nearly as long. A longer one would be copied into activities, and fill the history of a paid job.
 LONGEST_TASK_ID = 200
 # Callbacks that announce an end which GET does not show: after so many, only the timer is followed.

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
+from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from activities.observe import GetOrder, Observation
-    from seedance_temporal.job import JobError
+    from seedance_temporal.job import Attention, JobError
     from seedance_temporal.media import Medium
+    from seedance_temporal.urls import redacted
 
 # Of so many references each is shown in the timeline; more are counted.
 _MEDIA_SHOWN = 4
+# Of a failure in an advice: some libraries quote whole answers.
+_LONGEST_REASON = 500
 
 
 def unsettled(attempt: int) -> JobError:
@@ -45,6 +49,31 @@ def unreachable(error: ActivityError) -> JobError:
     )
 
 
+def last_failure(error: ActivityError) -> BaseException | None:
+    """Why an activity failed when it was last tried; None where nobody ever tried it."""
+    reason: BaseException | None = error.cause
+    while isinstance(reason, ActivityTimeout) and reason.type is TimeoutType.SCHEDULE_TO_CLOSE:
+        reason = reason.cause
+    return reason
+
+
+def failing_part(reason: BaseException) -> Attention:
+    """What has to be fixed where an activity of the ledger or the provider keeps failing."""
+    by_provider = isinstance(reason, ApplicationError) and reason.type == "ProviderUnavailable"
+    return "provider" if by_provider else "storage"
+
+
+def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
+    part = (
+        "what the provider answers" if failing_part(reason) == "provider" else "the bucket, its permissions or network"
+    )
+    return (
+        f"Since {since:%Y-%m-%d %H:%M} UTC this step has failed whenever it was tried: {step}. The last failure: "
+        f"{redacted(str(reason))[:_LONGEST_REASON]}. See to {part}: the step is tried on, and the job then goes on by "
+        "itself. Nothing is created meanwhile."
+    )
+
+
 def media(found: Sequence[Medium]) -> str:
     """What references are, as the timeline shows it: each of a few, the number of many."""
     if len(found) <= _MEDIA_SHOWN:
@@ -66,12 +95,18 @@ def lost(order: GetOrder, error: ActivityError) -> JobError:
     )
 
 
-def advice_on_unknown(job_id: str, attempt: int) -> str:
+def advice_on_unknown(job_id: str, attempt: int, doubt: str | None) -> str:
+    """What to do about an attempt whose outcome is unknown.
+
+    Args:
+        doubt: Why the provider's list cannot prove that there is no task; None where it could.
+    """
     command = f"python starter.py resolve {job_id} --attempt {attempt}"
+    because = f" The provider's list cannot prove that there is none: {doubt}." if doubt is not None else ""
     return "\n".join(
         [
-            f"Whether the provider took attempt {attempt} is not known, so nothing is sent; the job keeps looking. "
-            "Look for the task in the provider's console, and say what you found.",
+            f"Whether the provider took attempt {attempt} is not known, so nothing is sent; the job keeps looking."
+            f"{because} Look for the task in the provider's console, and say what you found.",
             f"The task is there: {command} --task-id ID",
             f"It is certainly not there: {command} --not-created",
             f"Nobody can tell any more: {command} --lost",
@@ -86,6 +121,13 @@ def advice_on_task(seen: Observation) -> str:
             "and is looked for; the provider's support can tell. Nothing is sent."
         )
     return f"{seen.note}. Mend key or account at the provider; the job then goes on by itself. The task is safe."
+
+
+def advice_on_conflict(reason: BaseException, until: datetime) -> str:
+    return (
+        f"{redacted(str(reason))[:_LONGEST_REASON]} Nothing is overwritten. Move that object away: the video is paid "
+        f"for, and is then stored by itself, while its URL lives, to about {until:%Y-%m-%d %H:%M} UTC."
+    )
 
 
 def advice_on_risk(task_id: str, until: datetime) -> str:

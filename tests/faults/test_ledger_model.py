@@ -463,7 +463,8 @@ class LedgerModel(RuleBasedStateMachine):
         assert self.told <= known, "a task that was told is not in the ledger"
         assert known <= set(self.provider.tasks), "a task that does not exist"
         look = decide(facts)
-        ended = {a.end.error.task_id for a in facts.attempts if a.end is not None}
+        ended = {end.error.task_id for a in facts.attempts for end in a.ends}
+        assert look.next in {"stored", "adopt"} or known <= ended, "a live task is not followed"
         loose = known - ended - {look.task_id}
         assert (look.second_task in loose) if loose else (look.second_task is None)
 

@@ -17,13 +17,14 @@ from activities.ark import Ark
 from activities.facts import Claim, End, Outcome
 from dev.ark.control import ArkControl
 from dev.ark.process import started
-from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
+from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from tests.unit.memory_bucket import MemoryBucket
 
 KEY = "local-ark-key"
+FINGERPRINT = key_fingerprint(KEY)
 SECRET = "a-secret-that-only-the-relay-knows"
 BODY: dict[str, Any] = {
     "model": "dreamina-seedance-2-0-260128",
@@ -62,6 +63,7 @@ def a_claim(request: VideoRequest, attempt: int = 1, nonce: str | None = None) -
         run_id="run-1",
         claimed_at=datetime.now(UTC),
         request=request,
+        key=FINGERPRINT,
     )
 
 

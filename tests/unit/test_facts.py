@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from activities import facts
-from activities.facts import Again, Attempt, End, Facts, Listing, Look, Outcome, decide, is_absent, look_by
+from activities.facts import Again, Attempt, Facts, Listing, Look, Outcome, decide, is_absent, look_by
 from tests.unit.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
 AGAIN = Again(accept_second_charge=False, at=datetime.now(UTC))
@@ -34,7 +34,7 @@ def an_attempt(
         outcome=outcome,
         taken=taken,
         late=late,
-        end=an_end(number, end) if end is not None or lost else None,
+        ends=(an_end(number, end),) if end is not None or lost else (),
         again=AGAIN if again else None,
     )
 
@@ -88,16 +88,21 @@ A, B = created("a"), created("b")
         ([an_attempt(1, refused())], ("ended", 1)),
         ([an_attempt(1, A, end="a", again=True), an_attempt(2, refused())], ("ended", 2)),
         ([an_attempt(1, A, end="a"), an_attempt(2, not_sent())], ("ended", 1)),
-        # The highest one that is not settled decides; a task of a lower one is a second task.
+        # A live task decides, whichever attempt it is of: the newest one, and another is a second task.
         ([an_attempt(1, absent(), "l"), an_attempt(2, B)], ("adopt", 2, "b", "l")),
-        ([an_attempt(1, absent(), "l"), an_attempt(2)], ("recover", 2, None, "l")),
-        ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b")], ("ended", 2, None, "l")),
-        ([an_attempt(1, absent(), "l"), an_attempt(2, refused())], ("ended", 2, None, "l")),
+        ([an_attempt(1, absent(), "l"), an_attempt(2)], ("adopt", 1, "l")),
+        ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b")], ("adopt", 1, "l")),
+        ([an_attempt(1, absent(), "l"), an_attempt(2, refused())], ("adopt", 1, "l")),
+        ([an_attempt(1, absent(), "l"), an_attempt(2, not_sent())], ("adopt", 1, "l")),
+        ([an_attempt(1, absent(), "l"), an_attempt(2, not_sent()), an_attempt(3, refused())], ("adopt", 1, "l")),
+        ([an_attempt(1, absent(), "l", end="l"), an_attempt(2)], ("recover", 2)),
+        ([an_attempt(1, absent(), "l", end="l"), an_attempt(2, refused())], ("ended", 2)),
         ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b", again=True)], ("adopt", 1, "l")),
         ([an_attempt(1, A, "l")], ("adopt", 1, "a", "l")),
         ([an_attempt(1, A, "a")], ("adopt", 1, "a")),
-        ([an_attempt(1, A, "l", end="a")], ("ended", 1, None, "l")),
-        ([an_attempt(1, A, "l", end="a", again=True)], ("claim", 2, None, "l")),
+        ([an_attempt(1, A, "l", end="a")], ("adopt", 1, "l")),
+        ([an_attempt(1, A, "l", end="l")], ("adopt", 1, "a")),
+        ([an_attempt(1, A, "l", end="a", again=True)], ("adopt", 1, "l")),
     ],
 )
 def test_what_comes_next(attempts: list[Attempt], decision: tuple[object, ...]) -> None:
@@ -190,6 +195,7 @@ def a_listing(after: timedelta, **given: Any) -> Listing:
         "complete": True,
         "task_id": None,
         "unmarked": False,
+        "key": CLAIM.key,
     }
     return Listing.model_validate(nothing | {"began_at": NOW - 2 * WINDOW + WINDOW + after} | given)
 
@@ -299,6 +305,7 @@ def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], 
 # --- for all facts ---------------------------------------------------------------------------------------------------
 
 _task_ids = st.sampled_from("abcde")
+_ended = st.lists(st.one_of(st.none(), _task_ids), unique=True, max_size=2)
 _outcomes = st.one_of(st.none(), _task_ids.map(created), st.sampled_from([not_sent(), refused(), absent()]))
 
 
@@ -311,7 +318,7 @@ def some_facts(draw: st.DrawFn) -> Facts:
             outcome=draw(_outcomes),
             taken=draw(st.booleans()),
             late=tuple(draw(st.lists(_task_ids, unique=True, max_size=2))),
-            end=draw(st.one_of(st.none(), st.none(), _task_ids, st.just("")).map(lambda t: _end(number, t))),  # noqa: B023
+            ends=tuple(an_end(number, ended) for ended in draw(_ended)),
             again=draw(st.sampled_from([None, AGAIN])),
         )
         for number in range(1, draw(st.integers(0, 4)) + 1)
@@ -320,20 +327,19 @@ def some_facts(draw: st.DrawFn) -> Facts:
     return Facts(record, tuple(attempts))
 
 
-def _end(number: int, task_id: str | None) -> End | None:
-    return None if task_id is None else an_end(number, task_id or None)
-
-
 def open_attempts(attempts: tuple[Attempt, ...]) -> list[Attempt]:
     """Those that count and lack an end or an again."""
-    return [a for a in attempts if a.counts and (a.end is None or a.again is None)]
+    return [a for a in attempts if a.live or (a.counts and (a.end is None or a.again is None))]
+
+
+def _live(attempt: Attempt) -> set[str]:
+    """The tasks of an attempt that are not known to have ended."""
+    return {*attempt.tasks} - {end.error.task_id for end in attempt.ends}
 
 
 def assert_no_task_is_dropped(facts: Facts, look: Look) -> None:
     """A task that is known is followed, stored or ended, or a person is told."""
-    ended = {attempt.end.error.task_id for attempt in facts.attempts if attempt.end is not None}
-    known = {task for attempt in facts.attempts for task in attempt.tasks}
-    loose = known - ended - {look.task_id}
+    loose = {task for attempt in facts.attempts for task in _live(attempt)} - {look.task_id}
     if loose:
         assert look.second_task in loose
     else:
@@ -411,14 +417,14 @@ class Life(RuleBasedStateMachine):
     @rule()
     def end(self) -> None:
         look = decide(self.facts)
-        if self.attempts[look.attempt - 1].end is None:
-            self.change(self.attempts[look.attempt - 1], end=an_end(look.attempt, look.task_id))
+        attempt = self.attempts[look.attempt - 1]
+        self.change(attempt, ends=(*attempt.ends, an_end(look.attempt, look.task_id)))
 
     @precondition(lambda self: decide(self.facts).next == "recover")
     @rule()
     def lost(self) -> None:
         look = decide(self.facts)
-        self.change(self.attempts[look.attempt - 1], end=an_end(look.attempt, None))
+        self.change(self.attempts[look.attempt - 1], ends=(an_end(look.attempt, None),))
 
     @precondition(lambda self: any(a.error is not None and a.again is None for a in self.attempts))
     @rule(data=st.data())

@@ -19,6 +19,7 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.task import Usage
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.jobs import (
+    FINGERPRINT,
     a_claim,
     a_record,
     a_request,
@@ -393,14 +394,17 @@ async def test_that_identifiers_are_listed_is_noted_for_each_route(
     bucket: Bucket, activities: LedgerActivities, request_: VideoRequest
 ) -> None:
     ledger = Ledger(bucket, f"seedance-{request_.take}")
-    assert not await ledger.echo_known("byteplus")
+    assert not await ledger.echo_known("byteplus", FINGERPRINT)
     for _ in range(2):
-        await ledger.note_echo("byteplus")
-    assert await ledger.echo_known("byteplus")
-    assert await Ledger(bucket, f"seedance-{request_.take}").echo_known("byteplus"), "it outlives the worker"
-    assert not await ledger.echo_known("volcengine")
+        await ledger.note_echo("byteplus", FINGERPRINT)
+    assert await ledger.echo_known("byteplus", FINGERPRINT)
+    assert await Ledger(bucket, f"seedance-{request_.take}").echo_known("byteplus", FINGERPRINT), (
+        "it outlives the worker"
+    )
+    assert not await ledger.echo_known("volcengine", FINGERPRINT)
+    assert not await ledger.echo_known("byteplus", "01234567"), "another key may see other tasks"
     assert [stored.name for stored in await bucket.list(f"seedance-{request_.take}/")] == [
-        f"seedance-{request_.take}/echo-byteplus.json"
+        f"seedance-{request_.take}/echo-byteplus-{FINGERPRINT}.json"
     ]
 
 
@@ -411,17 +415,17 @@ async def test_a_look_and_the_facts_say_whether_identifiers_are_listed(request_:
     for known in (False, True):
         assert (await look(activities, request_)).echo_known is known
         assert (await ledger.read(job_id_of(request_))).echo is known
-        await ledger.note_echo("byteplus")
+        await ledger.note_echo("byteplus", FINGERPRINT)
 
 
 async def test_the_echo_is_asked_for_once(request_: VideoRequest) -> None:
     bucket = MemoryBucket()
     ledger = Ledger(bucket, "seedance")
-    await ledger.note_echo("byteplus")
-    await ledger.echo_known("byteplus")
+    await ledger.note_echo("byteplus", FINGERPRINT)
+    await ledger.echo_known("byteplus", FINGERPRINT)
     bucket.broken = ConnectionError("must not be asked")
-    assert await ledger.echo_known("byteplus")
-    await ledger.note_echo("byteplus")
+    assert await ledger.echo_known("byteplus", FINGERPRINT)
+    await ledger.note_echo("byteplus", FINGERPRINT)
 
 
 # --- look ------------------------------------------------------------------------------------------------------------

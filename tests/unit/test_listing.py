@@ -29,6 +29,7 @@ from seedance_temporal.job import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Resubmit
 from seedance_temporal.settings import Settings
 from tests.unit.jobs import (
     BODY,
+    FINGERPRINT,
     KEY,
     a_claim,
     a_client,
@@ -49,7 +50,7 @@ from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.raw_host import RawHost, raw_host
 from tests.workflows.scripted import dev_server
 
-ECHO = "seedance/echo-byteplus.json"
+ECHO = f"seedance/echo-byteplus-{FINGERPRINT}.json"
 OURS = safety_identifier("user-42", "c" * 32)
 
 

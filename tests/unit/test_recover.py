@@ -20,6 +20,7 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from tests.unit.jobs import (
     BODY,
+    FINGERPRINT,
     KEY,
     a_claim,
     a_client,
@@ -77,9 +78,9 @@ class World:
         assert answer.task_id is not None
         return answer.task_id
 
-    async def identify(self, task_id: str, attempt: int = 1) -> Look:
+    async def identify(self, task_id: str, attempt: int = 1) -> str:
         order = RecoverOrder(job_id=self.job_id, attempt=attempt, task_id=task_id)
-        return await in_activity(self.activities.identify_task, order)
+        return (await in_activity(self.activities.identify_task, order)).answer
 
     async def absent(self, *listings: Listing, attempt: int = 1) -> Look:
         order = AbsentOrder(job_id=self.job_id, attempt=attempt, listings=listings)
@@ -123,7 +124,8 @@ UNKNOWN = ["0001.claim.json"]
 async def test_a_task_that_shows_our_nonce_is_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
-    look = await world.identify(task_id)
+    assert await world.identify(task_id) == "ours"
+    look = await world.look()
     assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
     assert (world.outcome()["kind"], world.outcome()["task_id"], world.outcome()["how"]) == (
         "created",
@@ -137,17 +139,27 @@ async def test_a_task_that_shows_another_nonce_is_not_ours(ark: ArkControl) -> N
     same_user = safety_identifier(world.request.user_id, "f" * 32)
     others = [await world.task(identifier) for identifier in (same_user, "somebody-else", world.claim.nonce)]
     without = await world.task(safety_identifier=None)
-    for task_id in [*others, without]:
-        assert (await world.identify(task_id)).next == "recover"
+    for task_id, answer in [*((other, "other") for other in others), (without, "not_yet")]:
+        assert await world.identify(task_id) == answer
         assert await world.gets(task_id) == 1
     assert world.objects == UNKNOWN
 
 
 @pytest.mark.parametrize("task_id", ["cgt-nobody", "../tasks", "a b", ""])
-async def test_a_task_that_the_provider_does_not_know_is_not_ours(ark: ArkControl, task_id: str) -> None:
+async def test_unknown_task_is_not_ours_yet(ark: ArkControl, task_id: str) -> None:
     world = await a_world(ark)
-    assert (await world.identify(task_id)).next == "recover"
+    assert await world.identify(task_id) == "not_yet"
     assert world.objects == UNKNOWN
+
+
+async def test_task_is_ours_once_get_shows_it(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    task_id = await world.task()
+    await ark.fault("get", "404", code="ResourceNotFound")
+    assert await world.identify(task_id) == "not_yet"
+    assert world.objects == UNKNOWN
+    assert await world.identify(task_id) == "ours"
+    assert (await world.look()).task_id == task_id
 
 
 async def test_a_task_belongs_to_the_attempt_whose_nonce_it_shows(ark: ArkControl) -> None:
@@ -155,12 +167,14 @@ async def test_a_task_belongs_to_the_attempt_whose_nonce_it_shows(ark: ArkContro
     task_id = await world.task()
     await world.settle(not_sent())
     await world.ledger.claim(a_claim(world.request, 2))
-    look = await world.identify(task_id, attempt=2)
+    assert await world.identify(task_id, attempt=2) == "other"
+    look = await world.look()
     assert (look.next, look.attempt) == ("recover", 2)
     assert world.objects == ["0001.claim.json", "0001.outcome.json", "0002.claim.json"]
 
-    look = await world.identify(task_id, attempt=1)
-    assert (look.next, look.attempt, look.second_task) == ("recover", 2, task_id), "shown, not dropped"
+    assert await world.identify(task_id, attempt=1) == "ours"
+    look = await world.look()
+    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id), "a live task decides"
     assert f"0001.late-{task_id}.json" in world.objects
 
 
@@ -169,7 +183,8 @@ async def test_a_task_that_comes_after_another_outcome_is_adopted(ark: ArkContro
     world = await a_world(ark)
     await world.settle(first)
     task_id = await world.task()
-    look = await world.identify(task_id)
+    assert await world.identify(task_id) == "ours"
+    look = await world.look()
     assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
     assert world.objects == ["0001.claim.json", f"0001.late-{task_id}.json", "0001.outcome.json"]
 
@@ -178,7 +193,8 @@ async def test_a_second_task_of_a_created_attempt_is_shown(ark: ArkControl) -> N
     world = await a_world(ark)
     await world.settle(created("cgt-first"))
     task_id = await world.task()
-    look = await world.identify(task_id)
+    assert await world.identify(task_id) == "ours"
+    look = await world.look()
     assert (look.next, look.task_id, look.second_task) == ("adopt", "cgt-first", task_id)
 
 
@@ -186,7 +202,8 @@ async def test_a_taken_create_is_found(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.take(world.job_id, 1, "accepted")
     task_id = await world.task()
-    look = await world.identify(task_id)
+    assert await world.identify(task_id) == "ours"
+    look = await world.look()
     assert (look.next, look.task_id) == ("adopt", task_id)
 
 
@@ -194,7 +211,8 @@ async def test_a_task_that_is_known_costs_no_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     await world.settle(created(task_id))
-    look = await world.identify(task_id)
+    assert await world.identify(task_id) == "known"
+    look = await world.look()
     assert (look.next, look.task_id, await world.gets(task_id)) == ("adopt", task_id, 0)
     assert len(world.objects) == 2
 
@@ -202,7 +220,8 @@ async def test_a_task_that_is_known_costs_no_get(ark: ArkControl) -> None:
 async def test_an_attempt_that_nobody_claimed_costs_no_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
-    look = await world.identify(task_id, attempt=7)
+    assert await world.identify(task_id, attempt=7) == "not_yet"
+    look = await world.look()
     assert (look.next, look.attempt, await world.gets(task_id)) == ("recover", 1, 0)
     assert world.objects == UNKNOWN
 
@@ -228,7 +247,7 @@ async def silent() -> World:
     claim = a_claim(a_request())
     world = World(ArkControl("http://127.0.0.1:1"), Ark("http://127.0.0.1:1", KEY), claim, some_settings())
     await world.ledger.claim(claim)
-    await world.ledger.note_echo("byteplus")
+    await world.ledger.note_echo("byteplus", FINGERPRINT)
     world.make_older(seconds=800)
     return world
 
@@ -241,6 +260,7 @@ def proofs(world: World, *ages: float, **given: Any) -> tuple[Listing, ...]:
         "complete": True,
         "task_id": None,
         "unmarked": False,
+        "key": FINGERPRINT,
     }
     now = datetime.now(UTC)
     return tuple(Listing.model_validate(nothing | {"began_at": now - timedelta(seconds=age)} | given) for age in ages)
@@ -276,6 +296,9 @@ async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
         proofs(silent, 100, 10, unmarked=True),
         proofs(silent, 100, 10, task_id="cgt-1"),
         proofs(silent, 100, 10, safety_identifier="another"),
+        proofs(silent, 100, 10, key="01234567"),
+        proofs(silent, 100, 10, key=""),
+        (*proofs(silent, 100), *proofs(silent, 10, key="01234567")),
     ):
         look = await silent.absent(*listings)
         assert (look.next, look.attempt) == ("recover", 1)
@@ -283,10 +306,10 @@ async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
 
 
 async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_listed(silent: World) -> None:
-    del silent.bucket.stored["seedance/echo-byteplus.json"]
+    del silent.bucket.stored[f"seedance/echo-byteplus-{FINGERPRINT}.json"]
     look = await silent.absent(*proofs(silent, 100, 10))
     assert (look.next, look.recovery_over) == ("recover", True)
-    await silent.ledger.note_echo("volcengine")
+    await silent.ledger.note_echo("volcengine", FINGERPRINT)
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover", "each route is another provider"
     assert silent.objects == UNKNOWN
 

@@ -31,7 +31,7 @@ from activities.ledger import EndOrder, EndReport, Ledger, LookOrder, OutcomeOrd
 from activities.limits import Allowance, AllowOrder
 from activities.listing import AskOrder, ListingActivities, Page, PageOrder
 from activities.observe import CancelReport, GetOrder, Observation
-from activities.recover import AbsentOrder, RecoverOrder, ResolveOrder
+from activities.recover import AbsentOrder, Identified, RecoverOrder, ResolveOrder
 from activities.references import ReferencesOrder, ReferencesReport
 from activities.store import StoreOrder
 from seedance_temporal.identity import job_id_of
@@ -195,7 +195,7 @@ class Script:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="identify_task")
-    async def identify_task(self, order: RecoverOrder) -> Look:
+    async def identify_task(self, order: RecoverOrder) -> Identified:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="ask_lister")
@@ -386,6 +386,11 @@ class Stage:
             return CreateReport(kind=kind, claim=claim, outcome=outcome, look_again_after=again, **given)
 
         return answer
+
+
+# What a task that was named can be
+
+OURS, OTHER, NOT_YET = (Identified(answer=answer) for answer in ("ours", "other", "not_yet"))
 
 
 # What a look at a task can show

@@ -15,6 +15,7 @@ from activities.create import CreateReport
 from activities.observe import CancelReport
 from seedance_temporal.job import CancelAnswer
 from tests.workflows.scripted import (
+    OURS,
     RESULT,
     TASK,
     Handle,
@@ -297,9 +298,9 @@ async def test_a_refused_create_ends_by_its_own_name(stage: Stage, ask: Ask) -> 
 
 @both
 async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.recover())
+    stage.script.plan("look", stage.recover(), stage.adopt())
     stage.script.plan("ask_lister", stage.recover())
-    stage.script.plan("identify_task", stage.adopt())
+    stage.script.plan("identify_task", OURS)
     cancelled_at_the_provider(stage)
     job = await stage.start()
     await stage.script.called("ask_lister")
@@ -312,7 +313,7 @@ async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> N
     assert (await state(job)).phase == "recovering"
     await callback(job, "running")
     await is_cancelled(job)
-    assert stage.script.names()[-4:] == ["identify_task", "cancel_task", "get_task", "write_end"]
+    assert stage.script.names()[-4:] == ["look", "cancel_task", "get_task", "write_end"]
 
 
 async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_cancel(stage: Stage) -> None:

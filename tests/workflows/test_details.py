@@ -15,6 +15,7 @@ from seedance_temporal.identity import user_hash
 from seedance_temporal.job import SEEDANCE_USER
 from tests.workflows.scripted import (
     LONG,
+    OURS,
     RESULT,
     TASK,
     Handle,
@@ -94,9 +95,9 @@ async def test_they_follow_the_story(stage: Stage) -> None:
 
 
 async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
+    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(attempt=2, look_again_after=LONG))
     stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
-    stage.script.plan("identify_task", stage.adopt(attempt=2, look_again_after=LONG))
+    stage.script.plan("identify_task", OURS)
     job = await stage.start()
     await stage.script.called("ask_lister")
     await listed(job, a_listing(attempt=2, complete=False))

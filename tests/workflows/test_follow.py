@@ -14,7 +14,9 @@ from temporalio.common import RawValue
 from seedance_temporal.job import SIGNAL_TASK_CHANGED, Attention, TaskChanged
 from seedance_temporal.task import TERMINAL
 from tests.workflows.scripted import (
+    OTHER,
     OTHER_TASK,
+    OURS,
     RESULT,
     SHORT,
     TASK,
@@ -215,8 +217,8 @@ async def test_a_callback_that_comes_with_the_start_is_not_forgotten(still: Stag
 
 async def test_a_callback_of_an_unknown_task_has_it_checked(stage: Stage) -> None:
     stage.script.plan("look", stage.adopt(attempt=2))
-    stage.script.plan("get_task", waiting("running"), waiting("running"))
-    stage.script.plan("identify_task", stage.adopt(attempt=2, second_task=OTHER_TASK))
+    stage.script.plan("get_task", waiting("running"), waiting("running", second_task=OTHER_TASK))
+    stage.script.plan("identify_task", OURS)
     job = await stage.start()
     await shows(job, phase="running")
     await callback(job, "succeeded", OTHER_TASK, attempt=1)
@@ -232,7 +234,7 @@ async def test_a_callback_of_an_unknown_task_has_it_checked(stage: Stage) -> Non
 async def test_the_same_unknown_task_is_checked_once(stage: Stage) -> None:
     stage.script.plan("look", stage.adopt())
     stage.script.always("get_task", waiting("running"))
-    stage.script.plan("identify_task", stage.adopt())
+    stage.script.plan("identify_task", OTHER)
     job = await stage.start()
     await shows(job, phase="running")
     await callback(job, "queued", OTHER_TASK)
@@ -286,7 +288,7 @@ ODD: dict[str, list[Any]] = {
 async def test_nonsense_stops_no_job(stage: Stage, odd: list[Any]) -> None:
     stage.script.plan("look", stage.adopt())
     stage.script.plan("get_task", waiting("running"))
-    stage.script.always("identify_task", stage.adopt())
+    stage.script.always("identify_task", OTHER)
     stage.script.always("get_task", waiting("running"))
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
@@ -306,7 +308,7 @@ async def test_a_thousand_callbacks_cause_few_looks(stage: Stage) -> None:
     """A leaked callback URL costs the account's rate limit little."""
     stage.script.plan("look", stage.adopt())
     stage.script.always("get_task", waiting("running"))
-    stage.script.always("identify_task", stage.adopt())
+    stage.script.always("identify_task", OTHER)
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
     await shows(job, phase="running")
