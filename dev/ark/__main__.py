@@ -31,7 +31,7 @@ Admin API, without a key (JSON):
 
   GET  /_ark/tasks       every task with its inner state; POST /_ark/release {{"task_id"?}} lets held ones go on
 
-  POST /_ark/foreign     {{"route", "count"?, "status"?, "age_seconds"?, "fields"?}} adds tasks of other applications
+  POST /_ark/foreign     {{"route", "project"?, "count"?, "status"?, "age_seconds"?, "fields"?}} adds others' tasks
 
   GET  /_ark/requests    how often each task was got, deleted, downloaded; lists; answers 429 by its own limits
 
@@ -43,13 +43,16 @@ Admin API, without a key (JSON):
 
   POST /_ark/accounts/ROUTE  {{"key_valid": bool}} or {{"standing": "ok" | code}}; GET /_ark/accounts
 
+  POST /_ark/accounts/ROUTE/keys  {{"key", "project"?, "models"?: [model or ep- id]}} adds a key, or replaces what it
+  may see; DELETE /_ark/accounts/ROUTE/keys/KEY
+
   GET  /_ark/results/TASK/video.mp4 (or last_frame.png, .jpeg)   the bytes, without a signature
 
 Switches: {_SWITCHES}.
 
 A fault is {{"on": OPERATION, "fault": NAME, "times": 1 (null: always), "skip": 0}}, and as its kind needs:
-route, task_id, contains, seconds, code, message, retry_after, close (rst, fin), status, queued_seconds,
-running_seconds. Names:
+route, task_id, contains, seconds, code, message, retry_after, close (rst, fin), body (of other_body), size (of
+long_body), status, queued_seconds, running_seconds. Names:
 
 {_FAULTS}
 """

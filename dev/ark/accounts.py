@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from .errors import ArkError
+from .keys import Key
 from .settings import Settings
 from .tables import Route
 
@@ -56,13 +58,13 @@ class Pace:
 
 
 class Account:
-    """One account: the keys of one route do not open the other."""
+    """One account: the keys of one route do not open the other. Standing and rate limits are those of all its keys."""
 
-    def __init__(self, route: Route, keys: list[str], settings: Settings) -> None:
+    def __init__(self, route: Route, keys: Iterable[Key], settings: Settings) -> None:
         self.route = route
         self.key_valid = True
         self.standing = "ok"
-        self._keys = keys
+        self._keys = {key.key: key for key in keys}
         self._settings = settings
         self._paces = {"get": Pace(20), "delete": Pace(20), "list": Pace(1)}
         self._creates: list[float] = []  # monotonic times within the last minute
@@ -80,12 +82,26 @@ class Account:
         if change.standing is not None:
             self.standing = change.standing
 
+    def put_key(self, key: Key) -> None:
+        """Add a key, or replace what the account knows of it. It holds from the next call on."""
+        self._keys[key.key] = key
+
+    def remove_key(self, key: str) -> None:
+        """Remove a key: it gets 401 from now on, and its tasks stay in their project.
+
+        Raises:
+            ValueError: the account has no such key.
+        """
+        if self._keys.pop(key, None) is None:
+            raise ValueError("the account has no such key")
+
     def state(self) -> dict[str, object]:
         """As the admin API shows it."""
-        return {"key_valid": self.key_valid, "standing": self.standing}
+        keys = [key.model_dump(mode="json") for key in self._keys.values()]
+        return {"key_valid": self.key_valid, "standing": self.standing, "keys": keys}
 
-    def admit(self, operation: Operation, authorization: str) -> None:
-        """Lets a call in.
+    def admit(self, operation: Operation, authorization: str) -> Key:
+        """Lets a call in, and gives the key that it came with.
 
         Args:
             operation: what is called.
@@ -94,14 +110,16 @@ class Account:
         Raises:
             ArkError: 401 for a wrong key; what the account's standing says; 429 over the rate limit.
         """
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer" or key not in self._keys or not self.key_valid:
+        scheme, _, given = authorization.partition(" ")
+        key = self._keys.get(given)
+        if scheme.lower() != "bearer" or key is None or not self.key_valid:
             raise ArkError(401, "AuthenticationError", "The API key in the request is missing or invalid.")
         status = _STANDINGS.get(self.standing)
         if status == 401 or (status is not None and operation == "create"):
             raise ArkError(status, self.standing, _WORDS.get(self.standing, "The account cannot be used as it stands."))
         if not self._in_time(operation):
             raise ArkError(429, "RateLimitExceeded", f"The account's rate limit for {operation} is exceeded.")
+        return key
 
     def _in_time(self, operation: Operation) -> bool:
         if operation == "create":

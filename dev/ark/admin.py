@@ -1,6 +1,7 @@
 """The admin API below `/_ark`: the ledger, the faults, the switchboard. It needs no key."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from .accounts import Account, AccountChange
 from .callbacks import Callbacks
 from .errors import ArkError
 from .faults import Fault, Faults
+from .keys import DEFAULT_PROJECT, Key
 from .ledger import Ledger
 from .order import Order
 from .provider import Provider, Task, payload
@@ -28,6 +30,7 @@ class Foreign(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     route: Route
+    project: str = Field(DEFAULT_PROJECT, description="whose keys see them")
     count: int = Field(1, ge=1, le=10_000)
     status: str = "succeeded"
     age_seconds: float = Field(0, ge=0, description="how long ago they were created, in seconds of the wall clock")
@@ -65,6 +68,8 @@ class Admin:
             HttpRoute("/_ark/config", self.config, methods=["GET", "POST"]),
             HttpRoute("/_ark/accounts", self.all_accounts, methods=["GET"]),
             HttpRoute("/_ark/accounts/{route}", self.account, methods=["POST"]),
+            HttpRoute("/_ark/accounts/{route}/keys", self.put_key, methods=["POST"]),
+            HttpRoute("/_ark/accounts/{route}/keys/{key:path}", self.remove_key, methods=["DELETE"]),
             HttpRoute("/_ark/faults", self.all_faults, methods=["GET", "POST", "DELETE"]),
             HttpRoute("/_ark/faults/{fault_id:int}", self.one_fault, methods=["DELETE"]),
             HttpRoute("/_ark/ledger", self.the_ledger, methods=["GET"]),
@@ -91,14 +96,13 @@ class Admin:
         return JSONResponse({route: account.state() for route, account in self.accounts.items()})
 
     async def account(self, request: Request) -> Response:
-        account = next((a for a in self.accounts.values() if a.route == request.path_params["route"]), None)
-        if account is None:
-            return JSONResponse({"problem": "no such route"}, 404)
-        try:
-            account.change(AccountChange.model_validate(await _object(request)))
-        except ValueError as error:
-            return _problem(error)
-        return JSONResponse(account.state())
+        return await self._on_account(request, lambda account, body: account.change(AccountChange.model_validate(body)))
+
+    async def put_key(self, request: Request) -> Response:
+        return await self._on_account(request, lambda account, body: account.put_key(Key.model_validate(body)))
+
+    async def remove_key(self, request: Request) -> Response:
+        return await self._on_account(request, lambda account, _: account.remove_key(request.path_params["key"]))
 
     async def all_faults(self, request: Request) -> Response:
         if request.method == "DELETE":
@@ -146,7 +150,7 @@ class Admin:
         except (ValueError, ArkError) as error:
             return _problem(error)
         added = [
-            self.provider.add_foreign(wanted.route, order, wanted.status, wanted.age_seconds)
+            self.provider.add_foreign(wanted.route, wanted.project, order, wanted.status, wanted.age_seconds)
             for _ in range(wanted.count)
         ]
         return JSONResponse({"added": [task.id for task in added]}, 201)
@@ -162,10 +166,21 @@ class Admin:
             return JSONResponse({"problem": error.message}, error.status)
         return serve_bytes(request, data, TYPES[file])
 
+    async def _on_account(self, request: Request, change: Callable[[Account, dict[str, Any]], None]) -> Response:
+        account = next((a for a in self.accounts.values() if a.route == request.path_params["route"]), None)
+        if account is None:
+            return JSONResponse({"problem": "no such route"}, 404)
+        try:
+            change(account, await _object(request))
+        except ValueError as error:
+            return _problem(error)
+        return JSONResponse(account.state())
+
     def _inside(self, task: Task) -> dict[str, Any]:
         # No result URLs here: asking must not sign any.
         return payload(task, {}, {}) | {
             "route": task.route,
+            "project": task.project,
             "model_given": task.order.model_given,
             "scene": task.order.scene,
             "callback_url": task.order.callback_url,

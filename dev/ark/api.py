@@ -12,9 +12,10 @@ from starlette.routing import Route as HttpRoute
 
 from .accounts import Account, Operation
 from .errors import ArkError, invalid, new_request_id, stamp
-from .faults import AFTER_COMMIT, ASKING, BEFORE_COMMIT, Armed, Faults, act
+from .faults import AFTER_COMMIT, ASKING, BEFORE_COMMIT, ON_ANSWER, Armed, Faults, act
+from .keys import Key
 from .ledger import CreateEntry, Ledger
-from .provider import ENDED, Provider, Task, payload
+from .provider import ENDED, Provider, Task, new_id, payload
 from .references import fetch, look_into
 from .results import Results
 from .settings import Settings
@@ -73,14 +74,15 @@ class Api:
             response = await act(before, request)
             assert response is not None, "no fault before the commit lets the create go on"
             return response
-        self._admit("create", route, request)
+        key = self._admit("create", route, request)
         order = read_order(route, read_body(raw), self.settings)
+        key.check_order(order)
         if self.settings.fetch_references or self.settings.inspect_references:
             contents = await fetch(order.references)
             model = model_of(route, order.model)
             if self.settings.inspect_references and model is not None:
                 await asyncio.to_thread(look_into, contents, model.longest)
-        task = self.provider.create(route, order, raw)
+        task = self.provider.create(route, key.project, order, raw)
         self.ledger.committed(entry, task.id)
         after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)
         if after is None:
@@ -97,23 +99,24 @@ class Api:
         task_id = request.path_params["task_id"]
         self.ledger.asked("get", task_id)
         await self._go_wrong("get", route, request)
-        self._admit("get", route, request)
-        task = self.provider.find(route, task_id)
-        return JSONResponse(self._shown(task))
+        key = self._admit("get", route, request)
+        task = self.provider.find(route, key, task_id)
+        return self._answer("get", route, request, self._shown(task))
 
     async def _delete(self, request: Request, route: Route) -> Response:
         task_id = request.path_params["task_id"]
         self.ledger.asked("delete", task_id)
         await self._go_wrong("delete", route, request)
-        self._admit("delete", route, request)
-        self.provider.delete(self.provider.find(route, task_id))
+        key = self._admit("delete", route, request)
+        self.provider.delete(self.provider.find(route, key, task_id))
         return Response(status_code=204)
 
     async def _list(self, request: Request, route: Route) -> Response:
         self.ledger.lists[route] += 1
         await self._go_wrong("list", route, request)
-        self._admit("list", route, request)
+        key = self._admit("list", route, request)
         query = request.query_params
+        key.check_filter(query.getlist("filter.model"))
         page, size = (
             _number(query.get("page_num"), "page_num", 1, 2**31, 1),
             _number(query.get("page_size"), "page_size", 1, 500, 10),
@@ -125,14 +128,14 @@ class Api:
         tier = query.get("filter.service_tier", "default")
         found = [
             task
-            for task in self.provider.listed(route)
+            for task in self.provider.listed(route, key)
             if status in (None, task.status)
             and (not ids or task.id in ids)
-            and model in (None, task.order.model, task.order.model_given)
+            and key.lets_pass(task.order, model)
             and tier == task.order.service_tier
         ]
         items = [self._item(task) for task in found[(page - 1) * size : page * size]]
-        return JSONResponse({"items": items, "total": len(found)})
+        return self._answer("list", route, request, {"items": items, "total": len(found)})
 
     def _shown(self, task: Task) -> dict[str, Any]:
         return payload(task, self.results.urls(task), self.settings.extra_fields)
@@ -168,9 +171,9 @@ class Api:
             raise ArkError(404, "NotFound", f"There is no route {route}.")
         return cast(Route, route)
 
-    def _admit(self, operation: Operation, route: Route, request: Request) -> None:
+    def _admit(self, operation: Operation, route: Route, request: Request) -> Key:
         try:
-            self.accounts[route].admit(operation, request.headers.get("authorization", ""))
+            return self.accounts[route].admit(operation, request.headers.get("authorization", ""))
         except ArkError as error:
             if error.code == "RateLimitExceeded":
                 self.ledger.rate_limited[operation] += 1
@@ -182,6 +185,13 @@ class Api:
         response = None if fault is None else await act(fault, request)
         if response is not None:
             raise _Instead(response)
+
+    def _answer(self, operation: Operation, route: Route, request: Request, answer: dict[str, Any]) -> Response:
+        """What was asked for, unless a fault spoils it."""
+        fault = self.faults.take(operation, ON_ANSWER, route=route, task_id=request.path_params.get("task_id"))
+        if fault is not None:
+            answer |= {"id": new_id()} if fault.fault == "another_task" else {"padding": "x" * fault.size}
+        return JSONResponse(answer)
 
 
 class _Instead(Exception):

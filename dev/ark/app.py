@@ -15,6 +15,7 @@ from .api import Api
 from .callbacks import Callbacks
 from .errors import ArkError, new_request_id, stamp
 from .faults import Fault, Faults
+from .keys import Key
 from .ledger import Ledger
 from .provider import Provider, Task, payload
 from .results import Downloads, Results
@@ -27,10 +28,10 @@ def build_app(settings: Settings, keys: dict[Route, list[str]], faults: Sequence
 
     Args:
         settings: the switchboard, which the admin API changes in place.
-        keys: the valid API keys of each route.
+        keys: the valid API keys of each route, all of one project, with permission All; the admin API changes them.
         faults: armed from the start.
     """
-    accounts = {route: Account(route, keys.get(route, []), settings) for route in ROUTES}
+    accounts = {route: Account(route, [Key(key=key) for key in keys.get(route, [])], settings) for route in ROUTES}
     ledger, armed, results = Ledger(), Faults(), Results(settings)
     for fault in faults:
         armed.arm(fault)

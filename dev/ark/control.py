@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
 from .accounts import AccountChange
 from .callbacks import Delivery
 from .faults import Armed, Fault, Firing, Operation
+from .keys import DEFAULT_PROJECT, Key
 from .ledger import CreateEntry, Leak, Requests
 from .tables import Route
 
@@ -118,6 +121,32 @@ class ArkControl:
     async def set_standing(self, route: Route, standing: str) -> None:
         """Sets how an account stands: `ok`, or a code such as `AccountOverdueError` or `SetLimitExceeded`."""
         await self._account(route, AccountChange(standing=standing))
+
+    async def keys(self, route: Route) -> list[Key]:
+        """Give the keys of an account, with the project and the permission of each."""
+        return [Key.model_validate(key) for key in (await self._get("accounts"))[route]["keys"]]
+
+    async def set_key(
+        self, route: Route, key: str, *, project: str = DEFAULT_PROJECT, models: Collection[str] | None = None
+    ) -> None:
+        """Add a key to an account, or replace what the account knows of it: nothing of that is kept.
+
+        Tasks stay in the project of the key that created them, so a key that moves to another project loses sight of
+        its own.
+
+        Args:
+            route: Whose account.
+            key: The key itself.
+            project: The project that the key belongs to from now on.
+            models: Permission Custom: the model ids and `ep-` ids that the key names. None: permission All.
+        """
+        wanted = Key(key=key, project=project, models=None if models is None else frozenset(models))
+        await self._post(f"accounts/{route}/keys", wanted.model_dump(mode="json"))
+
+    async def remove_key(self, route: Route, key: str) -> None:
+        """Remove a key from an account: it gets 401 from now on. Raises for a key that the account does not have."""
+        path = f"/_ark/accounts/{route}/keys/{quote(key, safe='')}"
+        (await self._http.delete(path)).raise_for_status()
 
     async def video_bytes(self, task_id: str, file: str = "video.mp4") -> bytes:
         """What the service has of a result (or `last_frame.png`, `last_frame.jpeg`), counted nowhere."""

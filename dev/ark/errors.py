@@ -60,6 +60,12 @@ def missing(param: str) -> ArkError:
     return ArkError(400, "MissingParameter", message, param=param)
 
 
+def no_access(param: str, model_given: str) -> ArkError:
+    """A model or an endpoint that does not exist, or not for this key: the service does not say which."""
+    message = f"The model or endpoint {model_given} does not exist or you do not have access to it."
+    return ArkError(404, "InvalidEndpointOrModel.NotFound", message, param=param)
+
+
 def gateway_page(status: int) -> Response:
     """What a gateway in front of the service answers: a page, without the envelope."""
     return HTMLResponse(

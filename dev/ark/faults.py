@@ -46,7 +46,9 @@ AFTER_COMMIT = (
     "drip",
     "slow",
 )
-ASKING = (*_ANSWERS, "hang", "reset", "slow")
+ASKING = (*_ANSWERS, *GATEWAY_PAGES, "other_body", "hang", "reset", "slow")
+# What is wrong with the true answer: a request that is refused anyway does not use them up.
+ON_ANSWER = ("long_body", "another_task")
 DOWNLOAD = (
     *("truncate", "refuse", "not_ready", "404", "html", "reset", "drip", "wrong_length"),
     *("500", "502", "503", "hang"),
@@ -54,8 +56,8 @@ DOWNLOAD = (
 ENDINGS = ("fail", "expire", "stay_queued", "stay_running", "unknown_status")
 KNOWN: dict[Operation, tuple[str, ...]] = {
     "create": (*BEFORE_COMMIT, *AFTER_COMMIT),
-    "get": ASKING,
-    "list": ASKING,
+    "get": (*ASKING, *ON_ANSWER),
+    "list": (*ASKING, "long_body"),
     "delete": ASKING,
     "download": DOWNLOAD,
     "task": (*ENDINGS, "seconds"),
@@ -81,6 +83,8 @@ class Fault(BaseModel):
     message: str | None = None
     retry_after: float | None = Field(None, ge=0, description="seconds, for a Retry-After header")
     close: Close = Field("rst", description="how a connection is dropped")
+    body: str = Field("{}", description="what other_body answers, with status 200 and as JSON, whether it is or not")
+    size: int = Field(16 * 1024 * 1024, ge=0, description="bytes that long_body adds to the answer")
     status: str = Field("reviewing", description="what unknown_status shows")
     queued_seconds: float | None = Field(None, ge=0, description="for `seconds` on a task")
     running_seconds: float | None = Field(None, ge=0, description="for `seconds` on a task")
@@ -207,6 +211,8 @@ async def act(fault: Armed, request: Request) -> Response | None:
         case "hang":
             await wait_while_connected(request, fault.seconds)
             return Drop(fault.close)
+        case "other":
+            return Response(fault.body, media_type="application/json")
         case "slow":
             still_there = await wait_while_connected(request, 1 if fault.seconds is None else fault.seconds)
             return None if still_there else Drop()

@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import ArkError
 from .faults import ENDINGS, Armed, Faults
+from .keys import Key
 from .media import FPS
 from .order import Order
 from .settings import Settings
@@ -27,6 +28,7 @@ class Task:
 
     id: str
     route: Route
+    project: str  # of the key that ordered it
     order: Order
     created_at: int
     updated_at: int
@@ -75,13 +77,14 @@ class Provider:
     _living: list[Task] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def create(self, route: Route, order: Order, body: bytes) -> Task:
+    def create(self, route: Route, project: str, order: Order, body: bytes) -> Task:
         """Commits an order: from here on it runs, and bills if it succeeds."""
-        task_id = _new_id()
+        task_id = new_id()
         now = int(time.time())
         task = Task(
             id=task_id,
             route=route,
+            project=project,
             order=order,
             created_at=now,
             updated_at=now,
@@ -96,26 +99,27 @@ class Provider:
         self._wake.set()
         return task
 
-    def find(self, route: Route, task_id: str) -> Task:
-        """A task that the account can still see.
+    def find(self, route: Route, key: Key, task_id: str) -> Task:
+        """A task that the key can still see.
 
         Raises:
-            ArkError: 404 `ResourceNotFound`.
+            ArkError: 404 `ResourceNotFound`, the same for an unknown task and for one that the key may not see.
         """
         task = self.tasks.get(task_id)
-        if task is None or task.route != route or not self._kept(task):
+        if task is None or not self._visible(task, route, key):
             raise ArkError(404, "ResourceNotFound", f"The task {task_id} could not be found.", param="id")
         return task
 
-    def add_foreign(self, route: Route, order: Order, status: str, age_seconds: float) -> Task:
+    def add_foreign(self, route: Route, project: str, order: Order, status: str, age_seconds: float) -> Task:
         """Puts a task there that another application of the account ordered: it stays as it is, and bills nobody here.
 
         Faults, limits and callbacks have nothing to do with it.
         """
         born, created_at = time.monotonic() - age_seconds, int(time.time() - age_seconds)
         task = Task(
-            id=_new_id(),
+            id=new_id(),
             route=route,
+            project=project,
             order=order,
             created_at=created_at,
             updated_at=created_at,
@@ -130,12 +134,10 @@ class Provider:
         self.tasks[task.id] = task
         return task
 
-    def listed(self, route: Route) -> list[Task]:
-        """What LIST can see, in the order that is switched on."""
+    def listed(self, route: Route, key: Key) -> list[Task]:
+        """What LIST shows this key, in the order that is switched on."""
         youngest = time.monotonic() - self.settings.list_delay_seconds
-        seen = [
-            task for task in self.tasks.values() if task.route == route and self._kept(task) and task.born <= youngest
-        ]
+        seen = [task for task in self.tasks.values() if self._visible(task, route, key) and task.born <= youngest]
         seen.sort(key=lambda task: task.born, reverse=self.settings.list_order == "newest")
         if self.settings.list_order == "shuffled":
             random.shuffle(seen)
@@ -186,6 +188,9 @@ class Provider:
                     self._move(task, status)
             await asyncio.sleep(_TICK)
 
+    def _visible(self, task: Task, route: Route, key: Key) -> bool:
+        return task.route == route and key.sees(task.project, task.order) and self._kept(task)
+
     def _kept(self, task: Task) -> bool:
         if task.erased:
             return False
@@ -226,7 +231,8 @@ class Provider:
         return shared if own is None else own
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Make a task id that no task has yet."""
     stamp = time.strftime("%Y%m%d%H%M%S")
     return f"cgt-{stamp}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=8))}"
 

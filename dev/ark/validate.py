@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .content import Content, explain_unreadable_body, read_content
-from .errors import ArkError, invalid, missing
+from .errors import ArkError, invalid, missing, no_access
 from .order import Order
 from .settings import Settings
 from .tables import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of
@@ -93,12 +93,7 @@ def _model(route: Route, body: Mapping[str, Any], settings: Settings) -> tuple[s
     model_id = settings.endpoints.get(given, default_model_id(route)) if is_endpoint else given
     model = model_of(route, model_id)
     if model is None:
-        raise ArkError(
-            404,
-            "InvalidEndpointOrModel.NotFound",
-            f"The model or endpoint {given} does not exist or you do not have access to it.",
-            param="model",
-        )
+        raise no_access("model", given)
     return given, model_id, model
 
 

@@ -145,6 +145,7 @@ async def as_new(ark: ArkControl) -> ArkControl:
     """The same process for the next test: no faults, and the account in order."""
     await ark.clear_faults()
     await ark.set_key_valid("byteplus", True)
+    await ark.set_key("byteplus", KEY)
     await ark.set_standing("byteplus", "ok")
     await ark.configure(queued_seconds=3600, running_seconds=3600, running_limit=100, list_per_second=None)
     return ark

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dev.ark.control import ArkControl
-from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, GATEWAY_PAGES, Operation
+from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, GATEWAY_PAGES, KNOWN, Operation
 from dev.ark.ledger import CreateEntry
 from dev.ark.process import start, stop
 
@@ -369,6 +369,61 @@ async def test_asking_goes_wrong_in_all_ways(ark: ArkControl, client: httpx.Asyn
     await ark.fault(on, "slow", seconds=0.05)
     assert (await ask()).is_success
     assert {firing.on for firing in (await ark.fired())[-12:]} == {on}
+
+    for fault in GATEWAY_PAGES:
+        await ark.fault(on, fault)
+        page = await ask()
+        assert page.status_code == int(fault[:3])
+        assert page.headers["content-type"].startswith("text/html")
+    for status, code in ((400, "InvalidParameter.TaskId"), (404, "NotFound.Task")):
+        await ark.fault(on, str(status), code=code)
+        refusal = await ask()
+        assert (refusal.status_code, refusal.json()["error"]["code"]) == (status, code)
+    for body in ("{}", "null", '{"id": 7}', "not json", ""):
+        await ark.fault(on, "other_body", body=body)
+        other = await ask()
+        assert (other.status_code, other.text) == (200, body)
+        assert other.headers["content-type"] == "application/json"
+
+
+async def test_an_answer_about_another_task(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    task_id = (await create(client)).json()["id"]
+    true = await until(client, task_id, "succeeded")
+    await ark.fault("get", "another_task")
+    other = (await client.get(f"{PATH}/{task_id}")).json()
+    assert other["id"] != task_id
+    assert other | {"id": task_id} == true
+    assert (await client.get(f"{PATH}/{other['id']}")).status_code == 404
+
+
+@pytest.mark.parametrize("fields", [{}, {"size": 1000}])
+async def test_an_answer_that_is_far_too_long(
+    ark: ArkControl, client: httpx.AsyncClient, fields: dict[str, int]
+) -> None:
+    task_id = (await create(client)).json()["id"]
+    await until(client, task_id, "succeeded")
+    paths: dict[Operation, str] = {"get": f"{PATH}/{task_id}", "list": f"{PATH}?filter.task_ids={task_id}"}
+    for on, path in paths.items():
+        true = (await client.get(path)).json()
+        await ark.fault(on, "long_body", **fields)
+        long = await client.get(path)
+        assert len(long.content) > fields.get("size", 16 * 1024 * 1024)
+        padding = long.json().pop("padding")
+        assert long.json() == true | {"padding": padding}
+
+
+async def test_a_refusal_does_not_use_up_a_spoilt_answer(ark: ArkControl, client: httpx.AsyncClient) -> None:
+    fault_id = await ark.fault("get", "another_task")
+    assert (await client.get(f"{PATH}/cgt-none")).status_code == 404
+    assert await ark.fired(fault_id) == []
+
+
+def test_every_fault_on_asking_has_a_test_here() -> None:
+    statuses = {"400", "401", "403", "404", "429", "500", "502", "503", "504"}
+    shared = statuses | {*GATEWAY_PAGES} | {"hang", "reset", "slow", "other_body"}
+    assert set(KNOWN["delete"]) == shared
+    assert set(KNOWN["list"]) == shared | {"long_body"}
+    assert set(KNOWN["get"]) == shared | {"long_body", "another_task"}
 
 
 async def test_a_fault_on_one_task_leaves_the_others_alone(ark: ArkControl, client: httpx.AsyncClient) -> None:

@@ -16,6 +16,7 @@ import pytest
 from dev.ark.control import ArkControl
 from dev.ark.errors import ArkError
 from dev.ark.faults import Faults
+from dev.ark.keys import Key
 from dev.ark.media import Clip, last_frame
 from dev.ark.process import started
 from dev.ark.provider import Provider
@@ -206,12 +207,12 @@ async def test_tasks_are_forgotten(ark: ArkControl, client: httpx.AsyncClient) -
 def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
     settings, day = Settings(speed=speed), 86_400 / speed
     provider, results = Provider(settings, Faults(), lambda task: None), Results(settings)
-    order = read_order("byteplus", ORDER, settings)
+    order, key = read_order("byteplus", ORDER, settings), Key(key="one")
 
     def known(status: str, age: float) -> bool:
-        task = provider.add_foreign("byteplus", order, status, age)
+        task = provider.add_foreign("byteplus", key.project, order, status, age)
         try:
-            provider.find("byteplus", task.id)
+            provider.find("byteplus", key, task.id)
         except ArkError:
             return False
         return True
@@ -220,7 +221,7 @@ def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
     assert [known("failed", age * day) for age in (6.99, 7.01)] == [True, False]
     assert [known("cancelled", age * day) for age in (0, 0.99, 1.01)] == [True, True, False]
     for age, alive in ((0.99, True), (1.01, False)):
-        task = provider.add_foreign("byteplus", order, "succeeded", age * day)
+        task = provider.add_foreign("byteplus", key.project, order, "succeeded", age * day)
         signature = parse_qs(urlsplit(results.urls(task)["video_url"]).query)["X-Tos-Signature"][0]
         with contextlib.nullcontext() if alive else pytest.raises(ArkError, match="expired"):
             assert results.redeem(task, "video.mp4", signature) is task

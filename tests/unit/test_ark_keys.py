@@ -1,0 +1,292 @@
+"""The local Ark's keys: which tasks each of them sees, and what it may order, while both change under way."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dev.ark.control import ArkControl
+from dev.ark.keys import Key
+from dev.ark.process import started
+
+PATH = "/contents/generations/tasks"
+KEY = "local-ark-key"
+MODEL = "dreamina-seedance-2-0-260128"
+FAST = "dreamina-seedance-2-0-fast-260128"
+ENDPOINT = "ep-20260101-abc"  # MODEL is behind it
+OTHER_ENDPOINT = "ep-20260101-xyz"
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[ArkControl]:
+    limits = ("create_per_minute", "get_per_second", "list_per_second", "delete_per_second")
+    flags = [word for limit in limits for word in ("--set", f"{limit}=null")]
+    async with started("--queued-seconds", "3600", *flags) as control:
+        yield control
+
+
+@pytest.fixture
+async def ark(server: ArkControl) -> ArkControl:
+    """With the one key that it starts with, which sees all of the default project."""
+    await server.configure(create_per_minute=None, list_per_second=None)
+    await server.set_key_valid("byteplus", True)
+    await server.set_standing("byteplus", "ok")
+    for known in await server.keys("byteplus"):
+        await server.remove_key("byteplus", known.key)
+    await server.set_key("byteplus", KEY)
+    return server
+
+
+@pytest.fixture
+async def http(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=ark.base_url("byteplus"), trust_env=False, verify=False) as client:  # noqa: S501 - it is http
+        yield client
+
+
+class Client:
+    """The API under one key."""
+
+    def __init__(self, http: httpx.AsyncClient, key: str = KEY) -> None:
+        self._http = http
+        self._headers = {"Authorization": f"Bearer {key}"}
+
+    async def post(self, model: str = MODEL, **fields: Any) -> httpx.Response:
+        order = {"model": model, "content": [{"type": "text", "text": "a cat"}]} | fields
+        return await self._http.post(PATH, json=order, headers=self._headers)
+
+    async def create(self, model: str = MODEL) -> str:
+        answer = await self.post(model)
+        assert answer.status_code == 200, answer.text
+        task_id: str = answer.json()["id"]
+        return task_id
+
+    async def get(self, task_id: str) -> httpx.Response:
+        return await self._http.get(f"{PATH}/{task_id}", headers=self._headers)
+
+    async def delete(self, task_id: str) -> httpx.Response:
+        return await self._http.delete(f"{PATH}/{task_id}", headers=self._headers)
+
+    async def page(self, **params: Any) -> httpx.Response:
+        return await self._http.get(PATH, params=params, headers=self._headers)
+
+    async def seen(self, task_ids: list[str], *models: str) -> set[str]:
+        """Those of the tasks that LIST shows, filtered by model where one is given; its total must fit."""
+        answer = await self.page(**{"filter.task_ids": task_ids, "filter.model": models, "page_size": 500})
+        assert answer.status_code == 200, answer.text
+        listed = [item["id"] for item in answer.json()["items"]]
+        assert answer.json()["total"] == len(listed)
+        return set(listed)
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def without_ids(answer: httpx.Response, task_id: str) -> tuple[int, str]:
+    """A refusal's status and body, without the ids that differ from call to call."""
+    text = answer.text.replace(answer.headers["x-request-id"], "REQUEST").replace(task_id, "TASK")
+    return answer.status_code, text
+
+
+async def test_a_key_has_all_of_the_default_project(ark: ArkControl) -> None:
+    assert await ark.keys("byteplus") == [Key(key=KEY, project="default", models=None)]
+    assert await ark.keys("volcengine") == [Key(key="local-ark-key-cn")]
+
+
+async def test_tasks_of_another_project_are_unknown(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "films", project="films")
+    ours, theirs = Client(http), Client(http, "films")
+    one, two, three = await ours.create(), await theirs.create(), await theirs.create()
+    projects = {task["id"]: task["project"] for task in await ark.tasks()}
+    assert [projects[task_id] for task_id in (one, two, three)] == ["default", "films", "films"]
+    assert await ours.seen([one, two, three]) == {one}
+    assert await theirs.seen([one, two, three]) == {two, three}
+    for ask in (ours.get, ours.delete):
+        hidden, unknown = await ask(two), await ask("cgt-none")
+        assert refusal(hidden) == (404, "ResourceNotFound")
+        assert without_ids(hidden, two) == without_ids(unknown, "cgt-none")
+    assert (await theirs.get(two)).json()["status"] == "queued"  # and so it was not cancelled
+    assert (await theirs.delete(two)).status_code == 204
+
+
+async def test_two_keys_of_one_project_share_its_tasks(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "second")
+    task_id = await Client(http).create()
+    assert (await Client(http, "second").get(task_id)).status_code == 200
+
+
+async def test_a_custom_key_sees_what_it_names(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
+    wide, narrow = Client(http), Client(http, "narrow")
+    preset, fast, endpoint, other = [await wide.create(m) for m in (MODEL, FAST, ENDPOINT, OTHER_ENDPOINT)]
+    every = [preset, fast, endpoint, other]
+    assert [(await narrow.get(one)).status_code for one in every] == [404, 200, 200, 404]
+    assert [(await narrow.delete(one)).status_code for one in (preset, other)] == [404, 404]
+    assert await narrow.seen(every, FAST) == {fast}
+    assert await narrow.seen(every, ENDPOINT) == {endpoint}
+    assert await wide.seen(every) == set(every)
+    assert await wide.seen(every, MODEL) == {preset, endpoint, other}  # documents disagree; All takes it for the model
+
+
+async def test_a_model_id_means_its_preset_endpoint(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "narrow", models=[MODEL])
+    narrow = Client(http, "narrow")
+    preset, endpoint = await Client(http).create(MODEL), await Client(http).create(ENDPOINT)
+    assert await narrow.seen([preset, endpoint], MODEL) == {preset}
+    assert (await narrow.get(endpoint)).status_code == 404
+
+
+async def test_list_under_a_custom_key_needs_one_named_model(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
+    narrow = Client(http, "narrow")
+    assert refusal(await narrow.page()) == (400, "MissingParameter")
+    assert refusal(await narrow.page(**{"filter.model": ""})) == (400, "MissingParameter")
+    assert refusal(await narrow.page(**{"filter.model": [FAST, ENDPOINT]})) == (400, "InvalidParameter")
+    for unnamed in (MODEL, OTHER_ENDPOINT):
+        answer = await narrow.page(**{"filter.model": unnamed})
+        assert refusal(answer) == (404, "InvalidEndpointOrModel.NotFound")
+        assert answer.json()["error"]["param"] == "filter.model"
+    assert (await narrow.page(**{"filter.model": FAST})).status_code == 200
+    assert (await Client(http).page()).status_code == 200  # a key with permission All needs none
+
+
+async def test_create_with_an_unnamed_model_is_refused(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
+    narrow = Client(http, "narrow")
+    for unnamed in (MODEL, OTHER_ENDPOINT):
+        assert refusal(await narrow.post(unnamed)) == (404, "InvalidEndpointOrModel.NotFound")
+        entry = (await ark.ledger())[-1]
+        assert (entry.committed, entry.answer, entry.code) == (False, 404, "InvalidEndpointOrModel.NotFound")
+    for named in (FAST, ENDPOINT):
+        assert (await narrow.post(named)).status_code == 200
+
+
+async def test_a_key_is_narrowed_in_place_and_back(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    client = Client(http)
+    task_id = await client.create()
+    for _ in range(2):
+        await ark.set_key("byteplus", KEY, models=[FAST])
+        assert refusal(await client.get(task_id)) == (404, "ResourceNotFound")
+        assert refusal(await client.page()) == (400, "MissingParameter")
+        assert await client.seen([task_id], FAST) == set()
+        await ark.set_key("byteplus", KEY)
+        assert (await client.get(task_id)).status_code == 200
+        assert await client.seen([task_id]) == {task_id}
+
+
+async def test_a_key_that_moves_leaves_its_tasks_behind(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    client = Client(http)
+    tasks: list[tuple[str, str]] = []
+    for project in ("default", "films", "default", "films"):
+        await ark.set_key("byteplus", KEY, project=project)
+        before = {task_id for task_id, home in tasks if home == project}
+        assert await client.seen([task_id for task_id, _ in tasks] or ["cgt-none"]) == before
+        for task_id, home in tasks:
+            assert (await client.get(task_id)).status_code == (200 if home == project else 404)
+        tasks.append((await client.create(), project))
+
+
+async def test_total_counts_what_the_key_sees(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "crowd", project="crowd")
+    await ark.set_key("byteplus", "narrow", project="crowd", models=[FAST])
+    await ark.add_foreign("byteplus", project="crowd", count=5)
+    fast = await ark.add_foreign("byteplus", project="crowd", count=3, fields={"model": FAST})
+    await ark.add_foreign("byteplus", count=2)
+    page = (await Client(http, "crowd").page(page_size=2)).json()
+    assert (len(page["items"]), page["total"]) == (2, 8)
+    page = (await Client(http, "narrow").page(**{"filter.model": FAST, "page_size": 2, "page_num": 2})).json()
+    assert (len(page["items"]), page["total"]) == (1, 3)
+    assert (await Client(http).get(fast[0])).status_code == 404  # the default project's key
+
+
+async def test_foreign_tasks_are_of_the_default_project(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "films", project="films")
+    (task_id,) = await ark.add_foreign("byteplus")
+    assert [(await Client(http, key).get(task_id)).status_code for key in (KEY, "films")] == [200, 404]
+
+
+async def test_revoked_and_removed_keys_get_401(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    odd = "a key/with ?odd#parts%"
+    await ark.set_key("byteplus", odd, project="films")
+    clients = [Client(http), Client(http, odd)]
+
+    async def statuses(client: Client) -> list[int]:
+        calls = (client.post(), client.get("cgt-1"), client.delete("cgt-1"), client.page())
+        return [(await call).status_code for call in calls]
+
+    known, unknown = [200, 404, 404, 200], [401] * 4
+    assert [await statuses(client) for client in clients] == [known, known]
+    await ark.set_key_valid("byteplus", False)
+    assert [await statuses(client) for client in clients] == [unknown, unknown]
+    await ark.set_key_valid("byteplus", True)
+    await ark.remove_key("byteplus", odd)
+    assert [await statuses(client) for client in clients] == [known, unknown]
+    assert [key.key for key in await ark.keys("byteplus")] == [KEY]
+    with pytest.raises(httpx.HTTPStatusError, match="422"):
+        await ark.remove_key("byteplus", odd)
+
+
+async def test_standing_and_rate_limits_are_the_accounts(ark: ArkControl, http: httpx.AsyncClient) -> None:
+    await ark.set_key("byteplus", "films", project="films")
+    clients = [Client(http), Client(http, "films")]
+    await ark.set_standing("byteplus", "AccountOverdueError")
+    assert [(await client.post()).status_code for client in clients] == [403, 403]
+    await ark.set_standing("byteplus", "ok")
+    await ark.configure(list_per_second=0.001)
+    assert sorted([(await client.page()).status_code for client in clients * 2]) == [200, 429, 429, 429]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"key": ""}, {"key": "x", "models": "all"}, {"key": "x", "modells": []}])
+async def test_a_wrong_key_is_refused_and_changes_nothing(ark: ArkControl, wrong: dict[str, Any]) -> None:
+    before = await ark.keys("byteplus")
+    async with httpx.AsyncClient(base_url=ark.url, trust_env=False) as http:
+        answer = await http.post("/_ark/accounts/byteplus/keys", json=wrong)
+        assert (await http.post("/_ark/accounts/nowhere/keys", json={"key": "x"})).status_code == 404
+    assert (answer.status_code, await ark.keys("byteplus")) == (422, before)
+
+
+PROJECTS = ("default", "films")
+GIVEN = (MODEL, FAST, ENDPOINT, OTHER_ENDPOINT)
+HOLDERS = st.builds(
+    Key,
+    key=st.just("drawn"),
+    project=st.sampled_from(PROJECTS),
+    models=st.none() | st.frozensets(st.sampled_from(GIVEN)),
+)
+
+
+@pytest.fixture(scope="module")
+async def everywhere(server: ArkControl) -> dict[str, tuple[str, str]]:
+    """A task of each project and each model or endpoint: its id, and both."""
+    tasks = {}
+    for project in PROJECTS:
+        for model in GIVEN:
+            (task_id,) = await server.add_foreign("byteplus", project=project, fields={"model": model})
+            tasks[task_id] = (project, model)
+    return tasks
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(holders=st.lists(HOLDERS, min_size=1, max_size=4))
+async def test_get_and_list_show_the_same_tasks(
+    server: ArkControl, everywhere: dict[str, tuple[str, str]], holders: list[Key]
+) -> None:
+    """However one key is changed in place, it sees the tasks of its project and models: in GET, and in LIST."""
+    async with httpx.AsyncClient(base_url=server.base_url("byteplus"), trust_env=False, verify=False) as http:  # noqa: S501 - it is http
+        client = Client(http, "drawn")
+        for holder in holders:
+            await server.set_key("byteplus", holder.key, project=holder.project, models=holder.models)
+            mine = {
+                task_id: model
+                for task_id, (project, model) in everywhere.items()
+                if project == holder.project and (holder.models is None or model in holder.models)
+            }
+            assert {task_id for task_id in everywhere if (await client.get(task_id)).status_code == 200} == set(mine)
+            if holder.models is None:
+                assert await client.seen(list(everywhere)) == set(mine)
+            for model in holder.models or ():
+                of_model = {task_id for task_id, given in mine.items() if given == model}
+                assert await client.seen(list(everywhere), model) == of_model
