@@ -533,19 +533,22 @@ def google() -> Iterator[GoogleBucket]:
 @pytest.mark.parametrize("command", ["submit", "check", "batch"])
 @pytest.mark.parametrize(
     ("url", "options"),
-    [("/etc/passwd", []), ("/etc/passwd", ["--allow-any-path"]), ("notes.png", []), ("../notes.png", [])],
+    [("/etc/passwd", []), ("/etc/passwd", ["--allow-any-path"]), ("notes.png", []), ("../shot.png", [])],
 )
 async def test_refused_file_leaves_the_bucket_empty(
     tmp_path: Path, google: GoogleBucket, command: str, url: str, options: list[str]
 ) -> None:
-    (tmp_path / "notes.png").write_text("no picture at all")
-    (tmp_path / "request").write_bytes(with_urls(url))
+    (tmp_path / "shot.png").write_bytes(CONTENT)
+    file = tmp_path / "request" / "request.json"
+    file.parent.mkdir()
+    file.with_name("notes.png").write_text("no picture at all")
+    file.write_bytes(with_urls(url))
     options = [*options, "--yes"] if command == "batch" else options
     api = google._client._connection.API_BASE_URL
     # No Temporal is there: what had come so far would end with another exit code.
     said = await say(
         None,
-        *(command, str(tmp_path / "request"), "--json", *options),
+        *(command, str(file), "--json", *options),
         SEEDANCE_BUCKET="videos",
         STORAGE_EMULATOR_HOST=api,
     )
@@ -555,16 +558,25 @@ async def test_refused_file_leaves_the_bucket_empty(
     assert await google.list("") == []
 
 
-@pytest.mark.parametrize("field", ["url", "\x1b[2J"])
-async def test_foreign_text_does_not_steer_the_terminal(tmp_path: Path, field: str) -> None:
-    text = with_urls(
-        references=[{"role": "reference_image", "url": "a\x1b[2J\x07\u202e\r[red]b.png", field: "\x1b[2J.png"}]
-    )
-    (tmp_path / "request.json").write_bytes(text)
-    said = await say(None, "check", str(tmp_path / "request.json"), SEEDANCE_BUCKET="videos")
-    assert said.code == 2
-    assert not {*"\x1b\x07\u202e\r"} & {*said.err}
-    assert r"\x1b[2J" in said.err
+STEERING = "a\x1b[2J\x07\u202e\r[red]b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"references": [{"role": "reference_image", "url": f"{STEERING}.png"}]}, 2),
+        ({"references": [{"role": "reference_image", "url": f"../{STEERING}.png"}]}, 2),
+        ({STEERING: 1}, 2),
+        ({"prompt": STEERING}, 0),
+    ],
+)
+async def test_foreign_text_does_not_steer_the_terminal(tmp_path: Path, changes: dict[str, Any], code: int) -> None:
+    file = tmp_path / "request.json"
+    file.write_bytes(with_urls(**{"references": [], "prompt": "a cat"} | changes))
+    said = await say(None, "check", str(file), SEEDANCE_BUCKET="videos")
+    assert said.code == code, said.err
+    assert not {*"\x1b\x07\u202e\r"} & {*said.out, *said.err}
+    assert r"a\x1b[2J" in said.out + said.err
 
 
 # Uploaded
