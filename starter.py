@@ -6,7 +6,6 @@ People get text; ``--json`` gives one JSON document on stdout, and everything el
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Annotated
 
@@ -20,7 +19,7 @@ from commands.check import check
 from commands.filters import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
 from commands.report import report
 from commands.requests import RequestReader, folder_of
-from commands.running import JobArgument, JsonOption, follow, job_goes_on, read, run, video_jobs
+from commands.running import AnyPathOption, JobArgument, JsonOption, follow, job_goes_on, read, run, video_jobs
 from commands.telling import (
     DONE,
     OTHER,
@@ -50,14 +49,15 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 def submit(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")],
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start the job of a request, or find the one that the same request has already."""
 
     async def story() -> int:
         settings = Settings.from_environment()
-        reader = RequestReader(settings)
-        request = await asyncio.to_thread(reader.read, read(file), folder_of(file))
+        reader = RequestReader(settings, allow_any_path=allow_any_path)
+        request = await reader.read(read(file), folder_of(file))
         say = err if as_json else out
         print_outlook(request, settings, say)
         bucket = await open_bucket(settings) if reader.files else None

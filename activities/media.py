@@ -55,8 +55,9 @@ def probe_video(path: Path) -> VideoProbe:
     _refuse_what_is_no_video(path)
     try:
         # No other format is tried: some, such as playlists, would open further files and addresses. Edit lists hide
-        # frames, and would spoil the count.
-        with av.open(str(path), format="mov", options={"ignore_editlist": "1"}) as container:
+        # frames, and would spoil the count. A title that is not UTF-8 does no harm.
+        options = {"ignore_editlist": "1"}
+        with av.open(str(path), format="mov", options=options, metadata_errors="replace") as container:
             return _probe(container)
     except av.FFmpegError as error:
         raise BadMedia(f"is not a readable MP4: {error.strerror}") from None

@@ -85,8 +85,8 @@ def _picture(path: Path, start: bytes) -> Probe:
             format_name = _PICTURES["JPEG" if picture.format == "MPO" else picture.format or ""]
     except UnidentifiedImageError:
         raise BadMedia("is no picture that the provider takes") from None
-    except Exception as error:  # Pillow's decoders raise whatever they come across
-        raise BadMedia(f"cannot be decoded as a picture, or is cut off: {error}") from None
+    except Exception:  # Pillow's decoders raise whatever they come across, and quote the file
+        raise BadMedia("cannot be decoded as a picture, or is cut off") from None
     return Probe(_HEIF_BRANDS[brand] if brand is not None else format_name, width, height)
 
 
@@ -117,7 +117,7 @@ def _sound(path: Path, start: bytes) -> Probe:
         raise BadMedia("is neither WAV nor MP3")
     try:
         # No other format is tried: some would open further files and addresses.
-        with av.open(str(path), format=format_name) as container:
+        with av.open(str(path), format=format_name, metadata_errors="replace") as container:
             return _listened(container, format_name)
     except av.FFmpegError as error:
         raise BadMedia(f"is not a readable {format_name.upper()}: {error.strerror}") from None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import httpx
 from pydantic import BaseModel, ConfigDict
@@ -107,27 +108,26 @@ class References:
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._probes = asyncio.Semaphore(_PROBES)
 
-    async def examine(self, request: VideoRequest, files: Mapping[int, Path] | None = None) -> Findings:
+    async def examine(self, request: VideoRequest, known: Mapping[int, Medium] = MappingProxyType({})) -> Findings:
         """Looks at every reference but ``asset://``, which only the provider can see.
 
         Args:
             request: One against whose references :func:`seedance_temporal.catalogue.check` has nothing.
-            files: References, counted from 0, whose content is at hand, by their absolute paths.
+            known: What references are that were looked into already, by their index, counted from 0.
 
         Raises:
             CannotSign: A private reference cannot be signed.
         """
-        places: dict[int, str | Path] = dict(files or {})
-        distant = [i for i, each in enumerate(request.references) if is_seen(each) and i not in places]
+        distant = [i for i, each in enumerate(request.references) if is_seen(each) and i not in known]
         urls = await asyncio.gather(*(self._url_of(request.references[index]) for index in distant))
-        places |= dict(zip(distant, urls, strict=True))
         async with asyncio.TaskGroup() as group:
             looks = [
-                group.create_task(self._look_at(index, catalogue.KINDS[request.references[index].role], place))
-                for index, place in sorted(places.items())
+                group.create_task(self._look_at(index, catalogue.KINDS[request.references[index].role], url))
+                for index, url in zip(distant, urls, strict=True)
             ]
         found = [look.result() for look in looks]
-        media = tuple(medium for medium in found if isinstance(medium, Medium))
+        seen = [*known.values(), *(medium for medium in found if isinstance(medium, Medium))]
+        media = tuple(sorted(seen, key=lambda medium: medium.reference))
         troubles = [trouble for trouble in found if isinstance(trouble, _Trouble)]
         model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
         problems = [each.problem for each in troubles if not each.passing]
@@ -146,23 +146,31 @@ class References:
         assert self._bucket is not None, "a private reference, and no bucket"
         return await self._bucket.signed_url(private.bucket, private.name, private.generation, _SIGNED_FOR)
 
-    async def _look_at(self, index: int, kind: Kind, place: str | Path) -> Medium | _Trouble:
-        """Looks at one reference, by its URL or as a file."""
+    async def _look_at(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
+        """Looks at one reference, by its URL."""
         at = f"references[{index}]"
         try:
-            if isinstance(place, Path):
-                return await self._look_into(index, kind, place)
             async with self._downloads:
                 with TemporaryDirectory(prefix="seedance-") as directory:
                     path = Path(directory) / "reference"
-                    await self._download(place, path, MEDIA[kind].max_bytes)
-                    return await self._look_into(index, kind, path)
+                    await self._download(url, path, MEDIA[kind].max_bytes)
+                    return await self.look_into(index, kind, path)
         except DownloadFailed as error:
             return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
         except BadMedia as error:
             return _Trouble(Problem(at=at, problem=str(error)))
 
-    async def _look_into(self, index: int, kind: Kind, path: Path) -> Medium:
+    async def look_into(self, index: int, kind: Kind, path: Path) -> Medium:
+        """Look into one reference whose content is at hand.
+
+        Args:
+            index: Which of the request's references it is, counted from 0.
+            kind: What it should be.
+            path: An absolute path.
+
+        Raises:
+            BadMedia: It is not what a reference of this kind can be.
+        """
         probed = await self._probe(kind, path)
         sha256, size = await asyncio.to_thread(_digest, path)
         return Medium.model_validate(probed | {"reference": index, "kind": kind, "size": size, "sha256": sha256})

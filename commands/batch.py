@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from commands.bucket import open_bucket
 from commands.requests import RequestReader, folder_of
-from commands.running import WAITS_ON, JsonOption, read, run, video_jobs
-from commands.telling import DONE, err, exit_code, out, print_json
-from commands.uploads import Uploads
+from commands.running import WAITS_ON, AnyPathOption, JsonOption, read, run, video_jobs
+from commands.telling import DONE, err, exit_code, out, plain, print_json
+from commands.uploads import Uploads, spinner
 from seedance_temporal import catalogue
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
@@ -80,6 +80,7 @@ def batch(
     results: Annotated[
         Path | None, typer.Option("--results", metavar="PATH", help="Where the results go; FILE.results.jsonl.")
     ] = None,
+    allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Submit one request a line. All lines are checked before the first is submitted."""
@@ -90,8 +91,10 @@ def batch(
 
     async def story() -> int:
         settings = Settings.from_environment()
-        reader = RequestReader(settings)
-        lines = await asyncio.to_thread(_read_lines, read(file), folder_of(file), reader)
+        reader = RequestReader(settings, allow_any_path=allow_any_path)
+        with spinner() as progress:
+            progress.add_task("looking at the requests and their files", total=None)
+            lines = await _read_lines(read(file), folder_of(file), reader)
         work = _Batch(lines, results_path, settings)
         work.refuse_invalid(skip=skip_invalid)
         say = err if as_json else out
@@ -146,7 +149,7 @@ class _Batch:
         if problems and not skip:
             raise InvalidRequest(problems)
         for problem in problems:
-            err.print(f"[yellow]skipped {escape(f'{problem.at}: {problem.problem}')}[/]")
+            err.print(f"[yellow]skipped {plain(f'{problem.at}: {problem.problem}')}[/]")
 
     def outlook(self) -> Iterator[str]:
         """What is about to be asked for, for people."""
@@ -264,7 +267,10 @@ class _Batch:
     def _write(self) -> None:
         """Writes the whole file anew beside the old one, and puts it in its place: there is never half of one."""
         new = self._results.with_name(f".{self._results.name}.new")
-        new.write_text("".join(f"{json.dumps(line.result())}\n" for line in self._lines), encoding="utf-8")
+        # A link of this name in somebody's folder must not be written through.
+        new.unlink(missing_ok=True)
+        with new.open("x", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(line.result())}\n" for line in self._lines)
         new.replace(self._results)
 
 
@@ -272,23 +278,23 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[_Line]:
-    lines: list[_Line] = []
+async def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[_Line]:
+    rows = [(number, row) for number, row in enumerate(text.split(b"\n"), 1) if row.strip()]
+    lines = await asyncio.gather(*(_read_line(number, row, folder, reader) for number, row in rows))
     first: dict[str, _Line] = {}
-    for number, row in enumerate(text.split(b"\n"), 1):
-        if not row.strip():
-            continue
-        line = _Line(number)
-        lines.append(line)
-        try:
-            line.request = reader.read(row, folder)
-        except InvalidRequest as error:
-            line.problems = error.problems
-            continue
-        line.job_id = job_id_of(line.request)
-        line.same_as = first.get(line.job_id)
-        first.setdefault(line.job_id, line)
+    for line in lines:
+        if line.request is not None:
+            line.same_as = first.get(line.job_id)
+            first.setdefault(line.job_id, line)
     return lines
+
+
+async def _read_line(number: int, row: bytes, folder: Path, reader: RequestReader) -> _Line:
+    try:
+        request = await reader.read(row, folder)
+    except InvalidRequest as error:
+        return _Line(number, problems=error.problems)
+    return _Line(number, request, job_id_of(request))
 
 
 async def _side_by_side(work: Callable[[_Line], Awaitable[None]], lines: Iterable[_Line]) -> None:

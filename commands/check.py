@@ -6,12 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from commands.bucket import open_bucket
 from commands.requests import UNREAD, RequestReader, folder_of
-from commands.running import JsonOption, read, run
-from commands.telling import DONE, out, print_json
+from commands.running import AnyPathOption, JsonOption, read, run
+from commands.telling import DONE, out, plain, print_json
 from seedance_temporal import catalogue
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import job_id_of, request_hash
@@ -26,15 +25,17 @@ if TYPE_CHECKING:
 
 def check(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")],
+    allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a request would send, cost and use, and everything that is wrong with it. Submits and spends nothing."""
 
     async def story() -> int:
         settings = Settings.from_environment()
-        reader = RequestReader(settings)
+        reader = RequestReader(settings, allow_any_path=allow_any_path)
         request, problems = await asyncio.to_thread(reader.look, read(file), folder_of(file))
-        look = _Look(request, problems, reader, settings)
+        local, unfit = await reader.media_of(request)
+        look = _Look(request, problems + unfit, local, settings)
         await look.at_media()
         if look.problems:
             raise InvalidRequest(look.problems)
@@ -50,23 +51,26 @@ def check(
 class _Look:
     """What is found of one request.
 
+    Args:
+        local: What its local files are, by the index of the reference.
+
     Attributes:
         problems: What keeps it from being sent.
         media: What its references are, as far as they could be looked at.
     """
 
     def __init__(
-        self, request: VideoRequest, problems: list[Problem], reader: RequestReader, settings: Settings
+        self, request: VideoRequest, problems: list[Problem], local: dict[int, Medium], settings: Settings
     ) -> None:
         self._request = request
         self._settings = settings
-        self._files = {index: file.path for index, file in reader.local_files(request).items()}
+        self._local = local
         self._warnings = catalogue.warnings(request, endpoints=settings.seedance_endpoints)
         self.problems = problems
         self.media: tuple[Medium, ...] = ()
 
     async def at_media(self) -> None:
-        """Looks at the references: at local files as they are, at all others as the provider would."""
+        """Looks at the references that are not local files, as the provider would."""
         from activities.assets import Assets
         from activities.references import References
 
@@ -77,7 +81,7 @@ class _Look:
             for index, reference in enumerate(self._request.references)
         ]
         seen = self._request.model_copy(update={"references": tuple(references)})
-        findings = await References(bucket, self._settings).examine(seen, self._files)
+        findings = await References(bucket, self._settings).examine(seen, self._local)
         self.problems += findings.problems
         self.problems += [
             Problem(at=each.at, problem=f"{each.problem}; this may be over in a while") for each in findings.passing
@@ -98,7 +102,7 @@ class _Look:
         private = {
             index
             for index, each in enumerate(self._request.references)
-            if catalogue.gs_object(each.url) and index not in self._files
+            if catalogue.gs_object(each.url) and index not in self._local
         } - known
         if not private:
             return known
@@ -146,5 +150,5 @@ def _print(found: dict[str, Any]) -> None:
         rows.append(("estimate", "cannot be told beforehand"))
     rows += [("warning", warning) for warning in found["warnings"]]
     for name, value in rows:
-        out.print(f"[dim]{name:<26}[/] {escape(str(value))}")
+        out.print(f"[dim]{name:<26}[/] {plain(str(value))}")
     out.print("Nothing is wrong with it, as far as it shows beforehand. Nothing was submitted.")

@@ -1,20 +1,22 @@
 """Requests as people write them for the command line: a reference may be a file on this machine.
 
-Such a file goes into the project's bucket, once, under the SHA-256 of its content, and the job refers to it there.
+Such a file goes into the project's bucket, once, under the SHA-256 of its content, and the job refers to it there. It
+is in the folder of the request, unless any path is allowed, and it is looked into before anything leaves this machine.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commands.files import FileRefused, LocalFile, Looks, Place, read_file
 from seedance_temporal import catalogue
 from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem
 from seedance_temporal.limits import refusal_by_price
-from seedance_temporal.models import MEDIA, Kind
+from seedance_temporal.media import Medium, media_problems
+from seedance_temporal.models import Kind
 from seedance_temporal.parsing import decode_json, read_request
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -25,46 +27,50 @@ _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 UNREAD = "asset://unread"
 
 
-@dataclass(frozen=True)
-class LocalFile:
-    """A file that a request refers to. ``name`` is the object that it becomes."""
-
-    path: Path
-    size: int
-    sha256: str
-    name: str
-
-
 class RequestReader:
     """Reads requests, and says everything that is wrong with one at once, as far as it shows on this machine.
+
+    Args:
+        settings: Those of the command.
+        allow_any_path: Whether local files may be outside of the folder of the request.
 
     Attributes:
         files: The local files of all requests that were read, by the URL that stands for each until it is uploaded.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, allow_any_path: bool = False) -> None:
         self._settings = settings
-        self._known: dict[tuple[Path, Kind | None], LocalFile] = {}
+        self._allow_any_path = allow_any_path
+        self._known: dict[tuple[Place, Kind], LocalFile] = {}
+        self._looks = Looks(settings)
+        self._reading = asyncio.Lock()
         self.files: dict[str, LocalFile] = {}
 
-    def read(self, text: bytes, folder: Path) -> VideoRequest:
-        """A request that may be sent.
+    async def read(self, text: bytes, folder: Path) -> VideoRequest:
+        """Read a request that may be sent, and look into its local files.
 
         Args:
             text: The document, as JSON.
-            folder: What paths are relative to.
+            folder: What paths are relative to, and stay in; an absolute path.
 
         Raises:
             InvalidRequest: Lists everything that is wrong.
             InvalidSettings: There is a local file, and no bucket for it.
         """
-        request, problems = self.look(text, folder)
+        async with self._reading:  # a file that several requests share is read once
+            request, problems = await asyncio.to_thread(self.look, text, folder)
+        media, unfit = await self.media_of(request)
+        problems += unfit
+        model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
+        problems += media_problems(media.values(), model) if model is not None else []
         if problems:
             raise InvalidRequest(problems)
         return request
 
     def look(self, text: bytes, folder: Path) -> tuple[VideoRequest, list[Problem]]:
-        """As :meth:`read`, for a caller who has more to check: a request, and what is wrong with it.
+        """Read a request for a caller who has more to check, and say what is wrong with it.
+
+        Its local files are read, but not looked into: that is :meth:`media_of`.
 
         A local file has its content's hash as asset_id, unless it was given one: the same content is the same job,
         wherever it stands and however often it is uploaded.
@@ -82,9 +88,28 @@ class RequestReader:
             problems.append(Problem(at="", problem=refusal.message))
         return request, problems
 
-    def local_files(self, request: VideoRequest) -> dict[int, LocalFile]:
-        """Which references of a request are local files, counted from 0."""
-        return {i: self.files[one.url] for i, one in enumerate(request.references) if one.url in self.files}
+    async def media_of(self, request: VideoRequest) -> tuple[dict[int, Medium], list[Problem]]:
+        """Look into the local files of a request as a worker does, each in a process of its own.
+
+        Returns:
+            What they are, by the index of the reference, and what is wrong with those that are not of its kind.
+        """
+
+        async def look_into(index: int, file: LocalFile, kind: Kind) -> Medium | Problem:
+            try:
+                return await self._looks.look_into(file, index, kind)
+            except FileRefused as error:
+                return Problem(at=f"references[{index}].url", problem=str(error))
+
+        found = await asyncio.gather(
+            *(
+                look_into(index, self.files[each.url], catalogue.KINDS[each.role])
+                for index, each in enumerate(request.references)
+                if each.url in self.files and each.role in catalogue.KINDS
+            )
+        )
+        media = {each.reference: each for each in found if isinstance(each, Medium)}
+        return media, [each for each in found if isinstance(each, Problem)]
 
     def _replace_paths(self, data: Any, folder: Path) -> list[Problem]:
         """Puts the URL of the object to be in the place of each path; what is wrong with the files."""
@@ -95,9 +120,11 @@ class RequestReader:
             if not isinstance(url, str) or not url or (_SCHEME.match(url) and not url.lower().startswith("file:")):
                 continue
             try:
-                file = self._file(url, folder, reference.get("role"))
-            except _Unreadable as error:
+                file = self._file(url, folder, catalogue.KINDS.get(str(reference.get("role"))))
+            except FileRefused as error:
                 problems.append(Problem(at=f"references[{index}].url", problem=str(error)))
+                file = None
+            if file is None:
                 reference["url"] = UNREAD
                 continue
             # No object has this generation; the real one is known when it stands in the bucket.
@@ -107,40 +134,21 @@ class RequestReader:
             self.files[reference["url"]] = file
         return problems
 
-    def _file(self, url: str, folder: Path, role: object) -> LocalFile:
+    def _file(self, url: str, folder: Path, kind: Kind | None) -> LocalFile | None:
+        """The file that a reference names; None where its role does not say what it should be."""
         if url.lower().startswith("file:"):
-            raise _Unreadable("is a file: URL; give the plain path, absolute or relative to the request")
+            raise FileRefused("is a file: URL; give the plain path, absolute or relative to the request")
         if self._settings.seedance_bucket is None:
             raise InvalidSettings("SEEDANCE_BUCKET is not set: the local files of a request go into that bucket")
-        path, kind = folder / url, catalogue.KINDS.get(str(role))
-        if (path, kind) not in self._known:
-            self._known[path, kind] = self._read_file(path, kind)
-        return self._known[path, kind]
-
-    def _read_file(self, path: Path, kind: Kind | None) -> LocalFile:
-        try:
-            if path.is_dir():
-                raise _Unreadable(f"{str(path)!r} is a directory")
-            size = path.stat().st_size
-            if size == 0:
-                raise _Unreadable(f"{str(path)!r} is empty")
-            if kind is not None and size > MEDIA[kind].max_bytes:
-                raise _Unreadable(f"{str(path)!r} has {size} bytes; {MEDIA[kind].max_bytes} are allowed")
-            sha256 = sha256_of(path)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise _Unreadable(f"the file {str(path)!r} cannot be read: {why}") from None
-        suffix = path.suffix.lower() if _SUFFIX.fullmatch(path.suffix.lower()) else ""
-        return LocalFile(path, size, sha256, f"{self._settings.seedance_prefix}/media/{sha256}{suffix}")
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _Unreadable(Exception):
-    pass
+        place = Place.find(url, folder, anywhere=self._allow_any_path)
+        if kind is None:
+            return None
+        if (place, kind) not in self._known:
+            size, sha256 = read_file(place, kind)
+            suffix = Path(url).suffix.lower()
+            name = f"{self._settings.seedance_prefix}/media/{sha256}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+            self._known[place, kind] = LocalFile(place, size, sha256, name)
+        return self._known[place, kind]
 
 
 def folder_of(file: str) -> Path:

@@ -14,11 +14,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.live import Live
-from rich.markup import escape
 
 from commands.bucket import BucketRefused
+from commands.files import ANY_PATH
 from commands.picture import Picture
-from commands.telling import OTHER, REFUSED, SHOW, err, news, print_json
+from commands.telling import OTHER, REFUSED, SHOW, err, news, plain, print_json
 from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import (
     InvalidRequest,
@@ -36,6 +36,9 @@ from seedance_temporal.settings import Settings
 WAITS_ON = {"second_task", "video_at_risk"}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+AnyPathOption = Annotated[
+    bool, typer.Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
+]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id: seedance- and 64 hex digits.")]
 
 
@@ -101,7 +104,7 @@ def error_document(code: str, message: str) -> dict[str, Any]:
 
 def fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) -> int:
     for line in lines:
-        err.print(f"[red]{escape(line)}[/]")
+        err.print(f"[red]{plain(line)}[/]")
     if as_json:
         print_json({"error": document})
     return code

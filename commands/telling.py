@@ -22,6 +22,11 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def plain(text: str) -> str:
+    """Escape what others wrote, for a console: it is no markup, and no character of it steers a terminal."""
+    return escape("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text))
+
+
 def has_ended(job: Job) -> bool:
     return job.result is not None or job.error is not None
 

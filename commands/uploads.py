@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from commands.bucket import BucketRefused
-from commands.requests import LocalFile, sha256_of
-from commands.telling import err
+from commands.files import FileRefused, LocalFile
+from commands.telling import err, plain
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
     from activities.bucket import Bucket
+
+
+# Copies on the disk at once, of up to 200 MB each.
+_AT_ONCE = 8
 
 
 class Uploads:
@@ -32,6 +36,7 @@ class Uploads:
         self._bucket = bucket
         self._files = files
         self._progress = progress
+        self._copies = asyncio.Semaphore(_AT_ONCE)
         self._uploads: dict[str, asyncio.Task[str]] = {}
 
     async def uploaded(self, request: VideoRequest) -> VideoRequest:
@@ -56,26 +61,29 @@ class Uploads:
         from activities.bucket import Checksums
 
         uri = f"gs://{self._bucket.name}/{file.name}"
+        path = file.place.shown
         try:
-            local = await asyncio.to_thread(Checksums.of_file, file.path)
             # An object is never changed: under this name, no other content must ever stand.
-            if await asyncio.to_thread(sha256_of, file.path) != file.sha256:
-                raise BucketRefused(f"{file.path} was changed since it was read; try again")
-            stored = await self._bucket.stat(file.name)
-            if stored is None:
-                content_type = mimetypes.guess_type(file.path.name)[0] or "application/octet-stream"
-                shown = self._progress.add_task(f"uploading {file.path.name}, {file.size / 1e6:.1f} MB", total=None)
-                stored = await self._bucket.upload(file.name, file.path, content_type)
-                self._progress.remove_task(shown)
+            async with self._copies, file.copied() as copy:
+                local = await asyncio.to_thread(Checksums.of_file, copy)
+                stored = await self._bucket.stat(file.name)
+                if stored is None:
+                    shown = self._progress.add_task(f"uploading {plain(path)}, {file.size / 1e6:.1f} MB", total=None)
+                    stored = await self._bucket.upload(file.name, copy, _content_type(file))
+                    self._progress.remove_task(shown)
             # Somebody else can have been faster.
             stored = stored or await self._bucket.stat(file.name)
-        except BucketRefused:
-            raise
+        except FileRefused as error:
+            raise BucketRefused(str(error)) from None
         except Exception as error:
-            raise BucketRefused(f"{file.path} cannot be uploaded to {uri}: {redacted(str(error))}") from None
+            raise BucketRefused(f"{path} cannot be uploaded to {uri}: {redacted(str(error))}") from None
         if stored is None or (stored.size, stored.crc32c) != (local.size, local.crc32c):
-            raise BucketRefused(f"{uri} does not hold what {file.path} does")
+            raise BucketRefused(f"{uri} does not hold what {path} does")
         return f"{uri}#{stored.generation}"
+
+
+def _content_type(file: LocalFile) -> str:
+    return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
 
 
 def spinner() -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
 from tests.unit.command_line import Said, say
+from tests.unit.fake_gcs import fake_gcs
+from tests.unit.media_files import picture
 from tests.unit.temporal_stub import address, dev_server, request, worker
 
 ROOT = Path(__file__).parents[2]
@@ -193,6 +196,43 @@ async def test_local_files_are_relative_to_the_file_of_requests(tmp_path: Path) 
     (problem,) = refused.document["error"]["problems"]
     assert problem["at"] == "line 1: references[0].url"
     assert str(tmp_path / "none.png") in problem["problem"]
+
+
+async def test_good_lines_go_on_beside_foreign_files(temporal: Client, tmp_path: Path) -> None:
+    shot = tmp_path / "shot.png"
+    shot.write_bytes(picture())
+    (tmp_path / "notes.png").write_text("no picture at all")
+    (tmp_path / "link.png").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "fifo.png")
+    urls = ["/etc/passwd", "notes.png", "shot.png", "link.png", "../x.png", "fifo.png", "."]
+    fields = request("batch foreign").model_dump(exclude_none=True) | {"ratio": "adaptive"}
+    lines = [json.dumps(fields | {"references": [{"role": "reference_image", "url": url}]}) for url in urls]
+    with fake_gcs("videos") as google:
+        bucket = {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": google._connection.API_BASE_URL}
+        file = File(tmp_path, *lines)
+        refused = await file.batch(temporal, "--yes", **bucket)
+        assert (refused.code, [*google.list_blobs("videos")]) == (2, [])
+        done = await file.batch(temporal, "--yes", "--skip-invalid", **bucket)
+        assert done.code == 0, done.err
+        stored = [blob.name for blob in google.list_blobs("videos")]
+    assert (done.document["new"], done.document["invalid"]) == (1, 6)
+    assert stored == [f"seedance/media/{hashlib.sha256(picture()).hexdigest()}.png"]
+    assert {result["error"]["problems"][0]["at"] for result in file.results if "error" in result} == {
+        "references[0].url"
+    }
+    (job,) = await VideoJobs(temporal).list(user=fields["user_id"])
+    assert job.job_id == file.results[2]["job_id"]
+
+
+async def test_link_beside_the_results_is_not_written_through(temporal: Client, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("precious")
+    file = File(tmp_path, request("batch linked"))
+    for name in (".requests.results.jsonl.new", "requests.results.jsonl"):
+        (tmp_path / name).symlink_to(other)
+    assert (await file.batch(temporal, "--yes")).code == 0
+    assert other.read_text() == "precious"
+    assert file.results[0]["existing"] is False
 
 
 async def test_a_person_is_asked_and_can_say_no(temporal: Client, tmp_path: Path) -> None:

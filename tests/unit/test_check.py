@@ -19,7 +19,7 @@ from seedance_temporal.media import Medium
 from seedance_temporal.request import VideoRequest
 from tests.unit.command_line import Said, say
 from tests.unit.fake_gcs import fake_gcs
-from tests.unit.media_files import clip, picture
+from tests.unit.media_files import FPS, clip, picture
 from tests.unit.result_host import Answer, ResultHost, result_host
 
 KEYS = {
@@ -60,6 +60,7 @@ def bucket(google: GoogleBucket) -> dict[str, str]:
 async def check(
     *urls: str,
     as_json: bool = True,
+    options: tuple[str, ...] = (),
     changes: dict[str, Any] | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Said:
@@ -69,7 +70,7 @@ async def check(
         {"role": roles.get(url.partition("?")[0].partition("#")[0][-3:], "reference_image"), "url": url} for url in urls
     ]
     text = json.dumps(REQUEST | {"references": references} | (changes or {}))
-    options = ["--json"] if as_json else []
+    options += ("--json",) if as_json else ()
     return await say(None, "check", "-", *options, stdin=text, SEEDANCE_INSECURE_HOSTS="127.0.0.1", **variables)
 
 
@@ -143,12 +144,12 @@ async def test_everything_that_is_wrong_is_said_at_once(
         *("http://192.168.7.7/a.png", host.url("/a.png"), "file:///a.png"),
     ]
     changes = {"duration": 99, "prompt": "a cat --dur 15", "seed": 7, "rights": {"depicts_real_person": True}}
-    said = await check(*urls, changes=changes, variables=bucket)
+    said = await check(*urls, options=("--allow-any-path",), changes=changes, variables=bucket)
     found = problems(said)
     assert found.keys() == {
         *("duration", "prompt", "seed", "rights.consent_reference"),
-        *("references[0]", "references[1]", "references[2]", "references[3].url", "references[4].url"),
-        "references[6].url",
+        *("references[0]", "references[1]", "references[2].url", "references[3].url"),
+        *("references[4].url", "references[6].url"),
     }
     assert "each side must have" in found["references[0]"]
     assert "404" in found["references[1]"]
@@ -161,12 +162,29 @@ async def test_a_local_file_is_looked_at_and_not_uploaded(
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
     before = await google.list("")
-    said = await check(str(path), variables=bucket)
+    said = await check(str(path), options=("--allow-any-path",), variables=bucket)
     assert said.code == 0, said.err
     (medium,) = said.document["media"]
     (sent,) = [one["image_url"]["url"] for one in said.document["sends"]["content"][1:]]
     assert sent == f"gs://videos/seedance/media/{medium['sha256']}.png"
     assert await google.list("") == before
+
+
+async def test_standard_input_takes_files_of_the_current_folder(tmp_path: Path, bucket: dict[str, str]) -> None:
+    path = tmp_path / "shot.png"
+    path.write_bytes(picture())
+    assert "--allow-any-path" in problems(await check(str(path), variables=bucket))["references[0].url"]
+    found = problems(await check("tests/none.png", variables=bucket))
+    assert "No such file" in found["references[0].url"]
+
+
+async def test_lengths_of_local_and_distant_files_count_together(
+    host: ResultHost, tmp_path: Path, bucket: dict[str, str]
+) -> None:
+    path = tmp_path / "long.mp4"
+    path.write_bytes(clip(frames=13 * FPS))
+    said = await check(str(path), host.url("/v.mp4"), options=("--allow-any-path",), variables=bucket)
+    assert "16.00 s of video in all" in problems(said)["references"]
 
 
 async def test_a_private_object_is_looked_at(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
@@ -207,7 +225,7 @@ async def test_what_may_pass_is_told_apart(host: ResultHost) -> None:
 async def test_a_bucket_that_cannot_be_used_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
-    said = await check(str(path), variables=bucket | {"SEEDANCE_BUCKET": "missing"})
+    said = await check(str(path), options=("--allow-any-path",), variables=bucket | {"SEEDANCE_BUCKET": "missing"})
     assert said.code == 1
     assert said.document["error"]["code"] == "bucket"
     assert "The bucket missing cannot be used" in said.err

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from activities.bucket import StoredObject
+from activities.bucket import GoogleBucket, StoredObject
 from commands.bucket import BucketRefused
 from commands.requests import RequestReader, folder_of
 from commands.uploads import Uploads, spinner
@@ -18,10 +25,13 @@ from seedance_temporal.errors import InvalidRequest, InvalidSettings
 from seedance_temporal.identity import request_hash
 from seedance_temporal.models import MEDIA
 from seedance_temporal.request import VideoRequest
+from tests.unit.command_line import say
+from tests.unit.fake_gcs import fake_gcs
 from tests.unit.jobs import some_settings
+from tests.unit.media_files import clip, picture, sound
 from tests.unit.memory_bucket import MemoryBucket
 
-CONTENT = b"what a picture holds"
+CONTENT = picture()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 NAME = f"seedance/media/{SHA256}.png"
 
@@ -36,8 +46,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def a_reader(**settings: Any) -> RequestReader:
-    return RequestReader(some_settings(**{"seedance_bucket": "videos"} | settings))
+def a_reader(*, allow_any_path: bool = False, **fields: Any) -> RequestReader:
+    return RequestReader(some_settings(**{"seedance_bucket": "videos"} | fields), allow_any_path=allow_any_path)
 
 
 def with_urls(*urls: object, **changes: Any) -> bytes:
@@ -46,9 +56,27 @@ def with_urls(*urls: object, **changes: Any) -> bytes:
     return json.dumps(fields | changes).encode()
 
 
+def good(reader: RequestReader, text: bytes, folder: Path) -> VideoRequest:
+    """The request, whose files were read and not looked into."""
+    request, found = reader.look(text, folder)
+    assert found == []
+    return request
+
+
 def problems(reader: RequestReader, text: bytes, folder: Path) -> dict[str, str]:
+    """What shows before the files are looked into."""
+    try:
+        _, found = reader.look(text, folder)
+    except InvalidRequest as refused:
+        found = [*refused.problems]
+    assert found
+    return {problem.at: problem.problem for problem in found}
+
+
+async def unfit(reader: RequestReader, text: bytes, folder: Path) -> dict[str, str]:
+    """What shows at all."""
     with pytest.raises(InvalidRequest) as refused:
-        reader.read(text, folder)
+        await reader.read(text, folder)
     return {problem.at: problem.problem for problem in refused.value.problems}
 
 
@@ -58,46 +86,79 @@ async def uploaded(bucket: MemoryBucket, reader: RequestReader, *requests: Video
         return [*await asyncio.gather(*map(uploads.uploaded, requests))]
 
 
+class Opened:
+    """Hears of every path that this process opens while a block runs. A hook stays: one for all tests.
+
+    Attributes:
+        followed: Those of the last block that were opened with a link at their end followed.
+    """
+
+    def __init__(self) -> None:
+        self._paths: list[str] | None = None
+        self.followed: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._paths is not None and event == "open" and isinstance(arguments[0], str | os.PathLike):
+            self._paths.append(os.fspath(arguments[0]))
+            if not arguments[2] & os.O_NOFOLLOW:
+                self.followed.append(self._paths[-1])
+
+    @contextmanager
+    def heard(self) -> Iterator[list[str]]:
+        paths: list[str] = []
+        self._paths, self.followed = paths, []
+        try:
+            yield paths
+        finally:
+            self._paths = None
+
+
+@pytest.fixture(scope="module")
+def opened() -> Opened:
+    return Opened()
+
+
 # Found
 
 
 @pytest.mark.parametrize("path", ["shot.png", "./shot.png", "pictures/../shot.png", "pictures/Same.PNG"])
 def test_a_path_stands_for_its_content(folder: Path, path: str) -> None:
     reader = a_reader()
-    (reference,) = reader.read(with_urls(path), folder).references
+    (reference,) = good(reader, with_urls(path), folder).references
     assert reference.url == f"gs://videos/{NAME}#1"
     assert reference.asset_id == f"sha256:{SHA256}"
     assert reader.files[reference.url].size == len(CONTENT)
 
 
 def test_an_absolute_path(folder: Path, tmp_path: Path) -> None:
-    (reference,) = a_reader().read(with_urls(str(tmp_path / "shot.png")), Path("/")).references
+    (reference,) = good(a_reader(), with_urls(str(tmp_path / "shot.png")), Path("/")).references
     assert reference.asset_id == f"sha256:{SHA256}"
 
 
 def test_the_prefix_is_that_of_the_settings(folder: Path) -> None:
-    (reference,) = a_reader(seedance_prefix="staging").read(with_urls("shot.png"), folder).references
+    (reference,) = good(a_reader(seedance_prefix="staging"), with_urls("shot.png"), folder).references
     assert reference.url == f"gs://videos/staging/media/{SHA256}.png#1"
 
 
 def test_an_asset_id_that_was_given_is_kept(folder: Path) -> None:
     text = with_urls()[:-3] + b'[{"role": "reference_image", "url": "shot.png", "asset_id": "sku-7"}]}'
-    (reference,) = a_reader().read(text, folder).references
+    (reference,) = good(a_reader(), text, folder).references
     assert reference.asset_id == "sku-7"
 
 
 def test_the_job_depends_on_the_content_and_not_on_where_it_stands(folder: Path) -> None:
     reader = a_reader()
-    hashes = [request_hash(reader.read(with_urls(path), folder)) for path in ("shot.png", "pictures/Same.PNG")]
-    elsewhere = a_reader(seedance_bucket="other", seedance_prefix="other").read(with_urls("shot.png"), folder)
+    hashes = [request_hash(good(reader, with_urls(path), folder)) for path in ("shot.png", "pictures/Same.PNG")]
+    elsewhere = good(a_reader(seedance_bucket="other", seedance_prefix="other"), with_urls("shot.png"), folder)
     assert {*hashes, request_hash(elsewhere)} == {hashes[0]}
-    assert request_hash(reader.read(with_urls("pictures/other.webp"), folder)) != hashes[0]
+    assert request_hash(good(reader, with_urls("pictures/other.webp"), folder)) != hashes[0]
 
 
 def test_what_has_a_scheme_is_no_path(folder: Path) -> None:
     urls = ["https://cdn.example.com/a.png", "asset://a", "gs://b-1/a.png#7"]
     reader = a_reader(seedance_bucket=None)
-    assert [one.url for one in reader.read(with_urls(*urls), folder).references] == urls
+    assert [one.url for one in good(reader, with_urls(*urls), folder).references] == urls
     assert reader.files == {}
 
 
@@ -119,6 +180,7 @@ def test_paths_are_relative_to_the_request_or_to_where_the_command_runs(tmp_path
         ("a\0b", "cannot be read"),
         ("file:///shot.png", "give the plain path"),
         ("FILE:shot.png", "give the plain path"),
+        ("lone \ud800.png", "surrogates not allowed"),
         ("ftp://example.com/a.png", "not an https URL"),
         ("", "not an https URL"),
         ("~nobody/shot.png", "No such file"),
@@ -155,7 +217,7 @@ def test_a_name_that_stands_twice_is_still_noticed(folder: Path) -> None:
 
 def test_without_a_bucket_nothing_else_is_said(folder: Path) -> None:
     with pytest.raises(InvalidSettings, match="SEEDANCE_BUCKET"):
-        a_reader(seedance_bucket=None).read(with_urls("shot.png", duration=99), folder)
+        good(a_reader(seedance_bucket=None), with_urls("shot.png", duration=99), folder)
 
 
 def test_limits_of_the_environment_hold_before_anything_is_submitted(folder: Path) -> None:
@@ -163,12 +225,366 @@ def test_limits_of_the_environment_hold_before_anything_is_submitted(folder: Pat
     assert "SEEDANCE_MAX_USD_PER_REQUEST" in problems(reader, with_urls("shot.png"), folder)[""]
 
 
+# Outside of the folder
+
+SECRET = picture(700, 500)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a request; what is beside it is nobody's business."""
+    outer = tmp_path_factory.mktemp("outer")
+    folder = outer / "request"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "shot.png").write_bytes(CONTENT)
+    (folder / "deep" / "shot.png").write_bytes(CONTENT)
+    (folder / "near").symlink_to("deep/../shot.png")
+    (outer / "elsewhere").mkdir()
+    for path in (outer / "outside.png", outer / "elsewhere" / "outside.png"):
+        path.write_bytes(SECRET)
+    (folder / "link").symlink_to("../outside.png")
+    (folder / "chain").symlink_to("deep/er/link")
+    (folder / "deep" / "er" / "link").symlink_to("../../link")
+    (folder / "absolute").symlink_to(outer / "outside.png")
+    (folder / "up").symlink_to("..")
+    (folder / "deep" / "up").symlink_to(outer / "elsewhere")
+    (folder / "loop").symlink_to("loop")
+    return folder
+
+
+OUTSIDE = [
+    *("/etc/passwd", "//etc/passwd", "/etc/../etc/passwd", "/", "..", "../..", "../request/../outside.png"),
+    *("../outside.png", "./deep/../../outside.png", "deep/er/../../../outside.png/", "../" * 40 + "etc/passwd"),
+    *("{outer}/outside.png", "{folder}/../outside.png", "{folder}x/outside.png", "none/../../outside.png"),
+    *("link", "chain", "absolute", "./link/", "up/outside.png", "deep/up/outside.png", "up/elsewhere/../outside.png"),
+    *("../e\u0301.png", "../\u202egnp.exe", "../\x1b]0;x\x07", "../a\0b", "/proc/self/environ", "/dev/zero"),
+]
+
+
+@pytest.mark.parametrize("url", OUTSIDE)
+def test_path_outside_is_refused_unread(tree: Path, opened: Opened, url: str) -> None:
+    path, reader = url.format(outer=tree.parent, folder=tree), a_reader()
+    with opened.heard() as paths:
+        (said,) = problems(reader, with_urls(path), tree).values()
+    assert "leads out of the folder of the request" in said
+    assert "--allow-any-path" in said
+    assert said.isprintable()
+    assert (paths, reader.files) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("there", "absent"), [("../outside.png", "../nothing.png"), ("/etc/passwd", "/etc/none"), ("link", "{outer}/none")]
+)
+def test_outside_sentence_hides_what_exists(tree: Path, there: str, absent: str) -> None:
+    absent = absent.format(outer=tree.parent)
+    first, second = (problems(a_reader(), with_urls(path), tree)["references[0].url"] for path in (there, absent))
+    assert first.partition(" leads ")[2] == second.partition(" leads ")[2] != ""
+
+
+STEPS = ["..", ".", "", "deep", "er", "up", "link", "chain", "absolute", "loop", "near", "shot.png", "outside.png"]
+STEPS += ["elsewhere", "request", "none", "e\u0301", "\uff0e\uff0e", "~", "\0", "\x1b[2J", "etc", "passwd"]
+
+
+@given(
+    start=st.sampled_from(["", "./", "/", "//", "///", "{outer}/", "{folder}/", "/{folder}/", "{folder}"]),
+    steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=9),
+    end=st.sampled_from(["", "/", "/.", "\0", " "]),
+)
+@example(start="", steps=["up", "outside.png"], end="")
+@example(start="./", steps=["none", "..", "..", "outside.png"], end="")
+@settings(max_examples=400, deadline=None)
+def test_no_spelling_reads_outside(tree: Path, opened: Opened, start: str, steps: list[str], end: str) -> None:
+    path, reader = start.format(outer=tree.parent, folder=tree) + "/".join(steps) + end, a_reader()
+    with opened.heard() as paths:
+        _, found = reader.look(with_urls(path), tree)
+    # From the folder on, name by name and through no link: nothing outside can be met.
+    assert [path for path in paths if path == ".." or ("/" in path and path != str(tree))] == opened.followed == []
+    assert [file.sha256 for file in reader.files.values()] in ([], [SHA256])
+    assert all(problem.problem.isprintable() for problem in found)
+
+
+@pytest.mark.parametrize(
+    "url", ["near", "deep/er/../../shot.png", "../request/shot.png", "{folder}/shot.png", "none/../near"]
+)
+def test_path_that_comes_back_is_taken(tree: Path, url: str) -> None:
+    (reference,) = good(a_reader(), with_urls(url.format(folder=tree)), tree).references
+    assert reference.asset_id == f"sha256:{SHA256}"
+
+
+def test_folder_behind_a_link_is_the_folder(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").symlink_to(tree)
+    for path in ("shot.png", str(tmp_path / "other" / "shot.png"), str(tree / "shot.png")):
+        good(a_reader(), with_urls(path), tmp_path / "other")
+    assert problems(a_reader(), with_urls("../outside.png"), tmp_path / "other")
+
+
+@pytest.mark.parametrize("url", ["../outside.png", "{outer}/outside.png", "link", "chain", "up/outside.png"])
+async def test_any_path_may_be_allowed(tree: Path, url: str) -> None:
+    text = with_urls(url.format(outer=tree.parent))
+    (reference,) = (await a_reader(allow_any_path=True).read(text, tree)).references
+    assert reference.asset_id == f"sha256:{hashlib.sha256(SECRET).hexdigest()}"
+
+
+# No regular file, or no medium
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        before = Path.cwd()
+        os.chdir(path.parent)  # its path may have no more than 107 bytes
+        try:
+            one.bind(path.name)
+        finally:
+            os.chdir(before)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("allow_any_path", [False, True])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (a_fifo, "a FIFO, a socket"),
+        (a_socket, "a FIFO, a socket"),
+        (Path.mkdir, "is a directory"),
+        (lambda path: path.symlink_to(path.name), "a link"),
+    ],
+)
+def test_irregular_file_is_refused_unopened(
+    tmp_path: Path, opened: Opened, make: Callable[[Path], None], says: str, allow_any_path: bool
+) -> None:
+    make(tmp_path / "x.png")
+    with opened.heard() as paths:
+        found = problems(a_reader(allow_any_path=allow_any_path), with_urls("x.png"), tmp_path)
+    assert says in found["references[0].url"]
+    assert "x.png" not in paths
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "/dev/stdin", "/dev/tty", "/proc/self/environ", "/proc/kmsg", "/sys/power"]
+)
+def test_kernel_files_are_refused_with_any_path(tmp_path: Path, opened: Opened, path: str) -> None:
+    (tmp_path / "link.png").symlink_to(path)
+    reader = a_reader(allow_any_path=True)
+    with opened.heard() as paths:
+        found = problems(reader, with_urls(path, "link.png"), tmp_path)
+    assert "no file on a disk" in found["references[0].url"]
+    assert found.keys() == {"references[0].url", "references[1].url"}
+    assert not {"zero", "environ", "kmsg", "stdin", "tty"} & {Path(each).name for each in paths}
+
+
+async def test_media_of_each_kind_are_taken(tmp_path: Path) -> None:
+    contents = {"image": picture(), "video": clip(), "audio": sound()}
+    for kind, content in contents.items():
+        (tmp_path / kind).write_bytes(content)
+    references = [{"role": f"reference_{kind}", "url": kind} for kind in contents]
+    request = await a_reader().read(with_urls(references=references), tmp_path)
+    assert len(request.references) == 3
+    crossed = [
+        {"role": f"reference_{kind}", "url": name}
+        for kind, name in zip(contents, ["video", "audio", "image"], strict=True)
+    ]
+    found = await unfit(a_reader(), with_urls(references=crossed), tmp_path)
+    assert found.keys() == {f"references[{index}].url" for index in range(3)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"root:x:0:0:s3cret\n",
+        b"BM" + bytes(12) + b"\x28\0\0\0" + b"s3" * 40,
+        b"\x89PNG\r\n\x1a\n\0\0\0\x09s3cretxx",
+        b"RIFFs3cretWAVE",
+    ],
+)
+@pytest.mark.parametrize(
+    ("role", "wanted"), [("image", "a picture as jpeg"), ("video", "a video as mp4"), ("audio", "a sound as")]
+)
+async def test_text_with_a_medium_name_is_refused(tmp_path: Path, content: bytes, role: str, wanted: str) -> None:
+    (tmp_path / "notes.png").write_bytes(content)
+    text = with_urls(
+        references=[{"role": f"reference_{role}", "url": "notes.png"}, {"role": "reference_image", "url": "asset://a"}]
+    )
+    (said,) = (await unfit(a_reader(), text, tmp_path)).values()
+    assert "notes.png" in said
+    assert wanted in said
+    assert "s3" not in said
+    assert str(int.from_bytes(b"s3", "little")) not in said
+
+
+async def test_machine_files_are_no_media_with_any_path(tmp_path: Path) -> None:
+    found = await unfit(a_reader(allow_any_path=True), with_urls("/etc/passwd"), tmp_path)
+    assert "is no picture" in found["references[0].url"]
+    assert "root" not in found["references[0].url"]
+
+
+async def test_limits_of_media_hold_before_anything_is_uploaded(tmp_path: Path) -> None:
+    (tmp_path / "small.png").write_bytes(picture(9, 9))
+    assert "each side must have" in (await unfit(a_reader(), with_urls("small.png"), tmp_path))["references[0]"]
+
+
+# Swapped
+
+
+def other_content(path: Path) -> None:
+    path.write_bytes(picture(700, 500))
+
+
+def same_size(path: Path) -> None:
+    path.write_bytes(CONTENT[:-1] + b"?")
+
+
+def longer(path: Path) -> None:
+    path.write_bytes(CONTENT + b"?")
+
+
+def link_to_text(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def link_to_the_same(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+def folder_as_link(path: Path) -> None:
+    path.parent.rename(path.parents[1] / "moved")
+    path.parent.symlink_to("moved")
+
+
+def as_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+SWAPS = [other_content, same_size, longer, link_to_text, link_to_the_same, folder_as_link, as_fifo, Path.unlink]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("swap", SWAPS)
+async def test_file_swapped_after_the_look_is_not_uploaded(tmp_path: Path, swap: Callable[[Path], None]) -> None:
+    bucket, reader, path = MemoryBucket(), a_reader(), tmp_path / "sub" / "shot.png"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    request = await reader.read(with_urls("sub/shot.png"), tmp_path)
+    swap(path)
+    with pytest.raises(BucketRefused, match=r"was changed|cannot be read|is a FIFO"):
+        await uploaded(bucket, reader, request)
+    assert bucket.writes == []
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("swap", SWAPS)
+async def test_file_swapped_before_the_look_is_refused(tmp_path: Path, swap: Callable[[Path], None]) -> None:
+    reader, path = a_reader(), tmp_path / "sub" / "shot.png"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    request = good(reader, with_urls("sub/shot.png"), tmp_path)
+    swap(path)
+    media, found = await reader.media_of(request)
+    assert (media, [problem.at for problem in found]) == ({}, ["references[0].url"])
+
+
+class Swapping(MemoryBucket):
+    """The file is swapped at the last moment: directly before its content is sent."""
+
+    def __init__(self, swap: Callable[[], None]) -> None:
+        super().__init__()
+        self._swap = swap
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        self._swap()
+        return await super().upload(name, path, content_type)
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+async def test_file_swapped_at_the_last_moment_changes_nothing(tmp_path: Path, swap: Callable[[Path], None]) -> None:
+    reader, path = a_reader(), tmp_path / "sub" / "shot.png"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    bucket = Swapping(lambda: swap(path))
+    await uploaded(bucket, reader, await reader.read(with_urls("sub/shot.png"), tmp_path))
+    assert bucket.contents == {NAME: CONTENT}
+
+
+async def test_no_copy_stays_behind(folder: Path, opened: Opened) -> None:
+    reader = a_reader()
+    with opened.heard() as paths:
+        await uploaded(MemoryBucket(), reader, await reader.read(with_urls("shot.png"), folder))
+    copies = {Path(path) for path in paths if Path(path).name == "reference"}
+    assert len(copies) == 2
+    assert not [copy for copy in copies if copy.parent.exists()]
+
+
+# By the command
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleBucket]:
+    with fake_gcs("videos") as client:
+        yield GoogleBucket("videos", client)
+
+
+@pytest.mark.parametrize("command", ["submit", "check", "batch"])
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [("/etc/passwd", []), ("/etc/passwd", ["--allow-any-path"]), ("notes.png", []), ("../shot.png", [])],
+)
+async def test_refused_file_leaves_the_bucket_empty(
+    tmp_path: Path, google: GoogleBucket, command: str, url: str, options: list[str]
+) -> None:
+    (tmp_path / "shot.png").write_bytes(CONTENT)
+    file = tmp_path / "request" / "request.json"
+    file.parent.mkdir()
+    file.with_name("notes.png").write_text("no picture at all")
+    file.write_bytes(with_urls(url))
+    options = [*options, "--yes"] if command == "batch" else options
+    api = google._client._connection.API_BASE_URL
+    # No Temporal is there: what had come so far would end with another exit code.
+    said = await say(
+        None,
+        *(command, str(file), "--json", *options),
+        SEEDANCE_BUCKET="videos",
+        STORAGE_EMULATOR_HOST=api,
+    )
+    assert said.code == 2, said.err
+    assert said.document["error"]["code"] == "invalid_request"
+    assert said.document["error"]["problems"][0]["at"].endswith("references[0].url")
+    assert await google.list("") == []
+
+
+STEERING = "a\x1b[2J\x07\u202e\r[red]b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"references": [{"role": "reference_image", "url": f"{STEERING}.png"}]}, 2),
+        ({"references": [{"role": "reference_image", "url": f"../{STEERING}.png"}]}, 2),
+        ({STEERING: 1}, 2),
+        ({"prompt": STEERING}, 0),
+    ],
+)
+async def test_foreign_text_does_not_steer_the_terminal(tmp_path: Path, changes: dict[str, Any], code: int) -> None:
+    file = tmp_path / "request.json"
+    file.write_bytes(with_urls(**{"references": [], "prompt": "a cat"} | changes))
+    said = await say(None, "check", str(file), SEEDANCE_BUCKET="videos")
+    assert said.code == code, said.err
+    assert not {*"\x1b\x07\u202e\r"} & {*said.out, *said.err}
+    assert r"a\x1b[2J" in said.out + said.err
+
+
 # Uploaded
 
 
 async def test_a_file_goes_into_the_bucket_once(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
-    requests = [reader.read(with_urls("shot.png", "pictures/other.webp", take=take), folder) for take in range(1, 9)]
+    requests = [good(reader, with_urls("shot.png", "pictures/other.webp", take=take), folder) for take in range(1, 9)]
     sent = await uploaded(bucket, reader, *requests)
     assert bucket.contents[NAME] == CONTENT
     assert len(bucket.writes) == 2
@@ -183,7 +599,7 @@ async def test_a_file_goes_into_the_bucket_once(folder: Path) -> None:
 
 async def test_an_object_that_was_lost_is_uploaded_again_and_stays_the_same_job(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
-    request = reader.read(with_urls("shot.png"), folder)
+    request = good(reader, with_urls("shot.png"), folder)
     (first,) = await uploaded(bucket, reader, request)
     del bucket.stored[NAME]
     (second,) = await uploaded(bucket, reader, request)
@@ -193,7 +609,7 @@ async def test_an_object_that_was_lost_is_uploaded_again_and_stays_the_same_job(
 
 async def test_what_is_no_file_is_left_alone(folder: Path) -> None:
     reader = a_reader()
-    request = reader.read(with_urls("https://cdn.example.com/a.png"), folder)
+    request = good(reader, with_urls("https://cdn.example.com/a.png"), folder)
     bucket = MemoryBucket()
     assert await uploaded(bucket, reader, request) == [request]
     assert bucket.writes == []
@@ -203,12 +619,12 @@ async def test_an_object_with_other_content_is_not_taken(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
     await bucket.create(NAME, b"not what its name says")
     with pytest.raises(BucketRefused, match="does not hold what"):
-        await uploaded(bucket, reader, reader.read(with_urls("shot.png"), folder))
+        await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
 
 
 async def test_a_file_that_was_changed_since_is_not_uploaded_under_the_old_name(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
-    request = reader.read(with_urls("shot.png"), folder)
+    request = good(reader, with_urls("shot.png"), folder)
     (folder / "shot.png").write_bytes(CONTENT[::-1])
     with pytest.raises(BucketRefused, match="was changed"):
         await uploaded(bucket, reader, request)
@@ -225,13 +641,13 @@ class Raced(MemoryBucket):
 
 async def test_somebody_elses_upload_of_the_same_content_is_taken(folder: Path) -> None:
     bucket, reader = Raced(), a_reader()
-    (sent,) = await uploaded(bucket, reader, reader.read(with_urls("shot.png"), folder))
+    (sent,) = await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
     assert sent.references[0].url == f"gs://videos/{NAME}#1"
 
 
 async def test_a_bucket_that_breaks_is_one_clear_error_without_signatures(folder: Path) -> None:
     reader = a_reader()
     bucket = MemoryBucket(broken=ConnectionError("no route to https://storage.example.com/o?upload_id=secret"))
-    with pytest.raises(BucketRefused, match=r"shot.png cannot be uploaded to gs://videos/.*no route") as refused:
-        await uploaded(bucket, reader, reader.read(with_urls("shot.png"), folder))
+    with pytest.raises(BucketRefused, match=r"shot.png' cannot be uploaded to gs://videos/.*no route") as refused:
+        await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
     assert "secret" not in str(refused.value)

@@ -88,6 +88,14 @@ def test_a_file_is_told_by_its_content(path: Path, kind: Kind, content: File, ex
     assert problems([found(path, kind, content())]) == []
 
 
+@pytest.mark.parametrize("name", [b"VideoHandler", b"Lavf"])
+def test_metadata_that_is_not_utf_8_does_no_harm(path: Path, name: bytes) -> None:
+    content = clip().replace(name, b"\xff\xfe" + name[2:])
+    assert content != clip()
+    path.write_bytes(content)
+    assert probe("video", path) == Probe("mp4", 864, 496, 3.0, 25.0, ("h264",))
+
+
 def test_an_mp3_is_as_long_as_its_frames(path: Path) -> None:
     medium = found(path, "audio", sound(3, "mp3", "mp3"))
     assert (medium.format, medium.codecs) == ("mp3", ("mp3",))
