@@ -230,6 +230,7 @@ class Script:
 
 
 Handle = WorkflowHandle[Any, VideoResult]
+_LONGEST_SKIP = 600
 _numbers = itertools.count()
 
 
@@ -326,10 +327,10 @@ class Stage:
         return handle
 
     async def skip(self, seconds: float) -> None:
-        """Lets the clock of a server that can do so jump."""
-        await self.client.test_service.unlock_time_skipping_with_sleep(
-            SleepRequest(duration=Duration(seconds=int(seconds)))
-        )
+        """Lets the clock of a server that can do so jump, in steps that it can take within the time of one request."""
+        for left in range(int(seconds), 0, -_LONGEST_SKIP):
+            step = Duration(seconds=min(left, _LONGEST_SKIP))
+            await self.client.test_service.unlock_time_skipping_with_sleep(SleepRequest(duration=step))
 
     async def replay(self) -> None:
         for job in self.jobs:

@@ -15,7 +15,9 @@ from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_T
 from tests.replay.replaying import replay
 from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import (
+    OTHER,
     OTHER_TASK,
+    OURS,
     RESULT,
     TASK,
     Handle,
@@ -104,7 +106,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     stage.script.plan("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
     stage.script.plan("write_end", as_written)
-    stage.script.always("identify_task", stage.recover(again=0))
+    stage.script.always("identify_task", OTHER)
     job = await stage.start()
     await held.reached.wait()
     await job.cancel()
@@ -146,7 +148,7 @@ async def test_a_callback_that_is_not_looked_at_yet_is_not_lost(long: Stage) -> 
     stage.script.plan("look", stage.adopt(), stage.adopt())
     stage.script.plan("get_task", held)
     stage.script.always("get_task", waiting("running"))
-    stage.script.plan("identify_task", stage.adopt(second_task=OTHER_TASK))
+    stage.script.plan("identify_task", OURS)
     job = await stage.start()
     await held.reached.wait()
     await noise(job)
@@ -160,9 +162,9 @@ async def test_a_callback_that_is_not_looked_at_yet_is_not_lost(long: Stage) -> 
 async def test_a_callback_during_a_search_is_not_lost(long: Stage) -> None:
     stage = long
     held = Held(stage.recover(again=0))
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("look", stage.recover(), stage.adopt(), stage.adopt())
     stage.script.plan("ask_lister", held)
-    stage.script.plan("identify_task", stage.recover(again=0), stage.adopt())
+    stage.script.plan("identify_task", OTHER, OURS)
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()

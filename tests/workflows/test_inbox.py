@@ -1,0 +1,368 @@
+"""Task ids that callbacks name are heard in every wait, and before every act that cannot be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from activities.create import CreateOrder, CreateReport
+from activities.limits import Allowance
+from activities.observe import CancelReport
+from activities.references import ReferencesReport
+from seedance_temporal.job import TaskChanged
+from seedance_temporal.request import Reference
+from tests.workflows.scripted import (
+    NOT_YET,
+    OTHER_TASK,
+    OURS,
+    RESULT,
+    TASK,
+    Handle,
+    Held,
+    Stage,
+    a_listing,
+    as_written,
+    callback,
+    cancel,
+    ending,
+    failed,
+    failure,
+    listed,
+    shows,
+    state,
+    to_store,
+    until,
+    what,
+)
+from workflows import policies
+
+REFERENCES = (Reference(role="reference_image", url="https://cdn.example.com/a.png"),)
+# What the ledger says once the named task is written: it is the first attempt's, and lives.
+FIRST_TASK = "cgt-20261125-of-the-first-attempt"
+
+
+def finish(stage: Stage) -> None:
+    stage.script.always("get_task", to_store())
+    stage.script.always("store_video", RESULT)
+
+
+Create = Callable[[CreateOrder], Awaitable[CreateReport]]
+
+
+def after(held: Held, answer: Create) -> Create:
+    """A create whose answer is held back."""
+
+    async def call(order: CreateOrder) -> CreateReport:
+        await held(order)
+        return await answer(order)
+
+    return call
+
+
+# --- before a claim --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A moment at which a job whose second attempt is due waits for something.
+
+    Attributes:
+        plan: Writes the script up to there; returns what is held then, if anything.
+        reached: The activity by whose call the moment is reached.
+        creates: How many creates were scheduled by then, and how many of them reached a worker.
+    """
+
+    plan: Callable[[Stage], Held | None]
+    reached: str
+    creates: int = 0
+    references: tuple[Reference, ...] = ()
+
+
+def _references(stage: Stage) -> Held:
+    held = Held(ReferencesReport())
+    stage.script.plan("check_references", held)
+    return held
+
+
+def _limits(stage: Stage) -> Held:
+    held = Held(Allowance())
+    stage.script.plan("allow", held)
+    return held
+
+
+def _rate_limited(stage: Stage) -> None:
+    stage.script.plan("create_task", stage.not_sent(again=3600))
+
+
+def _account(stage: Stage) -> None:
+    stage.script.plan("create_task", stage.not_sent(again=3600, attention="account"))
+
+
+def _conflict(stage: Stage) -> None:
+    stage.script.plan("create_task", stage.report("conflict", None))
+
+
+WAITS = {
+    "references": Wait(_references, "check_references", references=REFERENCES),
+    "limits": Wait(_limits, "allow"),
+    "rate limit": Wait(_rate_limited, "create_task", creates=1),
+    "account": Wait(_account, "create_task", creates=1),
+    "conflict": Wait(_conflict, "create_task", creates=1),
+}
+
+
+@pytest.mark.parametrize("how", ["callback", "list"])
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+async def test_task_named_before_a_claim_is_followed(stage: Stage, wait: Wait, how: str) -> None:
+    """The first attempt counted as absent, wrongly: its task must not be paid for once more."""
+    held = wait.plan(stage)
+    adopted = stage.adopt(FIRST_TASK, attempt=1)
+    stage.script.plan("look", stage.claim(2, limited=wait.reached == "allow"), adopted)
+    stage.script.plan("identify_task", OURS)
+    finish(stage)
+    job = await stage.start(references=wait.references)
+    await stage.script.called(wait.reached)
+    if how == "callback":
+        await callback(job, "queued", FIRST_TASK, attempt=1)
+    else:
+        await listed(job, a_listing(1, task_id=FIRST_TASK))
+    await stage.script.called("identify_task")
+    if held is not None:
+        held.let_go()
+    assert await job.result() == RESULT
+    assert len(stage.script.of("create_task")) == wait.creates
+    assert {call.order.task_id for call in stage.script.of("get_task")} == {FIRST_TASK}
+
+
+async def test_create_without_a_worker_is_withdrawn_for_a_named_task(still: Stage) -> None:
+    """The queue of creates has a rate: a create can wait in it for minutes."""
+    stage = still
+    await stage.serve("workflows", "ledger", "get", "transfer")
+    stage.script.plan("look", stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
+    stage.script.plan("identify_task", OURS)
+    finish(stage)
+    job = await stage.start()
+    await shows(job, phase="creating")
+    await callback(job, "running", FIRST_TASK, attempt=1)
+    assert await job.result() == RESULT
+    await stage.serve("create")
+    assert stage.script.of("create_task") == []
+
+
+async def test_claim_waits_until_a_named_task_is_known_or_cannot_be(skipping: Stage) -> None:
+    stage = skipping
+    tries = 1 + len(policies.IDENTIFY_PAUSES)
+    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("identify_task", *[NOT_YET] * tries)
+    stage.script.plan("create_task", stage.created(again=0))
+    finish(stage)
+    job = await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+    assert await job.result() == RESULT
+    assert stage.script.names() == ["look", *["identify_task"] * tries, "create_task", "get_task", "store_video"]
+
+
+# --- while a create is under way -------------------------------------------------------------------------------------
+
+
+async def test_callback_before_the_answer_of_its_create_costs_no_look(stage: Stage) -> None:
+    held = Held(None)
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", after(held, stage.created(again=0)))
+    finish(stage)
+    job = await stage.start()
+    await held.reached.wait()
+    await callback(job, "queued")
+    await callback(job, "running")
+    held.let_go()
+    assert await job.result() == RESULT
+    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
+
+
+async def test_callback_during_a_create_with_a_lost_answer_is_followed(stage: Stage) -> None:
+    held = Held(None)
+    stage.script.plan("look", stage.claim(), stage.adopt())
+    stage.script.plan("create_task", after(held, stage.report("unknown", None)))
+    stage.script.always("ask_lister", stage.recover())
+    stage.script.plan("identify_task", OURS)
+    finish(stage)
+    job = await stage.start()
+    await held.reached.wait()
+    await callback(job, "queued")
+    held.let_go()
+    assert await job.result() == RESULT
+    assert len(stage.script.of("create_task")) == 1
+
+
+async def test_absence_is_not_settled_over_a_named_task(stage: Stage) -> None:
+    held = Held(OURS)
+    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.always("ask_lister", stage.recover())
+    stage.script.plan("identify_task", held)
+    finish(stage)
+    job = await stage.start()
+    await stage.script.called("ask_lister")
+    await callback(job, "queued")
+    await held.reached.wait()
+    await listed(job, a_listing())
+    await listed(job, a_listing())
+    held.let_go()
+    assert await job.result() == RESULT
+    assert stage.script.of("settle_absent") == []
+
+
+# --- before an end ---------------------------------------------------------------------------------------------------
+
+
+async def _refused(stage: Stage) -> Handle:
+    stage.script.plan("look", stage.ended(failure("invalid", task_id=None, attempt=2)))
+    return await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+
+
+async def _bad_references(stage: Stage) -> Handle:
+    held = Held(ReferencesReport(error=failure("invalid", task_id=None, attempt=None)))
+    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("check_references", held)
+    job = await stage.start(references=REFERENCES)
+    await held.reached.wait()
+    await callback(job, "queued", FIRST_TASK, attempt=1)
+    held.let_go()
+    return job
+
+
+async def _over_limit(stage: Stage) -> Handle:
+    held = Held(Allowance(error=failure("invalid", task_id=None, attempt=None)))
+    stage.script.plan("look", stage.claim(2, limited=True))
+    stage.script.plan("allow", held)
+    job = await stage.start()
+    await held.reached.wait()
+    await callback(job, "queued", FIRST_TASK, attempt=1)
+    held.let_go()
+    return job
+
+
+async def _impossible(stage: Stage) -> Handle:
+    held = Held(None)
+    error = failure("invalid", task_id=None, attempt=None)
+    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("create_task", after(held, stage.report("impossible", None, error=error)))
+    job = await stage.start()
+    await held.reached.wait()
+    await callback(job, "queued", FIRST_TASK, attempt=1)
+    held.let_go()
+    return job
+
+
+async def _unsettled(stage: Stage) -> Handle:
+    stage.script.plan("look", stage.claim(2))
+    named = TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1)
+    return await stage.start(first_signal=named, may_create=False)
+
+
+async def _failed_task(stage: Stage) -> Handle:
+    stage.script.plan("look", stage.adopt(TASK, attempt=2))
+    held = Held(ending("failed", "provider"))
+    stage.script.plan("get_task", held)
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await held.reached.wait()
+    await callback(job, "queued", FIRST_TASK, attempt=1)
+    held.let_go()
+    return job
+
+
+ENDS = {
+    "refused": _refused,
+    "references": _bad_references,
+    "limits": _over_limit,
+    "impossible": _impossible,
+    "unsettled": _unsettled,
+    "failed": _failed_task,
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+async def test_task_named_before_an_end_is_followed(stage: Stage, end: Callable[[Stage], Awaitable[Handle]]) -> None:
+    stage.script.plan("identify_task", OURS)
+    job = await end(stage)
+    stage.script.plan("look", stage.adopt(FIRST_TASK, attempt=1))
+    finish(stage)
+    assert await job.result() == RESULT
+    assert stage.script.order("get_task").task_id == FIRST_TASK
+
+
+async def test_task_named_before_a_cancel_ends_the_job_is_cancelled(stage: Stage) -> None:
+    held = Held(OURS)
+    stage.script.plan("look", stage.claim(2), stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
+    stage.script.plan("create_task", stage.not_sent(again=3600))
+    stage.script.plan("identify_task", held)
+    stage.script.plan("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
+    stage.script.plan("get_task", ending("cancelled", "cancelled"))
+    stage.script.plan("write_end", as_written)
+    job = await stage.start()
+    await stage.script.called("create_task")
+    await callback(job, "queued", FIRST_TASK, attempt=1)
+    await held.reached.wait()
+    await job.cancel()
+    held.let_go()
+    assert (await failed(job)).failure_class == "cancelled"
+    assert [call.order.task_id for call in stage.script.of("cancel_task")] == [FIRST_TASK]
+
+
+async def test_task_named_while_the_video_is_copied_is_identified(stage: Stage) -> None:
+    copying, identifying = Held(RESULT), Held(OURS)
+    stage.script.plan("look", stage.adopt(TASK, attempt=2), stage.stored(second_task=FIRST_TASK))
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", copying)
+    stage.script.plan("identify_task", identifying)
+    job = await stage.start()
+    await copying.reached.wait()
+    await callback(job, "queued", FIRST_TASK, attempt=1)
+    await identifying.reached.wait()
+    copying.let_go()
+    await until(lambda: _copied(stage), "the copy is done")
+    assert (await state(job)).phase == "storing", "the run ends after the task is identified"
+    identifying.let_go()
+    assert await job.result() == RESULT
+    shown = await state(job)
+    assert (shown.phase, shown.attention) == ("stored", "second_task")
+    assert FIRST_TASK in (shown.advice or "")
+    assert "a task of this job came to light" in what(shown)
+
+
+def _copied(stage: Stage) -> bool:
+    return len(stage.script.of("store_video")) == 1
+
+
+async def test_unknown_task_does_not_hold_a_stored_video_up_for_long(skipping: Stage) -> None:
+    stage = skipping
+    copying = Held(RESULT)
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", copying)
+    stage.script.always("identify_task", NOT_YET)
+    job = await stage.start()
+    await copying.reached.wait()
+    await callback(job, "queued", OTHER_TASK)
+    await stage.script.called("identify_task")
+    copying.let_go()
+    assert await job.result() == RESULT
+    described = await job.describe()
+    assert described.close_time is not None
+    took = (described.close_time - described.start_time).total_seconds()
+    assert took < sum(pause.total_seconds() for pause in policies.IDENTIFY_PAUSES) + 30
+    assert len(stage.script.of("identify_task")) == 1 + len(policies.IDENTIFY_PAUSES)
+
+
+async def test_cancel_is_answered_while_a_task_is_identified(stage: Stage) -> None:
+    held = Held(NOT_YET)
+    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("identify_task", held)
+    stage.script.always("identify_task", NOT_YET)
+    stage.script.always("look", stage.claim(2))
+    job = await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+    await held.reached.wait()
+    assert (await cancel(job)).outcome == "requested"
+    held.let_go()
+    await job.terminate()

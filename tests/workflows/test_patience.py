@@ -1,0 +1,205 @@
+"""A step that keeps failing is repeated, and after an hour says why and what to do; it goes on by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from activities.limits import Allowance
+from activities.observe import CancelReport
+from seedance_temporal.job import Attention
+from tests.workflows.scripted import (
+    RESULT,
+    TASK,
+    Stage,
+    a_listing,
+    as_written,
+    ending,
+    failed,
+    failure,
+    listed,
+    state,
+    to_store,
+    what,
+)
+from workflows import policies
+
+DENIED = ApplicationError("403 the account may not read https://storage.example.com/x?signature=abc", type="Forbidden")
+GATEWAY = ApplicationError("the provider gave no usable answer: HTTP 404", type="ProviderUnavailable")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that is repeated until it succeeds.
+
+    Attributes:
+        name: The activity.
+        plan: Writes the script of everything before it, and after.
+        good: Its answer in the end.
+        error: What it fails with until then.
+        attention: What is raised.
+        stored: Whether the job then ends with its video.
+    """
+
+    name: str
+    plan: Callable[[Stage], None]
+    good: Any
+    error: ApplicationError = DENIED
+    attention: Attention = "storage"
+    stored: bool = True
+
+
+def _to_the_end(stage: Stage) -> None:
+    stage.script.always("get_task", to_store())
+    stage.script.always("store_video", RESULT)
+
+
+def _look(stage: Stage) -> None:
+    _to_the_end(stage)
+
+
+def _limits(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim(limited=True))
+    stage.script.plan("create_task", stage.created(again=0))
+    _to_the_end(stage)
+
+
+def _outcome(stage: Stage) -> None:
+    stage.script.plan("look", stage.claim())
+    stage.script.plan("create_task", stage.created(again=0, written=False))
+    _to_the_end(stage)
+
+
+def _ask(stage: Stage) -> None:
+    stage.script.plan("look", stage.recover())
+    _to_the_end(stage)
+
+
+def _get(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.always("store_video", RESULT)
+
+
+def _cancel(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", ending("cancelled", "cancelled"))
+    stage.script.plan("write_end", as_written)
+
+
+def _end(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", ending("failed", "provider"))
+
+
+STEPS = [
+    Step("look", _look, lambda stage: stage.adopt()),
+    Step("allow", _limits, lambda _: Allowance()),
+    Step("write_outcome", _outcome, lambda _: None),
+    Step("ask_lister", _ask, lambda stage: stage.adopt()),
+    Step("get_task", _get, lambda _: to_store()),
+    Step("get_task", _get, lambda _: to_store(), GATEWAY, "provider"),
+    Step(
+        "cancel_task",
+        _cancel,
+        lambda _: CancelReport(outcome="cancelled", status="cancelled"),
+        GATEWAY,
+        "provider",
+        stored=False,
+    ),
+    Step("write_end", _end, lambda _: as_written, stored=False),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.name}, {step.attention}")
+async def test_failing_step_raises_an_attention_and_goes_on(skipping: Stage, step: Step) -> None:
+    stage = skipping
+    step.plan(stage)
+    stage.script.always(step.name, step.error)
+    job = await stage.start()
+    if step.name == "cancel_task":
+        await job.cancel()
+    await stage.script.called(step.name, 2)
+    await stage.skip(policies.PATIENCE.total_seconds() / 2)
+    assert (await state(job)).attention is None, "shorter outages pass by themselves"
+    await stage.skip(policies.PATIENCE.total_seconds())
+    shown = await state(job)
+    assert shown.attention == step.attention
+    assert step.error.message.partition("?")[0] in (shown.advice or ""), "the last failure, in words"
+    assert "signature" not in (shown.advice or "")
+    tries = len(stage.script.of(step.name))
+    await stage.skip(timedelta(hours=3).total_seconds())
+    assert len(stage.script.of(step.name)) > tries, "it is still tried"
+    stage.script.always(step.name, step.good(stage))
+    if step.stored:
+        assert await job.result() == RESULT
+    else:
+        assert (await failed(job)).task_id == TASK
+    shown = await state(job)
+    assert shown.attention is None
+    assert f"settled: {step.attention}" in what(shown)
+
+
+async def test_failing_absence_raises_an_attention(skipping: Stage) -> None:
+    stage = skipping
+    stage.script.plan("look", stage.recover())
+    stage.script.always("ask_lister", stage.recover())
+    stage.script.always("settle_absent", DENIED)
+    job = await stage.start()
+    await stage.script.called("ask_lister")
+    for _ in range(2):
+        await listed(job, a_listing())
+    await stage.script.called("settle_absent")
+    await stage.skip(1.5 * policies.PATIENCE.total_seconds())
+    assert (await state(job)).attention == "storage"
+    await job.terminate()
+
+
+async def test_step_without_a_worker_raises_no_attention(skipping: Stage) -> None:
+    """That none runs is an alert of its own; a job cannot tell, and its step did not fail."""
+    stage = skipping
+    stage.script.plan("look", stage.adopt())
+    await stage.stop("get")
+    job = await stage.start()
+    await stage.script.called("look")
+    await stage.skip(2.5 * policies.PATIENCE.total_seconds())
+    assert (await state(job)).attention is None
+    await stage.serve("get")
+    _to_the_end(stage)
+    assert await job.result() == RESULT
+    assert not [words for words in what(await state(job)) if words.startswith("needs a person")]
+
+
+async def test_object_in_the_way_is_told_at_once_and_tried_again(skipping: Stage) -> None:
+    stage = skipping
+    conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", *[conflict] * 20, RESULT)
+    job = await stage.start()
+    await stage.script.called("store_video")
+    await stage.skip(1)
+    shown = await state(job)
+    assert shown.attention == "object_conflict"
+    assert "gs://videos/a/output.mp4" in (shown.advice or "")
+    await stage.skip(2 * policies.COPY_AT_RISK.total_seconds())
+    assert (await state(job)).attention == "object_conflict", "it says more than that the video is at risk"
+    assert await job.result() == RESULT
+    assert (await state(job)).attention is None
+
+
+async def test_object_in_the_way_to_the_end_loses_the_video_in_words(skipping: Stage) -> None:
+    stage = skipping
+    conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store(within=3600))
+    stage.script.always("store_video", conflict)
+    stage.script.plan("write_end", as_written)
+    error = await failed(await stage.start())
+    assert (error.failure_class, error.task_id) == ("lost", TASK)
+    assert "gs://videos/a/output.mp4" in error.message
+    assert failure("lost").failure_class == error.failure_class
