@@ -173,7 +173,7 @@ def _record(kept: Kept) -> _Problems:
 
 
 def _beside(kept: Kept) -> _Problems:
-    """Whether what stands beside a video says what was verified, and the record names nothing else."""
+    """Whether videos and pictures are what was verified, and the record names all that the provider said."""
     verified: dict[str, list[Verified]] = {}
     for name in filter(is_verified_object, kept.objects):
         try:
@@ -182,13 +182,18 @@ def _beside(kept: Kept) -> _Problems:
             yield name, f"it {error}"
         else:
             verified.setdefault(kept.names.of_task(found.task_id, found.file), []).append(found)
-    # A record of a version that wrote no such objects names none.
-    of = kept.record.objects if kept.record is not None else None
-    if of is None or not of.verified:
-        return
-    for recorded in (one for one in (of.video, of.last_frame) if one is not None):
-        if not any(found.equals(recorded) for found in verified.get(recorded.name, [])):
-            yield recorded.name, "the record names it, and no content that was verified equals it"
+    if (record := kept.record) is not None:
+        of = record.objects
+        task = kept.names.of_task(record.task_id, "task.json")
+        if of.task is None and task in kept.objects:
+            yield task, "the record does not name it: it was not what the provider had said"
+        # A record of a version that wrote down nothing of this names no such objects.
+        for media in (of.video, of.last_frame) if of.verified else ():
+            if media is not None:
+                verified.setdefault(media.name, [])
+    for name, contents in verified.items():
+        if name in kept.objects and not any(one.equals(kept.objects[name]) for one in contents):
+            yield name, "it equals no content that was verified"
 
 
 def _hash_of(record: Record) -> str | None:

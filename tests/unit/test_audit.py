@@ -420,7 +420,22 @@ async def test_video_that_was_not_verified_is_found(world: World) -> None:
     put = RecordedObject.of(world.bucket.stored[name]).model_dump()
     world.change(world.names.record, lambda value: value["objects"].update(video=put))
     (problem,) = (await world.problems())[f"{SECOND}/output.mp4"]
-    assert problem == "the record names it, and no content that was verified equals it"
+    assert problem == "it equals no content that was verified"
+
+
+async def test_planted_picture_is_found(world: World) -> None:
+    """No record names it."""
+    name = world.names.of_task(SECOND, "last_frame.png")
+    await world.bucket.create(name, b"a text")
+    assert await world.problems() == {}
+    said = Verified(task_id=SECOND, file="last_frame.png", size=1, crc32c="AAAAAA==", md5="")
+    await world.bucket.create(world.names.verified(SECOND, said.crc32c), sealed(said.model_dump()))
+    assert (await world.problems()) == {f"{SECOND}/last_frame.png": ("it equals no content that was verified",)}
+
+
+async def test_payload_that_the_record_does_not_name_is_found(world: World) -> None:
+    world.change(world.names.record, lambda value: value["objects"].update(task=None))
+    assert "the record does not name it" in (await world.problems())[f"{SECOND}/task.json"][0]
 
 
 async def test_record_without_verified_objects_is_whole(world: World) -> None:
