@@ -40,8 +40,8 @@ class RecordedObjects(_Part):
     """The objects of a job.
 
     Attributes:
-        task: The provider's payload; None where nothing readable has its name.
-        verified: What says which contents were verified; versions before it wrote none.
+        task: The provider's payload; None if it was damaged, which is one of the record's warnings.
+        verified: The objects that say which contents were verified; empty in records of older versions.
         ledger: All that stood in the attempt ledger.
     """
 

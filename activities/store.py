@@ -1,8 +1,8 @@
 """Copies a finished video into the bucket, and writes the record that commits the job.
 
 Everything is created once and never overwritten, so the activity can be repeated, and run twice at once. What was
-verified is written down before its upload, so that an object in the bucket counts only if it equals that: a video that
-does is not fetched again, and with the provider's word beside it needs no provider either.
+verified is written down before its upload, and an object in the bucket counts only if it equals that. Such a video is
+not downloaded again, and with the provider's payload beside it, its record needs no provider.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class StoreActivities:
         Raises:
             ApplicationError: ``ProviderUnavailable``: the task cannot be looked at. ``NotReady``: there is nothing to
                 download yet. ``DownloadFailed``. ``BadVideo``: what came is no whole MP4. ``TaskGone``: the provider
-                knows no such task. ``StoreFailed``: anything else, such as an unreachable bucket. Not retryable is
-                ``ObjectConflict``: under the name of the video, or of the record, stands something else, which a
+                knows no such task. ``StoreFailed``: anything else, such as an unreachable bucket. ``ObjectConflict``,
+                which is not retryable: the name of the video, or of the record, is taken by another object, which a
                 person has to move away.
         """
         names = ObjectNames(self._settings.seedance_prefix, hash_of_job(order.job_id))
@@ -156,23 +156,23 @@ class _Copy:
 
     async def run(self) -> VideoResult:
         await self.files.look()
-        self.files.refuse_others(_VIDEO)
-        video = self.files.find(_VIDEO)
+        self.files.refuse_unverified(_VIDEO)
+        video = self.files.find_verified(_VIDEO)
         if video is None:
             task, video = await self._copy_video()
         else:
-            task = await self._told() or await self._told_again()
+            task = await self._stored_task() or await self._task_without_payload()
         last_frame = await self._last_frame(task) if self.order.request.return_last_frame else None
         return await self._commit(task, video, last_frame)
 
     # What the provider says of the task
 
-    async def _shown(self) -> Task:
-        """The task as the provider shows it. Asked once, where it answers."""
+    async def _shown_task(self) -> Task:
+        """GET the task, once."""
         if self.payload is None:
             try:
                 payload = await self.ark.get(self.order.task_id)
-            except Exception as error:  # Whatever it answers: a verified video does without it.
+            except Exception as error:  # A verified video needs no answer, so none of them may break the copy.
                 raise _Failed("ProviderUnavailable", f"the provider does not show it: {error!r}") from None
             if payload is None:
                 raise _Failed("TaskGone", "the provider knows no such task")
@@ -181,7 +181,7 @@ class _Copy:
         return self._succeeded(self.payload)
 
     def _succeeded(self, payload: Any) -> Task:
-        """A payload as the order's task.
+        """Read a payload as the order's task.
 
         Raises:
             _Failed: It is no task, another one, or has not succeeded.
@@ -191,23 +191,23 @@ class _Copy:
         except ValueError as error:
             raise _Failed("NotReady", str(error)) from None
         if task.id != self.order.task_id:
-            raise _Failed("NotReady", f"what should say how it is speaks of task {task.id}")
+            raise _Failed("NotReady", f"the payload is about task {task.id}")
         if task.status != SUCCEEDED:
             raise _Failed("NotReady", f"it is {task.status}, so there is no video to store")
         return task
 
-    async def _told(self) -> Task | None:
-        """The task as it was shown before the upload; None where that does not stand there, or cannot be believed."""
+    async def _stored_task(self) -> Task | None:
+        """Read the task from ``task.json``; None if that is missing, damaged, or about another task."""
         content = await self.files.bucket.read(self.files.name(_TASK))
         try:
             return self._succeeded(json.loads(content)) if content is not None else None
         except (ValueError, RecursionError, _Failed):
             return None
 
-    async def _told_again(self) -> Task:
-        """The task as it is shown now, of which nothing readable stands beside its verified video."""
+    async def _task_without_payload(self) -> Task:
+        """GET the task of a verified video that has no readable ``task.json``; after some tries, do without."""
         try:
-            task = await self._shown()
+            task = await self._shown_task()
         except _Failed as failure:
             if activity.info().attempt < _TRIES_FOR_THE_TASK:
                 raise
@@ -224,13 +224,13 @@ class _Copy:
 
     async def _copy_video(self) -> tuple[Task, StoredObject]:
         try:
-            task = await self._shown()
+            task = await self._shown_task()
             path = await self._fetch_video(task)
         except _Failed as failure:
-            if self.files.stands(_VIDEO) is None:
+            if self.files.get(_VIDEO) is None:
                 raise
-            unknown = f"{self.files.uri(_VIDEO)} stands there, but nothing that is believed says that it was verified."
-            raise _Failed(failure.kind, " ".join([f"{failure}. {unknown}", *self.files.doubts])) from None
+            unknown = f"{self.files.uri(_VIDEO)} exists, but no readable object says that it was verified."
+            raise _Failed(failure.kind, " ".join([f"{failure}. {unknown}", *self.files.warnings])) from None
         await self._keep_payload()
         return task, await self._upload(path, _VIDEO, "video/mp4")
 
@@ -252,17 +252,17 @@ class _Copy:
         return path
 
     async def _last_frame(self, task: Task) -> StoredObject | None:
-        """The last frame; None, with a warning, where it cannot be had within some tries.
+        """Find or copy the last frame; after some tries, do without it, with a warning.
 
-        That holds for a conflict as well. To wait for a person would keep a verified video without its record, perhaps
-        for ever, because of a picture: so it is tried again like all other trouble of a picture.
+        A conflict is retryable here and ends in the same warning: to wait for a person would keep a verified video
+        without its record, perhaps for ever, because of a picture.
         """
         try:
             for file in _PICTURES:
-                if (stored := self.files.find(file)) is not None:
+                if (stored := self.files.find_verified(file)) is not None:
                     return stored
             for file in _PICTURES:
-                self.files.refuse_others(file)
+                self.files.refuse_unverified(file)
             return await self._copy_last_frame(task)
         except (_Failed, OtherContent) as failure:
             reason = f"its last frame could not be stored: {failure}"
@@ -272,10 +272,10 @@ class _Copy:
             self.warnings.append(f"The last frame was asked for; {reason}")
             return None
 
-    async def _copy_last_frame(self, told: Task) -> StoredObject | None:
-        task = await self._shown()
+    async def _copy_last_frame(self, stored: Task) -> StoredObject | None:
+        task = await self._shown_task()
         url = task.content.last_frame_url if task.content is not None else None
-        if url is None and told.content is not None and told.content.last_frame_url is not None:
+        if url is None and stored.content is not None and stored.content.last_frame_url is not None:
             raise _Failed("NotReady", "the task shows its URL no more")
         if url is None:
             self.warnings.append("The last frame was asked for, and the provider gave none.")
@@ -316,19 +316,19 @@ class _Copy:
         """Writes the record. The first one that was written stands, and is the job's result."""
         self.progress.begin("writing the record")
         await self.files.look()
-        payload = self.files.stands(_TASK)
-        if payload is not None and await self._told() is None:
+        payload = self.files.get(_TASK)
+        if payload is not None and await self._stored_task() is None:
             self.warnings.append(
                 f"{self.files.uri(_TASK)} is not what the provider said of this task. It was left there."
             )
             payload = None
-        self.warnings += self.files.doubts
+        self.warnings += self.files.warnings
         references = await self._references()
         objects = RecordedObjects(
             video=RecordedObject.of(video),
             last_frame=RecordedObject.of(last_frame) if last_frame is not None else None,
             task=RecordedObject.of(payload) if payload is not None else None,
-            verified=tuple(RecordedObject.of(self.files.standing[name]) for name in self.files.verified),
+            verified=tuple(RecordedObject.of(self.files.objects[name]) for name in self.files.verified),
             ledger=tuple(RecordedObject.of(stored) for stored in await self.files.bucket.list(self.files.names.ledger)),
         )
         content = sealed(self._record(task, objects, references).model_dump(mode="json"))
@@ -338,7 +338,7 @@ class _Copy:
         return _result(content, self.files.bucket.name, self.files.names.record)
 
     async def _references(self) -> list[dict[str, Any]]:
-        """What the claim says of the reference media; nothing, with a warning, where it is damaged."""
+        """Read from the claim what the reference media were; a damaged claim gives none, and a warning."""
         name = self.files.names.attempt(self.order.attempt, "claim")
         try:
             media = opened(await self.files.bucket.read(name) or b"{}").get("media")

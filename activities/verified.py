@@ -1,7 +1,7 @@
-"""Which contents were verified, in objects beside a video: only an object that equals one of them is committed.
+"""Objects beside a video that say which contents were verified: only an object that equals one of them is committed.
 
-They are written before the upload. So a later try, or an audit years later, can tell the video that was verified from
-an upload that was spoilt and from what others put under its name.
+They are written before the upload. So a later try, or an audit years later, can tell a verified video from a spoilt
+upload, and from an object that somebody else put under its name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _START = "verified-"
 
 
 class OtherContent(Exception):
-    """Under the name of a file stands something that was not verified. The message says where, in sentences."""
+    """The object of a file was not verified. The message names it, in sentences."""
 
 
 class Verified(BaseModel):
@@ -80,18 +80,18 @@ def read_verified(names: ObjectNames, name: str, content: bytes) -> Verified:
 
 @dataclass
 class TaskFiles:
-    """The objects of one task, and which contents were verified for them.
+    """The files of one task in the bucket, and which contents were verified for them.
 
     Attributes:
-        standing: All that stand, by name.
-        verified: Those that say what was verified, by name.
+        objects: All of them, by name.
+        verified: What those say that name a verified content, by name.
         damaged: Why such an object is not believed, by name.
     """
 
     bucket: Bucket
     names: ObjectNames
     task_id: str
-    standing: dict[str, StoredObject] = field(default_factory=dict)
+    objects: dict[str, StoredObject] = field(default_factory=dict)
     verified: dict[str, Verified] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
 
@@ -102,19 +102,19 @@ class TaskFiles:
         return f"gs://{self.bucket.name}/{self.name(file)}"
 
     @property
-    def doubts(self) -> list[str]:
-        """A sentence on each damaged object."""
+    def warnings(self) -> list[str]:
+        """Sentences that name each damaged object."""
         return [f"gs://{self.bucket.name}/{name} {why}, and was not believed." for name, why in self.damaged.items()]
 
-    def stands(self, file: str) -> StoredObject | None:
-        """The object of a file, whatever it holds."""
-        return self.standing.get(self.name(file))
+    def get(self, file: str) -> StoredObject | None:
+        """Return the object of a file, verified or not."""
+        return self.objects.get(self.name(file))
 
     async def look(self) -> None:
-        """Read what stands, and what was verified, anew."""
-        self.standing = {stored.name: stored for stored in await self.bucket.list(self.name(""))}
+        """List the objects, and read what was verified."""
+        self.objects = {stored.name: stored for stored in await self.bucket.list(self.name(""))}
         self.verified, self.damaged = {}, {}
-        for name in filter(is_verified_object, self.standing):
+        for name in filter(is_verified_object, self.objects):
             content = await self.bucket.read(name)
             if content is None:
                 continue
@@ -123,30 +123,31 @@ class TaskFiles:
             except ValueError as error:
                 self.damaged[name] = str(error)
 
-    def find(self, file: str) -> StoredObject | None:
-        """The object of a file, where it equals a content that was verified: by this run, or by another one, which may
-        have been given other bytes.
+    def find_verified(self, file: str) -> StoredObject | None:
+        """Return the object of a file, if it equals a verified content.
+
+        Another run may have verified it: two runs can be given different bytes.
         """
-        stored = self.stands(file)
+        stored = self.get(file)
         return stored if stored is not None and any(one.equals(stored) for one in self._verified(file)) else None
 
-    def refuse_others(self, file: str) -> None:
-        """Refuse an object that equals no content that was verified.
+    def refuse_unverified(self, file: str) -> None:
+        """Refuse an object that equals no verified content.
 
-        As long as none was verified, nothing can be said of it: an older worker may have uploaded it.
+        Before any content was verified, the object may be the upload of an older worker, and is not refused.
 
         Raises:
             OtherContent: There is such an object.
         """
-        stored = self.stands(file)
-        if stored is not None and self._verified(file) and self.find(file) is None:
+        stored = self.get(file)
+        if stored is not None and self._verified(file) and self.find_verified(file) is None:
             raise self._other(stored, file, *self._verified(file))
 
     async def put(self, path: Path, file: str, content: Checksums, content_type: str) -> StoredObject | None:
-        """Upload a file that was verified, unless its object stands, and compare what the bucket holds then.
+        """Write down that a file was verified, upload it if it has no object yet, and compare the object.
 
-        That it was verified is written down first. Where something else has the name of the object that would say so,
-        nothing says it.
+        If another object has the name under which it is written down, the file is uploaded all the same: this run has
+        verified it, and a later one downloads it again.
 
         Returns:
             The object; None where it was removed meanwhile.
@@ -163,7 +164,7 @@ class TaskFiles:
             return stored
         # Another run may have uploaded the other bytes that it was given, and verified.
         await self.look()
-        if (found := self.find(file)) is not None:
+        if (found := self.find_verified(file)) is not None:
             return found
         raise self._other(stored, file, verified)
 
@@ -176,4 +177,4 @@ class TaskFiles:
             f"{self.uri(file)} should hold {expected}, as verified, and holds {stored.size} bytes with CRC32C "
             f"{stored.crc32c}. Nothing was overwritten. Look at the object, and move it away."
         )
-        return OtherContent(" ".join([what, *self.doubts]))
+        return OtherContent(" ".join([what, *self.warnings]))

@@ -173,7 +173,7 @@ def _record(kept: Kept) -> _Problems:
 
 
 def _beside(kept: Kept) -> _Problems:
-    """Whether videos and pictures are what was verified, and the record names all that the provider said."""
+    """Whether videos and pictures equal what was verified, and the record names the payload."""
     verified: dict[str, list[Verified]] = {}
     for name in filter(is_verified_object, kept.objects):
         try:
@@ -186,7 +186,7 @@ def _beside(kept: Kept) -> _Problems:
         of = record.objects
         task = kept.names.of_task(record.task_id, "task.json")
         if of.task is None and task in kept.objects:
-            yield task, "the record does not name it: it was not what the provider had said"
+            yield task, "the record does not name it: it was damaged, or about another task"
         # A record of a version that wrote down nothing of this names no such objects.
         for media in (of.video, of.last_frame) if of.verified else ():
             if media is not None:

@@ -327,19 +327,19 @@ MUTANTS = (
         "        await self.bucket.create(self.names.verified(self.task_id, content.crc32c), "
         "sealed(verified.model_dump()))\n",
         "",
-        "tests/unit/test_store.py::test_task_and_checksums_stand_before_an_upload",
+        "tests/unit/test_store.py::test_task_and_checksums_precede_an_upload",
     ),
     Mutant(
         3,
         "a verified video waits for the provider",
         _STORE,
-        "task = await self._told() or await self._told_again()",
-        "task = await self._shown()",
+        "task = await self._stored_task() or await self._task_without_payload()",
+        "task = await self._shown_task()",
         "tests/unit/test_verified.py::test_verified_video_needs_no_provider",
     ),
     Mutant(
         3,
-        "an upload goes out where something stands",
+        "an upload goes out where an object exists",
         _VERIFIED,
         "        stored = await self.bucket.stat(name)\n",
         "        stored = None\n",

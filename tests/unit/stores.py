@@ -160,15 +160,15 @@ class World:
         return record
 
     async def put(self, file: str, content: bytes) -> None:
-        """Has something stand beside the video."""
+        """Create an object beside the video."""
         assert await self.bucket.create(self.name(file), content)
 
     def verified(self, content: bytes, file: str = "output.mp4", task_id: str = TASK) -> tuple[str, bytes]:
-        """The object that says that a content was verified: its name, and what it holds."""
+        """Return name and content of the object that says that a content was verified."""
         of = Checksums.of(BytesIO(content))
         fields = {"task_id": task_id, "file": file, "size": of.size, "crc32c": of.crc32c, "md5": of.md5}
         return self.names.verified(task_id, of.crc32c), sealed(fields)
 
     async def verify(self, content: bytes, file: str = "output.mp4") -> None:
-        """Has an earlier run verify a content."""
+        """Write down, as an earlier run does, that a content was verified."""
         assert await self.bucket.create(*self.verified(content, file))

@@ -359,7 +359,7 @@ async def test_a_broken_bucket_is_an_error_without_queries(world: World) -> None
     assert failed.value.__cause__ is None
 
 
-async def test_task_and_checksums_stand_before_an_upload(world: World) -> None:
+async def test_task_and_checksums_precede_an_upload(world: World) -> None:
     bucket = MemoryBucket()
     world.bucket = bucket
     await world.store()

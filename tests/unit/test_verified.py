@@ -1,4 +1,4 @@
-"""What may be committed: only bytes that were verified, whatever stands under their name and whatever GET answers."""
+"""Only bytes that were verified are committed, with any object under their name and any answer to GET."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ async def test_picture_that_was_verified_is_no_video(world: World) -> None:
     await world.fails("ObjectConflict", final=True)
 
 
-async def test_video_of_a_worker_that_noted_nothing_is_compared(world: World) -> None:
+async def test_upload_of_an_older_worker_is_compared(world: World) -> None:
     await world.put("output.mp4", VIDEO)
     assert (await world.store()).size == len(VIDEO)
     assert len(world.host.asked("/v.mp4")) == 1
@@ -349,7 +349,7 @@ async def test_damaged_claim_costs_no_video(world: World, content: bytes) -> Non
     assert (await world.record())["references"] == []
 
 
-async def test_damaged_claim_is_told_in_the_record(world: World) -> None:
+async def test_record_names_a_damaged_claim(world: World) -> None:
     await world.bucket.create(world.names.attempt(1, "claim"), b'{"media": [')
     await world.store()
     (warning,) = (await world.record())["warnings"]
@@ -405,12 +405,12 @@ async def test_damaged_note_costs_no_video(in_memory: World, bad: str) -> None:
     assert record["objects"]["verified"] == []
 
 
-async def test_damaged_note_is_named_where_nothing_else_helps(in_memory: World) -> None:
+async def test_damaged_note_is_named_in_the_failure(in_memory: World) -> None:
     world = in_memory
     await uploaded(world)
     await damage(world, world.verified(VIDEO)[0], b"")
     world.forgets()
-    await world.fails("TaskGone", rf"output\.mp4 stands there.*{world.verified(VIDEO)[0]} is not JSON")
+    await world.fails("TaskGone", rf"output\.mp4 exists.*{world.verified(VIDEO)[0]} is not JSON")
 
 
 def _verified(content: bytes) -> tuple[str, bytes]:
@@ -441,45 +441,45 @@ def test_only_the_same_content_is_equal(one: bytes, other: bytes) -> None:
 
 # All of it together
 
-STANDING = {
+OBJECTS = {
     "nothing": (None, ()),
     "a text": (b"a text", ()),
     "an empty object": (b"", ()),
     "another MP4": (FOREIGN, ()),
     "the video": (VIDEO, ()),
     "another run's video": (OTHER, ()),
-    "a text, noted the video": (b"a text", (VIDEO,)),
-    "another MP4, noted the video": (FOREIGN, (VIDEO,)),
-    "the video, noted": (VIDEO, (VIDEO,)),
-    "the video, noted with another's": (VIDEO, (VIDEO, OTHER)),
-    "another run's video, noted": (OTHER, (OTHER,)),
-    "another run's video, noted the video": (OTHER, (VIDEO,)),
-    "nothing, noted": (None, (VIDEO,)),
+    "a text, verified the video": (b"a text", (VIDEO,)),
+    "another MP4, verified the video": (FOREIGN, (VIDEO,)),
+    "the video, verified": (VIDEO, (VIDEO,)),
+    "the video, verified with another's": (VIDEO, (VIDEO, OTHER)),
+    "another run's video, verified": (OTHER, (OTHER,)),
+    "another run's video, verified the video": (OTHER, (VIDEO,)),
+    "nothing, verified": (None, (VIDEO,)),
 }
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    standing=st.sampled_from(list(STANDING)),
+    objects=st.sampled_from(list(OBJECTS)),
     answer=st.sampled_from(ANSWERS),
     damaged=st.booleans(),
     payload=st.sampled_from(["whole", "missing", "damaged"]),
 )
 async def test_record_names_verified_bytes_or_nothing(
-    in_memory: World, standing: str, answer: str, damaged: bool, payload: str
+    in_memory: World, objects: str, answer: str, damaged: bool, payload: str
 ) -> None:
     world = in_memory
     world.bucket, world.order = MemoryBucket(), an_order(return_last_frame=False)
-    content, noted = STANDING[standing]
+    content, earlier = OBJECTS[objects]
     if content is not None:
         await world.put("output.mp4", content)
-    for one in noted:
+    for one in earlier:
         name, said = world.verified(one)
         await world.bucket.create(name, said[:-9] if damaged else said)
     if payload != "missing":
         await world.put("task.json", as_json(world.payload(content=None)) if payload == "whole" else b"{")
     world.host.answers[GET] = answers(world)[answer]
-    believed = () if damaged else noted
+    believed = () if damaged else earlier
     end = None
     for world.attempt in (1, 9):
         try:
@@ -488,17 +488,17 @@ async def test_record_names_verified_bytes_or_nothing(
             end = error.type
 
     record = await world.bucket.read(world.names.record)
-    stands = await world.bucket.read(world.name("output.mp4"))
-    assert content is None or stands == content, "nothing is overwritten"
+    found = await world.bucket.read(world.name("output.mp4"))
+    assert content is None or found == content, "nothing is overwritten"
     if record is None:
         assert end in {"ObjectConflict", "ProviderUnavailable", "TaskGone", "NotReady"}
         assert content not in believed, "a verified video is always committed"
         return
     # The provider gives the same bytes each time, and this run verified them where nothing that is believed did.
-    assert stands in {VIDEO, *believed}
-    objects = json.loads(record)["objects"]
+    assert found in {VIDEO, *believed}
+    named = json.loads(record)["objects"]
     stored = await world.bucket.stat(world.name("output.mp4"))
     assert stored is not None
-    assert objects["video"] == RecordedObject.of(stored).model_dump()
+    assert named["video"] == RecordedObject.of(stored).model_dump()
     if not damaged:
-        assert world.verified(stands)[0] in {one["name"] for one in objects["verified"]}
+        assert world.verified(found)[0] in {one["name"] for one in named["verified"]}
