@@ -77,7 +77,8 @@ class Kept:
         if (record := self.record) is not None and (stored_at := record.stored_at) is not None:
             run = record.namespace, record.run_id
             of = record.objects
-            ledger = (*of.ledger, *(one for one in (of.video, of.last_frame, of.task) if one is not None))
+            beside = (one for one in (of.video, of.last_frame, of.task) if one is not None)
+            ledger = (*of.ledger, *of.verified, *beside)
             told = _timeline(record.timeline)
             found.append(
                 Story(self.names.record, "record", record.attempt, "store_video", *run, stored_at, told, ledger)

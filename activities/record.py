@@ -37,11 +37,18 @@ class RecordedObject(_Part):
 
 
 class RecordedObjects(_Part):
-    """The objects of a job. ``task`` is the provider's payload, ``ledger`` all that stood in the attempt ledger."""
+    """The objects of a job.
+
+    Attributes:
+        task: The provider's payload; None if it was damaged, which is one of the record's warnings.
+        verified: The objects that say which contents were verified; empty in records of older versions.
+        ledger: All that stood in the attempt ledger.
+    """
 
     video: RecordedObject
     last_frame: RecordedObject | None = None
     task: RecordedObject | None = None
+    verified: tuple[RecordedObject, ...] = ()
     ledger: tuple[RecordedObject, ...] = ()
 
 

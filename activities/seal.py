@@ -32,7 +32,7 @@ def opened(content: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # The latter by a thousand brackets.
         raise ValueError(f"is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise ValueError("is no JSON object")

@@ -1,7 +1,8 @@
 """Copies a finished video into the bucket, and writes the record that commits the job.
 
-Everything is created once and never overwritten, so the activity can be repeated, and run twice at once: whatever
-stands in the bucket is not fetched again.
+Everything is created once and never overwritten, so the activity can be repeated, and run twice at once. What was
+verified is written down before its upload, and an object in the bucket counts only if it equals that. Such a video is
+not downloaded again, and with the provider's payload beside it, its record needs no provider.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.ark import Ark, ArkError
+from activities.ark import Ark
 from activities.bucket import Bucket, Checksums, StoredObject, as_json
-from activities.heartbeat import heartbeats
+from activities.heartbeat import Progress, heartbeats
 from activities.ledger import written_by
 from activities.media import BadMedia, picture_type, probe_video
 from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
 from activities.record import Record, RecordedObject, RecordedObjects, result_of_record
-from activities.seal import sealed
+from activities.seal import opened, sealed
+from activities.verified import OtherContent, TaskFiles
 from seedance_temporal import catalogue
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry, VideoResult
@@ -36,13 +38,17 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.task import SUCCEEDED, Task, parse_task
 from seedance_temporal.urls import redacted
 
-# A video that is safe must not stay without its record for want of a picture: from this try on it does without.
+# A video that is safe must not stay without its record because of a picture: from this try on it does without.
 _TRIES_FOR_THE_LAST_FRAME = 5
+# Nor because nobody tells any more what it cost: some four minutes, where a copy has ten at least.
+_TRIES_FOR_THE_TASK = 8
 # A result URL can be opened 100 times in its life, and the activity is tried some 75 times in it: a broken download
 # goes on within the first tries only.
 _RESUMES = 4
 _TRIES_WITH_RESUMES = 5
-_PICTURES = {"png": "image/png", "jpg": "image/jpeg"}
+_VIDEO = "output.mp4"
+_TASK = "task.json"
+_PICTURES = {"last_frame.png": "image/png", "last_frame.jpg": "image/jpeg"}
 
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
@@ -65,9 +71,24 @@ class StoreOrder(BaseModel):
     warnings: tuple[str, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
 
-    def failed(self, kind: str, reason: str) -> ApplicationError:
-        """An error in a sentence that names job and task, and holds no signature of a URL."""
-        return ApplicationError(f"{self.job_id}: task {self.task_id}: {redacted(reason)}", type=kind)
+    def failed(self, kind: str, reason: str, *, non_retryable: bool = False) -> ApplicationError:
+        """An error in a sentence that names job and task, and holds no signature of a URL.
+
+        Args:
+            kind: The error's type in Temporal.
+            reason: The sentence.
+            non_retryable: Whether the activity is not to be tried again by itself.
+        """
+        message = f"{self.job_id}: task {self.task_id}: {redacted(reason)}"
+        return ApplicationError(message, type=kind, non_retryable=non_retryable)
+
+
+class _Failed(Exception):
+    """A copy that can be tried again; ``StoreOrder.failed`` explains the arguments."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(redacted(reason))
+        self.kind = kind
 
 
 class StoreActivities:
@@ -94,135 +115,177 @@ class StoreActivities:
 
         Raises:
             ApplicationError: ``ProviderUnavailable``: the task cannot be looked at. ``NotReady``: there is nothing to
-                download yet. ``DownloadFailed``. ``BadVideo``: what came is no whole MP4. ``ObjectConflict``: the
-                bucket holds something else under the name. ``TaskGone``: the provider knows no such task.
-                ``StoreFailed``: anything else, such as an unreachable bucket.
+                download yet. ``DownloadFailed``. ``BadVideo``: what came is no whole MP4. ``TaskGone``: the provider
+                knows no such task. ``StoreFailed``: anything else, such as an unreachable bucket. ``ObjectConflict``,
+                which is not retryable: the name of the video, or of the record, is taken by another object, which a
+                person has to move away.
         """
         names = ObjectNames(self._settings.seedance_prefix, hash_of_job(order.job_id))
         try:
             standing = await self._bucket.read(names.record)
             if standing is not None:
-                return result_of_record(standing, self._bucket.name, names.record)
+                return _result(standing, self._bucket.name, names.record)
             with TemporaryDirectory(prefix="seedance-") as directory:
-                progress = _Progress()
+                progress = Progress()
                 async with heartbeats(progress.shown):
-                    copy = _Copy(self._bucket, self._settings, self._transport, order, names, Path(directory), progress)
-                    return await copy.run(self._ark)
-        except ApplicationError:
-            raise
+                    files = TaskFiles(self._bucket, names, order.task_id)
+                    copy = _Copy(files, self._ark, self._settings, self._transport, order, Path(directory), progress)
+                    return await copy.run()
+        except _Failed as failure:
+            raise order.failed(failure.kind, str(failure)) from None
+        except OtherContent as other:
+            raise order.failed("ObjectConflict", str(other), non_retryable=True) from None
         except Exception as error:
             # The texts of other libraries are full of URLs.
             raise order.failed("StoreFailed", f"storing its video broke: {error!r}") from None
 
 
 @dataclass
-class _Progress:
-    """What the copy is at. ``done`` and ``total`` are bytes."""
-
-    step: str = "looking"
-    done: int = 0
-    total: int | None = None
-
-    def begin(self, step: str, total: int | None = None) -> None:
-        self.step, self.done, self.total = step, 0, total
-        activity.heartbeat(self.shown())
-
-    def move(self, done: int, total: int | None) -> None:
-        self.done, self.total = done, total
-
-    def shown(self) -> dict[str, Any]:
-        return {"step": self.step, "bytes": self.done, "of": self.total}
-
-
-@dataclass
 class _Copy:
-    """One execution: what it works on, and what stands in the bucket of this task already."""
+    """One execution, and what it works on. ``payload``: the task as the provider showed it."""
 
-    bucket: Bucket
+    files: TaskFiles
+    ark: Ark
     settings: Settings
     transport: Transport
     order: StoreOrder
-    names: ObjectNames
     directory: Path
-    progress: _Progress
-    standing: dict[str, StoredObject] = field(default_factory=dict)
+    progress: Progress
+    payload: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
-    async def run(self, ark: Ark) -> VideoResult:
-        self.standing = {stored.name: stored for stored in await self.bucket.list(self._name(""))}
-        payload = await self._payload(ark)
-        task = parse_task(payload)
-        if task.status != SUCCEEDED:
-            raise self.order.failed("NotReady", f"it is {task.status}, so there is no video to store")
-        video = await self._video(task, payload)
+    async def run(self) -> VideoResult:
+        await self.files.look()
+        self.files.refuse_unverified(_VIDEO)
+        video = self.files.find_verified(_VIDEO)
+        if video is None:
+            task, video = await self._copy_video()
+        else:
+            task = await self._stored_task() or await self._task_without_payload()
         last_frame = await self._last_frame(task) if self.order.request.return_last_frame else None
         return await self._commit(task, video, last_frame)
 
-    def _name(self, file: str) -> str:
-        return self.names.of_task(self.order.task_id, file)
+    # What the provider says of the task
 
-    def _standing_video(self) -> StoredObject | None:
-        """The video, where it was uploaded before. It was verified then, and the bucket refuses half an upload."""
-        stored = self.standing.get(self._name("output.mp4"))
-        return stored if stored is not None and stored.size else None
+    async def _shown_task(self) -> Task:
+        """GET the task, once."""
+        if self.payload is None:
+            try:
+                payload = await self.ark.get(self.order.task_id)
+            except Exception as error:  # A verified video needs no answer, so none of them may break the copy.
+                raise _Failed("ProviderUnavailable", f"the provider does not show it: {error!r}") from None
+            if payload is None:
+                raise _Failed("TaskGone", "the provider knows no such task")
+            self._succeeded(payload)
+            self.payload = payload
+        return self._succeeded(self.payload)
 
-    async def _payload(self, ark: Ark) -> dict[str, Any]:
+    def _succeeded(self, payload: Any) -> Task:
+        """Read a payload as the order's task.
+
+        Raises:
+            _Failed: It is no task, another one, or has not succeeded.
+        """
         try:
-            payload = await ark.get(self.order.task_id)
-        except (ArkError, httpx.HTTPError) as error:
-            raise self.order.failed("ProviderUnavailable", f"the provider does not show it: {error!r}") from None
-        if payload is None and self._standing_video() is not None:
-            # The video outlived its task; what the provider said of it stands beside it.
-            stored = await self.bucket.read(self._name("task.json"))
-            payload = json.loads(stored) if stored is not None else None
-        if payload is None:
-            raise self.order.failed("TaskGone", "the provider knows no such task, and the bucket holds no video of it")
-        return payload
+            task = parse_task(payload)
+        except ValueError as error:
+            raise _Failed("NotReady", str(error)) from None
+        if task.id != self.order.task_id:
+            raise _Failed("NotReady", f"the payload is about task {task.id}")
+        if task.status != SUCCEEDED:
+            raise _Failed("NotReady", f"it is {task.status}, so there is no video to store")
+        return task
 
-    async def _video(self, task: Task, payload: dict[str, Any]) -> StoredObject:
-        stored = self._standing_video()
-        if stored is not None:
-            return stored
-        path = await self._fetch_video(task)
-        await self.bucket.create(self._name("task.json"), as_json(_without_signatures(payload)))
-        return await self._upload(path, "output.mp4", "video/mp4")
+    async def _stored_task(self) -> Task | None:
+        """Read the task from ``task.json``; None if that is missing, damaged, or about another task."""
+        content = await self.files.bucket.read(self.files.name(_TASK))
+        try:
+            return self._succeeded(json.loads(content)) if content is not None else None
+        except (ValueError, RecursionError, _Failed):
+            return None
+
+    async def _task_without_payload(self) -> Task:
+        """GET the task of a verified video that has no readable ``task.json``; after some tries, do without."""
+        try:
+            task = await self._shown_task()
+        except _Failed as failure:
+            if activity.info().attempt < _TRIES_FOR_THE_TASK:
+                raise
+            self.warnings.append(f"What the provider said of the task, such as its tokens, is lost: {failure}")
+            # Nothing is verified before its task was seen to have succeeded.
+            return Task(id=self.order.task_id, status=SUCCEEDED)
+        await self._keep_payload()
+        return task
+
+    async def _keep_payload(self) -> None:
+        await self.files.bucket.create(self.files.name(_TASK), as_json(_without_signatures(self.payload)))
+
+    # Copying
+
+    async def _copy_video(self) -> tuple[Task, StoredObject]:
+        try:
+            task = await self._shown_task()
+            path = await self._fetch_video(task)
+        except _Failed as failure:
+            if self.files.get(_VIDEO) is None:
+                raise
+            unknown = f"{self.files.uri(_VIDEO)} exists, but no readable object says that it was verified."
+            raise _Failed(failure.kind, " ".join([f"{failure}. {unknown}", *self.files.warnings])) from None
+        await self._keep_payload()
+        return task, await self._upload(path, _VIDEO, "video/mp4")
 
     async def _fetch_video(self, task: Task) -> Path:
         url = task.content.video_url if task.content is not None else None
         if url is None:
-            raise self.order.failed("NotReady", "it succeeded, but shows no URL of its video")
+            raise _Failed("NotReady", "it succeeded, but shows no URL of its video")
         try:
             path = await self._download(url, "video")
         except DownloadFailed as error:
             not_yet = error.status == httpx.codes.BAD_REQUEST and "video_not_ready" in error.answer
-            raise self.order.failed(
-                "NotReady" if not_yet else "DownloadFailed", f"its video could not be downloaded: {error}"
-            ) from None
+            kind = "NotReady" if not_yet else "DownloadFailed"
+            raise _Failed(kind, f"its video could not be downloaded: {error}") from None
         self.progress.begin("verifying the video")
         try:
             await asyncio.to_thread(probe_video, path)
         except BadMedia as error:
-            raise self.order.failed("BadVideo", f"what was downloaded as its video {error}") from None
+            raise _Failed("BadVideo", f"what was downloaded as its video {error}") from None
         return path
 
     async def _last_frame(self, task: Task) -> StoredObject | None:
-        for kind in _PICTURES:
-            if self._name(f"last_frame.{kind}") in self.standing:
-                return self.standing[self._name(f"last_frame.{kind}")]
+        """Find or copy the last frame; after some tries, do without it, with a warning.
+
+        A conflict is retryable here and ends in the same warning: to wait for a person would keep a verified video
+        without its record, perhaps for ever, because of a picture.
+        """
+        try:
+            for file in _PICTURES:
+                if (stored := self.files.find_verified(file)) is not None:
+                    return stored
+            for file in _PICTURES:
+                self.files.refuse_unverified(file)
+            return await self._copy_last_frame(task)
+        except (_Failed, OtherContent) as failure:
+            reason = f"its last frame could not be stored: {failure}"
+            if activity.info().attempt < _TRIES_FOR_THE_LAST_FRAME:
+                kind = failure.kind if isinstance(failure, _Failed) else "ObjectConflict"
+                raise _Failed(kind, reason) from None
+            self.warnings.append(f"The last frame was asked for; {reason}")
+            return None
+
+    async def _copy_last_frame(self, stored: Task) -> StoredObject | None:
+        task = await self._shown_task()
         url = task.content.last_frame_url if task.content is not None else None
+        if url is None and stored.content is not None and stored.content.last_frame_url is not None:
+            raise _Failed("NotReady", "the task shows its URL no more")
         if url is None:
             self.warnings.append("The last frame was asked for, and the provider gave none.")
             return None
         try:
             path = await self._download(url, "last frame")
-            kind = await asyncio.to_thread(picture_type, path)
+            file = f"last_frame.{await asyncio.to_thread(picture_type, path)}"
         except (DownloadFailed, BadMedia) as error:
-            reason = f"its last frame could not be stored: {error}"
-            if activity.info().attempt < _TRIES_FOR_THE_LAST_FRAME:
-                raise self.order.failed("DownloadFailed", reason) from None
-            self.warnings.append(f"The last frame was asked for; {reason}")
-            return None
-        return await self._upload(path, f"last_frame.{kind}", _PICTURES[kind])
+            raise _Failed("DownloadFailed", str(error)) from None
+        return await self._upload(path, file, _PICTURES[file])
 
     async def _download(self, url: str, what: str) -> Path:
         self.progress.begin(f"downloading the {what}")
@@ -240,37 +303,51 @@ class _Copy:
         return path
 
     async def _upload(self, path: Path, file: str, content_type: str) -> StoredObject:
-        """Uploads a file, and compares what the bucket holds then, whoever has put it there."""
-        local = await asyncio.to_thread(Checksums.of_file, path)
-        self.progress.begin(f"uploading {file}", local.size)
-        name = self._name(file)
-        stored = await self.bucket.upload(name, path, content_type) or await self.bucket.stat(name)
-        if stored is None or (stored.size, stored.crc32c) != (local.size, local.crc32c):
-            holds = f"{stored.size} bytes with CRC32C {stored.crc32c}" if stored is not None else "nothing"
-            raise self.order.failed(
-                "ObjectConflict",
-                f"gs://{self.bucket.name}/{name} should hold {local.size} bytes with CRC32C {local.crc32c}, and holds "
-                f"{holds}. Nothing was overwritten. Look at the object, and move it away if it is not this video.",
-            )
+        content = await asyncio.to_thread(Checksums.of_file, path)
+        self.progress.begin(f"uploading {file}", content.size)
+        stored = await self.files.put(path, file, content, content_type)
+        if stored is None:
+            raise _Failed("StoreFailed", f"{self.files.uri(file)} was removed during its upload")
         return stored
+
+    # The record
 
     async def _commit(self, task: Task, video: StoredObject, last_frame: StoredObject | None) -> VideoResult:
         """Writes the record. The first one that was written stands, and is the job's result."""
         self.progress.begin("writing the record")
-        payload = await self.bucket.stat(self._name("task.json"))
+        await self.files.look()
+        payload = self.files.get(_TASK)
+        if payload is not None and await self._stored_task() is None:
+            self.warnings.append(
+                f"{self.files.uri(_TASK)} is not what the provider said of this task. It was left there."
+            )
+            payload = None
+        self.warnings += self.files.warnings
+        references = await self._references()
         objects = RecordedObjects(
             video=RecordedObject.of(video),
             last_frame=RecordedObject.of(last_frame) if last_frame is not None else None,
             task=RecordedObject.of(payload) if payload is not None else None,
-            ledger=tuple(RecordedObject.of(stored) for stored in await self.bucket.list(self.names.ledger)),
+            verified=tuple(RecordedObject.of(self.files.objects[name]) for name in self.files.verified),
+            ledger=tuple(RecordedObject.of(stored) for stored in await self.files.bucket.list(self.files.names.ledger)),
         )
-        claim = await self.bucket.read(self.names.attempt(self.order.attempt, "claim"))
-        references = json.loads(claim).get("media", []) if claim is not None else []
         content = sealed(self._record(task, objects, references).model_dump(mode="json"))
-        if not await self.bucket.create(self.names.record, content):
+        if not await self.files.bucket.create(self.files.names.record, content):
             # Ours, whose answer was lost, or somebody else's.
-            content = await self.bucket.read(self.names.record) or content
-        return result_of_record(content, self.bucket.name, self.names.record)
+            content = await self.files.bucket.read(self.files.names.record) or content
+        return _result(content, self.files.bucket.name, self.files.names.record)
+
+    async def _references(self) -> list[dict[str, Any]]:
+        """Read from the claim what the reference media were; a damaged claim gives none, and a warning."""
+        name = self.files.names.attempt(self.order.attempt, "claim")
+        try:
+            media = opened(await self.files.bucket.read(name) or b"{}").get("media")
+        except ValueError as error:
+            self.warnings.append(
+                f"gs://{self.files.bucket.name}/{name} {error}: what the references were is not said here."
+            )
+            return []
+        return [medium for medium in media if isinstance(medium, dict)] if isinstance(media, list) else []
 
     def _record(self, task: Task, objects: RecordedObjects, references: list[dict[str, Any]]) -> Record:
         request = self.order.request
@@ -278,7 +355,7 @@ class _Copy:
         estimated = catalogue.estimate(request, prices, endpoints=endpoints)
         return Record(
             job_id=self.order.job_id,
-            request_hash=self.names.request_hash,
+            request_hash=self.files.names.request_hash,
             **written_by(),
             attempt=self.order.attempt,
             task_id=self.order.task_id,
@@ -301,6 +378,14 @@ class _Copy:
             warnings=[*self.order.warnings, *self.warnings],
             stored_at=datetime.now(UTC),
         )
+
+
+def _result(content: bytes, bucket: str, name: str) -> VideoResult:
+    try:
+        return result_of_record(content, bucket, name)
+    except ValidationError:
+        reason = f"gs://{bucket}/{name} is no record. Nothing was overwritten. Look at the object, and move it away."
+        raise OtherContent(reason) from None
 
 
 def _without_signatures(value: Any) -> Any:

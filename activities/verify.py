@@ -21,6 +21,7 @@ from activities.kept import Kept, Story
 from activities.ledger import by_attempt
 from activities.record import Record, RecordedObject
 from activities.seal import is_sealed, opened
+from activities.verified import Verified, is_verified_object, read_verified
 from seedance_temporal.audit import Finding
 from seedance_temporal.histories import Order
 from seedance_temporal.identity import request_hash
@@ -53,7 +54,8 @@ async def verify(bucket: Bucket, kept: Kept, told: Told | None) -> tuple[Finding
     problems: dict[str, list[str]] = {name: [] for name in kept.objects}
     for name, stored in kept.objects.items():
         problems[name] += _content(stored, await bucket.checksums(name))
-    checks = [_shapes(kept), _witnesses(kept), _attempts(kept), _record(kept), _gaps(kept, told), _times(kept)]
+    checks = [_shapes(kept), _witnesses(kept), _attempts(kept), _record(kept), _beside(kept)]
+    checks += [_gaps(kept, told), _times(kept)]
     if told is not None:
         checks.append(_histories(kept, told))
     for name, problem in (found for check in checks for found in check):
@@ -168,6 +170,30 @@ def _record(kept: Kept) -> _Problems:
         yield names.record, f"its task {record.task_id} is none of attempt {record.attempt}"
     if record.objects.video.name != names.of_task(record.task_id, "output.mp4"):
         yield names.record, f"its video is {record.objects.video.name}, which is not of its task"
+
+
+def _beside(kept: Kept) -> _Problems:
+    """Whether videos and pictures equal what was verified, and the record names the payload."""
+    verified: dict[str, list[Verified]] = {}
+    for name in filter(is_verified_object, kept.objects):
+        try:
+            found = read_verified(kept.names, name, kept.contents.get(name, b""))
+        except ValueError as error:
+            yield name, f"it {error}"
+        else:
+            verified.setdefault(kept.names.of_task(found.task_id, found.file), []).append(found)
+    if (record := kept.record) is not None:
+        of = record.objects
+        task = kept.names.of_task(record.task_id, "task.json")
+        if of.task is None and task in kept.objects:
+            yield task, "the record does not name it: it was damaged, or about another task"
+        # A record of a version that wrote down nothing of this names no such objects.
+        for media in (of.video, of.last_frame) if of.verified else ():
+            if media is not None:
+                verified.setdefault(media.name, [])
+    for name, contents in verified.items():
+        if name in kept.objects and not any(one.equals(kept.objects[name]) for one in contents):
+            yield name, "it equals no content that was verified"
 
 
 def _hash_of(record: Record) -> str | None:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import re
 import unicodedata
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -98,6 +99,18 @@ class ObjectNames:
     def of_task(self, task_id: str, file: str) -> str:
         """An object beside the video, such as ``output.mp4`` or ``task.json``."""
         return f"{self.root}{quote(task_id, safe='')}/{file}"
+
+    def verified(self, task_id: str, crc32c: str) -> str:
+        """Name the object that says that a content was verified before its upload.
+
+        Args:
+            task_id: The provider's task.
+            crc32c: The content's checksum, base64.
+
+        Raises:
+            ValueError: The checksum is not base64.
+        """
+        return self.of_task(task_id, f"verified-{b64decode(crc32c, validate=True).hex()}.json")
 
 
 def user_hash(user_id: str) -> str:

@@ -17,7 +17,7 @@ from temporalio.client import Client, WorkflowHistory
 from activities.bucket import StoredObject
 from dev.ark.ledger import CreateEntry
 from dev.stack import API_KEYS, CALLBACK_SECRET, Stack
-from seedance_temporal.identity import callback_token
+from seedance_temporal.identity import ObjectNames, callback_token
 from seedance_temporal.job import SEEDANCE_ATTENTION, WORKFLOW
 from tests.replay.replaying import histories_of, replay_histories
 
@@ -153,10 +153,14 @@ async def final_objects_are_right(stack: Stack, traces: Traces) -> None:
         videos[job].append(task_id)
         made = await stack.ark.video_bytes(unquote(task_id))
         assert traces.contents[name] == made, f"{name} is not what was made"
+        verified = ObjectNames(*job.split("/")).verified(unquote(task_id), stored.crc32c)
+        assert verified in traces.objects, f"{name} was uploaded, and {verified} is not there"
         record = traces.contents.get(f"{job}/record.json")
         if record is not None:
-            video = json.loads(record)["objects"]["video"]
+            objects = json.loads(record)["objects"]
+            video = objects["video"]
             assert (video["name"], video["crc32c"]) == (name, stored.crc32c), f"the record of {name}"
+            assert verified in {one["name"] for one in objects["verified"]}, f"the record of {name}"
     for job, tasks in videos.items():
         assert len(tasks) == 1, f"{job} has {len(tasks)} videos"
 

@@ -228,9 +228,9 @@ async def test_a_job_that_nobody_knows_is_one_clear_error(stack: Stack) -> None:
 # What was changed
 
 KINDS = {
-    "stored": {"claim", "outcome", "output", "last_frame", "task", "record"},
+    "stored": {"claim", "outcome", "output", "last_frame", "task", "verified", "record"},
     "refused": {"claim", "outcome"},
-    "resubmitted": {"claim", "outcome", "end", "again", "output", "task", "record"},
+    "resubmitted": {"claim", "outcome", "end", "again", "output", "task", "verified", "record"},
     "given up": {"claim", "end"},
 }
 
@@ -240,7 +240,7 @@ async def test_a_flipped_byte_in_any_object_and_a_missing_one(stack: Stack, name
     """By the objects alone, as after Temporal's retention. What was put back counts as replaced from then on."""
     job = await STORIES[name][0](stack)
     names = [stored.name for stored in await stack.bucket.list(ObjectNames("seedance", job.request_hash).root)]
-    kinds = {one.rpartition("/")[2].split(".")[-2] for one in names}
+    kinds = {one.rpartition("/")[2].split(".")[-2].partition("-")[0] for one in names}
     assert kinds == KINDS[name]
     known = await _problems(stack, job.job_id)
     assert known == dict.fromkeys(names, ())

@@ -61,7 +61,9 @@ async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
     objects = record["objects"]
     ledger = objects.pop("ledger")
     assert [one["name"] for one in ledger] == [names.attempt(1, kind) for kind in ("claim", "outcome")]
-    for recorded in (*ledger, *objects.values()):
+    verified = objects.pop("verified")
+    assert [one["name"] for one in verified] == [names.verified(result.task_id, objects["video"]["crc32c"])]
+    for recorded in (*ledger, *verified, *objects.values()):
         if recorded is not None:
             stored = await stack.bucket.stat(recorded["name"])
             assert stored is not None

@@ -65,6 +65,7 @@ _ARK = "activities/ark.py"
 _FACTS = "activities/facts.py"
 _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
+_VERIFIED = "activities/verified.py"
 _STORY = "workflows/generate_video.py"
 
 MUTANTS = (
@@ -282,10 +283,67 @@ MUTANTS = (
     Mutant(
         3,
         "what the bucket holds is not compared",
-        _STORE,
-        "if stored is None or (stored.size, stored.crc32c) != (local.size, local.crc32c):",
-        "if stored is None:",
+        _VERIFIED,
+        "if stored is None or verified.equals(stored):",
+        "if stored is None or verified:",
         "tests/unit/test_store.py::test_what_the_bucket_holds_is_compared",
+    ),
+    Mutant(
+        3,
+        "any object under the name counts as the video",
+        _VERIFIED,
+        "return stored if stored is not None and any(one.equals(stored) for one in self._verified(file)) else None",
+        "return stored",
+        "tests/unit/test_verified.py::test_planted_object_is_never_the_video",
+    ),
+    Mutant(
+        3,
+        "any object under the name counts once something was verified",
+        _VERIFIED,
+        "any(one.equals(stored) for one in self._verified(file))",
+        "self._verified(file)",
+        "tests/unit/test_verified.py::test_spoilt_upload_is_refused_in_every_try",
+    ),
+    Mutant(
+        3,
+        "a picture that was verified counts as the video",
+        _VERIFIED,
+        "return [one for one in self.verified.values() if one.file == file]",
+        "return list(self.verified.values())",
+        "tests/unit/test_verified.py::test_picture_that_was_verified_is_no_video",
+    ),
+    Mutant(
+        3,
+        "what should say that a content was verified is believed without its seal",
+        _VERIFIED,
+        "if sealed(value) != content:",
+        "if not value:",
+        "tests/unit/test_verified.py::test_damaged_note_is_not_believed",
+    ),
+    Mutant(
+        3,
+        "what was verified is not written down before the upload",
+        _VERIFIED,
+        "        await self.bucket.create(self.names.verified(self.task_id, content.crc32c), "
+        "sealed(verified.model_dump()))\n",
+        "",
+        "tests/unit/test_store.py::test_task_and_checksums_precede_an_upload",
+    ),
+    Mutant(
+        3,
+        "a verified video waits for the provider",
+        _STORE,
+        "task = await self._stored_task() or await self._task_without_payload()",
+        "task = await self._shown_task()",
+        "tests/unit/test_verified.py::test_verified_video_needs_no_provider",
+    ),
+    Mutant(
+        3,
+        "an upload goes out where an object exists",
+        _VERIFIED,
+        "        stored = await self.bucket.stat(name)\n",
+        "        stored = None\n",
+        "tests/unit/test_verified.py::test_large_object_is_not_written_over",
     ),
     Mutant(
         3,
@@ -341,8 +399,8 @@ MUTANTS = (
         4,
         "signatures of URLs stay in task.json",
         _STORE,
-        "as_json(_without_signatures(payload))",
-        "as_json(payload)",
+        "as_json(_without_signatures(self.payload))",
+        "as_json(self.payload)",
         "tests/unit/test_store.py::test_the_payload_is_kept_as_it_came_but_for_signatures",
     ),
     # 5: nobody gets in through the callback

@@ -31,15 +31,15 @@ RESULT_HOST: dict[str, tuple[str, dict[str, Any]]] = {
 }
 BUCKET: dict[str, dict[str, Any]] = {
     "503 to the claim": {"kind": "503", "names": ".claim.json", "times": 2},
-    "503 to the video": {"kind": "503", "names": "output.mp4", "times": 3},
+    "503 to the video": {"kind": "503", "names": "/output.mp4", "times": 3},
     "503 to the record": {"kind": "503", "names": "record.json", "times": 3},
     "the claim's answer lost": {"kind": "lost", "names": ".claim.json", "times": 1},
     "the outcome's answer lost": {"kind": "lost", "names": ".outcome.json", "times": 1},
-    "the finished upload's answer lost": {"kind": "lost", "names": "output.mp4", "times": 1},
+    "the finished upload's answer lost": {"kind": "lost", "names": "/output.mp4", "times": 1},
     "the record's answer lost": {"kind": "lost", "names": "record.json", "times": 1},
     "away from the claim on": {"kind": "away", "names": ".claim.json"},
     "away from the outcome on": {"kind": "away", "names": ".outcome.json"},
-    "away from the upload on": {"kind": "away", "names": "output.mp4"},
+    "away from the upload on": {"kind": "away", "names": "/output.mp4"},
     "away from the record on": {"kind": "away", "names": "record.json"},
 }
 _AWAY_SECONDS = 20.0

@@ -50,7 +50,8 @@ POINTS = {
     "before the record": "create of record.json, before",
     "after the record": "create of record.json, after",
 }
-_VIDEO = "output.mp4"
+# With the slash it is the object: what was verified is written down with the file's name alone.
+_VIDEO = "/output.mp4"
 
 
 @dataclass

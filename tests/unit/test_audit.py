@@ -6,18 +6,20 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 
 import pytest
 
 from activities.audit import Told, audit_of
-from activities.bucket import as_json
+from activities.bucket import Checksums, as_json
 from activities.create import CreateReport
 from activities.facts import Claim, End, Outcome
 from activities.kept import Kept, read_kept
 from activities.ledger import Ledger
 from activities.record import Record, RecordedObject, RecordedObjects, result_of_record
 from activities.seal import sealed
+from activities.verified import Verified
 from activities.verify import verify
 from seedance_temporal.audit import Audit, RunHistory
 from seedance_temporal.histories import Order, Run
@@ -28,6 +30,7 @@ from tests.unit.jobs import a_claim, a_request, names, refused
 from tests.unit.memory_bucket import MemoryBucket
 
 FIRST, SECOND = "cgt-1", "cgt-2"
+VIDEO = b"a video" * 1000
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
 
 
@@ -70,6 +73,11 @@ class World:
     def names(self) -> ObjectNames:
         return names(self.request)
 
+    @property
+    def verified(self) -> str:
+        """What says that the video was verified."""
+        return self.names.verified(SECOND, Checksums.of(BytesIO(VIDEO)).crc32c)
+
     async def attempt(self, number: int, task_id: str, seconds: float) -> None:
         """Claims, and creates a task."""
         claim = a_claim(self.request, number).model_copy(
@@ -104,7 +112,10 @@ class World:
 
     async def store(self) -> None:
         await self.bucket.create(self.names.of_task(SECOND, "task.json"), as_json({"id": SECOND}))
-        await self.bucket.create(self.names.of_task(SECOND, "output.mp4"), b"a video" * 1000)
+        of = Checksums.of(BytesIO(VIDEO))
+        said = Verified(task_id=SECOND, file="output.mp4", size=of.size, crc32c=of.crc32c, md5=of.md5)
+        await self.bucket.create(self.verified, sealed(said.model_dump()))
+        await self.bucket.create(self.names.of_task(SECOND, "output.mp4"), VIDEO)
         stored = {one.name: RecordedObject.of(one) for one in await self.bucket.list(self.names.root)}
         record = Record(
             job_id=self.job_id,
@@ -120,6 +131,7 @@ class World:
             objects=RecordedObjects(
                 video=stored[self.names.of_task(SECOND, "output.mp4")],
                 task=stored[self.names.of_task(SECOND, "task.json")],
+                verified=(stored[self.verified],),
                 ledger=tuple(one for name, one in stored.items() if name.startswith(self.names.ledger)),
             ),
             warnings=["The last frame was asked for, and the provider gave none."],
@@ -323,7 +335,7 @@ EVERY = 23
 async def test_a_job_that_nobody_touched_is_found_whole(world: World, told: Told) -> None:
     assert await world.problems() == {}
     assert await world.problems(told) == {}
-    assert len(await verify(world.bucket, await world.kept(), told)) == len(world.bucket.stored) == 9
+    assert len(await verify(world.bucket, await world.kept(), told)) == len(world.bucket.stored) == 10
 
 
 async def test_flipped_bytes_of_every_object_by_the_objects_alone(world: World) -> None:
@@ -399,6 +411,47 @@ async def test_the_record_has_no_witness_but_temporal_and_the_clock(world: World
 async def test_objects_that_do_not_fit_together(world: World, name: str, change: dict[str, Any], problem: str) -> None:
     world.change(world.names.root + name, lambda value: value.update(change))
     assert problem in str(await world.problems())
+
+
+async def test_video_that_was_not_verified_is_found(world: World) -> None:
+    """The record was rewritten to fit another video, and nothing else."""
+    name = world.names.of_task(SECOND, "output.mp4")
+    world.put(name, b"another video")
+    put = RecordedObject.of(world.bucket.stored[name]).model_dump()
+    world.change(world.names.record, lambda value: value["objects"].update(video=put))
+    (problem,) = (await world.problems())[f"{SECOND}/output.mp4"]
+    assert problem == "it equals no content that was verified"
+
+
+async def test_planted_picture_is_found(world: World) -> None:
+    """No record names it."""
+    name = world.names.of_task(SECOND, "last_frame.png")
+    await world.bucket.create(name, b"a text")
+    assert await world.problems() == {}
+    said = Verified(task_id=SECOND, file="last_frame.png", size=1, crc32c="AAAAAA==", md5="")
+    await world.bucket.create(world.names.verified(SECOND, said.crc32c), sealed(said.model_dump()))
+    assert (await world.problems()) == {f"{SECOND}/last_frame.png": ("it equals no content that was verified",)}
+
+
+async def test_payload_that_the_record_does_not_name_is_found(world: World) -> None:
+    world.change(world.names.record, lambda value: value["objects"].update(task=None))
+    assert "the record does not name it" in (await world.problems())[f"{SECOND}/task.json"][0]
+
+
+async def test_record_without_verified_objects_is_whole(world: World) -> None:
+    """As versions before them wrote it."""
+    world.remove(world.verified)
+    world.change(world.names.record, lambda value: value["objects"].pop("verified"))
+    assert await world.problems() == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", sealed({}), sealed({"task_id": SECOND})])
+async def test_damaged_verified_object_is_found(world: World, content: bytes) -> None:
+    """Also one that no record names."""
+    name = world.names.of_task(SECOND, "verified-00000000.json")
+    await world.bucket.create(name, content)
+    (problem,) = (await world.problems())[f"{SECOND}/verified-00000000.json"]
+    assert problem.startswith("it ")
 
 
 async def test_a_claim_and_a_record_are_of_the_request_that_the_job_is_named_by(world: World) -> None:

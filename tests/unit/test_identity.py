@@ -140,6 +140,9 @@ def test_object_names() -> None:
     assert names.attempt(1, "claim") == "seedance/ab12/attempts/0001.claim.json"
     assert names.late(12, "cgt-1") == "seedance/ab12/attempts/0012.late-cgt-1.json"
     assert names.of_task("cgt-1", "output.mp4") == "seedance/ab12/cgt-1/output.mp4"
+    assert names.verified("cgt-1", "AAECAw==") == "seedance/ab12/cgt-1/verified-00010203.json"
+    with pytest.raises(ValueError, match="base64"):
+        names.verified("cgt-1", "AAEC?w==")
 
 
 @pytest.mark.parametrize("task_id", ["../../other", "a/b", "a b", "%2e"])

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from temporalio.testing import ActivityEnvironment
 
 from activities.ark import Ark
+from activities.heartbeat import Progress
 from activities.ledger import Ledger
 from activities.observe import GetOrder, ObserveActivities
 from activities.record import RecordedObject, RecordedObjects
-from activities.store import StoreOrder, _Copy, _Progress
+from activities.store import StoreOrder, _Copy
+from activities.verified import TaskFiles
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.models import MODELS
@@ -175,9 +177,9 @@ def test_a_record_is_counted_by_it(tmp_path: Path) -> None:
     order = StoreOrder(job_id=job_id_of(asked), request=asked, attempt=1, task_id="cgt-1")
     video = RecordedObject(name="output.mp4", generation=1, size=3, crc32c="AAAAAA==")
     for ours, estimated, usd in ((OURS, 0.7569, 1), ({}, None, None)):
-        copy = _Copy(
-            MemoryBucket(), some_settings(**ours), httpx.AsyncHTTPTransport, order, names(asked), tmp_path, _Progress()
-        )
+        files = TaskFiles(MemoryBucket(), names(asked), "cgt-1")
+        ark = Ark("http://127.0.0.1:9", "ark-key")
+        copy = _Copy(files, ark, some_settings(**ours), httpx.AsyncHTTPTransport, order, tmp_path, Progress())
         record = ActivityEnvironment().run(copy._record, task(), RecordedObjects(video=video), [])
         assert (record.estimated_usd, record.cost_usd) == (estimated, usd)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,27 +15,18 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import outbound
 from activities.ark import Ark
-from activities.bucket import Bucket, Checksums, GoogleBucket
+from activities.bucket import Checksums, GoogleBucket
 from activities.outbound import PublicTransport
 from activities.record import Record, result_of_record
 from activities.store import StoreActivities, StoreOrder
-from dev.ark.media import Clip, last_frame, video
-from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
-from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.identity import request_hash
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.result_host import Answer, ResultHost, result_host
-
-TASK = "cgt-20261122101010-abcde"
-CLIP = Clip(864, 496, 4, audio=True)
-VIDEO = video(CLIP, TASK)
-PNG = last_frame(CLIP, TASK)
-SIGNATURE = "X-Tos-Signature=SECRET"
-_takes = count(1)
+from tests.unit.result_host import Answer, result_host
+from tests.unit.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_order, scratch_folder
 
 
 @pytest.fixture(scope="module")
@@ -48,125 +37,7 @@ def google() -> Iterator[GoogleBucket]:
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go; nothing may be left there."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)
-    return folder
-
-
-def an_order(**fields: Any) -> StoreOrder:
-    request = VideoRequest.model_validate(
-        {
-            "user_id": "user-42",
-            "route": "byteplus",
-            "model": "dreamina-seedance-2-0-260128",
-            "prompt": "a cat",
-            "resolution": "480p",
-            "duration": 4,
-            "return_last_frame": True,
-            "take": next(_takes),
-        }
-        | fields
-    )
-    at = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
-    return StoreOrder(
-        job_id=job_id_of(request),
-        request=request,
-        attempt=1,
-        task_id=TASK,
-        timeline=(TimelineEntry(at=at, what="task created", how="create"),),
-    )
-
-
-@dataclass
-class World:
-    """A provider and a result host in one server, a bucket, and one order."""
-
-    host: ResultHost
-    bucket: Bucket
-    order: StoreOrder
-    scratch: Path
-    attempt: int = 1
-    settings: Settings = field(default_factory=lambda: Settings(seedance_insecure_hosts=frozenset({"127.0.0.1"})))
-    transport: Callable[[], PublicTransport] | None = None
-
-    def __post_init__(self) -> None:
-        self.task()
-        self.host.answers["/v.mp4"] = [Answer(VIDEO)]
-        self.host.answers["/f.png"] = [Answer(PNG)]
-        self.heartbeats: list[dict[str, Any]] = []
-
-    @property
-    def names(self) -> ObjectNames:
-        return ObjectNames(self.settings.seedance_prefix, request_hash(self.order.request))
-
-    def name(self, file: str) -> str:
-        return self.names.of_task(TASK, file)
-
-    def payload(self, video: str = "/v.mp4", frame: str | None = "/f.png", **fields: Any) -> dict[str, Any]:
-        content = {"video_url": self.host.url(f"{video}?{SIGNATURE}")}
-        if frame is not None:
-            content["last_frame_url"] = self.host.url(f"{frame}?{SIGNATURE}")
-        return {
-            "id": TASK,
-            "model": "dreamina-seedance-2-0-260128",
-            "status": "succeeded",
-            "content": content,
-            "usage": {"completion_tokens": 40_594, "total_tokens": 40_594},
-            "seed": 7,
-            "ratio": "16:9",
-            "resolution": "480p",
-            "duration": 4,
-            "generate_audio": True,
-            "framespersecond": 24,
-        } | fields
-
-    def task(self, *payloads: dict[str, Any]) -> None:
-        """What GET shows of the task, in turn."""
-        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [
-            Answer(json.dumps(payload).encode()) for payload in payloads or (self.payload(),)
-        ]
-
-    def forgets(self) -> None:
-        error = {"error": {"code": "ResourceNotFound", "message": "no such task"}}
-        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(json.dumps(error).encode(), 404)]
-
-    async def store(self) -> VideoResult:
-        """Runs the activity once, and holds it to what must always be so."""
-        ark = Ark(self.host.url("/api/v3"), "ark-key")
-        activities = StoreActivities(self.bucket, ark, self.settings, self.transport)
-        environment = ActivityEnvironment()
-        environment.info = replace(environment.info, attempt=self.attempt)
-        environment.on_heartbeat = self.heartbeats.append
-        try:
-            return await environment.run(activities.store_video, self.order)
-        finally:
-            assert list(self.scratch.iterdir()) == []
-            for stored in await self.bucket.list(self.names.root):
-                content = await self.bucket.read(stored.name)
-                assert content is not None
-                assert b"SECRET" not in content
-
-    async def fails(self, kind: str, match: str = "") -> None:
-        with pytest.raises(ApplicationError, match=match or None) as failed:
-            await self.store()
-        assert failed.value.type == kind
-        assert not failed.value.non_retryable
-        assert failed.value.__cause__ is None
-        assert self.order.job_id in str(failed.value)
-        assert TASK in str(failed.value)
-        assert "SECRET" not in str(failed.value)
-
-    async def files(self) -> list[str]:
-        return [stored.name.removeprefix(self.names.root) for stored in await self.bucket.list(self.names.root)]
-
-    async def record(self) -> dict[str, Any]:
-        content = await self.bucket.read(self.names.record)
-        assert content is not None
-        record: dict[str, Any] = json.loads(content)
-        return record
+    return scratch_folder(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -216,11 +87,13 @@ async def test_the_record_tells_the_whole_job(world: World) -> None:
     assert (record["namespace"], bool(record["run_id"])) == ("default", True)
     assert [one["name"] for one in record["objects"]["ledger"]] == [world.names.attempt(1, "claim")]
     assert datetime.fromisoformat(record["stored_at"]).tzinfo is not None
-    for kind, file in {"video": "output.mp4", "last_frame": "last_frame.png", "task": "task.json"}.items():
-        stored = await world.bucket.stat(world.name(file))
-        assert stored is not None
-        facts = {name: getattr(stored, name) for name in ("name", "generation", "size", "crc32c", "md5")}
-        assert record["objects"][kind] == facts
+    objects = {kind: record["objects"][kind] for kind in ("video", "last_frame", "task")}
+    named = {"video": "output.mp4", "last_frame": "last_frame.png", "task": "task.json"}
+    assert {kind: one["name"] for kind, one in objects.items()} == {kind: world.name(named[kind]) for kind in named}
+    assert {one["name"] for one in record["objects"]["verified"]} == {world.verified(VIDEO)[0], world.verified(PNG)[0]}
+    for one in (*objects.values(), *record["objects"]["verified"]):
+        stored = await world.bucket.stat(one["name"])
+        assert one == {name: getattr(stored, name) for name in ("name", "generation", "size", "crc32c", "md5")}
 
 
 async def test_the_payload_is_kept_as_it_came_but_for_signatures(world: World) -> None:
@@ -389,12 +262,6 @@ async def test_a_provider_without_an_answer_is_told_apart(world: World) -> None:
 # What stands in the bucket already
 
 
-async def put(world: World, file: str, content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "put"
-    path.write_bytes(content)
-    assert await world.bucket.upload(world.name(file), path, "application/octet-stream")
-
-
 async def test_a_second_run_returns_the_record_and_fetches_nothing(world: World) -> None:
     first = await world.store()
     asked = len(world.host.requests)
@@ -406,10 +273,11 @@ async def test_a_second_run_returns_the_record_and_fetches_nothing(world: World)
     assert await world.bucket.list(world.names.root) == stored
 
 
-async def test_a_stored_video_is_taken_though_its_url_is_dead(world: World, tmp_path: Path) -> None:
-    await put(world, "task.json", b"{}", tmp_path)
-    await put(world, "output.mp4", VIDEO, tmp_path)
-    await put(world, "last_frame.jpg", b"\xff\xd8\xff", tmp_path)
+async def test_a_stored_video_is_taken_though_its_url_is_dead(world: World) -> None:
+    await world.put("task.json", json.dumps({"id": TASK, "status": "succeeded"}).encode())
+    for file, content in (("output.mp4", VIDEO), ("last_frame.jpg", b"\xff\xd8\xff")):
+        await world.verify(content, file)
+        await world.put(file, content)
     world.host.answers.pop("/v.mp4")
 
     result = await world.store()
@@ -419,10 +287,11 @@ async def test_a_stored_video_is_taken_though_its_url_is_dead(world: World, tmp_
     assert not world.host.asked("/f.png")
 
 
-async def test_a_stored_video_outlives_its_task(world: World, tmp_path: Path) -> None:
+async def test_a_stored_video_outlives_its_task(world: World) -> None:
     world.order = an_order(return_last_frame=False)
-    await put(world, "task.json", json.dumps(world.payload()).encode().replace(b"SECRET", b""), tmp_path)
-    await put(world, "output.mp4", VIDEO, tmp_path)
+    await world.put("task.json", json.dumps(world.payload()).encode().replace(b"SECRET", b""))
+    await world.verify(VIDEO)
+    await world.put("output.mp4", VIDEO)
     world.forgets()
 
     result = await world.store()
@@ -441,9 +310,9 @@ async def test_a_video_of_the_same_content_is_taken_as_ours(world: World, monkey
     assert (await world.store()).size == len(VIDEO)
 
 
-async def test_other_content_under_the_name_fails_loudly(world: World, tmp_path: Path) -> None:
-    await put(world, "output.mp4", b"", tmp_path)
-    await world.fails("ObjectConflict", "holds 0 bytes")
+async def test_other_content_under_the_name_fails_loudly(world: World) -> None:
+    await world.put("output.mp4", b"")
+    await world.fails("ObjectConflict", "holds 0 bytes", final=True)
     assert await world.bucket.read(world.name("output.mp4")) == b""
     assert await world.bucket.read(world.names.record) is None
 
@@ -456,7 +325,7 @@ async def test_what_the_bucket_holds_is_compared(world: World, monkeypatch: pyte
         return await upload(self, name, path, content_type)
 
     monkeypatch.setattr(GoogleBucket, "upload", spoilt)
-    await world.fails("ObjectConflict", "CRC32C")
+    await world.fails("ObjectConflict", "CRC32C", final=True)
     assert await world.bucket.read(world.names.record) is None
 
 
@@ -490,15 +359,17 @@ async def test_a_broken_bucket_is_an_error_without_queries(world: World) -> None
     assert failed.value.__cause__ is None
 
 
-async def test_a_video_is_not_uploaded_before_its_task_is_told(world: World, scratch: Path) -> None:
+async def test_task_and_checksums_precede_an_upload(world: World) -> None:
     bucket = MemoryBucket()
     world.bucket = bucket
     await world.store()
-    assert [name.removeprefix(world.names.root) for name in bucket.writes] == [
-        f"{TASK}/task.json",
-        f"{TASK}/output.mp4",
-        f"{TASK}/last_frame.png",
-        "record.json",
+    assert bucket.writes == [
+        world.name("task.json"),
+        world.verified(VIDEO)[0],
+        world.name("output.mp4"),
+        world.verified(PNG)[0],
+        world.name("last_frame.png"),
+        world.names.record,
     ]
 
 

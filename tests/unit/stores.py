@@ -1,0 +1,174 @@
+"""A job whose video is to be stored, for tests of the copy: provider, result host and bucket are real servers."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities import outbound
+from activities.ark import Ark
+from activities.bucket import Bucket, Checksums
+from activities.outbound import PublicTransport
+from activities.seal import sealed
+from activities.store import StoreActivities, StoreOrder
+from dev.ark.media import Clip, last_frame, video
+from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
+from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from tests.unit.result_host import Answer, ResultHost
+
+TASK = "cgt-20261122101010-abcde"
+CLIP = Clip(864, 496, 4, audio=True)
+VIDEO = video(CLIP, TASK)
+PNG = last_frame(CLIP, TASK)
+SIGNATURE = "X-Tos-Signature=SECRET"
+_takes = count(1)
+
+
+def scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go; nothing may be left there."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)
+    return folder
+
+
+def an_order(**fields: Any) -> StoreOrder:
+    request = VideoRequest.model_validate(
+        {
+            "user_id": "user-42",
+            "route": "byteplus",
+            "model": "dreamina-seedance-2-0-260128",
+            "prompt": "a cat",
+            "resolution": "480p",
+            "duration": 4,
+            "return_last_frame": True,
+            "take": next(_takes),
+        }
+        | fields
+    )
+    at = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+    return StoreOrder(
+        job_id=job_id_of(request),
+        request=request,
+        attempt=1,
+        task_id=TASK,
+        timeline=(TimelineEntry(at=at, what="task created", how="create"),),
+    )
+
+
+@dataclass
+class World:
+    """A provider and a result host in one server, a bucket, and one order."""
+
+    host: ResultHost
+    bucket: Bucket
+    order: StoreOrder
+    scratch: Path
+    attempt: int = 1
+    settings: Settings = field(default_factory=lambda: Settings(seedance_insecure_hosts=frozenset({"127.0.0.1"})))
+    transport: Callable[[], PublicTransport] | None = None
+
+    def __post_init__(self) -> None:
+        self.task()
+        self.host.answers["/v.mp4"] = [Answer(VIDEO)]
+        self.host.answers["/f.png"] = [Answer(PNG)]
+        self.ark = Ark(self.host.url("/api/v3"), "ark-key")
+        self.heartbeats: list[dict[str, Any]] = []
+
+    @property
+    def names(self) -> ObjectNames:
+        return ObjectNames(self.settings.seedance_prefix, request_hash(self.order.request))
+
+    def name(self, file: str) -> str:
+        return self.names.of_task(TASK, file)
+
+    def payload(self, video: str = "/v.mp4", frame: str | None = "/f.png", **fields: Any) -> dict[str, Any]:
+        content = {"video_url": self.host.url(f"{video}?{SIGNATURE}")}
+        if frame is not None:
+            content["last_frame_url"] = self.host.url(f"{frame}?{SIGNATURE}")
+        return {
+            "id": TASK,
+            "model": "dreamina-seedance-2-0-260128",
+            "status": "succeeded",
+            "content": content,
+            "usage": {"completion_tokens": 40_594, "total_tokens": 40_594},
+            "seed": 7,
+            "ratio": "16:9",
+            "resolution": "480p",
+            "duration": 4,
+            "generate_audio": True,
+            "framespersecond": 24,
+        } | fields
+
+    def task(self, *payloads: dict[str, Any]) -> None:
+        """What GET shows of the task, in turn."""
+        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [
+            Answer(json.dumps(payload).encode()) for payload in payloads or (self.payload(),)
+        ]
+
+    def forgets(self) -> None:
+        error = {"error": {"code": "ResourceNotFound", "message": "no such task"}}
+        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(json.dumps(error).encode(), 404)]
+
+    async def store(self) -> VideoResult:
+        """Runs the activity once, and holds it to what must always be so."""
+        activities = StoreActivities(self.bucket, self.ark, self.settings, self.transport)
+        environment = ActivityEnvironment()
+        environment.info = replace(environment.info, attempt=self.attempt)
+        environment.on_heartbeat = self.heartbeats.append
+        try:
+            return await environment.run(activities.store_video, self.order)
+        finally:
+            assert list(self.scratch.iterdir()) == []
+            for stored in await self.bucket.list(self.names.root):
+                content = await self.bucket.read(stored.name)
+                assert content is not None
+                assert b"SECRET" not in content
+
+    async def fails(self, kind: str, match: str = "", *, final: bool = False) -> None:
+        """Runs the activity once; final: it is not to be tried again by itself."""
+        with pytest.raises(ApplicationError, match=match or None) as failed:
+            await self.store()
+        assert failed.value.type == kind
+        assert failed.value.non_retryable == final
+        assert failed.value.__cause__ is None
+        assert self.order.job_id in str(failed.value)
+        assert TASK in str(failed.value)
+        assert "SECRET" not in str(failed.value)
+
+    async def files(self) -> list[str]:
+        return [stored.name.removeprefix(self.names.root) for stored in await self.bucket.list(self.names.root)]
+
+    async def record(self) -> dict[str, Any]:
+        content = await self.bucket.read(self.names.record)
+        assert content is not None
+        record: dict[str, Any] = json.loads(content)
+        return record
+
+    async def put(self, file: str, content: bytes) -> None:
+        """Create an object beside the video."""
+        assert await self.bucket.create(self.name(file), content)
+
+    def verified(self, content: bytes, file: str = "output.mp4", task_id: str = TASK) -> tuple[str, bytes]:
+        """Return name and content of the object that says that a content was verified."""
+        of = Checksums.of(BytesIO(content))
+        fields = {"task_id": task_id, "file": file, "size": of.size, "crc32c": of.crc32c, "md5": of.md5}
+        return self.names.verified(task_id, of.crc32c), sealed(fields)
+
+    async def verify(self, content: bytes, file: str = "output.mp4") -> None:
+        """Write down, as an earlier run does, that a content was verified."""
+        assert await self.bucket.create(*self.verified(content, file))

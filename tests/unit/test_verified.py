@@ -1,0 +1,504 @@
+"""Only bytes that were verified are committed, with any object under their name and any answer to GET."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from temporalio.exceptions import ApplicationError
+
+from activities.bucket import Checksums, GoogleBucket, StoredObject, as_json
+from activities.record import RecordedObject
+from activities.seal import sealed
+from activities.verified import Verified, read_verified
+from dev.ark.media import video
+from seedance_temporal.identity import ObjectNames
+from tests.unit.fake_gcs import fake_gcs
+from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.result_host import Answer, result_host
+from tests.unit.stores import CLIP, PNG, TASK, VIDEO, World, an_order, scratch_folder
+
+# What another run was given for the same task, and what another task was given.
+OTHER = video(CLIP, f"{TASK} again")
+FOREIGN = video(CLIP, "cgt-other")
+GET = f"/api/v3/contents/generations/tasks/{TASK}"
+NAMES = ObjectNames("seedance", "ab12")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with fake_gcs("videos") as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return scratch_folder(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+async def world(client: Any, scratch: Path) -> AsyncIterator[World]:
+    """On a real bucket, without a last frame."""
+    async with result_host() as host:
+        yield World(host, GoogleBucket("videos", client), an_order(return_last_frame=False), scratch)
+
+
+@pytest.fixture
+async def in_memory(scratch: Path) -> AsyncIterator[World]:
+    async with result_host() as host:
+        yield World(host, MemoryBucket(), an_order(return_last_frame=False), scratch)
+
+
+class SpoilingBucket(GoogleBucket):
+    """Uploads other bytes than it was given, of the same length."""
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        await asyncio.to_thread(lambda: path.write_bytes(path.read_bytes()[:-1] + b"!"))
+        return await super().upload(name, path, content_type)
+
+
+class RecordlessBucket(GoogleBucket):
+    """Takes no record."""
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        if name.endswith("record.json"):
+            raise RuntimeError("no record today")
+        return await super().create(name, content, seconds=seconds)
+
+
+class RacedBucket(MemoryBucket):
+    """Another run is done with its own upload directly before ours."""
+
+    other: Callable[[], Any]
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        await self.other()
+        return await super().upload(name, path, content_type)
+
+
+def answers(world: World) -> dict[str, list[Answer]]:
+    """What GET may answer, by what that is."""
+
+    def task(**fields: Any) -> list[Answer]:
+        return [Answer(json.dumps(world.payload(**fields)).encode())]
+
+    gone = json.dumps({"error": {"code": "ResourceNotFound", "message": "no such task"}}).encode()
+    return {
+        "the task": task(),
+        "401": [Answer(b'{"error": {"code": "AuthenticationError", "message": "no"}}', 401)],
+        "503": [Answer(b"<html>", 503)],
+        "no answer": [Answer(b"{}", cut_after=0)],
+        "404": [Answer(gone, 404)],
+        "another 404": [Answer(b"<html>", 404)],
+        "no content": task(content=None),
+        "running": task(status="running"),
+        "another task": task(id="cgt-other"),
+        "no JSON": [Answer(b"<html>")],
+        "brackets": [Answer(b"[" * 100_000)],
+    }
+
+
+OTHER_ANSWERS = ("401", "503", "no answer", "404", "another 404", "no content", "running", "another task", "no JSON")
+ANSWERS = ("the task", "brackets", *OTHER_ANSWERS)
+
+
+async def damage(world: World, name: str, content: bytes | None) -> None:
+    """Replaces an object, as only an administrator of the bucket can; or removes it."""
+    bucket = world.bucket
+    if isinstance(bucket, MemoryBucket):
+        bucket.stored.pop(name, None)
+        bucket.contents.pop(name, None)
+    else:
+        assert isinstance(bucket, GoogleBucket)
+        await asyncio.to_thread(bucket._bucket.blob(name).delete)
+    if content is not None:
+        await bucket.create(name, content)
+
+
+async def uploaded(world: World) -> None:
+    """A run dies between upload and record."""
+    bucket = world.bucket
+    if isinstance(bucket, GoogleBucket):
+        world.bucket = RecordlessBucket("videos", bucket._client)
+    else:
+        await world.put("task.json", as_json(world.payload(content={"video_url": "https://example.com/v.mp4"})))
+        await world.verify(VIDEO)
+        await world.put("output.mp4", VIDEO)
+        return
+    await world.fails("StoreFailed", "no record today")
+    world.bucket = bucket
+    world.host.requests.clear()
+
+
+# Another content under the name
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [b"a text that somebody put there", b"", FOREIGN, VIDEO[:-1] + b"!", VIDEO[:-1]],
+    ids=["text", "nothing", "another MP4", "the same length", "a part"],
+)
+async def test_planted_object_is_never_the_video(world: World, planted: bytes) -> None:
+    await world.put("output.mp4", planted)
+    await world.fails("ObjectConflict", f"{world.name('output.mp4')} should hold {len(VIDEO)} bytes", final=True)
+    world.host.requests.clear()
+    await world.fails("ObjectConflict", f"holds {len(planted)} bytes", final=True)
+
+    assert world.host.requests == [], "once a content was verified, nobody has to be asked"
+    assert await world.bucket.read(world.name("output.mp4")) == planted
+    assert await world.bucket.read(world.names.record) is None
+
+
+async def test_spoilt_upload_is_refused_in_every_try(world: World) -> None:
+    bucket = world.bucket
+    assert isinstance(bucket, GoogleBucket)
+    world.bucket = SpoilingBucket("videos", bucket._client)
+    await world.fails("ObjectConflict", final=True)
+    world.bucket = bucket
+    world.host.requests.clear()
+    await world.fails("ObjectConflict", final=True)
+    assert world.host.requests == []
+    assert await world.bucket.read(world.names.record) is None
+
+
+async def test_video_is_stored_once_the_other_is_moved_away(world: World) -> None:
+    await world.put("output.mp4", FOREIGN)
+    await world.fails("ObjectConflict", final=True)
+    await damage(world, world.name("output.mp4"), None)
+    assert (await world.store()).md5 == Checksums.of(BytesIO(VIDEO)).md5
+
+
+async def test_large_object_is_not_written_over(world: World) -> None:
+    """The bucket server forgets its precondition above 8 MiB, where the library uploads in parts."""
+    large = VIDEO + b"\0\0\0\x08free" * (9 * 1024 * 1024 // 8)
+    world.host.answers["/v.mp4"] = [Answer(large)]
+    await world.put("output.mp4", FOREIGN)
+    await world.fails("ObjectConflict", final=True)
+    assert await world.bucket.read(world.name("output.mp4")) == FOREIGN
+
+
+async def test_picture_that_was_verified_is_no_video(world: World) -> None:
+    await world.verify(PNG, "last_frame.png")
+    await world.put("output.mp4", PNG)
+    await world.fails("ObjectConflict", final=True)
+
+
+async def test_upload_of_an_older_worker_is_compared(world: World) -> None:
+    await world.put("output.mp4", VIDEO)
+    assert (await world.store()).size == len(VIDEO)
+    assert len(world.host.asked("/v.mp4")) == 1
+    assert await world.bucket.read(world.verified(VIDEO)[0]) == world.verified(VIDEO)[1]
+
+
+async def test_video_that_another_run_was_given_counts(world: World) -> None:
+    await uploaded(world)
+    await world.verify(OTHER)
+    world.host.answers["/v.mp4"] = [Answer(OTHER)]
+    await world.store()
+    assert world.host.requests == []
+    record = await world.record()
+    assert record["objects"]["video"]["md5"] == Checksums.of(BytesIO(VIDEO)).md5
+    assert {one["name"] for one in record["objects"]["verified"]} == {world.verified(b)[0] for b in (VIDEO, OTHER)}
+
+
+async def test_video_that_another_run_uploads_meanwhile_counts(in_memory: World) -> None:
+    world = in_memory
+    world.bucket = bucket = RacedBucket()
+
+    async def other() -> None:
+        await world.verify(OTHER)
+        await world.put("output.mp4", OTHER)
+
+    bucket.other = other
+    assert (await world.store()).md5 == Checksums.of(BytesIO(OTHER)).md5
+
+
+async def test_record_that_is_none_needs_a_person(world: World) -> None:
+    await world.bucket.create(world.names.record, b'{"task_id": "cgt-1"}')
+    await world.fails("ObjectConflict", "record.json is no record", final=True)
+    assert world.host.requests == []
+
+
+# The last frame
+
+
+@pytest.mark.parametrize("planted", [b"a text", b"", PNG[:-1]], ids=["text", "nothing", "a part"])
+@pytest.mark.parametrize("noted", [False, True], ids=["first try", "after a try"])
+async def test_planted_object_is_never_the_last_frame(world: World, planted: bytes, noted: bool) -> None:
+    world.order = an_order()
+    await world.put("last_frame.png", planted)
+    if noted:
+        await world.verify(PNG, "last_frame.png")
+    await world.fails("ObjectConflict", "last_frame.png should hold")
+    assert await world.bucket.read(world.names.record) is None
+
+    world.attempt = 5
+    result = await world.store()
+    assert (result.size, result.last_frame_uri) == (len(VIDEO), None)
+    assert "last_frame.png should hold" in (await world.record())["warnings"][0]
+    assert await world.bucket.read(world.name("last_frame.png")) == planted
+
+
+async def test_planted_picture_of_another_format_harms_nothing(world: World) -> None:
+    world.order = an_order()
+    await world.put("last_frame.jpg", b"a text")
+    assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
+
+
+@pytest.mark.parametrize("answer", OTHER_ANSWERS)
+async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, answer: str) -> None:
+    world = in_memory
+    world.order = an_order()
+    await world.put("task.json", as_json(world.payload(content={"last_frame_url": "https://example.com/f.png"})))
+    await world.verify(VIDEO)
+    await world.put("output.mp4", VIDEO)
+    world.host.answers[GET] = answers(world)[answer]
+    for world.attempt in (1, 4):
+        kind = {"404": "TaskGone", "no content": "NotReady", "running": "NotReady", "another task": "NotReady"}
+        await world.fails(kind.get(answer, "ProviderUnavailable"), "last frame")
+    world.attempt = 5
+    assert (await world.store()).last_frame_uri is None
+    (warning,) = (await world.record())["warnings"]
+    assert "last frame" in warning
+
+
+async def test_last_frame_of_a_stored_video_is_fetched(world: World) -> None:
+    world.order = an_order()
+    await uploaded(world)
+    await damage(world, world.name("last_frame.png"), None)
+    assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
+    assert not world.host.asked("/v.mp4")
+
+
+# A verified video, and a provider that does not help
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_verified_video_needs_no_provider(world: World, answer: str) -> None:
+    await uploaded(world)
+    world.host.answers[GET] = answers(world)[answer]
+    world.host.answers.pop("/v.mp4")
+    result = await world.store()
+    assert (result.size, result.seed) == (len(VIDEO), 7)
+    assert result.cost_usd == pytest.approx(0.284158)
+    assert (await world.record())["warnings"] == []
+    assert world.host.requests == []
+
+
+BAD_TASKS = {
+    "empty": b"",
+    "cut": b'{"id": "',
+    "a list": b"[]",
+    "null": b"null",
+    "of another task": b'{"id": "cgt-other", "status": "succeeded"}',
+    "running": json.dumps({"id": TASK, "status": "running"}).encode(),
+    "no text": b"\xff\xfe\xfd",
+    "brackets": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", BAD_TASKS.values(), ids=BAD_TASKS)
+async def test_damaged_payload_is_asked_for_again(world: World, content: bytes) -> None:
+    await uploaded(world)
+    await damage(world, world.name("task.json"), content)
+    assert (await world.store()).seed == 7
+    record = await world.record()
+    assert (record["objects"]["task"], record["cost_usd"]) == (None, pytest.approx(0.284158))
+    (warning,) = record["warnings"]
+    assert world.name("task.json") in warning
+    assert await world.bucket.read(world.name("task.json")) == content
+
+
+async def test_payload_that_is_missing_is_written_again(world: World) -> None:
+    await uploaded(world)
+    await damage(world, world.name("task.json"), None)
+    await world.store()
+    record = await world.record()
+    assert (record["objects"]["task"]["name"], record["warnings"]) == (world.name("task.json"), [])
+
+
+@pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer not in {"the task", "no content"}])
+@pytest.mark.parametrize("content", [None, b"", BAD_TASKS["of another task"]], ids=["missing", "empty", "foreign"])
+async def test_lost_payload_costs_no_video(in_memory: World, answer: str, content: bytes | None) -> None:
+    world = in_memory
+    await uploaded(world)
+    await damage(world, world.name("task.json"), content)
+    world.host.answers[GET] = answers(world)[answer]
+    kind = {"404": "TaskGone", "running": "NotReady", "another task": "NotReady"}.get(answer, "ProviderUnavailable")
+    for world.attempt in (1, 7):
+        await world.fails(kind)
+    world.attempt = 8
+    result = await world.store()
+    assert (result.size, result.task_id, result.usage) == (len(VIDEO), TASK, None)
+    assert "such as its tokens" in (await world.record())["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"media": {}}', b'{"media": [1]}', b"\xff", b"[" * 100_000], ids=range(7)
+)
+async def test_damaged_claim_costs_no_video(world: World, content: bytes) -> None:
+    await world.bucket.create(world.names.attempt(1, "claim"), content)
+    await world.store()
+    assert (await world.record())["references"] == []
+
+
+async def test_record_names_a_damaged_claim(world: World) -> None:
+    await world.bucket.create(world.names.attempt(1, "claim"), b'{"media": [')
+    await world.store()
+    (warning,) = (await world.record())["warnings"]
+    assert "0001.claim.json is not JSON" in warning
+
+
+# Objects that should say what was verified
+
+
+def _bad_notes(world: World, content: bytes) -> dict[str, bytes]:
+    """Contents for the object of a content's name that may not be believed."""
+    _, good = world.verified(content)
+    value = json.loads(good)
+    del value["sha256"]
+    return {
+        "empty": b"",
+        "text": b"verified, believe me",
+        "a list": b"[]",
+        "cut": good[:-5],
+        "without a seal": as_json(value),
+        "with a changed size": good.replace(b'"size": ', b'"size": 1'),
+        "of another task": sealed(value | {"task_id": "cgt-other"}),
+        "of another content": sealed(value | {"crc32c": "AAAAAA=="}),
+        "without base64": sealed(value | {"crc32c": "?"}),
+        "without fields": sealed({}),
+        "brackets": b"[" * 100_000,
+    }
+
+
+BAD_NOTES = (
+    *("empty", "text", "a list", "cut", "without a seal", "with a changed size", "of another task"),
+    *("of another content", "without base64", "without fields", "brackets"),
+)
+
+
+@pytest.mark.parametrize("bad", BAD_NOTES)
+async def test_damaged_note_is_not_believed(in_memory: World, bad: str) -> None:
+    world = in_memory
+    await world.put("output.mp4", FOREIGN)
+    await world.bucket.create(world.verified(FOREIGN)[0], _bad_notes(world, FOREIGN)[bad])
+    await world.fails("ObjectConflict", "was not believed", final=True)
+    assert await world.bucket.read(world.names.record) is None
+
+
+@pytest.mark.parametrize("bad", BAD_NOTES)
+async def test_damaged_note_costs_no_video(in_memory: World, bad: str) -> None:
+    world = in_memory
+    await world.bucket.create(world.verified(VIDEO)[0], _bad_notes(world, VIDEO)[bad])
+    assert (await world.store()).size == len(VIDEO)
+    record = await world.record()
+    (warning,) = record["warnings"]
+    assert world.verified(VIDEO)[0] in warning
+    assert record["objects"]["verified"] == []
+
+
+async def test_damaged_note_is_named_in_the_failure(in_memory: World) -> None:
+    world = in_memory
+    await uploaded(world)
+    await damage(world, world.verified(VIDEO)[0], b"")
+    world.forgets()
+    await world.fails("TaskGone", rf"output\.mp4 exists.*{world.verified(VIDEO)[0]} is not JSON")
+
+
+def _verified(content: bytes) -> tuple[str, bytes]:
+    of = Checksums.of(BytesIO(content))
+    said = Verified(task_id="cgt-1", file="output.mp4", size=of.size, crc32c=of.crc32c, md5=of.md5)
+    return NAMES.verified("cgt-1", of.crc32c), sealed(said.model_dump())
+
+
+@given(st.binary(max_size=40), st.data())
+def test_any_changed_note_is_refused(content: bytes, data: st.DataObject) -> None:
+    name, said = _verified(content)
+    assert read_verified(NAMES, name, said).size == len(content)
+    at = data.draw(st.integers(0, len(said) - 1))
+    changed = said[:at] + bytes([said[at] ^ data.draw(st.integers(1, 255))]) + said[at + 1 :]
+    with pytest.raises(ValueError, match=r"^(is|carries|lacks|holds|does) "):
+        read_verified(NAMES, name, changed)
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20))
+def test_only_the_same_content_is_equal(one: bytes, other: bytes) -> None:
+    said = read_verified(NAMES, *_verified(one))
+    of = Checksums.of(BytesIO(other))
+    stored = RecordedObject(name="x", generation=1, size=of.size, crc32c=of.crc32c, md5=of.md5)
+    assert said.equals(stored) == (one == other)
+    assert said.equals(stored.model_copy(update={"md5": None})) == (one == other)
+    assert not said.equals(stored.model_copy(update={"md5": "AAAAAAAAAAAAAAAAAAAAAA=="}))
+
+
+# All of it together
+
+OBJECTS = {
+    "nothing": (None, ()),
+    "a text": (b"a text", ()),
+    "an empty object": (b"", ()),
+    "another MP4": (FOREIGN, ()),
+    "the video": (VIDEO, ()),
+    "another run's video": (OTHER, ()),
+    "a text, verified the video": (b"a text", (VIDEO,)),
+    "another MP4, verified the video": (FOREIGN, (VIDEO,)),
+    "the video, verified": (VIDEO, (VIDEO,)),
+    "the video, verified with another's": (VIDEO, (VIDEO, OTHER)),
+    "another run's video, verified": (OTHER, (OTHER,)),
+    "another run's video, verified the video": (OTHER, (VIDEO,)),
+    "nothing, verified": (None, (VIDEO,)),
+}
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    objects=st.sampled_from(list(OBJECTS)),
+    answer=st.sampled_from(ANSWERS),
+    damaged=st.booleans(),
+    payload=st.sampled_from(["whole", "missing", "damaged"]),
+)
+async def test_record_names_verified_bytes_or_nothing(
+    in_memory: World, objects: str, answer: str, damaged: bool, payload: str
+) -> None:
+    world = in_memory
+    world.bucket, world.order = MemoryBucket(), an_order(return_last_frame=False)
+    content, earlier = OBJECTS[objects]
+    if content is not None:
+        await world.put("output.mp4", content)
+    for one in earlier:
+        name, said = world.verified(one)
+        await world.bucket.create(name, said[:-9] if damaged else said)
+    if payload != "missing":
+        await world.put("task.json", as_json(world.payload(content=None)) if payload == "whole" else b"{")
+    world.host.answers[GET] = answers(world)[answer]
+    believed = () if damaged else earlier
+    end = None
+    for world.attempt in (1, 9):
+        try:
+            await world.store()
+        except ApplicationError as error:
+            end = error.type
+
+    record = await world.bucket.read(world.names.record)
+    found = await world.bucket.read(world.name("output.mp4"))
+    assert content is None or found == content, "nothing is overwritten"
+    if record is None:
+        assert end in {"ObjectConflict", "ProviderUnavailable", "TaskGone", "NotReady"}
+        assert content not in believed, "a verified video is always committed"
+        return
+    # The provider gives the same bytes each time, and this run verified them where nothing that is believed did.
+    assert found in {VIDEO, *believed}
+    named = json.loads(record)["objects"]
+    stored = await world.bucket.stat(world.name("output.mp4"))
+    assert stored is not None
+    assert named["video"] == RecordedObject.of(stored).model_dump()
+    if not damaged:
+        assert world.verified(found)[0] in {one["name"] for one in named["verified"]}
