@@ -129,7 +129,9 @@ def _forms(secret: str) -> frozenset[str]:
     escaped = {"".join(repr(letter)[1:-1] for letter in secret), secret.replace("/", "\\/")}
     escaped |= {"".join(repr(bytes([byte]))[2:-1] for byte in encoded)}
     escaped |= {json.dumps(secret, ensure_ascii=ascii_alone)[1:-1] for ascii_alone in (True, False)}
-    escaped |= {form.replace("\\", "\\\\") for form in escaped}
     # Whether Python escapes this depends on the rest of the text.
     escaped |= {form.replace("'", "\\'") for form in escaped}
+    # A text that was quoted is often quoted once more.
+    twice = {form.replace("\\", "\\\\") for form in escaped}
+    escaped |= twice | {form.replace(mark, f"\\{mark}") for form in twice for mark in "'\""}
     return frozenset({secret} | quoted | escaped) - {""}
