@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -19,6 +20,7 @@ from activities.ark import Ark, ArkError, CreateAnswer, NoAnswer
 from seedance_temporal.task import parse_task
 from tests.unit.jobs import BODY, KEY
 from tests.unit.raw_host import RawHost, raw_host
+from worker import RedactingFormatter
 
 TOO_LONG = answers.MOST_BYTES + 1
 QUESTIONS: dict[str, Callable[[Ark], Awaitable[Any]]] = {
@@ -124,7 +126,7 @@ def zipped(content: bytes) -> bytes:
 LONG: list[tuple[bytes, tuple[str, ...]]] = [
     (TASK.encode() + b" " * TOO_LONG + b"}", ()),
     (zipped(TASK.encode() + b" " * TOO_LONG + b"}"), ("Content-Encoding: gzip",)),
-    (zipped(zipped(b" " * 100 * TOO_LONG)), ("Content-Encoding: gzip, gzip",)),
+    (zipped(zipped(b" " * 4 * TOO_LONG)), ("Content-Encoding: gzip, gzip",)),
     (zlib.compress(b" " * TOO_LONG), ("Content-Encoding: deflate",)),
 ]
 
@@ -132,11 +134,8 @@ LONG: list[tuple[bytes, tuple[str, ...]]] = [
 @pytest.mark.parametrize(("content", "headers"), LONG, ids=["plain", "gzip", "gzip twice", "deflate"])
 async def test_long_answer_is_not_read(host: RawHost, content: bytes, headers: tuple[str, ...]) -> None:
     client = Ark(host.url, KEY, list_spacing=0)
-    for status, kind, code in (
-        (200, "taken", "no_task_id"),
-        (400, "unknown", "http_400"),
-        (429, "unknown", "http_429"),
-    ):
+    for status in (200, 400, 429):
+        expected = ("taken", "no_task_id") if status == 200 else ("unknown", f"http_{status}")
         host.answers(status, content, *headers)
         answer = await client.create(BODY)
         assert (answer.kind, answer.code) == expected
@@ -320,3 +319,16 @@ async def test_code_and_message_of_an_error_are_cleared_and_cut(host: RawHost, s
         assert KEY not in text
         assert "5ec4e7" not in text
         assert len(text) < 1500
+
+
+def test_log_tells_no_secret_of_a_traceback() -> None:
+    url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
+    try:
+        raise httpx.LocalProtocolError(f"Illegal header value {f'Bearer {KEY}'.encode()!r} for {url}")
+    except httpx.LocalProtocolError as error:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "no answer", (), (type(error), error, None))
+    written = RedactingFormatter((KEY,)).format(record)
+    assert "no answer" in written
+    assert "for https://cdn.example.com/v.mp4" in written
+    assert KEY not in written
+    assert "5ec4e7" not in written
