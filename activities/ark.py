@@ -165,7 +165,7 @@ class Ark:
         try:
             client = self._client(read_seconds=None)
         except Exception as error:
-            return _unsendable(error, "credentials")
+            return _unsendable(error, "credentials" if isinstance(error, UnicodeError) else None)
         try:
             request = client.build_request("POST", self._url, json=body, extensions={"trace": sending})
         except Exception as error:
