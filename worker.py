@@ -40,6 +40,7 @@ from seedance_temporal import connect
 from seedance_temporal.errors import InvalidSettings, TemporalRefused
 from seedance_temporal.job import SEARCH_ATTRIBUTES, Queues
 from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
 
@@ -55,6 +56,17 @@ RECONNECT_SECONDS = 2.0
 REST_SECONDS = 0.2
 
 _log = logging.getLogger("worker")
+
+
+class RedactingFormatter(logging.Formatter):
+    """Writes records without the given secrets, tracebacks of other libraries among them."""
+
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record), self._secrets)
 
 
 def build_workers(
@@ -296,7 +308,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The worker of one Seedance route.")
     parser.add_argument("--check", action="store_true", help="print the settings, try all parts, and end")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log = logging.StreamHandler()
+    log.setFormatter(RedactingFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[log])
     try:
         settings = Settings.from_environment("ARK_API_KEY", "SEEDANCE_BUCKET")
         assert settings.ark_api_key is not None
@@ -305,6 +319,7 @@ def main() -> int:
     except (InvalidSettings, DefaultCredentialsError) as error:
         sys.stderr.write(f"worker: {error}\n")
         return 2
+    log.setFormatter(RedactingFormatter(settings.secrets))
     ark = Ark(settings.base_url, settings.ark_api_key.get_secret_value(), settings.secrets)
     if arguments.check:
         return 0 if asyncio.run(check(settings, bucket, ark)) else 1

@@ -243,9 +243,11 @@ def _task_error(order: GetOrder, task: Task) -> JobError:
         next_step = (
             f"Another attempt has to be asked for: python starter.py resubmit {order.job_id} --attempt {order.attempt}"
         )
-    words = f" ({failure.code}): {failure.message}".rstrip(" .:") if failure.code != task.status else ""
+    code = failure.code or task.status
+    named = f" ({code})" if code != task.status else ""
+    words = f"{named}: {failure.message}".rstrip(" .:")
     return JobError(
-        code=failure.code or task.status,
+        code=code,
         message=f"Task {task.id} ended {task.status}{words}. The provider does not bill it. {next_step}",
         failure_class=of,
         task_id=task.id,

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,8 +29,10 @@ _REDIRECTS = 5
 _RESUME_PAUSE_SECONDS = 0.5
 _WRITE_BYTES = 1024 * 1024
 _ANSWER_BYTES = 4096
+_LONGEST_LOCATION = 8192
+_LONGEST_REASON = 300
 _BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19})")
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 Progress = Callable[[int, int | None], None]
@@ -143,13 +146,33 @@ def _sent_to(address: str, host: str, request: httpx.Request) -> httpx.Request:
     )
 
 
+async def _check_location(response: httpx.Response) -> None:
+    """Refuse an address that leads nowhere, before the client looks at it.
+
+    Raises:
+        DownloadFailed: It is too long, or not a URL.
+    """
+    if not response.has_redirect_location:
+        return
+    location = response.headers["Location"]
+    if len(location) > _LONGEST_LOCATION:
+        raise DownloadFailed(f"the host redirects to an address of {len(location)} characters")
+    try:
+        response.request.url.join(location)
+    except (httpx.InvalidURL, ValueError):
+        raise DownloadFailed("the host redirects to what is not a URL") from None
+
+
 def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """A client for addresses that others name: few redirects, nothing from the environment, no keys."""
+    """Make a client for addresses that others name: nothing from the environment, no keys.
+
+    It follows no redirect by itself, because it would read the body of each one, and unzip it: :func:`download` does.
+    """
     return httpx.AsyncClient(
         transport=transport,
         timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
-        follow_redirects=True,
-        max_redirects=_REDIRECTS,
+        follow_redirects=False,
+        event_hooks={"response": [_check_location]},
         trust_env=False,
         # The length of what is stored is compared with the length that was announced.
         headers={"Accept-Encoding": "identity"},
@@ -200,20 +223,23 @@ class _Download:
         for resumes_left in reversed(range(resumes + 1)):
             try:
                 await self._open_and_read()
-            except (ForbiddenAddress, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
-                raise DownloadFailed(redacted(str(error))) from None
+            except (ForbiddenAddress, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+                raise DownloadFailed(redacted(str(error), limit=_LONGEST_REASON)) from None
+            except UnicodeError:
+                raise DownloadFailed("its address holds half a character") from None
             except httpx.HTTPError as error:
                 if not resumes_left:
+                    said = redacted(repr(error), limit=_LONGEST_REASON)
                     raise DownloadFailed(
-                        f"it broke, with no try left, after {self.received} bytes: {redacted(repr(error))}",
-                        passing=True,
+                        f"it broke, with no try left, after {self.received} bytes: {said}", passing=True
                     ) from None
             else:
                 return
             await asyncio.sleep(_RESUME_PAUSE_SECONDS)
 
     async def _open_and_read(self) -> None:
-        async with self.client.stream("GET", self.url, headers=self._range()) as response:
+        request = self.client.build_request("GET", self.url, headers=self._range())
+        async with aclosing(await _redirected(self.client, request)) as response:
             if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
                 raise await _refused(response)
             if not self._goes_on(response):
@@ -243,8 +269,9 @@ class _Download:
         length = response.headers.get("Content-Length", "")
         self.received, self.total = 0, int(length) if length.isdecimal() else None
         etag = response.headers.get("ETag", "")
-        # Only a strong one promises the same bytes.
-        self.version = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+        # Only a strong one promises the same bytes, and only plain letters can be sent back.
+        version = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+        self.version = version if version is not None and version.isascii() else None
         if self.total is not None and self.total > self.max_bytes:
             raise DownloadFailed(f"it has {self.total} bytes; {self.max_bytes} are allowed")
 
@@ -257,6 +284,22 @@ class _Download:
             self.progress(self.received, self.total)
         if self.total is not None and self.received != self.total:
             raise DownloadFailed(f"it has {self.received} bytes; {self.total} were announced")
+
+
+async def _redirected(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request, and follow redirects without reading their bodies; the answer is open.
+
+    Raises:
+        DownloadFailed: There are too many redirects, or one leads nowhere.
+        httpx.HTTPError: No answer.
+    """
+    for _ in range(_REDIRECTS + 1):
+        response = await client.send(request, stream=True)
+        if response.next_request is None:
+            return response
+        await response.aclose()
+        request = response.next_request
+    raise DownloadFailed(f"the host redirects more than {_REDIRECTS} times")
 
 
 async def _refused(response: httpx.Response) -> DownloadFailed:

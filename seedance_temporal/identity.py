@@ -12,11 +12,11 @@ import unicodedata
 from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import rfc8785
 
 from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.task import quoted_id
 
 HASH_VERSION = 1
 _JOB_ID = re.compile(r"seedance-([0-9a-f]{64})")
@@ -90,15 +90,15 @@ class ObjectNames:
         return f"{self.ledger}{attempt:04d}.{kind}.json"
 
     def late(self, attempt: int, task_id: str) -> str:
-        return self.attempt(attempt, f"late-{quote(task_id, safe='')}")
+        return self.attempt(attempt, f"late-{quoted_id(task_id)}")
 
     def end_of_task(self, attempt: int, task_id: str) -> str:
         """How a task ended that came to light after its attempt was given up."""
-        return self.attempt(attempt, f"end-{quote(task_id, safe='')}")
+        return self.attempt(attempt, f"end-{quoted_id(task_id)}")
 
     def of_task(self, task_id: str, file: str) -> str:
         """An object beside the video, such as ``output.mp4`` or ``task.json``."""
-        return f"{self.root}{quote(task_id, safe='')}/{file}"
+        return f"{self.root}{quoted_id(task_id)}/{file}"
 
     def verified(self, task_id: str, crc32c: str) -> str:
         """Name the object that says that a content was verified before its upload.

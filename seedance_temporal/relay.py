@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, StringConstraints, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +26,7 @@ from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.job import SIGNAL_TASK_CHANGED, TaskChanged
+from seedance_temporal.task import usable_task_id
 
 ClientSource = Callable[[], Awaitable[Client]]
 MAX_BODY_BYTES = 64 * 1024
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 class _Callback(BaseModel):
     """What is needed of a body to call it a task. Both stand in the job's history afterwards, hence the limits."""
 
-    id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
+    id: Annotated[str, StringConstraints(strict=True), AfterValidator(usable_task_id)]
     status: Annotated[str, StringConstraints(strict=True, max_length=256)]
 
 

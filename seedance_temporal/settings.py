@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.errors import InvalidSettings
@@ -25,6 +25,9 @@ Route = Literal["byteplus", "volcengine"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UsdPerMillion = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+
+# The name of an object has 1,024 bytes, of which the longest task id takes half.
+_LONGEST_PREFIX = 200
 
 _ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
 
@@ -65,7 +68,7 @@ class Settings(BaseSettings):
         seedance_max_usd_per_user_day: What they may cost together, by estimate; unset: no limit.
     """
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     ark_api_key: SecretStr | None = None
     ark_route: Route = "byteplus"
@@ -97,6 +100,21 @@ class Settings(BaseSettings):
     seedance_max_usd_per_request: Usd | None = None
     seedance_max_jobs_per_user_day: Annotated[int, Field(gt=0)] | None = None
     seedance_max_usd_per_user_day: Usd | None = None
+
+    @field_validator("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous")
+    @classmethod
+    def _plain_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Files and terminals add a line feed, which is no part of a secret."""
+        if value is None:
+            return None
+        secret = value.get_secret_value().strip()
+        if not secret:
+            raise ValueError("holds nothing but white space")
+        if not secret.isprintable():
+            raise ValueError("holds a character that cannot be printed; copy it again")
+        if info.field_name == "ark_api_key" and not secret.isascii():
+            raise ValueError("holds a letter that no HTTP header can carry; copy it again")
+        return SecretStr(secret)
 
     @field_validator("seedance_insecure_hosts", mode="before")
     @classmethod
@@ -145,6 +163,8 @@ class Settings(BaseSettings):
         prefix = value.strip("/")
         if not prefix:
             raise ValueError("must not be empty")
+        if not prefix.isprintable() or len(prefix.encode()) > _LONGEST_PREFIX:
+            raise ValueError(f"must be printable, and have {_LONGEST_PREFIX} bytes at most")
         return prefix
 
     @model_validator(mode="after")

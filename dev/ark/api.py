@@ -43,8 +43,8 @@ class Api:
         return [
             HttpRoute(_PATH, self.create, methods=["POST"]),
             HttpRoute(_PATH, self._answering(self._list), methods=["GET"]),
-            HttpRoute(_PATH + "/{task_id}", self._answering(self._get), methods=["GET"]),
-            HttpRoute(_PATH + "/{task_id}", self._answering(self._delete), methods=["DELETE"]),
+            HttpRoute(_PATH + "/{task_id:path}", self._answering(self._get), methods=["GET"]),
+            HttpRoute(_PATH + "/{task_id:path}", self._answering(self._delete), methods=["DELETE"]),
         ]
 
     async def create(self, request: Request) -> Response:

@@ -9,13 +9,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+_ENOUGH = 100 * 1024 * 1024
+
 
 @dataclass
 class RawHost:
-    """``answer`` is sent as it is, and the connection closed; ``requests`` holds the first lines of what came."""
+    """``answer`` is sent as it is, and the connection closed; ``requests`` holds the first lines of what came.
+
+    With ``repeats``, that follows over and over, until nobody reads it any more; ``repeated`` counts its bytes.
+    """
 
     port: int = 0
     answer: bytes = b""
+    repeats: bytes = b""
+    repeated: int = 0
     requests: list[str] = field(default_factory=list)
 
     @property
@@ -38,6 +45,10 @@ class RawHost:
             self.requests.append(head.splitlines()[0])
             writer.write(self.answer)
             await writer.drain()
+            while self.repeats and self.repeated < _ENOUGH:
+                writer.write(self.repeats)
+                await writer.drain()
+                self.repeated += len(self.repeats)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:

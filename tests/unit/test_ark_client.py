@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -483,21 +484,57 @@ async def test_delete_cancels_a_queued_task_and_no_running_one(ark: ArkControl) 
     assert (caught.value.status, caught.value.code) == (404, "ResourceNotFound")
 
 
-ODD_IDS = ["", ".", "..", "../tasks", "a/b", "a\\b", "a?b=c", "a#b", "a%2fb", "a b", "a\nb", "a\x00b"]
+ODD_IDS = [".", "..", "../tasks", "a/b", "a\\b", "a?b=c", "a#b", "a%2fb", "a b", "a\nb", "a\x00b", "CGT_1.2:3", "한"]
 
 
-@pytest.mark.parametrize("task_id", ODD_IDS)
-async def test_an_odd_task_id_never_leaves_its_part_of_the_path(host: RawHost, task_id: str) -> None:
-    host.answers(200, '{"id": "x", "status": "queued"}')
+@pytest.mark.parametrize("task_id", [*ODD_IDS, "cgt-20260525143012-x7k2p", "..."])
+async def test_task_id_is_one_part_of_the_path(host: RawHost, task_id: str) -> None:
+    host.answers(200, json.dumps({"id": task_id, "status": "queued"}))
     client = Ark(host.url, KEY)
-    assert await client.get(task_id) is None  # not an error, which would be tried again for ever
+    assert await client.get(task_id) == {"id": task_id, "status": "queued"}
+    await client.delete(task_id)
+    for request, method in zip(host.requests, ["GET", "DELETE"], strict=True):
+        start, part = f"{method} /api/v3/contents/generations/tasks/", request.split("/")[-2].removesuffix(" HTTP")
+        assert request == f"{start}{part} HTTP/1.1"
+        assert unquote(part) == task_id
+        assert part not in {".", ".."}
+
+
+@pytest.mark.parametrize("task_id", ["", "\ud800", "x" * 513, "한" * 57])
+async def test_what_can_be_no_task_id_is_not_asked_for(host: RawHost, task_id: str) -> None:
+    client = Ark(host.url, KEY)
+    assert await client.get(task_id) is None
     with pytest.raises(ArkError):
         await client.delete(task_id)
     assert host.requests == []
 
 
-@pytest.mark.parametrize("task_id", ["cgt-20260525143012-x7k2p", "CGT_1.2:3", "..."])
-async def test_a_task_id_is_asked_for_as_it_is(host: RawHost, task_id: str) -> None:
-    host.answers(200, '{"id": "x", "status": "queued"}')
-    await Ark(host.url, KEY).get(task_id)
-    assert host.requests == [f"GET /api/v3/contents/generations/tasks/{task_id} HTTP/1.1"]
+@pytest.mark.parametrize("task_id", ["x" * 513, "\\ud800", "한" * 57])
+async def test_create_with_an_unusable_id_is_taken(host: RawHost, task_id: str) -> None:
+    host.answers(200, f'{{"id": "{task_id}"}}')
+    answer = await Ark(host.url, KEY).create(BODY)
+    assert (answer.kind, answer.code, answer.task_id) == ("taken", "unusable_task_id", None)
+
+
+async def test_listed_task_with_an_unusable_id_is_shown_by_its_beginning(host: RawHost) -> None:
+    host.answers(200, json.dumps({"items": [{"id": "x" * 100_000}, {"id": "\ud800"}, {"id": ""}], "total": 3}))
+    assert (await Ark(host.url, KEY).list(1, 10)).items == [{"id": "x" * 512}, {"id": "?"}, {"id": ""}]
+
+
+async def test_answer_about_another_task_is_none(host: RawHost) -> None:
+    host.answers(200, '{"id": "cgt-2", "status": "queued"}')
+    with pytest.raises(ArkError, match="another task"):
+        await Ark(host.url, KEY).get("cgt-1")
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFound", "ResourceNotFound.Task", "NotFound.TaskId"])
+async def test_codes_of_an_unknown_task(host: RawHost, code: str) -> None:
+    host.answers(404, envelope(code))
+    assert await Ark(host.url, KEY).get("cgt-1") is None
+
+
+@pytest.mark.parametrize("code", ["NotFound", "ModelNotOpen", "InvalidEndpointOrModel.NotFound", "EndpointNotFound.x"])
+async def test_other_404_says_nothing_about_the_task(host: RawHost, code: str) -> None:
+    host.answers(404, envelope(code))
+    with pytest.raises(ArkError):
+        await Ark(host.url, KEY).get("cgt-1")

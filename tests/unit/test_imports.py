@@ -74,8 +74,8 @@ NOT_IN_WORKFLOWS = (
     *("concurrent", "ftplib", "glob", "http", "io", "multiprocessing", "os", "pathlib", "random", "secrets", "shutil"),
     *("signal", "smtplib", "socket", "socketserver", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time"),
     *("urllib.request", "uuid"),
-    *("activities.ark", "activities.bucket", "activities.media", "activities.outbound", "activities.probe"),
-    "activities.signing",
+    *("activities.answers", "activities.ark", "activities.bucket", "activities.media", "activities.outbound"),
+    *("activities.probe", "activities.signing"),
 )
 CHOOSES_AT_RUN_TIME = ("importlib", "runpy", "pkgutil")
 CHOOSES_NOTHING = ("importlib.metadata", "importlib.resources")

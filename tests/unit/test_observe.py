@@ -442,7 +442,7 @@ async def test_a_task_that_begins_to_run_meanwhile(ark: ArkControl) -> None:
         asked.append(request.method)
         if request.method == "DELETE":
             return httpx.Response(409, json={"error": {"code": "InvalidAction.RunningTaskDeletion", "message": "no"}})
-        return httpx.Response(200, json={"id": "cgt-1", "status": next(statuses)})
+        return httpx.Response(200, json={"id": world.task_id, "status": next(statuses)})
 
     world = await a_world(ark)
     world.client = Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(exchange))
@@ -456,6 +456,26 @@ def answering(**payload: Any) -> Ark:
     """A provider whose every GET shows this."""
     body = json.dumps(payload).encode()
     return Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
+
+
+async def test_failed_task_tells_no_secret_and_no_novel(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    signed = "https://cdn.example.com/ref.png?X-Tos-Signature=5ec4e7"
+    error = {"code": f"Bad.{KEY}" + "c" * 9000, "message": f"Bearer {KEY} cannot fetch {signed} " + "m" * 9000}
+    world.client = answering(id=world.task_id, status="failed", error=error)
+    written = (await world.look()).model_dump_json()
+    assert "cannot fetch https://cdn.example.com/ref.png" in written
+    assert KEY not in written
+    assert "5ec4e7" not in written
+    assert len(written) < 3000
+
+
+async def test_reason_without_a_code_is_told(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.client = answering(id=world.task_id, status="failed", failure_reason="out of luck")
+    seen = await world.look()
+    assert seen.error is not None
+    assert f"Task {world.task_id} ended failed: out of luck. The provider" in seen.error.message
 
 
 async def test_an_attempt_that_was_written_off_and_came_back_is_followed(ark: ArkControl) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import gzip
+import resource
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from activities import outbound
 from activities.outbound import DownloadFailed, ForbiddenAddress, PublicTransport, download, outbound_client, resolve
+from tests.unit.raw_host import raw_host
 from tests.unit.result_host import Answer, ResultHost, result_host
 
 LOCAL = {"127.0.0.1"}
@@ -46,8 +49,23 @@ class Names:
 
 
 async def get(url: str, transport: PublicTransport) -> httpx.Response:
+    """One request; redirects are the download's."""
     async with outbound_client(transport) as client:
         return await client.get(url)
+
+
+async def fetch_by(transport: PublicTransport, url: str, path: Path, *, resumes: int = 0, seconds: float = 10) -> bytes:
+    async with outbound_client(transport) as client:
+        await download(
+            client,
+            url,
+            path / "v.mp4",
+            max_bytes=10**6,
+            seconds=seconds,
+            resumes=resumes,
+            progress=lambda done, total: None,
+        )
+    return (path / "v.mp4").read_bytes()
 
 
 # Where requests may go
@@ -90,31 +108,85 @@ async def test_an_insecure_host_may_be_plain_and_private(host: ResultHost) -> No
     assert host.requests[0].headers["host"] == f"results.test:{host.port}"
 
 
-async def test_a_redirect_to_a_private_address_is_refused(host: ResultHost) -> None:
-    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": host.url("/inside")})]
+async def test_a_redirect_to_a_private_address_is_refused(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": host.url("/inside?sig=SECRET")})]
     transport = PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
-    with pytest.raises(ForbiddenAddress):
-        await get(host.url("/v.mp4", "results.test"), transport)
+    with pytest.raises(DownloadFailed, match="is plain http") as refused:
+        await fetch_by(transport, host.url("/v.mp4", "results.test"), tmp_path)
+    assert "SECRET" not in str(refused.value)
     assert not host.asked("/inside")
 
 
-async def test_a_relative_redirect_keeps_the_name(host: ResultHost) -> None:
-    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": "/real.mp4"})]
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_relative_redirect_keeps_the_name(host: ResultHost, tmp_path: Path, status: int) -> None:
+    host.answers["/a/v.mp4"] = [Answer(status=status, headers={"Location": "../real.mp4?x=1"})]
     host.answers["/real.mp4"] = [Answer(CONTENT)]
     transport = PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
 
-    assert (await get(host.url("/v.mp4", "results.test"), transport)).content == CONTENT
+    assert await fetch_by(transport, host.url("/a/v.mp4", "results.test"), tmp_path) == CONTENT
     assert host.asked("/real.mp4")[0].headers["host"] == f"results.test:{host.port}"
+    assert host.asked("/real.mp4")[0].target == "/real.mp4?x=1"
 
 
-async def test_redirects_are_few(host: ResultHost) -> None:
+async def test_redirects_are_few(host: ResultHost, tmp_path: Path) -> None:
     host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": "/v.mp4"})]
-    with pytest.raises(httpx.TooManyRedirects):
-        await get(host.url("/v.mp4"), PublicTransport(LOCAL))
+    with pytest.raises(DownloadFailed, match="more than 5 times"):
+        await fetch_by(PublicTransport(LOCAL), host.url("/v.mp4"), tmp_path, resumes=4)
     assert len(host.requests) == 6
 
 
-async def test_a_name_that_changes_gains_nothing(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redirect_body_is_not_read(tmp_path: Path) -> None:
+    async with raw_host() as host:
+        host.answers(302, "", f"Location: {host.url}", "Content-Encoding: gzip", "Transfer-Encoding: chunked")
+        host.answer = host.answer.replace(b"Content-Length: 0\r\n", b"")
+        bomb = gzip.compress(bytes(64 * 1024 * 1024), 9)
+        host.repeats = b"%x\r\n%b\r\n" % (len(bomb), bomb)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(DownloadFailed, match="more than 5 times"):
+            await fetch_by(PublicTransport(LOCAL), host.url, tmp_path)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert len(host.requests) == 6
+    # Buffers of the system on both sides of six connections; of what was sent, nothing was unzipped.
+    assert host.repeated < 64 * 1024 * 1024
+    assert grown < 96 * 1024, "kB; each bomb has 64 MB, and was made before"
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("/" + "x" * 8192, "address of 8193 characters"),
+        ("https://x.test/?" + "SECRET" * 1400, "characters"),
+        ("https://[::1", "not a URL"),
+        ("https://x.test:port/", "not a URL"),
+        ("http://999.999.999.999/", "not a URL"),
+        ("//x.test:SECRET/", "not a URL"),
+        ("ftp://x.test/", "not an https URL"),
+        ("mailto:SECRET@x.test", "."),
+        ("javascript:SECRET", "."),
+        ("https://user:SECRET@x.test/", "user name or password"),
+        ("https://" + "x" * 8000 + "/", "xxx"),
+    ],
+)
+async def test_redirect_to_nowhere_is_a_failed_download(
+    host: ResultHost, tmp_path: Path, location: str, says: str
+) -> None:
+    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": location})]
+    with pytest.raises(DownloadFailed, match=says) as refused:
+        await fetch_by(PublicTransport(LOCAL), host.url("/v.mp4"), tmp_path, resumes=4)
+    assert "SECRET" not in str(refused.value)
+    assert len(str(refused.value)) <= 300
+    assert len(host.requests) == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/\ud800", "http://[", "http://127.0.0.1:port/", "http://\n/", ""])
+async def test_address_that_is_none_is_a_failed_download(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DownloadFailed):
+        await fetch_by(PublicTransport(LOCAL), url, tmp_path)
+
+
+async def test_a_name_that_changes_gains_nothing(
+    host: ResultHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The name is looked up once for each request, and the address of that look-up is where it connects."""
     names = Names(results_test=[["203.0.113.7"], ["127.0.0.1"]])
     monkeypatch.setattr(outbound, "is_public_address", lambda address: address == "203.0.113.7")
@@ -127,8 +199,8 @@ async def test_a_name_that_changes_gains_nothing(host: ResultHost, monkeypatch: 
         return httpx.Response(302, headers={"Location": "https://results.test/again"})
 
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", connect)
-    with pytest.raises(ForbiddenAddress):
-        await get("https://results.test/v.mp4", PublicTransport(resolver=names))
+    with pytest.raises(DownloadFailed, match="not public"):
+        await fetch_by(PublicTransport(resolver=names), "https://results.test/v.mp4", tmp_path)
     assert went_to == ["203.0.113.7"]
     assert names.asked == ["results.test", "results.test"]
 
@@ -199,15 +271,36 @@ async def test_nothing_of_the_environment_goes_along(host: ResultHost, monkeypat
     assert not {"authorization", "cookie"} & host.requests[0].headers.keys()
 
 
-async def test_no_query_is_logged(host: ResultHost, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_query_is_logged(host: ResultHost, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": host.url("/w.mp4?sig=SECRET")})]
-    await get(host.url("/v.mp4?sig=SECRET"), PublicTransport(LOCAL))
+    host.answers["/w.mp4"] = [Answer(CONTENT)]
+    await fetch_by(PublicTransport(LOCAL), host.url("/v.mp4?sig=SECRET"), tmp_path)
     assert "/w.mp4" in caplog.text
     assert "SECRET" not in caplog.text
 
 
 # Downloads
+
+
+async def test_validator_that_no_header_carries_is_not_sent_back(host: ResultHost, tmp_path: Path) -> None:
+    odd = {"ETag": '"caf\xe9"'}
+    host.answers["/v.mp4"] = [Answer(CONTENT, headers=odd, cut_after=9), Answer(CONTENT, headers=odd)]
+    await fetch(host, tmp_path / "v.mp4")
+    assert "if-range" not in host.requests[1].headers
+
+
+async def test_endless_content_range_is_refused(host: ResultHost, tmp_path: Path) -> None:
+    says = f"bytes 9-{'9' * 5000}/{'9' * 5000}"
+    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=9), Answer(CONTENT, says_range=says)]
+    with pytest.raises(DownloadFailed, match="another range"):
+        await fetch(host, tmp_path / "v.mp4")
+
+
+async def test_zipped_content_is_kept_as_it_came(host: ResultHost, tmp_path: Path) -> None:
+    host.answers["/v.mp4"] = [Answer(gzip.compress(CONTENT), headers={"Content-Encoding": "gzip"})]
+    await fetch(host, tmp_path / "v.mp4")
+    assert (tmp_path / "v.mp4").read_bytes() == host.answers["/v.mp4"][0].body
 
 
 async def fetch(host: ResultHost, path: Path, *, max_bytes: int = 10**6, seconds: float = 10, resumes: int = 4) -> None:

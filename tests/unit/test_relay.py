@@ -28,6 +28,7 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
 from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
+from seedance_temporal.task import LONGEST_TASK_ID
 from tests.unit.temporal_stub import TASK_ID, address, dev_server, handle, request, worker
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +130,7 @@ async def test_wrong_url_is_404_without_saying_what_is_wrong(relay: str, http: h
         b'{"id": "", "status": "queued"}',
         b'{"id": 1, "status": "queued"}',
         b'{"id": "x", "status": null}',
-        b'{"id": "' + b"x" * 257 + b'", "status": "queued"}',
+        b'{"id": "' + b"x" * (LONGEST_TASK_ID + 1) + b'", "status": "queued"}',
     ],
     ids=lambda body: repr(body[:30]),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from pydantic import ValidationError
 
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.settings import Settings
@@ -128,3 +129,50 @@ def test_all_that_is_wrong_is_named_without_the_value_of_a_secret(monkeypatch: p
 def test_secrets_do_not_print(monkeypatch: pytest.MonkeyPatch) -> None:
     read = settings(monkeypatch, **CALLBACKS, ARK_API_KEY="hush-2", SEEDANCE_CALLBACK_SECRET_PREVIOUS="hush-3")
     assert "hush" not in f"{read!r} {read} {read.model_dump_json()}"
+
+
+SECRETS = ["ARK_API_KEY", "SEEDANCE_CALLBACK_SECRET", "SEEDANCE_CALLBACK_SECRET_PREVIOUS"]
+
+
+@pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t", "\u00a0", "\u2028"])
+def test_white_space_around_a_secret_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    read = settings(monkeypatch, **dict.fromkeys(SECRETS, f"{around}hush 1{around}"))
+    assert read.secrets == ("hush 1",) * 3
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (" ", "white space"),
+        ("\n", "white space"),
+        ("hush\nhush", "printed"),
+        ("hush\x1b[0m", "printed"),
+        ("hush\x7f", "printed"),
+        ("hush\udcff", "printed"),
+        ("hush\u200bhush", "printed"),
+    ],
+)
+def test_secret_that_cannot_be_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=says) as refused:
+        settings(monkeypatch, **{name: value})
+    assert str(refused.value).startswith(f"{name}: holds ")
+    assert "hush" not in str(refused.value)
+    with pytest.raises(ValidationError) as invalid:
+        Settings.model_validate({name.lower(): value})
+    assert "hush" not in f"{invalid.value} {invalid.value!r}"
+
+
+def test_only_the_key_has_to_fit_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSettings, match="ARK_API_KEY: holds a letter that no HTTP header can carry"):
+        settings(monkeypatch, ARK_API_KEY="hüsh")
+    monkeypatch.delenv("ARK_API_KEY")
+    assert settings(monkeypatch, SEEDANCE_CALLBACK_SECRET="hüsh").secrets == ("hüsh",)
+
+
+@pytest.mark.parametrize("prefix", ["p" * 201, "한" * 67, "a\nb", "a\udcffb"])
+def test_prefix_that_names_no_object_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    with pytest.raises(InvalidSettings, match="SEEDANCE_PREFIX: must be printable, and have 200 bytes at most"):
+        settings(monkeypatch, SEEDANCE_PREFIX=prefix)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from seedance_temporal.identity import ObjectNames
 from seedance_temporal.task import (
+    LONGEST_TASK_ID,
     TERMINAL,
     Task,
+    TaskContent,
     TaskError,
+    Usage,
     failure_class,
+    is_task_id,
     new_attempt_could_help,
     parse_task,
     progress,
+    quoted_id,
     refusal_class,
+    usable_task_id,
 )
 
 SUCCEEDED: dict[str, Any] = {
@@ -53,7 +65,6 @@ def test_the_least_that_is_a_task() -> None:
     "odd",
     [
         {"created_at": "yesterday"},
-        {"usage": {"total_tokens": "many"}},
         {"usage": [1]},
         {"content": "https://cdn.example.com/v.mp4"},
         {"error": "boom"},
@@ -65,6 +76,109 @@ def test_a_field_in_an_unknown_form_counts_as_absent(odd: dict[str, Any]) -> Non
     assert task.id == SUCCEEDED["id"]
     assert all(getattr(task, name) is None for name in odd)
     assert task.model == SUCCEEDED["model"]
+
+
+def test_one_odd_part_leaves_the_others() -> None:
+    content = {"video_url": "https://cdn.example.com/v.mp4", "last_frame_url": 7}
+    usage = {"completion_tokens": "many", "total_tokens": 108900}
+    task = parse_task(SUCCEEDED | {"content": content, "usage": usage, "error": {"code": 500, "message": "oops"}})
+    assert task.content == TaskContent(video_url="https://cdn.example.com/v.mp4")
+    assert task.usage == Usage(total_tokens=108900)
+    assert task.error == TaskError(code="", message="oops")
+
+
+@pytest.mark.parametrize("count", [True, -1, 2**53 + 1, 10**400, 5.5, float("inf"), float("nan"), "9" * 5000, [1]])
+@pytest.mark.parametrize("name", ["completion_tokens", "total_tokens"])
+def test_number_that_counts_nothing_is_absent(name: str, count: Any) -> None:
+    usage = parse_task(SUCCEEDED | {"usage": {"completion_tokens": 2**53, "total_tokens": 7.0, name: count}}).usage
+    assert usage is not None
+    assert usage == Usage.model_validate({"completion_tokens": 2**53, "total_tokens": 7} | {name: None})
+
+
+def test_point_in_time_is_one_of_the_calendar() -> None:
+    task = parse_task(SUCCEEDED | {"created_at": 10**15, "updated_at": 253_402_300_799})
+    assert (task.created_at, task.updated_at) == (None, 253_402_300_799)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.sampled_from([10**400, -(10**400), 2**53, 2**53 + 1, 1e308, float("nan"), float("inf"), -1, "\ud800", ""])
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec=None)), inner, max_size=4),
+    max_leaves=10,
+).flatmap(lambda value: st.sampled_from([value, [value] * 3000, str(value)[:9] * 3000, _nested(value)]))
+NAMES = st.sampled_from([*Task.model_fields, "more", "x" * 5000, "\ud800", "usage.total_tokens", "content.video_url"])
+
+
+def _nested(value: Any) -> Any:
+    for _ in range(5000):
+        value = [value]
+    return value
+
+
+def scalars(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from value
+        value = [*value.values()]
+    if isinstance(value, list):
+        for part in value:
+            yield from scalars(part)
+    else:
+        yield value
+
+
+@given(fields=st.dictionaries(NAMES, JSON, max_size=4))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+def test_any_payload_is_no_task_or_one_that_can_be_written_down(fields: dict[str, Any]) -> None:
+    payload: dict[str, Any] = dict(SUCCEEDED)
+    for name, value in fields.items():
+        outer, _, inner = name.partition(".")
+        payload[outer] = {inner: value} if inner else value
+    try:
+        task = parse_task(payload)
+    except ValueError:
+        assert fields.keys() & {"id", "status"}
+        return
+    written = task.model_dump_json()
+    assert len(written.encode()) < 250_000
+    assert Task.model_validate_json(written) == task
+    for value in scalars(json.loads(written)):
+        if isinstance(value, str):
+            assert len(value) <= 16 * 1024
+        elif value is not None:
+            assert abs(value) <= 2**53
+    for field in ("status", "model", "ratio", "resolution", "service_tier", "safety_identifier"):
+        assert len(getattr(task, field) or "") <= 200
+    assert len(task.failure.code) <= 200
+    assert len(task.failure.message) <= 1000
+
+
+IDS = st.text(st.characters(codec=None), max_size=600)
+
+
+@given(IDS | st.sampled_from([".", "..", "a/../b", "%2e", "\ud800", "한" * 56, "한" * 57, "x" * 512, "x" * 513]))
+def test_task_id_is_opaque_and_fits_where_it_is_written(task_id: str) -> None:
+    if not is_task_id(task_id):
+        assert not task_id or len(task_id.encode(errors="replace")) > 170 or max(task_id) >= "\ud800"
+        with pytest.raises(ValueError, match="is no task id"):
+            usable_task_id(task_id)
+        return
+    quoted = quoted_id(task_id)
+    assert unquote(quoted) == task_id
+    assert quoted not in {".", ".."}
+    assert not set(quoted) & set("/?#\\ ")
+    assert len(quoted) <= LONGEST_TASK_ID
+    assert len(json.dumps(task_id)) <= 2048
+    longest = ObjectNames("p" * 200, "0" * 64)
+    for name in (
+        longest.late(9999, task_id),
+        longest.end_of_task(9999, task_id),
+        longest.of_task(task_id, "output.mp4"),
+    ):
+        assert len(name.encode()) <= 1024
 
 
 @pytest.mark.parametrize(

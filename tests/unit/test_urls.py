@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import time
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import httpx
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from seedance_temporal.urls import https_problem, is_public_address, redacted
 
@@ -139,3 +148,121 @@ def test_redacted() -> None:
 def test_redacted_leaves_all_else() -> None:
     text = f"task cgt-1 of seedance-{'a' * 64}: gs://bucket/a.png#12, why? https://cdn.example.com/a"
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("HTTPS://cdn.example.com/a?sig=hush", "HTTPS://cdn.example.com/a"),
+        ("tos://bucket/a?X-Tos-Signature=hush&x=1 next", "tos://bucket/a next"),
+        ("https://user:hush@cdn.example.com/a@2x.png", "https://***@cdn.example.com/a@2x.png"),
+        ("postgres://user:hu%sh@db/x", "postgres://***@db/x"),
+        (r'"https:\/\/cdn.example.com\/a?sig=hush\u0026x=1"', r'"https:\/\/cdn.example.com\/a"'),
+        ("at https%3A%2F%2Fcdn.example.com%2Fa%3Fsig%3Dhush, no", "at https%3A%2F%2Fcdn.example.com%2Fa no"),
+        (
+            "cdn.example.com/a?X-Goog-Credential=hush&X-Goog-Signature=hush",
+            "cdn.example.com/a?X-Goog-Credential=***&X-Goog-Signature=***",
+        ),
+        ("x-amz-security-token=hush and Signature%3Dhush", "x-amz-security-token=*** and Signature%3D***"),
+        (f"/callbacks/seedance-ab/12/{'0a' * 32}/more", "/callbacks/seedance-ab/12/***/more"),
+        (rf"\/callbacks\/seedance-ab\/1\/{'0a' * 32}", r"\/callbacks\/seedance-ab\/1\/***"),
+        (f"%2fcallbacks%2Fseedance-ab%2F1%2F{'0A' * 32}", "%2fcallbacks%2Fseedance-ab%2F1%2F***"),
+    ],
+)
+def test_forms_of_secrets_in_urls_are_redacted(text: str, expected: str) -> None:
+    assert redacted(text) == expected
+
+
+WORDS = st.sampled_from(
+    ["task", "cgt-1", "a/b", "why?", "50%", "x@y.example", "(gs://b/a.png#12)", "C:\\x", "한국", "#3"]
+)
+HTTP_URLS = st.builds(
+    "{}://cdn.example.com{}{}{}".format,
+    st.sampled_from(["http", "https"]),
+    st.sampled_from(["", ":8443", "/a", "/a%20b/@2x.png"]),
+    st.sampled_from(["", "?", "?sig=hush&x=https://y.example/", "#part", "?a#b"]),
+    st.sampled_from(["", "'", '"', ">", "\n"]),
+)
+
+
+@given(st.lists(WORDS | HTTP_URLS).map(" ".join))
+def test_usual_text_loses_what_it_lost_before(text: str) -> None:
+    assert redacted(text) == re.sub(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", r"\1", text)
+    assert redacted(text, limit=200) == redacted(text)[:200]
+
+
+QUOTES = "\"'b"
+QUOTINGS: list[Callable[[str], str]] = [
+    str,
+    repr,
+    json.dumps,
+    lambda text: json.dumps(text, ensure_ascii=False),
+    lambda text: repr(text.encode()),
+    lambda text: repr(repr(text)),
+    quote,
+    lambda text: quote(text, safe=""),
+    lambda text: quote(text, safe="").lower(),
+    quote_plus,
+    lambda text: text.replace("/", "\\/"),
+    lambda text: repr(httpx.LocalProtocolError(f"Illegal header value {f'Bearer {text}'.encode()!r}")),
+]
+
+
+@given(
+    secret=st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_categories=["C", "Z"]), min_size=6),
+    around=st.sampled_from(["", "\n", " ", "\r\n"]),
+    quoting=st.sampled_from(QUOTINGS),
+)
+def test_quoted_secret_is_redacted(secret: str, around: str, quoting: Callable[[str], str]) -> None:
+    secret = secret.lower() if quoting("/") == "%2f" else secret
+    written = redacted(f"<{quoting(f'{secret}{around}')}>", [secret])
+    assert "***" in written
+    assert secret not in written
+    assert quoting(secret).strip(QUOTES) not in written
+
+
+def test_empty_secret_redacts_nothing() -> None:
+    assert redacted("a b", ["", " \n"]) == "a b"
+
+
+SEARCHED = 64 * 1024
+
+
+@pytest.mark.parametrize("secret", ["hush-" + "0123456789" * 4, "with spaces / and ? a # in it"])
+@pytest.mark.parametrize("gone", [0, 60_000])
+def test_no_half_of_a_secret_remains_at_a_cut(secret: str, gone: int) -> None:
+    query = f"https://cdn.example.com/?{'x' * gone} "
+    for shift in range(len(secret) + 2):
+        text = f"{query}{'y ' * SEARCHED}"[: SEARCHED - shift] + secret + " z" * 1000
+        shown = redacted(text, [secret], limit=SEARCHED)
+        assert not any(secret[:length] in shown for length in range(4, len(secret) + 1))
+
+
+@pytest.mark.parametrize("shift", range(0, 60, 7))
+def test_no_half_of_a_password_or_token_remains_at_a_cut(shift: int) -> None:
+    for tail in ("https://user:0123456789abcdef0123456789@x.example/", f"/callbacks/s/1/{'0123456789abcdef' * 4} "):
+        text = ("y " * SEARCHED)[: SEARCHED - shift] + tail + " z" * 1000
+        assert "0123456789abcdef0" not in redacted(text, limit=SEARCHED)
+        assert "user:0" not in redacted(text, limit=SEARCHED)
+
+
+PIECES = [
+    *("http://", "https://x?", "://", ":", "/", "?", "#", "@", "a:b@", ":\\/\\/", "\\", "'", " ", "\n", "%", "gs"),
+    *("%3A%2F%2F", "%3F", "/callbacks/a/1/", "/callbacks/", "%2Fcallbacks%2Fa%2F1%2F", "callbacks/1/1/", "0", "a"),
+    *("a.", "sig=", "signature", "x-goog-", "X-Goog-Signature=", "hus", "hush", "hush" * 7, "gs://", "gs://a?"),
+    *("\u0130", "\u017fig="),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join), st.sampled_from(["", "hush", "?", "@"]))
+@settings(max_examples=60, deadline=None)
+@example("http://", "")
+@example("://", "@")
+@example("/callbacks/", "")
+@example("hus", "hush")
+def test_time_of_redaction_grows_with_the_text_alone(piece: str, end: str) -> None:
+    text = piece * (300_000 // len(piece)) + end
+    began = time.process_time()
+    redacted(text, ["hush" * 8])
+    redacted(text, ["hush" * 8], limit=1000)
+    assert time.process_time() - began < 3, "300 kB; what is quadratic takes minutes"

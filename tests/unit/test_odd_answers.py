@@ -1,0 +1,334 @@
+"""Answers that are odd in themselves: too long, zipped, full of what no history can hold, or repeating secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from activities import answers
+from activities.ark import Ark, ArkError, CreateAnswer, NoAnswer
+from seedance_temporal.task import parse_task
+from tests.unit.jobs import BODY, KEY
+from tests.unit.raw_host import RawHost, raw_host
+from worker import RedactingFormatter
+
+TOO_LONG = answers.MOST_BYTES + 1
+QUESTIONS: dict[str, Callable[[Ark], Awaitable[Any]]] = {
+    "get": lambda client: client.get("cgt-1"),
+    "list": lambda client: client.list(1, 10),
+    "delete": lambda client: client.delete("cgt-1"),
+}
+TASK = '{"id": "cgt-1", "status": "queued"'
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[RawHost]:
+    async with raw_host() as host:
+        yield host
+
+
+def through(exchange: Callable[[httpx.Request], httpx.Response], key: str = KEY) -> Ark:
+    return Ark("http://ark.test", key, (), lambda: httpx.MockTransport(exchange), list_spacing=0)
+
+
+# --- what never left -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}\r\nX: y", f"{KEY}\x00", f"{KEY}é", f"{KEY}\ud800"])
+async def test_key_that_no_header_carries_is_not_sent_and_not_told(host: RawHost, key: str) -> None:
+    client = Ark(host.url, key)
+    answer = await client.create(BODY)
+    assert (answer.kind, answer.code, answer.attention) == ("not_sent", "cannot_send", "credentials")
+    assert "connection" not in answer.message
+    assert KEY not in repr(answer)
+    for ask in QUESTIONS.values():
+        with pytest.raises(NoAnswer) as caught:
+            await ask(client)
+        assert KEY not in f"{caught.value!r} {caught.value}"
+    assert host.requests == []
+
+
+@pytest.mark.parametrize("body", [{"prompt": "\ud800"}, {"duration": float("nan")}, {"more": object()}])
+async def test_body_that_cannot_be_built_is_not_sent(host: RawHost, body: dict[str, Any]) -> None:
+    answer = await Ark(host.url, KEY).create(BODY | body)
+    assert (answer.kind, answer.code, answer.attention, host.requests) == ("not_sent", "cannot_send", None, [])
+
+
+@pytest.mark.parametrize("url", ["http://[", "ftp://ark.test", "http://ark.test:port", "http://\n", "no url"])
+async def test_address_that_is_none_is_not_sent(url: str) -> None:
+    assert (await Ark(url, KEY).create(BODY)).kind == "not_sent"
+
+
+class TellingTransport(httpx.AsyncBaseTransport):
+    """Tells its steps as the real one does, and then fails."""
+
+    def __init__(self, steps: list[str], error: Exception) -> None:
+        self.steps, self.error = steps, error
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for step in self.steps:
+            await request.extensions["trace"](step, {})
+        raise self.error
+
+
+CONNECTING = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
+STARTED = [*CONNECTING, "http11.send_request_headers.started"]
+SENT = [*STARTED, "http11.send_request_headers.complete"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "kind"),
+    [
+        (CONNECTING, RuntimeError(KEY), "not_sent"),
+        (CONNECTING, httpx.ReadError(KEY), "not_sent"),
+        (STARTED, httpx.LocalProtocolError(KEY), "not_sent"),
+        (STARTED, httpx.WriteError(KEY), "unknown"),
+        (STARTED, httpx.ConnectError(KEY), "unknown"),
+        (STARTED, RuntimeError(KEY), "unknown"),
+        (SENT, httpx.LocalProtocolError(KEY), "unknown"),
+        (SENT, UnicodeEncodeError("ascii", KEY, 0, 1, KEY), "unknown"),
+        (SENT, httpx.ReadTimeout(KEY), "unknown"),
+        ([], RuntimeError(KEY), "unknown"),
+    ],
+)
+async def test_only_what_surely_did_not_leave_is_not_sent(steps: list[str], error: Exception, kind: str) -> None:
+    answer = await Ark("http://ark.test", KEY, (), lambda: TellingTransport(steps, error)).create(BODY)
+    assert answer.kind == kind
+    assert KEY not in repr(answer)
+
+
+async def test_id_that_was_read_counts_though_closing_fails() -> None:
+    class Transport(httpx.MockTransport):
+        async def aclose(self) -> None:
+            raise OSError("gone")
+
+    client = Ark("http://ark.test", KEY, (), lambda: Transport(lambda _: httpx.Response(200, json={"id": "cgt-1"})))
+    assert await client.create(BODY) == CreateAnswer("created", task_id="cgt-1")
+
+
+# --- how long an answer may be ---------------------------------------------------------------------------------------
+
+
+def zipped(content: bytes) -> bytes:
+    return gzip.compress(content, 9)
+
+
+LONG: list[tuple[bytes, tuple[str, ...]]] = [
+    (TASK.encode() + b" " * TOO_LONG + b"}", ()),
+    (zipped(TASK.encode() + b" " * TOO_LONG + b"}"), ("Content-Encoding: gzip",)),
+    (zipped(zipped(b" " * 4 * TOO_LONG)), ("Content-Encoding: gzip, gzip",)),
+    (zlib.compress(b" " * TOO_LONG), ("Content-Encoding: deflate",)),
+]
+
+
+@pytest.mark.parametrize(("content", "headers"), LONG, ids=["plain", "gzip", "gzip twice", "deflate"])
+async def test_long_answer_is_not_read(host: RawHost, content: bytes, headers: tuple[str, ...]) -> None:
+    client = Ark(host.url, KEY, list_spacing=0)
+    for status in (200, 400, 429):
+        expected = ("taken", "no_task_id") if status == 200 else ("unknown", f"http_{status}")
+        host.answers(status, content, *headers)
+        answer = await client.create(BODY)
+        assert (answer.kind, answer.code) == expected
+        for name, ask in QUESTIONS.items():
+            if (status, name) != (200, "delete"):
+                with pytest.raises(ArkError):
+                    await ask(client)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_answer_without_end_is_left(host: RawHost, status: int) -> None:
+    host.answers(status, "", "Transfer-Encoding: chunked")
+    host.answer = host.answer.replace(b"Content-Length: 0\r\n", b"")
+    host.repeats = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    assert (await Ark(host.url, KEY).create(BODY)).kind == ("taken" if status == 200 else "unknown")
+    with pytest.raises(ArkError):
+        await Ark(host.url, KEY).get("cgt-1")
+    assert host.repeated < 2 * TOO_LONG + 16 * 1024 * 1024
+
+
+async def test_headers_without_end_are_left(host: RawHost) -> None:
+    host.answer, host.repeats = b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"x" * 1000 + b"\r\n"
+    assert (await Ark(host.url, KEY).create(BODY)).kind == "unknown"
+    with pytest.raises(NoAnswer):
+        await Ark(host.url, KEY).get("cgt-1")
+    assert host.repeated < 32 * 1024 * 1024
+
+
+async def test_zipped_answer_is_read_all_the_same(host: RawHost) -> None:
+    host.answers(200, zipped(TASK.encode() + b"}"), "Content-Encoding: gzip")
+    assert (await Ark(host.url, KEY).create(BODY)).task_id == "cgt-1"
+    assert await Ark(host.url, KEY).get("cgt-1") == {"id": "cgt-1", "status": "queued"}
+
+
+async def test_identity_is_asked_for() -> None:
+    asked: list[httpx.Request] = []
+
+    def exchange(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"id": "cgt-1", "status": "queued", "items": [], "total": 0})
+
+    await through(exchange).create(BODY)
+    for ask in QUESTIONS.values():
+        await ask(through(exchange))
+    assert {request.headers["accept-encoding"] for request in asked} == {"identity"}
+
+
+# --- what JSON can hold and nobody else ------------------------------------------------------------------------------
+
+
+ODD_VALUES = [
+    *(
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e999",
+        "9" * 5000,
+        "-" + "9" * 5000,
+        "9" * 400,
+        "9007199254740993",
+        '"\\ud800"',
+    ),
+    *("[" * 900 + "]" * 900, '{"\\ud800": 1}', "[" + "0," * 10_000 + "0]", json.dumps("x" * 100_000)),
+    '{"a":' * 900 + "0" + "}" * 900,
+]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: value[:20])
+async def test_odd_value_beside_the_others_hides_nothing(host: RawHost, value: str) -> None:
+    host.answers(200, f'{{"odd": {value}, "id": "cgt-1", "status": "succeeded", "usage": {{"total_tokens": 7}}}}')
+    client = Ark(host.url, KEY, list_spacing=0)
+    assert (await client.create(BODY)).task_id == "cgt-1"
+    payload = await client.get("cgt-1")
+    assert payload is not None
+    json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
+    usage = parse_task(payload).usage
+    assert usage is not None
+    assert usage.total_tokens == 7
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, '{"a":' * 100_000, b"\xed\xa0\x80", '{"id": NaN}', '{"id": 1e999}', "{"]
+)
+async def test_answer_that_no_reader_reads_is_an_error(host: RawHost, body: str | bytes) -> None:
+    host.answers(200, body)
+    client = Ark(host.url, KEY, list_spacing=0)
+    assert (await client.create(BODY)).kind == "taken"
+    for name in ("get", "list"):
+        with pytest.raises(ArkError):
+            await QUESTIONS[name](client)
+
+
+ODD_LEAVES = st.sampled_from([None, True, -1, 10**30, 2**53 + 1, float("nan"), "\ud800", "x" * 20_000, KEY, ""])
+ODD_JSON = st.recursive(
+    ODD_LEAVES | st.floats() | st.text(st.characters(codec=None), max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(["id", "status", "error", "content", "usage", "model", "created_at", "more", "items", "total"])
+
+
+@given(st.one_of(ODD_JSON, st.dictionaries(NAMES, ODD_JSON)), st.sampled_from([200, 400, 404, 429, 500]))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_answer_is_a_task_an_error_or_nothing(odd: Any, status: int) -> None:
+    if isinstance(odd, dict) and status == 200:
+        odd = {"id": "cgt-1", "status": "queued"} | odd
+
+    async def ask() -> None:
+        client = through(lambda _: httpx.Response(status, content=json.dumps(odd).encode()))
+        answer = await client.create(BODY)
+        written = [repr(answer)]
+        assert len(answer.message) <= 1000
+        assert len(answer.code) <= 200
+        for name in ("get", "list"):
+            try:
+                shown = await QUESTIONS[name](client)
+            except ArkError as error:
+                written.append(str(error)[:1300])
+                continue
+            if name == "get" and shown is not None:
+                written.append(parse_task(shown).model_dump_json())
+                written.append(json.dumps(shown, allow_nan=False, ensure_ascii=False))
+        for text in written:
+            text.encode()
+            assert KEY not in text
+
+    asyncio.run(ask())
+
+
+# --- LIST: what looks complete ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", ["true", "-1", "1.5", '"2"', "null", "9" * 5000, "NaN"])
+async def test_total_that_counts_nothing_is_an_error(host: RawHost, total: str) -> None:
+    host.answers(200, f'{{"items": [], "total": {total}}}')
+    with pytest.raises(ArkError):
+        await Ark(host.url, KEY).list(1, 10)
+
+
+async def test_total_that_its_page_contradicts_promises_more(host: RawHost) -> None:
+    host.answers(200, '{"items": [{"id": "a"}, 7, {"id": "b"}], "total": 2}')
+    page = await Ark(host.url, KEY).list(1, 10)
+    assert page.total > len(page.items) == 2
+
+
+async def test_page_is_no_longer_than_asked_for(host: RawHost) -> None:
+    host.answers(200, json.dumps({"items": [{"id": f"cgt-{n}"} for n in range(1000)], "total": 1000}))
+    page = await Ark(host.url, KEY).list(1, 10)
+    assert (len(page.items), page.total) == (10, 1000)
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+async def test_payload_is_cleared_but_for_the_urls_of_its_results(host: RawHost) -> None:
+    url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
+    odd = {KEY: f"{KEY} {url}", "deep": [{"more": url}]}
+    task = {"id": "cgt-1", "status": "failed", "error": {"code": KEY, "message": url}, "content": {"video_url": url}}
+    host.answers(200, json.dumps(task | odd))
+    payload = await Ark(host.url, KEY).get("cgt-1")
+    host.answers(200, json.dumps({"items": [task | odd], "total": 1}))
+    assert (await Ark(host.url, KEY).list(1, 10)).items == [payload]
+    assert payload is not None
+    assert payload.pop("content") == {"video_url": url}
+    assert KEY not in json.dumps(payload)
+    assert "5ec4e7" not in json.dumps(payload)
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+async def test_code_and_message_of_an_error_are_cleared_and_cut(host: RawHost, status: int) -> None:
+    code, message = f"Bad.{KEY}." + "c" * 5000, f"{json.dumps(KEY)} https://user:5ec4e7@x.example/ " + "m" * 5000
+    host.answers(status, json.dumps({"error": {"code": code, "message": message}}))
+    client = Ark(host.url, KEY, list_spacing=0)
+    answer = await client.create(BODY)
+    texts = [repr(answer)]
+    for ask in QUESTIONS.values():
+        with pytest.raises(ArkError) as caught:
+            await ask(client)
+        texts.append(repr(caught.value))
+    for text in texts:
+        assert KEY not in text
+        assert "5ec4e7" not in text
+        assert len(text) < 1500
+
+
+def test_log_tells_no_secret_of_a_traceback() -> None:
+    url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
+    try:
+        raise httpx.LocalProtocolError(f"Illegal header value {f'Bearer {KEY}'.encode()!r} for {url}")
+    except httpx.LocalProtocolError as error:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "no answer", (), (type(error), error, None))
+    written = RedactingFormatter((KEY,)).format(record)
+    assert "no answer" in written
+    assert "for https://cdn.example.com/v.mp4" in written
+    assert KEY not in written
+    assert "5ec4e7" not in written
