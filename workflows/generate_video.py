@@ -44,7 +44,7 @@ with workflow.unsafe.imports_passed_through():
         phase_of,
     )
     from seedance_temporal.media import Medium
-    from seedance_temporal.task import QUEUED, SUCCEEDED, TERMINAL, Usage, progress
+    from seedance_temporal.task import QUEUED, SUCCEEDED, TERMINAL, Usage, is_task_id, progress
     from workflows import policies, words
     from workflows.inbox import Inbox, Source
     from workflows.progress import Progress
@@ -395,15 +395,16 @@ class GenerateVideo:
             return await self._settle_absent(look.attempt)
         return look
 
-    async def _ask_lister(self, attempt: int | None) -> Look:
+    async def _ask_lister(self, attempt: int) -> Look:
         """Asks for the next listing of the account's tasks; comes back with what the ledger says."""
-        return await workflow.execute_activity_method(
+        return await insist(
+            self._progress,
             ListingActivities.ask_lister,
             AskOrder(job_id=self._job_id, attempt=attempt),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.LEDGER_TIMEOUT,
-            retry_policy=policies.ECHO_RETRY if attempt is None else policies.LEDGER_RETRY,
-            summary="ask the lister: " + ("are identifiers shown?" if attempt is None else f"attempt {attempt}"),
+            retry_policy=policies.LEDGER_RETRY,
+            summary=f"ask the lister: attempt {attempt}",
         )
 
     async def _settle_absent(self, attempt: int) -> Look:
@@ -603,7 +604,14 @@ class GenerateVideo:
     async def _learn_of_the_echo(self) -> None:
         """Has a listing read once, now that the account has a task of ours: recovery relies on what it shows."""
         try:
-            await self._ask_lister(None)
+            await workflow.execute_activity_method(
+                ListingActivities.ask_lister,
+                AskOrder(job_id=self._job_id),
+                task_queue=self._queues.workflows,
+                start_to_close_timeout=policies.LEDGER_TIMEOUT,
+                retry_policy=policies.ECHO_RETRY,
+                summary="ask the lister: are identifiers shown?",
+            )
         except ActivityError as error:
             self._progress.note("the lister could not be asked", "list", str(error.cause))
 
@@ -685,7 +693,7 @@ class GenerateVideo:
             hint: TaskChanged | None = TaskChanged.model_validate(args[0])
         except (ValidationError, IndexError):
             hint = None
-        if hint is None or len(hint.task_id) > policies.LONGEST_TASK_ID:
+        if hint is None or not is_task_id(hint.task_id):
             self._progress.note("a signal that is no callback was ignored", "callback")
             return
         self._progress.note(f"callback: {hint.status[:40]}", "callback", hint.task_id)
@@ -702,7 +710,7 @@ class GenerateVideo:
             return
         if len(self._listings) < policies.MOST_LISTINGS:
             self._listings.append(listing)
-        if listing.task_id is not None and len(listing.task_id) <= policies.LONGEST_TASK_ID:
+        if listing.task_id is not None and is_task_id(listing.task_id):
             await self._name(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
 
     @workflow.update(name=names.UPDATE_CANCEL)

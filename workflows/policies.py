@@ -92,7 +92,5 @@ RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
 MOST_HINTS = 50
 # How often the same unknown task may be named: the provider sends a callback four times, for each of five statuses.
 MOST_TIMES_NAMED = 20
-# No task id is nearly as long. A longer one would be copied into activities, and fill the history of a paid job.
-LONGEST_TASK_ID = 200
 # Callbacks that announce an end which GET does not show: after so many, only the timer is followed.
 MOST_FRUITLESS_CALLBACKS = 20

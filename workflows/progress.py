@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,9 @@ with workflow.unsafe.imports_passed_through():
 # The beginning of a story and its newest part say most; a poll that shows nothing new only counts up.
 _KEPT_FIRST = 20
 _KEPT_LAST = 80
+# A keyword's characters on SQL, and its bytes as JSON on every server.
+_LONGEST_KEYWORD = 255
+_MOST_KEYWORD_BYTES = 2_000
 
 
 class Progress:
@@ -224,6 +228,15 @@ class Progress:
             self._upsert({names.SEEDANCE_TASK_ID: task_id})
 
     def _upsert(self, values: dict[Any, str | int | float]) -> None:
-        updates = [key.value_set(value) for key, value in values.items() if key.name in self._registered]
+        updates = [key.value_set(_fitting(value)) for key, value in values.items() if key.name in self._registered]
         if updates:
             workflow.upsert_search_attributes(updates)
+
+
+def _fitting(value: str | int | float) -> str | int | float:
+    """A value that every store of search attributes takes: the server ends a run over one that is too long."""
+    if isinstance(value, str):
+        value = value[:_LONGEST_KEYWORD]
+        while len(json.dumps(value)) > _MOST_KEYWORD_BYTES:
+            value = value[:-1]
+    return value

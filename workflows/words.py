@@ -18,6 +18,8 @@ with workflow.unsafe.imports_passed_through():
 
 # Of so many references each is shown in the timeline; more are counted.
 _MEDIA_SHOWN = 4
+# How an activity ends that waited too long for a worker, or for its next try.
+_WAITED = {TimeoutType.SCHEDULE_TO_CLOSE, TimeoutType.SCHEDULE_TO_START}
 # Of a failure in an advice: some libraries quote whole answers.
 _LONGEST_REASON = 500
 
@@ -52,7 +54,7 @@ def unreachable(error: ActivityError) -> JobError:
 def last_failure(error: ActivityError) -> BaseException | None:
     """Why an activity failed when it was last tried; None where nobody ever tried it."""
     reason: BaseException | None = error.cause
-    while isinstance(reason, ActivityTimeout) and reason.type is TimeoutType.SCHEDULE_TO_CLOSE:
+    while isinstance(reason, ActivityTimeout) and reason.type in _WAITED:
         reason = reason.cause
     return reason
 

@@ -302,11 +302,12 @@ class Stage:
         *,
         first_signal: TaskChanged | None = None,
         references: tuple[Reference, ...] = (),
+        user_id: str = "user-42",
         **given: Any,
     ) -> Handle:
         """Starts a job of this route."""
         request = VideoRequest(
-            user_id="user-42",
+            user_id=user_id,
             route=self.route,
             model="dreamina-seedance-2-0-260128",
             prompt="A shot",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from activities.limits import Allowance
 from activities.observe import CancelReport
 from seedance_temporal.job import Attention
+from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import (
     RESULT,
     TASK,
+    Handle,
     Stage,
     a_listing,
     as_written,
@@ -23,8 +27,11 @@ from tests.workflows.scripted import (
     failed,
     failure,
     listed,
+    scheduled,
+    shows,
     state,
     to_store,
+    until,
     what,
 )
 from workflows import policies
@@ -115,25 +122,37 @@ STEPS = [
 ]
 
 
+# On the real server, an hour is this long.
+HOUR = timedelta(seconds=4)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def hasty(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Stage]:
+    """A route with all its workers, whose patience is short."""
+    monkeypatch.setattr(policies, "PATIENCE", HOUR)
+    stage = Stage(temporal, sandboxed=False)
+    await stage.serve(*QUEUES)
+    yield stage
+    await stage.close()
+    await hold_to_account(stage, caplog)
+
+
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.name}, {step.attention}")
-async def test_failing_step_raises_an_attention_and_goes_on(skipping: Stage, step: Step) -> None:
-    stage = skipping
+async def test_failing_step_raises_an_attention_and_goes_on(hasty: Stage, step: Step) -> None:
+    stage = hasty
     step.plan(stage)
     stage.script.always(step.name, step.error)
     job = await stage.start()
     if step.name == "cancel_task":
         await job.cancel()
-    await stage.script.called(step.name, 2)
-    await stage.skip(policies.PATIENCE.total_seconds() / 2)
+    await stage.script.called(step.name)
     assert (await state(job)).attention is None, "shorter outages pass by themselves"
-    await stage.skip(policies.PATIENCE.total_seconds())
-    shown = await state(job)
-    assert shown.attention == step.attention
+    shown = await shows(job, attention=step.attention)
     assert step.error.message.partition("?")[0] in (shown.advice or ""), "the last failure, in words"
     assert "signature" not in (shown.advice or "")
-    tries = len(stage.script.of(step.name))
-    await stage.skip(timedelta(hours=3).total_seconds())
-    assert len(stage.script.of(step.name)) > tries, "it is still tried"
+    await stage.script.called(step.name, len(stage.script.of(step.name)) + 1)
     stage.script.always(step.name, step.good(stage))
     if step.stored:
         assert await job.result() == RESULT
@@ -144,8 +163,8 @@ async def test_failing_step_raises_an_attention_and_goes_on(skipping: Stage, ste
     assert f"settled: {step.attention}" in what(shown)
 
 
-async def test_failing_absence_raises_an_attention(skipping: Stage) -> None:
-    stage = skipping
+async def test_failing_absence_raises_an_attention(hasty: Stage) -> None:
+    stage = hasty
     stage.script.plan("look", stage.recover())
     stage.script.always("ask_lister", stage.recover())
     stage.script.always("settle_absent", DENIED)
@@ -153,25 +172,41 @@ async def test_failing_absence_raises_an_attention(skipping: Stage) -> None:
     await stage.script.called("ask_lister")
     for _ in range(2):
         await listed(job, a_listing())
-    await stage.script.called("settle_absent")
-    await stage.skip(1.5 * policies.PATIENCE.total_seconds())
-    assert (await state(job)).attention == "storage"
+    await shows(job, attention="storage")
     await job.terminate()
 
 
-async def test_step_without_a_worker_raises_no_attention(skipping: Stage) -> None:
+async def test_step_without_a_worker_raises_no_attention(hasty: Stage) -> None:
     """That none runs is an alert of its own; a job cannot tell, and its step did not fail."""
-    stage = skipping
+    stage = hasty
     stage.script.plan("look", stage.adopt())
     await stage.stop("get")
     job = await stage.start()
-    await stage.script.called("look")
-    await stage.skip(2.5 * policies.PATIENCE.total_seconds())
+    await until(lambda: _scheduled_again(job), "an hour without a worker has passed")
     assert (await state(job)).attention is None
     await stage.serve("get")
     _to_the_end(stage)
     assert await job.result() == RESULT
     assert not [words for words in what(await state(job)) if words.startswith("needs a person")]
+
+
+async def _scheduled_again(job: Handle) -> bool:
+    return len(await scheduled(job, "get_task")) > 1
+
+
+async def test_an_hour_of_failures_is_told(skipping: Stage) -> None:
+    stage = skipping
+    stage.script.plan("look", stage.adopt())
+    stage.script.always("get_task", GATEWAY)
+    job = await stage.start()
+    await stage.script.called("get_task", 2)
+    await stage.skip(policies.PATIENCE.total_seconds() * 0.8)
+    assert (await state(job)).attention is None
+    await stage.skip(policies.PATIENCE.total_seconds() * 0.3)
+    assert (await state(job)).attention == "provider"
+    stage.script.always("get_task", to_store())
+    stage.script.always("store_video", RESULT)
+    assert await job.result() == RESULT
 
 
 async def test_object_in_the_way_is_told_at_once_and_tried_again(skipping: Stage) -> None:

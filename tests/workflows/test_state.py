@@ -204,3 +204,16 @@ async def test_only_what_the_namespace_knows_is_set(stage: Stage, known: str) ->
         for name in event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
     }
     assert set_by_us == {known}
+
+
+async def test_long_keyword_does_not_end_a_run(stage: Stage) -> None:
+    """The server ends a run over a keyword of more than 2,048 bytes of JSON; an emoji has twelve."""
+    task_id = "\N{CLAPPER BOARD}" * 250
+    stage.script.plan("look", stage.adopt(task_id))
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start(user_id="\N{CLAPPER BOARD}" * 255)
+    assert await job.result() == RESULT
+    shown = (await job.describe()).typed_search_attributes.get(SEEDANCE_USER)
+    assert shown is not None
+    assert set(shown) == {"\N{CLAPPER BOARD}"}
