@@ -1,0 +1,211 @@
+"""The API key is exchanged at each stage of a create whose answer is lost: one POST, whatever the new key shows.
+
+A key shows only the tasks that it may see. So the listings of another key are complete, empty, and prove nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from seedance_temporal import JobState
+from seedance_temporal.identity import key_fingerprint
+from tests.e2e.requests import creates_of
+from tests.faults.cells import PATIENCE, Cell, Stage
+from tests.faults.report import AddRow
+
+TITLE = "An exchanged API key"
+FIRST, OTHER, NARROWED = "key-of-the-films-project", "key-of-the-shop-project", "key-of-one-fast-model"
+FAST = "dreamina-seedance-2-0-fast-260128"
+# A lost create is noticed after 35 seconds, and its window is over then.
+SOON = {"SEEDANCE_CREATE_TIMEOUT_SECONDS": "5", "SEEDANCE_RECOVERY_SECONDS": "20"}
+# Two listings a tenth of the window apart prove absence, and a search looks at least every sixth of it.
+LONG_ENOUGH_FOR_ABSENCE = 15.0
+
+EXCHANGES = {"another project": OTHER, "narrowed to another model": NARROWED}
+
+
+@dataclass(frozen=True)
+class At:
+    """A stage of the create, and how many POSTs have left by then."""
+
+    point: str
+    posts: int
+
+
+STAGES = {
+    "before the claim": At("before the claim", 0),
+    "after the claim": At("after the claim", 0),
+    "before the POST left": At("before the POST left", 0),
+    "after the POST left": At("after the POST left", 1),
+    "after its answer": At("after its answer", 1),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def keys(stage: Stage) -> None:
+    """Keys of two projects and a narrowed one; of the first two, LIST is known to show our identifiers."""
+    ark = stage.stack.ark
+    await ark.set_key("byteplus", FIRST, project="films")
+    await ark.set_key("byteplus", OTHER, project="shop")
+    await ark.set_key("byteplus", NARROWED, project="films", models=[FAST])
+    await asyncio.gather(*(_identifiers_are_listed(stage, key) for key in (FIRST, OTHER)))
+
+
+async def _identifiers_are_listed(stage: Stage, key: str) -> None:
+    cell = await stage.cell("first-job")
+    try:
+        await cell.start_worker(ARK_API_KEY=key)
+        await cell.submit()
+        await cell.stored_once(await cell.settle())
+        note = f"seedance/echo-byteplus-{key_fingerprint(key)}.json"
+        async with asyncio.timeout(PATIENCE):
+            while await stage.stack.bucket.stat(note) is None:
+                await asyncio.sleep(0.2)
+    finally:
+        await cell.close()
+
+
+async def _cell(stage: Stage, report: AddRow, what: str, play: Callable[[Cell], Awaitable[str]]) -> None:
+    cell = await stage.cell("keys")
+    cell.settings = SOON | {"ARK_API_KEY": FIRST}
+    try:
+        end = await play(cell)
+        entries = await creates_of(stage.stack, cell.request)
+        assert sum(entry.committed for entry in entries) <= 1, f"{what}: paid {entries}"
+        report(TITLE, {"what happens": what, "POSTs": len(entries), "ledger": await cell.ledger(), "end": end})
+    finally:
+        await cell.close()
+
+
+def _exchanged(point: str, posts: int, key: str) -> Callable[[Cell], Awaitable[str]]:
+    """The worker is killed at a point of the create, and another one comes with another key; then the first key."""
+
+    async def play(cell: Cell) -> str:
+        worker = await cell.start_faulty(POINT=point, SIGNAL="SIGKILL")
+        await cell.submit()
+        await cell.until_fired()
+        assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
+        second = await cell.start_worker(ARK_API_KEY=key)
+        if not await _is_claimed(cell):
+            if key == NARROWED:
+                return await _refused(cell)
+            await cell.stored_once(await cell.settle())
+            return "stored: nothing was claimed under the first key"
+        shown = await _asks_for_an_operator(cell)
+        assert key_fingerprint(FIRST) in (shown.advice or ""), "it names the key"
+        await _is_listed_for_long(cell)
+        assert len(await creates_of(cell.stack, cell.request)) == posts, "nothing was sent under another key"
+        assert (await cell.jobs.get(cell.job_id)).attention == "unknown_create"
+        await second.kill()
+        await cell.start_worker()
+        await cell.stored_once(await cell.settle())
+        return "an operator is asked, naming the key; stored under the first key"
+
+    return play
+
+
+async def _is_claimed(cell: Cell) -> bool:
+    return "before the claim" not in cell.fired[0]
+
+
+async def _refused(cell: Cell) -> str:
+    """A key that may not use the model is refused by the provider, for nothing."""
+    job = await cell.settle()
+    assert job.phase == "refused", job
+    return "refused: the narrowed key may not use the model"
+
+
+async def _asks_for_an_operator(cell: Cell) -> JobState:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            job = await cell.jobs.get(cell.job_id)
+            if isinstance(job, JobState) and job.attention == "unknown_create" and job.advice:
+                return job
+            await asyncio.sleep(0.5)
+
+
+async def _is_listed_for_long(cell: Cell) -> None:
+    """Waits for longer than listings need that would prove it under the same key."""
+    ark = cell.stack.ark
+    before = (await ark.requests()).list.get("byteplus", 0)
+    async with asyncio.timeout(PATIENCE):
+        while (await ark.requests()).list.get("byteplus", 0) < before + 3:
+            await asyncio.sleep(0.5)
+    await asyncio.sleep(LONG_ENOUGH_FOR_ABSENCE)
+
+
+async def _narrowed_in_place(cell: Cell) -> str:
+    """The same key, which may no longer use the model of the job when its answer is lost."""
+    key, ark = f"key-of-{cell.client.namespace}", cell.stack.ark
+    await ark.set_key("byteplus", key, project="films")
+    cell.settings = SOON | {"ARK_API_KEY": key}
+    worker = await cell.start_faulty(POINT="after its answer", SIGNAL="SIGKILL")
+    await cell.submit()
+    await cell.until_fired()
+    assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
+    await ark.set_key("byteplus", key, project="films", models=[FAST])
+    await cell.start_worker()
+    await _asks_for_an_operator(cell)
+    await asyncio.sleep(LONG_ENOUGH_FOR_ABSENCE)
+    assert len(await creates_of(cell.stack, cell.request)) == 1, "a LIST that is refused proves nothing"
+    await ark.set_key("byteplus", key, project="films")
+    await cell.stored_once(await cell.settle())
+    return "an operator is asked; stored once the key sees the task again"
+
+
+async def _same_key(cell: Cell) -> str:
+    """What the others are compared with: under the claim's own key, absence is proved, and the POST sent again."""
+    worker = await cell.start_faulty(POINT="after the claim", SIGNAL="SIGKILL")
+    await cell.submit()
+    await cell.until_fired()
+    assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
+    await cell.start_worker()
+    await cell.stored_once(await cell.settle())
+    assert not cell.asked, "two listings prove it"
+    outcome = await cell.stack.bucket.read(
+        f"seedance/{cell.job_id.removeprefix('seedance-')}/attempts/0001.outcome.json"
+    )
+    assert json.loads(outcome or b"")["kind"] == "absent"
+    return "absent; stored"
+
+
+async def _all(cells: list[Awaitable[None]]) -> None:
+    wrong = [error for error in await asyncio.gather(*cells, return_exceptions=True) if isinstance(error, Exception)]
+    if wrong:
+        raise ExceptionGroup(f"{len(wrong)} of {len(cells)} cells", wrong)
+
+
+@pytest.mark.timeout(400)
+async def test_exchanged_key_smoke(stage: Stage, report: AddRow) -> None:
+    """The exchange that paid twice, and the same without an exchange, which shows that the listings would prove it."""
+    await _all(
+        [
+            _cell(stage, report, "after its answer: another project", _exchanged("after its answer", 1, OTHER)),
+            _cell(stage, report, "after the claim: the same key", _same_key),
+        ]
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+async def test_exchanged_key_never_pays_twice(stage: Stage, report: AddRow, exchange: str) -> None:
+    key = EXCHANGES[exchange]
+    await _all(
+        [
+            _cell(stage, report, f"{name}: {exchange}", _exchanged(at.point, at.posts, key))
+            for name, at in STAGES.items()
+        ]
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+async def test_key_narrowed_in_place_never_pays_twice(stage: Stage, report: AddRow) -> None:
+    await _cell(stage, report, "after its answer: the same key, narrowed", _narrowed_in_place)
