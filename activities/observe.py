@@ -121,6 +121,23 @@ def _typical_seconds(request: VideoRequest) -> float:
     return float(base * quick * max(1.0, request.duration / 5) ** 0.5)
 
 
+def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) -> float:
+    """Tell how old the result URL of a task is, by the provider's clock; 0 where the provider names no such time.
+
+    A time before the claim, or in the future, is none: trusting it would give a paid video up early, or late.
+
+    Args:
+        task: One that succeeded.
+        claimed_at: When its attempt was claimed; None where that is not known.
+        skew: Seconds that clocks may be apart.
+    """
+    now = datetime.now(UTC).timestamp()
+    earliest = claimed_at.timestamp() - skew if claimed_at is not None else 0.0
+    if task.updated_at is None or not earliest <= task.updated_at <= now + skew:
+        return 0.0
+    return max(0.0, now - task.updated_at)
+
+
 class ObserveActivities:
     """Looks at tasks, and cancels queued ones."""
 
@@ -164,12 +181,13 @@ class ObserveActivities:
         prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
         cost_usd = catalogue.cost_of(order.request, task, prices, endpoints=endpoints)
         if task.status == SUCCEEDED:
+            skew = self._settings.seedance_clock_skew_seconds
             return Observation(
                 next="store",
                 status=task.status,
                 usage=task.usage,
                 cost_usd=cost_usd,
-                copy_within=max(0.0, URL_LIVES_SECONDS - self._seconds_since_success(task, claimed_at)),
+                copy_within=max(0.0, URL_LIVES_SECONDS - seconds_since_success(task, claimed_at, skew)),
             )
         if task.status in TERMINAL:
             return Observation(
@@ -177,17 +195,6 @@ class ObserveActivities:
             )
         wait = look_again_after(self._settings, order.request, looks=order.looks + 1, hinted=order.hinted)
         return Observation(next="wait", status=task.status, look_again_after=wait)
-
-    def _seconds_since_success(self, task: Task, claimed_at: datetime | None) -> float:
-        """How old the result URL is, by the provider's clock.
-
-        A time before the claim, or in the future, is none: trusting it would give a paid video up early, or late.
-        """
-        now, skew = datetime.now(UTC).timestamp(), self._settings.seedance_clock_skew_seconds
-        earliest = claimed_at.timestamp() - skew if claimed_at is not None else 0.0
-        if task.updated_at is None or not earliest <= task.updated_at <= now + skew:
-            return 0.0
-        return max(0.0, now - task.updated_at)
 
     def _gone(self, order: GetOrder, facts: Facts) -> Observation:
         """The provider does not know a task that it created."""

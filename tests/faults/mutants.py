@@ -67,6 +67,7 @@ _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
 _VERIFIED = "activities/verified.py"
 _STORY = "workflows/generate_video.py"
+_INBOX = "workflows/inbox.py"
 
 MUTANTS = (
     # 1: at most one paid create
@@ -150,7 +151,84 @@ MUTANTS = (
         'answered.error.failure_class == "never"',
         "tests/unit/test_ledger.py::test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice",
     ),
+    Mutant(
+        1,
+        "a claim goes out over a task that was named meanwhile",
+        _STORY,
+        """            if await self._ledger_has_news():
+                look = await self._look()
+                continue
+            if self._cancel_wished:""",
+        """            if self._cancel_wished:""",
+        "tests/workflows/test_inbox.py::test_task_named_before_a_claim_is_followed",
+    ),
+    Mutant(
+        1,
+        "a claim does not wait for a task that the provider does not show yet",
+        _INBOX,
+        "await workflow.wait_condition(lambda: not self._arrived)",
+        "await workflow.wait_condition(lambda: True)",
+        "tests/workflows/test_inbox.py::test_claim_waits_until_a_named_task_is_known_or_cannot_be",
+    ),
+    Mutant(
+        1,
+        "a create that waits for a worker is sent over a task that was named",
+        _STORY,
+        "lambda: create.done() or self._cancel_wished or self._ledger_changed)",
+        "lambda: create.done() or self._cancel_wished)",
+        "tests/workflows/test_inbox.py::test_create_without_a_worker_is_withdrawn_for_a_named_task",
+    ),
+    Mutant(
+        1,
+        "a later attempt that was refused or not sent hides a live task",
+        _FACTS,
+        "        if attempt.live:\n            return Look(",
+        "        if attempt.live and attempt is newest_first[0]:\n            return Look(",
+        "tests/unit/test_facts.py::test_what_comes_next",
+    ),
     # 2: an unknown outcome is never paid for twice
+    Mutant(
+        2,
+        "absent by the listings of another API key",
+        _FACTS,
+        "        and listing.key == attempt.claim.key\n",
+        "",
+        "tests/unit/test_facts.py::test_which_listings_prove_absence",
+    ),
+    Mutant(
+        2,
+        "absent though the claim names no API key",
+        _FACTS,
+        "    if attempt.claim is not None and not attempt.claim.key:\n",
+        "    if attempt.claim is None:\n",
+        "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
+    ),
+    Mutant(
+        2,
+        "that LIST shows identifiers to one API key counts for all",
+        _LEDGER,
+        'return f"{self._prefix}/echo-{route}-{key}.json"',
+        'return f"{self._prefix}/echo-{route}.json"',
+        "tests/unit/test_ledger.py::test_that_identifiers_are_listed_is_noted_for_each_route",
+    ),
+    Mutant(
+        2,
+        "pages that two API keys read count as one listing",
+        "workflows/list_tasks.py",
+        'keys.pop() if len(keys) == 1 else ""',
+        'keys.pop() if keys else ""',
+        "tests/workflows/test_list_tasks.py::test_pages_of_two_keys_make_a_listing_of_none",
+    ),
+    Mutant(
+        2,
+        "a task that GET does not show yet is ruled out",
+        _RECOVER,
+        """        if shown is None:
+            return Identified(answer="not_yet")""",
+        """        if shown is None:
+            return Identified(answer="other")""",
+        "tests/unit/test_recover.py::test_task_is_ours_once_get_shows_it",
+    ),
     Mutant(
         2,
         "a 500 counts as refused",
@@ -378,6 +456,24 @@ MUTANTS = (
         'if seen.status in ("queued", "running"):\n            self._progress.enter(seen.status)  # type: ignore',
         "tests/workflows/test_follow.py::test_a_status_never_goes_back",
     ),
+    Mutant(
+        3,
+        "a run ends over a task that was named while the video was copied",
+        _STORY,
+        """        if await self._ledger_has_news():
+            self._note_second_task((await self._look()).second_task)
+""",
+        "",
+        "tests/workflows/test_inbox.py::test_task_named_while_the_video_is_copied_is_identified",
+    ),
+    Mutant(
+        3,
+        "an odd time of the provider's makes a new video old",
+        "activities/observe.py",
+        "if task.updated_at is None or not earliest <= task.updated_at <= now + skew:",
+        "if task.updated_at is None:",
+        "tests/unit/test_observe.py::test_odd_time_of_success_leaves_the_whole_day",
+    ),
     # 4: the record outlives the run
     Mutant(
         4,
@@ -416,17 +512,43 @@ MUTANTS = (
         5,
         "what a callback names is believed",
         _RECOVER,
-        "            if fits:\n",
-        "            if fits is not None:\n",
+        "        if shown != attempt.claim.safety_identifier:\n            return Identified",
+        "        if shown is None:\n            return Identified",
         "tests/unit/test_recover.py::test_a_task_that_shows_another_nonce_is_not_ours",
     ),
     Mutant(
         5,
         "the nonce of a task is not compared",
         _RECOVER,
-        'return payload is not None and payload.get("safety_identifier") == claim.safety_identifier',
-        "return payload is not None",
+        "        if shown != attempt.claim.safety_identifier:\n            key =",
+        "        if shown is None:\n            key =",
         "tests/unit/test_recover.py::test_an_operator_cannot_adopt_the_task_of_another",
+    ),
+    # 6: nothing fails in silence
+    Mutant(
+        6,
+        "a step fails for ever without a word",
+        "workflows/steps.py",
+        "if (reason := words.last_failure(error)) is not None:",
+        "if (reason := words.last_failure(error)) is not None and reason is error:",
+        "tests/workflows/test_patience.py::test_failing_step_raises_an_attention_and_goes_on",
+    ),
+    Mutant(
+        6,
+        "an object in the way of a video is not told",
+        _STORY,
+        'reason.type == "ObjectConflict"',
+        'reason.type == "Conflict"',
+        "tests/workflows/test_patience.py::test_object_in_the_way_is_told_at_once_and_tried_again",
+    ),
+    # 7: foreign bytes are data
+    Mutant(
+        7,
+        "an answer is read without a bound",
+        "activities/answers.py",
+        "        if len(content) > MOST_BYTES:",
+        "        if len(content) > 1000 * MOST_BYTES:",
+        "tests/unit/test_odd_answers.py::test_long_answer_is_not_read",
     ),
 )
 

@@ -168,6 +168,8 @@ def test_only_an_unknown_attempt_is_looked_for() -> None:
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 WINDOW = timedelta(seconds=600)
 CLAIM = a_claim(a_request())
+# As an older worker wrote it.
+KEYLESS = CLAIM.model_copy(update={"key": ""})
 TICK = timedelta(microseconds=1)
 
 
@@ -223,6 +225,9 @@ EARLIER_ABSENT = an_attempt(1, absent())
         pytest.param(True, (a_listing(-MINUTE), *TWO), id="a third one in the window"),
         pytest.param(False, (TWO[0], a_listing(SECOND, complete=False)), id="one is not complete"),
         pytest.param(False, (TWO[0], a_listing(SECOND, safety_identifier="another")), id="one of another claim"),
+        pytest.param(False, (TWO[0], a_listing(SECOND, key="01234567")), id="one of another key"),
+        pytest.param(False, (a_listing(FIRST, key=""), a_listing(SECOND, key="")), id="of several keys"),
+        pytest.param(True, (a_listing(FIRST, key="01234567"), *TWO), id="a third one of another key"),
         pytest.param(False, (TWO[0], a_listing(SECOND, unmarked=True)), id="an unmarked task in the last"),
         pytest.param(False, (a_listing(FIRST, unmarked=True), *TWO), id="an unmarked task in the first of three"),
         pytest.param(False, (a_listing(-MINUTE, unmarked=True), *TWO), id="an unmarked task within the window"),
@@ -248,6 +253,7 @@ DAYS = timedelta(days=6)
         pytest.param(unknown(2 * WINDOW), (), True, None, id="nothing"),
         pytest.param(unknown(2 * WINDOW, taken=True), (), True, "accepted", id="taken"),
         pytest.param(unknown(2 * WINDOW), (), False, "identifiers", id="echo unknown"),
+        pytest.param(replace(unknown(2 * WINDOW), claim=KEYLESS), (), True, "which API key", id="key unknown"),
         pytest.param(unknown(DAYS), (), True, None, id="six days"),
         pytest.param(unknown(DAYS + TICK), (), True, "forgotten", id="more than six days"),
         pytest.param(replace(unknown(2 * WINDOW), number=2), (EARLIER_ABSENT,), True, "earlier", id="earlier absent"),
@@ -270,7 +276,8 @@ def test_what_keeps_an_attempt_from_counting_as_absent(
     known = Facts(None, (*others, attempt), echo)
     assert attempt.claimed_at is not None
     after = attempt.claimed_at + WINDOW + FIRST
-    listings = (a_listing(FIRST, began_at=after), a_listing(FIRST, began_at=after + MINUTE))
+    key = attempt.claim.key if attempt.claim is not None else ""
+    listings = (a_listing(FIRST, began_at=after, key=key), a_listing(FIRST, began_at=after + MINUTE, key=key))
     assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
     told = facts._bar_to_absence(known, attempt)
     assert (told is None) if bar is None else (bar in (told or ""))

@@ -348,7 +348,7 @@ def test_each_rule_can_be_broken(tree: Path, path: str, text: str, problem: str)
     ("line", "problem"),
     [
         ('    "httpx>=0.28",', "activities/ark.py:1: httpx is not declared for it"),
-        ('    "temporalio>=1.35",', "seedance_temporal/__init__.py:3: temporalio.client is not declared for it"),
+        ('    "temporalio>=1.35,<1.36",', "seedance_temporal/__init__.py:3: temporalio.client is not declared for it"),
         ('    "google-auth>=2.40",', "worker.py:3: google.auth.exceptions.RefreshError is not declared for it"),
     ],
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
@@ -17,11 +19,19 @@ from activities import observe
 from activities.ark import Ark
 from activities.facts import Claim
 from activities.ledger import Ledger
-from activities.observe import CancelReport, GetOrder, Observation, ObserveActivities, look_again_after
+from activities.observe import (
+    CancelReport,
+    GetOrder,
+    Observation,
+    ObserveActivities,
+    look_again_after,
+    seconds_since_success,
+)
 from dev.ark.control import ArkControl
 from dev.ark.ledger import TaskRequests
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.task import parse_task
 from tests.unit.jobs import (
     BODY,
     KEY,
@@ -169,13 +179,26 @@ async def test_a_task_that_succeeded(ark: ArkControl) -> None:
 async def test_how_long_the_copy_has_counts_from_the_success(ark: ArkControl) -> None:
     world = await a_world(ark, "succeeded")
     now = datetime.now(UTC).timestamp()
-    for age, least, most in ((3600, 82_700, 82_801), (90_000, -3_700, -3_599)):
+    world.make_older(days=2)
+    for age, least, most in ((3600, 82_700, 82_801), (90_000, -1, 1)):
         world.client = answering(id=world.task_id, status="succeeded", updated_at=int(now - age))
         seen = await world.look()
         assert seen.next == "store"
         assert least < seen.copy_within < most
     world.client = answering(id=world.task_id, status="succeeded")  # it does not say since when
     assert (await world.look()).copy_within == 86_400
+
+
+@given(st.one_of(st.integers(), st.sampled_from([0, 1, -1, 2**31, 1_790_000_000_000, 2**53, 10**30])))
+@settings(max_examples=100, deadline=None)
+def test_odd_time_of_success_leaves_the_whole_day(updated_at: int) -> None:
+    """A paid video is neither given up early nor tried beyond the life of its URL, whatever the provider says."""
+    claimed_at, now = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC).timestamp()
+    task = parse_task({"id": "cgt-1", "status": "succeeded", "updated_at": updated_at})
+    age = seconds_since_success(task, claimed_at, 30)
+    assert 0 <= age <= 5 * 60 + 60
+    if not now - 400 < updated_at < now + 60:
+        assert age == 0
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ def test_it_asks_for_little(wheel: Path) -> None:
         extra = re.search(r"extra == '(\w+)'", marker)
         asked.setdefault(extra[1] if extra else "", set()).add(re.split(r"[<>=!~ \[]", requirement)[0])
     assert asked[""] == BASE
+    # The next one delivers a cancel in another order, which the workflow does not pass yet.
+    (temporalio,) = (line for line in about.get_all("Requires-Dist", []) if line.startswith("temporalio"))
+    assert "<1.36" in temporalio
     assert asked["relay"] == RELAY
     assert asked["worker"] > RELAY
     assert set(about.get_all("Provides-Extra", [])) == {"relay", "worker"}

@@ -153,6 +153,17 @@ async def test_who_asks_is_told_what_the_listing_says(desk: Office) -> None:
     assert before - timedelta(seconds=1) < told.began_at < now()
 
 
+async def test_pages_of_two_keys_make_a_listing_of_none(desk: Office) -> None:
+    """A fleet whose key is being exchanged reads one listing with two keys; each may hide what the other shows."""
+    for second, key in (("first", "first"), ("other", "")):
+        pages = [a_page(a_task(f"cgt-{second}-{n}"), total=2) for n in (1, 2)]
+        keyed = [page.model_copy(update={"key": k}) for page, k in zip(pages, ("first", second), strict=True)]
+        desk.stage.script.plan("list_page", *keyed)
+        await desk.asks(second)
+        (told,) = await desk.answers(second)
+        assert (told.key, told.complete) == (key, True)
+
+
 async def test_one_listing_serves_all_who_asked_before_it_began(desk: Office) -> None:
     """And who asks during a listing gets the next one: the first says nothing of what came after its beginning."""
     first = Held(a_page())
