@@ -153,14 +153,14 @@ MUTANTS = (
     ),
     Mutant(
         1,
-        "a claim goes out over a task that was named meanwhile",
+        "a claim goes out while a named task is being identified",
         _STORY,
         """            if await self._ledger_has_news():
                 look = await self._look()
                 continue
             if self._cancel_wished:""",
         """            if self._cancel_wished:""",
-        "tests/workflows/test_inbox.py::test_task_named_before_a_claim_is_followed",
+        "tests/workflows/test_inbox.py::test_claim_waits_until_a_named_task_is_known_or_cannot_be",
     ),
     Mutant(
         1,
