@@ -256,6 +256,7 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
     """Prints the effective settings, and tries everything that the worker needs; whether all of it is there."""
     for name, value in sorted(settings.model_dump().items()):
         print(f"{name.upper()} = {'' if value is None else value}")
+    print(f"fingerprint of the API key = {settings.key_fingerprint}")
     known = {name.upper() for name in Settings.model_fields}
     for name in sorted(os.environ):
         if name.startswith(("SEEDANCE_", "ARK_")) and name not in known:

@@ -586,7 +586,8 @@ class GenerateVideo:
                 timeline=self._progress.timeline,
             ),
             task_queue=self._queues.transfer,
-            schedule_to_close_timeout=url_dies - workflow.now(),
+            # At least one try: a wait before it can have ended late.
+            schedule_to_close_timeout=max(url_dies - workflow.now(), policies.COPY_AT_LEAST),
             start_to_close_timeout=policies.COPY_TIMEOUT,
             heartbeat_timeout=policies.COPY_HEARTBEAT,
             retry_policy=policies.COPY_RETRY,
