@@ -261,7 +261,7 @@ async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, an
     await world.put("output.mp4", VIDEO)
     world.host.answers[GET] = answers(world)[answer]
     for world.attempt in (1, 4):
-        kind = {"404": "TaskGone", "no content": "NotReady", "running": "NotReady", "another task": "NotReady"}
+        kind = {"404": "TaskGone", "no content": "NotReady", "running": "NotReady"}
         await world.fails(kind.get(answer, "ProviderUnavailable"), "last frame")
     world.attempt = 5
     assert (await world.store()).last_frame_uri is None
@@ -331,7 +331,7 @@ async def test_lost_payload_costs_no_video(in_memory: World, answer: str, conten
     await uploaded(world)
     await damage(world, world.name("task.json"), content)
     world.host.answers[GET] = answers(world)[answer]
-    kind = {"404": "TaskGone", "running": "NotReady", "another task": "NotReady"}.get(answer, "ProviderUnavailable")
+    kind = {"404": "TaskGone", "running": "NotReady"}.get(answer, "ProviderUnavailable")
     for world.attempt in (1, 7):
         await world.fails(kind)
     world.attempt = 8
