@@ -237,7 +237,12 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
     workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
     running = [asyncio.create_task(worker.run()) for worker in workers]
     warning = asyncio.create_task(warn_of_signing(bucket))
-    _log.info("serving route %s in namespace %s", settings.ark_route, client.namespace)
+    _log.info(
+        "serving route %s in namespace %s, with the API key of fingerprint %s",
+        settings.ark_route,
+        client.namespace,
+        settings.key_fingerprint,
+    )
     await asyncio.wait([*running, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     await asyncio.gather(*running)

@@ -370,7 +370,8 @@ def other_key(sent: str, now: str) -> str:
     reader = f"the key of fingerprint {now}, which may not see them" if now else "several keys"
     return (
         f"the create was sent with the API key of fingerprint {sent}, and tasks are now read with {reader}: "
-        "a key shows only the tasks of its own project, and of the models it names"
+        "a key shows only the tasks of its own project, and of the models it names. Start the worker with the first "
+        "key again, and the job settles itself; without it, look in the console of that key's project, not of this one"
     )
 
 

@@ -17,6 +17,7 @@ from activities.bucket import Bucket, StoredObject, as_json
 from activities.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, decide, look_by
 from activities.record import RecordedObject, result_of_record
 from activities.seal import sealed
+from activities.verified import TaskFiles
 from seedance_temporal import catalogue
 from seedance_temporal.identity import ObjectNames, hash_of_job, job_id_of
 from seedance_temporal.job import JobError, Resubmit, TimelineEntry, VideoResult
@@ -25,6 +26,8 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.task import Usage
 
 _F = TypeVar("_F", bound=Fact)
+# What an object of an attempt can be, beside the tasks and ends that name a task. Anything else there is not a fact.
+_KINDS = {"claim", "outcome", "taken", "end", "again"}
 
 
 class Ledger:
@@ -55,7 +58,7 @@ class Ledger:
         if any(stored.name == names.record for stored in objects):
             record = await self.record(job_id)
         attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
-        open_claims = [attempt.claim for attempt in attempts if attempt.claim and attempt.outcome is None]
+        open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.settled]
         echo = all([await self.echo_known(claim.request.route, claim.key) for claim in open_claims])
         return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
 
@@ -82,6 +85,12 @@ class Ledger:
 
     def _echo(self, route: str, key: str) -> str:
         return f"{self._prefix}/echo-{route}-{key}.json"
+
+    async def has_verified_video(self, job_id: str, task_id: str) -> bool:
+        """Whether the bucket holds a video of the task that was verified, so that only its record is missing."""
+        files = TaskFiles(self._bucket, self.names(job_id), task_id)
+        await files.look()
+        return files.find_verified("output.mp4") is not None
 
     async def record(self, job_id: str) -> VideoResult | None:
         """The result of a job whose video is stored."""
@@ -172,8 +181,10 @@ def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int,
     found: dict[int, dict[str, StoredObject]] = {}
     for stored in objects:
         number, dot, kind = stored.name.removeprefix(names.ledger).partition(".")
-        if stored.name.startswith(names.ledger) and dot and number.isdecimal():
-            found.setdefault(int(number), {})[kind.removesuffix(".json")] = stored
+        kind = kind.removesuffix(".json")
+        is_fact = kind in _KINDS or kind.startswith(("late-", "end-"))
+        if stored.name.startswith(names.ledger) and dot and number.isdecimal() and is_fact:
+            found.setdefault(int(number), {})[kind] = stored
     return dict(sorted(found.items()))
 
 
@@ -299,7 +310,8 @@ class LedgerActivities:
         error = (await self._ledger.end(order.job_id, order.error.attempt, end)).error
         facts = await self._ledger.read(order.job_id)
         spent = [attempt.again for attempt in facts.attempts if attempt.again is not None and attempt.again.automatic]
-        left = len(spent) < self._settings.seedance_automatic_resubmits
+        # A live task of the job comes before another paid one.
+        left = len(spent) < self._settings.seedance_automatic_resubmits and decide(facts).next == "ended"
         ended = facts.attempt(order.error.attempt)
         if left and ended is not None and ended.again is None and error.failure_class in {"expired", "provider"}:
             await self._ledger.again(order.job_id, Resubmit(attempt=order.error.attempt), automatic=True)

@@ -13,7 +13,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark, ArkError
-from activities.facts import Facts, second_task
+from activities.facts import Attempt, Facts, other_key, second_task
 from activities.ledger import Ledger
 from seedance_temporal import catalogue
 from seedance_temporal.job import Attention, JobError, VideoResult
@@ -39,6 +39,8 @@ _AFTER_A_HINT_SECONDS = 5.0
 _TROUBLE_SECONDS = 60.0
 # DELETE erases the record of a finished task, so what GET said must be fresh.
 _GET_IS_FRESH_SECONDS = 2.0
+# GET can lag behind a create by seconds; a task that it still does not show then is not to be cancelled.
+_TRIES_FOR_A_NEW_TASK = 5
 # Where a first look is worthwhile: a little before most tasks of 5 seconds are done, by resolution.
 _TYPICAL_SECONDS = {"480p": 60.0, "720p": 90.0, "1080p": 150.0, "4k": 240.0}
 
@@ -145,6 +147,7 @@ class ObserveActivities:
         self._ledger = ledger
         self._ark = ark
         self._settings = settings
+        self._key = settings.key_fingerprint
 
     @activity.defn
     async def get_task(self, order: GetOrder) -> Observation:
@@ -161,6 +164,17 @@ class ObserveActivities:
             return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=loose)
         if ended is not None:
             return Observation(next="ended", status=ended.error.code, error=ended.error)
+        video = self._ledger.names(order.job_id).of_task(order.task_id, "output.mp4")
+        if any(stored.name == video for stored in facts.objects) and await self._ledger.has_verified_video(
+            order.job_id, order.task_id
+        ):
+            # Only the record is missing, and no answer of the provider's keeps it from being written.
+            return Observation(
+                next="store",
+                status=SUCCEEDED,
+                copy_within=URL_LIVES_SECONDS,
+                second_task=second_task(facts, order.task_id),
+            )
         try:
             payload = await self._ark.get(order.task_id)
         except ArkError as error:
@@ -196,6 +210,12 @@ class ObserveActivities:
         wait = look_again_after(self._settings, order.request, looks=order.looks + 1, hinted=order.hinted)
         return Observation(next="wait", status=task.status, look_again_after=wait)
 
+    def _why_gone(self, attempt: Attempt | None) -> str:
+        sent, key = attempt.claim.key if attempt is not None and attempt.claim is not None else "", self._key
+        if sent and sent != key:
+            return f"Mind that {other_key(sent, key)}."
+        return "The provider's support can tell."
+
     def _gone(self, order: GetOrder, facts: Facts) -> Observation:
         """The provider does not know a task that it created."""
         attempt = facts.attempt(order.attempt)
@@ -205,7 +225,7 @@ class ObserveActivities:
             return Observation(
                 next="wait",
                 attention="task_gone",
-                note="the provider does not know the task (404)",
+                note=self._why_gone(attempt),
                 look_again_after=self._settings.seedance_poll_max_seconds,
             )
         error = JobError(
@@ -231,6 +251,8 @@ class ObserveActivities:
         asked = time.monotonic()
         try:
             payload = await self._ark.get(order.task_id)
+            if payload is None and activity.info().attempt <= _TRIES_FOR_A_NEW_TASK:
+                raise ApplicationError(f"GET does not show task {order.task_id} yet", type="ProviderUnavailable")
             status = parse_task(payload).status if payload is not None else "unknown"
             if status == QUEUED:
                 if time.monotonic() - asked > _GET_IS_FRESH_SECONDS:

@@ -164,6 +164,14 @@ class RecoverActivities:
             return ResolveAnswer(
                 accepted=False, message=f"It is still being looked for. Say so in {left:.0f} s, if it is not found."
             )
+        assert attempt.claim is not None
+        if attempt.claim.key and attempt.claim.key != self._settings.key_fingerprint:
+            # An operator looks where the present key leads; that the task is not there proves nothing.
+            unseen = other_key(attempt.claim.key, self._settings.key_fingerprint)
+            return ResolveAnswer(
+                accepted=False,
+                message=f"It may be there all the same: {unseen}. If nobody can tell any more, say --lost.",
+            )
         outcome = _outcome(facts, "absent", "operator", message="an operator found no task")
         await self._ledger.settle(order.job_id, attempt.number, outcome)
         return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")

@@ -24,6 +24,10 @@ def is_sealed(content: bytes) -> bool:
     return f'"{SEAL}": '.encode() in content
 
 
+class _Damaged(ValueError):
+    """It is JSON, and not what was written."""
+
+
 def opened(content: bytes) -> dict[str, Any]:
     """What was sealed. An object without a seal, as older workers wrote them, is taken as it is.
 
@@ -32,13 +36,15 @@ def opened(content: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(content)
-    except (ValueError, RecursionError) as error:  # The latter by a thousand brackets.
+        if not isinstance(value, dict):
+            raise _Damaged("is no JSON object")
+        seal = value.pop(SEAL, None)
+        if seal is None and as_json(value) != content:
+            raise _Damaged("is not written as this project writes JSON")
+        if seal is not None and sealed(value) != content:
+            raise _Damaged("does not match the SHA-256 that it carries")
+    except _Damaged:
+        raise
+    except (ValueError, RecursionError) as error:  # The latter by a thousand brackets, in reading or in writing.
         raise ValueError(f"is not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError("is no JSON object")
-    seal = value.pop(SEAL, None)
-    if seal is None and as_json(value) != content:
-        raise ValueError("is not written as this project writes JSON")
-    if seal is not None and sealed(value) != content:
-        raise ValueError("does not match the SHA-256 that it carries")
     return value

@@ -98,7 +98,11 @@ class _Look:
 
     async def _unseen(self, bucket: GoogleBucket | None) -> set[int]:
         """References that are not looked at: what is wrong with them is known, or nobody here may read them."""
-        known = {index for index in range(len(self._request.references)) if self._is_wrong(f"references[{index}]")}
+        known = {
+            index
+            for index, each in enumerate(self._request.references)
+            if self._is_wrong(f"references[{index}]") or each.role not in catalogue.KINDS
+        }
         private = {
             index
             for index, each in enumerate(self._request.references)

@@ -260,7 +260,8 @@ async def _keep_up() -> None:
     print("starting Temporal, bucket server, local Ark, worker and relay …", flush=True)
     async with running_stack(FIXED_PORTS) as stack:
         exports = " ".join(
-            f"{name}={stack.environment[name]}" for name in ("TEMPORAL_ADDRESS", "SEEDANCE_INSECURE_HOSTS")
+            f"{name}={stack.environment[name]}"
+            for name in ("TEMPORAL_ADDRESS", "SEEDANCE_INSECURE_HOSTS", "SEEDANCE_BUCKET", "STORAGE_EMULATOR_HOST")
         )
         print(
             f"\nTemporal UI    {stack.ui_url}\n"
@@ -269,7 +270,8 @@ async def _keep_up() -> None:
             f"relay          http://{HOST}:{FIXED_PORTS.relay}/healthz\n"
             f"logs           {stack.folder}\n\n"
             "Submit a request, in another shell:\n"
-            f"  {exports} .venv/bin/python starter.py submit examples/product-shot.json --wait\n\n"
+            f"  export {exports}\n"
+            "  .venv/bin/python starter.py submit examples/product-shot.json --wait\n\n"
             "Ctrl-C ends it all; nothing is kept.",
             flush=True,
         )

@@ -80,6 +80,9 @@ class GenerateVideo:
         self._inbox = Inbox(self._job_id, self._queues, self._progress, self._can_identify)
         self._looked = False
         self._sending: int | None = None
+        self._resolving = 0
+        self._second_task: str | None = None
+        self._not_sent_since: datetime | None = None
         self._listings: list[Listing] = []
         self._lister_heard = False
         self._unanswered = 0
@@ -93,6 +96,7 @@ class GenerateVideo:
     async def run(self, job: GenerateVideoInput) -> VideoResult:
         """The story, in a task of its own: a cancel only leaves a wish, and never loses what a create returns."""
         story = asyncio.create_task(self._story())
+        story.add_done_callback(lambda _: self._inbox.close())
 
         def over() -> bool:
             # Handlers have answers to give, also where the story has ended.
@@ -170,6 +174,7 @@ class GenerateVideo:
         Asked before every act that cannot be taken back: a claim, an absence, an end.
         """
         await self._inbox.emptied()
+        await workflow.wait_condition(lambda: not self._resolving)
         return self._ledger_changed
 
     # Creating
@@ -202,6 +207,9 @@ class GenerateVideo:
                 await self._write_outcome(OutcomeOrder(claim=report.claim, outcome=report.outcome))
             if report.attention not in {"account", "credentials"}:
                 self._progress.settle("account", "credentials")
+            if report.kind not in {"not_sent", "conflict"}:
+                self._not_sent_since = None
+                self._progress.settle("storage", "provider")
             if report.kind == "impossible":
                 assert report.error is not None
                 raise _Ended(report.error, "workflow")
@@ -322,6 +330,11 @@ class GenerateVideo:
         self._progress.note("not sent", "create", report.message)
         if report.attention is not None:
             self._progress.need(report.attention, f"{report.message}. Mend that; the job then goes on by itself.")
+        elif report.kind == "not_sent":
+            self._not_sent_since = since = self._not_sent_since or workflow.now()
+            if workflow.now() - since >= policies.PATIENCE:
+                code = report.outcome.code if report.outcome is not None else ""
+                self._progress.need(words.part_of_create(code), words.advice_on_create(since, report.message))
         seconds = report.look_again_after
         if report.kind == "conflict":
             seconds = policies.CONFLICT_WAIT.total_seconds()
@@ -388,6 +401,8 @@ class GenerateVideo:
             return look  # it is in the inbox
         if look.key and listing.key != look.key:
             self._doubt = other_key(look.key, listing.key)
+        elif look.key:
+            self._doubt = None
         self._progress.note("not in the listing", "list", None if listing.complete else "the listing was not complete")
         if listing.complete:
             self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
@@ -430,6 +445,11 @@ class GenerateVideo:
         assert look.task_id is not None
         self._progress.follows(look.attempt, look.task_id)
         self._progress.enter("queued")
+        # A cancel was answered for the task before this one.
+        self._cancel_outcome = None
+        if look.task_id == self._second_task:
+            self._second_task = None
+            self._progress.settle("second_task")
         order = GetOrder(job_id=self._job_id, request=self._job.request, attempt=look.attempt, task_id=look.task_id)
         seconds, looks = look.look_again_after, 0
         while True:
@@ -483,6 +503,7 @@ class GenerateVideo:
             self._progress.need(seen.attention, words.advice_on_task(seen))
             return
         self._progress.settle("account", "credentials", "task_gone")
+        self._note_second_task(None)
         self._progress.seen(seen.status, how)
         # A status never goes back; an unknown one is shown as it is, and counts as running.
         if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):
@@ -500,11 +521,12 @@ class GenerateVideo:
         )
 
     def _note_second_task(self, task_id: str | None) -> None:
-        # Only one Attention can stand. What keeps the job from going on is more urgent; the next look says this again.
-        if task_id is not None and self._progress.attention is None:
+        # Only one Attention can stand. What keeps the job from going on is more urgent; this is said again after it.
+        self._second_task = task_id or self._second_task
+        if self._second_task is not None and self._progress.attention is None:
             self._progress.need(
                 "second_task",
-                f"Task {task_id} came of this job as well, and may be billed; its video is not stored. "
+                f"Task {self._second_task} came of this job as well, and may be billed; its video is not stored. "
                 "The provider keeps it for 24 hours: fetch it there if it is wanted.",
             )
 
@@ -623,6 +645,7 @@ class GenerateVideo:
         self._settle_all()
         if await self._ledger_has_news():
             self._note_second_task((await self._look()).second_task)
+        self._note_second_task(None)
         self._progress.note("stored", how, result.video_uri)
         self._progress.stored(result)
         return result
@@ -724,6 +747,7 @@ class GenerateVideo:
     @workflow.update(name=names.UPDATE_RESOLVE)
     async def resolve(self, word: Resolve) -> ResolveAnswer:
         """Takes an operator's word on an attempt whose outcome is unknown."""
+        self._resolving += 1
         try:
             answer = await workflow.execute_activity_method(
                 RecoverActivities.resolve_attempt,
@@ -735,6 +759,8 @@ class GenerateVideo:
             )
         except ActivityError as error:
             return ResolveAnswer(accepted=False, message=f"Nothing was written: {error.cause}")
+        finally:
+            self._resolving -= 1
         self._progress.note(f"resolve {word.action}: {'accepted' if answer.accepted else 'refused'}", "operator")
         self._ledger_changed = answer.accepted or self._ledger_changed
         return answer

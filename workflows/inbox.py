@@ -6,7 +6,9 @@ create, copy a video, or be about to end.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Literal
 
 from temporalio import workflow
@@ -37,12 +39,27 @@ class Inbox:
         self._queues = queues
         self._progress = progress
         self._ready = ready
-        self._arrived: set[tuple[int, str]] = set()
-        self._times: dict[tuple[int, str], int] = {}
+        self._began = workflow.now()
+        self._callbacks = 0
+        self._open: set[tuple[int, str]] = set()
+        self._awaited: set[tuple[int, str]] = set()
+        self._settled: set[tuple[int, str]] = set()
+        self._closed = False
 
     async def emptied(self) -> None:
-        """Wait until every task id that has arrived is identified, or cannot be. Takes no longer than the pauses."""
-        await workflow.wait_condition(lambda: not self._arrived)
+        """Wait until each task id that has arrived is identified, or was asked for after every pause."""
+        if not self._awaited:
+            return
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: not self._awaited,
+                timeout=policies.LISTEN_AT_MOST,
+                timeout_summary="the tasks that were named are identified, or not waited for any longer",
+            )
+
+    def close(self) -> None:
+        """Pause no longer: the run is over, and each task id that is still open is asked for once more."""
+        self._closed = True
 
     async def identify(self, named: TaskChanged, source: Source) -> bool:
         """Find out whether a named task is one of ours, and have the ledger say so if it is.
@@ -55,37 +72,67 @@ class Inbox:
             source: What named it.
 
         Returns:
-            Whether the ledger holds a task that it did not hold before.
+            Whether the ledger holds a task that this run may not have read yet.
         """
         key = named.attempt, named.task_id
-        if key in self._arrived or not self._accepts(key):
+        if key in self._open | self._settled or not self._accepts(source):
             return False
-        self._arrived.add(key)
+        self._open.add(key)
+        self._awaited.add(key)
         try:
-            await workflow.wait_condition(lambda: self._ready(named.attempt))
-            for pause in (None, *policies.IDENTIFY_PAUSES):
-                if pause is not None:
-                    await workflow.sleep(pause, summary="whether the provider shows the task by then")
-                if named.task_id == self._progress.task_id:
-                    return False
-                answer = await self._ask(named, source)
-                if answer == "not_yet":
-                    continue
-                self._times[key] = policies.MOST_TIMES_NAMED
+            await workflow.wait_condition(lambda: self._ready(named.attempt) or self._closed)
+            return await self._find_out(named, source)
+        finally:
+            self._awaited.discard(key)
+            self._open.discard(key)
+
+    def _accepts(self, source: Source) -> bool:
+        """Whether to look at a task id: a bound for what a leaked callback URL can cause, which passes with time.
+
+        A listing names only tasks that show our identifier.
+        """
+        if source == "list":
+            return True
+        allowed = policies.MOST_HINTS + (workflow.now() - self._began) // policies.ONE_MORE_HINT
+        if self._callbacks >= allowed or len(self._open) >= policies.MOST_HINTS:
+            return False
+        self._callbacks += 1
+        return True
+
+    async def _find_out(self, named: TaskChanged, source: Source) -> bool:
+        key, pauses = (named.attempt, named.task_id), list(policies.IDENTIFY_PAUSES)
+        while named.task_id != self._progress.task_id:
+            answer = await self._ask(named, source)
+            if answer in {"ours", "known", "other"}:
+                self._settled.add(key)
                 if answer == "ours":
                     self._progress.note("a task of this job came to light", source, named.task_id)
-                return answer == "ours"
-        finally:
-            self._arrived.discard(key)
-        self._progress.note("not known to the provider", source, named.task_id)
+                # "known" can be the answer to a second try, whose first one wrote it.
+                return answer != "other"
+            if answer == "not_yet" and not pauses:
+                self._progress.note("not known to the provider", source, named.task_id)
+                return False
+            if not pauses:
+                # Provider or bucket is away: the question stands, and holds nothing up any longer.
+                self._awaited.discard(key)
+            if not await self._pause(pauses.pop(0) if pauses else policies.IDENTIFY_LATER):
+                return False
         return False
 
-    def _accepts(self, key: tuple[int, str]) -> bool:
-        """Whether to look at a task id: a bound for what a leaked callback URL can cause."""
-        if key not in self._times and len(self._times) >= policies.MOST_HINTS:
+    async def _pause(self, pause: timedelta) -> bool:
+        """Wait before the next question; False where there is none, because the run ends or goes on in a new one."""
+        if self._closed:
             return False
-        self._times[key] = self._times.get(key, 0) + 1
-        return self._times[key] <= policies.MOST_TIMES_NAMED
+        lasts = pause >= policies.IDENTIFY_LATER
+        try:
+            await workflow.wait_condition(
+                lambda: self._closed or (lasts and workflow.info().is_continue_as_new_suggested()),
+                timeout=pause,
+                timeout_summary="whether the provider shows the task by then",
+            )
+        except TimeoutError:
+            return True
+        return self._closed
 
     async def _ask(self, named: TaskChanged, source: Source) -> str:
         try:
@@ -99,5 +146,5 @@ class Inbox:
             )
         except ActivityError as error:
             self._progress.note(f"a {source} could not be checked", source, str(error.cause))
-            return "not_yet"
+            return "unanswered"
         return identified.answer

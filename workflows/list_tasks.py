@@ -69,6 +69,8 @@ class ListTasks:
         older = [task for task in tasks.values() if task.created_at is not None and task.created_at <= asked_at]
         complete = len(older) >= pages[0].total
         keys = {page.key for page in pages}
+        # A fleet whose key is being exchanged can read one listing with two keys, which proves nothing.
+        key = min(keys) if len(keys) == 1 else ""
         answers = tuple(
             Answer(
                 job_id=wanted.job_id,
@@ -79,8 +81,7 @@ class ListTasks:
                     complete=complete,
                     task_id=_found(wanted, tasks.values()),
                     unmarked=any(_could_be(wanted, task) for task in tasks.values()),
-                    # A fleet whose key is being exchanged can read one listing with two keys, which proves nothing.
-                    key=keys.pop() if len(keys) == 1 else "",
+                    key=key,
                 ),
             )
             for wanted in asked

@@ -41,8 +41,12 @@ OBSERVE_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
 # A callback whose task GET cannot show must not hold up the job that it was meant for. It can be ahead of GET by
-# seconds, so the task is asked for again; a run ends, or creates, only after the last of these pauses.
+# seconds, so the task is asked for again; a run ends, or creates, only after the last of these pauses, or when it has
+# listened for so long: somebody could name one task after the other.
 IDENTIFY_PAUSES = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=40))
+LISTEN_AT_MOST = timedelta(minutes=3)
+# Where GET or the bucket is away, a task that was named is not forgotten; nothing waits for it any longer.
+IDENTIFY_LATER = timedelta(minutes=5)
 IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
 
 # LIST: one page a second for the whole account, for all who wait; the lister has nothing else to do than to repeat it.
@@ -90,7 +94,7 @@ RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
 
 # Callbacks that name tasks which are not known are checked by a GET each: a bound for what a leaked URL can cause.
 MOST_HINTS = 50
-# How often the same unknown task may be named: the provider sends a callback four times, for each of five statuses.
-MOST_TIMES_NAMED = 20
+# And one more with each of these, so that no flood closes the ear for good.
+ONE_MORE_HINT = timedelta(minutes=1)
 # Callbacks that announce an end which GET does not show: after so many, only the timer is followed.
 MOST_FRUITLESS_CALLBACKS = 20

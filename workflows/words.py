@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import Attention, JobError
     from seedance_temporal.media import Medium
     from seedance_temporal.urls import redacted
+    from workflows import policies
 
 # Of so many references each is shown in the timeline; more are counted.
 _MEDIA_SHOWN = 4
@@ -65,6 +66,18 @@ def failing_part(reason: BaseException) -> Attention:
     return "provider" if by_provider else "storage"
 
 
+def part_of_create(code: str) -> Attention:
+    """What has to be fixed where creates never leave, by our own code for the last one."""
+    return "storage" if code in {"bucket_unreachable", "signing_failed"} else "provider"
+
+
+def advice_on_create(since: datetime, message: str) -> str:
+    return (
+        f"Since {since:%Y-%m-%d %H:%M} UTC no create of this job was taken: {message[:_LONGEST_REASON]}. Nothing was "
+        "created, and nothing is billed. See to what it names; the job then goes on by itself."
+    )
+
+
 def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
     part = (
         "what the provider answers" if failing_part(reason) == "provider" else "the bucket, its permissions or network"
@@ -108,7 +121,8 @@ def advice_on_unknown(job_id: str, attempt: int, doubt: str | None) -> str:
     return "\n".join(
         [
             f"Whether the provider took attempt {attempt} is not known, so nothing is sent; the job keeps looking."
-            f"{because} Look for the task in the provider's console, and say what you found.",
+            f"{because} Look for the task in the provider's console, and say what you found. If a video was made, it "
+            "can be had for 24 hours.",
             f"The task is there: {command} --task-id ID",
             f"It is certainly not there: {command} --not-created",
             f"Nobody can tell any more: {command} --lost",
@@ -120,15 +134,18 @@ def advice_on_task(seen: Observation) -> str:
     if seen.attention == "task_gone":
         return (
             "The provider does not know the task any more, though it is younger than seven days. It may come back, "
-            "and is looked for; the provider's support can tell. Nothing is sent."
+            f"and is looked for. {seen.note or ''} Nothing is sent."
         )
     return f"{seen.note}. Mend key or account at the provider; the job then goes on by itself. The task is safe."
 
 
 def advice_on_conflict(reason: BaseException, until: datetime) -> str:
+    told = reason.message if isinstance(reason, ApplicationError) else str(reason)
     return (
-        f"{redacted(str(reason))[:_LONGEST_REASON]} Nothing is overwritten. Move that object away: the video is paid "
-        f"for, and is then stored by itself, while its URL lives, to about {until:%Y-%m-%d %H:%M} UTC."
+        f"{redacted(told)[:_LONGEST_REASON]} It is looked at again every "
+        f"{policies.CONFLICT_PAUSE.total_seconds() / 60:.0f} minutes: once that object is moved away, the video, which "
+        f"is paid for, is stored by itself, while its URL lives, to about {until:%Y-%m-%d %H:%M} UTC. The worker's "
+        "account may not be allowed to move it; use one that is."
     )
 
 

@@ -11,7 +11,7 @@ from unittest.mock import ANY
 import pytest
 
 from activities.bucket import Bucket, GoogleBucket
-from activities.facts import Attempt, Claim, Look, Outcome
+from activities.facts import Attempt, Claim, Look, Outcome, decide, look_by
 from activities.ledger import EndOrder, EndReport, Ledger, LedgerActivities, LookOrder, OutcomeOrder
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, Resubmit, TimelineEntry
@@ -572,3 +572,37 @@ async def test_a_fact_is_json_that_people_can_read(request_: VideoRequest, job_i
     name = names(request_).attempt(1, "end")
     assert content(bucket, name)["error"]["class"] == "provider"
     assert "Größe" in bucket.contents[name].decode()
+
+
+async def test_key_of_an_attempt_that_was_given_up_bars_no_later_one() -> None:
+    request = a_request()
+    ledger, job_id = Ledger(MemoryBucket(), "seedance"), job_id_of(request)
+    await ledger.claim(a_claim(request).model_copy(update={"key": "01234567"}))
+    await ledger.end(job_id, 1, an_end(1, None, "lost"))
+    await ledger.again(job_id, Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.claim(a_claim(request, 2))
+    await ledger.note_echo("byteplus", FINGERPRINT)
+    look = look_by(await ledger.read(job_id), some_settings())
+    assert (look.next, look.attempt, look.doubt) == ("recover", 2, None)
+
+
+async def test_stray_object_among_the_attempts_is_no_attempt() -> None:
+    bucket, request = MemoryBucket(), a_request()
+    ledger = Ledger(bucket, "seedance")
+    for kind in ("notes", "copy-of-claim", "claim.old"):
+        await bucket.create(names(request).attempt(7, kind), b"{}")
+    assert (await ledger.read(job_id_of(request))).attempts == ()
+
+
+async def test_live_task_comes_before_an_automatic_attempt() -> None:
+    request = a_request()
+    ledger, job_id = Ledger(MemoryBucket(), "seedance"), job_id_of(request)
+    activities = LedgerActivities(ledger, some_settings(seedance_automatic_resubmits=1))
+    await ledger.claim(a_claim(request))
+    await ledger.settle(job_id, 1, created("cgt-1"))
+    await ledger.settle(job_id, 1, created("cgt-2", "callback"))
+    order = EndOrder(job_id=job_id, error=an_end(1, "cgt-1", "expired").error)
+    assert (await in_activity(activities.write_end, order)).again, "the other task follows"
+    look = decide(await ledger.read(job_id))
+    assert (look.next, look.task_id) == ("adopt", "cgt-2")
+    assert not [stored.name for stored in await ledger.objects(job_id) if "again" in stored.name]

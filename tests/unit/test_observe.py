@@ -509,3 +509,20 @@ async def test_an_attempt_that_was_written_off_and_came_back_is_followed(ark: Ar
     await world.ledger.settle(claim.job_id, 1, created(world.task_id, how="callback"))
     seen = await world.look(job_id=claim.job_id, request=claim.request)
     assert (seen.next, seen.status, seen.second_task) == ("wait", "running", None)
+
+
+async def test_task_gone_under_another_key_names_both(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    world.settings = some_settings(ark, ark_api_key=SecretStr("a key of another project"))
+    note = (await world.look(task_id="cgt-gone")).note or ""
+    assert world.claim.key in note
+    assert world.settings.key_fingerprint in note
+
+
+async def test_cancel_waits_for_a_task_that_get_does_not_show_yet(ark: ArkControl) -> None:
+    world = await a_world(ark)
+    await ark.fault("get", "404", code="ResourceNotFound")
+    with pytest.raises(ApplicationError) as caught:
+        await world.cancel()
+    assert not caught.value.non_retryable
+    assert (await world.cancel()).outcome == "cancelled"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark
@@ -470,3 +471,13 @@ async def test_an_old_word_does_not_reach_a_later_attempt(ark: ArkControl) -> No
     await world.ledger.claim(a_claim(world.request, 2))
     assert not (await world.resolve("not_created", attempt=1)).accepted
     assert world.objects == ["0001.claim.json", "0001.outcome.json", "0002.claim.json"]
+
+
+async def test_not_created_under_another_key_is_refused(silent: World) -> None:
+    """An operator looks in the project of the present key, where a task of the first one never shows."""
+    silent.settings = some_settings(ark_api_key=SecretStr("a key of another project"))
+    answer = await silent.resolve("not_created")
+    assert not answer.accepted
+    assert FINGERPRINT in answer.message
+    assert "--lost" in answer.message
+    assert silent.objects == UNKNOWN

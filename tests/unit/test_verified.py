@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 
 from activities.bucket import Checksums, GoogleBucket, StoredObject, as_json
+from activities.ledger import Ledger
+from activities.observe import GetOrder, ObserveActivities
 from activities.record import RecordedObject
 from activities.seal import sealed
-from activities.verified import Verified, read_verified
+from activities.verified import TaskFiles, Verified, read_verified
 from dev.ark.media import video
 from seedance_temporal.identity import ObjectNames
 from tests.unit.fake_gcs import fake_gcs
+from tests.unit.jobs import a_claim, created, in_activity, make_older, names
 from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.result_host import Answer, result_host
 from tests.unit.stores import CLIP, PNG, TASK, VIDEO, World, an_order, scratch_folder
@@ -502,3 +505,33 @@ async def test_record_names_verified_bytes_or_nothing(
     assert named["video"] == RecordedObject.of(stored).model_dump()
     if not damaged:
         assert world.verified(found)[0] in {one["name"] for one in named["verified"]}
+
+
+@pytest.mark.parametrize("days", [1, 8], ids=lambda days: f"{days} days old")
+async def test_verified_video_is_stored_though_its_task_is_forgotten(in_memory: World, days: int) -> None:
+    """The run was ended between upload and record; the next one asks for the task, and GET says 404."""
+    world = in_memory
+    assert isinstance(world.bucket, MemoryBucket)
+    claim = a_claim(world.order.request)
+    ledger = Ledger(world.bucket, "seedance")
+    await ledger.claim(claim)
+    await ledger.settle(claim.job_id, 1, created(TASK))
+    make_older(world.bucket, names(world.order.request).attempt(1, "claim"), days=days)
+    observe = ObserveActivities(ledger, world.ark, world.settings)
+    order = GetOrder(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
+    world.forgets()
+    await world.put("output.mp4", VIDEO)
+    seen = await in_activity(observe.get_task, order)
+    assert seen.next == ("wait" if days < 7 else "end"), "an object that nobody verified is no video"
+    await world.verify(VIDEO)
+    await world.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
+    seen = await in_activity(observe.get_task, order)
+    assert (seen.next, seen.copy_within) == ("store", 86_400)
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 7))
+async def test_depth_of_a_damaged_note_stops_no_look(depth: int) -> None:
+    files = TaskFiles(MemoryBucket(), names(an_order().request), TASK)
+    await files.bucket.create(files.name("verified-00000000.json"), b'{"a":' * depth + b"1" + b"}" * depth)
+    await files.look()
+    assert (len(files.verified), len(files.damaged)) == (0, 1)

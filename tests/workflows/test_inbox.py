@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateOrder, CreateReport
+from activities.ledger import EndReport
 from activities.limits import Allowance
 from activities.observe import CancelReport
+from activities.recover import Identified
 from activities.references import ReferencesReport
-from seedance_temporal.job import TaskChanged
+from seedance_temporal.job import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
 from tests.workflows.scripted import (
     NOT_YET,
+    OTHER,
     OTHER_TASK,
     OURS,
     RESULT,
+    SHORT,
     TASK,
     Handle,
     Held,
@@ -30,10 +37,12 @@ from tests.workflows.scripted import (
     failed,
     failure,
     listed,
+    resolve,
     shows,
     state,
     to_store,
     until,
+    waiting,
     what,
 )
 from workflows import policies
@@ -366,3 +375,132 @@ async def test_cancel_is_answered_while_a_task_is_identified(stage: Stage) -> No
     assert (await cancel(job)).outcome == "requested"
     held.let_go()
     await job.terminate()
+
+
+# --- floods, outages, and what happens at once -----------------------------------------------------------------------
+
+
+async def test_flood_of_callbacks_does_not_deafen_a_job(stage: Stage) -> None:
+    """Made-up ids, by a callback URL that leaked: a listing shows only tasks with our identifier, and is heard."""
+    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.always("ask_lister", stage.recover())
+    stage.script.plan("identify_task", *[OTHER] * policies.MOST_HINTS, OURS)
+    finish(stage)
+    job = await stage.start()
+    await stage.script.called("ask_lister")
+    for number in range(policies.MOST_HINTS):
+        await callback(job, "queued", f"{OTHER_TASK}-{number}")
+    await stage.script.called("identify_task", policies.MOST_HINTS)
+    await listed(job, a_listing(task_id=TASK))
+    assert await job.result() == RESULT
+
+
+async def test_callbacks_are_heard_again_some_time_after_a_flood(skipping: Stage) -> None:
+    stage = skipping
+    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.always("ask_lister", stage.recover())
+    stage.script.plan("identify_task", *[OTHER] * policies.MOST_HINTS, OURS)
+    finish(stage)
+    job = await stage.start()
+    await stage.script.called("ask_lister")
+    for number in range(policies.MOST_HINTS + 5):
+        await callback(job, "queued", f"{OTHER_TASK}-{number}")
+    await stage.script.called("identify_task", policies.MOST_HINTS)
+    await stage.skip(policies.ONE_MORE_HINT.total_seconds() + 1)
+    await callback(job, "succeeded")
+    assert await job.result() == RESULT
+
+
+async def test_flood_holds_a_stored_video_up_for_minutes_at_most(skipping: Stage) -> None:
+    stage = skipping
+    copying = Held(RESULT)
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store())
+    stage.script.plan("store_video", copying)
+    stage.script.always("identify_task", NOT_YET)
+    job = await stage.start()
+    await copying.reached.wait()
+    await callback(job, "queued", OTHER_TASK)
+    await stage.script.called("identify_task")
+    copying.let_go()
+    for number in range(int(policies.LISTEN_AT_MOST.total_seconds()) // 30 + 1):
+        await callback(job, "queued", f"{OTHER_TASK}-{number}")
+        await stage.skip(30)
+    assert (await job.describe()).status is not WorkflowExecutionStatus.RUNNING
+    assert await job.result() == RESULT
+
+
+@pytest.mark.parametrize("how", ["callback", "list"])
+async def test_task_named_in_an_outage_is_not_forgotten(skipping: Stage, how: str) -> None:
+    stage = skipping
+    away = [True]
+
+    async def answer(order: object) -> Identified:
+        if away:
+            raise ApplicationError("503", type="ProviderUnavailable")
+        return OURS
+
+    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.always("ask_lister", stage.recover(recovery_over=True))
+    stage.script.always("identify_task", answer)
+    finish(stage)
+    job = await stage.start()
+    await stage.script.called("ask_lister")
+    await (callback(job, "queued") if how == "callback" else listed(job, a_listing(task_id=TASK)))
+    await stage.skip(40 * 60)
+    assert (await state(job)).attention == "unknown_create", "an outage holds up nothing else"
+    away.clear()
+    assert await job.result() == RESULT
+
+
+async def test_task_written_by_a_lost_try_is_news(stage: Stage) -> None:
+    """The first try of the identification writes the task, and its answer is lost: the second one finds it known."""
+    stage.script.plan("look", stage.ended(failure("invalid", task_id=None, attempt=2)), stage.adopt(FIRST_TASK))
+    stage.script.plan("identify_task", ApplicationError("its worker died"), Identified(answer="known"))
+    finish(stage)
+    job = await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+    assert await job.result() == RESULT
+
+
+async def test_accepted_adoption_is_followed_though_the_attempt_was_given_up(stage: Stage) -> None:
+    adopt = Held(ResolveAnswer(accepted=True, message="adopted"))
+    stage.script.plan("look", stage.recover(), stage.ended(failure("lost", task_id=None)), stage.adopt())
+    stage.script.always("ask_lister", stage.recover())
+    stage.script.plan("resolve_attempt", adopt, ResolveAnswer(accepted=True, message="given up"))
+    finish(stage)
+    job = await stage.start()
+    await stage.script.called("ask_lister")
+    slow = asyncio.create_task(resolve(job, Resolve(attempt=1, action="adopt", task_id=TASK)))
+    await adopt.reached.wait()
+    assert (await resolve(job, Resolve(attempt=1, action="lost"))).accepted
+    await stage.script.called("look", 2)
+    adopt.let_go()
+    assert (await slow).accepted
+    assert await job.result() == RESULT
+
+
+async def test_second_task_is_shown_after_another_attention(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan(
+        "get_task",
+        waiting("", SHORT, attention="credentials", note="401", second_task=OTHER_TASK),
+        to_store(),
+    )
+    stage.script.plan("store_video", RESULT)
+    job = await stage.start()
+    assert await job.result() == RESULT
+    shown = await state(job)
+    assert shown.attention == "second_task"
+    assert OTHER_TASK in (shown.advice or "")
+
+
+async def test_cancel_reaches_the_task_that_is_followed_next(stage: Stage) -> None:
+    stage.script.plan("look", stage.adopt(TASK, attempt=2), stage.adopt(OTHER_TASK, attempt=1))
+    stage.script.plan("get_task", waiting("queued"), *[ending("cancelled", "cancelled")] * 2)
+    stage.script.always("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
+    stage.script.plan("write_end", EndReport(error=failure("cancelled"), again=True), as_written)
+    job = await stage.start()
+    await stage.script.called("get_task")
+    assert (await cancel(job)).outcome == "cancelled"
+    assert (await failed(job)).failure_class == "cancelled"
+    assert [call.order.task_id for call in stage.script.of("cancel_task")] == [TASK, OTHER_TASK]

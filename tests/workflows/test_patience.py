@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
+from activities.facts import Outcome
 from activities.limits import Allowance
 from activities.observe import CancelReport
 from seedance_temporal.job import Attention
@@ -27,6 +29,7 @@ from tests.workflows.scripted import (
     failed,
     failure,
     listed,
+    now,
     scheduled,
     shows,
     state,
@@ -238,3 +241,42 @@ async def test_object_in_the_way_to_the_end_loses_the_video_in_words(skipping: S
     assert (error.failure_class, error.task_id) == ("lost", TASK)
     assert "gs://videos/a/output.mp4" in error.message
     assert failure("lost").failure_class == error.failure_class
+
+
+async def test_copy_after_a_pause_without_workers_gets_a_try(still: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A negative time-out would block the run for good."""
+    stage = still
+    stage.sandboxed = False
+    monkeypatch.setattr(policies, "COPY_AT_LEAST", timedelta(seconds=6))
+    monkeypatch.setattr(policies, "CONFLICT_PAUSE", timedelta(seconds=2))
+    await stage.serve("workflows", "ledger", "get", "transfer")
+    conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store(within=6))
+    stage.script.plan("store_video", conflict, RESULT)
+    job = await stage.start()
+    await shows(job, attention="object_conflict")
+    await stage.stop("workflows")
+    await asyncio.sleep(7)  # the URL dies, by the server's clock
+    await stage.serve("workflows")
+    assert await job.result() == RESULT
+
+
+@pytest.mark.parametrize(("code", "attention"), [("not_connected", "provider"), ("bucket_unreachable", "storage")])
+async def test_create_that_never_leaves_is_told(skipping: Stage, code: str, attention: str) -> None:
+    stage = skipping
+    outcome = Outcome(kind="not_sent", how="create", at=now(), code=code, message="no")
+    stage.script.always("look", stage.claim())
+    stage.script.always("create_task", stage.report("not_sent", outcome, 900, message=f"{code}: no"))
+    job = await stage.start()
+    await stage.script.called("create_task")
+    await stage.skip(policies.PATIENCE.total_seconds() * 0.8)
+    assert (await state(job)).attention is None
+    await stage.skip(policies.PATIENCE.total_seconds() * 0.6)
+    shown = await state(job)
+    assert shown.attention == attention
+    assert code in (shown.advice or "")
+    stage.script.always("create_task", stage.created(again=0))
+    _to_the_end(stage)
+    assert await job.result() == RESULT
+    assert (await state(job)).attention is None
