@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from commands.audit import audit
 from commands.batch import batch
@@ -31,6 +30,7 @@ from commands.telling import (
     finish,
     has_ended,
     out,
+    plain,
     print_json,
     print_outlook,
     print_story,
@@ -150,9 +150,9 @@ def list_jobs(
         if as_json:
             print_json([document(job) for job in found])
         for job in () if as_json else found:
-            needs = f"  [yellow]{escape(job.attention)}[/]" if job.attention else ""
+            needs = f"  [yellow]{plain(job.attention)}[/]" if job.attention else ""
             out.print(
-                f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {escape(job.task_id or '')}"
+                f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {plain(job.task_id or '')}"
             )
         return DONE
 
@@ -202,7 +202,7 @@ def resolve(
         if as_json:
             print_json({"job_id": job, **answer.model_dump()})
         else:
-            out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {escape(answer.message)}")
+            out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {plain(answer.message)}")
         return DONE if answer.accepted else OTHER
 
     run(story(), as_json)

@@ -40,7 +40,7 @@ from seedance_temporal import connect
 from seedance_temporal.errors import InvalidSettings, TemporalRefused
 from seedance_temporal.job import SEARCH_ATTRIBUTES, Queues
 from seedance_temporal.settings import Settings
-from seedance_temporal.urls import redacted
+from seedance_temporal.urls import printable, redacted
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
 
@@ -65,8 +65,13 @@ class RedactingFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._secrets = secrets
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        # A message of one record is one line; tracebacks, which are added to it, have several.
+        record.message = printable(record.message, keep="")
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record), self._secrets)
+        return redacted(printable(super().format(record)), self._secrets)
 
 
 def build_workers(

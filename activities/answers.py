@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from seedance_temporal.identity import is_safety_identifier
 from seedance_temporal.task import LONGEST_TASK_ID, MOST, Task, is_task_id
 from seedance_temporal.urls import redacted
 
@@ -105,6 +106,10 @@ def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str,
         for name in names
     }
     task_id = payload.get("id")
+    # The proof of whose the task is must not fall to a secret that it happens to contain.
+    identifier = payload.get("safety_identifier")
+    if isinstance(identifier, str) and is_safety_identifier(identifier):
+        cleared["safety_identifier"] = identifier
     if isinstance(task_id, str):
         cleared["id"] = task_id if is_task_id(task_id) else redacted(task_id, secrets, LONGEST_TASK_ID)
     return cleared

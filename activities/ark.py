@@ -28,6 +28,7 @@ _READ_SECONDS = 30.0
 # A question in all: an answer can come byte by byte.
 _ANSWER_SECONDS = 50.0
 _NO_SUCH_TASK = ("ResourceNotFound", "NotFound.")
+_LISTED = ("id", "status", "model", "created_at", "safety_identifier")
 _LONGEST_CODE = 200
 _LONGEST_MESSAGE = 1000
 _LONGEST_PAUSE = 86_400.0
@@ -139,6 +140,7 @@ class Ark:
         self._url = base_url + _TASKS
         # A compressed answer can be a thousand times as long as what came.
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept-Encoding": "identity"}
+        self._key = api_key
         self._secrets = (api_key, *secrets)
         # Made once: it reads the certificate store.
         tls = httpx.create_ssl_context()
@@ -155,8 +157,12 @@ class Ark:
             follow_redirects=False,
         )
 
-    async def create(self, body: dict[str, Any]) -> CreateAnswer:
-        """Send the paid POST once. Has no time limit of its own but for connecting: the caller bounds the total.
+    async def create(self, body: dict[str, Any], seconds: float | None = None) -> CreateAnswer:
+        """Send the paid POST once.
+
+        Args:
+            body: The create's JSON.
+            seconds: Total time, connecting included; None: without a limit but for connecting.
 
         Returns:
             ``not_sent`` only where it is certain that no byte left, or the provider says that nothing was created.
@@ -170,9 +176,9 @@ class Ark:
             request = client.build_request("POST", self._url, json=body, extensions={"trace": sending})
         except Exception as error:
             return _unsendable(error, None)
-        answer = None
+        answer = response = None
         try:
-            async with client:
+            async with asyncio.timeout(seconds), client:
                 response = await client.send(request, stream=True)
                 try:
                     answer = await self._read_answer(response)
@@ -180,30 +186,29 @@ class Ark:
                     await response.aclose()
         except Exception as error:
             # What was read counts, also where the connection breaks while it is closed.
+            if answer is None and response is not None and response.status_code == httpx.codes.OK:
+                return _TAKEN
             return answer or self._broken(error, sending)
         return answer
 
     def _broken(self, error: Exception, sending: _Sending) -> CreateAnswer:
         if not sending.sent_nothing(error):
+            if isinstance(error, TimeoutError):
+                words = "the provider did not answer within the time for a create"
+                return CreateAnswer("unknown", code="timed_out", message=words)
             return CreateAnswer("unknown", code="answer_lost", message=f"the answer was lost: {self._named(error)}")
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
             return _unsendable(error, "credentials" if isinstance(error, httpx.LocalProtocolError) else None)
         return CreateAnswer("not_sent", code="not_connected", message=f"no connection: {self._named(error)}")
 
     async def _read_answer(self, response: httpx.Response) -> CreateAnswer:
-        try:
-            answer = await read_answer(response)
-        except Exception:
-            if response.status_code == httpx.codes.OK:
-                return _TAKEN
-            raise
-        return self._classify(answer)
+        return self._classify(await read_answer(response))
 
     def _classify(self, answer: Answer) -> CreateAnswer:
         """The one table: what an answer to a create means for the money."""
         status = answer.status
         if status == httpx.codes.OK:
-            return _classify_taken(answer)
+            return _classify_taken(answer, self._key)
         envelope = self._envelope(answer)
         if envelope is None:
             return _in_between(status)
@@ -265,7 +270,12 @@ class Ark:
         if total < len(items):
             # A total that its own page contradicts must not make a listing look complete: there may be more.
             total = len(items) + 1
-        tasks = [cleared_task(item, self._secrets) for item in items[:page_size] if isinstance(item, dict)]
+        # Of hundreds of tasks only what is needed is looked at: 8 MB of anything would make the loop stand still.
+        tasks = [
+            cleared_task({name: item[name] for name in _LISTED if name in item}, self._secrets)
+            for item in items[:page_size]
+            if isinstance(item, dict)
+        ]
         return TaskPage(tasks, total, asked_at)
 
     async def delete(self, task_id: str) -> None:
@@ -332,14 +342,19 @@ def _unsendable(error: Exception, attention: Attention | None) -> CreateAnswer:
     return CreateAnswer("not_sent", code="cannot_send", message=message, attention=attention)
 
 
-def _classify_taken(answer: Answer) -> CreateAnswer:
-    """What a 200 means: the task exists, unless a page of something in between came."""
+def _classify_taken(answer: Answer, key: str) -> CreateAnswer:
+    """What a 200 means: the task exists, unless a page of something in between came.
+
+    Args:
+        key: The API key; an id that repeats it would write it down everywhere.
+    """
     if answer.content is None:
         return _TAKEN
     payload = answer.json
     task_id = payload.get("id") if isinstance(payload, dict) else None
     if isinstance(task_id, str) and task_id:
-        return CreateAnswer("created", task_id=task_id) if is_task_id(task_id) else _TAKEN_WITH_ODD_ID
+        usable = is_task_id(task_id) and key not in task_id
+        return CreateAnswer("created", task_id=task_id) if usable else _TAKEN_WITH_ODD_ID
     # The provider speaks JSON, however broken; a page of something in between says nothing of a task.
     return _TAKEN if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
 

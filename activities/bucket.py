@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 import google_crc32c
-from google.api_core.exceptions import NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
 from google.auth.credentials import Signing
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
+from requests import RequestException
 
 from activities.signing import CannotSign, signing
+from seedance_temporal.urls import redacted
 
 _T = TypeVar("_T")
 # Above this size the library uploads in parts; each part is held in memory.
@@ -32,6 +34,11 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 # Uploads are slow and must not keep the ledger waiting for a thread.
 _THREADS = 32
 _REQUEST_SECONDS = 30.0
+_LONGEST_REASON = 500
+
+
+class BucketError(Exception):
+    """The bucket did not do what it was asked for. The message is bounded, and holds no signature of a URL."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +261,11 @@ class GoogleBucket:
         return self._signer
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except (GoogleAPICallError, RequestException) as error:
+            # They quote whole answers, and addresses; both end up in a run's history.
+            raise BucketError(f"{type(error).__name__}: {redacted(str(error), limit=_LONGEST_REASON)}") from None
 
 
 def _stored(blob: Any) -> StoredObject:

@@ -48,6 +48,7 @@ _SIGN_SECONDS = 15.0
 _SIGNED_LONGER = timedelta(hours=1)
 # Less than this is not worth sending with: the answer would be lost.
 _LEAST_SECONDS = 1.0
+_LONGEST_REASON = 500
 
 _log = logging.getLogger(__name__)
 
@@ -189,13 +190,7 @@ class CreateActivities:
         for send in range(1, _SENDS + 1):
             if deadline.remaining() < _LEAST_SECONDS:
                 return answer
-            try:
-                async with asyncio.timeout(deadline.remaining()):
-                    answer = await self._ark.create(body)
-            except TimeoutError:
-                return CreateAnswer(
-                    "unknown", code="timed_out", message="the provider did not answer within the time for a create"
-                )
+            answer = await self._ark.create(body, deadline.remaining())
             pause = answer.retry_after if answer.retry_after is not None else 2.0 ** (send - 1)
             is_last = send == _SENDS or answer.kind != "not_sent" or answer.attention is not None
             if is_last or pause > _LONGEST_PAUSE:
@@ -297,7 +292,9 @@ def _outcome(
 
 def _ledger_trouble(error: Exception) -> CreateAnswer:
     return CreateAnswer(
-        "not_sent", code="bucket_unreachable", message=f"nothing was sent: the ledger cannot be written ({error!r})"
+        "not_sent",
+        code="bucket_unreachable",
+        message=f"nothing was sent: the ledger cannot be written ({_told(error)})",
     )
 
 
@@ -305,8 +302,13 @@ def _signing_trouble(error: Exception) -> CreateAnswer:
     return CreateAnswer(
         "not_sent",
         code="signing_failed",
-        message=f"nothing was sent: a private reference could not be signed ({redacted(repr(error))})",
+        message=f"nothing was sent: a private reference could not be signed ({_told(error)})",
     )
+
+
+def _told(error: Exception) -> str:
+    """An error of another library's: some quote whole answers, and URLs with their signatures."""
+    return redacted(repr(error), limit=_LONGEST_REASON)
 
 
 def _impossible(code: str, message: str) -> CreateReport:

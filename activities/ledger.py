@@ -256,10 +256,11 @@ class LedgerActivities:
         answered = facts.attempt(wish.attempt) if wish is not None else None
         # A wish that answers no failure, or that was granted before, changes nothing.
         if wish is not None and answered is not None and answered.error is not None and answered.again is None:
-            if answered.error.failure_class == "lost" and not wish.accept_second_charge:
+            if answered.error.failure_class != "lost" or wish.accept_second_charge:
+                await self._ledger.again(order.job_id, wish)
+                facts = await self._ledger.read(order.job_id)
+            elif decide(facts).next == "ended":
                 return Look(next="ended", attempt=wish.attempt, error=_second_charge(answered.error))
-            await self._ledger.again(order.job_id, wish)
-            facts = await self._ledger.read(order.job_id)
         endpoints = self._settings.seedance_endpoints
         estimated = catalogue.estimate(order.request, self._settings.prices, endpoints=endpoints)
         look = look_by(facts, self._settings)
@@ -316,7 +317,9 @@ class LedgerActivities:
         if left and ended is not None and ended.again is None and error.failure_class in {"expired", "provider"}:
             await self._ledger.again(order.job_id, Resubmit(attempt=order.error.attempt), automatic=True)
             return EndReport(error=error, again=True)
-        return EndReport(error=error, again=decide(facts).next != "ended")
+        # Where another attempt decides how the job ended, that is what is told.
+        look = decide(facts)
+        return EndReport(error=look.error or error, again=look.next != "ended")
 
 
 def _foreign_id(order: LookOrder) -> JobError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from datetime import UTC, datetime
 
 import httpx
@@ -26,6 +25,7 @@ from activities.ark import Ark, ArkError
 from activities.facts import Attempt, Listing, Look, look_by
 from activities.ledger import Ledger
 from seedance_temporal import job as names
+from seedance_temporal.identity import is_safety_identifier
 from seedance_temporal.job import Queues
 from seedance_temporal.settings import Settings
 
@@ -35,8 +35,8 @@ _COLLECT_SECONDS = 0.2
 _MOST_AT_ONCE = 500
 # Signals to jobs, each to another one.
 _ANSWERS_SIDE_BY_SIDE = 20
-# What our identifiers look like: one that LIST shows proves that it echoes them.
-_OURS = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
+# So much of a text is compared with what is looked for, which is shorter.
+_LONGEST_WORD = 200
 
 
 class Wanted(BaseModel):
@@ -151,7 +151,7 @@ class ListingActivities:
             ) from None
         key = self._settings.key_fingerprint
         tasks = tuple(_listed(task) for task in page.items if isinstance(task.get("id"), str))
-        if any(_OURS.fullmatch(task.safety_identifier or "") for task in tasks):
+        if any(is_safety_identifier(task.safety_identifier or "") for task in tasks):
             await self._ledger.note_echo(self._settings.ark_route, key)
         return Page(tasks=tasks, total=page.total, asked_at=page.asked_at, key=key)
 
@@ -256,8 +256,8 @@ def _listed(task: dict[str, object]) -> ListedTask:
     identifier, model, created_at = (task.get(name) for name in ("safety_identifier", "model", "created_at"))
     return ListedTask(
         id=str(task["id"]),
-        safety_identifier=identifier if isinstance(identifier, str) and identifier else None,
-        model=model if isinstance(model, str) else None,
+        safety_identifier=identifier[:_LONGEST_WORD] if isinstance(identifier, str) and identifier else None,
+        model=model[:_LONGEST_WORD] if isinstance(model, str) else None,
         created_at=_seconds(created_at),
     )
 

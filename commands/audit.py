@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from commands.bucket import BucketRefused, open_bucket
 from commands.running import JobArgument, JsonOption, check_job_id, error_document, fail, run
-from commands.telling import DONE, OTHER, out, print_json, print_table
+from commands.telling import DONE, OTHER, out, plain, print_json, print_table
 from seedance_temporal.audit import Audit, AuditedAttempt, Charge, Finding, RunHistory
 from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import NoWorkerAnswered, TemporalRefused, UnknownJob
@@ -122,13 +121,13 @@ async def _ask_temporal(job_id: str, kept: Kept | None, missing: list[str]) -> T
 
 
 def _print(audit: Audit) -> None:
-    out.print(f"[bold]{escape(audit.job_id)}[/]")
-    out.print(escape(_headline(audit)))
+    out.print(f"[bold]{plain(audit.job_id)}[/]")
+    out.print(plain(_headline(audit)))
     out.print(f"[dim]{_SOURCES[audit.source]}[/]")
     for gap in audit.missing:
-        out.print(f"[yellow]{escape(gap)}[/]")
+        out.print(f"[yellow]{plain(gap)}[/]")
     if audit.attention is not None:
-        out.print(f"[yellow]Needs a person: {audit.attention}.[/] {escape(audit.advice or '')}".rstrip())
+        out.print(f"[yellow]Needs a person: {audit.attention}.[/] {plain(audit.advice or '')}".rstrip())
     for title, table in _tables(audit):
         if table.row_count:
             out.print(f"\n[bold]{title}[/]")
@@ -192,7 +191,7 @@ def _steps(audit: Audit) -> Table:
     for step in audit.steps:
         often = f" ({step.times} times)" if step.times > 1 else ""
         note = f": {_short(audit, step.note)}" if step.note else ""
-        table.add_row(_when(step.at), f"+{step.after:.1f} s", step.how, escape(step.what + often + note))
+        table.add_row(_when(step.at), f"+{step.after:.1f} s", step.how, plain(step.what + often + note))
     return table
 
 
@@ -206,7 +205,7 @@ def _attempts(attempts: Sequence[AuditedAttempt]) -> Table:
         then = [one.error.code] if one.error is not None else []
         then += [f"again, by the {one.asked_again_by}"] if one.asked_again_by else []
         row = [str(one.attempt), _when(one.claimed_at), known, ", ".join(one.task_ids), ", ".join(took), expected]
-        table.add_row(*map(escape, [*row, paid, "; ".join(then)]))
+        table.add_row(*map(plain, [*row, paid, "; ".join(then)]))
     return table
 
 
@@ -217,7 +216,7 @@ def _objects(audit: Audit) -> Table:
     table = _table("name", "bytes", "generation", "CRC32C", "MD5", right=["bytes"])
     for stored in audit.objects:
         row = [_short(audit, stored.name), f"{stored.size:,}", str(stored.generation), stored.crc32c, stored.md5 or ""]
-        table.add_row(*map(escape, row))
+        table.add_row(*map(plain, row))
     return table
 
 
@@ -225,27 +224,27 @@ def _fields(audit: Audit) -> Table:
     table = _table("", "")
     for name, value in {**audit.request, "rights": audit.rights or "nothing was declared"}.items():
         if value != []:
-            table.add_row(name, escape(_compact(value)))
+            table.add_row(name, plain(_compact(value)))
     for medium in audit.media:
-        table.add_row("found", escape(_compact(medium)))
+        table.add_row("found", plain(_compact(medium)))
     for warning in audit.warnings:
-        table.add_row("warning", escape(warning))
+        table.add_row("warning", plain(warning))
     return table
 
 
 def _events(history: RunHistory) -> Table:
     table = _table("event", "when (UTC)", "type", "what", right=["event"])
     for event in history.events:
-        table.add_row(str(event.id), _when(event.at), event.type, escape(event.what))
+        table.add_row(str(event.id), _when(event.at), event.type, plain(event.what))
     return table
 
 
 def _print_finding(audit: Audit, finding: Finding) -> None:
-    name = escape(_short(audit, finding.name))
+    name = plain(_short(audit, finding.name))
     if not finding.problems:
         out.print(f"[green]ok[/]     {name}")
     for problem in finding.problems:
-        out.print(f"[red]WRONG[/]  {name}: {escape(problem)}")
+        out.print(f"[red]WRONG[/]  {name}: {plain(problem)}")
 
 
 def _short(audit: Audit, name: str) -> str:

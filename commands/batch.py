@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from commands.bucket import open_bucket
@@ -165,7 +164,7 @@ class _Batch:
         endpoints = self._settings.seedance_endpoints
         warnings = Counter(text for one in self._requests() for text in catalogue.warnings(one, endpoints=endpoints))
         for text, count in warnings.most_common(_MOST_WARNINGS):
-            yield f"[yellow]{_counted(count, 'job')}: {escape(text)}[/]"
+            yield f"[yellow]{_counted(count, 'job')}: {plain(text)}[/]"
         if len(warnings) > _MOST_WARNINGS:
             yield "[yellow]There are warnings of other kinds; `check` tells them of one request.[/]"
 
@@ -174,7 +173,7 @@ class _Batch:
         counts = self.summary()
         yield f"Submitted: {_counted(len(self.jobs), 'job')}, {counts['new']} new, {counts['existing']} known already."
         yield f"{', '.join(f'{count} {phase}' for phase, count in counts['phases'].items())}."
-        yield f"Each line's job stands in {escape(str(self._results))}."
+        yield f"Each line's job stands in {plain(str(self._results))}."
 
     def summary(self) -> dict[str, Any]:
         total, unpriced = self._estimated()

@@ -12,6 +12,7 @@ from seedance_temporal import catalogue
 from seedance_temporal.job import Job, JobState
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.urls import printable
 
 DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_A_PERSON = range(5)
 """Exit codes."""
@@ -24,7 +25,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def plain(text: str) -> str:
     """Escape what others wrote, for a console: it is no markup, and no character of it steers a terminal."""
-    return escape("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text))
+    return escape(printable(text))
 
 
 def has_ended(job: Job) -> bool:
@@ -73,15 +74,15 @@ def print_outlook(request: VideoRequest, settings: Settings, say: Console) -> No
     else:
         say.print("What it will cost cannot be told beforehand.")
     for warning in catalogue.warnings(request, endpoints=settings.seedance_endpoints):
-        say.print(f"[yellow]{escape(warning)}[/]")
+        say.print(f"[yellow]{plain(warning)}[/]")
 
 
 def news(job: Job) -> str:
-    words = [f"[bold]{job.phase}[/]"] + [escape(w) for w in (job.task_id,) if w]
+    words = [f"[bold]{job.phase}[/]"] + [plain(w) for w in (job.task_id,) if w]
     if isinstance(job, JobState):
         if job.timeline:
             last = job.timeline[-1]
-            words.append(escape(f"{last.what} (learned by {last.how})"))
+            words.append(plain(f"{last.what} (learned by {last.how})"))
     elif not has_ended(job):
         words.append("no worker answers at the moment")
     if job.attention:
@@ -116,11 +117,11 @@ def print_job(job: Job) -> None:
         rows |= {"look": f"free of charge: {SHOW} {job.job_id}"}
     for name, value in rows.items():
         if value is not None:
-            out.print(f"[dim]{name:<10}[/] {escape(str(value))}")
+            out.print(f"[dim]{name:<10}[/] {plain(str(value))}")
 
 
 def print_story(state: JobState | None) -> None:
     for entry in state.timeline if state is not None else ():
         often = f" ({entry.times} times)" if entry.times > 1 else ""
         note = f": {entry.note}" if entry.note else ""
-        out.print(f"[dim]{entry.at:%Y-%m-%d %H:%M:%S}  {entry.how:<9}[/] {escape(entry.what + often + note)}")
+        out.print(f"[dim]{entry.at:%Y-%m-%d %H:%M:%S}  {entry.how:<9}[/] {plain(entry.what + often + note)}")

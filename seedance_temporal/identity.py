@@ -19,6 +19,7 @@ from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.task import quoted_id
 
 HASH_VERSION = 1
+_SAFETY_IDENTIFIER = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
 _JOB_ID = re.compile(r"seedance-([0-9a-f]{64})")
 # Exactly these code points: a language's own idea of white space would give other hashes elsewhere.
 _WHITE_SPACE = re.compile("[\u0009-\u000d\u0020\u00a0\u3000]+")
@@ -137,6 +138,11 @@ def safety_identifier(user_id: str, nonce: str) -> str:
         nonce: 32 hex digits, drawn for the claim.
     """
     return f"{user_hash(user_id)}-{nonce}"
+
+
+def is_safety_identifier(text: str) -> bool:
+    """Whether a text looks like an identifier of ours: one that LIST shows proves that it shows them."""
+    return _SAFETY_IDENTIFIER.fullmatch(text) is not None
 
 
 def callback_token(secret: str, job_id: str, attempt: int) -> str:

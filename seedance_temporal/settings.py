@@ -15,7 +15,7 @@ from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint
 from seedance_temporal.models import ENDPOINT, MODELS
 from seedance_temporal.prices import PriceTable, price_table
-from seedance_temporal.urls import https_problem
+from seedance_temporal.urls import https_problem, printable
 
 BASE_URLS = {
     "byteplus": "https://ark.ap-southeast.bytepluses.com/api/v3",
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
                 (f"{_variable(e['loc'])}: " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
                 for e in error.errors()
             ]
-            raise InvalidSettings("; ".join(problems)) from None
+            raise InvalidSettings(printable("; ".join(problems))) from None
         missing = [name for name in required if getattr(settings, name.lower()) is None]
         if missing:
             raise InvalidSettings(f"not set in the environment: {', '.join(missing)}")

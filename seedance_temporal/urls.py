@@ -29,6 +29,16 @@ _PERCENT = re.compile(r"%[0-9A-F]{2}")
 _SEARCHED = 64 * 1024
 
 
+def printable(text: str, keep: str = "\n") -> str:
+    """Escape what does not print, such as what would steer a terminal or forge a line of a log.
+
+    Args:
+        text: What others wrote.
+        keep: Characters that stay as they are all the same.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 def is_public_address(address: str) -> bool:
     """Whether an IP address, as text, is one of the public internet. IPv6 forms of IPv4 addresses are seen through."""
     ip = ipaddress.ip_address(address)

@@ -191,6 +191,9 @@ class GenerateVideo:
                 if look.next != "claim":
                     break
                 raise _Ended(words.cancelled_before_create(), "caller")
+            if self._ledger_changed:
+                look = await self._look()
+                continue
             if self._media is None:
                 self._media = await self._check_references()
                 continue
@@ -237,7 +240,7 @@ class GenerateVideo:
         """Looks at the reference media, once in a run, and ends it where nothing can be created with them.
 
         Returns:
-            What they are; None where a cancel came in between.
+            What they are; None where a cancel, or a task of the job, came in between.
         """
         count = sum(map(is_seen, self._job.request.references))
         if not count:
@@ -252,13 +255,13 @@ class GenerateVideo:
             retry_policy=policies.REFERENCES_RETRY,
             summary=f"check {count} reference{'s' if count > 1 else ''}: reachable, format, limits",
         )
-        await workflow.wait_condition(lambda: check.done() or self._cancel_wished)
+        await workflow.wait_condition(lambda: check.done() or self._cancel_wished or self._ledger_changed)
         if not check.done():
             check.cancel()
         try:
             report = await check
         except ActivityError as error:
-            if self._cancel_wished:
+            if self._cancel_wished or self._ledger_changed:
                 return None
             raise _Ended(words.unreachable(error), "references") from None
         self._progress.warn(*report.warnings)
@@ -577,7 +580,8 @@ class GenerateVideo:
         self._cancel_outcome = "running_will_finish"
         within = max(timedelta(seconds=seen.copy_within), policies.COPY_AT_LEAST)
         url_dies = workflow.now() + within
-        at_risk = workflow.now() + min(policies.COPY_AT_RISK, within / 2)
+        # An hour after it was ready, which can be long ago: a backlog that is stored at once needs nobody.
+        at_risk = max(url_dies - policies.URL_LIFE + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
         while True:
             try:
                 result = await self._copy(order, url_dies, at_risk)
@@ -643,7 +647,7 @@ class GenerateVideo:
     async def _stored(self, result: VideoResult, how: str) -> VideoResult:
         self._cancel_outcome = "running_will_finish"
         self._settle_all()
-        if await self._ledger_has_news():
+        while await self._ledger_has_news():
             self._note_second_task((await self._look()).second_task)
         self._note_second_task(None)
         self._progress.note("stored", how, result.video_uri)

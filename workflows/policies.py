@@ -79,8 +79,12 @@ COPY_RETRY = RetryPolicy(
 )
 # A stopped clock or a long outage can leave nothing of the 24 hours: the video may be there all the same.
 COPY_AT_LEAST = timedelta(minutes=10)
+# How long a result URL lives, from the success on.
+URL_LIFE = timedelta(hours=24)
 # A copy that has not come about by then is in danger, with most of the day left to mend what keeps it from it.
 COPY_AT_RISK = timedelta(hours=1)
+# A copy that begins later than that is in danger once it has not come about at the first go.
+COPY_GRACE = timedelta(minutes=1)
 
 # Another object in the place of the video keeps it out until a person moves that away. Each look costs a listing, and
 # a download only where nothing was verified before.

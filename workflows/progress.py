@@ -20,6 +20,8 @@ with workflow.unsafe.imports_passed_through():
 # The beginning of a story and its newest part say most; a poll that shows nothing new only counts up.
 _KEPT_FIRST = 20
 _KEPT_LAST = 80
+# The timeline is handed to activities, whose arguments have 2 MB at most.
+_LONGEST_NOTE = 2_000
 # A keyword's characters on SQL, and its bytes as JSON on every server.
 _LONGEST_KEYWORD = 255
 _MOST_KEYWORD_BYTES = 2_000
@@ -107,6 +109,7 @@ class Progress:
             how: How it was learned.
             note: More, where there is more to say.
         """
+        note = note[:_LONGEST_NOTE] if note is not None else None
         last = self._timeline[-1] if self._timeline else None
         if last is not None and (last.what, last.how, last.note) == (what, how, note):
             self._timeline[-1] = last.model_copy(update={"times": last.times + 1})

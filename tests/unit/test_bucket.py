@@ -10,10 +10,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from google.cloud import storage
 
-from activities.bucket import Bucket, Checksums, GoogleBucket
+from activities.bucket import Bucket, BucketError, Checksums, GoogleBucket
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.memory_bucket import MemoryBucket
+from tests.unit.raw_host import raw_host
 
 _numbers = count()
 
@@ -128,3 +130,16 @@ def test_checksums_of_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "empty"
     path.touch()
     assert Checksums.of_file(path) == Checksums(0, "AAAAAA==", "1B2M2Y8AsgTpgAmY7PhCfg==")
+
+
+async def test_error_of_the_bucket_is_bounded_and_tells_no_signature() -> None:
+    """The library quotes the whole answer, which ends up in a run's history."""
+    async with raw_host() as host:
+        host.answers(403, "https://storage.example.com/o?X-Goog-Signature=5ec4e7 " + "x" * 3_000_000)
+        endpoint = {"api_endpoint": host.url}
+        client = storage.Client("local", client_options=endpoint, use_auth_w_custom_endpoint=False)
+        with pytest.raises(BucketError) as caught:
+            await GoogleBucket("videos", client).read("seedance/x")
+    assert "Forbidden" in str(caught.value)
+    assert "5ec4e7" not in str(caught.value)
+    assert len(str(caught.value)) < 1000

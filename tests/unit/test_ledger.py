@@ -606,3 +606,22 @@ async def test_live_task_comes_before_an_automatic_attempt() -> None:
     look = decide(await ledger.read(job_id))
     assert (look.next, look.task_id) == ("adopt", "cgt-2")
     assert not [stored.name for stored in await ledger.objects(job_id) if "again" in stored.name]
+
+
+async def test_record_wins_over_a_resubmit_without_consent() -> None:
+    """An attempt that was given up is answered later, when another one's video is long stored, or its task lives."""
+    for alive in (True, False):
+        request = a_request()
+        bucket = MemoryBucket()
+        ledger, job_id = Ledger(bucket, "seedance"), job_id_of(request)
+        activities = LedgerActivities(ledger, some_settings())
+        for number in (1, 2):
+            await ledger.claim(a_claim(request, number))
+        await ledger.end(job_id, 1, an_end(1, None, "lost"))
+        await ledger.settle(job_id, 2, created("cgt-2"))
+        if not alive:
+            await bucket.create(names(request).record, a_record("cgt-2"))
+        order = LookOrder(job_id=job_id, request=request, resubmit=Resubmit(attempt=1))
+        look = await in_activity(activities.look, order)
+        assert (look.next, look.task_id) == ("adopt" if alive else "stored", "cgt-2")
+        assert not [name for name in bucket.contents if ".again" in name]

@@ -81,8 +81,8 @@ class World:
     async def look(self, **fields: Any) -> Observation:
         return await in_activity(self.activities.get_task, self.order(**fields))
 
-    async def cancel(self, **fields: Any) -> CancelReport:
-        return await in_activity(self.activities.cancel_task, self.order(**fields))
+    async def cancel(self, *, attempt: int = 1, **fields: Any) -> CancelReport:
+        return await in_activity(self.activities.cancel_task, self.order(**fields), attempt=attempt)
 
     async def asked(self) -> TaskRequests:
         return (await self.ark.requests()).tasks.get(self.task_id, TaskRequests())
@@ -421,7 +421,7 @@ async def test_a_task_that_was_cancelled_before(ark: ArkControl) -> None:
 
 async def test_a_task_that_the_provider_does_not_know_is_not_deleted(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.cancel(task_id="cgt-gone")
+    report = await world.cancel(task_id="cgt-gone", attempt=6)
     assert report.outcome == "running_will_finish"
     assert (await ark.requests()).tasks["cgt-gone"].delete == 0
 

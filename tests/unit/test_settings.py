@@ -176,3 +176,10 @@ def test_only_the_key_has_to_fit_a_header(monkeypatch: pytest.MonkeyPatch) -> No
 def test_prefix_that_names_no_object_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     with pytest.raises(InvalidSettings, match="SEEDANCE_PREFIX: must be printable, and have 200 bytes at most"):
         settings(monkeypatch, SEEDANCE_PREFIX=prefix)
+
+
+def test_name_in_a_setting_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDANCE_PRICES", '{"\\u001b[2J": {"720p": "x"}}')
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_environment()
+    assert "\x1b" not in str(caught.value)

@@ -441,7 +441,7 @@ async def test_task_named_in_an_outage_is_not_forgotten(skipping: Stage, how: st
         return OURS
 
     stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.always("ask_lister", stage.recover(recovery_over=True))
+    stage.script.always("ask_lister", stage.recover(again=120, recovery_over=True))
     stage.script.always("identify_task", answer)
     finish(stage)
     job = await stage.start()
@@ -504,3 +504,16 @@ async def test_cancel_reaches_the_task_that_is_followed_next(stage: Stage) -> No
     assert (await cancel(job)).outcome == "cancelled"
     assert (await failed(job)).failure_class == "cancelled"
     assert [call.order.task_id for call in stage.script.of("cancel_task")] == [TASK, OTHER_TASK]
+
+
+async def test_paid_task_is_followed_while_a_reference_is_slow(stage: Stage) -> None:
+    held = Held(ReferencesReport())
+    stage.script.plan("look", stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
+    stage.script.plan("check_references", held)
+    stage.script.plan("identify_task", OURS)
+    finish(stage)
+    job = await stage.start(references=REFERENCES)
+    await held.reached.wait()
+    await callback(job, "succeeded", FIRST_TASK, attempt=1)
+    assert await job.result() == RESULT
+    held.let_go()

@@ -243,10 +243,9 @@ async def test_object_in_the_way_to_the_end_loses_the_video_in_words(skipping: S
     assert failure("lost").failure_class == error.failure_class
 
 
-async def test_copy_after_a_pause_without_workers_gets_a_try(still: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_copy_after_a_pause_without_workers_gets_a_try(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A negative time-out would block the run for good."""
-    stage = still
-    stage.sandboxed = False
+    stage = Stage(temporal, sandboxed=False)
     monkeypatch.setattr(policies, "COPY_AT_LEAST", timedelta(seconds=6))
     monkeypatch.setattr(policies, "CONFLICT_PAUSE", timedelta(seconds=2))
     await stage.serve("workflows", "ledger", "get", "transfer")
@@ -260,6 +259,8 @@ async def test_copy_after_a_pause_without_workers_gets_a_try(still: Stage, monke
     await asyncio.sleep(7)  # the URL dies, by the server's clock
     await stage.serve("workflows")
     assert await job.result() == RESULT
+    await stage.close()
+    await stage.replay()
 
 
 @pytest.mark.parametrize(("code", "attention"), [("not_connected", "provider"), ("bucket_unreachable", "storage")])

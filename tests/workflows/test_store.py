@@ -138,9 +138,22 @@ async def test_little_time_is_at_risk_sooner(skipping: Stage) -> None:
     stage.script.plan("get_task", to_store(0))
     stage.script.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
     job = await stage.start()
-    await stage.skip(240)
+    await stage.skip(policies.COPY_GRACE.total_seconds() / 2)
     assert (await state(job)).attention is None
-    await stage.skip(120)
+    await stage.skip(policies.COPY_GRACE.total_seconds())
+    assert (await state(job)).attention == "video_at_risk"
+    assert await job.result() == RESULT
+
+
+async def test_video_that_was_ready_for_hours_is_at_risk_at_once(skipping: Stage) -> None:
+    """The hour counts from the success, and not from when a worker noticed it."""
+    stage = skipping
+    stage.script.plan("look", stage.adopt())
+    stage.script.plan("get_task", to_store(18 * 3600))
+    stage.script.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
+    job = await stage.start()
+    await stage.script.called("store_video")
+    await stage.skip(2 * policies.COPY_GRACE.total_seconds())
     assert (await state(job)).attention == "video_at_risk"
     assert await job.result() == RESULT
 
@@ -149,6 +162,7 @@ async def test_a_video_at_risk_is_searchable(still: Stage, monkeypatch: pytest.M
     stage = still
     stage.sandboxed = False
     monkeypatch.setattr(policies, "COPY_AT_RISK", timedelta(seconds=0.2))
+    monkeypatch.setattr(policies, "COPY_GRACE", timedelta(seconds=0.2))
     await stage.serve("workflows", "ledger", "get", "transfer")
     held = Held(RESULT)
     stage.script.plan("look", stage.adopt())
