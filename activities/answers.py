@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from seedance_temporal.identity import is_safety_identifier
-from seedance_temporal.task import LONGEST_TASK_ID, MOST, Task, is_task_id
+from seedance_temporal.task import LONGEST_TASK_ID, MOST, Task, TaskContent, TaskError, Usage, is_task_id
 from seedance_temporal.urls import redacted
 
 MOST_BYTES = 8 * 1024 * 1024
@@ -25,6 +25,7 @@ _MOST_FIELDS = 500
 _MOST_VALUES_OF_A_FIELD = 200
 _DEEPEST = 20
 _LONGEST_TEXT = 16 * 1024
+_NEEDED = tuple(dict.fromkeys([*TaskContent.model_fields, *Usage.model_fields, *TaskError.model_fields]))
 _PLAIN = frozenset({"", "identity"})
 
 
@@ -128,6 +129,9 @@ class _Clearing:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict) and depth < _DEEPEST:
+            # What is needed comes first, whatever is in front of it.
+            names = [*(name for name in _NEEDED if name in value), *(name for name in value if name not in _NEEDED)]
+            value = {name: value[name] for name in names}
             return {self._text(name): self.of(part, depth + 1) for name, part in value.items() if self.left > 0}
         if isinstance(value, list) and depth < _DEEPEST:
             return [self.of(part, depth + 1) for part in value if self.left > 0]

@@ -227,7 +227,8 @@ class _Download:
                 raise DownloadFailed(redacted(str(error), limit=_LONGEST_REASON)) from None
             except UnicodeError:
                 raise DownloadFailed("its address holds half a character") from None
-            except httpx.HTTPError as error:
+            # The library does not translate what breaks TLS in the middle of a body.
+            except (httpx.HTTPError, ssl.SSLError, ConnectionError) as error:
                 if not resumes_left:
                     said = redacted(repr(error), limit=_LONGEST_REASON)
                     raise DownloadFailed(

@@ -1,4 +1,4 @@
-"""What a reference file is, by its content alone.
+"""What a file is, by its content alone: a reference, or a video that came as a result.
 
 Whoever wrote the file may mean harm, and what reads it is large and written in C. So it runs as a process of its own
 (``python -m activities.probe KIND FILE``), without secrets in its environment, with a limit on its memory, and can be
@@ -56,7 +56,8 @@ def probe(kind: str, path: Path) -> Probe:
     """Looks into a file. What is too large to be a reference is not decoded.
 
     Args:
-        kind: ``image``, ``video`` or ``audio``.
+        kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made, which need
+            not be what it would take.
         path: The file.
 
     Raises:
@@ -66,7 +67,7 @@ def probe(kind: str, path: Path) -> Probe:
         start = file.read(_START_BYTES)
     if not start:
         raise BadMedia("is empty")
-    return {"image": _picture, "video": _video, "audio": _sound}[kind](path, start)
+    return {"image": _picture, "video": _video, "audio": _sound, "result": _result}[kind](path, start)
 
 
 def _picture(path: Path, start: bytes) -> Probe:
@@ -106,6 +107,11 @@ def _video(path: Path, start: bytes) -> Probe:
         round(video.fps, 3),
         video.codecs,
     )
+
+
+def _result(path: Path, start: bytes) -> Probe:
+    found = probe_video(path)
+    return Probe("mp4", found.width, found.height, found.seconds, found.fps, found.codecs)
 
 
 def _sound(path: Path, start: bytes) -> Probe:

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from activities.bucket import StoredObject
+from activities.bucket import StoredObject, as_json
 from seedance_temporal.job import VideoResult
 from seedance_temporal.task import Usage
+from seedance_temporal.urls import redacted
 
 RECORD_VERSION = 1
 
@@ -124,3 +125,19 @@ def result_of_record(content: bytes, bucket: str, name: str) -> VideoResult:
         generate_audio=record.generate_audio,
         cost_usd=record.cost_usd,
     )
+
+
+def kept_payload(payload: Any, secrets: tuple[str, ...]) -> bytes:
+    """The content of ``task.json``: what the provider said of a task, without the queries of URLs, and without secrets.
+
+    Whoever may read the bucket could fetch the video with them.
+    """
+    return as_json(_without_signatures(payload, secrets))
+
+
+def _without_signatures(value: Any, secrets: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {redacted(name, secrets): _without_signatures(part, secrets) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_signatures(part, secrets) for part in value]
+    return redacted(value, secrets) if isinstance(value, str) else value

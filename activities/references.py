@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +27,7 @@ from activities.facts import nothing_sent
 from activities.heartbeat import heartbeats
 from activities.media import BadMedia
 from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
+from activities.probing import probed
 from activities.signing import CannotSign
 from seedance_temporal import catalogue
 from seedance_temporal.errors import Problem
@@ -47,7 +46,6 @@ _PROBE_SECONDS = 60.0
 _RESUMES = 2
 # Long enough for the last of many references, that waits for its turn.
 _SIGNED_FOR = timedelta(hours=1)
-_ROOT = Path(__file__).resolve().parents[1]
 
 _log = logging.getLogger(__name__)
 
@@ -171,9 +169,10 @@ class References:
         Raises:
             BadMedia: It is not what a reference of this kind can be.
         """
-        probed = await self._probe(kind, path)
+        async with self._probes:
+            found = await probed(kind, path, self._probe_seconds)
         sha256, size = await asyncio.to_thread(_digest, path)
-        return Medium.model_validate(probed | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
+        return Medium.model_validate(found | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
 
     async def _download(self, url: str, path: Path, max_bytes: int) -> None:
         async with outbound_client(self._transport()) as client:
@@ -186,40 +185,6 @@ class References:
                 resumes=_RESUMES,
                 progress=lambda done, total: None,
             )
-
-    async def _probe(self, kind: Kind, path: Path) -> dict[str, object]:
-        """Has a process of its own look into the file; it sees no secret, and ends with the look.
-
-        Raises:
-            BadMedia: It is not what a reference of this kind can be.
-        """
-        async with self._probes:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "activities.probe", kind, str(path)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=_ROOT,
-                env={},
-            )
-            try:
-                async with asyncio.timeout(self._probe_seconds):
-                    out, err = await process.communicate()
-            except TimeoutError:
-                raise BadMedia(f"takes longer than {self._probe_seconds:g} seconds to read") from None
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-        assert process.returncode is not None
-        if process.returncode < 0:
-            raise BadMedia("cannot be read: the decoder crashed over it")
-        if process.returncode > 0:
-            raise RuntimeError(f"the look into a reference ended with {process.returncode}: {err.decode()[-500:]}")
-        answer: dict[str, object] = json.loads(out)
-        if "refused" in answer:
-            raise BadMedia(str(answer["refused"]))
-        return answer
 
 
 class ReferenceActivities:

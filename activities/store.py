@@ -22,12 +22,13 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.ark import Ark
-from activities.bucket import Bucket, Checksums, StoredObject, as_json
+from activities.bucket import Bucket, Checksums, StoredObject
 from activities.heartbeat import Progress, heartbeats
 from activities.ledger import written_by
-from activities.media import BadMedia, picture_type, probe_video
+from activities.media import BadMedia, picture_type
 from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
-from activities.record import Record, RecordedObject, RecordedObjects, result_of_record
+from activities.probing import probed
+from activities.record import Record, RecordedObject, RecordedObjects, kept_payload, result_of_record
 from activities.seal import opened, sealed
 from activities.verified import OtherContent, TaskFiles
 from seedance_temporal import catalogue
@@ -48,6 +49,11 @@ _RESUMES = 4
 _TRIES_WITH_RESUMES = 5
 _VIDEO = "output.mp4"
 _TASK = "task.json"
+# Reading the largest video from end to end takes some seconds; one that takes this long was made for it.
+_PROBE_SECONDS = 300.0
+# A picture that comes slower than this is done without, long before the time of its video is over.
+_LAST_FRAME_SECONDS = 60.0
+_LONGEST_REASON = 500
 _PICTURES = {"last_frame.png": "image/png", "last_frame.jpg": "image/jpeg"}
 
 Transport = Callable[[], httpx.AsyncBaseTransport]
@@ -218,7 +224,7 @@ class _Copy:
         return task
 
     async def _keep_payload(self) -> None:
-        await self.files.bucket.create(self.files.name(_TASK), as_json(_without_signatures(self.payload)))
+        await self.files.bucket.create(self.files.name(_TASK), kept_payload(self.payload, self.settings.secrets))
 
     # Copying
 
@@ -239,14 +245,14 @@ class _Copy:
         if url is None:
             raise _Failed("NotReady", "it succeeded, but shows no URL of its video")
         try:
-            path = await self._download(url, "video")
+            path = await self._download(url, "video", self.settings.seedance_download_seconds)
         except DownloadFailed as error:
             not_yet = error.status == httpx.codes.BAD_REQUEST and "video_not_ready" in error.answer
             kind = "NotReady" if not_yet else "DownloadFailed"
             raise _Failed(kind, f"its video could not be downloaded: {error}") from None
         self.progress.begin("verifying the video")
         try:
-            await asyncio.to_thread(probe_video, path)
+            await probed("result", path, _PROBE_SECONDS)
         except BadMedia as error:
             raise _Failed("BadVideo", f"what was downloaded as its video {error}") from None
         return path
@@ -264,10 +270,12 @@ class _Copy:
             for file in _PICTURES:
                 self.files.refuse_unverified(file)
             return await self._copy_last_frame(task)
-        except (_Failed, OtherContent) as failure:
-            reason = f"its last frame could not be stored: {failure}"
+        except Exception as failure:  # whatever it is, a verified video does not wait for a picture
+            known = isinstance(failure, _Failed | OtherContent)
+            said = str(failure) if known else redacted(repr(failure), limit=_LONGEST_REASON)
+            reason = f"its last frame could not be stored: {said}"
             if activity.info().attempt < _TRIES_FOR_THE_LAST_FRAME:
-                kind = failure.kind if isinstance(failure, _Failed) else "ObjectConflict"
+                kind = failure.kind if isinstance(failure, _Failed) else "ObjectConflict" if known else "StoreFailed"
                 raise _Failed(kind, reason) from None
             self.warnings.append(f"The last frame was asked for; {reason}")
             return None
@@ -281,13 +289,13 @@ class _Copy:
             self.warnings.append("The last frame was asked for, and the provider gave none.")
             return None
         try:
-            path = await self._download(url, "last frame")
+            path = await self._download(url, "last frame", _LAST_FRAME_SECONDS)
             file = f"last_frame.{await asyncio.to_thread(picture_type, path)}"
         except (DownloadFailed, BadMedia) as error:
             raise _Failed("DownloadFailed", str(error)) from None
         return await self._upload(path, file, _PICTURES[file])
 
-    async def _download(self, url: str, what: str) -> Path:
+    async def _download(self, url: str, what: str, seconds: float) -> Path:
         self.progress.begin(f"downloading the {what}")
         path = self.directory / what
         async with outbound_client(self.transport()) as client:
@@ -296,7 +304,7 @@ class _Copy:
                 url,
                 path,
                 max_bytes=self.settings.seedance_max_video_bytes,
-                seconds=self.settings.seedance_download_seconds,
+                seconds=seconds,
                 resumes=_RESUMES if activity.info().attempt <= _TRIES_WITH_RESUMES else 0,
                 progress=self.progress.move,
             )
@@ -386,12 +394,3 @@ def _result(content: bytes, bucket: str, name: str) -> VideoResult:
     except ValidationError:
         reason = f"gs://{bucket}/{name} is no record. Nothing was overwritten. Look at the object, and move it away."
         raise OtherContent(reason) from None
-
-
-def _without_signatures(value: Any) -> Any:
-    """A payload without the queries of its URLs: whoever reads them could fetch the video."""
-    if isinstance(value, dict):
-        return {name: _without_signatures(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_without_signatures(part) for part in value]
-    return redacted(value) if isinstance(value, str) else value

@@ -427,7 +427,7 @@ MUTANTS = (
         3,
         "the video is not looked into",
         _STORE,
-        "await asyncio.to_thread(probe_video, path)",
+        'await probed("result", path, _PROBE_SECONDS)',
         "await asyncio.to_thread(path.stat)",
         "tests/unit/test_store.py::test_nothing_is_uploaded_that_is_not_the_whole_video",
     ),
@@ -494,9 +494,9 @@ MUTANTS = (
     Mutant(
         4,
         "signatures of URLs stay in task.json",
-        _STORE,
-        "as_json(_without_signatures(self.payload))",
-        "as_json(self.payload)",
+        "activities/record.py",
+        "as_json(_without_signatures(payload, secrets))",
+        "as_json(payload)",
         "tests/unit/test_store.py::test_the_payload_is_kept_as_it_came_but_for_signatures",
     ),
     # 5: nobody gets in through the callback

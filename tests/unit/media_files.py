@@ -126,3 +126,38 @@ def padded_mp4(content: bytes, size: int) -> bytes:
     """An MP4 with a box behind it that every player skips."""
     more = size - len(content)
     return content + struct.pack(">I4s", more, b"free") + bytes(more - 8)
+
+
+def bottomless_video(frames: int = 50_000_000) -> bytes:
+    """An MP4 of some hundred bytes whose index announces millions of frames: a demuxer takes gigabytes for it."""
+
+    def box(kind: bytes, *parts: bytes) -> bytes:
+        content = b"".join(parts)
+        return struct.pack(">I4s", len(content) + 8, kind) + content
+
+    def full(kind: bytes, *parts: bytes, flags: int = 0) -> bytes:
+        return box(kind, struct.pack(">I", flags), *parts)
+
+    matrix = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    entry = box(b"mp4v", bytes(6), struct.pack(">H", 1), bytes(16), struct.pack(">HH", 64, 64), bytes(50))
+    table = box(
+        b"stbl",
+        full(b"stsd", struct.pack(">I", 1), entry),
+        full(b"stts", struct.pack(">3I", 1, frames, 1)),
+        full(b"stsc", struct.pack(">4I", 1, 1, frames, 1)),
+        full(b"stsz", struct.pack(">2I", 1, frames)),
+        full(b"stco", struct.pack(">2I", 1, 40)),
+    )
+    sources = box(b"dinf", full(b"dref", struct.pack(">I", 1), full(b"url ", flags=1)))
+    media = box(
+        b"mdia",
+        full(b"mdhd", struct.pack(">4I", 0, 0, 24, 96), struct.pack(">HH", 0x55C4, 0)),
+        full(b"hdlr", bytes(4), b"vide", bytes(12), b"v\0"),
+        box(b"minf", full(b"vmhd", bytes(8), flags=1), sources, table),
+    )
+    track = full(
+        b"tkhd", struct.pack(">5I", 0, 0, 1, 0, 4000), bytes(16), matrix, struct.pack(">2I", 64 << 16, 64 << 16)
+    )
+    times = struct.pack(">4I", 0, 0, 1000, 4000) + struct.pack(">IH", 0x10000, 0x100) + bytes(10)
+    movie = box(b"moov", full(b"mvhd", times, matrix, bytes(24), struct.pack(">I", 2)), box(b"trak", track, media))
+    return box(b"ftyp", b"isom\0\0\2\0isomiso2mp41") + box(b"mdat", b"\1" * 100) + movie

@@ -433,3 +433,27 @@ async def test_a_forbidden_address_is_asked_once(tmp_path: Path) -> None:
                 resumes=10**6,
                 progress=lambda done, total: None,
             )
+
+
+class _BrokenTls(httpx.AsyncByteStream):
+    """A body whose TLS breaks in the middle, which the library does not translate."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"half"
+        raise ssl.SSLError(1, "record layer failure")
+
+
+async def test_tls_that_breaks_in_a_body_is_a_failed_download(tmp_path: Path) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=_BrokenTls()))
+    async with outbound_client(transport) as client:
+        with pytest.raises(DownloadFailed, match="it broke") as caught:
+            await download(
+                client,
+                "https://cdn.example.com/f.png",
+                tmp_path / "f.png",
+                max_bytes=1000,
+                seconds=10,
+                resumes=1,
+                progress=lambda done, total: None,
+            )
+    assert caught.value.passing

@@ -25,6 +25,7 @@ from temporalio.exceptions import ApplicationError
 from activities.assets import Assets
 from activities.media import BadMedia
 from activities.outbound import PublicTransport
+from activities.probing import probed
 from activities.references import ReferenceActivities, References, ReferencesOrder, ReferencesReport
 from activities.signing import CannotSign
 from seedance_temporal.identity import job_id_of
@@ -418,9 +419,8 @@ async def test_a_bomb_is_refused(host: ResultHost) -> None:
 async def test_a_look_that_does_not_end_is_ended(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # whoever opens it waits
-    looks = References(None, some_settings(), probe_seconds=1)
     with pytest.raises(BadMedia, match="takes longer than 1 seconds to read"):
-        await looks._probe("image", pipe)
+        await probed("image", pipe, 1)
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _children()]
     assert not [command for command in commands if b"activities.probe" in command]
 

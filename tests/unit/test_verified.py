@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from dev.ark.media import video
 from seedance_temporal.identity import ObjectNames
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.jobs import a_claim, created, in_activity, make_older, names
+from tests.unit.media_files import bottomless_video
 from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.result_host import Answer, result_host
 from tests.unit.stores import CLIP, PNG, TASK, VIDEO, World, an_order, scratch_folder
@@ -535,3 +537,43 @@ async def test_depth_of_a_damaged_note_stops_no_look(depth: int) -> None:
     await files.bucket.create(files.name("verified-00000000.json"), b'{"a":' * depth + b"1" + b"}" * depth)
     await files.look()
     assert (len(files.verified), len(files.damaged)) == (0, 1)
+
+
+class PicturelessBucket(MemoryBucket):
+    """Takes no picture."""
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        if content_type.startswith("image/"):
+            raise ConnectionError("no pictures today")
+        return await super().upload(name, path, content_type)
+
+
+async def test_picture_that_cannot_be_uploaded_costs_no_video(scratch: Path) -> None:
+    async with result_host() as host:
+        world = World(host, PicturelessBucket(), an_order(), scratch)
+        for world.attempt in (1, 4):
+            await world.fails("StoreFailed", "last frame")
+        world.attempt = 5
+        assert (await world.store()).last_frame_uri is None
+        assert "no pictures today" in (await world.record())["warnings"][0]
+
+
+async def test_bottomless_video_takes_no_memory_of_the_worker(in_memory: World) -> None:
+    in_memory.host.answers["/v.mp4"] = [Answer(bottomless_video())]
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    await in_memory.fails("BadVideo")
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 300_000, "kilobytes; in this process it took 1.8 GB"
+
+
+async def test_url_of_a_video_behind_much_else_is_found(in_memory: World) -> None:
+    content = in_memory.payload()["content"]
+    in_memory.task(in_memory.payload(content={"frames": [{"at": n} for n in range(400)]} | content))
+    assert (await in_memory.store()).size == len(VIDEO)
+
+
+async def test_signed_url_as_a_name_is_not_kept(in_memory: World) -> None:
+    """The world looks for the signature in each object."""
+    content = in_memory.payload()["content"]
+    in_memory.task(in_memory.payload(content=content | {"variants": {content["video_url"]: {"size": 1}}}))
+    await in_memory.store()
+    assert b"variants" in (await in_memory.bucket.read(in_memory.name("task.json")) or b"")
