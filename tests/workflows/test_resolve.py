@@ -121,7 +121,9 @@ async def test_the_job_ends_when_the_word_is_answered(stage: Stage) -> None:
     answer = asyncio.create_task(resolve(job, Resolve(attempt=1, action="adopt", task_id=OTHER_TASK)))
     await word.reached.wait()
     copy.let_go()
-    await shows(job, phase="stored")
+    await asyncio.sleep(0.5)
+    # What the operator adopts may be a task to follow, so the run does not end over it.
+    assert (await state(job)).phase == "storing"
     assert not answer.done()
     word.let_go()
     assert (await answer).message == "late"
