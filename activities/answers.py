@@ -129,7 +129,7 @@ class _Clearing:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict) and depth < _DEEPEST:
-            # What is needed comes first, whatever is in front of it.
+            # Known fields first: the others may use up what is left.
             names = [*(name for name in _NEEDED if name in value), *(name for name in value if name not in _NEEDED)]
             value = {name: value[name] for name in names}
             return {self._text(name): self.of(part, depth + 1) for name, part in value.items() if self.left > 0}

@@ -130,7 +130,7 @@ def result_of_record(content: bytes, bucket: str, name: str) -> VideoResult:
 def kept_payload(payload: Any, secrets: tuple[str, ...]) -> bytes:
     """The content of ``task.json``: what the provider said of a task, without the queries of URLs, and without secrets.
 
-    Whoever may read the bucket could fetch the video with them.
+    A reader of the bucket could fetch the video with those queries.
     """
     return as_json(_without_signatures(payload, secrets))
 

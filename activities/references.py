@@ -159,7 +159,7 @@ class References:
             return _Trouble(Problem(at=at, problem=str(error)))
 
     async def look_into(self, index: int, kind: Kind, path: Path) -> Medium:
-        """Look into one reference whose content is at hand.
+        """Look into one reference that was downloaded, or is a local file.
 
         Args:
             index: Which of the request's references it is, counted from 0.

@@ -270,7 +270,7 @@ class _Copy:
             for file in _PICTURES:
                 self.files.refuse_unverified(file)
             return await self._copy_last_frame(task)
-        except Exception as failure:  # whatever it is, a verified video does not wait for a picture
+        except Exception as failure:  # a verified video never waits for a picture
             known = isinstance(failure, _Failed | OtherContent)
             said = str(failure) if known else redacted(repr(failure), limit=_LONGEST_REASON)
             reason = f"its last frame could not be stored: {said}"

@@ -93,7 +93,7 @@ def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -
     passwords in URLs, without the tokens of callback URLs, without the given secrets, and without halves of
     characters, which JSON can hold and UTF-8 cannot.
 
-    Takes time in proportion to the text, whatever it holds.
+    Takes time in proportion to the length of the text.
 
     Args:
         text: Any text.

@@ -1,4 +1,4 @@
-"""The API key is exchanged at each stage of a create whose answer is lost: one POST, whatever the new key shows.
+"""The API key is exchanged at each stage of a create whose answer is lost: there is one POST.
 
 A key shows only the tasks that it may see. So the listings of another key are complete, empty, and prove nothing.
 """

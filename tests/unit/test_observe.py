@@ -192,7 +192,7 @@ async def test_how_long_the_copy_has_counts_from_the_success(ark: ArkControl) ->
 @given(st.one_of(st.integers(), st.sampled_from([0, 1, -1, 2**31, 1_790_000_000_000, 2**53, 10**30])))
 @settings(max_examples=100, deadline=None)
 def test_odd_time_of_success_leaves_the_whole_day(updated_at: int) -> None:
-    """A paid video is neither given up early nor tried beyond the life of its URL, whatever the provider says."""
+    """A paid video is neither given up early nor tried for longer than its URL lives, by any time that GET shows."""
     claimed_at, now = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC).timestamp()
     task = parse_task({"id": "cgt-1", "status": "succeeded", "updated_at": updated_at})
     age = seconds_since_success(task, claimed_at, 30)
