@@ -94,6 +94,14 @@ async def test_the_check_tries_all_parts_and_spends_nothing(stack: Stack) -> Non
     assert len(await stack.ark.ledger()) == before
 
 
+async def test_check_passes_over_a_listing_refused_by_rate(stack: Stack) -> None:
+    environment = stack.environment | {"ARK_API_KEY": "local-ark-key", "ARK_BASE_URL": stack.ark.base_url("byteplus")}
+    armed = await stack.ark.fault("list", "429", times=2)
+    code, out, err = await _run("worker.py", "--check", env=environment)
+    assert len(await stack.ark.fired(armed)) == 2
+    assert code == 0, out + err
+
+
 async def test_the_check_says_what_does_not_work(stack: Stack) -> None:
     environment = stack.environment | {"ARK_API_KEY": "wrong", "ARK_BASE_URL": stack.ark.base_url("byteplus")}
     code, out, _err = await _run("worker.py", "--check", env=environment)

@@ -166,12 +166,13 @@ async def _same_key(cell: Cell) -> str:
     await cell.until_fired()
     assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
     await cell.start_worker()
+    name = f"seedance/{cell.job_id.removeprefix('seedance-')}/attempts/0001.outcome.json"
+    # A busy machine may ask an operator before the second listing. Nobody answers: that listing decides.
+    async with asyncio.timeout(PATIENCE):
+        while (outcome := await cell.stack.bucket.read(name)) is None:
+            await asyncio.sleep(0.5)
+    assert json.loads(outcome)["kind"] == "absent", "two listings prove it"
     await cell.stored_once(await cell.settle())
-    assert not cell.asked, "two listings prove it"
-    outcome = await cell.stack.bucket.read(
-        f"seedance/{cell.job_id.removeprefix('seedance-')}/attempts/0001.outcome.json"
-    )
-    assert json.loads(outcome or b"")["kind"] == "absent"
     return "absent; stored"
 
 
