@@ -15,7 +15,6 @@ COPY worker.py relay.py starter.py ./
 COPY seedance_temporal/ seedance_temporal/
 COPY activities/ activities/
 COPY workflows/ workflows/
-COPY commands/ commands/
 COPY dev/__init__.py dev/
 COPY dev/ark/ dev/ark/
 COPY deploy/create_bucket.py deploy/

@@ -45,6 +45,6 @@ lock: setup ## Pin every dependency, with hashes and without download addresses
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --quiet --upgrade \
 		--custom-compile-command "make lock" -o requirements.txt
-	$(BIN)/uv pip compile pyproject.toml --extra worker --group app --constraint requirements.txt --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra cli --constraint requirements.txt --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
 		--custom-compile-command "make lock" -o deploy/requirements.txt

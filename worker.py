@@ -25,21 +25,21 @@ from temporalio.common import SearchAttributeIndexedValueType, SearchAttributeKe
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from activities.ark import Ark, ArkError
-from activities.assets import Assets
-from activities.bucket import Bucket, GoogleBucket
 from activities.create import CreateActivities
 from activities.ledger import Ledger, LedgerActivities
 from activities.limits import LimitActivities
-from activities.listing import ListingActivities
-from activities.observe import ObserveActivities
+from activities.poll import ObserveActivities
 from activities.recover import RecoverActivities
 from activities.references import ReferenceActivities, References
 from activities.store import StoreActivities, Transport
+from activities.task_list import ListingActivities
 from seedance_temporal import connect
 from seedance_temporal.errors import InvalidSettings, TemporalRefused
 from seedance_temporal.job import SEARCH_ATTRIBUTES, Queues
+from seedance_temporal.ledger.asset_ids import Assets
+from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket, GoogleBucket
 from seedance_temporal.urls import printable, redacted
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks

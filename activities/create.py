@@ -18,20 +18,20 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
-from activities.ark import Ark, CreateAnswer
-from activities.body import body_of
-from activities.bucket import Bucket
-from activities.facts import Claim, Facts, Outcome, decide, nothing_sent
 from activities.ledger import Ledger
-from activities.observe import look_again_after
-from activities.record import RecordedObject
-from activities.signing import CannotSign
-from seedance_temporal import catalogue
+from activities.poll import look_again_after
 from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, TimelineEntry
-from seedance_temporal.media import Medium
+from seedance_temporal.ledger.facts import Claim, Facts, Outcome, decide, nothing_sent
+from seedance_temporal.ledger.record import RecordedObject
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.ark import Ark, CreateAnswer
+from seedance_temporal.provider.payload import body_of
+from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket
+from seedance_temporal.storage.signing import CannotSign
 from seedance_temporal.urls import redacted
 
 # Re-sends inside one execution, after answers that say that nothing was created; each costs a request, not money.

@@ -13,17 +13,17 @@ from urllib.parse import unquote
 
 from temporalio import activity
 
-from activities.bucket import Bucket, StoredObject, as_json
-from activities.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, decide, look_by
-from activities.record import RecordedObject, result_of_record
-from activities.seal import sealed
-from activities.verified import TaskFiles
-from seedance_temporal import catalogue
 from seedance_temporal.identity import ObjectNames, hash_of_job, job_id_of
 from seedance_temporal.job import JobError, Resubmit, TimelineEntry, VideoResult
+from seedance_temporal.ledger.checksummed_json import sealed
+from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Fact, Facts, Look, Outcome, decide, look_by
+from seedance_temporal.ledger.record import RecordedObject, result_of_record
+from seedance_temporal.ledger.task_files import TaskFiles
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.task import Usage
+from seedance_temporal.storage.bucket import Bucket, StoredObject, as_json
 
 _F = TypeVar("_F", bound=Fact)
 # What an object of an attempt can be, beside the tasks and ends that name a task. Anything else there is not a fact.

@@ -16,14 +16,14 @@ from weakref import WeakValueDictionary
 
 from temporalio import activity
 
-from activities.bucket import Bucket, as_json
-from activities.facts import Fact
 from activities.ledger import Ledger
-from seedance_temporal import catalogue
 from seedance_temporal.job import JobError
+from seedance_temporal.ledger.facts import Fact
 from seedance_temporal.limits import Refusal, refusal_by_price, usd
+from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket, as_json
 
 # Workers that met over one number do not all come back at once.
 _PAUSE_SECONDS = 0.2

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.ark import Ark, ArkError
-from activities.facts import Attempt, End, Facts, Listing, Look, Outcome, is_absent, look_by, other_key
 from activities.ledger import Ledger, written_by
 from seedance_temporal.job import JobError, Resolve, ResolveAnswer, TimelineEntry
+from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Look, Outcome, is_absent, look_by, other_key
+from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 
 

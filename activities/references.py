@@ -21,21 +21,20 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.assets import Assets
-from activities.bucket import Bucket
-from activities.facts import nothing_sent
 from activities.heartbeat import heartbeats
-from activities.media import BadMedia
-from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
-from activities.probing import probed
-from activities.signing import CannotSign
-from seedance_temporal import catalogue
 from seedance_temporal.errors import Problem
 from seedance_temporal.job import JobError
-from seedance_temporal.media import Medium, media_problems, media_warnings
-from seedance_temporal.models import MEDIA, Kind
+from seedance_temporal.ledger.asset_ids import Assets
+from seedance_temporal.ledger.facts import nothing_sent
+from seedance_temporal.media.probe import BadMedia, probed
+from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.models import MEDIA, Kind
+from seedance_temporal.reference_media import Medium, media_problems, media_warnings
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket
+from seedance_temporal.storage.signing import CannotSign
 from seedance_temporal.urls import redacted
 
 # Per process, over all its jobs: bounds for disk (200 MB each), and for memory and processors.
@@ -110,7 +109,7 @@ class References:
         """Looks at every reference but ``asset://``, which only the provider can see.
 
         Args:
-            request: One against whose references :func:`seedance_temporal.catalogue.check` has nothing.
+            request: One against whose references :func:`seedance_temporal.provider.rules.check` has nothing.
             known: What references are that were looked into already, by their index, counted from 0.
 
         Raises:

@@ -21,22 +21,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.ark import Ark
-from activities.bucket import Bucket, Checksums, StoredObject
 from activities.heartbeat import Progress, heartbeats
 from activities.ledger import written_by
-from activities.media import BadMedia, picture_type
-from activities.outbound import DownloadFailed, PublicTransport, download, outbound_client
-from activities.probing import probed
-from activities.record import Record, RecordedObject, RecordedObjects, kept_payload, result_of_record
-from activities.seal import opened, sealed
-from activities.verified import OtherContent, TaskFiles
-from seedance_temporal import catalogue
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.ledger.checksummed_json import opened, sealed
+from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, kept_payload, result_of_record
+from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
+from seedance_temporal.media.probe import BadMedia, picture_type, probed
+from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.task import SUCCEEDED, Task, parse_task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.task import SUCCEEDED, Task, parse_task
+from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
 from seedance_temporal.urls import redacted
 
 # A video that is safe must not stay without its record because of a picture: from this try on it does without.

@@ -20,14 +20,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from activities.bucket import Checksums, GoogleBucket, StoredObject
-from activities.media import probe_video
 from dev.process import Child, start
 from dev.stack import HOST, READY_SECONDS, ROOT, Ports, Stack, running_stack, start_temporal, temporal_client
-from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, VideoResult, catalogue
+from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, VideoResult
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.job import TimelineEntry
+from seedance_temporal.media.probe import probe_video
+from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject
 
 REQUEST = ROOT / "examples" / "product-shot.json"
 OUTPUT = ROOT / "demo-output"

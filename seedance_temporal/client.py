@@ -32,8 +32,8 @@ from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReus
 from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from seedance_temporal import catalogue, outline
 from seedance_temporal import job as contract
+from seedance_temporal import temporal_ui as outline
 from seedance_temporal.connection import asking_temporal, connect, refusal
 from seedance_temporal.errors import (
     InvalidRequest,
@@ -58,9 +58,9 @@ from seedance_temporal.job import (
     VideoResult,
     phase_of,
 )
+from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.runs import described, error_of
-from seedance_temporal.visibility import Wanted, queries
+from seedance_temporal.visibility import Wanted, described, error_of, queries
 
 __all__ = ["VideoJobs", "connect"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import rfc8785
 
+from seedance_temporal.provider.task import quoted_id
 from seedance_temporal.request import Reference, VideoRequest
-from seedance_temporal.task import quoted_id
 
 HASH_VERSION = 1
 _SAFETY_IDENTIFIER = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")

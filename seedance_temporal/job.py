@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from temporalio.common import SearchAttributeKey
 
+from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.task import FailureClass, Usage
 
 WORKFLOW = "GenerateVideo"
 SIGNAL_TASK_CHANGED = "task_changed"

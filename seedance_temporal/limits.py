@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from seedance_temporal.prices import Estimate
+from seedance_temporal.provider.prices import Estimate
 from seedance_temporal.settings import Settings
 
 

@@ -26,7 +26,7 @@ from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.job import SIGNAL_TASK_CHANGED, TaskChanged
-from seedance_temporal.task import usable_task_id
+from seedance_temporal.provider.task import usable_task_id
 
 ClientSource = Callable[[], Awaitable[Client]]
 MAX_BODY_BYTES = 64 * 1024

@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint
-from seedance_temporal.models import ENDPOINT, MODELS
-from seedance_temporal.prices import PriceTable, price_table
+from seedance_temporal.provider.models import ENDPOINT, MODELS
+from seedance_temporal.provider.prices import PriceTable, price_table
 from seedance_temporal.urls import https_problem, printable
 
 BASE_URLS = {

@@ -20,14 +20,13 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.create import CreateActivities, CreateOrder, CreateReport
-    from activities.facts import Listing, Look, other_key
     from activities.ledger import EndOrder, EndReport, LedgerActivities, LookOrder, OutcomeOrder
     from activities.limits import AllowOrder, LimitActivities
-    from activities.listing import AskOrder, ListingActivities
-    from activities.observe import GetOrder, Observation, ObserveActivities
+    from activities.poll import GetOrder, Observation, ObserveActivities
     from activities.recover import AbsentOrder, RecoverActivities, ResolveOrder
     from activities.references import ReferenceActivities, ReferencesOrder, is_seen
     from activities.store import StoreActivities, StoreOrder
+    from activities.task_list import AskOrder, ListingActivities
     from seedance_temporal import job as names
     from seedance_temporal.job import (
         CancelAnswer,
@@ -43,9 +42,10 @@ with workflow.unsafe.imports_passed_through():
         VideoResult,
         phase_of,
     )
-    from seedance_temporal.media import Medium
-    from seedance_temporal.task import QUEUED, SUCCEEDED, TERMINAL, Usage, is_task_id, progress
-    from workflows import policies, words
+    from seedance_temporal.ledger.facts import Listing, Look, other_key
+    from seedance_temporal.provider.task import QUEUED, SUCCEEDED, TERMINAL, Usage, is_task_id, progress
+    from seedance_temporal.reference_media import Medium
+    from workflows import messages, policies
     from workflows.inbox import Inbox, Source
     from workflows.progress import Progress
     from workflows.steps import insist
@@ -184,13 +184,13 @@ class GenerateVideo:
         refusals = 0
         while look.next == "claim":
             if not self._job.may_create:
-                raise _Ended(words.unsettled(look.attempt), "workflow")
+                raise _Ended(messages.unsettled(look.attempt), "workflow")
             if self._cancel_wished:
                 # What led here can be a look of long ago, that a Reset brought back together with the wish.
                 look = await self._look()
                 if look.next != "claim":
                     break
-                raise _Ended(words.cancelled_before_create(), "caller")
+                raise _Ended(messages.cancelled_before_create(), "caller")
             if self._ledger_changed:
                 look = await self._look()
                 continue
@@ -263,11 +263,11 @@ class GenerateVideo:
         except ActivityError as error:
             if self._cancel_wished or self._ledger_changed:
                 return None
-            raise _Ended(words.unreachable(error), "references") from None
+            raise _Ended(messages.unreachable(error), "references") from None
         self._progress.warn(*report.warnings)
         if report.error is not None:
             raise _Ended(report.error, "references")
-        self._progress.note("references are fine", "references", words.media(report.media))
+        self._progress.note("references are fine", "references", messages.media(report.media))
         return report.media
 
     async def _allow(self) -> None:
@@ -337,7 +337,7 @@ class GenerateVideo:
             self._not_sent_since = since = self._not_sent_since or workflow.now()
             if workflow.now() - since >= policies.PATIENCE:
                 code = report.outcome.code if report.outcome is not None else ""
-                self._progress.need(words.part_of_create(code), words.advice_on_create(since, report.message))
+                self._progress.need(messages.part_of_create(code), messages.advice_on_create(since, report.message))
         seconds = report.look_again_after
         if report.kind == "conflict":
             seconds = policies.CONFLICT_WAIT.total_seconds()
@@ -376,7 +376,7 @@ class GenerateVideo:
             # A claim can be old already when its search begins: the first listing, due in seconds, may show its task.
             if look.recovery_over and (self._lister_heard or self._unanswered > 1):
                 doubt = look.doubt or self._doubt
-                self._progress.need("unknown_create", words.advice_on_unknown(self._job_id, look.attempt, doubt))
+                self._progress.need("unknown_create", messages.advice_on_unknown(self._job_id, look.attempt, doubt))
             elif self._unanswered and not look.recovery_over:
                 seconds *= policies.LISTING_PATIENCE
             await self._wait(
@@ -503,7 +503,7 @@ class GenerateVideo:
     def _take_in(self, seen: Observation, how: str) -> None:
         """Notes a look at a task that goes on."""
         if seen.attention is not None:
-            self._progress.need(seen.attention, words.advice_on_task(seen))
+            self._progress.need(seen.attention, messages.advice_on_task(seen))
             return
         self._progress.settle("account", "credentials", "task_gone")
         self._note_second_task(None)
@@ -590,9 +590,9 @@ class GenerateVideo:
                 reason = error.cause
                 conflict = isinstance(reason, ApplicationError) and reason.type == "ObjectConflict"
                 if reason is None or not conflict or workflow.now() + policies.CONFLICT_PAUSE >= url_dies:
-                    ended = await self._write_end(words.lost(order, error), "copy", seen.usage, seen.cost_usd)
+                    ended = await self._write_end(messages.lost(order, error), "copy", seen.usage, seen.cost_usd)
                     return await self._after_end(ended, "copy", seen)
-                self._progress.need("object_conflict", words.advice_on_conflict(reason, url_dies))
+                self._progress.need("object_conflict", messages.advice_on_conflict(reason, url_dies))
             pause = policies.CONFLICT_PAUSE.total_seconds()
             await self._wait(lambda: False, pause, "whether the other object is gone", shown=False)
         if not self._echo_known:
@@ -617,7 +617,7 @@ class GenerateVideo:
             start_to_close_timeout=policies.COPY_TIMEOUT,
             heartbeat_timeout=policies.COPY_HEARTBEAT,
             retry_policy=policies.COPY_RETRY,
-            summary=f"copy MP4 to {words.bucket_of(self._progress.folder)}, verified, and write the record",
+            summary=f"copy MP4 to {messages.bucket_of(self._progress.folder)}, verified, and write the record",
         )
         patience = (at_risk - workflow.now()).total_seconds()
         in_time = patience > 0 and await self._wait(
@@ -625,7 +625,7 @@ class GenerateVideo:
         )
         # An object in the way is why it is at risk, and says more.
         if not in_time and self._progress.attention != "object_conflict":
-            self._progress.need("video_at_risk", words.advice_on_risk(order.task_id, url_dies))
+            self._progress.need("video_at_risk", messages.advice_on_risk(order.task_id, url_dies))
         return await copy
 
     async def _learn_of_the_echo(self) -> None:

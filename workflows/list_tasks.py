@@ -10,8 +10,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.facts import Listing
-    from activities.listing import (
+    from activities.task_list import (
         Answer,
         AnswerOrder,
         ListedTask,
@@ -23,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from seedance_temporal import job as names
     from seedance_temporal.job import Queues
+    from seedance_temporal.ledger.facts import Listing
     from workflows import policies
 
 

@@ -13,9 +13,9 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal import job as names
     from seedance_temporal.identity import hash_of_job, user_hash
     from seedance_temporal.job import Attention, JobError, JobState, Phase, TimelineEntry, VideoResult
+    from seedance_temporal.provider.task import Usage
     from seedance_temporal.request import VideoRequest
-    from seedance_temporal.task import Usage
-    from workflows.details import details
+    from workflows.ui_details import details
 
 # The beginning of a story and its newest part say most; a poll that shows nothing new only counts up.
 _KEPT_FIRST = 20

@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError, RetryState
 from temporalio.types import MethodAsyncSingleParam, ParamType, ReturnType, SelfType
 
 with workflow.unsafe.imports_passed_through():
-    from workflows import policies, words
+    from workflows import messages, policies
     from workflows.progress import Progress
 
 
@@ -57,8 +57,8 @@ async def insist(
             if error.retry_state is not RetryState.TIMEOUT:
                 raise
             # Without a failure, no worker was there to try: that is not the step's fault, and is over now.
-            if (reason := words.last_failure(error)) is not None:
-                progress.need(words.failing_part(reason), words.advice_on_step(summary, since, reason))
+            if (reason := messages.last_failure(error)) is not None:
+                progress.need(messages.failing_part(reason), messages.advice_on_step(summary, since, reason))
             continue
         progress.settle("storage", "provider")
         return answer

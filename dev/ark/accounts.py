@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from .catalog import Route
 from .errors import ArkError
 from .keys import Key
 from .settings import Settings
-from .tables import Route
 
 Operation = Literal["create", "get", "list", "delete"]
 

@@ -12,15 +12,15 @@ from starlette.routing import Route as HttpRoute
 
 from .accounts import Account, AccountChange
 from .callbacks import Callbacks
+from .catalog import Route, default_model_id
 from .errors import ArkError
 from .faults import Fault, Faults
 from .keys import DEFAULT_PROJECT, Key
 from .ledger import Ledger
-from .order import Order
 from .provider import Provider, Task, payload
+from .request import Order
 from .results import TYPES, Results, read_object, serve_bytes
 from .settings import Settings
-from .tables import Route, default_model_id
 from .validate import read_order
 
 

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 
 from .accounts import Account, Operation
+from .catalog import Route, model_of
 from .errors import ArkError, invalid, new_request_id, stamp
 from .faults import AFTER_COMMIT, ASKING, BEFORE_COMMIT, ON_ANSWER, Armed, Faults, act
 from .keys import Key
@@ -19,7 +20,6 @@ from .provider import ENDED, Provider, Task, new_id, payload
 from .references import fetch, look_into
 from .results import Results
 from .settings import Settings
-from .tables import Route, model_of
 from .validate import read_body, read_order
 from .wire import Cut, Drip, Drop
 

@@ -13,6 +13,7 @@ from .accounts import Account
 from .admin import Admin
 from .api import Api
 from .callbacks import Callbacks
+from .catalog import ROUTES, Route
 from .errors import ArkError, new_request_id, stamp
 from .faults import Fault, Faults
 from .keys import Key
@@ -20,7 +21,6 @@ from .ledger import Ledger
 from .provider import Provider, Task, payload
 from .results import Downloads, Results
 from .settings import Settings
-from .tables import ROUTES, Route
 
 
 def build_app(settings: Settings, keys: dict[Route, list[str]], faults: Sequence[Fault] = ()) -> Starlette:

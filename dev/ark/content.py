@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from .catalog import Model
 from .errors import ArkError, invalid, missing
-from .order import Scene
 from .references import MediaUrl
-from .tables import Model
+from .request import Scene
 
 _ROLES = {
     "image_url": ("first_frame", "last_frame", "reference_image"),

@@ -11,10 +11,10 @@ import httpx
 
 from .accounts import AccountChange
 from .callbacks import Delivery
+from .catalog import Route
 from .faults import Armed, Fault, Firing, Operation
 from .keys import DEFAULT_PROJECT, Key
 from .ledger import CreateEntry, Leak, Requests
-from .tables import Route
 
 
 class ArkControl:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .catalog import Route
 from .errors import ArkError, gateway_page
-from .tables import Route
 from .wire import Close, Drop, wait_while_connected
 
 Operation = Literal["create", "get", "list", "delete", "download", "task"]

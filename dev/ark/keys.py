@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import invalid, missing, no_access
-from .order import Order
+from .request import Order
 
 DEFAULT_PROJECT = "default"
 

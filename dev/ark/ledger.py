@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from .tables import Route
+from .catalog import Route
 
 
 class CreateEntry(BaseModel):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .catalog import Route
 from .errors import ArkError
 from .faults import ENDINGS, Armed, Faults
 from .keys import Key
 from .media import FPS
-from .order import Order
+from .request import Order
 from .settings import Settings
-from .tables import Route
 
 _TICK = 0.01  # seconds between two looks at the living tasks
 _HOLDING = ("stay_queued", "stay_running", "unknown_status")

@@ -9,11 +9,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from .catalog import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of
 from .content import Content, explain_unreadable_body, read_content
 from .errors import ArkError, invalid, missing, no_access
-from .order import Order
+from .request import Order
 from .settings import Settings
-from .tables import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of
 
 _MAX_BODY = 64 * 1024 * 1024
 _MAX_REFERENCE_SECONDS = 15.0  # in total; longer references are refused by the real service

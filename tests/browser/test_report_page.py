@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, Request, async_playwright
 
-from commands.page import page as report_page
-from seedance_temporal.report import OUTCOMES, Account, Charge, Key, figures, rows
+from seedance_temporal.cli.report_page import page as report_page
+from seedance_temporal.reports.figures import OUTCOMES, Account, Charge, Key, figures, rows
 
 MADE_AT = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
 BY: tuple[Key, ...] = ("model",)

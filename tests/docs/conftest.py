@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dev.stack import API_KEYS, Stack, running_stack
-from seedance_temporal import parsing
+from seedance_temporal import request_json as parsing
 from tests.docs.pages import ROOT
 
 

@@ -23,7 +23,7 @@ import yaml
 from temporalio.envconfig import ClientConfig
 
 from dev.stack import BUCKET, HOST, Stack
-from seedance_temporal import parsing
+from seedance_temporal import request_json as parsing
 from seedance_temporal.identity import callback_token
 from seedance_temporal.settings import Settings
 from tests.docs.pages import PAGES, ROOT, Block, all_blocks, blocks, blocks_of

@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from activities.accounts import read_accounts
-from activities.facts import End
 from activities.ledger import Ledger
 from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
 from seedance_temporal.job import JobError, Resolve, Resubmit
-from seedance_temporal.report import Account, Outcome, accounts_of, figures
+from seedance_temporal.ledger.facts import End
+from seedance_temporal.provider.task import Usage
+from seedance_temporal.reports.figures import Account, Outcome, accounts_of, figures
+from seedance_temporal.reports.from_bucket import read_accounts
 from seedance_temporal.settings import Settings
-from seedance_temporal.task import Usage
 from tests.e2e.command import starter
 from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, creates_of, until

@@ -14,11 +14,11 @@ from urllib.parse import unquote
 
 from temporalio.client import Client, WorkflowHistory
 
-from activities.bucket import StoredObject
 from dev.ark.ledger import CreateEntry
 from dev.stack import API_KEYS, CALLBACK_SECRET, Stack
 from seedance_temporal.identity import ObjectNames, callback_token
 from seedance_temporal.job import SEEDANCE_ATTENTION, WORKFLOW
+from seedance_temporal.storage.bucket import StoredObject
 from tests.replay.replaying import histories_of, replay_histories
 
 # Jobs that a test left behind may still be under way; one that waits longer than this, and for nobody, is stuck.

@@ -13,10 +13,10 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.service import RPCError
 
-from activities.kept import read_kept
-from activities.verify import verify
 from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
+from seedance_temporal.audit.bucket_evidence import read_kept
+from seedance_temporal.audit.verify import verify
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.job import Resolve
 from tests.e2e.command import starter

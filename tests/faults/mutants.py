@@ -32,7 +32,7 @@ class Mutant:
 
     Attributes:
         promise: The number of the promise in ``docs/promises.md``.
-        what: What is broken, in a few words.
+        what: What is broken, in a few messages.
         file: Which file is edited.
         old: Its text, which stands there once.
         new: What takes its place.
@@ -61,11 +61,11 @@ class Mutant:
 
 _CREATE = "activities/create.py"
 _LEDGER = "activities/ledger.py"
-_ARK = "activities/ark.py"
-_FACTS = "activities/facts.py"
+_ARK = "seedance_temporal/provider/ark.py"
+_FACTS = "seedance_temporal/ledger/facts.py"
 _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
-_VERIFIED = "activities/verified.py"
+_VERIFIED = "seedance_temporal/ledger/task_files.py"
 _STORY = "workflows/generate_video.py"
 _INBOX = "workflows/inbox.py"
 
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         1,
         "objects of the ledger are written without the precondition",
-        "activities/bucket.py",
+        "seedance_temporal/storage/bucket.py",
         'content_type="application/json",\n                    if_generation_match=0,',
         'content_type="application/json",',
         "tests/unit/test_bucket.py::test_one_of_forty_creators_wins",
@@ -434,7 +434,7 @@ MUTANTS = (
     Mutant(
         3,
         "an upload replaces what stands there",
-        "activities/bucket.py",
+        "seedance_temporal/storage/bucket.py",
         "content_type=content_type,\n                    if_generation_match=0,",
         "content_type=content_type,",
         "tests/unit/test_bucket.py::test_an_upload_overwrites_nothing",
@@ -442,7 +442,7 @@ MUTANTS = (
     Mutant(
         3,
         "DELETE goes out whatever GET said",
-        "activities/observe.py",
+        "activities/poll.py",
         "            if status == QUEUED:\n",
         "            if status:\n",
         "tests/unit/test_observe.py::test_a_task_that_is_not_queued_is_never_deleted",
@@ -469,7 +469,7 @@ MUTANTS = (
     Mutant(
         3,
         "an odd time of the provider's makes a new video old",
-        "activities/observe.py",
+        "activities/poll.py",
         "if task.updated_at is None or not earliest <= task.updated_at <= now + skew:",
         "if task.updated_at is None:",
         "tests/unit/test_observe.py::test_odd_time_of_success_leaves_the_whole_day",
@@ -486,7 +486,7 @@ MUTANTS = (
     Mutant(
         4,
         "an object that was changed looks like the one that was written",
-        "activities/seal.py",
+        "seedance_temporal/ledger/checksummed_json.py",
         "if seal is not None and sealed(value) != content:",
         "if seal is not None and len(sealed(value)) != len(content):",
         "tests/unit/test_seal.py::test_every_flipped_byte_shows",
@@ -494,7 +494,7 @@ MUTANTS = (
     Mutant(
         4,
         "signatures of URLs stay in task.json",
-        "activities/record.py",
+        "seedance_temporal/ledger/record.py",
         "as_json(_without_signatures(payload, secrets))",
         "as_json(payload)",
         "tests/unit/test_store.py::test_the_payload_is_kept_as_it_came_but_for_signatures",
@@ -529,8 +529,8 @@ MUTANTS = (
         6,
         "a step fails for ever without a word",
         "workflows/steps.py",
-        "if (reason := words.last_failure(error)) is not None:",
-        "if (reason := words.last_failure(error)) is not None and reason is error:",
+        "if (reason := messages.last_failure(error)) is not None:",
+        "if (reason := messages.last_failure(error)) is not None and reason is error:",
         "tests/workflows/test_patience.py::test_failing_step_raises_an_attention_and_goes_on",
     ),
     Mutant(
@@ -545,7 +545,7 @@ MUTANTS = (
     Mutant(
         7,
         "an answer is read without a bound",
-        "activities/answers.py",
+        "seedance_temporal/provider/answers.py",
         "        if len(content) > MOST_BYTES:",
         "        if len(content) > 1000 * MOST_BYTES:",
         "tests/unit/test_odd_answers.py::test_long_answer_is_not_read",

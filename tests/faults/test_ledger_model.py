@@ -31,13 +31,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import activities.create
-from activities.ark import Ark
-from activities.bucket import StoredObject
 from activities.create import CreateActivities, CreateOrder, CreateReport
-from activities.facts import Attempt, Facts, Look, decide
 from activities.ledger import Ledger, LedgerActivities, LookOrder, OutcomeOrder
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import Resubmit
+from seedance_temporal.ledger.facts import Attempt, Facts, Look, decide
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.storage.bucket import StoredObject
 from tests.unit.jobs import a_request, absent, an_end, created, in_activity, some_settings
 from tests.unit.memory_bucket import MemoryBucket
 

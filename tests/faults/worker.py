@@ -32,10 +32,10 @@ import requests
 from google.cloud import storage
 from requests.adapters import HTTPAdapter
 
-from activities.ark import Ark
-from activities.bucket import Bucket, Checksums, GoogleBucket, StoredObject
-from activities.outbound import PublicTransport
+from seedance_temporal.media.public_http import PublicTransport
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket, Checksums, GoogleBucket, StoredObject
 from worker import serve
 
 POINTS = {

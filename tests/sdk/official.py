@@ -9,9 +9,9 @@ from typing import Any
 
 from volcenginesdkarkruntime import AsyncArk
 
+from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
-from dev.ark.tables import Route
 
 KEYS: dict[Route, str] = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
 MODELS: dict[Route, str] = {

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from activities.ark import Ark
 from activities.create import CreateActivities, CreateOrder
 from activities.ledger import Ledger
+from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
-from dev.ark.tables import Route
-from seedance_temporal import catalogue
 from seedance_temporal.identity import callback_token, job_id_of
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from tests.sdk.official import KEYS, a_prompt, posts, sdk, text
 from tests.unit.jobs import in_activity, some_settings

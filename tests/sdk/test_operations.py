@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import volcenginesdkarkruntime._exceptions as errors
 
+from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
-from dev.ark.tables import Route
 from tests.sdk.official import MODELS, a_prompt, an_order, posts, sdk, text
 
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from volcenginesdkarkruntime._exceptions import ArkAPIError
 
-from activities.ark import Ark
 from dev.ark.control import ArkControl
+from seedance_temporal.provider.ark import Ark
 from tests.sdk.official import KEYS, a_prompt, an_order, posts, sdk, text
 
 # How the answer gets lost, after the provider has taken the order.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from temporalio.client import Client
 from typer.testing import CliRunner
 
-import starter
+from seedance_temporal.cli.main import app
 from tests.unit.temporal_stub import address
 
 NOWHERE = "127.0.0.1:1"
@@ -30,6 +30,6 @@ async def say(temporal: Client | None, *arguments: str, stdin: str = "", **varia
     """Run a command, in a thread: it brings an event loop of its own."""
     server = NOWHERE if temporal is None else address(temporal)
     environment = {"TEMPORAL_ADDRESS": server, "TERM": "dumb"} | variables
-    result = await asyncio.to_thread(CliRunner().invoke, starter.app, arguments, input=stdin, env=environment)
+    result = await asyncio.to_thread(CliRunner().invoke, app, arguments, input=stdin, env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Said(result.exit_code, result.stdout, result.stderr)

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 from temporalio.testing import ActivityEnvironment
 
-from activities.ark import Ark
-from activities.facts import Claim, End, Outcome
 from dev.ark.control import ArkControl
 from dev.ark.process import started
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
 from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.ledger.facts import Claim, End, Outcome
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from tests.unit.memory_bucket import MemoryBucket

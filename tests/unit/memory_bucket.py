@@ -15,7 +15,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from activities.bucket import Checksums, StoredObject
+from seedance_temporal.storage.bucket import Checksums, StoredObject
 
 
 @dataclass

@@ -16,17 +16,17 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import outbound
-from activities.ark import Ark
-from activities.bucket import Bucket, Checksums
-from activities.outbound import PublicTransport
-from activities.seal import sealed
 from activities.store import StoreActivities, StoreOrder
 from dev.ark.media import Clip, last_frame, video
 from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
 from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.ledger.checksummed_json import sealed
+from seedance_temporal.media import public_http as outbound
+from seedance_temporal.media.public_http import PublicTransport
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket, Checksums
 from tests.unit.result_host import Answer, ResultHost
 
 TASK = "cgt-20261122101010-abcde"

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
 from dev.ark.process import start, started, stop
-from dev.ark.tables import Route
 
 PATH = "/contents/generations/tasks"
 KEYS: dict[Route, str] = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}

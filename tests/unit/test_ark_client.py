@@ -15,9 +15,9 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from activities.ark import Ark, ArkError, CreateAnswer
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
+from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
 from tests.unit.jobs import BODY, KEY, a_client
 from tests.unit.raw_host import RawHost, raw_host
 

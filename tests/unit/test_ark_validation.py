@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from dev.ark.catalog import RATIOS, ROUTES, Route, model_of, pixels
 from dev.ark.errors import ArkError
-from dev.ark.order import Order
+from dev.ark.request import Order
 from dev.ark.settings import Settings
-from dev.ark.tables import RATIOS, ROUTES, Route, model_of, pixels
 from dev.ark.validate import read_body, read_order
-from seedance_temporal import catalogue
+from seedance_temporal.provider import rules as catalogue
 
 MODEL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"

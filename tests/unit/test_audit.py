@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from activities.audit import Told, audit_of
-from activities.bucket import Checksums, as_json
 from activities.create import CreateReport
-from activities.facts import Claim, End, Outcome
-from activities.kept import Kept, read_kept
 from activities.ledger import Ledger
-from activities.record import Record, RecordedObject, RecordedObjects, result_of_record
-from activities.seal import sealed
-from activities.verified import Verified
-from activities.verify import verify
-from seedance_temporal.audit import Audit, RunHistory
-from seedance_temporal.histories import Order, Run
+from seedance_temporal.audit.bucket_evidence import Kept, read_kept
+from seedance_temporal.audit.build import Told, audit_of
+from seedance_temporal.audit.document import Audit, RunHistory
+from seedance_temporal.audit.temporal_evidence import Order, Run
+from seedance_temporal.audit.verify import verify
 from seedance_temporal.identity import ObjectNames, job_id_of
 from seedance_temporal.job import Job, JobError, Resubmit, TimelineEntry, VideoResult
-from seedance_temporal.task import Usage
+from seedance_temporal.ledger.checksummed_json import sealed
+from seedance_temporal.ledger.facts import Claim, End, Outcome
+from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, result_of_record
+from seedance_temporal.ledger.task_files import Verified
+from seedance_temporal.provider.task import Usage
+from seedance_temporal.storage.bucket import Checksums, as_json
 from tests.unit.jobs import a_claim, a_request, names, refused
 from tests.unit.memory_bucket import MemoryBucket
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from google.cloud import storage
 
-from activities.bucket import Bucket, BucketError, Checksums, GoogleBucket
+from seedance_temporal.storage.bucket import Bucket, BucketError, Checksums, GoogleBucket
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.raw_host import raw_host

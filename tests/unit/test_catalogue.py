@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seedance_temporal.catalogue import (
+from seedance_temporal.provider.rules import (
     KINDS,
     MODELS,
     PIXELS,
@@ -25,8 +25,8 @@ from seedance_temporal.catalogue import (
     scene,
     warnings,
 )
+from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.task import Task
 
 FULL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"

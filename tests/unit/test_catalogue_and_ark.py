@@ -17,19 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activities.ark import Ark
 from activities.create import CreateActivities
 from activities.ledger import Ledger
+from dev.ark.catalog import Route
 from dev.ark.errors import ArkError
-from dev.ark.order import Order
+from dev.ark.request import Order
 from dev.ark.settings import Settings
-from dev.ark.tables import Route
 from dev.ark.validate import read_body, read_order
-from seedance_temporal.catalogue import check, gs_object, scene
 from seedance_temporal.errors import InvalidRequest
-from seedance_temporal.models import MODELS, OPTIONAL, ROUTES, SEEDANCE_2_0, Model
-from seedance_temporal.parsing import parse_request
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.models import MODELS, OPTIONAL, ROUTES, SEEDANCE_2_0, Model
+from seedance_temporal.provider.rules import check, gs_object, scene
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.request_json import parse_request
 from tests.unit.jobs import a_claim, some_settings
 from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.test_catalogue import RIGHT, TEXT, refs

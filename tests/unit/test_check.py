@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from activities.assets import Assets
-from activities.bucket import GoogleBucket
-from seedance_temporal import catalogue
 from seedance_temporal.identity import job_id_of, request_hash
-from seedance_temporal.media import Medium
+from seedance_temporal.ledger.asset_ids import Assets
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.storage.bucket import GoogleBucket
 from tests.unit.command_line import Said, say
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.media_files import FPS, clip, picture

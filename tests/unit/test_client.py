@@ -44,8 +44,8 @@ from seedance_temporal.job import (
     Resubmit,
     phase_of,
 )
+from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.task import FailureClass
 from tests.unit.temporal_stub import (
     ERRORS,
     MODELS,

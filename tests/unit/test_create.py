@@ -16,16 +16,16 @@ from pydantic import SecretStr
 
 import activities.create
 from activities.create import CreateActivities, CreateOrder, CreateReport
-from activities.facts import decide
 from activities.ledger import Ledger, LedgerActivities, OutcomeOrder
-from activities.signing import CannotSign
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
-from seedance_temporal import catalogue
 from seedance_temporal.identity import callback_token, job_id_of
 from seedance_temporal.job import Resubmit
+from seedance_temporal.ledger.facts import decide
+from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.signing import CannotSign
 from tests.unit.jobs import (
     KEY,
     SECRET,

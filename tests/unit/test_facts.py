@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from activities import facts
-from activities.facts import Again, Attempt, Facts, Listing, Look, Outcome, decide, is_absent, look_by
+from seedance_temporal.ledger import facts
+from seedance_temporal.ledger.facts import Again, Attempt, Facts, Listing, Look, Outcome, decide, is_absent, look_by
 from tests.unit.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
 AGAIN = Again(accept_second_charge=False, at=datetime.now(UTC))

@@ -10,13 +10,13 @@ from unittest.mock import ANY
 
 import pytest
 
-from activities.bucket import Bucket, GoogleBucket
-from activities.facts import Attempt, Claim, Look, Outcome, decide, look_by
 from activities.ledger import EndOrder, EndReport, Ledger, LedgerActivities, LookOrder, OutcomeOrder
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, Resubmit, TimelineEntry
+from seedance_temporal.ledger.facts import Attempt, Claim, Look, Outcome, decide, look_by
+from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.task import Usage
+from seedance_temporal.storage.bucket import Bucket, GoogleBucket
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.jobs import (
     FINGERPRINT,

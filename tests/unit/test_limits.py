@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from activities.bucket import Bucket, GoogleBucket
 from activities.ledger import Ledger
 from activities.limits import Allowance, AllowOrder, LimitActivities
-from seedance_temporal import catalogue
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, Resubmit
 from seedance_temporal.limits import refusal_by_price
+from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket, GoogleBucket
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
 from tests.unit.memory_bucket import MemoryBucket

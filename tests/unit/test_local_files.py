@@ -17,14 +17,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from activities.bucket import GoogleBucket, StoredObject
-from commands.bucket import BucketRefused
-from commands.requests import RequestReader, folder_of
-from commands.uploads import Uploads, spinner
+from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
+from seedance_temporal.cli.runtime import BucketRefused
 from seedance_temporal.errors import InvalidRequest, InvalidSettings
 from seedance_temporal.identity import request_hash
-from seedance_temporal.models import MEDIA
+from seedance_temporal.provider.models import MEDIA
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.storage.bucket import GoogleBucket, StoredObject
 from tests.unit.command_line import say
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.jobs import some_settings

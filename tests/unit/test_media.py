@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import av
 import pytest
 
-from activities.media import BadMedia, VideoProbe, picture_type, probe_video
 from dev.ark.media import Clip, last_frame, video
+from seedance_temporal.media.probe import BadMedia, VideoProbe, picture_type, probe_video
 
 # Where an MP4 has its index: behind the frames, before them, or in pieces between them.
 KINDS: dict[str, dict[str, str]] = {

@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
-from activities import observe
-from activities.ark import Ark
-from activities.facts import Claim
+from activities import poll as observe
 from activities.ledger import Ledger
-from activities.observe import (
+from activities.poll import (
     CancelReport,
     GetOrder,
     Observation,
@@ -29,9 +27,11 @@ from activities.observe import (
 )
 from dev.ark.control import ArkControl
 from dev.ark.ledger import TaskRequests
+from seedance_temporal.ledger.facts import Claim
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.task import parse_task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.task import parse_task
 from tests.unit.jobs import (
     BODY,
     KEY,

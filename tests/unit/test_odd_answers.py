@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from activities import answers
-from activities.ark import Ark, ArkError, CreateAnswer, NoAnswer
-from seedance_temporal.task import parse_task
+from seedance_temporal.provider import answers
+from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer, NoAnswer
+from seedance_temporal.provider.task import parse_task
 from tests.unit.jobs import BODY, KEY
 from tests.unit.raw_host import RawHost, raw_host
 from worker import RedactingFormatter

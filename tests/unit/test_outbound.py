@@ -15,8 +15,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from activities import outbound
-from activities.outbound import DownloadFailed, ForbiddenAddress, PublicTransport, download, outbound_client, resolve
+from seedance_temporal.media import public_http as outbound
+from seedance_temporal.media.public_http import (
+    DownloadFailed,
+    ForbiddenAddress,
+    PublicTransport,
+    download,
+    outbound_client,
+    resolve,
+)
 from tests.unit.raw_host import raw_host
 from tests.unit.result_host import Answer, ResultHost, result_host
 

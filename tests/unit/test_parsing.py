@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedance_temporal.catalogue import check, estimate, scene, warnings
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.identity import canonical_json, request_hash
-from seedance_temporal.models import CHOICES, MODELS, OPTIONAL, ROUTES, WORKS_ON_REFERENCES, Model
-from seedance_temporal.parsing import parse_request, parse_request_json
+from seedance_temporal.provider.models import CHOICES, MODELS, OPTIONAL, ROUTES, WORKS_ON_REFERENCES, Model
+from seedance_temporal.provider.rules import check, estimate, scene, warnings
 from seedance_temporal.request import Reference, Rights, VideoRequest
+from seedance_temporal.request_json import parse_request, parse_request_json
 
 TEXT: dict[str, Any] = {
     "user_id": "user-42",

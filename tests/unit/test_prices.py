@@ -13,20 +13,20 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from temporalio.testing import ActivityEnvironment
 
-from activities.ark import Ark
 from activities.heartbeat import Progress
 from activities.ledger import Ledger
-from activities.observe import GetOrder, ObserveActivities
-from activities.record import RecordedObject, RecordedObjects
+from activities.poll import GetOrder, ObserveActivities
 from activities.store import StoreOrder, _Copy
-from activities.verified import TaskFiles
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.models import MODELS
-from seedance_temporal.prices import PRICES, Estimate, Price, cost_of, cost_usd, estimate, price_table
+from seedance_temporal.ledger.record import RecordedObject, RecordedObjects
+from seedance_temporal.ledger.task_files import TaskFiles
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.models import MODELS
+from seedance_temporal.provider.prices import PRICES, Estimate, Price, cost_of, cost_usd, estimate, price_table
+from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.task import Task
 from tests.unit.jobs import in_activity, names, some_settings
 from tests.unit.memory_bucket import MemoryBucket
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from activities.media import BadMedia
-from activities.probe import Probe, probe
 from dev.ark.errors import ArkError
 from dev.ark.references import look_into
-from seedance_temporal.media import Medium, media_problems, media_warnings
-from seedance_temporal.models import SEEDANCE_2_0, SEEDANCE_2_5, Kind, Model
+from seedance_temporal.media.probe import BadMedia, Probe, probe
+from seedance_temporal.provider.models import SEEDANCE_2_0, SEEDANCE_2_5, Kind, Model
+from seedance_temporal.reference_media import Medium, media_problems, media_warnings
 from tests.unit.media_files import FPS, clip, heif, picture, png_bomb, sound
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +148,7 @@ def test_a_bomb_is_refused_by_its_header(path: Path) -> None:
     """It would take 7.5 GB to decode, more than the process may have: then nothing would be known of its size."""
     path.write_bytes(png_bomb(50_000, 50_000))
     assert path.stat().st_size < 10_000
-    command = [sys.executable, "-m", "activities.probe", "image", str(path)]
+    command = [sys.executable, "-m", "seedance_temporal.media.probe", "image", str(path)]
     answer = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
     assert (answer["format"], answer["width"], answer["height"]) == ("png", 50_000, 50_000)
     (problem,) = problems([found(path, "image", png_bomb(50_000, 50_000))])
@@ -159,7 +158,7 @@ def test_a_bomb_is_refused_by_its_header(path: Path) -> None:
 def test_what_needs_too_much_memory_is_refused(path: Path) -> None:
     """The same bomb, had its header been believed to be harmless."""
     path.write_bytes(png_bomb(50_000, 50_000))
-    command = [sys.executable, "-c", "import activities.probe as p; p._LARGEST_SIDE = 60_000; p.main()"]
+    command = [sys.executable, "-c", "import seedance_temporal.media.probe as p; p._LARGEST_SIDE = 60_000; p.main()"]
     answer = json.loads(
         subprocess.run([*command, "image", str(path)], cwd=ROOT, capture_output=True, check=True).stdout
     )

@@ -22,13 +22,12 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.assets import Assets
-from activities.media import BadMedia
-from activities.outbound import PublicTransport
-from activities.probing import probed
 from activities.references import ReferenceActivities, References, ReferencesOrder, ReferencesReport
-from activities.signing import CannotSign
 from seedance_temporal.identity import job_id_of
+from seedance_temporal.ledger.asset_ids import Assets
+from seedance_temporal.media.probe import BadMedia, probed
+from seedance_temporal.media.public_http import PublicTransport
+from seedance_temporal.storage.signing import CannotSign
 from tests.unit.jobs import a_request, in_activity, some_settings
 from tests.unit.media_files import clip, padded_mp4, picture, png_bomb, sound
 from tests.unit.memory_bucket import MemoryBucket
@@ -422,7 +421,7 @@ async def test_a_look_that_does_not_end_is_ended(tmp_path: Path) -> None:
     with pytest.raises(BadMedia, match="takes longer than 1 seconds to read"):
         await probed("image", pipe, 1)
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _children()]
-    assert not [command for command in commands if b"activities.probe" in command]
+    assert not [command for command in commands if b"seedance_temporal.media.probe" in command]
 
 
 def _children() -> list[str]:

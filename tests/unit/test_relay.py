@@ -27,8 +27,8 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
 from seedance_temporal.identity import callback_token, callback_url
+from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
-from seedance_temporal.task import LONGEST_TASK_ID
 from tests.unit.temporal_stub import TASK_ID, address, dev_server, handle, request, worker
 
 ROOT = Path(__file__).parents[2]

@@ -16,18 +16,18 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
-from activities.accounts import read_accounts
-from activities.bucket import as_json
-from activities.facts import End
 from activities.ledger import Ledger
-from commands.filters import moment
-from commands.page import page
+from seedance_temporal.cli.options import moment
+from seedance_temporal.cli.report_page import page
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import user_hash
 from seedance_temporal.job import JobSummary, Resubmit
-from seedance_temporal.report import KEYS, Account, Charge, accounts_of, figures, rows
+from seedance_temporal.ledger.facts import End
+from seedance_temporal.provider.task import Usage
+from seedance_temporal.reports.figures import KEYS, Account, Charge, accounts_of, figures, rows
+from seedance_temporal.reports.from_bucket import read_accounts
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.task import Usage
+from seedance_temporal.storage.bucket import as_json
 from tests.unit.command_line import say
 from tests.unit.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
 from tests.unit.memory_bucket import MemoryBucket

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from activities.bucket import as_json
-from activities.seal import opened, sealed
+from seedance_temporal.ledger.checksummed_json import opened, sealed
+from seedance_temporal.storage.bucket import as_json
 
 VALUE = {"prompt": "a cät", "cost_usd": 0.25, "attempt": 1, "note": None, "rights": {}, "tasks": ["cgt-1", "cgt-2"]}
 

@@ -27,8 +27,8 @@ from google.cloud import storage
 from google.oauth2 import service_account
 from google.oauth2.credentials import Credentials as PersonCredentials
 
-from activities.bucket import GoogleBucket
-from activities.signing import CannotSign, signing
+from seedance_temporal.storage.bucket import GoogleBucket
+from seedance_temporal.storage.signing import CannotSign, signing
 from tests.unit.fake_gcs import fake_gcs
 from worker import warn_of_signing
 

@@ -15,14 +15,14 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.ark import Ark
-from activities.bucket import Checksums, GoogleBucket
-from activities.outbound import PublicTransport
-from activities.record import Record, result_of_record
 from activities.store import StoreActivities, StoreOrder
 from seedance_temporal.identity import request_hash
+from seedance_temporal.ledger.record import Record, result_of_record
+from seedance_temporal.media.public_http import PublicTransport
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Checksums, GoogleBucket
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.memory_bucket import MemoryBucket
 from tests.unit.result_host import Answer, result_host

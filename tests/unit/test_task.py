@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seedance_temporal.identity import ObjectNames
-from seedance_temporal.task import (
+from seedance_temporal.provider.task import (
     LONGEST_TASK_ID,
     TERMINAL,
     Task,

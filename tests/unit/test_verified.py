@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 
-from activities.bucket import Checksums, GoogleBucket, StoredObject, as_json
 from activities.ledger import Ledger
-from activities.observe import GetOrder, ObserveActivities
-from activities.record import RecordedObject
-from activities.seal import sealed
-from activities.verified import TaskFiles, Verified, read_verified
+from activities.poll import GetOrder, ObserveActivities
 from dev.ark.media import video
 from seedance_temporal.identity import ObjectNames
+from seedance_temporal.ledger.checksummed_json import sealed
+from seedance_temporal.ledger.record import RecordedObject
+from seedance_temporal.ledger.task_files import TaskFiles, Verified, read_verified
+from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
 from tests.unit.fake_gcs import fake_gcs
 from tests.unit.jobs import a_claim, created, in_activity, make_older, names
 from tests.unit.media_files import bottomless_video

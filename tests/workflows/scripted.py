@@ -24,16 +24,14 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from activities.ark import Ark
 from activities.create import CreateOrder, CreateReport
-from activities.facts import Claim, Listing, Look, Outcome
 from activities.ledger import EndOrder, EndReport, Ledger, LookOrder, OutcomeOrder
 from activities.limits import Allowance, AllowOrder
-from activities.listing import AskOrder, ListingActivities, Page, PageOrder
-from activities.observe import CancelReport, GetOrder, Observation
+from activities.poll import CancelReport, GetOrder, Observation
 from activities.recover import AbsentOrder, Identified, RecoverOrder, ResolveOrder
 from activities.references import ReferencesOrder, ReferencesReport
 from activities.store import StoreOrder
+from activities.task_list import AskOrder, ListingActivities, Page, PageOrder
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import (
     QUERY_STATE,
@@ -53,9 +51,11 @@ from seedance_temporal.job import (
     TaskChanged,
     VideoResult,
 )
+from seedance_temporal.ledger.facts import Claim, Listing, Look, Outcome
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.task import FailureClass, Usage
 from tests.replay.replaying import handle_of, replay
 from tests.unit.memory_bucket import MemoryBucket
 from workflows.generate_video import GenerateVideo

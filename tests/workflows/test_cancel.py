@@ -12,7 +12,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
 from activities.create import CreateReport
-from activities.observe import CancelReport
+from activities.poll import CancelReport
 from seedance_temporal.job import CancelAnswer
 from tests.workflows.scripted import (
     OURS,

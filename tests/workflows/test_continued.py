@@ -10,7 +10,7 @@ import pytest_asyncio
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from activities.observe import CancelReport
+from activities.poll import CancelReport
 from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
 from tests.replay.replaying import replay
 from tests.workflows.conftest import QUEUES, hold_to_account

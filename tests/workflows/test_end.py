@@ -9,9 +9,9 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 
 from activities.ledger import EndOrder, EndReport
-from activities.observe import CancelReport, Observation
+from activities.poll import CancelReport, Observation
 from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS, Attention, Phase
-from seedance_temporal.task import FailureClass, Usage
+from seedance_temporal.provider.task import FailureClass, Usage
 from tests.workflows.scripted import (
     RESULT,
     TASK,

@@ -12,7 +12,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.common import RawValue
 
 from seedance_temporal.job import SIGNAL_TASK_CHANGED, Attention, TaskChanged
-from seedance_temporal.task import TERMINAL
+from seedance_temporal.provider.task import TERMINAL
 from tests.workflows.scripted import (
     OTHER,
     OTHER_TASK,

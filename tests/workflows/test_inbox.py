@@ -15,7 +15,7 @@ from temporalio.service import RPCError
 from activities.create import CreateOrder, CreateReport
 from activities.ledger import EndReport
 from activities.limits import Allowance
-from activities.observe import CancelReport
+from activities.poll import CancelReport
 from activities.recover import Identified
 from activities.references import ReferencesReport
 from seedance_temporal.job import Resolve, ResolveAnswer, TaskChanged

@@ -18,9 +18,9 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.facts import Listing
-from activities.listing import ListedTask, ListerInput, Page, PageOrder, Wanted
+from activities.task_list import ListedTask, ListerInput, Page, PageOrder, Wanted
 from seedance_temporal.job import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Queues, lister_id
+from seedance_temporal.ledger.facts import Listing
 from tests.replay.replaying import handle_of
 from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import Held, Stage, dev_server, now, scheduled, until

@@ -6,7 +6,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.job import Phase, Resubmit
-from seedance_temporal.task import FailureClass
+from seedance_temporal.provider.task import FailureClass
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,

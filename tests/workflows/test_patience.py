@@ -13,10 +13,10 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
-from activities.facts import Outcome
 from activities.limits import Allowance
-from activities.observe import CancelReport
+from activities.poll import CancelReport
 from seedance_temporal.job import Attention
+from seedance_temporal.ledger.facts import Outcome
 from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import (
     RESULT,

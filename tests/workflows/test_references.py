@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.references import ReferencesReport
 from seedance_temporal.job import JobError
-from seedance_temporal.media import Medium
+from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
 from tests.workflows.scripted import RESULT, Held, Stage, cancel, failed, scheduled, shows, state, to_store, what
 from workflows import policies

@@ -1,0 +1,292 @@
+"""Looking at a task, and cancelling one that is still queued. The truth about a task comes from here alone."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime
+from typing import Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.ledger import Ledger
+from seedance_temporal.job import Attention, JobError, VideoResult
+from seedance_temporal.ledger.facts import Attempt, Facts, other_key, second_task
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.ark import Ark, ArkError
+from seedance_temporal.provider.task import (
+    CANCELLED,
+    QUEUED,
+    SUCCEEDED,
+    TERMINAL,
+    Task,
+    Usage,
+    failure_class,
+    new_attempt_could_help,
+    parse_task,
+)
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+
+# The provider forgets a task after this; a younger one that it does not know is odd, and not lost yet.
+TASK_KEPT_SECONDS = 7 * 86_400
+URL_LIVES_SECONDS = 86_400
+# A callback can be ahead of what GET shows.
+_AFTER_A_HINT_SECONDS = 5.0
+_TROUBLE_SECONDS = 60.0
+# DELETE erases the record of a finished task, so what GET said must be fresh.
+_GET_IS_FRESH_SECONDS = 2.0
+# GET can lag behind a create by seconds; a task that it still does not show then is not to be cancelled.
+_TRIES_FOR_A_NEW_TASK = 5
+# Where a first look is worthwhile: a little before most tasks of 5 seconds are done, by resolution.
+_TYPICAL_SECONDS = {"480p": 60.0, "720p": 90.0, "1080p": 150.0, "4k": 240.0}
+
+
+class GetOrder(BaseModel):
+    """Which task to look at.
+
+    Attributes:
+        looks: How often it was looked at before.
+        hinted: Whether a callback said that it ended.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    request: VideoRequest
+    attempt: int
+    task_id: str
+    looks: int = 0
+    hinted: bool = False
+
+
+class Observation(BaseModel):
+    """What a look showed.
+
+    Attributes:
+        next: ``wait``; ``store``: succeeded, the video is to be copied; ``stored``: that is done already;
+            ``end``: it ended without a video, and that is to be written; ``ended``: that is written already.
+        status: The provider's word for it.
+        attention: What a person must settle.
+        look_again_after: Seconds, with ``wait``.
+        usage, cost_usd: What the provider counted, with ``store`` and ``end``, as far as it says.
+        copy_within: Seconds that the result URL still lives, with ``store``: from 0 to 24 hours.
+        second_task: A task that nobody follows.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    next: Literal["wait", "store", "stored", "end", "ended"]
+    status: str = ""
+    note: str | None = None
+    result: VideoResult | None = None
+    error: JobError | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    attention: Attention | None = None
+    look_again_after: float = 0
+    copy_within: float = 0
+    second_task: str | None = None
+
+
+class CancelReport(BaseModel):
+    """What the provider made of the wish to cancel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: Literal["cancelled", "running_will_finish"]
+    status: str
+
+
+def look_again_after(settings: Settings, request: VideoRequest, *, looks: int, hinted: bool = False) -> float:
+    """Seconds until the next look at a task.
+
+    With callbacks, looks are the net below them, and sparse. Without, the first is near the typical time, and then
+    short steps grow.
+    """
+    if settings.seedance_callback_url is not None:
+        wait = settings.seedance_poll_with_callbacks_seconds
+    else:
+        first = settings.seedance_poll_first_seconds or _typical_seconds(request)
+        wait = first if looks == 0 else min(settings.seedance_poll_max_seconds, first / 6 * 1.5 ** min(looks, 20))
+    if hinted:
+        wait = min(wait, _AFTER_A_HINT_SECONDS)
+    return wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
+
+
+def _typical_seconds(request: VideoRequest) -> float:
+    base = _TYPICAL_SECONDS.get(request.resolution, _TYPICAL_SECONDS["720p"])
+    quick = 0.6 if "-fast" in request.model or "-mini" in request.model else 1.0
+    return float(base * quick * max(1.0, request.duration / 5) ** 0.5)
+
+
+def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) -> float:
+    """Tell how old the result URL of a task is, by the provider's clock; 0 where the provider names no such time.
+
+    A time before the claim, or in the future, is none: trusting it would give a paid video up early, or late.
+
+    Args:
+        task: One that succeeded.
+        claimed_at: When its attempt was claimed; None where that is not known.
+        skew: Seconds that clocks may be apart.
+    """
+    now = datetime.now(UTC).timestamp()
+    earliest = claimed_at.timestamp() - skew if claimed_at is not None else 0.0
+    if task.updated_at is None or not earliest <= task.updated_at <= now + skew:
+        return 0.0
+    return max(0.0, now - task.updated_at)
+
+
+class ObserveActivities:
+    """Looks at tasks, and cancels queued ones."""
+
+    def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
+        self._ledger = ledger
+        self._ark = ark
+        self._settings = settings
+        self._key = settings.key_fingerprint
+
+    @activity.defn
+    async def get_task(self, order: GetOrder) -> Observation:
+        """What has become of a task. The ledger is asked first: after a Reset, the video may long be stored.
+
+        Raises:
+            ApplicationError: The provider did not answer as it should; to be repeated.
+        """
+        facts = await self._ledger.read(order.job_id)
+        attempt = facts.attempt(order.attempt)
+        ended = attempt.end_of(order.task_id) if attempt is not None else None
+        if facts.record is not None:
+            loose = second_task(facts, facts.record.task_id)
+            return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=loose)
+        if ended is not None:
+            return Observation(next="ended", status=ended.error.code, error=ended.error)
+        video = self._ledger.names(order.job_id).of_task(order.task_id, "output.mp4")
+        if any(stored.name == video for stored in facts.objects) and await self._ledger.has_verified_video(
+            order.job_id, order.task_id
+        ):
+            # Only the record is missing, and no answer of the provider's keeps it from being written.
+            return Observation(
+                next="store",
+                status=SUCCEEDED,
+                copy_within=URL_LIVES_SECONDS,
+                second_task=second_task(facts, order.task_id),
+            )
+        try:
+            payload = await self._ark.get(order.task_id)
+        except ArkError as error:
+            if error.attention is None:
+                raise _unanswered(order, error) from None
+            return Observation(
+                next="wait", attention=error.attention, note=str(error), look_again_after=_TROUBLE_SECONDS
+            )
+        except httpx.HTTPError as error:
+            raise _unanswered(order, error) from None
+        if payload is None:
+            return self._gone(order, facts)
+        claimed_at = attempt.claimed_at if attempt is not None else None
+        observation = self._of_task(order, parse_task(payload), claimed_at)
+        return observation.model_copy(update={"second_task": second_task(facts, order.task_id)})
+
+    def _of_task(self, order: GetOrder, task: Task, claimed_at: datetime | None) -> Observation:
+        prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
+        cost_usd = catalogue.cost_of(order.request, task, prices, endpoints=endpoints)
+        if task.status == SUCCEEDED:
+            skew = self._settings.seedance_clock_skew_seconds
+            return Observation(
+                next="store",
+                status=task.status,
+                usage=task.usage,
+                cost_usd=cost_usd,
+                copy_within=max(0.0, URL_LIVES_SECONDS - seconds_since_success(task, claimed_at, skew)),
+            )
+        if task.status in TERMINAL:
+            return Observation(
+                next="end", status=task.status, error=_task_error(order, task), usage=task.usage, cost_usd=cost_usd
+            )
+        wait = look_again_after(self._settings, order.request, looks=order.looks + 1, hinted=order.hinted)
+        return Observation(next="wait", status=task.status, look_again_after=wait)
+
+    def _why_gone(self, attempt: Attempt | None) -> str:
+        sent, key = attempt.claim.key if attempt is not None and attempt.claim is not None else "", self._key
+        if sent and sent != key:
+            return f"Mind that {other_key(sent, key)}."
+        return "The provider's support can tell."
+
+    def _gone(self, order: GetOrder, facts: Facts) -> Observation:
+        """The provider does not know a task that it created."""
+        attempt = facts.attempt(order.attempt)
+        claimed_at = attempt.claimed_at if attempt is not None else None
+        age = (datetime.now(UTC) - claimed_at).total_seconds() if claimed_at is not None else 0.0
+        if age < TASK_KEPT_SECONDS:
+            return Observation(
+                next="wait",
+                attention="task_gone",
+                note=self._why_gone(attempt),
+                look_again_after=self._settings.seedance_poll_max_seconds,
+            )
+        error = JobError(
+            code="task_forgotten",
+            message=f"The provider no longer knows task {order.task_id}, created over seven days ago. It may have been "
+            "billed; its video can no longer be had. The provider's invoice tells whether it was. "
+            "Another attempt may be a second charge: "
+            f"python starter.py resubmit {order.job_id} --attempt {order.attempt} --accept-second-charge",
+            failure_class="lost",
+            task_id=order.task_id,
+            attempt=order.attempt,
+            resubmit_could_help=True,
+        )
+        return Observation(next="end", status="lost", error=error)
+
+    @activity.defn
+    async def cancel_task(self, order: GetOrder) -> CancelReport:
+        """Cancels a task that is queued; leaves any other alone, because DELETE would erase its record.
+
+        Raises:
+            ApplicationError: The provider did not answer as it should; to be repeated, which starts with a new look.
+        """
+        asked = time.monotonic()
+        try:
+            payload = await self._ark.get(order.task_id)
+            if payload is None and activity.info().attempt <= _TRIES_FOR_A_NEW_TASK:
+                raise ApplicationError(f"GET does not show task {order.task_id} yet", type="ProviderUnavailable")
+            status = parse_task(payload).status if payload is not None else "unknown"
+            if status == QUEUED:
+                if time.monotonic() - asked > _GET_IS_FRESH_SECONDS:
+                    raise ApplicationError(f"the look at task {order.task_id} took too long to act on it")
+                await self._ark.delete(order.task_id)
+                status = CANCELLED
+        except (ArkError, httpx.HTTPError) as error:
+            raise _unanswered(order, error) from None
+        return CancelReport(outcome="cancelled" if status == CANCELLED else "running_will_finish", status=status)
+
+
+def _task_error(order: GetOrder, task: Task) -> JobError:
+    failure = task.failure
+    of = failure_class(task.status, failure.code)
+    next_step = "Change the request and submit that."
+    if new_attempt_could_help(of):
+        next_step = (
+            f"Another attempt has to be asked for: python starter.py resubmit {order.job_id} --attempt {order.attempt}"
+        )
+    code = failure.code or task.status
+    named = f" ({code})" if code != task.status else ""
+    words = f"{named}: {failure.message}".rstrip(" .:")
+    return JobError(
+        code=code,
+        message=f"Task {task.id} ended {task.status}{words}. The provider does not bill it. {next_step}",
+        failure_class=of,
+        task_id=task.id,
+        attempt=order.attempt,
+        resubmit_could_help=new_attempt_could_help(of),
+    )
+
+
+def _unanswered(order: GetOrder, error: Exception) -> ApplicationError:
+    return ApplicationError(
+        f"{order.job_id}: the provider gave no usable answer about task {order.task_id}: {error!r}",
+        type="ProviderUnavailable",
+    )

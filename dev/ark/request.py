@@ -1,0 +1,46 @@
+"""What a create ordered: the request after the service has read it, with every default filled in."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .catalog import pixels
+from .media import FPS, Clip
+from .references import MediaUrl
+
+Scene = Literal["text", "first frame", "first and last frame", "references"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One accepted create. `model` is the model itself, also where the request named an endpoint."""
+
+    model: str
+    model_given: str
+    scene: Scene
+    ratio: str
+    resolution: str
+    duration: int
+    generate_audio: bool
+    watermark: bool
+    return_last_frame: bool
+    execution_expires_after: int
+    priority: int
+    service_tier: str
+    draft: bool
+    seed: int
+    callback_url: str | None
+    safety_identifier: str | None
+    references: tuple[MediaUrl, ...]
+    billed_reference_seconds: float
+
+    @property
+    def clip(self) -> Clip:
+        """The shape of the video."""
+        width, height = pixels(self.resolution, self.ratio)
+        return Clip(width, height, self.duration, self.generate_audio)
+
+    @property
+    def tokens(self) -> int:
+        """What the service bills once the task has succeeded."""
+        width, height = pixels(self.resolution, self.ratio)
+        return int(width * height * (FPS * (self.duration + self.billed_reference_seconds) + 1) / 1024)

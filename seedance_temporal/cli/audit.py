@@ -1,0 +1,282 @@
+"""``starter.py audit JOB``: the whole life of a job, while Temporal has it and for ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from seedance_temporal.audit.document import Audit, AuditedAttempt, Charge, Finding, RunHistory
+from seedance_temporal.audit.temporal_evidence import runs_of
+from seedance_temporal.cli.output import DONE, OTHER, out, plain, print_json, print_table
+from seedance_temporal.cli.runtime import (
+    BucketRefused,
+    JobArgument,
+    JsonOption,
+    check_job_id,
+    error_document,
+    fail,
+    open_bucket,
+    run,
+)
+from seedance_temporal.client import VideoJobs, connect
+from seedance_temporal.errors import NoWorkerAnswered, TemporalRefused, UnknownJob
+from seedance_temporal.job import JobState
+from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
+
+if TYPE_CHECKING:
+    from seedance_temporal.audit.bucket_evidence import Kept
+    from seedance_temporal.audit.build import Told
+    from seedance_temporal.storage.bucket import Bucket
+
+
+def audit(
+    job: JobArgument,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every object, and check it against the others.")
+    ] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Temporal's own events as well, while they are kept.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole life of a job: what happened, who caused it, what it cost, and what is left of it in the bucket."""
+
+    async def story() -> int:
+        from seedance_temporal.audit.build import audit_of
+        from seedance_temporal.audit.verify import verify as findings
+
+        check_job_id(job)
+        missing: list[str] = []
+        bucket, kept = await _look_into_the_bucket(job, missing)
+        told = await _ask_temporal(job, kept, missing)
+        document = audit_of(job, kept, told, missing)
+        if document is None:
+            return _unknown(job, missing, as_json)
+        if verify and (bucket is None or kept is None):
+            message = f"Nothing can be verified. {missing[0]}"
+            return fail(OTHER, error_document("bucket", message), [message], as_json)
+        found = await findings(bucket, kept, told) if verify and bucket is not None and kept is not None else None
+        runs = [run.shown for run in told.runs] if told is not None else []
+        document = document.model_copy(
+            update={"verification": found, "history": tuple(runs) if history else None},
+        )
+        if as_json:
+            print_json(document.model_dump(mode="json", by_alias=True))
+        else:
+            _print(document)
+        return OTHER if any(finding.problems for finding in found or ()) else DONE
+
+    run(story(), as_json)
+
+
+def _unknown(job_id: str, missing: Sequence[str], as_json: bool) -> int:
+    message = f"Neither Temporal nor the bucket knows a job {job_id}: nothing was ever paid for it."
+    if missing:
+        message = f"Nothing is known of a job {job_id}. {' '.join(missing)}"
+    return fail(OTHER, error_document("unknown_job", message), [message], as_json)
+
+
+# Asking
+
+
+async def _look_into_the_bucket(job_id: str, missing: list[str]) -> tuple[Bucket | None, Kept | None]:
+    from seedance_temporal.audit.bucket_evidence import read_kept
+
+    settings = Settings.from_environment()
+    lost = "what the ledger and the objects say is not shown"
+    if settings.seedance_bucket is None:
+        missing.append(f"SEEDANCE_BUCKET is not set: {lost}.")
+        return None, None
+    try:
+        bucket = await open_bucket(settings)
+        return bucket, await read_kept(bucket, settings.seedance_prefix, job_id)
+    except BucketRefused as error:
+        missing.append(f"{error} So {lost}.")
+    except Exception as error:  # the library has many
+        missing.append(f"The bucket {settings.seedance_bucket} could not be read ({redacted(str(error))}): {lost}.")
+    return None, None
+
+
+async def _ask_temporal(job_id: str, kept: Kept | None, missing: list[str]) -> Told | None:
+    from seedance_temporal.audit.build import Told
+
+    try:
+        client = await connect()
+        jobs = VideoJobs(client)
+        job = await jobs.get(job_id)
+        if not isinstance(job, JobState):
+            # A closed run tells its story as well, where a worker is there to tell it.
+            with suppress(NoWorkerAnswered):
+                ended = {name: getattr(job, name) for name in ("phase", "result", "error")}
+                job = (await jobs.state(job_id)).model_copy(update=ended)
+        named = {story.run_id for story in kept.stories if story.namespace == client.namespace} if kept else set()
+        return Told(client.namespace, job, await runs_of(client, job_id, named))
+    except UnknownJob:
+        return None
+    except TemporalRefused as error:
+        missing.append(f"Temporal could not be asked, and may know more. {error}")
+        return None
+
+
+# Telling
+
+
+def _print(audit: Audit) -> None:
+    out.print(f"[bold]{plain(audit.job_id)}[/]")
+    out.print(plain(_headline(audit)))
+    out.print(f"[dim]{_SOURCES[audit.source]}[/]")
+    for gap in audit.missing:
+        out.print(f"[yellow]{plain(gap)}[/]")
+    if audit.attention is not None:
+        out.print(f"[yellow]Needs a person: {audit.attention}.[/] {plain(audit.advice or '')}".rstrip())
+    for title, table in _tables(audit):
+        if table.row_count:
+            out.print(f"\n[bold]{title}[/]")
+            print_table(table)
+    for finding in audit.verification or ():
+        _print_finding(audit, finding)
+
+
+_SOURCES: Mapping[str, str] = {
+    "temporal": "The story is told by Temporal's history.",
+    "record": "The story is told by the job's record: Temporal has no history of it any more.",
+    "end": "The story is told by the job's end in the ledger: Temporal has no history of it any more.",
+    "outcome": "The story is told by the newest outcome in the ledger: Temporal has no history of it any more.",
+    "ledger": "The ledger's facts alone tell the story: Temporal has no history of it any more.",
+}
+
+
+def _headline(audit: Audit) -> str:
+    """What became of the job, in a sentence or two."""
+    after = f", {_span(audit.seconds)} after its submission" if audit.seconds is not None else ""
+    cost = f"{_paid(audit.charge)}."
+    if audit.result is not None:
+        return f"Stored{after}. {cost}"
+    if audit.error is not None:
+        return f"Ended without a video ({audit.phase}, {audit.error.code}){after}. {cost} {audit.error.message}"
+    return f"It has not ended, and stands at {audit.phase or 'what the steps below say'}. {cost}"
+
+
+def _paid(charge: Charge) -> str:
+    if charge.billed is False:
+        return "Nothing is billed"
+    known = _money(charge.tokens, charge.usd)
+    expected = _money(charge.estimated_tokens, charge.estimated_usd)
+    paid = f"Billed: {known or 'how much is not known'}" if charge.billed else "What is billed is not known yet"
+    return paid + (f" (expected: at most {expected})" if expected else "")
+
+
+def _money(tokens: int | None, usd: float | None) -> str:
+    parts = [f"{tokens:,} tokens" if tokens is not None else "", f"{usd:.4f} USD" if usd is not None else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _tables(audit: Audit) -> Iterator[tuple[str, Table]]:
+    yield f"Steps: {audit.looks} looks at the task, {audit.callbacks} callbacks", _steps(audit)
+    yield "Attempts", _attempts(audit.attempts)
+    yield "Objects", _objects(audit)
+    yield "Request", _fields(audit)
+    for shown in audit.history or ():
+        yield f"Run {shown.run_id}, {shown.status}", _events(shown)
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _steps(audit: Audit) -> Table:
+    table = _table("when (UTC)", "after", "by", "what", right=["after"])
+    for step in audit.steps:
+        often = f" ({step.times} times)" if step.times > 1 else ""
+        note = f": {_short(audit, step.note)}" if step.note else ""
+        table.add_row(_when(step.at), f"+{step.after:.1f} s", step.how, plain(step.what + often + note))
+    return table
+
+
+def _attempts(attempts: Sequence[AuditedAttempt]) -> Table:
+    table = _table("attempt", "claimed (UTC)", "outcome", "task", "create, task, copy", "expected", "paid", "then")
+    for one in attempts:
+        known = f"{one.outcome}, by {one.known_by}" if one.known_by else one.outcome
+        expected = _money(one.charge.estimated_tokens, one.charge.estimated_usd)
+        paid = _money(one.charge.tokens, one.charge.usd) if one.charge.billed else _BILLED[one.charge.billed]
+        took = [_span(seconds) for seconds in (one.create_seconds, one.task_seconds, one.copy_seconds)]
+        then = [one.error.code] if one.error is not None else []
+        then += [f"again, by the {one.asked_again_by}"] if one.asked_again_by else []
+        row = [str(one.attempt), _when(one.claimed_at), known, ", ".join(one.task_ids), ", ".join(took), expected]
+        table.add_row(*map(plain, [*row, paid, "; ".join(then)]))
+    return table
+
+
+_BILLED = {True: "billed", False: "nothing", None: "not known"}
+
+
+def _objects(audit: Audit) -> Table:
+    table = _table("name", "bytes", "generation", "CRC32C", "MD5", right=["bytes"])
+    for stored in audit.objects:
+        row = [_short(audit, stored.name), f"{stored.size:,}", str(stored.generation), stored.crc32c, stored.md5 or ""]
+        table.add_row(*map(plain, row))
+    return table
+
+
+def _fields(audit: Audit) -> Table:
+    table = _table("", "")
+    for name, value in {**audit.request, "rights": audit.rights or "nothing was declared"}.items():
+        if value != []:
+            table.add_row(name, plain(_compact(value)))
+    for medium in audit.media:
+        table.add_row("found", plain(_compact(medium)))
+    for warning in audit.warnings:
+        table.add_row("warning", plain(warning))
+    return table
+
+
+def _events(history: RunHistory) -> Table:
+    table = _table("event", "when (UTC)", "type", "what", right=["event"])
+    for event in history.events:
+        table.add_row(str(event.id), _when(event.at), event.type, plain(event.what))
+    return table
+
+
+def _print_finding(audit: Audit, finding: Finding) -> None:
+    name = plain(_short(audit, finding.name))
+    if not finding.problems:
+        out.print(f"[green]ok[/]     {name}")
+    for problem in finding.problems:
+        out.print(f"[red]WRONG[/]  {name}: {plain(problem)}")
+
+
+def _short(audit: Audit, name: str) -> str:
+    """An object's name below the job's own folder; anything else as it is."""
+    return name.rpartition(f"{audit.request_hash}/")[2]
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_compact(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_compact, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _when(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at is not None else ""
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

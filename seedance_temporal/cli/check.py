@@ -1,0 +1,157 @@
+"""``check``: everything that is known of a request before it is paid for, without submitting it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seedance_temporal.cli.local_files import UNREAD, RequestReader, folder_of
+from seedance_temporal.cli.output import DONE, out, plain, print_json
+from seedance_temporal.cli.runtime import AnyPathOption, JsonOption, open_bucket, read, run
+from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.identity import job_id_of, request_hash
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.reference_media import Medium, media_warnings
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
+
+if TYPE_CHECKING:
+    from seedance_temporal.storage.bucket import GoogleBucket
+
+
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")],
+    allow_any_path: AnyPathOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a request would send, cost and use, and everything that is wrong with it. Submits and spends nothing."""
+
+    async def story() -> int:
+        settings = Settings.from_environment()
+        reader = RequestReader(settings, allow_any_path=allow_any_path)
+        request, problems = await asyncio.to_thread(reader.look, read(file), folder_of(file))
+        local, unfit = await reader.media_of(request)
+        look = _Look(request, problems + unfit, local, settings)
+        await look.at_media()
+        if look.problems:
+            raise InvalidRequest(look.problems)
+        if as_json:
+            print_json(look.document())
+        else:
+            _print(look.document())
+        return DONE
+
+    run(story(), as_json)
+
+
+class _Look:
+    """What is found of one request.
+
+    Args:
+        local: What its local files are, by the index of the reference.
+
+    Attributes:
+        problems: What keeps it from being sent.
+        media: What its references are, as far as they could be looked at.
+    """
+
+    def __init__(
+        self, request: VideoRequest, problems: list[Problem], local: dict[int, Medium], settings: Settings
+    ) -> None:
+        self._request = request
+        self._settings = settings
+        self._local = local
+        self._warnings = catalogue.warnings(request, endpoints=settings.seedance_endpoints)
+        self.problems = problems
+        self.media: tuple[Medium, ...] = ()
+
+    async def at_media(self) -> None:
+        """Looks at the references that are not local files, as the provider would."""
+        from activities.references import References
+        from seedance_temporal.ledger.asset_ids import Assets
+
+        bucket = await self._bucket()
+        unseen = await self._unseen(bucket)
+        references = [
+            reference.model_copy(update={"url": UNREAD}) if index in unseen else reference
+            for index, reference in enumerate(self._request.references)
+        ]
+        seen = self._request.model_copy(update={"references": tuple(references)})
+        findings = await References(bucket, self._settings).examine(seen, self._local)
+        self.problems += findings.problems
+        self.problems += [
+            Problem(at=each.at, problem=f"{each.problem}; this may be over in a while") for each in findings.passing
+        ]
+        self.media = findings.media
+        self._warnings += media_warnings(findings.media)
+        if bucket is not None:
+            self._warnings += await Assets(bucket, self._settings.seedance_prefix).warnings(seen, findings.media)
+
+    async def _bucket(self) -> GoogleBucket | None:
+        """The bucket, where it is set, and knows something of the references."""
+        wanted = any(each.asset_id is not None or catalogue.gs_object(each.url) for each in self._request.references)
+        return await open_bucket(self._settings) if wanted and self._settings.seedance_bucket is not None else None
+
+    async def _unseen(self, bucket: GoogleBucket | None) -> set[int]:
+        """References that are not looked at: what is wrong with them is known, or nobody here may read them."""
+        known = {
+            index
+            for index, each in enumerate(self._request.references)
+            if self._is_wrong(f"references[{index}]") or each.role not in catalogue.KINDS
+        }
+        private = {
+            index
+            for index, each in enumerate(self._request.references)
+            if catalogue.gs_object(each.url) and index not in self._local
+        } - known
+        if not private:
+            return known
+        why = "SEEDANCE_BUCKET is not set" if bucket is None else await bucket.signing_problem()
+        if why is None:
+            return known
+        self._warnings += [f"references[{index}] was not looked at here: {why}." for index in sorted(private)]
+        return known | private
+
+    def _is_wrong(self, at: str) -> bool:
+        return any(problem.at == at or problem.at.startswith(f"{at}.") for problem in self.problems)
+
+    def document(self) -> dict[str, Any]:
+        """All of it, as ``--json`` prints it."""
+        from seedance_temporal.provider.payload import body_of
+
+        estimated = catalogue.estimate(
+            self._request, self._settings.prices, endpoints=self._settings.seedance_endpoints
+        )
+        # A local file will be an object that is signed, as any other of the bucket.
+        urls = [redacted(reference.url.partition("#")[0]) for reference in self._request.references]
+        return {
+            "job_id": job_id_of(self._request),
+            "request_hash": request_hash(self._request),
+            "scene": catalogue.scene(self._request),
+            "estimated_tokens": estimated.tokens,
+            "estimated_usd": estimated.usd,
+            "warnings": self._warnings,
+            "sends": body_of(self._request, urls),
+            "media": [medium.model_dump(mode="json") for medium in self.media],
+        }
+
+
+def _print(found: dict[str, Any]) -> None:
+    sends = dict(found["sends"])
+    content = sends.pop("content")
+    rows: list[tuple[str, object]] = [("job", found["job_id"]), ("scene", found["scene"]), *sends.items()]
+    for item in content:
+        what = item["text"] if item["type"] == "text" else f"{item['role']}  {item[item['type']]['url']}"
+        rows.append(("sends", what))
+    rows += [(f"references[{medium['reference']}]", str(Medium.model_validate(medium))) for medium in found["media"]]
+    if found["estimated_usd"] is not None:
+        rows.append(("estimate", f"{found['estimated_usd']:.4f} USD at most ({found['estimated_tokens']:,} tokens)"))
+    else:
+        rows.append(("estimate", "cannot be told beforehand"))
+    rows += [("warning", warning) for warning in found["warnings"]]
+    for name, value in rows:
+        out.print(f"[dim]{name:<26}[/] {plain(str(value))}")
+    out.print("Nothing is wrong with it, as far as it shows beforehand. Nothing was submitted.")

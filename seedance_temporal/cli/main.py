@@ -1,0 +1,247 @@
+"""The command line: ``python starter.py COMMAND``.
+
+People get text; ``--json`` gives one JSON document on stdout, and everything else on stderr. Exit codes: 0 done,
+1 anything else, 2 usage or refused before anything was spent, 3 ended without a video, 4 it needs a person.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from seedance_temporal.cli.audit import audit
+from seedance_temporal.cli.batch import batch
+from seedance_temporal.cli.check import check
+from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
+from seedance_temporal.cli.options import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
+from seedance_temporal.cli.output import (
+    DONE,
+    OTHER,
+    SHOW,
+    document,
+    err,
+    exit_code,
+    fields,
+    finish,
+    has_ended,
+    out,
+    plain,
+    print_json,
+    print_outlook,
+    print_story,
+)
+from seedance_temporal.cli.report import report
+from seedance_temporal.cli.runtime import (
+    AnyPathOption,
+    JobArgument,
+    JsonOption,
+    follow,
+    job_goes_on,
+    open_bucket,
+    read,
+    run,
+    video_jobs,
+)
+from seedance_temporal.cli.watch import watch
+from seedance_temporal.errors import NoWorkerAnswered
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import JobState, Resolve, Submitted
+from seedance_temporal.settings import Settings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def submit(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    allow_any_path: AnyPathOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the job of a request, or find the one that the same request has already."""
+
+    async def story() -> int:
+        settings = Settings.from_environment()
+        reader = RequestReader(settings, allow_any_path=allow_any_path)
+        request = await reader.read(read(file), folder_of(file))
+        say = err if as_json else out
+        print_outlook(request, settings, say)
+        bucket = await open_bucket(settings) if reader.files else None
+        jobs = await video_jobs()
+        with job_goes_on(job_id_of(request)):
+            if bucket is not None:
+                with spinner() as progress:
+                    request = await Uploads(bucket, reader.files, progress).uploaded(request)
+            submitted = await jobs.submit(request)
+        say.print(f"{submitted.job_id}  {'known already' if submitted.existing else 'new'}, {submitted.phase}")
+        if not wait:
+            return finish(submitted, as_json, DONE)
+        job = await follow(jobs, submitted.job_id)
+        ended = Submitted(**fields(job), existing=submitted.existing)
+        return finish(ended, as_json, exit_code(job))
+
+    run(story(), as_json)
+
+
+@app.command()
+def show(
+    job: JobArgument,
+    follow_it: Annotated[
+        bool, typer.Option("--follow", help="Go on until it has ended, also while it needs a person.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A job as it is now."""
+
+    async def story() -> int:
+        jobs = await video_jobs(job)
+        if follow_it:
+            ended = await follow(jobs, job, until_a_person=False)
+            return finish(ended, as_json, exit_code(ended))
+        seen = await jobs.get(job)
+        state = seen if isinstance(seen, JobState) else None
+        if state is None and not has_ended(seen):
+            err.print(
+                "[yellow]No worker answers for this job[/]: this is what Temporal itself knows. Nothing is lost, and "
+                "the job goes on when a worker of its route is back."
+            )
+        if not as_json:
+            if has_ended(seen):
+                with suppress(NoWorkerAnswered):
+                    state = await jobs.state(job)
+            print_story(state)
+        return finish(seen, as_json, DONE)
+
+    run(story(), as_json)
+
+
+@app.command()
+def wait(job: JobArgument, as_json: JsonOption = False) -> None:
+    """Follow a job to its end, or until it needs a person."""
+
+    async def story() -> int:
+        seen = await follow(await video_jobs(job), job)
+        return finish(seen, as_json, exit_code(seen))
+
+    run(story(), as_json)
+
+
+@app.command("list")
+def list_jobs(
+    user: UserOption = None,
+    phase: Annotated[str | None, typer.Option(help="Only jobs in this phase, such as running.")] = None,
+    attention: Annotated[str | None, typer.Option(help="Only jobs with this Attention, such as account.")] = None,
+    model: ModelOption = None,
+    route: RouteOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    is_open: Annotated[bool, typer.Option("--open", help="Only jobs that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Jobs as Temporal's visibility store shows them, newest first; --json gives a list."""
+
+    async def story() -> int:
+        found = await (await video_jobs()).list(
+            user=user,
+            phase=phase,
+            attention=attention,
+            model=model,
+            route=route,
+            since=since,
+            until=until,
+            is_open=is_open,
+            limit=limit,
+        )
+        if as_json:
+            print_json([document(job) for job in found])
+        for job in () if as_json else found:
+            needs = f"  [yellow]{plain(job.attention)}[/]" if job.attention else ""
+            out.print(
+                f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {plain(job.task_id or '')}"
+            )
+        return DONE
+
+    run(story(), as_json)
+
+
+@app.command()
+def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
+    """Ask for the end of a job. What the provider runs already is billed, and therefore still stored."""
+
+    async def story() -> int:
+        outcome = (await (await video_jobs(job)).cancel(job)).outcome
+        if as_json:
+            print_json({"job_id": job, "outcome": outcome})
+        else:
+            out.print(_CANCEL_OUTCOMES[outcome])
+        return DONE
+
+    run(story(), as_json)
+
+
+_CANCEL_OUTCOMES = {
+    "cancelled": "Cancelled.",
+    "running_will_finish": "The provider runs it already, does not stop it, and bills it: the video will be stored.",
+    "requested": f"The wish is noted; nobody has answered it yet. What came of it: {SHOW} JOB",
+    "already_closed": "It had ended already: there is nothing to cancel.",
+}
+
+
+@app.command()
+def resolve(
+    job: JobArgument,
+    attempt: Annotated[int, typer.Option(min=1, help="The attempt whose outcome is unknown.")],
+    task_id: Annotated[str | None, typer.Option(help="The provider's task of this attempt: adopt it.")] = None,
+    not_created: Annotated[bool, typer.Option("--not-created", help="The provider has no task of it.")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="Nobody can tell any more.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Settle an attempt of which nobody knows whether the provider took it."""
+    if (task_id is not None) + not_created + lost != 1:
+        raise typer.BadParameter("say exactly one of --task-id, --not-created and --lost")
+
+    async def story() -> int:
+        action = "adopt" if task_id is not None else "not_created" if not_created else "lost"
+        word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
+        answer = await (await video_jobs(job)).resolve(job, word)
+        if as_json:
+            print_json({"job_id": job, **answer.model_dump()})
+        else:
+            out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {plain(answer.message)}")
+        return DONE if answer.accepted else OTHER
+
+    run(story(), as_json)
+
+
+@app.command()
+def resubmit(
+    job: JobArgument,
+    attempt: Annotated[int, typer.Option(min=1, help="The attempt that ended without a video.")],
+    accept_second_charge: Annotated[
+        bool, typer.Option("--accept-second-charge", help="Needed after lost: the first one may have been billed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask, and pay, for another attempt after one that ended without a video. Saying it twice changes nothing."""
+
+    async def story() -> int:
+        jobs = await video_jobs(job)
+        submitted = await jobs.resubmit(job, attempt=attempt, accept_second_charge=accept_second_charge)
+        if not as_json and submitted.phase == "checking":
+            out.print(f"A run was started that claims another attempt. What comes of it: {SHOW} {job}")
+        return finish(submitted, as_json, DONE)
+
+    run(story(), as_json)
+
+
+app.command()(check)
+app.command()(batch)
+app.command()(audit)
+app.command()(report)
+app.command()(watch)
+
+if __name__ == "__main__":
+    app()

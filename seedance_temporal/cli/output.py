@@ -1,0 +1,127 @@
+"""What the commands say: text for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+
+from seedance_temporal.job import Job, JobState
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.urls import printable
+
+DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_A_PERSON = range(5)
+"""Exit codes."""
+SHOW = "python starter.py show"
+_WIDE = 500
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Escape what others wrote, for a console: it is no markup, and no character of it steers a terminal."""
+    return escape(printable(text))
+
+
+def has_ended(job: Job) -> bool:
+    return job.result is not None or job.error is not None
+
+
+def exit_code(job: Job) -> int:
+    if job.result is not None:
+        return DONE
+    return NO_VIDEO if job.error is not None else NEEDS_A_PERSON
+
+
+def fields(job: Job) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in Job.model_fields}
+
+
+def document(job: Job) -> dict[str, Any]:
+    """A job's JSON, without what only a JobState knows."""
+    return job.model_dump(mode="json", by_alias=True, include={*Job.model_fields, "existing"})
+
+
+def print_json(document: object) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def print_table(table: RenderableType) -> None:
+    """Prints a table; where nobody looks at it on a terminal, no cell is cut or folded."""
+    (out if out.is_terminal else Console(highlight=False, width=_WIDE)).print(table, soft_wrap=False)
+
+
+def finish(job: Job, as_json: bool, code: int) -> int:
+    """Print a job in the form that was asked for."""
+    if as_json:
+        print_json(document(job))
+    else:
+        print_job(job)
+    return code
+
+
+def print_outlook(request: VideoRequest, settings: Settings, say: Console) -> None:
+    estimate = catalogue.estimate(request, settings.prices, endpoints=settings.seedance_endpoints)
+    if estimate.usd is not None:
+        say.print(
+            f"Costs at most about {estimate.usd:.2f} USD ({estimate.tokens:,} tokens), unless it is paid already."
+        )
+    else:
+        say.print("What it will cost cannot be told beforehand.")
+    for warning in catalogue.warnings(request, endpoints=settings.seedance_endpoints):
+        say.print(f"[yellow]{plain(warning)}[/]")
+
+
+def news(job: Job) -> str:
+    words = [f"[bold]{job.phase}[/]"] + [plain(w) for w in (job.task_id,) if w]
+    if isinstance(job, JobState):
+        if job.timeline:
+            last = job.timeline[-1]
+            words.append(plain(f"{last.what} (learned by {last.how})"))
+    elif not has_ended(job):
+        words.append("no worker answers at the moment")
+    if job.attention:
+        words.append(f"[yellow]{job.attention}[/]")
+    return "  ".join(words)
+
+
+def print_job(job: Job) -> None:
+    rows: dict[str, object] = {"job": job.job_id, "phase": job.phase, "task": job.task_id, "attempt": job.attempt}
+    if job.result is not None:
+        rows |= {
+            "video": job.result.video_uri,
+            "size": f"{job.result.size:,} bytes",
+            "last frame": job.result.last_frame_uri,
+            "record": job.result.record_uri,
+            "tokens": job.result.usage.total_tokens if job.result.usage else None,
+            "cost": None if job.result.cost_usd is None else f"{job.result.cost_usd:.4f} USD",
+        }
+    if isinstance(job, JobState):
+        look = job.look_again_at.strftime("%Y-%m-%d %H:%M:%S") if job.look_again_at else None
+        rows |= {"provider": job.provider_status, "next look": look, "advice": job.advice}
+        if job.result is None and job.estimated_usd is not None:
+            rows |= {"estimate": f"{job.estimated_usd:.4f} USD at most ({job.estimated_tokens:,} tokens)"}
+        rows |= {"warning" if at == 1 else f"warning {at}": text for at, text in enumerate(job.warnings, 1)}
+    if job.attention:
+        rows |= {"attention": job.attention}
+    if job.error is not None:
+        rows |= {"error": f"{job.error.code} ({job.error.failure_class})", "why": job.error.message}
+        if job.error.resubmit_could_help:
+            rows |= {"another": "another attempt could help, and would be paid for anew"}
+    if job.attention or job.error is not None:
+        rows |= {"look": f"free of charge: {SHOW} {job.job_id}"}
+    for name, value in rows.items():
+        if value is not None:
+            out.print(f"[dim]{name:<10}[/] {plain(str(value))}")
+
+
+def print_story(state: JobState | None) -> None:
+    for entry in state.timeline if state is not None else ():
+        often = f" ({entry.times} times)" if entry.times > 1 else ""
+        note = f": {entry.note}" if entry.note else ""
+        out.print(f"[dim]{entry.at:%Y-%m-%d %H:%M:%S}  {entry.how:<9}[/] {plain(entry.what + often + note)}")

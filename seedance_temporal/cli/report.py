@@ -1,0 +1,141 @@
+"""``starter.py report``: what jobs came to and what they cost, as a table, JSON, CSV or a page."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from seedance_temporal.cli.options import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
+from seedance_temporal.cli.output import DONE, err, out, print_json, print_table
+from seedance_temporal.cli.report_table import columns, named, remarks
+from seedance_temporal.cli.runtime import BucketRefused, JsonOption, open_bucket, run, video_jobs
+from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.identity import user_hash
+from seedance_temporal.reports.figures import KEYS, OUTCOMES, Account, Figures, Key, Row, accounts_of, figures, rows
+from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
+
+ALL_KEYS = ",".join(KEYS)
+
+
+def keys(text: str) -> list[Key]:
+    """What ``--by`` names."""
+    named = [word.strip() for word in text.split(",")]
+    if unknown := [word for word in named if word not in KEYS]:
+        raise typer.BadParameter(f"{', '.join(unknown)}: a report goes by {', '.join(KEYS)}")
+    return [key for word in dict.fromkeys(named) for key in KEYS if key == word]
+
+
+def report(
+    by: Annotated[
+        Any, typer.Option("--by", parser=keys, metavar="KEYS", help="The groups, such as user,model.")
+    ] = ALL_KEYS,
+    user: UserOption = None,
+    model: ModelOption = None,
+    route: RouteOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    from_bucket: Annotated[
+        bool, typer.Option("--from-bucket", help="From the objects, also of jobs that Temporal has forgotten.")
+    ] = False,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma separated values on stdout.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="A page with plots, in this file.")
+    ] = None,
+) -> None:
+    """What jobs came to and what they cost, by user, model, route and the day of their start."""
+    if as_json + as_csv + (html is not None) > 1:
+        raise typer.BadParameter("say one of --json, --csv and --html at most")
+
+    async def story() -> int:
+        chosen = (user, model, route, since)
+        found = await (_from_bucket(*chosen) if from_bucket else _from_temporal(*chosen[:3]))
+        accounts = [account for account in found if account.has_started(since, until)]
+        groups, total = rows(accounts, by), figures(accounts)
+        if as_json:
+            print_json(_document(by, groups, total))
+        elif as_csv:
+            _print_csv(by, groups)
+        elif html is not None:
+            from seedance_temporal.cli.report_page import page  # what draws is a large import, and needed here only
+
+            source = "the objects in the bucket" if from_bucket else "Temporal"
+            _write(html, page(accounts, by, groups, total, source=source, made_at=datetime.now(UTC)))
+            out.print(str(html))
+        else:
+            print_table(_table(by, groups, total))
+        for remark in () if as_json else remarks(total):
+            err.print(remark)
+        return DONE
+
+    run(story(), as_json)
+
+
+async def _from_temporal(user: str | None, model: str | None, route: str | None) -> list[Account]:
+    # Not by time: a job's runs can lie on both sides of a moment, and all of them tell what it came to.
+    runs = (await video_jobs()).runs(user=user, model=model, route=route)
+    return accounts_of([run async for run in runs])
+
+
+async def _from_bucket(user: str | None, model: str | None, route: str | None, since: datetime | None) -> list[Account]:
+    from seedance_temporal.reports.from_bucket import read_accounts
+
+    settings = Settings.from_environment("SEEDANCE_BUCKET")
+    bucket = await open_bucket(settings)
+    try:
+        accounts = await read_accounts(bucket, settings, since=since)
+    except Exception as error:  # the library has many
+        raise BucketRefused(f"The bucket {bucket.name} could not be read: {redacted(str(error))}") from None
+    shown = user_hash(user) if user is not None and settings.seedance_hash_users else user
+    wanted = {"user": shown, "model": model, "route": route}
+    return [
+        account
+        for account in accounts
+        if all(value is None or getattr(account, key) == value for key, value in wanted.items())
+    ]
+
+
+def _document(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> dict[str, Any]:
+    shown = [dict(zip(by, row.group, strict=True)) | asdict(row.figures) for row in groups]
+    return {"by": by, "rows": shown, "total": asdict(total)}
+
+
+def _print_csv(by: Sequence[Key], groups: Sequence[Row]) -> None:
+    numbers = [field.name for field in dataclasses.fields(Figures) if field.name != "outcomes"]
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow([*by, *OUTCOMES, *numbers])
+    for row in groups:
+        outcomes = [row.figures.outcomes.get(outcome, 0) for outcome in OUTCOMES]
+        table.writerow([*(value or "" for value in row.group), *outcomes, *(getattr(row.figures, n) for n in numbers)])
+
+
+def _table(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_footer=len(groups) > 1)
+    for number, key in enumerate(by):
+        table.add_column(key, footer="" if number else "all", overflow="fold")
+    for head, shown in columns(total):
+        table.add_column(head, footer=shown(total), justify="right", no_wrap=True)
+    for row in groups:
+        table.add_row(
+            *(Text(named(value)) for value in row.group), *(shown(row.figures) for _, shown in columns(total))
+        )
+    return table
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest([Problem(at="--html", problem=f"{file} cannot be written: {error.strerror}")]) from None

@@ -1,0 +1,202 @@
+"""What the commands share: reaching Temporal, following a job, and ending with the exit code that fits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.live import Live
+
+from seedance_temporal.cli.live import Picture
+from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, news, plain, print_json
+from seedance_temporal.cli.safe_open import ANY_PATH
+from seedance_temporal.client import VideoJobs, connect
+from seedance_temporal.errors import (
+    InvalidRequest,
+    InvalidSettings,
+    NoWorkerAnswered,
+    Problem,
+    SeedanceError,
+    UnknownJob,
+)
+from seedance_temporal.identity import hash_of_job
+from seedance_temporal.job import Job
+from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
+
+if TYPE_CHECKING:
+    from seedance_temporal.storage.bucket import GoogleBucket
+
+# The job goes on by itself under these: they need a person, but `wait` need not stop.
+WAITS_ON = {"second_task", "video_at_risk"}
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+AnyPathOption = Annotated[
+    bool, typer.Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
+]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id: seedance- and 64 hex digits.")]
+
+
+class BucketRefused(SeedanceError):
+    """The bucket cannot be reached, or refuses what is asked of it."""
+
+
+def run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
+    """Run a command's story, and end with its exit code, or with that of its error."""
+    try:
+        code = asyncio.run(_to_its_end(story))
+    except InvalidRequest as error:
+        problems = [problem.model_dump() for problem in error.problems]
+        document: dict[str, Any] = {"code": "invalid_request", "problems": problems}
+        lines = [f"{p.at}: {p.problem}" if p.at else p.problem for p in error.problems]
+        code = fail(REFUSED, document, ["Refused; nothing was spent.", *lines], as_json)
+    except SeedanceError as error:
+        name = _ERROR_CODES.get(type(error), "temporal")
+        code = REFUSED if isinstance(error, InvalidSettings) else OTHER
+        code = fail(code, error_document(name, str(error)), [str(error)], as_json)
+    except KeyboardInterrupt:
+        code = fail(OTHER, error_document("interrupted", "Stopped by Ctrl-C."), ["Stopped by Ctrl-C."], as_json)
+        # Not through the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
+
+
+async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
+    """The story's exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it.
+    """
+    task = asyncio.create_task(story)
+    interrupted = asyncio.Event()
+    with suppress(ValueError, RuntimeError):  # only the main thread hears signals
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+    stop = asyncio.create_task(interrupted.wait())
+    await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+    while not task.done():
+        # A cancel that meets an answer can get lost in `wait_for` of Python 3.11: it is said until it is heard.
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+    stop.cancel()
+    # A call to Temporal that was cut off lives on for a moment in a thread of the SDK. An interpreter that ends
+    # meanwhile can wait for that thread, and it for the interpreter, for ever (seen in one Ctrl-C of four).
+    await asyncio.sleep(0.2)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return task.result()
+
+
+_ERROR_CODES: dict[type[SeedanceError], str] = {
+    InvalidSettings: "invalid_settings",
+    UnknownJob: "unknown_job",
+    NoWorkerAnswered: "no_worker",
+    BucketRefused: "bucket",
+}
+
+
+def error_document(code: str, message: str) -> dict[str, Any]:
+    absent = dict.fromkeys(("class", "task_id", "attempt", "resubmit_could_help"))
+    return {"code": code, "message": message} | absent
+
+
+def fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) -> int:
+    for line in lines:
+        err.print(f"[red]{plain(line)}[/]")
+    if as_json:
+        print_json({"error": document})
+    return code
+
+
+# Reaching the job
+
+
+def check_job_id(job_id: str) -> None:
+    """Raises InvalidRequest for what is no job id."""
+    try:
+        hash_of_job(job_id)
+    except ValueError as error:
+        raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
+
+
+async def video_jobs(job_id: str | None = None) -> VideoJobs:
+    """The client; a job id is looked at first, because a wrong one is known without Temporal."""
+    if job_id is not None:
+        check_job_id(job_id)
+    settings = Settings.from_environment()
+    return VideoJobs(
+        await connect(),
+        insecure_hosts=settings.seedance_insecure_hosts,
+        endpoints=settings.seedance_endpoints,
+        hash_users=settings.seedance_hash_users,
+    )
+
+
+async def follow(jobs: VideoJobs, job_id: str, *, until_a_person: bool = True) -> Job:
+    """The job at its end; every change on the way is told on stderr, and drawn live on a terminal.
+
+    Args:
+        jobs: The client.
+        job_id: The job.
+        until_a_person: Whether it is followed only to where it needs a person.
+    """
+    started = time.monotonic()
+    told = ""
+    picture = Picture()
+    with job_goes_on(job_id), Live(picture, console=err, transient=True):
+        async for job in jobs.follow(job_id):
+            picture.job = job
+            heard = news(job)
+            if heard != told:
+                err.print(f"{time.monotonic() - started:6.0f} s  {heard}")
+                told = heard
+            if until_a_person and job.attention and job.attention not in WAITS_ON:
+                break
+    return job
+
+
+@contextmanager
+def job_goes_on(job_id: str) -> Iterator[None]:
+    """Whatever stops us does not stop the job: say so, and how to look at it again."""
+    try:
+        yield
+    except (asyncio.CancelledError, SeedanceError):
+        err.print(f"The job is not affected by this, and goes on if it was started. To look at it: {SHOW} {job_id}")
+        raise
+
+
+def read(file: str) -> bytes:
+    try:
+        return typer.get_binary_stream("stdin").read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidRequest([Problem(at="FILE", problem=f"{file} cannot be read: {error.strerror}")]) from None
+
+
+# The storage library itself would try for two minutes.
+_BUCKET_SECONDS = 15.0
+
+
+async def open_bucket(settings: Settings) -> GoogleBucket:
+    """The bucket of the settings, after it has answered.
+
+    Raises:
+        BucketRefused: There are no credentials, or it does not answer.
+    """
+    from seedance_temporal.storage.bucket import GoogleBucket
+
+    assert settings.seedance_bucket is not None
+    try:
+        bucket = GoogleBucket(settings.seedance_bucket)
+        await bucket.check(seconds=_BUCKET_SECONDS)
+    except Exception as error:
+        raise BucketRefused(f"The bucket {settings.seedance_bucket} cannot be used: {redacted(str(error))}") from None
+    return bucket

@@ -1,0 +1,257 @@
+"""Files of this machine that a request names, which somebody else may have written.
+
+A path stays in the folder of the request, and leads to a regular file. It is followed name by name, never through a
+link: a folder or file that is swapped for a link meanwhile leads nowhere. What is looked at and what is uploaded are
+private copies, which are the same by their SHA-256.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, BinaryIO
+
+from seedance_temporal.provider.models import MEDIA, Kind
+from seedance_temporal.provider.rules import quoted
+from seedance_temporal.reference_media import Medium
+from seedance_temporal.settings import Settings
+
+if TYPE_CHECKING:
+    from activities.references import References
+
+ANY_PATH = "--allow-any-path"
+# What the kernel makes up there looks like files, and can block, never end, or hold secrets.
+_VIRTUAL = ("/proc", "/sys", "/dev")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  # files as any other, in memory
+_FOLDER = (os.O_PATH if sys.platform == "linux" else os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+# Without O_NONBLOCK, a FIFO that was put there since the look at its type would block.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_PIECE_BYTES = 1024 * 1024
+# Copies on the disk at once, of up to 200 MB each.
+_LOOKS = 4
+_A = {"image": "a picture", "video": "a video", "audio": "a sound"}
+
+
+class FileRefused(Exception):
+    """Why a file is not taken, as a sentence that names it and holds nothing of its content."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file is.
+
+    Attributes:
+        root: The folder that it is in, however deep; an absolute path without links.
+        names: The way from there, without links.
+        shown: Its path in messages, quoted.
+    """
+
+    root: str
+    names: tuple[str, ...]
+    shown: str
+
+    @classmethod
+    def find(cls, path: str, folder: Path, *, anywhere: bool) -> Place:
+        """Find where a path leads, without opening anything.
+
+        Args:
+            path: As a request names it, absolute or relative to the folder.
+            folder: The folder of the request, as an absolute path.
+            anywhere: Whether it may lead out of the folder.
+
+        Raises:
+            FileRefused: It leads out of the folder, whether or not something is there, or is no path.
+        """
+        shown = repr(os.path.join(folder, path))
+        with _in_words(shown):
+            home = os.path.realpath(folder)
+            root = "/" if anywhere else home
+            # Two slashes at the start would be another root.
+            named = "/" + os.path.normpath(os.path.join(home, path)).lstrip("/")
+            # Before the disk is asked: what exists outside of the folder shows in no way.
+            if not any(_is_in(named, each) for each in (root, os.path.normpath(folder))):
+                raise _outside(path, folder)
+            real = os.path.realpath(named)
+            if not _is_in(real, root):
+                raise _outside(path, folder)
+        if any(_is_virtual(each) for each in (named, real)):
+            raise FileRefused(f"{shown} is no file on a disk; give a regular file")
+        return cls(root, Path(real).relative_to(root).parts, shown)
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Open the file, once, if it is a regular one.
+
+        Raises:
+            FileRefused: It is not, or cannot be read; also what the block raises as an OSError.
+        """
+        with _in_words(self.shown), open(self._descriptor(), "rb") as file:
+            yield file
+
+    def _descriptor(self) -> int:
+        if not self.names:
+            raise FileRefused(f"{self.shown} is a directory; give a regular file")
+        at = os.open(self.root, _FOLDER)
+        try:
+            for name in self.names[:-1]:
+                inner = os.open(name, _FOLDER, dir_fd=at)
+                os.close(at)
+                at = inner
+            # To open a FIFO or a device can do something already.
+            self._refuse_irregular(os.stat(self.names[-1], dir_fd=at, follow_symlinks=False))
+            found = os.open(self.names[-1], _FILE, dir_fd=at)
+        finally:
+            os.close(at)
+        try:
+            self._refuse_irregular(os.fstat(found))
+        except FileRefused:
+            os.close(found)
+            raise
+        return found
+
+    def _refuse_irregular(self, status: os.stat_result) -> None:
+        if stat.S_ISDIR(status.st_mode):
+            raise FileRefused(f"{self.shown} is a directory; give a regular file")
+        if not stat.S_ISREG(status.st_mode):
+            raise FileRefused(f"{self.shown} is a FIFO, a socket, a device or a link; give a regular file")
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file that a request refers to, as it was when it was read.
+
+    Attributes:
+        place: Where it is.
+        size: Bytes.
+        sha256: Of its content, as 64 lowercase hex digits.
+        name: The object that it becomes.
+    """
+
+    place: Place
+    size: int
+    sha256: str
+    name: str
+
+    @asynccontextmanager
+    async def copied(self) -> AsyncIterator[Path]:
+        """Copy the content to where nobody else writes, for as long as the block runs.
+
+        Raises:
+            FileRefused: It is another one by now, or cannot be read any more.
+        """
+        with TemporaryDirectory(prefix="seedance-") as directory:
+            path = Path(directory) / "reference"
+            await asyncio.to_thread(self._copy, path)
+            yield path
+
+    def _copy(self, path: Path) -> None:
+        with self.place.opened() as file, path.open("xb") as copy:
+            if _digest(file, self.size, copy) != self.sha256:
+                raise FileRefused(f"{self.place.shown} was changed since it was read; run the command again")
+
+
+def read_file(place: Place, kind: Kind) -> tuple[int, str]:
+    """Read a file from end to end, unless its size is wrong already.
+
+    Returns:
+        Its size in bytes, and the SHA-256 of its content.
+
+    Raises:
+        FileRefused: It is empty, too large for a reference of this kind, not regular, or cannot be read.
+    """
+    with place.opened() as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise FileRefused(f"{place.shown} is empty")
+        if size > MEDIA[kind].max_bytes:
+            raise FileRefused(f"{place.shown} has {size} bytes; {MEDIA[kind].max_bytes} are allowed")
+        sha256 = _digest(file, size)
+        if sha256 is None:
+            raise FileRefused(f"{place.shown} was changed while it was read; run the command again")
+    return size, sha256
+
+
+class Looks:
+    """Looks into local files as a worker does before it pays, into each content once.
+
+    Args:
+        settings: Those of the command.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._copies = asyncio.Semaphore(_LOOKS)
+        self._looks: dict[tuple[str, Kind], asyncio.Task[Medium]] = {}
+
+    async def look_into(self, file: LocalFile, index: int, kind: Kind) -> Medium:
+        """Say what a file is by its content, as the reference of this index.
+
+        Raises:
+            FileRefused: It is not of this kind, or was changed since it was read.
+        """
+        from seedance_temporal.media.probe import BadMedia
+
+        key = file.sha256, kind
+        if key not in self._looks:
+            self._looks[key] = asyncio.create_task(self._look(file, kind))
+        try:
+            return (await self._looks[key]).model_copy(update={"reference": index})
+        except BadMedia as error:
+            wanted = f"{_A[kind]} as {', '.join(MEDIA[kind].formats)}"
+            raise FileRefused(f"{file.place.shown} {error}; give {wanted}") from None
+
+    async def _look(self, file: LocalFile, kind: Kind) -> Medium:
+        async with self._copies, file.copied() as copy:
+            return await self._references.look_into(0, kind, copy)
+
+    @cached_property
+    def _references(self) -> References:
+        from activities.references import References
+
+        return References(None, self._settings)
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def _is_virtual(path: str) -> bool:
+    return any(_is_in(path, each) for each in _VIRTUAL) and not _is_in(path, _SHARED_MEMORY)
+
+
+def _outside(path: str, folder: Path) -> FileRefused:
+    return FileRefused(
+        f"{quoted(path)} leads out of the folder of the request, {str(folder)!r}; put the file into that folder, or "
+        f"allow others with {ANY_PATH}"
+    )
+
+
+def _digest(file: BinaryIO, size: int, copy: BinaryIO | None = None) -> str | None:
+    """The SHA-256 of a file of this size, which is copied on the way; None if it has another size."""
+    sha256, left = hashlib.sha256(), size
+    while piece := file.read(min(_PIECE_BYTES, left + 1)):
+        left -= len(piece)
+        if left < 0:
+            return None
+        sha256.update(piece)
+        if copy is not None:
+            copy.write(piece)
+    return None if left else sha256.hexdigest()
+
+
+@contextmanager
+def _in_words(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or half a character
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise FileRefused(f"the file {shown} cannot be read: {why}") from None

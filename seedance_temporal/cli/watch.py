@@ -1,0 +1,99 @@
+"""``starter.py watch``: all open jobs of a user or of a batch, refreshed in place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from seedance_temporal.cli.live import table_of
+from seedance_temporal.cli.options import UserOption
+from seedance_temporal.cli.output import DONE, SHOW, out, print_table
+from seedance_temporal.cli.runtime import run, video_jobs
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.job import JobSummary
+
+# The visibility store lags by about as much.
+_EVERY_SECONDS = 2.0
+
+
+def watch(
+    results: Annotated[
+        Path | None, typer.Argument(metavar="[RESULTS]", help="Only the jobs of a batch, by its results file.")
+    ] = None,
+    user: UserOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Show them once, and end.")] = False,
+) -> None:
+    """All open jobs, what needs a person on top, until none is open; Ctrl-C ends the watching and nothing else."""
+
+    async def story() -> int:
+        jobs = await video_jobs()
+        if once:
+            print_table(_picture(await _open(jobs, user, results)))
+        elif out.is_terminal:
+            await _draw(jobs, user, results)
+        else:
+            await _tell(jobs, user, results)
+        return DONE
+
+    run(story(), False)
+
+
+async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobSummary]:
+    # Read each time: a batch that is still submitting adds to it.
+    job_ids = job_ids_of(results) if results is not None else None
+    return await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
+
+
+async def _draw(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
+    with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:
+        while found := await _open(jobs, user, results):
+            live.update(_picture(found), refresh=True)
+            await asyncio.sleep(_EVERY_SECONDS)
+        live.update(_picture(found), refresh=True)
+
+
+async def _tell(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
+    told = None
+    while True:
+        found = await _open(jobs, user, results)
+        news = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
+        if news != told:
+            print_table(_picture(found))
+            told = news
+        if not found:
+            return
+        await asyncio.sleep(_EVERY_SECONDS)
+
+
+def _picture(found: list[JobSummary]) -> RenderableType:
+    if not found:
+        return Text("No job is open.")
+    needy = sum(job.attention is not None for job in found)
+    count = f"{len(found):,} open"
+    if needy:
+        count += f", {needy:,} of them need a person; what to do: {SHOW} JOB"
+    return Group(Text(count), table_of(found))
+
+
+def job_ids_of(results: Path) -> set[str]:
+    """The jobs that a batch's results file names; lines of requests without a job have none.
+
+    Raises:
+        InvalidRequest: It cannot be read, or is no such file.
+    """
+    try:
+        lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {str(line["job_id"]) for line in lines if line.get("job_id")}
+    except OSError as error:
+        problem = f"{results} cannot be read: {error.strerror}"
+    except (ValueError, AttributeError):
+        problem = f"{results} is no results file: each of its lines should be a JSON object"
+    raise InvalidRequest([Problem(at="RESULTS", problem=problem)])

@@ -1,0 +1,143 @@
+"""The record: what a job asked for, paid and got, in the object that commits it. Read for years, so read leniently."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from seedance_temporal.job import VideoResult
+from seedance_temporal.provider.task import Usage
+from seedance_temporal.storage.bucket import StoredObject, as_json
+from seedance_temporal.urls import redacted
+
+RECORD_VERSION = 1
+
+
+class _Part(BaseModel):
+    """Unknown fields are ignored, so that an older reader understands a newer record."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class RecordedObject(_Part):
+    """An object as the bucket showed it when the record was written. ``size`` is bytes; checksums are base64."""
+
+    name: str
+    generation: int
+    size: int
+    crc32c: str
+    md5: str | None = None
+
+    @classmethod
+    def of(cls, stored: StoredObject) -> RecordedObject:
+        return cls(
+            name=stored.name, generation=stored.generation, size=stored.size, crc32c=stored.crc32c, md5=stored.md5
+        )
+
+
+class RecordedObjects(_Part):
+    """The objects of a job.
+
+    Attributes:
+        task: The provider's payload; None if it was damaged, which is one of the record's warnings.
+        verified: The objects that say which contents were verified; empty in records of older versions.
+        ledger: All that stood in the attempt ledger.
+    """
+
+    video: RecordedObject
+    last_frame: RecordedObject | None = None
+    task: RecordedObject | None = None
+    verified: tuple[RecordedObject, ...] = ()
+    ledger: tuple[RecordedObject, ...] = ()
+
+
+class Record(_Part):
+    """Everything about a stored video.
+
+    What only people and audits read, such as ``request``, has no shape here: a later change of that shape must not
+    make an old record unreadable.
+
+    Attributes:
+        namespace, run_id: Which Temporal run stored it.
+        attempt: The attempt that the task came of; the others stand in the ledger.
+        model: The model that worked, where the request names an endpoint.
+        estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
+        cost_usd: By the price table, of the tokens that the provider counted; None where unknown.
+        references: What the reference media were before the create, as far as they could be looked at.
+        warnings: What the job was warned of, and what is missing, in sentences.
+    """
+
+    v: int = RECORD_VERSION
+    job_id: str = ""
+    request_hash: str = ""
+    namespace: str = ""
+    run_id: str = ""
+    attempt: int = 0
+    task_id: str
+    model: str = ""
+    status: str = ""
+    seed: int | None = None
+    ratio: str | None = None
+    resolution: str | None = None
+    duration: int | None = None
+    generate_audio: bool | None = None
+    usage: Usage | None = None
+    estimated_tokens: int | None = None
+    estimated_usd: float | None = None
+    cost_usd: float | None = None
+    request: dict[str, Any] = {}
+    rights: dict[str, Any] = {}
+    references: list[dict[str, Any]] = []
+    timeline: list[dict[str, Any]] = []
+    objects: RecordedObjects
+    warnings: list[str] = []
+    stored_at: datetime | None = None
+
+
+def result_of_record(content: bytes, bucket: str, name: str) -> VideoResult:
+    """What the caller of a job gets, by its record.
+
+    Args:
+        content: The record.
+        bucket: The bucket that it stands in.
+        name: The record's own object name.
+
+    Raises:
+        pydantic.ValidationError: It is no record.
+    """
+    record = Record.model_validate_json(content)
+    video, last_frame = record.objects.video, record.objects.last_frame
+    return VideoResult(
+        video_uri=f"gs://{bucket}/{video.name}",
+        size=video.size,
+        crc32c=video.crc32c,
+        md5=video.md5,
+        last_frame_uri=f"gs://{bucket}/{last_frame.name}" if last_frame is not None else None,
+        record_uri=f"gs://{bucket}/{name}",
+        task_id=record.task_id,
+        usage=record.usage,
+        seed=record.seed,
+        ratio=record.ratio,
+        resolution=record.resolution,
+        duration=record.duration,
+        generate_audio=record.generate_audio,
+        cost_usd=record.cost_usd,
+    )
+
+
+def kept_payload(payload: Any, secrets: tuple[str, ...]) -> bytes:
+    """The content of ``task.json``: what the provider said of a task, without the queries of URLs, and without secrets.
+
+    A reader of the bucket could fetch the video with those queries.
+    """
+    return as_json(_without_signatures(payload, secrets))
+
+
+def _without_signatures(value: Any, secrets: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {redacted(name, secrets): _without_signatures(part, secrets) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_signatures(part, secrets) for part in value]
+    return redacted(value, secrets) if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""Foreign media: fetch it over public HTTP, and probe it in a process of its own."""

@@ -1,0 +1,326 @@
+"""Find out what a file is by its content alone: a reference, or a video that the provider made.
+
+The file may be hostile, and the decoders are large and written in C. So :func:`probed` runs this module in a process
+of its own, without secrets in its environment, and bounds its memory and its time. The process prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import struct
+import sys
+from dataclasses import asdict, dataclass
+from os import SEEK_END
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import av
+import pillow_heif
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from PIL import Image, UnidentifiedImageError
+
+# The largest picture that is decoded has 36 million pixels; a decoder needs a few times their bytes.
+_MEMORY_BYTES = 3 * 1024**3
+_LARGEST_SIDE = 6000
+_START_BYTES = 512
+# What Pillow may try. Everything else it knows stays untouched: some of it starts other programs.
+_PICTURES = {
+    "JPEG": "jpeg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+    "GIF": "gif",
+    "HEIF": "heif",
+}
+# What an MP4 or MOV can begin with: old MOVs say nothing of their type.
+_FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
+_HEIF_BRANDS = {b"heic": "heic", b"heix": "heic", b"mif1": "heif", b"heif": "heif"}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+# No frame of these codecs holds so many zeros in a row (they escape three already), but a hole in the file does.
+_ESCAPING_CODECS = {"h264", "hevc"}
+_HOLE = bytes(8)
+_BOX_HEADER = struct.Struct(">I4s")
+
+
+class BadMedia(Exception):
+    """The content is not what it should be. The message is the end of a sentence: "the file …"."""
+
+
+@dataclass(frozen=True)
+class VideoProbe:
+    """What a whole, readable video turned out to be.
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+        frames: Frames in the file.
+        seconds: Its length; None where the file does not say.
+        fps: Frames a second, on average; None where the file does not say.
+        codecs: Of the pictures and of each sound.
+    """
+
+    width: int
+    height: int
+    frames: int
+    seconds: float | None
+    fps: float | None
+    codecs: tuple[str, ...]
+
+
+def probe_video(path: Path) -> VideoProbe:
+    """Reads a video from end to end, and decodes its first frame.
+
+    Raises:
+        BadMedia: It is no MP4 or MOV, holds no readable video, or is cut off.
+    """
+    _refuse_what_is_no_video(path)
+    try:
+        # No other format is tried: some, such as playlists, would open further files and addresses. Edit lists hide
+        # frames, and would spoil the count. A title that is not UTF-8 does no harm.
+        options = {"ignore_editlist": "1"}
+        with av.open(str(path), format="mov", options=options, metadata_errors="replace") as container:
+            return _probe(container)
+    except av.FFmpegError as error:
+        raise BadMedia(f"is not a readable MP4: {error.strerror}") from None
+
+
+def _refuse_what_is_no_video(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+        if not start:
+            raise BadMedia("is empty")
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{")):
+            raise BadMedia("is not a video but a page of text")
+        _refuse_cut_boxes(file)
+
+
+def _refuse_cut_boxes(file: BinaryIO) -> None:
+    """An MP4 is a row of boxes, each with its size in front; in a cut one the last goes on behind the file's end."""
+    end = file.seek(0, SEEK_END)
+    at = 0
+    while at + _BOX_HEADER.size <= end:
+        file.seek(at)
+        size, _kind = _BOX_HEADER.unpack(file.read(_BOX_HEADER.size))
+        if size == 1:  # The real size follows, in 64 bits.
+            size = int.from_bytes(file.read(8), "big")
+        if size < _BOX_HEADER.size:  # The last box, up to the end; or no box at all, which is the demuxer's to judge.
+            return
+        at += size
+        if at > end:
+            raise BadMedia(f"is cut off: it has {end} bytes, and its parts at least {at}")
+
+
+def _probe(container: InputContainer) -> VideoProbe:
+    if not container.streams.video:
+        raise BadMedia("holds no video stream")
+    stream = container.streams.video[0]
+    frames = _count_frames(container, stream)
+    container.seek(0)
+    first = next(container.decode(stream), None)
+    if first is None:
+        raise BadMedia("holds no frame that can be decoded")
+    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    fps = float(stream.average_rate) if stream.average_rate else None
+    codecs = tuple(each.codec.canonical_name for each in (stream, *container.streams.audio))
+    return VideoProbe(first.width, first.height, frames, seconds, fps, codecs)
+
+
+def _count_frames(container: InputContainer, stream: VideoStream) -> int:
+    """How many frames the file really holds. A cut one announces more in its index."""
+    found = 0
+    for packet in container.demux():
+        if packet.is_corrupt:
+            raise BadMedia("is cut off: a frame in it is not whole")
+        if packet.stream is stream and packet.size:
+            if stream.codec_context.name in _ESCAPING_CODECS and _HOLE in bytes(packet):
+                raise BadMedia("has a hole: a frame in it is overwritten with zeros")
+            found += 1
+    if not found:
+        raise BadMedia("holds no frame")
+    if found < stream.frames:
+        raise BadMedia(f"is cut off: it holds {found} of the {stream.frames} frames that it announces")
+    return found
+
+
+def picture_type(picture: Path | bytes) -> Literal["png", "jpg"]:
+    """The format of a picture, by its content; it is the file's extension as well.
+
+    Raises:
+        BadMedia: It is neither PNG nor JPEG.
+    """
+    if isinstance(picture, Path):
+        with picture.open("rb") as file:
+            picture = file.read(_START_BYTES)
+    if picture.startswith(_PNG):
+        return "png"
+    if picture.startswith(_JPEG):
+        return "jpg"
+    raise BadMedia("is neither PNG nor JPEG")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a file turned out to be. Attributes as in :class:`seedance_temporal.reference_media.Medium`."""
+
+    format: str
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+    fps: float | None = None
+    codecs: tuple[str, ...] = ()
+
+
+def probe(kind: str, path: Path) -> Probe:
+    """Looks into a file. What is too large to be a reference is not decoded.
+
+    Args:
+        kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made, which need
+            not be what it would take.
+        path: The file.
+
+    Raises:
+        BadMedia: It is no such file, or cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+    if not start:
+        raise BadMedia("is empty")
+    return {"image": _picture, "video": _video, "audio": _sound, "result": _result}[kind](path, start)
+
+
+def _picture(path: Path, start: bytes) -> Probe:
+    brand = start[8:12] if start[4:8] == b"ftyp" else None
+    if brand is not None and brand not in _HEIF_BRANDS:
+        raise BadMedia("is no picture that the provider takes")
+    # The size is looked at before anything is decoded, so there is no need for a limit of Pillow's own.
+    Image.MAX_IMAGE_PIXELS = None
+    pillow_heif.register_heif_opener()
+    try:
+        with Image.open(path, formats=tuple(_PICTURES)) as picture:
+            width, height = picture.size
+            if max(width, height) <= _LARGEST_SIDE:
+                picture.load()
+            # Several pictures in one file, as telephones write them; the first is a JPEG like any other.
+            format_name = _PICTURES["JPEG" if picture.format == "MPO" else picture.format or ""]
+    except UnidentifiedImageError:
+        raise BadMedia("is no picture that the provider takes") from None
+    except Exception:  # Pillow's decoders raise whatever they come across, and quote the file
+        raise BadMedia("cannot be decoded as a picture, or is cut off") from None
+    return Probe(_HEIF_BRANDS[brand] if brand is not None else format_name, width, height)
+
+
+def _video(path: Path, start: bytes) -> Probe:
+    if start[4:8] not in _FIRST_BOXES or (start[4:8] == b"ftyp" and start[8:11] in {b"3gp", b"3g2"}):
+        raise BadMedia("is neither MP4 nor MOV")
+    video = probe_video(path)
+    is_mov = start[4:8] != b"ftyp" or start[8:12] == b"qt  "  # before MP4 there was no such box
+    seconds = video.seconds if video.seconds is not None or not video.fps else video.frames / video.fps
+    if seconds is None or video.fps is None:
+        raise BadMedia("does not say how long it is")
+    return Probe(
+        "mov" if is_mov else "mp4",
+        video.width,
+        video.height,
+        round(seconds, 3),
+        round(video.fps, 3),
+        video.codecs,
+    )
+
+
+def _result(path: Path, start: bytes) -> Probe:
+    found = probe_video(path)
+    return Probe("mp4", found.width, found.height, found.seconds, found.fps, found.codecs)
+
+
+def _sound(path: Path, start: bytes) -> Probe:
+    if start.startswith(b"RIFF") and start[8:12] == b"WAVE":
+        format_name = "wav"
+    elif start.startswith(b"ID3") or (start[0] == 0xFF and start[1:2] >= b"\xe0"):
+        format_name = "mp3"
+    else:
+        raise BadMedia("is neither WAV nor MP3")
+    try:
+        # No other format is tried: some would open further files and addresses.
+        with av.open(str(path), format=format_name, metadata_errors="replace") as container:
+            return _listened(container, format_name)
+    except av.FFmpegError as error:
+        raise BadMedia(f"is not a readable {format_name.upper()}: {error.strerror}") from None
+
+
+def _listened(container: InputContainer, format_name: str) -> Probe:
+    if not container.streams.audio:
+        raise BadMedia("holds no sound")
+    stream: AudioStream = container.streams.audio[0]
+    # Counted, because an MP3 says its length only by its bit rate, and a header can say anything.
+    seconds = sum(
+        float(packet.duration * packet.time_base)
+        for packet in container.demux(stream)
+        if packet.size and packet.duration and packet.time_base
+    )
+    container.seek(0)
+    if next(container.decode(stream), None) is None:
+        raise BadMedia("holds no sound that can be decoded")
+    return Probe(format_name, seconds=round(seconds, 3), codecs=(stream.codec.canonical_name,))
+
+
+async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
+    """Look into a file in a process of its own.
+
+    Args:
+        kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made.
+        path: The file.
+        seconds: Total time.
+
+    Returns:
+        What it is, as :class:`seedance_temporal.media.probe.Probe` has it.
+
+    Raises:
+        BadMedia: It is not what a file of this kind can be.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, __file__, kind, str(path)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={},
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate()
+    except TimeoutError:
+        raise BadMedia(f"takes longer than {seconds:g} seconds to read") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    if process.returncode < 0:
+        raise BadMedia("cannot be read: the decoder crashed over it")
+    if process.returncode > 0:
+        raise RuntimeError(f"the look into a file ended with {process.returncode}: {err.decode()[-500:]}")
+    answer: dict[str, object] = json.loads(out)
+    if "refused" in answer:
+        raise BadMedia(str(answer["refused"]))
+    return answer
+
+
+def main() -> None:
+    """Looks into the file that the command line names, and prints what it is, or why it is refused."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if sys.platform == "linux":  # elsewhere the limit is not kept
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, hard))
+    try:
+        answer = asdict(probe(sys.argv[1], Path(sys.argv[2])))
+    except (BadMedia, MemoryError) as error:
+        answer = {"refused": str(error) or "needs more memory than a reference may"}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The provider: models, rules and prices, tasks, and the HTTP client."""

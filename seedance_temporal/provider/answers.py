@@ -1,0 +1,144 @@
+"""What is let in of the provider's answers: so many bytes, as plain JSON, cleared of secrets.
+
+Everything behind this may write down what it reads: odd numbers, half characters and texts without end stop here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import httpx
+
+from seedance_temporal.identity import is_safety_identifier
+from seedance_temporal.provider.task import LONGEST_TASK_ID, MOST, Task, TaskContent, TaskError, Usage, is_task_id
+from seedance_temporal.urls import redacted
+
+MOST_BYTES = 8 * 1024 * 1024
+# A task has some 25 fields, of two values at most.
+_MOST_FIELDS = 500
+_MOST_VALUES_OF_A_FIELD = 200
+_DEEPEST = 20
+_LONGEST_TEXT = 16 * 1024
+_NEEDED = tuple(dict.fromkeys([*TaskContent.model_fields, *Usage.model_fields, *TaskError.model_fields]))
+_PLAIN = frozenset({"", "identity"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer whose connection is done with.
+
+    Attributes:
+        content: None where the body is longer than is read, or encoded in another way than was asked for.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes | None
+
+    @property
+    def succeeded(self) -> bool:
+        return httpx.codes.is_success(self.status)
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON, in which a number that not every language can hold is null; None where it is none."""
+        if self.content is None:
+            return None
+        try:
+            return json.loads(self.content, parse_int=_int, parse_float=_float, parse_constant=lambda name: None)
+        except (ValueError, RecursionError):
+            return None
+
+
+async def read_answer(response: httpx.Response) -> Answer:
+    """Read an answer, and its body as far as it may be long.
+
+    Raises:
+        httpx.HTTPError: It broke off.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    content = bytearray()
+    # What the library decodes is bounded by nothing.
+    async for piece in response.aiter_bytes() if encoding in _PLAIN else response.aiter_raw():
+        content += piece
+        if len(content) > MOST_BYTES:
+            return Answer(response.status_code, response.headers, None)
+    return Answer(response.status_code, response.headers, _decoded(bytes(content), encoding))
+
+
+def _decoded(content: bytes, encoding: str) -> bytes | None:
+    if encoding in _PLAIN:
+        return content
+    if encoding not in {"gzip", "x-gzip"}:
+        return None
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        decoded = unzip.decompress(content, MOST_BYTES)
+    except zlib.error:
+        return None
+    return decoded if unzip.eof else None
+
+
+def _int(digits: str) -> int | None:
+    # Python reads no more than 4,300 digits.
+    number = int(digits) if len(digits) <= len(str(-MOST)) else MOST + 1
+    return number if abs(number) <= MOST else None
+
+
+def _float(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str, Any]:
+    """A task's payload, fit to be written down but for the URLs in its ``content``, which are needed whole.
+
+    The task's id stays as it is where it can be used, and is cut where it cannot.
+    """
+    names = dict.fromkeys([*(name for name in Task.model_fields if name in payload), *islice(payload, _MOST_FIELDS)])
+    cleared: dict[str, Any] = {
+        redacted(name, secrets, _LONGEST_TEXT): _Clearing(secrets, urls_stay=name == "content").of(payload[name])
+        for name in names
+    }
+    task_id = payload.get("id")
+    # The proof of whose the task is must not fall to a secret that it happens to contain.
+    identifier = payload.get("safety_identifier")
+    if isinstance(identifier, str) and is_safety_identifier(identifier):
+        cleared["safety_identifier"] = identifier
+    if isinstance(task_id, str):
+        cleared["id"] = task_id if is_task_id(task_id) else redacted(task_id, secrets, LONGEST_TASK_ID)
+    return cleared
+
+
+@dataclass
+class _Clearing:
+    """A walk over one field. What is beyond its bounds is left out."""
+
+    secrets: tuple[str, ...]
+    urls_stay: bool
+    left: int = _MOST_VALUES_OF_A_FIELD
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self.left -= 1
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, dict) and depth < _DEEPEST:
+            # Known fields first: the others may use up what is left.
+            names = [*(name for name in _NEEDED if name in value), *(name for name in value if name not in _NEEDED)]
+            value = {name: value[name] for name in names}
+            return {self._text(name): self.of(part, depth + 1) for name, part in value.items() if self.left > 0}
+        if isinstance(value, list) and depth < _DEEPEST:
+            return [self.of(part, depth + 1) for part in value if self.left > 0]
+        return None if isinstance(value, dict | list) else value
+
+    def _text(self, text: str) -> str:
+        is_url = text.startswith(("https://", "http://")) and text.isprintable() and len(text) <= _LONGEST_TEXT
+        if self.urls_stay and is_url:
+            return text
+        return redacted(text, self.secrets, _LONGEST_TEXT)

@@ -1,0 +1,386 @@
+"""The provider client on httpx, and the one table that says what an answer to a create means.
+
+A create is sent at most once per call: no transport retries, no redirects, and a fresh connection each time, because
+a request on a stale one looks like a lost answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import httpx
+
+from seedance_temporal.job import Attention
+from seedance_temporal.provider.answers import Answer, cleared_task, read_answer
+from seedance_temporal.provider.task import MOST, FailureClass, is_task_id, parse_task, quoted_id, refusal_class
+from seedance_temporal.urls import redacted
+
+_TASKS = "/contents/generations/tasks"
+# Connecting is free to repeat; everything after it is bounded by the caller's total time.
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 30.0
+# A question in all: an answer can come byte by byte.
+_ANSWER_SECONDS = 50.0
+_NO_SUCH_TASK = ("ResourceNotFound", "NotFound.")
+_LISTED = ("id", "status", "model", "created_at", "safety_identifier")
+_LONGEST_CODE = 200
+_LONGEST_MESSAGE = 1000
+_LONGEST_PAUSE = 86_400.0
+# A rate limit that looks at the arrival must not see two of our calls closer than it allows.
+LIST_SPACING_SECONDS = 1.1
+
+CreateKind = Literal["created", "refused", "not_sent", "taken", "unknown"]
+
+
+@dataclass(frozen=True)
+class CreateAnswer:
+    """What one POST came to.
+
+    Attributes:
+        kind: ``created`` with a task id; ``refused`` for good; ``not_sent``: no task exists, it may be sent again;
+            ``taken``: a task exists, its id could not be read or used; ``unknown``: nobody can tell.
+        task_id: With ``created``.
+        code: The provider's code, or ours in snake case.
+        message: The provider's words, or ours; without secrets, and short, as the code is.
+        failure_class: With ``refused``.
+        attention: With ``not_sent``, where a person is needed.
+        retry_after: Seconds, where the provider names them.
+    """
+
+    kind: CreateKind
+    task_id: str | None = None
+    code: str = ""
+    message: str = ""
+    failure_class: FailureClass | None = None
+    attention: Attention | None = None
+    retry_after: float | None = None
+
+
+_TAKEN = CreateAnswer("taken", code="no_task_id", message="accepted, but the task id could not be read")
+_TAKEN_WITH_ODD_ID = CreateAnswer(
+    "taken", code="unusable_task_id", message="accepted, but the task id could not be used"
+)
+
+
+class ArkError(Exception):
+    """The provider answered a get, list or delete with something else than what was asked for.
+
+    Attributes:
+        status: The HTTP status.
+        code: The provider's code; empty where the answer had no envelope.
+        attention: Set where a person is needed.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        self.status = status
+        self.code = code
+        self.message = message
+        self.attention = _attention(status, code, message)
+        super().__init__(f"HTTP {status} {code}: {message}")
+
+
+class NoAnswer(httpx.TransportError):
+    """The provider gave no answer. The message holds nothing of what was sent."""
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """One page of LIST: the payloads, how many tasks match in all, and when that was asked."""
+
+    items: list[dict[str, Any]]
+    total: int
+    asked_at: datetime
+
+
+class _Sending:
+    """How far a request has come, by what its transport tells of itself."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        self._told.add(event.partition(".")[2])
+
+    def sent_nothing(self, error: Exception) -> bool:
+        """Whether it is certain that no byte has left. A transport that tells nothing is judged by its error."""
+        if "send_request_headers.complete" in self._told:
+            return False
+        if "send_request_headers.started" in self._told:
+            # Headers are built first, and written afterwards.
+            return isinstance(error, httpx.LocalProtocolError)
+        never_connected = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
+        return bool(self._told) or isinstance(error, (*never_connected, httpx.LocalProtocolError))
+
+
+class Ark:
+    """The provider's task API on one route.
+
+    Args:
+        base_url: Without a closing slash.
+        api_key: Sent to the base URL alone.
+        secrets: Texts that answers are cleared of, as they are of the key, should the provider repeat them.
+        transport: Makes the transport of each request; the default one does not retry.
+        list_spacing: Seconds that two calls of LIST are apart at least.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        secrets: tuple[str, ...] = (),
+        transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+        list_spacing: float = LIST_SPACING_SECONDS,
+    ) -> None:
+        self._url = base_url + _TASKS
+        # A compressed answer can be a thousand times as long as what came.
+        self._headers = {"Authorization": f"Bearer {api_key}", "Accept-Encoding": "identity"}
+        self._key = api_key
+        self._secrets = (api_key, *secrets)
+        # Made once: it reads the certificate store.
+        tls = httpx.create_ssl_context()
+        self._listing = asyncio.Lock()
+        self._list_spacing = list_spacing
+        self._listed_at = -list_spacing
+        self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=tls))
+
+    def _client(self, read_seconds: float | None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            headers=self._headers,
+            timeout=httpx.Timeout(read_seconds, connect=_CONNECT_SECONDS),
+            transport=self._transport(),
+            follow_redirects=False,
+        )
+
+    async def create(self, body: dict[str, Any], seconds: float | None = None) -> CreateAnswer:
+        """Send the paid POST once.
+
+        Args:
+            body: The create's JSON.
+            seconds: Total time, connecting included; None: without a limit but for connecting.
+
+        Returns:
+            ``not_sent`` only where it is certain that no byte left, or the provider says that nothing was created.
+        """
+        sending = _Sending()
+        try:
+            client = self._client(read_seconds=None)
+        except Exception as error:
+            return _unsendable(error, "credentials" if isinstance(error, UnicodeError) else None)
+        try:
+            request = client.build_request("POST", self._url, json=body, extensions={"trace": sending})
+        except Exception as error:
+            return _unsendable(error, None)
+        answer = response = None
+        try:
+            async with asyncio.timeout(seconds), client:
+                response = await client.send(request, stream=True)
+                try:
+                    answer = await self._read_answer(response)
+                finally:
+                    await response.aclose()
+        except Exception as error:
+            # What was read counts, also where the connection breaks while it is closed.
+            if answer is None and response is not None and response.status_code == httpx.codes.OK:
+                return _TAKEN
+            return answer or self._broken(error, sending)
+        return answer
+
+    def _broken(self, error: Exception, sending: _Sending) -> CreateAnswer:
+        if not sending.sent_nothing(error):
+            if isinstance(error, TimeoutError):
+                words = "the provider did not answer within the time for a create"
+                return CreateAnswer("unknown", code="timed_out", message=words)
+            return CreateAnswer("unknown", code="answer_lost", message=f"the answer was lost: {self._named(error)}")
+        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
+            return _unsendable(error, "credentials" if isinstance(error, httpx.LocalProtocolError) else None)
+        return CreateAnswer("not_sent", code="not_connected", message=f"no connection: {self._named(error)}")
+
+    async def _read_answer(self, response: httpx.Response) -> CreateAnswer:
+        return self._classify(await read_answer(response))
+
+    def _classify(self, answer: Answer) -> CreateAnswer:
+        """The one table: what an answer to a create means for the money."""
+        status = answer.status
+        if status == httpx.codes.OK:
+            return _classify_taken(answer, self._key)
+        envelope = self._envelope(answer)
+        if envelope is None:
+            return _in_between(status)
+        code, message = envelope
+        if status in {400, 404}:
+            return CreateAnswer("refused", code=code, message=message, failure_class=refusal_class(code))
+        if status in {401, 403, 429}:
+            return CreateAnswer(
+                "not_sent",
+                code=code,
+                message=message,
+                attention=_attention(status, code, message),
+                retry_after=_retry_after(answer),
+            )
+        return CreateAnswer("unknown", code=code, message=message)
+
+    async def get(self, task_id: str) -> dict[str, Any] | None:
+        """Get a task's payload, which :func:`parse_task` can read; None where the provider knows no such task.
+
+        The payload is cleared of secrets. Only in its ``content`` do URLs keep their signatures.
+
+        Raises:
+            ArkError: Another answer, such as one about another task.
+            httpx.HTTPError: No answer.
+        """
+        if not is_task_id(task_id):
+            return None
+        answer = await self._ask("GET", f"{self._url}/{quoted_id(task_id)}")
+        if answer.status == httpx.codes.NOT_FOUND and self._error(answer).code.startswith(_NO_SUCH_TASK):
+            return None
+        task = cleared_task(self._object(answer), self._secrets)
+        try:
+            shown = parse_task(task)
+        except ValueError:
+            raise ArkError(answer.status, "", "the answer is not a task") from None
+        if shown.id != task_id:
+            raise ArkError(answer.status, "", "the answer is about another task")
+        return task
+
+    async def list(self, page: int, page_size: int, service_tier: str = "default") -> TaskPage:
+        """Get one page of the account's tasks of the last seven days.
+
+        One call a second is allowed for the account, so calls of one process keep that distance. What is no task is
+        left out. An id that cannot be used is cut, and names no task that GET would show.
+
+        Raises:
+            ArkError: Another answer.
+            httpx.HTTPError: No answer.
+        """
+        query: dict[str, str | int] = {"page_num": page, "page_size": page_size, "filter.service_tier": service_tier}
+        async with self._listing:
+            await asyncio.sleep(max(0.0, self._listed_at + self._list_spacing - time.monotonic()))
+            self._listed_at = time.monotonic()
+            asked_at = datetime.now(UTC)
+            payload = self._object(await self._ask("GET", self._url, query))
+        items, total = payload.get("items"), payload.get("total")
+        if not isinstance(items, list) or type(total) is not int or not 0 <= total <= MOST:
+            raise ArkError(httpx.codes.OK, "", "the answer is not a list of tasks")
+        if total < len(items):
+            # A total that its own page contradicts must not make a listing look complete: there may be more.
+            total = len(items) + 1
+        # Of hundreds of tasks only what is needed is looked at: 8 MB of anything would make the loop stand still.
+        tasks = [
+            cleared_task({name: item[name] for name in _LISTED if name in item}, self._secrets)
+            for item in items[:page_size]
+            if isinstance(item, dict)
+        ]
+        return TaskPage(tasks, total, asked_at)
+
+    async def delete(self, task_id: str) -> None:
+        """Cancel a queued task. On a finished one it erases the record: look first.
+
+        Raises:
+            ArkError: Refused, such as for a running task.
+            httpx.HTTPError: No answer.
+        """
+        if not is_task_id(task_id):
+            raise ArkError(httpx.codes.NOT_FOUND, "", "that is no task id")
+        answer = await self._ask("DELETE", f"{self._url}/{quoted_id(task_id)}")
+        if not answer.succeeded:
+            raise self._error(answer)
+
+    async def _ask(self, method: str, url: str, query: Mapping[str, str | int] | None = None) -> Answer:
+        try:
+            async with (
+                asyncio.timeout(_ANSWER_SECONDS),
+                self._client(_READ_SECONDS) as client,
+                client.stream(method, url, params=query) as response,
+            ):
+                return await read_answer(response)
+        except Exception as error:
+            raise NoAnswer(self._named(error)) from None
+
+    def _object(self, answer: Answer) -> dict[str, Any]:
+        if not answer.succeeded:
+            raise self._error(answer)
+        payload = answer.json
+        if not isinstance(payload, dict):
+            raise ArkError(answer.status, "", "the answer is not a JSON object")
+        return payload
+
+    def _error(self, answer: Answer) -> ArkError:
+        code, message = self._envelope(answer) or ("", "no word from the provider")
+        return ArkError(answer.status, code, message)
+
+    def _envelope(self, answer: Answer) -> tuple[str, str] | None:
+        """Code and message of the provider's own error; None where something else answered, such as a gateway."""
+        payload = answer.json
+        error = payload.get("error") if isinstance(payload, dict) else None
+        code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
+        # The provider's codes are names; gateways that have an envelope like this one put a number, or nothing.
+        if not isinstance(code, str) or not code:
+            return None
+        return self._clear(code, _LONGEST_CODE), self._clear(message) if isinstance(message, str) else ""
+
+    def _named(self, error: Exception) -> str:
+        """An error in words. Only what concerns the connection may speak for itself: others quote what was sent."""
+        name = type(error).__name__
+        if not isinstance(error, httpx.TransportError) or isinstance(error, httpx.LocalProtocolError):
+            return name
+        return f"{name}: {self._clear(str(error))}".rstrip(": ")
+
+    def _clear(self, text: str, limit: int = _LONGEST_MESSAGE) -> str:
+        return redacted(text, self._secrets, limit)
+
+
+def _unsendable(error: Exception, attention: Attention | None) -> CreateAnswer:
+    """A request that cannot be built will not pass by itself. Its error quotes what was to be sent, key and all."""
+    where = "ARK_API_KEY holds what no header can carry" if attention else "look at ARK_BASE_URL and the request"
+    message = f"the request cannot be built ({type(error).__name__}): {where}"
+    return CreateAnswer("not_sent", code="cannot_send", message=message, attention=attention)
+
+
+def _classify_taken(answer: Answer, key: str) -> CreateAnswer:
+    """What a 200 means: the task exists, unless a page of something in between came.
+
+    Args:
+        key: The API key; an id that repeats it would write it down everywhere.
+    """
+    if answer.content is None:
+        return _TAKEN
+    payload = answer.json
+    task_id = payload.get("id") if isinstance(payload, dict) else None
+    if isinstance(task_id, str) and task_id:
+        usable = is_task_id(task_id) and key not in task_id
+        return CreateAnswer("created", task_id=task_id) if usable else _TAKEN_WITH_ODD_ID
+    # The provider speaks JSON, however broken; a page of something in between says nothing of a task.
+    return _TAKEN if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
+
+
+def _in_between(status: int) -> CreateAnswer:
+    message = f"HTTP {status} by something in between, not the provider"
+    return CreateAnswer("unknown", code=f"http_{status}", message=message)
+
+
+def _attention(status: int, code: str, message: str) -> Attention | None:
+    """Whether an answer needs a person: key and account do, load and rates pass by themselves."""
+    if status == httpx.codes.UNAUTHORIZED:
+        return "credentials"
+    trial_used_up = code.startswith("QuotaExceeded") and "trial" in message.lower()
+    if status == httpx.codes.FORBIDDEN or code.startswith("SetLimitExceeded") or trial_used_up:
+        return "account"
+    return None
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """Seconds to wait, as the provider asks, in either form that HTTP knows; a day at most."""
+    value = answer.headers.get("Retry-After", "")[:64]
+    if value.isdecimal():
+        return min(_LONGEST_PAUSE, float(value))
+    try:
+        seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(_LONGEST_PAUSE, max(0.0, seconds))

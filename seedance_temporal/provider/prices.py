@@ -1,0 +1,146 @@
+"""What a request should cost, and what a task did cost. Pure functions over a price table.
+
+Prices change, and contracts differ: :data:`PRICES` is the provider's list, which ``SEEDANCE_PRICES`` overrides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from seedance_temporal.provider.models import KINDS, MODEL_CHOOSES, NO_ENDPOINTS, PIXELS, model_of
+from seedance_temporal.provider.task import Task
+from seedance_temporal.request import VideoRequest
+
+
+class Price(NamedTuple):
+    """USD per million tokens; None where it is not known."""
+
+    plain: float | None
+    with_reference_video: float | None
+
+
+PriceTable = Mapping[str, Mapping[str, Price]]
+"""By model id and resolution."""
+
+# Section "pixels and tokens" of the provider's task API documentation, official. That of 4k with a reference video is
+# not documented.
+PRICES: PriceTable = {
+    "dreamina-seedance-2-0-260128": {
+        "480p": Price(7.0, 4.3),
+        "720p": Price(7.0, 4.3),
+        "1080p": Price(7.7, 4.7),
+        "4k": Price(4.0, None),
+    },
+    "dreamina-seedance-2-0-fast-260128": {"480p": Price(5.6, 3.3), "720p": Price(5.6, 3.3)},
+    "dreamina-seedance-2-0-mini-260615": {"480p": Price(3.5, 2.1), "720p": Price(3.5, 2.1)},
+}
+"""List prices of BytePlus. Those of 2.5, of 1.5 pro and of Volcengine are not known here."""
+
+
+def price_table(overrides: Mapping[str, Mapping[str, Sequence[float | None]]]) -> PriceTable:
+    """The list prices with some of them, or prices that they do not hold, in place.
+
+    Args:
+        overrides: By model id and resolution: USD per million tokens without and with a reference video, null where
+            that is not known.
+    """
+    table = {model: dict(by_resolution) for model, by_resolution in PRICES.items()}
+    for model, by_resolution in overrides.items():
+        table.setdefault(model, {}).update({resolution: Price(*pair) for resolution, pair in by_resolution.items()})
+    return table
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The most that a request should cost; None where that is not known.
+
+    Attributes:
+        tokens: In the provider's tokens.
+        usd: By the price table.
+    """
+
+    tokens: int | None
+    usd: float | None
+
+
+def estimate(
+    request: VideoRequest, prices: PriceTable = PRICES, *, endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> Estimate:
+    """The most that a request should cost, as far as its own words tell.
+
+    Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest is counted; where
+    there is a reference video, the most seconds that all of them may have. The formula was measured on 2.0 (section
+    "pixels and tokens"), and is taken for the other models, too. What ``draft`` or ``flex`` save is not counted.
+
+    Args:
+        request: The request; it need not be a valid one.
+        prices: From :func:`price_table`.
+        endpoints: As in :func:`~seedance_temporal.provider.models.model_of`.
+    """
+    model = model_of(request.model, endpoints)
+    seconds = request.duration
+    if seconds == MODEL_CHOOSES and model is not None:
+        seconds = model.durations[-1]
+    sizes = PIXELS.get(request.resolution, {})
+    if model is not None and request.resolution in model.unsized:
+        sizes = {}
+    if request.ratio != "adaptive":
+        sizes = {ratio: size for ratio, size in sizes.items() if ratio == request.ratio}
+    if not sizes or seconds < 1:
+        return Estimate(tokens=None, usd=None)
+    has_video = _has_reference_video(request)
+    if has_video and model is not None:
+        seconds += model.reference_seconds
+    tokens = max(width * height for width, height in sizes.values()) * (24 * seconds + 1) // 1024
+    behind = endpoints.get(request.model, request.model)
+    return Estimate(tokens=tokens, usd=cost_usd(behind, request.resolution, has_video, tokens, prices))
+
+
+def cost_usd(
+    model: str, resolution: str, has_reference_video: bool, tokens: int, prices: PriceTable = PRICES
+) -> float | None:
+    """What tokens cost in USD; None where the price is not known.
+
+    Args:
+        model: The model id of the request.
+        resolution: Of the video.
+        has_reference_video: Tokens are cheaper with one, and more.
+        tokens: As the provider counted them, or as :func:`estimate` did.
+        prices: From :func:`price_table`.
+    """
+    price = prices.get(model, {}).get(resolution)
+    if price is None:
+        return None
+    per_million = price.with_reference_video if has_reference_video else price.plain
+    if per_million is None:
+        return None
+    try:
+        return round(tokens * per_million / 1_000_000, 6)
+    except OverflowError:  # more tokens than a float can hold: no price for what nobody can ask for
+        return None
+
+
+def cost_of(
+    request: VideoRequest,
+    task: Task,
+    prices: PriceTable = PRICES,
+    *,
+    endpoints: Mapping[str, str] = NO_ENDPOINTS,
+) -> float | None:
+    """What a task cost in USD, by the tokens that the provider counted; None where tokens or price are not known.
+
+    An inference endpoint is priced by the model behind it, which the task names.
+    """
+    if task.usage is None or task.usage.total_tokens is None:
+        return None
+    model = task.model or request.model
+    resolution = task.resolution or request.resolution
+    return cost_usd(
+        endpoints.get(model, model), resolution, _has_reference_video(request), task.usage.total_tokens, prices
+    )
+
+
+def _has_reference_video(request: VideoRequest) -> bool:
+    return any(KINDS.get(reference.role) == "video" for reference in request.references)

@@ -1,0 +1,180 @@
+"""Requests from JSON, as backends and people write them: a request, or everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Set
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.provider.models import NO_ENDPOINTS
+from seedance_temporal.provider.rules import check, quoted
+from seedance_temporal.request import Reference, Rights, VideoRequest
+
+_Path = tuple[int | str, ...]
+
+
+def parse_request_json(
+    text: str | bytes, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> VideoRequest:
+    """A request from JSON text.
+
+    Args:
+        text: As in :func:`decode_json`.
+        insecure_hosts: As in :func:`~seedance_temporal.provider.rules.check`.
+        endpoints: The same.
+
+    Raises:
+        InvalidRequest: It is not JSON, or names a field twice, or is not a request; lists everything that is wrong.
+    """
+    return parse_request(decode_json(text), insecure_hosts=insecure_hosts, endpoints=endpoints)
+
+
+def decode_json(text: str | bytes) -> Any:
+    """What JSON text says, for :func:`parse_request`, which then knows of names that stand in it twice.
+
+    Args:
+        text: The document; bytes are UTF-8. A byte order mark is ignored.
+
+    Raises:
+        InvalidRequest: It is not JSON.
+    """
+    try:
+        decoded = text.decode() if isinstance(text, bytes) else text
+        # NaN and Infinity come out as floats, which fit no field. A hundred digits are out of all bounds already.
+        return json.loads(
+            decoded.removeprefix("\ufeff"), object_pairs_hook=_Object, parse_int=lambda digits: int(digits[:100])
+        )
+    except UnicodeDecodeError as error:
+        problem = f"the request is not UTF-8 (byte {error.start}); encode it as UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"the request is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+    except RecursionError:
+        problem = "the request is nested too deep"
+    raise InvalidRequest([Problem(at="", problem=problem)])
+
+
+def parse_request(
+    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> VideoRequest:
+    """A request from decoded JSON, whatever that is.
+
+    Args:
+        data: The value. Null counts as absent, as it does for the provider.
+        insecure_hosts: As in :func:`~seedance_temporal.provider.rules.check`.
+        endpoints: The same.
+
+    Raises:
+        InvalidRequest: It is not a request, or not one that may be paid for; lists everything that is wrong, the
+            rules being checked of all that has the right shape.
+    """
+    request, problems = read_request(data, insecure_hosts=insecure_hosts, endpoints=endpoints)
+    if problems:
+        raise InvalidRequest(problems)
+    return request
+
+
+def read_request(
+    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
+) -> tuple[VideoRequest, list[Problem]]:
+    """As :func:`parse_request`, for a caller who has more to check.
+
+    Returns:
+        The request, with something harmless in the place of what has the wrong shape, and everything that is wrong.
+
+    Raises:
+        InvalidRequest: Nothing of a request can be seen in it.
+    """
+    problems: list[Problem] = []
+    if not isinstance(data, dict):
+        raise InvalidRequest([Problem(at="", problem="the request must be a JSON object")])
+    fields = _known_fields(data, VideoRequest, "", problems)
+    if isinstance(fields.get("references"), list):
+        fields["references"] = [
+            _known_fields(item, Reference, f"references[{index}]", problems) if isinstance(item, dict) else item
+            for index, item in enumerate(fields["references"])
+        ]
+    if isinstance(fields.get("rights"), dict):
+        fields["rights"] = _known_fields(fields["rights"], Rights, "rights", problems)
+    faults: set[_Path] = set()
+    try:
+        request = VideoRequest.model_validate(fields)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            faults.add(fault["loc"])
+            problems.append(Problem(at=_at(fault["loc"]), problem=_SHAPE_PROBLEMS.get(fault["type"], fault["msg"])))
+        request = VideoRequest.model_validate(_with_stand_ins(fields, faults))
+    faulty = {_at(fault) for fault in faults}
+    problems += [
+        problem
+        for problem in check(request, insecure_hosts=insecure_hosts, endpoints=endpoints)
+        if faulty.isdisjoint(problem.at[: end.start()] for end in _ENDS_OF_PARTS.finditer(problem.at))
+    ]
+    return request, problems
+
+
+# What "references[0].url" is part of: "references", "references[0]" and itself.
+_ENDS_OF_PARTS = re.compile(r"[.\[]|$")
+_SHAPE_PROBLEMS = {
+    "missing": "is required",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number, such as 5; neither 5.0 nor a text",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "model_type": "must be an object",
+}
+"""In the terms of JSON, by pydantic's name of the error."""
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers which names stood in it more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+
+
+def _known_fields(data: dict[str, Any], shape: type[BaseModel], at: str, problems: list[Problem]) -> dict[str, Any]:
+    """The fields of an object that exist and are not null. What else it holds is added to the problems."""
+    known = shape.model_fields
+    prefix = f"{at}." if at else ""
+    if isinstance(data, _Object):
+        problems += [
+            Problem(at=prefix + quoted(name)[1:-1], problem="is given more than once; keep one")
+            for name in data.repeated
+        ]
+    for name, value in data.items():
+        if value is not None and name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "take it out: the provider would ignore it, and bill"
+            problems.append(Problem(at=prefix + quoted(str(name))[1:-1], problem=f"is not a field; {hint}"))
+    return {name: data[name] for name in known if data.get(name) is not None}
+
+
+def _with_stand_ins(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any]:
+    """The fields with something harmless in place of all whose shape is wrong, so that the rest can be checked."""
+    rest: dict[str, Any] = {"user_id": "", "route": "", "model": ""} | _sound(fields, (), faults)
+    references = fields.get("references")
+    if references is not None:
+        items = references if isinstance(references, list) else [None]
+        rest["references"] = [
+            {"role": "", "url": ""} | _sound(item, ("references", index), faults) for index, item in enumerate(items)
+        ]
+    if "rights" in fields:
+        rest["rights"] = _sound(fields["rights"], ("rights",), faults)
+    return rest
+
+
+def _sound(data: object, at: _Path, faults: Set[_Path]) -> dict[str, Any]:
+    """The fields of an object whose shape is right."""
+    return {name: value for name, value in data.items() if (*at, name) not in faults} if isinstance(data, dict) else {}
+
+
+def _at(path: _Path) -> str:
+    """A path as people write it: ``references[0].url``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

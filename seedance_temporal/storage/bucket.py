@@ -1,0 +1,284 @@
+"""The bucket: the only module that imports google-cloud-storage.
+
+Objects are created once and never changed, so that the roles "create" and "view" are enough, and a retention policy
+does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+import google_crc32c
+from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
+from google.auth.credentials import Signing
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests import RequestException
+
+from seedance_temporal.storage.signing import CannotSign, signing
+from seedance_temporal.urls import redacted
+
+_T = TypeVar("_T")
+# Above this size the library uploads in parts; each part is held in memory.
+_CHUNK_BYTES = 8 * 1024 * 1024
+# Uploads are slow and must not keep the ledger waiting for a thread.
+_THREADS = 32
+_REQUEST_SECONDS = 30.0
+_LONGEST_REASON = 500
+
+
+class BucketError(Exception):
+    """The bucket did not do what it was asked for. The message is bounded, and holds no signature of a URL."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What the bucket says of an object. Checksums are base64, as Google Cloud Storage gives them."""
+
+    name: str
+    generation: int
+    size: int
+    crc32c: str
+    md5: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """What a file must be in the bucket. ``crc32c`` and ``md5`` are base64, as in :class:`StoredObject`."""
+
+    size: int
+    crc32c: str
+    md5: str
+
+    @classmethod
+    def of_file(cls, path: Path) -> Checksums:
+        """Reads a file from end to end, in constant memory."""
+        with path.open("rb") as file:
+            return cls.of(file)
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> Checksums:
+        """Reads an open file to its end, in constant memory."""
+        size, crc32c, md5 = 0, 0, hashlib.md5(usedforsecurity=False)
+        while piece := file.read(_CHUNK_BYTES):
+            size += len(piece)
+            crc32c = google_crc32c.extend(crc32c, piece)
+            md5.update(piece)
+        return cls(size, base64.b64encode(crc32c.to_bytes(4, "big")).decode(), base64.b64encode(md5.digest()).decode())
+
+
+class Bucket(Protocol):
+    """What the activities need of a bucket. Everything but the named results raises, and may be repeated."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def list(self, prefix: str) -> list[StoredObject]:
+        """All objects whose name starts so, in the order of their names; strongly consistent."""
+        ...
+
+    async def read(self, name: str) -> bytes | None:
+        """The content of a small object; None where there is none."""
+        ...
+
+    async def stat(self, name: str) -> StoredObject | None:
+        """What the bucket says of an object; None where there is none."""
+        ...
+
+    async def checksums(self, name: str) -> Checksums | None:
+        """Those of an object's content, read from end to end in constant memory; None where there is none."""
+        ...
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        """Creates a JSON object where there is none yet.
+
+        Args:
+            seconds: Total time, the library's own repetitions included.
+
+        Returns:
+            False where one stands already. That one can be our own: the library repeats a write whose answer was
+            lost, and then meets it.
+        """
+        ...
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        """Uploads a file where there is no object yet; None where one stands already."""
+        ...
+
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        """A URL by which anybody can read one object of any bucket that the credentials reach.
+
+        Raises:
+            CannotSign: The credentials cannot sign.
+        """
+        ...
+
+    async def signing_problem(self) -> str | None:
+        """Why no URL can be signed, and what to do about it; None where one can."""
+        ...
+
+
+class GoogleBucket:
+    """A Google Cloud Storage bucket, or one of a server that speaks its API (``STORAGE_EMULATOR_HOST``).
+
+    Args:
+        name: Without ``gs://``.
+        client: With the credentials of the environment by default.
+        signer: Signs URLs; whatever the client's credentials can do by default.
+    """
+
+    def __init__(self, name: str, client: storage.Client | None = None, signer: Signing | None = None) -> None:
+        self._client = client or storage.Client()
+        self._bucket = self._client.bucket(name)
+        self._signer = signer
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")
+
+    @property
+    def name(self) -> str:
+        return str(self._bucket.name)
+
+    async def list(self, prefix: str) -> list[StoredObject]:
+        def call() -> list[StoredObject]:
+            blobs = self._client.list_blobs(self._bucket, prefix=prefix, timeout=_REQUEST_SECONDS)
+            return sorted((_stored(blob) for blob in blobs), key=lambda stored: stored.name)
+
+        return await self._in_thread(call)
+
+    async def read(self, name: str) -> bytes | None:
+        def call() -> bytes | None:
+            try:
+                return bytes(self._bucket.blob(name).download_as_bytes(timeout=_REQUEST_SECONDS))
+            except NotFound:
+                return None
+
+        return await self._in_thread(call)
+
+    async def stat(self, name: str) -> StoredObject | None:
+        def call() -> StoredObject | None:
+            blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
+            return None if blob is None else _stored(blob)
+
+        return await self._in_thread(call)
+
+    async def checksums(self, name: str) -> Checksums | None:
+        def call() -> Checksums | None:
+            blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
+            if blob is None:
+                return None
+            with blob.open("rb", chunk_size=_CHUNK_BYTES, timeout=_REQUEST_SECONDS) as file:
+                return Checksums.of(file)
+
+        return await self._in_thread(call)
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        def call() -> bool:
+            try:
+                self._bucket.blob(name).upload_from_string(
+                    content,
+                    content_type="application/json",
+                    if_generation_match=0,
+                    checksum="crc32c",
+                    timeout=min(seconds, _REQUEST_SECONDS),
+                    retry=DEFAULT_RETRY.with_timeout(seconds),
+                )
+            except PreconditionFailed:
+                return False
+            return True
+
+        return await self._in_thread(call)
+
+    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        def call() -> StoredObject | None:
+            blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
+            try:
+                blob.upload_from_filename(
+                    str(path),
+                    content_type=content_type,
+                    if_generation_match=0,
+                    checksum="crc32c",
+                    timeout=_REQUEST_SECONDS,
+                    retry=DEFAULT_RETRY,
+                )
+            except PreconditionFailed:
+                return None
+            return _stored(blob)
+
+        return await self._in_thread(call)
+
+    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        def call() -> str:
+            signer = self._signing()
+            try:
+                return str(
+                    self._client.bucket(bucket)
+                    .blob(name)
+                    .generate_signed_url(version="v4", expiration=lifetime, generation=generation, credentials=signer)
+                )
+            except TransportError as error:
+                if "PERMISSION_DENIED" not in str(error):
+                    raise
+                raise CannotSign(
+                    f"{signer.signer_email} may not sign: whoever uses it needs the role Service Account Token Creator "
+                    "on it (an attached account on itself), and the project the IAM Service Account Credentials API"
+                ) from None
+
+        return await self._in_thread(call)
+
+    async def signing_problem(self) -> str | None:
+        try:
+            await self.signed_url(self.name, "nothing", 1, timedelta(minutes=1))
+        except (CannotSign, GoogleAuthError) as error:
+            return str(error)
+        return None
+
+    async def check(self, *, seconds: float = 60) -> None:
+        """Raises where the bucket cannot be reached, or objects in it cannot be seen. Writes nothing.
+
+        Args:
+            seconds: Total time, the library's own repetitions included.
+        """
+
+        def call() -> None:
+            retry = DEFAULT_RETRY.with_timeout(seconds)
+            timeout = min(seconds, _REQUEST_SECONDS)
+            next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=timeout, retry=retry)), None)
+
+        await self._in_thread(call)
+
+    def _signing(self) -> Signing:
+        self._signer = self._signer or signing(self._client._credentials)
+        return self._signer
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except (GoogleAPICallError, RequestException) as error:
+            # They quote whole answers, and addresses; both end up in a run's history.
+            raise BucketError(f"{type(error).__name__}: {redacted(str(error), limit=_LONGEST_REASON)}") from None
+
+
+def _stored(blob: Any) -> StoredObject:
+    return StoredObject(
+        name=blob.name,
+        generation=int(blob.generation),
+        size=int(blob.size),
+        crc32c=blob.crc32c,
+        md5=blob.md5_hash,
+        created_at=blob.time_created,
+    )
+
+
+def as_json(value: Any) -> bytes:
+    """An object's content: JSON that people can read in the bucket's browser."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode()

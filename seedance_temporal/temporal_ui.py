@@ -1,0 +1,115 @@
+"""What a run says of itself from its start: the summary and the details that the Temporal UI shows of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from seedance_temporal.identity import user_hash
+from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.models import ENDPOINT
+from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.urls import redacted
+
+# The server refuses a start whose summary has over 400 bytes, or whose details have over 20,000.
+_SUMMARY_LETTERS = 100
+_LETTERS = 200
+
+
+def summary(request: VideoRequest, endpoints: Mapping[str, str], *, hash_users: bool) -> str:
+    """One line: what, and for whom.
+
+    Args:
+        request: A valid one.
+        endpoints: The model behind each inference endpoint.
+        hash_users: Whether the user is shown by a hash.
+    """
+    what = f"{_model(request, endpoints)} {request.resolution} {request.ratio} {_length(request)}"
+    return f"{what} for {_user(request, hash_users)[:60]}"[:_SUMMARY_LETTERS]
+
+
+def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *, hash_users: bool) -> str:
+    """What was asked for, in Markdown, and how to look at the job. References are shown without queries of URLs.
+
+    Args:
+        job_id: The job of the request.
+        request: A valid one.
+        endpoints: The model behind each inference endpoint.
+        hash_users: Whether the user is shown by a hash.
+    """
+    name = _model(request, endpoints)
+    estimate = catalogue.estimate(request, endpoints=endpoints)
+    expected = money(estimate.usd, estimate.tokens)
+    return rows(
+        {
+            "user": _cut(_user(request, hash_users)),
+            "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
+            "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
+            "prompt": _cut(request.prompt or ""),
+            **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
+            "estimate": f"at most {expected}, by list price" if expected else "not known beforehand",
+            "how it stands": f"`{COMMAND} show {job_id}`",
+        }
+    )
+
+
+def _model(request: VideoRequest, endpoints: Mapping[str, str]) -> str:
+    model = catalogue.model_of(request.model, endpoints)
+    # What is behind an endpoint that nobody has named is not known, though some rules have to be taken for it.
+    unnamed = ENDPOINT.fullmatch(request.model) is not None and request.model not in endpoints
+    return request.model if model is None or unnamed else model.name
+
+
+def _user(request: VideoRequest, hash_users: bool) -> str:
+    return user_hash(request.user_id) if hash_users else request.user_id
+
+
+def _length(request: VideoRequest) -> str:
+    return f"{request.duration} s" if request.duration > 0 else "as long as the model chooses"
+
+
+def _extras(request: VideoRequest) -> list[str]:
+    extras = {
+        "with sound": request.generate_audio,
+        "with a watermark": request.watermark,
+        "with its last frame": request.return_last_frame,
+        f"take {request.take}": request.take > 1,
+    }
+    return [name for name, given in extras.items() if given]
+
+
+def _reference(reference: Reference) -> str:
+    named = f" ({_cut(reference.asset_id)})" if reference.asset_id is not None else ""
+    return _cut(redacted(reference.url)) + named
+
+
+def _cut(text: str) -> str:
+    return plain(text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…")
+
+
+COMMAND = "python starter.py"
+# What others wrote must not become a link or a picture.
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#!~])")
+_COMMAND_AT_THE_END = re.compile(rf"{re.escape(COMMAND)} [\w -]+\Z")
+
+
+def plain(text: str) -> str:
+    """A text as it stands, on one line."""
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def said(text: str) -> str:
+    """A text that may end with a command of ours, which is then shown as one."""
+    command = _COMMAND_AT_THE_END.search(text)
+    return plain(text) if command is None else f"{plain(text[: command.start()])} `{command[0]}`"
+
+
+def rows(values: Mapping[str, str]) -> str:
+    """A list of names and values; what has no value is left out."""
+    return "\n".join(f"- **{name}**: {value}" for name, value in values.items() if value)
+
+
+def money(usd: float | None, tokens: int | None) -> str:
+    """What something costs; empty where that is not known."""
+    words = [] if usd is None else [f"{usd:.4f} USD"]
+    return ", ".join(words if tokens is None else [*words, f"{tokens:,} tokens"])
