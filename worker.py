@@ -26,17 +26,19 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.create import CreateActivities
-from activities.ledger import Ledger, LedgerActivities
+from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
 from activities.poll import ObserveActivities
 from activities.recover import RecoverActivities
-from activities.references import ReferenceActivities, References
+from activities.references import ReferenceActivities
 from activities.store import StoreActivities, Transport
 from activities.task_list import ListingActivities
 from seedance_temporal import connect
+from seedance_temporal.contract import SEARCH_ATTRIBUTES, Queues
 from seedance_temporal.errors import InvalidSettings, TemporalRefused
-from seedance_temporal.job import SEARCH_ATTRIBUTES, Queues
 from seedance_temporal.ledger.asset_ids import Assets
+from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.media.references import References
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, GoogleBucket

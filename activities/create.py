@@ -18,12 +18,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
-from activities.ledger import Ledger
 from activities.poll import look_again_after
 from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, TimelineEntry
-from seedance_temporal.ledger.facts import Claim, Facts, Outcome, decide, nothing_sent
+from seedance_temporal.ledger.decisions import decide, nothing_sent
+from seedance_temporal.ledger.facts import Claim, Facts, Outcome
 from seedance_temporal.ledger.record import RecordedObject
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark, CreateAnswer
 from seedance_temporal.provider.payload import body_of

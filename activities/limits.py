@@ -16,9 +16,9 @@ from weakref import WeakValueDictionary
 
 from temporalio import activity
 
-from activities.ledger import Ledger
 from seedance_temporal.job import JobError
 from seedance_temporal.ledger.facts import Fact
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal, refusal_by_price, usd
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest

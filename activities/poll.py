@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import Ledger
 from seedance_temporal.job import Attention, JobError, VideoResult
-from seedance_temporal.ledger.facts import Attempt, Facts, other_key, second_task
+from seedance_temporal.ledger.decisions import other_key, second_task
+from seedance_temporal.ledger.facts import Attempt, Facts
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.provider.task import (

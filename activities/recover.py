@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import Ledger, written_by
-from seedance_temporal.job import JobError, Resolve, ResolveAnswer, TimelineEntry
-from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Look, Outcome, is_absent, look_by, other_key
+from seedance_temporal.contract import Resolve, ResolveAnswer
+from seedance_temporal.job import JobError, TimelineEntry
+from seedance_temporal.ledger.decisions import Look, is_absent, look_by, other_key
+from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
+from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 

@@ -22,11 +22,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import Progress, heartbeats
-from activities.ledger import written_by
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry, VideoResult
 from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, kept_payload, result_of_record
+from seedance_temporal.ledger.store import written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
 from seedance_temporal.media.probe import BadMedia, picture_type, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client

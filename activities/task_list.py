@@ -21,11 +21,12 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.ledger import Ledger
-from seedance_temporal import job as names
+from seedance_temporal import contract
+from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
-from seedance_temporal.job import Queues
-from seedance_temporal.ledger.facts import Attempt, Listing, Look, look_by
+from seedance_temporal.ledger.decisions import Look, look_by
+from seedance_temporal.ledger.facts import Attempt, Listing
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 
@@ -164,7 +165,7 @@ class ListingActivities:
         async def tell(answer: Answer) -> None:
             async with side_by_side:
                 try:
-                    await client.get_workflow_handle(answer.job_id).signal(names.SIGNAL_LISTED, answer.listing)
+                    await client.get_workflow_handle(answer.job_id).signal(contract.SIGNAL_LISTED, answer.listing)
                 except RPCError as error:
                     # The job has ended meanwhile: nobody is left who could want it.
                     if error.status is not RPCStatusCode.NOT_FOUND:
@@ -236,12 +237,12 @@ class _Questions:
 
     async def _signal(self, client: Client, wanted: list[Wanted]) -> None:
         await client.start_workflow(
-            names.LISTER,
+            contract.LISTER,
             ListerInput(route=self._route),
-            id=names.lister_id(self._route),
+            id=contract.lister_id(self._route),
             task_queue=Queues(self._route).workflows,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            start_signal=names.SIGNAL_WANTED,
+            start_signal=contract.SIGNAL_WANTED,
             start_signal_args=wanted,
             static_summary=f"LIST for all jobs of {self._route} that look for a task",
         )

@@ -32,9 +32,10 @@ from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReus
 from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from seedance_temporal import job as contract
+from seedance_temporal import contract
 from seedance_temporal import temporal_ui as outline
 from seedance_temporal.connection import asking_temporal, connect, refusal
+from seedance_temporal.contract import CancelAnswer, GenerateVideoInput, Queues, Resolve, ResolveAnswer, Resubmit
 from seedance_temporal.errors import (
     InvalidRequest,
     JobFailed,
@@ -44,20 +45,7 @@ from seedance_temporal.errors import (
     UnknownJob,
 )
 from seedance_temporal.identity import hash_of_job, job_id_of, user_hash
-from seedance_temporal.job import (
-    CancelAnswer,
-    GenerateVideoInput,
-    Job,
-    JobState,
-    JobSummary,
-    Queues,
-    Resolve,
-    ResolveAnswer,
-    Resubmit,
-    Submitted,
-    VideoResult,
-    phase_of,
-)
+from seedance_temporal.job import Job, JobState, JobSummary, Submitted, VideoResult, phase_of
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.visibility import Wanted, described, error_of, queries

@@ -9,20 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from temporalio.common import SearchAttributeKey
 
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import VideoRequest
-
-WORKFLOW = "GenerateVideo"
-SIGNAL_TASK_CHANGED = "task_changed"
-SIGNAL_LISTED = "listed"
-UPDATE_CANCEL = "cancel"
-UPDATE_RESOLVE = "resolve"
-QUERY_STATE = "state"
-
-LISTER = "ListTasks"
-SIGNAL_WANTED = "wanted"
 
 Phase = Literal[
     "checking",
@@ -54,55 +43,16 @@ Attention = Literal[
 """What a person must settle; the job cannot go on by itself, or money or a video is in danger."""
 
 
-class Queues:
-    """The task queues of a route. One worker process serves all of them."""
-
-    def __init__(self, route: str) -> None:
-        self.workflows = f"seedance-{route}"
-        self.create = f"seedance-{route}-create"
-        self.get = f"seedance-{route}-get"
-        self.list = f"seedance-{route}-list"
-        self.transfer = f"seedance-{route}-transfer"
-
-
-def lister_id(route: str) -> str:
-    """The workflow id of the one lister of a route."""
-    return f"seedance-lister-{route}"
-
-
-SEEDANCE_USER = SearchAttributeKey.for_keyword("SeedanceUser")
-SEEDANCE_ROUTE = SearchAttributeKey.for_keyword("SeedanceRoute")
-SEEDANCE_MODEL = SearchAttributeKey.for_keyword("SeedanceModel")
-SEEDANCE_PHASE = SearchAttributeKey.for_keyword("SeedancePhase")
-SEEDANCE_TASK_ID = SearchAttributeKey.for_keyword("SeedanceTaskId")
-SEEDANCE_ATTENTION = SearchAttributeKey.for_keyword("SeedanceAttention")
-SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
-SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
-
-SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | SearchAttributeKey[float], ...] = (
-    SEEDANCE_USER,
-    SEEDANCE_ROUTE,
-    SEEDANCE_MODEL,
-    SEEDANCE_PHASE,
-    SEEDANCE_TASK_ID,
-    SEEDANCE_ATTENTION,
-    SEEDANCE_TOKENS,
-    SEEDANCE_COST_USD,
-)
-
-MEMO_ATTEMPT = "attempt"
-MEMO_ESTIMATED_TOKENS = "estimated_tokens"
-MEMO_ESTIMATED_USD = "estimated_usd"
 """What a list shows of a run besides the search attributes; nothing can be filtered by it."""
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
     """A shape that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
 
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
 
-class VideoResult(_Shape):
+class VideoResult(Shape):
     """A stored video: where it is, how to check it, and what it cost.
 
     Attributes:
@@ -131,7 +81,7 @@ class VideoResult(_Shape):
     cost_usd: float | None
 
 
-class JobError(_Shape):
+class JobError(Shape):
     """Why a job ended without a video.
 
     Attributes:
@@ -164,7 +114,7 @@ def phase_of(error: JobError) -> Phase:
             return end
 
 
-class TimelineEntry(_Shape):
+class TimelineEntry(Shape):
     """What happened to a job, when, and how it was learned.
 
     Attributes:
@@ -182,7 +132,7 @@ class TimelineEntry(_Shape):
     times: int = 1
 
 
-class Job(_Shape):
+class Job(Shape):
     """A job as callers see it; absent values are None."""
 
     job_id: str
@@ -245,65 +195,3 @@ class JobState(Job):
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
     timeline: tuple[TimelineEntry, ...] = ()
-
-
-class Resubmit(_Shape):
-    """The wish for another attempt, which names the attempt that it answers: a second click changes nothing."""
-
-    attempt: int
-    accept_second_charge: bool = False
-
-
-class Carried(_Shape):
-    """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
-
-    timeline: tuple[TimelineEntry, ...] = ()
-    cancel_wished: bool = False
-
-
-class GenerateVideoInput(_Shape):
-    """The workflow's argument.
-
-    Attributes:
-        request: What to generate.
-        resubmit: Another attempt, on purpose.
-        may_create: With False, a run that would have to claim ends ``unsettled`` instead.
-        carried: For continue-as-new only.
-    """
-
-    request: VideoRequest
-    resubmit: Resubmit | None = None
-    may_create: bool = True
-    carried: Carried | None = None
-
-
-class TaskChanged(_Shape):
-    """The signal's payload: a hint that a task changed. Nothing in it is believed."""
-
-    task_id: str
-    status: str
-    attempt: int
-
-
-CancelOutcome = Literal["cancelled", "running_will_finish", "requested", "already_closed"]
-
-
-class CancelAnswer(_Shape):
-    """What became of the wish to cancel."""
-
-    outcome: CancelOutcome
-
-
-class Resolve(_Shape):
-    """An operator's word on an attempt whose outcome is unknown."""
-
-    attempt: int
-    action: Literal["adopt", "not_created", "lost"]
-    task_id: str | None = None
-
-
-class ResolveAnswer(_Shape):
-    """Whether the ledger took the operator's word, and why not."""
-
-    accepted: bool
-    message: str

@@ -23,9 +23,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
+from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
-from seedance_temporal.job import SIGNAL_TASK_CHANGED, TaskChanged
 from seedance_temporal.provider.task import usable_task_id
 
 ClientSource = Callable[[], Awaitable[Client]]

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from temporalio import exceptions
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 
-from seedance_temporal import job as contract
-from seedance_temporal.job import (
+from seedance_temporal import contract
+from seedance_temporal.contract import (
     MEMO_ATTEMPT,
     MEMO_ESTIMATED_TOKENS,
     MEMO_ESTIMATED_USD,
@@ -23,10 +23,9 @@ from seedance_temporal.job import (
     SEEDANCE_TASK_ID,
     SEEDANCE_TOKENS,
     SEEDANCE_USER,
-    JobError,
-    JobSummary,
     Queues,
 )
+from seedance_temporal.job import JobError, JobSummary
 
 # A question names so many jobs at most: a server answers one of some kilobytes at once.
 _IDS_IN_A_QUERY = 50

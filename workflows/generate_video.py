@@ -24,25 +24,24 @@ with workflow.unsafe.imports_passed_through():
     from activities.limits import AllowOrder, LimitActivities
     from activities.poll import GetOrder, Observation, ObserveActivities
     from activities.recover import AbsentOrder, RecoverActivities, ResolveOrder
-    from activities.references import ReferenceActivities, ReferencesOrder, is_seen
+    from activities.references import ReferenceActivities, ReferencesOrder
     from activities.store import StoreActivities, StoreOrder
     from activities.task_list import AskOrder, ListingActivities
-    from seedance_temporal import job as names
-    from seedance_temporal.job import (
+    from seedance_temporal import contract
+    from seedance_temporal.contract import (
         CancelAnswer,
         CancelOutcome,
         Carried,
         GenerateVideoInput,
-        JobError,
-        JobState,
         Queues,
         Resolve,
         ResolveAnswer,
         TaskChanged,
-        VideoResult,
-        phase_of,
     )
-    from seedance_temporal.ledger.facts import Listing, Look, other_key
+    from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
+    from seedance_temporal.ledger.decisions import Look, other_key
+    from seedance_temporal.ledger.facts import Listing
+    from seedance_temporal.media.references import is_seen
     from seedance_temporal.provider.task import QUEUED, SUCCEEDED, TERMINAL, Usage, is_task_id, progress
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
@@ -61,7 +60,7 @@ class _Ended(Exception):
     cost_usd: float | None = None
 
 
-@workflow.defn(name=names.WORKFLOW)
+@workflow.defn(name=contract.WORKFLOW)
 class GenerateVideo:
     """Generates one video, pays for it at most once, and stores it."""
 
@@ -711,7 +710,7 @@ class GenerateVideo:
         if named.task_id != self._progress.task_id and await self._inbox.identify(named, source):
             self._ledger_changed = True
 
-    @workflow.signal(name=names.SIGNAL_TASK_CHANGED)
+    @workflow.signal(name=contract.SIGNAL_TASK_CHANGED)
     async def task_changed(self, *args: Any) -> None:
         """A callback came. It may be forged, repeated, late or nonsense: it is noted, and the story looks itself.
 
@@ -729,7 +728,7 @@ class GenerateVideo:
             self._ends_announced.add(hint.task_id)
         await self._name(hint, "callback")
 
-    @workflow.signal(name=names.SIGNAL_LISTED)
+    @workflow.signal(name=contract.SIGNAL_LISTED)
     async def listed(self, *args: Any) -> None:
         """The lister answers. What it says is proved by a GET, or by the ledger's own rules, before it counts."""
         try:
@@ -741,14 +740,14 @@ class GenerateVideo:
         if listing.task_id is not None and is_task_id(listing.task_id):
             await self._name(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
 
-    @workflow.update(name=names.UPDATE_CANCEL)
+    @workflow.update(name=contract.UPDATE_CANCEL)
     async def cancel(self) -> CancelAnswer:
         """Asks for the end of the job; answers within 10 seconds with what came of it so far."""
         self._wish_to_cancel("caller")
         await self._wait_quietly(lambda: self._cancel_outcome is not None, policies.CANCEL_ANSWER)
         return CancelAnswer(outcome=self._cancel_outcome or "requested")
 
-    @workflow.update(name=names.UPDATE_RESOLVE)
+    @workflow.update(name=contract.UPDATE_RESOLVE)
     async def resolve(self, word: Resolve) -> ResolveAnswer:
         """Takes an operator's word on an attempt whose outcome is unknown."""
         self._resolving += 1
@@ -782,7 +781,7 @@ class GenerateVideo:
         except TimeoutError:
             return
 
-    @workflow.query(name=names.QUERY_STATE)
+    @workflow.query(name=contract.QUERY_STATE)
     def state(self) -> JobState:
         """The job as it is now, with its story so far."""
         return self._progress.state()

@@ -16,7 +16,7 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.recover import Identified, RecoverActivities, RecoverOrder
-    from seedance_temporal.job import Queues, TaskChanged
+    from seedance_temporal.contract import Queues, TaskChanged
     from workflows import policies
     from workflows.progress import Progress
 

@@ -20,13 +20,13 @@ with workflow.unsafe.imports_passed_through():
         PageOrder,
         Wanted,
     )
-    from seedance_temporal import job as names
-    from seedance_temporal.job import Queues
+    from seedance_temporal import contract
+    from seedance_temporal.contract import Queues
     from seedance_temporal.ledger.facts import Listing
     from workflows import policies
 
 
-@workflow.defn(name=names.LISTER)
+@workflow.defn(name=contract.LISTER)
 class ListTasks:
     """Serves all who asked before a listing began with that listing; ends when nobody has asked for a while."""
 
@@ -110,7 +110,7 @@ class ListTasks:
             summary=f"LIST: page {page}",
         )
 
-    @workflow.signal(name=names.SIGNAL_WANTED)
+    @workflow.signal(name=contract.SIGNAL_WANTED)
     async def wanted(self, *args: Any) -> None:
         """Jobs ask for the next listing. Takes anything and never raises: a failing signal would block all of them."""
         for said in args:

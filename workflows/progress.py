@@ -10,7 +10,7 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from seedance_temporal import job as names
+    from seedance_temporal import contract
     from seedance_temporal.identity import hash_of_job, user_hash
     from seedance_temporal.job import Attention, JobError, JobState, Phase, TimelineEntry, VideoResult
     from seedance_temporal.provider.task import Usage
@@ -75,14 +75,14 @@ class Progress:
         self._registered = frozenset(search_attributes)
         self._upsert(
             {
-                names.SEEDANCE_USER: user_hash(self._request.user_id) if hash_users else self._request.user_id,
-                names.SEEDANCE_ROUTE: self._request.route,
-                names.SEEDANCE_MODEL: self._request.model,
-                names.SEEDANCE_PHASE: self._phase,
+                contract.SEEDANCE_USER: user_hash(self._request.user_id) if hash_users else self._request.user_id,
+                contract.SEEDANCE_ROUTE: self._request.route,
+                contract.SEEDANCE_MODEL: self._request.model,
+                contract.SEEDANCE_PHASE: self._phase,
             }
         )
         # A run that was continued inherits the old one's Attention; whatever still stands is raised again.
-        inherited = workflow.info().typed_search_attributes.get(names.SEEDANCE_ATTENTION)
+        inherited = workflow.info().typed_search_attributes.get(contract.SEEDANCE_ATTENTION)
         if inherited is not None and self._attention is None:
             self._unset_attention()
 
@@ -90,7 +90,7 @@ class Progress:
         """Keeps the most that an attempt should cost; None where that is not known."""
         if (tokens, usd) != (self._estimated_tokens, self._estimated_usd):
             self._estimated_tokens, self._estimated_usd = tokens, usd
-            workflow.upsert_memo({names.MEMO_ESTIMATED_TOKENS: tokens, names.MEMO_ESTIMATED_USD: usd})
+            workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
 
     def warn(self, *warnings: str) -> None:
         """Keeps what is allowed, and still likely to disappoint; once each."""
@@ -122,14 +122,14 @@ class Progress:
         """Goes on to a phase."""
         if phase != self._phase:
             self._phase = phase
-            self._upsert({names.SEEDANCE_PHASE: phase})
+            self._upsert({contract.SEEDANCE_PHASE: phase})
         self._show()
 
     def tries(self, attempt: int | None) -> None:
         """Names the attempt that this job is now about."""
         if attempt != self.attempt:
             self.attempt = attempt
-            workflow.upsert_memo({names.MEMO_ATTEMPT: attempt})
+            workflow.upsert_memo({contract.MEMO_ATTEMPT: attempt})
 
     def follows(self, attempt: int, task_id: str) -> None:
         """Names the task that this job now follows."""
@@ -154,7 +154,7 @@ class Progress:
         if attention != self._attention:
             self._attention = attention
             self.note(f"needs a person: {attention}", "workflow", advice)
-            self._upsert({names.SEEDANCE_ATTENTION: attention})
+            self._upsert({contract.SEEDANCE_ATTENTION: attention})
         self._show()
 
     def settle(self, *attentions: Attention) -> None:
@@ -190,9 +190,9 @@ class Progress:
         spent: dict[Any, str | int | float] = {}
         self._billed = cost_usd, usage.total_tokens if usage is not None else None
         if usage is not None and usage.total_tokens is not None:
-            spent[names.SEEDANCE_TOKENS] = usage.total_tokens
+            spent[contract.SEEDANCE_TOKENS] = usage.total_tokens
         if cost_usd is not None:
-            spent[names.SEEDANCE_COST_USD] = cost_usd
+            spent[contract.SEEDANCE_COST_USD] = cost_usd
         self._upsert(spent)
 
     def state(self) -> JobState:
@@ -222,13 +222,13 @@ class Progress:
         workflow.set_current_details(text)
 
     def _unset_attention(self) -> None:
-        if names.SEEDANCE_ATTENTION.name in self._registered:
-            workflow.upsert_search_attributes([names.SEEDANCE_ATTENTION.value_unset()])
+        if contract.SEEDANCE_ATTENTION.name in self._registered:
+            workflow.upsert_search_attributes([contract.SEEDANCE_ATTENTION.value_unset()])
 
     def _name_task(self, task_id: str | None) -> None:
         if task_id is not None and task_id != self.task_id:
             self.task_id = task_id
-            self._upsert({names.SEEDANCE_TASK_ID: task_id})
+            self._upsert({contract.SEEDANCE_TASK_ID: task_id})
 
     def _upsert(self, values: dict[Any, str | int | float]) -> None:
         updates = [key.value_set(_fitting(value)) for key, value in values.items() if key.name in self._registered]

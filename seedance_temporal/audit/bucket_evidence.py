@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from activities.ledger import by_attempt, end_kinds, late_tasks
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry
 from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Facts, Outcome, Witness
 from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
+from seedance_temporal.ledger.store import by_attempt, end_kinds, late_tasks
 from seedance_temporal.storage.bucket import Bucket, StoredObject
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -19,7 +19,8 @@ from seedance_temporal.audit.document import Audit, AuditedAttempt, AuditedObjec
 from seedance_temporal.audit.temporal_evidence import Order, Run
 from seedance_temporal.identity import hash_of_job
 from seedance_temporal.job import Attention, Job, JobError, JobState, Phase, TimelineEntry, VideoResult, phase_of
-from seedance_temporal.ledger.facts import Attempt, Claim, Facts, Outcome, decide
+from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.facts import Attempt, Claim, Facts, Outcome
 from seedance_temporal.ledger.record import Record
 from seedance_temporal.provider.task import SUCCEEDED
 from seedance_temporal.storage.bucket import StoredObject

@@ -14,7 +14,6 @@ from pathlib import PurePosixPath
 from pydantic import ValidationError
 
 from activities.create import CreateReport
-from activities.ledger import by_attempt
 from seedance_temporal.audit.bucket_evidence import Kept, Story
 from seedance_temporal.audit.build import Told
 from seedance_temporal.audit.document import Finding
@@ -22,8 +21,10 @@ from seedance_temporal.audit.temporal_evidence import Order
 from seedance_temporal.identity import request_hash
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.checksummed_json import is_sealed, opened
-from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Outcome, decide
+from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Outcome
 from seedance_temporal.ledger.record import Record, RecordedObject
+from seedance_temporal.ledger.store import by_attempt
 from seedance_temporal.ledger.task_files import Verified, is_verified_object, read_verified
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject

@@ -70,8 +70,8 @@ class _Look:
 
     async def at_media(self) -> None:
         """Looks at the references that are not local files, as the provider would."""
-        from activities.references import References
         from seedance_temporal.ledger.asset_ids import Assets
+        from seedance_temporal.media.references import References
 
         bucket = await self._bucket()
         unseen = await self._unseen(bucket)

@@ -45,9 +45,10 @@ from seedance_temporal.cli.runtime import (
     video_jobs,
 )
 from seedance_temporal.cli.watch import watch
+from seedance_temporal.contract import Resolve
 from seedance_temporal.errors import NoWorkerAnswered
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobState, Resolve, Submitted
+from seedance_temporal.job import JobState, Submitted
 from seedance_temporal.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)

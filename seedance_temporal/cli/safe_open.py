@@ -26,7 +26,7 @@ from seedance_temporal.reference_media import Medium
 from seedance_temporal.settings import Settings
 
 if TYPE_CHECKING:
-    from activities.references import References
+    from seedance_temporal.media.references import References
 
 ANY_PATH = "--allow-any-path"
 # What the kernel makes up there looks like files, and can block, never end, or hold secrets.
@@ -215,7 +215,7 @@ class Looks:
 
     @cached_property
     def _references(self) -> References:
-        from activities.references import References
+        from seedance_temporal.media.references import References
 
         return References(None, self._settings)
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 
-from activities.ledger import Ledger
 from seedance_temporal.identity import user_hash
 from seedance_temporal.job import phase_of
-from seedance_temporal.ledger.facts import Facts, decide
+from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.facts import Facts
 from seedance_temporal.ledger.record import Record
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.reports.figures import Account, Charge, Outcome, charges, outcome_of
 from seedance_temporal.settings import Settings

@@ -13,7 +13,7 @@ from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
 from dev.stack import Ports, Stack
-from seedance_temporal.job import SEARCH_ATTRIBUTES
+from seedance_temporal.contract import SEARCH_ATTRIBUTES
 from tests.compose.compose_file import seconds, services, variables_of_local_profile
 from tests.compose.running import Loopback
 

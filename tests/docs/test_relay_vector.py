@@ -19,7 +19,7 @@ from temporalio.converter import default as default_converter
 
 from dev.stack import Stack
 from seedance_temporal import JobState, VideoRequest, identity, relay
-from seedance_temporal.job import SIGNAL_TASK_CHANGED, TaskChanged
+from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
 from tests.docs.pages import ROOT, blocks
 
 _JSON = [json.loads(block.text) for block in blocks("json", "relay.md")]

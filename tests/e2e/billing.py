@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from activities.ledger import Ledger
 from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
-from seedance_temporal.job import JobError, Resolve, Resubmit
+from seedance_temporal.contract import Resolve, Resubmit
+from seedance_temporal.job import JobError
 from seedance_temporal.ledger.facts import End
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.reports.figures import Account, Outcome, accounts_of, figures
 from seedance_temporal.reports.from_bucket import read_accounts

@@ -16,8 +16,8 @@ from temporalio.client import Client, WorkflowHistory
 
 from dev.ark.ledger import CreateEntry
 from dev.stack import API_KEYS, CALLBACK_SECRET, Stack
+from seedance_temporal.contract import SEEDANCE_ATTENTION, WORKFLOW
 from seedance_temporal.identity import ObjectNames, callback_token
-from seedance_temporal.job import SEEDANCE_ATTENTION, WORKFLOW
 from seedance_temporal.storage.bucket import StoredObject
 from tests.replay.replaying import histories_of, replay_histories
 

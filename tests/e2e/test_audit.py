@@ -17,8 +17,8 @@ from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
 from seedance_temporal.audit.bucket_evidence import read_kept
 from seedance_temporal.audit.verify import verify
+from seedance_temporal.contract import Resolve
 from seedance_temporal.identity import ObjectNames
-from seedance_temporal.job import Resolve
 from tests.e2e.command import starter
 from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, until

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from dev.stack import Stack
-from seedance_temporal.job import CancelAnswer
+from seedance_temporal.contract import CancelAnswer
 from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, creates_of, until
 

@@ -7,8 +7,8 @@ from typing import Any
 from temporalio.client import Client
 
 from dev.stack import Stack
+from seedance_temporal.contract import SEEDANCE_USER
 from seedance_temporal.identity import user_hash
-from seedance_temporal.job import SEEDANCE_USER
 from tests.e2e.command import starter
 from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request

@@ -6,7 +6,7 @@ import asyncio
 
 from dev.stack import Stack
 from seedance_temporal import Job
-from seedance_temporal.job import Resolve, Resubmit
+from seedance_temporal.contract import Resolve, Resubmit
 from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, creates_of, until
 

@@ -17,8 +17,8 @@ from temporalio.client import Client
 
 from dev.stack import HOST, Stack
 from seedance_temporal import VideoJobs
+from seedance_temporal.contract import SEARCH_ATTRIBUTES
 from seedance_temporal.errors import SeedanceError
-from seedance_temporal.job import SEARCH_ATTRIBUTES
 from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request
 from tests.workflows.scripted import skipping_server

@@ -9,8 +9,9 @@ import uuid
 import pytest
 
 from dev.stack import Stack, running_stack
+from seedance_temporal.contract import Resolve
 from seedance_temporal.identity import ObjectNames
-from seedance_temporal.job import Resolve, VideoResult
+from seedance_temporal.job import VideoResult
 from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request, creates_of, until
 

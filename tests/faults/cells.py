@@ -28,8 +28,8 @@ from temporalio.service import RPCError
 from dev.process import Child, start
 from dev.stack import HOST, ROOT, Stack, running_stack, start_temporal, temporal_client
 from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, connect
+from seedance_temporal.contract import Resolve
 from seedance_temporal.identity import ObjectNames, request_hash
-from seedance_temporal.job import Resolve
 from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request, creates_of
 

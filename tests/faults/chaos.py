@@ -31,9 +31,9 @@ from temporalio.service import RPCError
 from dev.ark.faults import KNOWN, Operation
 from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
 from seedance_temporal import Job, JobState, VideoRequest
+from seedance_temporal.contract import Resolve, Resubmit
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.identity import ObjectNames, callback_token, hash_of_job, job_id_of
-from seedance_temporal.job import Resolve, Resubmit
 from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request
 

@@ -32,10 +32,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import activities.create
 from activities.create import CreateActivities, CreateOrder, CreateReport
-from activities.ledger import Ledger, LedgerActivities, LookOrder, OutcomeOrder
+from activities.ledger import LedgerActivities, LookOrder, OutcomeOrder
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import Resubmit
-from seedance_temporal.ledger.facts import Attempt, Facts, Look, decide
+from seedance_temporal.ledger.decisions import Look, decide
+from seedance_temporal.ledger.facts import Attempt, Facts
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.storage.bucket import StoredObject
 from tests.unit.jobs import a_request, absent, an_end, created, in_activity, some_settings

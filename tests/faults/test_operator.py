@@ -21,7 +21,7 @@ from temporalio.service import RPCError
 
 from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
-from seedance_temporal.job import Resolve
+from seedance_temporal.contract import Resolve
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until
 from tests.faults.cells import PATIENCE, Stage

@@ -15,7 +15,7 @@ from temporalio.client import Client, WorkflowExecution, WorkflowHandle, Workflo
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
-from seedance_temporal.job import LISTER, WORKFLOW
+from seedance_temporal.contract import LISTER, WORKFLOW
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
 

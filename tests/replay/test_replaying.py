@@ -10,7 +10,8 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.workflow import NondeterminismError
 
-from seedance_temporal.job import WORKFLOW, GenerateVideoInput, VideoResult
+from seedance_temporal.contract import WORKFLOW, GenerateVideoInput
+from seedance_temporal.job import VideoResult
 from tests.replay.replaying import histories_of, replay, replay_histories
 from tests.workflows.scripted import RESULT, Handle, Stage, callback, dev_server, shows, to_store, until
 

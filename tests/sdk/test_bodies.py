@@ -14,10 +14,10 @@ import pytest
 from pydantic import SecretStr
 
 from activities.create import CreateActivities, CreateOrder
-from activities.ledger import Ledger
 from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import callback_token, job_id_of
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest

@@ -16,8 +16,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import (
+from seedance_temporal.contract import (
     SEARCH_ATTRIBUTES,
     SEEDANCE_ATTENTION,
     SEEDANCE_MODEL,
@@ -26,15 +25,12 @@ from seedance_temporal.job import (
     SEEDANCE_USER,
     CancelAnswer,
     GenerateVideoInput,
-    JobError,
-    JobState,
     Queues,
     Resolve,
     ResolveAnswer,
-    TimelineEntry,
-    VideoResult,
-    phase_of,
 )
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import JobError, JobState, TimelineEntry, VideoResult, phase_of
 from seedance_temporal.request import VideoRequest
 
 MODELS = {"byteplus": "dreamina-seedance-2-0-260128", "volcengine": "doubao-seedance-2-0-260128"}

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from activities.create import CreateReport
-from activities.ledger import Ledger
 from seedance_temporal.audit.bucket_evidence import Kept, read_kept
 from seedance_temporal.audit.build import Told, audit_of
 from seedance_temporal.audit.document import Audit, RunHistory
 from seedance_temporal.audit.temporal_evidence import Order, Run
 from seedance_temporal.audit.verify import verify
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import ObjectNames, job_id_of
-from seedance_temporal.job import Job, JobError, Resubmit, TimelineEntry, VideoResult
+from seedance_temporal.job import Job, JobError, TimelineEntry, VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.facts import Claim, End, Outcome
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, result_of_record
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import Verified
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import Checksums, as_json

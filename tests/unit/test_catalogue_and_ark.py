@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activities.create import CreateActivities
-from activities.ledger import Ledger
 from dev.ark.catalog import Route
 from dev.ark.errors import ArkError
 from dev.ark.request import Order
 from dev.ark.settings import Settings
 from dev.ark.validate import read_body, read_order
 from seedance_temporal.errors import InvalidRequest
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.models import MODELS, OPTIONAL, ROUTES, SEEDANCE_2_0, Model
 from seedance_temporal.provider.rules import check, gs_object, scene

@@ -20,6 +20,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from seedance_temporal import connection
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
+from seedance_temporal.contract import SEEDANCE_USER, WORKFLOW, GenerateVideoInput, Queues, Resolve, Resubmit
 from seedance_temporal.errors import (
     InvalidRequest,
     InvalidSettings,
@@ -30,20 +31,7 @@ from seedance_temporal.errors import (
     UnknownJob,
 )
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import (
-    SEEDANCE_USER,
-    WORKFLOW,
-    GenerateVideoInput,
-    Job,
-    JobError,
-    JobState,
-    JobSummary,
-    Phase,
-    Queues,
-    Resolve,
-    Resubmit,
-    phase_of,
-)
+from seedance_temporal.job import Job, JobError, JobState, JobSummary, Phase, phase_of
 from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
 from tests.unit.temporal_stub import (

@@ -16,12 +16,13 @@ from pydantic import SecretStr
 
 import activities.create
 from activities.create import CreateActivities, CreateOrder, CreateReport
-from activities.ledger import Ledger, LedgerActivities, OutcomeOrder
+from activities.ledger import LedgerActivities, OutcomeOrder
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import callback_token, job_id_of
-from seedance_temporal.job import Resubmit
-from seedance_temporal.ledger.facts import decide
+from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings

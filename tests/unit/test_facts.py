@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from seedance_temporal.ledger import facts
-from seedance_temporal.ledger.facts import Again, Attempt, Facts, Listing, Look, Outcome, decide, is_absent, look_by
+from seedance_temporal.ledger import decisions
+from seedance_temporal.ledger.decisions import Look, decide, is_absent, look_by
+from seedance_temporal.ledger.facts import Again, Attempt, Facts, Listing, Outcome
 from tests.unit.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
 AGAIN = Again(accept_second_charge=False, at=datetime.now(UTC))
@@ -182,7 +183,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
         def now(cls, tz: tzinfo | None = None) -> Clock:
             return cls(NOW.year, NOW.month, NOW.day, NOW.hour, tzinfo=tz)
 
-    monkeypatch.setattr(facts, "datetime", Clock)
+    monkeypatch.setattr(decisions, "datetime", Clock)
 
 
 def unknown(age: timedelta, **given: Any) -> Attempt:
@@ -279,7 +280,7 @@ def test_what_keeps_an_attempt_from_counting_as_absent(
     key = attempt.claim.key if attempt.claim is not None else ""
     listings = (a_listing(FIRST, began_at=after, key=key), a_listing(FIRST, began_at=after + MINUTE, key=key))
     assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
-    told = facts._bar_to_absence(known, attempt)
+    told = decisions._bar_to_absence(known, attempt)
     assert (told is None) if bar is None else (bar in (told or ""))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from activities.ledger import Ledger
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import Resubmit
-from seedance_temporal.ledger.facts import decide
+from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.store import Ledger
 from tests.unit.jobs import a_claim, a_request, an_end, created
 from tests.unit.memory_bucket import MemoryBucket
 

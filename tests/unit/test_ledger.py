@@ -10,10 +10,13 @@ from unittest.mock import ANY
 
 import pytest
 
-from activities.ledger import EndOrder, EndReport, Ledger, LedgerActivities, LookOrder, OutcomeOrder
+from activities.ledger import EndOrder, EndReport, LedgerActivities, LookOrder, OutcomeOrder
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, Resubmit, TimelineEntry
-from seedance_temporal.ledger.facts import Attempt, Claim, Look, Outcome, decide, look_by
+from seedance_temporal.job import JobError, TimelineEntry
+from seedance_temporal.ledger.decisions import Look, decide, look_by
+from seedance_temporal.ledger.facts import Attempt, Claim, Outcome
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, GoogleBucket

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from activities.ledger import Ledger
 from activities.limits import Allowance, AllowOrder, LimitActivities
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, Resubmit
+from seedance_temporal.job import JobError
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import refusal_by_price
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest

@@ -19,12 +19,13 @@ from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
 from activities import task_list as listing
-from activities.ledger import Ledger
 from activities.task_list import Answer, AnswerOrder, AskOrder, ListedTask, ListingActivities, Page, PageOrder, Wanted
 from dev.ark.control import ArkControl
+from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Resubmit, lister_id
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Resubmit, lister_id
-from seedance_temporal.ledger.facts import Claim, Listing, Look, Outcome
+from seedance_temporal.ledger.decisions import Look
+from seedance_temporal.ledger.facts import Claim, Listing, Outcome
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from tests.unit.jobs import (

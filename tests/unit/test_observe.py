@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
 from activities import poll as observe
-from activities.ledger import Ledger
 from activities.poll import (
     CancelReport,
     GetOrder,
@@ -28,6 +27,7 @@ from activities.poll import (
 from dev.ark.control import ArkControl
 from dev.ark.ledger import TaskRequests
 from seedance_temporal.ledger.facts import Claim
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import parse_task
 from seedance_temporal.request import VideoRequest

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from temporalio.testing import ActivityEnvironment
 
 from activities.heartbeat import Progress
-from activities.ledger import Ledger
 from activities.poll import GetOrder, ObserveActivities
 from activities.store import StoreOrder, _Copy
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.record import RecordedObject, RecordedObjects
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.models import MODELS

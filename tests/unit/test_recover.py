@@ -10,12 +10,14 @@ import pytest
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import Ledger
 from activities.recover import AbsentOrder, RecoverActivities, RecoverOrder, ResolveOrder
 from dev.ark.control import ArkControl
+from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import Resolve, ResolveAnswer, TimelineEntry
-from seedance_temporal.ledger.facts import Claim, Listing, Look, Outcome, look_by
+from seedance_temporal.job import TimelineEntry
+from seedance_temporal.ledger.decisions import Look, look_by
+from seedance_temporal.ledger.facts import Claim, Listing, Outcome
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings

@@ -22,11 +22,12 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.references import ReferenceActivities, References, ReferencesOrder, ReferencesReport
+from activities.references import ReferenceActivities, ReferencesOrder, ReferencesReport
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import PublicTransport
+from seedance_temporal.media.references import References
 from seedance_temporal.storage.signing import CannotSign
 from tests.unit.jobs import a_request, in_activity, some_settings
 from tests.unit.media_files import clip, padded_mp4, picture, png_bomb, sound

@@ -16,13 +16,14 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
-from activities.ledger import Ledger
 from seedance_temporal.cli.options import moment
 from seedance_temporal.cli.report_page import page
 from seedance_temporal.client import VideoJobs
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import user_hash
-from seedance_temporal.job import JobSummary, Resubmit
+from seedance_temporal.job import JobSummary
 from seedance_temporal.ledger.facts import End
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.reports.figures import KEYS, Account, Charge, accounts_of, figures, rows
 from seedance_temporal.reports.from_bucket import read_accounts

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import Ledger
 from activities.poll import GetOrder, ObserveActivities
 from dev.ark.media import video
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.record import RecordedObject
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles, Verified, read_verified
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
 from tests.unit.fake_gcs import fake_gcs

@@ -25,15 +25,14 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.create import CreateOrder, CreateReport
-from activities.ledger import EndOrder, EndReport, Ledger, LookOrder, OutcomeOrder
+from activities.ledger import EndOrder, EndReport, LookOrder, OutcomeOrder
 from activities.limits import Allowance, AllowOrder
 from activities.poll import CancelReport, GetOrder, Observation
 from activities.recover import AbsentOrder, Identified, RecoverOrder, ResolveOrder
 from activities.references import ReferencesOrder, ReferencesReport
 from activities.store import StoreOrder
 from activities.task_list import AskOrder, ListingActivities, Page, PageOrder
-from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import (
+from seedance_temporal.contract import (
     QUERY_STATE,
     SEARCH_ATTRIBUTES,
     SIGNAL_LISTED,
@@ -43,15 +42,16 @@ from seedance_temporal.job import (
     WORKFLOW,
     CancelAnswer,
     GenerateVideoInput,
-    JobError,
-    JobState,
     Queues,
     Resolve,
     ResolveAnswer,
     TaskChanged,
-    VideoResult,
 )
-from seedance_temporal.ledger.facts import Claim, Listing, Look, Outcome
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import JobError, JobState, VideoResult
+from seedance_temporal.ledger.decisions import Look
+from seedance_temporal.ledger.facts import Claim, Listing, Outcome
+from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import Reference, VideoRequest

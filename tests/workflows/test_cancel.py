@@ -13,7 +13,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from activities.create import CreateReport
 from activities.poll import CancelReport
-from seedance_temporal.job import CancelAnswer
+from seedance_temporal.contract import CancelAnswer
 from tests.workflows.scripted import (
     OURS,
     RESULT,

@@ -11,7 +11,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
 from activities.poll import CancelReport
-from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
+from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
 from tests.replay.replaying import replay
 from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import (

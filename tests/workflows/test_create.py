@@ -11,7 +11,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateReport
 from activities.limits import Allowance
-from seedance_temporal.job import SEEDANCE_ATTENTION, Attention
+from seedance_temporal.contract import SEEDANCE_ATTENTION
+from seedance_temporal.job import Attention
 from tests.workflows.scripted import (
     NONCE,
     RESULT,

@@ -10,9 +10,9 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.exceptions import ApplicationError
 
+from seedance_temporal.contract import SEEDANCE_USER
 from seedance_temporal.identity import user_hash
-from seedance_temporal.job import SEEDANCE_USER
-from seedance_temporal.ledger.facts import Look
+from seedance_temporal.ledger.decisions import Look
 from tests.workflows.scripted import (
     LONG,
     OURS,

@@ -10,7 +10,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities.ledger import EndOrder, EndReport
 from activities.poll import CancelReport, Observation
-from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS, Attention, Phase
+from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS
+from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider.task import FailureClass, Usage
 from tests.workflows.scripted import (
     RESULT,

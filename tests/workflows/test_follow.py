@@ -11,7 +11,8 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.common import RawValue
 
-from seedance_temporal.job import SIGNAL_TASK_CHANGED, Attention, TaskChanged
+from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
+from seedance_temporal.job import Attention
 from seedance_temporal.provider.task import TERMINAL
 from tests.workflows.scripted import (
     OTHER,

@@ -18,7 +18,7 @@ from activities.limits import Allowance
 from activities.poll import CancelReport
 from activities.recover import Identified
 from activities.references import ReferencesReport
-from seedance_temporal.job import Resolve, ResolveAnswer, TaskChanged
+from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
 from tests.workflows.scripted import (
     NOT_YET,

@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.task_list import ListedTask, ListerInput, Page, PageOrder, Wanted
-from seedance_temporal.job import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Queues, lister_id
+from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Queues, lister_id
 from seedance_temporal.ledger.facts import Listing
 from tests.replay.replaying import handle_of
 from tests.workflows.conftest import QUEUES, hold_to_account

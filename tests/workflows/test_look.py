@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.job import Phase, Resubmit
+from seedance_temporal.contract import Resubmit
+from seedance_temporal.job import Phase
 from seedance_temporal.provider.task import FailureClass
 from tests.workflows.scripted import (
     OTHER_TASK,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.job import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
-from seedance_temporal.ledger.facts import Look
+from seedance_temporal.contract import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
+from seedance_temporal.ledger.decisions import Look
 from tests.workflows.scripted import (
     NOT_YET,
     OTHER,

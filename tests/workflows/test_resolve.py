@@ -8,7 +8,7 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.job import UPDATE_CANCEL, UPDATE_RESOLVE, Resolve, ResolveAnswer
+from seedance_temporal.contract import UPDATE_CANCEL, UPDATE_RESOLVE, Resolve, ResolveAnswer
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,

@@ -9,8 +9,7 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 
 from activities.ledger import EndReport
-from seedance_temporal.identity import hash_of_job
-from seedance_temporal.job import (
+from seedance_temporal.contract import (
     QUERY_STATE,
     SEEDANCE_ATTENTION,
     SEEDANCE_COST_USD,
@@ -21,6 +20,7 @@ from seedance_temporal.job import (
     SEEDANCE_TOKENS,
     SEEDANCE_USER,
 )
+from seedance_temporal.identity import hash_of_job
 from tests.workflows.scripted import (
     RESULT,
     TASK,

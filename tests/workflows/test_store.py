@@ -9,7 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from activities.ledger import EndReport
-from seedance_temporal.job import SEEDANCE_ATTENTION, SEEDANCE_PHASE
+from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE
 from tests.workflows.scripted import (
     RESULT,
     TASK,

@@ -1,0 +1,156 @@
+"""The names and messages that a backend, the relay and the worker agree on: workflows, signals, updates, attributes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from temporalio.common import SearchAttributeKey
+
+from seedance_temporal.job import Shape, TimelineEntry
+from seedance_temporal.request import VideoRequest
+
+WORKFLOW = "GenerateVideo"
+
+
+SIGNAL_TASK_CHANGED = "task_changed"
+
+
+SIGNAL_LISTED = "listed"
+
+
+UPDATE_CANCEL = "cancel"
+
+
+UPDATE_RESOLVE = "resolve"
+
+
+QUERY_STATE = "state"
+
+
+LISTER = "ListTasks"
+
+
+SIGNAL_WANTED = "wanted"
+
+
+class Queues:
+    """The task queues of a route. One worker process serves all of them."""
+
+    def __init__(self, route: str) -> None:
+        self.workflows = f"seedance-{route}"
+        self.create = f"seedance-{route}-create"
+        self.get = f"seedance-{route}-get"
+        self.list = f"seedance-{route}-list"
+        self.transfer = f"seedance-{route}-transfer"
+
+
+def lister_id(route: str) -> str:
+    """The workflow id of the one lister of a route."""
+    return f"seedance-lister-{route}"
+
+
+SEEDANCE_USER = SearchAttributeKey.for_keyword("SeedanceUser")
+
+
+SEEDANCE_ROUTE = SearchAttributeKey.for_keyword("SeedanceRoute")
+
+
+SEEDANCE_MODEL = SearchAttributeKey.for_keyword("SeedanceModel")
+
+
+SEEDANCE_PHASE = SearchAttributeKey.for_keyword("SeedancePhase")
+
+
+SEEDANCE_TASK_ID = SearchAttributeKey.for_keyword("SeedanceTaskId")
+
+
+SEEDANCE_ATTENTION = SearchAttributeKey.for_keyword("SeedanceAttention")
+
+
+SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
+
+
+SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
+
+
+SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | SearchAttributeKey[float], ...] = (
+    SEEDANCE_USER,
+    SEEDANCE_ROUTE,
+    SEEDANCE_MODEL,
+    SEEDANCE_PHASE,
+    SEEDANCE_TASK_ID,
+    SEEDANCE_ATTENTION,
+    SEEDANCE_TOKENS,
+    SEEDANCE_COST_USD,
+)
+
+
+MEMO_ATTEMPT = "attempt"
+
+
+MEMO_ESTIMATED_TOKENS = "estimated_tokens"
+
+
+MEMO_ESTIMATED_USD = "estimated_usd"
+
+
+class Resubmit(Shape):
+    """The wish for another attempt, which names the attempt that it answers: a second click changes nothing."""
+
+    attempt: int
+    accept_second_charge: bool = False
+
+
+class Carried(Shape):
+    """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
+
+    timeline: tuple[TimelineEntry, ...] = ()
+    cancel_wished: bool = False
+
+
+class GenerateVideoInput(Shape):
+    """The workflow's argument.
+
+    Attributes:
+        request: What to generate.
+        resubmit: Another attempt, on purpose.
+        may_create: With False, a run that would have to claim ends ``unsettled`` instead.
+        carried: For continue-as-new only.
+    """
+
+    request: VideoRequest
+    resubmit: Resubmit | None = None
+    may_create: bool = True
+    carried: Carried | None = None
+
+
+class TaskChanged(Shape):
+    """The signal's payload: a hint that a task changed. Nothing in it is believed."""
+
+    task_id: str
+    status: str
+    attempt: int
+
+
+CancelOutcome = Literal["cancelled", "running_will_finish", "requested", "already_closed"]
+
+
+class CancelAnswer(Shape):
+    """What became of the wish to cancel."""
+
+    outcome: CancelOutcome
+
+
+class Resolve(Shape):
+    """An operator's word on an attempt whose outcome is unknown."""
+
+    attempt: int
+    action: Literal["adopt", "not_created", "lost"]
+    task_id: str | None = None
+
+
+class ResolveAnswer(Shape):
+    """Whether the ledger took the operator's word, and why not."""
+
+    accepted: bool
+    message: str

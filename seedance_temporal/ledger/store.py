@@ -1,0 +1,200 @@
+"""Read and write the objects of the ledger in the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from temporalio import activity
+
+from seedance_temporal.contract import Resubmit
+from seedance_temporal.identity import ObjectNames, hash_of_job
+from seedance_temporal.job import VideoResult
+from seedance_temporal.ledger.checksummed_json import sealed
+from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Fact, Facts, Outcome
+from seedance_temporal.ledger.record import RecordedObject, result_of_record
+from seedance_temporal.ledger.task_files import TaskFiles
+from seedance_temporal.storage.bucket import Bucket, StoredObject, as_json
+
+_F = TypeVar("_F", bound=Fact)
+
+
+# What an object of an attempt can be, beside the tasks and ends that name a task. Anything else there is not a fact.
+_KINDS = {"claim", "outcome", "taken", "end", "again"}
+
+
+class Ledger:
+    """The facts of all jobs, in a bucket.
+
+    Args:
+        bucket: Where they stand.
+        prefix: The common start of all object names.
+    """
+
+    def __init__(self, bucket: Bucket, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._echoing: set[str] = set()
+
+    def names(self, job_id: str) -> ObjectNames:
+        return ObjectNames(self._prefix, hash_of_job(job_id))
+
+    def folder(self, job_id: str) -> str:
+        """The start of the names of all objects of a job, for people."""
+        return f"gs://{self._bucket.name}/{self.names(job_id).root}"
+
+    async def read(self, job_id: str) -> Facts:
+        """All facts of a job, from one strongly consistent listing."""
+        names = self.names(job_id)
+        objects = await self._bucket.list(names.root)
+        record = None
+        if any(stored.name == names.record for stored in objects):
+            record = await self.record(job_id)
+        attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
+        open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.settled]
+        echo = all([await self.echo_known(claim.request.route, claim.key) for claim in open_claims])
+        return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
+
+    async def objects(self, job_id: str) -> tuple[RecordedObject, ...]:
+        """All objects of a job that stand now."""
+        return tuple(RecordedObject.of(stored) for stored in await self._bucket.list(self.names(job_id).root))
+
+    async def echo_known(self, route: str, key: str) -> bool:
+        """Whether a LIST of this route has ever shown an identifier of ours to an API key.
+
+        Args:
+            key: The key's fingerprint.
+        """
+        name = self._echo(route, key)
+        if name not in self._echoing and await self._bucket.stat(name) is not None:
+            self._echoing.add(name)
+        return name in self._echoing
+
+    async def note_echo(self, route: str, key: str) -> None:
+        """Note that a LIST of this route has shown one to an API key."""
+        if not await self.echo_known(route, key):
+            content = as_json({"at": datetime.now(UTC).isoformat(), "key": key})
+            await self._bucket.create(self._echo(route, key), content)
+
+    def _echo(self, route: str, key: str) -> str:
+        return f"{self._prefix}/echo-{route}-{key}.json"
+
+    async def has_verified_video(self, job_id: str, task_id: str) -> bool:
+        """Whether the bucket holds a video of the task that was verified, so that only its record is missing."""
+        files = TaskFiles(self._bucket, self.names(job_id), task_id)
+        await files.look()
+        return files.find_verified("output.mp4") is not None
+
+    async def record(self, job_id: str) -> VideoResult | None:
+        """The result of a job whose video is stored."""
+        names = self.names(job_id)
+        content = await self._bucket.read(names.record)
+        return None if content is None else result_of_record(content, self._bucket.name, names.record)
+
+    async def _attempt(self, number: int, objects: dict[str, StoredObject]) -> Attempt:
+        async def fact(kind: str, model: type[_F]) -> _F | None:
+            return await self._fact(objects[kind].name, model) if kind in objects else None
+
+        return Attempt(
+            number=number,
+            claim=await fact("claim", Claim),
+            claimed_at=objects["claim"].created_at if "claim" in objects else None,
+            outcome=await fact("outcome", Outcome),
+            taken="taken" in objects,
+            late=late_tasks(objects),
+            ends=tuple([end for kind in end_kinds(objects) if (end := await fact(kind, End)) is not None]),
+            again=await fact("again", Again),
+        )
+
+    async def _fact(self, name: str, model: type[_F]) -> _F | None:
+        content = await self._bucket.read(name)
+        return None if content is None else model.model_validate_json(content)
+
+    async def claim(self, claim: Claim, *, seconds: float = 60) -> bool:
+        """Spends an attempt.
+
+        Returns:
+            Whether the claim that stands is this very one. The library may meet its own write and report a 412, so
+            the nonce decides.
+        """
+        name = self.names(claim.job_id).attempt(claim.attempt, "claim")
+        if await self._write(name, claim, seconds):
+            return True
+        standing = await self._fact(name, Claim)
+        return standing is not None and standing.nonce == claim.nonce
+
+    async def settle(self, job_id: str, attempt: int, outcome: Outcome, *, seconds: float = 60) -> None:
+        """Writes what came of a claim. Where another outcome stands, it is obeyed, but a task is never dropped: its
+        id is written beside it. That a task was taken leaves the outcome open.
+        """
+        if outcome.kind == "taken":
+            await self.take(job_id, attempt, outcome.message, seconds=seconds)
+            return
+        names = self.names(job_id)
+        name = names.attempt(attempt, "outcome")
+        if await self._write(name, outcome, seconds) or outcome.task_id is None:
+            return
+        standing = await self._fact(name, Outcome)
+        if standing is None or standing.task_id != outcome.task_id:
+            await self._write(names.late(attempt, outcome.task_id), outcome, seconds)
+
+    async def take(self, job_id: str, attempt: int, message: str, *, seconds: float = 60) -> None:
+        """Notes that a task exists whose id could not be read."""
+        content = sealed({"at": datetime.now(UTC).isoformat(), "message": message})
+        await self._bucket.create(self.names(job_id).attempt(attempt, "taken"), content, seconds=seconds)
+
+    async def end(self, job_id: str, attempt: int, end: End) -> End:
+        """Write how a task ended; return the end that stands for it, which is the first one written.
+
+        Each task of an attempt has an end of its own: that of a task which came to light late is written beside the
+        first.
+        """
+        names = self.names(job_id)
+        name = names.attempt(attempt, "end")
+        if await self._write(name, end):
+            return end
+        standing = await self._fact(name, End) or end
+        if end.error.task_id in {None, standing.error.task_id}:
+            return standing
+        assert end.error.task_id is not None
+        name = names.end_of_task(attempt, end.error.task_id)
+        return end if await self._write(name, end) else await self._fact(name, End) or end
+
+    async def again(self, job_id: str, resubmit: Resubmit, *, automatic: bool = False) -> None:
+        """Notes that another attempt was asked for; once is enough."""
+        again = Again(accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC), automatic=automatic)
+        await self._write(self.names(job_id).attempt(resubmit.attempt, "again"), again)
+
+    async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
+        return await self._bucket.create(name, sealed(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
+
+
+def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int, dict[str, StoredObject]]:
+    """The objects of each attempt, by their kind, such as ``claim``; the first attempt first."""
+    found: dict[int, dict[str, StoredObject]] = {}
+    for stored in objects:
+        number, dot, kind = stored.name.removeprefix(names.ledger).partition(".")
+        kind = kind.removesuffix(".json")
+        is_fact = kind in _KINDS or kind.startswith(("late-", "end-"))
+        if stored.name.startswith(names.ledger) and dot and number.isdecimal() and is_fact:
+            found.setdefault(int(number), {})[kind] = stored
+    return dict(sorted(found.items()))
+
+
+def late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
+    """The tasks of an attempt that came to light late, in that order, by its objects."""
+    late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
+    return tuple(unquote(kind.removeprefix("late-")) for kind in late)
+
+
+def end_kinds(objects: Iterable[str]) -> list[str]:
+    """Which objects of an attempt are ends: the first one, and those of tasks that came to light late."""
+    return sorted(kind for kind in objects if kind == "end" or kind.startswith("end-"))
+
+
+def written_by() -> dict[str, Any]:
+    """Which Temporal run writes a fact now, inside of one of its activities."""
+    info = activity.info()
+    return {"namespace": info.namespace, "run_id": info.workflow_run_id or ""}
