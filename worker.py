@@ -28,14 +28,14 @@ from temporalio.worker import Worker
 from activities.create import CreateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
-from activities.poll import ObserveActivities
+from activities.poll import PollActivities
 from activities.recover import RecoverActivities
 from activities.references import ReferenceActivities
 from activities.store import StoreActivities, Transport
-from activities.task_list import ListingActivities
+from activities.task_list import TaskListActivities
 from seedance_temporal import connect
 from seedance_temporal.contract import SEARCH_ATTRIBUTES, Queues
-from seedance_temporal.errors import InvalidSettings, TemporalRefused
+from seedance_temporal.errors import InvalidSettings, TemporalUnavailable
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.media.references import References
@@ -100,9 +100,9 @@ def build_workers(
     limits = LimitActivities(ledger, bucket, settings)
     references = ReferenceActivities(References(bucket, settings), Assets(bucket, settings.seedance_prefix), settings)
     create = CreateActivities(ledger, bucket, ark, settings)
-    observe = ObserveActivities(ledger, ark, settings)
+    observe = PollActivities(ledger, ark, settings)
     recover = RecoverActivities(ledger, ark, settings)
-    listing = ListingActivities(ledger, ark, settings)
+    listing = TaskListActivities(ledger, ark, settings)
     store = StoreActivities(bucket, ark, settings, result_transport)
     grace = timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE
     return [
@@ -221,7 +221,7 @@ async def connected(stop: asyncio.Event) -> Client | None:
     while not stop.is_set():
         try:
             return await connect()
-        except TemporalRefused as error:
+        except TemporalUnavailable as error:
             _log.warning("%s; trying to connect again in %.0f s", error, RECONNECT_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), RECONNECT_SECONDS)

@@ -21,8 +21,8 @@ from temporalio import activity
 from activities.poll import look_again_after
 from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import decide, nothing_sent
-from seedance_temporal.ledger.facts import Claim, Facts, Outcome
+from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider import rules as catalogue
@@ -54,7 +54,7 @@ _LONGEST_REASON = 500
 _log = logging.getLogger(__name__)
 
 
-class CreateOrder(BaseModel):
+class CreateInput(BaseModel):
     """What to send, as which attempt.
 
     Attributes:
@@ -77,7 +77,7 @@ class CreateOrder(BaseModel):
     timeline: tuple[TimelineEntry, ...] = ()
 
 
-class CreateReport(BaseModel):
+class CreateResult(BaseModel):
     """What came of it.
 
     Attributes:
@@ -128,11 +128,11 @@ class CreateActivities:
         self._settings = settings
 
     @activity.defn
-    async def create_task(self, order: CreateOrder) -> CreateReport:
+    async def create_task(self, order: CreateInput) -> CreateResult:
         """Claims an attempt and sends the POST for it."""
         info = activity.info()
         if info.attempt > 1:
-            return CreateReport(kind="unknown", message="Temporal started the create a second time; nothing was sent")
+            return CreateResult(kind="unknown", message="Temporal started the create a second time; nothing was sent")
         if problems := catalogue.check(
             order.request,
             insecure_hosts=self._settings.seedance_insecure_hosts,
@@ -169,7 +169,7 @@ class CreateActivities:
             return self._not_sent(order, claim, trouble, _outcome(order, claim, trouble), written=True)
         try:
             if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
-                return CreateReport(kind="conflict")
+                return CreateResult(kind="conflict")
             facts = await self._ledger.read(order.job_id)
         except Exception as error:
             # No sum is spent that the ledger could not note first; whether the claim landed is settled by the workflow.
@@ -199,13 +199,13 @@ class CreateActivities:
             await asyncio.sleep(pause)
         return answer
 
-    async def _report(self, order: CreateOrder, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateReport:
+    async def _report(self, order: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
         if answer.kind == "unknown":
-            return CreateReport(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
+            return CreateResult(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
         outcome = _outcome(order, claim, answer, facts.objects)
         written = await self._settle(claim, outcome)
         if answer.kind == "taken":
-            return CreateReport(
+            return CreateResult(
                 kind="unknown",
                 claim=claim,
                 outcome=outcome,
@@ -214,7 +214,7 @@ class CreateActivities:
             )
         if answer.kind == "not_sent":
             return self._not_sent(order, claim, answer, outcome, written=written)
-        return CreateReport(
+        return CreateResult(
             kind="created" if answer.kind == "created" else "refused",
             claim=claim,
             outcome=outcome,
@@ -224,11 +224,11 @@ class CreateActivities:
         )
 
     def _not_sent(
-        self, order: CreateOrder, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool
-    ) -> CreateReport:
+        self, order: CreateInput, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool
+    ) -> CreateResult:
         slow_start = 30.0 if answer.attention is not None else 2.0
         wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(order.refusals, 10)))
-        return CreateReport(
+        return CreateResult(
             kind="not_sent",
             claim=claim,
             outcome=outcome,
@@ -273,7 +273,7 @@ class CreateActivities:
 
 
 def _outcome(
-    order: CreateOrder, claim: Claim, answer: CreateAnswer, objects: tuple[RecordedObject, ...] = ()
+    order: CreateInput, claim: Claim, answer: CreateAnswer, objects: tuple[RecordedObject, ...] = ()
 ) -> Outcome:
     assert answer.kind != "unknown"
     return Outcome(
@@ -312,5 +312,5 @@ def _told(error: Exception) -> str:
     return redacted(repr(error), limit=_LONGEST_REASON)
 
 
-def _impossible(code: str, message: str) -> CreateReport:
-    return CreateReport(kind="impossible", error=nothing_sent(code, message), message=message)
+def _impossible(code: str, message: str) -> CreateResult:
+    return CreateResult(kind="impossible", error=nothing_sent(code, message), message=message)

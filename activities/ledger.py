@@ -14,7 +14,7 @@ from temporalio import activity
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import Look, decide, look_by
+from seedance_temporal.ledger.decisions import Decision, decide, decide_from
 from seedance_temporal.ledger.facts import Claim, End, Fact, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider import rules as catalogue
@@ -23,20 +23,20 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
 
-class LookOrder(Fact):
+class ReadLedgerInput(Fact):
     job_id: str
     request: VideoRequest
     resubmit: Resubmit | None = None
 
 
-class OutcomeOrder(Fact):
+class OutcomeInput(Fact):
     """An outcome that is known, and may not stand in the ledger yet, with the claim that it belongs to."""
 
     claim: Claim
     outcome: Outcome
 
 
-class EndOrder(Fact):
+class EndInput(Fact):
     job_id: str
     error: JobError
     how: str = ""
@@ -45,7 +45,7 @@ class EndOrder(Fact):
     timeline: tuple[TimelineEntry, ...] = ()
 
 
-class EndReport(Fact):
+class EndResult(Fact):
     """The end that stands; ``again``: it is not the job's, because another attempt or task follows."""
 
     error: JobError
@@ -65,10 +65,10 @@ class LedgerActivities:
         self._search_attributes = tuple(sorted(search_attributes))
 
     @activity.defn
-    async def look(self, order: LookOrder) -> Look:
+    async def look(self, order: ReadLedgerInput) -> Decision:
         """What the bucket knows of the job, and so what comes next."""
         if order.job_id != job_id_of(order.request):
-            return Look(next="ended", attempt=0, error=_foreign_id(order))
+            return Decision(next="ended", attempt=0, error=_foreign_id(order))
         facts = await self._ledger.read(order.job_id)
         wish = order.resubmit
         answered = facts.attempt(wish.attempt) if wish is not None else None
@@ -78,10 +78,10 @@ class LedgerActivities:
                 await self._ledger.again(order.job_id, wish)
                 facts = await self._ledger.read(order.job_id)
             elif decide(facts).next == "ended":
-                return Look(next="ended", attempt=wish.attempt, error=_second_charge(answered.error))
+                return Decision(next="ended", attempt=wish.attempt, error=_second_charge(answered.error))
         endpoints = self._settings.seedance_endpoints
         estimated = catalogue.estimate(order.request, self._settings.prices, endpoints=endpoints)
-        look = look_by(facts, self._settings)
+        look = decide_from(facts, self._settings)
         decisive = facts.attempt(look.attempt)
         # Its claim holds what an earlier run was warned of, when it looked at the references.
         warned = decisive.claim.warnings if decisive is not None and decisive.claim is not None else ()
@@ -91,7 +91,9 @@ class LedgerActivities:
                 "hash_users": self._settings.seedance_hash_users,
                 "folder": self._ledger.folder(order.job_id),
                 "create_seconds": self._settings.seedance_create_timeout_seconds,
-                "echo_known": await self._ledger.echo_known(order.request.route, self._settings.key_fingerprint),
+                "identifiers_listed": await self._ledger.identifiers_listed(
+                    order.request.route, self._settings.key_fingerprint
+                ),
                 "estimated_tokens": estimated.tokens,
                 "estimated_usd": estimated.usd,
                 "warnings": tuple(dict.fromkeys([*catalogue.warnings(order.request, endpoints=endpoints), *warned])),
@@ -100,7 +102,7 @@ class LedgerActivities:
         )
 
     @activity.defn
-    async def write_outcome(self, order: OutcomeOrder) -> None:
+    async def write_outcome(self, order: OutcomeInput) -> None:
         """Writes an outcome that the create knows and could not write itself.
 
         The claim is written first, should it never have landed: otherwise its own write could land later, and stand
@@ -110,7 +112,7 @@ class LedgerActivities:
             await self._ledger.settle(order.claim.job_id, order.claim.attempt, order.outcome)
 
     @activity.defn
-    async def write_end(self, order: EndOrder) -> EndReport:
+    async def write_end(self, order: EndInput) -> EndResult:
         """Writes how the job's task ended; returns the end that stands.
 
         Asks for another attempt where the provider failed, or never began, and the setting has some left.
@@ -134,13 +136,13 @@ class LedgerActivities:
         ended = facts.attempt(order.error.attempt)
         if left and ended is not None and ended.again is None and error.failure_class in {"expired", "provider"}:
             await self._ledger.again(order.job_id, Resubmit(attempt=order.error.attempt), automatic=True)
-            return EndReport(error=error, again=True)
+            return EndResult(error=error, again=True)
         # Where another attempt decides how the job ended, that is what is told.
         look = decide(facts)
-        return EndReport(error=look.error or error, again=look.next != "ended")
+        return EndResult(error=look.error or error, again=look.next != "ended")
 
 
-def _foreign_id(order: LookOrder) -> JobError:
+def _foreign_id(order: ReadLedgerInput) -> JobError:
     return JobError(
         code="job_id_mismatch",
         message=f"The workflow id {order.job_id} is not the job id of its request, {job_id_of(order.request)}. "

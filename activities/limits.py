@@ -30,7 +30,7 @@ _PAUSE_SECONDS = 0.2
 _MICRO = 1_000_000
 
 
-class Place(Fact):
+class QuotaEntry(Fact):
     """A paid create was allowed.
 
     Attributes:
@@ -43,16 +43,16 @@ class Place(Fact):
     usd: float | None
     at: datetime
 
-    def is_of(self, other: Place) -> bool:
+    def is_of(self, other: QuotaEntry) -> bool:
         return (self.job_id, self.again) == (other.job_id, other.again)
 
 
-class AllowOrder(Fact):
+class QuotaInput(Fact):
     job_id: str
     request: VideoRequest
 
 
-class Allowance(Fact):
+class QuotaResult(Fact):
     """Whether a create may be paid for: ``error`` says why not, ``used`` what the user has had since midnight."""
 
     error: JobError | None = None
@@ -80,44 +80,44 @@ class LimitActivities:
         # Those who wait for the same log in this process need not race for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # The places of today and yesterday, by object name. They never change, so each is read once.
-        self._read: dict[str, Place] = {}
+        self._read: dict[str, QuotaEntry] = {}
         self._today = clock().date()
 
     @activity.defn
-    async def allow(self, order: AllowOrder) -> Allowance:
+    async def allow(self, order: QuotaInput) -> QuotaResult:
         """Takes a place in the user's log of today, unless the job's attempt has one, or a limit stands against it."""
         settings = self._settings
         estimated = catalogue.estimate(order.request, settings.prices, endpoints=settings.seedance_endpoints)
         if refusal := refusal_by_price(estimated, settings):
             return _refused(refusal)
         if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:
-            return Allowance()
+            return QuotaResult()
         facts = await self._ledger.read(order.job_id)
         again = sum(attempt.again is not None for attempt in facts.attempts)
-        wanted = Place(job_id=order.job_id, again=again, usd=estimated.usd, at=self._clock())
+        wanted = QuotaEntry(job_id=order.job_id, again=again, usd=estimated.usd, at=self._clock())
         self._forget_before(wanted.at.date())
         # It can have been taken just before midnight, by a run that was then reset.
         yesterday = await self._log(order.request.user_id, wanted.at.date() - timedelta(days=1))
         if any(place.is_of(wanted) for place in yesterday.values()):
-            return Allowance(used="allowed yesterday")
+            return QuotaResult(used="allowed yesterday")
         async with self._turns.setdefault(self._folder(order.request.user_id, wanted.at.date()), asyncio.Lock()):
             return await self._take(wanted, order.request.user_id)
 
-    async def _take(self, wanted: Place, user_id: str) -> Allowance:
+    async def _take(self, wanted: QuotaEntry, user_id: str) -> QuotaResult:
         folder = self._folder(user_id, wanted.at.date())
         while True:
             log = await self._log(user_id, wanted.at.date())
             if any(place.is_of(wanted) for place in log.values()):
-                return Allowance(used=self._used(log.values()))
+                return QuotaResult(used=self._used(log.values()))
             if refusal := self._refusal(log.values(), wanted):
                 return _refused(refusal)
             # What stands there already can be our own place, whose answer was lost: the next look tells.
             number = max(log, default=0) + 1
             if await self._bucket.create(f"{folder}{number:06d}.json", as_json(wanted.model_dump(mode="json"))):
-                return Allowance(used=self._used([*log.values(), wanted]))
+                return QuotaResult(used=self._used([*log.values(), wanted]))
             await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
 
-    def _refusal(self, taken: Collection[Place], wanted: Place) -> Refusal | None:
+    def _refusal(self, taken: Collection[QuotaEntry], wanted: QuotaEntry) -> Refusal | None:
         """Why there is no place left for another create; None if there is."""
         most_jobs = self._settings.seedance_max_jobs_per_user_day
         most_usd = self._settings.seedance_max_usd_per_user_day
@@ -137,7 +137,7 @@ class LimitActivities:
             )
         return None
 
-    def _used(self, taken: Collection[Place]) -> str:
+    def _used(self, taken: Collection[QuotaEntry]) -> str:
         """What a user has had, as the timeline shows it."""
         most_jobs = self._settings.seedance_max_jobs_per_user_day
         most_usd = self._settings.seedance_max_usd_per_user_day
@@ -152,18 +152,18 @@ class LimitActivities:
         user = hashlib.sha256(user_id.encode()).hexdigest()[:32]
         return f"{self._settings.seedance_prefix}/limits/{day.isoformat()}/{user}/"
 
-    async def _log(self, user_id: str, day: date) -> dict[int, Place]:
+    async def _log(self, user_id: str, day: date) -> dict[int, QuotaEntry]:
         """A user's places of a day by their numbers, from one strongly consistent listing."""
         names = [stored.name for stored in await self._bucket.list(self._folder(user_id, day))]
         places = await asyncio.gather(*map(self._place, names))
         return {int(PurePosixPath(name).stem): place for name, place in zip(names, places, strict=True)}
 
-    async def _place(self, name: str) -> Place:
+    async def _place(self, name: str) -> QuotaEntry:
         if name not in self._read:
             content = await self._bucket.read(name)
             if content is None:
                 raise FileNotFoundError(f"{name} was listed, and cannot be read")
-            self._read[name] = Place.model_validate_json(content)
+            self._read[name] = QuotaEntry.model_validate_json(content)
         return self._read[name]
 
     def _forget_before(self, today: date) -> None:
@@ -173,11 +173,11 @@ class LimitActivities:
             self._read = {name: place for name, place in self._read.items() if place.at.date() >= since}
 
 
-def _micro(places: Collection[Place]) -> int:
+def _micro(places: Collection[QuotaEntry]) -> int:
     """What places should cost at most, in millionths of a USD: floats do not add up exactly."""
     return sum(round(place.usd * _MICRO) for place in places if place.usd is not None)
 
 
-def _refused(refusal: Refusal) -> Allowance:
+def _refused(refusal: Refusal) -> QuotaResult:
     message = f"Nothing was sent, and nothing is billed. {refusal.message}"
-    return Allowance(error=JobError(code=refusal.code, message=message, failure_class="invalid"))
+    return QuotaResult(error=JobError(code=refusal.code, message=message, failure_class="invalid"))

@@ -46,7 +46,7 @@ _TRIES_FOR_A_NEW_TASK = 5
 _TYPICAL_SECONDS = {"480p": 60.0, "720p": 90.0, "1080p": 150.0, "4k": 240.0}
 
 
-class GetOrder(BaseModel):
+class GetTaskInput(BaseModel):
     """Which task to look at.
 
     Attributes:
@@ -93,7 +93,7 @@ class Observation(BaseModel):
     second_task: str | None = None
 
 
-class CancelReport(BaseModel):
+class CancelResult(BaseModel):
     """What the provider made of the wish to cancel."""
 
     model_config = ConfigDict(frozen=True)
@@ -141,7 +141,7 @@ def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) 
     return max(0.0, now - task.updated_at)
 
 
-class ObserveActivities:
+class PollActivities:
     """Looks at tasks, and cancels queued ones."""
 
     def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
@@ -151,7 +151,7 @@ class ObserveActivities:
         self._key = settings.key_fingerprint
 
     @activity.defn
-    async def get_task(self, order: GetOrder) -> Observation:
+    async def get_task(self, order: GetTaskInput) -> Observation:
         """What has become of a task. The ledger is asked first: after a Reset, the video may long be stored.
 
         Raises:
@@ -192,7 +192,7 @@ class ObserveActivities:
         observation = self._of_task(order, parse_task(payload), claimed_at)
         return observation.model_copy(update={"second_task": second_task(facts, order.task_id)})
 
-    def _of_task(self, order: GetOrder, task: Task, claimed_at: datetime | None) -> Observation:
+    def _of_task(self, order: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
         prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
         cost_usd = catalogue.cost_of(order.request, task, prices, endpoints=endpoints)
         if task.status == SUCCEEDED:
@@ -217,7 +217,7 @@ class ObserveActivities:
             return f"Mind that {other_key(sent, key)}."
         return "The provider's support can tell."
 
-    def _gone(self, order: GetOrder, facts: Facts) -> Observation:
+    def _gone(self, order: GetTaskInput, facts: Facts) -> Observation:
         """The provider does not know a task that it created."""
         attempt = facts.attempt(order.attempt)
         claimed_at = attempt.claimed_at if attempt is not None else None
@@ -243,7 +243,7 @@ class ObserveActivities:
         return Observation(next="end", status="lost", error=error)
 
     @activity.defn
-    async def cancel_task(self, order: GetOrder) -> CancelReport:
+    async def cancel_task(self, order: GetTaskInput) -> CancelResult:
         """Cancels a task that is queued; leaves any other alone, because DELETE would erase its record.
 
         Raises:
@@ -262,10 +262,10 @@ class ObserveActivities:
                 status = CANCELLED
         except (ArkError, httpx.HTTPError) as error:
             raise _unanswered(order, error) from None
-        return CancelReport(outcome="cancelled" if status == CANCELLED else "running_will_finish", status=status)
+        return CancelResult(outcome="cancelled" if status == CANCELLED else "running_will_finish", status=status)
 
 
-def _task_error(order: GetOrder, task: Task) -> JobError:
+def _task_error(order: GetTaskInput, task: Task) -> JobError:
     failure = task.failure
     of = failure_class(task.status, failure.code)
     next_step = "Change the request and submit that."
@@ -286,7 +286,7 @@ def _task_error(order: GetOrder, task: Task) -> JobError:
     )
 
 
-def _unanswered(order: GetOrder, error: Exception) -> ApplicationError:
+def _unanswered(order: GetTaskInput, error: Exception) -> ApplicationError:
     return ApplicationError(
         f"{order.job_id}: the provider gave no usable answer about task {order.task_id}: {error!r}",
         type="ProviderUnavailable",

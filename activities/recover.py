@@ -16,14 +16,14 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.job import JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import Look, is_absent, look_by, other_key
+from seedance_temporal.ledger.decisions import Decision, decide_from, is_absent, other_key
 from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 
 
-class RecoverOrder(BaseModel):
+class RecoverInput(BaseModel):
     """A task that could be an attempt's, and where it was seen."""
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +48,7 @@ class Identified(BaseModel):
     answer: Literal["ours", "known", "other", "not_yet"]
 
 
-class AbsentOrder(BaseModel):
+class AbsentInput(BaseModel):
     """An attempt that complete listings did not show."""
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +58,7 @@ class AbsentOrder(BaseModel):
     listings: tuple[Listing, ...]
 
 
-class ResolveOrder(BaseModel):
+class ResolveInput(BaseModel):
     """An operator's word, as the workflow hands it on."""
 
     model_config = ConfigDict(frozen=True)
@@ -77,7 +77,7 @@ class RecoverActivities:
         self._settings = settings
 
     @activity.defn
-    async def identify_task(self, order: RecoverOrder) -> Identified:
+    async def identify_task(self, order: RecoverInput) -> Identified:
         """Tell whether a task that a callback or a listing named is one of an attempt; if it is, write that.
 
         A callback can be ahead of GET, so only another identifier rules a task out.
@@ -103,10 +103,10 @@ class RecoverActivities:
         return Identified(answer="ours")
 
     @activity.defn
-    async def settle_absent(self, order: AbsentOrder) -> Look:
+    async def settle_absent(self, order: AbsentInput) -> Decision:
         """Writes that no task came of an attempt, where listings prove it; comes back with what comes next."""
         facts = await self._ledger.read(order.job_id)
-        look = look_by(facts, self._settings)
+        look = decide_from(facts, self._settings)
         attempt = facts.attempt(order.attempt)
         if look.next != "recover" or look.attempt != order.attempt or attempt is None:
             return look
@@ -118,7 +118,7 @@ class RecoverActivities:
         return await self._look(order.job_id)
 
     @activity.defn
-    async def resolve_attempt(self, order: ResolveOrder) -> ResolveAnswer:
+    async def resolve_attempt(self, order: ResolveInput) -> ResolveAnswer:
         """Takes an operator's word on an attempt whose outcome is unknown. Its only effect is a fact in the ledger.
 
         Raises:
@@ -138,7 +138,7 @@ class RecoverActivities:
             return await self._not_created(order, facts, attempt)
         return await self._lost(order, facts, attempt)
 
-    async def _adopt(self, order: ResolveOrder, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _adopt(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         task_id = order.resolve.task_id
         assert attempt.claim is not None
         if not task_id:
@@ -158,7 +158,7 @@ class RecoverActivities:
         await self._settle(order.job_id, facts, attempt.number, task_id, "operator")
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
 
-    async def _not_created(self, order: ResolveOrder, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _not_created(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         if attempt.taken:
             return ResolveAnswer(accepted=False, message="The provider accepted this create: a task exists.")
         left = self._settings.seedance_recovery_seconds - _age(attempt)
@@ -178,7 +178,7 @@ class RecoverActivities:
         await self._ledger.settle(order.job_id, attempt.number, outcome)
         return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")
 
-    async def _lost(self, order: ResolveOrder, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _lost(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         error = JobError(
             code="unknown_outcome",
             message=f"Nobody can tell any more whether attempt {attempt.number} was created and billed; an operator "
@@ -211,8 +211,8 @@ class RecoverActivities:
         outcome = _outcome(facts, "created", how, task_id=task_id)
         await self._ledger.settle(job_id, attempt, outcome)
 
-    async def _look(self, job_id: str) -> Look:
-        return look_by(await self._ledger.read(job_id), self._settings)
+    async def _look(self, job_id: str) -> Decision:
+        return decide_from(await self._ledger.read(job_id), self._settings)
 
 
 def _outcome(

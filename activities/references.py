@@ -15,7 +15,7 @@ from temporalio.exceptions import ApplicationError
 from activities.heartbeat import heartbeats
 from seedance_temporal.job import JobError
 from seedance_temporal.ledger.asset_ids import Assets
-from seedance_temporal.ledger.decisions import nothing_sent
+from seedance_temporal.ledger.facts import nothing_sent
 from seedance_temporal.media.references import References, _joined
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.reference_media import Medium, media_warnings
@@ -27,14 +27,14 @@ from seedance_temporal.urls import redacted
 _log = logging.getLogger(__name__)
 
 
-class ReferencesOrder(BaseModel):
+class ReferencesInput(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     job_id: str
     request: VideoRequest
 
 
-class ReferencesReport(BaseModel):
+class ReferencesResult(BaseModel):
     """What the references are; or, as ``error``, why nothing can be created with them."""
 
     model_config = ConfigDict(frozen=True)
@@ -59,7 +59,7 @@ class ReferenceActivities:
         self._settings = settings
 
     @activity.defn
-    async def check_references(self, order: ReferencesOrder) -> ReferencesReport:
+    async def check_references(self, order: ReferencesInput) -> ReferencesResult:
         """Looks at all references of a job that is about to be paid for.
 
         Raises:
@@ -72,12 +72,12 @@ class ReferenceActivities:
             insecure_hosts=self._settings.seedance_insecure_hosts,
             endpoints=self._settings.seedance_endpoints,
         ):
-            return ReferencesReport(error=nothing_sent("invalid_request", _joined(problems)))
+            return ReferencesResult(error=nothing_sent("invalid_request", _joined(problems)))
         try:
             async with heartbeats(lambda: {"references": len(request.references)}):
                 findings = await self._references.examine(request)
         except CannotSign as error:
-            return ReferencesReport(error=nothing_sent("cannot_sign", str(error)))
+            return ReferencesResult(error=nothing_sent("cannot_sign", str(error)))
         except Exception as error:
             # The texts of other libraries are full of URLs.
             raise ApplicationError(
@@ -86,10 +86,10 @@ class ReferenceActivities:
         if findings.problems:
             advice = "Mend or replace what is named, and submit the request again."
             message = f"{_joined([*findings.problems, *findings.passing])}. {advice}"
-            return ReferencesReport(media=findings.media, error=nothing_sent("invalid_references", message))
+            return ReferencesResult(media=findings.media, error=nothing_sent("invalid_references", message))
         if findings.passing:
             raise ApplicationError(f"{order.job_id}: {_joined(findings.passing)}", type="ReferencesUnreachable")
-        return ReferencesReport(
+        return ReferencesResult(
             media=findings.media,
             warnings=(*media_warnings(findings.media), *await self._reuse(request, findings.media)),
         )

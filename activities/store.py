@@ -58,7 +58,7 @@ _PICTURES = {"last_frame.png": "image/png", "last_frame.jpg": "image/jpeg"}
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
 
-class StoreOrder(BaseModel):
+class StoreInput(BaseModel):
     """Which video to store.
 
     Attributes:
@@ -89,7 +89,7 @@ class StoreOrder(BaseModel):
 
 
 class _Failed(Exception):
-    """A copy that can be tried again; ``StoreOrder.failed`` explains the arguments."""
+    """A copy that can be tried again; ``StoreInput.failed`` explains the arguments."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(redacted(reason))
@@ -113,7 +113,7 @@ class StoreActivities:
         self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts))
 
     @activity.defn
-    async def store_video(self, order: StoreOrder) -> VideoResult:
+    async def store_video(self, order: StoreInput) -> VideoResult:
         """Stores the video of a task that has succeeded, and writes the record; or returns what the record says.
 
         To be repeated until the result URL is dead.
@@ -153,7 +153,7 @@ class _Copy:
     ark: Ark
     settings: Settings
     transport: Transport
-    order: StoreOrder
+    order: StoreInput
     directory: Path
     progress: Progress
     payload: dict[str, Any] | None = None

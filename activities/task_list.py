@@ -24,7 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from seedance_temporal import contract
 from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
-from seedance_temporal.ledger.decisions import Look, look_by
+from seedance_temporal.ledger.decisions import Decision, decide_from
 from seedance_temporal.ledger.facts import Attempt, Listing
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
@@ -70,7 +70,7 @@ class ListerInput(BaseModel):
     wanted: tuple[Wanted, ...] = ()
 
 
-class PageOrder(BaseModel):
+class ListPageInput(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     page: int
@@ -113,13 +113,13 @@ class Answer(BaseModel):
     listing: Listing
 
 
-class AnswerOrder(BaseModel):
+class AnswerJobsInput(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     answers: tuple[Answer, ...]
 
 
-class AskOrder(BaseModel):
+class AskListerInput(BaseModel):
     """Which attempt is looked for; without one, only whether LIST echoes identifiers."""
 
     model_config = ConfigDict(frozen=True)
@@ -128,7 +128,7 @@ class AskOrder(BaseModel):
     attempt: int | None = None
 
 
-class ListingActivities:
+class TaskListActivities:
     """Reads pages for the lister, and asks it for jobs."""
 
     def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
@@ -138,7 +138,7 @@ class ListingActivities:
         self._questions = _Questions(settings.ark_route)
 
     @activity.defn
-    async def list_page(self, order: PageOrder) -> Page:
+    async def list_page(self, order: ListPageInput) -> Page:
         """One page of the account's tasks.
 
         Raises:
@@ -153,11 +153,11 @@ class ListingActivities:
         key = self._settings.key_fingerprint
         tasks = tuple(_listed(task) for task in page.items if isinstance(task.get("id"), str))
         if any(is_safety_identifier(task.safety_identifier or "") for task in tasks):
-            await self._ledger.note_echo(self._settings.ark_route, key)
+            await self._ledger.note_identifiers_listed(self._settings.ark_route, key)
         return Page(tasks=tasks, total=page.total, asked_at=page.asked_at, key=key)
 
     @activity.defn
-    async def answer_jobs(self, order: AnswerOrder) -> None:
+    async def answer_jobs(self, order: AnswerJobsInput) -> None:
         """Tells jobs what a listing says. Repeated as a whole: a job that hears the same twice is none the wiser."""
         client = activity.client()
         side_by_side = asyncio.Semaphore(_ANSWERS_SIDE_BY_SIDE)
@@ -174,10 +174,10 @@ class ListingActivities:
         await asyncio.gather(*map(tell, order.answers))
 
     @activity.defn
-    async def ask_lister(self, order: AskOrder) -> Look:
+    async def ask_lister(self, order: AskListerInput) -> Decision:
         """Asks for the next listing, where the attempt is still unknown; comes back with what the ledger says."""
         facts = await self._ledger.read(order.job_id)
-        look = look_by(facts, self._settings)
+        look = decide_from(facts, self._settings)
         attempt = facts.attempt(order.attempt) if order.attempt is not None else None
         if order.attempt is None:
             await self._questions.ask(_for_the_echo())

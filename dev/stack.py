@@ -24,7 +24,7 @@ from temporalio.client import Client
 from dev.ark.control import ArkControl
 from dev.process import Child, start
 from seedance_temporal import VideoJobs, connect
-from seedance_temporal.errors import TemporalRefused
+from seedance_temporal.errors import TemporalUnavailable
 from seedance_temporal.storage.bucket import GoogleBucket
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,7 +202,7 @@ async def temporal_client(server: Child, ports: Ports) -> Client:
             server.check()
             try:
                 return await connect(target_host=f"{HOST}:{ports.temporal}", namespace="default")
-            except TemporalRefused:
+            except TemporalUnavailable:
                 await asyncio.sleep(0.1)
 
 

@@ -39,10 +39,10 @@ from seedance_temporal.contract import CancelAnswer, GenerateVideoInput, Queues,
 from seedance_temporal.errors import (
     InvalidRequest,
     JobFailed,
-    NoWorkerAnswered,
     SeedanceError,
-    TemporalRefused,
+    TemporalUnavailable,
     UnknownJob,
+    WorkerUnavailable,
 )
 from seedance_temporal.identity import hash_of_job, job_id_of, user_hash
 from seedance_temporal.job import Job, JobState, JobSummary, Submitted, VideoResult, phase_of
@@ -83,7 +83,7 @@ def _makes_way(job: Job, resubmit: Resubmit | None) -> bool:
 class VideoJobs:
     """The jobs of one Temporal namespace.
 
-    Every method raises ValueError for a text that is not a job id, and TemporalRefused where Temporal cannot be asked.
+    Every method raises ValueError for a text that is no job id, and TemporalUnavailable where Temporal cannot be asked.
 
     Args:
         client: From :func:`connect`.
@@ -143,7 +143,7 @@ class VideoJobs:
             if not _makes_way(job, resubmit):
                 return Submitted(**{name: getattr(job, name) for name in Job.model_fields}, existing=True)
             reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
-        raise TemporalRefused(f"{job_id} ends as fast as it is started; see what its runs say, and submit it then")
+        raise TemporalUnavailable(f"{job_id} ends as fast as it is started; see what its runs say, and submit it then")
 
     async def resubmit(self, job_id: str, *, attempt: int, accept_second_charge: bool = False) -> Submitted:
         """Ask, and pay, for another attempt after one that ended without a video.
@@ -200,7 +200,7 @@ class VideoJobs:
         if run.status is not WorkflowExecutionStatus.RUNNING:
             return await self._ended(job, run.run_id), True
         if await self._is_polled(run.task_queue):
-            with suppress(NoWorkerAnswered):
+            with suppress(WorkerUnavailable):
                 return await self.state(job_id), False
         return job, False
 
@@ -218,7 +218,7 @@ class VideoJobs:
         """A job with its story so far, as a worker tells it; also of an ended job.
 
         Raises:
-            NoWorkerAnswered: In the time that a worker is given; :meth:`get` knows less, but always answers.
+            WorkerUnavailable: In the time that a worker is given; :meth:`get` knows less, but always answers.
             UnknownJob: Temporal knows no such job.
         """
         handle = self._handle(job_id)
@@ -230,7 +230,7 @@ class VideoJobs:
             with asking_temporal(job_id):
                 if isinstance(error, RPCError) and error.status not in _NOBODY_ANSWERED:
                     raise
-                raise NoWorkerAnswered(job_id, (await handle.describe()).task_queue) from error
+                raise WorkerUnavailable(job_id, (await handle.describe()).task_queue) from error
         return state
 
     async def has_worker(self, route: str) -> bool:
@@ -321,7 +321,7 @@ class VideoJobs:
             Whether the ledger took it, and why not.
 
         Raises:
-            NoWorkerAnswered: Nothing was written, or it is not known; saying it again does no harm.
+            WorkerUnavailable: Nothing was written, or it is not known; saying it again does no harm.
             UnknownJob: Temporal knows no such job.
         """
         job, closed = await self._look(job_id)
@@ -334,12 +334,12 @@ class VideoJobs:
         try:
             with asking_temporal(job_id):
                 if not isinstance(job, JobState):
-                    raise NoWorkerAnswered(job_id, (await handle.describe()).task_queue)
+                    raise WorkerUnavailable(job_id, (await handle.describe()).task_queue)
                 answer: ResolveAnswer = await handle.execute_update(
                     contract.UPDATE_RESOLVE, word, result_type=ResolveAnswer, rpc_timeout=_UPDATE_TIMEOUT
                 )
         except RPCTimeoutOrCancelledError as error:
-            raise NoWorkerAnswered(job_id, (await handle.describe()).task_queue) from error
+            raise WorkerUnavailable(job_id, (await handle.describe()).task_queue) from error
         except UnknownJob:  # it has ended since the look, which now tells
             return await self.resolve(job_id, word)
         except WorkflowUpdateFailedError as error:

@@ -13,7 +13,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
-from seedance_temporal.errors import InvalidSettings, TemporalRefused, UnknownJob
+from seedance_temporal.errors import InvalidSettings, TemporalUnavailable, UnknownJob
 
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_SECONDS = 10
@@ -31,7 +31,7 @@ async def connect(**overrides: Any) -> Client:
 
     Raises:
         InvalidSettings: The environment's configuration is wrong.
-        TemporalRefused: The server cannot be reached.
+        TemporalUnavailable: The server cannot be reached.
     """
     try:
         configured = ClientConfig.load_client_connect_config()
@@ -46,9 +46,11 @@ async def connect(**overrides: Any) -> Client:
     except ValueError as error:
         raise InvalidSettings(f"Temporal's address {address!r}: {error}") from None
     except TimeoutError:
-        raise TemporalRefused(f"Temporal cannot be reached at {address}: no answer in {CONNECT_SECONDS} s") from None
+        raise TemporalUnavailable(
+            f"Temporal cannot be reached at {address}: no answer in {CONNECT_SECONDS} s"
+        ) from None
     except RuntimeError as error:
-        raise TemporalRefused(f"Temporal cannot be reached at {address}: {error}") from error
+        raise TemporalUnavailable(f"Temporal cannot be reached at {address}: {error}") from error
 
 
 @contextmanager
@@ -66,9 +68,9 @@ def asking_temporal(job_id: str | None = None) -> Iterator[None]:
         raise refusal(error) from error
 
 
-def refusal(error: RPCError) -> TemporalRefused:
+def refusal(error: RPCError) -> TemporalUnavailable:
     """An RPC's failure as an error of this package."""
-    return TemporalRefused(f"Temporal answered {error.status.name}: {error.message}")
+    return TemporalUnavailable(f"Temporal answered {error.status.name}: {error.message}")
 
 
 def is_unknown_workflow(error: RPCError) -> bool:

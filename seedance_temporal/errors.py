@@ -7,8 +7,8 @@
     ├── InvalidSettings       a variable of the environment is missing or wrong
     ├── UnknownJob            Temporal knows no such job
     ├── JobFailed             the job ended without a video; says why, and what it cost
-    ├── NoWorkerAnswered      the job is known, but no worker answers for it; nothing is lost
-    └── TemporalRefused       Temporal could not be asked, or refused; says which address, and why
+    ├── WorkerUnavailable      the job is known, but no worker answers for it; nothing is lost
+    └── TemporalUnavailable       Temporal could not be asked, or refused; says which address, and why
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class JobFailed(SeedanceError):
         super().__init__(error.message)
 
 
-class NoWorkerAnswered(SeedanceError):
+class WorkerUnavailable(SeedanceError):
     """The job is known to Temporal, but no worker answers for it. It goes on when one is back."""
 
     def __init__(self, job_id: str, queue: str) -> None:
@@ -81,5 +81,5 @@ class NoWorkerAnswered(SeedanceError):
         )
 
 
-class TemporalRefused(SeedanceError):
+class TemporalUnavailable(SeedanceError):
     """Temporal cannot be reached, or refuses what is asked of it. Jobs that run there are not affected."""

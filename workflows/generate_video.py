@@ -19,14 +19,14 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.create import CreateActivities, CreateOrder, CreateReport
-    from activities.ledger import EndOrder, EndReport, LedgerActivities, LookOrder, OutcomeOrder
-    from activities.limits import AllowOrder, LimitActivities
-    from activities.poll import GetOrder, Observation, ObserveActivities
-    from activities.recover import AbsentOrder, RecoverActivities, ResolveOrder
-    from activities.references import ReferenceActivities, ReferencesOrder
-    from activities.store import StoreActivities, StoreOrder
-    from activities.task_list import AskOrder, ListingActivities
+    from activities.create import CreateActivities, CreateInput, CreateResult
+    from activities.ledger import EndInput, EndResult, LedgerActivities, OutcomeInput, ReadLedgerInput
+    from activities.limits import LimitActivities, QuotaInput
+    from activities.poll import GetTaskInput, Observation, PollActivities
+    from activities.recover import AbsentInput, RecoverActivities, ResolveInput
+    from activities.references import ReferenceActivities, ReferencesInput
+    from activities.store import StoreActivities, StoreInput
+    from activities.task_list import AskListerInput, TaskListActivities
     from seedance_temporal import contract
     from seedance_temporal.contract import (
         CancelAnswer,
@@ -39,7 +39,7 @@ with workflow.unsafe.imports_passed_through():
         TaskChanged,
     )
     from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
-    from seedance_temporal.ledger.decisions import Look, other_key
+    from seedance_temporal.ledger.decisions import Decision, other_key
     from seedance_temporal.ledger.facts import Listing
     from seedance_temporal.media.references import is_seen
     from seedance_temporal.provider.task import QUEUED, SUCCEEDED, TERMINAL, Usage, is_task_id, progress
@@ -126,7 +126,7 @@ class GenerateVideo:
                 return following
             look = following
 
-    async def _go_on(self, look: Look) -> VideoResult | Look:
+    async def _go_on(self, look: Decision) -> VideoResult | Decision:
         """Do what the ledger says comes next.
 
         Returns:
@@ -148,13 +148,13 @@ class GenerateVideo:
             return await self._recover(look)
         return await self._create(look)
 
-    async def _look(self) -> Look:
+    async def _look(self) -> Decision:
         """What the ledger says comes next."""
         self._ledger_changed = False
         look = await insist(
             self._progress,
             LedgerActivities.look,
-            LookOrder(job_id=self._job_id, request=self._job.request, resubmit=self._job.resubmit),
+            ReadLedgerInput(job_id=self._job_id, request=self._job.request, resubmit=self._job.resubmit),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.LEDGER_TIMEOUT,
             retry_policy=policies.LEDGER_RETRY,
@@ -164,7 +164,7 @@ class GenerateVideo:
         self._progress.folder = look.folder
         self._progress.expect(look.estimated_tokens, look.estimated_usd)
         self._progress.warn(*look.warnings)
-        self._echo_known = look.echo_known
+        self._echo_known = look.identifiers_listed
         return look
 
     async def _ledger_has_news(self) -> bool:
@@ -178,7 +178,7 @@ class GenerateVideo:
 
     # Creating
 
-    async def _create(self, look: Look) -> Look:
+    async def _create(self, look: Decision) -> Decision:
         """Sends a create, if it is still wanted. Comes back with what the ledger says then."""
         refusals = 0
         while look.next == "claim":
@@ -206,7 +206,7 @@ class GenerateVideo:
             self._progress.enter("creating")
             report = await self._send(look, refusals)
             if report.claim is not None and report.outcome is not None and not report.written:
-                await self._write_outcome(OutcomeOrder(claim=report.claim, outcome=report.outcome))
+                await self._write_outcome(OutcomeInput(claim=report.claim, outcome=report.outcome))
             if report.attention not in {"account", "credentials"}:
                 self._progress.settle("account", "credentials")
             if report.kind not in {"not_sent", "conflict"}:
@@ -218,7 +218,7 @@ class GenerateVideo:
             if report.kind == "created":
                 assert report.outcome is not None
                 self._progress.note(f"created as attempt {look.attempt}", "create", report.outcome.task_id)
-                return Look(
+                return Decision(
                     next="adopt",
                     attempt=look.attempt,
                     task_id=report.outcome.task_id,
@@ -226,7 +226,7 @@ class GenerateVideo:
                 )
             if report.kind == "unknown":
                 self._progress.note(f"outcome of attempt {look.attempt} is unknown", "create", report.message)
-                return Look(next="recover", attempt=look.attempt)
+                return Decision(next="recover", attempt=look.attempt)
             if report.kind == "refused":
                 self._progress.note("refused", "create", report.message)
             else:
@@ -247,7 +247,7 @@ class GenerateVideo:
         self._progress.enter("checking")
         check = workflow.start_activity_method(
             ReferenceActivities.check_references,
-            ReferencesOrder(job_id=self._job_id, request=self._job.request),
+            ReferencesInput(job_id=self._job_id, request=self._job.request),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.REFERENCES_TIMEOUT,
             heartbeat_timeout=policies.REFERENCES_HEARTBEAT,
@@ -274,7 +274,7 @@ class GenerateVideo:
         allowance = await insist(
             self._progress,
             LimitActivities.allow,
-            AllowOrder(job_id=self._job_id, request=self._job.request),
+            QuotaInput(job_id=self._job_id, request=self._job.request),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.LEDGER_TIMEOUT,
             retry_policy=policies.LEDGER_RETRY,
@@ -283,7 +283,7 @@ class GenerateVideo:
         if allowance.error is not None:
             raise _Ended(allowance.error, "ledger")
 
-    async def _send(self, look: Look, refusals: int) -> CreateReport:
+    async def _send(self, look: Decision, refusals: int) -> CreateResult:
         """The one activity that can reach the provider with a paid POST, and what its end means."""
         self._sending = look.attempt
         try:
@@ -296,10 +296,10 @@ class GenerateVideo:
         finally:
             self._sending = None
 
-    async def _create_report(self, look: Look, refusals: int) -> CreateReport:
+    async def _create_report(self, look: Decision, refusals: int) -> CreateResult:
         create = workflow.start_activity_method(
             CreateActivities.create_task,
-            CreateOrder(
+            CreateInput(
                 job_id=self._job_id,
                 request=self._job.request,
                 attempt=look.attempt,
@@ -323,10 +323,10 @@ class GenerateVideo:
             return await create
         except ActivityError as error:
             if error.started_event_id == 0:
-                return CreateReport(kind="not_sent", message="withdrawn before a worker started it")
-            return CreateReport(kind="unknown", message=f"{error.message}: {error.cause}")
+                return CreateResult(kind="not_sent", message="withdrawn before a worker started it")
+            return CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")
 
-    async def _wait_before_creating(self, report: CreateReport) -> None:
+    async def _wait_before_creating(self, report: CreateResult) -> None:
         """Nothing was created. The next claim waits, longer where a person is needed."""
         self._progress.enter("waiting")
         self._progress.note("not sent", "create", report.message)
@@ -344,7 +344,7 @@ class GenerateVideo:
             lambda: self._cancel_wished or self._ledger_changed, seconds, "nothing was created; create again"
         )
 
-    async def _write_outcome(self, order: OutcomeOrder) -> None:
+    async def _write_outcome(self, order: OutcomeInput) -> None:
         await insist(
             self._progress,
             LedgerActivities.write_outcome,
@@ -357,7 +357,7 @@ class GenerateVideo:
 
     # Recovering
 
-    async def _recover(self, look: Look) -> Look:
+    async def _recover(self, look: Decision) -> Decision:
         """Looks for the task of an attempt whose outcome is unknown. Spends nothing, however long it takes."""
         self._lister_heard, self._unanswered = False, 0
         self._progress.enter("recovering")
@@ -390,7 +390,7 @@ class GenerateVideo:
         # What recovery answers does not hold the time that a create may take.
         return await self._look() if look.next == "claim" else look
 
-    async def _search(self, look: Look) -> Look:
+    async def _search(self, look: Decision) -> Decision:
         """Follows one trace: a listing that came, or else a question to the lister."""
         if not self._listings:
             self._unanswered += 1
@@ -412,24 +412,24 @@ class GenerateVideo:
             return await self._settle_absent(look.attempt)
         return look
 
-    async def _ask_lister(self, attempt: int) -> Look:
+    async def _ask_lister(self, attempt: int) -> Decision:
         """Asks for the next listing of the account's tasks; comes back with what the ledger says."""
         return await insist(
             self._progress,
-            ListingActivities.ask_lister,
-            AskOrder(job_id=self._job_id, attempt=attempt),
+            TaskListActivities.ask_lister,
+            AskListerInput(job_id=self._job_id, attempt=attempt),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.LEDGER_TIMEOUT,
             retry_policy=policies.LEDGER_RETRY,
             summary=f"ask the lister: attempt {attempt}",
         )
 
-    async def _settle_absent(self, attempt: int) -> Look:
+    async def _settle_absent(self, attempt: int) -> Decision:
         proofs = tuple(listing for listing in self._proofs if listing.attempt == attempt)
         return await insist(
             self._progress,
             RecoverActivities.settle_absent,
-            AbsentOrder(job_id=self._job_id, attempt=attempt, listings=proofs),
+            AbsentInput(job_id=self._job_id, attempt=attempt, listings=proofs),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.LEDGER_TIMEOUT,
             retry_policy=policies.LEDGER_RETRY,
@@ -438,7 +438,7 @@ class GenerateVideo:
 
     # Following the task
 
-    async def _follow(self, look: Look) -> VideoResult | Look:
+    async def _follow(self, look: Decision) -> VideoResult | Decision:
         """Waits for the task to end: a callback, or the timer, and then a look.
 
         Returns:
@@ -452,7 +452,7 @@ class GenerateVideo:
         if look.task_id == self._second_task:
             self._second_task = None
             self._progress.settle("second_task")
-        order = GetOrder(job_id=self._job_id, request=self._job.request, attempt=look.attempt, task_id=look.task_id)
+        order = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=look.attempt, task_id=look.task_id)
         seconds, looks = look.look_again_after, 0
         while True:
             self._continue_as_new_if_suggested()
@@ -511,10 +511,10 @@ class GenerateVideo:
         if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):
             self._progress.enter("running")
 
-    async def _get(self, order: GetOrder) -> Observation:
+    async def _get(self, order: GetTaskInput) -> Observation:
         return await insist(
             self._progress,
-            ObserveActivities.get_task,
+            PollActivities.get_task,
             order,
             task_queue=self._queues.get,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
@@ -532,11 +532,11 @@ class GenerateVideo:
                 "The provider keeps it for 24 hours: fetch it there if it is wanted.",
             )
 
-    async def _cancel_task(self, order: GetOrder) -> None:
+    async def _cancel_task(self, order: GetTaskInput) -> None:
         """Cancels the task if it is queued. A running one is billed, and so its video is stored."""
         report = await insist(
             self._progress,
-            ObserveActivities.cancel_task,
+            PollActivities.cancel_task,
             order,
             task_queue=self._queues.get,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
@@ -546,11 +546,11 @@ class GenerateVideo:
         self._cancel_outcome = report.outcome
         self._progress.note(f"cancel: {report.outcome}", "poll", report.status)
 
-    async def _write_end(self, error: JobError, how: str, usage: Usage | None, cost_usd: float | None) -> EndReport:
+    async def _write_end(self, error: JobError, how: str, usage: Usage | None, cost_usd: float | None) -> EndResult:
         return await insist(
             self._progress,
             LedgerActivities.write_end,
-            EndOrder(
+            EndInput(
                 job_id=self._job_id,
                 error=error,
                 how=how,
@@ -564,7 +564,7 @@ class GenerateVideo:
             summary=f"write down how attempt {error.attempt} ended: {error.code}",
         )
 
-    async def _after_end(self, ended: EndReport, how: str, seen: Observation) -> Look:
+    async def _after_end(self, ended: EndResult, how: str, seen: Observation) -> Decision:
         if not ended.again:
             raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
         self._progress.note("another attempt or task follows by itself", "ledger", ended.error.code)
@@ -572,7 +572,7 @@ class GenerateVideo:
 
     # Storing
 
-    async def _store(self, order: GetOrder, seen: Observation) -> VideoResult | Look:
+    async def _store(self, order: GetTaskInput, seen: Observation) -> VideoResult | Decision:
         """Copies the video into the bucket while its URL lives."""
         self._progress.enter("storing")
         # Too late for a cancel: the video is paid for.
@@ -598,11 +598,11 @@ class GenerateVideo:
             await self._learn_of_the_echo()
         return await self._stored(result, "copy")
 
-    async def _copy(self, order: GetOrder, url_dies: datetime, at_risk: datetime) -> VideoResult:
+    async def _copy(self, order: GetTaskInput, url_dies: datetime, at_risk: datetime) -> VideoResult:
         """Copies once, repeated by Temporal until the URL is dead; raises an Attention where that takes long."""
         copy = workflow.start_activity_method(
             StoreActivities.store_video,
-            StoreOrder(
+            StoreInput(
                 request=self._job.request,
                 job_id=self._job_id,
                 attempt=order.attempt,
@@ -631,8 +631,8 @@ class GenerateVideo:
         """Has a listing read once, now that the account has a task of ours: recovery relies on what it shows."""
         try:
             await workflow.execute_activity_method(
-                ListingActivities.ask_lister,
-                AskOrder(job_id=self._job_id),
+                TaskListActivities.ask_lister,
+                AskListerInput(job_id=self._job_id),
                 task_queue=self._queues.workflows,
                 start_to_close_timeout=policies.LEDGER_TIMEOUT,
                 retry_policy=policies.ECHO_RETRY,
@@ -754,7 +754,7 @@ class GenerateVideo:
         try:
             answer = await workflow.execute_activity_method(
                 RecoverActivities.resolve_attempt,
-                ResolveOrder(job_id=self._job_id, resolve=word, timeline=self._progress.timeline),
+                ResolveInput(job_id=self._job_id, resolve=word, timeline=self._progress.timeline),
                 task_queue=self._queues.get,
                 start_to_close_timeout=policies.RESOLVE_TIMEOUT,
                 retry_policy=policies.RESOLVE_RETRY,

@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.recover import Identified, RecoverActivities, RecoverOrder
+    from activities.recover import Identified, RecoverActivities, RecoverInput
     from seedance_temporal.contract import Queues, TaskChanged
     from workflows import policies
     from workflows.progress import Progress
@@ -138,7 +138,7 @@ class Inbox:
         try:
             identified: Identified = await workflow.execute_activity_method(
                 RecoverActivities.identify_task,
-                RecoverOrder(job_id=self._job_id, attempt=named.attempt, task_id=named.task_id, how=source),
+                RecoverInput(job_id=self._job_id, attempt=named.attempt, task_id=named.task_id, how=source),
                 task_queue=self._queues.get,
                 start_to_close_timeout=policies.OBSERVE_TIMEOUT,
                 retry_policy=policies.IDENTIFY_RETRY,

@@ -12,12 +12,12 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.task_list import (
         Answer,
-        AnswerOrder,
+        AnswerJobsInput,
         ListedTask,
         ListerInput,
-        ListingActivities,
+        ListPageInput,
         Page,
-        PageOrder,
+        TaskListActivities,
         Wanted,
     )
     from seedance_temporal import contract
@@ -92,8 +92,8 @@ class ListTasks:
 
     async def _answer(self, answers: tuple[Answer, ...]) -> None:
         await workflow.execute_activity_method(
-            ListingActivities.answer_jobs,
-            AnswerOrder(answers=answers),
+            TaskListActivities.answer_jobs,
+            AnswerJobsInput(answers=answers),
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.ANSWER_TIMEOUT,
             retry_policy=policies.LIST_RETRY,
@@ -102,8 +102,8 @@ class ListTasks:
 
     async def _page(self, page: int, tier: str) -> Page:
         return await workflow.execute_activity_method(
-            ListingActivities.list_page,
-            PageOrder(page=page, service_tier=tier),
+            TaskListActivities.list_page,
+            ListPageInput(page=page, service_tier=tier),
             task_queue=self._queues.list,
             start_to_close_timeout=policies.LIST_TIMEOUT,
             retry_policy=policies.LIST_RETRY,

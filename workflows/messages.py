@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
-    from activities.poll import GetOrder, Observation
+    from activities.poll import GetTaskInput, Observation
     from seedance_temporal.job import Attention, JobError
     from seedance_temporal.reference_media import Medium
     from seedance_temporal.urls import redacted
@@ -97,7 +97,7 @@ def media(found: Sequence[Medium]) -> str:
     return f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())}, {sum(m.size for m in found)} bytes"
 
 
-def lost(order: GetOrder, error: ActivityError) -> JobError:
+def lost(order: GetTaskInput, error: ActivityError) -> JobError:
     return JobError(
         code="copy_failed",
         message=f"A paid video was lost: task {order.task_id} succeeded and is billed, and could not be copied while "

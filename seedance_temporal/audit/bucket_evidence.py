@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry
-from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Facts, Outcome, Witness
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Outcome, Provenance, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
 from seedance_temporal.ledger.store import by_attempt, end_kinds, late_tasks
 from seedance_temporal.storage.bucket import Bucket, StoredObject
@@ -41,7 +41,7 @@ class Story:
 
 
 @dataclass
-class Kept:
+class BucketEvidence:
     """What the bucket holds of a job.
 
     Attributes:
@@ -99,37 +99,39 @@ class Kept:
             return None
 
 
-async def read_kept(bucket: Bucket, prefix: str, job_id: str) -> Kept:
+async def read_bucket_evidence(bucket: Bucket, prefix: str, job_id: str) -> BucketEvidence:
     """Reads all objects of a job, but for its media. What is damaged is noted, and stops nothing."""
     names = ObjectNames(prefix, hash_of_job(job_id))
     objects = {stored.name: stored for stored in await bucket.list(names.root)}
     documents = [name for name in objects if name.endswith(".json")]
     contents = zip(documents, await asyncio.gather(*map(bucket.read, documents)), strict=True)
-    kept = Kept(bucket.name, names, objects, {name: content for name, content in contents if content is not None})
-    kept.record = kept.read(names.record, Record)
-    attempts = [_attempt(kept, number, of) for number, of in by_attempt(names, objects.values()).items()]
+    evidence = BucketEvidence(
+        bucket.name, names, objects, {name: content for name, content in contents if content is not None}
+    )
+    evidence.record = evidence.read(names.record, Record)
+    attempts = [_attempt(evidence, number, of) for number, of in by_attempt(names, objects.values()).items()]
     result = None
-    if kept.record is not None:
-        result = result_of_record(kept.contents[names.record], bucket.name, names.record)
-    kept.facts = Facts(result, tuple(attempts))
-    return kept
+    if evidence.record is not None:
+        result = result_of_record(evidence.contents[names.record], bucket.name, names.record)
+    evidence.facts = Facts(result, tuple(attempts))
+    return evidence
 
 
 def _story(
-    name: str, kind: Literal["end", "outcome"], attempt: int, writer: str | None, witness: Witness, at: datetime
+    name: str, kind: Literal["end", "outcome"], attempt: int, writer: str | None, witness: Provenance, at: datetime
 ) -> Story:
     return Story(name, kind, attempt, writer, witness.namespace, witness.run_id, at, witness.timeline, witness.ledger)
 
 
-def _attempt(kept: Kept, number: int, objects: Mapping[str, StoredObject]) -> Attempt:
+def _attempt(evidence: BucketEvidence, number: int, objects: Mapping[str, StoredObject]) -> Attempt:
     def fact(kind: str, model: type[_M]) -> _M | None:
-        return kept.read(objects[kind].name, model) if kind in objects else None
+        return evidence.read(objects[kind].name, model) if kind in objects else None
 
     ends = {objects[kind].name: end for kind in end_kinds(objects) if (end := fact(kind, End)) is not None}
-    kept.ends |= ends
+    evidence.ends |= ends
     for kind, stored in objects.items():
         if kind.startswith("late-") and (late := fact(kind, Outcome)) is not None:
-            kept.late[stored.name] = late
+            evidence.late[stored.name] = late
     return Attempt(
         number=number,
         claim=fact("claim", Claim),
@@ -138,7 +140,7 @@ def _attempt(kept: Kept, number: int, objects: Mapping[str, StoredObject]) -> At
         taken="taken" in objects,
         late=late_tasks(objects),
         ends=tuple(ends.values()),
-        again=fact("again", Again),
+        again=fact("again", ResubmitGrant),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from seedance_temporal.audit.bucket_evidence import Kept, Story
+from seedance_temporal.audit.bucket_evidence import BucketEvidence, Story
 from seedance_temporal.audit.document import Audit, AuditedAttempt, AuditedObject, Charge, Source, Step
 from seedance_temporal.audit.temporal_evidence import Order, Run
 from seedance_temporal.identity import hash_of_job
@@ -27,12 +27,12 @@ from seedance_temporal.storage.bucket import StoredObject
 
 
 @dataclass(frozen=True)
-class Told:
+class TemporalEvidence:
     """What Temporal tells of a job.
 
     Attributes:
         job: What its newest run shows: a JobState where a worker answers.
-        runs: All that are kept, the oldest first.
+        runs: All that are evidence, the oldest first.
     """
 
     namespace: str
@@ -66,25 +66,27 @@ class _Standing:
     ended_at: datetime | None = None
 
 
-def audit_of(job_id: str, kept: Kept | None, told: Told | None, missing: Sequence[str] = ()) -> Audit | None:
+def audit_of(
+    job_id: str, evidence: BucketEvidence | None, told: TemporalEvidence | None, missing: Sequence[str] = ()
+) -> Audit | None:
     """The audit of a job; None where nobody knows it.
 
     Args:
         job_id: The job.
-        kept: What the bucket holds; None where it cannot be asked.
+        evidence: What the bucket holds; None where it cannot be asked.
         told: What Temporal tells; None where it cannot be asked, or knows no such job.
         missing: What could not be asked, in sentences.
     """
-    if told is None and (kept is None or not kept.objects):
+    if told is None and (evidence is None or not evidence.objects):
         return None
-    facts = kept.facts if kept is not None else Facts(None, _attempts_told(told))
-    record = kept.record if kept is not None else None
+    facts = evidence.facts if evidence is not None else Facts(None, _attempts_told(told))
+    record = evidence.record if evidence is not None else None
     # Where objects say how it ended, they and the runs that wrote them have the word: a later run only read them.
-    over = _ended_by(facts, kept)
+    over = _ended_by(facts, evidence)
     standing = over or _told_standing(told)
-    source, stories = _stories(kept, told, over=over is not None)
+    source, stories = _stories(evidence, told, over=over is not None)
     starts = [] if over is not None or told is None else told.runs
-    steps = _steps([*stories, [*_starts(facts, starts), *_facts_as_steps(facts, kept)]])
+    steps = _steps([*stories, [*_starts(facts, starts), *_facts_as_steps(facts, evidence)]])
     attempts = tuple(_audited(attempt, record, steps) for attempt in facts.attempts)
     claims = [attempt.claim for attempt in facts.attempts if attempt.claim is not None]
     state = told.job if told is not None and isinstance(told.job, JobState) and over is None else None
@@ -97,7 +99,7 @@ def audit_of(job_id: str, kept: Kept | None, told: Told | None, missing: Sequenc
         job_id=job_id,
         request_hash=hash_of_job(job_id),
         source=source,
-        missing=(*missing, *_gaps(kept, told, over=over is not None)),
+        missing=(*missing, *_gaps(evidence, told, over=over is not None)),
         phase=standing.phase,
         attention=standing.attention,
         advice=standing.advice,
@@ -112,7 +114,7 @@ def audit_of(job_id: str, kept: Kept | None, told: Told | None, missing: Sequenc
         callbacks=sum(step.times for step in steps if step.what.startswith("callback: ")),
         attempts=attempts,
         charge=_total(attempts, state),
-        objects=tuple(_object(stored) for stored in kept.objects.values()) if kept is not None else (),
+        objects=tuple(_object(stored) for stored in evidence.objects.values()) if evidence is not None else (),
         warnings=tuple(dict.fromkeys(warnings)),
         request=request,
         rights=request.get("rights", {}),
@@ -123,14 +125,14 @@ def audit_of(job_id: str, kept: Kept | None, told: Told | None, missing: Sequenc
 # How it stands
 
 
-def _ended_by(facts: Facts, kept: Kept | None) -> _Standing | None:
+def _ended_by(facts: Facts, evidence: BucketEvidence | None) -> _Standing | None:
     """How the job ended, by the objects alone; None where they do not say that it did."""
     look = decide(facts)
     attention: Attention | None = "second_task" if look.second_task is not None else None
-    if kept is None or look.next not in {"stored", "ended"}:
+    if evidence is None or look.next not in {"stored", "ended"}:
         return None
-    if kept.record is not None:
-        return _Standing("stored", attention, result=facts.record, ended_at=kept.record.stored_at)
+    if evidence.record is not None:
+        return _Standing("stored", attention, result=facts.record, ended_at=evidence.record.stored_at)
     assert look.error is not None
     attempt = facts.attempt(look.attempt)
     assert attempt is not None
@@ -138,7 +140,7 @@ def _ended_by(facts: Facts, kept: Kept | None) -> _Standing | None:
     return _Standing(phase_of(look.error), attention, error=look.error, ended_at=last.at if last else None)
 
 
-def _told_standing(told: Told | None) -> _Standing:
+def _told_standing(told: TemporalEvidence | None) -> _Standing:
     if told is None:
         return _Standing()
     job = told.job
@@ -148,8 +150,8 @@ def _told_standing(told: Told | None) -> _Standing:
     return _Standing(job.phase, job.attention, advice, job.result, job.error, closed_at)
 
 
-def _gaps(kept: Kept | None, told: Told | None, *, over: bool) -> Iterator[str]:
-    for name, why in kept.damaged.items() if kept is not None else ():
+def _gaps(evidence: BucketEvidence | None, told: TemporalEvidence | None, *, over: bool) -> Iterator[str]:
+    for name, why in evidence.damaged.items() if evidence is not None else ():
         yield f"{name} cannot be read ({why}): what it says is not shown."
     if over:
         return
@@ -162,11 +164,13 @@ def _gaps(kept: Kept | None, told: Told | None, *, over: bool) -> Iterator[str]:
 # The story
 
 
-def _stories(kept: Kept | None, told: Told | None, *, over: bool) -> tuple[Source, list[Iterable[TimelineEntry]]]:
+def _stories(
+    evidence: BucketEvidence | None, told: TemporalEvidence | None, *, over: bool
+) -> tuple[Source, list[Iterable[TimelineEntry]]]:
     """All parts of the story, and where the newest one was read."""
     source: Source = "ledger"
     stories: list[Iterable[TimelineEntry]] = []
-    for story in kept.stories if kept is not None else ():
+    for story in evidence.stories if evidence is not None else ():
         if story.writer is None:
             continue
         order = told.order_of(story) if told is not None else None
@@ -189,7 +193,7 @@ def _starts(facts: Facts, runs: Iterable[Run]) -> Iterator[TimelineEntry]:
             yield TimelineEntry(at=at, what=_STARTED, how="caller", note=f"run {run_id}")
 
 
-def _facts_as_steps(facts: Facts, kept: Kept | None) -> Iterator[TimelineEntry]:
+def _facts_as_steps(facts: Facts, evidence: BucketEvidence | None) -> Iterator[TimelineEntry]:
     """What the ledger's objects say, in the words in which a run notes the same."""
     for attempt in facts.attempts:
         number, claim, again = attempt.number, attempt.claim, attempt.again
@@ -202,15 +206,15 @@ def _facts_as_steps(facts: Facts, kept: Kept | None) -> Iterator[TimelineEntry]:
             note = "a second charge was accepted" if again.accept_second_charge else None
             how = "workflow" if again.automatic else "caller"
             yield TimelineEntry(at=again.at, what="another attempt was asked for", how=how, note=note)
-    if kept is None:
+    if evidence is None:
         return
-    for late in kept.late.values():
+    for late in evidence.late.values():
         yield TimelineEntry(at=late.at, what="a task came to light late", how=late.how, note=late.task_id)
-    for end in kept.ends.values():
+    for end in evidence.ends.values():
         what = f"ended: {end.error.failure_class}"
         yield TimelineEntry(at=end.at, what=what, how=end.how or "ledger", note=end.error.code)
-    if kept.record is not None and kept.record.stored_at is not None and facts.record is not None:
-        yield TimelineEntry(at=kept.record.stored_at, what="stored", how="copy", note=facts.record.video_uri)
+    if evidence.record is not None and evidence.record.stored_at is not None and facts.record is not None:
+        yield TimelineEntry(at=evidence.record.stored_at, what="stored", how="copy", note=facts.record.video_uri)
 
 
 def _outcome_as_step(number: int, outcome: Outcome) -> TimelineEntry:
@@ -252,7 +256,7 @@ def _seconds(since: datetime | None, until: datetime | None) -> float | None:
 # Attempts, and what they cost
 
 
-def _attempts_told(told: Told | None) -> tuple[Attempt, ...]:
+def _attempts_told(told: TemporalEvidence | None) -> tuple[Attempt, ...]:
     """Claims and their outcomes, as the creates returned them, where the ledger itself cannot be read."""
     found: dict[int, Attempt] = {}
     for order in (order for run in told.runs for order in run.orders) if told is not None else ():
@@ -348,7 +352,7 @@ def _sum(numbers: Sequence[Any]) -> Any:
 # What was asked for
 
 
-def _request(facts: Facts, record: Record | None, told: Told | None) -> dict[str, Any]:
+def _request(facts: Facts, record: Record | None, told: TemporalEvidence | None) -> dict[str, Any]:
     for attempt in reversed(facts.attempts):
         if attempt.claim is not None:
             return _given(attempt.claim.request.model_dump(mode="json"))

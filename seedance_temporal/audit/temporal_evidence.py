@@ -1,4 +1,4 @@
-"""What Temporal's own histories tell of a job, while they are kept, and without any worker."""
+"""What Temporal's own histories tell of a job, while they are evidence, and without any worker."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def runs_of(client: Client, job_id: str, known: Collection[str] = ()) -> l
         known: Runs that are named elsewhere. The visibility store lags a little behind.
 
     Raises:
-        TemporalRefused: Temporal cannot be asked.
+        TemporalUnavailable: Temporal cannot be asked.
     """
     try:
         listed = {run.run_id async for run in client.list_workflows(f"WorkflowId = '{job_id}'")}

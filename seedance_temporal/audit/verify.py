@@ -13,16 +13,16 @@ from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
-from activities.create import CreateReport
-from seedance_temporal.audit.bucket_evidence import Kept, Story
-from seedance_temporal.audit.build import Told
+from activities.create import CreateResult
+from seedance_temporal.audit.bucket_evidence import BucketEvidence, Story
+from seedance_temporal.audit.build import TemporalEvidence
 from seedance_temporal.audit.document import Finding
 from seedance_temporal.audit.temporal_evidence import Order
 from seedance_temporal.identity import request_hash
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.checksummed_json import is_sealed, opened
 from seedance_temporal.ledger.decisions import decide
-from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Outcome
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject
 from seedance_temporal.ledger.store import by_attempt
 from seedance_temporal.ledger.task_files import Verified, is_verified_object, read_verified
@@ -36,7 +36,7 @@ _FIELDS: dict[str, Collection[str]] = {
     "outcome": Outcome.model_fields,
     "late": Outcome.model_fields,
     "end": End.model_fields,
-    "again": Again.model_fields,
+    "again": ResubmitGrant.model_fields,
     "taken": {"at", "message"},
 }
 
@@ -44,21 +44,21 @@ _Problems = Iterator[tuple[str, str]]
 """Names of objects, each with what is wrong with it."""
 
 
-async def verify(bucket: Bucket, kept: Kept, told: Told | None) -> tuple[Finding, ...]:
+async def verify(bucket: Bucket, evidence: BucketEvidence, told: TemporalEvidence | None) -> tuple[Finding, ...]:
     """One finding for each object that stands, or should stand, in the order of their names.
 
     Args:
         bucket: Where they stand.
-        kept: What was read of them.
+        evidence: What was read of them.
         told: What Temporal tells, as long as it does.
     """
-    problems: dict[str, list[str]] = {name: [] for name in kept.objects}
-    for name, stored in kept.objects.items():
+    problems: dict[str, list[str]] = {name: [] for name in evidence.objects}
+    for name, stored in evidence.objects.items():
         problems[name] += _content(stored, await bucket.checksums(name))
-    checks = [_shapes(kept), _witnesses(kept), _attempts(kept), _record(kept), _beside(kept)]
-    checks += [_gaps(kept, told), _times(kept)]
+    checks = [_shapes(evidence), _witnesses(evidence), _attempts(evidence), _record(evidence), _beside(evidence)]
+    checks += [_gaps(evidence, told), _times(evidence)]
     if told is not None:
-        checks.append(_histories(kept, told))
+        checks.append(_histories(evidence, told))
     for name, problem in (found for check in checks for found in check):
         problems.setdefault(name, []).append(problem)
     return tuple(Finding(name=name, problems=tuple(problems[name])) for name in sorted(problems))
@@ -74,36 +74,36 @@ def _content(stored: StoredObject, read: Checksums | None) -> Iterator[str]:
         )
 
 
-def _shapes(kept: Kept) -> _Problems:
+def _shapes(evidence: BucketEvidence) -> _Problems:
     """Whether our own objects carry their seals, and are what their names say."""
     ours: dict[str, Collection[str]] = (
-        {kept.names.record: Record.model_fields} if kept.names.record in kept.contents else {}
+        {evidence.names.record: Record.model_fields} if evidence.names.record in evidence.contents else {}
     )
-    for objects in by_attempt(kept.names, kept.objects.values()).values():
+    for objects in by_attempt(evidence.names, evidence.objects.values()).values():
         ours |= {stored.name: _FIELDS.get(kind.partition("-")[0], {}) for kind, stored in objects.items()}
     for name, fields in ours.items():
-        if name in kept.damaged:
-            yield name, f"it cannot be read ({kept.damaged[name]})"
+        if name in evidence.damaged:
+            yield name, f"it cannot be read ({evidence.damaged[name]})"
             continue
         try:
-            value = opened(kept.contents.get(name, b""))
+            value = opened(evidence.contents.get(name, b""))
         except ValueError as error:
             yield name, f"it {error}"
             continue
         # The name of the seal can be damaged as well; no version without seals wrote a field that is not known today.
-        if not is_sealed(kept.contents[name]) and fields and (unknown := value.keys() - fields):
+        if not is_sealed(evidence.contents[name]) and fields and (unknown := value.keys() - fields):
             yield name, f"it carries no seal, but fields that are not known: {', '.join(sorted(unknown))}"
 
 
-def _witnesses(kept: Kept) -> _Problems:
+def _witnesses(evidence: BucketEvidence) -> _Problems:
     """Whether each object is the one that those after it saw."""
-    witnesses = [(story.name, story.ledger) for story in kept.stories]
-    witnesses += [(name, late.ledger) for name, late in kept.late.items()]
+    witnesses = [(story.name, story.ledger) for story in evidence.stories]
+    witnesses += [(name, late.ledger) for name, late in evidence.late.items()]
     seen: dict[RecordedObject, list[str]] = {}
     for witness, recorded in ((witness, one) for witness, ledger in witnesses for one in ledger):
         seen.setdefault(recorded, []).append(PurePosixPath(witness).name)
     for recorded, by in seen.items():
-        stored = kept.objects.get(recorded.name)
+        stored = evidence.objects.get(recorded.name)
         if stored is None:
             yield recorded.name, f"it is missing; {', '.join(by)} recorded it"
         elif RecordedObject.of(stored).model_copy(update={} if recorded.md5 else {"md5": None}) != recorded:
@@ -118,38 +118,38 @@ def _described(one: RecordedObject) -> str:
     return f"generation {one.generation} with {one.size} bytes, CRC32C {one.crc32c} and MD5 {one.md5}"
 
 
-def _attempts(kept: Kept) -> _Problems:
+def _attempts(evidence: BucketEvidence) -> _Problems:
     """Whether the facts of all attempts belong to this job, and lead from one to the next."""
-    names, attempts = kept.names, kept.facts.attempts
+    names, attempts = evidence.names, evidence.facts.attempts
     newest = max((attempt.number for attempt in attempts), default=0)
     for number in range(1, newest + 1):
-        attempt = kept.facts.attempt(number) or Attempt(number)
-        yield from _of_attempt(kept, attempt)
-        if number < newest and not attempt.settled and names.attempt(number, "claim") in kept.objects:
+        attempt = evidence.facts.attempt(number) or Attempt(number)
+        yield from _of_attempt(evidence, attempt)
+        if number < newest and not attempt.settled and names.attempt(number, "claim") in evidence.objects:
             lacks = "outcome" if attempt.outcome is None else "end" if attempt.error is None else "again"
             name = names.attempt(number, lacks)
-            if name not in kept.damaged:
+            if name not in evidence.damaged:
                 yield name, f"it is missing; attempt {number + 1} was claimed after it"
 
 
-def _of_attempt(kept: Kept, attempt: Attempt) -> _Problems:
+def _of_attempt(evidence: BucketEvidence, attempt: Attempt) -> _Problems:
     number, claim, outcome = attempt.number, attempt.claim, attempt.outcome
-    name = kept.names.attempt(number, "claim")
-    if name not in kept.objects:
+    name = evidence.names.attempt(number, "claim")
+    if name not in evidence.objects:
         yield (
             name,
             f"it is missing; nothing is sent without one, and what came of attempt {number} or of a later one stands",
         )
     if claim is not None:
-        job_id = f"seedance-{kept.names.request_hash}"
-        if request_hash(claim.request) != kept.names.request_hash:
+        job_id = f"seedance-{evidence.names.request_hash}"
+        if request_hash(claim.request) != evidence.names.request_hash:
             yield name, "its request is not the one that the job id is the hash of"
         if (claim.job_id, claim.attempt) != (job_id, number):
             yield name, f"it is a claim of {claim.job_id}, attempt {claim.attempt}"
     if outcome is not None and (outcome.kind == "created") != (outcome.task_id is not None):
-        yield kept.names.attempt(number, "outcome"), f"it says {outcome.kind}, and names task {outcome.task_id}"
-    for end_name, end in kept.ends.items():
-        if not end_name.startswith(kept.names.attempt(number, "end").removesuffix(".json")):
+        yield evidence.names.attempt(number, "outcome"), f"it says {outcome.kind}, and names task {outcome.task_id}"
+    for end_name, end in evidence.ends.items():
+        if not end_name.startswith(evidence.names.attempt(number, "end").removesuffix(".json")):
             continue
         if end.error.attempt != number:
             yield end_name, f"it names attempt {end.error.attempt}"
@@ -157,12 +157,12 @@ def _of_attempt(kept: Kept, attempt: Attempt) -> _Problems:
             yield end_name, f"no outcome names its task {end.error.task_id}"
 
 
-def _record(kept: Kept) -> _Problems:
+def _record(evidence: BucketEvidence) -> _Problems:
     """Whether the record, and what stands beside the video, are of this job and of an attempt of it."""
-    names, record = kept.names, kept.record
+    names, record = evidence.names, evidence.record
     if record is None:
         return
-    attempt = kept.facts.attempt(record.attempt)
+    attempt = evidence.facts.attempt(record.attempt)
     if (record.job_id, record.request_hash) != (f"seedance-{names.request_hash}", names.request_hash):
         yield names.record, f"it is the record of {record.job_id}"
     if _hash_of(record) not in {None, names.request_hash}:
@@ -173,27 +173,27 @@ def _record(kept: Kept) -> _Problems:
         yield names.record, f"its video is {record.objects.video.name}, which is not of its task"
 
 
-def _beside(kept: Kept) -> _Problems:
+def _beside(evidence: BucketEvidence) -> _Problems:
     """Whether videos and pictures equal what was verified, and the record names the payload."""
     verified: dict[str, list[Verified]] = {}
-    for name in filter(is_verified_object, kept.objects):
+    for name in filter(is_verified_object, evidence.objects):
         try:
-            found = read_verified(kept.names, name, kept.contents.get(name, b""))
+            found = read_verified(evidence.names, name, evidence.contents.get(name, b""))
         except ValueError as error:
             yield name, f"it {error}"
         else:
-            verified.setdefault(kept.names.of_task(found.task_id, found.file), []).append(found)
-    if (record := kept.record) is not None:
+            verified.setdefault(evidence.names.of_task(found.task_id, found.file), []).append(found)
+    if (record := evidence.record) is not None:
         of = record.objects
-        task = kept.names.of_task(record.task_id, "task.json")
-        if of.task is None and task in kept.objects:
+        task = evidence.names.of_task(record.task_id, "task.json")
+        if of.task is None and task in evidence.objects:
             yield task, "the record does not name it: it was damaged, or about another task"
         # A record of a version that wrote down nothing of this names no such objects.
         for media in (of.video, of.last_frame) if of.verified else ():
             if media is not None:
                 verified.setdefault(media.name, [])
     for name, contents in verified.items():
-        if name in kept.objects and not any(one.equals(kept.objects[name]) for one in contents):
+        if name in evidence.objects and not any(one.equals(evidence.objects[name]) for one in contents):
             yield name, "it equals no content that was verified"
 
 
@@ -205,32 +205,35 @@ def _hash_of(record: Record) -> str | None:
         return None
 
 
-def _gaps(kept: Kept, told: Told | None) -> _Problems:
+def _gaps(evidence: BucketEvidence, told: TemporalEvidence | None) -> _Problems:
     """Whether the object that ends the job is missing."""
-    look = decide(kept.facts)
-    if look.next in {"stored", "ended"} or kept.names.record in kept.damaged:
+    look = decide(evidence.facts)
+    if look.next in {"stored", "ended"} or evidence.names.record in evidence.damaged:
         return
     job = told.job if told is not None else None
     if job is not None and job.result is not None:
-        yield kept.names.record, "it is missing; the run in Temporal stored the video"
+        yield evidence.names.record, "it is missing; the run in Temporal stored the video"
     elif job is not None and job.error is not None and job.error.attempt is not None:
         kind = "end" if job.error.task_id is not None else "outcome"
-        yield kept.names.attempt(job.error.attempt, kind), f"it is missing; the run in Temporal ended: {job.error.code}"
+        yield (
+            evidence.names.attempt(job.error.attempt, kind),
+            f"it is missing; the run in Temporal ended: {job.error.code}",
+        )
     elif job is None or job.error is not None:
-        if any(PurePosixPath(name).name == "output.mp4" for name in kept.objects):
-            yield kept.names.record, "it is missing; a video stands there"
+        if any(PurePosixPath(name).name == "output.mp4" for name in evidence.objects):
+            yield evidence.names.record, "it is missing; a video stands there"
         elif look.next in {"adopt", "recover"}:
             kind = "end" if look.next == "adopt" else "outcome"
             yield (
-                kept.names.attempt(look.attempt, kind),
+                evidence.names.attempt(look.attempt, kind),
                 "it is missing, and no run is under way: it was removed, or the run was ended from outside. "
                 "Submitting the request again goes on from here, without paying twice",
             )
 
 
-def _times(kept: Kept) -> _Problems:
-    for story in kept.stories:
-        made: datetime = kept.objects[story.name].created_at
+def _times(evidence: BucketEvidence) -> _Problems:
+    for story in evidence.stories:
+        made: datetime = evidence.objects[story.name].created_at
         if story.object != "outcome" and abs(made - story.at) > _WRITTEN_WITHIN:
             yield (
                 story.name,
@@ -238,30 +241,33 @@ def _times(kept: Kept) -> _Problems:
             )
 
 
-def _histories(kept: Kept, told: Told) -> _Problems:
+def _histories(evidence: BucketEvidence, told: TemporalEvidence) -> _Problems:
     """Whether the histories of the runs that wrote the objects say the same."""
-    for story in kept.stories:
+    for story in evidence.stories:
         order = told.order_of(story)
         if order is None:
             continue
         if order.timeline != story.timeline:
             yield story.name, "the history of the run that wrote it tells another story"
-        for name in _others_than_returned(kept, story, order):
+        for name in _others_than_returned(evidence, story, order):
             yield name, "the history of the run that wrote it has another one"
 
 
-def _others_than_returned(kept: Kept, story: Story, order: Order) -> Iterator[str]:
+def _others_than_returned(evidence: BucketEvidence, story: Story, order: Order) -> Iterator[str]:
     """The objects that are not what the activity that wrote them returned."""
     if order.answer is None:
         return
-    attempt = kept.facts.attempt(story.attempt)
-    if order.activity == "store_video" and VideoResult.model_validate(order.answer) != kept.facts.record:
+    attempt = evidence.facts.attempt(story.attempt)
+    if order.activity == "store_video" and VideoResult.model_validate(order.answer) != evidence.facts.record:
         yield story.name
-    if order.activity == "write_end" and JobError.model_validate(order.answer["error"]) != kept.ends[story.name].error:
+    if (
+        order.activity == "write_end"
+        and JobError.model_validate(order.answer["error"]) != evidence.ends[story.name].error
+    ):
         yield story.name
     if order.activity == "create_task" and attempt is not None and attempt.outcome is not None:
-        returned = CreateReport.model_validate(order.answer)
+        returned = CreateResult.model_validate(order.answer)
         if returned.outcome is not None and returned.outcome.kind != "taken" and returned.outcome != attempt.outcome:
             yield story.name
         if attempt.claim is not None and returned.claim != attempt.claim:
-            yield kept.names.attempt(story.attempt, "claim")
+            yield evidence.names.attempt(story.attempt, "claim")

@@ -25,14 +25,14 @@ from seedance_temporal.cli.runtime import (
     run,
 )
 from seedance_temporal.client import VideoJobs, connect
-from seedance_temporal.errors import NoWorkerAnswered, TemporalRefused, UnknownJob
+from seedance_temporal.errors import TemporalUnavailable, UnknownJob, WorkerUnavailable
 from seedance_temporal.job import JobState
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
-    from seedance_temporal.audit.bucket_evidence import Kept
-    from seedance_temporal.audit.build import Told
+    from seedance_temporal.audit.bucket_evidence import BucketEvidence
+    from seedance_temporal.audit.build import TemporalEvidence
     from seedance_temporal.storage.bucket import Bucket
 
 
@@ -42,7 +42,7 @@ def audit(
         bool, typer.Option("--verify", help="Read every object, and check it against the others.")
     ] = False,
     history: Annotated[
-        bool, typer.Option("--history", help="Temporal's own events as well, while they are kept.")
+        bool, typer.Option("--history", help="Temporal's own events as well, while they are evidence.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,15 +54,17 @@ def audit(
 
         check_job_id(job)
         missing: list[str] = []
-        bucket, kept = await _look_into_the_bucket(job, missing)
-        told = await _ask_temporal(job, kept, missing)
-        document = audit_of(job, kept, told, missing)
+        bucket, evidence = await _look_into_the_bucket(job, missing)
+        told = await _ask_temporal(job, evidence, missing)
+        document = audit_of(job, evidence, told, missing)
         if document is None:
             return _unknown(job, missing, as_json)
-        if verify and (bucket is None or kept is None):
+        if verify and (bucket is None or evidence is None):
             message = f"Nothing can be verified. {missing[0]}"
             return fail(OTHER, error_document("bucket", message), [message], as_json)
-        found = await findings(bucket, kept, told) if verify and bucket is not None and kept is not None else None
+        found = (
+            await findings(bucket, evidence, told) if verify and bucket is not None and evidence is not None else None
+        )
         runs = [run.shown for run in told.runs] if told is not None else []
         document = document.model_copy(
             update={"verification": found, "history": tuple(runs) if history else None},
@@ -86,8 +88,8 @@ def _unknown(job_id: str, missing: Sequence[str], as_json: bool) -> int:
 # Asking
 
 
-async def _look_into_the_bucket(job_id: str, missing: list[str]) -> tuple[Bucket | None, Kept | None]:
-    from seedance_temporal.audit.bucket_evidence import read_kept
+async def _look_into_the_bucket(job_id: str, missing: list[str]) -> tuple[Bucket | None, BucketEvidence | None]:
+    from seedance_temporal.audit.bucket_evidence import read_bucket_evidence
 
     settings = Settings.from_environment()
     lost = "what the ledger and the objects say is not shown"
@@ -96,7 +98,7 @@ async def _look_into_the_bucket(job_id: str, missing: list[str]) -> tuple[Bucket
         return None, None
     try:
         bucket = await open_bucket(settings)
-        return bucket, await read_kept(bucket, settings.seedance_prefix, job_id)
+        return bucket, await read_bucket_evidence(bucket, settings.seedance_prefix, job_id)
     except BucketRefused as error:
         missing.append(f"{error} So {lost}.")
     except Exception as error:  # the library has many
@@ -104,8 +106,8 @@ async def _look_into_the_bucket(job_id: str, missing: list[str]) -> tuple[Bucket
     return None, None
 
 
-async def _ask_temporal(job_id: str, kept: Kept | None, missing: list[str]) -> Told | None:
-    from seedance_temporal.audit.build import Told
+async def _ask_temporal(job_id: str, evidence: BucketEvidence | None, missing: list[str]) -> TemporalEvidence | None:
+    from seedance_temporal.audit.build import TemporalEvidence
 
     try:
         client = await connect()
@@ -113,14 +115,16 @@ async def _ask_temporal(job_id: str, kept: Kept | None, missing: list[str]) -> T
         job = await jobs.get(job_id)
         if not isinstance(job, JobState):
             # A closed run tells its story as well, where a worker is there to tell it.
-            with suppress(NoWorkerAnswered):
+            with suppress(WorkerUnavailable):
                 ended = {name: getattr(job, name) for name in ("phase", "result", "error")}
                 job = (await jobs.state(job_id)).model_copy(update=ended)
-        named = {story.run_id for story in kept.stories if story.namespace == client.namespace} if kept else set()
-        return Told(client.namespace, job, await runs_of(client, job_id, named))
+        named = (
+            {story.run_id for story in evidence.stories if story.namespace == client.namespace} if evidence else set()
+        )
+        return TemporalEvidence(client.namespace, job, await runs_of(client, job_id, named))
     except UnknownJob:
         return None
-    except TemporalRefused as error:
+    except TemporalUnavailable as error:
         missing.append(f"Temporal could not be asked, and may know more. {error}")
         return None
 

@@ -46,7 +46,7 @@ from seedance_temporal.cli.runtime import (
 )
 from seedance_temporal.cli.watch import watch
 from seedance_temporal.contract import Resolve
-from seedance_temporal.errors import NoWorkerAnswered
+from seedance_temporal.errors import WorkerUnavailable
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobState, Submitted
 from seedance_temporal.settings import Settings
@@ -110,7 +110,7 @@ def show(
             )
         if not as_json:
             if has_ended(seen):
-                with suppress(NoWorkerAnswered):
+                with suppress(WorkerUnavailable):
                     state = await jobs.state(job)
             print_story(state)
         return finish(seen, as_json, DONE)

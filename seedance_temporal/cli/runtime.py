@@ -22,10 +22,10 @@ from seedance_temporal.client import VideoJobs, connect
 from seedance_temporal.errors import (
     InvalidRequest,
     InvalidSettings,
-    NoWorkerAnswered,
     Problem,
     SeedanceError,
     UnknownJob,
+    WorkerUnavailable,
 )
 from seedance_temporal.identity import hash_of_job
 from seedance_temporal.job import Job
@@ -99,7 +99,7 @@ async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
 _ERROR_CODES: dict[type[SeedanceError], str] = {
     InvalidSettings: "invalid_settings",
     UnknownJob: "unknown_job",
-    NoWorkerAnswered: "no_worker",
+    WorkerUnavailable: "no_worker",
     BucketRefused: "bucket",
 }
 

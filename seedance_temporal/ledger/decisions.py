@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from seedance_temporal.job import JobError, VideoResult
-from seedance_temporal.ledger.facts import _FORGOTTEN_AFTER, Attempt, Fact, Facts, Listing, Outcome
+from seedance_temporal.ledger.facts import FORGOTTEN_AFTER, Attempt, Fact, Facts, Listing
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.settings import Settings
 
 
-class Look(Fact):
+class Decision(Fact):
     """What the ledger says comes next.
 
     Attributes:
@@ -28,7 +28,7 @@ class Look(Fact):
         search_attributes: The names that the namespace knows.
         hash_users: Whether a user is shown by a hash.
         folder: The start of the names of all objects of the job, as ``gs://…/``.
-        echo_known: Whether it is known that LIST shows our identifiers.
+        identifiers_listed: Whether it is known that LIST shows our identifiers.
         create_seconds: The total time that a create may take.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
         warnings: What is allowed, and still likely to disappoint, in sentences.
@@ -51,14 +51,14 @@ class Look(Fact):
     hash_users: bool = False
     folder: str | None = None
     create_seconds: float = 0
-    echo_known: bool = False
+    identifiers_listed: bool = False
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
     limited: bool = False
 
 
-def decide(facts: Facts) -> Look:
+def decide(facts: Facts) -> Decision:
     """What comes next, by the facts alone.
 
     A record wins over everything, then a live task: the newest one, even where a later attempt was refused or not
@@ -68,25 +68,25 @@ def decide(facts: Facts) -> Look:
     return look.model_copy(update={"second_task": second_task(facts, look.task_id)})
 
 
-def _next(facts: Facts) -> Look:
+def _next(facts: Facts) -> Decision:
     if facts.record is not None:
         highest = max((attempt.number for attempt in facts.attempts), default=0)
-        return Look(next="stored", attempt=highest, result=facts.record, task_id=facts.record.task_id)
+        return Decision(next="stored", attempt=highest, result=facts.record, task_id=facts.record.task_id)
     newest_first = sorted(facts.attempts, key=lambda a: a.number, reverse=True)
     for attempt in newest_first:
         if attempt.live:
-            return Look(next="adopt", attempt=attempt.number, task_id=attempt.live[0])
+            return Decision(next="adopt", attempt=attempt.number, task_id=attempt.live[0])
     for attempt in newest_first:
         if attempt.settled:
             continue
         if attempt.error is not None:
             usage, cost_usd = (attempt.end.usage, attempt.end.cost_usd) if attempt.end is not None else (None, None)
-            return Look(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
-        return Look(next="recover", attempt=attempt.number)
-    return Look(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
+            return Decision(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
+        return Decision(next="recover", attempt=attempt.number)
+    return Decision(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
 
 
-def look_by(facts: Facts, settings: Settings) -> Look:
+def decide_from(facts: Facts, settings: Settings) -> Decision:
     """What comes next, with how long to wait where an attempt is being looked for."""
     look = decide(facts)
     if look.next != "recover":
@@ -131,7 +131,7 @@ def _bar_to_absence(facts: Facts, attempt: Attempt) -> str | None:
     """What keeps an attempt from ever counting as absent, however often LIST does not show it."""
     if attempt.taken:
         return "the provider accepted the create"
-    if _age(attempt) > _FORGOTTEN_AFTER:
+    if _age(attempt) > FORGOTTEN_AFTER:
         return "the provider may have forgotten the task by now"
     if attempt.claim is not None and not attempt.claim.key:
         return "its claim does not say which API key sent it, and a key shows only the tasks that it may see"
@@ -170,19 +170,3 @@ def _age(attempt: Attempt) -> timedelta:
 def second_task(facts: Facts, followed: str | None) -> str | None:
     """A task that may be billed besides the one that is followed, or stored: it is not known to have ended."""
     return next((task for attempt in facts.attempts for task in attempt.live if task != followed), None)
-
-
-def nothing_sent(code: str, message: str) -> JobError:
-    """The end of a job that nothing was claimed for, so that submitting it again starts it anew."""
-    return JobError(code=code, message=f"Nothing was sent, and nothing is billed. {message}", failure_class="invalid")
-
-
-def _refusal(attempt: int, outcome: Outcome) -> JobError:
-    words = f"({outcome.code}): {outcome.message}".rstrip(" .:")
-    return JobError(
-        code=outcome.code,
-        message=f"The provider refused the request {words}. "
-        "No task was created, and nothing is billed. Submit a request that is changed accordingly.",
-        failure_class=outcome.failure_class or "invalid",
-        attempt=attempt,
-    )

@@ -14,14 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import JobError, TimelineEntry, VideoResult
-from seedance_temporal.ledger.decisions import _refusal
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 
 # The provider forgets a task after seven days; a day is left for clocks and slow listings.
-_FORGOTTEN_AFTER = timedelta(days=6)
+FORGOTTEN_AFTER = timedelta(days=6)
 
 
 class Fact(BaseModel):
@@ -62,7 +61,7 @@ class Claim(Fact):
         return safety_identifier(self.request.user_id, self.nonce)
 
 
-class Witness(Fact):
+class Provenance(Fact):
     """A fact that ends a part of a job's story: it holds that story, and vouches for what stood before it.
 
     Attributes:
@@ -77,7 +76,7 @@ class Witness(Fact):
     ledger: tuple[RecordedObject, ...] = ()
 
 
-class Outcome(Witness):
+class Outcome(Provenance):
     """What came of a claim, decided once.
 
     Attributes:
@@ -95,7 +94,7 @@ class Outcome(Witness):
     failure_class: FailureClass | None = None
 
 
-class End(Witness):
+class End(Provenance):
     """A task ended without a video. ``how`` that was learned: ``poll``, ``callback``, ``copy`` or ``operator``."""
 
     error: JobError
@@ -125,7 +124,7 @@ class Listing(Fact):
     key: str = ""
 
 
-class Again(Fact):
+class ResubmitGrant(Fact):
     """Somebody asked for another attempt after this one; ``automatic``: a setting did."""
 
     accept_second_charge: bool
@@ -149,7 +148,7 @@ class Attempt:
     taken: bool = False
     late: tuple[str, ...] = ()
     ends: tuple[End, ...] = ()
-    again: Again | None = None
+    again: ResubmitGrant | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -191,7 +190,7 @@ class Attempt:
         if self.end is not None:
             return self.end.error
         if not self.counts and self.outcome is not None and self.outcome.kind == "refused":
-            return _refusal(self.number, self.outcome)
+            return refusal(self.number, self.outcome)
         return None
 
     @property
@@ -221,3 +220,19 @@ class Facts:
 
     def without(self, number: int) -> Facts:
         return replace(self, attempts=tuple(attempt for attempt in self.attempts if attempt.number != number))
+
+
+def nothing_sent(code: str, message: str) -> JobError:
+    """The end of a job that nothing was claimed for, so that submitting it again starts it anew."""
+    return JobError(code=code, message=f"Nothing was sent, and nothing is billed. {message}", failure_class="invalid")
+
+
+def refusal(attempt: int, outcome: Outcome) -> JobError:
+    words = f"({outcome.code}): {outcome.message}".rstrip(" .:")
+    return JobError(
+        code=outcome.code,
+        message=f"The provider refused the request {words}. "
+        "No task was created, and nothing is billed. Submit a request that is changed accordingly.",
+        failure_class=outcome.failure_class or "invalid",
+        attempt=attempt,
+    )

@@ -13,7 +13,7 @@ from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
-from seedance_temporal.ledger.facts import Again, Attempt, Claim, End, Fact, Facts, Outcome
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Facts, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import RecordedObject, result_of_record
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.storage.bucket import Bucket, StoredObject, as_json
@@ -54,14 +54,14 @@ class Ledger:
             record = await self.record(job_id)
         attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
         open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.settled]
-        echo = all([await self.echo_known(claim.request.route, claim.key) for claim in open_claims])
+        echo = all([await self.identifiers_listed(claim.request.route, claim.key) for claim in open_claims])
         return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
 
     async def objects(self, job_id: str) -> tuple[RecordedObject, ...]:
         """All objects of a job that stand now."""
         return tuple(RecordedObject.of(stored) for stored in await self._bucket.list(self.names(job_id).root))
 
-    async def echo_known(self, route: str, key: str) -> bool:
+    async def identifiers_listed(self, route: str, key: str) -> bool:
         """Whether a LIST of this route has ever shown an identifier of ours to an API key.
 
         Args:
@@ -72,9 +72,9 @@ class Ledger:
             self._echoing.add(name)
         return name in self._echoing
 
-    async def note_echo(self, route: str, key: str) -> None:
+    async def note_identifiers_listed(self, route: str, key: str) -> None:
         """Note that a LIST of this route has shown one to an API key."""
-        if not await self.echo_known(route, key):
+        if not await self.identifiers_listed(route, key):
             content = as_json({"at": datetime.now(UTC).isoformat(), "key": key})
             await self._bucket.create(self._echo(route, key), content)
 
@@ -105,7 +105,7 @@ class Ledger:
             taken="taken" in objects,
             late=late_tasks(objects),
             ends=tuple([end for kind in end_kinds(objects) if (end := await fact(kind, End)) is not None]),
-            again=await fact("again", Again),
+            again=await fact("again", ResubmitGrant),
         )
 
     async def _fact(self, name: str, model: type[_F]) -> _F | None:
@@ -164,7 +164,9 @@ class Ledger:
 
     async def again(self, job_id: str, resubmit: Resubmit, *, automatic: bool = False) -> None:
         """Notes that another attempt was asked for; once is enough."""
-        again = Again(accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC), automatic=automatic)
+        again = ResubmitGrant(
+            accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC), automatic=automatic
+        )
         await self._write(self.names(job_id).attempt(resubmit.attempt, "again"), again)
 
     async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:

@@ -15,7 +15,7 @@ from temporalio.service import RPCError
 
 from dev.stack import Stack
 from seedance_temporal import Job, VideoRequest
-from seedance_temporal.audit.bucket_evidence import read_kept
+from seedance_temporal.audit.bucket_evidence import read_bucket_evidence
 from seedance_temporal.audit.verify import verify
 from seedance_temporal.contract import Resolve
 from seedance_temporal.identity import ObjectNames
@@ -278,7 +278,7 @@ async def test_the_command_ends_with_1_and_names_the_object(stack: Stack) -> Non
 
 async def _problems(stack: Stack, job_id: str) -> Mapping[str, tuple[str, ...]]:
     """By the objects alone."""
-    kept = await read_kept(stack.bucket, "seedance", job_id)
+    kept = await read_bucket_evidence(stack.bucket, "seedance", job_id)
     return {finding.name: finding.problems for finding in await verify(stack.bucket, kept, None)}
 
 

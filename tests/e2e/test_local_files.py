@@ -14,7 +14,7 @@ from dev.stack import Stack
 from seedance_temporal.identity import ObjectNames
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request
-from tests.unit.media_files import picture
+from tests.support.media_files import picture
 
 SIZES = iter(range(400, 500))
 

@@ -17,8 +17,8 @@ from seedance_temporal.identity import ObjectNames, request_hash
 from seedance_temporal.job import JobState
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of
-from tests.unit.media_files import clip, picture, png_bomb, sound
-from tests.unit.result_host import Answer, ResultHost, result_host
+from tests.support.media_files import clip, picture, png_bomb, sound
+from tests.support.result_host import Answer, ResultHost, result_host
 
 
 @pytest.fixture

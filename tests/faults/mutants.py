@@ -85,7 +85,7 @@ MUTANTS = (
         _CREATE,
         "if info.attempt > 1:",
         "if info.attempt > 99:",
-        "tests/unit/test_create.py::test_temporals_second_attempt_sends_nothing",
+        "tests/integration/test_create.py::test_temporals_second_attempt_sends_nothing",
     ),
     Mutant(
         1,
@@ -93,7 +93,7 @@ MUTANTS = (
         _CREATE,
         "if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):",
         "if not claim.nonce:",
-        "tests/unit/test_create.py::test_the_claim_stands_before_the_post",
+        "tests/integration/test_create.py::test_the_claim_stands_before_the_post",
     ),
     Mutant(
         1,
@@ -101,7 +101,7 @@ MUTANTS = (
         "seedance_temporal/storage/bucket.py",
         'content_type="application/json",\n                    if_generation_match=0,',
         'content_type="application/json",',
-        "tests/unit/test_bucket.py::test_one_of_forty_creators_wins",
+        "tests/integration/test_bucket.py::test_one_of_forty_creators_wins",
     ),
     Mutant(
         1,
@@ -109,7 +109,7 @@ MUTANTS = (
         _LEDGER,
         "return standing is not None and standing.nonce == claim.nonce",
         "return standing is not None",
-        "tests/unit/test_create.py::test_of_two_executions_at_once_one_sends",
+        "tests/integration/test_create.py::test_of_two_executions_at_once_one_sends",
     ),
     Mutant(
         1,
@@ -117,7 +117,7 @@ MUTANTS = (
         _CREATE,
         'if current.next != "claim" or current.attempt > order.attempt:',
         'if current.next == "stored":',
-        "tests/unit/test_create.py::test_a_ledger_that_changed_since_the_look_sends_nothing",
+        "tests/integration/test_create.py::test_a_ledger_that_changed_since_the_look_sends_nothing",
     ),
     Mutant(
         1,
@@ -125,7 +125,7 @@ MUTANTS = (
         _CREATE,
         "            if deadline.remaining() < _LEAST_SECONDS:\n",
         "            if deadline.remaining() < -1e9:\n",
-        "tests/unit/test_create.py::test_nothing_is_sent_when_the_time_is_over",
+        "tests/integration/test_create.py::test_nothing_is_sent_when_the_time_is_over",
     ),
     Mutant(
         1,
@@ -133,7 +133,7 @@ MUTANTS = (
         _ARK,
         "follow_redirects=False",
         "follow_redirects=True",
-        "tests/unit/test_ark_client.py::test_a_redirect_is_not_followed",
+        "tests/integration/test_ark_client.py::test_a_redirect_is_not_followed",
     ),
     Mutant(
         1,
@@ -149,7 +149,7 @@ MUTANTS = (
         _LEDGER,
         'answered.error.failure_class != "lost" or wish.accept_second_charge',
         'answered.error.failure_class != "never"',
-        "tests/unit/test_ledger.py::test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice",
+        "tests/integration/test_ledger.py::test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice",
     ),
     Mutant(
         1,
@@ -182,8 +182,8 @@ MUTANTS = (
         1,
         "a later attempt that was refused or not sent hides a live task",
         _FACTS,
-        "        if attempt.live:\n            return Look(",
-        "        if attempt.live and attempt is newest_first[0]:\n            return Look(",
+        "        if attempt.live:\n            return Decision(",
+        "        if attempt.live and attempt is newest_first[0]:\n            return Decision(",
         "tests/unit/test_facts.py::test_what_comes_next",
     ),
     # 2: an unknown outcome is never paid for twice
@@ -209,7 +209,7 @@ MUTANTS = (
         _LEDGER,
         'return f"{self._prefix}/echo-{route}-{key}.json"',
         'return f"{self._prefix}/echo-{route}.json"',
-        "tests/unit/test_ledger.py::test_that_identifiers_are_listed_is_noted_for_each_route",
+        "tests/integration/test_ledger.py::test_that_identifiers_are_listed_is_noted_for_each_route",
     ),
     Mutant(
         2,
@@ -227,7 +227,7 @@ MUTANTS = (
             return Identified(answer="not_yet")""",
         """        if shown is None:
             return Identified(answer="other")""",
-        "tests/unit/test_recover.py::test_task_is_ours_once_get_shows_it",
+        "tests/integration/test_recover.py::test_task_is_ours_once_get_shows_it",
     ),
     Mutant(
         2,
@@ -235,7 +235,7 @@ MUTANTS = (
         _ARK,
         "if status in {400, 404}:",
         "if status in {400, 404, 500}:",
-        "tests/unit/test_ark_client.py::test_an_answer_to_a_create",
+        "tests/integration/test_ark_client.py::test_an_answer_to_a_create",
     ),
     Mutant(
         2,
@@ -243,7 +243,7 @@ MUTANTS = (
         _ARK,
         'return CreateAnswer("unknown", code="answer_lost"',
         'return CreateAnswer("not_sent", code="answer_lost"',
-        "tests/unit/test_ark_client.py::test_a_broken_exchange_is_unknown_once_something_may_have_been_sent",
+        "tests/integration/test_ark_client.py::test_a_broken_exchange_is_unknown_once_something_may_have_been_sent",
     ),
     Mutant(
         2,
@@ -251,14 +251,14 @@ MUTANTS = (
         _ARK,
         '"unknown", code=f"http_{status}"',
         '"not_sent", code=f"http_{status}"',
-        "tests/unit/test_ark_client.py::test_an_answer_to_a_create",
+        "tests/integration/test_ark_client.py::test_an_answer_to_a_create",
     ),
     Mutant(
         2,
         "a create that was cut off counts as not sent",
         _STORY,
-        'return CreateReport(kind="unknown", message=f"{error.message}: {error.cause}")',
-        'return CreateReport(kind="not_sent", message=f"{error.message}: {error.cause}")',
+        'return CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")',
+        'return CreateResult(kind="not_sent", message=f"{error.message}: {error.cause}")',
         "tests/workflows/test_create.py::test_an_unknown_outcome_is_looked_for_and_never_paid_for_again",
     ),
     Mutant(
@@ -275,7 +275,7 @@ MUTANTS = (
         _LEDGER,
         "if await self._write(name, outcome, seconds) or outcome.task_id is None:",
         "if await self._write(name, outcome, seconds) or outcome.task_id:",
-        "tests/unit/test_ledger.py::test_a_task_after_another_outcome_is_late_and_never_dropped",
+        "tests/integration/test_ledger.py::test_a_task_after_another_outcome_is_late_and_never_dropped",
     ),
     Mutant(
         2,
@@ -283,7 +283,7 @@ MUTANTS = (
         _LEDGER,
         "if await self._ledger.claim(order.claim):",
         "if await self._ledger.claim(order.claim) or order.claim:",
-        "tests/unit/test_ledger.py::test_an_outcome_is_not_written_to_the_claim_of_another",
+        "tests/integration/test_ledger.py::test_an_outcome_is_not_written_to_the_claim_of_another",
     ),
     Mutant(
         2,
@@ -347,7 +347,7 @@ MUTANTS = (
         _RECOVER,
         "        if left > 0:\n",
         "        if left > 1e9:\n",
-        "tests/unit/test_recover.py::test_not_created_is_too_early_before_the_window_is_over",
+        "tests/integration/test_recover.py::test_not_created_is_too_early_before_the_window_is_over",
     ),
     Mutant(
         2,
@@ -355,7 +355,7 @@ MUTANTS = (
         _RECOVER,
         "        if attempt.taken:\n",
         "        if attempt.taken and attempt.tasks:\n",
-        "tests/unit/test_recover.py::test_not_created_is_refused_for_what_was_taken",
+        "tests/integration/test_recover.py::test_not_created_is_refused_for_what_was_taken",
     ),
     # 3: a finished video is not lost
     Mutant(
@@ -364,7 +364,7 @@ MUTANTS = (
         _VERIFIED,
         "if stored is None or verified.equals(stored):",
         "if stored is None or verified:",
-        "tests/unit/test_store.py::test_what_the_bucket_holds_is_compared",
+        "tests/integration/test_store.py::test_what_the_bucket_holds_is_compared",
     ),
     Mutant(
         3,
@@ -372,7 +372,7 @@ MUTANTS = (
         _VERIFIED,
         "return stored if stored is not None and any(one.equals(stored) for one in self._verified(file)) else None",
         "return stored",
-        "tests/unit/test_verified.py::test_planted_object_is_never_the_video",
+        "tests/integration/test_task_files.py::test_planted_object_is_never_the_video",
     ),
     Mutant(
         3,
@@ -380,7 +380,7 @@ MUTANTS = (
         _VERIFIED,
         "any(one.equals(stored) for one in self._verified(file))",
         "self._verified(file)",
-        "tests/unit/test_verified.py::test_spoilt_upload_is_refused_in_every_try",
+        "tests/integration/test_task_files.py::test_spoilt_upload_is_refused_in_every_try",
     ),
     Mutant(
         3,
@@ -388,7 +388,7 @@ MUTANTS = (
         _VERIFIED,
         "return [one for one in self.verified.values() if one.file == file]",
         "return list(self.verified.values())",
-        "tests/unit/test_verified.py::test_picture_that_was_verified_is_no_video",
+        "tests/integration/test_task_files.py::test_picture_that_was_verified_is_no_video",
     ),
     Mutant(
         3,
@@ -396,7 +396,7 @@ MUTANTS = (
         _VERIFIED,
         "if sealed(value) != content:",
         "if not value:",
-        "tests/unit/test_verified.py::test_damaged_note_is_not_believed",
+        "tests/integration/test_task_files.py::test_damaged_note_is_not_believed",
     ),
     Mutant(
         3,
@@ -405,7 +405,7 @@ MUTANTS = (
         "        await self.bucket.create(self.names.verified(self.task_id, content.crc32c), "
         "sealed(verified.model_dump()))\n",
         "",
-        "tests/unit/test_store.py::test_task_and_checksums_precede_an_upload",
+        "tests/integration/test_store.py::test_task_and_checksums_precede_an_upload",
     ),
     Mutant(
         3,
@@ -413,7 +413,7 @@ MUTANTS = (
         _STORE,
         "task = await self._stored_task() or await self._task_without_payload()",
         "task = await self._shown_task()",
-        "tests/unit/test_verified.py::test_verified_video_needs_no_provider",
+        "tests/integration/test_task_files.py::test_verified_video_needs_no_provider",
     ),
     Mutant(
         3,
@@ -421,7 +421,7 @@ MUTANTS = (
         _VERIFIED,
         "        stored = await self.bucket.stat(name)\n",
         "        stored = None\n",
-        "tests/unit/test_verified.py::test_large_object_is_not_written_over",
+        "tests/integration/test_task_files.py::test_large_object_is_not_written_over",
     ),
     Mutant(
         3,
@@ -429,7 +429,7 @@ MUTANTS = (
         _STORE,
         'await probed("result", path, _PROBE_SECONDS)',
         "await asyncio.to_thread(path.stat)",
-        "tests/unit/test_store.py::test_nothing_is_uploaded_that_is_not_the_whole_video",
+        "tests/integration/test_store.py::test_nothing_is_uploaded_that_is_not_the_whole_video",
     ),
     Mutant(
         3,
@@ -437,7 +437,7 @@ MUTANTS = (
         "seedance_temporal/storage/bucket.py",
         "content_type=content_type,\n                    if_generation_match=0,",
         "content_type=content_type,",
-        "tests/unit/test_bucket.py::test_an_upload_overwrites_nothing",
+        "tests/integration/test_bucket.py::test_an_upload_overwrites_nothing",
     ),
     Mutant(
         3,
@@ -445,7 +445,7 @@ MUTANTS = (
         "activities/poll.py",
         "            if status == QUEUED:\n",
         "            if status:\n",
-        "tests/unit/test_observe.py::test_a_task_that_is_not_queued_is_never_deleted",
+        "tests/integration/test_poll.py::test_a_task_that_is_not_queued_is_never_deleted",
     ),
     Mutant(
         3,
@@ -472,7 +472,7 @@ MUTANTS = (
         "activities/poll.py",
         "if task.updated_at is None or not earliest <= task.updated_at <= now + skew:",
         "if task.updated_at is None:",
-        "tests/unit/test_observe.py::test_odd_time_of_success_leaves_the_whole_day",
+        "tests/integration/test_poll.py::test_odd_time_of_success_leaves_the_whole_day",
     ),
     # 4: the record outlives the run
     Mutant(
@@ -497,7 +497,7 @@ MUTANTS = (
         "seedance_temporal/ledger/record.py",
         "as_json(_without_signatures(payload, secrets))",
         "as_json(payload)",
-        "tests/unit/test_store.py::test_the_payload_is_kept_as_it_came_but_for_signatures",
+        "tests/integration/test_store.py::test_the_payload_is_kept_as_it_came_but_for_signatures",
     ),
     # 5: nobody gets in through the callback
     Mutant(
@@ -506,7 +506,7 @@ MUTANTS = (
         "seedance_temporal/relay.py",
         "return any(matches)",
         "return bool(matches)",
-        "tests/unit/test_relay.py::test_wrong_url_is_404_without_saying_what_is_wrong",
+        "tests/integration/test_relay.py::test_wrong_url_is_404_without_saying_what_is_wrong",
     ),
     Mutant(
         5,
@@ -514,7 +514,7 @@ MUTANTS = (
         _RECOVER,
         "        if shown != attempt.claim.safety_identifier:\n            return Identified",
         "        if shown is None:\n            return Identified",
-        "tests/unit/test_recover.py::test_a_task_that_shows_another_nonce_is_not_ours",
+        "tests/integration/test_recover.py::test_a_task_that_shows_another_nonce_is_not_ours",
     ),
     Mutant(
         5,
@@ -522,7 +522,7 @@ MUTANTS = (
         _RECOVER,
         "        if shown != attempt.claim.safety_identifier:\n            key =",
         "        if shown is None:\n            key =",
-        "tests/unit/test_recover.py::test_an_operator_cannot_adopt_the_task_of_another",
+        "tests/integration/test_recover.py::test_an_operator_cannot_adopt_the_task_of_another",
     ),
     # 6: nothing fails in silence
     Mutant(
@@ -548,7 +548,7 @@ MUTANTS = (
         "seedance_temporal/provider/answers.py",
         "        if len(content) > MOST_BYTES:",
         "        if len(content) > 1000 * MOST_BYTES:",
-        "tests/unit/test_odd_answers.py::test_long_answer_is_not_read",
+        "tests/integration/test_odd_answers.py::test_long_answer_is_not_read",
     ),
 )
 

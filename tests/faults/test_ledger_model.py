@@ -31,17 +31,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import activities.create
-from activities.create import CreateActivities, CreateOrder, CreateReport
-from activities.ledger import LedgerActivities, LookOrder, OutcomeOrder
+from activities.create import CreateActivities, CreateInput, CreateResult
+from activities.ledger import LedgerActivities, OutcomeInput, ReadLedgerInput
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.ledger.decisions import Look, decide
+from seedance_temporal.ledger.decisions import Decision, decide
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.storage.bucket import StoredObject
-from tests.unit.jobs import a_request, absent, an_end, created, in_activity, some_settings
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.jobs import a_request, absent, an_end, created, in_activity, some_settings
+from tests.support.memory_bucket import MemoryBucket
 
 EXAMPLES = int(os.environ.get("LEDGER_MODEL_EXAMPLES", "60"))
 SHRINK = os.environ.get("LEDGER_MODEL_SHRINK") != "0"
@@ -147,8 +147,8 @@ class Run:
     bookkeeping: LedgerActivities
     creating: CreateActivities
     story: asyncio.Task[None] | None = None
-    create: asyncio.Task[CreateReport] | None = None
-    look: Look | None = None
+    create: asyncio.Task[CreateResult] | None = None
+    look: Decision | None = None
 
     @property
     def busy(self) -> bool:
@@ -212,18 +212,18 @@ class LedgerModel(RuleBasedStateMachine):
 
     async def _story(self, run: Run, wish: Resubmit | None) -> None:
         while True:
-            order = LookOrder(job_id=self.job_id, request=self.request, resubmit=wish)
+            order = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=wish)
             run.look = look = await _repeated(lambda order=order: in_activity(run.bookkeeping.look, order))  # type: ignore[misc]
             if look.next != "claim":
                 return
-            create = CreateOrder(job_id=self.job_id, request=self.request, attempt=look.attempt)
+            create = CreateInput(job_id=self.job_id, request=self.request, attempt=look.attempt)
             run.create = asyncio.ensure_future(in_activity(run.creating.create_task, create))
             await asyncio.wait([run.create])
             if run.create.cancelled():
                 return  # its worker was killed: unknown
             report = run.create.result()
             if report.claim is not None and report.outcome is not None and not report.written:
-                outcome = OutcomeOrder(claim=report.claim, outcome=report.outcome)
+                outcome = OutcomeInput(claim=report.claim, outcome=report.outcome)
                 await _repeated(lambda outcome=outcome: in_activity(run.bookkeeping.write_outcome, outcome))  # type: ignore[misc]
             if report.outcome is not None and report.outcome.task_id is not None:
                 self.told.add(report.outcome.task_id)

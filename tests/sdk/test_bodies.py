@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from activities.create import CreateActivities, CreateOrder
+from activities.create import CreateActivities, CreateInput
 from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import callback_token, job_id_of
@@ -22,8 +22,8 @@ from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from tests.sdk.official import KEYS, a_prompt, posts, sdk, text
-from tests.unit.jobs import in_activity, some_settings
-from tests.unit.memory_bucket import MemoryBucket, a_signed_url
+from tests.support.jobs import in_activity, some_settings
+from tests.support.memory_bucket import MemoryBucket, a_signed_url
 
 MODEL = "dreamina-seedance-2-0-260128"
 PRO_1_5 = "seedance-1-5-pro-251215"
@@ -172,7 +172,7 @@ async def sent_by_us(ark: ArkControl, request: VideoRequest, settings: dict[str,
         Ark(base_url, KEYS[route]),
         some_settings(ark_route=route, ark_base_url=base_url, **settings),
     )
-    report = await in_activity(create.create_task, CreateOrder(job_id=job_id_of(request), request=request, attempt=1))
+    report = await in_activity(create.create_task, CreateInput(job_id=job_id_of(request), request=request, attempt=1))
     assert report.kind == "created", report.message
     (entry,) = await posts(ark, mark)
     assert entry.committed

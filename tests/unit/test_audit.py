@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from activities.create import CreateReport
-from seedance_temporal.audit.bucket_evidence import Kept, read_kept
-from seedance_temporal.audit.build import Told, audit_of
+from activities.create import CreateResult
+from seedance_temporal.audit.bucket_evidence import BucketEvidence, read_bucket_evidence
+from seedance_temporal.audit.build import TemporalEvidence, audit_of
 from seedance_temporal.audit.document import Audit, RunHistory
 from seedance_temporal.audit.temporal_evidence import Order, Run
 from seedance_temporal.audit.verify import verify
@@ -27,8 +27,8 @@ from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import Verified
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import Checksums, as_json
-from tests.unit.jobs import a_claim, a_request, names, refused
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.jobs import a_claim, a_request, names, refused
+from tests.support.memory_bucket import MemoryBucket
 
 FIRST, SECOND = "cgt-1", "cgt-2"
 VIDEO = b"a video" * 1000
@@ -140,15 +140,15 @@ class World:
         )
         await self.bucket.create(self.names.record, sealed(record.model_dump(mode="json")))
 
-    async def kept(self) -> Kept:
-        return await read_kept(self.bucket, "seedance", self.job_id)
+    async def kept(self) -> BucketEvidence:
+        return await read_bucket_evidence(self.bucket, "seedance", self.job_id)
 
-    async def audit(self, told: Told | None = None, *missing: str) -> Audit:
+    async def audit(self, told: TemporalEvidence | None = None, *missing: str) -> Audit:
         audit = audit_of(self.job_id, await self.kept(), told, missing)
         assert audit is not None
         return audit
 
-    async def problems(self, told: Told | None = None) -> dict[str, tuple[str, ...]]:
+    async def problems(self, told: TemporalEvidence | None = None) -> dict[str, tuple[str, ...]]:
         """Those of each object that has some, by the end of its name."""
         found = await verify(self.bucket, await self.kept(), told)
         return {one.name.removeprefix(self.names.root): one.problems for one in found if one.problems}
@@ -158,8 +158,8 @@ class World:
         standing = self.bucket.stored.pop(name)
         self.bucket._put(name, content)
         fresh = self.bucket.stored[name]
-        kept = standing.generation if generation is None else generation
-        self.bucket.stored[name] = replace(fresh, generation=kept, created_at=standing.created_at)
+        evidence = standing.generation if generation is None else generation
+        self.bucket.stored[name] = replace(fresh, generation=evidence, created_at=standing.created_at)
 
     def change(self, name: str, change: Callable[[dict[str, Any]], object], *, generation: int | None = None) -> None:
         """Rewrites an object with a seal that fits."""
@@ -172,7 +172,7 @@ class World:
         del self.bucket.stored[name]
         del self.bucket.contents[name]
 
-    def told(self, result: VideoResult) -> Told:
+    def told(self, result: VideoResult) -> TemporalEvidence:
         """What Temporal tells of both runs."""
         job = Job(job_id=self.job_id, request_hash=self.names.request_hash, phase="stored", result=result)
         end = {"error": json.loads(self.bucket.contents[self.names.attempt(1, "end")])["error"]}
@@ -183,11 +183,11 @@ class World:
         runs = []
         for number, (claim, of) in enumerate(zip(self.claims, orders, strict=True), 1):
             outcome = Outcome.model_validate_json(self.bucket.contents[self.names.attempt(number, "outcome")])
-            report = CreateReport(kind="created", claim=claim, outcome=outcome).model_dump(mode="json")
+            report = CreateResult(kind="created", claim=claim, outcome=outcome).model_dump(mode="json")
             shown = RunHistory(run_id=f"run-{number}", status="completed", started_at=at(20 * number), closed_at=at(60))
             argument = {"request": self.request.model_dump(mode="json")}
             runs.append(Run(shown, argument, [Order("create_task", number, (), report), *of]))
-        return Told("default", job, runs)
+        return TemporalEvidence("default", job, runs)
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def told(world: World) -> Told:
+async def told(world: World) -> TemporalEvidence:
     return world.told(result_of_record(world.bucket.contents[world.names.record], "videos", world.names.record))
 
 
@@ -255,13 +255,13 @@ async def test_of_two_tellings_of_a_step_the_later_one_has_counted_further(world
     assert [step.times for step in (await world.audit()).steps if step.at == at(2)] == [3]
 
 
-async def test_temporal_and_the_objects_tell_the_same(world: World, told: Told) -> None:
+async def test_temporal_and_the_objects_tell_the_same(world: World, told: TemporalEvidence) -> None:
     by_temporal, by_objects = await world.audit(told), await world.audit()
     assert by_temporal.source == "temporal"
     assert by_temporal.model_copy(update={"source": "record"}) == by_objects
 
 
-async def test_while_temporal_has_the_story_it_is_the_one_that_is_told(world: World, told: Told) -> None:
+async def test_while_temporal_has_the_story_it_is_the_one_that_is_told(world: World, told: TemporalEvidence) -> None:
     told.runs[1].orders[-1].timeline = (*SECOND_STORY[:-1], entry(30.7, "polishing", "poll"))
     audit = await world.audit(told)
     assert "polishing" in [step.what for step in audit.steps]
@@ -273,7 +273,7 @@ async def test_while_temporal_has_the_story_it_is_the_one_that_is_told(world: Wo
         assert "succeeded" in [step.what for step in audit.steps]
 
 
-async def test_from_temporal_alone(world: World, told: Told) -> None:
+async def test_from_temporal_alone(world: World, told: TemporalEvidence) -> None:
     audit = audit_of(world.job_id, None, told, ["SEEDANCE_BUCKET is not set."])
     assert audit is not None
     assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", told.job.result)
@@ -285,8 +285,8 @@ async def test_from_temporal_alone(world: World, told: Told) -> None:
 
 async def test_nobody_knows_the_job() -> None:
     request = a_request()
-    kept = await read_kept(MemoryBucket(), "seedance", job_id_of(request))
-    assert audit_of(job_id_of(request), kept, None) is None
+    evidence = await read_bucket_evidence(MemoryBucket(), "seedance", job_id_of(request))
+    assert audit_of(job_id_of(request), evidence, None) is None
 
 
 async def test_an_open_attempt_without_temporal(world: World) -> None:
@@ -333,7 +333,7 @@ EVERY = 23
 """Bytes: which ones are flipped. Each of them, in tests/unit/test_seal.py."""
 
 
-async def test_a_job_that_nobody_touched_is_found_whole(world: World, told: Told) -> None:
+async def test_a_job_that_nobody_touched_is_found_whole(world: World, told: TemporalEvidence) -> None:
     assert await world.problems() == {}
     assert await world.problems(told) == {}
     assert len(await verify(world.bucket, await world.kept(), told)) == len(world.bucket.stored) == 10
@@ -385,7 +385,7 @@ async def test_a_rewritten_object_has_another_generation(world: World) -> None:
         world.bucket.contents[name], world.bucket.stored[name] = content, stored
 
 
-async def test_the_record_has_no_witness_but_temporal_and_the_clock(world: World, told: Told) -> None:
+async def test_the_record_has_no_witness_but_temporal_and_the_clock(world: World, told: TemporalEvidence) -> None:
     """The one thing that the objects alone cannot tell, as docs/auditing.md says."""
     world.change(world.names.record, lambda value: value.update(cost_usd=0.01), generation=99)
     assert await world.problems() == {}
@@ -469,9 +469,9 @@ async def test_a_missing_end_is_named_by_what_temporal_says_of_the_job() -> None
     error = JobError(code="InvalidParameter", message="no", failure_class="invalid", attempt=1)
     job = Job(job_id=world.job_id, request_hash=world.names.request_hash, phase="refused", error=error)
     shown = RunHistory(run_id="run-1", status="failed", started_at=START)
-    assert "the run in Temporal ended" in str(await world.problems(Told("default", job, [Run(shown)])))
+    assert "the run in Temporal ended" in str(await world.problems(TemporalEvidence("default", job, [Run(shown)])))
     running = job.model_copy(update={"error": None, "phase": "creating"})
-    assert await world.problems(Told("default", running, [Run(shown)])) == {}
+    assert await world.problems(TemporalEvidence("default", running, [Run(shown)])) == {}
     await world.ledger.settle(world.job_id, 1, refused())
     assert await world.problems() == {}
 

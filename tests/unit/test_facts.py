@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from seedance_temporal.ledger import decisions
-from seedance_temporal.ledger.decisions import Look, decide, is_absent, look_by
-from seedance_temporal.ledger.facts import Again, Attempt, Facts, Listing, Outcome
-from tests.unit.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
+from seedance_temporal.ledger.decisions import Decision, decide, decide_from, is_absent
+from seedance_temporal.ledger.facts import Attempt, Facts, Listing, Outcome, ResubmitGrant
+from tests.support.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
-AGAIN = Again(accept_second_charge=False, at=datetime.now(UTC))
+AGAIN = ResubmitGrant(accept_second_charge=False, at=datetime.now(UTC))
 
 
 def an_attempt(
@@ -160,7 +160,7 @@ def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
 
 def test_only_an_unknown_attempt_is_looked_for() -> None:
     attempt = replace(an_attempt(1, A), claimed_at=datetime.now(UTC) - timedelta(days=1))
-    look = look_by(Facts(None, (attempt,)), some_settings())
+    look = decide_from(Facts(None, (attempt,)), some_settings())
     assert (look.next, look.recovery_over, look.look_again_after) == ("adopt", False, 0)
 
 
@@ -306,7 +306,7 @@ def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], 
     for age, over in ages:
         attempt = replace(unknown(age), **given)
         others = (EARLIER_ABSENT,) if attempt.number == 2 else ()
-        look = look_by(Facts(None, (*others, attempt), echo), some_settings(seedance_recovery_seconds=600))
+        look = decide_from(Facts(None, (*others, attempt), echo), some_settings(seedance_recovery_seconds=600))
         assert (look.next, look.recovery_over, look.look_again_after) == ("recover", over, 100 if over else 30), age
 
 
@@ -345,7 +345,7 @@ def _live(attempt: Attempt) -> set[str]:
     return {*attempt.tasks} - {end.error.task_id for end in attempt.ends}
 
 
-def assert_no_task_is_dropped(facts: Facts, look: Look) -> None:
+def assert_no_task_is_dropped(facts: Facts, look: Decision) -> None:
     """A task that is known is followed, stored or ended, or a person is told."""
     loose = {task for attempt in facts.attempts for task in _live(attempt)} - {look.task_id}
     if loose:

@@ -6,8 +6,8 @@ from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.store import Ledger
-from tests.unit.jobs import a_claim, a_request, an_end, created
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.jobs import a_claim, a_request, an_end, created
+from tests.support.memory_bucket import MemoryBucket
 
 
 async def test_its_task_ends_the_attempt_and_a_resubmit_is_granted() -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from temporalio.testing import ActivityEnvironment
 
 from activities.heartbeat import Progress
-from activities.poll import GetOrder, ObserveActivities
-from activities.store import StoreOrder, _Copy
+from activities.poll import GetTaskInput, PollActivities
+from activities.store import StoreInput, _Copy
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.record import RecordedObject, RecordedObjects
@@ -27,8 +27,8 @@ from seedance_temporal.provider.prices import PRICES, Estimate, Price, cost_of, 
 from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.unit.jobs import in_activity, names, some_settings
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.jobs import in_activity, names, some_settings
+from tests.support.memory_bucket import MemoryBucket
 
 FULL = "dreamina-seedance-2-0-260128"
 NEXT = "dreamina-seedance-2-5-260628"
@@ -165,16 +165,16 @@ OURS: dict[str, Any] = {"seedance_prices": {NEXT: {"720p": [10, 1]}}, "seedance_
 async def test_a_failure_is_counted_by_it() -> None:
     ark = OneTask(status="failed", model="ep-a", usage={"total_tokens": 100_000}, error={"code": "x", "message": "y"})
     asked = request(model="ep-a")
-    order = GetOrder(job_id=job_id_of(asked), request=asked, attempt=1, task_id="cgt-1")
+    order = GetTaskInput(job_id=job_id_of(asked), request=asked, attempt=1, task_id="cgt-1")
     for ours, usd in ((OURS, 1), ({}, None)):
-        observe = ObserveActivities(Ledger(MemoryBucket(), "seedance"), ark, some_settings(**ours))
+        observe = PollActivities(Ledger(MemoryBucket(), "seedance"), ark, some_settings(**ours))
         seen = await in_activity(observe.get_task, order)
         assert (seen.next, seen.cost_usd) == ("end", usd)
 
 
 def test_a_record_is_counted_by_it(tmp_path: Path) -> None:
     asked = request(model="ep-a", references=[VIDEO])
-    order = StoreOrder(job_id=job_id_of(asked), request=asked, attempt=1, task_id="cgt-1")
+    order = StoreInput(job_id=job_id_of(asked), request=asked, attempt=1, task_id="cgt-1")
     video = RecordedObject(name="output.mp4", generation=1, size=3, crc32c="AAAAAA==")
     for ours, estimated, usd in ((OURS, 0.7569, 1), ({}, None, None)):
         files = TaskFiles(MemoryBucket(), names(asked), "cgt-1")

@@ -24,14 +24,14 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from activities.create import CreateOrder, CreateReport
-from activities.ledger import EndOrder, EndReport, LookOrder, OutcomeOrder
-from activities.limits import Allowance, AllowOrder
-from activities.poll import CancelReport, GetOrder, Observation
-from activities.recover import AbsentOrder, Identified, RecoverOrder, ResolveOrder
-from activities.references import ReferencesOrder, ReferencesReport
-from activities.store import StoreOrder
-from activities.task_list import AskOrder, ListingActivities, Page, PageOrder
+from activities.create import CreateInput, CreateResult
+from activities.ledger import EndInput, EndResult, OutcomeInput, ReadLedgerInput
+from activities.limits import QuotaInput, QuotaResult
+from activities.poll import CancelResult, GetTaskInput, Observation
+from activities.recover import AbsentInput, Identified, RecoverInput, ResolveInput
+from activities.references import ReferencesInput, ReferencesResult
+from activities.store import StoreInput
+from activities.task_list import AskListerInput, ListPageInput, Page, TaskListActivities
 from seedance_temporal.contract import (
     QUERY_STATE,
     SEARCH_ATTRIBUTES,
@@ -49,7 +49,7 @@ from seedance_temporal.contract import (
 )
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, VideoResult
-from seedance_temporal.ledger.decisions import Look
+from seedance_temporal.ledger.decisions import Decision
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
@@ -57,7 +57,7 @@ from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from tests.replay.replaying import handle_of, replay
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import MemoryBucket
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
 
@@ -171,61 +171,61 @@ class Script:
         return await answer(order) if callable(answer) else answer
 
     @activity.defn(name="look")
-    async def look(self, order: LookOrder) -> Look:
+    async def look(self, order: ReadLedgerInput) -> Decision:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="write_outcome")
-    async def write_outcome(self, order: OutcomeOrder) -> None:
+    async def write_outcome(self, order: OutcomeInput) -> None:
         await self._answer(order)
 
     @activity.defn(name="write_end")
-    async def write_end(self, order: EndOrder) -> EndReport:
+    async def write_end(self, order: EndInput) -> EndResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="allow")
-    async def allow(self, order: AllowOrder) -> Allowance:
+    async def allow(self, order: QuotaInput) -> QuotaResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="check_references")
-    async def check_references(self, order: ReferencesOrder) -> ReferencesReport:
+    async def check_references(self, order: ReferencesInput) -> ReferencesResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="create_task")
-    async def create_task(self, order: CreateOrder) -> CreateReport:
+    async def create_task(self, order: CreateInput) -> CreateResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="identify_task")
-    async def identify_task(self, order: RecoverOrder) -> Identified:
+    async def identify_task(self, order: RecoverInput) -> Identified:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="ask_lister")
-    async def ask_lister(self, order: AskOrder) -> Look:
+    async def ask_lister(self, order: AskListerInput) -> Decision:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="settle_absent")
-    async def settle_absent(self, order: AbsentOrder) -> Look:
+    async def settle_absent(self, order: AbsentInput) -> Decision:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="list_page")
-    async def list_page(self, order: PageOrder) -> Page:
+    async def list_page(self, order: ListPageInput) -> Page:
         asked_at = now()
         page: Page = await self._answer(order)
         return page.model_copy(update={"asked_at": max(asked_at, page.asked_at)})
 
     @activity.defn(name="resolve_attempt")
-    async def resolve_attempt(self, order: ResolveOrder) -> ResolveAnswer:
+    async def resolve_attempt(self, order: ResolveInput) -> ResolveAnswer:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="get_task")
-    async def get_task(self, order: GetOrder) -> Observation:
+    async def get_task(self, order: GetTaskInput) -> Observation:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="cancel_task")
-    async def cancel_task(self, order: GetOrder) -> CancelReport:
+    async def cancel_task(self, order: GetTaskInput) -> CancelResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="store_video")
-    async def store_video(self, order: StoreOrder) -> VideoResult:
+    async def store_video(self, order: StoreInput) -> VideoResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
 
@@ -266,7 +266,7 @@ class Stage:
                     *(script.look, script.write_outcome, script.write_end, script.allow),
                     *(script.ask_lister, script.settle_absent, script.check_references),
                     # Its answers are signals to workflows: these are real.
-                    ListingActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
+                    TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
                 ],
                 "create": [script.create_task],
                 "get": [script.get_task, script.cancel_task, script.identify_task, script.resolve_attempt],
@@ -339,43 +339,45 @@ class Stage:
 
     # What a look can say
 
-    def claim(self, attempt: int = 1, **given: Any) -> Look:
+    def claim(self, attempt: int = 1, **given: Any) -> Decision:
         return self.says("claim", attempt=attempt, create_seconds=20, **given)
 
-    def adopt(self, task_id: str = TASK, attempt: int = 1, **given: Any) -> Look:
+    def adopt(self, task_id: str = TASK, attempt: int = 1, **given: Any) -> Decision:
         return self.says("adopt", attempt=attempt, task_id=task_id, **given)
 
-    def stored(self, **given: Any) -> Look:
+    def stored(self, **given: Any) -> Decision:
         return self.says("stored", attempt=1, result=RESULT, task_id=TASK, **given)
 
-    def recover(self, attempt: int = 1, again: float = LONG, **given: Any) -> Look:
+    def recover(self, attempt: int = 1, again: float = LONG, **given: Any) -> Decision:
         return self.says("recover", attempt=attempt, look_again_after=again, **given)
 
-    def ended(self, error: JobError, **given: Any) -> Look:
+    def ended(self, error: JobError, **given: Any) -> Decision:
         return self.says("ended", attempt=error.attempt or 0, error=error, **given)
 
-    def says(self, following: Any, **given: Any) -> Look:
-        return Look(next=following, **{"search_attributes": self.search_attributes, "echo_known": True} | given)
+    def says(self, following: Any, **given: Any) -> Decision:
+        return Decision(
+            next=following, **{"search_attributes": self.search_attributes, "identifiers_listed": True} | given
+        )
 
     # What a create can come to
 
     def created(
         self, task_id: str = TASK, again: float = LONG, **given: Any
-    ) -> Callable[[CreateOrder], Awaitable[Any]]:
+    ) -> Callable[[CreateInput], Awaitable[Any]]:
         return self.report("created", Outcome(kind="created", how="create", at=now(), task_id=task_id), again, **given)
 
-    def not_sent(self, again: float = 0, **given: Any) -> Callable[[CreateOrder], Awaitable[Any]]:
+    def not_sent(self, again: float = 0, **given: Any) -> Callable[[CreateInput], Awaitable[Any]]:
         outcome = Outcome(kind="not_sent", how="create", at=now(), code="ServerOverloaded", message="busy")
         return self.report("not_sent", outcome, again, **{"message": "ServerOverloaded: busy"} | given)
 
-    def refused(self, **given: Any) -> Callable[[CreateOrder], Awaitable[Any]]:
+    def refused(self, **given: Any) -> Callable[[CreateInput], Awaitable[Any]]:
         outcome = Outcome(kind="refused", how="create", at=now(), code="InvalidParameter", message="no")
         return self.report("refused", outcome, 0, **{"message": "InvalidParameter no"} | given)
 
     def report(
         self, kind: Any, outcome: Outcome | None, again: float = 0, **given: Any
-    ) -> Callable[[CreateOrder], Awaitable[Any]]:
-        async def answer(order: CreateOrder) -> CreateReport:
+    ) -> Callable[[CreateInput], Awaitable[Any]]:
+        async def answer(order: CreateInput) -> CreateResult:
             claim = Claim(
                 job_id=order.job_id,
                 attempt=order.attempt,
@@ -385,7 +387,7 @@ class Stage:
                 claimed_at=now(),
                 request=order.request,
             )
-            return CreateReport(kind=kind, claim=claim, outcome=outcome, look_again_after=again, **given)
+            return CreateResult(kind=kind, claim=claim, outcome=outcome, look_again_after=again, **given)
 
         return answer
 
@@ -415,9 +417,9 @@ def failure(of: FailureClass, code: str = "code", task_id: str | None = TASK, at
     return JobError(code=code, message=f"It ended: {of}.", failure_class=of, task_id=task_id, attempt=attempt)
 
 
-async def as_written(order: EndOrder) -> EndReport:
+async def as_written(order: EndInput) -> EndResult:
     """The end that stands is the one that was to be written."""
-    return EndReport(error=order.error)
+    return EndResult(error=order.error)
 
 
 # What the lister can answer

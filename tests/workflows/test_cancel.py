@@ -11,8 +11,8 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
-from activities.create import CreateReport
-from activities.poll import CancelReport
+from activities.create import CreateResult
+from activities.poll import CancelResult
 from seedance_temporal.contract import CancelAnswer
 from tests.workflows.scripted import (
     OURS,
@@ -38,8 +38,8 @@ from tests.workflows.scripted import (
     what,
 )
 
-CANCELLED = CancelReport(outcome="cancelled", status="cancelled")
-TOO_LATE = CancelReport(outcome="running_will_finish", status="running")
+CANCELLED = CancelResult(outcome="cancelled", status="cancelled")
+TOO_LATE = CancelResult(outcome="running_will_finish", status="running")
 Ask = Callable[[Handle], Awaitable[Callable[[], Awaitable[str | None]]]]
 
 
@@ -111,7 +111,7 @@ async def test_a_wish_that_meets_a_look_of_long_ago_leaves_no_paid_task(stage: S
     """A Reset brings the wish back, and a look at the ledger from before the create."""
     held = Held(stage.claim())
     stage.script.plan("look", held, stage.adopt())
-    stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="running"))
+    stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
@@ -261,7 +261,7 @@ async def test_a_create_under_way_that_comes_to_nothing_is_not_repeated(stage: S
 
 @both
 async def test_a_create_under_way_whose_outcome_is_unknown_is_looked_for(stage: Stage, ask: Ask) -> None:
-    go = Held(CreateReport(kind="unknown", message="no answer"))
+    go = Held(CreateResult(kind="unknown", message="no answer"))
     stage.script.plan("look", stage.claim())
     stage.script.plan("create_task", go)
     stage.script.plan("ask_lister", stage.recover(again=0), stage.adopt())
@@ -399,7 +399,7 @@ async def test_a_video_that_is_being_stored_is_stored(stage: Stage, ask: Ask) ->
 async def test_a_task_that_ends_while_it_is_cancelled_ends_by_its_own_name(stage: Stage) -> None:
     stage.script.plan("look", stage.adopt())
     stage.script.plan("get_task", waiting("running"), ending("failed", "provider"))
-    stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="failed"))
+    stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="failed"))
     stage.script.plan("write_end", as_written)
     job = await stage.start()
     await shows(job, phase="running")

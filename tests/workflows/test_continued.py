@@ -10,7 +10,7 @@ import pytest_asyncio
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from activities.poll import CancelReport
+from activities.poll import CancelResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
 from tests.replay.replaying import replay
 from tests.workflows.conftest import QUEUES, hold_to_account
@@ -103,7 +103,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     held = Held(stage.recover(again=0))
     stage.script.plan("look", stage.recover(), stage.recover())
     stage.script.plan("ask_lister", held, stage.adopt())
-    stage.script.plan("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
+    stage.script.plan("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
     stage.script.plan("write_end", as_written)
     stage.script.always("identify_task", OTHER)
@@ -184,7 +184,7 @@ async def test_a_cancel_that_waits_for_its_answer_gets_it_and_later_wishes_are_k
     stage.script.plan("look", stage.adopt(), stage.adopt())
     stage.script.plan("get_task", held)
     stage.script.always("get_task", waiting("running"))
-    stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="running"))
+    stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
     job = await stage.start()
     await held.reached.wait()
     await noise(job)

@@ -9,8 +9,8 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.exceptions import ApplicationError
 
-from activities.create import CreateReport
-from activities.limits import Allowance
+from activities.create import CreateResult
+from activities.limits import QuotaResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION
 from seedance_temporal.job import Attention
 from tests.workflows.scripted import (
@@ -136,7 +136,7 @@ async def test_trouble_that_goes_on_is_said_once(stage: Stage) -> None:
 async def test_an_attempt_of_somebody_else_is_left_to_settle(skipping: Stage) -> None:
     stage = skipping
     stage.script.plan("look", stage.claim(), stage.adopt())
-    stage.script.plan("create_task", CreateReport(kind="conflict"))
+    stage.script.plan("create_task", CreateResult(kind="conflict"))
     finish(stage)
     job = await stage.start()
     assert await job.result() == RESULT
@@ -146,7 +146,7 @@ async def test_an_attempt_of_somebody_else_is_left_to_settle(skipping: Stage) ->
 async def test_a_request_that_can_never_be_sent_ends_before_a_claim(stage: Stage) -> None:
     error = failure("invalid", "invalid_request", task_id=None, attempt=None)
     stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", CreateReport(kind="impossible", error=error))
+    stage.script.plan("create_task", CreateResult(kind="impossible", error=error))
     job = await stage.start()
     assert await failed(job) == error
     assert stage.script.names() == ["look", "create_task"]
@@ -158,7 +158,7 @@ async def test_a_request_that_can_never_be_sent_ends_before_a_claim(stage: Stage
 @pytest.mark.parametrize(
     "answer",
     [
-        CreateReport(kind="unknown", message="timed_out: no answer"),
+        CreateResult(kind="unknown", message="timed_out: no answer"),
         ApplicationError("it broke"),
         ApplicationError("it broke", non_retryable=True),
         ValueError("a bug"),
@@ -185,7 +185,7 @@ async def test_a_create_that_ran_out_of_time_is_unknown(still: Stage, monkeypatc
     stage.sandboxed = False
     monkeypatch.setattr(policies, "CREATE_MARGIN", timedelta(seconds=0.5))
     await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
-    held = Held(CreateReport(kind="unknown"))
+    held = Held(CreateResult(kind="unknown"))
     stage.script.plan("look", stage.claim().model_copy(update={"create_seconds": 0.5}))
     stage.script.plan("create_task", held)
     stage.script.plan("ask_lister", stage.adopt())
@@ -199,7 +199,7 @@ async def test_a_create_that_ran_out_of_time_is_unknown(still: Stage, monkeypatc
 
 async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(stage: Stage) -> None:
     stage.script.plan("look", stage.claim())
-    held = Held(CreateReport(kind="unknown"))
+    held = Held(CreateResult(kind="unknown"))
     stage.script.plan("create_task", held)
     stage.script.plan("ask_lister", stage.adopt())
     finish(stage)
@@ -289,7 +289,7 @@ async def test_the_job_waits_until_the_outcome_is_written(skipping: Stage) -> No
 
 async def test_where_limits_are_set_each_claim_is_allowed_first(stage: Stage) -> None:
     stage.script.plan("look", stage.claim(1, limited=True), stage.claim(2, limited=True))
-    stage.script.plan("allow", Allowance(used="1 of 10 videos today"), Allowance(used="1 of 10 videos today"))
+    stage.script.plan("allow", QuotaResult(used="1 of 10 videos today"), QuotaResult(used="1 of 10 videos today"))
     stage.script.plan("create_task", stage.not_sent(), stage.created(again=0))
     finish(stage)
     job = await stage.start()
@@ -302,7 +302,7 @@ async def test_where_limits_are_set_each_claim_is_allowed_first(stage: Stage) ->
 async def test_over_a_limit_the_run_ends_before_a_claim(stage: Stage) -> None:
     error = failure("invalid", "over_limit", task_id=None, attempt=None)
     stage.script.plan("look", stage.claim(limited=True))
-    stage.script.plan("allow", Allowance(error=error))
+    stage.script.plan("allow", QuotaResult(error=error))
     job = await stage.start()
     assert await failed(job) == error
     assert stage.script.names() == ["look", "allow"]

@@ -8,8 +8,8 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import EndOrder, EndReport
-from activities.poll import CancelReport, Observation
+from activities.ledger import EndInput, EndResult
+from activities.poll import CancelResult, Observation
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS
 from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider.task import FailureClass, Usage
@@ -83,7 +83,7 @@ async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> No
     standing = failure("expired", code="expired")
     stage.script.plan("look", stage.adopt())
     stage.script.plan("get_task", ending("failed", "provider"))
-    stage.script.plan("write_end", EndReport(error=standing))
+    stage.script.plan("write_end", EndResult(error=standing))
     job = await stage.start()
     assert await failed(job) == standing
     assert (await state(job)).phase == "expired"
@@ -170,9 +170,9 @@ async def test_a_second_task_is_still_shown_after_the_end(stage: Stage) -> None:
 # --- another attempt by itself ---------------------------------------------------------------------------------------
 
 
-async def and_again(order: EndOrder) -> EndReport:
+async def and_again(order: EndInput) -> EndResult:
     """The setting has another attempt left."""
-    return EndReport(error=order.error, again=True)
+    return EndResult(error=order.error, again=True)
 
 
 async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(stage: Stage) -> None:
@@ -214,7 +214,7 @@ async def test_the_second_attempt_can_be_stored(stage: Stage) -> None:
 
 
 async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage) -> None:
-    held = Held(EndReport(error=failure("expired", "expired"), again=True))
+    held = Held(EndResult(error=failure("expired", "expired"), again=True))
     stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.created(again=0))
     stage.script.plan("get_task", ending("expired", "expired"))
@@ -231,7 +231,7 @@ async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage)
 async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt_from_being_paid(stage: Stage) -> None:
     stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.created())
-    stage.script.plan("cancel_task", CancelReport(outcome="running_will_finish", status="running"))
+    stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
     stage.script.plan("get_task", waiting("running"), ending("expired", "expired"))
     stage.script.plan("write_end", and_again)
     job = await stage.start()

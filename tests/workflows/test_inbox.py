@@ -12,12 +12,12 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.create import CreateOrder, CreateReport
-from activities.ledger import EndReport
-from activities.limits import Allowance
-from activities.poll import CancelReport
+from activities.create import CreateInput, CreateResult
+from activities.ledger import EndResult
+from activities.limits import QuotaResult
+from activities.poll import CancelResult
 from activities.recover import Identified
-from activities.references import ReferencesReport
+from activities.references import ReferencesResult
 from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
 from tests.workflows.scripted import (
@@ -59,13 +59,13 @@ def finish(stage: Stage) -> None:
     stage.script.always("store_video", RESULT)
 
 
-Create = Callable[[CreateOrder], Awaitable[CreateReport]]
+Create = Callable[[CreateInput], Awaitable[CreateResult]]
 
 
 def after(held: Held, answer: Create) -> Create:
     """A create whose answer is held back."""
 
-    async def call(order: CreateOrder) -> CreateReport:
+    async def call(order: CreateInput) -> CreateResult:
         await held(order)
         return await answer(order)
 
@@ -92,13 +92,13 @@ class Wait:
 
 
 def _references(stage: Stage) -> Held:
-    held = Held(ReferencesReport())
+    held = Held(ReferencesResult())
     stage.script.plan("check_references", held)
     return held
 
 
 def _limits(stage: Stage) -> Held:
-    held = Held(Allowance())
+    held = Held(QuotaResult())
     stage.script.plan("allow", held)
     return held
 
@@ -232,7 +232,7 @@ async def _refused(stage: Stage) -> Handle:
 
 
 async def _bad_references(stage: Stage) -> Handle:
-    held = Held(ReferencesReport(error=failure("invalid", task_id=None, attempt=None)))
+    held = Held(ReferencesResult(error=failure("invalid", task_id=None, attempt=None)))
     stage.script.plan("look", stage.claim(2))
     stage.script.plan("check_references", held)
     job = await stage.start(references=REFERENCES)
@@ -243,7 +243,7 @@ async def _bad_references(stage: Stage) -> Handle:
 
 
 async def _over_limit(stage: Stage) -> Handle:
-    held = Held(Allowance(error=failure("invalid", task_id=None, attempt=None)))
+    held = Held(QuotaResult(error=failure("invalid", task_id=None, attempt=None)))
     stage.script.plan("look", stage.claim(2, limited=True))
     stage.script.plan("allow", held)
     job = await stage.start()
@@ -308,7 +308,7 @@ async def test_task_named_before_a_cancel_ends_the_job_is_cancelled(stage: Stage
     stage.script.plan("look", stage.claim(2), stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
     stage.script.plan("create_task", stage.not_sent(again=3600))
     stage.script.plan("identify_task", held)
-    stage.script.plan("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
+    stage.script.plan("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
     stage.script.plan("write_end", as_written)
     job = await stage.start()
@@ -500,8 +500,8 @@ async def test_second_task_is_shown_after_another_attention(stage: Stage) -> Non
 async def test_cancel_reaches_the_task_that_is_followed_next(stage: Stage) -> None:
     stage.script.plan("look", stage.adopt(TASK, attempt=2), stage.adopt(OTHER_TASK, attempt=1))
     stage.script.plan("get_task", waiting("queued"), *[ending("cancelled", "cancelled")] * 2)
-    stage.script.always("cancel_task", CancelReport(outcome="cancelled", status="cancelled"))
-    stage.script.plan("write_end", EndReport(error=failure("cancelled"), again=True), as_written)
+    stage.script.always("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
+    stage.script.plan("write_end", EndResult(error=failure("cancelled"), again=True), as_written)
     job = await stage.start()
     await stage.script.called("get_task")
     assert (await cancel(job)).outcome == "cancelled"
@@ -510,7 +510,7 @@ async def test_cancel_reaches_the_task_that_is_followed_next(stage: Stage) -> No
 
 
 async def test_paid_task_is_followed_while_a_reference_is_slow(stage: Stage) -> None:
-    held = Held(ReferencesReport())
+    held = Held(ReferencesResult())
     stage.script.plan("look", stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
     stage.script.plan("check_references", held)
     stage.script.plan("identify_task", OURS)

@@ -18,7 +18,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.task_list import ListedTask, ListerInput, Page, PageOrder, Wanted
+from activities.task_list import ListedTask, ListerInput, ListPageInput, Page, Wanted
 from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Queues, lister_id
 from seedance_temporal.ledger.facts import Listing
 from tests.replay.replaying import handle_of
@@ -201,7 +201,7 @@ async def test_who_asks_again_before_the_listing_is_answered_once(desk: Office) 
 async def test_each_tier_is_listed_for_those_who_want_it(desk: Office) -> None:
     first = Held(a_page())
 
-    async def tier(order: PageOrder) -> Page:
+    async def tier(order: ListPageInput) -> Page:
         return a_page(a_task(f"cgt-{order.service_tier}", OURS))
 
     desk.stage.script.plan("list_page", first)
@@ -408,7 +408,7 @@ async def test_a_list_that_fails_is_repeated_and_everybody_waits_for_it(desk: Of
 
 
 async def test_two_hundred_at_once_cost_a_handful_of_pages(desk: Office) -> None:
-    async def slow(order: PageOrder) -> Page:
+    async def slow(order: ListPageInput) -> Page:
         await asyncio.sleep(1)
         return a_page(*[a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(0, 200, 2)])
 

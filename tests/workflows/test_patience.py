@@ -13,8 +13,8 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
-from activities.limits import Allowance
-from activities.poll import CancelReport
+from activities.limits import QuotaResult
+from activities.poll import CancelResult
 from seedance_temporal.job import Attention
 from seedance_temporal.ledger.facts import Outcome
 from tests.workflows.conftest import QUEUES, hold_to_account
@@ -108,7 +108,7 @@ def _end(stage: Stage) -> None:
 
 STEPS = [
     Step("look", _look, lambda stage: stage.adopt()),
-    Step("allow", _limits, lambda _: Allowance()),
+    Step("allow", _limits, lambda _: QuotaResult()),
     Step("write_outcome", _outcome, lambda _: None),
     Step("ask_lister", _ask, lambda stage: stage.adopt()),
     Step("get_task", _get, lambda _: to_store()),
@@ -116,7 +116,7 @@ STEPS = [
     Step(
         "cancel_task",
         _cancel,
-        lambda _: CancelReport(outcome="cancelled", status="cancelled"),
+        lambda _: CancelResult(outcome="cancelled", status="cancelled"),
         GATEWAY,
         "provider",
         stored=False,

@@ -9,7 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
-from seedance_temporal.ledger.decisions import Look
+from seedance_temporal.ledger.decisions import Decision
 from tests.workflows.scripted import (
     NOT_YET,
     OTHER,
@@ -225,7 +225,7 @@ async def test_a_ledger_that_does_not_answer_is_waited_for(skipping: Stage) -> N
 # --- what the lister answers -----------------------------------------------------------------------------------------
 
 
-async def asked(stage: Stage, *looks: Look, attempt: int = 1) -> Handle:
+async def asked(stage: Stage, *looks: Decision, attempt: int = 1) -> Handle:
     """A job that has asked the lister, and waits for its answer."""
     stage.script.plan("look", stage.recover(attempt))
     stage.script.plan("ask_lister", stage.recover(attempt), *looks)

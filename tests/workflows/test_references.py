@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.references import ReferencesReport
+from activities.references import ReferencesResult
 from seedance_temporal.job import JobError
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
@@ -18,8 +18,8 @@ from workflows import policies
 PICTURE = Reference(role="reference_image", url="https://cdn.example.com/a.png?sig=5ec4e7")
 ASSET = Reference(role="reference_video", url="asset://a")
 MEDIUM = Medium(reference=0, kind="image", format="png", size=1234, sha256="0" * 64, width=640, height=480)
-GOOD = ReferencesReport(media=(MEDIUM,), warnings=("It was another picture once.",))
-BAD = ReferencesReport(
+GOOD = ReferencesResult(media=(MEDIUM,), warnings=("It was another picture once.",))
+BAD = ReferencesResult(
     error=JobError(
         code="invalid_references",
         message="Nothing was sent, and nothing is billed. references[0]: is empty.",
@@ -132,7 +132,7 @@ async def test_a_cancel_ends_the_look(stage: Stage) -> None:
 async def test_many_references_are_counted_in_the_timeline(stage: Stage) -> None:
     to_the_end(stage)
     media: list[dict[str, Any]] = [{"reference": n} for n in range(9)] + [{"reference": 9, "kind": "audio"}]
-    stage.script.plan("check_references", ReferencesReport(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
+    stage.script.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
     job = await stage.start(references=(PICTURE,) * 10)
     await job.result()
     (entry,) = [entry for entry in (await state(job)).timeline if entry.how == "references"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 
-from activities.ledger import EndReport
+from activities.ledger import EndResult
 from seedance_temporal.contract import (
     QUERY_STATE,
     SEEDANCE_ATTENTION,
@@ -77,7 +77,7 @@ async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) 
     stage.script.plan("look", stage.claim(1, **estimate), stage.claim(2, **estimate))
     stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created(TASK, again=0))
     stage.script.plan("get_task", ending("expired", "expired"), to_store())
-    stage.script.plan("write_end", EndReport(error=failure("expired"), again=True))
+    stage.script.plan("write_end", EndResult(error=failure("expired"), again=True))
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
     await job.result()

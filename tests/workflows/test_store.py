@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import EndReport
+from activities.ledger import EndResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE
 from tests.workflows.scripted import (
     RESULT,
@@ -116,7 +116,7 @@ async def test_the_end_that_stands_wins_over_a_loss(skipping: Stage) -> None:
     stage.script.plan("look", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.always("store_video", ApplicationError("no"))
-    stage.script.plan("write_end", EndReport(error=standing))
+    stage.script.plan("write_end", EndResult(error=standing))
     assert await failed(await stage.start()) == standing
 
 
@@ -181,7 +181,7 @@ async def test_a_video_at_risk_is_searchable(still: Stage, monkeypatch: pytest.M
 
 async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(stage: Stage) -> None:
     """Recovery relies on what LIST shows, and only an account with a task of ours can tell."""
-    stage.script.plan("look", stage.adopt(echo_known=False))
+    stage.script.plan("look", stage.adopt(identifiers_listed=False))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     stage.script.plan("ask_lister", stage.stored())
@@ -192,7 +192,7 @@ async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(stage
 
 
 async def test_a_lister_that_cannot_be_asked_keeps_no_video_from_its_owner(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(echo_known=False))
+    stage.script.plan("look", stage.adopt(identifiers_listed=False))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     stage.script.always("ask_lister", ApplicationError("Temporal is busy"))

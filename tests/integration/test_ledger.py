@@ -10,18 +10,18 @@ from unittest.mock import ANY
 
 import pytest
 
-from activities.ledger import EndOrder, EndReport, LedgerActivities, LookOrder, OutcomeOrder
+from activities.ledger import EndInput, EndResult, LedgerActivities, OutcomeInput, ReadLedgerInput
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import Look, decide, look_by
+from seedance_temporal.ledger.decisions import Decision, decide, decide_from
 from seedance_temporal.ledger.facts import Attempt, Claim, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, GoogleBucket
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.jobs import (
+from tests.support.fake_gcs import fake_gcs
+from tests.support.jobs import (
     FINGERPRINT,
     a_claim,
     a_record,
@@ -37,7 +37,7 @@ from tests.unit.jobs import (
     refused,
     some_settings,
 )
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import MemoryBucket
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +158,15 @@ async def test_a_claim_is_as_old_as_the_bucket_says(request_: VideoRequest, job_
     # The claim's own clock is far off.
     claim = a_claim(request_).model_copy(update={"claimed_at": datetime(2020, 1, 1, tzinfo=UTC)})
     await ledger.claim(claim)
-    look = await in_activity(LedgerActivities(ledger, some_settings()).look, LookOrder(job_id=job_id, request=request_))
+    look = await in_activity(
+        LedgerActivities(ledger, some_settings()).look, ReadLedgerInput(job_id=job_id, request=request_)
+    )
     assert (look.next, look.recovery_over) == ("recover", False)
 
     make_older(bucket, names(request_).attempt(1, "claim"), seconds=700)
-    look = await in_activity(LedgerActivities(ledger, some_settings()).look, LookOrder(job_id=job_id, request=request_))
+    look = await in_activity(
+        LedgerActivities(ledger, some_settings()).look, ReadLedgerInput(job_id=job_id, request=request_)
+    )
     assert (look.next, look.recovery_over) == ("recover", True)
     claimed_at = (await ledger.read(job_id)).attempts[0].claimed_at
     assert claimed_at is not None
@@ -245,7 +249,7 @@ async def test_an_outcome_whose_claim_never_landed(
     activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
 ) -> None:
     claim = a_claim(request_)
-    await in_activity(activities.write_outcome, OutcomeOrder(claim=claim, outcome=not_sent()))
+    await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=not_sent()))
     attempt = (await ledger.read(claim.job_id)).attempts[0]
     assert attempt.claim == claim
     assert attempt.outcome is not None
@@ -258,7 +262,7 @@ async def test_an_outcome_whose_claim_stands(
     claim = a_claim(request_)
     await ledger.claim(claim)
     for _ in range(2):
-        await in_activity(activities.write_outcome, OutcomeOrder(claim=claim, outcome=created("cgt-1")))
+        await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=created("cgt-1")))
     attempt = (await ledger.read(claim.job_id)).attempts[0]
     assert (attempt.claim, attempt.tasks, attempt.late) == (claim, ("cgt-1",), ())
 
@@ -268,7 +272,7 @@ async def test_an_outcome_is_not_written_to_the_claim_of_another(
 ) -> None:
     theirs = a_claim(request_)
     await ledger.claim(theirs)
-    await in_activity(activities.write_outcome, OutcomeOrder(claim=a_claim(request_), outcome=not_sent()))
+    await in_activity(activities.write_outcome, OutcomeInput(claim=a_claim(request_), outcome=not_sent()))
     assert await objects(bucket, request_) == ["attempts/0001.claim.json"]
     assert (await ledger.read(theirs.job_id)).attempts[0].claim == theirs
 
@@ -280,7 +284,7 @@ async def test_that_a_task_was_taken_is_written_too(
     await ledger.claim(claim)
     taken = Outcome(kind="taken", how="create", at=datetime.now(UTC), code="no_task_id")
     for _ in range(2):
-        await in_activity(activities.write_outcome, OutcomeOrder(claim=claim, outcome=taken))
+        await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=taken))
     assert await objects(bucket, request_) == ["attempts/0001.claim.json", "attempts/0001.taken.json"]
     attempt = (await ledger.read(claim.job_id)).attempts[0]
     assert (attempt.taken, attempt.outcome, attempt.counts) == (True, None, True)
@@ -295,12 +299,12 @@ async def test_the_first_end_stands_and_is_told(
     seen = TimelineEntry(at=datetime.now(UTC), what="failed", how="poll")
     first, second = an_end(1, "cgt-1").error, an_end(1, "cgt-1", "expired", "expired").error
     await ledger.claim(a_claim(request_))
-    order = EndOrder(
+    order = EndInput(
         job_id=job_id, error=first, how="poll", usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,)
     )
-    assert await in_activity(activities.write_end, order) == EndReport(error=first)
-    later = EndOrder(job_id=job_id, error=second)
-    assert await in_activity(activities.write_end, later) == EndReport(error=first)
+    assert await in_activity(activities.write_end, order) == EndResult(error=first)
+    later = EndInput(job_id=job_id, error=second)
+    assert await in_activity(activities.write_end, later) == EndResult(error=first)
     end = (await ledger.read(job_id)).attempts[0].end
     assert end is not None
     assert (end.error, end.usage, end.cost_usd, end.timeline) == (first, Usage(total_tokens=7), 0.5, (seen,))
@@ -330,7 +334,7 @@ async def ended(
     given: dict[str, Any] = {} if resubmits is None else {"seedance_automatic_resubmits": resubmits}
     error = an_end(attempt, f"cgt-{attempt}", failure_class).error
     activities = LedgerActivities(ledger, some_settings(**given))
-    report = await in_activity(activities.write_end, EndOrder(job_id=claim.job_id, error=error))
+    report = await in_activity(activities.write_end, EndInput(job_id=claim.job_id, error=error))
     assert report.error == error
     standing = (await ledger.read(claim.job_id)).attempt(attempt)
     assert standing is not None
@@ -371,7 +375,7 @@ async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Buc
     ledger = Ledger(bucket, "seedance")
     await ledger.end(job_id_of(request_), 1, an_end(1, "cgt-1", "moderation"))
     activities = LedgerActivities(ledger, some_settings(seedance_automatic_resubmits=1))
-    order = EndOrder(job_id=job_id_of(request_), error=an_end(1, "cgt-1", "expired").error)
+    order = EndInput(job_id=job_id_of(request_), error=an_end(1, "cgt-1", "expired").error)
     report = await in_activity(activities.write_end, order)
     assert (report.again, report.error.failure_class) == (False, "moderation")
 
@@ -397,15 +401,15 @@ async def test_that_identifiers_are_listed_is_noted_for_each_route(
     bucket: Bucket, activities: LedgerActivities, request_: VideoRequest
 ) -> None:
     ledger = Ledger(bucket, f"seedance-{request_.take}")
-    assert not await ledger.echo_known("byteplus", FINGERPRINT)
+    assert not await ledger.identifiers_listed("byteplus", FINGERPRINT)
     for _ in range(2):
-        await ledger.note_echo("byteplus", FINGERPRINT)
-    assert await ledger.echo_known("byteplus", FINGERPRINT)
-    assert await Ledger(bucket, f"seedance-{request_.take}").echo_known("byteplus", FINGERPRINT), (
+        await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
+    assert await ledger.identifiers_listed("byteplus", FINGERPRINT)
+    assert await Ledger(bucket, f"seedance-{request_.take}").identifiers_listed("byteplus", FINGERPRINT), (
         "it outlives the worker"
     )
-    assert not await ledger.echo_known("volcengine", FINGERPRINT)
-    assert not await ledger.echo_known("byteplus", "01234567"), "another key may see other tasks"
+    assert not await ledger.identifiers_listed("volcengine", FINGERPRINT)
+    assert not await ledger.identifiers_listed("byteplus", "01234567"), "another key may see other tasks"
     assert [stored.name for stored in await bucket.list(f"seedance-{request_.take}/")] == [
         f"seedance-{request_.take}/echo-byteplus-{FINGERPRINT}.json"
     ]
@@ -416,19 +420,19 @@ async def test_a_look_and_the_facts_say_whether_identifiers_are_listed(request_:
     activities = LedgerActivities(ledger, some_settings())
     await ledger.claim(a_claim(request_))
     for known in (False, True):
-        assert (await look(activities, request_)).echo_known is known
+        assert (await look(activities, request_)).identifiers_listed is known
         assert (await ledger.read(job_id_of(request_))).echo is known
-        await ledger.note_echo("byteplus", FINGERPRINT)
+        await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
 
 
 async def test_the_echo_is_asked_for_once(request_: VideoRequest) -> None:
     bucket = MemoryBucket()
     ledger = Ledger(bucket, "seedance")
-    await ledger.note_echo("byteplus", FINGERPRINT)
-    await ledger.echo_known("byteplus", FINGERPRINT)
+    await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
+    await ledger.identifiers_listed("byteplus", FINGERPRINT)
     bucket.broken = ConnectionError("must not be asked")
-    assert await ledger.echo_known("byteplus", FINGERPRINT)
-    await ledger.note_echo("byteplus", FINGERPRINT)
+    assert await ledger.identifiers_listed("byteplus", FINGERPRINT)
+    await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
 
 
 # --- look ------------------------------------------------------------------------------------------------------------
@@ -436,9 +440,11 @@ async def test_the_echo_is_asked_for_once(request_: VideoRequest) -> None:
 
 async def look(
     activities: LedgerActivities, request: VideoRequest, attempt: int | None = None, *, accept: bool = False
-) -> Look:
+) -> Decision:
     wish = Resubmit(attempt=attempt, accept_second_charge=accept) if attempt is not None else None
-    return await in_activity(activities.look, LookOrder(job_id=job_id_of(request), request=request, resubmit=wish))
+    return await in_activity(
+        activities.look, ReadLedgerInput(job_id=job_id_of(request), request=request, resubmit=wish)
+    )
 
 
 async def test_a_look_tells_what_the_workflow_needs_to_know(ledger: Ledger, request_: VideoRequest) -> None:
@@ -457,7 +463,7 @@ async def test_an_id_that_is_not_the_requests_own_is_refused_before_anything(
 ) -> None:
     bucket = MemoryBucket(broken=ConnectionError("must not be asked"))
     activities = LedgerActivities(Ledger(bucket, "seedance"), some_settings())
-    order = LookOrder(job_id=foreign, request=request_, resubmit=Resubmit(attempt=1))
+    order = ReadLedgerInput(job_id=foreign, request=request_, resubmit=Resubmit(attempt=1))
     seen = await in_activity(activities.look, order)
     assert seen.next == "ended"
     assert seen.error is not None
@@ -584,8 +590,8 @@ async def test_key_of_an_attempt_that_was_given_up_bars_no_later_one() -> None:
     await ledger.end(job_id, 1, an_end(1, None, "lost"))
     await ledger.again(job_id, Resubmit(attempt=1, accept_second_charge=True))
     await ledger.claim(a_claim(request, 2))
-    await ledger.note_echo("byteplus", FINGERPRINT)
-    look = look_by(await ledger.read(job_id), some_settings())
+    await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
+    look = decide_from(await ledger.read(job_id), some_settings())
     assert (look.next, look.attempt, look.doubt) == ("recover", 2, None)
 
 
@@ -604,7 +610,7 @@ async def test_live_task_comes_before_an_automatic_attempt() -> None:
     await ledger.claim(a_claim(request))
     await ledger.settle(job_id, 1, created("cgt-1"))
     await ledger.settle(job_id, 1, created("cgt-2", "callback"))
-    order = EndOrder(job_id=job_id, error=an_end(1, "cgt-1", "expired").error)
+    order = EndInput(job_id=job_id, error=an_end(1, "cgt-1", "expired").error)
     assert (await in_activity(activities.write_end, order)).again, "the other task follows"
     look = decide(await ledger.read(job_id))
     assert (look.next, look.task_id) == ("adopt", "cgt-2")
@@ -624,7 +630,7 @@ async def test_record_wins_over_a_resubmit_without_consent() -> None:
         await ledger.settle(job_id, 2, created("cgt-2"))
         if not alive:
             await bucket.create(names(request).record, a_record("cgt-2"))
-        order = LookOrder(job_id=job_id, request=request, resubmit=Resubmit(attempt=1))
+        order = ReadLedgerInput(job_id=job_id, request=request, resubmit=Resubmit(attempt=1))
         look = await in_activity(activities.look, order)
         assert (look.next, look.task_id) == ("adopt" if alive else "stored", "cgt-2")
         assert not [name for name in bucket.contents if ".again" in name]

@@ -22,17 +22,17 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.references import ReferenceActivities, ReferencesOrder, ReferencesReport
+from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.media.references import References
 from seedance_temporal.storage.signing import CannotSign
-from tests.unit.jobs import a_request, in_activity, some_settings
-from tests.unit.media_files import clip, padded_mp4, picture, png_bomb, sound
-from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.result_host import Answer, ResultHost, result_host
+from tests.support.jobs import a_request, in_activity, some_settings
+from tests.support.media_files import clip, padded_mp4, picture, png_bomb, sound
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.result_host import Answer, ResultHost, result_host
 
 MB = 1024 * 1024
 PUBLIC = "93.184.215.14"
@@ -80,12 +80,12 @@ class Looker:
     names: Names = field(default_factory=lambda: Names({}))
     seconds: float = 20
 
-    async def __call__(self, *references: dict[str, Any], **fields: Any) -> ReferencesReport:
+    async def __call__(self, *references: dict[str, Any], **fields: Any) -> ReferencesResult:
         settings = some_settings(seedance_insecure_hosts=self.insecure, seedance_create_timeout_seconds=self.seconds)
         looks = References(self.bucket, settings, lambda: PublicTransport(self.insecure, self.names))
         activities = ReferenceActivities(looks, Assets(self.bucket, "seedance"), settings)
         request = a_request(references=list(references), **fields)
-        order = ReferencesOrder(job_id=job_id_of(request), request=request)
+        order = ReferencesInput(job_id=job_id_of(request), request=request)
         return await in_activity(activities.check_references, order)
 
     async def refusal(self, *references: dict[str, Any]) -> str:

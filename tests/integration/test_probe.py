@@ -16,7 +16,7 @@ from dev.ark.references import look_into
 from seedance_temporal.media.probe import BadMedia, Probe, probe
 from seedance_temporal.provider.models import SEEDANCE_2_0, SEEDANCE_2_5, Kind, Model
 from seedance_temporal.reference_media import Medium, media_problems, media_warnings
-from tests.unit.media_files import FPS, clip, heif, picture, png_bomb, sound
+from tests.support.media_files import FPS, clip, heif, picture, png_bomb, sound
 
 ROOT = Path(__file__).parents[2]
 MB = 1024 * 1024

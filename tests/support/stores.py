@@ -16,7 +16,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.store import StoreActivities, StoreOrder
+from activities.store import StoreActivities, StoreInput
 from dev.ark.media import Clip, last_frame, video
 from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
 from seedance_temporal.job import TimelineEntry, VideoResult
@@ -27,7 +27,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, Checksums
-from tests.unit.result_host import Answer, ResultHost
+from tests.support.result_host import Answer, ResultHost
 
 TASK = "cgt-20261122101010-abcde"
 CLIP = Clip(864, 496, 4, audio=True)
@@ -46,7 +46,7 @@ def scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def an_order(**fields: Any) -> StoreOrder:
+def an_order(**fields: Any) -> StoreInput:
     request = VideoRequest.model_validate(
         {
             "user_id": "user-42",
@@ -61,7 +61,7 @@ def an_order(**fields: Any) -> StoreOrder:
         | fields
     )
     at = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
-    return StoreOrder(
+    return StoreInput(
         job_id=job_id_of(request),
         request=request,
         attempt=1,
@@ -76,7 +76,7 @@ class World:
 
     host: ResultHost
     bucket: Bucket
-    order: StoreOrder
+    order: StoreInput
     scratch: Path
     attempt: int = 1
     settings: Settings = field(default_factory=lambda: Settings(seedance_insecure_hosts=frozenset({"127.0.0.1"})))

@@ -21,7 +21,7 @@ from seedance_temporal.ledger.facts import Claim, End, Outcome
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import MemoryBucket
 
 KEY = "local-ark-key"
 FINGERPRINT = key_fingerprint(KEY)

@@ -29,7 +29,7 @@ from seedance_temporal.connection import connect
 from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
-from tests.unit.temporal_stub import TASK_ID, address, dev_server, handle, request, worker
+from tests.support.temporal_stub import TASK_ID, address, dev_server, handle, request, worker
 
 ROOT = Path(__file__).parents[2]
 SECRET, PREVIOUS = "new secret", "old secret"

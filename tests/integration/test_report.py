@@ -29,10 +29,10 @@ from seedance_temporal.reports.figures import KEYS, Account, Charge, accounts_of
 from seedance_temporal.reports.from_bucket import read_accounts
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import as_json
-from tests.unit.command_line import say
-from tests.unit.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
-from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.temporal_stub import dev_server, eventually, request, worker
+from tests.support.command_line import say
+from tests.support.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.temporal_stub import dev_server, eventually, request, worker
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HASH = "0" * 64

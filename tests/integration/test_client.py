@@ -25,16 +25,16 @@ from seedance_temporal.errors import (
     InvalidRequest,
     InvalidSettings,
     JobFailed,
-    NoWorkerAnswered,
     SeedanceError,
-    TemporalRefused,
+    TemporalUnavailable,
     UnknownJob,
+    WorkerUnavailable,
 )
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import Job, JobError, JobState, JobSummary, Phase, phase_of
 from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
-from tests.unit.temporal_stub import (
+from tests.support.temporal_stub import (
     ERRORS,
     MODELS,
     RESULT,
@@ -233,7 +233,7 @@ async def test_get_without_a_worker_says_what_temporal_knows(temporal: Client) -
     assert type(seen) is JobSummary
     assert seen.model_dump(include={*Job.model_fields}) == known.model_dump()
     assert (seen.user, seen.model, seen.closed_at) == ("deserted", of.model, None)
-    with pytest.raises(NoWorkerAnswered, match="seedance-volcengine"):
+    with pytest.raises(WorkerUnavailable, match="seedance-volcengine"):
         await quick.state(job_id)
 
 
@@ -385,7 +385,7 @@ async def test_resolve_takes_the_answer_of_the_workflow(jobs: VideoJobs, tempora
 async def test_resolve_without_a_worker_says_so(temporal: Client) -> None:
     quick = VideoJobs(temporal, query_seconds=0.3)
     job_id = (await quick.submit(request("unresolved", route=LONELY))).job_id
-    with pytest.raises(NoWorkerAnswered):
+    with pytest.raises(WorkerUnavailable):
         await quick.resolve(job_id, Resolve(attempt=1, action="lost"))
 
 
@@ -460,19 +460,22 @@ async def test_connect_reads_the_environment(temporal: Client, monkeypatch: pyte
     client = await connect()
     assert client.namespace == "elsewhere"
     # A namespace that is not there is no reason to say that a job is not there.
-    with pytest.raises(TemporalRefused, match="elsewhere"):
+    with pytest.raises(TemporalUnavailable, match="elsewhere"):
         await VideoJobs(client).get(UNKNOWN)
 
 
 async def test_unreachable_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(TemporalRefused, match=r"cannot be reached at 127\.0\.0\.1:1"):
+    with pytest.raises(TemporalUnavailable, match=r"cannot be reached at 127\.0\.0\.1:1"):
         await connect()
 
 
 async def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TemporalRefused, match=r"no answer in 0\.3 s"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(TemporalUnavailable, match=r"no answer in 0\.3 s"),
+    ):
         await connect(target_host=f"127.0.0.1:{silent.getsockname()[1]}")
 
 

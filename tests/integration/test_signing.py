@@ -29,7 +29,7 @@ from google.oauth2.credentials import Credentials as PersonCredentials
 
 from seedance_temporal.storage.bucket import GoogleBucket
 from seedance_temporal.storage.signing import CannotSign, signing
-from tests.unit.fake_gcs import fake_gcs
+from tests.support.fake_gcs import fake_gcs
 from worker import warn_of_signing
 
 EMAIL = "worker@project.iam.gserviceaccount.com"

@@ -24,11 +24,11 @@ from seedance_temporal.identity import request_hash
 from seedance_temporal.provider.models import MEDIA
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket, StoredObject
-from tests.unit.command_line import say
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.jobs import some_settings
-from tests.unit.media_files import clip, picture, sound
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.command_line import say
+from tests.support.fake_gcs import fake_gcs
+from tests.support.jobs import some_settings
+from tests.support.media_files import clip, picture, sound
+from tests.support.memory_bucket import MemoryBucket
 
 CONTENT = picture()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -18,8 +18,8 @@ import pytest
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
-from tests.unit.jobs import BODY, KEY, a_client
-from tests.unit.raw_host import RawHost, raw_host
+from tests.support.jobs import BODY, KEY, a_client
+from tests.support.raw_host import RawHost, raw_host
 
 TOKEN = "0123456789abcdef" * 4
 CALLBACK = f"https://relay.example.com/callbacks/seedance-{'a' * 64}/1/{TOKEN}"

@@ -17,8 +17,8 @@ from temporalio.client import Client
 
 from dev.stack import ROOT
 from seedance_temporal.client import VideoJobs
-from tests.unit.command_line import say
-from tests.unit.temporal_stub import MODELS, TASK_ID, address, dev_server, eventually, handle, request, worker
+from tests.support.command_line import say
+from tests.support.temporal_stub import MODELS, TASK_ID, address, dev_server, eventually, handle, request, worker
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -18,8 +18,8 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
-from tests.unit.command_line import say
-from tests.unit.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
+from tests.support.command_line import say
+from tests.support.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = "seedance-" + "0" * 64

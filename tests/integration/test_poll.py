@@ -17,10 +17,10 @@ from temporalio.exceptions import ApplicationError
 
 from activities import poll as observe
 from activities.poll import (
-    CancelReport,
-    GetOrder,
+    CancelResult,
+    GetTaskInput,
     Observation,
-    ObserveActivities,
+    PollActivities,
     look_again_after,
     seconds_since_success,
 )
@@ -32,7 +32,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import parse_task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.unit.jobs import (
+from tests.support.jobs import (
     BODY,
     KEY,
     SECRET,
@@ -48,7 +48,7 @@ from tests.unit.jobs import (
     names,
     some_settings,
 )
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import MemoryBucket
 
 
 @dataclass
@@ -70,18 +70,18 @@ class World:
     def request(self) -> VideoRequest:
         return self.claim.request
 
-    def order(self, **fields: Any) -> GetOrder:
+    def order(self, **fields: Any) -> GetTaskInput:
         given = {"job_id": self.claim.job_id, "request": self.request, "attempt": 1, "task_id": self.task_id}
-        return GetOrder.model_validate(given | fields)
+        return GetTaskInput.model_validate(given | fields)
 
     @property
-    def activities(self) -> ObserveActivities:
-        return ObserveActivities(self.ledger, self.client, self.settings)
+    def activities(self) -> PollActivities:
+        return PollActivities(self.ledger, self.client, self.settings)
 
     async def look(self, **fields: Any) -> Observation:
         return await in_activity(self.activities.get_task, self.order(**fields))
 
-    async def cancel(self, *, attempt: int = 1, **fields: Any) -> CancelReport:
+    async def cancel(self, *, attempt: int = 1, **fields: Any) -> CancelResult:
         return await in_activity(self.activities.cancel_task, self.order(**fields), attempt=attempt)
 
     async def asked(self) -> TaskRequests:

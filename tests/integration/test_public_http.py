@@ -24,8 +24,8 @@ from seedance_temporal.media.public_http import (
     outbound_client,
     resolve,
 )
-from tests.unit.raw_host import raw_host
-from tests.unit.result_host import Answer, ResultHost, result_host
+from tests.support.raw_host import raw_host
+from tests.support.result_host import Answer, ResultHost, result_host
 
 LOCAL = {"127.0.0.1"}
 CONTENT = bytes(range(256)) * 1000

@@ -12,7 +12,7 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import safety_identifier, user_hash
 from seedance_temporal.request import VideoRequest
-from tests.unit.temporal_stub import dev_server
+from tests.support.temporal_stub import dev_server
 
 USER = "user-42@example.com"
 ENDPOINT = "ep-20260701120000-abcde"

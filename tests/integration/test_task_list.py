@@ -19,16 +19,25 @@ from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
 from activities import task_list as listing
-from activities.task_list import Answer, AnswerOrder, AskOrder, ListedTask, ListingActivities, Page, PageOrder, Wanted
+from activities.task_list import (
+    Answer,
+    AnswerJobsInput,
+    AskListerInput,
+    ListedTask,
+    ListPageInput,
+    Page,
+    TaskListActivities,
+    Wanted,
+)
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Resubmit, lister_id
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.ledger.decisions import Look
+from seedance_temporal.ledger.decisions import Decision
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
-from tests.unit.jobs import (
+from tests.support.jobs import (
     BODY,
     FINGERPRINT,
     KEY,
@@ -47,8 +56,8 @@ from tests.unit.jobs import (
     refused,
     some_settings,
 )
-from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.raw_host import RawHost, raw_host
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.raw_host import RawHost, raw_host
 from tests.workflows.scripted import dev_server
 
 ECHO = f"seedance/echo-byteplus-{FINGERPRINT}.json"
@@ -79,8 +88,8 @@ class Reader:
     bucket: MemoryBucket = field(default_factory=MemoryBucket)
 
     async def page(self, number: int = 1, service_tier: str = "default") -> Page:
-        activities = ListingActivities(Ledger(self.bucket, "seedance"), self.client, self.settings)
-        return await in_activity(activities.list_page, PageOrder(page=number, service_tier=service_tier))
+        activities = TaskListActivities(Ledger(self.bucket, "seedance"), self.client, self.settings)
+        return await in_activity(activities.list_page, ListPageInput(page=number, service_tier=service_tier))
 
     async def task(self, identifier: str | None = None, **given: Any) -> str:
         answer = await self.client.create(BODY | {"safety_identifier": identifier} | given)
@@ -218,11 +227,13 @@ class World:
         return Ledger(self.bucket, "seedance")
 
     @property
-    def activities(self) -> ListingActivities:
-        return ListingActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
+    def activities(self) -> TaskListActivities:
+        return TaskListActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
 
-    async def ask(self, attempt: int | None = 1) -> Look:
-        look: Look = await self.run(self.activities.ask_lister, AskOrder(job_id=self.claim.job_id, attempt=attempt))
+    async def ask(self, attempt: int | None = 1) -> Decision:
+        look: Decision = await self.run(
+            self.activities.ask_lister, AskListerInput(job_id=self.claim.job_id, attempt=attempt)
+        )
         return look
 
     async def run(self, call: Callable[..., Awaitable[Any]], order: object) -> Any:
@@ -285,7 +296,7 @@ async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> 
     for claim in claims:
         await world.ledger.claim(claim)
     activities = world.activities
-    orders = [AskOrder(job_id=claim.job_id, attempt=1) for claim in claims]
+    orders = [AskListerInput(job_id=claim.job_id, attempt=1) for claim in claims]
     await asyncio.gather(*(world.run(activities.ask_lister, order) for order in orders))
     assert sorted(str(wanted.job_id) for wanted in await world.said()) == sorted(claim.job_id for claim in claims)
     history = await world.temporal.get_workflow_handle(lister_id("byteplus")).fetch_history()
@@ -296,7 +307,7 @@ async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> 
 
 async def test_whoever_cannot_be_heard_learns_of_it(world: World) -> None:
     nowhere = await Client.connect("127.0.0.1:1", lazy=True, data_converter=pydantic_data_converter)
-    activities, order = world.activities, AskOrder(job_id=world.claim.job_id, attempt=1)
+    activities, order = world.activities, AskListerInput(job_id=world.claim.job_id, attempt=1)
 
     async def ask(client: Client) -> None:
         await ActivityEnvironment(client=client).run(activities.ask_lister, order)
@@ -315,7 +326,7 @@ async def test_an_answer_to_a_job_that_is_not_there_keeps_no_other_waiting(world
     # Any workflow that runs can be signalled; the lister itself is at hand.
     there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
     answers = tuple(Answer(job_id=job_id, listing=told) for job_id in (not_there, there, not_there))
-    await world.run(world.activities.answer_jobs, AnswerOrder(answers=answers))
+    await world.run(world.activities.answer_jobs, AnswerJobsInput(answers=answers))
     history = await world.temporal.get_workflow_handle(there).fetch_history()
     signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in history.events]
     assert signals.count(SIGNAL_LISTED) == 1

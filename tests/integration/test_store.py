@@ -15,7 +15,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.store import StoreActivities, StoreOrder
+from activities.store import StoreActivities, StoreInput
 from seedance_temporal.identity import request_hash
 from seedance_temporal.ledger.record import Record, result_of_record
 from seedance_temporal.media.public_http import PublicTransport
@@ -23,10 +23,10 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.result_host import Answer, result_host
-from tests.unit.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_order, scratch_folder
+from tests.support.fake_gcs import fake_gcs
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.result_host import Answer, result_host
+from tests.support.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_order, scratch_folder
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ async def test_progress_shows_in_the_heartbeats(world: World) -> None:
 
 async def test_an_order_crosses_temporal(world: World) -> None:
     (payload,) = await pydantic_data_converter.encode([world.order])
-    assert await pydantic_data_converter.decode([payload], [StoreOrder]) == [world.order]
+    assert await pydantic_data_converter.decode([payload], [StoreInput]) == [world.order]
 
 
 async def test_a_cancel_ends_the_copy_and_leaves_nothing(world: World) -> None:

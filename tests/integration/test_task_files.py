@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 
-from activities.poll import GetOrder, ObserveActivities
+from activities.poll import GetTaskInput, PollActivities
 from dev.ark.media import video
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.ledger.checksummed_json import sealed
@@ -23,12 +23,12 @@ from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles, Verified, read_verified
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.jobs import a_claim, created, in_activity, make_older, names
-from tests.unit.media_files import bottomless_video
-from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.result_host import Answer, result_host
-from tests.unit.stores import CLIP, PNG, TASK, VIDEO, World, an_order, scratch_folder
+from tests.support.fake_gcs import fake_gcs
+from tests.support.jobs import a_claim, created, in_activity, make_older, names
+from tests.support.media_files import bottomless_video
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.result_host import Answer, result_host
+from tests.support.stores import CLIP, PNG, TASK, VIDEO, World, an_order, scratch_folder
 
 # What another run was given for the same task, and what another task was given.
 OTHER = video(CLIP, f"{TASK} again")
@@ -519,8 +519,8 @@ async def test_verified_video_is_stored_though_its_task_is_forgotten(in_memory: 
     await ledger.claim(claim)
     await ledger.settle(claim.job_id, 1, created(TASK))
     make_older(world.bucket, names(world.order.request).attempt(1, "claim"), days=days)
-    observe = ObserveActivities(ledger, world.ark, world.settings)
-    order = GetOrder(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
+    observe = PollActivities(ledger, world.ark, world.settings)
+    order = GetTaskInput(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
     world.forgets()
     await world.put("output.mp4", VIDEO)
     seen = await in_activity(observe.get_task, order)

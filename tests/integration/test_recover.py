@@ -10,18 +10,18 @@ import pytest
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
-from activities.recover import AbsentOrder, RecoverActivities, RecoverOrder, ResolveOrder
+from activities.recover import AbsentInput, RecoverActivities, RecoverInput, ResolveInput
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import TimelineEntry
-from seedance_temporal.ledger.decisions import Look, look_by
+from seedance_temporal.ledger.decisions import Decision, decide_from
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.unit.jobs import (
+from tests.support.jobs import (
     BODY,
     FINGERPRINT,
     KEY,
@@ -39,7 +39,7 @@ from tests.unit.jobs import (
     refused,
     some_settings,
 )
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import MemoryBucket
 
 
 @dataclass
@@ -82,20 +82,20 @@ class World:
         return answer.task_id
 
     async def identify(self, task_id: str, attempt: int = 1) -> str:
-        order = RecoverOrder(job_id=self.job_id, attempt=attempt, task_id=task_id)
+        order = RecoverInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
         return (await in_activity(self.activities.identify_task, order)).answer
 
-    async def absent(self, *listings: Listing, attempt: int = 1) -> Look:
-        order = AbsentOrder(job_id=self.job_id, attempt=attempt, listings=listings)
+    async def absent(self, *listings: Listing, attempt: int = 1) -> Decision:
+        order = AbsentInput(job_id=self.job_id, attempt=attempt, listings=listings)
         return await in_activity(self.activities.settle_absent, order)
 
-    async def look(self) -> Look:
-        return look_by(await self.ledger.read(self.job_id), self.settings)
+    async def look(self) -> Decision:
+        return decide_from(await self.ledger.read(self.job_id), self.settings)
 
     async def resolve(self, action: str, task_id: str | None = None, attempt: int = 1) -> ResolveAnswer:
         word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
         entry = TimelineEntry(at=self.claim.claimed_at, what="unknown", how="create")
-        order = ResolveOrder(job_id=self.job_id, resolve=word, timeline=(entry,))
+        order = ResolveInput(job_id=self.job_id, resolve=word, timeline=(entry,))
         return await in_activity(self.activities.resolve_attempt, order)
 
     async def settle(self, outcome: Outcome, attempt: int = 1) -> None:
@@ -250,7 +250,7 @@ async def silent() -> World:
     claim = a_claim(a_request())
     world = World(ArkControl("http://127.0.0.1:1"), Ark("http://127.0.0.1:1", KEY), claim, some_settings())
     await world.ledger.claim(claim)
-    await world.ledger.note_echo("byteplus", FINGERPRINT)
+    await world.ledger.note_identifiers_listed("byteplus", FINGERPRINT)
     world.make_older(seconds=800)
     return world
 
@@ -312,7 +312,7 @@ async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_liste
     del silent.bucket.stored[f"seedance/echo-byteplus-{FINGERPRINT}.json"]
     look = await silent.absent(*proofs(silent, 100, 10))
     assert (look.next, look.recovery_over) == ("recover", True)
-    await silent.ledger.note_echo("volcengine", FINGERPRINT)
+    await silent.ledger.note_identifiers_listed("volcengine", FINGERPRINT)
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover", "each route is another provider"
     assert silent.objects == UNKNOWN
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from seedance_temporal.provider import answers
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer, NoAnswer
 from seedance_temporal.provider.task import parse_task
-from tests.unit.jobs import BODY, KEY
-from tests.unit.raw_host import RawHost, raw_host
+from tests.support.jobs import BODY, KEY
+from tests.support.raw_host import RawHost, raw_host
 from worker import RedactingFormatter
 
 TOO_LONG = answers.MOST_BYTES + 1

@@ -18,10 +18,10 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
-from tests.unit.command_line import Said, say
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.media_files import picture
-from tests.unit.temporal_stub import address, dev_server, request, worker
+from tests.support.command_line import Said, say
+from tests.support.fake_gcs import fake_gcs
+from tests.support.media_files import picture
+from tests.support.temporal_stub import address, dev_server, request, worker
 
 ROOT = Path(__file__).parents[2]
 

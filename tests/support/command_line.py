@@ -10,7 +10,7 @@ from temporalio.client import Client
 from typer.testing import CliRunner
 
 from seedance_temporal.cli.main import app
-from tests.unit.temporal_stub import address
+from tests.support.temporal_stub import address
 
 NOWHERE = "127.0.0.1:1"
 

@@ -30,10 +30,10 @@ from seedance_temporal.provider.models import MODELS, OPTIONAL, ROUTES, SEEDANCE
 from seedance_temporal.provider.rules import check, gs_object, scene
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.request_json import parse_request
-from tests.unit.jobs import a_claim, some_settings
-from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.test_catalogue import RIGHT, TEXT, refs
-from tests.unit.test_parsing import valid_requests
+from tests.support.jobs import a_claim, some_settings
+from tests.support.memory_bucket import MemoryBucket
+from tests.unit.test_request_json import valid_requests
+from tests.unit.test_rules import RIGHT, TEXT, refs
 
 
 class SigningBucket(MemoryBucket):

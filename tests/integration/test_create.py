@@ -15,8 +15,8 @@ import pytest
 from pydantic import SecretStr
 
 import activities.create
-from activities.create import CreateActivities, CreateOrder, CreateReport
-from activities.ledger import LedgerActivities, OutcomeOrder
+from activities.create import CreateActivities, CreateInput, CreateResult
+from activities.ledger import LedgerActivities, OutcomeInput
 from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
 from seedance_temporal.contract import Resubmit
@@ -27,7 +27,7 @@ from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.signing import CannotSign
-from tests.unit.jobs import (
+from tests.support.jobs import (
     KEY,
     SECRET,
     a_claim,
@@ -43,7 +43,7 @@ from tests.unit.jobs import (
     refused,
     some_settings,
 )
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import MemoryBucket
 
 QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that shall run out of time
 
@@ -99,10 +99,10 @@ class World:
     def objects(self) -> list[str]:
         return sorted(name.removeprefix(names(self.request).root + "attempts/") for name in self.bucket.contents)
 
-    async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateReport:
+    async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateResult:
         client = a_client(self.ark, *self.settings.secrets)
         create = CreateActivities(self.ledger, self.bucket, client, self.settings)
-        order = CreateOrder(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
+        order = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
         return await in_activity(create.create_task, order, attempt=temporal_attempt)
 
     async def posts(self) -> list[CreateEntry]:
@@ -201,7 +201,7 @@ async def test_that_it_was_taken_is_reported_where_the_bucket_fails(ark: ArkCont
     assert report.outcome.kind == "taken"
     # The workflow goes on with it.
     world.bucket.before.clear()
-    order = OutcomeOrder(claim=report.claim, outcome=report.outcome)
+    order = OutcomeInput(claim=report.claim, outcome=report.outcome)
     await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
     assert (await world.ledger.read(world.job_id)).attempts[0].taken
 
@@ -264,7 +264,7 @@ async def test_a_claim_whose_answer_is_an_error_although_it_landed(ark: ArkContr
     world.bucket.after.clear()
     assert report.claim is not None
     assert report.outcome is not None
-    order = OutcomeOrder(claim=report.claim, outcome=report.outcome)
+    order = OutcomeInput(claim=report.claim, outcome=report.outcome)
     await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
     look = decide(await world.ledger.read(world.job_id))
     assert (look.next, look.attempt) == ("claim", 2)
@@ -504,7 +504,7 @@ async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.Mo
     client = a_client(ark)
     client._url = "http://127.0.0.1:1/api/v3/contents/generations/tasks"
     create = CreateActivities(world.ledger, world.bucket, client, world.settings)
-    order = CreateOrder(job_id=world.job_id, request=world.request, attempt=1)
+    order = CreateInput(job_id=world.job_id, request=world.request, attempt=1)
     report = await in_activity(create.create_task, order)
     assert (report.kind, report.written, report.attention) == ("not_sent", True, None)
     assert world.outcome()["code"] == "not_connected"

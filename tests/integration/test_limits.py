@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities.limits import Allowance, AllowOrder, LimitActivities
+from activities.limits import LimitActivities, QuotaInput, QuotaResult
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError
@@ -18,9 +18,9 @@ from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, GoogleBucket
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
-from tests.unit.memory_bucket import MemoryBucket
+from tests.support.fake_gcs import fake_gcs
+from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
+from tests.support.memory_bucket import MemoryBucket
 
 # What a_request costs at most, by the provider's list.
 PRICE = catalogue.estimate(a_request()).usd or 0
@@ -37,8 +37,8 @@ class Worker:
         settings = some_settings(**{f"seedance_max_{name}": limit for name, limit in limits.items()})
         self.activities = LimitActivities(self.ledger, bucket, settings, lambda: self.now)
 
-    async def allow(self, request: VideoRequest) -> Allowance:
-        order = AllowOrder(job_id=job_id_of(request), request=request)
+    async def allow(self, request: VideoRequest) -> QuotaResult:
+        order = QuotaInput(job_id=job_id_of(request), request=request)
         return await in_activity(self.activities.allow, order)
 
     async def refuses(self, request: VideoRequest) -> JobError:

@@ -17,10 +17,10 @@ from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
-from tests.unit.command_line import Said, say
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.media_files import FPS, clip, picture
-from tests.unit.result_host import Answer, ResultHost, result_host
+from tests.support.command_line import Said, say
+from tests.support.fake_gcs import fake_gcs
+from tests.support.media_files import FPS, clip, picture
+from tests.support.result_host import Answer, ResultHost, result_host
 
 KEYS = {
     *("job_id", "request_hash", "scene", "estimated_tokens", "estimated_usd", "warnings", "sends", "media"),

@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_USER
 from seedance_temporal.identity import user_hash
-from seedance_temporal.ledger.decisions import Look
+from seedance_temporal.ledger.decisions import Decision
 from tests.workflows.scripted import (
     LONG,
     OURS,
@@ -138,7 +138,7 @@ async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
 )
 async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of: Any, cost: str) -> None:
     error = failure(of).model_copy(
-        update={"message": f"It ended: {of}. Again: python starter.py resubmit X --attempt 1"}
+        update={"message": f"It ended: {of}. ResubmitGrant: python starter.py resubmit X --attempt 1"}
     )
     stage.script.plan("look", stage.ended(error, folder=FOLDER, **EXPECTED))
     job = await stage.start()
@@ -146,7 +146,7 @@ async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of
     told = await details(job)
     phase = (await state(job)).phase
     assert told.startswith(
-        f"**No video: {phase} ({of}).** It ended: {of}. Again: `python starter.py resubmit X --attempt 1`"
+        f"**No video: {phase} ({of}).** It ended: {of}. ResubmitGrant: `python starter.py resubmit X --attempt 1`"
     )
     assert f"- **cost**: {cost}" in told
     assert f"- **ledger**: {FOLDER}attempts/" in told
@@ -218,5 +218,5 @@ async def test_the_user_is_shown_by_a_hash_where_the_worker_says_so(stage: Stage
 
 
 def test_a_look_by_an_older_worker_says_nothing_of_place_and_hash() -> None:
-    look = Look.model_validate({"next": "claim", "attempt": 1})
+    look = Decision.model_validate({"next": "claim", "attempt": 1})
     assert (look.folder, look.hash_users) == (None, False)

@@ -13,9 +13,9 @@ import pytest
 from google.cloud import storage
 
 from seedance_temporal.storage.bucket import Bucket, BucketError, Checksums, GoogleBucket
-from tests.unit.fake_gcs import fake_gcs
-from tests.unit.memory_bucket import MemoryBucket
-from tests.unit.raw_host import raw_host
+from tests.support.fake_gcs import fake_gcs
+from tests.support.memory_bucket import MemoryBucket
+from tests.support.raw_host import raw_host
 
 _numbers = count()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dev.ark.control import ArkControl
-from tests.unit.jobs import as_new, local_ark
+from tests.support.jobs import as_new, local_ark
 
 
 @pytest.fixture(scope="module")
