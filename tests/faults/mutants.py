@@ -32,7 +32,7 @@ class Mutant:
 
     Attributes:
         promise: The number of the promise in ``docs/promises.md``.
-        what: What is broken, in a few messages.
+        what: What is broken, in a few words.
         file: Which file is edited.
         old: Its text, which stands there once.
         new: What takes its place.
@@ -61,8 +61,10 @@ class Mutant:
 
 _CREATE = "activities/create.py"
 _LEDGER = "activities/ledger.py"
+_LEDGER_STORE = "seedance_temporal/ledger/store.py"
 _ARK = "seedance_temporal/provider/ark.py"
 _FACTS = "seedance_temporal/ledger/facts.py"
+_DECISIONS = "seedance_temporal/ledger/decisions.py"
 _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
 _VERIFIED = "seedance_temporal/ledger/task_files.py"
@@ -106,7 +108,7 @@ MUTANTS = (
     Mutant(
         1,
         "a claim that met another one is always taken for our own",
-        _LEDGER,
+        _LEDGER_STORE,
         "return standing is not None and standing.nonce == claim.nonce",
         "return standing is not None",
         "tests/integration/test_create.py::test_of_two_executions_at_once_one_sends",
@@ -181,7 +183,7 @@ MUTANTS = (
     Mutant(
         1,
         "a later attempt that was refused or not sent hides a live task",
-        _FACTS,
+        _DECISIONS,
         "        if attempt.live:\n            return Decision(",
         "        if attempt.live and attempt is newest_first[0]:\n            return Decision(",
         "tests/unit/test_facts.py::test_what_comes_next",
@@ -190,7 +192,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent by the listings of another API key",
-        _FACTS,
+        _DECISIONS,
         "        and listing.key == attempt.claim.key\n",
         "",
         "tests/unit/test_facts.py::test_which_listings_prove_absence",
@@ -198,7 +200,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent though the claim names no API key",
-        _FACTS,
+        _DECISIONS,
         "    if attempt.claim is not None and not attempt.claim.key:\n",
         "    if attempt.claim is None:\n",
         "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
@@ -206,7 +208,7 @@ MUTANTS = (
     Mutant(
         2,
         "that LIST shows identifiers to one API key counts for all",
-        _LEDGER,
+        _LEDGER_STORE,
         'return f"{self._prefix}/echo-{route}-{key}.json"',
         'return f"{self._prefix}/echo-{route}.json"',
         "tests/integration/test_ledger.py::test_that_identifiers_are_listed_is_noted_for_each_route",
@@ -272,7 +274,7 @@ MUTANTS = (
     Mutant(
         2,
         "a task that comes after another outcome is dropped",
-        _LEDGER,
+        _LEDGER_STORE,
         "if await self._write(name, outcome, seconds) or outcome.task_id is None:",
         "if await self._write(name, outcome, seconds) or outcome.task_id:",
         "tests/integration/test_ledger.py::test_a_task_after_another_outcome_is_late_and_never_dropped",
@@ -288,7 +290,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent after one listing",
-        _FACTS,
+        _DECISIONS,
         "return bool(proofs) and max(proofs) - min(proofs) >= window / 10",
         "return bool(proofs)",
         "tests/unit/test_facts.py::test_which_listings_prove_absence",
@@ -296,7 +298,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent by a listing that is not complete",
-        _FACTS,
+        _DECISIONS,
         "        and listing.complete\n",
         "",
         "tests/unit/test_facts.py::test_which_listings_prove_absence",
@@ -304,7 +306,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent by a listing from before the end of the window",
-        _FACTS,
+        _DECISIONS,
         "and listing.began_at > attempt.claimed_at + window",
         "and listing.began_at > attempt.claimed_at",
         "tests/unit/test_facts.py::test_which_listings_prove_absence",
@@ -312,7 +314,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent though nobody knows whether LIST shows identifiers",
-        _FACTS,
+        _DECISIONS,
         "    if not facts.echo:\n",
         "    if facts.echo is None:\n",
         "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
@@ -320,7 +322,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent though a listed task without an identifier could be the one",
-        _FACTS,
+        _DECISIONS,
         "if any(listing.task_id is not None or listing.unmarked for listing in listings):",
         "if any(listing.task_id is not None for listing in listings):",
         "tests/unit/test_facts.py::test_which_listings_prove_absence",
@@ -336,7 +338,7 @@ MUTANTS = (
     Mutant(
         2,
         "absent more than once in a job",
-        _FACTS,
+        _DECISIONS,
         'if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):',
         'if all(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):',
         "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
@@ -478,7 +480,7 @@ MUTANTS = (
     Mutant(
         4,
         "the record is not asked first",
-        _FACTS,
+        _DECISIONS,
         "    if facts.record is not None:\n        highest",
         "    if facts.record is not None and not facts.attempts:\n        highest",
         "tests/unit/test_facts.py::test_a_record_wins_over_everything",
