@@ -491,7 +491,7 @@ MUTANTS = (
         "seedance_temporal/ledger/checksummed_json.py",
         "if seal is not None and sealed(value) != content:",
         "if seal is not None and len(sealed(value)) != len(content):",
-        "tests/unit/test_seal.py::test_every_flipped_byte_shows",
+        "tests/unit/test_checksummed_json.py::test_every_flipped_byte_shows",
     ),
     Mutant(
         4,
