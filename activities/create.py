@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
-from activities.poll import look_again_after
+from activities.poll import seconds_until_poll
 from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, TimelineEntry
 from seedance_temporal.ledger.decisions import decide
@@ -88,7 +88,7 @@ class CreateResult(BaseModel):
         written: Whether the outcome stands in the ledger.
         error: With ``impossible``.
         attention: What a person must settle before a create can succeed.
-        look_again_after: Seconds: until the first look at the task, or until the next create.
+        wait_seconds: Seconds: until the first look at the task, or until the next create.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,7 +100,7 @@ class CreateResult(BaseModel):
     error: JobError | None = None
     attention: Attention | None = None
     message: str = ""
-    look_again_after: float = 0
+    wait_seconds: float = 0
 
 
 class Deadline:
@@ -128,34 +128,34 @@ class CreateActivities:
         self._settings = settings
 
     @activity.defn
-    async def create_task(self, order: CreateInput) -> CreateResult:
+    async def create_task(self, input: CreateInput) -> CreateResult:
         """Claims an attempt and sends the POST for it."""
         info = activity.info()
         if info.attempt > 1:
             return CreateResult(kind="unknown", message="Temporal started the create a second time; nothing was sent")
         if problems := catalogue.check(
-            order.request,
+            input.request,
             insecure_hosts=self._settings.seedance_insecure_hosts,
             endpoints=self._settings.seedance_endpoints,
         ):
             return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
         estimated = catalogue.estimate(
-            order.request, self._settings.prices, endpoints=self._settings.seedance_endpoints
+            input.request, self._settings.prices, endpoints=self._settings.seedance_endpoints
         )
         claim = Claim(
-            job_id=order.job_id,
-            attempt=order.attempt,
+            job_id=input.job_id,
+            attempt=input.attempt,
             nonce=secrets.token_hex(16),
             namespace=info.namespace,
             run_id=info.workflow_run_id or "",
             claimed_at=datetime.now(UTC),
-            request=order.request,
-            submitted_at=order.submitted_at,
+            request=input.request,
+            submitted_at=input.submitted_at,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            warnings=order.warnings,
-            media=order.media,
+            warnings=input.warnings,
+            media=input.media,
             key=self._settings.key_fingerprint,
         )
         try:
@@ -166,24 +166,24 @@ class CreateActivities:
         except Exception as error:
             # Nothing was claimed, so there is nothing to write down.
             trouble = _signing_trouble(error)
-            return self._not_sent(order, claim, trouble, _outcome(order, claim, trouble), written=True)
+            return self._not_sent(input, claim, trouble, _outcome(input, claim, trouble), written=True)
         try:
             if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
                 return CreateResult(kind="conflict")
-            facts = await self._ledger.read(order.job_id)
+            facts = await self._ledger.read(input.job_id)
         except Exception as error:
             # No sum is spent that the ledger could not note first; whether the claim landed is settled by the workflow.
-            _log.warning("the ledger cannot be reached", extra={"job_id": order.job_id}, exc_info=True)
+            _log.warning("the ledger cannot be reached", extra={"job_id": input.job_id}, exc_info=True)
             trouble = _ledger_trouble(error)
-            return self._not_sent(order, claim, trouble, _outcome(order, claim, trouble), written=False)
-        current = decide(facts.without(order.attempt))
-        if current.next != "claim" or current.attempt > order.attempt:
+            return self._not_sent(input, claim, trouble, _outcome(input, claim, trouble), written=False)
+        current = decide(facts.without(input.attempt))
+        if current.next != "claim" or current.attempt > input.attempt:
             # The look that led here is out of date, such as one that a Reset brought back.
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since the last look")
-            outcome = _outcome(order, claim, stale, facts.objects)
-            report = self._not_sent(order, claim, stale, outcome, written=await self._settle(claim, outcome))
-            return report.model_copy(update={"look_again_after": 0.0})
-        return await self._report(order, claim, await self._send(body, deadline), facts)
+            outcome = _outcome(input, claim, stale, facts.objects)
+            report = self._not_sent(input, claim, stale, outcome, written=await self._settle(claim, outcome))
+            return report.model_copy(update={"wait_seconds": 0.0})
+        return await self._report(input, claim, await self._send(body, deadline), facts)
 
     async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
         """The POST, and again where an answer says that nothing was created and time is left."""
@@ -199,10 +199,10 @@ class CreateActivities:
             await asyncio.sleep(pause)
         return answer
 
-    async def _report(self, order: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
+    async def _report(self, input: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
         if answer.kind == "unknown":
             return CreateResult(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
-        outcome = _outcome(order, claim, answer, facts.objects)
+        outcome = _outcome(input, claim, answer, facts.objects)
         written = await self._settle(claim, outcome)
         if answer.kind == "taken":
             return CreateResult(
@@ -213,21 +213,21 @@ class CreateActivities:
                 message=f"{answer.code}: {answer.message}",
             )
         if answer.kind == "not_sent":
-            return self._not_sent(order, claim, answer, outcome, written=written)
+            return self._not_sent(input, claim, answer, outcome, written=written)
         return CreateResult(
             kind="created" if answer.kind == "created" else "refused",
             claim=claim,
             outcome=outcome,
             written=written,
             message=f"{answer.code} {answer.message}".strip(),
-            look_again_after=look_again_after(self._settings, order.request, looks=0),
+            wait_seconds=seconds_until_poll(self._settings, input.request, polls=0),
         )
 
     def _not_sent(
-        self, order: CreateInput, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool
+        self, input: CreateInput, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool
     ) -> CreateResult:
         slow_start = 30.0 if answer.attention is not None else 2.0
-        wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(order.refusals, 10)))
+        wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(input.refusals, 10)))
         return CreateResult(
             kind="not_sent",
             claim=claim,
@@ -235,7 +235,7 @@ class CreateActivities:
             written=written,
             attention=answer.attention,
             message=f"{answer.code}: {answer.message}",
-            look_again_after=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
+            wait_seconds=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
         )
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
@@ -273,7 +273,7 @@ class CreateActivities:
 
 
 def _outcome(
-    order: CreateInput, claim: Claim, answer: CreateAnswer, objects: tuple[RecordedObject, ...] = ()
+    input: CreateInput, claim: Claim, answer: CreateAnswer, objects: tuple[RecordedObject, ...] = ()
 ) -> Outcome:
     assert answer.kind != "unknown"
     return Outcome(
@@ -286,7 +286,7 @@ def _outcome(
         failure_class=answer.failure_class,
         namespace=claim.namespace,
         run_id=claim.run_id,
-        timeline=order.timeline,
+        timeline=input.timeline,
         ledger=objects,
     )
 

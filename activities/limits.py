@@ -84,24 +84,24 @@ class LimitActivities:
         self._today = clock().date()
 
     @activity.defn
-    async def allow(self, order: QuotaInput) -> QuotaResult:
+    async def reserve_quota(self, input: QuotaInput) -> QuotaResult:
         """Takes a place in the user's log of today, unless the job's attempt has one, or a limit stands against it."""
         settings = self._settings
-        estimated = catalogue.estimate(order.request, settings.prices, endpoints=settings.seedance_endpoints)
+        estimated = catalogue.estimate(input.request, settings.prices, endpoints=settings.seedance_endpoints)
         if refusal := refusal_by_price(estimated, settings):
             return _refused(refusal)
         if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:
             return QuotaResult()
-        facts = await self._ledger.read(order.job_id)
+        facts = await self._ledger.read(input.job_id)
         again = sum(attempt.again is not None for attempt in facts.attempts)
-        wanted = QuotaEntry(job_id=order.job_id, again=again, usd=estimated.usd, at=self._clock())
+        wanted = QuotaEntry(job_id=input.job_id, again=again, usd=estimated.usd, at=self._clock())
         self._forget_before(wanted.at.date())
         # It can have been taken just before midnight, by a run that was then reset.
-        yesterday = await self._log(order.request.user_id, wanted.at.date() - timedelta(days=1))
+        yesterday = await self._log(input.request.user_id, wanted.at.date() - timedelta(days=1))
         if any(place.is_of(wanted) for place in yesterday.values()):
             return QuotaResult(used="allowed yesterday")
-        async with self._turns.setdefault(self._folder(order.request.user_id, wanted.at.date()), asyncio.Lock()):
-            return await self._take(wanted, order.request.user_id)
+        async with self._turns.setdefault(self._folder(input.request.user_id, wanted.at.date()), asyncio.Lock()):
+            return await self._take(wanted, input.request.user_id)
 
     async def _take(self, wanted: QuotaEntry, user_id: str) -> QuotaResult:
         folder = self._folder(user_id, wanted.at.date())

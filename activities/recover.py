@@ -16,14 +16,14 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.job import JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import Decision, decide_from, is_absent, other_key
+from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
 from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 
 
-class RecoverInput(BaseModel):
+class IdentifyInput(BaseModel):
     """A task that could be an attempt's, and where it was seen."""
 
     model_config = ConfigDict(frozen=True)
@@ -34,7 +34,7 @@ class RecoverInput(BaseModel):
     how: Literal["callback", "list"] = "callback"
 
 
-class Identified(BaseModel):
+class IdentifyResult(BaseModel):
     """Whether a task that was named is one of ours.
 
     Attributes:
@@ -59,12 +59,12 @@ class AbsentInput(BaseModel):
 
 
 class ResolveInput(BaseModel):
-    """An operator's word, as the workflow hands it on."""
+    """An operator's resolution."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
-    resolve: Resolve
+    resolution: Resolve
     timeline: tuple[TimelineEntry, ...] = ()
 
 
@@ -77,7 +77,7 @@ class RecoverActivities:
         self._settings = settings
 
     @activity.defn
-    async def identify_task(self, order: RecoverInput) -> Identified:
+    async def identify_task(self, input: IdentifyInput) -> IdentifyResult:
         """Tell whether a task that a callback or a listing named is one of an attempt; if it is, write that.
 
         A callback can be ahead of GET, so only another identifier rules a task out.
@@ -85,68 +85,68 @@ class RecoverActivities:
         Raises:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
-        facts = await self._ledger.read(order.job_id)
-        attempt = facts.attempt(order.attempt)
+        facts = await self._ledger.read(input.job_id)
+        attempt = facts.attempt(input.attempt)
         if attempt is None or attempt.claim is None:
-            return Identified(answer="not_yet")
-        if order.task_id in attempt.tasks:
-            return Identified(answer="known")
+            return IdentifyResult(answer="not_yet")
+        if input.task_id in attempt.tasks:
+            return IdentifyResult(answer="known")
         try:
-            shown = await self._identifier(order.task_id)
+            shown = await self._identifier(input.task_id)
         except (ArkError, httpx.HTTPError) as error:
-            raise _unanswered(order.job_id, error) from None
+            raise _unanswered(input.job_id, error) from None
         if shown is None:
-            return Identified(answer="not_yet")
+            return IdentifyResult(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
-            return Identified(answer="other")
-        await self._settle(order.job_id, facts, order.attempt, order.task_id, order.how)
-        return Identified(answer="ours")
+            return IdentifyResult(answer="other")
+        await self._settle(input.job_id, facts, input.attempt, input.task_id, input.how)
+        return IdentifyResult(answer="ours")
 
     @activity.defn
-    async def settle_absent(self, order: AbsentInput) -> Decision:
+    async def settle_absent(self, input: AbsentInput) -> Decision:
         """Writes that no task came of an attempt, where listings prove it; comes back with what comes next."""
-        facts = await self._ledger.read(order.job_id)
-        look = decide_from(facts, self._settings)
-        attempt = facts.attempt(order.attempt)
-        if look.next != "recover" or look.attempt != order.attempt or attempt is None:
+        facts = await self._ledger.read(input.job_id)
+        look = decide_at(facts, self._settings)
+        attempt = facts.attempt(input.attempt)
+        if look.next != "recover" or look.attempt != input.attempt or attempt is None:
             return look
-        if not is_absent(facts, attempt, order.listings, self._settings):
+        if not is_absent(facts, attempt, input.listings, self._settings):
             return look
-        message = f"{len(order.listings)} complete listings do not show it"
+        message = f"{len(input.listings)} complete listings do not show it"
         outcome = _outcome(facts, "absent", "list", message=message)
-        await self._ledger.settle(order.job_id, order.attempt, outcome)
-        return await self._look(order.job_id)
+        await self._ledger.settle(input.job_id, input.attempt, outcome)
+        return await self._look(input.job_id)
 
     @activity.defn
-    async def resolve_attempt(self, order: ResolveInput) -> ResolveAnswer:
-        """Takes an operator's word on an attempt whose outcome is unknown. Its only effect is a fact in the ledger.
+    async def resolve_attempt(self, input: ResolveInput) -> ResolveAnswer:
+        """Write an operator's resolution of an attempt whose outcome is unknown. The only effect is a fact in the ledger.
 
         Raises:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
-        word = order.resolve
-        facts = await self._ledger.read(order.job_id)
-        attempt = facts.attempt(word.attempt)
+        resolution = input.resolution
+        facts = await self._ledger.read(input.job_id)
+        attempt = facts.attempt(resolution.attempt)
         if attempt is None or attempt.claim is None:
-            return ResolveAnswer(accepted=False, message=f"{order.job_id} has no attempt {word.attempt}.")
+            return ResolveAnswer(accepted=False, message=f"{input.job_id} has no attempt {resolution.attempt}.")
         if attempt.tasks or attempt.error is not None or not attempt.counts:
             known = f"its task is {attempt.tasks[0]}" if attempt.tasks else "it is settled"
-            return ResolveAnswer(accepted=False, message=f"Attempt {word.attempt} is not unknown: {known}.")
-        if word.action == "adopt":
-            return await self._adopt(order, facts, attempt)
-        if word.action == "not_created":
-            return await self._not_created(order, facts, attempt)
-        return await self._lost(order, facts, attempt)
+            return ResolveAnswer(accepted=False, message=f"Attempt {resolution.attempt} is not unknown: {known}.")
+        if resolution.action == "adopt":
+            return await self._adopt(input, facts, attempt)
+        if resolution.action == "not_created":
+            return await self._not_created(input, facts, attempt)
+        return await self._lost(input, facts, attempt)
 
-    async def _adopt(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
-        task_id = order.resolve.task_id
+    async def _adopt(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+        task_id = input.resolution.task_id
         assert attempt.claim is not None
         if not task_id:
             return ResolveAnswer(accepted=False, message="Adopting a task needs its task id.")
         try:
             shown = await self._identifier(task_id)
         except (ArkError, httpx.HTTPError) as error:
-            raise _unanswered(order.job_id, error) from None
+            raise _unanswered(input.job_id, error) from None
         if shown != attempt.claim.safety_identifier:
             key = self._settings.key_fingerprint
             blind = f" Note that {other_key(attempt.claim.key, key)}." if attempt.claim.key != key else ""
@@ -155,10 +155,10 @@ class RecoverActivities:
                 message=f"The provider knows no task {task_id} that shows the identifier of this attempt, "
                 f"{attempt.claim.safety_identifier}.{blind}",
             )
-        await self._settle(order.job_id, facts, attempt.number, task_id, "operator")
+        await self._settle(input.job_id, facts, attempt.number, task_id, "operator")
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
 
-    async def _not_created(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         if attempt.taken:
             return ResolveAnswer(accepted=False, message="The provider accepted this create: a task exists.")
         left = self._settings.seedance_recovery_seconds - _age(attempt)
@@ -175,15 +175,15 @@ class RecoverActivities:
                 message=f"It may be there all the same: {unseen}. If nobody can tell any more, say --lost.",
             )
         outcome = _outcome(facts, "absent", "operator", message="an operator found no task")
-        await self._ledger.settle(order.job_id, attempt.number, outcome)
+        await self._ledger.settle(input.job_id, attempt.number, outcome)
         return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")
 
-    async def _lost(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _lost(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         error = JobError(
             code="unknown_outcome",
             message=f"Nobody can tell any more whether attempt {attempt.number} was created and billed; an operator "
             "gave it up. The provider's invoice tells. Another attempt may be a second charge: "
-            f"python starter.py resubmit {order.job_id} --attempt {attempt.number} --accept-second-charge",
+            f"python starter.py resubmit {input.job_id} --attempt {attempt.number} --accept-second-charge",
             failure_class="lost",
             attempt=attempt.number,
             resubmit_could_help=True,
@@ -192,11 +192,11 @@ class RecoverActivities:
             error=error,
             at=datetime.now(UTC),
             how="operator",
-            timeline=order.timeline,
+            timeline=input.timeline,
             ledger=facts.objects,
             **written_by(),
         )
-        await self._ledger.end(order.job_id, attempt.number, end)
+        await self._ledger.end(input.job_id, attempt.number, end)
         return ResolveAnswer(accepted=True, message=error.message)
 
     async def _identifier(self, task_id: str) -> str | None:
@@ -212,7 +212,7 @@ class RecoverActivities:
         await self._ledger.settle(job_id, attempt, outcome)
 
     async def _look(self, job_id: str) -> Decision:
-        return decide_from(await self._ledger.read(job_id), self._settings)
+        return decide_at(await self._ledger.read(job_id), self._settings)
 
 
 def _outcome(

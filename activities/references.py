@@ -59,14 +59,14 @@ class ReferenceActivities:
         self._settings = settings
 
     @activity.defn
-    async def check_references(self, order: ReferencesInput) -> ReferencesResult:
+    async def check_references(self, input: ReferencesInput) -> ReferencesResult:
         """Looks at all references of a job that is about to be paid for.
 
         Raises:
             ApplicationError: ``ReferencesUnreachable``: one could not be had now, and nothing is known against any.
                 ``ReferencesFailed``: anything else, such as a full disk. To be repeated.
         """
-        request = order.request
+        request = input.request
         if problems := catalogue.check(
             request,
             insecure_hosts=self._settings.seedance_insecure_hosts,
@@ -81,14 +81,14 @@ class ReferenceActivities:
         except Exception as error:
             # The texts of other libraries are full of URLs.
             raise ApplicationError(
-                f"{order.job_id}: looking at its references broke: {redacted(repr(error))}", type="ReferencesFailed"
+                f"{input.job_id}: looking at its references broke: {redacted(repr(error))}", type="ReferencesFailed"
             ) from None
         if findings.problems:
             advice = "Mend or replace what is named, and submit the request again."
             message = f"{_joined([*findings.problems, *findings.passing])}. {advice}"
             return ReferencesResult(media=findings.media, error=nothing_sent("invalid_references", message))
         if findings.passing:
-            raise ApplicationError(f"{order.job_id}: {_joined(findings.passing)}", type="ReferencesUnreachable")
+            raise ApplicationError(f"{input.job_id}: {_joined(findings.passing)}", type="ReferencesUnreachable")
         return ReferencesResult(
             media=findings.media,
             warnings=(*media_warnings(findings.media), *await self._reuse(request, findings.media)),

@@ -113,7 +113,7 @@ class StoreActivities:
         self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts))
 
     @activity.defn
-    async def store_video(self, order: StoreInput) -> VideoResult:
+    async def store_video(self, input: StoreInput) -> VideoResult:
         """Stores the video of a task that has succeeded, and writes the record; or returns what the record says.
 
         To be repeated until the result URL is dead.
@@ -125,7 +125,7 @@ class StoreActivities:
                 which is not retryable: the name of the video, or of the record, is taken by another object, which a
                 person has to move away.
         """
-        names = ObjectNames(self._settings.seedance_prefix, hash_of_job(order.job_id))
+        names = ObjectNames(self._settings.seedance_prefix, hash_of_job(input.job_id))
         try:
             standing = await self._bucket.read(names.record)
             if standing is not None:
@@ -133,16 +133,16 @@ class StoreActivities:
             with TemporaryDirectory(prefix="seedance-") as directory:
                 progress = Progress()
                 async with heartbeats(progress.shown):
-                    files = TaskFiles(self._bucket, names, order.task_id)
-                    copy = _Copy(files, self._ark, self._settings, self._transport, order, Path(directory), progress)
+                    files = TaskFiles(self._bucket, names, input.task_id)
+                    copy = _Copy(files, self._ark, self._settings, self._transport, input, Path(directory), progress)
                     return await copy.run()
         except _Failed as failure:
-            raise order.failed(failure.kind, str(failure)) from None
+            raise input.failed(failure.kind, str(failure)) from None
         except OtherContent as other:
-            raise order.failed("ObjectConflict", str(other), non_retryable=True) from None
+            raise input.failed("ObjectConflict", str(other), non_retryable=True) from None
         except Exception as error:
             # The texts of other libraries are full of URLs.
-            raise order.failed("StoreFailed", f"storing its video broke: {error!r}") from None
+            raise input.failed("StoreFailed", f"storing its video broke: {error!r}") from None
 
 
 @dataclass
@@ -153,7 +153,7 @@ class _Copy:
     ark: Ark
     settings: Settings
     transport: Transport
-    order: StoreInput
+    input: StoreInput
     directory: Path
     progress: Progress
     payload: dict[str, Any] | None = None
@@ -167,7 +167,7 @@ class _Copy:
             task, video = await self._copy_video()
         else:
             task = await self._stored_task() or await self._task_without_payload()
-        last_frame = await self._last_frame(task) if self.order.request.return_last_frame else None
+        last_frame = await self._last_frame(task) if self.input.request.return_last_frame else None
         return await self._commit(task, video, last_frame)
 
     # What the provider says of the task
@@ -176,7 +176,7 @@ class _Copy:
         """GET the task, once."""
         if self.payload is None:
             try:
-                payload = await self.ark.get(self.order.task_id)
+                payload = await self.ark.get(self.input.task_id)
             except Exception as error:  # A verified video needs no answer, so none of them may break the copy.
                 raise _Failed("ProviderUnavailable", f"the provider does not show it: {error!r}") from None
             if payload is None:
@@ -195,7 +195,7 @@ class _Copy:
             task = parse_task(payload)
         except ValueError as error:
             raise _Failed("NotReady", str(error)) from None
-        if task.id != self.order.task_id:
+        if task.id != self.input.task_id:
             raise _Failed("NotReady", f"the payload is about task {task.id}")
         if task.status != SUCCEEDED:
             raise _Failed("NotReady", f"it is {task.status}, so there is no video to store")
@@ -218,7 +218,7 @@ class _Copy:
                 raise
             self.warnings.append(f"What the provider said of the task, such as its tokens, is lost: {failure}")
             # Nothing is verified before its task was seen to have succeeded.
-            return Task(id=self.order.task_id, status=SUCCEEDED)
+            return Task(id=self.input.task_id, status=SUCCEEDED)
         await self._keep_payload()
         return task
 
@@ -346,7 +346,7 @@ class _Copy:
 
     async def _references(self) -> list[dict[str, Any]]:
         """Read from the claim what the reference media were; a damaged claim gives none, and a warning."""
-        name = self.files.names.attempt(self.order.attempt, "claim")
+        name = self.files.names.attempt(self.input.attempt, "claim")
         try:
             media = opened(await self.files.bucket.read(name) or b"{}").get("media")
         except ValueError as error:
@@ -357,15 +357,15 @@ class _Copy:
         return [medium for medium in media if isinstance(medium, dict)] if isinstance(media, list) else []
 
     def _record(self, task: Task, objects: RecordedObjects, references: list[dict[str, Any]]) -> Record:
-        request = self.order.request
+        request = self.input.request
         prices, endpoints = self.settings.prices, self.settings.seedance_endpoints
         estimated = catalogue.estimate(request, prices, endpoints=endpoints)
         return Record(
-            job_id=self.order.job_id,
+            job_id=self.input.job_id,
             request_hash=self.files.names.request_hash,
             **written_by(),
-            attempt=self.order.attempt,
-            task_id=self.order.task_id,
+            attempt=self.input.attempt,
+            task_id=self.input.task_id,
             model=task.model or request.model,
             status=task.status,
             seed=task.seed,
@@ -380,9 +380,9 @@ class _Copy:
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
             references=references,
-            timeline=[entry.model_dump(mode="json") for entry in self.order.timeline],
+            timeline=[entry.model_dump(mode="json") for entry in self.input.timeline],
             objects=objects,
-            warnings=[*self.order.warnings, *self.warnings],
+            warnings=[*self.input.warnings, *self.warnings],
             stored_at=datetime.now(UTC),
         )
 

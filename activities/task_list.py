@@ -24,7 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from seedance_temporal import contract
 from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
-from seedance_temporal.ledger.decisions import Decision, decide_from
+from seedance_temporal.ledger.decisions import Decision, decide_at
 from seedance_temporal.ledger.facts import Attempt, Listing
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
@@ -138,14 +138,14 @@ class TaskListActivities:
         self._questions = _Questions(settings.ark_route)
 
     @activity.defn
-    async def list_page(self, order: ListPageInput) -> Page:
+    async def list_page(self, input: ListPageInput) -> Page:
         """One page of the account's tasks.
 
         Raises:
             ApplicationError: The provider did not answer as it should; to be repeated.
         """
         try:
-            page = await self._ark.list(order.page, _PAGE_SIZE, order.service_tier)
+            page = await self._ark.list(input.page, _PAGE_SIZE, input.service_tier)
         except (ArkError, httpx.HTTPError) as error:
             raise ApplicationError(
                 f"the provider did not list its tasks: {error!r}", type="ProviderUnavailable"
@@ -157,7 +157,7 @@ class TaskListActivities:
         return Page(tasks=tasks, total=page.total, asked_at=page.asked_at, key=key)
 
     @activity.defn
-    async def answer_jobs(self, order: AnswerJobsInput) -> None:
+    async def answer_jobs(self, input: AnswerJobsInput) -> None:
         """Tells jobs what a listing says. Repeated as a whole: a job that hears the same twice is none the wiser."""
         client = activity.client()
         side_by_side = asyncio.Semaphore(_ANSWERS_SIDE_BY_SIDE)
@@ -171,17 +171,17 @@ class TaskListActivities:
                     if error.status is not RPCStatusCode.NOT_FOUND:
                         raise
 
-        await asyncio.gather(*map(tell, order.answers))
+        await asyncio.gather(*map(tell, input.answers))
 
     @activity.defn
-    async def ask_lister(self, order: AskListerInput) -> Decision:
+    async def ask_lister(self, input: AskListerInput) -> Decision:
         """Asks for the next listing, where the attempt is still unknown; comes back with what the ledger says."""
-        facts = await self._ledger.read(order.job_id)
-        look = decide_from(facts, self._settings)
-        attempt = facts.attempt(order.attempt) if order.attempt is not None else None
-        if order.attempt is None:
+        facts = await self._ledger.read(input.job_id)
+        look = decide_at(facts, self._settings)
+        attempt = facts.attempt(input.attempt) if input.attempt is not None else None
+        if input.attempt is None:
             await self._questions.ask(_for_the_echo())
-        elif look.next == "recover" and look.attempt == order.attempt and attempt is not None:
+        elif look.next == "recover" and look.attempt == input.attempt and attempt is not None:
             await self._questions.ask(self._wanted(attempt))
         return look
 

@@ -105,7 +105,7 @@ class Carried(Shape):
     """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
 
     timeline: tuple[TimelineEntry, ...] = ()
-    cancel_wished: bool = False
+    cancel_requested: bool = False
 
 
 class GenerateVideoInput(Shape):

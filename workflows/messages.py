@@ -160,3 +160,10 @@ def advice_on_risk(task_id: str, until: datetime) -> str:
 def bucket_of(folder: str | None) -> str:
     """The bucket of a ``gs://…/``: the whole name does not fit on a bar of the UI's timeline."""
     return f"gs://{folder.split('/')[2]}" if folder else "the bucket"
+
+
+def advice_on_second_task(task_id: str) -> str:
+    return (
+        f"Task {task_id} was created for this job as well, and may be billed; its video is not stored. "
+        "The provider keeps it for 24 hours: fetch it there if it is wanted."
+    )

@@ -97,8 +97,8 @@ RESOLVE_TIMEOUT = timedelta(seconds=60)
 RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
 
 # Callbacks that name tasks which are not known are checked by a GET each: a bound for what a leaked URL can cause.
-MOST_HINTS = 50
+MOST_CALLBACKS = 50
 # And one more with each of these, so that no flood closes the ear for good.
-ONE_MORE_HINT = timedelta(minutes=1)
+ONE_MORE_CALLBACK = timedelta(minutes=1)
 # Callbacks that announce an end which GET does not show: after so many, only the timer is followed.
 MOST_FRUITLESS_CALLBACKS = 20

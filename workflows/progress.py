@@ -10,11 +10,13 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from activities.ledger import RunContext
     from seedance_temporal import contract
     from seedance_temporal.identity import hash_of_job, user_hash
     from seedance_temporal.job import Attention, JobError, JobState, Phase, TimelineEntry, VideoResult
     from seedance_temporal.provider.task import Usage
     from seedance_temporal.request import VideoRequest
+    from workflows.messages import advice_on_second_task
     from workflows.ui_details import details
 
 # The beginning of a story and its newest part say most; a poll that shows nothing new only counts up.
@@ -48,6 +50,7 @@ class Progress:
         self._estimated_usd: float | None = None
         self._warnings: list[str] = []
         self.folder: str | None = None
+        self._second_task: str | None = None
         self.task_id: str | None = None
         self.attempt: int | None = None
 
@@ -85,6 +88,13 @@ class Progress:
         inherited = workflow.info().typed_search_attributes.get(contract.SEEDANCE_ATTENTION)
         if inherited is not None and self._attention is None:
             self._unset_attention()
+
+    def begin(self, context: RunContext) -> None:
+        """Take over what the worker knows of the job: attributes, folder, estimates and warnings."""
+        self.register(context.search_attributes, hash_users=context.hash_users)
+        self.folder = context.folder
+        self.expect(context.estimated_tokens, context.estimated_usd)
+        self.warn(*context.warnings)
 
     def expect(self, tokens: int | None, usd: float | None) -> None:
         """Keeps the most that an attempt should cost; None where that is not known."""
@@ -135,6 +145,9 @@ class Progress:
         """Names the task that this job now follows."""
         self.tries(attempt)
         self._name_task(task_id)
+        if task_id == self._second_task:
+            self._second_task = None
+            self.settle("second_task")
 
     def seen(self, status: str, how: str) -> None:
         """Notes what the provider says of the task."""
@@ -156,6 +169,13 @@ class Progress:
             self.note(f"needs a person: {attention}", "workflow", advice)
             self._upsert({contract.SEEDANCE_ATTENTION: attention})
         self._show()
+
+    def second_task(self, task_id: str | None) -> None:
+        """Raise an Attention for a task that is not followed; with None, raise it again where another one hid it."""
+        self._second_task = task_id or self._second_task
+        # Only one Attention is shown, and one that keeps the job from going on is more urgent.
+        if self._second_task is not None and self._attention is None:
+            self.need("second_task", advice_on_second_task(self._second_task))
 
     def settle(self, *attentions: Attention) -> None:
         """Takes one of these Attentions back, should it stand."""

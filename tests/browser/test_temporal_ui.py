@@ -105,10 +105,10 @@ async def look_at_the_finished_run(ui: TemporalUi, job_id: str) -> None:
     assert result is not None
     await ui.open_run(job_id, "timeline")
     await ui.until_it_shows(
-        "read the ledger: what is known of this job",
+        "read the ledger",
         "POST create: attempt 1, paid at most once",
-        "callback, or look again in",
-        f"GET {result.task_id}: how is it?",
+        "callback, or poll in",
+        f"GET {result.task_id}",
         "copy MP4 to gs://seedance-local, verified, and write the record",
     )
     await ui.photograph("finished-timeline")
@@ -134,7 +134,7 @@ async def look_at_the_waiting_run(ui: TemporalUi, job_id: str) -> None:
         "provider says: running",
         "USD, 216,900 tokens, if it succeeds",
     )
-    assert re.search(r"awaited: callback, or look again at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", read)
+    assert re.search(r"awaited: callback, or poll at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", read)
     await ui.photograph("waiting-details")
 
 

@@ -68,7 +68,8 @@ _DECISIONS = "seedance_temporal/ledger/decisions.py"
 _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
 _VERIFIED = "seedance_temporal/ledger/task_files.py"
-_STORY = "workflows/generate_video.py"
+_WORKFLOW = "workflows/generate_video.py"
+_SENDING = "workflows/sending.py"
 _INBOX = "workflows/inbox.py"
 
 MUTANTS = (
@@ -117,7 +118,7 @@ MUTANTS = (
         1,
         "a look that is out of date is acted on",
         _CREATE,
-        'if current.next != "claim" or current.attempt > order.attempt:',
+        'if current.next != "claim" or current.attempt > input.attempt:',
         'if current.next == "stored":',
         "tests/integration/test_create.py::test_a_ledger_that_changed_since_the_look_sends_nothing",
     ),
@@ -149,35 +150,32 @@ MUTANTS = (
         1,
         "a second charge needs nobody's consent",
         _LEDGER,
-        'answered.error.failure_class != "lost" or wish.accept_second_charge',
+        'answered.error.failure_class != "lost" or resubmit.accept_second_charge',
         'answered.error.failure_class != "never"',
         "tests/integration/test_ledger.py::test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice",
     ),
     Mutant(
         1,
         "a claim goes out while a named task is being identified",
-        _STORY,
-        """            if await self._ledger_has_news():
-                look = await self._look()
-                continue
-            if self._cancel_wished:""",
-        """            if self._cancel_wished:""",
+        _WORKFLOW,
+        "            if await self._inbox.emptied() or self._inbox.cancel_requested:\n",
+        "            if self._inbox.cancel_requested:\n",
         "tests/workflows/test_inbox.py::test_claim_waits_until_a_named_task_is_known_or_cannot_be",
     ),
     Mutant(
         1,
         "a claim does not wait for a task that the provider does not show yet",
         _INBOX,
-        "        if not self._awaited:\n            return\n",
-        "        if self._job_id:\n            return\n",
+        "        if self._awaited:\n            with",
+        "        if not self._awaited:\n            with",
         "tests/workflows/test_inbox.py::test_claim_waits_until_a_named_task_is_known_or_cannot_be",
     ),
     Mutant(
         1,
         "a create that waits for a worker is sent over a task that was named",
-        _STORY,
-        "lambda: create.done() or self._cancel_wished or self._ledger_changed)",
-        "lambda: create.done() or self._cancel_wished)",
+        _SENDING,
+        "lambda: create.done() or self._inbox.interrupts)",
+        "lambda: create.done() or self._inbox.cancel_requested)",
         "tests/workflows/test_inbox.py::test_create_without_a_worker_is_withdrawn_for_a_named_task",
     ),
     Mutant(
@@ -226,9 +224,9 @@ MUTANTS = (
         "a task that GET does not show yet is ruled out",
         _RECOVER,
         """        if shown is None:
-            return Identified(answer="not_yet")""",
+            return IdentifyResult(answer="not_yet")""",
         """        if shown is None:
-            return Identified(answer="other")""",
+            return IdentifyResult(answer="other")""",
         "tests/integration/test_recover.py::test_task_is_ours_once_get_shows_it",
     ),
     Mutant(
@@ -258,17 +256,17 @@ MUTANTS = (
     Mutant(
         2,
         "a create that was cut off counts as not sent",
-        _STORY,
-        'return CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")',
-        'return CreateResult(kind="not_sent", message=f"{error.message}: {error.cause}")',
+        _SENDING,
+        'result = CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")',
+        'result = CreateResult(kind="not_sent", message=f"{error.message}: {error.cause}")',
         "tests/workflows/test_create.py::test_an_unknown_outcome_is_looked_for_and_never_paid_for_again",
     ),
     Mutant(
         2,
         "a known outcome that the bucket did not take is forgotten",
-        _STORY,
-        "if report.claim is not None and report.outcome is not None and not report.written:",
-        "if report.claim is not None and report.outcome is not None and report.attention:",
+        _SENDING,
+        "if result.claim is not None and result.outcome is not None and not result.written:",
+        "if result.claim is not None and result.outcome is not None and result.attention:",
         "tests/workflows/test_create.py::test_a_known_outcome_is_written_before_anything_else",
     ),
     Mutant(
@@ -283,8 +281,8 @@ MUTANTS = (
         2,
         "an outcome is written to the claim of another",
         _LEDGER,
-        "if await self._ledger.claim(order.claim):",
-        "if await self._ledger.claim(order.claim) or order.claim:",
+        "if await self._ledger.claim(input.claim):",
+        "if await self._ledger.claim(input.claim) or input.claim:",
         "tests/integration/test_ledger.py::test_an_outcome_is_not_written_to_the_claim_of_another",
     ),
     Mutant(
@@ -452,7 +450,7 @@ MUTANTS = (
     Mutant(
         3,
         "a status goes backwards",
-        _STORY,
+        _WORKFLOW,
         'if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):\n'
         '            self._progress.enter("running")',
         'if seen.status in ("queued", "running"):\n            self._progress.enter(seen.status)  # type: ignore',
@@ -461,9 +459,9 @@ MUTANTS = (
     Mutant(
         3,
         "a run ends over a task that was named while the video was copied",
-        _STORY,
-        """        while await self._ledger_has_news():
-            self._note_second_task((await self._look()).second_task)
+        _WORKFLOW,
+        """        while await self._inbox.emptied():
+            self._progress.second_task((await self._read_ledger()).second_task)
 """,
         "",
         "tests/workflows/test_inbox.py::test_task_named_while_the_video_is_copied_is_identified",
@@ -514,8 +512,8 @@ MUTANTS = (
         5,
         "what a callback names is believed",
         _RECOVER,
-        "        if shown != attempt.claim.safety_identifier:\n            return Identified",
-        "        if shown is None:\n            return Identified",
+        "        if shown != attempt.claim.safety_identifier:\n            return IdentifyResult",
+        "        if shown is None:\n            return IdentifyResult",
         "tests/integration/test_recover.py::test_a_task_that_shows_another_nonce_is_not_ours",
     ),
     Mutant(
@@ -538,7 +536,7 @@ MUTANTS = (
     Mutant(
         6,
         "an object in the way of a video is not told",
-        _STORY,
+        _WORKFLOW,
         'reason.type == "ObjectConflict"',
         'reason.type == "Conflict"',
         "tests/workflows/test_patience.py::test_object_in_the_way_is_told_at_once_and_tried_again",

@@ -213,7 +213,8 @@ class LedgerModel(RuleBasedStateMachine):
     async def _story(self, run: Run, wish: Resubmit | None) -> None:
         while True:
             order = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=wish)
-            run.look = look = await _repeated(lambda order=order: in_activity(run.bookkeeping.look, order))  # type: ignore[misc]
+            answer = await _repeated(lambda order=order: in_activity(run.bookkeeping.read_ledger, order))  # type: ignore[misc]
+            run.look = look = answer.decision
             if look.next != "claim":
                 return
             create = CreateInput(job_id=self.job_id, request=self.request, attempt=look.attempt)

@@ -131,7 +131,7 @@ async def test_a_created_task(ark: ArkControl) -> None:
     assert (world.outcome()["kind"], world.outcome()["task_id"]) == ("created", post.task_id)
     assert report.claim is not None
     assert post.body["safety_identifier"] == report.claim.safety_identifier
-    assert report.look_again_after > 0
+    assert report.wait_seconds > 0
     (attempt,) = (await world.ledger.read(world.job_id)).attempts
     assert attempt.claim == report.claim
     assert (report.claim.namespace, report.claim.run_id) == ("default", "run-1")
@@ -354,7 +354,7 @@ async def test_a_ledger_that_changed_since_the_look_sends_nothing(
     world = await a_world(ark)
     await before(world)
     report = await world.create(attempt=2)
-    assert (report.kind, report.written, report.look_again_after) == ("not_sent", True, 0)
+    assert (report.kind, report.written, report.wait_seconds) == ("not_sent", True, 0)
     assert report.message.startswith("ledger_changed")
     assert (world.outcome(2)["kind"], await world.posts()) == ("not_sent", [])
 
@@ -439,7 +439,7 @@ async def test_what_needs_a_person_is_not_tried_again_at_once(
     report = await world.create()
     assert (report.kind, report.attention, report.written) == ("not_sent", attention, True)
     assert (len(await world.posts()), world.outcome()["kind"]) == (1, "not_sent")
-    assert report.look_again_after >= 30
+    assert report.wait_seconds >= 30
 
 
 async def test_a_busy_provider_is_asked_again_under_the_same_claim(ark: ArkControl) -> None:
@@ -487,7 +487,7 @@ async def test_a_long_pause_is_left_to_the_workflow(ark: ArkControl) -> None:
     await ark.fault("create", "429", times=None, retry_after=120)
     report = await world.create()
     assert (report.kind, len(await world.posts())) == ("not_sent", 1)
-    assert 120 <= report.look_again_after <= 144
+    assert 120 <= report.wait_seconds <= 144
 
 
 @pytest.mark.parametrize(("refusals", "least"), [(0, 2), (1, 4), (5, 64), (50, 900)])
@@ -495,7 +495,7 @@ async def test_the_wait_grows_with_every_create_that_was_not_sent(ark: ArkContro
     world = await a_world(ark)
     world.bucket.before["claim"] = fail
     report = await world.create(refusals=refusals)
-    assert least <= report.look_again_after <= least * 1.2
+    assert least <= report.wait_seconds <= least * 1.2
 
 
 async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -708,7 +708,7 @@ async def test_a_signature_that_cannot_be_had_now_is_waited_for(ark: ArkControl)
     world.bucket.signing_fails = ConnectionError("https://iam.example.com/sign?token=5ec4e7")
     report = await world.create()
     assert (report.kind, report.attention, report.written) == ("not_sent", None, True)
-    assert report.look_again_after > 0
+    assert report.wait_seconds > 0
     assert "5ec4e7" not in report.model_dump_json()
     assert (world.bucket.writes, await world.posts()) == ([], [])
 

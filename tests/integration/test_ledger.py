@@ -10,11 +10,11 @@ from unittest.mock import ANY
 
 import pytest
 
-from activities.ledger import EndInput, EndResult, LedgerActivities, OutcomeInput, ReadLedgerInput
+from activities.ledger import EndInput, EndResult, LedgerActivities, OutcomeInput, ReadLedgerInput, ReadLedgerResult
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import Decision, decide, decide_from
+from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
@@ -158,16 +158,14 @@ async def test_a_claim_is_as_old_as_the_bucket_says(request_: VideoRequest, job_
     # The claim's own clock is far off.
     claim = a_claim(request_).model_copy(update={"claimed_at": datetime(2020, 1, 1, tzinfo=UTC)})
     await ledger.claim(claim)
-    look = await in_activity(
-        LedgerActivities(ledger, some_settings()).look, ReadLedgerInput(job_id=job_id, request=request_)
-    )
-    assert (look.next, look.recovery_over) == ("recover", False)
+    decision = await look(LedgerActivities(ledger, some_settings()), request_)
+    assert decision.recovery is not None
+    assert (decision.next, decision.recovery.needs_operator) == ("recover", False)
 
     make_older(bucket, names(request_).attempt(1, "claim"), seconds=700)
-    look = await in_activity(
-        LedgerActivities(ledger, some_settings()).look, ReadLedgerInput(job_id=job_id, request=request_)
-    )
-    assert (look.next, look.recovery_over) == ("recover", True)
+    decision = await look(LedgerActivities(ledger, some_settings()), request_)
+    assert decision.recovery is not None
+    assert (decision.next, decision.recovery.needs_operator) == ("recover", True)
     claimed_at = (await ledger.read(job_id)).attempts[0].claimed_at
     assert claimed_at is not None
     assert timedelta(seconds=690) < datetime.now(UTC) - claimed_at < timedelta(seconds=800)
@@ -339,7 +337,7 @@ async def ended(
     standing = (await ledger.read(claim.job_id)).attempt(attempt)
     assert standing is not None
     assert standing.end is not None
-    return report.again, standing
+    return report.continues, standing
 
 
 @pytest.mark.parametrize("failure_class", ["expired", "provider"])
@@ -377,7 +375,7 @@ async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Buc
     activities = LedgerActivities(ledger, some_settings(seedance_automatic_resubmits=1))
     order = EndInput(job_id=job_id_of(request_), error=an_end(1, "cgt-1", "expired").error)
     report = await in_activity(activities.write_end, order)
-    assert (report.again, report.error.failure_class) == (False, "moderation")
+    assert (report.continues, report.error.failure_class) == (False, "moderation")
 
 
 async def test_a_wish_of_a_person_takes_nothing_from_the_setting(bucket: Bucket, request_: VideoRequest) -> None:
@@ -420,7 +418,9 @@ async def test_a_look_and_the_facts_say_whether_identifiers_are_listed(request_:
     activities = LedgerActivities(ledger, some_settings())
     await ledger.claim(a_claim(request_))
     for known in (False, True):
-        assert (await look(activities, request_)).identifiers_listed is known
+        context = (await read(activities, request_)).context
+        assert context is not None
+        assert context.identifiers_listed is known
         assert (await ledger.read(job_id_of(request_))).echo is known
         await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
 
@@ -438,23 +438,32 @@ async def test_the_echo_is_asked_for_once(request_: VideoRequest) -> None:
 # --- look ------------------------------------------------------------------------------------------------------------
 
 
+async def read(
+    activities: LedgerActivities, request: VideoRequest, attempt: int | None = None, *, accept: bool = False
+) -> ReadLedgerResult:
+    resubmit = Resubmit(attempt=attempt, accept_second_charge=accept) if attempt is not None else None
+    input = ReadLedgerInput(job_id=job_id_of(request), request=request, resubmit=resubmit, with_context=True)
+    result: ReadLedgerResult = await in_activity(activities.read_ledger, input)
+    return result
+
+
 async def look(
     activities: LedgerActivities, request: VideoRequest, attempt: int | None = None, *, accept: bool = False
 ) -> Decision:
-    wish = Resubmit(attempt=attempt, accept_second_charge=accept) if attempt is not None else None
-    return await in_activity(
-        activities.look, ReadLedgerInput(job_id=job_id_of(request), request=request, resubmit=wish)
-    )
+    return (await read(activities, request, attempt, accept=accept)).decision
 
 
 async def test_a_look_tells_what_the_workflow_needs_to_know(ledger: Ledger, request_: VideoRequest) -> None:
     activities = LedgerActivities(ledger, some_settings(seedance_create_timeout_seconds=77), {"SeedanceUser", "A"})
-    seen = await look(activities, request_)
-    assert (seen.next, seen.attempt, seen.create_seconds) == ("claim", 1, 77)
-    assert seen.search_attributes == ("A", "SeedanceUser")
-    assert not seen.limited
-    limited = LedgerActivities(ledger, some_settings(seedance_max_usd_per_request=1))
-    assert (await look(limited, request_)).limited
+    seen = await read(activities, request_)
+    assert (seen.decision.next, seen.decision.attempt) == ("claim", 1)
+    assert seen.context is not None
+    assert seen.context.create_seconds == 77
+    assert seen.context.search_attributes == ("A", "SeedanceUser")
+    assert not seen.context.limited
+    limited = (await read(LedgerActivities(ledger, some_settings(seedance_max_usd_per_request=1)), request_)).context
+    assert limited is not None
+    assert limited.limited
 
 
 @pytest.mark.parametrize("foreign", ["my-own-id", "seedance-" + "0" * 64, "../../etc", ""])
@@ -464,7 +473,7 @@ async def test_an_id_that_is_not_the_requests_own_is_refused_before_anything(
     bucket = MemoryBucket(broken=ConnectionError("must not be asked"))
     activities = LedgerActivities(Ledger(bucket, "seedance"), some_settings())
     order = ReadLedgerInput(job_id=foreign, request=request_, resubmit=Resubmit(attempt=1))
-    seen = await in_activity(activities.look, order)
+    seen = (await in_activity(activities.read_ledger, order)).decision
     assert seen.next == "ended"
     assert seen.error is not None
     assert (seen.error.code, seen.error.attempt) == ("job_id_mismatch", None)
@@ -591,8 +600,8 @@ async def test_key_of_an_attempt_that_was_given_up_bars_no_later_one() -> None:
     await ledger.again(job_id, Resubmit(attempt=1, accept_second_charge=True))
     await ledger.claim(a_claim(request, 2))
     await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
-    look = decide_from(await ledger.read(job_id), some_settings())
-    assert (look.next, look.attempt, look.doubt) == ("recover", 2, None)
+    look = decide_at(await ledger.read(job_id), some_settings())
+    assert (look.next, look.attempt, look.recovery and look.recovery.doubt) == ("recover", 2, None)
 
 
 async def test_stray_object_among_the_attempts_is_no_attempt() -> None:
@@ -611,7 +620,7 @@ async def test_live_task_comes_before_an_automatic_attempt() -> None:
     await ledger.settle(job_id, 1, created("cgt-1"))
     await ledger.settle(job_id, 1, created("cgt-2", "callback"))
     order = EndInput(job_id=job_id, error=an_end(1, "cgt-1", "expired").error)
-    assert (await in_activity(activities.write_end, order)).again, "the other task follows"
+    assert (await in_activity(activities.write_end, order)).continues, "the other task follows"
     look = decide(await ledger.read(job_id))
     assert (look.next, look.task_id) == ("adopt", "cgt-2")
     assert not [stored.name for stored in await ledger.objects(job_id) if "again" in stored.name]
@@ -631,6 +640,6 @@ async def test_record_wins_over_a_resubmit_without_consent() -> None:
         if not alive:
             await bucket.create(names(request).record, a_record("cgt-2"))
         order = ReadLedgerInput(job_id=job_id, request=request, resubmit=Resubmit(attempt=1))
-        look = await in_activity(activities.look, order)
+        look = (await in_activity(activities.read_ledger, order)).decision
         assert (look.next, look.task_id) == ("adopt" if alive else "stored", "cgt-2")
         assert not [name for name in bucket.contents if ".again" in name]

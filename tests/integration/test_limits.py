@@ -39,7 +39,7 @@ class Worker:
 
     async def allow(self, request: VideoRequest) -> QuotaResult:
         order = QuotaInput(job_id=job_id_of(request), request=request)
-        return await in_activity(self.activities.allow, order)
+        return await in_activity(self.activities.reserve_quota, order)
 
     async def refuses(self, request: VideoRequest) -> JobError:
         error = (await self.allow(request)).error

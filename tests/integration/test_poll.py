@@ -21,8 +21,8 @@ from activities.poll import (
     GetTaskInput,
     Observation,
     PollActivities,
-    look_again_after,
     seconds_since_success,
+    seconds_until_poll,
 )
 from dev.ark.control import ArkControl
 from dev.ark.ledger import TaskRequests
@@ -159,10 +159,10 @@ async def test_a_task_under_way(ark: ArkControl, status: str) -> None:
     world = await a_world(ark, status)
     seen = await world.look()
     assert (seen.next, seen.status, seen.attention, seen.error) == ("wait", status, None, None)
-    assert 0 < seen.look_again_after <= 330
+    assert 0 < seen.wait_seconds <= 330
     assert (await world.asked()).get == 1
-    hinted = await world.look(hinted=True)
-    assert 0 < hinted.look_again_after <= 5.5
+    announced = await world.look(announced=True)
+    assert 0 < announced.wait_seconds <= 5.5
 
 
 async def test_a_task_that_succeeded(ark: ArkControl) -> None:
@@ -259,7 +259,7 @@ async def test_a_young_task_that_the_provider_does_not_know(ark: ArkControl) -> 
     world.make_older(days=6, hours=23)
     seen = await world.look(task_id="cgt-gone")
     assert (seen.next, seen.attention, seen.error) == ("wait", "task_gone", None)
-    assert seen.look_again_after == 300
+    assert seen.wait_seconds == 300
 
 
 async def test_an_old_task_that_the_provider_does_not_know_is_lost(ark: ArkControl) -> None:
@@ -302,7 +302,7 @@ async def test_an_account_in_trouble_is_shown_and_waited_for(
     await ark.fault("get", fault, **fields)
     seen = await world.look()
     assert (seen.next, seen.attention, seen.error) == ("wait", attention, None)
-    assert seen.look_again_after >= 30
+    assert seen.wait_seconds >= 30
     assert seen.note
     assert (await world.look()).attention is None
 
@@ -338,20 +338,20 @@ async def test_an_unreachable_ledger_is_no_reason_to_guess(ark: ArkControl) -> N
 # --- when to look again ----------------------------------------------------------------------------------------------
 
 
-def waits(settings: Settings, request: VideoRequest, *, looks: int, hinted: bool = False) -> tuple[float, float]:
-    drawn = [look_again_after(settings, request, looks=looks, hinted=hinted) for _ in range(50)]
+def waits(settings: Settings, request: VideoRequest, *, polls: int, announced: bool = False) -> tuple[float, float]:
+    drawn = [seconds_until_poll(settings, request, polls=polls, announced=announced) for _ in range(50)]
     return min(drawn), max(drawn)
 
 
 def test_the_first_look_is_near_the_typical_time_and_the_others_grow() -> None:
     settings, request = some_settings(), a_request()
-    least, most = waits(settings, request, looks=0)
+    least, most = waits(settings, request, polls=0)
     assert 30 <= least < most <= 150
-    second = waits(settings, request, looks=1)
+    second = waits(settings, request, polls=1)
     assert second[1] < least, "short steps follow the first wait"
-    longest = waits(settings, request, looks=100)
+    longest = waits(settings, request, polls=100)
     assert 270 <= longest[0] < longest[1] <= 330
-    middle = [sum(waits(settings, request, looks=looks)) for looks in (1, 4, 8, 20)]
+    middle = [sum(waits(settings, request, polls=looks)) for looks in (1, 4, 8, 20)]
     assert middle == sorted(middle)
 
 
@@ -364,7 +364,7 @@ def test_longer_and_larger_videos_are_looked_at_later() -> None:
         "long": {"duration": 15},
         "chosen by the model": {"duration": -1},
     }
-    wait = {name: sum(waits(settings, a_request(**fields), looks=0)) / 2 for name, fields in changes.items()}
+    wait = {name: sum(waits(settings, a_request(**fields), polls=0)) / 2 for name, fields in changes.items()}
     assert wait["fast"] < wait["plain"] * 0.9
     assert wait["4k"] > wait["plain"] * 2
     assert wait["long"] > wait["plain"] * 1.3
@@ -379,15 +379,15 @@ def test_with_callbacks_polling_is_sparse() -> None:
     }
     settings = some_settings(None, **callbacks)
     for looks in (0, 1, 30):
-        least, most = waits(settings, a_request(), looks=looks)
+        least, most = waits(settings, a_request(), polls=looks)
         assert 900 <= least < most <= 1100
-    assert waits(settings, a_request(), looks=3, hinted=True)[1] <= 5.5
+    assert waits(settings, a_request(), polls=3, announced=True)[1] <= 5.5
 
 
 def test_the_plan_can_be_set() -> None:
     settings = some_settings(seedance_poll_first_seconds=6, seedance_poll_max_seconds=2)
-    assert waits(settings, a_request(), looks=0)[1] <= 6.6
-    assert waits(settings, a_request(), looks=50)[1] <= 2.2
+    assert waits(settings, a_request(), polls=0)[1] <= 6.6
+    assert waits(settings, a_request(), polls=50)[1] <= 2.2
 
 
 # --- cancel ----------------------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
-from activities.recover import AbsentInput, RecoverActivities, RecoverInput, ResolveInput
+from activities.recover import AbsentInput, IdentifyInput, RecoverActivities, ResolveInput
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import TimelineEntry
-from seedance_temporal.ledger.decisions import Decision, decide_from
+from seedance_temporal.ledger.decisions import Decision, decide_at
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
@@ -82,7 +82,7 @@ class World:
         return answer.task_id
 
     async def identify(self, task_id: str, attempt: int = 1) -> str:
-        order = RecoverInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
+        order = IdentifyInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
         return (await in_activity(self.activities.identify_task, order)).answer
 
     async def absent(self, *listings: Listing, attempt: int = 1) -> Decision:
@@ -90,12 +90,12 @@ class World:
         return await in_activity(self.activities.settle_absent, order)
 
     async def look(self) -> Decision:
-        return decide_from(await self.ledger.read(self.job_id), self.settings)
+        return decide_at(await self.ledger.read(self.job_id), self.settings)
 
     async def resolve(self, action: str, task_id: str | None = None, attempt: int = 1) -> ResolveAnswer:
         word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
         entry = TimelineEntry(at=self.claim.claimed_at, what="unknown", how="create")
-        order = ResolveInput(job_id=self.job_id, resolve=word, timeline=(entry,))
+        order = ResolveInput(job_id=self.job_id, resolution=word, timeline=(entry,))
         return await in_activity(self.activities.resolve_attempt, order)
 
     async def settle(self, outcome: Outcome, attempt: int = 1) -> None:
@@ -287,7 +287,8 @@ async def test_the_attempt_after_an_absent_one_is_never_absent(silent: World) ->
     look = await silent.absent(
         *proofs(silent, 100, 10, attempt=2, safety_identifier=second.safety_identifier), attempt=2
     )
-    assert (look.next, look.attempt, look.recovery_over) == ("recover", 2, True)
+    assert look.recovery is not None
+    assert (look.next, look.attempt, look.recovery.needs_operator) == ("recover", 2, True)
     assert "0002.outcome.json" not in silent.objects
 
 
@@ -311,7 +312,8 @@ async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
 async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_listed(silent: World) -> None:
     del silent.bucket.stored[f"seedance/echo-byteplus-{FINGERPRINT}.json"]
     look = await silent.absent(*proofs(silent, 100, 10))
-    assert (look.next, look.recovery_over) == ("recover", True)
+    assert look.recovery is not None
+    assert (look.next, look.recovery.needs_operator) == ("recover", True)
     await silent.ledger.note_identifiers_listed("volcengine", FINGERPRINT)
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover", "each route is another provider"
     assert silent.objects == UNKNOWN

@@ -267,7 +267,13 @@ async def world(temporal: Client) -> AsyncIterator[World]:
 async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
     make_older(world.bucket, names(world.claim.request).attempt(1, "claim"), seconds=100)
     look = await world.ask()
-    assert (look.next, look.attempt, look.recovery_over, look.look_again_after) == ("recover", 1, False, 30)
+    assert look.recovery is not None
+    assert (look.next, look.attempt, look.recovery.needs_operator, look.recovery.wait_seconds) == (
+        "recover",
+        1,
+        False,
+        30,
+    )
     claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
     assert await world.said() == [

@@ -27,7 +27,7 @@ async def told(server: Client) -> AsyncIterator[tuple[Handle, Handle]]:
     """A story that is over, and one that still waits."""
     stage = Stage(server)
     await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
-    stage.script.plan("look", stage.claim(), stage.claim())
+    stage.script.plan("read_ledger", stage.claim(), stage.claim())
     stage.script.plan("create_task", stage.created(), stage.created())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)

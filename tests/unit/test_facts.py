@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from seedance_temporal.ledger import decisions
-from seedance_temporal.ledger.decisions import Decision, decide, decide_from, is_absent
+from seedance_temporal.ledger.decisions import Decision, decide, decide_at, is_absent
 from seedance_temporal.ledger.facts import Attempt, Facts, Listing, Outcome, ResubmitGrant
 from tests.support.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
@@ -160,8 +160,8 @@ def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
 
 def test_only_an_unknown_attempt_is_looked_for() -> None:
     attempt = replace(an_attempt(1, A), claimed_at=datetime.now(UTC) - timedelta(days=1))
-    look = decide_from(Facts(None, (attempt,)), some_settings())
-    assert (look.next, look.recovery_over, look.look_again_after) == ("adopt", False, 0)
+    look = decide_at(Facts(None, (attempt,)), some_settings())
+    assert (look.next, look.recovery) == ("adopt", None)
 
 
 # --- absence ---------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_what_keeps_an_attempt_from_counting_as_absent(
     key = attempt.claim.key if attempt.claim is not None else ""
     listings = (a_listing(FIRST, began_at=after, key=key), a_listing(FIRST, began_at=after + MINUTE, key=key))
     assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
-    told = decisions._bar_to_absence(known, attempt)
+    told = decisions._no_proof_of_absence(known, attempt)
     assert (told is None) if bar is None else (bar in (told or ""))
 
 
@@ -306,8 +306,10 @@ def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], 
     for age, over in ages:
         attempt = replace(unknown(age), **given)
         others = (EARLIER_ABSENT,) if attempt.number == 2 else ()
-        look = decide_from(Facts(None, (*others, attempt), echo), some_settings(seedance_recovery_seconds=600))
-        assert (look.next, look.recovery_over, look.look_again_after) == ("recover", over, 100 if over else 30), age
+        look = decide_at(Facts(None, (*others, attempt), echo), some_settings(seedance_recovery_seconds=600))
+        assert look.recovery is not None, age
+        recovery = look.recovery.needs_operator, look.recovery.wait_seconds
+        assert (look.next, *recovery) == ("recover", over, 100 if over else 30), age
 
 
 # --- for all facts ---------------------------------------------------------------------------------------------------

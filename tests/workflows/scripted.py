@@ -25,10 +25,10 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.create import CreateInput, CreateResult
-from activities.ledger import EndInput, EndResult, OutcomeInput, ReadLedgerInput
+from activities.ledger import EndInput, EndResult, OutcomeInput, ReadLedgerInput, ReadLedgerResult, RunContext
 from activities.limits import QuotaInput, QuotaResult
 from activities.poll import CancelResult, GetTaskInput, Observation
-from activities.recover import AbsentInput, Identified, RecoverInput, ResolveInput
+from activities.recover import AbsentInput, IdentifyInput, IdentifyResult, ResolveInput
 from activities.references import ReferencesInput, ReferencesResult
 from activities.store import StoreInput
 from activities.task_list import AskListerInput, ListPageInput, Page, TaskListActivities
@@ -49,7 +49,7 @@ from seedance_temporal.contract import (
 )
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, VideoResult
-from seedance_temporal.ledger.decisions import Decision
+from seedance_temporal.ledger.decisions import Decision, Recovery
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
@@ -170,9 +170,11 @@ class Script:
             raise answer
         return await answer(order) if callable(answer) else answer
 
-    @activity.defn(name="look")
-    async def look(self, order: ReadLedgerInput) -> Decision:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    @activity.defn(name="read_ledger")
+    async def read_ledger(self, order: ReadLedgerInput) -> ReadLedgerResult:
+        planned: Planned = await self._answer(order)
+        context = planned.context if order.with_context else None
+        return ReadLedgerResult(decision=Decision.model_validate(planned.model_dump(by_alias=True)), context=context)
 
     @activity.defn(name="write_outcome")
     async def write_outcome(self, order: OutcomeInput) -> None:
@@ -182,8 +184,8 @@ class Script:
     async def write_end(self, order: EndInput) -> EndResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
-    @activity.defn(name="allow")
-    async def allow(self, order: QuotaInput) -> QuotaResult:
+    @activity.defn(name="reserve_quota")
+    async def reserve_quota(self, order: QuotaInput) -> QuotaResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="check_references")
@@ -195,7 +197,7 @@ class Script:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="identify_task")
-    async def identify_task(self, order: RecoverInput) -> Identified:
+    async def identify_task(self, order: IdentifyInput) -> IdentifyResult:
         return await self._answer(order)  # type: ignore[no-any-return]
 
     @activity.defn(name="ask_lister")
@@ -227,6 +229,12 @@ class Script:
     @activity.defn(name="store_video")
     async def store_video(self, order: StoreInput) -> VideoResult:
         return await self._answer(order)  # type: ignore[no-any-return]
+
+
+class Planned(Decision):
+    """A decision, and the context of a run that begins with it."""
+
+    context: RunContext
 
 
 Handle = WorkflowHandle[Any, VideoResult]
@@ -263,7 +271,7 @@ class Stage:
             activities: dict[str, list[Callable[..., Any]]] = {
                 "workflows": [],
                 "ledger": [
-                    *(script.look, script.write_outcome, script.write_end, script.allow),
+                    *(script.read_ledger, script.write_outcome, script.write_end, script.reserve_quota),
                     *(script.ask_lister, script.settle_absent, script.check_references),
                     # Its answers are signals to workflows: these are real.
                     TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
@@ -337,27 +345,30 @@ class Stage:
         for job in self.jobs:
             await replay(job)
 
-    # What a look can say
+    # Decisions by the ledger
 
-    def claim(self, attempt: int = 1, **given: Any) -> Decision:
-        return self.says("claim", attempt=attempt, create_seconds=20, **given)
+    def claim(self, attempt: int = 1, **given: Any) -> Planned:
+        return self.plan("claim", attempt, **given)
 
-    def adopt(self, task_id: str = TASK, attempt: int = 1, **given: Any) -> Decision:
-        return self.says("adopt", attempt=attempt, task_id=task_id, **given)
+    def adopt(self, task_id: str = TASK, attempt: int = 1, **given: Any) -> Planned:
+        return self.plan("adopt", attempt, {"task_id": task_id}, **given)
 
-    def stored(self, **given: Any) -> Decision:
-        return self.says("stored", attempt=1, result=RESULT, task_id=TASK, **given)
+    def stored(self, **given: Any) -> Planned:
+        return self.plan("stored", 1, {"result": RESULT, "task_id": TASK}, **given)
 
-    def recover(self, attempt: int = 1, again: float = LONG, **given: Any) -> Decision:
-        return self.says("recover", attempt=attempt, look_again_after=again, **given)
+    def recover(self, attempt: int = 1, again: float = LONG, *, needs_operator: bool = False) -> Planned:
+        recovery = Recovery(needs_operator=needs_operator, wait_seconds=again)
+        return self.plan("recover", attempt, {"recovery": recovery})
 
-    def ended(self, error: JobError, **given: Any) -> Decision:
-        return self.says("ended", attempt=error.attempt or 0, error=error, **given)
+    def ended(self, error: JobError, **given: Any) -> Planned:
+        return self.plan("ended", error.attempt or 0, {"error": error}, **given)
 
-    def says(self, following: Any, **given: Any) -> Decision:
-        return Decision(
-            next=following, **{"search_attributes": self.search_attributes, "identifiers_listed": True} | given
-        )
+    def plan(self, following: Any, attempt: int, decision: Any = None, **given: Any) -> Planned:
+        """Fields of `given` go to the decision where it has them, otherwise to the context."""
+        decision = (decision or {}) | {name: value for name, value in given.items() if name in Decision.model_fields}
+        usual = {"search_attributes": self.search_attributes, "identifiers_listed": True, "create_seconds": 20}
+        context = usual | {name: value for name, value in given.items() if name not in Decision.model_fields}
+        return Planned(next=following, attempt=attempt, context=RunContext.model_validate(context), **decision)
 
     # What a create can come to
 
@@ -387,21 +398,21 @@ class Stage:
                 claimed_at=now(),
                 request=order.request,
             )
-            return CreateResult(kind=kind, claim=claim, outcome=outcome, look_again_after=again, **given)
+            return CreateResult(kind=kind, claim=claim, outcome=outcome, wait_seconds=again, **given)
 
         return answer
 
 
 # What a task that was named can be
 
-OURS, OTHER, NOT_YET = (Identified(answer=answer) for answer in ("ours", "other", "not_yet"))
+OURS, OTHER, NOT_YET = (IdentifyResult(answer=answer) for answer in ("ours", "other", "not_yet"))
 
 
 # What a look at a task can show
 
 
 def waiting(status: str = "queued", again: float = LONG, **given: Any) -> Observation:
-    return Observation(next="wait", status=status, look_again_after=again, **given)
+    return Observation(next="wait", status=status, wait_seconds=again, **given)
 
 
 def to_store(within: float = 86_400) -> Observation:

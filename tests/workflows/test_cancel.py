@@ -83,14 +83,14 @@ async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
 @both
 async def test_before_the_ledger_has_answered_nothing_is_sent(stage: Stage, ask: Ask) -> None:
     held = Held(stage.claim())
-    stage.script.plan("look", held, stage.claim())
+    stage.script.plan("read_ledger", held, stage.claim())
     job = await stage.start()
     await held.reached.wait()
     answer = await ask(job)
     held.let_go()
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "look"]
+    assert stage.script.names() == ["read_ledger", "read_ledger"]
     assert await scheduled(job, "create_task") == []
     assert "nothing is billed" in (await failed(job)).message
     # Submitting it again starts it anew, because no attempt is named.
@@ -99,18 +99,18 @@ async def test_before_the_ledger_has_answered_nothing_is_sent(stage: Stage, ask:
 
 async def test_before_the_first_step_nothing_is_sent(still: Stage) -> None:
     stage = still
-    stage.script.plan("look", stage.claim(), stage.claim())
+    stage.script.plan("read_ledger", stage.claim(), stage.claim())
     job = await stage.start()
     await job.cancel()
     await stage.serve("workflows", "ledger", "create")
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "look"]
+    assert stage.script.names() == ["read_ledger", "read_ledger"]
 
 
 async def test_a_wish_that_meets_a_look_of_long_ago_leaves_no_paid_task(stage: Stage) -> None:
     """A Reset brings the wish back, and a look at the ledger from before the create."""
     held = Held(stage.claim())
-    stage.script.plan("look", held, stage.adopt())
+    stage.script.plan("read_ledger", held, stage.adopt())
     stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
@@ -125,13 +125,13 @@ async def test_a_wish_that_meets_a_look_of_long_ago_leaves_no_paid_task(stage: S
 @both
 async def test_a_create_that_no_worker_has_started_is_withdrawn(stage: Stage, ask: Ask) -> None:
     await stage.stop("create")
-    stage.script.plan("look", stage.claim(), stage.claim(2), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(), stage.claim(2), stage.claim(2))
     job = await stage.start()
     await shows(job, phase="creating")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "look", "look"]
+    assert stage.script.names() == ["read_ledger", "read_ledger", "read_ledger"]
     (withdrawn,) = [e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED]
     assert withdrawn.activity_task_canceled_event_attributes.started_event_id == 0
     await stage.serve("create")
@@ -141,20 +141,20 @@ async def test_a_create_that_no_worker_has_started_is_withdrawn(stage: Stage, as
 
 @both
 async def test_while_a_create_waits_for_its_time_nothing_is_sent(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.not_sent(again=3600, attention="account"))
     job = await stage.start()
     await shows(job, phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "look", "look"]
+    assert stage.script.names() == ["read_ledger", "create_task", "read_ledger", "read_ledger"]
     assert (await state(job)).attention is None
 
 
 @both
 async def test_what_somebody_else_created_meanwhile_is_still_followed(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.claim(1), stage.adopt(2 * TASK, attempt=2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.adopt(2 * TASK, attempt=2))
     stage.script.plan("create_task", stage.not_sent(again=3600))
     stage.script.plan("cancel_task", CANCELLED)
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
@@ -184,7 +184,7 @@ async def test_a_create_under_way_is_awaited_and_its_task_cancelled(stage: Stage
         await go(order)
         return await stage.created()(order)
 
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", create)
     cancelled_at_the_provider(stage)
     job = await stage.start()
@@ -196,7 +196,7 @@ async def test_a_create_under_way_is_awaited_and_its_task_cancelled(stage: Stage
     go.let_go()
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
+    assert stage.script.names() == ["read_ledger", "create_task", "cancel_task", "get_task", "write_end"]
     assert stage.script.order("cancel_task").task_id == TASK
 
 
@@ -221,7 +221,7 @@ async def test_a_cancel_in_the_same_step_as_the_answer_keeps_the_task(stage: Sta
             await asyncio.sleep(0.3)
 
     waiting_for: list[asyncio.Task[CancelAnswer]] = []
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", create)
     cancelled_at_the_provider(stage)
     job = await stage.start()
@@ -231,7 +231,7 @@ async def test_a_cancel_in_the_same_step_as_the_answer_keeps_the_task(stage: Sta
         await step()
     await stage.serve("workflows")
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
+    assert stage.script.names() == ["read_ledger", "create_task", "cancel_task", "get_task", "write_end"]
     assert stage.script.order("cancel_task").task_id == TASK
     assert [(await answer).outcome for answer in waiting_for] == (["cancelled"] if how == "update" else [])
 
@@ -249,20 +249,20 @@ async def test_a_create_under_way_that_comes_to_nothing_is_not_repeated(stage: S
         await go(order)
         return await stage.not_sent(again=3600)(order)
 
-    stage.script.plan("look", stage.claim(), stage.claim(2), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", create)
     job = await stage.start()
     await go.reached.wait()
     await ask(job)
     go.let_go()
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "look", "look"]
+    assert stage.script.names() == ["read_ledger", "create_task", "read_ledger", "read_ledger"]
 
 
 @both
 async def test_a_create_under_way_whose_outcome_is_unknown_is_looked_for(stage: Stage, ask: Ask) -> None:
     go = Held(CreateResult(kind="unknown", message="no answer"))
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", go)
     stage.script.plan("ask_lister", stage.recover(again=0), stage.adopt())
     cancelled_at_the_provider(stage)
@@ -283,7 +283,7 @@ async def test_a_refused_create_ends_by_its_own_name(stage: Stage, ask: Ask) -> 
         return await stage.refused()(order)
 
     error = failure("invalid", task_id=None)
-    stage.script.plan("look", stage.claim(), stage.ended(error))
+    stage.script.plan("read_ledger", stage.claim(), stage.ended(error))
     stage.script.plan("create_task", create)
     job = await stage.start()
     await go.reached.wait()
@@ -298,7 +298,7 @@ async def test_a_refused_create_ends_by_its_own_name(stage: Stage, ask: Ask) -> 
 
 @both
 async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.plan("ask_lister", stage.recover())
     stage.script.plan("identify_task", OURS)
     cancelled_at_the_provider(stage)
@@ -313,12 +313,12 @@ async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> N
     assert (await state(job)).phase == "recovering"
     await callback(job, "running")
     await is_cancelled(job)
-    assert stage.script.names()[-4:] == ["look", "cancel_task", "get_task", "write_end"]
+    assert stage.script.names()[-4:] == ["read_ledger", "cancel_task", "get_task", "write_end"]
 
 
 async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_cancel(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(), stage.claim(2), stage.claim(2))
-    held = Held(stage.says("claim", attempt=2))
+    stage.script.plan("read_ledger", stage.recover(), stage.claim(2), stage.claim(2))
+    held = Held(stage.claim(2))
     stage.script.plan("ask_lister", held)
     job = await stage.start()
     await held.reached.wait()
@@ -333,7 +333,7 @@ async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_canc
 
 @both
 async def test_a_queued_task_is_cancelled_at_the_provider(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     cancelled_at_the_provider(stage)
     job = await stage.start()
@@ -341,8 +341,8 @@ async def test_a_queued_task_is_cancelled_at_the_provider(stage: Stage, ask: Ask
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
-    assert stage.script.order("get_task").hinted
+    assert stage.script.names() == ["read_ledger", "create_task", "cancel_task", "get_task", "write_end"]
+    assert stage.script.order("get_task").announced
     order = stage.script.order("cancel_task")
     assert (order.job_id, order.task_id, order.attempt) == (job.id, TASK, 1)
     told = [entry.what for entry in stage.script.order("write_end").timeline]
@@ -351,7 +351,7 @@ async def test_a_queued_task_is_cancelled_at_the_provider(stage: Stage, ask: Ask
 
 @both
 async def test_a_running_task_is_finished_and_its_video_stored(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running"), waiting("running"), to_store())
     stage.script.plan("cancel_task", TOO_LATE)
     stage.script.plan("store_video", RESULT)
@@ -369,7 +369,7 @@ async def test_a_running_task_is_finished_and_its_video_stored(stage: Stage, ask
 @both
 async def test_a_cancel_during_a_look_is_done_after_it(stage: Stage, ask: Ask) -> None:
     held = Held(waiting("queued"))
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", held)
     cancelled_at_the_provider(stage)
     job = await stage.start()
@@ -382,7 +382,7 @@ async def test_a_cancel_during_a_look_is_done_after_it(stage: Stage, ask: Ask) -
 @both
 async def test_a_video_that_is_being_stored_is_stored(stage: Stage, ask: Ask) -> None:
     held = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", held)
     job = await stage.start()
@@ -397,7 +397,7 @@ async def test_a_video_that_is_being_stored_is_stored(stage: Stage, ask: Ask) ->
 
 
 async def test_a_task_that_ends_while_it_is_cancelled_ends_by_its_own_name(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running"), ending("failed", "provider"))
     stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="failed"))
     stage.script.plan("write_end", as_written)
@@ -408,7 +408,7 @@ async def test_a_task_that_ends_while_it_is_cancelled_ends_by_its_own_name(stage
 
 
 async def test_a_cancel_whose_answer_is_lost_is_tried_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("queued"), ending("cancelled", "cancelled"))
     stage.script.plan("cancel_task", RuntimeError("503"), CANCELLED)
     stage.script.plan("write_end", as_written)
@@ -422,7 +422,7 @@ async def test_a_cancel_whose_answer_is_lost_is_tried_again(stage: Stage) -> Non
 
 
 async def test_a_repeated_cancel_is_answered_and_done_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running"), waiting("running"), to_store())
     go = Held(TOO_LATE)
     stage.script.plan("cancel_task", go)
@@ -444,7 +444,7 @@ async def test_a_repeated_cancel_is_answered_and_done_once(stage: Stage) -> None
 async def test_a_cancel_in_the_last_step_is_answered(stage: Stage) -> None:
     """The video is stored and the run closes in the very step in which the update comes."""
     held = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", held)
     job = await stage.start()
@@ -461,7 +461,7 @@ async def test_a_cancel_in_the_last_step_is_answered(stage: Stage) -> None:
 
 async def test_a_cancel_does_not_shorten_the_wait_for_an_outcome_to_be_written(stage: Stage) -> None:
     go = Held(None)
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=0, written=False))
     stage.script.plan("write_outcome", go)
     cancelled_at_the_provider(stage)
@@ -469,7 +469,7 @@ async def test_a_cancel_does_not_shorten_the_wait_for_an_outcome_to_be_written(s
     await go.reached.wait()
     await by_temporal(job)
     await asyncio.sleep(0.2)
-    assert stage.script.names() == ["look", "create_task", "write_outcome"]
+    assert stage.script.names() == ["read_ledger", "create_task", "write_outcome"]
     go.let_go()
     await is_cancelled(job)
     assert stage.script.names()[3] == "cancel_task"

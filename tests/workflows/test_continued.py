@@ -75,7 +75,7 @@ def latest(stage: Stage, job: Handle) -> Handle:
 async def test_a_long_wait_goes_on_in_a_new_run_with_its_timeline(long: Stage) -> None:
     stage = long
     held = Held(waiting("running"))
-    stage.script.plan("look", stage.claim(), stage.adopt())
+    stage.script.plan("read_ledger", stage.claim(), stage.adopt())
     stage.script.plan("create_task", stage.created(again=0))
     stage.script.plan("get_task", held, waiting("running"), to_store())
     stage.script.plan("store_video", RESULT)
@@ -90,7 +90,7 @@ async def test_a_long_wait_goes_on_in_a_new_run_with_its_timeline(long: Stage) -
     shown = await shows(now, phase="running")
     assert shown.timeline[: len(before)] == before
     assert (shown.task_id, shown.attempt) == (TASK, 1)
-    assert stage.script.names() == ["look", "create_task", "get_task", "look", "get_task"]
+    assert stage.script.names() == ["read_ledger", "create_task", "get_task", "read_ledger", "get_task"]
     await callback(now, "succeeded")
     assert await now.result() == RESULT
     found = (await now.describe()).typed_search_attributes
@@ -101,7 +101,7 @@ async def test_a_long_wait_goes_on_in_a_new_run_with_its_timeline(long: Stage) -
 async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it(long: Stage) -> None:
     stage = long
     held = Held(stage.recover(again=0))
-    stage.script.plan("look", stage.recover(), stage.recover())
+    stage.script.plan("read_ledger", stage.recover(), stage.recover())
     stage.script.plan("ask_lister", held, stage.adopt())
     stage.script.plan("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
@@ -122,7 +122,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     assert await was_continued(job)
     assert stage.script.of("create_task") == []
     # By the new run, which was never asked itself.
-    assert stage.script.names().count("look") == 2
+    assert stage.script.names().count("read_ledger") == 2
     assert len(stage.script.of("cancel_task")) == 1
     assert what(await state(latest(stage, job)))[0] == "cancel is wished"
 
@@ -130,7 +130,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
 async def test_a_story_does_not_go_on_in_a_new_run_while_it_creates(long: Stage) -> None:
     stage = long
     times = 4
-    stage.script.plan("look", *[stage.claim(number) for number in range(1, times + 2)], stage.adopt())
+    stage.script.plan("read_ledger", *[stage.claim(number) for number in range(1, times + 2)], stage.adopt())
     stage.script.plan("create_task", *[stage.not_sent(again=0)] * times, stage.created())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
@@ -139,13 +139,18 @@ async def test_a_story_does_not_go_on_in_a_new_run_while_it_creates(long: Stage)
     first = await events(job)
     assert first[-1].event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
     assert len(first) > SUGGESTED_FROM + 20
-    assert stage.script.names() == [*["look", "create_task"] * (times + 1), "look", "get_task", "store_video"]
+    assert stage.script.names() == [
+        *["read_ledger", "create_task"] * (times + 1),
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
 
 
 async def test_a_callback_that_is_not_looked_at_yet_is_not_lost(long: Stage) -> None:
     stage = long
     held = Held(waiting("running"))
-    stage.script.plan("look", stage.adopt(), stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt(), stage.adopt())
     stage.script.plan("get_task", held)
     stage.script.always("get_task", waiting("running"))
     stage.script.plan("identify_task", OURS)
@@ -162,7 +167,7 @@ async def test_a_callback_that_is_not_looked_at_yet_is_not_lost(long: Stage) -> 
 async def test_a_callback_during_a_search_is_not_lost(long: Stage) -> None:
     stage = long
     held = Held(stage.recover(again=0))
-    stage.script.plan("look", stage.recover(), stage.adopt(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt(), stage.adopt())
     stage.script.plan("ask_lister", held)
     stage.script.plan("identify_task", OTHER, OURS)
     stage.script.plan("get_task", to_store())
@@ -181,7 +186,7 @@ async def test_a_cancel_that_waits_for_its_answer_gets_it_and_later_wishes_are_k
     """An update keeps its run open; what is said to the run until then belongs to the story as well."""
     stage = long
     held = Held(waiting("running"))
-    stage.script.plan("look", stage.adopt(), stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt(), stage.adopt())
     stage.script.plan("get_task", held)
     stage.script.always("get_task", waiting("running"))
     stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
@@ -196,7 +201,7 @@ async def test_a_cancel_that_waits_for_its_answer_gets_it_and_later_wishes_are_k
 async def test_an_attention_that_was_mended_meanwhile_is_taken_back_in_the_new_run(long: Stage) -> None:
     stage = long
     held = Held(waiting("", attention="credentials", note="401"))
-    stage.script.plan("look", stage.adopt(), stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt(), stage.adopt())
     stage.script.plan("get_task", waiting("", 0, attention="credentials", note="401"), held, waiting("running"))
     job = await stage.start()
     await held.reached.wait()

@@ -47,7 +47,7 @@ ENDS: list[tuple[str, FailureClass, Phase]] = [
 async def test_an_end_is_written_and_raised_by_its_class(
     stage: Stage, status: str, of: FailureClass, phase: Phase
 ) -> None:
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     stage.script.plan("create_task", stage.created(again=0))
     error = failure(of, code=status, attempt=2)
     usage = Usage(total_tokens=42)
@@ -55,7 +55,7 @@ async def test_an_end_is_written_and_raised_by_its_class(
     stage.script.plan("write_end", as_written)
     job = await stage.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "create_task", "get_task", "write_end"]
+    assert stage.script.names() == ["read_ledger", "create_task", "get_task", "write_end"]
     order = stage.script.order("write_end")
     assert (order.job_id, order.error, order.usage, order.cost_usd) == (job.id, error, usage, 0.25)
     assert [entry.what for entry in order.timeline] == ["created as attempt 2", status]
@@ -71,7 +71,7 @@ async def test_an_end_is_written_and_raised_by_its_class(
 
 async def test_what_an_old_end_cost_is_shown_by_a_later_run_as_well(stage: Stage) -> None:
     """The run that saw it may be deleted, or out of its retention."""
-    stage.script.plan("look", stage.ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
+    stage.script.plan("read_ledger", stage.ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
     job = await stage.start()
     await failed(job)
     shown = (await job.describe()).typed_search_attributes
@@ -81,7 +81,7 @@ async def test_what_an_old_end_cost_is_shown_by_a_later_run_as_well(stage: Stage
 async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> None:
     """Another run of the same job may have written it first."""
     standing = failure("expired", code="expired")
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", ending("failed", "provider"))
     stage.script.plan("write_end", EndResult(error=standing))
     job = await stage.start()
@@ -91,17 +91,17 @@ async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> No
 
 async def test_an_end_that_was_written_meanwhile_is_raised_and_not_written_again(stage: Stage) -> None:
     error = failure("expired")
-    stage.script.plan("look", stage.adopt(), stage.ended(error))
+    stage.script.plan("read_ledger", stage.adopt(), stage.ended(error))
     stage.script.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
     job = await stage.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "get_task", "get_task", "look"]
+    assert stage.script.names() == ["read_ledger", "get_task", "get_task", "read_ledger"]
 
 
 async def test_an_end_that_was_followed_by_another_attempt_is_not_the_job_s(stage: Stage) -> None:
     """A Reset of an older run, while the attempt after its own is under way."""
     old = Observation(next="ended", status="expired", error=failure("expired"))
-    stage.script.plan("look", stage.adopt(), stage.adopt(2 * TASK, attempt=2))
+    stage.script.plan("read_ledger", stage.adopt(), stage.adopt(2 * TASK, attempt=2))
     stage.script.plan("get_task", old, to_store())
     stage.script.plan("store_video", RESULT)
     assert await (await stage.start()).result() == RESULT
@@ -110,7 +110,7 @@ async def test_an_end_that_was_followed_by_another_attempt_is_not_the_job_s(stag
 
 async def test_an_end_waits_for_the_ledger(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", ending("failed", "provider"))
     stage.script.plan("write_end", *[ApplicationError("no bucket")] * 30, as_written)
     assert (await failed(await stage.start())).code == "failed"
@@ -118,7 +118,7 @@ async def test_an_end_waits_for_the_ledger(skipping: Stage) -> None:
 
 
 async def test_how_an_end_was_learned_is_told(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     stage.script.plan("get_task", ending("failed", "provider"))
     stage.script.plan("write_end", as_written)
@@ -130,7 +130,7 @@ async def test_how_an_end_was_learned_is_told(stage: Stage) -> None:
 
 
 async def test_the_failure_holds_the_error_as_other_languages_read_it(stage: Stage) -> None:
-    stage.script.plan("look", stage.ended(failure("moderation", "SensitiveContentDetected")))
+    stage.script.plan("read_ledger", stage.ended(failure("moderation", "SensitiveContentDetected")))
     job = await stage.start()
     await failed(job)
     told = (await events(job))[-1].workflow_execution_failed_event_attributes.failure
@@ -148,7 +148,7 @@ async def test_the_failure_holds_the_error_as_other_languages_read_it(stage: Sta
 
 @pytest.mark.parametrize("attention", ["task_gone", "credentials"])
 async def test_a_job_that_has_ended_needs_nobody(stage: Stage, attention: Attention) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
     stage.script.plan("write_end", as_written)
     job = await stage.start()
@@ -159,7 +159,7 @@ async def test_a_job_that_has_ended_needs_nobody(stage: Stage, attention: Attent
 
 
 async def test_a_second_task_is_still_shown_after_the_end(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(second_task="cgt-second"))
+    stage.script.plan("read_ledger", stage.adopt(second_task="cgt-second"))
     stage.script.plan("get_task", ending("failed", "provider"))
     stage.script.plan("write_end", as_written)
     job = await stage.start()
@@ -172,11 +172,11 @@ async def test_a_second_task_is_still_shown_after_the_end(stage: Stage) -> None:
 
 async def and_again(order: EndInput) -> EndResult:
     """The setting has another attempt left."""
-    return EndResult(error=order.error, again=True)
+    return EndResult(error=order.error, continues=True)
 
 
 async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2))
     stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created("cgt-2", again=0))
     errors = [failure("expired", attempt=attempt) for attempt in (1, 2)]
     stage.script.plan("get_task", *[Observation(next="end", status="expired", error=error) for error in errors])
@@ -184,7 +184,7 @@ async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(st
     job = await stage.start()
     error = await failed(job)
     assert (error.failure_class, error.attempt) == ("expired", 2)
-    once = ["look", "create_task", "get_task", "write_end"]
+    once = ["read_ledger", "create_task", "get_task", "write_end"]
     assert stage.script.names() == once * 2
     assert [call.order.attempt for call in stage.script.of("create_task")] == [1, 2]
     assert [call.order.task_id for call in stage.script.of("get_task")] == ["cgt-1", "cgt-2"]
@@ -196,7 +196,7 @@ async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(st
 
 
 async def test_the_second_attempt_can_be_stored(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2))
     stage.script.plan("create_task", stage.created("cgt-1"), stage.created(TASK))
     stage.script.plan("get_task", ending("failed", "provider"), waiting("queued"), to_store())
     stage.script.plan("write_end", and_again)
@@ -214,8 +214,8 @@ async def test_the_second_attempt_can_be_stored(stage: Stage) -> None:
 
 
 async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage) -> None:
-    held = Held(EndResult(error=failure("expired", "expired"), again=True))
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
+    held = Held(EndResult(error=failure("expired", "expired"), continues=True))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.created(again=0))
     stage.script.plan("get_task", ending("expired", "expired"))
     stage.script.plan("write_end", held)
@@ -229,7 +229,7 @@ async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage)
 
 
 async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt_from_being_paid(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2), stage.claim(2))
     stage.script.plan("create_task", stage.created())
     stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
     stage.script.plan("get_task", waiting("running"), ending("expired", "expired"))
@@ -243,7 +243,7 @@ async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt
 
 
 async def test_a_job_that_may_not_create_ends_where_another_attempt_would_follow(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(), stage.claim(2))
+    stage.script.plan("read_ledger", stage.adopt(), stage.claim(2))
     stage.script.plan("get_task", ending("expired", "expired"))
     stage.script.plan("write_end", and_again)
     job = await stage.start(may_create=False)

@@ -56,7 +56,7 @@ async def heard(job: Handle, words: str) -> None:
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 async def test_a_callback_that_announces_an_end_is_followed_by_a_look_at_once(stage: Stage, status: str) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     finish(stage)
     job = await stage.start()
@@ -64,13 +64,13 @@ async def test_a_callback_that_announces_an_end_is_followed_by_a_look_at_once(st
     await callback(job, status)
     assert await job.result() == RESULT
     assert not await has_event(job, TIMER_FIRED)
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [True]
+    assert [call.order.announced for call in stage.script.of("get_task")] == [True]
     assert [entry.how for entry in (await state(job)).timeline if entry.what == "succeeded"] == ["callback"]
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "polishing"])
 async def test_any_other_callback_is_noted_and_the_timer_kept(stage: Stage, status: str) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     finish(stage)
     job = await stage.start()
@@ -89,20 +89,20 @@ async def test_any_other_callback_is_noted_and_the_timer_kept(stage: Stage, stat
 
 
 async def test_without_callbacks_the_timer_looks(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=SHORT))
     stage.script.plan("get_task", waiting("queued", SHORT), waiting("running", SHORT), to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
     assert await job.result() == RESULT
     orders = [call.order for call in stage.script.of("get_task")]
-    assert [(order.looks, order.hinted) for order in orders] == [(0, False), (1, False), (2, False)]
+    assert [(order.polls, order.announced) for order in orders] == [(0, False), (1, False), (2, False)]
     assert {entry.how for entry in (await state(job)).timeline if entry.what in {"queued", "running"}} == {"poll"}
 
 
 async def test_the_interval_is_the_one_that_came_with_the_answer(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=90))
     stage.script.plan("get_task", *[waiting("running", seconds) for seconds in (15, 22.5, 300)], to_store())
     stage.script.plan("store_video", RESULT)
@@ -117,7 +117,7 @@ async def test_the_interval_is_the_one_that_came_with_the_answer(skipping: Stage
 
 @pytest.mark.parametrize("first", ["callback", "timer"])
 async def test_callback_and_timer_in_one_step_make_one_look(stage: Stage, first: str) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=1))
     finish(stage)
     job = await stage.start()
@@ -130,11 +130,11 @@ async def test_callback_and_timer_in_one_step_make_one_look(stage: Stage, first:
         await callback(job, "succeeded")
     await stage.serve("workflows")
     assert await job.result() == RESULT
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [True]
+    assert [call.order.announced for call in stage.script.of("get_task")] == [True]
 
 
 async def test_a_callback_just_before_the_time_is_over_needs_no_timer(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=5))
     finish(stage)
     job = await stage.start()
@@ -148,7 +148,7 @@ async def test_a_callback_just_before_the_time_is_over_needs_no_timer(stage: Sta
 
 async def test_a_callback_just_after_the_time_is_over_makes_one_more_look(stage: Stage) -> None:
     held = Held(waiting("running"))
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=SHORT))
     stage.script.plan("get_task", held)
     finish(stage)
@@ -157,7 +157,7 @@ async def test_a_callback_just_after_the_time_is_over_makes_one_more_look(stage:
     await callback(job, "succeeded")
     held.let_go()
     assert await job.result() == RESULT
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [False, True]
+    assert [call.order.announced for call in stage.script.of("get_task")] == [False, True]
 
 
 # Callbacks that come early
@@ -170,7 +170,7 @@ async def test_an_end_that_is_announced_before_the_create_is_answered_is_not_for
         await held(order)
         return await stage.created()(order)
 
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", create)
     finish(stage)
     job = await stage.start()
@@ -178,7 +178,7 @@ async def test_an_end_that_is_announced_before_the_create_is_answered_is_not_for
     await callback(job, "succeeded")
     held.let_go()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
+    assert stage.script.names() == ["read_ledger", "create_task", "get_task", "store_video"]
     assert not await has_event(job, TIMER_FIRED)
 
 
@@ -189,7 +189,7 @@ async def test_a_beginning_that_is_announced_before_the_create_is_answered_is_no
         await held(order)
         return await stage.created()(order)
 
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", create)
     finish(stage)
     job = await stage.start()
@@ -199,25 +199,25 @@ async def test_a_beginning_that_is_announced_before_the_create_is_answered_is_no
     await shows(job, phase="queued")
     await callback(job, "running")
     await heard(job, "callback: running")
-    assert stage.script.names() == ["look", "create_task"]
+    assert stage.script.names() == ["read_ledger", "create_task"]
 
 
 async def test_a_callback_that_comes_with_the_start_is_not_forgotten(still: Stage) -> None:
     stage = still
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start(first_signal=TaskChanged(task_id=TASK, status="succeeded", attempt=1))
     await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
     assert await job.result() == RESULT
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [True]
+    assert [call.order.announced for call in stage.script.of("get_task")] == [True]
 
 
 # Callbacks that name something else
 
 
 async def test_a_callback_of_an_unknown_task_has_it_checked(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(attempt=2))
+    stage.script.plan("read_ledger", stage.adopt(attempt=2))
     stage.script.plan("get_task", waiting("running"), waiting("running", second_task=OTHER_TASK))
     stage.script.plan("identify_task", OURS)
     job = await stage.start()
@@ -233,7 +233,7 @@ async def test_a_callback_of_an_unknown_task_has_it_checked(stage: Stage) -> Non
 
 
 async def test_the_same_unknown_task_is_checked_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.always("get_task", waiting("running"))
     stage.script.plan("identify_task", OTHER)
     job = await stage.start()
@@ -247,7 +247,7 @@ async def test_the_same_unknown_task_is_checked_once(stage: Stage) -> None:
 
 
 async def test_a_look_can_show_a_second_task(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running", second_task=OTHER_TASK), to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
@@ -287,7 +287,7 @@ ODD: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 async def test_nonsense_stops_no_job(stage: Stage, odd: list[Any]) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running"))
     stage.script.always("identify_task", OTHER)
     stage.script.always("get_task", waiting("running"))
@@ -307,7 +307,7 @@ async def test_nonsense_stops_no_job(stage: Stage, odd: list[Any]) -> None:
 
 async def test_a_thousand_callbacks_cause_few_looks(stage: Stage) -> None:
     """A leaked callback URL costs the account's rate limit little."""
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.always("get_task", waiting("running"))
     stage.script.always("identify_task", OTHER)
     stage.script.plan("store_video", RESULT)
@@ -322,8 +322,8 @@ async def test_a_thousand_callbacks_cause_few_looks(stage: Stage) -> None:
             )
         )
     await until(lambda: _quiet(stage), "the job is quiet again")
-    assert len(stage.script.of("identify_task")) <= policies.MOST_HINTS
-    assert len(stage.script.of("get_task")) <= policies.MOST_HINTS + policies.MOST_FRUITLESS_CALLBACKS + 1
+    assert len(stage.script.of("identify_task")) <= policies.MOST_CALLBACKS
+    assert len(stage.script.of("get_task")) <= policies.MOST_CALLBACKS + policies.MOST_FRUITLESS_CALLBACKS + 1
     shown = await state(job)
     assert len(shown.timeline) <= 100
     assert shown.task_id == TASK
@@ -336,7 +336,7 @@ async def _quiet(stage: Stage) -> bool:
 
 
 async def test_after_many_fruitless_callbacks_the_timer_alone_is_followed(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     looks = policies.MOST_FRUITLESS_CALLBACKS
     stage.script.plan("get_task", *[waiting("running")] * looks, waiting("running", again=3), to_store())
     stage.script.plan("store_video", RESULT)
@@ -357,7 +357,7 @@ async def test_after_many_fruitless_callbacks_the_timer_alone_is_followed(stage:
 
 
 async def test_a_status_never_goes_back(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running", 0), waiting("queued"))
     job = await stage.start()
     shown = await shows(job, provider_status="queued")
@@ -367,7 +367,7 @@ async def test_a_status_never_goes_back(stage: Stage) -> None:
 
 async def test_an_unknown_status_is_shown_and_waited_on(stage: Stage) -> None:
     held = Held(to_store())
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
@@ -385,7 +385,7 @@ async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
     stage: Stage, attention: Attention, then: Any
 ) -> None:
     held = Held(then)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
     stage.script.plan("store_video", Held(RESULT))
     job = await stage.start()
@@ -400,7 +400,7 @@ async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
 
 
 async def test_a_look_that_is_not_answered_is_repeated(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", RuntimeError("503"), to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
@@ -410,11 +410,11 @@ async def test_a_look_that_is_not_answered_is_repeated(stage: Stage) -> None:
 
 async def test_a_video_that_is_stored_already_is_returned(stage: Stage) -> None:
     """A Reset brings a run back to before what it did."""
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running", 0), _stored())
     job = await stage.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "get_task", "get_task"]
+    assert stage.script.names() == ["read_ledger", "get_task", "get_task"]
 
 
 def _stored() -> Any:
@@ -422,7 +422,7 @@ def _stored() -> Any:
 
 
 async def test_the_next_look_is_announced(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running", 600))
     job = await stage.start()
     await shows(job, phase="running")

@@ -16,7 +16,7 @@ from activities.create import CreateInput, CreateResult
 from activities.ledger import EndResult
 from activities.limits import QuotaResult
 from activities.poll import CancelResult
-from activities.recover import Identified
+from activities.recover import IdentifyResult
 from activities.references import ReferencesResult
 from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
@@ -99,7 +99,7 @@ def _references(stage: Stage) -> Held:
 
 def _limits(stage: Stage) -> Held:
     held = Held(QuotaResult())
-    stage.script.plan("allow", held)
+    stage.script.plan("reserve_quota", held)
     return held
 
 
@@ -117,7 +117,7 @@ def _conflict(stage: Stage) -> None:
 
 WAITS = {
     "references": Wait(_references, "check_references", references=REFERENCES),
-    "limits": Wait(_limits, "allow"),
+    "limits": Wait(_limits, "reserve_quota"),
     "rate limit": Wait(_rate_limited, "create_task", creates=1),
     "account": Wait(_account, "create_task", creates=1),
     "conflict": Wait(_conflict, "create_task", creates=1),
@@ -130,7 +130,7 @@ async def test_task_named_before_a_claim_is_followed(stage: Stage, wait: Wait, h
     """The first attempt counted as absent, wrongly: its task must not be paid for once more."""
     held = wait.plan(stage)
     adopted = stage.adopt(FIRST_TASK, attempt=1)
-    stage.script.plan("look", stage.claim(2, limited=wait.reached == "allow"), adopted)
+    stage.script.plan("read_ledger", stage.claim(2, limited=wait.reached == "reserve_quota"), adopted)
     stage.script.plan("identify_task", OURS)
     finish(stage)
     job = await stage.start(references=wait.references)
@@ -151,7 +151,7 @@ async def test_create_without_a_worker_is_withdrawn_for_a_named_task(still: Stag
     """The queue of creates has a rate: a create can wait in it for minutes."""
     stage = still
     await stage.serve("workflows", "ledger", "get", "transfer")
-    stage.script.plan("look", stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
+    stage.script.plan("read_ledger", stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
     stage.script.plan("identify_task", OURS)
     finish(stage)
     job = await stage.start()
@@ -165,13 +165,13 @@ async def test_create_without_a_worker_is_withdrawn_for_a_named_task(still: Stag
 async def test_claim_waits_until_a_named_task_is_known_or_cannot_be(skipping: Stage) -> None:
     stage = skipping
     tries = 1 + len(policies.IDENTIFY_PAUSES)
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     stage.script.plan("identify_task", *[NOT_YET] * tries)
     stage.script.plan("create_task", stage.created(again=0))
     finish(stage)
     job = await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", *["identify_task"] * tries, "create_task", "get_task", "store_video"]
+    assert stage.script.names() == ["read_ledger", *["identify_task"] * tries, "create_task", "get_task", "store_video"]
 
 
 # --- while a create is under way -------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ async def test_claim_waits_until_a_named_task_is_known_or_cannot_be(skipping: St
 
 async def test_callback_before_the_answer_of_its_create_costs_no_look(stage: Stage) -> None:
     held = Held(None)
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", after(held, stage.created(again=0)))
     finish(stage)
     job = await stage.start()
@@ -188,12 +188,12 @@ async def test_callback_before_the_answer_of_its_create_costs_no_look(stage: Sta
     await callback(job, "running")
     held.let_go()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
+    assert stage.script.names() == ["read_ledger", "create_task", "get_task", "store_video"]
 
 
 async def test_callback_during_a_create_with_a_lost_answer_is_followed(stage: Stage) -> None:
     held = Held(None)
-    stage.script.plan("look", stage.claim(), stage.adopt())
+    stage.script.plan("read_ledger", stage.claim(), stage.adopt())
     stage.script.plan("create_task", after(held, stage.report("unknown", None)))
     stage.script.always("ask_lister", stage.recover())
     stage.script.plan("identify_task", OURS)
@@ -208,7 +208,7 @@ async def test_callback_during_a_create_with_a_lost_answer_is_followed(stage: St
 
 async def test_absence_is_not_settled_over_a_named_task(stage: Stage) -> None:
     held = Held(OURS)
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.always("ask_lister", stage.recover())
     stage.script.plan("identify_task", held)
     finish(stage)
@@ -227,13 +227,13 @@ async def test_absence_is_not_settled_over_a_named_task(stage: Stage) -> None:
 
 
 async def _refused(stage: Stage) -> Handle:
-    stage.script.plan("look", stage.ended(failure("invalid", task_id=None, attempt=2)))
+    stage.script.plan("read_ledger", stage.ended(failure("invalid", task_id=None, attempt=2)))
     return await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
 
 
 async def _bad_references(stage: Stage) -> Handle:
     held = Held(ReferencesResult(error=failure("invalid", task_id=None, attempt=None)))
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     stage.script.plan("check_references", held)
     job = await stage.start(references=REFERENCES)
     await held.reached.wait()
@@ -244,8 +244,8 @@ async def _bad_references(stage: Stage) -> Handle:
 
 async def _over_limit(stage: Stage) -> Handle:
     held = Held(QuotaResult(error=failure("invalid", task_id=None, attempt=None)))
-    stage.script.plan("look", stage.claim(2, limited=True))
-    stage.script.plan("allow", held)
+    stage.script.plan("read_ledger", stage.claim(2, limited=True))
+    stage.script.plan("reserve_quota", held)
     job = await stage.start()
     await held.reached.wait()
     await callback(job, "queued", FIRST_TASK, attempt=1)
@@ -256,7 +256,7 @@ async def _over_limit(stage: Stage) -> Handle:
 async def _impossible(stage: Stage) -> Handle:
     held = Held(None)
     error = failure("invalid", task_id=None, attempt=None)
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     stage.script.plan("create_task", after(held, stage.report("impossible", None, error=error)))
     job = await stage.start()
     await held.reached.wait()
@@ -266,13 +266,13 @@ async def _impossible(stage: Stage) -> Handle:
 
 
 async def _unsettled(stage: Stage) -> Handle:
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     named = TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1)
     return await stage.start(first_signal=named, may_create=False)
 
 
 async def _failed_task(stage: Stage) -> Handle:
-    stage.script.plan("look", stage.adopt(TASK, attempt=2))
+    stage.script.plan("read_ledger", stage.adopt(TASK, attempt=2))
     held = Held(ending("failed", "provider"))
     stage.script.plan("get_task", held)
     stage.script.plan("write_end", as_written)
@@ -297,7 +297,7 @@ ENDS = {
 async def test_task_named_before_an_end_is_followed(stage: Stage, end: Callable[[Stage], Awaitable[Handle]]) -> None:
     stage.script.plan("identify_task", OURS)
     job = await end(stage)
-    stage.script.plan("look", stage.adopt(FIRST_TASK, attempt=1))
+    stage.script.plan("read_ledger", stage.adopt(FIRST_TASK, attempt=1))
     finish(stage)
     assert await job.result() == RESULT
     assert stage.script.order("get_task").task_id == FIRST_TASK
@@ -305,7 +305,7 @@ async def test_task_named_before_an_end_is_followed(stage: Stage, end: Callable[
 
 async def test_task_named_before_a_cancel_ends_the_job_is_cancelled(stage: Stage) -> None:
     held = Held(OURS)
-    stage.script.plan("look", stage.claim(2), stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
+    stage.script.plan("read_ledger", stage.claim(2), stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
     stage.script.plan("create_task", stage.not_sent(again=3600))
     stage.script.plan("identify_task", held)
     stage.script.plan("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
@@ -323,7 +323,7 @@ async def test_task_named_before_a_cancel_ends_the_job_is_cancelled(stage: Stage
 
 async def test_task_named_while_the_video_is_copied_is_identified(stage: Stage) -> None:
     copying, identifying = Held(RESULT), Held(OURS)
-    stage.script.plan("look", stage.adopt(TASK, attempt=2), stage.stored(second_task=FIRST_TASK))
+    stage.script.plan("read_ledger", stage.adopt(TASK, attempt=2), stage.stored(second_task=FIRST_TASK))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", copying)
     stage.script.plan("identify_task", identifying)
@@ -349,7 +349,7 @@ def _copied(stage: Stage) -> bool:
 async def test_unknown_task_does_not_hold_a_stored_video_up_for_long(skipping: Stage) -> None:
     stage = skipping
     copying = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", copying)
     stage.script.always("identify_task", NOT_YET)
@@ -368,10 +368,10 @@ async def test_unknown_task_does_not_hold_a_stored_video_up_for_long(skipping: S
 
 async def test_cancel_is_answered_while_a_task_is_identified(stage: Stage) -> None:
     held = Held(NOT_YET)
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     stage.script.plan("identify_task", held)
     stage.script.always("identify_task", NOT_YET)
-    stage.script.always("look", stage.claim(2))
+    stage.script.always("read_ledger", stage.claim(2))
     job = await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
     await held.reached.wait()
     assert (await cancel(job)).outcome == "requested"
@@ -384,31 +384,31 @@ async def test_cancel_is_answered_while_a_task_is_identified(stage: Stage) -> No
 
 async def test_flood_of_callbacks_does_not_deafen_a_job(stage: Stage) -> None:
     """Made-up ids, by a callback URL that leaked: a listing shows only tasks with our identifier, and is heard."""
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.always("ask_lister", stage.recover())
-    stage.script.plan("identify_task", *[OTHER] * policies.MOST_HINTS, OURS)
+    stage.script.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
     finish(stage)
     job = await stage.start()
     await stage.script.called("ask_lister")
-    for number in range(policies.MOST_HINTS):
+    for number in range(policies.MOST_CALLBACKS):
         await callback(job, "queued", f"{OTHER_TASK}-{number}")
-    await stage.script.called("identify_task", policies.MOST_HINTS)
+    await stage.script.called("identify_task", policies.MOST_CALLBACKS)
     await listed(job, a_listing(task_id=TASK))
     assert await job.result() == RESULT
 
 
 async def test_callbacks_are_heard_again_some_time_after_a_flood(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.always("ask_lister", stage.recover())
-    stage.script.plan("identify_task", *[OTHER] * policies.MOST_HINTS, OURS)
+    stage.script.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
     finish(stage)
     job = await stage.start()
     await stage.script.called("ask_lister")
-    for number in range(policies.MOST_HINTS + 5):
+    for number in range(policies.MOST_CALLBACKS + 5):
         await callback(job, "queued", f"{OTHER_TASK}-{number}")
-    await stage.script.called("identify_task", policies.MOST_HINTS)
-    await stage.skip(policies.ONE_MORE_HINT.total_seconds() + 1)
+    await stage.script.called("identify_task", policies.MOST_CALLBACKS)
+    await stage.skip(policies.ONE_MORE_CALLBACK.total_seconds() + 1)
     await callback(job, "succeeded")
     assert await job.result() == RESULT
 
@@ -416,7 +416,7 @@ async def test_callbacks_are_heard_again_some_time_after_a_flood(skipping: Stage
 async def test_flood_holds_a_stored_video_up_for_minutes_at_most(skipping: Stage) -> None:
     stage = skipping
     copying = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", copying)
     stage.script.always("identify_task", NOT_YET)
@@ -438,13 +438,13 @@ async def test_task_named_in_an_outage_is_not_forgotten(skipping: Stage, how: st
     stage = skipping
     away = [True]
 
-    async def answer(order: object) -> Identified:
+    async def answer(order: object) -> IdentifyResult:
         if away:
             raise ApplicationError("503", type="ProviderUnavailable")
         return OURS
 
-    stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.always("ask_lister", stage.recover(again=120, recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
+    stage.script.always("ask_lister", stage.recover(again=120, needs_operator=True))
     stage.script.always("identify_task", answer)
     finish(stage)
     job = await stage.start()
@@ -458,8 +458,8 @@ async def test_task_named_in_an_outage_is_not_forgotten(skipping: Stage, how: st
 
 async def test_task_written_by_a_lost_try_is_news(stage: Stage) -> None:
     """The first try of the identification writes the task, and its answer is lost: the second one finds it known."""
-    stage.script.plan("look", stage.ended(failure("invalid", task_id=None, attempt=2)), stage.adopt(FIRST_TASK))
-    stage.script.plan("identify_task", ApplicationError("its worker died"), Identified(answer="known"))
+    stage.script.plan("read_ledger", stage.ended(failure("invalid", task_id=None, attempt=2)), stage.adopt(FIRST_TASK))
+    stage.script.plan("identify_task", ApplicationError("its worker died"), IdentifyResult(answer="known"))
     finish(stage)
     job = await stage.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
     assert await job.result() == RESULT
@@ -467,7 +467,7 @@ async def test_task_written_by_a_lost_try_is_news(stage: Stage) -> None:
 
 async def test_accepted_adoption_is_followed_though_the_attempt_was_given_up(stage: Stage) -> None:
     adopt = Held(ResolveAnswer(accepted=True, message="adopted"))
-    stage.script.plan("look", stage.recover(), stage.ended(failure("lost", task_id=None)), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.ended(failure("lost", task_id=None)), stage.adopt())
     stage.script.always("ask_lister", stage.recover())
     stage.script.plan("resolve_attempt", adopt, ResolveAnswer(accepted=True, message="given up"))
     finish(stage)
@@ -476,14 +476,14 @@ async def test_accepted_adoption_is_followed_though_the_attempt_was_given_up(sta
     slow = asyncio.create_task(resolve(job, Resolve(attempt=1, action="adopt", task_id=TASK)))
     await adopt.reached.wait()
     assert (await resolve(job, Resolve(attempt=1, action="lost"))).accepted
-    await stage.script.called("look", 2)
+    await stage.script.called("read_ledger", 2)
     adopt.let_go()
     assert (await slow).accepted
     assert await job.result() == RESULT
 
 
 async def test_second_task_is_shown_after_another_attention(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan(
         "get_task",
         waiting("", SHORT, attention="credentials", note="401", second_task=OTHER_TASK),
@@ -498,10 +498,10 @@ async def test_second_task_is_shown_after_another_attention(stage: Stage) -> Non
 
 
 async def test_cancel_reaches_the_task_that_is_followed_next(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(TASK, attempt=2), stage.adopt(OTHER_TASK, attempt=1))
+    stage.script.plan("read_ledger", stage.adopt(TASK, attempt=2), stage.adopt(OTHER_TASK, attempt=1))
     stage.script.plan("get_task", waiting("queued"), *[ending("cancelled", "cancelled")] * 2)
     stage.script.always("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
-    stage.script.plan("write_end", EndResult(error=failure("cancelled"), again=True), as_written)
+    stage.script.plan("write_end", EndResult(error=failure("cancelled"), continues=True), as_written)
     job = await stage.start()
     await stage.script.called("get_task")
     assert (await cancel(job)).outcome == "cancelled"
@@ -511,7 +511,7 @@ async def test_cancel_reaches_the_task_that_is_followed_next(stage: Stage) -> No
 
 async def test_paid_task_is_followed_while_a_reference_is_slow(stage: Stage) -> None:
     held = Held(ReferencesResult())
-    stage.script.plan("look", stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
+    stage.script.plan("read_ledger", stage.claim(2), stage.adopt(FIRST_TASK, attempt=1))
     stage.script.plan("check_references", held)
     stage.script.plan("identify_task", OURS)
     finish(stage)

@@ -74,41 +74,41 @@ def _look(stage: Stage) -> None:
 
 
 def _limits(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(limited=True))
+    stage.script.plan("read_ledger", stage.claim(limited=True))
     stage.script.plan("create_task", stage.created(again=0))
     _to_the_end(stage)
 
 
 def _outcome(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=0, written=False))
     _to_the_end(stage)
 
 
 def _ask(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover())
+    stage.script.plan("read_ledger", stage.recover())
     _to_the_end(stage)
 
 
 def _get(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.always("store_video", RESULT)
 
 
 def _cancel(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", ending("cancelled", "cancelled"))
     stage.script.plan("write_end", as_written)
 
 
 def _end(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", ending("failed", "provider"))
 
 
 STEPS = [
-    Step("look", _look, lambda stage: stage.adopt()),
-    Step("allow", _limits, lambda _: QuotaResult()),
+    Step("read_ledger", _look, lambda stage: stage.adopt()),
+    Step("reserve_quota", _limits, lambda _: QuotaResult()),
     Step("write_outcome", _outcome, lambda _: None),
     Step("ask_lister", _ask, lambda stage: stage.adopt()),
     Step("get_task", _get, lambda _: to_store()),
@@ -168,7 +168,7 @@ async def test_failing_step_raises_an_attention_and_goes_on(hasty: Stage, step: 
 
 async def test_failing_absence_raises_an_attention(hasty: Stage) -> None:
     stage = hasty
-    stage.script.plan("look", stage.recover())
+    stage.script.plan("read_ledger", stage.recover())
     stage.script.always("ask_lister", stage.recover())
     stage.script.always("settle_absent", DENIED)
     job = await stage.start()
@@ -182,7 +182,7 @@ async def test_failing_absence_raises_an_attention(hasty: Stage) -> None:
 async def test_step_without_a_worker_raises_no_attention(hasty: Stage) -> None:
     """That none runs is an alert of its own; a job cannot tell, and its step did not fail."""
     stage = hasty
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     await stage.stop("get")
     job = await stage.start()
     await until(lambda: _scheduled_again(job), "an hour without a worker has passed")
@@ -199,7 +199,7 @@ async def _scheduled_again(job: Handle) -> bool:
 
 async def test_an_hour_of_failures_is_told(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.always("get_task", GATEWAY)
     job = await stage.start()
     await stage.script.called("get_task", 2)
@@ -215,7 +215,7 @@ async def test_an_hour_of_failures_is_told(skipping: Stage) -> None:
 async def test_object_in_the_way_is_told_at_once_and_tried_again(skipping: Stage) -> None:
     stage = skipping
     conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", *[conflict] * 20, RESULT)
     job = await stage.start()
@@ -233,7 +233,7 @@ async def test_object_in_the_way_is_told_at_once_and_tried_again(skipping: Stage
 async def test_object_in_the_way_to_the_end_loses_the_video_in_words(skipping: Stage) -> None:
     stage = skipping
     conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store(within=3600))
     stage.script.always("store_video", conflict)
     stage.script.plan("write_end", as_written)
@@ -250,7 +250,7 @@ async def test_copy_after_a_pause_without_workers_gets_a_try(temporal: Client, m
     monkeypatch.setattr(policies, "CONFLICT_PAUSE", timedelta(seconds=2))
     await stage.serve("workflows", "ledger", "get", "transfer")
     conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store(within=6))
     stage.script.plan("store_video", conflict, RESULT)
     job = await stage.start()
@@ -267,7 +267,7 @@ async def test_copy_after_a_pause_without_workers_gets_a_try(temporal: Client, m
 async def test_create_that_never_leaves_is_told(skipping: Stage, code: str, attention: str) -> None:
     stage = skipping
     outcome = Outcome(kind="not_sent", how="create", at=now(), code=code, message="no")
-    stage.script.always("look", stage.claim())
+    stage.script.always("read_ledger", stage.claim())
     stage.script.always("create_task", stage.report("not_sent", outcome, 900, message=f"{code}: no"))
     job = await stage.start()
     await stage.script.called("create_task")

@@ -43,7 +43,7 @@ def finish(stage: Stage) -> None:
 
 
 async def test_it_looks_at_the_listing_again_and_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=3))
+    stage.script.plan("read_ledger", stage.recover(attempt=3))
     stage.script.plan("ask_lister", *[stage.recover(attempt=3, again=SHORT)] * 2, stage.adopt(attempt=3))
     finish(stage)
     job = await stage.start()
@@ -53,7 +53,7 @@ async def test_it_looks_at_the_listing_again_and_again(stage: Stage) -> None:
 
 
 async def test_it_is_shown_and_needs_nobody_while_it_looks(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
+    stage.script.plan("read_ledger", stage.recover(attempt=2))
     stage.script.plan("ask_lister", stage.recover(attempt=2))
     job = await stage.start()
     await stage.script.called("ask_lister")
@@ -67,7 +67,7 @@ async def _waits(stage: Stage, job: object) -> object:
 
 
 async def test_a_callback_tells_the_task_at_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(OTHER_TASK, attempt=2))
+    stage.script.plan("read_ledger", stage.recover(attempt=2), stage.adopt(OTHER_TASK, attempt=2))
     stage.script.plan("ask_lister", stage.recover(attempt=2))
     stage.script.plan("identify_task", OURS)
     finish(stage)
@@ -75,7 +75,14 @@ async def test_a_callback_tells_the_task_at_once(stage: Stage) -> None:
     await until(lambda: _waits(stage, job), "it waits for the next look")
     await callback(job, "queued", OTHER_TASK, attempt=2)
     await job.result()
-    assert stage.script.names() == ["look", "ask_lister", "identify_task", "look", "get_task", "store_video"]
+    assert stage.script.names() == [
+        "read_ledger",
+        "ask_lister",
+        "identify_task",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
     order = stage.script.order("identify_task")
     assert (order.job_id, order.attempt, order.task_id) == (job.id, 2, OTHER_TASK)
     assert stage.script.order("get_task").task_id == OTHER_TASK
@@ -83,7 +90,7 @@ async def test_a_callback_tells_the_task_at_once(stage: Stage) -> None:
 
 async def test_callback_during_a_question_is_heard(stage: Stage) -> None:
     held = Held(stage.recover())
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.plan("ask_lister", held)
     stage.script.plan("identify_task", OURS)
     finish(stage)
@@ -93,11 +100,18 @@ async def test_callback_during_a_question_is_heard(stage: Stage) -> None:
     await stage.script.called("identify_task")
     held.let_go()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "ask_lister", "identify_task", "look", "get_task", "store_video"]
+    assert stage.script.names() == [
+        "read_ledger",
+        "ask_lister",
+        "identify_task",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
 
 
 async def test_a_task_of_somebody_else_settles_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover())
+    stage.script.plan("read_ledger", stage.recover())
     stage.script.plan("ask_lister", stage.recover(again=SHORT), stage.adopt())
     stage.script.plan("identify_task", OTHER)
     finish(stage)
@@ -109,7 +123,7 @@ async def test_a_task_of_somebody_else_settles_nothing(stage: Stage) -> None:
 
 
 async def test_unchecked_task_is_asked_for_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.plan("ask_lister", stage.recover())
     stage.script.plan("identify_task", *[ApplicationError("503")] * 3, OURS)
     finish(stage)
@@ -125,7 +139,7 @@ async def test_early_callback_does_not_deafen_a_job(skipping: Stage) -> None:
     """Each callback of the job's own task is ahead of GET, but for the last one."""
     stage = skipping
     tries = 1 + len(policies.IDENTIFY_PAUSES)
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.always("ask_lister", stage.recover())
     stage.script.plan("identify_task", *[NOT_YET] * (2 * tries), OURS)
     finish(stage)
@@ -146,8 +160,8 @@ async def _says(stage: Stage, words: str) -> bool:
 
 async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it_is_found(stage: Stage) -> None:
     held = Held(stage.adopt(attempt=2))
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", *[stage.recover(attempt=2, again=0, recovery_over=True)] * 2, held)
+    stage.script.plan("read_ledger", stage.recover(attempt=2))
+    stage.script.plan("ask_lister", *[stage.recover(attempt=2, again=0, needs_operator=True)] * 2, held)
     finish(stage)
     job = await stage.start()
     await held.reached.wait()
@@ -165,8 +179,8 @@ async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it
 
 async def test_nobody_is_called_before_the_first_listing_of_an_old_claim(stage: Stage) -> None:
     """Such as that of a run that was terminated, and is submitted again on the next day."""
-    stage.script.plan("look", stage.recover(recovery_over=True), stage.adopt())
-    stage.script.plan("ask_lister", stage.recover(recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(needs_operator=True), stage.adopt())
+    stage.script.plan("ask_lister", stage.recover(needs_operator=True))
     stage.script.plan("identify_task", OURS)
     finish(stage)
     job = await stage.start()
@@ -180,7 +194,7 @@ async def test_nobody_is_called_before_the_first_listing_of_an_old_claim(stage: 
 async def test_a_question_stands_until_it_is_answered(skipping: Stage) -> None:
     """So hundreds of jobs that look for their tasks do not hold the lister up by asking it over and over."""
     stage = skipping
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.always("ask_lister", stage.recover(again=60))
     stage.script.plan("identify_task", OURS)
     finish(stage)
@@ -200,9 +214,9 @@ async def test_a_question_stands_until_it_is_answered(skipping: Stage) -> None:
 async def test_a_lister_that_does_not_answer_keeps_nobody_from_helping(skipping: Stage) -> None:
     """LIST can be down for hours, or refused: a person is asked for all the same, and a callback heard."""
     stage = skipping
-    stage.script.plan("look", stage.recover(), stage.adopt())
+    stage.script.plan("read_ledger", stage.recover(), stage.adopt())
     stage.script.plan("ask_lister", *[stage.recover(again=300)] * 2)
-    stage.script.always("ask_lister", stage.recover(again=300, recovery_over=True))
+    stage.script.always("ask_lister", stage.recover(again=300, needs_operator=True))
     stage.script.plan("identify_task", OURS)
     finish(stage)
     job = await stage.start()
@@ -216,7 +230,7 @@ async def test_a_lister_that_does_not_answer_keeps_nobody_from_helping(skipping:
 
 async def test_a_ledger_that_does_not_answer_is_waited_for(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.recover())
+    stage.script.plan("read_ledger", stage.recover())
     stage.script.plan("ask_lister", *[ApplicationError("no bucket")] * 30, stage.adopt())
     finish(stage)
     assert await (await stage.start()).result() == RESULT
@@ -227,7 +241,7 @@ async def test_a_ledger_that_does_not_answer_is_waited_for(skipping: Stage) -> N
 
 async def asked(stage: Stage, *looks: Decision, attempt: int = 1) -> Handle:
     """A job that has asked the lister, and waits for its answer."""
-    stage.script.plan("look", stage.recover(attempt))
+    stage.script.plan("read_ledger", stage.recover(attempt))
     stage.script.plan("ask_lister", stage.recover(attempt), *looks)
     job = await stage.start()
     await until(lambda: _waits(stage, job), "it waits for the lister")
@@ -236,19 +250,26 @@ async def asked(stage: Stage, *looks: Decision, attempt: int = 1) -> Handle:
 
 async def test_a_listed_task_is_adopted_when_a_get_shows_it(stage: Stage) -> None:
     job = await asked(stage, attempt=2)
-    stage.script.plan("look", stage.adopt(OTHER_TASK, attempt=2))
+    stage.script.plan("read_ledger", stage.adopt(OTHER_TASK, attempt=2))
     stage.script.plan("identify_task", OURS)
     finish(stage)
     await listed(job, a_listing(2, task_id=OTHER_TASK, complete=False))
     await job.result()
-    assert stage.script.names() == ["look", "ask_lister", "identify_task", "look", "get_task", "store_video"]
+    assert stage.script.names() == [
+        "read_ledger",
+        "ask_lister",
+        "identify_task",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
     order = stage.script.order("identify_task")
     assert (order.job_id, order.attempt, order.task_id, order.how) == (job.id, 2, OTHER_TASK, "list")
 
 
 async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(stage: Stage) -> None:
     job = await asked(stage)
-    stage.script.plan("look", stage.adopt(OTHER_TASK))
+    stage.script.plan("read_ledger", stage.adopt(OTHER_TASK))
     stage.script.plan("identify_task", *[ApplicationError("503")] * 3, NOT_YET, OURS)
     finish(stage)
     await listed(job, a_listing(task_id=OTHER_TASK))
@@ -259,8 +280,8 @@ async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(stage: 
 
 async def test_two_complete_listings_are_shown_to_the_ledger_and_the_next_attempt_is_claimed(stage: Stage) -> None:
     job = await asked(stage)
-    stage.script.plan("settle_absent", stage.says("claim", attempt=2))
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("settle_absent", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     stage.script.plan("create_task", stage.created(again=0))
     finish(stage)
     first, second = a_listing(), a_listing()
@@ -291,15 +312,15 @@ async def test_listings_that_prove_nothing_are_not_kept(stage: Stage) -> None:
         await listed(job, listing)
     await until(lambda: _says(stage, "not in the listing"), "they were read")
     await asyncio.sleep(0.3)
-    assert stage.script.names() == ["look", "ask_lister"]
+    assert stage.script.names() == ["read_ledger", "ask_lister"]
     noted = [(e.what, e.note) for e in (await state(job)).timeline if "listing" in e.what]
     assert noted == [("not in the listing", "the listing was not complete"), ("not in the listing", None)]
 
 
 async def test_a_listing_of_a_settled_attempt_proves_nothing_of_the_next_one(stage: Stage) -> None:
     job = await asked(stage)
-    stage.script.plan("settle_absent", stage.says("claim", attempt=2))
-    stage.script.plan("look", stage.claim(2))
+    stage.script.plan("settle_absent", stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(2))
     stage.script.plan("create_task", stage.report("unknown", None))
     stage.script.always("ask_lister", stage.recover(2))
     for _ in range(2):
@@ -321,7 +342,7 @@ async def test_a_listing_of_a_settled_attempt_proves_nothing_of_the_next_one(sta
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"attempt": "one"}], [[1]], [1, 2]])
 async def test_an_answer_that_is_none_is_ignored(stage: Stage, odd: list[Any]) -> None:
     job = await asked(stage)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("identify_task", OURS)
     finish(stage)
     await job.signal(SIGNAL_LISTED, args=odd)
@@ -331,7 +352,7 @@ async def test_an_answer_that_is_none_is_ignored(stage: Stage, odd: list[Any]) -
 
 async def test_a_flood_of_answers_stays_bounded(stage: Stage) -> None:
     held = Held(stage.recover())
-    stage.script.plan("look", stage.recover())
+    stage.script.plan("read_ledger", stage.recover())
     stage.script.plan("ask_lister", held, stage.recover())
     stage.script.always("settle_absent", stage.recover())
     job = await stage.start()
@@ -348,7 +369,7 @@ async def test_a_flood_of_answers_stays_bounded(stage: Stage) -> None:
 
 
 async def test_an_answer_to_a_job_that_looks_for_nothing_disturbs_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running"), to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
@@ -358,13 +379,13 @@ async def test_an_answer_to_a_job_that_looks_for_nothing_disturbs_nothing(stage:
     await stage.script.called("identify_task")
     await callback(job, "succeeded")
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "get_task", "identify_task", "get_task", "store_video"]
+    assert stage.script.names() == ["read_ledger", "get_task", "identify_task", "get_task", "store_video"]
 
 
 async def test_an_attempt_that_is_given_up_ends_the_job(stage: Stage) -> None:
     error = failure("lost", "unknown_outcome", task_id=None, attempt=2)
-    stage.script.plan("look", stage.recover(attempt=2), stage.ended(error))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(attempt=2), stage.ended(error))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, needs_operator=True))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="given up"))
     job = await stage.start()
     await stage.script.called("ask_lister")
@@ -377,8 +398,8 @@ async def test_an_attempt_that_is_given_up_ends_the_job(stage: Stage) -> None:
 
 
 async def test_an_attempt_that_was_not_created_is_followed_by_another(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(), stage.claim(2), stage.claim(2))
-    stage.script.plan("ask_lister", stage.recover(recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(), stage.claim(2), stage.claim(2))
+    stage.script.plan("ask_lister", stage.recover(needs_operator=True))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="noted"))
     stage.script.plan("create_task", stage.created(again=0))
     finish(stage)
@@ -392,7 +413,7 @@ async def test_an_attempt_that_was_not_created_is_followed_by_another(stage: Sta
 
 
 async def test_another_attempt_can_become_the_unknown_one(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
+    stage.script.plan("read_ledger", stage.recover(attempt=2))
     stage.script.plan("ask_lister", stage.recover(attempt=1, again=0), stage.adopt(TASK, attempt=1))
     finish(stage)
     job = await stage.start()

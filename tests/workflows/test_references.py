@@ -29,7 +29,7 @@ BAD = ReferencesResult(
 
 
 def to_the_end(stage: Stage) -> None:
-    stage.script.always("look", stage.claim())
+    stage.script.always("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=0))
     stage.script.plan("get_task", to_store())
     stage.script.always("store_video", RESULT)
@@ -41,7 +41,7 @@ async def test_references_are_looked_at_before_the_claim(stage: Stage) -> None:
     job = await stage.start(references=(PICTURE, ASSET, PICTURE))
     await job.result()
 
-    assert stage.script.names() == ["look", "check_references", "create_task", "get_task", "store_video"]
+    assert stage.script.names() == ["read_ledger", "check_references", "create_task", "get_task", "store_video"]
     assert stage.script.order("check_references").request.references == (PICTURE, ASSET, PICTURE)
     assert stage.script.order("create_task").media == (MEDIUM,)
     assert "It was another picture once." in stage.script.order("create_task").warnings
@@ -63,13 +63,13 @@ async def test_what_cannot_be_looked_at_is_not(stage: Stage, references: tuple[R
 
 
 async def test_a_finding_ends_the_job_before_a_claim(stage: Stage) -> None:
-    stage.script.always("look", stage.claim())
+    stage.script.always("read_ledger", stage.claim())
     stage.script.plan("check_references", BAD)
     job = await stage.start(references=(PICTURE,))
     error = await failed(job)
     assert error == BAD.error
     assert error.attempt is None
-    assert stage.script.names() == ["look", "check_references"]
+    assert stage.script.names() == ["read_ledger", "check_references"]
     assert (await state(job)).phase == "failed"
 
 
@@ -84,7 +84,7 @@ async def test_they_are_looked_at_once_in_a_run(stage: Stage) -> None:
 
 
 async def test_they_are_not_looked_at_where_a_task_exists(stage: Stage) -> None:
-    stage.script.always("look", stage.adopt())
+    stage.script.always("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start(references=(PICTURE,))
@@ -102,7 +102,7 @@ async def test_a_passing_fault_is_tried_again(stage: Stage) -> None:
 
 
 async def test_a_fault_that_does_not_pass_ends_the_job(skipping: Stage) -> None:
-    skipping.script.always("look", skipping.claim())
+    skipping.script.always("read_ledger", skipping.claim())
     trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
     skipping.script.always("check_references", trouble)
     error = await failed(await skipping.start(references=(PICTURE,)))
@@ -115,7 +115,7 @@ async def test_a_fault_that_does_not_pass_ends_the_job(skipping: Stage) -> None:
 
 async def test_a_cancel_ends_the_look(stage: Stage) -> None:
     held = Held(GOOD)
-    stage.script.always("look", stage.claim())
+    stage.script.always("read_ledger", stage.claim())
     stage.script.plan("check_references", held)
     job = await stage.start(references=(PICTURE,))
     await held.reached.wait()

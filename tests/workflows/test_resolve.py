@@ -39,8 +39,8 @@ async def _asks_for_a_person(stage: Stage, job: Handle) -> None:
 
 
 async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(attempt=2), stage.adopt(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, needs_operator=True))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
@@ -48,16 +48,23 @@ async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> N
     await _asks_for_a_person(stage, job)
     assert await resolve(job, ADOPT) == ResolveAnswer(accepted=True, message="adopted")
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "ask_lister", "resolve_attempt", "look", "get_task", "store_video"]
+    assert stage.script.names() == [
+        "read_ledger",
+        "ask_lister",
+        "resolve_attempt",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
     order = stage.script.order("resolve_attempt")
-    assert (order.job_id, order.resolve) == (job.id, ADOPT)
+    assert (order.job_id, order.resolution) == (job.id, ADOPT)
     assert "needs a person: unknown_create" in [entry.what for entry in order.timeline]
     assert "resolve adopt: accepted" in what(await state(job))
 
 
 async def test_a_refused_word_is_answered_and_changes_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, needs_operator=True))
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
     job = await stage.start()
     await _asks_for_a_person(stage, job)
@@ -69,8 +76,8 @@ async def test_a_refused_word_is_answered_and_changes_nothing(stage: Stage) -> N
 
 
 async def test_a_word_that_cannot_be_checked_is_not_accepted(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, needs_operator=True))
     stage.script.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
     job = await stage.start()
     await _asks_for_a_person(stage, job)
@@ -84,7 +91,7 @@ async def test_a_word_that_cannot_be_checked_is_not_accepted(stage: Stage) -> No
 async def test_a_word_during_a_listing_is_not_forgotten(stage: Stage) -> None:
     """What the listing answers can be older than what the operator wrote."""
     held = Held(stage.recover(attempt=2))
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(attempt=2))
+    stage.script.plan("read_ledger", stage.recover(attempt=2), stage.adopt(attempt=2))
     stage.script.plan("ask_lister", held)
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
     stage.script.plan("get_task", to_store())
@@ -97,7 +104,7 @@ async def test_a_word_during_a_listing_is_not_forgotten(stage: Stage) -> None:
 
 
 async def test_a_word_on_a_job_that_is_not_unknown_disturbs_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running"), to_store())
     stage.script.plan("resolve_attempt", ResolveAnswer(accepted=False, message="it is settled"))
     stage.script.plan("store_video", RESULT)
@@ -112,7 +119,7 @@ async def test_a_word_on_a_job_that_is_not_unknown_disturbs_nothing(stage: Stage
 async def test_the_job_ends_when_the_word_is_answered(stage: Stage) -> None:
     """A run that closes takes the answers of unfinished updates with it."""
     word, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("resolve_attempt", word)
     stage.script.plan("store_video", copy)
@@ -134,7 +141,7 @@ async def test_the_job_ends_when_the_word_is_answered(stage: Stage) -> None:
     "odd", [[], [None], ["adopt"], [{}], [{"attempt": 1, "action": "explode"}], [{"attempt": 1, "action": "lost"}, 1]]
 )
 async def test_a_word_that_is_none_is_refused_and_stops_no_job(stage: Stage, odd: list[object]) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", waiting("running"), to_store())
     stage.script.plan("store_video", RESULT)
     stage.script.always("resolve_attempt", ResolveAnswer(accepted=False, message="no"))
@@ -155,7 +162,7 @@ async def _refused(update: object) -> bool:
 
 
 async def test_a_cancel_with_an_argument_stops_no_job(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.always("get_task", waiting("running"))
     stage.script.always("cancel_task", {"outcome": "running_will_finish", "status": "running"})
     stage.script.plan("store_video", RESULT)

@@ -51,7 +51,7 @@ async def test_the_phases_follow_the_story(stage: Stage) -> None:
         await create(order)
         return await stage.report("unknown", None)(order)
 
-    stage.script.plan("look", look)
+    stage.script.plan("read_ledger", look)
     stage.script.plan("create_task", creating)
     stage.script.plan("ask_lister", find)
     stage.script.plan("get_task", get, to_store())
@@ -74,10 +74,10 @@ async def test_the_phases_follow_the_story(stage: Stage) -> None:
 
 async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) -> None:
     estimate = {"estimated_tokens": 40_000, "estimated_usd": 0.14}
-    stage.script.plan("look", stage.claim(1, **estimate), stage.claim(2, **estimate))
+    stage.script.plan("read_ledger", stage.claim(1, **estimate), stage.claim(2, **estimate))
     stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created(TASK, again=0))
     stage.script.plan("get_task", ending("expired", "expired"), to_store())
-    stage.script.plan("write_end", EndResult(error=failure("expired"), again=True))
+    stage.script.plan("write_end", EndResult(error=failure("expired"), continues=True))
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
     await job.result()
@@ -89,7 +89,7 @@ async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) 
 
 
 async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(3))
+    stage.script.plan("read_ledger", stage.claim(3))
     stage.script.plan("create_task", stage.created(again=600))
     job = await stage.start()
     shown = await shows(job, phase="queued")
@@ -104,7 +104,7 @@ async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
 
 
 async def test_an_error_has_the_names_of_the_contract(stage: Stage) -> None:
-    stage.script.plan("look", stage.ended(failure("expired")))
+    stage.script.plan("read_ledger", stage.ended(failure("expired")))
     job = await stage.start()
     await failed(job)
     raw = await job.query(QUERY_STATE)
@@ -112,7 +112,7 @@ async def test_an_error_has_the_names_of_the_contract(stage: Stage) -> None:
 
 
 async def test_the_timeline_keeps_its_beginning_and_its_newest_part(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     job = await stage.start()
     await shows(job, phase="queued")
@@ -130,7 +130,7 @@ async def test_the_timeline_keeps_its_beginning_and_its_newest_part(stage: Stage
 
 
 async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
     job = await stage.start()
     await stage.script.called("get_task", 26)
@@ -143,7 +143,7 @@ async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
 
 
 async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     stage.script.plan("get_task", waiting("running", 0, second_task="cgt-second"), to_store())
     copy = Held(RESULT)
@@ -170,7 +170,7 @@ async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
 
 
 async def test_the_task_of_a_stored_video_can_be_searched_for(stage: Stage) -> None:
-    stage.script.plan("look", stage.stored())
+    stage.script.plan("read_ledger", stage.stored())
     job = await stage.start()
     await job.result()
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_TASK_ID) == TASK
@@ -179,7 +179,7 @@ async def test_the_task_of_a_stored_video_can_be_searched_for(stage: Stage) -> N
 async def test_a_namespace_without_search_attributes_gets_none(stage: Stage) -> None:
     """An upsert of one that is not registered would leave the run stuck for good."""
     stage.search_attributes = ()
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2))
     stage.script.plan("create_task", stage.not_sent(attention="account"), stage.created(again=0))
     stage.script.plan("get_task", waiting("running", 0, second_task="x"), to_store())
     stage.script.plan("store_video", RESULT)
@@ -191,7 +191,7 @@ async def test_a_namespace_without_search_attributes_gets_none(stage: Stage) -> 
 @pytest.mark.parametrize("known", ["SeedanceRoute", "SeedancePhase", "SeedanceAttention", "SeedanceCostUsd"])
 async def test_only_what_the_namespace_knows_is_set(stage: Stage, known: str) -> None:
     stage.search_attributes = (known,)
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2))
     stage.script.plan("create_task", stage.not_sent(again=0, attention="account"), stage.created(again=0))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
@@ -209,7 +209,7 @@ async def test_only_what_the_namespace_knows_is_set(stage: Stage, known: str) ->
 async def test_long_keyword_does_not_end_a_run(stage: Stage) -> None:
     """The server ends a run over a keyword of more than 2,048 bytes of JSON; an emoji has twelve."""
     task_id = "\N{CLAPPER BOARD}" * 250
-    stage.script.plan("look", stage.adopt(task_id))
+    stage.script.plan("read_ledger", stage.adopt(task_id))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     job = await stage.start(user_id="\N{CLAPPER BOARD}" * 255)

@@ -31,7 +31,7 @@ DAY = timedelta(days=1)
 
 async def test_a_video_is_copied_and_told(stage: Stage) -> None:
     held = Held(RESULT)
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created(again=0))
     stage.script.plan("get_task", to_store(86_000))
     stage.script.plan("store_video", held)
@@ -56,7 +56,7 @@ async def test_a_video_is_copied_and_told(stage: Stage) -> None:
 
 
 async def test_a_broken_copy_is_tried_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", ApplicationError("reset by peer", type="DownloadFailed"), RESULT)
     job = await stage.start()
@@ -67,7 +67,7 @@ async def test_a_broken_copy_is_tried_again(stage: Stage) -> None:
 
 async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
     job = await stage.start()
@@ -90,7 +90,7 @@ async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Sta
 
 async def test_a_video_that_could_not_be_copied_in_time_is_lost_and_that_is_said(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.adopt(attempt=2))
+    stage.script.plan("read_ledger", stage.adopt(attempt=2))
     stage.script.plan("get_task", to_store())
     stage.script.always("store_video", ApplicationError("the bucket is gone", type="StoreFailed"))
     stage.script.plan("write_end", as_written)
@@ -113,7 +113,7 @@ async def test_a_video_that_could_not_be_copied_in_time_is_lost_and_that_is_said
 async def test_the_end_that_stands_wins_over_a_loss(skipping: Stage) -> None:
     stage = skipping
     standing = failure("expired")
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.always("store_video", ApplicationError("no"))
     stage.script.plan("write_end", EndResult(error=standing))
@@ -123,7 +123,7 @@ async def test_the_end_that_stands_wins_over_a_loss(skipping: Stage) -> None:
 @pytest.mark.parametrize("within", [-90_000.0, 0.0, 1.0])
 async def test_a_url_that_should_be_dead_is_tried_all_the_same(stage: Stage, within: float) -> None:
     """A clock that stood still, or an outage: a negative time-out would leave the run stuck for good."""
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store(within))
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
@@ -134,7 +134,7 @@ async def test_a_url_that_should_be_dead_is_tried_all_the_same(stage: Stage, wit
 
 async def test_little_time_is_at_risk_sooner(skipping: Stage) -> None:
     stage = skipping
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store(0))
     stage.script.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
     job = await stage.start()
@@ -148,7 +148,7 @@ async def test_little_time_is_at_risk_sooner(skipping: Stage) -> None:
 async def test_video_that_was_ready_for_hours_is_at_risk_at_once(skipping: Stage) -> None:
     """The hour counts from the success, and not from when a worker noticed it."""
     stage = skipping
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store(18 * 3600))
     stage.script.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
     job = await stage.start()
@@ -165,7 +165,7 @@ async def test_a_video_at_risk_is_searchable(still: Stage, monkeypatch: pytest.M
     monkeypatch.setattr(policies, "COPY_GRACE", timedelta(seconds=0.2))
     await stage.serve("workflows", "ledger", "get", "transfer")
     held = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", held)
     job = await stage.start()
@@ -181,7 +181,7 @@ async def test_a_video_at_risk_is_searchable(still: Stage, monkeypatch: pytest.M
 
 async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(stage: Stage) -> None:
     """Recovery relies on what LIST shows, and only an account with a task of ours can tell."""
-    stage.script.plan("look", stage.adopt(identifiers_listed=False))
+    stage.script.plan("read_ledger", stage.adopt(identifiers_listed=False))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     stage.script.plan("ask_lister", stage.stored())
@@ -192,7 +192,7 @@ async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(stage
 
 
 async def test_a_lister_that_cannot_be_asked_keeps_no_video_from_its_owner(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(identifiers_listed=False))
+    stage.script.plan("read_ledger", stage.adopt(identifiers_listed=False))
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
     stage.script.always("ask_lister", ApplicationError("Temporal is busy"))

@@ -12,9 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_USER
 from seedance_temporal.identity import user_hash
-from seedance_temporal.ledger.decisions import Decision
 from tests.workflows.scripted import (
-    LONG,
     OURS,
     RESULT,
     TASK,
@@ -63,7 +61,7 @@ async def test_they_follow_the_story(stage: Stage) -> None:
         await create(order)
         return await stage.created()(order)
 
-    stage.script.plan("look", look)
+    stage.script.plan("read_ledger", look)
     stage.script.plan("create_task", creating)
     stage.script.plan("get_task", waiting("running"), to_store())
     stage.script.plan("store_video", copy)
@@ -79,7 +77,7 @@ async def test_they_follow_the_story(stage: Stage) -> None:
     create.let_go()
     due = (await shows(job, phase="queued")).look_again_at
     told = await until_details_say(job, "**Queued.**", f"- **task**: {TASK}", "- **attempt**: 1")
-    assert f"- **awaited**: callback, or look again at {due:%Y-%m-%d %H:%M:%S} UTC" in told
+    assert f"- **awaited**: callback, or poll at {due:%Y-%m-%d %H:%M:%S} UTC" in told
     await callback(job, "succeeded")
     await until_details_say(job, "**Running.**", "- **provider says**: running")
     await callback(job, "succeeded")
@@ -95,9 +93,10 @@ async def test_they_follow_the_story(stage: Stage) -> None:
 
 
 async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(attempt=2, look_again_after=LONG))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
+    stage.script.plan("read_ledger", stage.recover(attempt=2), stage.adopt(attempt=2))
+    stage.script.plan("ask_lister", stage.recover(attempt=2, needs_operator=True))
     stage.script.plan("identify_task", OURS)
+    stage.script.plan("get_task", waiting())
     job = await stage.start()
     await stage.script.called("ask_lister")
     await listed(job, a_listing(attempt=2, complete=False))
@@ -118,7 +117,7 @@ async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> 
 async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
     """Nothing else changes then: the copy is still at work."""
     stage = skipping
-    stage.script.plan("look", stage.adopt(look_again_after=0))
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
     job = await stage.start()
@@ -140,7 +139,7 @@ async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of
     error = failure(of).model_copy(
         update={"message": f"It ended: {of}. ResubmitGrant: python starter.py resubmit X --attempt 1"}
     )
-    stage.script.plan("look", stage.ended(error, folder=FOLDER, **EXPECTED))
+    stage.script.plan("read_ledger", stage.ended(error, folder=FOLDER, **EXPECTED))
     job = await stage.start()
     assert await failed(job) == error
     told = await details(job)
@@ -155,7 +154,7 @@ async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of
 async def test_what_others_write_is_not_read_as_markdown(stage: Stage) -> None:
     message = "![x](https://example.com/x.png) <b>*no*</b> `|\n\n# rm"
     error = failure("provider").model_copy(update={"message": message})
-    stage.script.plan("look", stage.ended(error, warnings=("a | b\n- c",)))
+    stage.script.plan("read_ledger", stage.ended(error, warnings=("a | b\n- c",)))
     job = await stage.start()
     await failed(job)
     told = await details(job)
@@ -165,7 +164,7 @@ async def test_what_others_write_is_not_read_as_markdown(stage: Stage) -> None:
 
 
 async def test_every_step_has_a_summary(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(folder=FOLDER), stage.claim(2, folder=FOLDER))
+    stage.script.plan("read_ledger", stage.claim(folder=FOLDER), stage.claim(2, folder=FOLDER))
     stage.script.plan("create_task", stage.not_sent(again=0.2), stage.created(again=0.2, written=False))
     stage.script.plan("write_outcome", None)
     stage.script.plan("get_task", waiting("running", 0.2), to_store())
@@ -179,18 +178,18 @@ async def test_every_step_has_a_summary(stage: Stage) -> None:
             (summary,) = await converter.decode([event.user_metadata.summary], [str])
             told.append(summary)
     assert told == [
-        "read the ledger: what is known of this job",
+        "read the ledger",
         "POST create: attempt 1, paid at most once",
         "nothing was created; create again in 0 s",
-        "read the ledger: what is known of this job",
+        "read the ledger",
         "POST create: attempt 2, paid at most once",
-        "write down what came of attempt 2: created",
-        "callback, or look again in 0 s",
-        f"GET {TASK}: how is it?",
-        "callback, or look again in 0 s",
-        f"GET {TASK}: how is it?",
+        "write the outcome of attempt 2: created",
+        "callback, or poll in 0 s",
+        f"GET {TASK}",
+        "callback, or poll in 0 s",
+        f"GET {TASK}",
         "copy MP4 to gs://videos, verified, and write the record",
-        "the copy, or it counts as at risk in 3600 s",
+        "the copy is at risk in 3600 s",
     ]
 
 
@@ -198,7 +197,7 @@ async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(stage: Stage
     seen = ending("failed", "provider")
     assert seen.error is not None
     error = seen.error.model_copy(update={"code": "Long" * 200})
-    stage.script.plan("look", stage.adopt())
+    stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", seen.model_copy(update={"error": error}))
     stage.script.plan("write_end", as_written)
     job = await stage.start()
@@ -209,14 +208,9 @@ async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(stage: Stage
 
 @pytest.mark.parametrize("hashed", [False, True])
 async def test_the_user_is_shown_by_a_hash_where_the_worker_says_so(stage: Stage, hashed: bool) -> None:
-    stage.script.plan("look", stage.stored(hash_users=hashed))
+    stage.script.plan("read_ledger", stage.stored(hash_users=hashed))
     job = await stage.start()
     await job.result()
     shown = (await job.describe()).typed_search_attributes.get(SEEDANCE_USER)
     assert shown == (user_hash("user-42") if hashed else "user-42")
     assert "user-42" not in await details(job)
-
-
-def test_a_look_by_an_older_worker_says_nothing_of_place_and_hash() -> None:
-    look = Decision.model_validate({"next": "claim", "attempt": 1})
-    assert (look.folder, look.hash_users) == (None, False)

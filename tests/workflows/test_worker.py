@@ -16,7 +16,7 @@ async def test_a_worker_that_caches_nothing_tells_the_whole_story(still: Stage) 
     stage = still
     stage.cached = 0
     await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
+    stage.script.plan("read_ledger", stage.claim(1), stage.claim(2))
     stage.script.plan("create_task", stage.not_sent(again=0, written=False), stage.created(written=False))
     stage.script.plan("write_outcome", None, None)
     stage.script.plan("get_task", waiting("running"), to_store())
@@ -33,7 +33,7 @@ async def test_a_stopping_worker_drops_its_runs_quietly(stage: Stage, monkeypatc
     """A coroutine that awaits while it is thrown away could wake up in the event loop of another run."""
     complaints: list[Any] = []
     held = Held(waiting())
-    stage.script.plan("look", stage.adopt(), Held(stage.claim()))
+    stage.script.plan("read_ledger", stage.adopt(), Held(stage.claim()))
     stage.script.plan("get_task", held)
     await stage.start()
     await stage.start(take=2)
@@ -46,7 +46,7 @@ async def test_a_stopping_worker_drops_its_runs_quietly(stage: Stage, monkeypatc
 
 
 async def test_another_worker_goes_on_where_one_stopped(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+    stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     stage.script.plan("get_task", to_store())
     stage.script.plan("store_video", RESULT)
@@ -56,5 +56,5 @@ async def test_another_worker_goes_on_where_one_stopped(stage: Stage) -> None:
     await callback(job, "succeeded")
     await stage.serve("workflows")
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
+    assert stage.script.names() == ["read_ledger", "create_task", "get_task", "store_video"]
     assert before.timeline == (await shows(job, phase="stored")).timeline[: len(before.timeline)]
