@@ -119,7 +119,7 @@ class RecoverActivities:
 
     @activity.defn
     async def resolve_attempt(self, input: ResolveInput) -> ResolveAnswer:
-        """Write an operator's resolution of an attempt whose outcome is unknown. The only effect is a fact in the ledger.
+        """Write an operator's resolution of an attempt whose outcome is unknown, as a fact in the ledger.
 
         Raises:
             ApplicationError: The provider did not answer as it should; to be repeated.

@@ -47,7 +47,7 @@ class Worker:
         return error
 
 
-def places(bucket: MemoryBucket) -> list[str]:
+def entries(bucket: MemoryBucket) -> list[str]:
     return [name for name in bucket.stored if "/limits/" in name]
 
 
@@ -83,14 +83,14 @@ async def test_an_unknown_price_cannot_be_held_against_a_limit_in_usd(name: str)
     assert (error.code, error.failure_class, error.attempt) == ("price_unknown", "invalid", None)
     for variable in (f"SEEDANCE_MAX_{name.upper()}", "SEEDANCE_PRICES", "SEEDANCE_ENDPOINTS"):
         assert variable in error.message
-    assert places(bucket) == []
+    assert entries(bucket) == []
 
 
 async def test_an_unknown_price_counts_as_one_of_the_jobs() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
     assert (await worker.allow(a_request(**UNPRICED))).error is None
-    assert content(bucket, places(bucket)[0])["usd"] is None
+    assert content(bucket, entries(bucket)[0])["usd"] is None
     assert (await worker.refuses(a_request(**UNPRICED))).code == "over_limit"
 
 
@@ -114,7 +114,7 @@ async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_fi
     for figure in ("Nothing was sent", "2 videos", "allows 2", "2026-11-23 00:00 UTC"):
         assert figure in error.message
     assert (await worker.allow(a_request(user_id="another"))).error is None
-    assert len(places(bucket)) == 3
+    assert len(entries(bucket)) == 3
 
 
 @pytest.mark.parametrize("duration", range(4, 16))
@@ -142,7 +142,7 @@ async def test_a_smaller_request_still_fits() -> None:
 async def test_the_user_is_not_named() -> None:
     bucket = MemoryBucket()
     await Worker(bucket, jobs_per_user_day=1).allow(a_request(user_id="../a user@example.com"))
-    (name,) = places(bucket)
+    (name,) = entries(bucket)
     assert name.startswith("seedance/limits/2026-11-22/")
     assert "example" not in name + bucket.contents[name].decode()
 
@@ -153,7 +153,7 @@ async def test_a_place_is_taken_once_by_a_job_however_often_it_asks() -> None:
     request = a_request()
     for _ in range(3):
         assert (await Worker(bucket, jobs_per_user_day=1).allow(request)).error is None
-    assert len(places(bucket)) == 1
+    assert len(entries(bucket)) == 1
     assert (await Worker(bucket, jobs_per_user_day=1).refuses(a_request())).code == "over_limit"
 
 
@@ -168,7 +168,7 @@ async def test_another_attempt_needs_another_place() -> None:
     await worker.ledger.end(claim.job_id, 1, an_end(1, "cgt-1"))
     await worker.ledger.again(claim.job_id, Resubmit(attempt=1))
     assert (await worker.allow(request)).error is None
-    assert [content(bucket, name)["again"] for name in places(bucket)] == [0, 1]
+    assert [content(bucket, name)["resubmits"] for name in entries(bucket)] == [0, 1]
     assert (await worker.refuses(a_request())).code == "over_limit"
 
 
@@ -184,11 +184,11 @@ async def test_a_new_day_begins_at_midnight_utc() -> None:
     assert (await worker.allow(other)).error is None
     # A run that was reset over midnight has had its place.
     assert (await worker.allow(late)).used == "allowed yesterday"
-    assert len(places(bucket)) == 2
+    assert len(entries(bucket)) == 2
     # Two days later the create would be one of that day.
     worker.now += timedelta(days=2)
     assert (await worker.allow(late)).error is None
-    assert len(places(bucket)) == 3
+    assert len(entries(bucket)) == 3
 
 
 # Trouble
@@ -200,7 +200,7 @@ async def test_of_fifty_who_race_in_three_workers_ten_are_allowed() -> None:
     answers = await asyncio.gather(*(workers[n % 3].allow(a_request()) for n in range(50)))
     assert sum(answer.error is None for answer in answers) == 10
     assert {answer.error.code for answer in answers if answer.error is not None} == {"over_limit"}
-    assert len(places(bucket)) == 10
+    assert len(entries(bucket)) == 10
 
 
 async def test_racing_runs_of_one_job_take_one_place() -> None:
@@ -209,7 +209,7 @@ async def test_racing_runs_of_one_job_take_one_place() -> None:
     request = a_request()
     answers = await asyncio.gather(*(workers[n % 3].allow(request) for n in range(12)))
     assert all(answer.error is None for answer in answers)
-    assert len(places(bucket)) == 1
+    assert len(entries(bucket)) == 1
 
 
 async def test_racers_of_different_prices_stay_within_the_usd_of_a_day() -> None:
@@ -217,7 +217,7 @@ async def test_racers_of_different_prices_stay_within_the_usd_of_a_day() -> None
     workers = [Worker(bucket, usd_per_user_day=1.0) for _ in range(3)]
     requests = [a_request(duration=4 + n % 5) for n in range(30)]
     await asyncio.gather(*(workers[n % 3].allow(request) for n, request in enumerate(requests)))
-    spent = sum(content(bucket, name)["usd"] for name in places(bucket))
+    spent = sum(content(bucket, name)["usd"] for name in entries(bucket))
     assert 1.0 - PRICE < spent <= 1.0
 
 
@@ -243,7 +243,7 @@ async def test_a_place_whose_answer_was_lost_is_ours() -> None:
     worker = Worker(bucket, jobs_per_user_day=2)
     answers = await asyncio.gather(*(worker.allow(a_request()) for _ in range(4)))
     assert [answer.error is None for answer in answers].count(True) == 2
-    assert len(places(bucket)) == 2
+    assert len(entries(bucket)) == 2
 
 
 async def test_a_bucket_that_is_out_allows_nothing() -> None:
