@@ -103,8 +103,8 @@ class DailyQuota:
             return Refusal(
                 "over_limit",
                 f"It can cost up to {usd(wanted.usd)} by estimate, and the user has had "
-                f"{usd(_micro(entries) / _MICRO)} allowed today; SEEDANCE_MAX_USD_PER_USER_DAY allows {usd(most_usd)}. Submit it again after "
-                f"{midnight}, when the count begins anew.",
+                f"{usd(_micro(entries) / _MICRO)} allowed today; SEEDANCE_MAX_USD_PER_USER_DAY allows {usd(most_usd)}. "
+                f"Submit it again after {midnight}, when the count begins anew.",
             )
         return None
 
