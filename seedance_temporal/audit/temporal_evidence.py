@@ -165,7 +165,7 @@ def _order(activity: str, value: Any) -> Order | None:
     if not isinstance(value, dict) or "timeline" not in value:
         return None
     # The end is about the attempt that its error names, an operator's word about the one that it names.
-    about = value.get("error") or value.get("resolve") or value
+    about = value.get("error") or value.get("resolution") or value
     try:
         return Order(activity, about.get("attempt"), _TIMELINE.validate_python(value["timeline"]))
     except ValidationError:
