@@ -38,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
         ResolveAnswer,
         TaskChanged,
     )
+    from seedance_temporal.events import EventName, EventSource
     from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision, other_key
     from seedance_temporal.ledger.facts import Listing
@@ -55,7 +56,7 @@ class _Ended(Exception):
     """The job is to end without a video, unless a task of it came to light meanwhile."""
 
     error: JobError
-    how: str
+    how: EventSource
     usage: Usage | None = None
     cost_usd: float | None = None
 
@@ -105,7 +106,7 @@ class GenerateVideo:
             try:
                 await workflow.wait_condition(over)
             except asyncio.CancelledError:
-                self._wish_to_cancel("Temporal")
+                self._wish_to_cancel("temporal")
         return story.result()
 
     async def _story(self) -> VideoResult:
@@ -217,7 +218,7 @@ class GenerateVideo:
                 raise _Ended(report.error, "workflow")
             if report.kind == "created":
                 assert report.outcome is not None
-                self._progress.note(f"created as attempt {look.attempt}", "create", report.outcome.task_id)
+                self._progress.note("task_created", "create", task_id=report.outcome.task_id, attempt=look.attempt)
                 return Decision(
                     next="adopt",
                     attempt=look.attempt,
@@ -225,10 +226,10 @@ class GenerateVideo:
                     look_again_after=report.look_again_after,
                 )
             if report.kind == "unknown":
-                self._progress.note(f"outcome of attempt {look.attempt} is unknown", "create", report.message)
+                self._progress.note("outcome_unknown", "create", report.message, attempt=look.attempt)
                 return Decision(next="recover", attempt=look.attempt)
             if report.kind == "refused":
-                self._progress.note("refused", "create", report.message)
+                self._progress.note("refused", "create", report.message, attempt=look.attempt)
             else:
                 refusals += 1
                 await self._wait_before_creating(report)
@@ -266,7 +267,7 @@ class GenerateVideo:
         self._progress.warn(*report.warnings)
         if report.error is not None:
             raise _Ended(report.error, "references")
-        self._progress.note("references are fine", "references", messages.media(report.media))
+        self._progress.note("references_checked", "references", messages.media(report.media))
         return report.media
 
     async def _allow(self) -> None:
@@ -329,9 +330,11 @@ class GenerateVideo:
     async def _wait_before_creating(self, report: CreateResult) -> None:
         """Nothing was created. The next claim waits, longer where a person is needed."""
         self._progress.enter("waiting")
-        self._progress.note("not sent", "create", report.message)
+        self._progress.note(
+            "not_sent", "create", report.message, attempt=report.claim.attempt if report.claim else None
+        )
         if report.attention is not None:
-            self._progress.need(report.attention, f"{report.message}. Mend that; the job then goes on by itself.")
+            self._progress.need(report.attention, f"{report.message}. Fix that; the job then continues by itself.")
         elif report.kind == "not_sent":
             self._not_sent_since = since = self._not_sent_since or workflow.now()
             if workflow.now() - since >= policies.PATIENCE:
@@ -386,7 +389,7 @@ class GenerateVideo:
             if self._ledger_changed:
                 look = await self._look()
         self._progress.settle("unknown_create")
-        self._progress.note(f"attempt {attempt} is settled: {look.next}", "ledger", look.task_id)
+        self._progress.note("attempt_settled", "ledger", look.next, task_id=look.task_id, attempt=attempt)
         # What recovery answers does not hold the time that a create may take.
         return await self._look() if look.next == "claim" else look
 
@@ -405,7 +408,9 @@ class GenerateVideo:
             self._doubt = other_key(look.key, listing.key)
         elif look.key:
             self._doubt = None
-        self._progress.note("not in the listing", "list", None if listing.complete else "the listing was not complete")
+        self._progress.note(
+            "not_listed", "list", None if listing.complete else "incomplete listing", attempt=look.attempt
+        )
         if listing.complete:
             self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
         if len(self._proofs) > 1 and not await self._ledger_has_news():
@@ -481,7 +486,7 @@ class GenerateVideo:
             seconds = seen.look_again_after
             self._take_in(seen, how)
 
-    async def _next_look(self, task_id: str, seconds: float) -> str:
+    async def _next_look(self, task_id: str, seconds: float) -> EventSource:
         """Waits until there is reason to look; how it came."""
         if seconds > 0:
             await self._wait(
@@ -499,7 +504,7 @@ class GenerateVideo:
     def _end_is_announced(self, task_id: str) -> bool:
         return task_id in self._ends_announced and self._fruitless_callbacks < policies.MOST_FRUITLESS_CALLBACKS
 
-    def _take_in(self, seen: Observation, how: str) -> None:
+    def _take_in(self, seen: Observation, how: EventSource) -> None:
         """Notes a look at a task that goes on."""
         if seen.attention is not None:
             self._progress.need(seen.attention, messages.advice_on_task(seen))
@@ -544,9 +549,11 @@ class GenerateVideo:
             summary=f"GET, and DELETE if queued: {order.task_id}",
         )
         self._cancel_outcome = report.outcome
-        self._progress.note(f"cancel: {report.outcome}", "poll", report.status)
+        self._progress.note("cancel_answered", "poll", f"{report.outcome}, {report.status}", task_id=order.task_id)
 
-    async def _write_end(self, error: JobError, how: str, usage: Usage | None, cost_usd: float | None) -> EndResult:
+    async def _write_end(
+        self, error: JobError, how: EventSource, usage: Usage | None, cost_usd: float | None
+    ) -> EndResult:
         return await insist(
             self._progress,
             LedgerActivities.write_end,
@@ -564,10 +571,10 @@ class GenerateVideo:
             summary=f"write down how attempt {error.attempt} ended: {error.code}",
         )
 
-    async def _after_end(self, ended: EndResult, how: str, seen: Observation) -> Decision:
+    async def _after_end(self, ended: EndResult, how: EventSource, seen: Observation) -> Decision:
         if not ended.again:
             raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
-        self._progress.note("another attempt or task follows by itself", "ledger", ended.error.code)
+        self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
         return await self._look()
 
     # Storing
@@ -639,17 +646,17 @@ class GenerateVideo:
                 summary="ask the lister: are identifiers shown?",
             )
         except ActivityError as error:
-            self._progress.note("the lister could not be asked", "list", str(error.cause))
+            self._progress.note("lister_unavailable", "list", str(error.cause))
 
     # Endings
 
-    async def _stored(self, result: VideoResult, how: str) -> VideoResult:
+    async def _stored(self, result: VideoResult, how: EventSource) -> VideoResult:
         self._cancel_outcome = "running_will_finish"
         self._settle_all()
         while await self._ledger_has_news():
             self._note_second_task((await self._look()).second_task)
         self._note_second_task(None)
-        self._progress.note("stored", how, result.video_uri)
+        self._progress.note("stored", how, result.video_uri, task_id=result.task_id, attempt=self._progress.attempt)
         self._progress.stored(result)
         return result
 
@@ -658,7 +665,7 @@ class GenerateVideo:
         error = end.error
         self._cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._settle_all()
-        self._progress.note(f"ended: {error.failure_class}", end.how, error.code)
+        self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
         self._progress.ended(error, phase_of(error), end.usage, end.cost_usd)
         raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True) from None
 
@@ -697,10 +704,10 @@ class GenerateVideo:
     def _cancel_pending(self) -> bool:
         return self._cancel_wished and self._cancel_outcome is None
 
-    def _wish_to_cancel(self, by: str) -> None:
+    def _wish_to_cancel(self, by: EventSource) -> None:
         if not self._cancel_wished:
             self._cancel_wished = True
-            self._progress.note("cancel is wished", by)
+            self._progress.note("cancel_requested", by)
 
     def _can_identify(self, attempt: int) -> bool:
         """Whether the ledger was read, and no create of this attempt is under way, whose answer names its task."""
@@ -721,9 +728,11 @@ class GenerateVideo:
         except (ValidationError, IndexError):
             hint = None
         if hint is None or not is_task_id(hint.task_id):
-            self._progress.note("a signal that is no callback was ignored", "callback")
+            self._progress.note("signal_ignored", "callback")
             return
-        self._progress.note(f"callback: {hint.status[:40]}", "callback", hint.task_id)
+        self._progress.note(
+            "callback_received", "callback", hint.status[:40], task_id=hint.task_id, attempt=hint.attempt
+        )
         if hint.status in TERMINAL and len(self._ends_announced) < policies.MOST_HINTS:
             self._ends_announced.add(hint.task_id)
         await self._name(hint, "callback")
@@ -764,7 +773,8 @@ class GenerateVideo:
             return ResolveAnswer(accepted=False, message=f"Nothing was written: {error.cause}")
         finally:
             self._resolving -= 1
-        self._progress.note(f"resolve {word.action}: {'accepted' if answer.accepted else 'refused'}", "operator")
+        outcome: EventName = "resolution_accepted" if answer.accepted else "resolution_refused"
+        self._progress.note(outcome, "operator", word.action, task_id=word.task_id, attempt=word.attempt)
         self._ledger_changed = answer.accepted or self._ledger_changed
         return answer
 

@@ -106,11 +106,11 @@ class Inbox:
             if answer in {"ours", "known", "other"}:
                 self._settled.add(key)
                 if answer == "ours":
-                    self._progress.note("a task of this job came to light", source, named.task_id)
+                    self._progress.note("task_found", source, task_id=named.task_id, attempt=named.attempt)
                 # "known" can be the answer to a second try, whose first one wrote it.
                 return answer != "other"
             if answer == "not_yet" and not pauses:
-                self._progress.note("not known to the provider", source, named.task_id)
+                self._progress.note("task_not_found", source, task_id=named.task_id, attempt=named.attempt)
                 return False
             if not pauses:
                 # Provider or bucket is away: the question stands, and holds nothing up any longer.
@@ -145,6 +145,8 @@ class Inbox:
                 summary=f"GET {named.task_id}: is it the task of attempt {named.attempt}?",
             )
         except ActivityError as error:
-            self._progress.note(f"a {source} could not be checked", source, str(error.cause))
+            self._progress.note(
+                "task_not_checked", source, str(error.cause), task_id=named.task_id, attempt=named.attempt
+            )
             return "unanswered"
         return identified.answer
