@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
 from activities.poll import seconds_until_poll
+from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
-from seedance_temporal.job import Attention, JobError, TimelineEntry
+from seedance_temporal.job import Attention, JobError
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
@@ -74,7 +75,7 @@ class CreateInput(BaseModel):
     submitted_at: datetime | None = None
     warnings: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
 
 class CreateResult(BaseModel):

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
+from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, TimelineEntry
+from seedance_temporal.job import JobError
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
@@ -72,10 +73,10 @@ class OutcomeInput(Fact):
 class EndInput(Fact):
     job_id: str
     error: JobError
-    how: str = ""
+    how: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
 
 class EndResult(Fact):

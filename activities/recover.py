@@ -15,7 +15,8 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import Resolve, ResolveAnswer
-from seedance_temporal.job import JobError, TimelineEntry
+from seedance_temporal.events import EventSource, Timeline
+from seedance_temporal.job import JobError
 from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
 from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
@@ -65,7 +66,7 @@ class ResolveInput(BaseModel):
 
     job_id: str
     resolution: Resolve
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
 
 class RecoverActivities:
@@ -216,7 +217,7 @@ class RecoverActivities:
 
 
 def _outcome(
-    facts: Facts, kind: Literal["created", "absent"], how: str, *, task_id: str | None = None, message: str = ""
+    facts: Facts, kind: Literal["created", "absent"], how: EventSource, *, task_id: str | None = None, message: str = ""
 ) -> Outcome:
     return Outcome(
         kind=kind,

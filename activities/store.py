@@ -22,8 +22,9 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import Progress, heartbeats
+from seedance_temporal.events import Timeline
 from seedance_temporal.identity import ObjectNames, hash_of_job
-from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, kept_payload, result_of_record
 from seedance_temporal.ledger.store import written_by
@@ -74,7 +75,7 @@ class StoreInput(BaseModel):
     attempt: int
     task_id: str
     warnings: tuple[str, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
     def failed(self, kind: str, reason: str, *, non_retryable: bool = False) -> ApplicationError:
         """An error in a sentence that names job and task, and holds no signature of a URL.
@@ -380,7 +381,7 @@ class _Copy:
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
             references=references,
-            timeline=[entry.model_dump(mode="json") for entry in self.input.timeline],
+            timeline=self.input.timeline,
             objects=objects,
             warnings=[*self.input.warnings, *self.warnings],
             stored_at=datetime.now(UTC),
@@ -389,7 +390,7 @@ class _Copy:
 
 def _result(content: bytes, bucket: str, name: str) -> VideoResult:
     try:
-        return result_of_record(content, bucket, name)
+        return result_of_record(Record.model_validate_json(content), bucket, name)
     except ValidationError:
         reason = f"gs://{bucket}/{name} is no record. Nothing was overwritten. Look at the object, and move it away."
         raise OtherContent(reason) from None

@@ -6,7 +6,8 @@ from typing import Literal
 
 from temporalio.common import SearchAttributeKey
 
-from seedance_temporal.job import Shape, TimelineEntry
+from seedance_temporal.events import Timeline
+from seedance_temporal.job import Shape
 from seedance_temporal.request import VideoRequest
 
 WORKFLOW = "GenerateVideo"
@@ -104,7 +105,7 @@ class Resubmit(Shape):
 class Carried(Shape):
     """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
 
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
     cancel_requested: bool = False
 
 

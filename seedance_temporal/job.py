@@ -1,8 +1,4 @@
-"""What callers see of a job, and the names by which they reach it.
-
-The shapes are those of ``starter.py --json``; the names are the workflow's contract with backends and relays in
-any language.
-"""
+"""A job as callers see it. The command line's ``--json`` prints the same shapes."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from seedance_temporal.events import Timeline
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import VideoRequest
 
@@ -40,28 +37,25 @@ Attention = Literal[
     "provider",
     "object_conflict",
 ]
-"""What a person must settle; the job cannot go on by itself, or money or a video is in danger."""
-
-
-"""What a list shows of a run besides the search attributes; nothing can be filtered by it."""
+"""The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 
 
 class Shape(BaseModel):
-    """A shape that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
+    """A value that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
 
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
 
 class VideoResult(Shape):
-    """A stored video: where it is, how to check it, and what it cost.
+    """A stored video: its objects, their checksums, and its cost.
 
     Attributes:
         video_uri: ``gs://…/output.mp4``.
         size: Bytes.
         crc32c: Base64, as Google Cloud Storage gives it.
         md5: Base64 as well.
-        last_frame_uri: ``gs://…``, where it was asked for.
-        record_uri: ``gs://…/record.json``, the account of the whole job.
+        last_frame_uri: ``gs://…``; None where none was requested.
+        record_uri: ``gs://…/record.json``, the record of the whole job.
         cost_usd: By the price table; None where the price is not known.
     """
 
@@ -82,14 +76,14 @@ class VideoResult(Shape):
 
 
 class JobError(Shape):
-    """Why a job ended without a video.
+    """The reason a job ended without a video.
 
     Attributes:
         code: The provider's own code, or ours in snake case.
-        message: A sentence: what happened, and the free next step.
+        message: The reason, and the next step that costs nothing, in sentences.
         failure_class: ``class`` in JSON.
-        attempt: The attempt that counts; None where nothing was claimed, so that submitting again starts anew.
-        resubmit_could_help: Whether another paid attempt has a chance.
+        attempt: The attempt that ended the job; None where nothing was claimed: submitting again starts over.
+        resubmit_could_help: Whether another paid attempt could succeed.
     """
 
     code: str
@@ -99,9 +93,14 @@ class JobError(Shape):
     attempt: int | None = None
     resubmit_could_help: bool = False
 
+    @property
+    def summary(self) -> str:
+        """The code and the class."""
+        return f"{self.code} ({self.failure_class})"
+
 
 def phase_of(error: JobError) -> Phase:
-    """The phase of a run that ended with this error."""
+    """Return the phase of a job that ended with this error."""
     match error.failure_class:
         case "moderation" | "invalid":
             # Without a task the provider refused the create itself; with one, it took the request and failed later.
@@ -112,24 +111,6 @@ def phase_of(error: JobError) -> Phase:
             return "checking"
         case end:
             return end
-
-
-class TimelineEntry(Shape):
-    """What happened to a job, when, and how it was learned.
-
-    Attributes:
-        at: When it was seen.
-        what: What happened, in a few words.
-        how: How it was learned: ``ledger``, ``create``, ``callback``, ``poll``, ``list``, ``operator``, ``caller``.
-        note: More, where there is more to say.
-        times: How often the same was seen in a row.
-    """
-
-    at: AwareDatetime
-    what: str
-    how: str
-    note: str | None = None
-    times: int = 1
 
 
 class Job(Shape):
@@ -146,12 +127,12 @@ class Job(Shape):
 
 
 class JobSummary(Job):
-    """What Temporal itself knows of a job by one of its runs, without any worker, and without result and error.
+    """A job as Temporal's visibility store shows one of its runs: no worker is needed; result and error are absent.
 
     Attributes:
         user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
-        started_at, closed_at: Of the run; closed_at is None while it goes on.
-        tokens, cost_usd: What its task was billed with; None where nothing was billed, or nobody has seen it.
+        started_at, closed_at: Of the run; closed_at is None while it is open.
+        tokens, cost_usd: Billed for its task; None where nothing is billed, or the amount is not known.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
     """
 
@@ -177,14 +158,15 @@ class Submitted(Job):
 
 
 class JobState(Job):
-    """The answer to the ``state`` query: a job with its story so far.
+    """The answer to the ``state`` query: a job with its timeline.
 
     Attributes:
-        provider_status: What the provider last said, in its own words.
-        look_again_at: When the provider is asked next, if no callback comes first.
-        advice: What a person should do about the Attention.
+        provider_status: The provider's last status, verbatim.
+        look_again_at: When the provider is polled next, if no callback comes first.
+        advice: What an operator should do about the Attention.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-        warnings: What is allowed, and still likely to disappoint, in sentences.
+        warnings: Properties of the request that are allowed and likely to disappoint, in sentences.
+        timeline: The first and the newest events of the job.
     """
 
     request: VideoRequest
@@ -194,4 +176,4 @@ class JobState(Job):
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()

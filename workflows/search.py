@@ -57,7 +57,8 @@ class Search:
         key = decision.recovery.key if decision.recovery is not None else ""
         if key:
             self._doubt = other_key(key, listing.key) if listing.key != key else None
-        self._progress.note("not in the listing", "list", None if listing.complete else "the listing was not complete")
+        detail = None if listing.complete else "incomplete listing"
+        self._progress.note("not_listed", "list", detail, attempt=decision.attempt)
         if listing.complete:
             self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
         if len(self._proofs) > 1 and not await self._inbox.emptied():

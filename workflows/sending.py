@@ -63,17 +63,18 @@ class Sending:
             self._progress.settle("storage", "provider")
         if result.kind == "created":
             assert result.outcome is not None
-            self._progress.note(f"created as attempt {attempt}", "create", result.outcome.task_id)
+            self._progress.note("task_created", "create", task_id=result.outcome.task_id, attempt=attempt)
         elif result.kind == "unknown":
-            self._progress.note(f"outcome of attempt {attempt} is unknown", "create", result.message)
+            self._progress.note("outcome_unknown", "create", result.message, attempt=attempt)
         elif result.kind == "refused":
-            self._progress.note("refused", "create", result.message)
+            self._progress.note("refused", "create", result.message, attempt=attempt)
 
     async def wait_before_next(self, result: CreateResult) -> None:
         """Wait before the next claim: nothing was created. Raise an Attention where an operator is needed."""
         self._not_sent += 1
         self._progress.enter("waiting")
-        self._progress.note("not sent", "create", result.message)
+        attempt = result.claim.attempt if result.claim is not None else None
+        self._progress.note("not_sent", "create", result.message, attempt=attempt)
         seconds = result.wait_seconds
         if result.attention is not None:
             self._progress.need(result.attention, f"{result.message}. Fix that; the job then goes on by itself.")

@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.store import StoreActivities, StoreInput
     from activities.task_list import AskListerInput, TaskListActivities
     from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer
+    from seedance_temporal.events import EventSource
     from seedance_temporal.job import JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.ledger.facts import Listing
@@ -101,7 +102,9 @@ class Steps:
         summary = f"write the outcome of attempt {input.claim.attempt}: {input.outcome.kind}"
         await self._ledger(LedgerActivities.write_outcome, input, summary)
 
-    async def write_end(self, error: JobError, how: str, usage: Usage | None, cost_usd: float | None) -> EndResult:
+    async def write_end(
+        self, error: JobError, how: EventSource, usage: Usage | None, cost_usd: float | None
+    ) -> EndResult:
         return await self._ledger(
             LedgerActivities.write_end,
             EndInput(
@@ -224,7 +227,7 @@ class Steps:
                 summary="ask the lister: are identifiers listed?",
             )
         except ActivityError as error:
-            self._progress.note("the lister could not be asked", "list", str(error.cause))
+            self._progress.note("lister_unavailable", "list", str(error.cause))
 
     async def _ledger(
         self, activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType], input: ParamType, summary: str

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from seedance_temporal.events import sentence
 from seedance_temporal.job import Job, JobState
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
@@ -82,7 +83,7 @@ def news(job: Job) -> str:
     if isinstance(job, JobState):
         if job.timeline:
             last = job.timeline[-1]
-            words.append(plain(f"{last.what} (learned by {last.how})"))
+            words.append(plain(f"{sentence(last)} (learned by {last.source})"))
     elif not has_ended(job):
         words.append("no worker answers at the moment")
     if job.attention:
@@ -121,7 +122,5 @@ def print_job(job: Job) -> None:
 
 
 def print_story(state: JobState | None) -> None:
-    for entry in state.timeline if state is not None else ():
-        often = f" ({entry.times} times)" if entry.times > 1 else ""
-        note = f": {entry.note}" if entry.note else ""
-        out.print(f"[dim]{entry.at:%Y-%m-%d %H:%M:%S}  {entry.how:<9}[/] {plain(entry.what + often + note)}")
+    for event in state.timeline if state is not None else ():
+        out.print(f"[dim]{event.at:%Y-%m-%d %H:%M:%S}  {event.source:<9}[/] {plain(sentence(event))}")

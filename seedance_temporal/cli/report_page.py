@@ -84,14 +84,14 @@ def page(
 
 def _spend(accounts: Sequence[Account]) -> dict[str, object]:
     """By day, or month, and model: in USD, or in tokens where no price is known."""
-    priced = any(charge.usd for account in accounts for charge in account.charges)
+    priced = any(task.usd for account in accounts for task in account.tasks)
     spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     days = sorted({date.fromisoformat(account.day) for account in accounts})
     by_month = bool(days) and (days[-1] - days[0]).days >= _MOST_DAYS
     for account in accounts:
         when = account.day[:7] if by_month else account.day
-        for charge in account.charges:
-            spent[named(account.model)][when] += (charge.usd if priced else charge.tokens) or 0
+        for task in account.tasks:
+            spent[named(account.model)][when] += (task.usd if priced else task.tokens) or 0
     labels = _without_gaps(days, by_month)
     shown = _with_others(spent)
     # One below the other: the library leaves no room for a last row that is not full.

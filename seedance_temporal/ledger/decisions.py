@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.job import JobError, Phase, VideoResult, phase_of
 from seedance_temporal.ledger.facts import FORGOTTEN_AFTER, Attempt, Fact, Facts, Listing
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.settings import Settings
@@ -77,6 +78,33 @@ def _next(facts: Facts) -> Decision:
             return Decision(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
         return Decision(next="recover", attempt=attempt.number)
     return Decision(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended, by its ledger.
+
+    Attributes:
+        at: When its last object was written; None where a record does not say so.
+        result, error: One of them is given.
+    """
+
+    phase: Phase
+    at: datetime | None
+    result: VideoResult | None = None
+    error: JobError | None = None
+
+
+def ending(facts: Facts) -> Ending | None:
+    """Return how the job ended; None while it is open, and where the ledger does not say that it ended."""
+    decision = decide(facts)
+    if decision.next == "stored":
+        return Ending("stored", facts.stored_at, result=decision.result)
+    attempt = facts.attempt(decision.attempt)
+    if decision.error is None or attempt is None:
+        return None
+    last = attempt.end or attempt.outcome
+    return Ending(phase_of(decision.error), last.at if last is not None else None, error=decision.error)
 
 
 def decide_at(facts: Facts, settings: Settings) -> Decision:

@@ -12,8 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import JobError, TimelineEntry, VideoResult
+from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.reference_media import Medium
@@ -72,7 +73,7 @@ class Provenance(Fact):
 
     namespace: str = ""
     run_id: str = ""
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
     ledger: tuple[RecordedObject, ...] = ()
 
 
@@ -82,11 +83,11 @@ class Outcome(Provenance):
     Attributes:
         kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists; ``taken``: a task
             exists, its id is not known. That decides nothing yet, so it stands in an object of its own.
-        how: How that is known: ``create``, ``callback``, ``list`` or ``operator``.
+        how: Its source: ``create``, ``callback``, ``list`` or ``operator``.
     """
 
     kind: Literal["created", "refused", "not_sent", "absent", "taken"]
-    how: str
+    how: EventSource
     at: datetime
     task_id: str | None = None
     code: str = ""
@@ -99,7 +100,7 @@ class End(Provenance):
 
     error: JobError
     at: datetime
-    how: str = ""
+    how: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
 
@@ -208,12 +209,14 @@ class Facts:
     Attributes:
         echo: Whether LIST has once shown an identifier of ours under the key of each open attempt.
         objects: All objects of the job, as the bucket lists them.
+        stored_at: When the record was written, where it says so.
     """
 
     record: VideoResult | None
     attempts: tuple[Attempt, ...]
     echo: bool = False
     objects: tuple[RecordedObject, ...] = ()
+    stored_at: datetime | None = None
 
     def attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)

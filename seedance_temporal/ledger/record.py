@@ -1,4 +1,4 @@
-"""The record: what a job asked for, paid and got, in the object that commits it. Read for years, so read leniently."""
+"""The record of a stored video: its request, cost and objects. Read it leniently: it is kept for years."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from seedance_temporal.events import Timeline
 from seedance_temporal.job import VideoResult
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import StoredObject, as_json
@@ -90,24 +91,20 @@ class Record(_Part):
     request: dict[str, Any] = {}
     rights: dict[str, Any] = {}
     references: list[dict[str, Any]] = []
-    timeline: list[dict[str, Any]] = []
+    timeline: Timeline = ()
     objects: RecordedObjects
     warnings: list[str] = []
     stored_at: datetime | None = None
 
 
-def result_of_record(content: bytes, bucket: str, name: str) -> VideoResult:
-    """What the caller of a job gets, by its record.
+def result_of_record(record: Record, bucket: str, name: str) -> VideoResult:
+    """Return the result of a job, by its record.
 
     Args:
-        content: The record.
-        bucket: The bucket that it stands in.
+        record: The record.
+        bucket: The bucket that holds it.
         name: The record's own object name.
-
-    Raises:
-        pydantic.ValidationError: It is no record.
     """
-    record = Record.model_validate_json(content)
     video, last_frame = record.objects.video, record.objects.last_frame
     return VideoResult(
         video_uri=f"gs://{bucket}/{video.name}",

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import ObjectNames, hash_of_job
-from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Facts, Outcome, ResubmitGrant
-from seedance_temporal.ledger.record import RecordedObject, result_of_record
+from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.storage.bucket import Bucket, StoredObject, as_json
 
@@ -49,13 +48,17 @@ class Ledger:
         """All facts of a job, from one strongly consistent listing."""
         names = self.names(job_id)
         objects = await self._bucket.list(names.root)
-        record = None
-        if any(stored.name == names.record for stored in objects):
-            record = await self.record(job_id)
+        record = await self.record(job_id) if any(stored.name == names.record for stored in objects) else None
         attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
         open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.settled]
         echo = all([await self.identifiers_listed(claim.request.route, claim.key) for claim in open_claims])
-        return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
+        return Facts(
+            record=result_of_record(record, self._bucket.name, names.record) if record is not None else None,
+            attempts=tuple(attempts),
+            echo=echo,
+            objects=tuple(map(RecordedObject.of, objects)),
+            stored_at=record.stored_at if record is not None else None,
+        )
 
     async def objects(self, job_id: str) -> tuple[RecordedObject, ...]:
         """All objects of a job that stand now."""
@@ -87,26 +90,21 @@ class Ledger:
         await files.look()
         return files.find_verified("output.mp4") is not None
 
-    async def record(self, job_id: str) -> VideoResult | None:
-        """The result of a job whose video is stored."""
-        names = self.names(job_id)
-        content = await self._bucket.read(names.record)
-        return None if content is None else result_of_record(content, self._bucket.name, names.record)
+    async def record(self, job_id: str) -> Record | None:
+        """Return the record of a job; None if no video is stored."""
+        content = await self._bucket.read(self.names(job_id).record)
+        return None if content is None else Record.model_validate_json(content)
 
-    async def _attempt(self, number: int, objects: dict[str, StoredObject]) -> Attempt:
-        async def fact(kind: str, model: type[_F]) -> _F | None:
-            return await self._fact(objects[kind].name, model) if kind in objects else None
+    async def _attempt(self, number: int, objects: Mapping[str, StoredObject]) -> Attempt:
+        # The listing says everything about the other kinds.
+        read = [kind for kind in ("claim", "outcome", *end_kinds(objects), "again") if kind in objects]
+        contents = {objects[kind].name: await self._bucket.read(objects[kind].name) for kind in read}
 
-        return Attempt(
-            number=number,
-            claim=await fact("claim", Claim),
-            claimed_at=objects["claim"].created_at if "claim" in objects else None,
-            outcome=await fact("outcome", Outcome),
-            taken="taken" in objects,
-            late=late_tasks(objects),
-            ends=tuple([end for kind in end_kinds(objects) if (end := await fact(kind, End)) is not None]),
-            again=await fact("again", ResubmitGrant),
-        )
+        def fact(name: str, model: type[_F]) -> _F | None:
+            content = contents[name]
+            return None if content is None else model.model_validate_json(content)
+
+        return read_attempt(number, objects, fact)
 
     async def _fact(self, name: str, model: type[_F]) -> _F | None:
         content = await self._bucket.read(name)
@@ -185,8 +183,37 @@ def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int,
     return dict(sorted(found.items()))
 
 
-def late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
-    """The tasks of an attempt that came to light late, in that order, by its objects."""
+class ReadFact(Protocol):
+    """Read an object of the ledger as a model; return None if it is missing."""
+
+    def __call__(self, name: str, model: type[_F], /) -> _F | None: ...
+
+
+def read_attempt(number: int, objects: Mapping[str, StoredObject], read: ReadFact) -> Attempt:
+    """Read an attempt from its objects.
+
+    Args:
+        objects: Its objects, by their kind.
+        read: Reads one of them.
+    """
+
+    def fact(kind: str, model: type[_F]) -> _F | None:
+        return read(objects[kind].name, model) if kind in objects else None
+
+    return Attempt(
+        number=number,
+        claim=fact("claim", Claim),
+        claimed_at=objects["claim"].created_at if "claim" in objects else None,
+        outcome=fact("outcome", Outcome),
+        taken="taken" in objects,
+        late=_late_tasks(objects),
+        ends=tuple(end for kind in end_kinds(objects) if (end := fact(kind, End)) is not None),
+        again=fact("again", ResubmitGrant),
+    )
+
+
+def _late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
+    """Return the tasks that were found after another outcome, in the order in which they were found."""
     late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
     return tuple(unquote(kind.removeprefix("late-")) for kind in late)
 

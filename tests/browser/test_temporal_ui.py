@@ -155,18 +155,18 @@ async def look_at_the_failed_run(ui: TemporalUi, job_id: str) -> None:
 
 
 async def look_at_the_run_in_need(ui: TemporalUi, job_id: str) -> str:
-    """The command for a task that is certainly not there, as the UI shows it."""
+    """Return the command for a task that certainly does not exist, as the UI shows it."""
     await ui.open_run(job_id, "user-metadata")
     resolve = f"python starter.py resolve {job_id} --attempt 1"
     await ui.until_it_shows(
-        "Needs a person: unknown_create. Whether the provider took attempt 1 is not known, so nothing is sent",
-        f"The task is there: {resolve} --task-id ID",
-        f"Nobody can tell any more: {resolve} --lost",
+        "Needs an operator: unknown_create. Whether the provider accepted attempt 1 is not known, so nothing is sent",
+        f"The task exists: {resolve} --task-id ID",
+        f"It cannot be known any more: {resolve} --lost",
         "Nothing is sent meanwhile, and nothing is paid for twice.",
     )
-    read = await ui.until_it_shows("It is certainly not there: ", "awaited: callback or listing")
+    read = await ui.until_it_shows("The task certainly does not exist: ", "awaited: callback or listing")
     await ui.photograph("in-need-details")
-    command = re.search(r"It is certainly not there: (python starter\.py [\w -]+--not-created)", read)
+    command = re.search(r"The task certainly does not exist: (python starter\.py [\w -]+--not-created)", read)
     assert command is not None, read
     return command[1]
 

@@ -126,7 +126,7 @@ async def test_a_request_comes_to_its_video(deployment: Deployment) -> None:
     address = f"{HOST}:{deployment.stack.ports.temporal}"
     jobs = VideoJobs(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]), insecure_hosts={HOST})
     state = await jobs.state(job["job_id"])
-    assert [entry.how for entry in state.timeline if entry.what == "succeeded"] == ["callback"]
+    assert [e.source for e in state.timeline if (e.event, e.detail) == ("status", "succeeded")] == ["callback"]
 
 
 async def test_the_check_finds_everything_in_its_place(deployment: Deployment) -> None:

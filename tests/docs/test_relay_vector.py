@@ -87,8 +87,8 @@ async def test_a_running_job_takes_the_payload_as_it_stands(stack: Stack) -> Non
         )
     )
     state = await stack.jobs.state(job_id)
-    heard = [(entry.what, entry.note) for entry in state.timeline if entry.how == "callback"]
-    assert ("callback: succeeded", VECTOR["body"]["id"]) in heard
+    heard = [(event.event, event.detail, event.task_id) for event in state.timeline if event.source == "callback"]
+    assert ("callback_received", "succeeded", VECTOR["body"]["id"]) in heard
     async for job in stack.jobs.follow(job_id, every=0.1):
         if isinstance(job, JobState) and job.task_id is not None:
             await stack.ark.release(job.task_id)

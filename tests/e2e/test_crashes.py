@@ -52,7 +52,7 @@ async def test_sigterm_lets_a_create_under_way_finish(stack: Stack) -> None:
     await stack.jobs.result(submitted.job_id)
     assert len(await stack.ark.fired(fault)) == 1
     state = await stack.jobs.state(submitted.job_id)
-    assert not any("unknown" in e.what for e in state.timeline), "the create's outcome was lost at a deploy"
+    assert not any(e.event == "outcome_unknown" for e in state.timeline), "the create's outcome was lost at a deploy"
     assert len(await creates_of(stack, request)) == 1
 
 

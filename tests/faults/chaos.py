@@ -33,6 +33,7 @@ from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
 from seedance_temporal import Job, JobState, VideoRequest
 from seedance_temporal.contract import Resolve, Resubmit
 from seedance_temporal.errors import SeedanceError
+from seedance_temporal.events import sentence
 from seedance_temporal.identity import ObjectNames, callback_token, hash_of_job, job_id_of
 from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request
@@ -474,9 +475,9 @@ class Chaos:
         for job in waiting:
             seen = self._open.get(job.job_id)
             if seen is None or seen.attention is None:
-                story = "" if not isinstance(seen, JobState) else [(e.what, e.note, e.times) for e in seen.timeline]
+                timeline = "" if not isinstance(seen, JobState) else [sentence(event) for event in seen.timeline]
                 phase = seen.phase if seen is not None else "unseen"
-                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {story}")
+                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {timeline}")
 
     async def _see(self, planned: PlannedJob) -> None:
         job_id = planned.job_id

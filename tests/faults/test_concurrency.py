@@ -67,7 +67,7 @@ async def test_two_namespaces_race_for_one_claim(served: Stage, report: AddRow) 
             assert results[0] == results[1]
             assert len(await creates_of(served.stack, request)) == 1
             states = [await cell.jobs.state(job_ids[0]) for cell in cells]
-            return any(entry.what == "not sent" for state in states for entry in state.timeline)
+            return any(entry.event == "not_sent" for state in states for entry in state.timeline)
 
         raced = await asyncio.gather(*map(settled, requests))
     finally:

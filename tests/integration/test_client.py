@@ -314,7 +314,7 @@ async def test_follow_tells_changes_until_the_end_across_restarts_of_the_worker(
     await eventually(lambda: _true(type(seen[-1]) is JobSummary))
     async with worker(temporal, LONELY):
         await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
-        await eventually(lambda: _true(isinstance(seen[-1], JobState) and seen[-1].timeline[0].times == 2))
+        await eventually(lambda: _true(isinstance(seen[-1], JobState) and seen[-1].timeline[0].count == 2))
         await asyncio.sleep(0.5)  # nothing changes, so nothing is told
         await handle(temporal, of).signal("end", "stored")
         await asyncio.wait_for(following, 5)

@@ -12,8 +12,9 @@ import pytest
 
 from activities.ledger import EndInput, EndResult, LedgerActivities, OutcomeInput, ReadLedgerInput, ReadLedgerResult
 from seedance_temporal.contract import Resubmit
+from seedance_temporal.events import Event
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, TimelineEntry
+from seedance_temporal.job import JobError
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, Outcome
 from seedance_temporal.ledger.store import Ledger
@@ -294,7 +295,7 @@ async def test_that_a_task_was_taken_is_written_too(
 async def test_the_first_end_stands_and_is_told(
     activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
-    seen = TimelineEntry(at=datetime.now(UTC), what="failed", how="poll")
+    seen = Event(at=datetime.now(UTC), event="status", source="poll", detail="failed")
     first, second = an_end(1, "cgt-1").error, an_end(1, "cgt-1", "expired", "expired").error
     await ledger.claim(a_claim(request_))
     order = EndInput(

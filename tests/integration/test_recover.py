@@ -13,8 +13,8 @@ from temporalio.exceptions import ApplicationError
 from activities.recover import AbsentInput, IdentifyInput, RecoverActivities, ResolveInput
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import Resolve, ResolveAnswer
+from seedance_temporal.events import Event
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import TimelineEntry
 from seedance_temporal.ledger.decisions import Decision, decide_at
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
@@ -94,7 +94,7 @@ class World:
 
     async def resolve(self, action: str, task_id: str | None = None, attempt: int = 1) -> ResolveAnswer:
         word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
-        entry = TimelineEntry(at=self.claim.claimed_at, what="unknown", how="create")
+        entry = Event(at=self.claim.claimed_at, event="outcome_unknown", source="create")
         order = ResolveInput(job_id=self.job_id, resolution=word, timeline=(entry,))
         return await in_activity(self.activities.resolve_attempt, order)
 
@@ -427,7 +427,7 @@ async def test_an_operator_gives_an_attempt_up(ark: ArkControl, taken: bool) -> 
     assert (look.next, look.attempt) == ("ended", 1)
     assert look.error is not None
     assert (look.error.failure_class, look.error.task_id, look.error.resubmit_could_help) == ("lost", None, True)
-    assert content(world.bucket, names(world.request).attempt(1, "end"))["timeline"][0]["what"] == "unknown"
+    assert content(world.bucket, names(world.request).attempt(1, "end"))["timeline"][0]["event"] == "outcome_unknown"
 
 
 async def _known(world: World, how: str) -> None:

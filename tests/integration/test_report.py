@@ -24,8 +24,9 @@ from seedance_temporal.identity import user_hash
 from seedance_temporal.job import JobSummary
 from seedance_temporal.ledger.facts import End
 from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.provider.billing import BilledTask
 from seedance_temporal.provider.task import Usage
-from seedance_temporal.reports.figures import KEYS, Account, Charge, accounts_of, figures, rows
+from seedance_temporal.reports.figures import KEYS, Account, accounts_of, figures, rows
 from seedance_temporal.reports.from_bucket import read_accounts
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import as_json
@@ -64,7 +65,7 @@ def an_account(**given: Any) -> Account:
         "ended_at": NOON + timedelta(minutes=3),
         "outcome": "stored",
         "attempts": 1,
-        "charges": (Charge("cgt-1", 100, 0.5),),
+        "tasks": (BilledTask("cgt-1", 100, 0.5),),
         "estimated_tokens": 200,
         "estimated_usd": 1.0,
     }
@@ -77,7 +78,7 @@ def an_account(**given: Any) -> Account:
 def test_a_task_that_several_runs_tell_of_is_counted_once() -> None:
     paid: dict[str, Any] = {"task_id": "cgt-1", "tokens": 42, "cost_usd": 0.25, "attempt": 1}
     (account,) = accounts_of([a_run(minutes=5, **paid), a_run(minutes=0, **paid)])
-    assert account.charges == (Charge("cgt-1", 42, 0.25),)
+    assert account.tasks == (BilledTask("cgt-1", 42, 0.25),)
     assert (account.started_at, account.ended_at) == (NOON, NOON + timedelta(minutes=1)), "stored by the first run"
     assert (account.outcome, account.attempts) == ("stored", 1)
 
@@ -86,7 +87,7 @@ def test_what_an_earlier_run_paid_for_another_task_is_not_lost() -> None:
     lost = a_run("lost", 0, task_id="cgt-1", tokens=42, cost_usd=0.25, attempt=1)
     stored = a_run("stored", 5, task_id="cgt-2", tokens=43, cost_usd=0.26, attempt=2)
     (account,) = accounts_of([stored, lost])
-    assert set(account.charges) == {Charge("cgt-1", 42, 0.25), Charge("cgt-2", 43, 0.26)}
+    assert set(account.tasks) == {BilledTask("cgt-1", 42, 0.25), BilledTask("cgt-2", 43, 0.26)}
     assert (account.outcome, account.attempts) == ("stored", 2)
 
 
@@ -111,10 +112,10 @@ def test_the_newest_run_decides_but_a_record_stands(phases: list[str], outcome: 
 
 
 def test_only_what_succeeded_is_billed_and_what_nobody_has_seen_is_told() -> None:
-    assert accounts_of([a_run("failed", task_id="cgt-1", tokens=42, cost_usd=0.25)])[0].charges == ()
-    assert accounts_of([a_run("lost", task_id=None)])[0].charges == (Charge(None, None, None),)
+    assert accounts_of([a_run("failed", task_id="cgt-1", tokens=42, cost_usd=0.25)])[0].tasks == ()
+    assert accounts_of([a_run("lost", task_id=None)])[0].tasks == (BilledTask(None, None, None),)
     second = accounts_of([a_run(task_id="cgt-1", tokens=42, attention="second_task")])[0]
-    assert second.charges == (Charge("cgt-1", 42, None), Charge(None, None, None))
+    assert second.tasks == (BilledTask("cgt-1", 42, None), BilledTask(None, None, None))
     assert figures([second]).uncounted_tasks == 1
 
 
@@ -177,15 +178,15 @@ async def test_an_account_of_each_kind_of_job_by_its_objects() -> None:
     await bucket.create("seedance/echo-byteplus.json", b"{}")
 
     accounts = {str(account.user)[-1]: account for account in await read_accounts(bucket, some_settings())}
-    told = {kind: (account.outcome, account.attempts, set(account.charges)) for kind, account in accounts.items()}
+    told = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
     assert told == {
-        "a": ("stored", 2, {Charge("cgt-a1", 42, 0.25), Charge("cgt-a2", 43, 0.5)}),
+        "a": ("stored", 2, {BilledTask("cgt-a1", 42, 0.25), BilledTask("cgt-a2", 43, 0.5)}),
         "b": ("failed", 1, set()),
         "c": ("refused", 1, set()),
         "d": ("open", 1, set()),
-        "e": ("lost", 1, {Charge(None, None, None)}),
+        "e": ("lost", 1, {BilledTask(None, None, None)}),
         "f": ("open", 1, set()),
-        "g": ("stored", 2, {Charge("cgt-g", 44, None), Charge("cgt-late", None, None)}),
+        "g": ("stored", 2, {BilledTask("cgt-g", 44, None), BilledTask("cgt-late", None, None)}),
     }
     assert (accounts["a"].ended_at, accounts["d"].ended_at) == (NOON, None)
     assert (accounts["a"].estimated_tokens, accounts["a"].route) == (200, "byteplus")
@@ -205,10 +206,10 @@ async def test_users_are_hashed_in_both_reports_and_old_jobs_are_not_read() -> N
 def test_the_sums_say_what_they_leave_out() -> None:
     accounts = [
         an_account(),
-        an_account(charges=(Charge("cgt-2", 50, None),), estimated_usd=None),
-        an_account(outcome="lost", charges=(Charge(None, None, None),)),
-        an_account(outcome="failed", charges=(), attempts=None),
-        an_account(charges=(Charge("cgt-3", 30, 0.1),), estimated_tokens=None, estimated_usd=None, attempts=3),
+        an_account(tasks=(BilledTask("cgt-2", 50, None),), estimated_usd=None),
+        an_account(outcome="lost", tasks=(BilledTask(None, None, None),)),
+        an_account(outcome="failed", tasks=(), attempts=None),
+        an_account(tasks=(BilledTask("cgt-3", 30, 0.1),), estimated_tokens=None, estimated_usd=None, attempts=3),
     ]
     total = figures(accounts)
     assert (total.jobs, total.attempts) == (5, 6)
@@ -283,7 +284,7 @@ def test_plots_of_few_and_many_jobs(count: int) -> None:
 
 
 def test_spend_is_drawn_in_tokens_where_no_price_is_known() -> None:
-    assert "In tokens, as no price is known" in _page([an_account(charges=(Charge("cgt-1", 100, None),))])
+    assert "In tokens, as no price is known" in _page([an_account(tasks=(BilledTask("cgt-1", 100, None),))])
     assert "In USD" in _page([an_account()])
 
 

@@ -82,7 +82,7 @@ async def test_the_record_tells_the_whole_job(world: World) -> None:
     assert record["usage"] == {"completion_tokens": 40_594, "total_tokens": 40_594}
     assert record["estimated_tokens"] > 40_000
     assert record["estimated_usd"] == pytest.approx(record["cost_usd"], rel=0.01)
-    assert [entry["what"] for entry in record["timeline"]] == ["task created"]
+    assert [(e["event"], e["source"], e["attempt"]) for e in record["timeline"]] == [("task_created", "create", 1)]
     assert record["warnings"] == []
     assert (record["namespace"], bool(record["run_id"])) == ("default", True)
     assert [one["name"] for one in record["objects"]["ledger"]] == [world.names.attempt(1, "claim")]
@@ -432,7 +432,7 @@ def test_a_record_of_another_release_is_read() -> None:
         },
         "more": {},
     }
-    result = result_of_record(json.dumps(record).encode(), "videos", "p/h/record.json")
+    result = result_of_record(Record.model_validate_json(json.dumps(record)), "videos", "p/h/record.json")
     assert (result.video_uri, result.size, result.md5) == ("gs://videos/p/h/t/output.mp4", 6, None)
     assert (result.record_uri, result.task_id) == ("gs://videos/p/h/record.json", TASK)
 

@@ -15,6 +15,7 @@ from temporalio.testing import ActivityEnvironment
 
 from dev.ark.control import ArkControl
 from dev.ark.process import started
+from seedance_temporal.events import EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.facts import Claim, End, Outcome
@@ -67,7 +68,7 @@ def a_claim(request: VideoRequest, attempt: int = 1, nonce: str | None = None) -
     )
 
 
-def created(task_id: str, how: str = "create") -> Outcome:
+def created(task_id: str, how: EventSource = "create") -> Outcome:
     return Outcome(kind="created", how=how, at=datetime.now(UTC), task_id=task_id)
 
 

@@ -18,8 +18,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.store import StoreActivities, StoreInput
 from dev.ark.media import Clip, last_frame, video
+from seedance_temporal.events import Event
 from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
-from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.media import public_http as outbound
 from seedance_temporal.media.public_http import PublicTransport
@@ -66,7 +67,7 @@ def an_order(**fields: Any) -> StoreInput:
         request=request,
         attempt=1,
         task_id=TASK,
-        timeline=(TimelineEntry(at=at, what="task created", how="create"),),
+        timeline=(Event(at=at, event="task_created", source="create", attempt=1),),
     )
 
 

@@ -29,8 +29,9 @@ from seedance_temporal.contract import (
     Resolve,
     ResolveAnswer,
 )
+from seedance_temporal.events import Event
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, JobState, TimelineEntry, VideoResult, phase_of
+from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
 from seedance_temporal.request import VideoRequest
 
 MODELS = {"byteplus": "dreamina-seedance-2-0-260128", "volcengine": "doubao-seedance-2-0-260128"}
@@ -111,7 +112,7 @@ class StandIn:
                 "task_id": TASK_ID,
                 "attempt": 1,
                 "request": self._input.request,
-                "timeline": [TimelineEntry(at=at, what="task created", how="create", times=1 + len(self._signals))],
+                "timeline": [Event(at=at, event="task_created", source="create", count=1 + len(self._signals))],
             }
         )
 

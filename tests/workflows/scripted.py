@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,6 +47,7 @@ from seedance_temporal.contract import (
     ResolveAnswer,
     TaskChanged,
 )
+from seedance_temporal.events import Event
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, VideoResult
 from seedance_temporal.ledger.decisions import Decision, Recovery
@@ -536,9 +537,19 @@ async def has_event(job: Handle, kind: EventType.ValueType) -> bool:
     return any(event.event_type == kind for event in await events(job))
 
 
-def what(state: JobState) -> list[str]:
-    """The timeline, in words."""
-    return [entry.what for entry in state.timeline]
+def noted(of: JobState | Iterable[Event]) -> list[str]:
+    """Return the events of a timeline by name, each with its attempt or the start of its detail where tests ask."""
+    timeline = of.timeline if isinstance(of, JobState) else of
+    return [" ".join([event.event, *_more(event)]) for event in timeline]
+
+
+def _more(event: Event) -> list[str]:
+    match event.event:
+        case "task_created" | "outcome_unknown":
+            return [str(event.attempt)]
+        case "status" | "callback_received" | "attention_raised" | "attention_settled" | "ended" | "cancel_answered":
+            return [(event.detail or "").partition(":")[0]]
+    return []
 
 
 def now() -> datetime:

@@ -29,13 +29,13 @@ from tests.workflows.scripted import (
     events,
     failed,
     failure,
+    noted,
     scheduled,
     shows,
     state,
     to_store,
     until,
     waiting,
-    what,
 )
 
 CANCELLED = CancelResult(outcome="cancelled", status="cancelled")
@@ -56,7 +56,7 @@ async def by_temporal(job: Handle) -> Callable[[], Awaitable[str | None]]:
     await job.cancel()
 
     async def wished() -> bool:
-        return "cancel is wished" in what(await state(job))
+        return "cancel_requested" in noted(await state(job))
 
     await until(wished, "the wish is heard")
 
@@ -345,8 +345,8 @@ async def test_a_queued_task_is_cancelled_at_the_provider(stage: Stage, ask: Ask
     assert stage.script.order("get_task").announced
     order = stage.script.order("cancel_task")
     assert (order.job_id, order.task_id, order.attempt) == (job.id, TASK, 1)
-    told = [entry.what for entry in stage.script.order("write_end").timeline]
-    assert told[-3:] == ["cancel is wished", "cancel: cancelled", "cancelled"]
+    told = noted(stage.script.order("write_end").timeline)
+    assert told[-3:] == ["cancel_requested", "cancel_answered cancelled, cancelled", "status cancelled"]
 
 
 @both
@@ -438,7 +438,7 @@ async def test_a_repeated_cancel_is_answered_and_done_once(stage: Stage) -> None
     await callback(job, "succeeded")
     assert await job.result() == RESULT
     assert len(stage.script.of("cancel_task")) == 1
-    assert what(await state(job)).count("cancel is wished") == 1
+    assert noted(await state(job)).count("cancel_requested") == 1
 
 
 async def test_a_cancel_in_the_last_step_is_answered(stage: Stage) -> None:

@@ -30,12 +30,12 @@ from tests.workflows.scripted import (
     ending,
     events,
     failed,
+    noted,
     shows,
     state,
     to_store,
     until,
     waiting,
-    what,
 )
 
 SUGGESTED_FROM = 40
@@ -112,7 +112,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     await job.cancel()
 
     async def is_wished() -> bool:
-        return "cancel is wished" in what(await state(job))
+        return "cancel_requested" in noted(await state(job))
 
     # Within one activation, signals come before a cancel that was sent before them.
     await until(is_wished, "the run has heard of the cancel")
@@ -124,7 +124,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     # By the new run, which was never asked itself.
     assert stage.script.names().count("read_ledger") == 2
     assert len(stage.script.of("cancel_task")) == 1
-    assert what(await state(latest(stage, job)))[0] == "cancel is wished"
+    assert noted(await state(latest(stage, job)))[0] == "cancel_requested"
 
 
 async def test_a_story_does_not_go_on_in_a_new_run_while_it_creates(long: Stage) -> None:

@@ -23,12 +23,12 @@ from tests.workflows.scripted import (
     failed,
     failure,
     has_event,
+    noted,
     scheduled,
     shows,
     state,
     to_store,
     until,
-    what,
 )
 from workflows import policies
 
@@ -48,7 +48,7 @@ async def test_a_created_task_is_followed(stage: Stage) -> None:
     order = stage.script.order("create_task")
     assert (order.job_id, order.attempt, order.refusals) == (job.id, 2, 0)
     assert stage.script.order("get_task").attempt == 2
-    assert "created as attempt 2" in what(await state(job))
+    assert "task_created 2" in noted(await state(job))
 
 
 async def test_temporal_itself_never_sends_a_create_again(stage: Stage) -> None:
@@ -96,7 +96,7 @@ async def test_a_create_that_was_not_sent_shows_that_it_waits(stage: Stage) -> N
     shown = await shows(job, phase="waiting")
     assert shown.attention is None
     assert shown.look_again_at is not None
-    assert shown.timeline[-1].note == "ServerOverloaded: busy"
+    assert shown.timeline[-1].detail == "ServerOverloaded: busy"
     assert shown.look_again_at - shown.timeline[-1].at == timedelta(hours=1)
 
 
@@ -114,7 +114,7 @@ async def test_trouble_with_the_account_needs_a_person_until_it_is_mended(stage:
     held.let_go()
     shown = await shows(job, phase="queued")
     assert (shown.attention, shown.advice) == (None, None)
-    assert f"settled: {attention}" in what(shown)
+    assert f"attention_settled {attention}" in noted(shown)
 
     async def unset() -> bool:
         return (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
@@ -130,7 +130,7 @@ async def test_trouble_that_goes_on_is_said_once(stage: Stage) -> None:
     job = await stage.start()
     await stage.script.called("create_task", 3)
     shown = await shows(job, phase="waiting", attention="account")
-    assert what(shown).count("needs a person: account") == 1
+    assert noted(shown).count("attention_raised account") == 1
 
 
 async def test_an_attempt_of_somebody_else_is_left_to_settle(skipping: Stage) -> None:
@@ -177,7 +177,7 @@ async def test_an_unknown_outcome_is_looked_for_and_never_paid_for_again(stage: 
     assert len(await scheduled(job, "create_task")) == 1
     assert {call.order.attempt for call in stage.script.of("ask_lister")} == {4}
     shown = await state(job)
-    assert "outcome of attempt 4 is unknown" in what(shown)
+    assert "outcome_unknown 4" in noted(shown)
 
 
 async def test_a_create_that_ran_out_of_time_is_unknown(still: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +210,8 @@ async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(stage: Stage) 
     assert await job.result() == RESULT
     assert held.disturbed
     assert stage.script.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
-    (event,) = [entry for entry in (await state(job)).timeline if "unknown" in entry.what]
-    assert event.note
+    (event,) = [entry for entry in (await state(job)).timeline if entry.event == "outcome_unknown"]
+    assert event.detail
 
 
 async def test_a_create_without_a_worker_waits_for_one(stage: Stage) -> None:

@@ -26,11 +26,11 @@ from tests.workflows.scripted import (
     events,
     failed,
     failure,
+    noted,
     shows,
     state,
     to_store,
     waiting,
-    what,
 )
 
 ENDS: list[tuple[str, FailureClass, Phase]] = [
@@ -58,11 +58,11 @@ async def test_an_end_is_written_and_raised_by_its_class(
     assert stage.script.names() == ["read_ledger", "create_task", "get_task", "write_end"]
     order = stage.script.order("write_end")
     assert (order.job_id, order.error, order.usage, order.cost_usd) == (job.id, error, usage, 0.25)
-    assert [entry.what for entry in order.timeline] == ["created as attempt 2", status]
+    assert noted(order.timeline) == ["task_created 2", f"status {status}"]
     shown = await state(job)
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, TASK, 2)
     assert (shown.look_again_at, shown.result) == (None, None)
-    assert what(shown)[-1] == f"ended: {of}"
+    assert noted(shown)[-1] == f"ended {status} ({of})"
     run = await job.describe()
     assert run.status is WorkflowExecutionStatus.FAILED
     spent = [run.typed_search_attributes.get(key) for key in (SEEDANCE_TOKENS, SEEDANCE_COST_USD)]
@@ -126,7 +126,9 @@ async def test_how_an_end_was_learned_is_told(stage: Stage) -> None:
     await stage.script.called("create_task")
     await callback(job, "failed")
     await failed(job)
-    assert [entry.how for entry in (await state(job)).timeline if entry.what == "failed"] == ["callback"]
+    assert [
+        entry.source for entry in (await state(job)).timeline if entry.detail == "failed" and entry.event == "status"
+    ] == ["callback"]
 
 
 async def test_the_failure_holds_the_error_as_other_languages_read_it(stage: Stage) -> None:
@@ -188,9 +190,9 @@ async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(st
     assert stage.script.names() == once * 2
     assert [call.order.attempt for call in stage.script.of("create_task")] == [1, 2]
     assert [call.order.task_id for call in stage.script.of("get_task")] == ["cgt-1", "cgt-2"]
-    told = what(await state(job))
-    assert told.count("another attempt or task follows by itself") == 1
-    assert told[-1] == "ended: expired"
+    told = noted(await state(job))
+    assert told.count("job_continues") == 1
+    assert told[-1] == "ended expired (expired)"
     run = await job.describe()
     assert run.run_id == job.first_execution_run_id
 

@@ -27,12 +27,12 @@ from tests.workflows.scripted import (
     callback,
     events,
     has_event,
+    noted,
     shows,
     state,
     to_store,
     until,
     waiting,
-    what,
 )
 from workflows import policies
 
@@ -45,13 +45,13 @@ def finish(stage: Stage) -> None:
     stage.script.always("store_video", RESULT)
 
 
-async def heard(job: Handle, words: str) -> None:
-    """The workflow has noted it."""
+async def heard(job: Handle, event: str) -> None:
+    """Wait until the workflow has noted an event."""
 
-    async def noted() -> bool:
-        return words in what(await state(job))
+    async def is_noted() -> bool:
+        return event in noted(await state(job))
 
-    await until(noted, f"the timeline says {words!r}")
+    await until(is_noted, f"the timeline has {event!r}")
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
@@ -65,7 +65,7 @@ async def test_a_callback_that_announces_an_end_is_followed_by_a_look_at_once(st
     assert await job.result() == RESULT
     assert not await has_event(job, TIMER_FIRED)
     assert [call.order.announced for call in stage.script.of("get_task")] == [True]
-    assert [entry.how for entry in (await state(job)).timeline if entry.what == "succeeded"] == ["callback"]
+    assert [(e.source, e.task_id) for e in (await state(job)).timeline if e.event == "status"] == [("callback", TASK)]
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "polishing"])
@@ -77,7 +77,7 @@ async def test_any_other_callback_is_noted_and_the_timer_kept(stage: Stage, stat
     await shows(job, phase="queued")
     for _ in range(3):
         await callback(job, status)
-    await heard(job, f"callback: {status}")
+    await heard(job, f"callback_received {status}")
     assert stage.script.of("get_task") == []
     assert not await has_event(job, TIMER_CANCELED)
     assert len([e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_TIMER_STARTED]) == 1
@@ -97,7 +97,9 @@ async def test_without_callbacks_the_timer_looks(stage: Stage) -> None:
     assert await job.result() == RESULT
     orders = [call.order for call in stage.script.of("get_task")]
     assert [(order.polls, order.announced) for order in orders] == [(0, False), (1, False), (2, False)]
-    assert {entry.how for entry in (await state(job)).timeline if entry.what in {"queued", "running"}} == {"poll"}
+    assert {
+        e.source for e in (await state(job)).timeline if e.event == "status" and e.detail in {"queued", "running"}
+    } == {"poll"}
 
 
 async def test_the_interval_is_the_one_that_came_with_the_answer(skipping: Stage) -> None:
@@ -198,7 +200,7 @@ async def test_a_beginning_that_is_announced_before_the_create_is_answered_is_no
     held.let_go()
     await shows(job, phase="queued")
     await callback(job, "running")
-    await heard(job, "callback: running")
+    await heard(job, "callback_received running")
     assert stage.script.names() == ["read_ledger", "create_task"]
 
 
@@ -242,7 +244,7 @@ async def test_the_same_unknown_task_is_checked_once(stage: Stage) -> None:
     await stage.script.called("identify_task")
     await callback(job, "running", OTHER_TASK)
     await callback(job, "failed", OTHER_TASK)
-    await heard(job, "callback: failed")
+    await heard(job, "callback_received failed")
     assert len(stage.script.of("identify_task")) == 1
 
 
@@ -362,7 +364,7 @@ async def test_a_status_never_goes_back(stage: Stage) -> None:
     job = await stage.start()
     shown = await shows(job, provider_status="queued")
     assert shown.phase == "running"
-    assert what(shown)[-2:] == ["running", "queued"]
+    assert noted(shown)[-2:] == ["status running", "status queued"]
 
 
 async def test_an_unknown_status_is_shown_and_waited_on(stage: Stage) -> None:
@@ -374,7 +376,7 @@ async def test_an_unknown_status_is_shown_and_waited_on(stage: Stage) -> None:
     await held.reached.wait()
     shown = await state(job)
     assert (shown.phase, shown.provider_status, shown.attention) == ("running", "polishing", None)
-    assert [(entry.what, entry.times) for entry in shown.timeline[-1:]] == [("polishing", 2)]
+    assert [(e.event, e.detail, e.count) for e in shown.timeline[-1:]] == [("status", "polishing", 2)]
     held.let_go()
     assert await job.result() == RESULT
 
@@ -396,7 +398,7 @@ async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
     held.let_go()
     shown = await shows(job, phase="running" if then.next == "wait" else "storing")
     assert (shown.attention, shown.advice) == (None, None)
-    assert f"settled: {attention}" in what(shown)
+    assert f"attention_settled {attention}" in noted(shown)
 
 
 async def test_a_look_that_is_not_answered_is_repeated(stage: Stage) -> None:
@@ -428,5 +430,5 @@ async def test_the_next_look_is_announced(stage: Stage) -> None:
     await shows(job, phase="running")
     shown = await state(job)
     assert shown.look_again_at is not None
-    seen = next(entry for entry in shown.timeline if entry.what == "running")
+    seen = next(entry for entry in shown.timeline if entry.detail == "running")
     assert timedelta(seconds=599) < shown.look_again_at - seen.at < timedelta(seconds=605)

@@ -39,13 +39,13 @@ from tests.workflows.scripted import (
     failed,
     failure,
     listed,
+    noted,
     resolve,
     shows,
     state,
     to_store,
     until,
     waiting,
-    what,
 )
 from workflows import policies
 
@@ -339,7 +339,7 @@ async def test_task_named_while_the_video_is_copied_is_identified(stage: Stage) 
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("stored", "second_task")
     assert FIRST_TASK in (shown.advice or "")
-    assert "a task of this job came to light" in what(shown)
+    assert "task_found" in noted(shown)
 
 
 def _copied(stage: Stage) -> bool:

@@ -29,13 +29,13 @@ from tests.workflows.scripted import (
     failed,
     failure,
     listed,
+    noted,
     now,
     scheduled,
     shows,
     state,
     to_store,
     until,
-    what,
 )
 from workflows import policies
 
@@ -163,7 +163,7 @@ async def test_failing_step_raises_an_attention_and_goes_on(hasty: Stage, step: 
         assert (await failed(job)).task_id == TASK
     shown = await state(job)
     assert shown.attention is None
-    assert f"settled: {step.attention}" in what(shown)
+    assert f"attention_settled {step.attention}" in noted(shown)
 
 
 async def test_failing_absence_raises_an_attention(hasty: Stage) -> None:
@@ -190,7 +190,7 @@ async def test_step_without_a_worker_raises_no_attention(hasty: Stage) -> None:
     await stage.serve("get")
     _to_the_end(stage)
     assert await job.result() == RESULT
-    assert not [words for words in what(await state(job)) if words.startswith("needs a person")]
+    assert not [event for event in noted(await state(job)) if event.startswith("attention_raised")]
 
 
 async def _scheduled_again(job: Handle) -> bool:

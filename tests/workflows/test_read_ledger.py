@@ -15,10 +15,10 @@ from tests.workflows.scripted import (
     Stage,
     failed,
     failure,
+    noted,
     scheduled,
     state,
     to_store,
-    what,
 )
 
 
@@ -127,4 +127,4 @@ async def test_a_task_that_nobody_follows_is_shown(stage: Stage) -> None:
     shown = await state(job)
     assert shown.attention == "second_task"
     assert OTHER_TASK in (shown.advice or "")
-    assert "needs a person: second_task" in what(shown)
+    assert "attention_raised second_task" in noted(shown)

@@ -26,13 +26,13 @@ from tests.workflows.scripted import (
     failed,
     failure,
     listed,
+    noted,
     resolve,
     shows,
     state,
     to_store,
     until,
     waiting,
-    what,
 )
 from workflows import policies
 
@@ -155,7 +155,7 @@ async def test_early_callback_does_not_deafen_a_job(skipping: Stage) -> None:
 
 
 async def _says(stage: Stage, words: str) -> bool:
-    return words in what(await state(stage.jobs[-1]))
+    return words in noted(await state(stage.jobs[-1]))
 
 
 async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it_is_found(stage: Stage) -> None:
@@ -168,13 +168,13 @@ async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("recovering", "unknown_create")
     assert f"resolve {job.id} --attempt 2" in (shown.advice or "")
-    assert what(shown).count("needs a person: unknown_create") == 1
+    assert noted(shown).count("attention_raised unknown_create") == 1
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == "unknown_create"
     held.let_go()
     await job.result()
     shown = await state(job)
     assert (shown.attention, shown.advice) == (None, None)
-    assert "settled: unknown_create" in what(shown)
+    assert "attention_settled unknown_create" in noted(shown)
 
 
 async def test_nobody_is_called_before_the_first_listing_of_an_old_claim(stage: Stage) -> None:
@@ -188,7 +188,7 @@ async def test_nobody_is_called_before_the_first_listing_of_an_old_claim(stage: 
     assert (await state(job)).attention is None
     await listed(job, a_listing(task_id=TASK))
     assert await job.result() == RESULT
-    assert "needs a person: unknown_create" not in what(await state(job))
+    assert "attention_raised unknown_create" not in noted(await state(job))
 
 
 async def test_a_question_stands_until_it_is_answered(skipping: Stage) -> None:
@@ -286,7 +286,7 @@ async def test_two_complete_listings_are_shown_to_the_ledger_and_the_next_attemp
     finish(stage)
     first, second = a_listing(), a_listing()
     await listed(job, first)
-    await until(lambda: _says(stage, "not in the listing"), "the first one is noted")
+    await until(lambda: _says(stage, "not_listed"), "the first one is noted")
     assert stage.script.of("settle_absent") == [], "one proves nothing"
     await listed(job, second)
     assert await job.result() == RESULT
@@ -310,11 +310,11 @@ async def test_listings_that_prove_nothing_are_not_kept(stage: Stage) -> None:
     job = await asked(stage, attempt=2)
     for listing in (a_listing(2, complete=False), a_listing(1), a_listing(3), a_listing(2)):
         await listed(job, listing)
-    await until(lambda: _says(stage, "not in the listing"), "they were read")
+    await until(lambda: _says(stage, "not_listed"), "they were read")
     await asyncio.sleep(0.3)
     assert stage.script.names() == ["read_ledger", "ask_lister"]
-    noted = [(e.what, e.note) for e in (await state(job)).timeline if "listing" in e.what]
-    assert noted == [("not in the listing", "the listing was not complete"), ("not in the listing", None)]
+    told = [(e.attempt, e.detail) for e in (await state(job)).timeline if e.event == "not_listed"]
+    assert told == [(2, "incomplete listing"), (2, None)]
 
 
 async def test_a_listing_of_a_settled_attempt_proves_nothing_of_the_next_one(stage: Stage) -> None:

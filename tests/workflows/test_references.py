@@ -12,7 +12,7 @@ from activities.references import ReferencesResult
 from seedance_temporal.job import JobError
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
-from tests.workflows.scripted import RESULT, Held, Stage, cancel, failed, scheduled, shows, state, to_store, what
+from tests.workflows.scripted import RESULT, Held, Stage, cancel, failed, noted, scheduled, shows, state, to_store
 from workflows import policies
 
 PICTURE = Reference(role="reference_image", url="https://cdn.example.com/a.png?sig=5ec4e7")
@@ -47,8 +47,8 @@ async def test_references_are_looked_at_before_the_claim(stage: Stage) -> None:
     assert "It was another picture once." in stage.script.order("create_task").warnings
     assert "It was another picture once." in stage.script.order("store_video").warnings
     told = await state(job)
-    (entry,) = [entry for entry in told.timeline if entry.how == "references"]
-    assert (entry.what, entry.note) == ("references are fine", "png 640x480 1234 bytes")
+    (entry,) = [entry for entry in told.timeline if entry.source == "references"]
+    assert (entry.event, entry.detail) == ("references_checked", "png 640x480 1234 bytes")
     assert "It was another picture once." in told.warnings
     (event,) = await scheduled(job, "check_references")
     assert event.heartbeat_timeout.ToTimedelta() == policies.REFERENCES_HEARTBEAT
@@ -135,6 +135,6 @@ async def test_many_references_are_counted_in_the_timeline(stage: Stage) -> None
     stage.script.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
     job = await stage.start(references=(PICTURE,) * 10)
     await job.result()
-    (entry,) = [entry for entry in (await state(job)).timeline if entry.how == "references"]
-    assert entry.note == "9 image, 1 audio, 12340 bytes"
-    assert "references are fine" in what(await state(job))
+    (entry,) = [entry for entry in (await state(job)).timeline if entry.source == "references"]
+    assert entry.detail == "9 image, 1 audio, 12340 bytes"
+    assert "references_checked" in noted(await state(job))

@@ -19,13 +19,13 @@ from tests.workflows.scripted import (
     a_listing,
     callback,
     listed,
+    noted,
     resolve,
     shows,
     state,
     to_store,
     until,
     waiting,
-    what,
 )
 
 ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
@@ -58,8 +58,9 @@ async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> N
     ]
     order = stage.script.order("resolve_attempt")
     assert (order.job_id, order.resolution) == (job.id, ADOPT)
-    assert "needs a person: unknown_create" in [entry.what for entry in order.timeline]
-    assert "resolve adopt: accepted" in what(await state(job))
+    assert "attention_raised unknown_create" in noted(order.timeline)
+    (event,) = [e for e in (await state(job)).timeline if e.event == "resolution_accepted"]
+    assert (event.source, event.detail, event.attempt) == ("operator", "adopt", ADOPT.attempt)
 
 
 async def test_a_refused_word_is_answered_and_changes_nothing(stage: Stage) -> None:

@@ -32,12 +32,12 @@ from tests.workflows.scripted import (
     failed,
     failure,
     has_event,
+    noted,
     shows,
     state,
     to_store,
     until,
     waiting,
-    what,
 )
 
 UPSERT = EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
@@ -97,7 +97,8 @@ async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
     assert (shown.task_id, shown.attempt, shown.request.route) == (TASK, 3, stage.route)
     assert (shown.result, shown.error, shown.attention, shown.advice, shown.provider_status) == (None,) * 5
     created = shown.timeline[0]
-    assert (created.what, created.how, created.note, created.times) == ("created as attempt 3", "create", TASK, 1)
+    assert (created.event, created.source, created.task_id, created.attempt) == ("task_created", "create", TASK, 3)
+    assert (created.detail, created.count) == (None, 1)
     assert shown.look_again_at == created.at + timedelta(seconds=600)
     raw = await job.query(QUERY_STATE)
     assert set(raw) == set(type(shown).model_fields)
@@ -120,13 +121,13 @@ async def test_the_timeline_keeps_its_beginning_and_its_newest_part(stage: Stage
         await callback(job, f"step {number}")
 
     async def bounded() -> bool:
-        return what(await state(job))[-1] == "callback: step 149"
+        return noted(await state(job))[-1] == "callback_received step 149"
 
     await until(bounded, "all callbacks are heard")
-    told = what(await state(job))
+    told = noted(await state(job))
     assert len(told) == 100
-    assert told[:3] == ["created as attempt 1", "callback: step 0", "callback: step 1"]
-    assert told[-2:] == ["callback: step 148", "callback: step 149"]
+    assert told[:3] == ["task_created 1", "callback_received step 0", "callback_received step 1"]
+    assert told[-2:] == ["callback_received step 148", "callback_received step 149"]
 
 
 async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
@@ -136,10 +137,10 @@ async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
     await stage.script.called("get_task", 26)
 
     async def all_seen() -> bool:
-        return (await state(job)).timeline[-1].times == 26
+        return (await state(job)).timeline[-1].count == 26
 
     await until(all_seen, "all looks are counted")
-    assert what(await state(job)) == ["running"]
+    assert noted(await state(job)) == ["status running"]
 
 
 async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:

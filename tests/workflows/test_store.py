@@ -18,11 +18,11 @@ from tests.workflows.scripted import (
     as_written,
     failed,
     failure,
+    noted,
     scheduled,
     shows,
     state,
     to_store,
-    what,
 )
 from workflows import policies
 
@@ -44,14 +44,14 @@ async def test_a_video_is_copied_and_told(stage: Stage) -> None:
     assert await job.result() == RESULT
     order = stage.script.order("store_video")
     assert (order.job_id, order.attempt, order.task_id, order.request.route) == (job.id, 1, TASK, stage.route)
-    assert [entry.what for entry in order.timeline] == ["created as attempt 1", "succeeded"]
+    assert noted(order.timeline) == ["task_created 1", "status succeeded"]
     (event,) = await scheduled(job, "store_video")
     assert event.schedule_to_close_timeout.ToTimedelta() == timedelta(seconds=86_000)
     # A worker that dies is noticed long before the try's time is over.
     assert timedelta(0) < event.heartbeat_timeout.ToTimedelta() <= timedelta(minutes=2)
     shown = await state(job)
     assert (shown.phase, shown.result, shown.task_id, shown.look_again_at) == ("stored", RESULT, TASK, None)
-    assert what(shown)[-2:] == ["succeeded", "stored"]
+    assert noted(shown)[-2:] == ["status succeeded", "stored"]
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_PHASE) == "stored"
 
 
@@ -78,14 +78,14 @@ async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Sta
     assert (shown.phase, shown.attention) == ("storing", "video_at_risk")
     assert TASK in (shown.advice or "")
     # 24 hours after the task succeeded, as get_task has said.
-    told = re.search(r"dies at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", shown.advice or "")
+    told = re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", shown.advice or "")
     assert told is not None
     dies_at = datetime.strptime(told[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
     assert abs(dies_at - (shown.timeline[0].at + DAY)) < timedelta(minutes=2)
     assert await job.result() == RESULT
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("stored", None)
-    assert "settled: video_at_risk" in what(shown)
+    assert "attention_settled video_at_risk" in noted(shown)
 
 
 async def test_a_video_that_could_not_be_copied_in_time_is_lost_and_that_is_said(skipping: Stage) -> None:
@@ -199,4 +199,4 @@ async def test_a_lister_that_cannot_be_asked_keeps_no_video_from_its_owner(stage
     job = await stage.start()
     assert await job.result() == RESULT
     assert len(stage.script.of("ask_lister")) == 2
-    assert "the lister could not be asked" in what(await state(job))
+    assert "lister_unavailable" in noted(await state(job))

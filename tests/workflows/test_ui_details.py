@@ -100,7 +100,9 @@ async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> 
     job = await stage.start()
     await stage.script.called("ask_lister")
     await listed(job, a_listing(attempt=2, complete=False))
-    told = await until_details_say(job, "**Needs a person: unknown\\_create.** Whether the provider took attempt 2")
+    told = await until_details_say(
+        job, "**Needs an operator: unknown\\_create.** Whether the provider accepted attempt 2"
+    )
     assert "**Recovering.**" in told
     commands = re.findall(r"`(python starter\.py resolve [^`]+)`", told)
     assert commands == [
@@ -111,7 +113,7 @@ async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> 
     assert all(command in advice for command in commands)
     assert "`" not in advice
     await listed(job, a_listing(attempt=2, task_id=TASK))
-    assert "Needs a person" not in await until_details_say(job, "**Queued.**")
+    assert "Needs an operator" not in await until_details_say(job, "**Queued.**")
 
 
 async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
@@ -125,7 +127,7 @@ async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
     assert (await details(job)).startswith("**Storing.**")
     await stage.skip(20 * 60)
     assert (await details(job)).startswith(
-        f"**Needs a person: video\\_at\\_risk.** The video of task {TASK} is paid for"
+        f"**Needs an operator: video\\_at\\_risk.** The video of task {TASK} is paid for"
     )
     await job.result()
     assert (await details(job)).startswith("**Stored.**")
