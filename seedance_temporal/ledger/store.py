@@ -21,7 +21,7 @@ _F = TypeVar("_F", bound=Fact)
 
 
 # What an object of an attempt can be, beside the tasks and ends that name a task. Anything else there is not a fact.
-_KINDS = {"claim", "outcome", "taken", "end", "again"}
+KINDS = {"claim", "outcome", "taken", "end", "again"}
 
 
 class Ledger:
@@ -177,7 +177,7 @@ def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int,
     for stored in objects:
         number, dot, kind = stored.name.removeprefix(names.ledger).partition(".")
         kind = kind.removesuffix(".json")
-        is_fact = kind in _KINDS or kind.startswith(("late-", "end-"))
+        is_fact = kind in KINDS or kind.startswith(("late-", "end-"))
         if stored.name.startswith(names.ledger) and dot and number.isdecimal() and is_fact:
             found.setdefault(int(number), {})[kind] = stored
     return dict(sorted(found.items()))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from seedance_temporal.ledger import decisions
-from seedance_temporal.ledger.decisions import Decision, decide, decide_at, is_absent
+from seedance_temporal.ledger.decisions import Decision, Ending, decide, decide_at, ending, is_absent
 from seedance_temporal.ledger.facts import Attempt, Facts, Listing, Outcome, ResubmitGrant
 from tests.support.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
@@ -131,6 +131,34 @@ def test_a_record_wins_over_everything(attempts: list[Attempt], attempt: int, se
     look = decide(Facts(a_result("a"), tuple(attempts)))
     assert (look.next, look.attempt, look.task_id, look.second_task) == ("stored", attempt, "a", second_task)
     assert look.result == a_result("a")
+
+
+def test_ending_of_a_stored_job() -> None:
+    at = datetime.now(UTC)
+    attempts = (an_attempt(1, A, end="a"),)
+    found = ending(Facts(a_result("b"), attempts, stored_at=at))
+    assert found == Ending("stored", at, result=a_result("b"))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "phase"),
+    [
+        (an_attempt(1, A, end="a"), "failed"),
+        (an_attempt(1, lost=True), "failed"),
+        (an_attempt(1, refused()), "refused"),
+    ],
+)
+def test_ending_without_a_video(attempt: Attempt, phase: str) -> None:
+    found = ending(Facts(None, (attempt,)))
+    last = attempt.end or attempt.outcome
+    assert found is not None
+    assert last is not None
+    assert (found.phase, found.at, found.error, found.result) == (phase, last.at, attempt.error, None)
+
+
+@pytest.mark.parametrize("attempts", [(), (an_attempt(1),), (an_attempt(1, A),), (an_attempt(1, not_sent()),)])
+def test_open_job_has_no_ending(attempts: tuple[Attempt, ...]) -> None:
+    assert ending(Facts(None, attempts)) is None
 
 
 def test_the_end_that_stands_is_told_as_it_was_written() -> None:

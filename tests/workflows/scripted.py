@@ -547,6 +547,8 @@ def _more(event: Event) -> list[str]:
     match event.event:
         case "task_created" | "outcome_unknown":
             return [str(event.attempt)]
+        case "task_not_checked":
+            return [event.source]
         case "status" | "callback_received" | "attention_raised" | "attention_settled" | "ended" | "cancel_answered":
             return [(event.detail or "").partition(":")[0]]
     return []

@@ -192,7 +192,7 @@ async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(st
     assert [call.order.task_id for call in stage.script.of("get_task")] == ["cgt-1", "cgt-2"]
     told = noted(await state(job))
     assert told.count("job_continues") == 1
-    assert told[-1] == "ended expired (expired)"
+    assert told[-1] == "ended code (expired)"
     run = await job.describe()
     assert run.run_id == job.first_execution_run_id
 

@@ -132,7 +132,7 @@ async def test_unchecked_task_is_asked_for_again(stage: Stage) -> None:
     await callback(job, "succeeded")
     assert await job.result() == RESULT
     assert [call.tries for call in stage.script.of("identify_task")] == [1, 2, 3, 1]
-    assert await _says(stage, "a callback could not be checked")
+    assert await _says(stage, "task_not_checked callback")
 
 
 async def test_early_callback_does_not_deafen_a_job(skipping: Stage) -> None:
@@ -154,8 +154,8 @@ async def test_early_callback_does_not_deafen_a_job(skipping: Stage) -> None:
     assert len(stage.script.of("identify_task")) == 2 * tries + 1
 
 
-async def _says(stage: Stage, words: str) -> bool:
-    return words in noted(await state(stage.jobs[-1]))
+async def _says(stage: Stage, event: str) -> bool:
+    return event in noted(await state(stage.jobs[-1]))
 
 
 async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it_is_found(stage: Stage) -> None:
@@ -274,7 +274,7 @@ async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(stage: 
     finish(stage)
     await listed(job, a_listing(task_id=OTHER_TASK))
     assert await job.result() == RESULT
-    assert await _says(stage, "a list could not be checked")
+    assert await _says(stage, "task_not_checked list")
     assert len(stage.script.of("identify_task")) == 5
 
 
