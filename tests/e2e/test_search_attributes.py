@@ -19,10 +19,10 @@ from dev.stack import HOST, Stack
 from seedance_temporal import VideoJobs
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
 from seedance_temporal.errors import SeedanceError
+from seedance_temporal.search_attributes import register_search_attributes
 from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request
 from tests.workflows.scripted import skipping_server
-from worker import register_search_attributes
 
 NAMESPACE = "crowded"
 # The server has columns for ten keywords in each namespace: with these, there is no room for the last of ours.
