@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from activities.create import CreateActivities
 from dev.ark.catalog import Route
 from dev.ark.errors import ArkError
-from dev.ark.request import Order
+from dev.ark.request import TaskRequest
 from dev.ark.settings import Settings
-from dev.ark.validate import read_body, read_order
+from dev.ark.validate import read_body, read_request
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
@@ -53,7 +53,7 @@ SCENES = {
 }
 
 
-def ordered(request: VideoRequest, endpoints: dict[str, str] | None = None) -> Order:
+def read(request: VideoRequest, endpoints: dict[str, str] | None = None) -> TaskRequest:
     """What the local Ark makes of a request.
 
     Raises:
@@ -61,36 +61,36 @@ def ordered(request: VideoRequest, endpoints: dict[str, str] | None = None) -> O
     """
     body = read_body(json.dumps(asyncio.run(CREATE._body(a_claim(request)))).encode())
     route: Route = "byteplus" if request.route == "byteplus" else "volcengine"
-    return read_order(route, body, Settings.model_validate({"endpoints": endpoints or {}}))
+    return read_request(route, body, Settings.model_validate({"endpoints": endpoints or {}}))
 
 
 def takes(request: VideoRequest) -> bool:
     """Whether the local Ark does."""
     try:
-        ordered(request)
+        read(request)
     except ArkError:
         return False
     return True
 
 
 def assert_it_orders_what_was_asked(request: VideoRequest, endpoints: dict[str, str] | None = None) -> None:
-    order = ordered(request, endpoints)
-    assert order.scene == SCENES[scene(request)]
-    assert order.resolution == request.resolution
-    assert request.ratio in {order.ratio, "adaptive"}
-    assert request.duration in {order.duration, -1}
-    assert (order.generate_audio, order.watermark, order.return_last_frame) == (
+    received = read(request, endpoints)
+    assert received.scene == SCENES[scene(request)]
+    assert received.resolution == request.resolution
+    assert request.ratio in {received.ratio, "adaptive"}
+    assert request.duration in {received.duration, -1}
+    assert (received.generate_audio, received.watermark, received.return_last_frame) == (
         request.generate_audio,
         request.watermark,
         request.return_last_frame,
     )
-    assert order.draft == bool(request.draft)
-    assert order.priority == (request.priority or 0)
-    assert order.service_tier == (request.service_tier or "default")
-    assert order.seed == request.seed or request.seed in {None, -1}
-    assert [media.url for media in order.references] == [
+    assert received.draft == bool(request.draft)
+    assert received.priority == (request.priority or 0)
+    assert received.service_tier == (request.service_tier or "default")
+    assert received.seed == request.seed or request.seed in {None, -1}
+    assert [media.url for media in received.references] == [
         reference.url if gs_object(reference.url) is None else media.url
-        for reference, media in zip(request.references, order.references, strict=True)
+        for reference, media in zip(request.references, received.references, strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from temporalio.testing import ActivityEnvironment
 
 from dev.ark.control import ArkControl
-from dev.ark.process import started
+from dev.process import running_ark
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.facts import Claim, End, Outcome
@@ -137,7 +137,7 @@ async def local_ark() -> AsyncIterator[ArkControl]:
     """The local Ark as a process, with tasks that stay queued until a test says otherwise."""
     options = ("create_per_minute=null", "get_per_second=null", "delete_per_second=null", "callbacks=off")
     flags = [word for option in options for word in ("--set", option)]
-    async with started("--queued-seconds", "3600", "--running-seconds", "3600", *flags) as control:
+    async with running_ark("--queued-seconds", "3600", "--running-seconds", "3600", *flags) as control:
         yield control
 
 
