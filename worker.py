@@ -11,8 +11,6 @@ import asyncio
 import logging
 import sys
 
-from google.auth.exceptions import DefaultCredentialsError
-
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
@@ -39,7 +37,7 @@ def main() -> int:
         assert settings.ark_api_key is not None
         assert settings.seedance_bucket is not None
         bucket = GoogleBucket(settings.seedance_bucket)
-    except (InvalidSettings, DefaultCredentialsError) as error:
+    except InvalidSettings as error:
         sys.stderr.write(f"worker: {error}\n")
         return 2
     log.setFormatter(RedactingFormatter(settings.secrets))

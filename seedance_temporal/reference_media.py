@@ -15,6 +15,7 @@ from seedance_temporal.provider.models import (
     MediaLimits,
     Model,
 )
+from seedance_temporal.request import Reference
 
 
 class Medium(BaseModel):
@@ -54,6 +55,11 @@ class Medium(BaseModel):
         if self.fps is not None:
             parts.append(f"{self.fps:g} fps")
         return " ".join([*parts, *self.codecs, f"{self.size} bytes"])
+
+
+def is_readable(reference: Reference) -> bool:
+    """Return whether a reference can be downloaded: the provider's own ``asset://`` media cannot."""
+    return not reference.url.startswith("asset://")
 
 
 def media_problems(media: Collection[Medium], model: Model) -> list[Problem]:

@@ -41,9 +41,8 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision, other_key
     from seedance_temporal.ledger.facts import Listing
-    from seedance_temporal.media.references import is_seen
     from seedance_temporal.provider.task import QUEUED, SUCCEEDED, TERMINAL, Usage, is_task_id, progress
-    from seedance_temporal.reference_media import Medium
+    from seedance_temporal.reference_media import Medium, is_readable
     from workflows import messages, policies
     from workflows.inbox import Inbox, Source
     from workflows.progress import Progress
@@ -241,7 +240,7 @@ class GenerateVideo:
         Returns:
             What they are; None where a cancel, or a task of the job, came in between.
         """
-        count = sum(map(is_seen, self._job.request.references))
+        count = sum(map(is_readable, self._job.request.references))
         if not count:
             return ()
         self._progress.enter("checking")

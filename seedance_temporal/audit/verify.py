@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from activities.create import CreateResult
 from seedance_temporal.audit.bucket_evidence import BucketEvidence, Story
 from seedance_temporal.audit.build import TemporalEvidence
 from seedance_temporal.audit.document import Finding
@@ -253,6 +252,13 @@ def _histories(evidence: BucketEvidence, told: TemporalEvidence) -> _Problems:
             yield name, "the history of the run that wrote it has another one"
 
 
+class _CreateReturned(BaseModel):
+    """The part of a create activity's result that the ledger holds too."""
+
+    claim: Claim | None
+    outcome: Outcome | None
+
+
 def _others_than_returned(evidence: BucketEvidence, story: Story, order: Order) -> Iterator[str]:
     """The objects that are not what the activity that wrote them returned."""
     if order.answer is None:
@@ -266,7 +272,7 @@ def _others_than_returned(evidence: BucketEvidence, story: Story, order: Order) 
     ):
         yield story.name
     if order.activity == "create_task" and attempt is not None and attempt.outcome is not None:
-        returned = CreateResult.model_validate(order.answer)
+        returned = _CreateReturned.model_validate(order.answer)
         if returned.outcome is not None and returned.outcome.kind != "taken" and returned.outcome != attempt.outcome:
             yield story.name
         if attempt.claim is not None and returned.claim != attempt.claim:

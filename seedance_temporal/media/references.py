@@ -18,7 +18,7 @@ from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
 from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.models import MEDIA, Kind
-from seedance_temporal.reference_media import Medium, media_problems
+from seedance_temporal.reference_media import Medium, is_readable, media_problems
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
@@ -90,7 +90,7 @@ class References:
         Raises:
             CannotSign: A private reference cannot be signed.
         """
-        distant = [i for i, each in enumerate(request.references) if is_seen(each) and i not in known]
+        distant = [i for i, each in enumerate(request.references) if is_readable(each) and i not in known]
         urls = await asyncio.gather(*(self._url_of(request.references[index]) for index in distant))
         async with asyncio.TaskGroup() as group:
             looks = [
@@ -165,11 +165,6 @@ class References:
 class _Trouble:
     problem: Problem
     passing: bool = False
-
-
-def is_seen(reference: Reference) -> bool:
-    """Whether a reference can be looked at: what the provider keeps under ``asset://`` cannot."""
-    return not reference.url.startswith("asset://")
 
 
 def _in_words(error: DownloadFailed) -> str:

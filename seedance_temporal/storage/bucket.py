@@ -20,11 +20,12 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 import google_crc32c
 from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
 from google.auth.credentials import Signing
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
 
+from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.storage.signing import CannotSign, signing
 from seedance_temporal.urls import redacted
 
@@ -135,11 +136,17 @@ class GoogleBucket:
     Args:
         name: Without ``gs://``.
         client: With the credentials of the environment by default.
-        signer: Signs URLs; whatever the client's credentials can do by default.
+        signer: Signs URLs; by default the client's credentials do, where they can.
+
+    Raises:
+        InvalidSettings: The environment has no credentials.
     """
 
     def __init__(self, name: str, client: storage.Client | None = None, signer: Signing | None = None) -> None:
-        self._client = client or storage.Client()
+        try:
+            self._client = client or storage.Client()
+        except DefaultCredentialsError as error:
+            raise InvalidSettings(str(error)) from None
         self._bucket = self._client.bucket(name)
         self._signer = signer
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")
