@@ -23,7 +23,7 @@ from temporalio.client import Client
 
 from dev.ark.control import ArkControl
 from dev.process import Child, start
-from seedance_temporal import VideoJobs, connect
+from seedance_temporal import Settings, VideoJobs, connect
 from seedance_temporal.errors import TemporalUnavailable
 from seedance_temporal.storage.bucket import GoogleBucket
 
@@ -82,7 +82,7 @@ class Stack:
 
     @property
     def jobs(self) -> VideoJobs:
-        return VideoJobs(self.client, insecure_hosts={HOST})
+        return VideoJobs(self.client, settings=Settings.model_validate({"seedance_insecure_hosts": HOST}))
 
     @property
     def bucket(self) -> GoogleBucket:
