@@ -23,6 +23,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -46,6 +47,16 @@ class Problem(BaseModel):
 
 class SeedanceError(Exception):
     """Anything that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The constructors take other arguments than `args`: without this, no error could be sent to another process.
+        return _remade, (type(self), self.args, vars(self))
+
+
+def _remade(kind: type[SeedanceError], args: tuple[Any, ...], attributes: dict[str, Any]) -> SeedanceError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class InvalidRequest(SeedanceError):
