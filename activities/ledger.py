@@ -17,7 +17,6 @@ from seedance_temporal.job import JobError, TimelineEntry
 from seedance_temporal.ledger.decisions import Decision, decide, decide_from
 from seedance_temporal.ledger.facts import Claim, End, Fact, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -79,8 +78,8 @@ class LedgerActivities:
                 facts = await self._ledger.read(order.job_id)
             elif decide(facts).next == "ended":
                 return Decision(next="ended", attempt=wish.attempt, error=_second_charge(answered.error))
-        endpoints = self._settings.seedance_endpoints
-        estimated = catalogue.estimate(order.request, self._settings.prices, endpoints=endpoints)
+        rules = self._settings.rules
+        estimated = rules.estimate(order.request)
         look = decide_from(facts, self._settings)
         decisive = facts.attempt(look.attempt)
         # Its claim holds what an earlier run was warned of, when it looked at the references.
@@ -96,7 +95,7 @@ class LedgerActivities:
                 ),
                 "estimated_tokens": estimated.tokens,
                 "estimated_usd": estimated.usd,
-                "warnings": tuple(dict.fromkeys([*catalogue.warnings(order.request, endpoints=endpoints), *warned])),
+                "warnings": tuple(dict.fromkeys([*rules.warnings(order.request), *warned])),
                 "limited": self._settings.limited,
             }
         )

@@ -20,7 +20,6 @@ from seedance_temporal.job import JobError
 from seedance_temporal.ledger.facts import Fact
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal, refusal_by_price, usd
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, as_json
@@ -87,7 +86,7 @@ class LimitActivities:
     async def allow(self, order: QuotaInput) -> QuotaResult:
         """Takes a place in the user's log of today, unless the job's attempt has one, or a limit stands against it."""
         settings = self._settings
-        estimated = catalogue.estimate(order.request, settings.prices, endpoints=settings.seedance_endpoints)
+        estimated = settings.rules.estimate(order.request)
         if refusal := refusal_by_price(estimated, settings):
             return _refused(refusal)
         if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:

@@ -1,8 +1,4 @@
-"""What callers see of a job, and the names by which they reach it.
-
-The shapes are those of ``starter.py --json``; the names are the workflow's contract with backends and relays in
-any language.
-"""
+"""The shapes of a job: its state, its result and its error. The command line's ``--json`` prints the same."""
 
 from __future__ import annotations
 
@@ -40,10 +36,7 @@ Attention = Literal[
     "provider",
     "object_conflict",
 ]
-"""What a person must settle; the job cannot go on by itself, or money or a video is in danger."""
-
-
-"""What a list shows of a run besides the search attributes; nothing can be filtered by it."""
+"""What an operator must settle; the job cannot go on by itself, or money or a video is in danger."""
 
 
 class Shape(BaseModel):
@@ -132,8 +125,40 @@ class TimelineEntry(Shape):
     times: int = 1
 
 
-class Job(Shape):
-    """A job as callers see it; absent values are None."""
+class JobDetail(Shape):
+    """The part of a job's state that only its workflow knows.
+
+    Attributes:
+        provider_status: The status that the provider last gave, as it wrote it.
+        next_poll_at: When the provider is asked next, if no callback comes first.
+        advice: What an operator should do about the Attention.
+        warnings: What is allowed, and still likely to disappoint, in sentences.
+        timeline: What happened so far.
+    """
+
+    request: VideoRequest
+    provider_status: str | None = None
+    next_poll_at: AwareDatetime | None = None
+    advice: str | None = None
+    warnings: tuple[str, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()
+
+
+class JobState(Shape):
+    """A job at one moment; absent values are None.
+
+    Attributes:
+        attention: What an operator must settle, if anything.
+        attempt: The paid attempt that the job is about.
+        result: Where a video is stored; None in lists.
+        error: Where the job ended without one; None in lists.
+        user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
+        started_at, closed_at: Of the newest run, in UTC; ``closed_at`` is None while it goes on.
+        tokens, cost_usd: What its task was billed with, in the provider's tokens and in USD by the price table; None
+            where nothing was billed, or it is not known.
+        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        detail: None in lists, and where no worker answered.
+    """
 
     job_id: str
     request_hash: str
@@ -143,18 +168,6 @@ class Job(Shape):
     attempt: int | None = None
     result: VideoResult | None = None
     error: JobError | None = None
-
-
-class JobSummary(Job):
-    """What Temporal itself knows of a job by one of its runs, without any worker, and without result and error.
-
-    Attributes:
-        user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
-        started_at, closed_at: Of the run; closed_at is None while it goes on.
-        tokens, cost_usd: What its task was billed with; None where nothing was billed, or nobody has seen it.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-    """
-
     user: str | None = None
     route: str
     model: str | None = None
@@ -164,34 +177,9 @@ class JobSummary(Job):
     cost_usd: float | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    detail: JobDetail | None = None
 
-
-class Submitted(Job):
-    """The answer to a submission.
-
-    Attributes:
-        existing: Whether Temporal knew the job before.
-    """
-
-    existing: bool
-
-
-class JobState(Job):
-    """The answer to the ``state`` query: a job with its story so far.
-
-    Attributes:
-        provider_status: What the provider last said, in its own words.
-        look_again_at: When the provider is asked next, if no callback comes first.
-        advice: What a person should do about the Attention.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-        warnings: What is allowed, and still likely to disappoint, in sentences.
-    """
-
-    request: VideoRequest
-    provider_status: str | None = None
-    look_again_at: AwareDatetime | None = None
-    advice: str | None = None
-    estimated_tokens: int | None = None
-    estimated_usd: float | None = None
-    warnings: tuple[str, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    @property
+    def ended(self) -> bool:
+        """Whether the job has a result or an error."""
+        return self.result is not None or self.error is not None

@@ -18,7 +18,7 @@ from seedance_temporal.audit.bucket_evidence import BucketEvidence, Story
 from seedance_temporal.audit.document import Audit, AuditedAttempt, AuditedObject, Charge, Source, Step
 from seedance_temporal.audit.temporal_evidence import Order, Run
 from seedance_temporal.identity import hash_of_job
-from seedance_temporal.job import Attention, Job, JobError, JobState, Phase, TimelineEntry, VideoResult, phase_of
+from seedance_temporal.job import Attention, JobError, JobState, Phase, TimelineEntry, VideoResult, phase_of
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Attempt, Claim, Facts, Outcome
 from seedance_temporal.ledger.record import Record
@@ -31,12 +31,12 @@ class TemporalEvidence:
     """What Temporal tells of a job.
 
     Attributes:
-        job: What its newest run shows: a JobState where a worker answers.
+        job: Its state by its newest run, with ``detail`` where a worker answers.
         runs: All that are evidence, the oldest first.
     """
 
     namespace: str
-    job: Job
+    job: JobState
     runs: Sequence[Run]
 
     def order_of(self, story: Story) -> Order | None:
@@ -50,8 +50,8 @@ class TemporalEvidence:
         """All that the runs tell, as far as they can without a worker."""
         for run in self.runs:
             yield from (order.timeline for order in run.orders)
-        if isinstance(self.job, JobState):
-            yield self.job.timeline
+        if self.job.detail is not None:
+            yield self.job.detail.timeline
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,14 @@ def audit_of(
     steps = _steps([*stories, [*_starts(facts, starts), *_facts_as_steps(facts, evidence)]])
     attempts = tuple(_audited(attempt, record, steps) for attempt in facts.attempts)
     claims = [attempt.claim for attempt in facts.attempts if attempt.claim is not None]
-    state = told.job if told is not None and isinstance(told.job, JobState) and over is None else None
+    state = told.job if told is not None and over is None else None
+    detail = state.detail if state is not None else None
     request = _request(facts, record, told)
     warnings = [warning for claim in claims for warning in claim.warnings]
-    warnings += [*(record.warnings if record is not None else ()), *(state.warnings if state is not None else ())]
+    warnings += [
+        *(record.warnings if record is not None else ()),
+        *(detail.warnings if detail is not None else ()),
+    ]
     submitted = next((step.at for step in steps if step.what == _STARTED), None)
     ended = standing.ended_at
     return Audit(
@@ -144,9 +148,8 @@ def _told_standing(told: TemporalEvidence | None) -> _Standing:
     if told is None:
         return _Standing()
     job = told.job
-    advice = job.advice if isinstance(job, JobState) else None
-    ended = job.result is not None or job.error is not None
-    closed_at = told.runs[-1].shown.closed_at if ended and told.runs else None
+    advice = job.detail.advice if job.detail is not None else None
+    closed_at = told.runs[-1].shown.closed_at if job.ended and told.runs else None
     return _Standing(job.phase, job.attention, advice, job.result, job.error, closed_at)
 
 
@@ -157,7 +160,7 @@ def _gaps(evidence: BucketEvidence | None, told: TemporalEvidence | None, *, ove
         return
     if told is None:
         yield "Nothing in the bucket says how the job ended, and Temporal does not tell."
-    elif not isinstance(told.job, JobState):
+    elif told.job.detail is None:
         yield "No worker answers for this job: its newest steps are not shown."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,15 +17,15 @@ from seedance_temporal.cli.runtime import (
     BucketRefused,
     JobArgument,
     JsonOption,
-    check_job_id,
     error_document,
     fail,
+    find_job,
     open_bucket,
     run,
 )
-from seedance_temporal.client import VideoJobs, connect
-from seedance_temporal.errors import TemporalUnavailable, UnknownJob, WorkerUnavailable
-from seedance_temporal.job import JobState
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJob
+from seedance_temporal.identity import job_id_from
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
@@ -52,13 +51,16 @@ def audit(
         from seedance_temporal.audit.build import audit_of
         from seedance_temporal.audit.verify import verify as findings
 
-        check_job_id(job)
+        try:
+            job_id = job_id_from(job)
+        except InvalidJobId:  # a prefix, for which Temporal must be asked
+            job_id = (await find_job(job)).id
         missing: list[str] = []
-        bucket, evidence = await _look_into_the_bucket(job, missing)
-        told = await _ask_temporal(job, evidence, missing)
-        document = audit_of(job, evidence, told, missing)
+        bucket, evidence = await _look_into_the_bucket(job_id, missing)
+        told = await _ask_temporal(job_id, evidence, missing)
+        document = audit_of(job_id, evidence, told, missing)
         if document is None:
-            return _unknown(job, missing, as_json)
+            return _unknown(job_id, missing, as_json)
         if verify and (bucket is None or evidence is None):
             message = f"Nothing can be verified. {missing[0]}"
             return fail(OTHER, error_document("bucket", message), [message], as_json)
@@ -110,18 +112,13 @@ async def _ask_temporal(job_id: str, evidence: BucketEvidence | None, missing: l
     from seedance_temporal.audit.build import TemporalEvidence
 
     try:
-        client = await connect()
-        jobs = VideoJobs(client)
-        job = await jobs.get(job_id)
-        if not isinstance(job, JobState):
-            # A closed run tells its story as well, where a worker is there to tell it.
-            with suppress(WorkerUnavailable):
-                ended = {name: getattr(job, name) for name in ("phase", "result", "error")}
-                job = (await jobs.state(job_id)).model_copy(update=ended)
+        jobs = await VideoJobs.connect()
+        client = jobs.client
+        state = await jobs.job(job_id).state()
         named = (
             {story.run_id for story in evidence.stories if story.namespace == client.namespace} if evidence else set()
         )
-        return TemporalEvidence(client.namespace, job, await runs_of(client, job_id, named))
+        return TemporalEvidence(client.namespace, state, await runs_of(client, job_id, named))
     except UnknownJob:
         return None
     except TemporalUnavailable as error:

@@ -15,8 +15,9 @@ from temporalio.testing import ActivityEnvironment
 
 from dev.ark.control import ArkControl
 from dev.process import running_ark
+from seedance_temporal import VideoJob
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
-from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.job import JobDetail, JobError, JobState, VideoResult
 from seedance_temporal.ledger.facts import Claim, End, Outcome
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
@@ -81,6 +82,18 @@ def refused(code: str = "InvalidParameter") -> Outcome:
 
 def absent() -> Outcome:
     return Outcome(kind="absent", how="operator", at=datetime.now(UTC))
+
+
+def found(job: VideoJob) -> JobState:
+    """The state in which a job was submitted."""
+    assert job.submitted is not None
+    return job.submitted
+
+
+def detail_of(state: JobState) -> JobDetail:
+    """What a worker told of a job."""
+    assert state.detail is not None, "no worker answered"
+    return state.detail
 
 
 def an_end(attempt: int, task_id: str | None, failure_class: str = "provider", code: str = "failed") -> End:

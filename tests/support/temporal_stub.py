@@ -110,8 +110,12 @@ class StandIn:
                 "attention": self._attention,
                 "task_id": TASK_ID,
                 "attempt": 1,
-                "request": self._input.request,
-                "timeline": [TimelineEntry(at=at, what="task created", how="create", times=1 + len(self._signals))],
+                "route": self._input.request.route,
+                "started_at": at,
+                "detail": {
+                    "request": self._input.request,
+                    "timeline": [TimelineEntry(at=at, what="task created", how="create", times=1 + len(self._signals))],
+                },
             }
         )
 

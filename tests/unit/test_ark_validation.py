@@ -9,7 +9,7 @@ from dev.ark.errors import ArkError
 from dev.ark.request import TaskRequest
 from dev.ark.settings import Settings
 from dev.ark.validate import read_body, read_request
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider import models as catalogue
 
 MODEL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"

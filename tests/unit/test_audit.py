@@ -19,7 +19,7 @@ from seedance_temporal.audit.temporal_evidence import Order, Run
 from seedance_temporal.audit.verify import verify
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import ObjectNames, job_id_of
-from seedance_temporal.job import Job, JobError, TimelineEntry, VideoResult
+from seedance_temporal.job import JobError, JobState, TimelineEntry, VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.facts import Claim, End, Outcome
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, result_of_record
@@ -41,6 +41,11 @@ def at(seconds: float) -> datetime:
 
 def entry(seconds: float, what: str, how: str, note: str | None = None, times: int = 1) -> TimelineEntry:
     return TimelineEntry(at=at(seconds), what=what, how=how, note=note, times=times)
+
+
+def _state(of: ObjectNames, **fields: Any) -> JobState:
+    known = {"job_id": f"seedance-{of.request_hash}", "request_hash": of.request_hash, "route": "byteplus"}
+    return JobState.model_validate(known | {"started_at": START} | fields)
 
 
 FIRST_STORY = (
@@ -174,7 +179,7 @@ class World:
 
     def told(self, result: VideoResult) -> TemporalEvidence:
         """What Temporal tells of both runs."""
-        job = Job(job_id=self.job_id, request_hash=self.names.request_hash, phase="stored", result=result)
+        job = _state(self.names, phase="stored", result=result)
         end = {"error": json.loads(self.bucket.contents[self.names.attempt(1, "end")])["error"]}
         orders = [
             [Order("write_end", 1, FIRST_STORY, end)],
@@ -467,7 +472,7 @@ async def test_a_missing_end_is_named_by_what_temporal_says_of_the_job() -> None
     world = World()
     await world.ledger.claim(a_claim(world.request))
     error = JobError(code="InvalidParameter", message="no", failure_class="invalid", attempt=1)
-    job = Job(job_id=world.job_id, request_hash=world.names.request_hash, phase="refused", error=error)
+    job = _state(world.names, phase="refused", error=error)
     shown = RunHistory(run_id="run-1", status="failed", started_at=START)
     assert "the run in Temporal ended" in str(await world.problems(TemporalEvidence("default", job, [Run(shown)])))
     running = job.model_copy(update={"error": None, "phase": "creating"})

@@ -61,8 +61,8 @@ async def main():
         prompt="A paper boat on a pond, ordered by a backend", resolution="480p", duration=4,
     )
     submitted = await jobs.submit(request)
-    result = await jobs.result(submitted.job_id)
-    job = await jobs.get(submitted.job_id)
+    result = await submitted.result()
+    job = await submitted.state()
     print(json.dumps({"job_id": job.job_id, "phase": job.phase, "video": result.video_uri, "size": result.size,
                       "modules": sorted(sys.modules), "existing": submitted.existing}))
 

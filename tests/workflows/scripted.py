@@ -57,6 +57,7 @@ from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from tests.replay.replaying import handle_of, replay
+from tests.support.jobs import detail_of
 from tests.support.memory_bucket import MemoryBucket
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
@@ -499,7 +500,8 @@ async def shows(job: Handle, **expected: Any) -> JobState:
 
     async def as_expected() -> bool:
         last[:] = [await state(job)]
-        return all(getattr(last[0], name) == value for name, value in expected.items())
+        shown = dict(last[0]) | dict(detail_of(last[0]))
+        return all(shown[name] == value for name, value in expected.items())
 
     await until(as_expected, f"{expected}; last seen {last}")
     return last[0]
@@ -527,7 +529,7 @@ async def has_event(job: Handle, kind: EventType.ValueType) -> bool:
 
 def what(state: JobState) -> list[str]:
     """The timeline, in words."""
-    return [entry.what for entry in state.timeline]
+    return [entry.what for entry in detail_of(state).timeline]
 
 
 def now() -> datetime:
