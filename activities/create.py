@@ -26,8 +26,8 @@ from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark, CreateAnswer
+from seedance_temporal.provider.checks import gs_object
 from seedance_temporal.provider.payload import body_of
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference, VideoRequest
@@ -134,16 +134,10 @@ class CreateActivities:
         info = activity.info()
         if info.attempt > 1:
             return CreateResult(kind="unknown", message="Temporal started the create a second time; nothing was sent")
-        if problems := catalogue.check(
-            input.request,
-            insecure_hosts=self._settings.seedance_insecure_hosts,
-            endpoints=self._settings.seedance_endpoints,
-        ):
+        if problems := self._settings.rules.check(input.request):
             return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
-        estimated = catalogue.estimate(
-            input.request, self._settings.prices, endpoints=self._settings.seedance_endpoints
-        )
+        estimated = self._settings.rules.estimate(input.request)
         claim = Claim(
             job_id=input.job_id,
             attempt=input.attempt,
@@ -266,7 +260,7 @@ class CreateActivities:
 
     async def _url_of(self, reference: Reference) -> str:
         """The URL that the provider downloads; a private object is signed for as long as a create can take."""
-        private = catalogue.gs_object(reference.url)
+        private = gs_object(reference.url)
         if private is None:
             return reference.url
         lifetime = timedelta(seconds=self._settings.claim_is_young_seconds) + _SIGNED_LONGER

@@ -18,7 +18,6 @@ from seedance_temporal.job import JobError
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -123,8 +122,8 @@ class LedgerActivities:
         return ReadLedgerResult(decision=decision, context=context)
 
     async def _context(self, input: ReadLedgerInput, attempt: Attempt | None) -> RunContext:
-        settings, endpoints = self._settings, self._settings.seedance_endpoints
-        estimated = catalogue.estimate(input.request, settings.prices, endpoints=endpoints)
+        settings = self._settings
+        estimated = settings.rules.estimate(input.request)
         # The claim holds the warnings of an earlier run, which has checked the references.
         claimed = attempt.claim.warnings if attempt is not None and attempt.claim is not None else ()
         return RunContext(
@@ -135,7 +134,7 @@ class LedgerActivities:
             identifiers_listed=await self._ledger.identifiers_listed(input.request.route, settings.key_fingerprint),
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            warnings=tuple(dict.fromkeys([*catalogue.warnings(input.request, endpoints=endpoints), *claimed])),
+            warnings=tuple(dict.fromkeys([*settings.rules.warnings(input.request), *claimed])),
             limited=settings.limited,
         )
 

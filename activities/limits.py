@@ -12,7 +12,6 @@ from seedance_temporal.ledger.daily_quota import DailyQuota, QuotaEntry
 from seedance_temporal.ledger.facts import Fact
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal, refusal_by_price
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
@@ -53,7 +52,7 @@ class LimitActivities:
     async def reserve_quota(self, input: QuotaInput) -> QuotaResult:
         """Reserve quota for the job's next paid attempt, once, unless a limit forbids it."""
         settings = self._settings
-        estimated = catalogue.estimate(input.request, settings.prices, endpoints=settings.seedance_endpoints)
+        estimated = settings.rules.estimate(input.request)
         if refusal := refusal_by_price(estimated, settings):
             return _refused(refusal)
         if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:

@@ -16,7 +16,6 @@ from seedance_temporal.job import Attention, JobError, VideoResult
 from seedance_temporal.ledger.decisions import other_key, second_task
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.provider.task import (
     CANCELLED,
@@ -191,8 +190,7 @@ class PollActivities:
         return observation.model_copy(update={"second_task": second_task(facts, input.task_id)})
 
     def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
-        prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
-        cost_usd = catalogue.cost_of(input.request, task, prices, endpoints=endpoints)
+        cost_usd = self._settings.rules.cost_of(input.request, task)
         if task.status == SUCCEEDED:
             skew = self._settings.seedance_clock_skew_seconds
             return Observation(

@@ -17,7 +17,6 @@ from seedance_temporal.job import JobError
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.ledger.facts import nothing_sent
 from seedance_temporal.media.references import References, _joined
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.reference_media import Medium, media_warnings
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -67,11 +66,7 @@ class ReferenceActivities:
                 ``ReferencesFailed``: anything else, such as a full disk. To be repeated.
         """
         request = input.request
-        if problems := catalogue.check(
-            request,
-            insecure_hosts=self._settings.seedance_insecure_hosts,
-            endpoints=self._settings.seedance_endpoints,
-        ):
+        if problems := self._settings.rules.check(request):
             return ReferencesResult(error=nothing_sent("invalid_request", _joined(problems)))
         try:
             async with heartbeats(lambda: {"references": len(request.references)}):

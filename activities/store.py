@@ -31,7 +31,6 @@ from seedance_temporal.ledger.store import written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
 from seedance_temporal.media.probe import BadMedia, picture_type, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import SUCCEEDED, Task, parse_task
 from seedance_temporal.request import VideoRequest
@@ -359,8 +358,7 @@ class _Copy:
 
     def _record(self, task: Task, objects: RecordedObjects, references: list[dict[str, Any]]) -> Record:
         request = self.input.request
-        prices, endpoints = self.settings.prices, self.settings.seedance_endpoints
-        estimated = catalogue.estimate(request, prices, endpoints=endpoints)
+        estimated = self.settings.rules.estimate(request)
         return Record(
             job_id=self.input.job_id,
             request_hash=self.files.names.request_hash,
@@ -377,7 +375,7 @@ class _Copy:
             usage=task.usage,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            cost_usd=catalogue.cost_of(request, task, prices, endpoints=endpoints),
+            cost_usd=self.settings.rules.cost_of(request, task),
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
             references=references,

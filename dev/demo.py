@@ -22,11 +22,11 @@ from rich.table import Table
 
 from dev.process import Child, start
 from dev.stack import HOST, READY_SECONDS, ROOT, Ports, Stack, running_stack, start_temporal, temporal_client
-from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, VideoResult
-from seedance_temporal.errors import InvalidSettings
+from seedance_temporal import JobState, VideoJobs, VideoRequest, VideoResult
+from seedance_temporal.errors import InvalidSettings, JobFailed
 from seedance_temporal.events import Event, sentence
 from seedance_temporal.media.probe import probe_video
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject
 
@@ -51,7 +51,8 @@ async def embedded_demo() -> None:
     """The main job on embedded parts; compares the result with what the local Ark made.
 
     Raises:
-        RuntimeError: The job ended without a video, or with another one.
+        JobFailed: The job ended without a video.
+        RuntimeError: The bucket has another video.
         TimeoutError: There was no video in time.
     """
     started = time.monotonic()
@@ -68,12 +69,13 @@ async def real_demo(settings: Settings) -> None:
     """The main job with the provider and the bucket that the environment names; asks before it spends.
 
     Raises:
-        RuntimeError: The job ended without a video, or there is nobody to ask.
+        JobFailed: The job ended without a video.
+        RuntimeError: There is nobody to ask.
         TimeoutError: There was no video in time; the job is in the bucket's ledger, and is not paid for again.
     """
     assert settings.seedance_bucket is not None
     request = _request(settings.ark_route)
-    cost = catalogue.estimate(request, settings.prices, endpoints=settings.seedance_endpoints)
+    cost = settings.rules.estimate(request)
     price = "price not known here" if cost.usd is None else f"about {cost.usd:.2f} USD"
     console.print(
         "[bold]This spends money.[/] ARK_API_KEY and SEEDANCE_BUCKET are set, so this demo will\n"
@@ -122,12 +124,7 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
             }
             children.append(await start("worker", [sys.executable, "worker.py"], environment, Path(name), cwd=ROOT))
             await children[1].until_log_says("serving route", READY_SECONDS)
-            jobs = VideoJobs(
-                client,
-                insecure_hosts=settings.seedance_insecure_hosts,
-                endpoints=settings.seedance_endpoints,
-                hash_users=settings.seedance_hash_users,
-            )
+            jobs = VideoJobs(client, settings=settings)
             yield Parts(jobs, GoogleBucket(settings.seedance_bucket), f"http://{HOST}:{ports.ui}")
         finally:
             for child in reversed(children):
@@ -137,7 +134,7 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
 def _request(route: str) -> VideoRequest:
     """The example's request, with its model's name on the given route."""
     request = VideoRequest.model_validate_json(REQUEST.read_text())
-    model = catalogue.model_of(request.model)
+    model = Rules().model_of(request.model)
     assert model is not None
     return request.model_copy(update={"route": route, "model": model.ids[route]})
 
@@ -146,26 +143,22 @@ async def _film(parts: Parts, request: VideoRequest, started: float, seconds: fl
     """Submits the request, tells what happens, and ends with a copy of the video on this disk."""
     console.print(f"[bold]Request[/]  {request.model}  {request.resolution} {request.ratio} {request.duration} s")
     console.print(f"         {request.prompt}\n")
-    submitted = await parts.jobs.submit(request)
-    console.print(f"[bold]Job[/]      {submitted.job_id}")
-    console.print(f"         {parts.ui_url}/namespaces/default/workflows/{submitted.job_id}\n")
+    job = await parts.jobs.submit(request)
+    console.print(f"[bold]Job[/]      {job.id}")
+    console.print(f"         {parts.ui_url}/namespaces/default/workflows/{job.id}\n")
     told: set[Event] = set()
     async with asyncio.timeout(seconds):
-        async for job in parts.jobs.follow(submitted.job_id, every=0.25):
-            last = job
-            _tell_news(job, told, started)
-    if last.result is None:
-        raise RuntimeError(last.error.message if last.error else "the job ended without a video")
-    state = await parts.jobs.state(last.job_id)
-    _tell_news(state, told, started)
-    video = await _fetch(parts.bucket, last.result)
-    await _show_end(parts.bucket, state, last.result, video)
-    return last.result, video
+        async for state in job.follow(every=0.25):
+            _tell_news(state, told, started)
+        result = await job.result()
+    video = await _fetch(parts.bucket, result)
+    await _show_end(parts.bucket, state, result, video)
+    return result, video
 
 
-def _tell_news(job: Job, told: set[Event], started: float) -> None:
+def _tell_news(job: JobState, told: set[Event], started: float) -> None:
     """Prints each entry of the timeline once, as it comes."""
-    for event in job.timeline if isinstance(job, JobState) else ():
+    for event in job.detail.timeline if job.detail is not None else ():
         first = event.model_copy(update={"count": 1})
         if first not in told:
             told.add(first)
@@ -192,7 +185,7 @@ async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, 
     timeline = Table(title="Timeline", title_justify="left", box=None)
     for column in ("at", "event", "learned by"):
         timeline.add_column(column, overflow="fold")
-    for event in state.timeline:
+    for event in state.detail.timeline if state.detail is not None else ():
         timeline.add_row(event.at.strftime("%H:%M:%S.%f")[:-3], sentence(event), event.source)
     objects = Table(title=f"gs://{bucket.name}", title_justify="left", box=None)
     for column in ("object", "bytes", "CRC32C"):
@@ -247,5 +240,5 @@ if __name__ == "__main__":
         asyncio.run(_main())
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
-    except (RuntimeError, TimeoutError, InvalidSettings) as error:
+    except (RuntimeError, TimeoutError, InvalidSettings, JobFailed) as error:
         sys.exit(f"demo: {error or 'there was no video in time'}")

@@ -23,7 +23,7 @@ from temporalio.client import Client
 
 from dev.ark.control import ArkControl
 from dev.process import Child, start
-from seedance_temporal import VideoJobs, connect
+from seedance_temporal import Settings, VideoJobs, connect
 from seedance_temporal.errors import TemporalUnavailable
 from seedance_temporal.storage.bucket import GoogleBucket
 
@@ -82,7 +82,7 @@ class Stack:
 
     @property
     def jobs(self) -> VideoJobs:
-        return VideoJobs(self.client, insecure_hosts={HOST})
+        return jobs_of(self.client)
 
     @property
     def bucket(self) -> GoogleBucket:
@@ -121,6 +121,11 @@ class Stack:
         self.children["relay"] = child
         await _until_http(child, f"http://{HOST}:{self.ports.relay}/healthz")
         return child
+
+
+def jobs_of(client: Client) -> VideoJobs:
+    """The jobs of a local stack, whose references may be plain http."""
+    return VideoJobs(client, settings=Settings.model_validate({"seedance_insecure_hosts": HOST}))
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +14,27 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
-from seedance_temporal.errors import InvalidSettings, TemporalUnavailable, UnknownJob
+from seedance_temporal.errors import InvalidSettings, ProcessForked, TemporalUnavailable, UnknownJob
 
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_SECONDS = 10
+
+_process: int | None = None
+
+
+def require_same_process() -> None:
+    """Note the process that uses Temporal's SDK first, and refuse its children.
+
+    The SDK's runtime has threads, of which a fork leaves none: a call in the child would fail, or wait for ever.
+
+    Raises:
+        ProcessForked: This process was forked from one that had connected.
+    """
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise ProcessForked
 
 
 async def connect(**overrides: Any) -> Client:
@@ -32,7 +50,9 @@ async def connect(**overrides: Any) -> Client:
     Raises:
         InvalidSettings: The environment's configuration is wrong.
         TemporalUnavailable: The server cannot be reached.
+        ProcessForked: This process was forked from one that had connected.
     """
+    require_same_process()
     try:
         configured = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError) as error:

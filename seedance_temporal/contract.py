@@ -96,7 +96,7 @@ MEMO_ESTIMATED_USD = "estimated_usd"
 
 
 class Resubmit(Shape):
-    """The wish for another attempt, which names the attempt that it answers: a second click changes nothing."""
+    """The request for another attempt. It names the attempt that it answers: a second click changes nothing."""
 
     attempt: int
     accept_second_charge: bool = False
@@ -137,21 +137,24 @@ CancelOutcome = Literal["cancelled", "running_will_finish", "requested", "alread
 
 
 class CancelAnswer(Shape):
-    """What became of the wish to cancel."""
+    """The outcome of a request to cancel."""
 
     outcome: CancelOutcome
 
 
+ResolveAction = Literal["adopt", "not_created", "lost"]
+
+
 class Resolve(Shape):
-    """An operator's word on an attempt whose outcome is unknown."""
+    """An operator's resolution of an attempt whose outcome is unknown."""
 
     attempt: int
-    action: Literal["adopt", "not_created", "lost"]
+    action: ResolveAction
     task_id: str | None = None
 
 
 class ResolveAnswer(Shape):
-    """Whether the ledger took the operator's word, and why not."""
+    """Whether the ledger accepted a resolution, and why not."""
 
     accepted: bool
     message: str

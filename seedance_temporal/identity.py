@@ -15,12 +15,15 @@ from typing import Any
 
 import rfc8785
 
+from seedance_temporal.errors import InvalidJobId
 from seedance_temporal.provider.task import quoted_id
 from seedance_temporal.request import Reference, VideoRequest
 
 HASH_VERSION = 1
 _SAFETY_IDENTIFIER = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
-_JOB_ID = re.compile(r"seedance-([0-9a-f]{64})")
+_PREFIX = "seedance-"
+_JOB_ID = re.compile(rf"{_PREFIX}([0-9a-f]{{64}})")
+_JOB_ID_PREFIX = re.compile(rf"{_PREFIX}[0-9a-f]{{6,64}}")
 # Exactly these code points: a language's own idea of white space would give other hashes elsewhere.
 _WHITE_SPACE = re.compile("[\u0009-\u000d\u0020\u00a0\u3000]+")
 # None of these changes the video, or what it costs.
@@ -50,19 +53,45 @@ def request_hash(request: VideoRequest) -> str:
 
 def job_id_of(request: VideoRequest) -> str:
     """The job id, which is the workflow id: ``seedance-<request hash>``."""
-    return f"seedance-{request_hash(request)}"
+    return f"{_PREFIX}{request_hash(request)}"
 
 
 def hash_of_job(job_id: str) -> str:
     """The request hash in a job id.
 
     Raises:
-        ValueError: It is not a job id.
+        InvalidJobId: It is not a job id.
     """
     match = _JOB_ID.fullmatch(job_id)
     if match is None:
-        raise ValueError(f"not a job id: {job_id!r} (expected seedance- and 64 hex digits)")
+        raise InvalidJobId(f"not a job id: {job_id!r} (expected seedance- and 64 hex digits)")
     return match[1]
+
+
+def job_id_from(text: str) -> str:
+    """The job id that a text names: itself, or the request hash alone.
+
+    Raises:
+        InvalidJobId: It is neither.
+    """
+    job_id = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
+    if _JOB_ID.fullmatch(job_id) is None:
+        raise InvalidJobId(f"not a job id: {text!r} (expected seedance- and 64 hex digits, or the digits alone)")
+    return job_id
+
+
+def id_prefix_from(text: str) -> str:
+    """The beginning of a job id that a text names: a prefix of one, or of a request hash.
+
+    Raises:
+        InvalidJobId: It has fewer than 6 hex digits, or is no beginning of a job id.
+    """
+    prefix = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
+    if _JOB_ID_PREFIX.fullmatch(prefix) is None:
+        raise InvalidJobId(
+            f"not a job: {text!r} (expected a job id, a request hash, or at least 6 hex digits of its beginning)"
+        )
+    return prefix
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A job as callers see it. The command line's ``--json`` prints the same shapes."""
+"""The shapes of a job: its state, its result and its error. The command line's ``--json`` prints the same."""
 
 from __future__ import annotations
 
@@ -113,8 +113,40 @@ def phase_of(error: JobError) -> Phase:
             return end
 
 
-class Job(Shape):
-    """A job as callers see it; absent values are None."""
+class JobDetail(Shape):
+    """The part of a job's state that only its workflow knows.
+
+    Attributes:
+        provider_status: The provider's last status, verbatim.
+        next_poll_at: When the provider is polled next, if no callback comes first.
+        advice: What an operator should do about the Attention.
+        warnings: Properties of the request that are allowed and likely to disappoint, in sentences.
+        timeline: The first and the newest events of the job.
+    """
+
+    request: VideoRequest
+    provider_status: str | None = None
+    next_poll_at: AwareDatetime | None = None
+    advice: str | None = None
+    warnings: tuple[str, ...] = ()
+    timeline: Timeline = ()
+
+
+class JobState(Shape):
+    """A job at one moment; absent values are None.
+
+    Attributes:
+        attention: The reason the job needs an operator; None where it needs none.
+        attempt: The paid attempt that the job is about.
+        result: Where a video is stored; None in lists.
+        error: Where the job ended without one; None in lists.
+        user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
+        started_at, closed_at: Of the newest run, in UTC; ``closed_at`` is None while it goes on.
+        tokens, cost_usd: What its task was billed with, in the provider's tokens and in USD by the price table; None
+            where nothing was billed, or it is not known.
+        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        detail: None in lists, and where no worker answered.
+    """
 
     job_id: str
     request_hash: str
@@ -124,18 +156,6 @@ class Job(Shape):
     attempt: int | None = None
     result: VideoResult | None = None
     error: JobError | None = None
-
-
-class JobSummary(Job):
-    """A job as Temporal's visibility store shows one of its runs: no worker is needed; result and error are absent.
-
-    Attributes:
-        user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
-        started_at, closed_at: Of the run; closed_at is None while it is open.
-        tokens, cost_usd: Billed for its task; None where nothing is billed, or the amount is not known.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-    """
-
     user: str | None = None
     route: str
     model: str | None = None
@@ -145,35 +165,9 @@ class JobSummary(Job):
     cost_usd: float | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    detail: JobDetail | None = None
 
-
-class Submitted(Job):
-    """The answer to a submission.
-
-    Attributes:
-        existing: Whether Temporal knew the job before.
-    """
-
-    existing: bool
-
-
-class JobState(Job):
-    """The answer to the ``state`` query: a job with its timeline.
-
-    Attributes:
-        provider_status: The provider's last status, verbatim.
-        look_again_at: When the provider is polled next, if no callback comes first.
-        advice: What an operator should do about the Attention.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-        warnings: Properties of the request that are allowed and likely to disappoint, in sentences.
-        timeline: The first and the newest events of the job.
-    """
-
-    request: VideoRequest
-    provider_status: str | None = None
-    look_again_at: AwareDatetime | None = None
-    advice: str | None = None
-    estimated_tokens: int | None = None
-    estimated_usd: float | None = None
-    warnings: tuple[str, ...] = ()
-    timeline: Timeline = ()
+    @property
+    def ended(self) -> bool:
+        """Whether the job has a result or an error."""
+        return self.result is not None or self.error is not None

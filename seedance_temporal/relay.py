@@ -24,7 +24,7 @@ from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
-from seedance_temporal.errors import SeedanceError
+from seedance_temporal.errors import InvalidJobId, SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.provider.task import usable_task_id
 
@@ -108,7 +108,7 @@ class _Relay:
     def _is_ours(self, job_id: str, attempt: str, token: str) -> bool:
         try:
             hash_of_job(job_id)
-        except ValueError:
+        except InvalidJobId:
             return False
         if not _ATTEMPT.fullmatch(attempt):
             return False

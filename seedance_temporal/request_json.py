@@ -6,37 +6,21 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from seedance_temporal.errors import InvalidRequest, Problem
-from seedance_temporal.provider.models import NO_ENDPOINTS
-from seedance_temporal.provider.rules import check, quoted
+from seedance_temporal.provider.checks import quoted
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
 _Path = tuple[int | str, ...]
 
 
-def parse_request_json(
-    text: str | bytes, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> VideoRequest:
-    """A request from JSON text.
-
-    Args:
-        text: As in :func:`decode_json`.
-        insecure_hosts: As in :func:`~seedance_temporal.provider.rules.check`.
-        endpoints: The same.
-
-    Raises:
-        InvalidRequest: It is not JSON, or names a field twice, or is not a request; lists everything that is wrong.
-    """
-    return parse_request(decode_json(text), insecure_hosts=insecure_hosts, endpoints=endpoints)
-
-
 def decode_json(text: str | bytes) -> Any:
-    """What JSON text says, for :func:`parse_request`, which then knows of names that stand in it twice.
+    """Decode JSON text for :func:`read_request`, which then knows which names are in it twice.
 
     Args:
         text: The document; bytes are UTF-8. A byte order mark is ignored.
@@ -59,39 +43,21 @@ def decode_json(text: str | bytes) -> Any:
     raise InvalidRequest([Problem(at="", problem=problem)])
 
 
-def parse_request(
-    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> VideoRequest:
-    """A request from decoded JSON, whatever that is.
+def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem]]:
+    """Read a request from decoded JSON, for a caller who has more to check.
 
     Args:
-        data: The value. Null counts as absent, as it does for the provider.
-        insecure_hosts: As in :func:`~seedance_temporal.provider.rules.check`.
-        endpoints: The same.
-
-    Raises:
-        InvalidRequest: It is not a request, or not one that may be paid for; lists everything that is wrong, the
-            rules being checked of all that has the right shape.
-    """
-    request, problems = read_request(data, insecure_hosts=insecure_hosts, endpoints=endpoints)
-    if problems:
-        raise InvalidRequest(problems)
-    return request
-
-
-def read_request(
-    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> tuple[VideoRequest, list[Problem]]:
-    """As :func:`parse_request`, for a caller who has more to check.
+        data: Any value. Null counts as absent, as it does for the provider.
+        rules: Of the deployment; checked of all that has the right shape.
 
     Returns:
         The request, with something harmless in the place of what has the wrong shape, and everything that is wrong.
 
     Raises:
-        InvalidRequest: Nothing of a request can be seen in it.
+        InvalidRequest: It is not an object.
     """
     problems: list[Problem] = []
-    if not isinstance(data, dict):
+    if not isinstance(data, Mapping):
         raise InvalidRequest([Problem(at="", problem="the request must be a JSON object")])
     fields = _known_fields(data, VideoRequest, "", problems)
     if isinstance(fields.get("references"), list):
@@ -112,7 +78,7 @@ def read_request(
     faulty = {_at(fault) for fault in faults}
     problems += [
         problem
-        for problem in check(request, insecure_hosts=insecure_hosts, endpoints=endpoints)
+        for problem in rules.check(request)
         if faulty.isdisjoint(problem.at[: end.start()] for end in _ENDS_OF_PARTS.finditer(problem.at))
     ]
     return request, problems
@@ -139,7 +105,7 @@ class _Object(dict[str, Any]):
         self.repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
 
 
-def _known_fields(data: dict[str, Any], shape: type[BaseModel], at: str, problems: list[Problem]) -> dict[str, Any]:
+def _known_fields(data: Mapping[str, Any], shape: type[BaseModel], at: str, problems: list[Problem]) -> dict[str, Any]:
     """The fields of an object that exist and are not null. What else it holds is added to the problems."""
     known = shape.model_fields
     prefix = f"{at}." if at else ""

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 
 from seedance_temporal.identity import user_hash
-from seedance_temporal.provider import rules as catalogue
-from seedance_temporal.provider.models import ENDPOINT
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import redacted
 
@@ -16,29 +15,29 @@ _SUMMARY_LETTERS = 100
 _LETTERS = 200
 
 
-def summary(request: VideoRequest, endpoints: Mapping[str, str], *, hash_users: bool) -> str:
+def summary(request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
     """One line: what, and for whom.
 
     Args:
         request: A valid one.
-        endpoints: The model behind each inference endpoint.
+        rules: Of the deployment.
         hash_users: Whether the user is shown by a hash.
     """
-    what = f"{_model(request, endpoints)} {request.resolution} {request.ratio} {_length(request)}"
+    what = f"{_model(request, rules)} {request.resolution} {request.ratio} {_length(request)}"
     return f"{what} for {_user(request, hash_users)[:60]}"[:_SUMMARY_LETTERS]
 
 
-def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *, hash_users: bool) -> str:
+def details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
     """What was asked for, in Markdown, and how to look at the job. References are shown without queries of URLs.
 
     Args:
         job_id: The job of the request.
         request: A valid one.
-        endpoints: The model behind each inference endpoint.
+        rules: Of the deployment.
         hash_users: Whether the user is shown by a hash.
     """
-    name = _model(request, endpoints)
-    estimate = catalogue.estimate(request, endpoints=endpoints)
+    name = _model(request, rules)
+    estimate = rules.estimate(request)
     expected = money(estimate.usd, estimate.tokens)
     return rows(
         {
@@ -47,17 +46,15 @@ def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *,
             "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
             "prompt": _cut(request.prompt or ""),
             **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
-            "estimate": f"at most {expected}, by list price" if expected else "not known beforehand",
+            "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
             "how it stands": f"`{COMMAND} show {job_id}`",
         }
     )
 
 
-def _model(request: VideoRequest, endpoints: Mapping[str, str]) -> str:
-    model = catalogue.model_of(request.model, endpoints)
-    # What is behind an endpoint that nobody has named is not known, though some rules have to be taken for it.
-    unnamed = ENDPOINT.fullmatch(request.model) is not None and request.model not in endpoints
-    return request.model if model is None or unnamed else model.name
+def _model(request: VideoRequest, rules: Rules) -> str:
+    model = rules.model_of(request.model)
+    return request.model if model is None or rules.is_unknown_endpoint(request.model) else model.name
 
 
 def _user(request: VideoRequest, hash_users: bool) -> str:

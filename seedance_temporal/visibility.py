@@ -25,7 +25,7 @@ from seedance_temporal.contract import (
     SEEDANCE_USER,
     Queues,
 )
-from seedance_temporal.job import JobError, JobSummary
+from seedance_temporal.job import JobError, JobState
 
 # A question names so many jobs at most: a server answers one of some kilobytes at once.
 _IDS_IN_A_QUERY = 50
@@ -93,6 +93,11 @@ def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
         yield " AND ".join([*terms, f"WorkflowId IN ({some})"])
 
 
+def begins_with(prefix: str) -> str:
+    """A term for the jobs whose id begins so."""
+    return f"WorkflowId STARTS_WITH {_quoted(prefix)}"
+
+
 def _time(at: datetime) -> str:
     if at.tzinfo is None:
         raise ValueError(f"{at} has no time zone")
@@ -111,8 +116,8 @@ _ENDS_FROM_OUTSIDE: dict[type[BaseException], str] = {
 }
 
 
-async def described(run: WorkflowExecution) -> JobSummary:
-    """What Temporal itself shows of a run: its status, its memo, and the search attributes where there are some."""
+async def described(run: WorkflowExecution) -> JobState:
+    """A run's state as Temporal itself shows it: by status, memo, and the search attributes where there are some."""
     shown = run.typed_search_attributes
     phase: str | None = shown.get(SEEDANCE_PHASE)
     match run.status:
@@ -125,7 +130,7 @@ async def described(run: WorkflowExecution) -> JobSummary:
         case _:
             phase = "checking"
     memo = await run.memo()
-    return JobSummary.model_validate(
+    return JobState.model_validate(
         {
             "job_id": run.id,
             "request_hash": run.id.removeprefix("seedance-"),

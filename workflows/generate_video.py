@@ -23,9 +23,8 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
-    from seedance_temporal.media.references import is_seen
     from seedance_temporal.provider.task import QUEUED, SUCCEEDED, Usage, progress
-    from seedance_temporal.reference_media import Medium
+    from seedance_temporal.reference_media import Medium, is_readable
     from workflows import messages, policies
     from workflows.inbox import Inbox
     from workflows.progress import Progress
@@ -171,7 +170,7 @@ class GenerateVideo:
         Returns:
             Their properties; None where a cancel, or a task of the job, interrupted the check.
         """
-        count = sum(map(is_seen, self._job.request.references))
+        count = sum(map(is_readable, self._job.request.references))
         if not count:
             return ()
         self._progress.enter("checking")

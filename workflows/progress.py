@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal import contract
     from seedance_temporal.events import Event, EventName, EventSource
     from seedance_temporal.identity import hash_of_job, user_hash
-    from seedance_temporal.job import Attention, JobError, JobState, Phase, VideoResult
+    from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
     from seedance_temporal.provider.billing import is_billed, tokens
     from seedance_temporal.provider.task import Usage
     from seedance_temporal.request import VideoRequest
@@ -39,12 +39,13 @@ class Progress:
         self._request = request
         self._timeline = list(timeline)
         self._registered: frozenset[str] = frozenset()
+        self._user: str | None = None
         self._phase: Phase = "checking"
         self._attention: Attention | None = None
         self._advice: str | None = None
         self._provider_status: str | None = None
         self._awaited: str | None = None
-        self._look_again_at: datetime | None = None
+        self._next_poll_at: datetime | None = None
         self._billed: tuple[float | None, int | None] = (None, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
@@ -78,9 +79,10 @@ class Progress:
         if self._registered == frozenset(search_attributes):
             return
         self._registered = frozenset(search_attributes)
+        self._user = user_hash(self._request.user_id) if hash_users else self._request.user_id
         self._upsert(
             {
-                contract.SEEDANCE_USER: user_hash(self._request.user_id) if hash_users else self._request.user_id,
+                contract.SEEDANCE_USER: self._user,
                 contract.SEEDANCE_ROUTE: self._request.route,
                 contract.SEEDANCE_MODEL: self._request.model,
                 contract.SEEDANCE_PHASE: self._phase,
@@ -171,7 +173,7 @@ class Progress:
     def waits(self, what: str | None, seconds: float = 0) -> None:
         """Show the cause of a wait, and when the wait ends by itself; None where the run does not wait."""
         self._awaited = what
-        self._look_again_at = None if what is None else workflow.now() + timedelta(seconds=seconds)
+        self._next_poll_at = None if what is None else workflow.now() + timedelta(seconds=seconds)
         self._show()
 
     def need(self, attention: Attention, advice: str) -> None:
@@ -230,6 +232,7 @@ class Progress:
 
     def state(self) -> JobState:
         """Return the answer to the state query."""
+        cost_usd, tokens = self._billed
         return JobState(
             job_id=self._job_id,
             request_hash=hash_of_job(self._job_id),
@@ -239,14 +242,22 @@ class Progress:
             attempt=self.attempt,
             result=self._result,
             error=self._error,
-            request=self._request,
-            provider_status=self._provider_status,
-            look_again_at=self._look_again_at,
-            advice=self._advice,
+            user=self._user,
+            route=self._request.route,
+            model=self._request.model,
+            started_at=workflow.info().start_time,
+            tokens=tokens,
+            cost_usd=cost_usd,
             estimated_tokens=self._estimated_tokens,
             estimated_usd=self._estimated_usd,
-            warnings=self.warnings,
-            timeline=self.timeline,
+            detail=JobDetail(
+                request=self._request,
+                provider_status=self._provider_status,
+                next_poll_at=self._next_poll_at,
+                advice=self._advice,
+                warnings=self.warnings,
+                timeline=self.timeline,
+            ),
         )
 
     def _show(self) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from seedance_temporal.job import JobState, Phase
+    from seedance_temporal.job import Attention, JobState, Phase
     from seedance_temporal.provider.billing import is_billed
     from seedance_temporal.temporal_ui import COMMAND, money, plain, rows, said
 
@@ -32,22 +32,24 @@ def details(
 
     Args:
         state: The job as it is now.
-        awaited: The cause of a wait until ``state.look_again_at``; None where the run does not wait.
+        awaited: The cause of a wait until ``next_poll_at``; None where the run does not wait.
         folder: ``gs://…/``, the start of the names of all objects of the job; None where it is not known yet.
         billed: USD and tokens, as far as they are known.
     """
+    detail = state.detail
+    assert detail is not None
     facts = {
         "phase": state.phase,
         "task": plain(state.task_id or ""),
         "attempt": str(state.attempt or ""),
-        "provider says": plain(state.provider_status or ""),
-        "awaited": f"{awaited} at {_time(state.look_again_at)}" if awaited and state.look_again_at else "",
+        "provider says": plain(detail.provider_status or ""),
+        "awaited": f"{awaited} at {_time(detail.next_poll_at)}" if awaited and detail.next_poll_at else "",
         "cost": _cost(state, money(*billed)),
         **_objects(state, folder),
-        **{f"warning {number}": plain(warning) for number, warning in enumerate(state.warnings, 1)},
+        **{f"warning {number}": plain(warning) for number, warning in enumerate(detail.warnings, 1)},
         "audit": f"`{COMMAND} audit {state.job_id}`",
     }
-    return "\n\n".join([*_needed(state), _headline(state), rows(facts)])
+    return "\n\n".join([*_needed(state.attention, detail.advice), _headline(state), rows(facts)])
 
 
 def size(count: int) -> str:
@@ -55,12 +57,12 @@ def size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def _needed(state: JobState) -> list[str]:
+def _needed(attention: Attention | None, advice: str | None) -> list[str]:
     """Return the Attention, and the ways to settle it."""
-    if state.attention is None:
+    if attention is None:
         return []
-    advice, *ways = (state.advice or "").splitlines()
-    headline = f"**Needs an operator: {plain(state.attention)}.** {said(advice)}"
+    headline_advice, *ways = (advice or "").splitlines()
+    headline = f"**Needs an operator: {plain(attention)}.** {said(headline_advice)}"
     return [headline, "\n".join(f"- {said(way)}" for way in ways)] if ways else [headline]
 
 

@@ -20,7 +20,7 @@ from .provider import ENDED, Provider, Task, new_id, payload
 from .references import fetch, look_into
 from .results import Results
 from .settings import Settings
-from .validate import read_body, read_order
+from .validate import read_body, read_request
 from .wire import Cut, Drip, Drop
 
 _PATH = "/{route}/api/v3/contents/generations/tasks"
@@ -75,14 +75,14 @@ class Api:
             assert response is not None, "no fault before the commit lets the create go on"
             return response
         key = self._admit("create", route, request)
-        order = read_order(route, read_body(raw), self.settings)
-        key.check_order(order)
+        task_request = read_request(route, read_body(raw), self.settings)
+        key.check_request(task_request)
         if self.settings.fetch_references or self.settings.inspect_references:
-            contents = await fetch(order.references)
-            model = model_of(route, order.model)
+            contents = await fetch(task_request.references)
+            model = model_of(route, task_request.model)
             if self.settings.inspect_references and model is not None:
                 await asyncio.to_thread(look_into, contents, model.longest)
-        task = self.provider.create(route, key.project, order, raw)
+        task = self.provider.create(route, key.project, task_request, raw)
         self.ledger.committed(entry, task.id)
         after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)
         if after is None:
@@ -92,8 +92,8 @@ class Api:
 
     def _accepted(self, task: Task) -> dict[str, Any]:
         """The answer to a create."""
-        echo = self.settings.create_echo and task.order.safety_identifier is not None
-        return {"id": task.id} | ({"safety_identifier": task.order.safety_identifier} if echo else {})
+        echo = self.settings.create_echo and task.request.safety_identifier is not None
+        return {"id": task.id} | ({"safety_identifier": task.request.safety_identifier} if echo else {})
 
     async def _get(self, request: Request, route: Route) -> Response:
         task_id = request.path_params["task_id"]
@@ -131,8 +131,8 @@ class Api:
             for task in self.provider.listed(route, key)
             if status in (None, task.status)
             and (not ids or task.id in ids)
-            and key.lets_pass(task.order, model)
-            and tier == task.order.service_tier
+            and key.lets_pass(task.request, model)
+            and tier == task.request.service_tier
         ]
         items = [self._item(task) for task in found[(page - 1) * size : page * size]]
         return self._answer("list", route, request, {"items": items, "total": len(found)})

@@ -39,7 +39,7 @@ def build_app(settings: Settings, keys: dict[Route, list[str]], faults: Sequence
 
     def on_change(task: Task) -> None:
         if task.status == "succeeded":
-            ledger.billed(task.id, task.order.tokens)
+            ledger.billed(task.id, task.request.tokens)
         callbacks.changed(task)
 
     provider = Provider(settings, armed, on_change)

@@ -1,4 +1,4 @@
-"""Callbacks: a task's JSON, posted to whoever ordered it, unsigned, as the service does."""
+"""Callbacks: a task's JSON, posted to the URL of its create request, unsigned, as the service does."""
 
 import asyncio
 import time
@@ -47,7 +47,7 @@ class Callbacks:
 
     def changed(self, task: Task) -> None:
         """Announces a task's status, in the way that is switched on."""
-        mode, url = self.settings.callbacks, task.order.callback_url
+        mode, url = self.settings.callbacks, task.request.callback_url
         if url is None or mode == "off" or task.status not in _ANNOUNCED:
             return
         if task.status == "queued" and not self.settings.callback_queued:

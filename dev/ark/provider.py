@@ -14,7 +14,7 @@ from .errors import ArkError
 from .faults import ENDINGS, Armed, Faults
 from .keys import Key
 from .media import FPS
-from .request import Order
+from .request import TaskRequest
 from .settings import Settings
 
 _TICK = 0.01  # seconds between two looks at the living tasks
@@ -28,8 +28,8 @@ class Task:
 
     id: str
     route: Route
-    project: str  # of the key that ordered it
-    order: Order
+    project: str  # of the key that created it
+    request: TaskRequest
     created_at: int
     updated_at: int
     born: float
@@ -77,15 +77,15 @@ class Provider:
     _living: list[Task] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def create(self, route: Route, project: str, order: Order, body: bytes) -> Task:
-        """Commits an order: from here on it runs, and bills if it succeeds."""
+    def create(self, route: Route, project: str, request: TaskRequest, body: bytes) -> Task:
+        """Commit a create: from here on the task runs, and bills if it succeeds."""
         task_id = new_id()
         now = int(time.time())
         task = Task(
             id=task_id,
             route=route,
             project=project,
-            order=order,
+            request=request,
             created_at=now,
             updated_at=now,
             born=time.monotonic(),
@@ -110,8 +110,8 @@ class Provider:
             raise ArkError(404, "ResourceNotFound", f"The task {task_id} could not be found.", param="id")
         return task
 
-    def add_foreign(self, route: Route, project: str, order: Order, status: str, age_seconds: float) -> Task:
-        """Puts a task there that another application of the account ordered: it stays as it is, and bills nobody here.
+    def add_foreign(self, route: Route, project: str, request: TaskRequest, status: str, age_seconds: float) -> Task:
+        """Add a task that another application of the account created: it stays as it is, and bills nobody here.
 
         Faults, limits and callbacks have nothing to do with it.
         """
@@ -120,7 +120,7 @@ class Provider:
             id=new_id(),
             route=route,
             project=project,
-            order=order,
+            request=request,
             created_at=created_at,
             updated_at=created_at,
             born=born,
@@ -189,7 +189,7 @@ class Provider:
             await asyncio.sleep(_TICK)
 
     def _visible(self, task: Task, route: Route, key: Key) -> bool:
-        return task.route == route and key.sees(task.project, task.order) and self._kept(task)
+        return task.route == route and key.sees(task.project, task.request) and self._kept(task)
 
     def _kept(self, task: Task) -> bool:
         if task.erased:
@@ -207,7 +207,7 @@ class Provider:
     def _next_status(self, task: Task, now: float, *, has_room: bool) -> str | None:
         """The status that a living task comes to now; None while it stays."""
         spent = now - task.entered
-        if now - task.born >= task.order.execution_expires_after / self.settings.speed:
+        if now - task.born >= task.request.execution_expires_after / self.settings.speed:
             return "expired"
         if task.status == "queued":
             if task.fate() == "stay_queued" and task.held:
@@ -254,30 +254,30 @@ def payload(task: Task, urls: dict[str, str], extra: Mapping[str, Any]) -> dict[
         urls: the result URLs, for a task that has succeeded.
         extra: fields that no document knows.
     """
-    order = task.order
+    request = task.request
     shown: dict[str, Any] = {
         "id": task.id,
-        "model": order.model,
+        "model": request.model,
         "status": task.status,
         "error": task.error,
         "created_at": task.created_at,
         "updated_at": task.updated_at,
-        "service_tier": order.service_tier,
-        "execution_expires_after": order.execution_expires_after,
-        "generate_audio": order.generate_audio,
-        "draft": order.draft,
-        "priority": order.priority,
+        "service_tier": request.service_tier,
+        "execution_expires_after": request.execution_expires_after,
+        "generate_audio": request.generate_audio,
+        "draft": request.draft,
+        "priority": request.priority,
     }
-    if order.safety_identifier is not None:
-        shown["safety_identifier"] = order.safety_identifier
+    if request.safety_identifier is not None:
+        shown["safety_identifier"] = request.safety_identifier
     if task.status == "succeeded":
         shown |= {
             "content": urls,
-            "usage": {"completion_tokens": order.tokens, "total_tokens": order.tokens},
-            "seed": order.seed,
-            "resolution": order.resolution,
-            "ratio": order.ratio,
-            "duration": order.duration,
+            "usage": {"completion_tokens": request.tokens, "total_tokens": request.tokens},
+            "seed": request.seed,
+            "resolution": request.resolution,
+            "ratio": request.ratio,
+            "duration": request.duration,
             "framespersecond": FPS,
         }
     return dict(extra) | shown

@@ -41,7 +41,7 @@ class Results:
         if task.status != "succeeded":
             return {}
         urls = {"video_url": self._url(task, "video.mp4")}
-        if task.order.return_last_frame:
+        if task.request.return_last_frame:
             urls["last_frame_url"] = self._url(task, f"last_frame.{self.settings.last_frame}")
         return urls
 
@@ -80,12 +80,12 @@ async def read_object(task: Task, file: str) -> bytes:
     Raises:
         ArkError: 404: the task has no such file.
     """
-    if task.status != "succeeded" or file not in TYPES or (file != "video.mp4" and not task.order.return_last_frame):
+    if task.status != "succeeded" or file not in TYPES or (file != "video.mp4" and not task.request.return_last_frame):
         raise ArkError(404, "NoSuchKey", "The object does not exist.")
     if file == "video.mp4":
-        return await asyncio.to_thread(media.video, task.order.clip, task.id)
+        return await asyncio.to_thread(media.video, task.request.clip, task.id)
     make = media.last_frame_jpeg if file.endswith("jpeg") else media.last_frame
-    return await asyncio.to_thread(make, task.order.clip, task.id)
+    return await asyncio.to_thread(make, task.request.clip, task.id)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 from .catalog import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of
 from .content import Content, explain_unreadable_body, read_content
 from .errors import ArkError, invalid, missing, no_access
-from .request import Order
+from .request import TaskRequest
 from .settings import Settings
 
 _MAX_BODY = 64 * 1024 * 1024
@@ -38,8 +38,8 @@ def read_body(raw: bytes) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def read_order(route: Route, body: Mapping[str, Any], settings: Settings) -> Order:
-    """Checks a create, and gives what it orders.
+def read_request(route: Route, body: Mapping[str, Any], settings: Settings) -> TaskRequest:
+    """Check a create, and return its request.
 
     Raises:
         ArkError: 400 `MissingParameter` or `InvalidParameter`; 404 for a model that this route does not have.
@@ -59,7 +59,7 @@ def read_order(route: Route, body: Mapping[str, Any], settings: Settings) -> Ord
         raise invalid("ratio", "only adaptive for this kind of task")
     duration = flags.get("duration", _duration(body, model))
     seed = flags.get("seed", _integer(body, "seed", -1, _MAX_SEED, -1))
-    return Order(
+    return TaskRequest(
         model=model_id,
         model_given=model_given,
         scene=content.scene,

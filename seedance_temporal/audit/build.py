@@ -60,10 +60,11 @@ def audit_of(
     timeline = _merged(timelines, [*_starts(facts, starts), *_events(facts, bucket)])
     attempts = tuple(_audited(attempt, record, timeline) for attempt in facts.attempts)
     claims = [attempt.claim for attempt in facts.attempts if attempt.claim is not None]
-    shown = temporal.job if temporal is not None and isinstance(temporal.job, JobState) and end is None else None
+    shown = temporal.job if temporal is not None and end is None else None
+    detail = shown.detail if shown is not None else None
     request = _request(facts, record, temporal)
     warnings = [warning for claim in claims for warning in claim.warnings]
-    warnings += [*(record.warnings if record is not None else ()), *(shown.warnings if shown is not None else ())]
+    warnings += [*(record.warnings if record is not None else ()), *(detail.warnings if detail is not None else ())]
     submitted = next((step.at for step in timeline if step.event == "run_started"), None)
     return Audit(
         job_id=job_id,
@@ -106,9 +107,8 @@ def _state(temporal: TemporalEvidence | None) -> _State:
     if temporal is None:
         return _State()
     job = temporal.job
-    advice = job.advice if isinstance(job, JobState) else None
-    ended = job.result is not None or job.error is not None
-    closed_at = temporal.runs[-1].shown.closed_at if ended and temporal.runs else None
+    advice = job.detail.advice if job.detail is not None else None
+    closed_at = temporal.runs[-1].shown.closed_at if job.ended and temporal.runs else None
     return _State(job.phase, job.attention, advice, job.result, job.error, closed_at)
 
 
@@ -119,7 +119,7 @@ def _gaps(bucket: BucketEvidence | None, temporal: TemporalEvidence | None, *, e
         return
     if temporal is None:
         yield "Nothing in the bucket says how the job ended, and Temporal does not show it."
-    elif not isinstance(temporal.job, JobState):
+    elif temporal.job.detail is None:
         yield "No worker answers for this job: its newest events are not shown."
 
 

@@ -19,7 +19,7 @@ from seedance_temporal.audit import document
 from seedance_temporal.audit.document import RunHistory
 from seedance_temporal.connection import is_unknown_workflow, refusal
 from seedance_temporal.events import Event, Timeline
-from seedance_temporal.job import Job, JobState
+from seedance_temporal.job import JobState
 from seedance_temporal.ledger.facts import Claim, Fact, Outcome
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class TemporalEvidence:
     """
 
     namespace: str
-    job: Job
+    job: JobState
     runs: Sequence[Run]
 
     def call_for(self, part: TimelinePart) -> ActivityCall | None:
@@ -107,8 +107,8 @@ class TemporalEvidence:
         """Yield the timelines of all runs, as far as they are known without a worker."""
         for run in self.runs:
             yield from (call.timeline for call in run.calls)
-        if isinstance(self.job, JobState):
-            yield self.job.timeline
+        if self.job.detail is not None:
+            yield self.job.detail.timeline
 
 
 async def read_runs(client: Client, job_id: str, known: Collection[str] = ()) -> list[Run]:

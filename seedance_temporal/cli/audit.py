@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,16 +16,16 @@ from seedance_temporal.cli.runtime import (
     BucketRefused,
     JobArgument,
     JsonOption,
-    check_job_id,
     error_document,
     fail,
+    find_job,
     open_bucket,
     run,
 )
-from seedance_temporal.client import VideoJobs, connect
-from seedance_temporal.errors import TemporalUnavailable, UnknownJob, WorkerUnavailable
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJob
 from seedance_temporal.events import sentence
-from seedance_temporal.job import JobState
+from seedance_temporal.identity import job_id_from
 from seedance_temporal.provider.billing import Charge
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
@@ -53,13 +52,16 @@ def audit(
         from seedance_temporal.audit.build import audit_of
         from seedance_temporal.audit.verify import verify as findings
 
-        check_job_id(job)
+        try:
+            job_id = job_id_from(job)
+        except InvalidJobId:  # a prefix, for which Temporal must be asked
+            job_id = (await find_job(job)).id
         missing: list[str] = []
-        bucket, evidence = await _read_bucket(job, missing)
-        temporal = await _read_temporal(job, evidence, missing)
-        document = audit_of(job, evidence, temporal, missing)
+        bucket, evidence = await _read_bucket(job_id, missing)
+        temporal = await _read_temporal(job_id, evidence, missing)
+        document = audit_of(job_id, evidence, temporal, missing)
         if document is None:
-            return _unknown(job, missing, as_json)
+            return _unknown(job_id, missing, as_json)
         if verify and (bucket is None or evidence is None):
             message = f"Nothing can be verified. {missing[0]}"
             return fail(OTHER, error_document("bucket", message), [message], as_json)
@@ -113,17 +115,12 @@ async def _read_temporal(job_id: str, evidence: BucketEvidence | None, missing: 
     from seedance_temporal.audit.temporal_evidence import TemporalEvidence, read_runs
 
     try:
-        client = await connect()
-        jobs = VideoJobs(client)
-        job = await jobs.get(job_id)
-        if not isinstance(job, JobState):
-            # A closed run shows its timeline as well, where a worker answers.
-            with suppress(WorkerUnavailable):
-                ended = {name: getattr(job, name) for name in ("phase", "result", "error")}
-                job = (await jobs.state(job_id)).model_copy(update=ended)
+        jobs = await VideoJobs.connect()
+        client = jobs.client
+        state = await jobs.job(job_id).state()
         parts = evidence.parts if evidence is not None else []
         named = {part.run_id for part in parts if part.namespace == client.namespace}
-        return TemporalEvidence(client.namespace, job, await read_runs(client, job_id, named))
+        return TemporalEvidence(client.namespace, state, await read_runs(client, job_id, named))
     except UnknownJob:
         return None
     except TemporalUnavailable as error:

@@ -22,7 +22,6 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
 from seedance_temporal.job import Phase
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
@@ -159,8 +158,8 @@ class _Batch:
             yield f"Asked for by an earlier line already, and so the same job: {_counted(len(self._repeated), 'line')}."
         if self._invalid:
             yield f"Wrong, and skipped: {_counted(len(self._invalid), 'line')}."
-        endpoints = self._settings.seedance_endpoints
-        warnings = Counter(text for one in self._requests() for text in catalogue.warnings(one, endpoints=endpoints))
+        rules = self._settings.rules
+        warnings = Counter(text for one in self._requests() for text in rules.warnings(one))
         for text, count in warnings.most_common(_MOST_WARNINGS):
             yield f"[yellow]{_counted(count, 'job')}: {plain(text)}[/]"
         if len(warnings) > _MOST_WARNINGS:
@@ -193,8 +192,7 @@ class _Batch:
 
     def _estimated(self) -> tuple[float, int]:
         """USD in all, and how many requests of unknown price are not counted in that."""
-        prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
-        estimates = [catalogue.estimate(one, prices, endpoints=endpoints).usd for one in self._requests()]
+        estimates = [self._settings.rules.estimate(one).usd for one in self._requests()]
         return sum(usd for usd in estimates if usd is not None), estimates.count(None)
 
     async def submit(self, jobs: VideoJobs, uploads: Uploads | None, bar: Progress) -> None:
@@ -204,8 +202,9 @@ class _Batch:
         async def submit(line: _Line) -> None:
             assert line.request is not None
             request = line.request if uploads is None else await uploads.uploaded(line.request)
-            submitted = await jobs.submit(request)
-            line.phase, line.existing = submitted.phase, submitted.existing
+            job = await jobs.submit(request)
+            assert job.submitted is not None
+            line.phase, line.existing = job.submitted.phase, job.existing
             bar.advance(shown)
 
         try:
@@ -223,7 +222,7 @@ class _Batch:
         shown = bar.add_task("ended", total=len(self.jobs))
 
         async def follow(line: _Line) -> None:
-            async for job in jobs.follow(line.job_id, every=_FOLLOW_SECONDS):
+            async for job in jobs.job(line.job_id).follow(every=_FOLLOW_SECONDS):
                 line.phase = job.phase
                 if job.attention and job.attention not in WAITS_ON:
                     break

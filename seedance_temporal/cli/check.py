@@ -12,7 +12,8 @@ from seedance_temporal.cli.output import DONE, out, plain, print_json
 from seedance_temporal.cli.runtime import AnyPathOption, JsonOption, open_bucket, read, run
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import job_id_of, request_hash
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.checks import gs_object, scene
+from seedance_temporal.provider.models import KINDS
 from seedance_temporal.reference_media import Medium, media_warnings
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -64,7 +65,7 @@ class _Look:
         self._request = request
         self._settings = settings
         self._local = local
-        self._warnings = catalogue.warnings(request, endpoints=settings.seedance_endpoints)
+        self._warnings = settings.rules.warnings(request)
         self.problems = problems
         self.media: tuple[Medium, ...] = ()
 
@@ -92,7 +93,7 @@ class _Look:
 
     async def _bucket(self) -> GoogleBucket | None:
         """The bucket, where it is set, and knows something of the references."""
-        wanted = any(each.asset_id is not None or catalogue.gs_object(each.url) for each in self._request.references)
+        wanted = any(each.asset_id is not None or gs_object(each.url) for each in self._request.references)
         return await open_bucket(self._settings) if wanted and self._settings.seedance_bucket is not None else None
 
     async def _unseen(self, bucket: GoogleBucket | None) -> set[int]:
@@ -100,12 +101,12 @@ class _Look:
         known = {
             index
             for index, each in enumerate(self._request.references)
-            if self._is_wrong(f"references[{index}]") or each.role not in catalogue.KINDS
+            if self._is_wrong(f"references[{index}]") or each.role not in KINDS
         }
         private = {
             index
             for index, each in enumerate(self._request.references)
-            if catalogue.gs_object(each.url) and index not in self._local
+            if gs_object(each.url) and index not in self._local
         } - known
         if not private:
             return known
@@ -122,15 +123,13 @@ class _Look:
         """All of it, as ``--json`` prints it."""
         from seedance_temporal.provider.payload import body_of
 
-        estimated = catalogue.estimate(
-            self._request, self._settings.prices, endpoints=self._settings.seedance_endpoints
-        )
+        estimated = self._settings.rules.estimate(self._request)
         # A local file will be an object that is signed, as any other of the bucket.
         urls = [redacted(reference.url.partition("#")[0]) for reference in self._request.references]
         return {
             "job_id": job_id_of(self._request),
             "request_hash": request_hash(self._request),
-            "scene": catalogue.scene(self._request),
+            "scene": scene(self._request),
             "estimated_tokens": estimated.tokens,
             "estimated_usd": estimated.usd,
             "warnings": self._warnings,

@@ -26,8 +26,7 @@ from typing import Any
 from seedance_temporal.cli.safe_open import Looks, Place, read_file
 from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem
 from seedance_temporal.limits import refusal_by_price
-from seedance_temporal.provider import rules as catalogue
-from seedance_temporal.provider.models import Kind
+from seedance_temporal.provider.models import KINDS, Kind
 from seedance_temporal.reference_media import Medium, media_problems
 from seedance_temporal.request_json import decode_json, read_request
 from seedance_temporal.settings import Settings
@@ -145,7 +144,7 @@ class RequestReader:
             request, problems = await asyncio.to_thread(self.look, text, folder)
         media, unfit = await self.media_of(request)
         problems += unfit
-        model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
+        model = self._settings.rules.model_of(request.model)
         problems += media_problems(media.values(), model) if model is not None else []
         if problems:
             raise InvalidRequest(problems)
@@ -161,12 +160,9 @@ class RequestReader:
         """
         data = decode_json(text)
         of_files = self._replace_paths(data, folder)
-        endpoints = self._settings.seedance_endpoints
-        request, problems = read_request(
-            data, insecure_hosts=self._settings.seedance_insecure_hosts, endpoints=endpoints
-        )
+        request, problems = read_request(data, self._settings.rules)
         problems += of_files
-        estimated = catalogue.estimate(request, self._settings.prices, endpoints=endpoints)
+        estimated = self._settings.rules.estimate(request)
         # What is wrong otherwise has no price worth a word.
         if not problems and (refusal := refusal_by_price(estimated, self._settings)):
             problems.append(Problem(at="", problem=refusal.message))
@@ -187,9 +183,9 @@ class RequestReader:
 
         found = await asyncio.gather(
             *(
-                look_into(index, self.files[each.url], catalogue.KINDS[each.role])
+                look_into(index, self.files[each.url], KINDS[each.role])
                 for index, each in enumerate(request.references)
-                if each.url in self.files and each.role in catalogue.KINDS
+                if each.url in self.files and each.role in KINDS
             )
         )
         media = {each.reference: each for each in found if isinstance(each, Medium)}
@@ -204,7 +200,7 @@ class RequestReader:
             if not isinstance(url, str) or not url or (_SCHEME.match(url) and not url.lower().startswith("file:")):
                 continue
             try:
-                file = self._file(url, folder, catalogue.KINDS.get(str(reference.get("role"))))
+                file = self._file(url, folder, KINDS.get(str(reference.get("role"))))
             except FileRefused as error:
                 problems.append(Problem(at=f"references[{index}].url", problem=str(error)))
                 file = None

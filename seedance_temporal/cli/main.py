@@ -6,7 +6,6 @@ People get text; ``--json`` gives one JSON document on stdout, and everything el
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -23,9 +22,7 @@ from seedance_temporal.cli.output import (
     document,
     err,
     exit_code,
-    fields,
     finish,
-    has_ended,
     out,
     plain,
     print_json,
@@ -37,6 +34,7 @@ from seedance_temporal.cli.runtime import (
     AnyPathOption,
     JobArgument,
     JsonOption,
+    find_job,
     follow,
     job_goes_on,
     open_bucket,
@@ -45,10 +43,8 @@ from seedance_temporal.cli.runtime import (
     video_jobs,
 )
 from seedance_temporal.cli.watch import watch
-from seedance_temporal.contract import Resolve
-from seedance_temporal.errors import WorkerUnavailable
+from seedance_temporal.contract import ResolveAction
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobState, Submitted
 from seedance_temporal.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -75,13 +71,13 @@ def submit(
             if bucket is not None:
                 with spinner() as progress:
                     request = await Uploads(bucket, reader.files, progress).uploaded(request)
-            submitted = await jobs.submit(request)
-        say.print(f"{submitted.job_id}  {'known already' if submitted.existing else 'new'}, {submitted.phase}")
+            job = await jobs.submit(request)
+        assert job.submitted is not None
+        say.print(f"{job.id}  {'known already' if job.existing else 'new'}, {job.submitted.phase}")
         if not wait:
-            return finish(submitted, as_json, DONE)
-        job = await follow(jobs, submitted.job_id)
-        ended = Submitted(**fields(job), existing=submitted.existing)
-        return finish(ended, as_json, exit_code(job))
+            return finish(job.submitted, as_json, DONE, existing=job.existing)
+        state = await follow(job)
+        return finish(state, as_json, exit_code(state), existing=job.existing)
 
     run(story(), as_json)
 
@@ -97,23 +93,19 @@ def show(
     """A job as it is now."""
 
     async def story() -> int:
-        jobs = await video_jobs(job)
+        found = await find_job(job)
         if follow_it:
-            ended = await follow(jobs, job, until_a_person=False)
+            ended = await follow(found, until_a_person=False)
             return finish(ended, as_json, exit_code(ended))
-        seen = await jobs.get(job)
-        state = seen if isinstance(seen, JobState) else None
-        if state is None and not has_ended(seen):
+        state = await found.state()
+        if state.detail is None and not state.ended:
             err.print(
                 "[yellow]No worker answers for this job[/]: this is what Temporal itself knows. Nothing is lost, and "
                 "the job goes on when a worker of its route is back."
             )
         if not as_json:
-            if has_ended(seen):
-                with suppress(WorkerUnavailable):
-                    state = await jobs.state(job)
             print_story(state)
-        return finish(seen, as_json, DONE)
+        return finish(state, as_json, DONE)
 
     run(story(), as_json)
 
@@ -123,8 +115,8 @@ def wait(job: JobArgument, as_json: JsonOption = False) -> None:
     """Follow a job to its end, or until it needs a person."""
 
     async def story() -> int:
-        seen = await follow(await video_jobs(job), job)
-        return finish(seen, as_json, exit_code(seen))
+        state = await follow(await find_job(job))
+        return finish(state, as_json, exit_code(state))
 
     run(story(), as_json)
 
@@ -173,9 +165,10 @@ def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
     """Ask for the end of a job. What the provider runs already is billed, and therefore still stored."""
 
     async def story() -> int:
-        outcome = (await (await video_jobs(job)).cancel(job)).outcome
+        found = await find_job(job)
+        outcome = (await found.cancel()).outcome
         if as_json:
-            print_json({"job_id": job, "outcome": outcome})
+            print_json({"job_id": found.id, "outcome": outcome})
         else:
             out.print(_CANCEL_OUTCOMES[outcome])
         return DONE
@@ -205,11 +198,11 @@ def resolve(
         raise typer.BadParameter("say exactly one of --task-id, --not-created and --lost")
 
     async def story() -> int:
-        action = "adopt" if task_id is not None else "not_created" if not_created else "lost"
-        word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
-        answer = await (await video_jobs(job)).resolve(job, word)
+        found = await find_job(job)
+        action: ResolveAction = "adopt" if task_id is not None else "not_created" if not_created else "lost"
+        answer = await found.resolve(attempt=attempt, action=action, task_id=task_id)
         if as_json:
-            print_json({"job_id": job, **answer.model_dump()})
+            print_json({"job_id": found.id, **answer.model_dump()})
         else:
             out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {plain(answer.message)}")
         return DONE if answer.accepted else OTHER
@@ -229,11 +222,12 @@ def resubmit(
     """Ask, and pay, for another attempt after one that ended without a video. Saying it twice changes nothing."""
 
     async def story() -> int:
-        jobs = await video_jobs(job)
-        submitted = await jobs.resubmit(job, attempt=attempt, accept_second_charge=accept_second_charge)
-        if not as_json and submitted.phase == "checking":
-            out.print(f"A run was started that claims another attempt. What comes of it: {SHOW} {job}")
-        return finish(submitted, as_json, DONE)
+        found = await find_job(job)
+        again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
+        assert again.submitted is not None
+        if not as_json and again.submitted.phase == "checking":
+            out.print(f"A run was started that claims another attempt. What comes of it: {SHOW} {found.id}")
+        return finish(again.submitted, as_json, DONE, existing=again.existing)
 
     run(story(), as_json)
 

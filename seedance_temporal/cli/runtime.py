@@ -18,8 +18,10 @@ from rich.live import Live
 from seedance_temporal.cli.live import Picture
 from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, news, plain, print_json
 from seedance_temporal.cli.safe_open import ANY_PATH
-from seedance_temporal.client import VideoJobs, connect
+from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import (
+    AmbiguousJobId,
+    InvalidJobId,
     InvalidRequest,
     InvalidSettings,
     Problem,
@@ -27,8 +29,9 @@ from seedance_temporal.errors import (
     UnknownJob,
     WorkerUnavailable,
 )
-from seedance_temporal.identity import hash_of_job
-from seedance_temporal.job import Job
+from seedance_temporal.handle import VideoJob
+from seedance_temporal.identity import id_prefix_from
+from seedance_temporal.job import JobState
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
@@ -42,7 +45,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 AnyPathOption = Annotated[
     bool, typer.Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id: seedance- and 64 hex digits.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id, its hash, or the first digits.")]
 
 
 class BucketRefused(SeedanceError):
@@ -60,7 +63,7 @@ def run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
         code = fail(REFUSED, document, ["Refused; nothing was spent.", *lines], as_json)
     except SeedanceError as error:
         name = _ERROR_CODES.get(type(error), "temporal")
-        code = REFUSED if isinstance(error, InvalidSettings) else OTHER
+        code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER
         code = fail(code, error_document(name, str(error)), [str(error)], as_json)
     except KeyboardInterrupt:
         code = fail(OTHER, error_document("interrupted", "Stopped by Ctrl-C."), ["Stopped by Ctrl-C."], as_json)
@@ -98,6 +101,8 @@ async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
 
 _ERROR_CODES: dict[type[SeedanceError], str] = {
     InvalidSettings: "invalid_settings",
+    InvalidJobId: "invalid_job_id",
+    AmbiguousJobId: "ambiguous_job_id",
     UnknownJob: "unknown_job",
     WorkerUnavailable: "no_worker",
     BucketRefused: "bucket",
@@ -120,48 +125,41 @@ def fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) -
 # Reaching the job
 
 
-def check_job_id(job_id: str) -> None:
-    """Raises InvalidRequest for what is no job id."""
-    try:
-        hash_of_job(job_id)
-    except ValueError as error:
-        raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
+async def video_jobs() -> VideoJobs:
+    return await VideoJobs.connect()
 
 
-async def video_jobs(job_id: str | None = None) -> VideoJobs:
-    """The client; a job id is looked at first, because a wrong one is known without Temporal."""
-    if job_id is not None:
-        check_job_id(job_id)
-    settings = Settings.from_environment()
-    return VideoJobs(
-        await connect(),
-        insecure_hosts=settings.seedance_insecure_hosts,
-        endpoints=settings.seedance_endpoints,
-        hash_users=settings.seedance_hash_users,
-    )
+async def find_job(job: str) -> VideoJob:
+    """Find the job that a command's argument means.
+
+    Raises:
+        InvalidJobId: It cannot be one, which is known before Temporal is asked; or several jobs begin so.
+        UnknownJob: No job begins so.
+    """
+    id_prefix_from(job)
+    return await (await video_jobs()).find(job)
 
 
-async def follow(jobs: VideoJobs, job_id: str, *, until_a_person: bool = True) -> Job:
+async def follow(job: VideoJob, *, until_a_person: bool = True) -> JobState:
     """The job at its end; every change on the way is told on stderr, and drawn live on a terminal.
 
     Args:
-        jobs: The client.
-        job_id: The job.
+        job: The job.
         until_a_person: Whether it is followed only to where it needs a person.
     """
     started = time.monotonic()
     told = ""
     picture = Picture()
-    with job_goes_on(job_id), Live(picture, console=err, transient=True):
-        async for job in jobs.follow(job_id):
-            picture.job = job
-            heard = news(job)
+    with job_goes_on(job.id), Live(picture, console=err, transient=True):
+        async for state in job.follow():
+            picture.job = state
+            heard = news(state)
             if heard != told:
                 err.print(f"{time.monotonic() - started:6.0f} s  {heard}")
                 told = heard
-            if until_a_person and job.attention and job.attention not in WAITS_ON:
+            if until_a_person and state.attention and state.attention not in WAITS_ON:
                 break
-    return job
+    return state
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
+from seedance_temporal.provider.checks import quoted
 from seedance_temporal.provider.models import MEDIA, Kind
-from seedance_temporal.provider.rules import quoted
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.settings import Settings
 

@@ -18,7 +18,7 @@ from seedance_temporal.cli.output import DONE, SHOW, out, print_table
 from seedance_temporal.cli.runtime import run, video_jobs
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
-from seedance_temporal.job import JobSummary
+from seedance_temporal.job import JobState
 
 # The visibility store lags by about as much.
 _EVERY_SECONDS = 2.0
@@ -46,7 +46,7 @@ def watch(
     run(story(), False)
 
 
-async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobSummary]:
+async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobState]:
     # Read each time: a batch that is still submitting adds to it.
     job_ids = job_ids_of(results) if results is not None else None
     return await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
@@ -73,7 +73,7 @@ async def _tell(jobs: VideoJobs, user: str | None, results: Path | None) -> None
         await asyncio.sleep(_EVERY_SECONDS)
 
 
-def _picture(found: list[JobSummary]) -> RenderableType:
+def _picture(found: list[JobState]) -> RenderableType:
     if not found:
         return Text("No job is open.")
     needy = sum(job.attention is not None for job in found)

@@ -16,9 +16,9 @@ import httpx
 from seedance_temporal.errors import Problem
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
-from seedance_temporal.provider import rules as catalogue
-from seedance_temporal.provider.models import MEDIA, Kind
-from seedance_temporal.reference_media import Medium, media_problems
+from seedance_temporal.provider.checks import gs_object
+from seedance_temporal.provider.models import KINDS, MEDIA, Kind
+from seedance_temporal.reference_media import Medium, is_readable, media_problems
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
@@ -90,18 +90,18 @@ class References:
         Raises:
             CannotSign: A private reference cannot be signed.
         """
-        distant = [i for i, each in enumerate(request.references) if is_seen(each) and i not in known]
+        distant = [i for i, each in enumerate(request.references) if is_readable(each) and i not in known]
         urls = await asyncio.gather(*(self._url_of(request.references[index]) for index in distant))
         async with asyncio.TaskGroup() as group:
             looks = [
-                group.create_task(self._look_at(index, catalogue.KINDS[request.references[index].role], url))
+                group.create_task(self._look_at(index, KINDS[request.references[index].role], url))
                 for index, url in zip(distant, urls, strict=True)
             ]
         found = [look.result() for look in looks]
         seen = [*known.values(), *(medium for medium in found if isinstance(medium, Medium))]
         media = tuple(sorted(seen, key=lambda medium: medium.reference))
         troubles = [trouble for trouble in found if isinstance(trouble, _Trouble)]
-        model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
+        model = self._settings.rules.model_of(request.model)
         problems = [each.problem for each in troubles if not each.passing]
         problems += media_problems(media, model) if model is not None else []
         return Findings(
@@ -112,7 +112,7 @@ class References:
 
     async def _url_of(self, reference: Reference) -> str:
         """The URL that the provider would be given."""
-        private = catalogue.gs_object(reference.url)
+        private = gs_object(reference.url)
         if private is None:
             return reference.url
         assert self._bucket is not None, "a private reference, and no bucket"
@@ -165,11 +165,6 @@ class References:
 class _Trouble:
     problem: Problem
     passing: bool = False
-
-
-def is_seen(reference: Reference) -> bool:
-    """Whether a reference can be looked at: what the provider keeps under ``asset://`` cannot."""
-    return not reference.url.startswith("asset://")
 
 
 def _in_words(error: DownloadFailed) -> str:

@@ -1,4 +1,4 @@
-"""The models as data: what each takes, and how large its pictures are. What follows from it stands in catalogue.py.
+"""The models as data: what each takes, and how large its pictures are. What follows from it is in checks.py.
 
 Every row is read from the provider's task API documentation, "create a video generation task". A comment names the
 table that a value stands in, and how it is known:
@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["image", "video", "audio"]
@@ -116,7 +115,6 @@ SHORTEST_REFERENCE_SECONDS = 2
 REFERENCE_TOLERANCE_SECONDS = 0.2
 """How far a length may be off. Table "reference media": "about"."""
 
-NO_ENDPOINTS: Mapping[str, str] = MappingProxyType({})
 ENDPOINT = re.compile(r"ep-[A-Za-z0-9-]{1,128}")
 """An inference endpoint, taken on either route. Section "routes and models", O; its letters are not documented."""
 
@@ -274,27 +272,6 @@ SEEDANCE_1_5_PRO = Model(
     languages=(),
 )
 MODELS = (SEEDANCE_2_0, SEEDANCE_2_0_FAST, SEEDANCE_2_0_MINI, SEEDANCE_2_5, SEEDANCE_1_5_PRO)
-
-
-def model_of(model_id: str, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> Model | None:
-    """The row of a model id, on whichever route; None if it is not known.
-
-    What stands behind an inference endpoint (``ep-…``) cannot be seen from here: one that is not named has the rules
-    of Seedance 2.0.
-
-    Args:
-        model_id: Of the request, or of a task.
-        endpoints: The model id behind each endpoint that is known, as ``SEEDANCE_ENDPOINTS`` says.
-    """
-    behind = endpoints.get(model_id, model_id)
-    if ENDPOINT.fullmatch(behind):
-        return SEEDANCE_2_0
-    return next((model for model in MODELS if behind in model.ids.values()), None)
-
-
-def is_unknown_endpoint(model_id: str, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> bool:
-    """Whether a model id is an inference endpoint that nobody has named."""
-    return model_id not in endpoints and ENDPOINT.fullmatch(model_id) is not None
 
 
 def pixels(resolution: str, ratio: str) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.models import KINDS, OPTIONAL
 from seedance_temporal.request import VideoRequest
 
 
@@ -20,7 +20,7 @@ def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
     if request.prompt is not None:
         content.append({"type": "text", "text": request.prompt})
     for reference, url in zip(request.references, urls, strict=True):
-        kind = f"{catalogue.KINDS[reference.role]}_url"
+        kind = f"{KINDS[reference.role]}_url"
         content.append({"type": kind, kind: {"url": url}, "role": reference.role})
     body: dict[str, Any] = {
         "model": request.model,
@@ -35,7 +35,7 @@ def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
         body["return_last_frame"] = True
     if request.web_search:
         body["tools"] = [{"type": "web_search"}]
-    for name in catalogue.OPTIONAL:
+    for name in OPTIONAL:
         value = getattr(request, name)
         if value is not None and name != "web_search":
             body[name] = value

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from seedance_temporal.provider.models import KINDS, MODEL_CHOOSES, NO_ENDPOINTS, PIXELS, model_of
+from seedance_temporal.provider.models import KINDS, MODEL_CHOOSES, PIXELS
 from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
+
+if TYPE_CHECKING:
+    from seedance_temporal.provider.rules import Rules
 
 
 class Price(NamedTuple):
@@ -65,21 +68,14 @@ class Estimate:
     usd: float | None
 
 
-def estimate(
-    request: VideoRequest, prices: PriceTable = PRICES, *, endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> Estimate:
-    """The most that a request should cost, as far as its own words tell.
+def estimate(request: VideoRequest, rules: Rules) -> Estimate:
+    """Estimate the most that a request should cost.
 
     Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest is counted; where
     there is a reference video, the most seconds that all of them may have. The formula was measured on 2.0 (section
     "pixels and tokens"), and is taken for the other models, too. What ``draft`` or ``flex`` save is not counted.
-
-    Args:
-        request: The request; it need not be a valid one.
-        prices: From :func:`price_table`.
-        endpoints: As in :func:`~seedance_temporal.provider.models.model_of`.
     """
-    model = model_of(request.model, endpoints)
+    model = rules.model_of(request.model)
     seconds = request.duration
     if seconds == MODEL_CHOOSES and model is not None:
         seconds = model.durations[-1]
@@ -94,8 +90,8 @@ def estimate(
     if has_video and model is not None:
         seconds += model.reference_seconds
     tokens = max(width * height for width, height in sizes.values()) * (24 * seconds + 1) // 1024
-    behind = endpoints.get(request.model, request.model)
-    return Estimate(tokens=tokens, usd=cost_usd(behind, request.resolution, has_video, tokens, prices))
+    usd = cost_usd(rules.behind(request.model), request.resolution, has_video, tokens, rules.prices)
+    return Estimate(tokens=tokens, usd=usd)
 
 
 def cost_usd(
@@ -122,13 +118,7 @@ def cost_usd(
         return None
 
 
-def cost_of(
-    request: VideoRequest,
-    task: Task,
-    prices: PriceTable = PRICES,
-    *,
-    endpoints: Mapping[str, str] = NO_ENDPOINTS,
-) -> float | None:
+def cost_of(request: VideoRequest, task: Task, rules: Rules) -> float | None:
     """What a task cost in USD, by the tokens that the provider counted; None where tokens or price are not known.
 
     An inference endpoint is priced by the model behind it, which the task names.
@@ -137,9 +127,8 @@ def cost_of(
         return None
     model = task.model or request.model
     resolution = task.resolution or request.resolution
-    return cost_usd(
-        endpoints.get(model, model), resolution, _has_reference_video(request), task.usage.total_tokens, prices
-    )
+    tokens = task.usage.total_tokens
+    return cost_usd(rules.behind(model), resolution, _has_reference_video(request), tokens, rules.prices)
 
 
 def _has_reference_video(request: VideoRequest) -> bool:

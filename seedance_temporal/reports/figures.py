@@ -14,7 +14,7 @@ from math import fsum
 from operator import attrgetter
 from typing import Literal, TypeVar, get_args
 
-from seedance_temporal.job import JobSummary, Phase
+from seedance_temporal.job import JobState, Phase
 from seedance_temporal.provider.billing import BilledTask, is_billed, once
 
 _T = TypeVar("_T")
@@ -67,13 +67,13 @@ def outcome_of(phase: Phase) -> Outcome:
     return next((outcome for outcome in OUTCOMES if outcome == phase), "open")
 
 
-def accounts_of(runs: Iterable[JobSummary]) -> list[Account]:
+def accounts_of(runs: Iterable[JobState]) -> list[Account]:
     """Return one account for each job, by all of its runs that Temporal still has."""
     in_order = sorted(runs, key=lambda run: (run.job_id, run.started_at))
     return [_account(list(of_job)) for _, of_job in groupby(in_order, key=attrgetter("job_id"))]
 
 
-def _account(runs: Sequence[JobSummary]) -> Account:
+def _account(runs: Sequence[JobState]) -> Account:
     newest = runs[-1]
     # A stored video decides, also where a later run was terminated before it read the ledger.
     stored = [run for run in runs if run.phase == "stored"]
@@ -94,7 +94,7 @@ def _account(runs: Sequence[JobSummary]) -> Account:
     )
 
 
-def _tasks(run: JobSummary) -> Iterable[BilledTask]:
+def _tasks(run: JobState) -> Iterable[BilledTask]:
     if is_billed(run.phase):
         yield BilledTask(run.task_id, run.tokens, run.cost_usd)
     if run.attention == "second_task":

@@ -23,8 +23,8 @@ import yaml
 from temporalio.envconfig import ClientConfig
 
 from dev.stack import BUCKET, HOST, Stack
-from seedance_temporal import request_json as parsing
 from seedance_temporal.identity import callback_token
+from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from tests.docs.pages import PAGES, ROOT, Block, all_blocks, blocks, blocks_of
 
@@ -102,14 +102,14 @@ def test_data(block: Block) -> None:
     data = json.loads(block.text) if block.language == "json" else yaml.safe_load(block.text)
     assert data
     if isinstance(data, dict) and {"user_id", "route", "model"} <= data.keys():
-        parsing.parse_request(data)
+        VideoRequest.from_dict(data)
 
 
 def test_examples_are_requests_that_may_be_sent() -> None:
     examples = sorted((ROOT / "examples").glob("*.json"))
     assert examples
     for example in examples:
-        parsing.parse_request_json(example.read_bytes())
+        VideoRequest.from_json(example.read_bytes())
 
 
 # Shell

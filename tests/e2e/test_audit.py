@@ -14,10 +14,9 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.service import RPCError
 
 from dev.stack import Stack
-from seedance_temporal import Job, VideoRequest
+from seedance_temporal import JobState, VideoRequest
 from seedance_temporal.audit.bucket_evidence import read_bucket_evidence
 from seedance_temporal.audit.verify import verify
-from seedance_temporal.contract import Resolve
 from seedance_temporal.identity import ObjectNames
 from tests.e2e.command import starter
 from tests.e2e.operator import reset_to_the_first_task
@@ -29,68 +28,68 @@ async def _audit(stack: Stack, *arguments: str, **changes: str) -> tuple[int, An
     return ran.code, ran.answer
 
 
-async def _ended(stack: Stack, request: VideoRequest) -> Job:
-    async for job in stack.jobs.follow((await stack.jobs.submit(request)).job_id):
+async def _ended(stack: Stack, request: VideoRequest) -> JobState:
+    async for job in (await stack.jobs.submit(request)).follow():
         last = job
     return last
 
 
-async def _stored(stack: Stack) -> Job:
+async def _stored(stack: Stack) -> JobState:
     return await _ended(stack, a_request(return_last_frame=True))
 
 
-async def _refused(stack: Stack) -> Job:
+async def _refused(stack: Stack) -> JobState:
     request = a_request()
     await stack.ark.fault("create", "400", contains=request.prompt)
     return await _ended(stack, request)
 
 
-async def _failed(stack: Stack) -> Job:
+async def _failed(stack: Stack) -> JobState:
     request = a_request()
     await stack.ark.fault("task", "fail", contains=request.prompt)
     return await _ended(stack, request)
 
 
-async def _resubmitted(stack: Stack) -> Job:
+async def _resubmitted(stack: Stack) -> JobState:
     request = a_request()
     await stack.ark.fault("task", "expire", contains=request.prompt)
-    await stack.jobs.resubmit((await _ended(stack, request)).job_id, attempt=1)
+    await stack.jobs.job((await _ended(stack, request)).job_id).resubmit(attempt=1)
     return await _ended(stack, request)
 
 
-async def _recovered(stack: Stack) -> Job:
+async def _recovered(stack: Stack) -> JobState:
     request = a_request("volcengine")
     await stack.ark.fault("create", "lost_after_commit", contains=request.prompt)
     return await _ended(stack, request)
 
 
-async def _cancelled_while_queued(stack: Stack) -> Job:
+async def _cancelled_while_queued(stack: Stack) -> JobState:
     request = a_request()
     await stack.ark.fault("task", "stay_queued", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.task_id is not None)
-    await stack.jobs.cancel(job_id)
+    await stack.jobs.job(job_id).cancel()
     return await _ended(stack, request)
 
 
-async def _given_up(stack: Stack) -> Job:
+async def _given_up(stack: Stack) -> JobState:
     request = a_request("volcengine")
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "recovering")
-    assert (await stack.jobs.resolve(job_id, Resolve(attempt=1, action="lost"))).accepted
+    assert (await stack.jobs.job(job_id).resolve(attempt=1, action="lost")).accepted
     return await _ended(stack, request)
 
 
-async def _reset(stack: Stack) -> Job:
+async def _reset(stack: Stack) -> JobState:
     job = await _failed(stack)
     await reset_to_the_first_task(stack, job.job_id)
-    async for after in stack.jobs.follow(job.job_id):
+    async for after in stack.jobs.job(job.job_id).follow():
         last = after
     return last
 
 
-JOBS: dict[str, tuple[Callable[[Stack], Awaitable[Job]], str, str, list[tuple[str, str | None]], list[str]]] = {
+JOBS: dict[str, tuple[Callable[[Stack], Awaitable[JobState]], str, str, list[tuple[str, str | None]], list[str]]] = {
     # The job, its phase and the source afterwards, its outcomes with their sources, and the sources of its events.
     "stored": (_stored, "stored", "record", [("created", "create")], ["caller", "create", "callback", "copy"]),
     "refused": (_refused, "refused", "outcome", [("refused", "create")], ["caller", "create"]),
@@ -119,7 +118,7 @@ JOBS: dict[str, tuple[Callable[[Stack], Awaitable[Job]], str, str, list[tuple[st
 class Audits:
     """Of one job: exit code and document, before its runs were deleted and after."""
 
-    job: Job
+    job: JobState
     before: tuple[int, Any]
     after: tuple[int, Any]
 
@@ -178,12 +177,12 @@ async def test_money_and_attempts_of_a_resubmitted_job(stack: Stack) -> None:
 async def test_unclaimed_job_is_audited_by_temporal_alone(stack: Stack) -> None:
     request = a_request()
     await stack.ark.fault("create", "429", contains=request.prompt, times=None, retry_after=30)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "waiting")
     going_on = (await _audit(stack, job_id))[1]
     assert (going_on["phase"], going_on["result"], going_on["error"]) == ("waiting", None, None)
     assert going_on["charge"]["billed"] is False
-    await stack.jobs.cancel(job_id)
+    await stack.jobs.job(job_id).cancel()
     await _ended_by(stack, job_id)
     code, audit = await _audit(stack, job_id, "--verify")
     assert (code, audit["source"], audit["phase"], audit["error"]["class"]) == (0, "temporal", "cancelled", "cancelled")
@@ -193,7 +192,7 @@ async def test_unclaimed_job_is_audited_by_temporal_alone(stack: Stack) -> None:
 
 
 async def _ended_by(stack: Stack, job_id: str) -> None:
-    async for _ in stack.jobs.follow(job_id):
+    async for _ in stack.jobs.job(job_id).follow():
         pass
 
 

@@ -26,9 +26,8 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from dev.process import Child, start
-from dev.stack import HOST, ROOT, Stack, running_stack, start_temporal, temporal_client
-from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, connect
-from seedance_temporal.contract import Resolve
+from dev.stack import HOST, ROOT, Stack, jobs_of, running_stack, start_temporal, temporal_client
+from seedance_temporal import JobState, VideoJobs, VideoRequest, connect
 from seedance_temporal.identity import ObjectNames, request_hash
 from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request, creates_of
@@ -132,7 +131,7 @@ class Cell:
 
     @property
     def jobs(self) -> VideoJobs:
-        return VideoJobs(self.client, insecure_hosts={HOST})
+        return jobs_of(self.client)
 
     @property
     def job_id(self) -> str:
@@ -214,20 +213,20 @@ class Cell:
                     since = 0
                 await asyncio.sleep(0.5)
 
-    async def settle(self, seconds: float = PATIENCE) -> Job:
+    async def settle(self, seconds: float = PATIENCE) -> JobState:
         """Follows the job to its end. Where it asks a person for a create's outcome, the person looks, and answers.
 
         Raises:
             AssertionError: It did not come to an end, and asked nobody.
         """
-        last: Job | None = None
+        last: JobState | None = None
         try:
             async with asyncio.timeout(seconds):
-                async for job in self.jobs.follow(self.job_id, every=0.5):
+                async for job in self.jobs.job(self.job_id).follow(every=0.5):
                     last = job
-                    if isinstance(job, JobState) and job.attention == "unknown_create":
+                    if job.detail is not None and job.attention == "unknown_create":
                         await asyncio.sleep(_REACTION_SECONDS)
-                        now = await self.jobs.get(self.job_id)
+                        now = await self.jobs.job(self.job_id).state()
                         if now.attention == "unknown_create" and now.attempt is not None:
                             await self._answer(now.attempt)
         except TimeoutError:
@@ -239,10 +238,10 @@ class Cell:
         self.asked = True
         created = [entry.task_id for entry in await creates_of(self.stack, self.request) if entry.committed]
         for task_id in created:
-            adopted = await self.jobs.resolve(self.job_id, Resolve(attempt=attempt, action="adopt", task_id=task_id))
+            adopted = await self.jobs.job(self.job_id).resolve(attempt=attempt, action="adopt", task_id=task_id)
             if adopted.accepted:
                 return
-        await self.jobs.resolve(self.job_id, Resolve(attempt=attempt, action="not_created"))
+        await self.jobs.job(self.job_id).resolve(attempt=attempt, action="not_created")
 
     async def ledger(self) -> str:
         """What stands in the ledger of the job, in short."""
@@ -255,7 +254,7 @@ class Cell:
             facts.append(f"{int(number)} {kind.split('-')[0]}")
         return ", ".join(facts)
 
-    async def stored_once(self, job: Job, *, paid: int = 1) -> dict[str, object]:
+    async def stored_once(self, job: JobState, *, paid: int = 1) -> dict[str, object]:
         """Asserts that the job's video is stored and was paid for once; what the table shows of it."""
         assert job.result is not None, f"{self.name}: {job.phase}: {job.error}"
         entries = await creates_of(self.stack, self.request)

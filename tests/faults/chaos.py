@@ -30,7 +30,7 @@ from temporalio.service import RPCError
 
 from dev.ark.faults import KNOWN, Operation
 from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
-from seedance_temporal import Job, JobState, VideoRequest
+from seedance_temporal import JobState, VideoRequest
 from seedance_temporal.contract import Resolve, Resubmit
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.events import sentence
@@ -268,8 +268,8 @@ class Chaos:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._processes = asyncio.Lock()
         self._start = time.monotonic()
-        self._ended: dict[str, Job] = {}
-        self._open: dict[str, Job] = {}
+        self._ended: dict[str, JobState] = {}
+        self._open: dict[str, JobState] = {}
         self.report = Report(plan)
 
     async def run(self) -> Report:
@@ -338,7 +338,7 @@ class Chaos:
         handle = self._stack.client.get_workflow_handle(job.job_id)
         match kind:
             case "cancel":
-                await self._stack.jobs.cancel(job.job_id)
+                await self._stack.jobs.job(job.job_id).cancel()
             case "cancel_run":
                 await handle.cancel()
             case "terminate":
@@ -475,13 +475,14 @@ class Chaos:
         for job in waiting:
             seen = self._open.get(job.job_id)
             if seen is None or seen.attention is None:
-                timeline = "" if not isinstance(seen, JobState) else [sentence(event) for event in seen.timeline]
+                detail = seen.detail if seen is not None else None
+                timeline = [sentence(event) for event in detail.timeline] if detail is not None else ""
                 phase = seen.phase if seen is not None else "unseen"
                 self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {timeline}")
 
     async def _see(self, planned: PlannedJob) -> None:
         job_id = planned.job_id
-        job: Job = await self._persist(lambda: self._stack.jobs.get(job_id))
+        job: JobState = await self._persist(lambda: self._stack.jobs.job(job_id).state())
         if job.result is not None or (job.error is not None and not self._makes_way(job)):
             self._ended[job_id] = job
             return
@@ -493,12 +494,12 @@ class Chaos:
         if job.attention == "unknown_create" and job.attempt is not None:
             word = await self._truth(job_id, job.attempt)
             if word is not None:
-                answer = await self._persist(lambda: self._stack.jobs.resolve(job_id, word))
+                answer = await self._persist(lambda: self._stack.jobs.job(job_id).resolve(**word.model_dump()))
                 said = "taken" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
                 self.report.resolved[f"{word.action}: {said}"] += 1
 
     @staticmethod
-    def _makes_way(job: Job) -> bool:
+    def _makes_way(job: JobState) -> bool:
         """Whether it ended without knowing what came of its claim, so that a new run goes on; a cancel is an end."""
         return job.error is not None and job.error.failure_class == "unsettled"
 

@@ -12,10 +12,11 @@ from collections import Counter
 import pytest
 
 from dev.stack import ROOT, Stack
-from seedance_temporal import Job, VideoRequest
+from seedance_temporal import JobState, VideoRequest
 from tests.e2e.requests import a_request, creates_of
 from tests.faults.cells import PATIENCE, Stage
 from tests.faults.report import AddRow
+from tests.support.jobs import detail_of
 
 TITLE = "Concurrency"
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -44,7 +45,7 @@ async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow
     assert sum(int(str(answer["new"])) for answer in answers) == 1, "one of them started it"
     (job_id,) = {str(job) for answer in answers for job in list(answer["jobs"])}  # type: ignore[call-overload]
     async with asyncio.timeout(PATIENCE):
-        await stack.jobs.result(job_id)
+        await stack.jobs.job(job_id).result()
     assert len(await creates_of(stack, request)) == 1
     what = f"{PROCESSES * EACH} submits by {PROCESSES} processes"
     report(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
@@ -60,14 +61,14 @@ async def test_two_namespaces_race_for_one_claim(served: Stage, report: AddRow) 
 
         async def settled(request: VideoRequest) -> bool:
             """Both say the same; whether they really raced."""
-            job_ids = [(await cell.jobs.submit(request)).job_id for cell in cells]
+            job_ids = [(await cell.jobs.submit(request)).id for cell in cells]
             assert len(set(job_ids)) == 1
             async with asyncio.timeout(PATIENCE):
-                results = [await cell.jobs.result(job_ids[0]) for cell in cells]
+                results = [await cell.jobs.job(job_ids[0]).result() for cell in cells]
             assert results[0] == results[1]
             assert len(await creates_of(served.stack, request)) == 1
-            states = [await cell.jobs.state(job_ids[0]) for cell in cells]
-            return any(entry.event == "not_sent" for state in states for entry in state.timeline)
+            states = [await cell.jobs.job(job_ids[0]).state() for cell in cells]
+            return any(event.event == "not_sent" for state in states for event in detail_of(state).timeline)
 
         raced = await asyncio.gather(*map(settled, requests))
     finally:
@@ -97,7 +98,7 @@ async def test_unknown_creates_at_once(served: Stage, report: AddRow) -> None:
     await stack.ark.configure(callbacks="off", list_per_second=1.0)
     try:
         # So that recovery has what it needs: LIST has shown an identifier.
-        await stack.jobs.result((await stack.jobs.submit(a_request())).job_id)
+        await (await stack.jobs.submit(a_request())).result()
         before = (await stack.ark.requests()).list.get("byteplus", 0)
         armed = await stack.ark.fault("create", "lost_after_commit", contains=mark, times=JOBS)
         began = time.monotonic()
@@ -122,18 +123,18 @@ async def _submit_all(stack: Stack, requests: list[VideoRequest]) -> list[str]:
 
     async def submit(request: VideoRequest) -> str:
         async with limit:
-            return (await stack.jobs.submit(request)).job_id
+            return (await stack.jobs.submit(request)).id
 
     return await asyncio.gather(*map(submit, requests))
 
 
-async def _ends(stack: Stack, job_ids: list[str]) -> list[Job]:
+async def _ends(stack: Stack, job_ids: list[str]) -> list[JobState]:
     limit = asyncio.Semaphore(50)
 
-    async def end(job_id: str) -> Job:
+    async def end(job_id: str) -> JobState:
         async with limit:
             last = None
-            async for job in stack.jobs.follow(job_id, every=30):
+            async for job in stack.jobs.job(job_id).follow(every=30):
                 last = job
         assert last is not None
         return last

@@ -18,6 +18,7 @@ from seedance_temporal.identity import key_fingerprint
 from tests.e2e.requests import creates_of
 from tests.faults.cells import PATIENCE, Cell, Stage
 from tests.faults.report import AddRow
+from tests.support.jobs import detail_of
 
 TITLE = "An exchanged API key"
 FIRST, OTHER, NARROWED = "key-of-the-films-project", "key-of-the-shop-project", "key-of-one-fast-model"
@@ -98,10 +99,10 @@ def _exchanged(point: str, posts: int, key: str) -> Callable[[Cell], Awaitable[s
             await cell.stored_once(await cell.settle())
             return "stored: nothing was claimed under the first key"
         shown = await _asks_for_an_operator(cell)
-        assert key_fingerprint(FIRST) in (shown.advice or ""), "it names the key"
+        assert key_fingerprint(FIRST) in (detail_of(shown).advice or ""), "it names the key"
         await _is_listed_for_long(cell)
         assert len(await creates_of(cell.stack, cell.request)) == posts, "nothing was sent under another key"
-        assert (await cell.jobs.get(cell.job_id)).attention == "unknown_create"
+        assert (await cell.jobs.job(cell.job_id).state()).attention == "unknown_create"
         await second.kill()
         await cell.start_worker()
         await cell.stored_once(await cell.settle())
@@ -124,8 +125,8 @@ async def _refused(cell: Cell) -> str:
 async def _asks_for_an_operator(cell: Cell) -> JobState:
     async with asyncio.timeout(PATIENCE):
         while True:
-            job = await cell.jobs.get(cell.job_id)
-            if isinstance(job, JobState) and job.attention == "unknown_create" and job.advice:
+            job = await cell.jobs.job(cell.job_id).state()
+            if job.detail is not None and job.attention == "unknown_create" and detail_of(job).advice:
                 return job
             await asyncio.sleep(0.5)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from seedance_temporal import JobState
 from tests.e2e.requests import creates_of
 from tests.faults.cells import PATIENCE, Cell, Stage
 from tests.faults.report import AddRow
@@ -73,7 +72,7 @@ async def _result_host(stage: Stage, report: AddRow, what: str) -> None:
         await ark.release(task_id)
         complaints = ""
         async with asyncio.timeout(PATIENCE):
-            while not complaints and (await cell.jobs.get(cell.job_id)).result is None:
+            while not complaints and (await cell.jobs.job(cell.job_id).state()).result is None:
                 complaints = await _complaint(cell)
                 await asyncio.sleep(0.2)
         assert not complaints or (task_id in complaints and "X-Tos" not in complaints), complaints
@@ -94,7 +93,7 @@ async def _bucket(stage: Stage, report: AddRow, what: str) -> None:
         await cell.until_fired(weather.get("times", 1))
         if weather["kind"] == "away":
             await asyncio.sleep(_AWAY_SECONDS)
-            assert isinstance(await cell.jobs.get(cell.job_id), JobState), "the job waits, and tells"
+            assert (await cell.jobs.job(cell.job_id).state()).detail is not None, "the job waits, and tells"
             cell.marker.with_suffix(".back").touch()
         row = await cell.stored_once(await cell.settle())
         report(TITLE, {"weather": f"bucket: {what}", "fired": f"{len(cell.fired)} times", "paid": row["paid"]})

@@ -36,7 +36,7 @@ from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, Checksums, GoogleBucket, StoredObject
-from worker import serve
+from workers.serve import serve
 
 POINTS = {
     "before the claim": "create of …claim.json, before",

@@ -13,7 +13,7 @@ import pytest
 
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.ledger.asset_ids import Assets
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
@@ -88,7 +88,7 @@ async def test_a_text_alone() -> None:
     assert found.keys() == KEYS
     assert (found["job_id"], found["request_hash"]) == (job_id_of(request), request_hash(request))
     assert found["scene"] == "text_to_video"
-    estimated = catalogue.estimate(request)
+    estimated = Rules().estimate(request)
     assert (found["estimated_tokens"], found["estimated_usd"]) == (estimated.tokens, estimated.usd)
     assert (found["media"], found["warnings"]) == ([], [])
     assert found["sends"] == {

@@ -23,7 +23,7 @@ from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import callback_token, job_id_of
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.store import Ledger
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.signing import CannotSign
@@ -635,7 +635,7 @@ async def test_what_is_given_is_sent(
     ark: ArkControl, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     if "model" in given:  # a model that the catalogue does not know yet
-        monkeypatch.setattr(catalogue, "check", lambda *_, **__: [])
+        monkeypatch.setattr(Rules, "check", lambda *_, **__: [])
     _, plain = await the_body(ark, a_request())
     _, body = await the_body(ark, a_request(**given))
     del plain["safety_identifier"], body["safety_identifier"]

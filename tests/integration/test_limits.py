@@ -14,7 +14,7 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import refusal_by_price
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, GoogleBucket
@@ -23,7 +23,7 @@ from tests.support.jobs import a_claim, a_request, an_end, content, created, in_
 from tests.support.memory_bucket import MemoryBucket
 
 # What a_request costs at most, by the provider's list.
-PRICE = catalogue.estimate(a_request()).usd or 0
+PRICE = Rules().estimate(a_request()).usd or 0
 UNPRICED = {"model": "dreamina-seedance-2-5-260628"}
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -55,7 +55,7 @@ def entries(bucket: MemoryBucket) -> list[str]:
 
 
 def test_without_limits_nothing_is_refused() -> None:
-    assert refusal_by_price(catalogue.estimate(a_request(**UNPRICED)), some_settings()) is None
+    assert refusal_by_price(Rules().estimate(a_request(**UNPRICED)), some_settings()) is None
     assert not some_settings().limited
 
 
@@ -66,9 +66,9 @@ def test_any_limit_has_each_create_asked_for(name: str) -> None:
 
 def test_the_most_for_one_request_may_just_be_reached() -> None:
     settings = some_settings(seedance_max_usd_per_request=PRICE)
-    assert refusal_by_price(catalogue.estimate(a_request()), settings) is None
+    assert refusal_by_price(Rules().estimate(a_request()), settings) is None
     settings = some_settings(seedance_max_usd_per_request=PRICE - 0.000001)
-    refusal = refusal_by_price(catalogue.estimate(a_request()), settings)
+    refusal = refusal_by_price(Rules().estimate(a_request()), settings)
     assert refusal is not None
     assert refusal.code == "over_limit"
     assert f"{PRICE:.4f} USD" in refusal.message
@@ -120,7 +120,7 @@ async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_fi
 @pytest.mark.parametrize("duration", range(4, 16))
 async def test_the_usd_of_a_day_are_added_up_exactly(duration: int) -> None:
     """Ten times the price is the limit: of some prices, floats that are added up would miss it."""
-    price = catalogue.estimate(a_request(duration=duration)).usd or 0
+    price = Rules().estimate(a_request(duration=duration)).usd or 0
     worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
     for _ in range(10):
         assert (await worker.allow(a_request(duration=duration))).error is None

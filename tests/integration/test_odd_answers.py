@@ -21,7 +21,7 @@ from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer, NoAnswer
 from seedance_temporal.provider.task import parse_task
 from tests.support.jobs import BODY, KEY
 from tests.support.raw_host import RawHost, raw_host
-from worker import RedactingFormatter
+from workers.log_format import RedactingFormatter
 
 TOO_LONG = answers.MOST_BYTES + 1
 QUESTIONS: dict[str, Callable[[Ark], Awaitable[Any]]] = {

@@ -21,7 +21,7 @@ from seedance_temporal.cli.report_page import page
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import user_hash
-from seedance_temporal.job import JobSummary
+from seedance_temporal.job import JobState
 from seedance_temporal.ledger.facts import End
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.billing import BilledTask
@@ -39,7 +39,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HASH = "0" * 64
 
 
-def a_run(phase: str = "stored", minutes: float = 0, **given: Any) -> JobSummary:
+def a_run(phase: str = "stored", minutes: float = 0, **given: Any) -> JobState:
     """A run that started so many minutes after noon, and took one."""
     started = NOON + timedelta(minutes=minutes)
     fields = {
@@ -52,7 +52,7 @@ def a_run(phase: str = "stored", minutes: float = 0, **given: Any) -> JobSummary
         "started_at": started,
         "closed_at": None if phase == "running" else started + timedelta(minutes=1),
     }
-    return JobSummary.model_validate(fields | given)
+    return JobState.model_validate(fields | given)
 
 
 def an_account(**given: Any) -> Account:
@@ -301,7 +301,7 @@ async def temporal() -> AsyncIterator[Client]:
 async def reported(temporal: Client) -> list[str]:
     """A job that is stored, one that failed and one that goes on, of a user with a name that markup could be."""
     jobs, user = VideoJobs(temporal), "[bold]reported[/]"
-    ids = [(await jobs.submit(request(user, prompt))).job_id for prompt in ("stored", "failed", "hold")]
+    ids = [(await jobs.submit(request(user, prompt))).id for prompt in ("stored", "failed", "hold")]
 
     async def seen() -> bool:
         found = await jobs.list(user=user)

@@ -14,10 +14,11 @@ from pydantic import SecretStr
 from temporalio.testing import ActivityEnvironment
 
 from dev.ark.control import ArkControl
-from dev.ark.process import started
+from dev.process import running_ark
+from seedance_temporal import VideoJob
 from seedance_temporal.events import EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
-from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.job import JobDetail, JobError, JobState, VideoResult
 from seedance_temporal.ledger.facts import Claim, End, Outcome
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
@@ -84,6 +85,18 @@ def absent() -> Outcome:
     return Outcome(kind="absent", how="operator", at=datetime.now(UTC))
 
 
+def found(job: VideoJob) -> JobState:
+    """The state in which a job was submitted."""
+    assert job.submitted is not None
+    return job.submitted
+
+
+def detail_of(state: JobState) -> JobDetail:
+    """What a worker told of a job."""
+    assert state.detail is not None, "no worker answered"
+    return state.detail
+
+
 def an_end(attempt: int, task_id: str | None, failure_class: str = "provider", code: str = "failed") -> End:
     error = JobError.model_validate(
         {"code": code, "message": "it ended", "class": failure_class, "task_id": task_id, "attempt": attempt}
@@ -138,7 +151,7 @@ async def local_ark() -> AsyncIterator[ArkControl]:
     """The local Ark as a process, with tasks that stay queued until a test says otherwise."""
     options = ("create_per_minute=null", "get_per_second=null", "delete_per_second=null", "callbacks=off")
     flags = [word for option in options for word in ("--set", option)]
-    async with started("--queued-seconds", "3600", "--running-seconds", "3600", *flags) as control:
+    async with running_ark("--queued-seconds", "3600", "--running-seconds", "3600", *flags) as control:
         yield control
 
 

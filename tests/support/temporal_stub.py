@@ -111,8 +111,12 @@ class StandIn:
                 "attention": self._attention,
                 "task_id": TASK_ID,
                 "attempt": 1,
-                "request": self._input.request,
-                "timeline": [Event(at=at, event="task_created", source="create", count=1 + len(self._signals))],
+                "route": self._input.request.route,
+                "started_at": at,
+                "detail": {
+                    "request": self._input.request,
+                    "timeline": [Event(at=at, event="task_created", source="create", count=1 + len(self._signals))],
+                },
             }
         )
 

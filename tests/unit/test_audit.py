@@ -20,7 +20,7 @@ from seedance_temporal.audit.verify import verify
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.events import Event, EventName, EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of
-from seedance_temporal.job import Job, JobError, VideoResult
+from seedance_temporal.job import JobError, JobState, VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.facts import Claim, End, Outcome
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, result_of_record
@@ -44,6 +44,11 @@ def first(seconds: float, event: EventName, source: EventSource, detail: str | N
     """Return an event of the first attempt."""
     ids: dict[str, Any] = {"task_id": FIRST, "attempt": 1}
     return Event(at=at(seconds), event=event, source=source, detail=detail, count=count, **ids)
+
+
+def _state(of: ObjectNames, **fields: Any) -> JobState:
+    known = {"job_id": f"seedance-{of.request_hash}", "request_hash": of.request_hash, "route": "byteplus"}
+    return JobState.model_validate(known | {"started_at": START} | fields)
 
 
 def second(
@@ -185,7 +190,7 @@ class World:
 
     def temporal(self, result: VideoResult) -> TemporalEvidence:
         """Return Temporal's evidence about both runs."""
-        job = Job(job_id=self.job_id, request_hash=self.names.request_hash, phase="stored", result=result)
+        job = _state(self.names, phase="stored", result=result)
         end = {"error": json.loads(self.bucket.contents[self.names.attempt(1, "end")])["error"]}
         calls = [
             [ActivityCall("write_end", 1, FIRST_TIMELINE, end)],
@@ -488,7 +493,7 @@ async def test_missing_end_is_found_by_temporal() -> None:
     world = World()
     await world.ledger.claim(a_claim(world.request))
     error = JobError(code="InvalidParameter", message="no", failure_class="invalid", attempt=1)
-    job = Job(job_id=world.job_id, request_hash=world.names.request_hash, phase="refused", error=error)
+    job = _state(world.names, phase="refused", error=error)
     shown = RunHistory(run_id="run-1", status="failed", started_at=START)
     assert "the run in Temporal ended" in str(await world.problems(TemporalEvidence("default", job, [Run(shown)])))
     running = job.model_copy(update={"error": None, "phase": "creating"})

@@ -58,6 +58,7 @@ from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from tests.replay.replaying import handle_of, replay
+from tests.support.jobs import detail_of
 from tests.support.memory_bucket import MemoryBucket
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
@@ -511,7 +512,8 @@ async def shows(job: Handle, **expected: Any) -> JobState:
 
     async def as_expected() -> bool:
         last[:] = [await state(job)]
-        return all(getattr(last[0], name) == value for name, value in expected.items())
+        shown = dict(last[0]) | dict(detail_of(last[0]))
+        return all(shown[name] == value for name, value in expected.items())
 
     await until(as_expected, f"{expected}; last seen {last}")
     return last[0]
@@ -539,7 +541,7 @@ async def has_event(job: Handle, kind: EventType.ValueType) -> bool:
 
 def noted(of: JobState | Iterable[Event]) -> list[str]:
     """Return the events of a timeline by name, each with its attempt or the start of its detail where tests ask."""
-    timeline = of.timeline if isinstance(of, JobState) else of
+    timeline = detail_of(of).timeline if isinstance(of, JobState) else of
     return [" ".join([event.event, *_more(event)]) for event in timeline]
 
 

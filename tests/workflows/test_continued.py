@@ -13,6 +13,7 @@ from temporalio.client import Client
 from activities.poll import CancelResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
 from tests.replay.replaying import replay
+from tests.support.jobs import detail_of
 from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import (
     OTHER,
@@ -81,14 +82,14 @@ async def test_a_long_wait_goes_on_in_a_new_run_with_its_timeline(long: Stage) -
     stage.script.plan("store_video", RESULT)
     job = await stage.start()
     await held.reached.wait()
-    before = (await state(job)).timeline
+    before = detail_of(await state(job)).timeline
     await noise(job)
     held.let_go()
     await until(lambda: was_continued(job), "the story goes on in a new run")
     await stage.script.called("get_task", 2)
     now = latest(stage, job)
     shown = await shows(now, phase="running")
-    assert shown.timeline[: len(before)] == before
+    assert detail_of(shown).timeline[: len(before)] == before
     assert (shown.task_id, shown.attempt) == (TASK, 1)
     assert stage.script.names() == ["read_ledger", "create_task", "get_task", "read_ledger", "get_task"]
     await callback(now, "succeeded")

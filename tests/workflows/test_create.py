@@ -13,6 +13,7 @@ from activities.create import CreateResult
 from activities.limits import QuotaResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION
 from seedance_temporal.job import Attention
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     NONCE,
     RESULT,
@@ -95,9 +96,9 @@ async def test_a_create_that_was_not_sent_shows_that_it_waits(stage: Stage) -> N
     job = await stage.start()
     shown = await shows(job, phase="waiting")
     assert shown.attention is None
-    assert shown.look_again_at is not None
-    assert shown.timeline[-1].detail == "ServerOverloaded: busy"
-    assert shown.look_again_at - shown.timeline[-1].at == timedelta(hours=1)
+    assert (due := detail_of(shown).next_poll_at) is not None
+    assert detail_of(shown).timeline[-1].detail == "ServerOverloaded: busy"
+    assert due - detail_of(shown).timeline[-1].at == timedelta(hours=1)
 
 
 @pytest.mark.parametrize("attention", ["account", "credentials"])
@@ -109,11 +110,11 @@ async def test_trouble_with_the_account_needs_a_person_until_it_is_mended(stage:
     await held.reached.wait()
     shown = await state(job)
     assert (shown.attention, shown.phase) == (attention, "waiting")
-    assert "Fix that" in (shown.advice or "")
+    assert "Fix that" in (detail_of(shown).advice or "")
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == attention
     held.let_go()
     shown = await shows(job, phase="queued")
-    assert (shown.attention, shown.advice) == (None, None)
+    assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert f"attention_settled {attention}" in noted(shown)
 
     async def unset() -> bool:
@@ -210,7 +211,7 @@ async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(stage: Stage) 
     assert await job.result() == RESULT
     assert held.disturbed
     assert stage.script.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
-    (event,) = [entry for entry in (await state(job)).timeline if entry.event == "outcome_unknown"]
+    (event,) = [entry for entry in detail_of(await state(job)).timeline if entry.event == "outcome_unknown"]
     assert event.detail
 
 

@@ -13,6 +13,7 @@ from activities.poll import CancelResult, Observation
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS
 from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider.task import FailureClass, Usage
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     RESULT,
     TASK,
@@ -61,7 +62,7 @@ async def test_an_end_is_written_and_raised_by_its_class(
     assert noted(order.timeline) == ["task_created 2", f"status {status}"]
     shown = await state(job)
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, TASK, 2)
-    assert (shown.look_again_at, shown.result) == (None, None)
+    assert (detail_of(shown).next_poll_at, shown.result) == (None, None)
     assert noted(shown)[-1] == f"ended {status} ({of})"
     run = await job.describe()
     assert run.status is WorkflowExecutionStatus.FAILED
@@ -127,7 +128,9 @@ async def test_how_an_end_was_learned_is_told(stage: Stage) -> None:
     await callback(job, "failed")
     await failed(job)
     assert [
-        entry.source for entry in (await state(job)).timeline if entry.detail == "failed" and entry.event == "status"
+        entry.source
+        for entry in detail_of(await state(job)).timeline
+        if entry.detail == "failed" and entry.event == "status"
     ] == ["callback"]
 
 
@@ -156,7 +159,7 @@ async def test_a_job_that_has_ended_needs_nobody(stage: Stage, attention: Attent
     job = await stage.start()
     await failed(job)
     shown = await state(job)
-    assert (shown.attention, shown.advice) == (None, None)
+    assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
 
 

@@ -14,6 +14,7 @@ from temporalio.common import RawValue
 from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
 from seedance_temporal.job import Attention
 from seedance_temporal.provider.task import TERMINAL
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     OTHER,
     OTHER_TASK,
@@ -65,7 +66,9 @@ async def test_a_callback_that_announces_an_end_is_followed_by_a_look_at_once(st
     assert await job.result() == RESULT
     assert not await has_event(job, TIMER_FIRED)
     assert [call.order.announced for call in stage.script.of("get_task")] == [True]
-    assert [(e.source, e.task_id) for e in (await state(job)).timeline if e.event == "status"] == [("callback", TASK)]
+    assert [(e.source, e.task_id) for e in detail_of(await state(job)).timeline if e.event == "status"] == [
+        ("callback", TASK)
+    ]
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "polishing"])
@@ -98,7 +101,9 @@ async def test_without_callbacks_the_timer_looks(stage: Stage) -> None:
     orders = [call.order for call in stage.script.of("get_task")]
     assert [(order.polls, order.announced) for order in orders] == [(0, False), (1, False), (2, False)]
     assert {
-        e.source for e in (await state(job)).timeline if e.event == "status" and e.detail in {"queued", "running"}
+        e.source
+        for e in detail_of(await state(job)).timeline
+        if e.event == "status" and e.detail in {"queued", "running"}
     } == {"poll"}
 
 
@@ -226,7 +231,7 @@ async def test_a_callback_of_an_unknown_task_has_it_checked(stage: Stage) -> Non
     await shows(job, phase="running")
     await callback(job, "succeeded", OTHER_TASK, attempt=1)
     shown = await shows(job, attention="second_task")
-    assert OTHER_TASK in (shown.advice or "")
+    assert OTHER_TASK in (detail_of(shown).advice or "")
     order = stage.script.order("identify_task")
     assert (order.attempt, order.task_id) == (1, OTHER_TASK)
     # It is a note beside the story: the first task is still the one.
@@ -327,7 +332,7 @@ async def test_a_thousand_callbacks_cause_few_looks(stage: Stage) -> None:
     assert len(stage.script.of("identify_task")) <= policies.MOST_CALLBACKS
     assert len(stage.script.of("get_task")) <= policies.MOST_CALLBACKS + policies.MOST_FRUITLESS_CALLBACKS + 1
     shown = await state(job)
-    assert len(shown.timeline) <= 100
+    assert len(detail_of(shown).timeline) <= 100
     assert shown.task_id == TASK
 
 
@@ -375,8 +380,8 @@ async def test_an_unknown_status_is_shown_and_waited_on(stage: Stage) -> None:
     job = await stage.start()
     await held.reached.wait()
     shown = await state(job)
-    assert (shown.phase, shown.provider_status, shown.attention) == ("running", "polishing", None)
-    assert [(e.event, e.detail, e.count) for e in shown.timeline[-1:]] == [("status", "polishing", 2)]
+    assert (shown.phase, detail_of(shown).provider_status, shown.attention) == ("running", "polishing", None)
+    assert [(e.event, e.detail, e.count) for e in detail_of(shown).timeline[-1:]] == [("status", "polishing", 2)]
     held.let_go()
     assert await job.result() == RESULT
 
@@ -394,10 +399,10 @@ async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
     await held.reached.wait()
     shown = await state(job)
     assert (shown.attention, shown.phase, shown.task_id) == (attention, "queued", TASK)
-    assert "401" in (shown.advice or "")
+    assert "401" in (detail_of(shown).advice or "")
     held.let_go()
     shown = await shows(job, phase="running" if then.next == "wait" else "storing")
-    assert (shown.attention, shown.advice) == (None, None)
+    assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert f"attention_settled {attention}" in noted(shown)
 
 
@@ -429,6 +434,6 @@ async def test_the_next_look_is_announced(stage: Stage) -> None:
     job = await stage.start()
     await shows(job, phase="running")
     shown = await state(job)
-    assert shown.look_again_at is not None
-    seen = next(entry for entry in shown.timeline if entry.detail == "running")
-    assert timedelta(seconds=599) < shown.look_again_at - seen.at < timedelta(seconds=605)
+    assert (due := detail_of(shown).next_poll_at) is not None
+    seen = next(entry for entry in detail_of(shown).timeline if entry.detail == "running")
+    assert timedelta(seconds=599) < due - seen.at < timedelta(seconds=605)

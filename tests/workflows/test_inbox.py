@@ -20,6 +20,7 @@ from activities.recover import IdentifyResult
 from activities.references import ReferencesResult
 from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     NOT_YET,
     OTHER,
@@ -338,7 +339,7 @@ async def test_task_named_while_the_video_is_copied_is_identified(stage: Stage) 
     assert await job.result() == RESULT
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("stored", "second_task")
-    assert FIRST_TASK in (shown.advice or "")
+    assert FIRST_TASK in (detail_of(shown).advice or "")
     assert "task_found" in noted(shown)
 
 
@@ -494,7 +495,7 @@ async def test_second_task_is_shown_after_another_attention(stage: Stage) -> Non
     assert await job.result() == RESULT
     shown = await state(job)
     assert shown.attention == "second_task"
-    assert OTHER_TASK in (shown.advice or "")
+    assert OTHER_TASK in (detail_of(shown).advice or "")
 
 
 async def test_cancel_reaches_the_task_that_is_followed_next(stage: Stage) -> None:

@@ -17,6 +17,7 @@ from activities.limits import QuotaResult
 from activities.poll import CancelResult
 from seedance_temporal.job import Attention
 from seedance_temporal.ledger.facts import Outcome
+from tests.support.jobs import detail_of
 from tests.workflows.conftest import QUEUES, hold_to_account
 from tests.workflows.scripted import (
     RESULT,
@@ -153,8 +154,8 @@ async def test_failing_step_raises_an_attention_and_goes_on(hasty: Stage, step: 
     await stage.script.called(step.name)
     assert (await state(job)).attention is None, "shorter outages pass by themselves"
     shown = await shows(job, attention=step.attention)
-    assert step.error.message.partition("?")[0] in (shown.advice or ""), "the last failure, in words"
-    assert "signature" not in (shown.advice or "")
+    assert step.error.message.partition("?")[0] in (detail_of(shown).advice or ""), "the last failure, in words"
+    assert "signature" not in (detail_of(shown).advice or "")
     await stage.script.called(step.name, len(stage.script.of(step.name)) + 1)
     stage.script.always(step.name, step.good(stage))
     if step.stored:
@@ -223,7 +224,7 @@ async def test_object_in_the_way_is_told_at_once_and_tried_again(skipping: Stage
     await stage.skip(1)
     shown = await state(job)
     assert shown.attention == "object_conflict"
-    assert "gs://videos/a/output.mp4" in (shown.advice or "")
+    assert "gs://videos/a/output.mp4" in (detail_of(shown).advice or "")
     await stage.skip(2 * policies.COPY_AT_RISK.total_seconds())
     assert (await state(job)).attention == "object_conflict", "it says more than that the video is at risk"
     assert await job.result() == RESULT
@@ -276,7 +277,7 @@ async def test_create_that_never_leaves_is_told(skipping: Stage, code: str, atte
     await stage.skip(policies.PATIENCE.total_seconds() * 0.6)
     shown = await state(job)
     assert shown.attention == attention
-    assert code in (shown.advice or "")
+    assert code in (detail_of(shown).advice or "")
     stage.script.always("create_task", stage.created(again=0))
     _to_the_end(stage)
     assert await job.result() == RESULT

@@ -8,6 +8,7 @@ from temporalio.exceptions import ApplicationError
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.job import Phase
 from seedance_temporal.provider.task import FailureClass
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
@@ -126,5 +127,5 @@ async def test_a_task_that_nobody_follows_is_shown(stage: Stage) -> None:
     assert await job.result() == RESULT
     shown = await state(job)
     assert shown.attention == "second_task"
-    assert OTHER_TASK in (shown.advice or "")
+    assert OTHER_TASK in (detail_of(shown).advice or "")
     assert "attention_raised second_task" in noted(shown)

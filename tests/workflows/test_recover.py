@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.ledger.decisions import Decision
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     NOT_YET,
     OTHER,
@@ -63,7 +64,7 @@ async def test_it_is_shown_and_needs_nobody_while_it_looks(stage: Stage) -> None
 
 async def _waits(stage: Stage, job: object) -> object:
     shown = await state(stage.jobs[-1])
-    return shown if shown.look_again_at is not None else None
+    return shown if detail_of(shown).next_poll_at is not None else None
 
 
 async def test_a_callback_tells_the_task_at_once(stage: Stage) -> None:
@@ -167,13 +168,13 @@ async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it
     await held.reached.wait()
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("recovering", "unknown_create")
-    assert f"resolve {job.id} --attempt 2" in (shown.advice or "")
+    assert f"resolve {job.id} --attempt 2" in (detail_of(shown).advice or "")
     assert noted(shown).count("attention_raised unknown_create") == 1
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == "unknown_create"
     held.let_go()
     await job.result()
     shown = await state(job)
-    assert (shown.attention, shown.advice) == (None, None)
+    assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert "attention_settled unknown_create" in noted(shown)
 
 
@@ -313,7 +314,7 @@ async def test_listings_that_prove_nothing_are_not_kept(stage: Stage) -> None:
     await until(lambda: _says(stage, "not_listed"), "they were read")
     await asyncio.sleep(0.3)
     assert stage.script.names() == ["read_ledger", "ask_lister"]
-    told = [(e.attempt, e.detail) for e in (await state(job)).timeline if e.event == "not_listed"]
+    told = [(e.attempt, e.detail) for e in detail_of(await state(job)).timeline if e.event == "not_listed"]
     assert told == [(2, "incomplete listing"), (2, None)]
 
 

@@ -12,6 +12,7 @@ from activities.references import ReferencesResult
 from seedance_temporal.job import JobError
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import RESULT, Held, Stage, cancel, failed, noted, scheduled, shows, state, to_store
 from workflows import policies
 
@@ -47,9 +48,9 @@ async def test_references_are_looked_at_before_the_claim(stage: Stage) -> None:
     assert "It was another picture once." in stage.script.order("create_task").warnings
     assert "It was another picture once." in stage.script.order("store_video").warnings
     told = await state(job)
-    (entry,) = [entry for entry in told.timeline if entry.source == "references"]
+    (entry,) = [entry for entry in detail_of(told).timeline if entry.source == "references"]
     assert (entry.event, entry.detail) == ("references_checked", "png 640x480 1234 bytes")
-    assert "It was another picture once." in told.warnings
+    assert "It was another picture once." in detail_of(told).warnings
     (event,) = await scheduled(job, "check_references")
     assert event.heartbeat_timeout.ToTimedelta() == policies.REFERENCES_HEARTBEAT
 
@@ -135,6 +136,6 @@ async def test_many_references_are_counted_in_the_timeline(stage: Stage) -> None
     stage.script.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
     job = await stage.start(references=(PICTURE,) * 10)
     await job.result()
-    (entry,) = [entry for entry in (await state(job)).timeline if entry.source == "references"]
+    (entry,) = [entry for entry in detail_of(await state(job)).timeline if entry.source == "references"]
     assert entry.detail == "9 image, 1 audio, 12340 bytes"
     assert "references_checked" in noted(await state(job))

@@ -9,6 +9,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import UPDATE_CANCEL, UPDATE_RESOLVE, Resolve, ResolveAnswer
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
@@ -59,7 +60,7 @@ async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> N
     order = stage.script.order("resolve_attempt")
     assert (order.job_id, order.resolution) == (job.id, ADOPT)
     assert "attention_raised unknown_create" in noted(order.timeline)
-    (event,) = [e for e in (await state(job)).timeline if e.event == "resolution_accepted"]
+    (event,) = [e for e in detail_of(await state(job)).timeline if e.event == "resolution_accepted"]
     assert (event.source, event.detail, event.attempt) == ("operator", "adopt", ADOPT.attempt)
 
 

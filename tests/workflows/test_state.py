@@ -21,6 +21,7 @@ from seedance_temporal.contract import (
     SEEDANCE_USER,
 )
 from seedance_temporal.identity import hash_of_job
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     RESULT,
     TASK,
@@ -94,12 +95,14 @@ async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
     job = await stage.start()
     shown = await shows(job, phase="queued")
     assert (shown.job_id, shown.request_hash) == (job.id, hash_of_job(job.id))
-    assert (shown.task_id, shown.attempt, shown.request.route) == (TASK, 3, stage.route)
-    assert (shown.result, shown.error, shown.attention, shown.advice, shown.provider_status) == (None,) * 5
-    created = shown.timeline[0]
+    assert (shown.task_id, shown.attempt, detail_of(shown).request.route) == (TASK, 3, stage.route)
+    assert (shown.result, shown.error, shown.attention, detail_of(shown).advice, detail_of(shown).provider_status) == (
+        None,
+    ) * 5
+    created = detail_of(shown).timeline[0]
     assert (created.event, created.source, created.task_id, created.attempt) == ("task_created", "create", TASK, 3)
     assert (created.detail, created.count) == (None, 1)
-    assert shown.look_again_at == created.at + timedelta(seconds=600)
+    assert detail_of(shown).next_poll_at == created.at + timedelta(seconds=600)
     raw = await job.query(QUERY_STATE)
     assert set(raw) == set(type(shown).model_fields)
 
@@ -137,7 +140,7 @@ async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
     await stage.script.called("get_task", 26)
 
     async def all_seen() -> bool:
-        return (await state(job)).timeline[-1].count == 26
+        return detail_of(await state(job)).timeline[-1].count == 26
 
     await until(all_seen, "all looks are counted")
     assert noted(await state(job)) == ["status running"]
@@ -152,7 +155,7 @@ async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
     job = await stage.start()
     await shows(job, phase="queued")
     found = (await job.describe()).typed_search_attributes
-    given = (await state(job)).request
+    given = detail_of(await state(job)).request
     assert [found.get(key) for key in (SEEDANCE_USER, SEEDANCE_ROUTE, SEEDANCE_MODEL)] == [
         given.user_id,
         stage.route,

@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.ledger import EndResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     RESULT,
     TASK,
@@ -39,7 +40,7 @@ async def test_a_video_is_copied_and_told(stage: Stage) -> None:
     await held.reached.wait()
     shown = await shows(job, phase="storing")
     # Nothing is asked of the provider any more.
-    assert (shown.attention, shown.result, shown.look_again_at) == (None, None, None)
+    assert (shown.attention, shown.result, detail_of(shown).next_poll_at) == (None, None, None)
     held.let_go()
     assert await job.result() == RESULT
     order = stage.script.order("store_video")
@@ -50,7 +51,7 @@ async def test_a_video_is_copied_and_told(stage: Stage) -> None:
     # A worker that dies is noticed long before the try's time is over.
     assert timedelta(0) < event.heartbeat_timeout.ToTimedelta() <= timedelta(minutes=2)
     shown = await state(job)
-    assert (shown.phase, shown.result, shown.task_id, shown.look_again_at) == ("stored", RESULT, TASK, None)
+    assert (shown.phase, shown.result, shown.task_id, detail_of(shown).next_poll_at) == ("stored", RESULT, TASK, None)
     assert noted(shown)[-2:] == ["status succeeded", "stored"]
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_PHASE) == "stored"
 
@@ -76,12 +77,12 @@ async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Sta
     await stage.skip(20 * 60)
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("storing", "video_at_risk")
-    assert TASK in (shown.advice or "")
+    assert TASK in (detail_of(shown).advice or "")
     # 24 hours after the task succeeded, as get_task has said.
-    told = re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", shown.advice or "")
+    told = re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", detail_of(shown).advice or "")
     assert told is not None
     dies_at = datetime.strptime(told[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
-    assert abs(dies_at - (shown.timeline[0].at + DAY)) < timedelta(minutes=2)
+    assert abs(dies_at - (detail_of(shown).timeline[0].at + DAY)) < timedelta(minutes=2)
     assert await job.result() == RESULT
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("stored", None)

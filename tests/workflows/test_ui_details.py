@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_USER
 from seedance_temporal.identity import user_hash
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     OURS,
     RESULT,
@@ -75,7 +76,7 @@ async def test_they_follow_the_story(stage: Stage) -> None:
     assert f"- **ledger**: {FOLDER}attempts/" in told
     assert "awaited" not in told, "nothing is waited for: the request is being sent"
     create.let_go()
-    due = (await shows(job, phase="queued")).look_again_at
+    due = detail_of(await shows(job, phase="queued")).next_poll_at
     told = await until_details_say(job, "**Queued.**", f"- **task**: {TASK}", "- **attempt**: 1")
     assert f"- **awaited**: callback, or poll at {due:%Y-%m-%d %H:%M:%S} UTC" in told
     await callback(job, "succeeded")
@@ -109,7 +110,7 @@ async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> 
         f"python starter.py resolve {job.id} --attempt 2 {word}" for word in ("--task-id ID", "--not-created", "--lost")
     ]
     # What the command line shows of it are the same words, without Markdown.
-    advice = (await state(job)).advice or ""
+    advice = detail_of(await state(job)).advice or ""
     assert all(command in advice for command in commands)
     assert "`" not in advice
     await listed(job, a_listing(attempt=2, task_id=TASK))

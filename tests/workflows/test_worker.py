@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import RESULT, Held, Stage, callback, shows, to_store, waiting
 
 
@@ -57,4 +58,7 @@ async def test_another_worker_goes_on_where_one_stopped(stage: Stage) -> None:
     await stage.serve("workflows")
     assert await job.result() == RESULT
     assert stage.script.names() == ["read_ledger", "create_task", "get_task", "store_video"]
-    assert before.timeline == (await shows(job, phase="stored")).timeline[: len(before.timeline)]
+    assert (
+        detail_of(before).timeline
+        == detail_of(await shows(job, phase="stored")).timeline[: len(detail_of(before).timeline)]
+    )
