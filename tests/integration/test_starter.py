@@ -25,20 +25,8 @@ ROOT = Path(__file__).parents[2]
 UNKNOWN = "seedance-" + "0" * 64
 LONELY = "volcengine"
 JOB_KEYS = {
-    *(
-        "job_id",
-        "request_hash",
-        "phase",
-        "attention",
-        "task_id",
-        "attempt",
-        "result",
-        "error",
-        "user",
-        "route",
-        "model",
-    ),
-    *("started_at", "closed_at", "tokens", "cost_usd", "estimated_tokens", "estimated_usd", "detail"),
+    *("job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error", "user", "route"),
+    *("model", "started_at", "closed_at", "tokens", "cost_usd", "estimated_tokens", "estimated_usd", "detail"),
 }
 ERROR_KEYS = {"code", "message", "class", "task_id", "attempt", "resubmit_could_help"}
 RESULT_KEYS = {
