@@ -102,7 +102,7 @@ class Resubmit(Shape):
 
 
 class Carried(Shape):
-    """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
+    """The state that one run gives to the next at continue-as-new; all else is in the ledger."""
 
     timeline: tuple[TimelineEntry, ...] = ()
     cancel_wished: bool = False
@@ -125,7 +125,7 @@ class GenerateVideoInput(Shape):
 
 
 class TaskChanged(Shape):
-    """The signal's payload: a hint that a task changed. Nothing in it is believed."""
+    """The signal's payload: a task may have changed. Nothing in it is believed; the provider is asked."""
 
     task_id: str
     status: str

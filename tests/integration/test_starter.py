@@ -63,6 +63,7 @@ async def test_submit_gives_the_job_and_then_the_same_again(temporal: Client, tm
         "existing": False,
     }
     assert "0.76 USD" in first.err
+    await VideoJobs(temporal).job(job_id_of(of)).state()  # asks the worker, which has then begun
     again = await say(temporal, "submit", "-", "--json", stdin=text_of(of))
     assert (again.document["existing"], again.document["phase"], again.document["user"]) == (True, "running", "cli")
 

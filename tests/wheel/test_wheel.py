@@ -21,7 +21,10 @@ HEAVY = ("httpx", "google.cloud", "google.auth", "google.api_core", "google_crc3
 # The parts of the package that need an extra.
 OF_EXTRAS = tuple(
     f"seedance_temporal/{part}"
-    for part in ("audit/", "cli/", "ledger/", "media/", "reports/", "storage/", "relay.py", "provider/ark.py")
+    for part in (
+        *("audit/", "cli/", "ledger/", "media/", "reports/", "storage/"),
+        *("relay.py", "provider/answers.py", "provider/ark.py"),
+    )
 )
 OWN = ("activities", "workflows", "dev", "worker", "starter")
 
