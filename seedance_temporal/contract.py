@@ -103,7 +103,7 @@ class Resubmit(Shape):
 
 
 class Carried(Shape):
-    """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
+    """The state that one run gives to the next at continue-as-new; all else is in the ledger."""
 
     timeline: Timeline = ()
     cancel_requested: bool = False
@@ -126,7 +126,7 @@ class GenerateVideoInput(Shape):
 
 
 class TaskChanged(Shape):
-    """The signal's payload: a hint that a task changed. Nothing in it is believed."""
+    """The signal's payload: a task may have changed. Nothing in it is believed; the provider is asked."""
 
     task_id: str
     status: str

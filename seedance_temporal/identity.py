@@ -96,7 +96,7 @@ def id_prefix_from(text: str) -> str:
 
 @dataclass(frozen=True)
 class ObjectNames:
-    """Where everything about one job stands in the bucket."""
+    """The names of all objects of one job in the bucket."""
 
     prefix: str
     request_hash: str
@@ -146,7 +146,7 @@ class ObjectNames:
 def user_hash(user_id: str) -> str:
     """A user where no name may stand: 16 hex digits of the SHA-256, the same in the provider's tasks and in Temporal.
 
-    Whoever can guess a user id can tell whether it is this one.
+    Anybody who can guess a user id can check the guess.
     """
     return hashlib.sha256(user_id.encode()).hexdigest()[:16]
 
@@ -157,7 +157,7 @@ def key_fingerprint(api_key: str) -> str:
 
 
 def safety_identifier(user_id: str, nonce: str) -> str:
-    """What the provider echoes in GET and LIST, and what tells our tasks from all others.
+    """Make the identifier that the provider echoes in GET and LIST, by which our tasks are known.
 
     The first half is the same for all tasks of a user, as the provider means it to be; the second is the claim's
     nonce.
@@ -170,7 +170,7 @@ def safety_identifier(user_id: str, nonce: str) -> str:
 
 
 def is_safety_identifier(text: str) -> bool:
-    """Whether a text looks like an identifier of ours: one that LIST shows proves that it shows them."""
+    """Whether a text has the form of our identifiers: one that LIST shows proves that it shows them."""
     return _SAFETY_IDENTIFIER.fullmatch(text) is not None
 
 

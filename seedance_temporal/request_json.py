@@ -1,4 +1,4 @@
-"""Requests from JSON, as backends and people write them: a request, or everything that is wrong with it at once."""
+"""Read requests from JSON: a request, or everything that is wrong with it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of itself from its start: the summary and the details that the Temporal UI shows of it."""
+"""The summary and the details that the Temporal UI shows of a run from its start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def summary(request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
 
 
 def details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
-    """What was asked for, in Markdown, and how to look at the job. References are shown without queries of URLs.
+    """Write the request in Markdown, and the command that shows the job. References are shown without queries of URLs.
 
     Args:
         job_id: The job of the request.

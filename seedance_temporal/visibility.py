@@ -1,4 +1,4 @@
-"""Which runs Temporal's visibility store is asked for, in its own language."""
+"""Runs of Temporal's visibility store: queries for them, and the states that they show."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Wanted(TypedDict, total=False):
 
 
 def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
-    """The questions that together ask for what is wanted: one, unless there are many job ids.
+    """Yield the queries that together find the wanted runs: one, unless there are many job ids.
 
     Args:
         further: Terms of the query language that hold as well.
@@ -161,7 +161,7 @@ def error_of(failure: WorkflowFailureError) -> JobError:
     how = _ENDS_FROM_OUTSIDE.get(type(cause), "failed")
     return JobError(
         code=f"run_{how}",
-        message=f"The run ended from outside ({how.replace('_', ' ')}: {cause}). What it claimed stands in the bucket: "
+        message=f"The run ended from outside ({how.replace('_', ' ')}: {cause}). What it claimed is in the bucket: "
         "submitting the same request again goes on from there, without paying twice.",
         failure_class="unsettled",
     )

@@ -149,7 +149,7 @@ def _prompt_problems(request: VideoRequest) -> Iterator[Problem]:
 def _scene_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
     roles = [reference.role for reference in request.references]
     if not set(roles) <= KINDS.keys():
-        return  # an unknown role is reported where it stands, and may be meant as anything
+        return  # an unknown role is reported by its reference, and may mean anything
     frames = [role for role in roles if role in FRAMES]
     for role in sorted(FRAMES):
         if roles.count(role) > 1:
@@ -236,7 +236,7 @@ def _output_problems(request: VideoRequest, model: Model | None) -> Iterator[Pro
 
 
 def _keeps_ratio(request: VideoRequest, model: Model) -> str | None:
-    """What of a request makes the video take its ratio from what it is given; None if nothing does."""
+    """The reason ``ratio`` must be adaptive, or None."""
     task_type = request.omni_reference_task_type
     if task_type in model.adaptive_task_types and request.references:
         return f"omni_reference_task_type {task_type}"

@@ -98,7 +98,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "output_format": ("mp4", "mov"),
     "omni_reference_task_type": ("auto", "reference", "edit", "extend"),
 }
-"""What a word may be, where the model takes the field. Table "body", O."""
+"""The values of a text, where the model takes the field. Table "body", O."""
 
 WORKS_ON_REFERENCES = frozenset({"edit", "extend"})
 """The task types that change what they are given, and so can do nothing without a reference."""
