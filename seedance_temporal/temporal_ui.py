@@ -85,6 +85,7 @@ def _cut(text: str) -> str:
 
 
 COMMAND = "python starter.py"
+"""The command line, as every message names it. Where the package is installed, ``seedance`` is the same."""
 # What others wrote must not become a link or a picture.
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#!~])")
 _COMMAND_AT_THE_END = re.compile(rf"{re.escape(COMMAND)} [\w -]+\Z")

@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
     from seedance_temporal.job import Attention, JobError
     from seedance_temporal.reference_media import Medium
+    from seedance_temporal.temporal_ui import COMMAND
     from seedance_temporal.urls import redacted
     from workflows import policies
 
@@ -102,7 +103,7 @@ def lost(order: GetTaskInput, error: ActivityError) -> JobError:
         code="copy_failed",
         message=f"A paid video was lost: task {order.task_id} succeeded and is billed, and could not be copied while "
         f"its URL lived. The last reason: {error.cause}. Another attempt is a second charge: "
-        f"python starter.py resubmit {order.job_id} --attempt {order.attempt} --accept-second-charge",
+        f"{COMMAND} resubmit {order.job_id} --attempt {order.attempt} --accept-second-charge",
         failure_class="lost",
         task_id=order.task_id,
         attempt=order.attempt,
@@ -116,7 +117,7 @@ def advice_on_unknown(job_id: str, attempt: int, doubt: str | None) -> str:
     Args:
         doubt: Why the provider's list cannot prove that there is no task; None where it could.
     """
-    command = f"python starter.py resolve {job_id} --attempt {attempt}"
+    command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
     because = f" The provider's list cannot prove that there is none: {doubt}." if doubt is not None else ""
     return "\n".join(
         [

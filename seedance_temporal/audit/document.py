@@ -1,4 +1,4 @@
-"""The audit of a job: its whole life in one document, the one that ``starter.py audit --json`` prints."""
+"""The audit of a job: its whole life in one document, as ``audit --json`` prints it."""
 
 from __future__ import annotations
 

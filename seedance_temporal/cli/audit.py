@@ -1,4 +1,4 @@
-"""``starter.py audit JOB``: the whole life of a job, while Temporal has it and for ever after."""
+"""``audit JOB``: the whole life of a job, from the bucket and from Temporal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def audit(
 ) -> None:
     """The whole life of a job: what happened, who caused it, what it cost, and what is left of it in the bucket."""
 
-    async def story() -> int:
+    async def command() -> int:
         from seedance_temporal.audit.build import audit_of
         from seedance_temporal.audit.verify import verify as findings
 
@@ -77,7 +77,7 @@ def audit(
             _print(document)
         return OTHER if any(finding.problems for finding in found or ()) else DONE
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 def _unknown(job_id: str, missing: Sequence[str], as_json: bool) -> int:
