@@ -1,4 +1,4 @@
-"""What a request may ask for, and what is still likely to disappoint. Source: the provider's task API documentation."""
+"""The warnings of a request: allowed, and likely to disappoint. Source: the provider's task API documentation."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def warnings_of(request: VideoRequest, rules: Rules) -> list[str]:
 def _endpoint_warnings(request: VideoRequest, rules: Rules) -> Iterator[str]:
     if rules.is_unknown_endpoint(request.model):
         yield (
-            f"Nobody has said which model stands behind {quoted(request.model)}: it is checked by the rules of "
-            "Seedance 2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
+            f"The model behind {quoted(request.model)} is not known: the request is checked by the rules of Seedance "
+            "2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
         )
 
 
@@ -65,11 +65,11 @@ def _field_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]
     task_type = request.omni_reference_task_type
     if task_type in WORKS_ON_REFERENCES and roles and "reference_video" not in roles:
         yield (
-            f"omni_reference_task_type {task_type} without a reference_video: what it would work on is not documented, "
-            "and the task may fail."
+            f"omni_reference_task_type {task_type} without a reference_video: its effect is not documented, and the "
+            "task may fail."
         )
     if request.draft and request.resolution != "480p":
-        # Several third parties who pass the field on say so (M); the provider's own table does not.
+        # By several third parties that pass the field on (M); the provider's own table does not say it.
         yield f"A draft is said to come in 480p; whether {request.resolution} is refused for it is not documented."
 
 
@@ -81,7 +81,7 @@ def _face_warnings(request: VideoRequest) -> Iterator[str]:
     if not any(_may_show_faces(reference) for reference in request.references):
         return
     if request.rights.depicts_real_person:
-        yield f"{_REAL_FACES} The consent that is named here stands in the record, and is not sent to it."
+        yield f"{_REAL_FACES} The consent that is named here is stored in the record, and not sent to it."
     elif "depicts_real_person" not in request.rights.model_fields_set:
         yield (
             f"Nothing is declared in rights.depicts_real_person. {_REAL_FACES} Declare false where no real person can "
@@ -107,7 +107,7 @@ def _signature_warnings(request: VideoRequest) -> Iterator[str]:
 
 
 def _looks_signed(url: str) -> bool:
-    """Whether something in the query of an http(s) URL is likely to change whenever the URL is made."""
+    """Return whether the query of an http(s) URL is likely to hold a signature, which changes with each URL."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -125,7 +125,7 @@ async def test_the_sum_is_shown_with_what_is_not_in_it(temporal: Client, tmp_pat
     done = await file.batch(temporal, "--yes")
     assert "2 jobs, at most about 0.76 USD together" in done.err
     assert "price is not known: 1 job." in done.err
-    assert "1 job: Nobody has said which model" in done.err
+    assert "1 job: The model behind" in done.err
     assert done.document["unpriced"] == 1
 
 
