@@ -30,6 +30,7 @@ from seedance_temporal.provider.task import (
 )
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
 
 # The provider forgets a task after this; a younger one that it does not know is odd, and not lost yet.
 TASK_KEPT_SECONDS = 7 * 86_400
@@ -230,7 +231,7 @@ class PollActivities:
             message=f"The provider no longer knows task {input.task_id}, created over seven days ago. It may have been "
             "billed; its video can no longer be had. The provider's invoice tells whether it was. "
             "Another attempt may be a second charge: "
-            f"python starter.py resubmit {input.job_id} --attempt {input.attempt} --accept-second-charge",
+            f"{COMMAND} resubmit {input.job_id} --attempt {input.attempt} --accept-second-charge",
             failure_class="lost",
             task_id=input.task_id,
             attempt=input.attempt,
@@ -266,9 +267,7 @@ def _task_error(input: GetTaskInput, task: Task) -> JobError:
     of = failure_class(task.status, failure.code)
     next_step = "Change the request and submit that."
     if new_attempt_could_help(of):
-        next_step = (
-            f"Another attempt has to be asked for: python starter.py resubmit {input.job_id} --attempt {input.attempt}"
-        )
+        next_step = f"Another attempt has to be asked for: {COMMAND} resubmit {input.job_id} --attempt {input.attempt}"
     code = failure.code or task.status
     named = f" ({code})" if code != task.status else ""
     words = f"{named}: {failure.message}".rstrip(" .:")

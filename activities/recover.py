@@ -22,6 +22,7 @@ from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
 
 
 class IdentifyInput(BaseModel):
@@ -184,7 +185,7 @@ class RecoverActivities:
             code="unknown_outcome",
             message=f"Nobody can tell any more whether attempt {attempt.number} was created and billed; an operator "
             "gave it up. The provider's invoice tells. Another attempt may be a second charge: "
-            f"python starter.py resubmit {input.job_id} --attempt {attempt.number} --accept-second-charge",
+            f"{COMMAND} resubmit {input.job_id} --attempt {attempt.number} --accept-second-charge",
             failure_class="lost",
             attempt=attempt.number,
             resubmit_could_help=True,

@@ -40,7 +40,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclass
 class Parts:
-    """What a demo runs on."""
+    """The parts that a demo uses."""
 
     jobs: VideoJobs
     bucket: GoogleBucket
@@ -48,7 +48,7 @@ class Parts:
 
 
 async def embedded_demo() -> None:
-    """The main job on embedded parts; compares the result with what the local Ark made.
+    """Run the main job on embedded parts, and compare the result with the local Ark's.
 
     Raises:
         JobFailed: The job ended without a video.
@@ -66,11 +66,11 @@ async def embedded_demo() -> None:
 
 
 async def real_demo(settings: Settings) -> None:
-    """The main job with the provider and the bucket that the environment names; asks before it spends.
+    """Run the main job with the provider and the bucket of the environment. Ask before it spends.
 
     Raises:
         JobFailed: The job ended without a video.
-        RuntimeError: There is nobody to ask.
+        RuntimeError: There is no terminal to ask on.
         TimeoutError: There was no video in time; the job is in the bucket's ledger, and is not paid for again.
     """
     assert settings.seedance_bucket is not None
@@ -95,7 +95,7 @@ async def real_demo(settings: Settings) -> None:
             await _film(parts, request, started, _REAL_SECONDS)
         except (TimeoutError, asyncio.CancelledError):
             console.print(
-                "\nEnded before the video was there. What was claimed or created stands in the bucket's ledger: "
+                "\nEnded before the video was there. Claims and outcomes are in the bucket's ledger: "
                 "running this demo again goes on from there, and does not pay again."
             )
             raise
@@ -132,7 +132,7 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 
 def _request(route: str) -> VideoRequest:
-    """The example's request, with its model's name on the given route."""
+    """Return the example's request, with its model's name on the given route."""
     request = VideoRequest.model_validate_json(REQUEST.read_text())
     model = Rules().model_of(request.model)
     assert model is not None
@@ -140,28 +140,28 @@ def _request(route: str) -> VideoRequest:
 
 
 async def _film(parts: Parts, request: VideoRequest, started: float, seconds: float) -> tuple[VideoResult, Path]:
-    """Submits the request, tells what happens, and ends with a copy of the video on this disk."""
+    """Submit the request, print its timeline, and copy the video to this disk."""
     console.print(f"[bold]Request[/]  {request.model}  {request.resolution} {request.ratio} {request.duration} s")
     console.print(f"         {request.prompt}\n")
     job = await parts.jobs.submit(request)
     console.print(f"[bold]Job[/]      {job.id}")
     console.print(f"         {parts.ui_url}/namespaces/default/workflows/{job.id}\n")
-    told: set[Event] = set()
+    printed: set[Event] = set()
     async with asyncio.timeout(seconds):
         async for state in job.follow(every=0.25):
-            _tell_news(state, told, started)
+            _print_news(state, printed, started)
         result = await job.result()
     video = await _fetch(parts.bucket, result)
     await _show_end(parts.bucket, state, result, video)
     return result, video
 
 
-def _tell_news(job: JobState, told: set[Event], started: float) -> None:
-    """Prints each entry of the timeline once, as it comes."""
+def _print_news(job: JobState, printed: set[Event], started: float) -> None:
+    """Print each new event of the timeline once."""
     for event in job.detail.timeline if job.detail is not None else ():
         first = event.model_copy(update={"count": 1})
-        if first not in told:
-            told.add(first)
+        if first not in printed:
+            printed.add(first)
             console.print(
                 f"  {time.monotonic() - started:5.1f} s  [cyan]{job.phase:<10}[/] {job.task_id or '-':<28} "
                 f"{sentence(first)} [dim](by {event.source})[/]"
@@ -169,7 +169,7 @@ def _tell_news(job: JobState, told: set[Event], started: float) -> None:
 
 
 async def _fetch(bucket: GoogleBucket, result: VideoResult) -> Path:
-    """Copies the video from the bucket to this disk, and checks that it is whole."""
+    """Copy the video from the bucket to this disk, and check that it is whole."""
     content = await bucket.read(result.video_uri.removeprefix(f"gs://{bucket.name}/"))
     if content is None:
         raise RuntimeError(f"{result.video_uri} is not there")
@@ -212,7 +212,7 @@ def _short(stored: StoredObject, request_hash: str) -> str:
 
 
 async def _compare(stack: Stack, result: VideoResult, video: Path) -> None:
-    """What the provider made and was paid for, by its own account."""
+    """Compare the bucket with the provider's own video and ledger."""
     if await asyncio.to_thread(video.read_bytes) != await stack.ark.video_bytes(result.task_id):
         raise RuntimeError("the bucket does not hold what the provider made")
     posts = len(await stack.ark.ledger())

@@ -38,9 +38,9 @@ def require_same_process() -> None:
 
 
 async def connect(**overrides: Any) -> Client:
-    """Connect to Temporal as the environment says.
+    """Connect to Temporal by the settings of the environment.
 
-    ``TEMPORAL_*`` and ``TEMPORAL_CONFIG_FILE`` are read as Temporal's own environment configuration reads them; the
+    ``TEMPORAL_*`` and ``TEMPORAL_CONFIG_FILE`` have the meaning of Temporal's own environment configuration; the
     default is a local server.
 
     Args:
@@ -75,10 +75,10 @@ async def connect(**overrides: Any) -> Client:
 
 @contextmanager
 def asking_temporal(job_id: str | None = None) -> Iterator[None]:
-    """Turn what Temporal's RPCs raise into errors of this package.
+    """Raise the RPC errors of the block as errors of this package.
 
     Args:
-        job_id: The job that is asked for: where Temporal does not find it, that is an UnknownJob.
+        job_id: The job of the calls: where Temporal does not find it, the error is an UnknownJob.
     """
     try:
         yield
@@ -89,12 +89,12 @@ def asking_temporal(job_id: str | None = None) -> Iterator[None]:
 
 
 def refusal(error: RPCError) -> TemporalUnavailable:
-    """An RPC's failure as an error of this package."""
+    """Return an error of this package for a failed RPC."""
     return TemporalUnavailable(f"Temporal answered {error.status.name}: {error.message}")
 
 
 def is_unknown_workflow(error: RPCError) -> bool:
-    """Whether an RPC failed because the workflow is closed or unknown, and not, say, the namespace."""
+    """Return whether an RPC failed because the workflow is closed or unknown, and not the namespace."""
     return error.status is RPCStatusCode.NOT_FOUND and not any(
         detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details
     )

@@ -11,26 +11,12 @@ from seedance_temporal.job import Shape
 from seedance_temporal.request import VideoRequest
 
 WORKFLOW = "GenerateVideo"
-
-
 SIGNAL_TASK_CHANGED = "task_changed"
-
-
 SIGNAL_LISTED = "listed"
-
-
 UPDATE_CANCEL = "cancel"
-
-
 UPDATE_RESOLVE = "resolve"
-
-
 QUERY_STATE = "state"
-
-
 LISTER = "ListTasks"
-
-
 SIGNAL_WANTED = "wanted"
 
 
@@ -46,31 +32,17 @@ class Queues:
 
 
 def lister_id(route: str) -> str:
-    """The workflow id of the one lister of a route."""
+    """Return the workflow id of the one lister of a route."""
     return f"seedance-lister-{route}"
 
 
 SEEDANCE_USER = SearchAttributeKey.for_keyword("SeedanceUser")
-
-
 SEEDANCE_ROUTE = SearchAttributeKey.for_keyword("SeedanceRoute")
-
-
 SEEDANCE_MODEL = SearchAttributeKey.for_keyword("SeedanceModel")
-
-
 SEEDANCE_PHASE = SearchAttributeKey.for_keyword("SeedancePhase")
-
-
 SEEDANCE_TASK_ID = SearchAttributeKey.for_keyword("SeedanceTaskId")
-
-
 SEEDANCE_ATTENTION = SearchAttributeKey.for_keyword("SeedanceAttention")
-
-
 SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
-
-
 SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
 
 
@@ -87,16 +59,12 @@ SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | Sea
 
 
 MEMO_ATTEMPT = "attempt"
-
-
 MEMO_ESTIMATED_TOKENS = "estimated_tokens"
-
-
 MEMO_ESTIMATED_USD = "estimated_usd"
 
 
 class Resubmit(Shape):
-    """The request for another attempt. It names the attempt that it answers: a second click changes nothing."""
+    """The request for another attempt. It names the attempt that ended, so that a repeated request changes nothing."""
 
     attempt: int
     accept_second_charge: bool = False
@@ -113,10 +81,10 @@ class GenerateVideoInput(Shape):
     """The workflow's argument.
 
     Attributes:
-        request: What to generate.
-        resubmit: Another attempt, on purpose.
-        may_create: With False, a run that would have to claim ends ``unsettled`` instead.
-        carried: For continue-as-new only.
+        request: The request for the video.
+        resubmit: The request for another attempt.
+        may_create: With False, a run that would have to claim an attempt ends ``unsettled``.
+        carried: The state of the run before; for continue-as-new only.
     """
 
     request: VideoRequest
@@ -126,7 +94,7 @@ class GenerateVideoInput(Shape):
 
 
 class TaskChanged(Shape):
-    """The signal's payload: a task may have changed. Nothing in it is believed; the provider is asked."""
+    """The payload of a callback's signal: a task may have changed. It is not trusted: the task is polled."""
 
     task_id: str
     status: str
@@ -154,7 +122,7 @@ class Resolve(Shape):
 
 
 class ResolveAnswer(Shape):
-    """Whether the ledger accepted a resolution, and why not."""
+    """The answer to a resolution: whether the ledger accepted it, or why not."""
 
     accepted: bool
     message: str

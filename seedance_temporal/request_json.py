@@ -1,4 +1,4 @@
-"""Read requests from JSON: a request, or everything that is wrong with it at once."""
+"""Read a request from JSON, and report all of its problems at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Path = tuple[int | str, ...]
 
 
 def decode_json(text: str | bytes) -> Any:
-    """Decode JSON text for :func:`read_request`, which then knows which names are in it twice.
+    """Decode JSON text for :func:`read_request`, and keep which names are in it twice.
 
     Args:
         text: The document; bytes are UTF-8. A byte order mark is ignored.
@@ -30,7 +30,7 @@ def decode_json(text: str | bytes) -> Any:
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
-        # NaN and Infinity come out as floats, which fit no field. A hundred digits are out of all bounds already.
+        # NaN and Infinity become floats, which fit no field. A hundred digits are over all bounds already.
         return json.loads(
             decoded.removeprefix("\ufeff"), object_pairs_hook=_Object, parse_int=lambda digits: int(digits[:100])
         )
@@ -44,14 +44,14 @@ def decode_json(text: str | bytes) -> Any:
 
 
 def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem]]:
-    """Read a request from decoded JSON, for a caller who has more to check.
+    """Read a request from decoded JSON, for a caller that checks more.
 
     Args:
         data: Any value. Null counts as absent, as it does for the provider.
-        rules: Of the deployment; checked of all that has the right shape.
+        rules: Those of the deployment; they are checked for all fields of the right shape.
 
     Returns:
-        The request, with something harmless in the place of what has the wrong shape, and everything that is wrong.
+        The request, with placeholders for fields of a wrong shape, and all problems.
 
     Raises:
         InvalidRequest: It is not an object.
@@ -74,7 +74,7 @@ def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             faults.add(fault["loc"])
             problems.append(Problem(at=_at(fault["loc"]), problem=_SHAPE_PROBLEMS.get(fault["type"], fault["msg"])))
-        request = VideoRequest.model_validate(_with_stand_ins(fields, faults))
+        request = VideoRequest.model_validate(_with_placeholders(fields, faults))
     faulty = {_at(fault) for fault in faults}
     problems += [
         problem
@@ -84,7 +84,7 @@ def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem
     return request, problems
 
 
-# What "references[0].url" is part of: "references", "references[0]" and itself.
+# The ends of a path and of the paths above it: "references", "references[0]" and "references[0].url".
 _ENDS_OF_PARTS = re.compile(r"[.\[]|$")
 _SHAPE_PROBLEMS = {
     "missing": "is required",
@@ -94,11 +94,11 @@ _SHAPE_PROBLEMS = {
     "tuple_type": "must be a list",
     "model_type": "must be an object",
 }
-"""In the terms of JSON, by pydantic's name of the error."""
+"""The problems in the terms of JSON, by pydantic's name of the error."""
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that remembers which names stood in it more than once."""
+    """A JSON object, with the names that it holds more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -106,7 +106,7 @@ class _Object(dict[str, Any]):
 
 
 def _known_fields(data: Mapping[str, Any], shape: type[BaseModel], at: str, problems: list[Problem]) -> dict[str, Any]:
-    """The fields of an object that exist and are not null. What else it holds is added to the problems."""
+    """Return the known fields of an object that are not null. Add its other fields to the problems."""
     known = shape.model_fields
     prefix = f"{at}." if at else ""
     if isinstance(data, _Object):
@@ -122,8 +122,8 @@ def _known_fields(data: Mapping[str, Any], shape: type[BaseModel], at: str, prob
     return {name: data[name] for name in known if data.get(name) is not None}
 
 
-def _with_stand_ins(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any]:
-    """The fields with something harmless in place of all whose shape is wrong, so that the rest can be checked."""
+def _with_placeholders(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any]:
+    """Replace the fields of a wrong shape by placeholders, so that the rest can be checked."""
     rest: dict[str, Any] = {"user_id": "", "route": "", "model": ""} | _sound(fields, (), faults)
     references = fields.get("references")
     if references is not None:
@@ -137,10 +137,10 @@ def _with_stand_ins(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any
 
 
 def _sound(data: object, at: _Path, faults: Set[_Path]) -> dict[str, Any]:
-    """The fields of an object whose shape is right."""
+    """Return the fields of an object whose shape is right."""
     return {name: value for name, value in data.items() if (*at, name) not in faults} if isinstance(data, dict) else {}
 
 
 def _at(path: _Path) -> str:
-    """A path as people write it: ``references[0].url``."""
+    """Write a path as in ``references[0].url``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

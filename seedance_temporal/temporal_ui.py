@@ -16,24 +16,24 @@ _LETTERS = 200
 
 
 def summary(request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
-    """One line: what, and for whom.
+    """Write the video and its user on one line.
 
     Args:
-        request: A valid one.
-        rules: Of the deployment.
+        request: A valid request.
+        rules: Those of the deployment.
         hash_users: Whether the user is shown by a hash.
     """
-    what = f"{_model(request, rules)} {request.resolution} {request.ratio} {_length(request)}"
-    return f"{what} for {_user(request, hash_users)[:60]}"[:_SUMMARY_LETTERS]
+    video = f"{_model(request, rules)} {request.resolution} {request.ratio} {_length(request)}"
+    return f"{video} for {_user(request, hash_users)[:60]}"[:_SUMMARY_LETTERS]
 
 
 def details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
-    """Write the request in Markdown, and the command that shows the job. References are shown without queries of URLs.
+    """Describe the request in Markdown, with the command that shows the job. URLs are shown without their queries.
 
     Args:
         job_id: The job of the request.
-        request: A valid one.
-        rules: Of the deployment.
+        request: A valid request.
+        rules: Those of the deployment.
         hash_users: Whether the user is shown by a hash.
     """
     name = _model(request, rules)
@@ -47,7 +47,7 @@ def details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: boo
             "prompt": _cut(request.prompt or ""),
             **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
             "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
-            "how it stands": f"`{COMMAND} show {job_id}`",
+            "current state": f"`{COMMAND} show {job_id}`",
         }
     )
 
@@ -85,28 +85,29 @@ def _cut(text: str) -> str:
 
 
 COMMAND = "python starter.py"
-# What others wrote must not become a link or a picture.
+"""The command line, as every message names it. Where the package is installed, ``seedance`` is the same."""
+# Texts of others must not become links or pictures.
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#!~])")
 _COMMAND_AT_THE_END = re.compile(rf"{re.escape(COMMAND)} [\w -]+\Z")
 
 
 def plain(text: str) -> str:
-    """A text as it stands, on one line."""
+    """Escape a text, on one line."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
-def said(text: str) -> str:
-    """A text that may end with a command of ours, which is then shown as one."""
+def with_command(text: str) -> str:
+    """Escape a text, and format the command of ours that it may end with."""
     command = _COMMAND_AT_THE_END.search(text)
     return plain(text) if command is None else f"{plain(text[: command.start()])} `{command[0]}`"
 
 
 def rows(values: Mapping[str, str]) -> str:
-    """A list of names and values; what has no value is left out."""
+    """Write a list of names and values, without those that have no value."""
     return "\n".join(f"- **{name}**: {value}" for name, value in values.items() if value)
 
 
 def money(usd: float | None, tokens: int | None) -> str:
-    """What something costs; empty where that is not known."""
+    """Write a price; empty where it is not known."""
     words = [] if usd is None else [f"{usd:.4f} USD"]
     return ", ".join(words if tokens is None else [*words, f"{tokens:,} tokens"])

@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
     from seedance_temporal.job import Attention, JobError
     from seedance_temporal.reference_media import Medium
+    from seedance_temporal.temporal_ui import COMMAND
     from seedance_temporal.urls import redacted
     from workflows import policies
 
@@ -112,7 +113,7 @@ def lost(task: GetTaskInput, error: ActivityError) -> JobError:
         code="copy_failed",
         message=f"A paid video was lost: task {task.task_id} succeeded and is billed, and could not be copied while "
         f"its URL was valid. The last failure: {error.cause}. Another attempt is a second charge: "
-        f"python starter.py resubmit {task.job_id} --attempt {task.attempt} --accept-second-charge",
+        f"{COMMAND} resubmit {task.job_id} --attempt {task.attempt} --accept-second-charge",
         failure_class="lost",
         task_id=task.task_id,
         attempt=task.attempt,
@@ -126,7 +127,7 @@ def advice_on_unknown(job_id: str, attempt: int, doubt: str | None) -> str:
     Args:
         doubt: The reason LIST cannot prove that no task exists; None if it can.
     """
-    command = f"python starter.py resolve {job_id} --attempt {attempt}"
+    command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
     because = f" The provider's list cannot prove that no task exists: {doubt}." if doubt is not None else ""
     return "\n".join(
         [

@@ -10,7 +10,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import Attention, JobState, Phase
     from seedance_temporal.provider.billing import is_billed
-    from seedance_temporal.temporal_ui import COMMAND, money, plain, rows, said
+    from seedance_temporal.temporal_ui import COMMAND, money, plain, rows, with_command
 
 _AT_WORK: Mapping[Phase, str] = {
     "checking": "**Checking.** The ledger of this request is read, and its references are checked.",
@@ -62,13 +62,13 @@ def _needed(attention: Attention | None, advice: str | None) -> list[str]:
     if attention is None:
         return []
     headline_advice, *ways = (advice or "").splitlines()
-    headline = f"**Needs an operator: {plain(attention)}.** {said(headline_advice)}"
-    return [headline, "\n".join(f"- {said(way)}" for way in ways)] if ways else [headline]
+    headline = f"**Needs an operator: {plain(attention)}.** {with_command(headline_advice)}"
+    return [headline, "\n".join(f"- {with_command(way)}" for way in ways)] if ways else [headline]
 
 
 def _headline(state: JobState) -> str:
     if state.error is not None:
-        return f"**No video: {state.phase} ({state.error.failure_class}).** {said(state.error.message)}"
+        return f"**No video: {state.phase} ({state.error.failure_class}).** {with_command(state.error.message)}"
     return _STORED if state.result is not None else _AT_WORK[state.phase]
 
 

@@ -48,9 +48,9 @@ class Foreign(BaseModel):
 
 @dataclass
 class Admin:
-    """What tests, demos and people ask of the server itself.
+    """The requests of tests and demos to the server itself.
 
-    Whatever it cannot read gets 422 and `{"problem": …}`; pydantic's errors are ValueErrors, too.
+    A request that it cannot read gets 422 and `{"problem": …}`; pydantic's errors are ValueErrors, too.
     """
 
     settings: Settings
@@ -201,7 +201,7 @@ class Admin:
 
 
 async def _object(request: Request) -> dict[str, Any]:
-    """The body.
+    """Read the body.
 
     Raises:
         ValueError: it is no JSON object.

@@ -17,7 +17,7 @@ from .faults import AFTER_COMMIT, ASKING, BEFORE_COMMIT, ON_ANSWER, Armed, Fault
 from .keys import Key
 from .ledger import CreateEntry, Ledger
 from .provider import ENDED, Provider, Task, new_id, payload
-from .references import fetch, look_into
+from .references import check_media, fetch
 from .results import Results
 from .settings import Settings
 from .validate import read_body, read_request
@@ -29,7 +29,7 @@ _STATUSES = ("queued", "running", *ENDED)
 
 @dataclass
 class Api:
-    """The operations, over everything that they need."""
+    """The operations of the API."""
 
     settings: Settings
     accounts: dict[Route, Account]
@@ -48,7 +48,7 @@ class Api:
         ]
 
     async def create(self, request: Request) -> Response:
-        """`POST …/tasks`: every one is in the ledger, with what became of it."""
+        """`POST …/tasks`: every one is in the ledger, with its outcome."""
         request_id = new_request_id()
         try:
             raw = await request.body()
@@ -81,7 +81,7 @@ class Api:
             contents = await fetch(task_request.references)
             model = model_of(route, task_request.model)
             if self.settings.inspect_references and model is not None:
-                await asyncio.to_thread(look_into, contents, model.longest)
+                await asyncio.to_thread(check_media, contents, model.longest)
         task = self.provider.create(route, key.project, task_request, raw)
         self.ledger.committed(entry, task.id)
         after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)
@@ -91,7 +91,7 @@ class Api:
         return await _spoil(after, request, self._accepted(task))
 
     def _accepted(self, task: Task) -> dict[str, Any]:
-        """The answer to a create."""
+        """Return the answer to a create."""
         echo = self.settings.create_echo and task.request.safety_identifier is not None
         return {"id": task.id} | ({"safety_identifier": task.request.safety_identifier} if echo else {})
 
@@ -151,7 +151,7 @@ class Api:
     def _answering(
         self, operation: Callable[[Request, Route], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """An operation, with its refusals put into envelopes."""
+        """Wrap an operation: its refusals get envelopes."""
 
         async def answer(request: Request) -> Response:
             request_id = new_request_id()
@@ -187,7 +187,7 @@ class Api:
             raise _Instead(response)
 
     def _answer(self, operation: Operation, route: Route, request: Request, answer: dict[str, Any]) -> Response:
-        """What was asked for, unless a fault spoils it."""
+        """Return the answer, unless a fault spoils it."""
         fault = self.faults.take(operation, ON_ANSWER, route=route, task_id=request.path_params.get("task_id"))
         if fault is not None:
             answer |= {"id": new_id()} if fault.fault == "another_task" else {"padding": "x" * fault.size}
@@ -202,7 +202,7 @@ class _Instead(Exception):
 
 
 async def _spoil(fault: Armed, request: Request, accepted: dict[str, Any]) -> Response:
-    """The answer to a create that did make a task."""
+    """Spoil the answer to a create that did make a task."""
     answer = JSONResponse(accepted)
     body = bytes(answer.body)
     half = body[: len(body) // 2]

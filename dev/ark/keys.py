@@ -1,4 +1,4 @@
-"""The API keys of an account: the project of each, and what it may see and create."""
+"""The API keys of an account: the project of each, and the models that it may use."""
 
 from collections.abc import Sequence
 
@@ -22,14 +22,14 @@ class Key(BaseModel):
     )
 
     def names(self, model_given: str) -> bool:
-        """Tell whether the key may use a model or an endpoint, as a create gives it.
+        """Return whether the key may use a model or an endpoint, as a create gives it.
 
         A model id means the model's preset endpoint, so it does not name another endpoint with the same model.
         """
         return self.models is None or model_given in self.models
 
     def sees(self, project: str, request: TaskRequest) -> bool:
-        """Tell whether GET, LIST and DELETE show the key a task of this project and request."""
+        """Return whether GET, LIST and DELETE show the key a task of this project and request."""
         return self.project == project and self.names(request.model_given)
 
     def check_request(self, request: TaskRequest) -> None:
@@ -57,7 +57,7 @@ class Key(BaseModel):
             raise no_access("filter.model", models[0])  # ? undocumented; an empty listing is as conceivable
 
     def lets_pass(self, request: TaskRequest, model: str | None) -> bool:
-        """Tell whether a task passes `filter.model`, which means endpoints alone where the key is Custom."""
+        """Return whether a task passes `filter.model`, which means endpoints alone where the key is Custom."""
         if model is None or model == request.model_given:
             return True
         return self.models is None and model == request.model

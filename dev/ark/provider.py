@@ -1,4 +1,4 @@
-"""The tasks, and how each one lives: queued, running, and its end."""
+"""The tasks, and the life of each: queued, running, and its end."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from .media import FPS
 from .request import TaskRequest
 from .settings import Settings
 
-_TICK = 0.01  # seconds between two looks at the living tasks
+_TICK = 0.01  # seconds between two rounds over the living tasks
 _HOLDING = ("stay_queued", "stay_running", "unknown_status")
 ENDED = ("succeeded", "failed", "expired", "cancelled")
 
@@ -48,7 +48,7 @@ class Task:
 
     @property
     def occupies(self) -> bool:
-        """Does it count against the running limit?"""
+        """Whether it counts against the running limit."""
         return self.alive and self.status != "queued"
 
     def enter(self, status: str) -> None:
@@ -100,7 +100,7 @@ class Provider:
         return task
 
     def find(self, route: Route, key: Key, task_id: str) -> Task:
-        """A task that the key can still see.
+        """Return a task that the key can still see.
 
         Raises:
             ArkError: 404 `ResourceNotFound`, the same for an unknown task and for one that the key may not see.
@@ -135,7 +135,7 @@ class Provider:
         return task
 
     def listed(self, route: Route, key: Key) -> list[Task]:
-        """What LIST shows this key, in the order that is switched on."""
+        """Return the tasks that LIST shows this key, in the order that is set."""
         youngest = time.monotonic() - self.settings.list_delay_seconds
         seen = [task for task in self.tasks.values() if self._visible(task, route, key) and task.born <= youngest]
         seen.sort(key=lambda task: task.born, reverse=self.settings.list_order == "newest")
@@ -144,7 +144,7 @@ class Provider:
         return seen
 
     def delete(self, task: Task) -> None:
-        """Cancels a queued task, erases the record of an ended one.
+        """Cancel a queued task, or erase the record of an ended one.
 
         Raises:
             ArkError: 409: it runs, or has been cancelled.
@@ -162,7 +162,7 @@ class Provider:
             task.erased = True
 
     def release(self, task_id: str | None = None) -> list[str]:
-        """Lets go of a task that a fault holds in a status, or of all; gives their ids."""
+        """Release a task that a fault holds in a status, or all, and return their ids."""
         held = [
             task
             for task in self.tasks.values()
@@ -173,7 +173,7 @@ class Provider:
         return [task.id for task in held]
 
     async def run(self) -> None:
-        """Moves the tasks along until it is cancelled."""
+        """Move the tasks along until this is cancelled."""
         while True:
             self._living = [task for task in self._living if task.alive]
             if not self._living:
@@ -205,7 +205,7 @@ class Provider:
         self.on_change(task)
 
     def _next_status(self, task: Task, now: float, *, has_room: bool) -> str | None:
-        """The status that a living task comes to now; None while it stays."""
+        """Return the next status of a living task, or None while it stays."""
         spent = now - task.entered
         if now - task.born >= task.request.execution_expires_after / self.settings.speed:
             return "expired"
@@ -247,7 +247,7 @@ def _failure(task: Task) -> dict[str, str]:
 
 
 def payload(task: Task, urls: dict[str, str], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The task as GET, LIST and callbacks show it: never the prompt, the references, or the callback URL.
+    """Return the task as GET, LIST and callbacks show it: never the prompt, the references, or the callback URL.
 
     Args:
         task: the task.

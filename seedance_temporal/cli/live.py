@@ -1,4 +1,4 @@
-"""What is drawn of jobs that go on: one job as it is followed, or many in a table."""
+"""Draw running jobs on a terminal: one that is followed, or many in a table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from rich.text import Text
 from seedance_temporal.job import JobState
 
 
-class Picture:
-    """One job, drawn anew several times a second; ``job`` is set whenever it has changed."""
+class LiveJob:
+    """One job, drawn several times a second.
+
+    Attributes:
+        job: Its last state; None before the first.
+    """
 
     def __init__(self) -> None:
         self.job: JobState | None = None
@@ -44,18 +48,18 @@ class Picture:
             yield Text(f"provider: {detail.provider_status}")
         if detail is not None and detail.next_poll_at is not None:
             left = (detail.next_poll_at - datetime.now(UTC)).total_seconds()
-            yield Text(f"next look in {max(0.0, left):.0f} s")
+            yield Text(f"next poll in {max(0.0, left):.0f} s")
         if self.job.estimated_usd is not None:
             yield Text(f"at most {self.job.estimated_usd:.2f} USD")
 
 
 def since(at: datetime) -> str:
-    """How long ago, in hours, minutes and seconds."""
+    """Return the time since then, in hours, minutes and seconds."""
     return str(timedelta(seconds=max(0, int((datetime.now(UTC) - at).total_seconds()))))
 
 
 def table_of(jobs: Sequence[JobState]) -> Table:
-    """Open jobs: what needs a person first, then what has gone on for longest."""
+    """Return a table of open jobs: first those that need an operator, then by age."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("needs", style="yellow", no_wrap=True)
     table.add_column("phase", style="bold", no_wrap=True)

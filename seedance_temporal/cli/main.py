@@ -1,7 +1,7 @@
-"""The command line: ``python starter.py COMMAND``.
+"""Submit Seedance videos as durable jobs, follow them, and read their records.
 
-People get text; ``--json`` gives one JSON document on stdout, and everything else on stderr. Exit codes: 0 done,
-1 anything else, 2 usage or refused before anything was spent, 3 ended without a video, 4 it needs a person.
+Output is text; --json prints one JSON document on stdout, and everything else on stderr. Exit codes: 0 done,
+1 any other failure, 2 wrong usage, or refused before anything was spent, 3 ended without a video, 4 needs an operator.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from seedance_temporal.cli.output import (
     plain,
     print_json,
     print_outlook,
-    print_story,
+    print_timeline,
 )
 from seedance_temporal.cli.report import report
 from seedance_temporal.cli.runtime import (
@@ -57,9 +57,9 @@ def submit(
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the job of a request, or find the one that the same request has already."""
+    """Start the job of a request, or find the existing job of the same request."""
 
-    async def story() -> int:
+    async def command() -> int:
         settings = Settings.from_environment()
         reader = RequestReader(settings, allow_any_path=allow_any_path)
         request = await reader.read(read(file), folder_of(file))
@@ -79,46 +79,46 @@ def submit(
         state = await follow(job)
         return finish(state, as_json, exit_code(state), existing=job.existing)
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
 def show(
     job: JobArgument,
     follow_it: Annotated[
-        bool, typer.Option("--follow", help="Go on until it has ended, also while it needs a person.")
+        bool, typer.Option("--follow", help="Follow the job to its end, also while it needs an operator.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A job as it is now."""
+    """Show the state and the timeline of a job."""
 
-    async def story() -> int:
+    async def command() -> int:
         found = await find_job(job)
         if follow_it:
-            ended = await follow(found, until_a_person=False)
+            ended = await follow(found, until_attention=False)
             return finish(ended, as_json, exit_code(ended))
         state = await found.state()
         if state.detail is None and not state.ended:
             err.print(
-                "[yellow]No worker answers for this job[/]: this is what Temporal itself knows. Nothing is lost, and "
-                "the job goes on when a worker of its route is back."
+                "[yellow]No worker answers for this job[/]: this state is from Temporal itself. Nothing is lost: the "
+                "job continues when a worker of its route is back."
             )
         if not as_json:
-            print_story(state)
+            print_timeline(state)
         return finish(state, as_json, DONE)
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
 def wait(job: JobArgument, as_json: JsonOption = False) -> None:
-    """Follow a job to its end, or until it needs a person."""
+    """Follow a job to its end, or until it needs an operator."""
 
-    async def story() -> int:
+    async def command() -> int:
         state = await follow(await find_job(job))
         return finish(state, as_json, exit_code(state))
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command("list")
@@ -131,12 +131,12 @@ def list_jobs(
     since: SinceOption = None,
     until: UntilOption = None,
     is_open: Annotated[bool, typer.Option("--open", help="Only jobs that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Jobs as Temporal's visibility store shows them, newest first; --json gives a list."""
+    """List jobs from Temporal's visibility store, newest first."""
 
-    async def story() -> int:
+    async def command() -> int:
         found = await (await video_jobs()).list(
             user=user,
             phase=phase,
@@ -157,14 +157,14 @@ def list_jobs(
             )
         return DONE
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
 def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
-    """Ask for the end of a job. What the provider runs already is billed, and therefore still stored."""
+    """Request the cancellation of a job. A task that runs already is billed, and so its video is still stored."""
 
-    async def story() -> int:
+    async def command() -> int:
         found = await find_job(job)
         outcome = (await found.cancel()).outcome
         if as_json:
@@ -173,14 +173,14 @@ def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
             out.print(_CANCEL_OUTCOMES[outcome])
         return DONE
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 _CANCEL_OUTCOMES = {
     "cancelled": "Cancelled.",
-    "running_will_finish": "The provider runs it already, does not stop it, and bills it: the video will be stored.",
-    "requested": f"The wish is noted; nobody has answered it yet. What came of it: {SHOW} JOB",
-    "already_closed": "It had ended already: there is nothing to cancel.",
+    "running_will_finish": "The task runs already, so the provider bills it: it cannot be stopped, and will be stored.",
+    "requested": f"Cancellation requested, not confirmed yet. To see the result: {SHOW} JOB",
+    "already_closed": "The job has ended already: there is nothing to cancel.",
 }
 
 
@@ -188,16 +188,16 @@ _CANCEL_OUTCOMES = {
 def resolve(
     job: JobArgument,
     attempt: Annotated[int, typer.Option(min=1, help="The attempt whose outcome is unknown.")],
-    task_id: Annotated[str | None, typer.Option(help="The provider's task of this attempt: adopt it.")] = None,
-    not_created: Annotated[bool, typer.Option("--not-created", help="The provider has no task of it.")] = False,
-    lost: Annotated[bool, typer.Option("--lost", help="Nobody can tell any more.")] = False,
+    task_id: Annotated[str | None, typer.Option(help="Adopt this task of the provider as the attempt's.")] = None,
+    not_created: Annotated[bool, typer.Option("--not-created", help="State that it made no task.")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="State that its outcome can no longer be found out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Settle an attempt of which nobody knows whether the provider took it."""
+    """Resolve an attempt whose outcome is unknown."""
     if (task_id is not None) + not_created + lost != 1:
-        raise typer.BadParameter("say exactly one of --task-id, --not-created and --lost")
+        raise typer.BadParameter("give exactly one of --task-id, --not-created and --lost")
 
-    async def story() -> int:
+    async def command() -> int:
         found = await find_job(job)
         action: ResolveAction = "adopt" if task_id is not None else "not_created" if not_created else "lost"
         answer = await found.resolve(attempt=attempt, action=action, task_id=task_id)
@@ -207,7 +207,7 @@ def resolve(
             out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {plain(answer.message)}")
         return DONE if answer.accepted else OTHER
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
@@ -215,21 +215,21 @@ def resubmit(
     job: JobArgument,
     attempt: Annotated[int, typer.Option(min=1, help="The attempt that ended without a video.")],
     accept_second_charge: Annotated[
-        bool, typer.Option("--accept-second-charge", help="Needed after lost: the first one may have been billed.")
+        bool, typer.Option("--accept-second-charge", help="Required after lost: the first may have been billed.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask, and pay, for another attempt after one that ended without a video. Saying it twice changes nothing."""
+    """Request and pay for another attempt, after one that ended without a video. Repeating this changes nothing."""
 
-    async def story() -> int:
+    async def command() -> int:
         found = await find_job(job)
         again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
         assert again.submitted is not None
         if not as_json and again.submitted.phase == "checking":
-            out.print(f"A run was started that claims another attempt. What comes of it: {SHOW} {found.id}")
+            out.print(f"A run was started that claims another attempt. To see its state: {SHOW} {found.id}")
         return finish(again.submitted, as_json, DONE, existing=again.existing)
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 app.command()(check)
@@ -237,6 +237,3 @@ app.command()(batch)
 app.command()(audit)
 app.command()(report)
 app.command()(watch)
-
-if __name__ == "__main__":
-    app()

@@ -1,4 +1,4 @@
-"""What the commands say: text for people, one JSON document for programs."""
+"""The output of the commands: text, or one JSON document."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from seedance_temporal.events import sentence
 from seedance_temporal.job import JobState
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import printable
 
-DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_A_PERSON = range(5)
+DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_OPERATOR = range(5)
 """Exit codes."""
-SHOW = "python starter.py show"
+SHOW = f"{COMMAND} show"
 _WIDE = 500
 
 out = Console(highlight=False, soft_wrap=True)
@@ -24,18 +25,18 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
-    """Escape what others wrote, for a console: it is no markup, and no character of it steers a terminal."""
+    """Escape a text of others for a console: it is no markup, and holds no control characters."""
     return escape(printable(text))
 
 
 def exit_code(job: JobState) -> int:
     if job.result is not None:
         return DONE
-    return NO_VIDEO if job.error is not None else NEEDS_A_PERSON
+    return NO_VIDEO if job.error is not None else NEEDS_OPERATOR
 
 
 def document(job: JobState, **more: object) -> dict[str, Any]:
-    """A job's JSON, with more beside it."""
+    """Return a job's JSON, with more fields."""
     return job.model_dump(mode="json", by_alias=True) | more
 
 
@@ -44,12 +45,12 @@ def print_json(document: object) -> None:
 
 
 def print_table(table: RenderableType) -> None:
-    """Prints a table; where nobody looks at it on a terminal, no cell is cut or folded."""
+    """Print a table. On a terminal, its cells are cut or folded to the width; elsewhere they are whole."""
     (out if out.is_terminal else Console(highlight=False, width=_WIDE)).print(table, soft_wrap=False)
 
 
 def finish(job: JobState, as_json: bool, code: int, **more: object) -> int:
-    """Print a job in the form that was asked for; JSON has more beside it."""
+    """Print a job as text, or as JSON with more fields. Return the exit code."""
     if as_json:
         print_json(document(job, **more))
     else:
@@ -64,12 +65,13 @@ def print_outlook(request: VideoRequest, settings: Settings, say: Console) -> No
             f"Costs at most about {estimate.usd:.2f} USD ({estimate.tokens:,} tokens), unless it is paid already."
         )
     else:
-        say.print("What it will cost cannot be told beforehand.")
+        say.print("The price is not known beforehand.")
     for warning in settings.rules.warnings(request):
         say.print(f"[yellow]{plain(warning)}[/]")
 
 
-def news(job: JobState) -> str:
+def status_line(job: JobState) -> str:
+    """Return a job's phase, task, last event and attention on one line."""
     words = [f"[bold]{job.phase}[/]"] + [plain(w) for w in (job.task_id,) if w]
     if job.detail is not None:
         if job.detail.timeline:
@@ -102,16 +104,16 @@ def print_job(job: JobState) -> None:
     if job.attention:
         rows |= {"attention": job.attention}
     if job.error is not None:
-        rows |= {"error": f"{job.error.code} ({job.error.failure_class})", "why": job.error.message}
+        rows |= {"error": f"{job.error.code} ({job.error.failure_class})", "message": job.error.message}
         if job.error.resubmit_could_help:
-            rows |= {"another": "another attempt could help, and would be paid for anew"}
+            rows |= {"resubmit": "another attempt could help, and would be paid for again"}
     if job.attention or job.error is not None:
-        rows |= {"look": f"free of charge: {SHOW} {job.job_id}"}
+        rows |= {"details": f"free of charge: {SHOW} {job.job_id}"}
     for name, value in rows.items():
         if value is not None:
             out.print(f"[dim]{name:<10}[/] {plain(str(value))}")
 
 
-def print_story(state: JobState) -> None:
+def print_timeline(state: JobState) -> None:
     for event in state.detail.timeline if state.detail is not None else ():
         out.print(f"[dim]{event.at:%Y-%m-%d %H:%M:%S}  {event.source:<9}[/] {plain(sentence(event))}")

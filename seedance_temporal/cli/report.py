@@ -1,4 +1,4 @@
-"""``starter.py report``: what jobs came to and what they cost, as a table, JSON, CSV or a page."""
+"""``report``: the results and the cost of jobs, as a table, JSON, CSV or a page."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def report(
     if as_json + as_csv + (html is not None) > 1:
         raise typer.BadParameter("say one of --json, --csv and --html at most")
 
-    async def story() -> int:
+    async def command() -> int:
         chosen = (user, model, route, since)
         found = await (_from_bucket(*chosen) if from_bucket else _from_temporal(*chosen[:3]))
         accounts = [account for account in found if account.has_started(since, until)]
@@ -80,7 +80,7 @@ def report(
             err.print(remark)
         return DONE
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 async def _from_temporal(user: str | None, model: str | None, route: str | None) -> list[Account]:

@@ -1,4 +1,4 @@
-"""What the commands share: reaching Temporal, following a job, and ending with the exit code that fits."""
+"""Run a command: connect to Temporal and the bucket, follow a job, and end with the exit code."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.live import Live
 
-from seedance_temporal.cli.live import Picture
-from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, news, plain, print_json
+from seedance_temporal.cli.live import LiveJob
+from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, plain, print_json, status_line
 from seedance_temporal.cli.safe_open import ANY_PATH
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import (
@@ -38,7 +38,7 @@ from seedance_temporal.urls import redacted
 if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import GoogleBucket
 
-# The job goes on by itself under these: they need a person, but `wait` need not stop.
+# Under these the job continues by itself: an operator should act, and `wait` need not stop.
 WAITS_ON = {"second_task", "video_at_risk"}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -49,13 +49,13 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id, its
 
 
 class BucketRefused(SeedanceError):
-    """The bucket cannot be reached, or refuses what is asked of it."""
+    """The bucket cannot be reached, or refuses a call."""
 
 
-def run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
-    """Run a command's story, and end with its exit code, or with that of its error."""
+def run(command: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
+    """Run a command, and end with its exit code, or with that of its error."""
     try:
-        code = asyncio.run(_to_its_end(story))
+        code = asyncio.run(_finished(command))
     except InvalidRequest as error:
         problems = [problem.model_dump() for problem in error.problems]
         document: dict[str, Any] = {"code": "invalid_request", "problems": problems}
@@ -67,27 +67,27 @@ def run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
         code = fail(code, error_document(name, str(error)), [str(error)], as_json)
     except KeyboardInterrupt:
         code = fail(OTHER, error_document("interrupted", "Stopped by Ctrl-C."), ["Stopped by Ctrl-C."], as_json)
-        # Not through the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
+        # Not by the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     raise typer.Exit(code)
 
 
-async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
-    """The story's exit code.
+async def _finished(command: Coroutine[Any, Any, int]) -> int:
+    """Await a command, and return its exit code.
 
     Raises:
         KeyboardInterrupt: Ctrl-C ended it.
     """
-    task = asyncio.create_task(story)
+    task = asyncio.create_task(command)
     interrupted = asyncio.Event()
-    with suppress(ValueError, RuntimeError):  # only the main thread hears signals
+    with suppress(ValueError, RuntimeError):  # only the main thread gets signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
     stop = asyncio.create_task(interrupted.wait())
     await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
     while not task.done():
-        # A cancel that meets an answer can get lost in `wait_for` of Python 3.11: it is said until it is heard.
+        # A cancel that meets an answer can get lost in `wait_for` of Python 3.11: it is repeated.
         task.cancel()
         await asyncio.wait({task}, timeout=1)
     stop.cancel()
@@ -133,42 +133,42 @@ async def find_job(job: str) -> VideoJob:
     """Find the job that a command's argument means.
 
     Raises:
-        InvalidJobId: It cannot be one, which is known before Temporal is asked; or several jobs begin so.
-        UnknownJob: No job begins so.
+        InvalidJobId: It cannot be a job id, which is checked before Temporal is asked; or several ids begin with it.
+        UnknownJob: No job's id begins with it.
     """
     id_prefix_from(job)
     return await (await video_jobs()).find(job)
 
 
-async def follow(job: VideoJob, *, until_a_person: bool = True) -> JobState:
-    """The job at its end; every change on the way is told on stderr, and drawn live on a terminal.
+async def follow(job: VideoJob, *, until_attention: bool = True) -> JobState:
+    """Follow a job to its end, and return its last state. Print every change on stderr, and draw it on a terminal.
 
     Args:
         job: The job.
-        until_a_person: Whether it is followed only to where it needs a person.
+        until_attention: Whether to stop where the job needs an operator.
     """
     started = time.monotonic()
-    told = ""
-    picture = Picture()
-    with job_goes_on(job.id), Live(picture, console=err, transient=True):
+    printed = ""
+    live = LiveJob()
+    with job_goes_on(job.id), Live(live, console=err, transient=True):
         async for state in job.follow():
-            picture.job = state
-            heard = news(state)
-            if heard != told:
-                err.print(f"{time.monotonic() - started:6.0f} s  {heard}")
-                told = heard
-            if until_a_person and state.attention and state.attention not in WAITS_ON:
+            live.job = state
+            line = status_line(state)
+            if line != printed:
+                err.print(f"{time.monotonic() - started:6.0f} s  {line}")
+                printed = line
+            if until_attention and state.attention and state.attention not in WAITS_ON:
                 break
     return state
 
 
 @contextmanager
 def job_goes_on(job_id: str) -> Iterator[None]:
-    """Whatever stops us does not stop the job: say so, and how to look at it again."""
+    """Print, where an error ends the block, that the job goes on and which command shows it."""
     try:
         yield
     except (asyncio.CancelledError, SeedanceError):
-        err.print(f"The job is not affected by this, and goes on if it was started. To look at it: {SHOW} {job_id}")
+        err.print(f"This does not stop the job: it continues if it was started. To see it: {SHOW} {job_id}")
         raise
 
 
@@ -179,15 +179,15 @@ def read(file: str) -> bytes:
         raise InvalidRequest([Problem(at="FILE", problem=f"{file} cannot be read: {error.strerror}")]) from None
 
 
-# The storage library itself would try for two minutes.
+# The storage library would try for two minutes.
 _BUCKET_SECONDS = 15.0
 
 
 async def open_bucket(settings: Settings) -> GoogleBucket:
-    """The bucket of the settings, after it has answered.
+    """Open the bucket of the settings, and check that it answers.
 
     Raises:
-        BucketRefused: There are no credentials, or it does not answer.
+        BucketRefused: There are no credentials, or the bucket does not answer.
     """
     from seedance_temporal.storage.bucket import GoogleBucket
 

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a request, as far as it shows without a network."""
+"""The checks of a request before it is paid for. They need no network."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _MAX_URL = 8_192
 
 _GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})#([1-9][0-9]{0,18})")
 _ASSET = re.compile(r"asset://[A-Za-z0-9._~-]+")
-# The flags that the service is known to parse are refused wherever they stand: "跑步--dur 15" needs no space. Its list
-# is not complete, so everything that looks like a flag is refused as well, where it cannot be a dash between words:
-# a prompt that must be edited costs nothing, a flag that changes the price does.
+# The flags that the service is known to parse are refused anywhere: "跑步--dur 15" needs no space. The list is not
+# complete, so any text that has the form of a flag is refused too, where it cannot be a dash between words: a prompt
+# that must be edited costs nothing, a flag that changes the price does.
 _KNOWN_FLAG = "rs|rt|dur|fps|seed|cf|wm|resolution|ratio|duration|camerafixed|watermark|frames|framespersecond"
 _FLAG = re.compile(rf"--(?:{_KNOWN_FLAG})(?![A-Za-z])|(?<![\w-])--[A-Za-z]\w*", re.IGNORECASE)
 
 
 class GsObject(NamedTuple):
-    """An object in Google Cloud Storage, in one generation, so that nobody can exchange its content meanwhile."""
+    """One generation of an object in Google Cloud Storage: its content cannot be exchanged."""
 
     bucket: str
     name: str
@@ -54,13 +54,13 @@ class GsObject(NamedTuple):
 
 
 def gs_object(url: str) -> GsObject | None:
-    """The object that ``gs://bucket/object#generation`` names; None if it is no such URL."""
+    """Read ``gs://bucket/object#generation``; return None for any other URL."""
     match = _GS.fullmatch(url)
     return GsObject(match[1], match[2], int(match[3])) if match else None
 
 
 def scene(request: VideoRequest) -> Scene:
-    """Which of the provider's scenes a request is; ``unknown`` where its references fit none."""
+    """Return the provider's scene of a request; ``unknown`` where its references fit none."""
     roles = sorted(reference.role for reference in request.references)
     if not roles:
         return "text_to_video"
@@ -72,7 +72,7 @@ def scene(request: VideoRequest) -> Scene:
 
 
 def problems_of(request: VideoRequest, rules: Rules) -> list[Problem]:
-    """List everything that is wrong with a request; see :meth:`~seedance_temporal.provider.rules.Rules.check`."""
+    """List all problems of a request; see :meth:`~seedance_temporal.provider.rules.Rules.check`."""
     model = rules.model_of(request.model)
     problems = [
         *_text_problems(request),
@@ -193,7 +193,7 @@ def _reference_problems(reference: Reference, at: str, insecure_hosts: Collectio
 
 
 def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
-    """What is wrong with a reference's URL. It is not quoted: its query may hold a signature."""
+    """Return the problem of a reference's URL. The URL is not quoted: its query may hold a signature."""
     scheme = url.partition(":")[0].lower()
     if scheme == "data":
         return (
@@ -236,7 +236,7 @@ def _output_problems(request: VideoRequest, model: Model | None) -> Iterator[Pro
 
 
 def _keeps_ratio(request: VideoRequest, model: Model) -> str | None:
-    """The reason ``ratio`` must be adaptive, or None."""
+    """Return the reason why ``ratio`` must be adaptive, or None."""
     task_type = request.omni_reference_task_type
     if task_type in model.adaptive_task_types and request.references:
         return f"omni_reference_task_type {task_type}"
@@ -274,7 +274,7 @@ def _rights_problems(request: VideoRequest) -> Iterator[Problem]:
 
 
 def _name_problems(at: str, name: str, most: int) -> Iterator[Problem]:
-    """What is wrong with a name that the backend chose."""
+    """Check a name that the backend chose."""
     if _is_blank(name):
         yield Problem(at=at, problem="must not be blank")
     if any(unicodedata.category(character) == "Cc" for character in name):
@@ -284,12 +284,12 @@ def _name_problems(at: str, name: str, most: int) -> Iterator[Problem]:
 
 
 def _is_blank(text: str) -> bool:
-    """Whether nothing of a text can be seen: no characters, or only spaces, controls and format characters."""
+    """Return whether a text is empty, or holds only spaces, controls and format characters."""
     return all(unicodedata.category(c) in {"Zs", "Zl", "Zp", "Cc", "Cf"} for c in text)
 
 
 def quoted(text: str) -> str:
-    """A caller's text in a message: short, and without characters that a terminal or JSON cannot take."""
+    """Quote a caller's text for a message: short, and without characters that a terminal or JSON cannot hold."""
     return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
 

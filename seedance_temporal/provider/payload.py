@@ -1,4 +1,4 @@
-"""What a create sends of a request. What is of one attempt alone, such as its callback URL, is added by the create."""
+"""The JSON body of a create, without the fields of one attempt, such as its callback URL."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from seedance_temporal.request import VideoRequest
 
 
 def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
-    """The JSON body. What the documentation leaves open is always sent, never left to a default.
+    """Return the JSON body. Fields whose defaults are not documented are always sent.
 
     Args:
         request: A valid request.
-        urls: Where the provider gets each of its references.
+        urls: The URL by which the provider reads each reference.
     """
     content: list[dict[str, Any]] = []
     if request.prompt is not None:

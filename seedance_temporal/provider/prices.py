@@ -1,4 +1,4 @@
-"""What a request should cost, and what a task did cost. Pure functions over a price table.
+"""The estimate of a request's price, and the price of a task. Pure functions over a price table.
 
 Prices change, and contracts differ: :data:`PRICES` is the provider's list, which ``SEEDANCE_PRICES`` overrides.
 """
@@ -27,8 +27,8 @@ class Price(NamedTuple):
 PriceTable = Mapping[str, Mapping[str, Price]]
 """By model id and resolution."""
 
-# Section "pixels and tokens" of the provider's task API documentation, official. That of 4k with a reference video is
-# not documented.
+# Section "pixels and tokens" of the provider's task API documentation, official. The price of 4k with a reference
+# video is not documented.
 PRICES: PriceTable = {
     "dreamina-seedance-2-0-260128": {
         "480p": Price(7.0, 4.3),
@@ -43,7 +43,7 @@ PRICES: PriceTable = {
 
 
 def price_table(overrides: Mapping[str, Mapping[str, Sequence[float | None]]]) -> PriceTable:
-    """The list prices with some of them, or prices that they do not hold, in place.
+    """Return the list prices with some replaced or added.
 
     Args:
         overrides: By model id and resolution: USD per million tokens without and with a reference video, null where
@@ -71,9 +71,9 @@ class Estimate:
 def estimate(request: VideoRequest, rules: Rules) -> Estimate:
     """Estimate the most that a request should cost.
 
-    Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest is counted; where
-    there is a reference video, the most seconds that all of them may have. The formula was measured on 2.0 (section
-    "pixels and tokens"), and is taken for the other models, too. What ``draft`` or ``flex`` save is not counted.
+    Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest video is counted, and
+    with a reference video, the most seconds that all of them may have. The formula was measured on 2.0 (section
+    "pixels and tokens"), and is used for the other models too. Savings by ``draft`` or ``flex`` are not counted.
     """
     model = rules.model_of(request.model)
     seconds = request.duration
@@ -97,13 +97,13 @@ def estimate(request: VideoRequest, rules: Rules) -> Estimate:
 def cost_usd(
     model: str, resolution: str, has_reference_video: bool, tokens: int, prices: PriceTable = PRICES
 ) -> float | None:
-    """What tokens cost in USD; None where the price is not known.
+    """Return the price of tokens in USD, or None where it is not known.
 
     Args:
         model: The model id of the request.
-        resolution: Of the video.
-        has_reference_video: Tokens are cheaper with one, and more.
-        tokens: As the provider counted them, or as :func:`estimate` did.
+        resolution: The resolution of the video.
+        has_reference_video: With one, there are more tokens, and each is cheaper.
+        tokens: The count of the provider, or of :func:`estimate`.
         prices: From :func:`price_table`.
     """
     price = prices.get(model, {}).get(resolution)
@@ -114,12 +114,12 @@ def cost_usd(
         return None
     try:
         return round(tokens * per_million / 1_000_000, 6)
-    except OverflowError:  # more tokens than a float can hold: no price for what nobody can ask for
+    except OverflowError:  # more tokens than a float can hold
         return None
 
 
 def cost_of(request: VideoRequest, task: Task, rules: Rules) -> float | None:
-    """What a task cost in USD, by the tokens that the provider counted; None where tokens or price are not known.
+    """Return the price of a task in USD, by the provider's tokens, or None where tokens or price are not known.
 
     An inference endpoint is priced by the model behind it, which the task names.
     """

@@ -1,4 +1,4 @@
-"""What a request may ask for, and what is still likely to disappoint. Source: the provider's task API documentation."""
+"""The warnings of a request: allowed, and likely to disappoint. Source: the provider's task API documentation."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def _field_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]
     task_type = request.omni_reference_task_type
     if task_type in WORKS_ON_REFERENCES and roles and "reference_video" not in roles:
         yield (
-            f"omni_reference_task_type {task_type} without a reference_video: what it would work on is not documented, "
-            "and the task may fail."
+            f"omni_reference_task_type {task_type} without a reference_video: its effect is not documented, and the "
+            "task may fail."
         )
     if request.draft and request.resolution != "480p":
-        # Several third parties who pass the field on say so (M); the provider's own table does not.
+        # By several third parties that pass the field on (M); the provider's own table does not say it.
         yield f"A draft is said to come in 480p; whether {request.resolution} is refused for it is not documented."
 
 
@@ -107,7 +107,7 @@ def _signature_warnings(request: VideoRequest) -> Iterator[str]:
 
 
 def _looks_signed(url: str) -> bool:
-    """Whether something in the query of an http(s) URL is likely to change whenever the URL is made."""
+    """Return whether the query of an http(s) URL is likely to hold a signature, which changes with each URL."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -201,7 +201,7 @@ async def test_without_a_bucket_a_private_object_is_left_to_the_worker() -> None
     said = await check("gs://videos/private/shot.png#7")
     assert said.code == 0
     assert said.document["media"] == []
-    assert said.document["warnings"] == ["references[0] was not looked at here: SEEDANCE_BUCKET is not set."]
+    assert said.document["warnings"] == ["references[0] was not checked here: SEEDANCE_BUCKET is not set."]
 
 
 async def test_an_asset_id_that_stood_for_other_content(
@@ -219,7 +219,7 @@ async def test_an_asset_id_that_stood_for_other_content(
 async def test_what_may_pass_is_told_apart(host: ResultHost) -> None:
     host.answers["/busy.png"] = [Answer(b"", 503)]
     found = problems(await check(host.url("/busy.png")))
-    assert "may be over in a while" in found["references[0]"]
+    assert "try again later" in found["references[0]"]
 
 
 async def test_a_bucket_that_cannot_be_used_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:

@@ -198,7 +198,7 @@ async def test_everything_wrong_is_said_at_once(host: ResultHost) -> None:
     for place, reason in {
         0: "is 299x299 pixels large",
         1: "the host answered HTTP 404",
-        3: "the host answered HTTP 403; it must be open to everybody",
+        3: "the host answered HTTP 403; it must be public",
         4: "the host answered HTTP 503",
         5: "is neither MP4 nor MOV",
         6: "is cut off",

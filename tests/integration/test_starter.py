@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.temporal_ui import COMMAND
 from tests.support.command_line import say
 from tests.support.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
 
@@ -301,13 +304,46 @@ async def test_process_prints_one_document(temporal: Client) -> None:
     assert json.loads(written)["job_id"] == job_id
 
 
+async def test_installed_command_has_the_same_help() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["seedance"].partition(":")
+    # As the script that pip writes for it.
+    installed = f"import sys; sys.argv[0] = 'seedance'; from {module} import {function}; sys.exit({function}())"
+
+    async def help_of(*command: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command, "--help"), cwd=ROOT, env={"COLUMNS": "120"}, stdout=asyncio.subprocess.PIPE
+        )
+        written, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0
+        return written.decode()
+
+    ours, theirs = await asyncio.gather(help_of("starter.py"), help_of("-c", installed))
+    assert "Usage: starter.py " in ours
+    assert "resubmit" in ours
+    # The line with the name is as wide as the others.
+    assert re.sub(r" +", " ", ours.replace("starter.py", "seedance")) == re.sub(r" +", " ", theirs)
+
+
+def test_messages_name_one_command_form() -> None:
+    rooms = ("seedance_temporal", "activities", "workflows", "workers")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    named = [
+        (path.relative_to(ROOT).as_posix(), line)
+        for path in files
+        for line in path.read_text().splitlines()
+        if "starter.py" in line
+    ]
+    assert named == [("seedance_temporal/temporal_ui.py", f'COMMAND = "{COMMAND}"')]
+
+
 async def test_ctrl_c_ends_the_command_and_not_the_job(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("interrupted"))).id
     # Several, because a process that hangs at its end does so now and then only.
     for process, written, told in await asyncio.gather(*(_interrupted(temporal, job_id) for _ in range(5))):
         assert process.returncode == 1
         assert json.loads(written)["error"]["code"] == "interrupted"
-        assert "goes on" in told
+        assert "does not stop the job: it continues" in told
         assert f"starter.py show {job_id}" in told
         assert "Traceback" not in told
     assert (await VideoJobs(temporal).job(job_id).state()).phase == "running"

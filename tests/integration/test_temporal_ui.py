@@ -58,7 +58,7 @@ async def test_who_what_references_estimate_and_how_to_look(temporal: Client) ->
         r"- **1. reference\_image**: https://cdn.example.com/p.png (sku-1)",
         r"- **2. reference\_image**: gs://bucket/q.png\#123",
         "- **estimate**: at most 1.5279 USD, 218,266 tokens, by price table",
-        f"- **how it stands**: `python starter.py show {job_id}`",
+        f"- **current state**: `python starter.py show {job_id}`",
     ]
 
 

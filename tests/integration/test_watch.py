@@ -106,7 +106,7 @@ async def test_watch_once_shows_what_needs_a_person_first(temporal: Client) -> N
     assert [line.split()[-1] for line in shown] == [needy, calm], "not the one that is stored"
     assert shown[0].split()[:2] == ["account", "running"]
     assert TASK_ID in shown[1]
-    assert "2 open, 1 of them need a person" in told.out
+    assert "2 open, 1 of them need an operator" in told.out
 
 
 async def test_watch_of_a_batch_ends_when_none_is_open(temporal: Client, tmp_path: Path) -> None:
