@@ -40,7 +40,7 @@ class OutcomeInput(Fact):
 class EndInput(Fact):
     job_id: str
     error: JobError
-    how: EventSource = "ledger"
+    source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
     timeline: Timeline = ()
@@ -122,7 +122,7 @@ class LedgerActivities:
         end = End(
             error=order.error,
             at=datetime.now(UTC),
-            how=order.how,
+            source=order.source,
             usage=order.usage,
             cost_usd=order.cost_usd,
             timeline=order.timeline,

@@ -32,7 +32,7 @@ class RecoverInput(BaseModel):
     job_id: str
     attempt: int
     task_id: str
-    how: Literal["callback", "list"] = "callback"
+    source: Literal["callback", "list"] = "callback"
 
 
 class Identified(BaseModel):
@@ -100,7 +100,7 @@ class RecoverActivities:
             return Identified(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
             return Identified(answer="other")
-        await self._settle(order.job_id, facts, order.attempt, order.task_id, order.how)
+        await self._settle(order.job_id, facts, order.attempt, order.task_id, order.source)
         return Identified(answer="ours")
 
     @activity.defn
@@ -192,7 +192,7 @@ class RecoverActivities:
         end = End(
             error=error,
             at=datetime.now(UTC),
-            how="operator",
+            source="operator",
             timeline=order.timeline,
             ledger=facts.objects,
             **written_by(),
@@ -207,9 +207,9 @@ class RecoverActivities:
         return shown if isinstance(shown, str) and shown else None
 
     async def _settle(
-        self, job_id: str, facts: Facts, attempt: int, task_id: str, how: Literal["callback", "list", "operator"]
+        self, job_id: str, facts: Facts, attempt: int, task_id: str, source: Literal["callback", "list", "operator"]
     ) -> None:
-        outcome = _outcome(facts, "created", how, task_id=task_id)
+        outcome = _outcome(facts, "created", source, task_id=task_id)
         await self._ledger.settle(job_id, attempt, outcome)
 
     async def _look(self, job_id: str) -> Decision:
@@ -217,11 +217,16 @@ class RecoverActivities:
 
 
 def _outcome(
-    facts: Facts, kind: Literal["created", "absent"], how: EventSource, *, task_id: str | None = None, message: str = ""
+    facts: Facts,
+    kind: Literal["created", "absent"],
+    source: EventSource,
+    *,
+    task_id: str | None = None,
+    message: str = "",
 ) -> Outcome:
     return Outcome(
         kind=kind,
-        how=how,
+        source=source,
         at=datetime.now(UTC),
         task_id=task_id,
         message=message,

@@ -560,7 +560,7 @@ class GenerateVideo:
             EndInput(
                 job_id=self._job_id,
                 error=error,
-                how=how,
+                source=how,
                 usage=usage,
                 cost_usd=cost_usd,
                 timeline=self._progress.timeline,

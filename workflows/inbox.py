@@ -138,7 +138,7 @@ class Inbox:
         try:
             identified: Identified = await workflow.execute_activity_method(
                 RecoverActivities.identify_task,
-                RecoverInput(job_id=self._job_id, attempt=named.attempt, task_id=named.task_id, how=source),
+                RecoverInput(job_id=self._job_id, attempt=named.attempt, task_id=named.task_id, source=source),
                 task_queue=self._queues.get,
                 start_to_close_timeout=policies.OBSERVE_TIMEOUT,
                 retry_policy=policies.IDENTIFY_RETRY,

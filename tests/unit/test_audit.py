@@ -104,7 +104,7 @@ class World:
         )
         self.claims.append(claim)
         await self.ledger.claim(claim)
-        await self.settle(number, Outcome(kind="created", how="create", at=at(seconds + 1), task_id=task_id))
+        await self.settle(number, Outcome(kind="created", source="create", at=at(seconds + 1), task_id=task_id))
 
     async def settle(self, number: int, outcome: Outcome) -> None:
         written = await self.written(number)
@@ -118,7 +118,7 @@ class World:
     async def fail(self) -> None:
         """End the first attempt, and request another one."""
         error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
-        end = End(error=error, at=datetime.now(UTC), how="poll", **await self.written(1, FIRST_TIMELINE))
+        end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
         await self.ledger.end(self.job_id, 1, end)
         await self.ledger.again(self.job_id, Resubmit(attempt=1))
 
@@ -259,7 +259,7 @@ async def test_later_count_of_an_event_wins(world: World) -> None:
     """The timeline of an automatic second attempt begins with that of the first one, by the same run."""
     early = (FIRST_TIMELINE[0], FIRST_TIMELINE[1].model_copy(update={"count": 1}))
     written = await world.written(1, early)
-    await world.settle(3, Outcome(kind="not_sent", how="create", at=at(5)))
+    await world.settle(3, Outcome(kind="not_sent", source="create", at=at(5)))
     end = json.loads(world.bucket.contents[world.names.attempt(1, "end")])
     world.change(
         world.names.attempt(3, "outcome"),
@@ -324,11 +324,11 @@ async def test_objects_of_older_versions_are_whole() -> None:
     claim = a_claim(world.request)
     new = {"submitted_at", "estimated_tokens", "estimated_usd", "warnings", "media"}
     put = {"claim": claim.model_dump(mode="json", exclude=new)}
-    outcome = Outcome(kind="created", how="create", at=at(1), task_id=FIRST)
+    outcome = Outcome(kind="created", source="create", at=at(1), task_id=FIRST)
     put["outcome"] = outcome.model_dump(mode="json", exclude={"namespace", "run_id", "timeline", "ledger"})
     error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
     end = End(error=error, at=datetime.now(UTC), timeline=FIRST_TIMELINE)
-    put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "how"})
+    put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "source"})
     for kind, value in put.items():
         await world.bucket.create(world.names.attempt(1, kind), as_json(value))
     audit = await world.audit()
