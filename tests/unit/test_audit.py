@@ -220,7 +220,7 @@ async def temporal(world: World) -> TemporalEvidence:
 # The audit
 
 
-async def test_the_whole_life_from_the_objects(world: World) -> None:
+async def test_audit_from_the_objects(world: World) -> None:
     audit = await world.audit()
     assert (audit.source, audit.phase, audit.missing) == ("record", "stored", ())
     assert (audit.polls, audit.callbacks) == (3 + 1 + 2 + 1, 2)
@@ -308,7 +308,7 @@ async def test_unknown_job_has_no_audit() -> None:
     assert audit_of(job_id_of(request), evidence, None) is None
 
 
-async def test_an_open_attempt_without_temporal(world: World) -> None:
+async def test_open_attempt_without_temporal(world: World) -> None:
     for name in [name for name in world.bucket.stored if "/attempts/0001.outcome" not in name]:
         if not name.endswith("0001.claim.json"):
             world.remove(name)
@@ -430,12 +430,12 @@ async def test_rewritten_record_differs_from_temporal_and_clock(world: World, te
         ("record.json", {"attempt": 1}, "is none of attempt 1"),
     ],
 )
-async def test_objects_that_do_not_fit_together(world: World, name: str, change: dict[str, Any], problem: str) -> None:
+async def test_contradictory_objects_are_found(world: World, name: str, change: dict[str, Any], problem: str) -> None:
     world.change(world.names.root + name, lambda value: value.update(change))
     assert problem in str(await world.problems())
 
 
-async def test_video_that_was_not_verified_is_found(world: World) -> None:
+async def test_unverified_video_is_found(world: World) -> None:
     """The record was rewritten to fit another video, and nothing else."""
     name = world.names.of_task(SECOND, "output.mp4")
     world.put(name, b"another video")
@@ -455,7 +455,7 @@ async def test_planted_picture_is_found(world: World) -> None:
     assert (await world.problems()) == {f"{SECOND}/last_frame.png": ("it equals no content that was verified",)}
 
 
-async def test_payload_that_the_record_does_not_name_is_found(world: World) -> None:
+async def test_unrecorded_payload_is_found(world: World) -> None:
     world.change(world.names.record, lambda value: value["objects"].update(task=None))
     assert "the record does not name it" in (await world.problems())[f"{SECOND}/task.json"][0]
 
