@@ -273,7 +273,7 @@ def _outcome(
     assert answer.kind != "unknown"
     return Outcome(
         kind=answer.kind,
-        how="create",
+        source="create",
         at=datetime.now(UTC),
         task_id=answer.task_id,
         code=answer.code,

@@ -72,7 +72,7 @@ class OutcomeInput(Fact):
 class EndInput(Fact):
     job_id: str
     error: JobError
-    how: EventSource = "ledger"
+    source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
     timeline: Timeline = ()
@@ -158,7 +158,7 @@ class LedgerActivities:
         end = End(
             error=input.error,
             at=datetime.now(UTC),
-            how=input.how,
+            source=input.source,
             usage=input.usage,
             cost_usd=input.cost_usd,
             timeline=input.timeline,

@@ -33,7 +33,7 @@ class IdentifyInput(BaseModel):
     job_id: str
     attempt: int
     task_id: str
-    how: Literal["callback", "list"] = "callback"
+    source: Literal["callback", "list"] = "callback"
 
 
 class IdentifyResult(BaseModel):
@@ -101,7 +101,7 @@ class RecoverActivities:
             return IdentifyResult(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
             return IdentifyResult(answer="other")
-        await self._settle(input.job_id, facts, input.attempt, input.task_id, input.how)
+        await self._settle(input.job_id, facts, input.attempt, input.task_id, input.source)
         return IdentifyResult(answer="ours")
 
     @activity.defn
@@ -193,7 +193,7 @@ class RecoverActivities:
         end = End(
             error=error,
             at=datetime.now(UTC),
-            how="operator",
+            source="operator",
             timeline=input.timeline,
             ledger=facts.objects,
             **written_by(),
@@ -208,9 +208,9 @@ class RecoverActivities:
         return shown if isinstance(shown, str) and shown else None
 
     async def _settle(
-        self, job_id: str, facts: Facts, attempt: int, task_id: str, how: Literal["callback", "list", "operator"]
+        self, job_id: str, facts: Facts, attempt: int, task_id: str, source: Literal["callback", "list", "operator"]
     ) -> None:
-        outcome = _outcome(facts, "created", how, task_id=task_id)
+        outcome = _outcome(facts, "created", source, task_id=task_id)
         await self._ledger.settle(job_id, attempt, outcome)
 
     async def _look(self, job_id: str) -> Decision:
@@ -218,11 +218,16 @@ class RecoverActivities:
 
 
 def _outcome(
-    facts: Facts, kind: Literal["created", "absent"], how: EventSource, *, task_id: str | None = None, message: str = ""
+    facts: Facts,
+    kind: Literal["created", "absent"],
+    source: EventSource,
+    *,
+    task_id: str | None = None,
+    message: str = "",
 ) -> Outcome:
     return Outcome(
         kind=kind,
-        how=how,
+        source=source,
         at=datetime.now(UTC),
         task_id=task_id,
         message=message,

@@ -103,14 +103,14 @@ class Steps:
         await self._ledger(LedgerActivities.write_outcome, input, summary)
 
     async def write_end(
-        self, error: JobError, how: EventSource, usage: Usage | None, cost_usd: float | None
+        self, error: JobError, source: EventSource, usage: Usage | None, cost_usd: float | None
     ) -> EndResult:
         return await self._ledger(
             LedgerActivities.write_end,
             EndInput(
                 job_id=self._job_id,
                 error=error,
-                how=how,
+                source=source,
                 usage=usage,
                 cost_usd=cost_usd,
                 timeline=self._progress.timeline,
@@ -172,7 +172,7 @@ class Steps:
         """Find out whether a task is one of this job. Fails after a few tries: the inbox asks again later."""
         return await workflow.execute_activity_method(
             RecoverActivities.identify_task,
-            IdentifyInput(job_id=self._job_id, attempt=attempt, task_id=task_id, how=source),
+            IdentifyInput(job_id=self._job_id, attempt=attempt, task_id=task_id, source=source),
             task_queue=self._queues.get,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
             retry_policy=policies.IDENTIFY_RETRY,

@@ -73,10 +73,10 @@ class BucketEvidence:
         for attempt in self.facts.attempts:
             if (outcome := attempt.outcome) is not None:
                 name = self.names.attempt(attempt.number, "outcome")
-                writer = "create_task" if outcome.how == "create" else None
+                writer = "create_task" if outcome.source == "create" else None
                 found.append(_part(name, "outcome", attempt.number, writer, outcome, outcome.at))
         for name, end in self.ends.items():
-            writer = "resolve_attempt" if end.how == "operator" else "write_end"
+            writer = "resolve_attempt" if end.source == "operator" else "write_end"
             found.append(_part(name, "end", end.error.attempt or 0, writer, end, end.at))
         if (record := self.record) is not None and (stored_at := record.stored_at) is not None:
             of = record.objects

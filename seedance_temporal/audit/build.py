@@ -170,10 +170,10 @@ def _events(facts: Facts, bucket: BucketEvidence | None) -> Iterator[Event]:
         return
     for late in bucket.late.values():
         number = next((attempt.number for attempt in facts.attempts if late.task_id in attempt.late), None)
-        yield Event(at=late.at, event="task_found", source=late.how, task_id=late.task_id, attempt=number)
+        yield Event(at=late.at, event="task_found", source=late.source, task_id=late.task_id, attempt=number)
     for end in bucket.ends.values():
         ids = {"task_id": end.error.task_id, "attempt": end.error.attempt}
-        yield Event(at=end.at, event="ended", source=end.how, detail=end.error.summary, **ids)
+        yield Event(at=end.at, event="ended", source=end.source, detail=end.error.summary, **ids)
     if bucket.record is not None and bucket.record.stored_at is not None and facts.record is not None:
         ids = {"task_id": bucket.record.task_id, "attempt": bucket.record.attempt}
         yield Event(at=bucket.record.stored_at, event="stored", source="copy", detail=facts.record.video_uri, **ids)
@@ -185,13 +185,13 @@ def _outcome_event(number: int, outcome: Outcome) -> Event:
         case "refused" | "not_sent":
             event, detail = outcome.kind, f"{outcome.code} {outcome.message}".strip()
         case "created":
-            event, detail = "task_created" if outcome.how == "create" else "task_found", ""
+            event, detail = "task_created" if outcome.source == "create" else "task_found", ""
         case _:
             event, detail = "attempt_absent", outcome.message
     return Event(
         at=outcome.at,
         event=event,
-        source=outcome.how,
+        source=outcome.source,
         task_id=outcome.task_id,
         attempt=number,
         detail=detail or None,
@@ -263,7 +263,7 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
         namespace=claim.namespace if claim is not None else None,
         run_id=claim.run_id if claim is not None else None,
         outcome=outcome.kind if outcome is not None else "taken" if attempt.taken else "unknown",
-        known_by=outcome.how if outcome is not None else None,
+        known_by=outcome.source if outcome is not None else None,
         outcome_at=settled_at,
         message=f"{outcome.code} {outcome.message}".strip() if outcome is not None else "",
         task_ids=attempt.tasks,

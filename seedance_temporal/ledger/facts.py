@@ -83,11 +83,11 @@ class Outcome(Provenance):
     Attributes:
         kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists; ``taken``: a task
             exists, its id is not known. That decides nothing yet, so it stands in an object of its own.
-        how: Its source: ``create``, ``callback``, ``list`` or ``operator``.
+        source: ``create``, ``callback``, ``list`` or ``operator``.
     """
 
     kind: Literal["created", "refused", "not_sent", "absent", "taken"]
-    how: EventSource
+    source: EventSource
     at: datetime
     task_id: str | None = None
     code: str = ""
@@ -96,11 +96,11 @@ class Outcome(Provenance):
 
 
 class End(Provenance):
-    """A task ended without a video. ``how`` that was learned: ``poll``, ``callback``, ``copy`` or ``operator``."""
+    """A task ended without a video. ``source``: ``poll``, ``callback``, ``copy`` or ``operator``."""
 
     error: JobError
     at: datetime
-    how: EventSource = "ledger"
+    source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
 

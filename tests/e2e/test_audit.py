@@ -137,7 +137,7 @@ async def audits(stack: Stack) -> dict[str, Audits]:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_before_and_after_the_runs_are_deleted_from_temporal(audits: dict[str, Audits], name: str) -> None:
+def test_audit_is_the_same_without_the_runs(audits: dict[str, Audits], name: str) -> None:
     _, phase, source, outcomes, sources = JOBS[name]
     job, (code, before), (code_after, after) = audits[name].job, audits[name].before, audits[name].after
     assert (code, code_after) == (0, 0)
@@ -157,7 +157,7 @@ def test_before_and_after_the_runs_are_deleted_from_temporal(audits: dict[str, A
     assert after["seconds"] > 0
 
 
-async def test_money_and_attempts_of_a_resubmitted_job(stack: Stack) -> None:
+async def test_audit_of_a_resubmitted_job(stack: Stack) -> None:
     job = await _resubmitted(stack)
     _, audit = await _audit(stack, job.job_id)
     assert job.result is not None
@@ -196,7 +196,7 @@ async def _ended_by(stack: Stack, job_id: str) -> None:
         pass
 
 
-async def test_without_the_bucket_or_without_temporal(stack: Stack) -> None:
+async def test_audit_without_bucket_or_temporal(stack: Stack) -> None:
     job = await _stored(stack)
     whole = (await _audit(stack, job.job_id))[1]
 
@@ -219,7 +219,7 @@ async def test_without_the_bucket_or_without_temporal(stack: Stack) -> None:
         assert value == whole[name], name
 
 
-async def test_a_job_that_nobody_knows_is_one_clear_error(stack: Stack) -> None:
+async def test_unknown_job_is_one_error(stack: Stack) -> None:
     code, answer = await _audit(stack, f"seedance-{'0' * 64}")
     assert (code, answer["error"]["code"]) == (1, "unknown_job")
     assert "nothing was ever paid" in answer["error"]["message"]
@@ -237,7 +237,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_a_flipped_byte_in_any_object_and_a_missing_one(stack: Stack, name: str) -> None:
+async def test_flipped_and_missing_objects_are_found(stack: Stack, name: str) -> None:
     """By the objects alone, as after Temporal's retention. What was put back counts as replaced from then on."""
     job = await JOBS[name][0](stack)
     names = [stored.name for stored in await stack.bucket.list(ObjectNames("seedance", job.request_hash).root)]
@@ -262,7 +262,7 @@ async def test_a_flipped_byte_in_any_object_and_a_missing_one(stack: Stack, name
         known = await _problems(stack, job.job_id)
 
 
-async def test_the_command_ends_with_1_and_names_the_object(stack: Stack) -> None:
+async def test_verify_exits_1_and_names_the_object(stack: Stack) -> None:
     job = await _stored(stack)
     name = ObjectNames("seedance", job.request_hash).attempt(1, "claim")
     content = await stack.bucket.read(name)

@@ -203,7 +203,7 @@ async def test_the_same_task_again_changes_nothing(
     bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     await ledger.settle(job_id, 1, created("cgt-1"))
-    await ledger.settle(job_id, 1, created("cgt-1", how="callback"))
+    await ledger.settle(job_id, 1, created("cgt-1", source="callback"))
     assert await objects(bucket, request_) == ["attempts/0001.outcome.json"]
 
 
@@ -213,7 +213,7 @@ async def test_a_task_after_another_outcome_is_late_and_never_dropped(
 ) -> None:
     await ledger.settle(job_id, 1, first)
     for _ in range(2):
-        await ledger.settle(job_id, 1, created("cgt-2", how="callback"))
+        await ledger.settle(job_id, 1, created("cgt-2", source="callback"))
     assert await objects(bucket, request_) == ["attempts/0001.late-cgt-2.json", "attempts/0001.outcome.json"]
     attempt = (await ledger.read(job_id)).attempts[0]
     assert attempt.outcome == first
@@ -281,7 +281,7 @@ async def test_that_a_task_was_taken_is_written_too(
 ) -> None:
     claim = a_claim(request_)
     await ledger.claim(claim)
-    taken = Outcome(kind="taken", how="create", at=datetime.now(UTC), code="no_task_id")
+    taken = Outcome(kind="taken", source="create", at=datetime.now(UTC), code="no_task_id")
     for _ in range(2):
         await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=taken))
     assert await objects(bucket, request_) == ["attempts/0001.claim.json", "attempts/0001.taken.json"]
@@ -299,7 +299,7 @@ async def test_the_first_end_stands_and_is_told(
     first, second = an_end(1, "cgt-1").error, an_end(1, "cgt-1", "expired", "expired").error
     await ledger.claim(a_claim(request_))
     order = EndInput(
-        job_id=job_id, error=first, how="poll", usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,)
+        job_id=job_id, error=first, source="poll", usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,)
     )
     assert await in_activity(activities.write_end, order) == EndResult(error=first)
     later = EndInput(job_id=job_id, error=second)
@@ -307,7 +307,7 @@ async def test_the_first_end_stands_and_is_told(
     end = (await ledger.read(job_id)).attempts[0].end
     assert end is not None
     assert (end.error, end.usage, end.cost_usd, end.timeline) == (first, Usage(total_tokens=7), 0.5, (seen,))
-    assert (end.namespace, end.run_id, end.how) == ("default", "run-1", "poll")
+    assert (end.namespace, end.run_id, end.source) == ("default", "run-1", "poll")
     assert [one.name for one in end.ledger] == [ledger.names(job_id).attempt(1, "claim")]
 
 

@@ -506,7 +506,7 @@ async def test_an_attempt_that_was_written_off_and_came_back_is_followed(ark: Ar
     claim = a_claim(a_request())
     await world.ledger.claim(claim)
     await world.ledger.settle(claim.job_id, 1, absent())
-    await world.ledger.settle(claim.job_id, 1, created(world.task_id, how="callback"))
+    await world.ledger.settle(claim.job_id, 1, created(world.task_id, source="callback"))
     seen = await world.look(job_id=claim.job_id, request=claim.request)
     assert (seen.next, seen.status, seen.second_task) == ("wait", "running", None)
 

@@ -130,7 +130,7 @@ async def test_a_task_that_shows_our_nonce_is_ours(ark: ArkControl) -> None:
     assert await world.identify(task_id) == "ours"
     look = await world.look()
     assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
-    assert (world.outcome()["kind"], world.outcome()["task_id"], world.outcome()["how"]) == (
+    assert (world.outcome()["kind"], world.outcome()["task_id"], world.outcome()["source"]) == (
         "created",
         task_id,
         "callback",
@@ -272,7 +272,7 @@ def proofs(world: World, *ages: float, **given: Any) -> tuple[Listing, ...]:
 async def test_what_two_listings_do_not_show_is_absent_and_opens_one_more_claim(silent: World) -> None:
     look = await silent.absent(*proofs(silent, 100, 10))
     assert (look.next, look.attempt) == ("claim", 2)
-    assert (silent.outcome()["kind"], silent.outcome()["how"]) == ("absent", "list")
+    assert (silent.outcome()["kind"], silent.outcome()["source"]) == ("absent", "list")
     assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
     # The same word again, as after a Reset, changes nothing.
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "claim"
@@ -356,7 +356,7 @@ async def test_an_operator_adopts_a_task_that_fits(ark: ArkControl) -> None:
     answer = await world.resolve("adopt", task_id)
     assert answer.accepted
     assert task_id in answer.message
-    assert (world.outcome()["task_id"], world.outcome()["how"]) == (task_id, "operator")
+    assert (world.outcome()["task_id"], world.outcome()["source"]) == (task_id, "operator")
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
@@ -398,7 +398,7 @@ async def test_not_created_opens_another_attempt_after_the_window(ark: ArkContro
     world = await a_world(ark)
     world.make_older(seconds=601)
     assert (await world.resolve("not_created")).accepted
-    assert (world.outcome()["kind"], world.outcome()["how"]) == ("absent", "operator")
+    assert (world.outcome()["kind"], world.outcome()["source"]) == ("absent", "operator")
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
     look = await world.look()
     assert (look.next, look.attempt) == ("claim", 2)

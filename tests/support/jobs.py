@@ -69,20 +69,20 @@ def a_claim(request: VideoRequest, attempt: int = 1, nonce: str | None = None) -
     )
 
 
-def created(task_id: str, how: EventSource = "create") -> Outcome:
-    return Outcome(kind="created", how=how, at=datetime.now(UTC), task_id=task_id)
+def created(task_id: str, source: EventSource = "create") -> Outcome:
+    return Outcome(kind="created", source=source, at=datetime.now(UTC), task_id=task_id)
 
 
 def not_sent() -> Outcome:
-    return Outcome(kind="not_sent", how="create", at=datetime.now(UTC), code="RateLimitExceeded")
+    return Outcome(kind="not_sent", source="create", at=datetime.now(UTC), code="RateLimitExceeded")
 
 
 def refused(code: str = "InvalidParameter") -> Outcome:
-    return Outcome(kind="refused", how="create", at=datetime.now(UTC), code=code, failure_class="invalid")
+    return Outcome(kind="refused", source="create", at=datetime.now(UTC), code=code, failure_class="invalid")
 
 
 def absent() -> Outcome:
-    return Outcome(kind="absent", how="operator", at=datetime.now(UTC))
+    return Outcome(kind="absent", source="operator", at=datetime.now(UTC))
 
 
 def found(job: VideoJob) -> JobState:

@@ -109,7 +109,7 @@ class World:
         )
         self.claims.append(claim)
         await self.ledger.claim(claim)
-        await self.settle(number, Outcome(kind="created", how="create", at=at(seconds + 1), task_id=task_id))
+        await self.settle(number, Outcome(kind="created", source="create", at=at(seconds + 1), task_id=task_id))
 
     async def settle(self, number: int, outcome: Outcome) -> None:
         written = await self.written(number)
@@ -123,7 +123,7 @@ class World:
     async def fail(self) -> None:
         """End the first attempt, and request another one."""
         error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
-        end = End(error=error, at=datetime.now(UTC), how="poll", **await self.written(1, FIRST_TIMELINE))
+        end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
         await self.ledger.end(self.job_id, 1, end)
         await self.ledger.again(self.job_id, Resubmit(attempt=1))
 
@@ -225,7 +225,7 @@ async def temporal(world: World) -> TemporalEvidence:
 # The audit
 
 
-async def test_the_whole_life_from_the_objects(world: World) -> None:
+async def test_audit_from_the_objects(world: World) -> None:
     audit = await world.audit()
     assert (audit.source, audit.phase, audit.missing) == ("record", "stored", ())
     assert (audit.polls, audit.callbacks) == (3 + 1 + 2 + 1, 2)
@@ -264,7 +264,7 @@ async def test_later_count_of_an_event_wins(world: World) -> None:
     """The timeline of an automatic second attempt begins with that of the first one, by the same run."""
     early = (FIRST_TIMELINE[0], FIRST_TIMELINE[1].model_copy(update={"count": 1}))
     written = await world.written(1, early)
-    await world.settle(3, Outcome(kind="not_sent", how="create", at=at(5)))
+    await world.settle(3, Outcome(kind="not_sent", source="create", at=at(5)))
     end = json.loads(world.bucket.contents[world.names.attempt(1, "end")])
     world.change(
         world.names.attempt(3, "outcome"),
@@ -313,7 +313,7 @@ async def test_unknown_job_has_no_audit() -> None:
     assert audit_of(job_id_of(request), evidence, None) is None
 
 
-async def test_an_open_attempt_without_temporal(world: World) -> None:
+async def test_open_attempt_without_temporal(world: World) -> None:
     for name in [name for name in world.bucket.stored if "/attempts/0001.outcome" not in name]:
         if not name.endswith("0001.claim.json"):
             world.remove(name)
@@ -329,11 +329,11 @@ async def test_objects_of_older_versions_are_whole() -> None:
     claim = a_claim(world.request)
     new = {"submitted_at", "estimated_tokens", "estimated_usd", "warnings", "media"}
     put = {"claim": claim.model_dump(mode="json", exclude=new)}
-    outcome = Outcome(kind="created", how="create", at=at(1), task_id=FIRST)
+    outcome = Outcome(kind="created", source="create", at=at(1), task_id=FIRST)
     put["outcome"] = outcome.model_dump(mode="json", exclude={"namespace", "run_id", "timeline", "ledger"})
     error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
     end = End(error=error, at=datetime.now(UTC), timeline=FIRST_TIMELINE)
-    put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "how"})
+    put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "source"})
     for kind, value in put.items():
         await world.bucket.create(world.names.attempt(1, kind), as_json(value))
     audit = await world.audit()
@@ -435,12 +435,12 @@ async def test_rewritten_record_differs_from_temporal_and_clock(world: World, te
         ("record.json", {"attempt": 1}, "is none of attempt 1"),
     ],
 )
-async def test_objects_that_do_not_fit_together(world: World, name: str, change: dict[str, Any], problem: str) -> None:
+async def test_contradictory_objects_are_found(world: World, name: str, change: dict[str, Any], problem: str) -> None:
     world.change(world.names.root + name, lambda value: value.update(change))
     assert problem in str(await world.problems())
 
 
-async def test_video_that_was_not_verified_is_found(world: World) -> None:
+async def test_unverified_video_is_found(world: World) -> None:
     """The record was rewritten to fit another video, and nothing else."""
     name = world.names.of_task(SECOND, "output.mp4")
     world.put(name, b"another video")
@@ -460,7 +460,7 @@ async def test_planted_picture_is_found(world: World) -> None:
     assert (await world.problems()) == {f"{SECOND}/last_frame.png": ("it equals no content that was verified",)}
 
 
-async def test_payload_that_the_record_does_not_name_is_found(world: World) -> None:
+async def test_unrecorded_payload_is_found(world: World) -> None:
     world.change(world.names.record, lambda value: value["objects"].update(task=None))
     assert "the record does not name it" in (await world.problems())[f"{SECOND}/task.json"][0]
 

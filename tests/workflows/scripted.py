@@ -377,14 +377,16 @@ class Stage:
     def created(
         self, task_id: str = TASK, again: float = LONG, **given: Any
     ) -> Callable[[CreateInput], Awaitable[Any]]:
-        return self.report("created", Outcome(kind="created", how="create", at=now(), task_id=task_id), again, **given)
+        return self.report(
+            "created", Outcome(kind="created", source="create", at=now(), task_id=task_id), again, **given
+        )
 
     def not_sent(self, again: float = 0, **given: Any) -> Callable[[CreateInput], Awaitable[Any]]:
-        outcome = Outcome(kind="not_sent", how="create", at=now(), code="ServerOverloaded", message="busy")
+        outcome = Outcome(kind="not_sent", source="create", at=now(), code="ServerOverloaded", message="busy")
         return self.report("not_sent", outcome, again, **{"message": "ServerOverloaded: busy"} | given)
 
     def refused(self, **given: Any) -> Callable[[CreateInput], Awaitable[Any]]:
-        outcome = Outcome(kind="refused", how="create", at=now(), code="InvalidParameter", message="no")
+        outcome = Outcome(kind="refused", source="create", at=now(), code="InvalidParameter", message="no")
         return self.report("refused", outcome, 0, **{"message": "InvalidParameter no"} | given)
 
     def report(

@@ -267,7 +267,7 @@ async def test_copy_after_a_pause_without_workers_gets_a_try(temporal: Client, m
 @pytest.mark.parametrize(("code", "attention"), [("not_connected", "provider"), ("bucket_unreachable", "storage")])
 async def test_create_that_never_leaves_is_told(skipping: Stage, code: str, attention: str) -> None:
     stage = skipping
-    outcome = Outcome(kind="not_sent", how="create", at=now(), code=code, message="no")
+    outcome = Outcome(kind="not_sent", source="create", at=now(), code=code, message="no")
     stage.script.always("read_ledger", stage.claim())
     stage.script.always("create_task", stage.report("not_sent", outcome, 900, message=f"{code}: no"))
     job = await stage.start()

@@ -265,7 +265,7 @@ async def test_a_listed_task_is_adopted_when_a_get_shows_it(stage: Stage) -> Non
         "store_video",
     ]
     order = stage.script.order("identify_task")
-    assert (order.job_id, order.attempt, order.task_id, order.how) == (job.id, 2, OTHER_TASK, "list")
+    assert (order.job_id, order.attempt, order.task_id, order.source) == (job.id, 2, OTHER_TASK, "list")
 
 
 async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows of itself: the state query, and the search attributes that the namespace knows."""
+"""The state query, and the search attributes that the namespace has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.workflows.scripted import (
 UPSERT = EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
 
 
-async def test_the_phases_follow_the_story(stage: Stage) -> None:
+async def test_phases_follow_the_job(stage: Stage) -> None:
     look, create, copy = Held(stage.claim()), Held(None), Held(RESULT)
     find, get = Held(stage.adopt()), Held(waiting("running"))
 
@@ -73,7 +73,7 @@ async def test_the_phases_follow_the_story(stage: Stage) -> None:
     assert seen == ["checking", "creating", "recovering", "queued", "running", "storing", "stored"]
 
 
-async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) -> None:
+async def test_list_shows_attempt_and_estimate_without_worker(stage: Stage) -> None:
     estimate = {"estimated_tokens": 40_000, "estimated_usd": 0.14}
     stage.script.plan("read_ledger", stage.claim(1, **estimate), stage.claim(2, **estimate))
     stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created(TASK, again=0))
@@ -89,7 +89,7 @@ async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) 
     )
 
 
-async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
+async def test_state_has_the_fields_of_the_contract(stage: Stage) -> None:
     stage.script.plan("read_ledger", stage.claim(3))
     stage.script.plan("create_task", stage.created(again=600))
     job = await stage.start()
@@ -107,7 +107,7 @@ async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
     assert set(raw) == set(type(shown).model_fields)
 
 
-async def test_an_error_has_the_names_of_the_contract(stage: Stage) -> None:
+async def test_error_has_the_fields_of_the_contract(stage: Stage) -> None:
     stage.script.plan("read_ledger", stage.ended(failure("expired")))
     job = await stage.start()
     await failed(job)
@@ -115,7 +115,7 @@ async def test_an_error_has_the_names_of_the_contract(stage: Stage) -> None:
     assert raw["error"]["class"] == "expired"
 
 
-async def test_the_timeline_keeps_its_beginning_and_its_newest_part(stage: Stage) -> None:
+async def test_timeline_keeps_first_and_newest_events(stage: Stage) -> None:
     stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     job = await stage.start()
@@ -133,7 +133,7 @@ async def test_the_timeline_keeps_its_beginning_and_its_newest_part(stage: Stage
     assert told[-2:] == ["callback_received step 148", "callback_received step 149"]
 
 
-async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
+async def test_repeated_event_is_counted(stage: Stage) -> None:
     stage.script.plan("read_ledger", stage.adopt())
     stage.script.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
     job = await stage.start()
@@ -146,7 +146,7 @@ async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
     assert noted(await state(job)) == ["status running"]
 
 
-async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
+async def test_search_attributes_show_the_job(stage: Stage) -> None:
     stage.script.plan("read_ledger", stage.claim())
     stage.script.plan("create_task", stage.created())
     stage.script.plan("get_task", waiting("running", 0, second_task="cgt-second"), to_store())
@@ -173,14 +173,14 @@ async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TOKENS), found.get(SEEDANCE_COST_USD)) == ("stored", 42, 0.5)
 
 
-async def test_the_task_of_a_stored_video_can_be_searched_for(stage: Stage) -> None:
+async def test_stored_task_is_searchable(stage: Stage) -> None:
     stage.script.plan("read_ledger", stage.stored())
     job = await stage.start()
     await job.result()
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_TASK_ID) == TASK
 
 
-async def test_a_namespace_without_search_attributes_gets_none(stage: Stage) -> None:
+async def test_namespace_without_search_attributes_gets_none(stage: Stage) -> None:
     """An upsert of one that is not registered would leave the run stuck for good."""
     stage.search_attributes = ()
     stage.script.plan("read_ledger", stage.claim(1), stage.claim(2))
@@ -193,7 +193,7 @@ async def test_a_namespace_without_search_attributes_gets_none(stage: Stage) -> 
 
 
 @pytest.mark.parametrize("known", ["SeedanceRoute", "SeedancePhase", "SeedanceAttention", "SeedanceCostUsd"])
-async def test_only_what_the_namespace_knows_is_set(stage: Stage, known: str) -> None:
+async def test_only_registered_search_attributes_are_set(stage: Stage, known: str) -> None:
     stage.search_attributes = (known,)
     stage.script.plan("read_ledger", stage.claim(1), stage.claim(2))
     stage.script.plan("create_task", stage.not_sent(again=0, attention="account"), stage.created(again=0))

@@ -1,4 +1,4 @@
-"""The current details of a run: what the Temporal UI tells beside the timeline, while it goes and when it has ended."""
+"""The current details of a run, as Temporal's UI shows them, while it is open and when it has ended."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def until_details_say(job: Handle, *sentences: str) -> str:
     return told
 
 
-async def test_they_follow_the_story(stage: Stage) -> None:
+async def test_details_follow_the_job(stage: Stage) -> None:
     look, create, copy = Held(stage.claim(folder=FOLDER, **EXPECTED)), Held(None), Held(RESULT)
 
     async def creating(order: Any) -> Any:
@@ -93,7 +93,7 @@ async def test_they_follow_the_story(stage: Stage) -> None:
     assert f"- **record**: {RESULT.record_uri}" in told
 
 
-async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> None:
+async def test_details_show_attention_and_commands(stage: Stage) -> None:
     stage.script.plan("read_ledger", stage.recover(attempt=2), stage.adopt(attempt=2))
     stage.script.plan("ask_lister", stage.recover(attempt=2, needs_operator=True))
     stage.script.plan("identify_task", OURS)
@@ -117,7 +117,7 @@ async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> 
     assert "Needs an operator" not in await until_details_say(job, "**Queued.**")
 
 
-async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
+async def test_details_show_a_video_at_risk(skipping: Stage) -> None:
     """Nothing else changes then: the copy is still at work."""
     stage = skipping
     stage.script.plan("read_ledger", stage.adopt())
@@ -138,7 +138,7 @@ async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
     ("of", "cost"),
     [("moderation", "nothing is billed for attempt 1"), ("lost", "not known here (expected: at most 0.7623 USD")],
 )
-async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of: Any, cost: str) -> None:
+async def test_details_show_reason_and_cost_of_an_end(stage: Stage, of: Any, cost: str) -> None:
     error = failure(of).model_copy(
         update={"message": f"It ended: {of}. ResubmitGrant: python starter.py resubmit X --attempt 1"}
     )
@@ -154,7 +154,7 @@ async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of
     assert f"- **ledger**: {FOLDER}attempts/" in told
 
 
-async def test_what_others_write_is_not_read_as_markdown(stage: Stage) -> None:
+async def test_foreign_text_is_escaped_in_details(stage: Stage) -> None:
     message = "![x](https://example.com/x.png) <b>*no*</b> `|\n\n# rm"
     error = failure("provider").model_copy(update={"message": message})
     stage.script.plan("read_ledger", stage.ended(error, warnings=("a | b\n- c",)))
@@ -196,7 +196,7 @@ async def test_every_step_has_a_summary(stage: Stage) -> None:
     ]
 
 
-async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(stage: Stage) -> None:
+async def test_long_provider_code_ends_the_job(stage: Stage) -> None:
     seen = ending("failed", "provider")
     assert seen.error is not None
     error = seen.error.model_copy(update={"code": "Long" * 200})
@@ -210,7 +210,7 @@ async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(stage: Stage
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-async def test_the_user_is_shown_by_a_hash_where_the_worker_says_so(stage: Stage, hashed: bool) -> None:
+async def test_user_is_hashed_by_setting(stage: Stage, hashed: bool) -> None:
     stage.script.plan("read_ledger", stage.stored(hash_users=hashed))
     job = await stage.start()
     await job.result()
