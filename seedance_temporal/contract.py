@@ -1,4 +1,4 @@
-"""The names and messages that a backend, the relay and the worker agree on: workflows, signals, updates, attributes."""
+"""The names and messages that backend, relay and worker share: workflows, signals, updates, attributes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,13 @@ from seedance_temporal.job import Shape, TimelineEntry
 from seedance_temporal.request import VideoRequest
 
 WORKFLOW = "GenerateVideo"
-
-
 SIGNAL_TASK_CHANGED = "task_changed"
-
-
 SIGNAL_LISTED = "listed"
-
-
 UPDATE_CANCEL = "cancel"
-
-
 UPDATE_RESOLVE = "resolve"
-
-
 QUERY_STATE = "state"
-
-
 LISTER = "ListTasks"
-
-
-SIGNAL_WANTED = "wanted"
+SIGNAL_LISTING_REQUESTED = "listing_requested"
 
 
 class Queues:
@@ -50,26 +36,12 @@ def lister_id(route: str) -> str:
 
 
 SEEDANCE_USER = SearchAttributeKey.for_keyword("SeedanceUser")
-
-
 SEEDANCE_ROUTE = SearchAttributeKey.for_keyword("SeedanceRoute")
-
-
 SEEDANCE_MODEL = SearchAttributeKey.for_keyword("SeedanceModel")
-
-
 SEEDANCE_PHASE = SearchAttributeKey.for_keyword("SeedancePhase")
-
-
 SEEDANCE_TASK_ID = SearchAttributeKey.for_keyword("SeedanceTaskId")
-
-
 SEEDANCE_ATTENTION = SearchAttributeKey.for_keyword("SeedanceAttention")
-
-
 SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
-
-
 SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
 
 
@@ -86,23 +58,19 @@ SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | Sea
 
 
 MEMO_ATTEMPT = "attempt"
-
-
 MEMO_ESTIMATED_TOKENS = "estimated_tokens"
-
-
 MEMO_ESTIMATED_USD = "estimated_usd"
 
 
 class Resubmit(Shape):
-    """The wish for another attempt, which names the attempt that it answers: a second click changes nothing."""
+    """A request for another attempt. It names the attempt that it answers, so that a second click changes nothing."""
 
     attempt: int
     accept_second_charge: bool = False
 
 
 class Carried(Shape):
-    """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
+    """The state that goes from one run to the next at continue-as-new; the ledger holds all else."""
 
     timeline: tuple[TimelineEntry, ...] = ()
     cancel_requested: bool = False
@@ -112,9 +80,9 @@ class GenerateVideoInput(Shape):
     """The workflow's argument.
 
     Attributes:
-        request: What to generate.
-        resubmit: Another attempt, on purpose.
-        may_create: With False, a run that would have to claim ends ``unsettled`` instead.
+        request: The video to generate.
+        resubmit: A request for another attempt.
+        may_create: If False, a run that would have to claim ends ``unsettled`` instead.
         carried: For continue-as-new only.
     """
 
@@ -125,7 +93,7 @@ class GenerateVideoInput(Shape):
 
 
 class TaskChanged(Shape):
-    """The signal's payload: a hint that a task changed. Nothing in it is believed."""
+    """The payload of a callback's signal: a task may have changed. Only a GET shows whether it has."""
 
     task_id: str
     status: str
@@ -136,13 +104,13 @@ CancelOutcome = Literal["cancelled", "running_will_finish", "requested", "alread
 
 
 class CancelAnswer(Shape):
-    """What became of the wish to cancel."""
+    """The outcome of a request to cancel, as far as it is known."""
 
     outcome: CancelOutcome
 
 
 class Resolve(Shape):
-    """An operator's word on an attempt whose outcome is unknown."""
+    """An operator's resolution of an attempt whose outcome is unknown."""
 
     attempt: int
     action: Literal["adopt", "not_created", "lost"]
@@ -150,7 +118,7 @@ class Resolve(Shape):
 
 
 class ResolveAnswer(Shape):
-    """Whether the ledger took the operator's word, and why not."""
+    """Whether the resolution was accepted, or why not."""
 
     accepted: bool
     message: str

@@ -87,14 +87,14 @@ class ObjectNames:
         return f"{self.root}attempts/"
 
     def attempt(self, attempt: int, kind: str) -> str:
-        """A ledger object; kind is ``claim``, ``outcome``, ``taken``, ``late-<task id>``, ``end`` or ``again``."""
+        """Name an object of an attempt: ``claim``, ``outcome``, ``taken``, ``late-<task id>``, ``end`` or ``again``."""
         return f"{self.ledger}{attempt:04d}.{kind}.json"
 
     def late(self, attempt: int, task_id: str) -> str:
         return self.attempt(attempt, f"late-{quoted_id(task_id)}")
 
     def end_of_task(self, attempt: int, task_id: str) -> str:
-        """How a task ended that came to light after its attempt was given up."""
+        """Name the end of a late task."""
         return self.attempt(attempt, f"end-{quoted_id(task_id)}")
 
     def of_task(self, task_id: str, file: str) -> str:

@@ -14,7 +14,7 @@ from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import TimelineEntry
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Outcome, Provenance, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
-from seedance_temporal.ledger.store import by_attempt, end_kinds, late_tasks
+from seedance_temporal.ledger.store import ACCEPTED_WITHOUT_ID, RESUBMIT_GRANT, by_attempt, end_kinds, late_tasks
 from seedance_temporal.storage.bucket import Bucket, StoredObject
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -137,10 +137,10 @@ def _attempt(evidence: BucketEvidence, number: int, objects: Mapping[str, Stored
         claim=fact("claim", Claim),
         claimed_at=objects["claim"].created_at if "claim" in objects else None,
         outcome=fact("outcome", Outcome),
-        taken="taken" in objects,
+        accepted_without_id=ACCEPTED_WITHOUT_ID in objects,
         late=late_tasks(objects),
         ends=tuple(ends.values()),
-        again=fact("again", ResubmitGrant),
+        resubmit_grant=fact(RESUBMIT_GRANT, ResubmitGrant),
     )
 
 

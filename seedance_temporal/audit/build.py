@@ -196,7 +196,7 @@ def _starts(facts: Facts, runs: Iterable[Run]) -> Iterator[TimelineEntry]:
 def _facts_as_steps(facts: Facts, evidence: BucketEvidence | None) -> Iterator[TimelineEntry]:
     """What the ledger's objects say, in the words in which a run notes the same."""
     for attempt in facts.attempts:
-        number, claim, again = attempt.number, attempt.claim, attempt.again
+        number, claim, again = attempt.number, attempt.claim, attempt.resubmit_grant
         if claim is not None:
             where = f"run {claim.run_id} in namespace {claim.namespace}"
             yield TimelineEntry(at=claim.claimed_at, what=f"attempt {number} claimed", how="create", note=where)
@@ -265,13 +265,15 @@ def _attempts_told(told: TemporalEvidence | None) -> tuple[Attempt, ...]:
             claim = Claim.model_validate(answer.get("claim"))
             found[claim.attempt] = Attempt(claim.attempt, claim=claim, claimed_at=claim.claimed_at)
             outcome = Outcome.model_validate(answer.get("outcome"))
-            taken = outcome.kind == "taken"
-            found[claim.attempt] = replace(found[claim.attempt], outcome=None if taken else outcome, taken=taken)
+            accepted = outcome.kind == "accepted_without_id"
+            found[claim.attempt] = replace(
+                found[claim.attempt], outcome=None if accepted else outcome, accepted_without_id=accepted
+            )
     return tuple(found[number] for number in sorted(found))
 
 
 def _audited(attempt: Attempt, record: Record | None, steps: Sequence[Step]) -> AuditedAttempt:
-    claim, outcome, again = attempt.claim, attempt.outcome, attempt.again
+    claim, outcome, again = attempt.claim, attempt.outcome, attempt.resubmit_grant
     stored = record is not None and record.attempt == attempt.number
     ended_at = record.stored_at if record is not None and stored else attempt.end.at if attempt.end else None
     settled_at = outcome.at if outcome is not None else None
@@ -285,12 +287,14 @@ def _audited(attempt: Attempt, record: Record | None, steps: Sequence[Step]) -> 
         claimed_at=claim.claimed_at if claim is not None else None,
         namespace=claim.namespace if claim is not None else None,
         run_id=claim.run_id if claim is not None else None,
-        outcome=outcome.kind if outcome is not None else "taken" if attempt.taken else "unknown",
+        outcome=(
+            outcome.kind if outcome is not None else "accepted_without_id" if attempt.accepted_without_id else "unknown"
+        ),
         known_by=outcome.how if outcome is not None else None,
         outcome_at=settled_at,
         message=f"{outcome.code} {outcome.message}".strip() if outcome is not None else "",
         task_ids=attempt.tasks,
-        taken=attempt.taken,
+        accepted_without_id=attempt.accepted_without_id,
         error=attempt.error,
         ended_at=ended_at,
         asked_again_at=again.at if again is not None else None,

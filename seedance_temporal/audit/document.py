@@ -48,7 +48,7 @@ class AuditedAttempt(_Part):
         known_by: How the outcome is known: ``create``, ``callback``, ``list`` or ``operator``.
         message: The provider's words, or why nothing was sent.
         task_ids: All tasks that came of it, the one to follow first.
-        taken: The provider took the create, and its answer showed no task id.
+        accepted_without_id: The provider took the create, and its answer showed no task id.
         error: How it ended without a video.
         asked_again_at: When another attempt was asked for after it, and ``asked_again_by`` whom: the ``caller``, or
             the ``setting`` for automatic resubmits.
@@ -61,12 +61,12 @@ class AuditedAttempt(_Part):
     claimed_at: AwareDatetime | None = None
     namespace: str | None = None
     run_id: str | None = None
-    outcome: Literal["created", "refused", "not_sent", "absent", "taken", "unknown"] = "unknown"
+    outcome: Literal["created", "refused", "not_sent", "absent", "accepted_without_id", "unknown"] = "unknown"
     known_by: str | None = None
     outcome_at: AwareDatetime | None = None
     message: str = ""
     task_ids: tuple[str, ...] = ()
-    taken: bool = False
+    accepted_without_id: bool = False
     error: JobError | None = None
     ended_at: AwareDatetime | None = None
     asked_again_at: AwareDatetime | None = None

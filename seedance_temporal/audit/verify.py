@@ -24,7 +24,7 @@ from seedance_temporal.ledger.checksummed_json import is_sealed, opened
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject
-from seedance_temporal.ledger.store import by_attempt
+from seedance_temporal.ledger.store import ACCEPTED_WITHOUT_ID, RESUBMIT_GRANT, by_attempt
 from seedance_temporal.ledger.task_files import Verified, is_verified_object, read_verified
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
@@ -36,8 +36,8 @@ _FIELDS: dict[str, Collection[str]] = {
     "outcome": Outcome.model_fields,
     "late": Outcome.model_fields,
     "end": End.model_fields,
-    "again": ResubmitGrant.model_fields,
-    "taken": {"at", "message"},
+    RESUBMIT_GRANT: ResubmitGrant.model_fields,
+    ACCEPTED_WITHOUT_ID: {"at", "message"},
 }
 
 _Problems = Iterator[tuple[str, str]]
@@ -267,7 +267,8 @@ def _others_than_returned(evidence: BucketEvidence, story: Story, order: Order) 
         yield story.name
     if order.activity == "create_task" and attempt is not None and attempt.outcome is not None:
         returned = CreateResult.model_validate(order.answer)
-        if returned.outcome is not None and returned.outcome.kind != "taken" and returned.outcome != attempt.outcome:
+        outcome = returned.outcome
+        if outcome is not None and outcome.kind != "accepted_without_id" and outcome != attempt.outcome:
             yield story.name
         if attempt.claim is not None and returned.claim != attempt.claim:
             yield evidence.names.attempt(story.attempt, "claim")

@@ -35,21 +35,21 @@ _LONGEST_PAUSE = 86_400.0
 # A rate limit that looks at the arrival must not see two of our calls closer than it allows.
 LIST_SPACING_SECONDS = 1.1
 
-CreateKind = Literal["created", "refused", "not_sent", "taken", "unknown"]
+CreateKind = Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
 
 
 @dataclass(frozen=True)
 class CreateAnswer:
-    """What one POST came to.
+    """The outcome of one POST.
 
     Attributes:
         kind: ``created`` with a task id; ``refused`` for good; ``not_sent``: no task exists, it may be sent again;
-            ``taken``: a task exists, its id could not be read or used; ``unknown``: nobody can tell.
+            ``accepted_without_id``: a task exists, its id could not be read or used; ``unknown``: a task may exist.
         task_id: With ``created``.
         code: The provider's code, or ours in snake case.
         message: The provider's words, or ours; without secrets, and short, as the code is.
         failure_class: With ``refused``.
-        attention: With ``not_sent``, where a person is needed.
+        attention: With ``not_sent``, where an operator is needed.
         retry_after: Seconds, where the provider names them.
     """
 
@@ -62,9 +62,11 @@ class CreateAnswer:
     retry_after: float | None = None
 
 
-_TAKEN = CreateAnswer("taken", code="no_task_id", message="accepted, but the task id could not be read")
-_TAKEN_WITH_ODD_ID = CreateAnswer(
-    "taken", code="unusable_task_id", message="accepted, but the task id could not be used"
+_ACCEPTED_WITHOUT_ID = CreateAnswer(
+    "accepted_without_id", code="no_task_id", message="accepted, but the task id could not be read"
+)
+_ACCEPTED_WITH_ODD_ID = CreateAnswer(
+    "accepted_without_id", code="unusable_task_id", message="accepted, but the task id could not be used"
 )
 
 
@@ -74,7 +76,7 @@ class ArkError(Exception):
     Attributes:
         status: The HTTP status.
         code: The provider's code; empty where the answer had no envelope.
-        attention: Set where a person is needed.
+        attention: Set where an operator is needed.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -187,7 +189,7 @@ class Ark:
         except Exception as error:
             # What was read counts, also where the connection breaks while it is closed.
             if answer is None and response is not None and response.status_code == httpx.codes.OK:
-                return _TAKEN
+                return _ACCEPTED_WITHOUT_ID
             return answer or self._broken(error, sending)
         return answer
 
@@ -349,14 +351,14 @@ def _classify_taken(answer: Answer, key: str) -> CreateAnswer:
         key: The API key; an id that repeats it would write it down everywhere.
     """
     if answer.content is None:
-        return _TAKEN
+        return _ACCEPTED_WITHOUT_ID
     payload = answer.json
     task_id = payload.get("id") if isinstance(payload, dict) else None
     if isinstance(task_id, str) and task_id:
         usable = is_task_id(task_id) and key not in task_id
-        return CreateAnswer("created", task_id=task_id) if usable else _TAKEN_WITH_ODD_ID
+        return CreateAnswer("created", task_id=task_id) if usable else _ACCEPTED_WITH_ODD_ID
     # The provider speaks JSON, however broken; a page of something in between says nothing of a task.
-    return _TAKEN if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
+    return _ACCEPTED_WITHOUT_ID if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
 
 
 def _in_between(status: int) -> CreateAnswer:

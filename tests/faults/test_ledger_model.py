@@ -380,7 +380,7 @@ class LedgerModel(RuleBasedStateMachine):
 
     def _old_enough(self, attempt: Attempt) -> bool:
         """Whether anybody may call it absent: claimed before the last window passed, and not known to be taken."""
-        if attempt.claim is None or attempt.claimed_at is None or attempt.taken:
+        if attempt.claim is None or attempt.claimed_at is None or attempt.accepted_without_id:
             return False
         return (attempt.claim.claimed_at - attempt.claimed_at) > WINDOW / 2
 
@@ -452,7 +452,7 @@ class LedgerModel(RuleBasedStateMachine):
         assert max(tasks.values(), default=0) <= 1, "two tasks of one claim"
         nonces = {a.claim.nonce for a in attempts if a.claim is not None}
         assert set(tasks) <= nonces, "a task whose claim does not stand in the ledger"
-        agains = sum(a.again is not None and _may_be_paid(a) for a in attempts)
+        agains = sum(a.resubmit_grant is not None and _may_be_paid(a) for a in attempts)
         wrong = sum(
             a.outcome is not None and a.outcome.kind == "absent" and a.claim is not None and a.claim.nonce in tasks
             for a in attempts

@@ -198,12 +198,12 @@ async def test_that_it_was_taken_is_reported_where_the_bucket_fails(ark: ArkCont
     assert (report.kind, report.written) == ("unknown", False)
     assert report.claim is not None
     assert report.outcome is not None
-    assert report.outcome.kind == "taken"
+    assert report.outcome.kind == "accepted_without_id"
     # The workflow goes on with it.
     world.bucket.before.clear()
     order = OutcomeInput(claim=report.claim, outcome=report.outcome)
     await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
-    assert (await world.ledger.read(world.job_id)).attempts[0].taken
+    assert (await world.ledger.read(world.job_id)).attempts[0].accepted_without_id
 
 
 async def test_temporals_second_attempt_sends_nothing(ark: ArkControl) -> None:
@@ -332,7 +332,7 @@ async def _refused_before(world: World) -> None:
 async def _taken_before(world: World) -> None:
     await world.ledger.claim(a_claim(world.request))
     await world.ledger.settle(world.job_id, 1, absent())
-    await world.ledger.take(world.job_id, 1, "accepted")
+    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
 
 
 async def _late_before(world: World) -> None:
@@ -383,7 +383,7 @@ async def test_what_happens_between_claim_and_look_counts(ark: ArkControl) -> No
 async def test_a_wish_that_was_granted_is_sent(ark: ArkControl) -> None:
     world = await a_world(ark)
     await _refused_before(world)
-    await world.ledger.again(world.job_id, Resubmit(attempt=1))
+    await world.ledger.grant_resubmit(world.job_id, Resubmit(attempt=1))
     assert (await world.create(attempt=2)).kind == "created"
     assert len(await world.posts()) == 1
 

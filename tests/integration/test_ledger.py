@@ -94,12 +94,12 @@ async def test_every_fact_has_the_name_that_others_know_it_by(
     bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     assert await ledger.claim(a_claim(request_))
-    await ledger.take(job_id, 1, "accepted")
+    await ledger.note_accepted_without_id(job_id, 1, "accepted")
     await ledger.settle(job_id, 1, absent())
     await ledger.settle(job_id, 1, created("cgt-1"))
     await ledger.settle(job_id, 1, created("cgt/2 ä"))
     await ledger.end(job_id, 1, an_end(1, "cgt-1"))
-    await ledger.again(job_id, Resubmit(attempt=1))
+    await ledger.grant_resubmit(job_id, Resubmit(attempt=1))
     assert await ledger.claim(a_claim(request_, 2))
 
     root = f"seedance/{job_id.removeprefix('seedance-')}/attempts/"
@@ -115,11 +115,11 @@ async def test_every_fact_has_the_name_that_others_know_it_by(
     ]
     facts = await ledger.read(job_id)
     first, second = facts.attempts
-    assert (first.number, first.taken, first.tasks) == (1, True, ("cgt-1", "cgt/2 ä"))
+    assert (first.number, first.accepted_without_id, first.tasks) == (1, True, ("cgt-1", "cgt/2 ä"))
     assert first.outcome is not None
     assert first.outcome.kind == "absent"
     assert first.end is not None
-    assert first.again is not None
+    assert first.resubmit_grant is not None
     assert (second.number, second.counts, second.tasks) == (2, True, ())
 
 
@@ -280,12 +280,12 @@ async def test_that_a_task_was_taken_is_written_too(
 ) -> None:
     claim = a_claim(request_)
     await ledger.claim(claim)
-    taken = Outcome(kind="taken", how="create", at=datetime.now(UTC), code="no_task_id")
+    taken = Outcome(kind="accepted_without_id", how="create", at=datetime.now(UTC), code="no_task_id")
     for _ in range(2):
         await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=taken))
     assert await objects(bucket, request_) == ["attempts/0001.claim.json", "attempts/0001.taken.json"]
     attempt = (await ledger.read(claim.job_id)).attempts[0]
-    assert (attempt.taken, attempt.outcome, attempt.counts) == (True, None, True)
+    assert (attempt.accepted_without_id, attempt.outcome, attempt.counts) == (True, None, True)
 
 
 # --- ends and wishes -------------------------------------------------------------------------------------------------
@@ -311,9 +311,9 @@ async def test_the_first_end_stands_and_is_told(
 
 
 async def test_asking_again_twice_is_asking_once(ledger: Ledger, job_id: str) -> None:
-    await ledger.again(job_id, Resubmit(attempt=1, accept_second_charge=True))
-    await ledger.again(job_id, Resubmit(attempt=1))
-    again = (await ledger.read(job_id)).attempts[0].again
+    await ledger.grant_resubmit(job_id, Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.grant_resubmit(job_id, Resubmit(attempt=1))
+    again = (await ledger.read(job_id)).attempts[0].resubmit_grant
     assert again is not None
     assert again.accept_second_charge
 
@@ -347,10 +347,10 @@ async def test_what_the_provider_failed_at_is_tried_again_as_often_as_the_settin
     for attempt in (1, 2):
         again, standing = await ended(bucket, request_, attempt, failure_class, 2)
         assert again
-        assert standing.again is not None
-        assert (standing.again.automatic, standing.again.accept_second_charge) == (True, False)
+        assert standing.resubmit_grant is not None
+        assert (standing.resubmit_grant.automatic, standing.resubmit_grant.accept_second_charge) == (True, False)
     again, standing = await ended(bucket, request_, 3, failure_class, 2)
-    assert (again, standing.again) == (False, None)
+    assert (again, standing.resubmit_grant) == (False, None)
 
 
 @pytest.mark.parametrize("resubmits", [None, 0])
@@ -366,7 +366,7 @@ async def test_what_would_end_the_same_or_cost_twice_is_not_tried_again(
     bucket: Bucket, request_: VideoRequest, failure_class: str
 ) -> None:
     again, standing = await ended(bucket, request_, 1, failure_class, 5)
-    assert (again, standing.again) == (False, None)
+    assert (again, standing.resubmit_grant) == (False, None)
 
 
 async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Bucket, request_: VideoRequest) -> None:
@@ -380,7 +380,7 @@ async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Buc
 
 async def test_a_wish_of_a_person_takes_nothing_from_the_setting(bucket: Bucket, request_: VideoRequest) -> None:
     await ended(bucket, request_, 1, "expired", 0)
-    await Ledger(bucket, "seedance").again(job_id_of(request_), Resubmit(attempt=1))
+    await Ledger(bucket, "seedance").grant_resubmit(job_id_of(request_), Resubmit(attempt=1))
     assert (await ended(bucket, request_, 2, "expired", 1))[0]
     assert not (await ended(bucket, request_, 3, "expired", 1))[0]
 
@@ -421,7 +421,7 @@ async def test_a_look_and_the_facts_say_whether_identifiers_are_listed(request_:
         context = (await read(activities, request_)).context
         assert context is not None
         assert context.identifiers_listed is known
-        assert (await ledger.read(job_id_of(request_))).echo is known
+        assert (await ledger.read(job_id_of(request_))).identifiers_listed is known
         await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
 
 
@@ -554,7 +554,7 @@ async def test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice
 
     seen = await look(activities, request_, 1, accept=True)
     assert (seen.next, seen.attempt) == ("claim", 2)
-    again = (await ledger.read(job_id)).attempts[0].again
+    again = (await ledger.read(job_id)).attempts[0].resubmit_grant
     assert again is not None
     assert again.accept_second_charge
 
@@ -597,7 +597,7 @@ async def test_key_of_an_attempt_that_was_given_up_bars_no_later_one() -> None:
     ledger, job_id = Ledger(MemoryBucket(), "seedance"), job_id_of(request)
     await ledger.claim(a_claim(request).model_copy(update={"key": "01234567"}))
     await ledger.end(job_id, 1, an_end(1, None, "lost"))
-    await ledger.again(job_id, Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.grant_resubmit(job_id, Resubmit(attempt=1, accept_second_charge=True))
     await ledger.claim(a_claim(request, 2))
     await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
     look = decide_at(await ledger.read(job_id), some_settings())

@@ -166,7 +166,7 @@ async def test_another_attempt_needs_another_place() -> None:
     await worker.ledger.claim(claim)
     await worker.ledger.settle(claim.job_id, 1, created("cgt-1"))
     await worker.ledger.end(claim.job_id, 1, an_end(1, "cgt-1"))
-    await worker.ledger.again(claim.job_id, Resubmit(attempt=1))
+    await worker.ledger.grant_resubmit(claim.job_id, Resubmit(attempt=1))
     assert (await worker.allow(request)).error is None
     assert [content(bucket, name)["resubmits"] for name in entries(bucket)] == [0, 1]
     assert (await worker.refuses(a_request())).code == "over_limit"

@@ -136,7 +136,7 @@ LONG: list[tuple[bytes, tuple[str, ...]]] = [
 async def test_long_answer_is_not_read(host: RawHost, content: bytes, headers: tuple[str, ...]) -> None:
     client = Ark(host.url, KEY, list_spacing=0)
     for status in (200, 400, 429):
-        expected = ("taken", "no_task_id") if status == 200 else ("unknown", f"http_{status}")
+        expected = ("accepted_without_id", "no_task_id") if status == 200 else ("unknown", f"http_{status}")
         host.answers(status, content, *headers)
         answer = await client.create(BODY)
         assert (answer.kind, answer.code) == expected
@@ -151,7 +151,7 @@ async def test_answer_without_end_is_left(host: RawHost, status: int) -> None:
     host.answers(status, "", "Transfer-Encoding: chunked")
     host.answer = host.answer.replace(b"Content-Length: 0\r\n", b"")
     host.repeats = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    assert (await Ark(host.url, KEY).create(BODY)).kind == ("taken" if status == 200 else "unknown")
+    assert (await Ark(host.url, KEY).create(BODY)).kind == ("accepted_without_id" if status == 200 else "unknown")
     with pytest.raises(ArkError):
         await Ark(host.url, KEY).get("cgt-1")
     assert host.repeated < 2 * TOO_LONG + 16 * 1024 * 1024
@@ -223,7 +223,7 @@ async def test_odd_value_beside_the_others_hides_nothing(host: RawHost, value: s
 async def test_answer_that_no_reader_reads_is_an_error(host: RawHost, body: str | bytes) -> None:
     host.answers(200, body)
     client = Ark(host.url, KEY, list_spacing=0)
-    assert (await client.create(BODY)).kind == "taken"
+    assert (await client.create(BODY)).kind == "accepted_without_id"
     for name in ("get", "list"):
         with pytest.raises(ArkError):
             await QUESTIONS[name](client)
@@ -371,7 +371,7 @@ async def test_page_of_junk_does_not_stop_the_loop(host: RawHost) -> None:
 async def test_key_as_a_task_id_is_not_written_down(host: RawHost) -> None:
     host.answers(200, json.dumps({"id": f"Bearer {KEY}"}))
     answer = await Ark(host.url, KEY).create(BODY)
-    assert answer.kind == "taken"
+    assert answer.kind == "accepted_without_id"
     assert KEY not in repr(answer)
 
 
@@ -385,7 +385,7 @@ async def test_time_over_while_connecting_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kind"), [(b"", "unknown"), (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "taken")]
+    ("sent", "kind"), [(b"", "unknown"), (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "accepted_without_id")]
 )
 async def test_time_over_after_sending_is_never_not_sent(sent: bytes, kind: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -203,7 +203,7 @@ async def test_a_second_task_of_a_created_attempt_is_shown(ark: ArkControl) -> N
 
 async def test_a_taken_create_is_found(ark: ArkControl) -> None:
     world = await a_world(ark)
-    await world.ledger.take(world.job_id, 1, "accepted")
+    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
     look = await world.look()
@@ -328,7 +328,7 @@ async def test_what_is_known_meanwhile_is_obeyed(silent: World, outcome: Outcome
 
 
 async def test_a_task_that_was_taken_is_never_absent(silent: World) -> None:
-    await silent.ledger.take(silent.job_id, 1, "accepted")
+    await silent.ledger.note_accepted_without_id(silent.job_id, 1, "accepted")
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover"
     assert silent.objects == ["0001.claim.json", "0001.taken.json"]
 
@@ -390,7 +390,7 @@ async def test_not_created_is_too_early_before_the_window_is_over(ark: ArkContro
     world.make_older(seconds=590)
     answer = await world.resolve("not_created")
     assert not answer.accepted
-    assert "still being looked for" in answer.message
+    assert "search for its task is not over" in answer.message
     assert world.objects == UNKNOWN
 
 
@@ -407,7 +407,7 @@ async def test_not_created_opens_another_attempt_after_the_window(ark: ArkContro
 async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=1)
-    await world.ledger.take(world.job_id, 1, "accepted")
+    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     answer = await world.resolve("not_created")
     assert not answer.accepted
     assert "a task exists" in answer.message
@@ -418,7 +418,7 @@ async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> Non
 async def test_an_operator_gives_an_attempt_up(ark: ArkControl, taken: bool) -> None:
     world = await a_world(ark)
     if taken:
-        await world.ledger.take(world.job_id, 1, "accepted")
+        await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     before = world.objects
     answer = await world.resolve("lost")
     assert answer.accepted

@@ -486,7 +486,7 @@ async def test_an_asset_id_that_stood_for_other_content_is_warned_of(host: Resul
     assert json.loads(looker.bucket.contents[stored])["asset_id"] == "Straße/1 #ä"
 
     (warning,) = (await looker(reference)).warnings
-    assert "references[0]: asset_id 'Straße/1 #ä' has stood for other content before." in warning
+    assert "references[0]: asset_id 'Straße/1 #ä' has named other content before." in warning
     assert len(looker.bucket.writes) == 2
     assert (await looker(reference, user_id="another")).warnings == (), "each user has asset ids of their own"
 

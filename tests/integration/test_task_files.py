@@ -395,7 +395,7 @@ async def test_damaged_note_is_not_believed(in_memory: World, bad: str) -> None:
     world = in_memory
     await world.put("output.mp4", FOREIGN)
     await world.bucket.create(world.verified(FOREIGN)[0], _bad_notes(world, FOREIGN)[bad])
-    await world.fails("ObjectConflict", "was not believed", final=True)
+    await world.fails("ObjectConflict", "was ignored", final=True)
     assert await world.bucket.read(world.names.record) is None
 
 
@@ -535,7 +535,7 @@ async def test_verified_video_is_stored_though_its_task_is_forgotten(in_memory: 
 async def test_depth_of_a_damaged_note_stops_no_look(depth: int) -> None:
     files = TaskFiles(MemoryBucket(), names(an_order().request), TASK)
     await files.bucket.create(files.name("verified-00000000.json"), b'{"a":' * depth + b"1" + b"}" * depth)
-    await files.look()
+    await files.read()
     assert (len(files.verified), len(files.damaged)) == (0, 1)
 
 

@@ -24,13 +24,13 @@ from activities.task_list import (
     AnswerJobsInput,
     AskListerInput,
     ListedTask,
+    ListingRequest,
     ListPageInput,
     Page,
     TaskListActivities,
-    Wanted,
 )
 from dev.ark.control import ArkControl
-from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Resubmit, lister_id
+from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, Resubmit, lister_id
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.ledger.decisions import Decision
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
@@ -239,19 +239,19 @@ class World:
     async def run(self, call: Callable[..., Awaitable[Any]], order: object) -> Any:
         return await ActivityEnvironment(client=self.temporal).run(call, order)
 
-    async def said(self) -> list[Wanted]:
+    async def said(self) -> list[ListingRequest]:
         """What the lister has heard."""
         lister = self.temporal.get_workflow_handle(lister_id("byteplus"))
-        said: list[Wanted] = []
+        said: list[ListingRequest] = []
         with suppress(RPCError):
             if (await lister.describe()).status is not WorkflowExecutionStatus.RUNNING:
                 return said  # it is the one that another test left
             async for event in lister.fetch_history_events():
                 if event.HasField("workflow_execution_signaled_event_attributes"):
                     signal = event.workflow_execution_signaled_event_attributes
-                    assert signal.signal_name == SIGNAL_WANTED
+                    assert signal.signal_name == SIGNAL_LISTING_REQUESTED
                     payloads = signal.input.payloads
-                    said += await self.temporal.data_converter.decode(payloads, [Wanted] * len(payloads))
+                    said += await self.temporal.data_converter.decode(payloads, [ListingRequest] * len(payloads))
         return said
 
 
@@ -277,7 +277,7 @@ async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
     claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
     assert await world.said() == [
-        Wanted(
+        ListingRequest(
             job_id=world.claim.job_id,
             attempt=1,
             safety_identifier=world.claim.safety_identifier,
@@ -376,7 +376,7 @@ async def test_a_job_that_is_stored_or_given_up_asks_nothing(world: World) -> No
 
 async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
     await world.ledger.settle(world.claim.job_id, 1, refused())
-    await world.ledger.again(world.claim.job_id, Resubmit(attempt=1))
+    await world.ledger.grant_resubmit(world.claim.job_id, Resubmit(attempt=1))
     await world.ledger.claim(a_claim(world.claim.request, 2))
     for attempt in (0, 1, 7):
         look = await world.ask(attempt)
@@ -387,7 +387,7 @@ async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
 
 
 async def test_a_taken_attempt_is_asked_for(world: World) -> None:
-    await world.ledger.take(world.claim.job_id, 1, "accepted")
+    await world.ledger.note_accepted_without_id(world.claim.job_id, 1, "accepted")
     assert (await world.ask()).next == "recover"
     assert len(await world.said()) == 1
 

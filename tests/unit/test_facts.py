@@ -17,26 +17,26 @@ from seedance_temporal.ledger.decisions import Decision, decide, decide_at, is_a
 from seedance_temporal.ledger.facts import Attempt, Facts, Listing, Outcome, ResubmitGrant
 from tests.support.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
-AGAIN = ResubmitGrant(accept_second_charge=False, at=datetime.now(UTC))
+GRANT = ResubmitGrant(accept_second_charge=False, at=datetime.now(UTC))
 
 
 def an_attempt(
     number: int = 1,
     outcome: Outcome | None = None,
     *late: str,
-    taken: bool = False,
+    accepted_without_id: bool = False,
     end: str | None = None,
     lost: bool = False,
-    again: bool = False,
+    resubmitted: bool = False,
 ) -> Attempt:
     """``end``: the task that ended; ``lost``: nobody can tell which, if any."""
     return Attempt(
         number=number,
         outcome=outcome,
-        taken=taken,
+        accepted_without_id=accepted_without_id,
         late=late,
         ends=(an_end(number, end),) if end is not None or lost else (),
-        again=AGAIN if again else None,
+        resubmit_grant=GRANT if resubmitted else None,
     )
 
 
@@ -51,43 +51,43 @@ A, B = created("a"), created("b")
         ([an_attempt(1, not_sent())], ("claim", 2)),
         ([an_attempt(1, absent())], ("claim", 2)),
         ([an_attempt(1, not_sent()), an_attempt(2, absent()), an_attempt(3, not_sent())], ("claim", 4)),
-        ([an_attempt(1, refused(), again=True)], ("claim", 2)),
-        ([an_attempt(1, A, end="a", again=True)], ("claim", 2)),
-        ([an_attempt(1, lost=True, again=True)], ("claim", 2)),
-        ([an_attempt(1, taken=True, lost=True, again=True)], ("claim", 2)),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2, not_sent())], ("claim", 3)),
+        ([an_attempt(1, refused(), resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, lost=True, resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, accepted_without_id=True, lost=True, resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, not_sent())], ("claim", 3)),
         # A claim without an outcome: nobody knows.
         ([an_attempt(1)], ("recover", 1)),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2)], ("recover", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2)], ("recover", 2)),
         ([an_attempt(1, not_sent()), an_attempt(2)], ("recover", 2)),
-        ([an_attempt(1, taken=True)], ("recover", 1)),
+        ([an_attempt(1, accepted_without_id=True)], ("recover", 1)),
         # It counts again: a task exists, although another outcome stands.
-        ([an_attempt(1, not_sent(), taken=True)], ("recover", 1)),
-        ([an_attempt(1, absent(), taken=True)], ("recover", 1)),
-        ([an_attempt(1, refused(), taken=True)], ("recover", 1)),
-        ([an_attempt(1, absent(), taken=True), an_attempt(2, not_sent())], ("recover", 1)),
+        ([an_attempt(1, not_sent(), accepted_without_id=True)], ("recover", 1)),
+        ([an_attempt(1, absent(), accepted_without_id=True)], ("recover", 1)),
+        ([an_attempt(1, refused(), accepted_without_id=True)], ("recover", 1)),
+        ([an_attempt(1, absent(), accepted_without_id=True), an_attempt(2, not_sent())], ("recover", 1)),
         # A wish for another attempt opens nothing before the attempt that it answers has ended.
-        ([an_attempt(1, again=True)], ("recover", 1)),
-        ([an_attempt(1, A, again=True)], ("adopt", 1, "a")),
+        ([an_attempt(1, resubmitted=True)], ("recover", 1)),
+        ([an_attempt(1, A, resubmitted=True)], ("adopt", 1, "a")),
         # A task is followed, not paid for once more.
         ([an_attempt(1, A)], ("adopt", 1, "a")),
-        ([an_attempt(1, A, taken=True)], ("adopt", 1, "a")),
+        ([an_attempt(1, A, accepted_without_id=True)], ("adopt", 1, "a")),
         ([an_attempt(1, None, "l")], ("adopt", 1, "l")),
         ([an_attempt(1, not_sent(), "l")], ("adopt", 1, "l")),
         ([an_attempt(1, absent(), "l")], ("adopt", 1, "l")),
         ([an_attempt(1, refused(), "l")], ("adopt", 1, "l")),
-        ([an_attempt(1, refused(), "l", again=True)], ("adopt", 1, "l")),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2, B)], ("adopt", 2, "b")),
+        ([an_attempt(1, refused(), "l", resubmitted=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, B)], ("adopt", 2, "b")),
         # An end that names no task does not bind one that came to light.
         ([an_attempt(1, None, "l", lost=True)], ("adopt", 1, "l")),
-        ([an_attempt(1, None, "l", lost=True, again=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, None, "l", lost=True, resubmitted=True)], ("adopt", 1, "l")),
         ([an_attempt(1, A, lost=True)], ("adopt", 1, "a")),
         # An end, or a refusal, that nobody answered.
         ([an_attempt(1, A, end="a")], ("ended", 1)),
         ([an_attempt(1, None, "l", end="l")], ("ended", 1)),
         ([an_attempt(1, lost=True)], ("ended", 1)),
         ([an_attempt(1, refused())], ("ended", 1)),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2, refused())], ("ended", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, refused())], ("ended", 2)),
         ([an_attempt(1, A, end="a"), an_attempt(2, not_sent())], ("ended", 1)),
         # A live task decides, whichever attempt it is of: the newest one, and another is a second task.
         ([an_attempt(1, absent(), "l"), an_attempt(2, B)], ("adopt", 2, "b", "l")),
@@ -98,12 +98,12 @@ A, B = created("a"), created("b")
         ([an_attempt(1, absent(), "l"), an_attempt(2, not_sent()), an_attempt(3, refused())], ("adopt", 1, "l")),
         ([an_attempt(1, absent(), "l", end="l"), an_attempt(2)], ("recover", 2)),
         ([an_attempt(1, absent(), "l", end="l"), an_attempt(2, refused())], ("ended", 2)),
-        ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b", again=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b", resubmitted=True)], ("adopt", 1, "l")),
         ([an_attempt(1, A, "l")], ("adopt", 1, "a", "l")),
         ([an_attempt(1, A, "a")], ("adopt", 1, "a")),
         ([an_attempt(1, A, "l", end="a")], ("adopt", 1, "l")),
         ([an_attempt(1, A, "l", end="l")], ("adopt", 1, "a")),
-        ([an_attempt(1, A, "l", end="a", again=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, A, "l", end="a", resubmitted=True)], ("adopt", 1, "l")),
     ],
 )
 def test_what_comes_next(attempts: list[Attempt], decision: tuple[object, ...]) -> None:
@@ -124,7 +124,7 @@ def test_what_comes_next(attempts: list[Attempt], decision: tuple[object, ...]) 
         ([an_attempt(1, refused())], 1, None),
         ([an_attempt(1, A, "l")], 1, "l"),
         ([an_attempt(1, absent(), "l"), an_attempt(2, A)], 2, "l"),
-        ([an_attempt(1, B, end="b", again=True), an_attempt(2, A)], 2, None),
+        ([an_attempt(1, B, end="b", resubmitted=True), an_attempt(2, A)], 2, None),
     ],
 )
 def test_a_record_wins_over_everything(attempts: list[Attempt], attempt: int, second_task: str | None) -> None:
@@ -241,7 +241,7 @@ EARLIER_ABSENT = an_attempt(1, absent())
 )
 def test_which_listings_prove_absence(proved: bool, listings: tuple[Listing, ...]) -> None:
     attempt = unknown(2 * WINDOW)
-    assert is_absent(Facts(None, (attempt,), echo=True), attempt, listings, some_settings()) is proved
+    assert is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, listings, some_settings()) is proved
 
 
 DAYS = timedelta(days=6)
@@ -249,11 +249,11 @@ DAYS = timedelta(days=6)
 
 @pytest.mark.usefixtures("still")
 @pytest.mark.parametrize(
-    ("attempt", "others", "echo", "bar"),
+    ("attempt", "others", "identifiers_listed", "bar"),
     [
         pytest.param(unknown(2 * WINDOW), (), True, None, id="nothing"),
-        pytest.param(unknown(2 * WINDOW, taken=True), (), True, "accepted", id="taken"),
-        pytest.param(unknown(2 * WINDOW), (), False, "identifiers", id="echo unknown"),
+        pytest.param(unknown(2 * WINDOW, accepted_without_id=True), (), True, "accepted", id="accepted_without_id"),
+        pytest.param(unknown(2 * WINDOW), (), False, "identifiers", id="identifiers not listed"),
         pytest.param(replace(unknown(2 * WINDOW), claim=KEYLESS), (), True, "which API key", id="key unknown"),
         pytest.param(unknown(DAYS), (), True, None, id="six days"),
         pytest.param(unknown(DAYS + TICK), (), True, "forgotten", id="more than six days"),
@@ -267,14 +267,18 @@ DAYS = timedelta(days=6)
         ),
         pytest.param(replace(unknown(2 * WINDOW), number=2), (an_attempt(1, not_sent()),), True, None, id="not sent"),
         pytest.param(
-            replace(unknown(2 * WINDOW), number=2), (an_attempt(1, refused(), again=True),), True, None, id="refused"
+            replace(unknown(2 * WINDOW), number=2),
+            (an_attempt(1, refused(), resubmitted=True),),
+            True,
+            None,
+            id="refused",
         ),
     ],
 )
 def test_what_keeps_an_attempt_from_counting_as_absent(
-    attempt: Attempt, others: tuple[Attempt, ...], echo: bool, bar: str | None
+    attempt: Attempt, others: tuple[Attempt, ...], identifiers_listed: bool, bar: str | None
 ) -> None:
-    known = Facts(None, (*others, attempt), echo)
+    known = Facts(None, (*others, attempt), identifiers_listed)
     assert attempt.claimed_at is not None
     after = attempt.claimed_at + WINDOW + FIRST
     key = attempt.claim.key if attempt.claim is not None else ""
@@ -286,27 +290,29 @@ def test_what_keeps_an_attempt_from_counting_as_absent(
 
 def test_an_attempt_that_nobody_claimed_is_not_absent() -> None:
     for attempt in (replace(unknown(2 * WINDOW), claim=None), replace(unknown(2 * WINDOW), claimed_at=None)):
-        assert not is_absent(Facts(None, (attempt,), echo=True), attempt, TWO, some_settings())
+        assert not is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, TWO, some_settings())
 
 
 @pytest.mark.usefixtures("still")
 @pytest.mark.parametrize(
-    ("barred", "given", "echo"),
+    ("barred", "given", "identifiers_listed"),
     [
         pytest.param(False, {}, True, id="absence can be proved"),
-        pytest.param(True, {}, False, id="echo unknown"),
-        pytest.param(True, {"taken": True}, True, id="taken"),
+        pytest.param(True, {}, False, id="identifiers not listed"),
+        pytest.param(True, {"accepted_without_id": True}, True, id="accepted_without_id"),
         pytest.param(True, {"number": 2}, True, id="earlier absent"),
     ],
 )
-def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], echo: bool) -> None:
+def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], identifiers_listed: bool) -> None:
     """Half a window more where listings can settle it, because a person is not needed for that."""
     border = WINDOW if barred else 1.5 * WINDOW
     ages = [(timedelta(0), False), (border, False), (border + TICK, True), (DAYS, True), (2 * DAYS, True)]
     for age, over in ages:
         attempt = replace(unknown(age), **given)
         others = (EARLIER_ABSENT,) if attempt.number == 2 else ()
-        look = decide_at(Facts(None, (*others, attempt), echo), some_settings(seedance_recovery_seconds=600))
+        look = decide_at(
+            Facts(None, (*others, attempt), identifiers_listed), some_settings(seedance_recovery_seconds=600)
+        )
         assert look.recovery is not None, age
         recovery = look.recovery.needs_operator, look.recovery.wait_seconds
         assert (look.next, *recovery) == ("recover", over, 100 if over else 30), age
@@ -326,10 +332,10 @@ def some_facts(draw: st.DrawFn) -> Facts:
         Attempt(
             number=number,
             outcome=draw(_outcomes),
-            taken=draw(st.booleans()),
+            accepted_without_id=draw(st.booleans()),
             late=tuple(draw(st.lists(_task_ids, unique=True, max_size=2))),
             ends=tuple(an_end(number, ended) for ended in draw(_ended)),
-            again=draw(st.sampled_from([None, AGAIN])),
+            resubmit_grant=draw(st.sampled_from([None, GRANT])),
         )
         for number in range(1, draw(st.integers(0, 4)) + 1)
     ]
@@ -339,7 +345,7 @@ def some_facts(draw: st.DrawFn) -> Facts:
 
 def open_attempts(attempts: tuple[Attempt, ...]) -> list[Attempt]:
     """Those that count and lack an end or an again."""
-    return [a for a in attempts if a.live or (a.counts and (a.end is None or a.again is None))]
+    return [a for a in attempts if a.live or (a.counts and (a.end is None or a.resubmit_grant is None))]
 
 
 def _live(attempt: Attempt) -> set[str]:
@@ -363,7 +369,11 @@ def test_a_claim_is_allowed_only_where_everything_that_counts_is_over(facts: Fac
     if look.next == "claim":
         assert facts.record is None
         assert open_attempts(facts.attempts) == []
-        assert all(a.again is not None for a in facts.attempts if a.outcome is not None and a.outcome.kind == "refused")
+        assert all(
+            a.resubmit_grant is not None
+            for a in facts.attempts
+            if a.outcome is not None and a.outcome.kind == "refused"
+        )
         assert look.attempt == len(facts.attempts) + 1
     assert (look.next == "stored") == (facts.record is not None)
     assert (look.next == "adopt") <= (look.task_id is not None)
@@ -401,17 +411,17 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(["created", "refused", "not_sent", "absent"]))
     def outcome(self, data: st.DataObject, kind: str) -> None:
         attempt = self.one(data, *(a for a in self.attempts if a.outcome is None))
-        if attempt is not None and not (kind == "absent" and attempt.taken):
+        if attempt is not None and not (kind == "absent" and attempt.accepted_without_id):
             of = {"refused": refused(), "not_sent": not_sent(), "absent": absent()}
-            if attempt.taken or attempt.late:
+            if attempt.accepted_without_id or attempt.late:
                 self.revived.add(attempt.number)
             self.change(attempt, outcome=of.get(kind) or created(next(self.tasks)))
 
     @rule(data=st.data())
-    def taken(self, data: st.DataObject) -> None:
+    def accepted_without_id(self, data: st.DataObject) -> None:
         if (attempt := self.one(data, *self.attempts)) is not None:
             self._revive(attempt)
-            self.change(attempt, taken=True)
+            self.change(attempt, accepted_without_id=True)
 
     @rule(data=st.data())
     def late(self, data: st.DataObject) -> None:
@@ -436,17 +446,17 @@ class Life(RuleBasedStateMachine):
         look = decide(self.facts)
         self.change(self.attempts[look.attempt - 1], ends=(an_end(look.attempt, None),))
 
-    @precondition(lambda self: any(a.error is not None and a.again is None for a in self.attempts))
+    @precondition(lambda self: any(a.error is not None and a.resubmit_grant is None for a in self.attempts))
     @rule(data=st.data())
     def again(self, data: st.DataObject) -> None:
-        attempt = self.one(data, *(a for a in self.attempts if a.error is not None and a.again is None))
+        attempt = self.one(data, *(a for a in self.attempts if a.error is not None and a.resubmit_grant is None))
         if attempt is not None:
-            self.change(attempt, again=AGAIN)
+            self.change(attempt, resubmit_grant=GRANT)
 
     @invariant()
     def nothing_is_paid_for_that_nobody_asked_for(self) -> None:
         counting = [a for a in self.attempts if a.counts]
-        wishes = [a for a in counting if a.again is not None]
+        wishes = [a for a in counting if a.resubmit_grant is not None]
         assert len(counting) <= 1 + len(wishes) + len(self.revived)
 
     @invariant()

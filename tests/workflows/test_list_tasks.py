@@ -18,8 +18,8 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.task_list import ListedTask, ListerInput, ListPageInput, Page, Wanted
-from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Queues, lister_id
+from activities.task_list import ListedTask, ListerInput, ListingRequest, ListPageInput, Page
+from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, Queues, lister_id
 from seedance_temporal.ledger.facts import Listing
 from tests.replay.replaying import handle_of
 from tests.workflows.conftest import QUEUES, hold_to_account
@@ -72,7 +72,7 @@ class Office:
                 "Asker", id=f"{self.stage.route}-{name}", task_queue=f"{self.stage.route}-askers"
             )
 
-    def wanted(self, name: str | None, attempt: int = 1, **given: Any) -> Wanted:
+    def request(self, name: str | None, attempt: int = 1, **given: Any) -> ListingRequest:
         nothing = {
             "attempt": attempt,
             "safety_identifier": OURS,
@@ -81,18 +81,18 @@ class Office:
             "since": LONG_AGO,
         }
         job_id = None if name is None else f"{self.stage.route}-{name}"
-        return Wanted.model_validate(nothing | {"job_id": job_id} | given)
+        return ListingRequest.model_validate(nothing | {"job_id": job_id} | given)
 
     async def asks(self, name: str | None, attempt: int = 1, **given: Any) -> None:
         """Asks as the activity does: starts the lister if there is none."""
         if name is not None:
             await self.asker(name)
-        await self.start(SIGNAL_WANTED, self.wanted(name, attempt, **given))
+        await self.start(SIGNAL_LISTING_REQUESTED, self.request(name, attempt, **given))
 
-    async def start(self, signal: str | None = None, *said: Any, wanted: tuple[Wanted, ...] = ()) -> None:
+    async def start(self, signal: str | None = None, *said: Any, requested: tuple[ListingRequest, ...] = ()) -> None:
         lister = await self.stage.client.start_workflow(
             LISTER,
-            ListerInput(route=self.stage.route, wanted=wanted),
+            ListerInput(route=self.stage.route, requested=requested),
             id=lister_id(self.stage.route),
             task_queue=Queues(self.stage.route).workflows,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -371,7 +371,7 @@ async def test_a_job_that_has_ended_does_not_stop_the_others(desk: Office) -> No
         await desk.asks(name)
     # Several questions may come in one signal.
     await desk.asker("c")
-    await desk.start(SIGNAL_WANTED, desk.wanted("never-was"), desk.wanted("c"))
+    await desk.start(SIGNAL_LISTING_REQUESTED, desk.request("never-was"), desk.request("c"))
     await desk.askers["ended"].signal("end")
     await desk.askers["ended"].result()
     first.let_go()
@@ -394,7 +394,7 @@ async def test_a_question_that_nobody_waits_for_is_listed_all_the_same(desk: Off
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"job_id": "x", "attempt": "one"}], [[1, 2]], [1, 2, 3]])
 async def test_nonsense_is_ignored(desk: Office, odd: list[Any]) -> None:
     desk.stage.script.plan("list_page", a_page())
-    await desk.start(SIGNAL_WANTED, *odd)
+    await desk.start(SIGNAL_LISTING_REQUESTED, *odd)
     await desk.asks("a")
     await desk.answers("a")
     assert len(desk.pages) == 1
