@@ -51,9 +51,9 @@ SETTINGS = {
     "SEEDANCE_CREATES_PER_MINUTE": "1200",
 }
 ARK_OPTIONS = tuple(
-    word
+    resolution
     for switch in ("running_limit=200", "create_per_minute=null", "delete_per_second=null")
-    for word in ("--set", switch)
+    for resolution in ("--set", switch)
 )
 # After these somebody waits for a minute or more: the smoke leaves them out.
 SLOW: dict[Operation, tuple[str, ...]] = {"get": ("401", "403"), "delete": ("401", "403")}
@@ -219,7 +219,7 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     posts: int = 0
     paid: int = 0
-    agains: int = 0
+    grants: int = 0
     billed: int = 0
     runs: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -230,7 +230,7 @@ class Report:
         spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
         lines = [
             f"Seed {self.plan.seed}, {len(self.plan.jobs)} jobs, {self.plan.minutes:g} minutes of trouble ({spent}). "
-            f"{self.posts} POSTs reached the provider, {self.paid} made a task, {self.agains} further attempts were "
+            f"{self.posts} POSTs reached the provider, {self.paid} made a task, {self.grants} further attempts were "
             f"asked for, {self.billed} tasks were billed. "
             + ("Every invariant held." if not self.problems else f"BROKEN: {len(self.problems)}."),
             "",
@@ -390,26 +390,26 @@ class Chaos:
                 await ark.configure(**fields["switch"])
                 await asyncio.sleep(4)
                 await ark.configure(**{name: USUAL[name] for name in fields["switch"]})
-                what = "switch: " + " ".join(f"{name}={value}" for name, value in fields["switch"].items())
+                action = "switch: " + " ".join(f"{name}={value}" for name, value in fields["switch"].items())
             case "foreign":
                 await ark.add_foreign(fields["route"], count=fields["count"])
-                what = "tasks of other applications"
+                action = "tasks of other applications"
             case "relay":
                 await self._restart("relay", fields["how"])
-                what = f"relay: {fields['how']}"
+                action = f"relay: {fields['how']}"
             case "worker":
                 await self._restart(WORKERS[fields["route"]][0], fields["how"])
-                what = f"worker: {fields['how']}"
+                action = f"worker: {fields['how']}"
             case "freeze":
                 await self._freeze(fields["name"], fields["seconds"])
-                what = f"{fields['name']}: frozen and thawed"
+                action = f"{fields['name']}: frozen and thawed"
             case "account":
                 await self._suspend(fields["route"], fields["standing"])
-                what = f"account: {fields['standing']}"
+                action = f"account: {fields['standing']}"
             case _:
                 await self._restart("temporal", "SIGTERM")
-                what = "Temporal's server restarted"
-        self.report.done[what] += 1
+                action = "Temporal's server restarted"
+        self.report.done[action] += 1
 
     async def _suspend(self, route: Route, standing: str) -> None:
         ark = self._stack.ark
@@ -474,9 +474,9 @@ class Chaos:
         for job in waiting:
             seen = self._open.get(job.job_id)
             if seen is None or seen.attention is None:
-                story = "" if not isinstance(seen, JobState) else [(e.what, e.note, e.times) for e in seen.timeline]
+                timeline = "" if not isinstance(seen, JobState) else [(e.what, e.note, e.times) for e in seen.timeline]
                 phase = seen.phase if seen is not None else "unseen"
-                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {story}")
+                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {timeline}")
 
     async def _see(self, planned: PlannedJob) -> None:
         job_id = planned.job_id
@@ -490,11 +490,11 @@ class Chaos:
             return
         self._open[job_id] = job
         if job.attention == "unknown_create" and job.attempt is not None:
-            word = await self._truth(job_id, job.attempt)
-            if word is not None:
-                answer = await self._persist(lambda: self._stack.jobs.resolve(job_id, word))
+            resolution = await self._truth(job_id, job.attempt)
+            if resolution is not None:
+                answer = await self._persist(lambda: self._stack.jobs.resolve(job_id, resolution))
                 said = "taken" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
-                self.report.resolved[f"{word.action}: {said}"] += 1
+                self.report.resolved[f"{resolution.action}: {said}"] += 1
 
     @staticmethod
     def _makes_way(job: Job) -> bool:
@@ -523,10 +523,12 @@ class Chaos:
             error = job.error if job is not None else None
             if error is None or error.attempt is None or not planned.resubmit:
                 continue
-            wish = Resubmit(attempt=error.attempt, accept_second_charge=error.failure_class == "lost")
+            resubmit = Resubmit(attempt=error.attempt, accept_second_charge=error.failure_class == "lost")
             for _ in range(2):
                 await self._persist(
-                    lambda planned=planned, wish=wish: self._stack.jobs.submit(planned.request, resubmit=wish)  # type: ignore[misc]
+                    lambda planned=planned, resubmit=resubmit: self._stack.jobs.submit(
+                        planned.request, resubmit=resubmit
+                    )  # type: ignore[misc]
                 )
             del self._ended[planned.job_id]
             self.report.done["job: resubmit, twice"] += 1
@@ -544,7 +546,7 @@ class Chaos:
         self.report.posts = len(entries)
         self.report.paid = sum(entry.committed for entry in entries)
         self.report.billed = sum(entry.billed_tokens is not None for entry in entries)
-        self.report.agains = sum(
+        self.report.grants = sum(
             stored.name.endswith(".again.json") for stored in await self._stack.bucket.list("seedance/")
         )
         for firing in await self._stack.ark.fired():

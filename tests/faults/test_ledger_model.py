@@ -102,10 +102,10 @@ class GatedBucket(MemoryBucket):
     run: int = 0
 
     async def list(self, prefix: str) -> list[StoredObject]:
-        def look() -> list[StoredObject]:
+        def decision() -> list[StoredObject]:
             return [self.stored[name] for name in sorted(self.stored) if name.startswith(prefix)]
 
-        listed: list[StoredObject] = await self.gates(self.run, "listing", look)
+        listed: list[StoredObject] = await self.gates(self.run, "listing", decision)
         return listed
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
@@ -148,7 +148,7 @@ class Run:
     creating: CreateActivities
     story: asyncio.Task[None] | None = None
     create: asyncio.Task[CreateResult] | None = None
-    look: Decision | None = None
+    decision: Decision | None = None
 
     @property
     def busy(self) -> bool:
@@ -212,23 +212,23 @@ class LedgerModel(RuleBasedStateMachine):
 
     async def _story(self, run: Run, wish: Resubmit | None) -> None:
         while True:
-            order = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=wish)
-            answer = await _repeated(lambda order=order: in_activity(run.bookkeeping.read_ledger, order))  # type: ignore[misc]
-            run.look = look = answer.decision
-            if look.next != "claim":
+            input = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=wish)
+            answer = await _repeated(lambda input=input: in_activity(run.bookkeeping.read_ledger, input))  # type: ignore[misc]
+            run.decision = decision = answer.decision
+            if decision.next != "claim":
                 return
-            create = CreateInput(job_id=self.job_id, request=self.request, attempt=look.attempt)
+            create = CreateInput(job_id=self.job_id, request=self.request, attempt=decision.attempt)
             run.create = asyncio.ensure_future(in_activity(run.creating.create_task, create))
             await asyncio.wait([run.create])
             if run.create.cancelled():
                 return  # its worker was killed: unknown
-            report = run.create.result()
-            if report.claim is not None and report.outcome is not None and not report.written:
-                outcome = OutcomeInput(claim=report.claim, outcome=report.outcome)
+            result = run.create.result()
+            if result.claim is not None and result.outcome is not None and not result.written:
+                outcome = OutcomeInput(claim=result.claim, outcome=result.outcome)
                 await _repeated(lambda outcome=outcome: in_activity(run.bookkeeping.write_outcome, outcome))  # type: ignore[misc]
-            if report.outcome is not None and report.outcome.task_id is not None:
-                self.told.add(report.outcome.task_id)
-            if report.kind in {"created", "unknown"}:
+            if result.outcome is not None and result.outcome.task_id is not None:
+                self.told.add(result.outcome.task_id)
+            if result.kind in {"created", "unknown"}:
                 return
 
     # The machine
@@ -419,8 +419,8 @@ class LedgerModel(RuleBasedStateMachine):
     @rule()
     def ends(self) -> None:
         """The task that the job follows ends without a video."""
-        look = decide(self.facts)
-        self._at_once(self.ledger.end(self.job_id, look.attempt, an_end(look.attempt, look.task_id)))
+        decision = decide(self.facts)
+        self._at_once(self.ledger.end(self.job_id, decision.attempt, an_end(decision.attempt, decision.task_id)))
 
     def teardown(self) -> None:
         """Everything gets where it was going, and it still holds."""
@@ -452,12 +452,12 @@ class LedgerModel(RuleBasedStateMachine):
         assert max(tasks.values(), default=0) <= 1, "two tasks of one claim"
         nonces = {a.claim.nonce for a in attempts if a.claim is not None}
         assert set(tasks) <= nonces, "a task whose claim does not stand in the ledger"
-        agains = sum(a.resubmit_grant is not None and _may_be_paid(a) for a in attempts)
+        grants = sum(a.resubmit_grant is not None and _may_be_paid(a) for a in attempts)
         wrong = sum(
             a.outcome is not None and a.outcome.kind == "absent" and a.claim is not None and a.claim.nonce in tasks
             for a in attempts
         )
-        assert tasks.total() <= 1 + agains + wrong, f"{tasks.total()} paid, {agains} asked for, {wrong} written off"
+        assert tasks.total() <= 1 + grants + wrong, f"{tasks.total()} paid, {grants} asked for, {wrong} written off"
 
     @invariant()
     def no_known_task_is_dropped(self) -> None:
@@ -465,11 +465,11 @@ class LedgerModel(RuleBasedStateMachine):
         known = {task for attempt in facts.attempts for task in attempt.tasks}
         assert self.told <= known, "a task that was told is not in the ledger"
         assert known <= set(self.provider.tasks), "a task that does not exist"
-        look = decide(facts)
+        decision = decide(facts)
         ended = {end.error.task_id for a in facts.attempts for end in a.ends}
-        assert look.next in {"stored", "adopt"} or known <= ended, "a live task is not followed"
-        loose = known - ended - {look.task_id}
-        assert (look.second_task in loose) if loose else (look.second_task is None)
+        assert decision.next in {"stored", "adopt"} or known <= ended, "a live task is not followed"
+        loose = known - ended - {decision.task_id}
+        assert (decision.second_task in loose) if loose else (decision.second_task is None)
 
 
 def _may_be_paid(attempt: Attempt) -> bool:

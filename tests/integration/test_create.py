@@ -102,8 +102,8 @@ class World:
     async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateResult:
         client = a_client(self.ark, *self.settings.secrets)
         create = CreateActivities(self.ledger, self.bucket, client, self.settings)
-        order = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
-        return await in_activity(create.create_task, order, attempt=temporal_attempt)
+        input = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
+        return await in_activity(create.create_task, input, attempt=temporal_attempt)
 
     async def posts(self) -> list[CreateEntry]:
         return (await self.ark.ledger())[self.posts_before :]
@@ -121,20 +121,20 @@ async def a_world(ark: ArkControl, request: VideoRequest | None = None, **settin
 
 async def test_a_created_task(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.create()
+    result = await world.create()
 
     (post,) = await world.posts()
-    assert (report.kind, report.written, report.attention) == ("created", True, None)
-    assert report.outcome is not None
-    assert report.outcome.task_id == post.task_id
+    assert (result.kind, result.written, result.attention) == ("created", True, None)
+    assert result.outcome is not None
+    assert result.outcome.task_id == post.task_id
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
     assert (world.outcome()["kind"], world.outcome()["task_id"]) == ("created", post.task_id)
-    assert report.claim is not None
-    assert post.body["safety_identifier"] == report.claim.safety_identifier
-    assert report.wait_seconds > 0
+    assert result.claim is not None
+    assert post.body["safety_identifier"] == result.claim.safety_identifier
+    assert result.wait_seconds > 0
     (attempt,) = (await world.ledger.read(world.job_id)).attempts
-    assert attempt.claim == report.claim
-    assert (report.claim.namespace, report.claim.run_id) == ("default", "run-1")
+    assert attempt.claim == result.claim
+    assert (result.claim.namespace, result.claim.run_id) == ("default", "run-1")
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ async def test_a_created_task(ark: ArkControl) -> None:
 async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure_class: str) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault, code=code)
-    report = await world.create()
-    assert (report.kind, report.written, len(await world.posts())) == ("refused", True, 1)
+    result = await world.create()
+    assert (result.kind, result.written, len(await world.posts())) == ("refused", True, 1)
     assert (world.outcome()["kind"], world.outcome()["code"]) == ("refused", code)
     assert world.outcome()["failure_class"] == failure_class
     # For audits: who wrote it, and what stood before it.
-    assert report.claim is not None
-    assert report.claim.estimated_tokens
+    assert result.claim is not None
+    assert result.claim.estimated_tokens
     assert world.outcome()["run_id"] == "run-1"
     assert [one["name"] for one in world.outcome()["ledger"]] == [names(world.request).attempt(1, "claim")]
 
@@ -162,9 +162,9 @@ async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure
 async def test_an_unknown_outcome_is_sent_once_and_left_open(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     fault_id = await ark.fault("create", fault, times=None)
-    report = await world.create()
-    assert (report.kind, report.outcome) == ("unknown", None)
-    assert report.claim is not None
+    result = await world.create()
+    assert (result.kind, result.outcome) == ("unknown", None)
+    assert result.claim is not None
     assert len(await ark.fired(fault_id)) == 1
     assert len(await world.posts()) == 1
     assert world.objects == ["0001.claim.json"]
@@ -174,8 +174,8 @@ async def test_an_unknown_outcome_is_sent_once_and_left_open(ark: ArkControl, fa
 async def test_no_answer_in_time_is_unknown(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
     fault_id = await ark.fault("create", "hang_after_commit")
-    report = await world.create()
-    assert (report.kind, report.message.split(":")[0]) == ("unknown", "timed_out")
+    result = await world.create()
+    assert (result.kind, result.message.split(":")[0]) == ("unknown", "timed_out")
     assert len(await ark.fired(fault_id)) == 1
     assert len(await world.posts()) == 1
     assert world.objects == ["0001.claim.json"]
@@ -185,8 +185,8 @@ async def test_no_answer_in_time_is_unknown(ark: ArkControl) -> None:
 async def test_a_task_whose_id_cannot_be_read_is_taken(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault)
-    report = await world.create()
-    assert (report.kind, report.written, len(await world.posts())) == ("unknown", True, 1)
+    result = await world.create()
+    assert (result.kind, result.written, len(await world.posts())) == ("unknown", True, 1)
     assert world.objects == ["0001.claim.json", "0001.taken.json"]
 
 
@@ -194,33 +194,33 @@ async def test_that_it_was_taken_is_reported_where_the_bucket_fails(ark: ArkCont
     world = await a_world(ark)
     world.bucket.before["taken"] = fail
     await ark.fault("create", "no_id")
-    report = await world.create()
-    assert (report.kind, report.written) == ("unknown", False)
-    assert report.claim is not None
-    assert report.outcome is not None
-    assert report.outcome.kind == "accepted_without_id"
+    result = await world.create()
+    assert (result.kind, result.written) == ("unknown", False)
+    assert result.claim is not None
+    assert result.outcome is not None
+    assert result.outcome.kind == "accepted_without_id"
     # The workflow goes on with it.
     world.bucket.before.clear()
-    order = OutcomeInput(claim=report.claim, outcome=report.outcome)
-    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
+    input = OutcomeInput(claim=result.claim, outcome=result.outcome)
+    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, input)
     assert (await world.ledger.read(world.job_id)).attempts[0].accepted_without_id
 
 
 async def test_temporals_second_attempt_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.create(temporal_attempt=2)
-    assert (report.kind, report.claim) == ("unknown", None)
+    result = await world.create(temporal_attempt=2)
+    assert (result.kind, result.claim) == ("unknown", None)
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
 async def test_a_request_that_breaks_a_rule_is_not_claimed(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(duration=99, resolution="8k"))
-    report = await world.create()
-    assert report.kind == "impossible"
-    assert report.error is not None
-    assert (report.error.code, report.error.failure_class, report.error.attempt) == ("invalid_request", "invalid", None)
-    assert "duration" in report.error.message
-    assert "resolution" in report.error.message
+    result = await world.create()
+    assert result.kind == "impossible"
+    assert result.error is not None
+    assert (result.error.code, result.error.failure_class, result.error.attempt) == ("invalid_request", "invalid", None)
+    assert "duration" in result.error.message
+    assert "resolution" in result.error.message
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
@@ -235,8 +235,8 @@ async def test_the_claim_stands_before_the_post(ark: ArkControl) -> None:
         posts_at_the_claim.append(len(await world.posts()))
 
     world.bucket.before["claim"] = world.bucket.after["claim"] = count_posts
-    report = await world.create()
-    assert (report.kind, posts_at_the_claim) == ("created", [0, 0])
+    result = await world.create()
+    assert (result.kind, posts_at_the_claim) == ("created", [0, 0])
     assert world.bucket.writes[0].endswith("0001.claim.json")
     (post,) = await world.posts()
     claimed_at = world.bucket.stored[world.bucket.writes[0]].created_at.timestamp()
@@ -246,28 +246,28 @@ async def test_the_claim_stands_before_the_post(ark: ArkControl) -> None:
 async def test_without_a_claim_nothing_is_sent(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.before["claim"] = fail
-    report = await world.create()
-    assert (report.kind, report.written, report.attention) == ("not_sent", False, None)
-    assert report.message.startswith("bucket_unreachable")
-    assert report.claim is not None
-    assert report.outcome is not None
+    result = await world.create()
+    assert (result.kind, result.written, result.attention) == ("not_sent", False, None)
+    assert result.message.startswith("bucket_unreachable")
+    assert result.claim is not None
+    assert result.outcome is not None
     assert (world.objects, await world.posts()) == ([], [])
 
 
 async def test_a_claim_whose_answer_is_an_error_although_it_landed(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.after["claim"] = fail
-    report = await world.create()
-    assert (report.kind, report.written, await world.posts()) == ("not_sent", False, [])
+    result = await world.create()
+    assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
     assert decide(await world.ledger.read(world.job_id)).next == "recover"
     # What the report carries settles it, so that nobody looks for a task of it.
     world.bucket.after.clear()
-    assert report.claim is not None
-    assert report.outcome is not None
-    order = OutcomeInput(claim=report.claim, outcome=report.outcome)
-    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
-    look = decide(await world.ledger.read(world.job_id))
-    assert (look.next, look.attempt) == ("claim", 2)
+    assert result.claim is not None
+    assert result.outcome is not None
+    input = OutcomeInput(claim=result.claim, outcome=result.outcome)
+    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, input)
+    decision = decide(await world.ledger.read(world.job_id))
+    assert (decision.next, decision.attempt) == ("claim", 2)
 
 
 async def test_a_ledger_that_cannot_be_read_after_the_claim(ark: ArkControl) -> None:
@@ -277,15 +277,15 @@ async def test_a_ledger_that_cannot_be_read_after_the_claim(ark: ArkControl) -> 
         world.bucket.broken = ConnectionError("no bucket")
 
     world.bucket.after["claim"] = away
-    report = await world.create()
-    assert (report.kind, report.written, await world.posts()) == ("not_sent", False, [])
+    result = await world.create()
+    assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
 
 
 async def test_the_claim_of_another_is_a_conflict(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.claim(a_claim(world.request))
-    report = await world.create()
-    assert (report.kind, report.claim, report.outcome) == ("conflict", None, None)
+    result = await world.create()
+    assert (result.kind, result.claim, result.outcome) == ("conflict", None, None)
     assert (world.objects, await world.posts()) == (["0001.claim.json"], [])
 
 
@@ -299,17 +299,17 @@ async def test_a_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
         return await create(name, content, seconds=seconds)
 
     world.bucket.create = repeated  # type: ignore[method-assign]
-    report = await world.create()
-    assert (report.kind, report.written, len(await world.posts())) == ("created", True, 1)
+    result = await world.create()
+    assert (result.kind, result.written, len(await world.posts())) == ("created", True, 1)
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
 async def test_of_two_executions_at_once_one_sends(ark: ArkControl) -> None:
     world = await a_world(ark)
     reports = await asyncio.gather(*(world.create() for _ in range(5)))
-    assert sorted(report.kind for report in reports) == ["conflict"] * 4 + ["created"]
+    assert sorted(result.kind for result in reports) == ["conflict"] * 4 + ["created"]
     assert len(await world.posts()) == 1
-    assert len({report.claim.nonce for report in reports if report.claim}) == 1
+    assert len({result.claim.nonce for result in reports if result.claim}) == 1
 
 
 # --- a look that is out of date --------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ async def _refused_before(world: World) -> None:
     await world.ledger.settle(world.job_id, 1, refused())
 
 
-async def _taken_before(world: World) -> None:
+async def _accepted_before(world: World) -> None:
     await world.ledger.claim(a_claim(world.request))
     await world.ledger.settle(world.job_id, 1, absent())
     await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
@@ -346,16 +346,16 @@ async def _stored_before(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "before", [_created_before, _unknown_before, _refused_before, _taken_before, _late_before, _stored_before]
+    "before", [_created_before, _unknown_before, _refused_before, _accepted_before, _late_before, _stored_before]
 )
 async def test_a_ledger_that_changed_since_the_look_sends_nothing(
     ark: ArkControl, before: Callable[[World], Awaitable[None]]
 ) -> None:
     world = await a_world(ark)
     await before(world)
-    report = await world.create(attempt=2)
-    assert (report.kind, report.written, report.wait_seconds) == ("not_sent", True, 0)
-    assert report.message.startswith("ledger_changed")
+    result = await world.create(attempt=2)
+    assert (result.kind, result.written, result.wait_seconds) == ("not_sent", True, 0)
+    assert result.message.startswith("ledger_changed")
     assert (world.outcome(2)["kind"], await world.posts()) == ("not_sent", [])
 
 
@@ -364,8 +364,8 @@ async def test_an_attempt_of_the_past_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.claim(a_claim(world.request, 2))
     await world.ledger.settle(world.job_id, 2, not_sent())
-    report = await world.create(attempt=1)
-    assert (report.kind, await world.posts()) == ("not_sent", [])
+    result = await world.create(attempt=1)
+    assert (result.kind, await world.posts()) == ("not_sent", [])
 
 
 async def test_what_happens_between_claim_and_look_counts(ark: ArkControl) -> None:
@@ -397,12 +397,12 @@ async def test_an_outcome_that_cannot_be_written_is_reported(ark: ArkControl, fa
     world.bucket.before["outcome"] = fail
     if fault is not None:
         await ark.fault("create", fault)
-    report = await world.create()
-    assert (report.kind, report.written) == (kind, False)
-    assert report.claim is not None
-    assert report.outcome is not None
-    assert report.outcome.kind == kind
-    assert report.outcome.task_id == (await world.posts())[0].task_id
+    result = await world.create()
+    assert (result.kind, result.written) == (kind, False)
+    assert result.claim is not None
+    assert result.outcome is not None
+    assert result.outcome.kind == kind
+    assert result.outcome.task_id == (await world.posts())[0].task_id
 
 
 async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
@@ -415,8 +415,8 @@ async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
         await asyncio.sleep(60)
 
     world.bucket.before["outcome"] = hang
-    report = await world.create()
-    assert (report.kind, report.written) == ("created", False)
+    result = await world.create()
+    assert (result.kind, result.written) == ("created", False)
 
 
 # --- not sent --------------------------------------------------------------------------------------------------------
@@ -436,18 +436,18 @@ async def test_what_needs_a_person_is_not_tried_again_at_once(
 ) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault, **fields)
-    report = await world.create()
-    assert (report.kind, report.attention, report.written) == ("not_sent", attention, True)
+    result = await world.create()
+    assert (result.kind, result.attention, result.written) == ("not_sent", attention, True)
     assert (len(await world.posts()), world.outcome()["kind"]) == (1, "not_sent")
-    assert report.wait_seconds >= 30
+    assert result.wait_seconds >= 30
 
 
 async def test_a_busy_provider_is_asked_again_under_the_same_claim(ark: ArkControl) -> None:
     world = await a_world(ark)
     fault_id = await ark.fault("create", "429", times=2, code="ServerOverloaded", retry_after=0)
-    report = await world.create()
+    result = await world.create()
     posts = await world.posts()
-    assert (report.kind, len(await ark.fired(fault_id))) == ("created", 2)
+    assert (result.kind, len(await ark.fired(fault_id))) == ("created", 2)
     assert [post.answer for post in posts] == [429, 429, 200]
     assert len({post.body["safety_identifier"] for post in posts}) == 1
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
@@ -475,9 +475,9 @@ async def test_a_provider_that_stays_busy_is_left_to_the_workflow(
     world = await a_world(ark)
     await ark.fault("create", "429", times=None)
     monkeypatch.setattr(asyncio, "sleep", no_pause)
-    report = await world.create()
+    result = await world.create()
     monkeypatch.undo()
-    assert (report.kind, report.attention, len(await world.posts())) == ("not_sent", None, 3)
+    assert (result.kind, result.attention, len(await world.posts())) == ("not_sent", None, 3)
     assert [pause for pause in pauses if pause >= 1] == [1, 2], "no pause after the last one: nothing follows it"
     assert world.outcome()["code"] == "RateLimitExceeded"
 
@@ -485,17 +485,17 @@ async def test_a_provider_that_stays_busy_is_left_to_the_workflow(
 async def test_a_long_pause_is_left_to_the_workflow(ark: ArkControl) -> None:
     world = await a_world(ark)
     await ark.fault("create", "429", times=None, retry_after=120)
-    report = await world.create()
-    assert (report.kind, len(await world.posts())) == ("not_sent", 1)
-    assert 120 <= report.wait_seconds <= 144
+    result = await world.create()
+    assert (result.kind, len(await world.posts())) == ("not_sent", 1)
+    assert 120 <= result.wait_seconds <= 144
 
 
 @pytest.mark.parametrize(("refusals", "least"), [(0, 2), (1, 4), (5, 64), (50, 900)])
 async def test_the_wait_grows_with_every_create_that_was_not_sent(ark: ArkControl, refusals: int, least: float) -> None:
     world = await a_world(ark)
     world.bucket.before["claim"] = fail
-    report = await world.create(refusals=refusals)
-    assert least <= report.wait_seconds <= least * 1.2
+    result = await world.create(refusals=refusals)
+    assert least <= result.wait_seconds <= least * 1.2
 
 
 async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,9 +504,9 @@ async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.Mo
     client = a_client(ark)
     client._url = "http://127.0.0.1:1/api/v3/contents/generations/tasks"
     create = CreateActivities(world.ledger, world.bucket, client, world.settings)
-    order = CreateInput(job_id=world.job_id, request=world.request, attempt=1)
-    report = await in_activity(create.create_task, order)
-    assert (report.kind, report.written, report.attention) == ("not_sent", True, None)
+    input = CreateInput(job_id=world.job_id, request=world.request, attempt=1)
+    result = await in_activity(create.create_task, input)
+    assert (result.kind, result.written, result.attention) == ("not_sent", True, None)
     assert world.outcome()["code"] == "not_connected"
 
 
@@ -520,8 +520,8 @@ async def test_nothing_is_sent_when_the_time_is_over(ark: ArkControl) -> None:
         await asyncio.sleep(1.7)
 
     world.bucket.after["claim"] = slow
-    report = await world.create()
-    assert (report.kind, report.written, await world.posts()) == ("not_sent", True, [])
+    result = await world.create()
+    assert (result.kind, result.written, await world.posts()) == ("not_sent", True, [])
     assert world.outcome()["code"] == "no_time_left"
 
 
@@ -542,8 +542,8 @@ async def test_a_clock_that_jumps_ahead_ends_the_time(
 
     monkeypatch.setattr(activities.create, "time", Jumped)
     world.bucket.after["claim"] = jump
-    report = await world.create()
-    assert (report.kind, await world.posts()) == ("not_sent", [])
+    result = await world.create()
+    assert (result.kind, await world.posts()) == ("not_sent", [])
     assert world.outcome()["code"] == "no_time_left"
 
 
@@ -567,8 +567,8 @@ async def test_a_clock_that_was_set_back_wins_no_time(ark: ArkControl, monkeypat
 async def test_no_second_send_when_the_time_is_over(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
     await ark.fault("create", "429", times=None, retry_after=2)
-    report = await world.create()
-    assert (report.kind, len(await world.posts())) == ("not_sent", 1)
+    result = await world.create()
+    assert (result.kind, len(await world.posts())) == ("not_sent", 1)
     assert world.outcome()["code"] == "RateLimitExceeded"
 
 
@@ -696,20 +696,20 @@ async def test_a_private_reference_is_signed(ark: ArkControl) -> None:
 async def test_credentials_that_cannot_sign_are_found_before_the_claim(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(references=GS))
     world.bucket.signing_fails = CannotSign("the bucket's credentials cannot sign")
-    report = await world.create()
-    assert report.kind == "impossible"
-    assert report.error is not None
-    assert (report.error.code, report.error.attempt) == ("cannot_sign", None)
+    result = await world.create()
+    assert result.kind == "impossible"
+    assert result.error is not None
+    assert (result.error.code, result.error.attempt) == ("cannot_sign", None)
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
 async def test_a_signature_that_cannot_be_had_now_is_waited_for(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(references=GS))
     world.bucket.signing_fails = ConnectionError("https://iam.example.com/sign?token=5ec4e7")
-    report = await world.create()
-    assert (report.kind, report.attention, report.written) == ("not_sent", None, True)
-    assert report.wait_seconds > 0
-    assert "5ec4e7" not in report.model_dump_json()
+    result = await world.create()
+    assert (result.kind, result.attention, result.written) == ("not_sent", None, True)
+    assert result.wait_seconds > 0
+    assert "5ec4e7" not in result.model_dump_json()
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
@@ -743,7 +743,7 @@ async def test_no_object_and_no_report_holds_a_secret(ark: ArkControl, fault: st
     url = f"https://relay.example.com/base/callbacks/{world.job_id}/1/{token}"
     if fault is not None:
         await ark.fault("create", fault, message=f"{KEY} may not call {url} or https://a.example.com/b?sig=5ec4e7")
-    report = await world.create()
-    written = b"\n".join(world.bucket.contents.values()).decode() + report.model_dump_json()
+    result = await world.create()
+    written = b"\n".join(world.bucket.contents.values()).decode() + result.model_dump_json()
     for secret in (KEY, SECRET, "the secret before", token, "5ec4e7"):
         assert secret not in written

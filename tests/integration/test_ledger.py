@@ -158,12 +158,12 @@ async def test_a_claim_is_as_old_as_the_bucket_says(request_: VideoRequest, job_
     # The claim's own clock is far off.
     claim = a_claim(request_).model_copy(update={"claimed_at": datetime(2020, 1, 1, tzinfo=UTC)})
     await ledger.claim(claim)
-    decision = await look(LedgerActivities(ledger, some_settings()), request_)
+    decision = await read_decision(LedgerActivities(ledger, some_settings()), request_)
     assert decision.recovery is not None
     assert (decision.next, decision.recovery.needs_operator) == ("recover", False)
 
     make_older(bucket, names(request_).attempt(1, "claim"), seconds=700)
-    decision = await look(LedgerActivities(ledger, some_settings()), request_)
+    decision = await read_decision(LedgerActivities(ledger, some_settings()), request_)
     assert decision.recovery is not None
     assert (decision.next, decision.recovery.needs_operator) == ("recover", True)
     claimed_at = (await ledger.read(job_id)).attempts[0].claimed_at
@@ -179,8 +179,8 @@ async def test_an_attempt_is_claimed_once(ledger: Ledger, request_: VideoRequest
     assert await ledger.claim(first)
     assert not await ledger.claim(second)
     assert await ledger.claim(first)  # its nonce stands
-    standing = (await ledger.read(first.job_id)).attempts[0].claim
-    assert standing == first
+    existing = (await ledger.read(first.job_id)).attempts[0].claim
+    assert existing == first
 
 
 async def test_a_claim_whose_answer_was_lost_is_ours(request_: VideoRequest) -> None:
@@ -297,10 +297,10 @@ async def test_the_first_end_stands_and_is_told(
     seen = TimelineEntry(at=datetime.now(UTC), what="failed", how="poll")
     first, second = an_end(1, "cgt-1").error, an_end(1, "cgt-1", "expired", "expired").error
     await ledger.claim(a_claim(request_))
-    order = EndInput(
+    input = EndInput(
         job_id=job_id, error=first, how="poll", usage=Usage(total_tokens=7), cost_usd=0.5, timeline=(seen,)
     )
-    assert await in_activity(activities.write_end, order) == EndResult(error=first)
+    assert await in_activity(activities.write_end, input) == EndResult(error=first)
     later = EndInput(job_id=job_id, error=second)
     assert await in_activity(activities.write_end, later) == EndResult(error=first)
     end = (await ledger.read(job_id)).attempts[0].end
@@ -332,12 +332,12 @@ async def ended(
     given: dict[str, Any] = {} if resubmits is None else {"seedance_automatic_resubmits": resubmits}
     error = an_end(attempt, f"cgt-{attempt}", failure_class).error
     activities = LedgerActivities(ledger, some_settings(**given))
-    report = await in_activity(activities.write_end, EndInput(job_id=claim.job_id, error=error))
-    assert report.error == error
-    standing = (await ledger.read(claim.job_id)).attempt(attempt)
-    assert standing is not None
-    assert standing.end is not None
-    return report.continues, standing
+    result = await in_activity(activities.write_end, EndInput(job_id=claim.job_id, error=error))
+    assert result.error == error
+    existing = (await ledger.read(claim.job_id)).attempt(attempt)
+    assert existing is not None
+    assert existing.end is not None
+    return result.continues, existing
 
 
 @pytest.mark.parametrize("failure_class", ["expired", "provider"])
@@ -345,12 +345,12 @@ async def test_what_the_provider_failed_at_is_tried_again_as_often_as_the_settin
     bucket: Bucket, request_: VideoRequest, failure_class: str
 ) -> None:
     for attempt in (1, 2):
-        again, standing = await ended(bucket, request_, attempt, failure_class, 2)
+        again, existing = await ended(bucket, request_, attempt, failure_class, 2)
         assert again
-        assert standing.resubmit_grant is not None
-        assert (standing.resubmit_grant.automatic, standing.resubmit_grant.accept_second_charge) == (True, False)
-    again, standing = await ended(bucket, request_, 3, failure_class, 2)
-    assert (again, standing.resubmit_grant) == (False, None)
+        assert existing.resubmit_grant is not None
+        assert (existing.resubmit_grant.automatic, existing.resubmit_grant.accept_second_charge) == (True, False)
+    again, existing = await ended(bucket, request_, 3, failure_class, 2)
+    assert (again, existing.resubmit_grant) == (False, None)
 
 
 @pytest.mark.parametrize("resubmits", [None, 0])
@@ -365,17 +365,17 @@ async def test_nothing_is_tried_again_by_itself_unless_a_setting_says_so(
 async def test_what_would_end_the_same_or_cost_twice_is_not_tried_again(
     bucket: Bucket, request_: VideoRequest, failure_class: str
 ) -> None:
-    again, standing = await ended(bucket, request_, 1, failure_class, 5)
-    assert (again, standing.resubmit_grant) == (False, None)
+    again, existing = await ended(bucket, request_, 1, failure_class, 5)
+    assert (again, existing.resubmit_grant) == (False, None)
 
 
 async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Bucket, request_: VideoRequest) -> None:
     ledger = Ledger(bucket, "seedance")
     await ledger.end(job_id_of(request_), 1, an_end(1, "cgt-1", "moderation"))
     activities = LedgerActivities(ledger, some_settings(seedance_automatic_resubmits=1))
-    order = EndInput(job_id=job_id_of(request_), error=an_end(1, "cgt-1", "expired").error)
-    report = await in_activity(activities.write_end, order)
-    assert (report.continues, report.error.failure_class) == (False, "moderation")
+    input = EndInput(job_id=job_id_of(request_), error=an_end(1, "cgt-1", "expired").error)
+    result = await in_activity(activities.write_end, input)
+    assert (result.continues, result.error.failure_class) == (False, "moderation")
 
 
 async def test_a_wish_of_a_person_takes_nothing_from_the_setting(bucket: Bucket, request_: VideoRequest) -> None:
@@ -447,7 +447,7 @@ async def read(
     return result
 
 
-async def look(
+async def read_decision(
     activities: LedgerActivities, request: VideoRequest, attempt: int | None = None, *, accept: bool = False
 ) -> Decision:
     return (await read(activities, request, attempt, accept=accept)).decision
@@ -472,8 +472,8 @@ async def test_an_id_that_is_not_the_requests_own_is_refused_before_anything(
 ) -> None:
     bucket = MemoryBucket(broken=ConnectionError("must not be asked"))
     activities = LedgerActivities(Ledger(bucket, "seedance"), some_settings())
-    order = ReadLedgerInput(job_id=foreign, request=request_, resubmit=Resubmit(attempt=1))
-    seen = (await in_activity(activities.read_ledger, order)).decision
+    input = ReadLedgerInput(job_id=foreign, request=request_, resubmit=Resubmit(attempt=1))
+    seen = (await in_activity(activities.read_ledger, input)).decision
     assert seen.next == "ended"
     assert seen.error is not None
     assert (seen.error.code, seen.error.attempt) == ("job_id_mismatch", None)
@@ -488,14 +488,14 @@ async def test_the_record_wins_over_everything(
     await ledger.end(job_id, 1, an_end(1, "cgt-1"))
     await bucket.create(names(request_).record, a_record("cgt-1"))
     for attempt in (None, 1):
-        seen = await look(activities, request_, attempt, accept=True)
+        seen = await read_decision(activities, request_, attempt, accept=True)
         assert (seen.next, seen.task_id) == ("stored", "cgt-1")
 
 
 async def test_an_unreachable_bucket_is_an_error_to_be_repeated(request_: VideoRequest) -> None:
     bucket = MemoryBucket(broken=ConnectionError("no bucket"))
     with pytest.raises(ConnectionError):
-        await look(LedgerActivities(Ledger(bucket, "seedance"), some_settings()), request_)
+        await read_decision(LedgerActivities(Ledger(bucket, "seedance"), some_settings()), request_)
 
 
 async def test_resubmitting_a_refused_attempt(
@@ -503,9 +503,9 @@ async def test_resubmitting_a_refused_attempt(
 ) -> None:
     await ledger.claim(a_claim(request_))
     await ledger.settle(job_id, 1, refused())
-    assert (await look(activities, request_)).next == "ended"
+    assert (await read_decision(activities, request_)).next == "ended"
     for _ in range(2):  # a second click, and a Reset, change nothing
-        seen = await look(activities, request_, 1)
+        seen = await read_decision(activities, request_, 1)
         assert (seen.next, seen.attempt) == ("claim", 2)
 
 
@@ -514,20 +514,20 @@ async def test_resubmitting_an_ended_attempt(
 ) -> None:
     await ledger.claim(a_claim(request_))
     await ledger.settle(job_id, 1, created("cgt-1"))
-    assert (await look(activities, request_, 1)).next == "adopt", "it runs: there is nothing to answer"
+    assert (await read_decision(activities, request_, 1)).next == "adopt", "it runs: there is nothing to answer"
     await ledger.end(job_id, 1, an_end(1, "cgt-1"))
-    seen = await look(activities, request_)
+    seen = await read_decision(activities, request_)
     assert (seen.next, seen.attempt) == ("ended", 1)
     assert seen.error is not None
     assert seen.error.code == "failed"
-    seen = await look(activities, request_, 1)
+    seen = await read_decision(activities, request_, 1)
     assert (seen.next, seen.attempt) == ("claim", 2)
 
     # The old wish comes back with a Reset, after the next attempt ended, too: it opens no third one.
     await ledger.claim(a_claim(request_, 2))
     await ledger.settle(job_id, 2, created("cgt-2"))
     await ledger.end(job_id, 2, an_end(2, "cgt-2"))
-    seen = await look(activities, request_, 1)
+    seen = await read_decision(activities, request_, 1)
     assert (seen.next, seen.attempt) == ("ended", 2)
 
 
@@ -546,13 +546,13 @@ async def test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice
     await ledger.end(job_id, 1, an_end(1, task_id, "lost", "video_lost"))
     before = await objects(bucket, request_)
 
-    seen = await look(activities, request_, 1)
+    seen = await read_decision(activities, request_, 1)
     assert (seen.next, seen.attempt) == ("ended", 1)
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class) == ("second_charge_not_accepted", "lost")
     assert await objects(bucket, request_) == before, "a wish that is refused leaves no trace"
 
-    seen = await look(activities, request_, 1, accept=True)
+    seen = await read_decision(activities, request_, 1, accept=True)
     assert (seen.next, seen.attempt) == ("claim", 2)
     again = (await ledger.read(job_id)).attempts[0].resubmit_grant
     assert again is not None
@@ -567,7 +567,7 @@ async def test_resubmitting_an_attempt_that_is_unknown_or_is_none_changes_nothin
     await ledger.settle(job_id, 1, not_sent())
     await ledger.claim(a_claim(request_, 2))
     before = await objects(bucket, request_)
-    seen = await look(activities, request_, named, accept=True)
+    seen = await read_decision(activities, request_, named, accept=True)
     assert (seen.next, seen.attempt) == ("recover", 2)
     assert await objects(bucket, request_) == before
 
@@ -576,11 +576,11 @@ async def test_a_claim_holds_what_is_needed_to_know_its_task(bucket: Bucket, led
     request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
     claim = a_claim(request)
     await ledger.claim(claim)
-    standing = (await ledger.read(claim.job_id)).attempts[0].claim
-    assert isinstance(standing, Claim)
-    assert standing.request == request
-    assert standing.safety_identifier == claim.safety_identifier
-    assert standing.safety_identifier.endswith(f"-{claim.nonce}")
+    existing = (await ledger.read(claim.job_id)).attempts[0].claim
+    assert isinstance(existing, Claim)
+    assert existing.request == request
+    assert existing.safety_identifier == claim.safety_identifier
+    assert existing.safety_identifier.endswith(f"-{claim.nonce}")
 
 
 async def test_a_fact_is_json_that_people_can_read(request_: VideoRequest, job_id: str) -> None:
@@ -600,8 +600,8 @@ async def test_key_of_an_attempt_that_was_given_up_bars_no_later_one() -> None:
     await ledger.grant_resubmit(job_id, Resubmit(attempt=1, accept_second_charge=True))
     await ledger.claim(a_claim(request, 2))
     await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
-    look = decide_at(await ledger.read(job_id), some_settings())
-    assert (look.next, look.attempt, look.recovery and look.recovery.doubt) == ("recover", 2, None)
+    decision = decide_at(await ledger.read(job_id), some_settings())
+    assert (decision.next, decision.attempt, decision.recovery and decision.recovery.doubt) == ("recover", 2, None)
 
 
 async def test_stray_object_among_the_attempts_is_no_attempt() -> None:
@@ -619,10 +619,10 @@ async def test_live_task_comes_before_an_automatic_attempt() -> None:
     await ledger.claim(a_claim(request))
     await ledger.settle(job_id, 1, created("cgt-1"))
     await ledger.settle(job_id, 1, created("cgt-2", "callback"))
-    order = EndInput(job_id=job_id, error=an_end(1, "cgt-1", "expired").error)
-    assert (await in_activity(activities.write_end, order)).continues, "the other task follows"
-    look = decide(await ledger.read(job_id))
-    assert (look.next, look.task_id) == ("adopt", "cgt-2")
+    input = EndInput(job_id=job_id, error=an_end(1, "cgt-1", "expired").error)
+    assert (await in_activity(activities.write_end, input)).continues, "the other task follows"
+    decision = decide(await ledger.read(job_id))
+    assert (decision.next, decision.task_id) == ("adopt", "cgt-2")
     assert not [stored.name for stored in await ledger.objects(job_id) if "again" in stored.name]
 
 
@@ -639,7 +639,7 @@ async def test_record_wins_over_a_resubmit_without_consent() -> None:
         await ledger.settle(job_id, 2, created("cgt-2"))
         if not alive:
             await bucket.create(names(request).record, a_record("cgt-2"))
-        order = ReadLedgerInput(job_id=job_id, request=request, resubmit=Resubmit(attempt=1))
-        look = (await in_activity(activities.read_ledger, order)).decision
-        assert (look.next, look.task_id) == ("adopt" if alive else "stored", "cgt-2")
+        input = ReadLedgerInput(job_id=job_id, request=request, resubmit=Resubmit(attempt=1))
+        decision = (await in_activity(activities.read_ledger, input)).decision
+        assert (decision.next, decision.task_id) == ("adopt" if alive else "stored", "cgt-2")
         assert not [name for name in bucket.contents if ".again" in name]

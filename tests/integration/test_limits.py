@@ -37,12 +37,12 @@ class Worker:
         settings = some_settings(**{f"seedance_max_{name}": limit for name, limit in limits.items()})
         self.activities = LimitActivities(self.ledger, bucket, settings, lambda: self.now)
 
-    async def allow(self, request: VideoRequest) -> QuotaResult:
-        order = QuotaInput(job_id=job_id_of(request), request=request)
-        return await in_activity(self.activities.reserve_quota, order)
+    async def reserve(self, request: VideoRequest) -> QuotaResult:
+        input = QuotaInput(job_id=job_id_of(request), request=request)
+        return await in_activity(self.activities.reserve_quota, input)
 
     async def refuses(self, request: VideoRequest) -> JobError:
-        error = (await self.allow(request)).error
+        error = (await self.reserve(request)).error
         assert error is not None
         return error
 
@@ -89,7 +89,7 @@ async def test_an_unknown_price_cannot_be_held_against_a_limit_in_usd(name: str)
 async def test_an_unknown_price_counts_as_one_of_the_jobs() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
-    assert (await worker.allow(a_request(**UNPRICED))).error is None
+    assert (await worker.reserve(a_request(**UNPRICED))).error is None
     assert content(bucket, entries(bucket)[0])["usd"] is None
     assert (await worker.refuses(a_request(**UNPRICED))).code == "over_limit"
 
@@ -97,7 +97,7 @@ async def test_an_unknown_price_counts_as_one_of_the_jobs() -> None:
 async def test_the_limit_per_request_counts_nothing() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, usd_per_request=PRICE)
-    assert (await worker.allow(a_request())).error is None
+    assert (await worker.reserve(a_request())).error is None
     assert (await worker.refuses(a_request(duration=15))).code == "over_limit"
     assert bucket.writes == []
 
@@ -108,12 +108,15 @@ async def test_the_limit_per_request_counts_nothing() -> None:
 async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_figures() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=2)
-    assert [(await worker.allow(a_request())).used for _ in range(2)] == ["1 of 2 videos today", "2 of 2 videos today"]
+    assert [(await worker.reserve(a_request())).used for _ in range(2)] == [
+        "1 of 2 videos today",
+        "2 of 2 videos today",
+    ]
     error = await worker.refuses(a_request())
     assert (error.code, error.failure_class, error.attempt) == ("over_limit", "invalid", None)
     for figure in ("Nothing was sent", "2 videos", "allows 2", "2026-11-23 00:00 UTC"):
         assert figure in error.message
-    assert (await worker.allow(a_request(user_id="another"))).error is None
+    assert (await worker.reserve(a_request(user_id="another"))).error is None
     assert len(entries(bucket)) == 3
 
 
@@ -123,7 +126,7 @@ async def test_the_usd_of_a_day_are_added_up_exactly(duration: int) -> None:
     price = catalogue.estimate(a_request(duration=duration)).usd or 0
     worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
     for _ in range(10):
-        assert (await worker.allow(a_request(duration=duration))).error is None
+        assert (await worker.reserve(a_request(duration=duration))).error is None
     error = await worker.refuses(a_request(duration=duration))
     all_of_it = f"{10 * price:.4f} USD"
     for figure in (f"{price:.4f} USD by estimate", f"{all_of_it} allowed today", f"allows {all_of_it}"):
@@ -133,15 +136,15 @@ async def test_the_usd_of_a_day_are_added_up_exactly(duration: int) -> None:
 async def test_a_smaller_request_still_fits() -> None:
     worker = Worker(MemoryBucket(), usd_per_user_day=2.5 * PRICE)
     for _ in range(2):
-        assert (await worker.allow(a_request())).error is None
+        assert (await worker.reserve(a_request())).error is None
     assert (await worker.refuses(a_request())).code == "over_limit"
     mini = a_request(model="dreamina-seedance-2-0-mini-260615")
-    assert (await worker.allow(mini)).error is None
+    assert (await worker.reserve(mini)).error is None
 
 
 async def test_the_user_is_not_named() -> None:
     bucket = MemoryBucket()
-    await Worker(bucket, jobs_per_user_day=1).allow(a_request(user_id="../a user@example.com"))
+    await Worker(bucket, jobs_per_user_day=1).reserve(a_request(user_id="../a user@example.com"))
     (name,) = entries(bucket)
     assert name.startswith("seedance/limits/2026-11-22/")
     assert "example" not in name + bucket.contents[name].decode()
@@ -152,7 +155,7 @@ async def test_a_place_is_taken_once_by_a_job_however_often_it_asks() -> None:
     bucket = MemoryBucket()
     request = a_request()
     for _ in range(3):
-        assert (await Worker(bucket, jobs_per_user_day=1).allow(request)).error is None
+        assert (await Worker(bucket, jobs_per_user_day=1).reserve(request)).error is None
     assert len(entries(bucket)) == 1
     assert (await Worker(bucket, jobs_per_user_day=1).refuses(a_request())).code == "over_limit"
 
@@ -161,13 +164,13 @@ async def test_another_attempt_needs_another_place() -> None:
     bucket = MemoryBucket()
     request = a_request()
     worker = Worker(bucket, jobs_per_user_day=2)
-    await worker.allow(request)
+    await worker.reserve(request)
     claim = a_claim(request)
     await worker.ledger.claim(claim)
     await worker.ledger.settle(claim.job_id, 1, created("cgt-1"))
     await worker.ledger.end(claim.job_id, 1, an_end(1, "cgt-1"))
     await worker.ledger.grant_resubmit(claim.job_id, Resubmit(attempt=1))
-    assert (await worker.allow(request)).error is None
+    assert (await worker.reserve(request)).error is None
     assert [content(bucket, name)["resubmits"] for name in entries(bucket)] == [0, 1]
     assert (await worker.refuses(a_request())).code == "over_limit"
 
@@ -177,17 +180,17 @@ async def test_a_new_day_begins_at_midnight_utc() -> None:
     worker = Worker(bucket, jobs_per_user_day=1)
     worker.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
     late = a_request()
-    await worker.allow(late)
+    await worker.reserve(late)
     other = a_request()
     assert (await worker.refuses(other)).code == "over_limit"
     worker.now += timedelta(seconds=1)
-    assert (await worker.allow(other)).error is None
+    assert (await worker.reserve(other)).error is None
     # A run that was reset over midnight has had its place.
-    assert (await worker.allow(late)).used == "allowed yesterday"
+    assert (await worker.reserve(late)).used == "allowed yesterday"
     assert len(entries(bucket)) == 2
     # Two days later the create would be one of that day.
     worker.now += timedelta(days=2)
-    assert (await worker.allow(late)).error is None
+    assert (await worker.reserve(late)).error is None
     assert len(entries(bucket)) == 3
 
 
@@ -197,7 +200,7 @@ async def test_a_new_day_begins_at_midnight_utc() -> None:
 async def test_of_fifty_who_race_in_three_workers_ten_are_allowed() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
-    answers = await asyncio.gather(*(workers[n % 3].allow(a_request()) for n in range(50)))
+    answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
     assert sum(answer.error is None for answer in answers) == 10
     assert {answer.error.code for answer in answers if answer.error is not None} == {"over_limit"}
     assert len(entries(bucket)) == 10
@@ -207,7 +210,7 @@ async def test_racing_runs_of_one_job_take_one_place() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
     request = a_request()
-    answers = await asyncio.gather(*(workers[n % 3].allow(request) for n in range(12)))
+    answers = await asyncio.gather(*(workers[n % 3].reserve(request) for n in range(12)))
     assert all(answer.error is None for answer in answers)
     assert len(entries(bucket)) == 1
 
@@ -216,7 +219,7 @@ async def test_racers_of_different_prices_stay_within_the_usd_of_a_day() -> None
     bucket = MemoryBucket()
     workers = [Worker(bucket, usd_per_user_day=1.0) for _ in range(3)]
     requests = [a_request(duration=4 + n % 5) for n in range(30)]
-    await asyncio.gather(*(workers[n % 3].allow(request) for n, request in enumerate(requests)))
+    await asyncio.gather(*(workers[n % 3].reserve(request) for n, request in enumerate(requests)))
     spent = sum(content(bucket, name)["usd"] for name in entries(bucket))
     assert 1.0 - PRICE < spent <= 1.0
 
@@ -225,7 +228,7 @@ async def test_over_a_real_bucket_the_same_holds() -> None:
     with fake_gcs("videos") as client:
         bucket = GoogleBucket("videos", client)
         workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
-        answers = await asyncio.gather(*(workers[n % 3].allow(a_request()) for n in range(50)))
+        answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
         assert sum(answer.error is None for answer in answers) == 10
         assert len(await bucket.list("seedance/limits/")) == 10
 
@@ -241,7 +244,7 @@ class LosingAnswers(MemoryBucket):
 async def test_a_place_whose_answer_was_lost_is_ours() -> None:
     bucket = LosingAnswers()
     worker = Worker(bucket, jobs_per_user_day=2)
-    answers = await asyncio.gather(*(worker.allow(a_request()) for _ in range(4)))
+    answers = await asyncio.gather(*(worker.reserve(a_request()) for _ in range(4)))
     assert [answer.error is None for answer in answers].count(True) == 2
     assert len(entries(bucket)) == 2
 
@@ -251,15 +254,15 @@ async def test_a_bucket_that_is_out_allows_nothing() -> None:
     worker = Worker(bucket, jobs_per_user_day=1)
     bucket.broken = ConnectionError("down")
     with pytest.raises(ConnectionError):
-        await worker.allow(a_request())
+        await worker.reserve(a_request())
     bucket.broken = None
-    assert (await worker.allow(a_request())).error is None
+    assert (await worker.reserve(a_request())).error is None
 
 
 async def test_a_lower_limit_holds_at_once() -> None:
     bucket = MemoryBucket()
     for _ in range(3):
-        await Worker(bucket, jobs_per_user_day=3).allow(a_request())
+        await Worker(bucket, jobs_per_user_day=3).reserve(a_request())
     assert "3 videos" in (await Worker(bucket, jobs_per_user_day=2).refuses(a_request())).message
 
 

@@ -70,7 +70,7 @@ async def test_address_that_is_none_is_not_sent(url: str) -> None:
     assert (await Ark(url, KEY).create(BODY)).kind == "not_sent"
 
 
-class TellingTransport(httpx.AsyncBaseTransport):
+class ReportingTransport(httpx.AsyncBaseTransport):
     """Tells its steps as the real one does, and then fails."""
 
     def __init__(self, steps: list[str], error: Exception) -> None:
@@ -103,7 +103,7 @@ SENT = [*STARTED, "http11.send_request_headers.complete"]
     ],
 )
 async def test_only_what_surely_did_not_leave_is_not_sent(steps: list[str], error: Exception, kind: str) -> None:
-    answer = await Ark("http://ark.test", KEY, (), lambda: TellingTransport(steps, error)).create(BODY)
+    answer = await Ark("http://ark.test", KEY, (), lambda: ReportingTransport(steps, error)).create(BODY)
     assert answer.kind == kind
     assert KEY not in repr(answer)
 

@@ -70,7 +70,7 @@ class World:
     def request(self) -> VideoRequest:
         return self.claim.request
 
-    def order(self, **fields: Any) -> GetTaskInput:
+    def input(self, **fields: Any) -> GetTaskInput:
         given = {"job_id": self.claim.job_id, "request": self.request, "attempt": 1, "task_id": self.task_id}
         return GetTaskInput.model_validate(given | fields)
 
@@ -78,11 +78,11 @@ class World:
     def activities(self) -> PollActivities:
         return PollActivities(self.ledger, self.client, self.settings)
 
-    async def look(self, **fields: Any) -> Observation:
-        return await in_activity(self.activities.get_task, self.order(**fields))
+    async def poll(self, **fields: Any) -> Observation:
+        return await in_activity(self.activities.get_task, self.input(**fields))
 
     async def cancel(self, *, attempt: int = 1, **fields: Any) -> CancelResult:
-        return await in_activity(self.activities.cancel_task, self.order(**fields), attempt=attempt)
+        return await in_activity(self.activities.cancel_task, self.input(**fields), attempt=attempt)
 
     async def asked(self) -> TaskRequests:
         return (await self.ark.requests()).tasks.get(self.task_id, TaskRequests())
@@ -122,7 +122,7 @@ async def a_world(ark: ArkControl, status: str = "queued") -> World:
 async def test_a_record_is_told_without_a_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.bucket.create(names(world.request).record, a_record(world.task_id))
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status, seen.second_task) == ("stored", "succeeded", None)
     assert seen.result is not None
     assert seen.result.task_id == world.task_id
@@ -133,7 +133,7 @@ async def test_an_end_is_told_without_a_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     end = an_end(1, world.task_id, "expired", "expired")
     await world.ledger.end(world.claim.job_id, 1, end)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status, seen.error) == ("ended", "expired", end.error)
     assert (await world.asked()).get == 0
 
@@ -141,14 +141,14 @@ async def test_an_end_is_told_without_a_get(ark: ArkControl) -> None:
 async def test_the_end_of_another_attempt_is_not_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.end(world.claim.job_id, 2, an_end(2, "cgt-other"))
-    assert (await world.look()).status == "queued"
+    assert (await world.poll()).status == "queued"
 
 
 async def test_a_task_that_came_to_light_after_its_attempt_was_given_up_is_followed(ark: ArkControl) -> None:
     """An operator said that nobody can tell; then the slow create came back with the id of a paid task."""
     world = await a_world(ark, "succeeded")
     await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost", "unknown_outcome"))
-    assert (await world.look()).next == "store"
+    assert (await world.poll()).next == "store"
 
 
 # --- the task --------------------------------------------------------------------------------------------------------
@@ -157,17 +157,17 @@ async def test_a_task_that_came_to_light_after_its_attempt_was_given_up_is_follo
 @pytest.mark.parametrize("status", ["queued", "running", "reviewing"])
 async def test_a_task_under_way(ark: ArkControl, status: str) -> None:
     world = await a_world(ark, status)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status, seen.attention, seen.error) == ("wait", status, None, None)
     assert 0 < seen.wait_seconds <= 330
     assert (await world.asked()).get == 1
-    announced = await world.look(announced=True)
+    announced = await world.poll(announced=True)
     assert 0 < announced.wait_seconds <= 5.5
 
 
 async def test_a_task_that_succeeded(ark: ArkControl) -> None:
     world = await a_world(ark, "succeeded")
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status) == ("store", "succeeded")
     assert 86_400 - 60 < seen.copy_within <= 86_401
     assert seen.usage is not None
@@ -182,11 +182,11 @@ async def test_how_long_the_copy_has_counts_from_the_success(ark: ArkControl) ->
     world.make_older(days=2)
     for age, least, most in ((3600, 82_700, 82_801), (90_000, -1, 1)):
         world.client = answering(id=world.task_id, status="succeeded", updated_at=int(now - age))
-        seen = await world.look()
+        seen = await world.poll()
         assert seen.next == "store"
         assert least < seen.copy_within < most
     world.client = answering(id=world.task_id, status="succeeded")  # it does not say since when
-    assert (await world.look()).copy_within == 86_400
+    assert (await world.poll()).copy_within == 86_400
 
 
 @given(st.one_of(st.integers(), st.sampled_from([0, 1, -1, 2**31, 1_790_000_000_000, 2**53, 10**30])))
@@ -209,7 +209,7 @@ async def test_a_task_that_ended_without_a_video(
     ark: ArkControl, status: str, failure_class: str, could_help: bool
 ) -> None:
     world = await a_world(ark, status)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status) == ("end", status)
     assert seen.error is not None
     assert (seen.error.failure_class, seen.error.resubmit_could_help) == (failure_class, could_help)
@@ -234,7 +234,7 @@ async def test_the_code_of_a_failed_task_says_what_can_be_done(ark: ArkControl, 
         error={"code": code, "message": "its words"},
         usage={"completion_tokens": 0, "total_tokens": 0},
     )
-    seen = await world.look()
+    seen = await world.poll()
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class) == (code, failure_class)
     assert seen.error.resubmit_could_help == (failure_class == "provider")
@@ -246,9 +246,9 @@ async def test_the_code_of_a_failed_task_says_what_can_be_done(ark: ArkControl, 
 async def test_a_second_task_is_told_beside_the_one_that_is_followed(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.settle(world.claim.job_id, 1, created("cgt-second"))
-    assert (await world.look()).second_task == "cgt-second"
+    assert (await world.poll()).second_task == "cgt-second"
     await world.bucket.create(names(world.request).record, a_record(world.task_id))
-    assert (await world.look()).second_task == "cgt-second"
+    assert (await world.poll()).second_task == "cgt-second"
 
 
 # --- no such task, and no usable answer ------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ async def test_a_second_task_is_told_beside_the_one_that_is_followed(ark: ArkCon
 async def test_a_young_task_that_the_provider_does_not_know(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=6, hours=23)
-    seen = await world.look(task_id="cgt-gone")
+    seen = await world.poll(task_id="cgt-gone")
     assert (seen.next, seen.attention, seen.error) == ("wait", "task_gone", None)
     assert seen.wait_seconds == 300
 
@@ -265,7 +265,7 @@ async def test_a_young_task_that_the_provider_does_not_know(ark: ArkControl) -> 
 async def test_an_old_task_that_the_provider_does_not_know_is_lost(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=7, minutes=1)
-    seen = await world.look(task_id="cgt-gone")
+    seen = await world.poll(task_id="cgt-gone")
     assert (seen.next, seen.status) == ("end", "lost")
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class, seen.error.task_id) == ("task_forgotten", "lost", "cgt-gone")
@@ -275,12 +275,12 @@ async def test_an_old_task_that_the_provider_does_not_know_is_lost(ark: ArkContr
 async def test_an_old_claim_does_not_make_a_task_old_that_is_there(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=8)
-    assert (await world.look()).status == "queued"
+    assert (await world.poll()).status == "queued"
 
 
 async def test_an_unknown_task_without_a_claim_is_waited_for(ark: ArkControl) -> None:
     world = await a_world(ark)
-    assert (await world.look(task_id="cgt-gone", attempt=9)).attention == "task_gone"
+    assert (await world.poll(task_id="cgt-gone", attempt=9)).attention == "task_gone"
 
 
 async def test_a_404_that_is_not_about_the_task_loses_nothing(ark: ArkControl) -> None:
@@ -288,7 +288,7 @@ async def test_a_404_that_is_not_about_the_task_loses_nothing(ark: ArkControl) -
     world.make_older(days=8)
     await ark.fault("get", "404", code="InvalidEndpointOrModel.NotFound")
     with pytest.raises(ApplicationError):
-        await world.look()
+        await world.poll()
 
 
 @pytest.mark.parametrize(
@@ -300,11 +300,11 @@ async def test_an_account_in_trouble_is_shown_and_waited_for(
 ) -> None:
     world = await a_world(ark)
     await ark.fault("get", fault, **fields)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.attention, seen.error) == ("wait", attention, None)
     assert seen.wait_seconds >= 30
     assert seen.note
-    assert (await world.look()).attention is None
+    assert (await world.poll()).attention is None
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "504", "reset", "400"])
@@ -312,16 +312,16 @@ async def test_no_usable_answer_is_to_be_repeated(ark: ArkControl, fault: str) -
     world = await a_world(ark)
     fault_id = await ark.fault("get", fault)
     with pytest.raises(ApplicationError) as caught:
-        await world.look()
+        await world.poll()
     assert (caught.value.type, caught.value.non_retryable) == ("ProviderUnavailable", False)
     assert len(await ark.fired(fault_id)) == 1
-    assert (await world.look()).status == "queued"
+    assert (await world.poll()).status == "queued"
 
 
 async def test_a_provider_that_cannot_be_reached(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.client = Ark("http://127.0.0.1:1", KEY, (KEY,))
-    for call in (world.look(), world.cancel()):
+    for call in (world.poll(), world.cancel()):
         with pytest.raises(ApplicationError) as caught:
             await call
         assert caught.value.type == "ProviderUnavailable"
@@ -331,7 +331,7 @@ async def test_an_unreachable_ledger_is_no_reason_to_guess(ark: ArkControl) -> N
     world = await a_world(ark)
     world.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
-        await world.look()
+        await world.poll()
     assert (await world.asked()).get == 0
 
 
@@ -399,7 +399,7 @@ async def test_a_queued_task_is_cancelled(ark: ArkControl) -> None:
     assert (report.outcome, report.status) == ("cancelled", "cancelled")
     asked = await world.asked()
     assert (asked.get, asked.delete) == (1, 1)
-    assert (await world.look()).status == "cancelled"
+    assert (await world.poll()).status == "cancelled"
 
 
 @pytest.mark.parametrize("status", ["running", "reviewing", "succeeded", "failed", "expired"])
@@ -409,7 +409,7 @@ async def test_a_task_that_is_not_queued_is_never_deleted(ark: ArkControl, statu
     assert (report.outcome, report.status) == ("running_will_finish", status)
     asked = await world.asked()
     assert (asked.get, asked.delete) == (1, 0)
-    assert (await world.look()).status == status, "its record is still there"
+    assert (await world.poll()).status == status, "its record is still there"
 
 
 async def test_a_task_that_was_cancelled_before(ark: ArkControl) -> None:
@@ -486,7 +486,7 @@ async def test_failed_task_tells_no_secret_and_no_novel(ark: ArkControl) -> None
     signed = "https://cdn.example.com/ref.png?X-Tos-Signature=5ec4e7"
     error = {"code": f"Bad.{KEY}" + "c" * 9000, "message": f"Bearer {KEY} cannot fetch {signed} " + "m" * 9000}
     world.client = answering(id=world.task_id, status="failed", error=error)
-    written = (await world.look()).model_dump_json()
+    written = (await world.poll()).model_dump_json()
     assert "cannot fetch https://cdn.example.com/ref.png" in written
     assert KEY not in written
     assert "5ec4e7" not in written
@@ -496,7 +496,7 @@ async def test_failed_task_tells_no_secret_and_no_novel(ark: ArkControl) -> None
 async def test_reason_without_a_code_is_told(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.client = answering(id=world.task_id, status="failed", failure_reason="out of luck")
-    seen = await world.look()
+    seen = await world.poll()
     assert seen.error is not None
     assert f"Task {world.task_id} ended failed: out of luck. The provider" in seen.error.message
 
@@ -507,14 +507,14 @@ async def test_an_attempt_that_was_written_off_and_came_back_is_followed(ark: Ar
     await world.ledger.claim(claim)
     await world.ledger.settle(claim.job_id, 1, absent())
     await world.ledger.settle(claim.job_id, 1, created(world.task_id, how="callback"))
-    seen = await world.look(job_id=claim.job_id, request=claim.request)
+    seen = await world.poll(job_id=claim.job_id, request=claim.request)
     assert (seen.next, seen.status, seen.second_task) == ("wait", "running", None)
 
 
 async def test_task_gone_under_another_key_names_both(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.settings = some_settings(ark, ark_api_key=SecretStr("a key of another project"))
-    note = (await world.look(task_id="cgt-gone")).note or ""
+    note = (await world.poll(task_id="cgt-gone")).note or ""
     assert world.claim.key in note
     assert world.settings.key_fingerprint in note
 

@@ -82,21 +82,21 @@ class World:
         return answer.task_id
 
     async def identify(self, task_id: str, attempt: int = 1) -> str:
-        order = IdentifyInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
-        return (await in_activity(self.activities.identify_task, order)).answer
+        input = IdentifyInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
+        return (await in_activity(self.activities.identify_task, input)).answer
 
     async def absent(self, *listings: Listing, attempt: int = 1) -> Decision:
-        order = AbsentInput(job_id=self.job_id, attempt=attempt, listings=listings)
-        return await in_activity(self.activities.settle_absent, order)
+        input = AbsentInput(job_id=self.job_id, attempt=attempt, listings=listings)
+        return await in_activity(self.activities.settle_absent, input)
 
-    async def look(self) -> Decision:
+    async def decision(self) -> Decision:
         return decide_at(await self.ledger.read(self.job_id), self.settings)
 
     async def resolve(self, action: str, task_id: str | None = None, attempt: int = 1) -> ResolveAnswer:
-        word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
+        resolution = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
         entry = TimelineEntry(at=self.claim.claimed_at, what="unknown", how="create")
-        order = ResolveInput(job_id=self.job_id, resolution=word, timeline=(entry,))
-        return await in_activity(self.activities.resolve_attempt, order)
+        input = ResolveInput(job_id=self.job_id, resolution=resolution, timeline=(entry,))
+        return await in_activity(self.activities.resolve_attempt, input)
 
     async def settle(self, outcome: Outcome, attempt: int = 1) -> None:
         await self.ledger.settle(self.job_id, attempt, outcome)
@@ -128,8 +128,8 @@ async def test_a_task_that_shows_our_nonce_is_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, task_id)
     assert (world.outcome()["kind"], world.outcome()["task_id"], world.outcome()["how"]) == (
         "created",
         task_id,
@@ -162,7 +162,7 @@ async def test_task_is_ours_once_get_shows_it(ark: ArkControl) -> None:
     assert await world.identify(task_id) == "not_yet"
     assert world.objects == UNKNOWN
     assert await world.identify(task_id) == "ours"
-    assert (await world.look()).task_id == task_id
+    assert (await world.decision()).task_id == task_id
 
 
 async def test_a_task_belongs_to_the_attempt_whose_nonce_it_shows(ark: ArkControl) -> None:
@@ -171,13 +171,13 @@ async def test_a_task_belongs_to_the_attempt_whose_nonce_it_shows(ark: ArkContro
     await world.settle(not_sent())
     await world.ledger.claim(a_claim(world.request, 2))
     assert await world.identify(task_id, attempt=2) == "other"
-    look = await world.look()
-    assert (look.next, look.attempt) == ("recover", 2)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt) == ("recover", 2)
     assert world.objects == ["0001.claim.json", "0001.outcome.json", "0002.claim.json"]
 
     assert await world.identify(task_id, attempt=1) == "ours"
-    look = await world.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id), "a live task decides"
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, task_id), "a live task decides"
     assert f"0001.late-{task_id}.json" in world.objects
 
 
@@ -187,8 +187,8 @@ async def test_a_task_that_comes_after_another_outcome_is_adopted(ark: ArkContro
     await world.settle(first)
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, task_id)
     assert world.objects == ["0001.claim.json", f"0001.late-{task_id}.json", "0001.outcome.json"]
 
 
@@ -197,8 +197,8 @@ async def test_a_second_task_of_a_created_attempt_is_shown(ark: ArkControl) -> N
     await world.settle(created("cgt-first"))
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.task_id, look.second_task) == ("adopt", "cgt-first", task_id)
+    decision = await world.decision()
+    assert (decision.next, decision.task_id, decision.second_task) == ("adopt", "cgt-first", task_id)
 
 
 async def test_a_taken_create_is_found(ark: ArkControl) -> None:
@@ -206,8 +206,8 @@ async def test_a_taken_create_is_found(ark: ArkControl) -> None:
     await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.task_id) == ("adopt", task_id)
+    decision = await world.decision()
+    assert (decision.next, decision.task_id) == ("adopt", task_id)
 
 
 async def test_a_task_that_is_known_costs_no_get(ark: ArkControl) -> None:
@@ -215,8 +215,8 @@ async def test_a_task_that_is_known_costs_no_get(ark: ArkControl) -> None:
     task_id = await world.task()
     await world.settle(created(task_id))
     assert await world.identify(task_id) == "known"
-    look = await world.look()
-    assert (look.next, look.task_id, await world.gets(task_id)) == ("adopt", task_id, 0)
+    decision = await world.decision()
+    assert (decision.next, decision.task_id, await world.gets(task_id)) == ("adopt", task_id, 0)
     assert len(world.objects) == 2
 
 
@@ -224,8 +224,8 @@ async def test_an_attempt_that_nobody_claimed_costs_no_get(ark: ArkControl) -> N
     world = await a_world(ark)
     task_id = await world.task()
     assert await world.identify(task_id, attempt=7) == "not_yet"
-    look = await world.look()
-    assert (look.next, look.attempt, await world.gets(task_id)) == ("recover", 1, 0)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, await world.gets(task_id)) == ("recover", 1, 0)
     assert world.objects == UNKNOWN
 
 
@@ -270,8 +270,8 @@ def proofs(world: World, *ages: float, **given: Any) -> tuple[Listing, ...]:
 
 
 async def test_what_two_listings_do_not_show_is_absent_and_opens_one_more_claim(silent: World) -> None:
-    look = await silent.absent(*proofs(silent, 100, 10))
-    assert (look.next, look.attempt) == ("claim", 2)
+    decision = await silent.absent(*proofs(silent, 100, 10))
+    assert (decision.next, decision.attempt) == ("claim", 2)
     assert (silent.outcome()["kind"], silent.outcome()["how"]) == ("absent", "list")
     assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
     # The same word again, as after a Reset, changes nothing.
@@ -284,11 +284,11 @@ async def test_the_attempt_after_an_absent_one_is_never_absent(silent: World) ->
     second = a_claim(silent.request, 2)
     await silent.ledger.claim(second)
     make_older(silent.bucket, names(silent.request).attempt(2, "claim"), seconds=800)
-    look = await silent.absent(
+    decision = await silent.absent(
         *proofs(silent, 100, 10, attempt=2, safety_identifier=second.safety_identifier), attempt=2
     )
-    assert look.recovery is not None
-    assert (look.next, look.attempt, look.recovery.needs_operator) == ("recover", 2, True)
+    assert decision.recovery is not None
+    assert (decision.next, decision.attempt, decision.recovery.needs_operator) == ("recover", 2, True)
     assert "0002.outcome.json" not in silent.objects
 
 
@@ -304,16 +304,16 @@ async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
         proofs(silent, 100, 10, key=""),
         (*proofs(silent, 100), *proofs(silent, 10, key="01234567")),
     ):
-        look = await silent.absent(*listings)
-        assert (look.next, look.attempt) == ("recover", 1)
+        decision = await silent.absent(*listings)
+        assert (decision.next, decision.attempt) == ("recover", 1)
     assert silent.objects == UNKNOWN
 
 
 async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_listed(silent: World) -> None:
     del silent.bucket.stored[f"seedance/echo-byteplus-{FINGERPRINT}.json"]
-    look = await silent.absent(*proofs(silent, 100, 10))
-    assert look.recovery is not None
-    assert (look.next, look.recovery.needs_operator) == ("recover", True)
+    decision = await silent.absent(*proofs(silent, 100, 10))
+    assert decision.recovery is not None
+    assert (decision.next, decision.recovery.needs_operator) == ("recover", True)
     await silent.ledger.note_identifiers_listed("volcengine", FINGERPRINT)
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover", "each route is another provider"
     assert silent.objects == UNKNOWN
@@ -322,8 +322,8 @@ async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_liste
 @pytest.mark.parametrize("outcome", [created("cgt-1"), refused(), not_sent()], ids=lambda o: o.kind)
 async def test_what_is_known_meanwhile_is_obeyed(silent: World, outcome: Outcome) -> None:
     await silent.settle(outcome)
-    look = await silent.absent(*proofs(silent, 100, 10))
-    assert look.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
+    decision = await silent.absent(*proofs(silent, 100, 10))
+    assert decision.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
     assert silent.outcome()["kind"] == outcome.kind
 
 
@@ -335,16 +335,16 @@ async def test_a_task_that_was_taken_is_never_absent(silent: World) -> None:
 
 async def test_proofs_of_another_attempt_settle_nothing(silent: World) -> None:
     for attempt in (0, 2, 7):
-        look = await silent.absent(*proofs(silent, 100, 10), attempt=attempt)
-        assert (look.next, look.attempt) == ("recover", 1)
+        decision = await silent.absent(*proofs(silent, 100, 10), attempt=attempt)
+        assert (decision.next, decision.attempt) == ("recover", 1)
     assert silent.objects == UNKNOWN
 
 
 async def test_a_task_that_comes_after_absence_was_proved_is_late_and_adopted(silent: World) -> None:
     await silent.absent(*proofs(silent, 100, 10))
     await silent.settle(created("cgt-slow"))
-    look = await silent.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, "cgt-slow")
+    decision = await silent.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, "cgt-slow")
 
 
 # --- an operator's word ----------------------------------------------------------------------------------------------
@@ -400,8 +400,8 @@ async def test_not_created_opens_another_attempt_after_the_window(ark: ArkContro
     assert (await world.resolve("not_created")).accepted
     assert (world.outcome()["kind"], world.outcome()["how"]) == ("absent", "operator")
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
-    look = await world.look()
-    assert (look.next, look.attempt) == ("claim", 2)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt) == ("claim", 2)
 
 
 async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> None:
@@ -415,18 +415,22 @@ async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> Non
 
 
 @pytest.mark.parametrize("taken", [False, True])
-async def test_an_operator_gives_an_attempt_up(ark: ArkControl, taken: bool) -> None:
+async def test_an_operator_gives_an_attempt_up(ark: ArkControl, accepted: bool) -> None:
     world = await a_world(ark)
-    if taken:
+    if accepted:
         await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     before = world.objects
     answer = await world.resolve("lost")
     assert answer.accepted
     assert sorted({*world.objects} - {*before}) == ["0001.end.json"]
-    look = await world.look()
-    assert (look.next, look.attempt) == ("ended", 1)
-    assert look.error is not None
-    assert (look.error.failure_class, look.error.task_id, look.error.resubmit_could_help) == ("lost", None, True)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt) == ("ended", 1)
+    assert decision.error is not None
+    assert (decision.error.failure_class, decision.error.task_id, decision.error.resubmit_could_help) == (
+        "lost",
+        None,
+        True,
+    )
     assert content(world.bucket, names(world.request).attempt(1, "end"))["timeline"][0]["what"] == "unknown"
 
 

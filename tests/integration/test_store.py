@@ -26,7 +26,7 @@ from seedance_temporal.storage.bucket import Checksums, GoogleBucket
 from tests.support.fake_gcs import fake_gcs
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
-from tests.support.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_order, scratch_folder
+from tests.support.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_input, scratch_folder
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[World]:
     async with result_host() as host:
-        yield World(host, google, an_order(), scratch)
+        yield World(host, google, an_input(), scratch)
 
 
 # The good path
@@ -65,20 +65,20 @@ async def test_a_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> 
 
 
 async def test_the_record_tells_the_whole_job(world: World) -> None:
-    world.order = an_order(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+    world.input = an_input(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
     await world.bucket.create(world.names.attempt(1, "claim"), b"{}")
     await world.store()
     record = await world.record()
 
     assert record["v"] == 1
     assert record["request"]["prompt"] == "a cat"
-    assert VideoRequest.model_validate(record["request"]) == world.order.request
+    assert VideoRequest.model_validate(record["request"]) == world.input.request
     assert record["rights"] == Rights(depicts_real_person=True, consent_reference="contract 7").model_dump()
-    assert record["request_hash"] == request_hash(world.order.request)
-    assert (record["job_id"], record["attempt"], record["task_id"]) == (world.order.job_id, 1, TASK)
+    assert record["request_hash"] == request_hash(world.input.request)
+    assert (record["job_id"], record["attempt"], record["task_id"]) == (world.input.job_id, 1, TASK)
     assert (record["status"], record["model"]) == ("succeeded", "dreamina-seedance-2-0-260128")
-    told = {"seed": 7, "ratio": "16:9", "resolution": "480p", "duration": 4, "generate_audio": True}
-    assert told.items() <= record.items()
+    expected = {"seed": 7, "ratio": "16:9", "resolution": "480p", "duration": 4, "generate_audio": True}
+    assert expected.items() <= record.items()
     assert record["usage"] == {"completion_tokens": 40_594, "total_tokens": 40_594}
     assert record["estimated_tokens"] > 40_000
     assert record["estimated_usd"] == pytest.approx(record["cost_usd"], rel=0.01)
@@ -132,8 +132,8 @@ async def test_progress_shows_in_the_heartbeats(world: World) -> None:
 
 
 async def test_an_order_crosses_temporal(world: World) -> None:
-    (payload,) = await pydantic_data_converter.encode([world.order])
-    assert await pydantic_data_converter.decode([payload], [StoreInput]) == [world.order]
+    (payload,) = await pydantic_data_converter.encode([world.input])
+    assert await pydantic_data_converter.decode([payload], [StoreInput]) == [world.input]
 
 
 async def test_a_cancel_ends_the_copy_and_leaves_nothing(world: World) -> None:
@@ -150,7 +150,7 @@ async def test_a_cancel_ends_the_copy_and_leaves_nothing(world: World) -> None:
 
 async def test_an_endpoint_is_paid_by_the_model_behind_it(world: World) -> None:
     reference = Reference(role="reference_video", url="https://cdn.example.com/a.mp4")
-    world.order = an_order(model="ep-1", references=(reference,), ratio="16:9")
+    world.input = an_input(model="ep-1", references=(reference,), ratio="16:9")
     assert (await world.store()).cost_usd == pytest.approx(0.174554)
     assert (await world.record())["model"] == "dreamina-seedance-2-0-260128"
 
@@ -288,7 +288,7 @@ async def test_a_stored_video_is_taken_though_its_url_is_dead(world: World) -> N
 
 
 async def test_a_stored_video_outlives_its_task(world: World) -> None:
-    world.order = an_order(return_last_frame=False)
+    world.input = an_input(return_last_frame=False)
     await world.put("task.json", json.dumps(world.payload()).encode().replace(b"SECRET", b""))
     await world.verify(VIDEO)
     await world.put("output.mp4", VIDEO)
@@ -333,13 +333,13 @@ async def test_the_first_record_wins(world: World, monkeypatch: pytest.MonkeyPat
     """Another run commits between our look and our record, even with another task."""
     first = await world.store()
     read = GoogleBucket.read
-    looks = count()
+    reads = count()
 
     async def blind_at_first(self: GoogleBucket, name: str) -> bytes | None:
-        return None if next(looks) == 0 else await read(self, name)
+        return None if next(reads) == 0 else await read(self, name)
 
     monkeypatch.setattr(GoogleBucket, "read", blind_at_first)
-    world.order = world.order.model_copy(update={"task_id": "cgt-other"})
+    world.input = world.input.model_copy(update={"task_id": "cgt-other"})
     other = world.payload(id="cgt-other", seed=99)
     world.host.answers["/api/v3/contents/generations/tasks/cgt-other"] = [Answer(json.dumps(other).encode())]
 
@@ -353,7 +353,7 @@ async def test_a_broken_bucket_is_an_error_without_queries(world: World) -> None
     ark = Ark(world.host.url("/api/v3"), "ark-key")
     activities = StoreActivities(world.bucket, ark, world.settings)
     with pytest.raises(ApplicationError, match=r"storage\.googleapis\.com/upload") as failed:
-        await ActivityEnvironment().run(activities.store_video, world.order)
+        await ActivityEnvironment().run(activities.store_video, world.input)
     assert failed.value.type == "StoreFailed"
     assert "SECRET" not in str(failed.value)
     assert failed.value.__cause__ is None
@@ -383,7 +383,7 @@ async def test_a_jpeg_is_named_as_one(world: World) -> None:
 
 
 async def test_a_frame_that_was_not_asked_for_is_left(world: World) -> None:
-    world.order = an_order(return_last_frame=False)
+    world.input = an_input(return_last_frame=False)
     assert (await world.store()).last_frame_uri is None
     assert not world.host.asked("/f.png")
     assert (await world.record())["warnings"] == []

@@ -28,7 +28,7 @@ from tests.support.jobs import a_claim, created, in_activity, make_older, names
 from tests.support.media_files import bottomless_video
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
-from tests.support.stores import CLIP, PNG, TASK, VIDEO, World, an_order, scratch_folder
+from tests.support.stores import CLIP, PNG, TASK, VIDEO, World, an_input, scratch_folder
 
 # What another run was given for the same task, and what another task was given.
 OTHER = video(CLIP, f"{TASK} again")
@@ -52,13 +52,13 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def world(client: Any, scratch: Path) -> AsyncIterator[World]:
     """On a real bucket, without a last frame."""
     async with result_host() as host:
-        yield World(host, GoogleBucket("videos", client), an_order(return_last_frame=False), scratch)
+        yield World(host, GoogleBucket("videos", client), an_input(return_last_frame=False), scratch)
 
 
 @pytest.fixture
 async def in_memory(scratch: Path) -> AsyncIterator[World]:
     async with result_host() as host:
-        yield World(host, MemoryBucket(), an_order(return_last_frame=False), scratch)
+        yield World(host, MemoryBucket(), an_input(return_last_frame=False), scratch)
 
 
 class SpoilingBucket(GoogleBucket):
@@ -237,7 +237,7 @@ async def test_record_that_is_none_needs_a_person(world: World) -> None:
 @pytest.mark.parametrize("planted", [b"a text", b"", PNG[:-1]], ids=["text", "nothing", "a part"])
 @pytest.mark.parametrize("noted", [False, True], ids=["first try", "after a try"])
 async def test_planted_object_is_never_the_last_frame(world: World, planted: bytes, noted: bool) -> None:
-    world.order = an_order()
+    world.input = an_input()
     await world.put("last_frame.png", planted)
     if noted:
         await world.verify(PNG, "last_frame.png")
@@ -252,7 +252,7 @@ async def test_planted_object_is_never_the_last_frame(world: World, planted: byt
 
 
 async def test_planted_picture_of_another_format_harms_nothing(world: World) -> None:
-    world.order = an_order()
+    world.input = an_input()
     await world.put("last_frame.jpg", b"a text")
     assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
 
@@ -260,7 +260,7 @@ async def test_planted_picture_of_another_format_harms_nothing(world: World) -> 
 @pytest.mark.parametrize("answer", OTHER_ANSWERS)
 async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, answer: str) -> None:
     world = in_memory
-    world.order = an_order()
+    world.input = an_input()
     await world.put("task.json", as_json(world.payload(content={"last_frame_url": "https://example.com/f.png"})))
     await world.verify(VIDEO)
     await world.put("output.mp4", VIDEO)
@@ -275,7 +275,7 @@ async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, an
 
 
 async def test_last_frame_of_a_stored_video_is_fetched(world: World) -> None:
-    world.order = an_order()
+    world.input = an_input()
     await uploaded(world)
     await damage(world, world.name("last_frame.png"), None)
     assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
@@ -474,7 +474,7 @@ async def test_record_names_verified_bytes_or_nothing(
     in_memory: World, objects: str, answer: str, damaged: bool, payload: str
 ) -> None:
     world = in_memory
-    world.bucket, world.order = MemoryBucket(), an_order(return_last_frame=False)
+    world.bucket, world.input = MemoryBucket(), an_input(return_last_frame=False)
     content, earlier = OBJECTS[objects]
     if content is not None:
         await world.put("output.mp4", content)
@@ -514,26 +514,26 @@ async def test_verified_video_is_stored_though_its_task_is_forgotten(in_memory: 
     """The run was ended between upload and record; the next one asks for the task, and GET says 404."""
     world = in_memory
     assert isinstance(world.bucket, MemoryBucket)
-    claim = a_claim(world.order.request)
+    claim = a_claim(world.input.request)
     ledger = Ledger(world.bucket, "seedance")
     await ledger.claim(claim)
     await ledger.settle(claim.job_id, 1, created(TASK))
-    make_older(world.bucket, names(world.order.request).attempt(1, "claim"), days=days)
+    make_older(world.bucket, names(world.input.request).attempt(1, "claim"), days=days)
     observe = PollActivities(ledger, world.ark, world.settings)
-    order = GetTaskInput(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
+    input = GetTaskInput(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
     world.forgets()
     await world.put("output.mp4", VIDEO)
-    seen = await in_activity(observe.get_task, order)
+    seen = await in_activity(observe.get_task, input)
     assert seen.next == ("wait" if days < 7 else "end"), "an object that nobody verified is no video"
     await world.verify(VIDEO)
     await world.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
-    seen = await in_activity(observe.get_task, order)
+    seen = await in_activity(observe.get_task, input)
     assert (seen.next, seen.copy_within) == ("store", 86_400)
 
 
 @pytest.mark.parametrize("depth", range(900, 1000, 7))
 async def test_depth_of_a_damaged_note_stops_no_look(depth: int) -> None:
-    files = TaskFiles(MemoryBucket(), names(an_order().request), TASK)
+    files = TaskFiles(MemoryBucket(), names(an_input().request), TASK)
     await files.bucket.create(files.name("verified-00000000.json"), b'{"a":' * depth + b"1" + b"}" * depth)
     await files.read()
     assert (len(files.verified), len(files.damaged)) == (0, 1)
@@ -550,7 +550,7 @@ class PicturelessBucket(MemoryBucket):
 
 async def test_picture_that_cannot_be_uploaded_costs_no_video(scratch: Path) -> None:
     async with result_host() as host:
-        world = World(host, PicturelessBucket(), an_order(), scratch)
+        world = World(host, PicturelessBucket(), an_input(), scratch)
         for world.attempt in (1, 4):
             await world.fails("StoreFailed", "last frame")
         world.attempt = 5

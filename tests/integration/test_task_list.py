@@ -60,7 +60,7 @@ from tests.support.memory_bucket import MemoryBucket
 from tests.support.raw_host import RawHost, raw_host
 from tests.workflows.scripted import dev_server
 
-ECHO = f"seedance/echo-byteplus-{FINGERPRINT}.json"
+IDENTIFIERS_LISTED = f"seedance/echo-byteplus-{FINGERPRINT}.json"
 OURS = safety_identifier("user-42", "c" * 32)
 
 
@@ -131,7 +131,7 @@ async def test_that_our_identifiers_are_listed_is_noted_once(ark: ArkControl) ->
     await ark.configure(list_echo=True)
     for _ in range(3):
         await reader.page()
-    assert reader.bucket.writes == [ECHO]
+    assert reader.bucket.writes == [IDENTIFIERS_LISTED]
 
 
 @pytest.fixture
@@ -231,28 +231,28 @@ class World:
         return TaskListActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
 
     async def ask(self, attempt: int | None = 1) -> Decision:
-        look: Decision = await self.run(
+        decision: Decision = await self.run(
             self.activities.ask_lister, AskListerInput(job_id=self.claim.job_id, attempt=attempt)
         )
-        return look
+        return decision
 
-    async def run(self, call: Callable[..., Awaitable[Any]], order: object) -> Any:
-        return await ActivityEnvironment(client=self.temporal).run(call, order)
+    async def run(self, call: Callable[..., Awaitable[Any]], input: object) -> Any:
+        return await ActivityEnvironment(client=self.temporal).run(call, input)
 
-    async def said(self) -> list[ListingRequest]:
+    async def requests(self) -> list[ListingRequest]:
         """What the lister has heard."""
         lister = self.temporal.get_workflow_handle(lister_id("byteplus"))
-        said: list[ListingRequest] = []
+        requests: list[ListingRequest] = []
         with suppress(RPCError):
             if (await lister.describe()).status is not WorkflowExecutionStatus.RUNNING:
-                return said  # it is the one that another test left
+                return requests  # it is the one that another test left
             async for event in lister.fetch_history_events():
                 if event.HasField("workflow_execution_signaled_event_attributes"):
                     signal = event.workflow_execution_signaled_event_attributes
                     assert signal.signal_name == SIGNAL_LISTING_REQUESTED
                     payloads = signal.input.payloads
-                    said += await self.temporal.data_converter.decode(payloads, [ListingRequest] * len(payloads))
-        return said
+                    requests += await self.temporal.data_converter.decode(payloads, [ListingRequest] * len(payloads))
+        return requests
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -266,9 +266,9 @@ async def world(temporal: Client) -> AsyncIterator[World]:
 
 async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
     make_older(world.bucket, names(world.claim.request).attempt(1, "claim"), seconds=100)
-    look = await world.ask()
-    assert look.recovery is not None
-    assert (look.next, look.attempt, look.recovery.needs_operator, look.recovery.wait_seconds) == (
+    decision = await world.ask()
+    assert decision.recovery is not None
+    assert (decision.next, decision.attempt, decision.recovery.needs_operator, decision.recovery.wait_seconds) == (
         "recover",
         1,
         False,
@@ -276,7 +276,7 @@ async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
     )
     claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
-    assert await world.said() == [
+    assert await world.requests() == [
         ListingRequest(
             job_id=world.claim.job_id,
             attempt=1,
@@ -293,7 +293,7 @@ async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
 async def test_the_lister_that_runs_is_asked_again(world: World) -> None:
     for _ in range(3):
         await world.ask()
-    assert len(await world.said()) == 3, "all of it stands in the history of one run"
+    assert len(await world.requests()) == 3, "all of it stands in the history of one run"
 
 
 async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> None:
@@ -302,36 +302,36 @@ async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> 
     for claim in claims:
         await world.ledger.claim(claim)
     activities = world.activities
-    orders = [AskListerInput(job_id=claim.job_id, attempt=1) for claim in claims]
-    await asyncio.gather(*(world.run(activities.ask_lister, order) for order in orders))
-    assert sorted(str(wanted.job_id) for wanted in await world.said()) == sorted(claim.job_id for claim in claims)
+    inputs = [AskListerInput(job_id=claim.job_id, attempt=1) for claim in claims]
+    await asyncio.gather(*(world.run(activities.ask_lister, input) for input in inputs))
+    assert sorted(str(request.job_id) for request in await world.requests()) == sorted(claim.job_id for claim in claims)
     history = await world.temporal.get_workflow_handle(lister_id("byteplus")).fetch_history()
     assert sum(event.HasField("workflow_execution_signaled_event_attributes") for event in history.events) <= 3
     await world.ask()
-    assert len(await world.said()) == 101, "and it goes on"
+    assert len(await world.requests()) == 101, "and it goes on"
 
 
 async def test_whoever_cannot_be_heard_learns_of_it(world: World) -> None:
     nowhere = await Client.connect("127.0.0.1:1", lazy=True, data_converter=pydantic_data_converter)
-    activities, order = world.activities, AskListerInput(job_id=world.claim.job_id, attempt=1)
+    activities, input = world.activities, AskListerInput(job_id=world.claim.job_id, attempt=1)
 
     async def ask(client: Client) -> None:
-        await ActivityEnvironment(client=client).run(activities.ask_lister, order)
+        await ActivityEnvironment(client=client).run(activities.ask_lister, input)
 
     answers = await asyncio.gather(*(ask(nowhere) for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [RuntimeError] * 3, "a server that is not there"
     await ask(world.temporal)
-    assert len(await world.said()) == 1
+    assert len(await world.requests()) == 1
 
 
 async def test_an_answer_to_a_job_that_is_not_there_keeps_no_other_waiting(world: World) -> None:
     await world.ask()
-    told = Listing(
+    listing = Listing(
         attempt=1, safety_identifier=OURS, began_at=datetime.now(UTC), complete=True, task_id=None, unmarked=False
     )
     # Any workflow that runs can be signalled; the lister itself is at hand.
     there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
-    answers = tuple(Answer(job_id=job_id, listing=told) for job_id in (not_there, there, not_there))
+    answers = tuple(Answer(job_id=job_id, listing=listing) for job_id in (not_there, there, not_there))
     await world.run(world.activities.answer_jobs, AnswerJobsInput(answers=answers))
     history = await world.temporal.get_workflow_handle(there).fetch_history()
     signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in history.events]
@@ -343,11 +343,11 @@ async def test_the_tier_the_model_and_the_clocks_are_those_of_the_claim(temporal
     world = World(temporal, a_claim(request), some_settings(seedance_clock_skew_seconds=7))
     await world.ledger.claim(world.claim)
     await world.ask()
-    (wanted,) = await world.said()
+    (sent,) = await world.requests()
     claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
-    assert (wanted.model, wanted.service_tier) == ("ep-20261122-abc", "flex")
-    assert wanted.since == claimed_at.timestamp() - 7
+    assert (sent.model, sent.service_tier) == ("ep-20261122-abc", "flex")
+    assert sent.since == claimed_at.timestamp() - 7
     await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
 
 
@@ -355,15 +355,15 @@ async def test_whether_identifiers_are_listed_is_asked_without_an_attempt(world:
     await world.ledger.settle(world.claim.job_id, 1, created("cgt-1"))
     await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
     assert (await world.ask(None)).next == "stored"
-    (wanted,) = await world.said()
-    assert (wanted.job_id, wanted.service_tier) == (None, "default")
+    (request,) = await world.requests()
+    assert (request.job_id, request.service_tier) == (None, "default")
 
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
 async def test_an_attempt_that_is_known_is_not_asked_for(world: World, outcome: Outcome) -> None:
     await world.ledger.settle(world.claim.job_id, 1, outcome)
     assert (await world.ask()).next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
-    assert await world.said() == []
+    assert await world.requests() == []
 
 
 async def test_a_job_that_is_stored_or_given_up_asks_nothing(world: World) -> None:
@@ -371,7 +371,7 @@ async def test_a_job_that_is_stored_or_given_up_asks_nothing(world: World) -> No
     assert (await world.ask()).next == "ended"
     await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
     assert (await world.ask()).next == "stored"
-    assert await world.said() == []
+    assert await world.requests() == []
 
 
 async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
@@ -379,21 +379,21 @@ async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
     await world.ledger.grant_resubmit(world.claim.job_id, Resubmit(attempt=1))
     await world.ledger.claim(a_claim(world.claim.request, 2))
     for attempt in (0, 1, 7):
-        look = await world.ask(attempt)
-        assert (look.next, look.attempt) == ("recover", 2)
-    assert await world.said() == []
+        decision = await world.ask(attempt)
+        assert (decision.next, decision.attempt) == ("recover", 2)
+    assert await world.requests() == []
     await world.ask(2)
-    assert [wanted.attempt for wanted in await world.said()] == [2]
+    assert [request.attempt for request in await world.requests()] == [2]
 
 
 async def test_a_taken_attempt_is_asked_for(world: World) -> None:
     await world.ledger.note_accepted_without_id(world.claim.job_id, 1, "accepted")
     assert (await world.ask()).next == "recover"
-    assert len(await world.said()) == 1
+    assert len(await world.requests()) == 1
 
 
 async def test_a_ledger_that_cannot_be_read_asks_nothing(world: World) -> None:
     world.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
         await world.ask()
-    assert await world.said() == []
+    assert await world.requests() == []

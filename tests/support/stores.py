@@ -46,7 +46,7 @@ def scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def an_order(**fields: Any) -> StoreInput:
+def an_input(**fields: Any) -> StoreInput:
     request = VideoRequest.model_validate(
         {
             "user_id": "user-42",
@@ -76,7 +76,7 @@ class World:
 
     host: ResultHost
     bucket: Bucket
-    order: StoreInput
+    input: StoreInput
     scratch: Path
     attempt: int = 1
     settings: Settings = field(default_factory=lambda: Settings(seedance_insecure_hosts=frozenset({"127.0.0.1"})))
@@ -91,7 +91,7 @@ class World:
 
     @property
     def names(self) -> ObjectNames:
-        return ObjectNames(self.settings.seedance_prefix, request_hash(self.order.request))
+        return ObjectNames(self.settings.seedance_prefix, request_hash(self.input.request))
 
     def name(self, file: str) -> str:
         return self.names.of_task(TASK, file)
@@ -131,7 +131,7 @@ class World:
         environment.info = replace(environment.info, attempt=self.attempt)
         environment.on_heartbeat = self.heartbeats.append
         try:
-            return await environment.run(activities.store_video, self.order)
+            return await environment.run(activities.store_video, self.input)
         finally:
             assert list(self.scratch.iterdir()) == []
             for stored in await self.bucket.list(self.names.root):
@@ -146,7 +146,7 @@ class World:
         assert failed.value.type == kind
         assert failed.value.non_retryable == final
         assert failed.value.__cause__ is None
-        assert self.order.job_id in str(failed.value)
+        assert self.input.job_id in str(failed.value)
         assert TASK in str(failed.value)
         assert "SECRET" not in str(failed.value)
 

@@ -137,8 +137,8 @@ class StandIn:
         return CancelAnswer(outcome="cancelled")
 
     @workflow.update
-    async def resolve(self, word: Resolve) -> ResolveAnswer:
-        return ResolveAnswer(accepted=word.attempt == 1, message=f"{word.action} {word.task_id}")
+    async def resolve(self, resolution: Resolve) -> ResolveAnswer:
+        return ResolveAnswer(accepted=resolution.attempt == 1, message=f"{resolution.action} {resolution.task_id}")
 
 
 @asynccontextmanager

@@ -44,7 +44,7 @@ A, B = created("a"), created("b")
 
 
 @pytest.mark.parametrize(
-    ("attempts", "decision"),
+    ("attempts", "expected"),
     [
         # Nothing stands against a claim.
         ([], ("claim", 1)),
@@ -106,12 +106,12 @@ A, B = created("a"), created("b")
         ([an_attempt(1, A, "l", end="a", resubmitted=True)], ("adopt", 1, "l")),
     ],
 )
-def test_what_comes_next(attempts: list[Attempt], decision: tuple[object, ...]) -> None:
+def test_what_comes_next(attempts: list[Attempt], expected: tuple[object, ...]) -> None:
     for order in (attempts, attempts[::-1]):
-        look = decide(Facts(None, tuple(order)))
-        found = (look.next, look.attempt, look.task_id, look.second_task)
-        assert found == (*decision, None, None)[:4]
-        assert (look.error is not None) == (look.next == "ended")
+        decision = decide(Facts(None, tuple(order)))
+        found = (decision.next, decision.attempt, decision.task_id, decision.second_task)
+        assert found == (*expected, None, None)[:4]
+        assert (decision.error is not None) == (decision.next == "ended")
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,14 @@ def test_what_comes_next(attempts: list[Attempt], decision: tuple[object, ...]) 
     ],
 )
 def test_a_record_wins_over_everything(attempts: list[Attempt], attempt: int, second_task: str | None) -> None:
-    look = decide(Facts(a_result("a"), tuple(attempts)))
-    assert (look.next, look.attempt, look.task_id, look.second_task) == ("stored", attempt, "a", second_task)
-    assert look.result == a_result("a")
+    decision = decide(Facts(a_result("a"), tuple(attempts)))
+    assert (decision.next, decision.attempt, decision.task_id, decision.second_task) == (
+        "stored",
+        attempt,
+        "a",
+        second_task,
+    )
+    assert decision.result == a_result("a")
 
 
 def test_the_end_that_stands_is_told_as_it_was_written() -> None:
@@ -160,8 +165,8 @@ def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
 
 def test_only_an_unknown_attempt_is_looked_for() -> None:
     attempt = replace(an_attempt(1, A), claimed_at=datetime.now(UTC) - timedelta(days=1))
-    look = decide_at(Facts(None, (attempt,)), some_settings())
-    assert (look.next, look.recovery) == ("adopt", None)
+    decision = decide_at(Facts(None, (attempt,)), some_settings())
+    assert (decision.next, decision.recovery) == ("adopt", None)
 
 
 # --- absence ---------------------------------------------------------------------------------------------------------
@@ -175,7 +180,7 @@ TICK = timedelta(microseconds=1)
 
 
 @pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> None:
+def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that stands, so that borders can be stepped on."""
 
     class Clock(datetime):
@@ -310,12 +315,12 @@ def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], 
     for age, over in ages:
         attempt = replace(unknown(age), **given)
         others = (EARLIER_ABSENT,) if attempt.number == 2 else ()
-        look = decide_at(
+        decision = decide_at(
             Facts(None, (*others, attempt), identifiers_listed), some_settings(seedance_recovery_seconds=600)
         )
-        assert look.recovery is not None, age
-        recovery = look.recovery.needs_operator, look.recovery.wait_seconds
-        assert (look.next, *recovery) == ("recover", over, 100 if over else 30), age
+        assert decision.recovery is not None, age
+        recovery = decision.recovery.needs_operator, decision.recovery.wait_seconds
+        assert (decision.next, *recovery) == ("recover", over, 100 if over else 30), age
 
 
 # --- for all facts ---------------------------------------------------------------------------------------------------
@@ -353,20 +358,20 @@ def _live(attempt: Attempt) -> set[str]:
     return {*attempt.tasks} - {end.error.task_id for end in attempt.ends}
 
 
-def assert_no_task_is_dropped(facts: Facts, look: Decision) -> None:
+def assert_no_task_is_dropped(facts: Facts, decision: Decision) -> None:
     """A task that is known is followed, stored or ended, or a person is told."""
-    loose = {task for attempt in facts.attempts for task in _live(attempt)} - {look.task_id}
+    loose = {task for attempt in facts.attempts for task in _live(attempt)} - {decision.task_id}
     if loose:
-        assert look.second_task in loose
+        assert decision.second_task in loose
     else:
-        assert look.second_task is None
+        assert decision.second_task is None
 
 
 @given(some_facts())
 @settings(max_examples=500, deadline=None)
 def test_a_claim_is_allowed_only_where_everything_that_counts_is_over(facts: Facts) -> None:
-    look = decide(facts)
-    if look.next == "claim":
+    decision = decide(facts)
+    if decision.next == "claim":
         assert facts.record is None
         assert open_attempts(facts.attempts) == []
         assert all(
@@ -374,10 +379,10 @@ def test_a_claim_is_allowed_only_where_everything_that_counts_is_over(facts: Fac
             for a in facts.attempts
             if a.outcome is not None and a.outcome.kind == "refused"
         )
-        assert look.attempt == len(facts.attempts) + 1
-    assert (look.next == "stored") == (facts.record is not None)
-    assert (look.next == "adopt") <= (look.task_id is not None)
-    assert_no_task_is_dropped(facts, look)
+        assert decision.attempt == len(facts.attempts) + 1
+    assert (decision.next == "stored") == (facts.record is not None)
+    assert (decision.next == "adopt") <= (decision.task_id is not None)
+    assert_no_task_is_dropped(facts, decision)
 
 
 class Life(RuleBasedStateMachine):
@@ -402,10 +407,10 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: decide(self.facts).next == "claim")
     @rule()
     def claim(self) -> None:
-        look = decide(self.facts)
-        assert look.attempt == len(self.attempts) + 1, "each claim has a number of its own"
+        decision = decide(self.facts)
+        assert decision.attempt == len(self.attempts) + 1, "each claim has a number of its own"
         assert open_attempts(tuple(self.attempts)) == []
-        self.attempts.append(Attempt(look.attempt))
+        self.attempts.append(Attempt(decision.attempt))
 
     @precondition(lambda self: any(a.outcome is None for a in self.attempts))
     @rule(data=st.data(), kind=st.sampled_from(["created", "refused", "not_sent", "absent"]))
@@ -436,15 +441,15 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: decide(self.facts).next == "adopt")
     @rule()
     def end(self) -> None:
-        look = decide(self.facts)
-        attempt = self.attempts[look.attempt - 1]
-        self.change(attempt, ends=(*attempt.ends, an_end(look.attempt, look.task_id)))
+        decision = decide(self.facts)
+        attempt = self.attempts[decision.attempt - 1]
+        self.change(attempt, ends=(*attempt.ends, an_end(decision.attempt, decision.task_id)))
 
     @precondition(lambda self: decide(self.facts).next == "recover")
     @rule()
     def lost(self) -> None:
-        look = decide(self.facts)
-        self.change(self.attempts[look.attempt - 1], ends=(an_end(look.attempt, None),))
+        decision = decide(self.facts)
+        self.change(self.attempts[decision.attempt - 1], ends=(an_end(decision.attempt, None),))
 
     @precondition(lambda self: any(a.error is not None and a.resubmit_grant is None for a in self.attempts))
     @rule(data=st.data())

@@ -96,7 +96,7 @@ class Call:
     """An activity was executed. ``tries`` is Temporal's own count."""
 
     name: str
-    order: Any
+    input: Any
     tries: int
 
 
@@ -107,29 +107,29 @@ class Held:
         self._answer = answer
         self._go = asyncio.Event()
         self.reached = asyncio.Event()
-        self.disturbed = False
+        self.cancelled = False
 
-    async def __call__(self, order: Any) -> Any:
+    async def __call__(self, input: Any) -> Any:
         self.reached.set()
         try:
             await self._go.wait()
         except asyncio.CancelledError:
-            self.disturbed = True
+            self.cancelled = True
             raise
         if isinstance(self._answer, Exception):
             raise self._answer
         return self._answer
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._go.set()
 
 
-class Script:
+class FakeActivities:
     """The activities, by the names of the real ones. What was not written into the script fails the test."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.unwritten: list[str] = []
+        self.unexpected: list[str] = []
         self._answers: dict[str, list[Answer]] = {}
         self._for_ever: dict[str, Answer] = {}
 
@@ -147,88 +147,88 @@ class Script:
     def of(self, name: str) -> list[Call]:
         return [call for call in self.calls if call.name == name]
 
-    def order(self, name: str, index: int = -1) -> Any:
-        return self.of(name)[index].order
+    def input(self, name: str, index: int = -1) -> Any:
+        return self.of(name)[index].input
 
     async def called(self, name: str, times: int = 1) -> None:
         """Waits until an activity was called so often."""
         await until(lambda: len(self.of(name)) >= times, f"{times} calls of {name}; there were {self.names()}")
 
-    async def _answer(self, order: Any) -> Any:
+    async def _answer(self, input: Any) -> Any:
         info = activity.info()
         name = info.activity_type
-        self.calls.append(Call(name, order, info.attempt))
+        self.calls.append(Call(name, input, info.attempt))
         planned = self._answers.get(name, [])
         if planned:
             answer = planned.pop(0)
         elif name in self._for_ever:
             answer = self._for_ever[name]
         else:
-            self.unwritten.append(f"call {len(self.calls)}: {name}")
+            self.unexpected.append(f"call {len(self.calls)}: {name}")
             raise ApplicationError(f"not in the script: {name}", non_retryable=True)
         if isinstance(answer, Exception):
             raise answer
-        return await answer(order) if callable(answer) else answer
+        return await answer(input) if callable(answer) else answer
 
     @activity.defn(name="read_ledger")
-    async def read_ledger(self, order: ReadLedgerInput) -> ReadLedgerResult:
-        planned: Planned = await self._answer(order)
-        context = planned.context if order.with_context else None
+    async def read_ledger(self, input: ReadLedgerInput) -> ReadLedgerResult:
+        planned: Planned = await self._answer(input)
+        context = planned.context if input.with_context else None
         return ReadLedgerResult(decision=Decision.model_validate(planned.model_dump(by_alias=True)), context=context)
 
     @activity.defn(name="write_outcome")
-    async def write_outcome(self, order: OutcomeInput) -> None:
-        await self._answer(order)
+    async def write_outcome(self, input: OutcomeInput) -> None:
+        await self._answer(input)
 
     @activity.defn(name="write_end")
-    async def write_end(self, order: EndInput) -> EndResult:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def write_end(self, input: EndInput) -> EndResult:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="reserve_quota")
-    async def reserve_quota(self, order: QuotaInput) -> QuotaResult:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def reserve_quota(self, input: QuotaInput) -> QuotaResult:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="check_references")
-    async def check_references(self, order: ReferencesInput) -> ReferencesResult:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def check_references(self, input: ReferencesInput) -> ReferencesResult:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="create_task")
-    async def create_task(self, order: CreateInput) -> CreateResult:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def create_task(self, input: CreateInput) -> CreateResult:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="identify_task")
-    async def identify_task(self, order: IdentifyInput) -> IdentifyResult:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def identify_task(self, input: IdentifyInput) -> IdentifyResult:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="ask_lister")
-    async def ask_lister(self, order: AskListerInput) -> Decision:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def ask_lister(self, input: AskListerInput) -> Decision:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="settle_absent")
-    async def settle_absent(self, order: AbsentInput) -> Decision:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def settle_absent(self, input: AbsentInput) -> Decision:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="list_page")
-    async def list_page(self, order: ListPageInput) -> Page:
+    async def list_page(self, input: ListPageInput) -> Page:
         asked_at = now()
-        page: Page = await self._answer(order)
+        page: Page = await self._answer(input)
         return page.model_copy(update={"asked_at": max(asked_at, page.asked_at)})
 
     @activity.defn(name="resolve_attempt")
-    async def resolve_attempt(self, order: ResolveInput) -> ResolveAnswer:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def resolve_attempt(self, input: ResolveInput) -> ResolveAnswer:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="get_task")
-    async def get_task(self, order: GetTaskInput) -> Observation:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def get_task(self, input: GetTaskInput) -> Observation:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="cancel_task")
-    async def cancel_task(self, order: GetTaskInput) -> CancelResult:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def cancel_task(self, input: GetTaskInput) -> CancelResult:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
     @activity.defn(name="store_video")
-    async def store_video(self, order: StoreInput) -> VideoResult:
-        return await self._answer(order)  # type: ignore[no-any-return]
+    async def store_video(self, input: StoreInput) -> VideoResult:
+        return await self._answer(input)  # type: ignore[no-any-return]
 
 
 class Planned(Decision):
@@ -243,7 +243,7 @@ _numbers = itertools.count()
 
 
 @dataclass
-class Stage:
+class Harness:
     """A route of its own for one test, with workers that can be stopped, and the jobs that were started on it.
 
     Attributes:
@@ -255,31 +255,31 @@ class Stage:
     search_attributes: tuple[str, ...] = ALL_ATTRIBUTES
     sandboxed: bool = True
     cached: int = 100
-    script: Script = field(default_factory=Script)
+    fake: FakeActivities = field(default_factory=FakeActivities)
     route: str = field(default_factory=lambda: f"route-{next(_numbers)}")
     jobs: list[Handle] = field(default_factory=list)
     _workers: dict[str, AsyncExitStack] = field(default_factory=dict)
 
-    async def serve(self, *names: str) -> None:
+    async def start_workers(self, *names: str) -> None:
         """Starts the workers of some queues: ``workflows``, ``ledger``, ``create``, ``get``, ``list``, ``transfer``.
 
         ``ledger`` is the same queue as ``workflows``, so that runs can stand still while its activities go on.
         """
-        queues, script = Queues(self.route), self.script
+        queues, fake = Queues(self.route), self.fake
         for name in names:
             runs = name == "workflows"
             activities: dict[str, list[Callable[..., Any]]] = {
                 "workflows": [],
                 "ledger": [
-                    *(script.read_ledger, script.write_outcome, script.write_end, script.reserve_quota),
-                    *(script.ask_lister, script.settle_absent, script.check_references),
+                    *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
+                    *(fake.ask_lister, fake.settle_absent, fake.check_references),
                     # Its answers are signals to workflows: these are real.
                     TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
                 ],
-                "create": [script.create_task],
-                "get": [script.get_task, script.cancel_task, script.identify_task, script.resolve_attempt],
-                "list": [script.list_page],
-                "transfer": [script.store_video],
+                "create": [fake.create_task],
+                "get": [fake.get_task, fake.cancel_task, fake.identify_task, fake.resolve_attempt],
+                "list": [fake.list_page],
+                "transfer": [fake.store_video],
             }
             worker = Worker(
                 # One client cannot serve a queue twice, and the ledger's activities share that of the workflows.
@@ -356,8 +356,8 @@ class Stage:
     def stored(self, **given: Any) -> Planned:
         return self.plan("stored", 1, {"result": RESULT, "task_id": TASK}, **given)
 
-    def recover(self, attempt: int = 1, again: float = LONG, *, needs_operator: bool = False) -> Planned:
-        recovery = Recovery(needs_operator=needs_operator, wait_seconds=again)
+    def recover(self, attempt: int = 1, seconds: float = LONG, *, needs_operator: bool = False) -> Planned:
+        recovery = Recovery(needs_operator=needs_operator, wait_seconds=seconds)
         return self.plan("recover", attempt, {"recovery": recovery})
 
     def ended(self, error: JobError, **given: Any) -> Planned:
@@ -373,32 +373,34 @@ class Stage:
     # What a create can come to
 
     def created(
-        self, task_id: str = TASK, again: float = LONG, **given: Any
+        self, task_id: str = TASK, seconds: float = LONG, **given: Any
     ) -> Callable[[CreateInput], Awaitable[Any]]:
-        return self.report("created", Outcome(kind="created", how="create", at=now(), task_id=task_id), again, **given)
+        return self.result_of(
+            "created", Outcome(kind="created", how="create", at=now(), task_id=task_id), seconds, **given
+        )
 
-    def not_sent(self, again: float = 0, **given: Any) -> Callable[[CreateInput], Awaitable[Any]]:
+    def not_sent(self, seconds: float = 0, **given: Any) -> Callable[[CreateInput], Awaitable[Any]]:
         outcome = Outcome(kind="not_sent", how="create", at=now(), code="ServerOverloaded", message="busy")
-        return self.report("not_sent", outcome, again, **{"message": "ServerOverloaded: busy"} | given)
+        return self.result_of("not_sent", outcome, seconds, **{"message": "ServerOverloaded: busy"} | given)
 
     def refused(self, **given: Any) -> Callable[[CreateInput], Awaitable[Any]]:
         outcome = Outcome(kind="refused", how="create", at=now(), code="InvalidParameter", message="no")
-        return self.report("refused", outcome, 0, **{"message": "InvalidParameter no"} | given)
+        return self.result_of("refused", outcome, 0, **{"message": "InvalidParameter no"} | given)
 
-    def report(
-        self, kind: Any, outcome: Outcome | None, again: float = 0, **given: Any
+    def result_of(
+        self, kind: Any, outcome: Outcome | None, seconds: float = 0, **given: Any
     ) -> Callable[[CreateInput], Awaitable[Any]]:
-        async def answer(order: CreateInput) -> CreateResult:
+        async def answer(input: CreateInput) -> CreateResult:
             claim = Claim(
-                job_id=order.job_id,
-                attempt=order.attempt,
+                job_id=input.job_id,
+                attempt=input.attempt,
                 nonce=NONCE,
                 namespace="default",
                 run_id="run",
                 claimed_at=now(),
-                request=order.request,
+                request=input.request,
             )
-            return CreateResult(kind=kind, claim=claim, outcome=outcome, wait_seconds=again, **given)
+            return CreateResult(kind=kind, claim=claim, outcome=outcome, wait_seconds=seconds, **given)
 
         return answer
 
@@ -411,8 +413,8 @@ OURS, OTHER, NOT_YET = (IdentifyResult(answer=answer) for answer in ("ours", "ot
 # What a look at a task can show
 
 
-def waiting(status: str = "queued", again: float = LONG, **given: Any) -> Observation:
-    return Observation(next="wait", status=status, wait_seconds=again, **given)
+def waiting(status: str = "queued", seconds: float = LONG, **given: Any) -> Observation:
+    return Observation(next="wait", status=status, wait_seconds=seconds, **given)
 
 
 def to_store(within: float = 86_400) -> Observation:
@@ -428,9 +430,9 @@ def failure(of: FailureClass, code: str = "code", task_id: str | None = TASK, at
     return JobError(code=code, message=f"It ended: {of}.", failure_class=of, task_id=task_id, attempt=attempt)
 
 
-async def as_written(order: EndInput) -> EndResult:
+async def as_written(input: EndInput) -> EndResult:
     """The end that stands is the one that was to be written."""
-    return EndResult(error=order.error)
+    return EndResult(error=input.error)
 
 
 # What the lister can answer
@@ -469,8 +471,8 @@ async def begin_to_cancel(job: Handle) -> WorkflowUpdateHandle[CancelAnswer]:
     return await job.start_update(UPDATE_CANCEL, wait_for_stage=WorkflowUpdateStage.ACCEPTED, result_type=CancelAnswer)
 
 
-async def resolve(job: Handle, word: Resolve) -> ResolveAnswer:
-    answer: ResolveAnswer = await job.execute_update(UPDATE_RESOLVE, word, result_type=ResolveAnswer)
+async def resolve(job: Handle, resolution: Resolve) -> ResolveAnswer:
+    answer: ResolveAnswer = await job.execute_update(UPDATE_RESOLVE, resolution, result_type=ResolveAnswer)
     return answer
 
 
@@ -482,10 +484,10 @@ async def failed(job: Handle) -> JobError:
         cause = error.cause
         assert isinstance(cause, ApplicationError), f"the run did not end Failed, but by {cause!r}"
         assert cause.non_retryable
-        told = JobError.model_validate(cause.details[0])
-        assert cause.type == told.failure_class
-        assert cause.message == told.message
-        return told
+        job_error = JobError.model_validate(cause.details[0])
+        assert cause.type == job_error.failure_class
+        assert cause.message == job_error.message
+        return job_error
     raise AssertionError(f"the job is stored: {result}")
 
 
@@ -504,7 +506,7 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 40) ->
         raise AssertionError(f"not within {seconds} s: {what}") from None
 
 
-async def shows(job: Handle, **expected: Any) -> JobState:
+async def until_state(job: Handle, **expected: Any) -> JobState:
     """The state of a job, as soon as it is as expected."""
     last: list[JobState] = []
 
