@@ -103,7 +103,7 @@ KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_callbacks_to_a_running_job(served: Stage, report: AddRow, kind: str) -> None:
+async def test_callbacks_change_no_running_job(served: Stage, report: AddRow, kind: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
     job_id = (await stack.jobs.submit(request)).job_id
@@ -153,7 +153,7 @@ async def test_early_callbacks(served: Stage, report: AddRow) -> None:
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed", "off"])
-async def test_how_the_provider_calls(served: Stage, report: AddRow, mode: str) -> None:
+async def test_provider_callbacks_change_nothing(served: Stage, report: AddRow, mode: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.configure(callbacks=mode)
     try:

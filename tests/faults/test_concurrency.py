@@ -50,7 +50,7 @@ async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow
     report(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
 
 
-async def test_two_namespaces_race_for_one_claim(served: Stage, report: AddRow) -> None:
+async def test_racing_namespaces_claim_once(served: Stage, report: AddRow) -> None:
     """The same requests at the same time, by two deployments that share nothing but bucket and account."""
     cells = [await served.cell("race"), await served.cell("race")]
     requests = [a_request() for _ in range(20)]
@@ -89,7 +89,7 @@ def _mixed(number: int) -> dict[str, str]:
     return faults.get(number % 50, {})
 
 
-async def test_unknown_creates_at_once(served: Stage, report: AddRow) -> None:
+async def test_many_unknown_creates_never_pay_twice(served: Stage, report: AddRow) -> None:
     """All answers get lost, and no callback comes: LIST, which is allowed once a second, serves all of them."""
     stack, mark = served.stack, uuid.uuid4().hex
     requests = [a_request(prompt=f"A kite over a field, {mark}, {number}.") for number in range(JOBS)]

@@ -135,7 +135,7 @@ async def test_column(stage: Stage, report: AddRow, what: str) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-async def test_the_server_is_killed_as_well(stage: Stage, report: AddRow) -> None:
+async def test_killed_server_never_pays_twice(stage: Stage, report: AddRow) -> None:
     """Workers first, then the server; it comes back on its database, and the workers after it."""
     dead: list[str] = []
     back = asyncio.Event()

@@ -208,5 +208,5 @@ async def test_exchanged_key_never_pays_twice(stage: Stage, report: AddRow, exch
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-async def test_key_narrowed_in_place_never_pays_twice(stage: Stage, report: AddRow) -> None:
+async def test_narrowed_key_never_pays_twice(stage: Stage, report: AddRow) -> None:
     await _cell(stage, report, "after its answer: the same key, narrowed", _narrowed_in_place)

@@ -176,7 +176,7 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
     report(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "tasks": paid, "end": phase})
 
 
-async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: AddRow) -> None:
+async def test_reset_after_late_cancel(served: Stage, report: AddRow) -> None:
     """Its task runs, and is billed: whatever it is reset to, the video is stored."""
     stack, request = served.stack, a_request()
     job_id = await _running(stack, request)
@@ -198,7 +198,7 @@ async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: 
     report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "tasks": 1, "end": "stored"})
 
 
-async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report: AddRow) -> None:
+async def test_reset_of_followed_run(served: Stage, report: AddRow) -> None:
     """The second attempt is under way: the reset run goes on with that one."""
     stack, request = served.stack, a_request()
     first = await _failed(stack, request)
@@ -291,7 +291,7 @@ ENDINGS = [(moment, deed) for moment in MOMENTS for deed in DEEDS if (moment, de
 
 
 @pytest.mark.parametrize(("moment", "deed"), ENDINGS)
-async def test_a_run_that_is_ended(served: Stage, report: AddRow, moment: str, deed: str) -> None:
+async def test_terminated_run_is_continued(served: Stage, report: AddRow, moment: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     await DEEDS[deed](stack, job_id)
@@ -399,7 +399,7 @@ async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> No
 
 
 @pytest.mark.parametrize("moment", ["creating", "running", "over"])
-async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: AddRow, moment: str) -> None:
+async def test_second_namespace_shares_ledger(served: Stage, report: AddRow, moment: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     other = await served.cell("second")

@@ -11,7 +11,7 @@ from tests.faults.report import AddRow
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
-async def test_the_report_over_300_jobs_equals_the_billing_ledger(served: Stage, report: AddRow) -> None:
+async def test_report_of_300_jobs_equals_billing_ledger(served: Stage, report: AddRow) -> None:
     await served.stack.start_worker("worker-polling", ARK_ROUTE="volcengine", SEEDANCE_CALLBACK_URL="")
     what = await check_billing(served.stack, 300)
     report("The report", {"what": "report and billing ledger agree", "jobs": 300, "ends": what})

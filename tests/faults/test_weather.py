@@ -115,11 +115,11 @@ async def _spoilt(stage: Stage, report: AddRow) -> None:
         await cell.close()
 
 
-async def test_the_result_host(stage: Stage, report: AddRow) -> None:
+async def test_result_host_faults_lose_no_video(stage: Stage, report: AddRow) -> None:
     await _all([*(_result_host(stage, report, what) for what in RESULT_HOST), _spoilt(stage, report)])
 
 
-async def test_the_bucket(stage: Stage, report: AddRow) -> None:
+async def test_bucket_outages_never_pay_twice(stage: Stage, report: AddRow) -> None:
     await _all([_bucket(stage, report, what) for what in BUCKET])
 
 

@@ -119,7 +119,7 @@ async def a_world(ark: ArkControl, request: VideoRequest | None = None, **settin
 # --- what came of it -------------------------------------------------------------------------------------------------
 
 
-async def test_a_created_task(ark: ArkControl) -> None:
+async def test_created_task_is_returned(ark: ArkControl) -> None:
     world = await a_world(ark)
     result = await world.create()
 
@@ -141,7 +141,7 @@ async def test_a_created_task(ark: ArkControl) -> None:
     ("fault", "code", "failure_class"),
     [("400", "InputTextSensitiveContentDetected", "moderation"), ("404", "ModelNotOpen", "invalid")],
 )
-async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure_class: str) -> None:
+async def test_refused_request_is_settled(ark: ArkControl, fault: str, code: str, failure_class: str) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault, code=code)
     result = await world.create()
@@ -159,7 +159,7 @@ async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure
     "fault",
     ["lost_after_commit", "reset_before_commit", "500", "500_after_commit", "502", "504_after_commit"],
 )
-async def test_an_unknown_outcome_is_sent_once_and_left_open(ark: ArkControl, fault: str) -> None:
+async def test_unknown_outcome_is_sent_once(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     fault_id = await ark.fault("create", fault, times=None)
     result = await world.create()
@@ -182,7 +182,7 @@ async def test_no_answer_in_time_is_unknown(ark: ArkControl) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut_body", "cut_json", "no_id"])
-async def test_a_task_whose_id_cannot_be_read_is_taken(ark: ArkControl, fault: str) -> None:
+async def test_unreadable_task_id_is_accepted_without_id(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault)
     result = await world.create()
@@ -190,7 +190,7 @@ async def test_a_task_whose_id_cannot_be_read_is_taken(ark: ArkControl, fault: s
     assert world.objects == ["0001.claim.json", "0001.taken.json"]
 
 
-async def test_that_it_was_taken_is_reported_where_the_bucket_fails(ark: ArkControl) -> None:
+async def test_accepted_without_id_is_returned_when_bucket_fails(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.before["taken"] = fail
     await ark.fault("create", "no_id")
@@ -206,14 +206,14 @@ async def test_that_it_was_taken_is_reported_where_the_bucket_fails(ark: ArkCont
     assert (await world.ledger.read(world.job_id)).attempts[0].accepted_without_id
 
 
-async def test_temporals_second_attempt_sends_nothing(ark: ArkControl) -> None:
+async def test_second_temporal_attempt_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
     result = await world.create(temporal_attempt=2)
     assert (result.kind, result.claim) == ("unknown", None)
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
-async def test_a_request_that_breaks_a_rule_is_not_claimed(ark: ArkControl) -> None:
+async def test_invalid_request_is_not_claimed(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(duration=99, resolution="8k"))
     result = await world.create()
     assert result.kind == "impossible"
@@ -227,7 +227,7 @@ async def test_a_request_that_breaks_a_rule_is_not_claimed(ark: ArkControl) -> N
 # --- the claim comes first -------------------------------------------------------------------------------------------
 
 
-async def test_the_claim_stands_before_the_post(ark: ArkControl) -> None:
+async def test_claim_precedes_post(ark: ArkControl) -> None:
     world = await a_world(ark)
     posts_at_the_claim = []
 
@@ -243,7 +243,7 @@ async def test_the_claim_stands_before_the_post(ark: ArkControl) -> None:
     assert claimed_at <= post.time
 
 
-async def test_without_a_claim_nothing_is_sent(ark: ArkControl) -> None:
+async def test_no_claim_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.before["claim"] = fail
     result = await world.create()
@@ -254,7 +254,7 @@ async def test_without_a_claim_nothing_is_sent(ark: ArkControl) -> None:
     assert (world.objects, await world.posts()) == ([], [])
 
 
-async def test_a_claim_whose_answer_is_an_error_although_it_landed(ark: ArkControl) -> None:
+async def test_claim_that_landed_with_error_is_settled(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.after["claim"] = fail
     result = await world.create()
@@ -270,7 +270,7 @@ async def test_a_claim_whose_answer_is_an_error_although_it_landed(ark: ArkContr
     assert (decision.next, decision.attempt) == ("claim", 2)
 
 
-async def test_a_ledger_that_cannot_be_read_after_the_claim(ark: ArkControl) -> None:
+async def test_unreadable_ledger_after_claim_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
 
     async def away() -> None:
@@ -281,7 +281,7 @@ async def test_a_ledger_that_cannot_be_read_after_the_claim(ark: ArkControl) -> 
     assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
 
 
-async def test_the_claim_of_another_is_a_conflict(ark: ArkControl) -> None:
+async def test_foreign_claim_is_conflict(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.claim(a_claim(world.request))
     result = await world.create()
@@ -289,7 +289,7 @@ async def test_the_claim_of_another_is_a_conflict(ark: ArkControl) -> None:
     assert (world.objects, await world.posts()) == (["0001.claim.json"], [])
 
 
-async def test_a_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
+async def test_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
     """The library repeats a write whose answer was lost, and gets 412 on its own object."""
     world = await a_world(ark)
     create = world.bucket.create
@@ -304,7 +304,7 @@ async def test_a_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_of_two_executions_at_once_one_sends(ark: ArkControl) -> None:
+async def test_concurrent_executions_send_once(ark: ArkControl) -> None:
     world = await a_world(ark)
     reports = await asyncio.gather(*(world.create() for _ in range(5)))
     assert sorted(result.kind for result in reports) == ["conflict"] * 4 + ["created"]
@@ -348,9 +348,7 @@ async def _stored_before(world: World) -> None:
 @pytest.mark.parametrize(
     "before", [_created_before, _unknown_before, _refused_before, _accepted_before, _late_before, _stored_before]
 )
-async def test_a_ledger_that_changed_since_the_look_sends_nothing(
-    ark: ArkControl, before: Callable[[World], Awaitable[None]]
-) -> None:
+async def test_changed_ledger_sends_nothing(ark: ArkControl, before: Callable[[World], Awaitable[None]]) -> None:
     world = await a_world(ark)
     await before(world)
     result = await world.create(attempt=2)
@@ -359,7 +357,7 @@ async def test_a_ledger_that_changed_since_the_look_sends_nothing(
     assert (world.outcome(2)["kind"], await world.posts()) == ("not_sent", [])
 
 
-async def test_an_attempt_of_the_past_sends_nothing(ark: ArkControl) -> None:
+async def test_past_attempt_sends_nothing(ark: ArkControl) -> None:
     """Its own claim is gone, as after a lifecycle rule; the later attempts still stand."""
     world = await a_world(ark)
     await world.ledger.claim(a_claim(world.request, 2))
@@ -368,7 +366,7 @@ async def test_an_attempt_of_the_past_sends_nothing(ark: ArkControl) -> None:
     assert (result.kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_what_happens_between_claim_and_look_counts(ark: ArkControl) -> None:
+async def test_facts_written_after_claim_count(ark: ArkControl) -> None:
     """Another run claims the attempt before, at the very moment of our claim."""
     world = await a_world(ark)
 
@@ -380,7 +378,7 @@ async def test_what_happens_between_claim_and_look_counts(ark: ArkControl) -> No
     assert ((await world.create(attempt=2)).kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_a_wish_that_was_granted_is_sent(ark: ArkControl) -> None:
+async def test_granted_resubmit_is_sent(ark: ArkControl) -> None:
     world = await a_world(ark)
     await _refused_before(world)
     await world.ledger.grant_resubmit(world.job_id, Resubmit(attempt=1))
@@ -392,7 +390,7 @@ async def test_a_wish_that_was_granted_is_sent(ark: ArkControl) -> None:
 
 
 @pytest.mark.parametrize(("fault", "kind"), [(None, "created"), ("400", "refused"), ("401", "not_sent")])
-async def test_an_outcome_that_cannot_be_written_is_reported(ark: ArkControl, fault: str | None, kind: str) -> None:
+async def test_unwritten_outcome_is_returned(ark: ArkControl, fault: str | None, kind: str) -> None:
     world = await a_world(ark)
     world.bucket.before["outcome"] = fail
     if fault is not None:
@@ -405,9 +403,7 @@ async def test_an_outcome_that_cannot_be_written_is_reported(ark: ArkControl, fa
     assert result.outcome.task_id == (await world.posts())[0].task_id
 
 
-async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_hanging_outcome_does_not_delay_result(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.create, "_OUTCOME_SECONDS", 0.2)
     world = await a_world(ark)
 
@@ -431,7 +427,7 @@ async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
         ("429", {"code": "QuotaExceeded", "message": "The free trial is used up."}, "account"),
     ],
 )
-async def test_what_needs_a_person_is_not_tried_again_at_once(
+async def test_account_refusal_is_not_retried_at_once(
     ark: ArkControl, fault: str, fields: dict[str, Any], attention: str
 ) -> None:
     world = await a_world(ark)
@@ -442,7 +438,7 @@ async def test_what_needs_a_person_is_not_tried_again_at_once(
     assert result.wait_seconds >= 30
 
 
-async def test_a_busy_provider_is_asked_again_under_the_same_claim(ark: ArkControl) -> None:
+async def test_busy_provider_is_retried_under_same_claim(ark: ArkControl) -> None:
     world = await a_world(ark)
     fault_id = await ark.fault("create", "429", times=2, code="ServerOverloaded", retry_after=0)
     result = await world.create()
@@ -454,7 +450,7 @@ async def test_a_busy_provider_is_asked_again_under_the_same_claim(ark: ArkContr
     assert world.outcome()["task_id"] == posts[-1].task_id
 
 
-async def test_an_unknown_answer_after_a_busy_one_is_the_last(ark: ArkControl) -> None:
+async def test_unknown_answer_ends_retries(ark: ArkControl) -> None:
     world = await a_world(ark)
     await ark.fault("create", "429", retry_after=0)
     await ark.fault("create", "lost_after_commit")
@@ -462,9 +458,7 @@ async def test_an_unknown_answer_after_a_busy_one_is_the_last(ark: ArkControl) -
     assert [post.answer for post in await world.posts()] == [429, "lost"]
 
 
-async def test_a_provider_that_stays_busy_is_left_to_the_workflow(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_busy_provider_is_left_to_workflow(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -482,7 +476,7 @@ async def test_a_provider_that_stays_busy_is_left_to_the_workflow(
     assert world.outcome()["code"] == "RateLimitExceeded"
 
 
-async def test_a_long_pause_is_left_to_the_workflow(ark: ArkControl) -> None:
+async def test_long_pause_is_left_to_workflow(ark: ArkControl) -> None:
     world = await a_world(ark)
     await ark.fault("create", "429", times=None, retry_after=120)
     result = await world.create()
@@ -491,14 +485,14 @@ async def test_a_long_pause_is_left_to_the_workflow(ark: ArkControl) -> None:
 
 
 @pytest.mark.parametrize(("refusals", "least"), [(0, 2), (1, 4), (5, 64), (50, 900)])
-async def test_the_wait_grows_with_every_create_that_was_not_sent(ark: ArkControl, refusals: int, least: float) -> None:
+async def test_wait_grows_with_each_unsent_create(ark: ArkControl, refusals: int, least: float) -> None:
     world = await a_world(ark)
     world.bucket.before["claim"] = fail
     result = await world.create(refusals=refusals)
     assert least <= result.wait_seconds <= least * 1.2
 
 
-async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.create, "_SENDS", 1)
     world = await a_world(ark)
     client = a_client(ark)
@@ -513,7 +507,7 @@ async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.Mo
 # --- the total time --------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_sent_when_the_time_is_over(ark: ArkControl) -> None:
+async def test_nothing_is_sent_after_time_over(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
 
     async def slow() -> None:
@@ -526,9 +520,7 @@ async def test_nothing_is_sent_when_the_time_is_over(ark: ArkControl) -> None:
 
 
 @pytest.mark.parametrize("clock", ["time", "monotonic"])
-async def test_a_clock_that_jumps_ahead_ends_the_time(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch, clock: str
-) -> None:
+async def test_clock_jump_ahead_ends_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
     """A machine that slept, between claim and POST: one of the clocks may not have noticed."""
     world = await a_world(ark)
     clocks = {"time": time.time, "monotonic": time.monotonic}
@@ -547,7 +539,7 @@ async def test_a_clock_that_jumps_ahead_ends_the_time(
     assert world.outcome()["code"] == "no_time_left"
 
 
-async def test_a_clock_that_was_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clock_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     world = await a_world(ark, **QUICK)
     back = [0.0]
 
@@ -564,7 +556,7 @@ async def test_a_clock_that_was_set_back_wins_no_time(ark: ArkControl, monkeypat
     assert ((await world.create()).kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_no_second_send_when_the_time_is_over(ark: ArkControl) -> None:
+async def test_no_resend_after_time_over(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
     await ark.fault("create", "429", times=None, retry_after=2)
     result = await world.create()
@@ -582,7 +574,7 @@ async def the_body(ark: ArkControl, request: VideoRequest, **settings: Any) -> t
     return world, post.body
 
 
-async def test_what_is_always_sent_and_nothing_else(ark: ArkControl) -> None:
+async def test_body_holds_only_required_fields(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(resolution="720p", duration=5))
     identifier = body.pop("safety_identifier")
     assert body == {
@@ -599,7 +591,7 @@ async def test_what_is_always_sent_and_nothing_else(ark: ArkControl) -> None:
     assert len(identifier) <= 64
 
 
-async def test_the_user_is_recognisable_and_each_claim_is_unique(ark: ArkControl) -> None:
+async def test_identifier_names_user_and_claim(ark: ArkControl) -> None:
     bodies = [(await the_body(ark, a_request(user_id="Jürgen")))[1] for _ in range(2)]
     other = (await the_body(ark, a_request(user_id="somebody else")))[1]
     users, nonces = zip(*(body["safety_identifier"].split("-") for body in [*bodies, other]), strict=True)
@@ -631,7 +623,7 @@ OF_2_5: dict[str, Any] = {
         ({"take": 2}, {}),
     ],
 )
-async def test_what_is_given_is_sent(
+async def test_optional_fields_are_sent(
     ark: ArkControl, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     if "model" in given:  # a model that the catalogue does not know yet
@@ -642,12 +634,12 @@ async def test_what_is_given_is_sent(
     assert body == plain | sent
 
 
-async def test_a_web_search_that_is_declined_is_not_sent(ark: ArkControl) -> None:
+async def test_declined_web_search_is_not_sent(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(web_search=False))
     assert not {"tools", "web_search"} & set(body)
 
 
-async def test_references_go_with_their_roles_in_their_order(ark: ArkControl) -> None:
+async def test_references_keep_roles_and_order(ark: ArkControl) -> None:
     references = [
         {"role": "reference_image", "url": "https://cdn.example.com/a.webp?sig=1", "asset_id": "sku-1"},
         {"role": "reference_video", "url": "asset://video-1"},
@@ -669,7 +661,7 @@ async def test_references_go_with_their_roles_in_their_order(ark: ArkControl) ->
     assert body["ratio"] == "adaptive"
 
 
-async def test_a_picture_can_do_without_a_prompt(ark: ArkControl) -> None:
+async def test_picture_needs_no_prompt(ark: ArkControl) -> None:
     frames = [{"role": role, "url": f"https://cdn.example.com/{role}.png"} for role in ("first_frame", "last_frame")]
     _, body = await the_body(ark, a_request(prompt=None, references=frames))
     assert [(item["type"], item["role"]) for item in body["content"]] == [
@@ -681,7 +673,7 @@ async def test_a_picture_can_do_without_a_prompt(ark: ArkControl) -> None:
 GS = [{"role": "first_frame", "url": "gs://private/pictures/a.png#17"}]
 
 
-async def test_a_private_reference_is_signed(ark: ArkControl) -> None:
+async def test_private_reference_is_signed(ark: ArkControl) -> None:
     world, body = await the_body(ark, a_request(references=GS))
     url = body["content"][1]["image_url"]["url"]
     assert url.startswith("https://")
@@ -693,7 +685,7 @@ async def test_a_private_reference_is_signed(ark: ArkControl) -> None:
     assert not any(b"X-Goog-Signature" in stored for stored in world.bucket.contents.values())
 
 
-async def test_credentials_that_cannot_sign_are_found_before_the_claim(ark: ArkControl) -> None:
+async def test_unsigning_credentials_are_found_before_claim(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(references=GS))
     world.bucket.signing_fails = CannotSign("the bucket's credentials cannot sign")
     result = await world.create()
@@ -703,7 +695,7 @@ async def test_credentials_that_cannot_sign_are_found_before_the_claim(ark: ArkC
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
-async def test_a_signature_that_cannot_be_had_now_is_waited_for(ark: ArkControl) -> None:
+async def test_failed_signing_is_retried_later(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(references=GS))
     world.bucket.signing_fails = ConnectionError("https://iam.example.com/sign?token=5ec4e7")
     result = await world.create()
@@ -720,7 +712,7 @@ CALLBACKS: dict[str, Any] = {
 }
 
 
-async def test_the_callback_url_names_job_and_attempt_and_is_signed(ark: ArkControl) -> None:
+async def test_callback_url_names_attempt_and_is_signed(ark: ArkControl) -> None:
     world = await a_world(ark, **CALLBACKS)
     await world.ledger.claim(a_claim(world.request))
     await world.ledger.settle(world.job_id, 1, not_sent())
@@ -731,13 +723,13 @@ async def test_the_callback_url_names_job_and_attempt_and_is_signed(ark: ArkCont
     assert url.path == f"/base/callbacks/{world.job_id}/2/{callback_token(SECRET, world.job_id, 2)}"
 
 
-async def test_without_a_relay_no_callback_is_asked_for(ark: ArkControl) -> None:
+async def test_no_callback_url_without_relay(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(), seedance_callback_secret=SecretStr(SECRET))
     assert "callback_url" not in body
 
 
 @pytest.mark.parametrize("fault", [None, "400", "401", "no_id"])
-async def test_no_object_and_no_report_holds_a_secret(ark: ArkControl, fault: str | None) -> None:
+async def test_objects_and_results_hold_no_secret(ark: ArkControl, fault: str | None) -> None:
     world = await a_world(ark, **CALLBACKS)
     token = callback_token(SECRET, world.job_id, 1)
     url = f"https://relay.example.com/base/callbacks/{world.job_id}/1/{token}"

@@ -90,9 +90,7 @@ class Lying(MemoryBucket):
 # --- the facts, as they stand in the bucket ------------------------------------------------------------------------
 
 
-async def test_every_fact_has_the_name_that_others_know_it_by(
-    bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
-) -> None:
+async def test_facts_have_documented_names(bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str) -> None:
     assert await ledger.claim(a_claim(request_))
     await ledger.note_accepted_without_id(job_id, 1, "accepted")
     await ledger.settle(job_id, 1, absent())
@@ -123,13 +121,13 @@ async def test_every_fact_has_the_name_that_others_know_it_by(
     assert (second.number, second.counts, second.tasks) == (2, True, ())
 
 
-async def test_an_empty_ledger(ledger: Ledger, job_id: str) -> None:
+async def test_empty_ledger_allows_claim(ledger: Ledger, job_id: str) -> None:
     facts = await ledger.read(job_id)
     assert (facts.record, facts.attempts) == (None, ())
     assert await ledger.record(job_id) is None
 
 
-async def test_what_else_stands_beside_the_attempts_is_no_attempt(
+async def test_other_objects_are_no_attempts(
     bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     root = names(request_).root
@@ -138,21 +136,21 @@ async def test_what_else_stands_beside_the_attempts_is_no_attempt(
     assert (await ledger.read(job_id)).attempts == ()
 
 
-async def test_the_record_of_a_job(bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str) -> None:
+async def test_record_is_read_from_ledger(bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str) -> None:
     await bucket.create(names(request_).record, a_record("cgt-1"))
     record = (await ledger.read(job_id)).record
     assert record is not None
     assert (record.task_id, record.record_uri) == ("cgt-1", f"gs://videos/{names(request_).record}")
 
 
-async def test_a_fact_of_a_newer_worker_is_read(ledger: Ledger, bucket: Bucket, request_: VideoRequest) -> None:
+async def test_newer_fact_is_read(ledger: Ledger, bucket: Bucket, request_: VideoRequest) -> None:
     claim = a_claim(request_)
     value = claim.model_dump(mode="json", by_alias=True) | {"new": {"field": 1}}
     await bucket.create(names(request_).attempt(1, "claim"), json.dumps(value).encode())
     assert (await ledger.read(claim.job_id)).attempts[0].claim == claim
 
 
-async def test_a_claim_is_as_old_as_the_bucket_says(request_: VideoRequest, job_id: str) -> None:
+async def test_claim_age_comes_from_bucket(request_: VideoRequest, job_id: str) -> None:
     bucket = MemoryBucket()
     ledger = Ledger(bucket, "seedance")
     # The claim's own clock is far off.
@@ -174,7 +172,7 @@ async def test_a_claim_is_as_old_as_the_bucket_says(request_: VideoRequest, job_
 # --- rule 3: a 412 on one's own write --------------------------------------------------------------------------------
 
 
-async def test_an_attempt_is_claimed_once(ledger: Ledger, request_: VideoRequest) -> None:
+async def test_attempt_is_claimed_once(ledger: Ledger, request_: VideoRequest) -> None:
     first, second = a_claim(request_), a_claim(request_)
     assert await ledger.claim(first)
     assert not await ledger.claim(second)
@@ -183,13 +181,13 @@ async def test_an_attempt_is_claimed_once(ledger: Ledger, request_: VideoRequest
     assert existing == first
 
 
-async def test_a_claim_whose_answer_was_lost_is_ours(request_: VideoRequest) -> None:
+async def test_claim_with_lost_answer_is_ours(request_: VideoRequest) -> None:
     bucket = Lying()
     assert await Ledger(bucket, "seedance").claim(a_claim(request_))
     assert not await Ledger(bucket, "seedance").claim(a_claim(request_)), "another nonce stands there"
 
 
-async def test_an_outcome_whose_answer_was_lost_is_no_second_task(request_: VideoRequest, job_id: str) -> None:
+async def test_outcome_with_lost_answer_is_no_second_task(request_: VideoRequest, job_id: str) -> None:
     bucket = Lying()
     await Ledger(bucket, "seedance").settle(job_id, 1, created("cgt-1"))
     assert await objects(bucket, request_) == ["attempts/0001.outcome.json"]
@@ -198,7 +196,7 @@ async def test_an_outcome_whose_answer_was_lost_is_no_second_task(request_: Vide
 # --- rule 2: an outcome is decided once ------------------------------------------------------------------------------
 
 
-async def test_the_same_task_again_changes_nothing(
+async def test_repeated_task_changes_nothing(
     bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     await ledger.settle(job_id, 1, created("cgt-1"))
@@ -207,7 +205,7 @@ async def test_the_same_task_again_changes_nothing(
 
 
 @pytest.mark.parametrize("first", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
-async def test_a_task_after_another_outcome_is_late_and_never_dropped(
+async def test_task_after_other_outcome_is_late(
     bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str, first: Outcome
 ) -> None:
     await ledger.settle(job_id, 1, first)
@@ -220,7 +218,7 @@ async def test_a_task_after_another_outcome_is_late_and_never_dropped(
     assert attempt.tasks[-1] == "cgt-2"
 
 
-async def test_late_tasks_come_in_the_order_of_their_coming(request_: VideoRequest, job_id: str) -> None:
+async def test_late_tasks_keep_order(request_: VideoRequest, job_id: str) -> None:
     bucket = MemoryBucket()
     ledger = Ledger(bucket, "seedance")
     await ledger.settle(job_id, 1, absent())
@@ -231,7 +229,7 @@ async def test_late_tasks_come_in_the_order_of_their_coming(request_: VideoReque
 
 
 @pytest.mark.parametrize("second", [not_sent(), refused(), absent()], ids=lambda o: o.kind)
-async def test_an_outcome_without_a_task_obeys_the_one_that_stands(
+async def test_outcome_without_task_obeys_existing_one(
     bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str, second: Outcome
 ) -> None:
     await ledger.settle(job_id, 1, created("cgt-1"))
@@ -243,7 +241,7 @@ async def test_an_outcome_without_a_task_obeys_the_one_that_stands(
 # --- rule 4: an outcome that the create could not write ------------------------------------------------------------
 
 
-async def test_an_outcome_whose_claim_never_landed(
+async def test_outcome_writes_missing_claim(
     activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
 ) -> None:
     claim = a_claim(request_)
@@ -254,7 +252,7 @@ async def test_an_outcome_whose_claim_never_landed(
     assert attempt.outcome.kind == "not_sent"
 
 
-async def test_an_outcome_whose_claim_stands(
+async def test_outcome_follows_existing_claim(
     activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
 ) -> None:
     claim = a_claim(request_)
@@ -265,7 +263,7 @@ async def test_an_outcome_whose_claim_stands(
     assert (attempt.claim, attempt.tasks, attempt.late) == (claim, ("cgt-1",), ())
 
 
-async def test_an_outcome_is_not_written_to_the_claim_of_another(
+async def test_outcome_is_not_written_to_foreign_claim(
     bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
 ) -> None:
     theirs = a_claim(request_)
@@ -275,7 +273,7 @@ async def test_an_outcome_is_not_written_to_the_claim_of_another(
     assert (await ledger.read(theirs.job_id)).attempts[0].claim == theirs
 
 
-async def test_that_a_task_was_taken_is_written_too(
+async def test_accepted_without_id_is_written(
     bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest
 ) -> None:
     claim = a_claim(request_)
@@ -291,7 +289,7 @@ async def test_that_a_task_was_taken_is_written_too(
 # --- ends and wishes -------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_end_stands_and_is_told(
+async def test_first_end_counts(
     activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     seen = TimelineEntry(at=datetime.now(UTC), what="failed", how="poll")
@@ -310,7 +308,7 @@ async def test_the_first_end_stands_and_is_told(
     assert [one.name for one in end.ledger] == [ledger.names(job_id).attempt(1, "claim")]
 
 
-async def test_asking_again_twice_is_asking_once(ledger: Ledger, job_id: str) -> None:
+async def test_repeated_resubmit_is_granted_once(ledger: Ledger, job_id: str) -> None:
     await ledger.grant_resubmit(job_id, Resubmit(attempt=1, accept_second_charge=True))
     await ledger.grant_resubmit(job_id, Resubmit(attempt=1))
     again = (await ledger.read(job_id)).attempts[0].resubmit_grant
@@ -341,9 +339,7 @@ async def ended(
 
 
 @pytest.mark.parametrize("failure_class", ["expired", "provider"])
-async def test_what_the_provider_failed_at_is_tried_again_as_often_as_the_setting_says(
-    bucket: Bucket, request_: VideoRequest, failure_class: str
-) -> None:
+async def test_automatic_resubmits_follow_setting(bucket: Bucket, request_: VideoRequest, failure_class: str) -> None:
     for attempt in (1, 2):
         again, existing = await ended(bucket, request_, attempt, failure_class, 2)
         assert again
@@ -354,7 +350,7 @@ async def test_what_the_provider_failed_at_is_tried_again_as_often_as_the_settin
 
 
 @pytest.mark.parametrize("resubmits", [None, 0])
-async def test_nothing_is_tried_again_by_itself_unless_a_setting_says_so(
+async def test_no_automatic_resubmit_without_setting(
     bucket: Bucket, request_: VideoRequest, resubmits: int | None
 ) -> None:
     assert await ended(bucket, request_, 1, "expired", resubmits) == (False, ANY)
@@ -362,14 +358,14 @@ async def test_nothing_is_tried_again_by_itself_unless_a_setting_says_so(
 
 
 @pytest.mark.parametrize("failure_class", ["moderation", "invalid", "cancelled", "lost"])
-async def test_what_would_end_the_same_or_cost_twice_is_not_tried_again(
+async def test_final_or_lost_failure_is_not_resubmitted(
     bucket: Bucket, request_: VideoRequest, failure_class: str
 ) -> None:
     again, existing = await ended(bucket, request_, 1, failure_class, 5)
     assert (again, existing.resubmit_grant) == (False, None)
 
 
-async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Bucket, request_: VideoRequest) -> None:
+async def test_first_end_decides_automatic_resubmit(bucket: Bucket, request_: VideoRequest) -> None:
     ledger = Ledger(bucket, "seedance")
     await ledger.end(job_id_of(request_), 1, an_end(1, "cgt-1", "moderation"))
     activities = LedgerActivities(ledger, some_settings(seedance_automatic_resubmits=1))
@@ -378,14 +374,14 @@ async def test_the_end_that_stands_decides_whether_it_is_tried_again(bucket: Buc
     assert (result.continues, result.error.failure_class) == (False, "moderation")
 
 
-async def test_a_wish_of_a_person_takes_nothing_from_the_setting(bucket: Bucket, request_: VideoRequest) -> None:
+async def test_caller_resubmit_leaves_setting_unused(bucket: Bucket, request_: VideoRequest) -> None:
     await ended(bucket, request_, 1, "expired", 0)
     await Ledger(bucket, "seedance").grant_resubmit(job_id_of(request_), Resubmit(attempt=1))
     assert (await ended(bucket, request_, 2, "expired", 1))[0]
     assert not (await ended(bucket, request_, 3, "expired", 1))[0]
 
 
-async def test_an_end_that_is_written_twice_is_tried_again_once(bucket: Bucket, request_: VideoRequest) -> None:
+async def test_end_written_twice_is_resubmitted_once(bucket: Bucket, request_: VideoRequest) -> None:
     """The answer of the first try was lost: Temporal repeats it."""
     for _ in range(2):
         assert (await ended(bucket, request_, 1, "expired", 1))[0]
@@ -395,7 +391,7 @@ async def test_an_end_that_is_written_twice_is_tried_again_once(bucket: Bucket, 
 # --- whether identifiers are listed ----------------------------------------------------------------------------------
 
 
-async def test_that_identifiers_are_listed_is_noted_for_each_route(
+async def test_identifiers_listed_is_noted_per_route_and_key(
     bucket: Bucket, activities: LedgerActivities, request_: VideoRequest
 ) -> None:
     ledger = Ledger(bucket, f"seedance-{request_.take}")
@@ -413,7 +409,7 @@ async def test_that_identifiers_are_listed_is_noted_for_each_route(
     ]
 
 
-async def test_a_look_and_the_facts_say_whether_identifiers_are_listed(request_: VideoRequest) -> None:
+async def test_context_and_facts_show_listed_identifiers(request_: VideoRequest) -> None:
     ledger = Ledger(MemoryBucket(), "seedance")
     activities = LedgerActivities(ledger, some_settings())
     await ledger.claim(a_claim(request_))
@@ -425,7 +421,7 @@ async def test_a_look_and_the_facts_say_whether_identifiers_are_listed(request_:
         await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
 
 
-async def test_the_echo_is_asked_for_once(request_: VideoRequest) -> None:
+async def test_identifiers_listed_is_read_once(request_: VideoRequest) -> None:
     bucket = MemoryBucket()
     ledger = Ledger(bucket, "seedance")
     await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
@@ -453,7 +449,7 @@ async def read_decision(
     return (await read(activities, request, attempt, accept=accept)).decision
 
 
-async def test_a_look_tells_what_the_workflow_needs_to_know(ledger: Ledger, request_: VideoRequest) -> None:
+async def test_read_ledger_returns_context(ledger: Ledger, request_: VideoRequest) -> None:
     activities = LedgerActivities(ledger, some_settings(seedance_create_timeout_seconds=77), {"SeedanceUser", "A"})
     seen = await read(activities, request_)
     assert (seen.decision.next, seen.decision.attempt) == ("claim", 1)
@@ -467,9 +463,7 @@ async def test_a_look_tells_what_the_workflow_needs_to_know(ledger: Ledger, requ
 
 
 @pytest.mark.parametrize("foreign", ["my-own-id", "seedance-" + "0" * 64, "../../etc", ""])
-async def test_an_id_that_is_not_the_requests_own_is_refused_before_anything(
-    request_: VideoRequest, foreign: str
-) -> None:
+async def test_foreign_job_id_is_refused_first(request_: VideoRequest, foreign: str) -> None:
     bucket = MemoryBucket(broken=ConnectionError("must not be asked"))
     activities = LedgerActivities(Ledger(bucket, "seedance"), some_settings())
     input = ReadLedgerInput(job_id=foreign, request=request_, resubmit=Resubmit(attempt=1))
@@ -480,7 +474,7 @@ async def test_an_id_that_is_not_the_requests_own_is_refused_before_anything(
     assert job_id_of(request_) in seen.error.message
 
 
-async def test_the_record_wins_over_everything(
+async def test_record_beats_everything(
     bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     await ledger.claim(a_claim(request_))
@@ -492,13 +486,13 @@ async def test_the_record_wins_over_everything(
         assert (seen.next, seen.task_id) == ("stored", "cgt-1")
 
 
-async def test_an_unreachable_bucket_is_an_error_to_be_repeated(request_: VideoRequest) -> None:
+async def test_unreachable_bucket_is_retryable(request_: VideoRequest) -> None:
     bucket = MemoryBucket(broken=ConnectionError("no bucket"))
     with pytest.raises(ConnectionError):
         await read_decision(LedgerActivities(Ledger(bucket, "seedance"), some_settings()), request_)
 
 
-async def test_resubmitting_a_refused_attempt(
+async def test_resubmit_of_refused_attempt_is_granted(
     activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     await ledger.claim(a_claim(request_))
@@ -509,7 +503,7 @@ async def test_resubmitting_a_refused_attempt(
         assert (seen.next, seen.attempt) == ("claim", 2)
 
 
-async def test_resubmitting_an_ended_attempt(
+async def test_resubmit_of_ended_attempt_is_granted(
     activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str
 ) -> None:
     await ledger.claim(a_claim(request_))
@@ -532,7 +526,7 @@ async def test_resubmitting_an_ended_attempt(
 
 
 @pytest.mark.parametrize("task_id", ["cgt-1", None])
-async def test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice(
+async def test_resubmit_of_lost_attempt_needs_consent(
     bucket: Bucket,
     activities: LedgerActivities,
     ledger: Ledger,
@@ -560,7 +554,7 @@ async def test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice
 
 
 @pytest.mark.parametrize("named", [0, 1, 2, 3, 99])
-async def test_resubmitting_an_attempt_that_is_unknown_or_is_none_changes_nothing(
+async def test_resubmit_of_unknown_attempt_changes_nothing(
     bucket: Bucket, activities: LedgerActivities, ledger: Ledger, request_: VideoRequest, job_id: str, named: int
 ) -> None:
     await ledger.claim(a_claim(request_))
@@ -572,7 +566,7 @@ async def test_resubmitting_an_attempt_that_is_unknown_or_is_none_changes_nothin
     assert await objects(bucket, request_) == before
 
 
-async def test_a_claim_holds_what_is_needed_to_know_its_task(bucket: Bucket, ledger: Ledger) -> None:
+async def test_claim_identifies_its_task(bucket: Bucket, ledger: Ledger) -> None:
     request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
     claim = a_claim(request)
     await ledger.claim(claim)
@@ -583,7 +577,7 @@ async def test_a_claim_holds_what_is_needed_to_know_its_task(bucket: Bucket, led
     assert existing.safety_identifier.endswith(f"-{claim.nonce}")
 
 
-async def test_a_fact_is_json_that_people_can_read(request_: VideoRequest, job_id: str) -> None:
+async def test_fact_is_readable_json(request_: VideoRequest, job_id: str) -> None:
     bucket = MemoryBucket()
     error = JobError(code="x", message="Größe", failure_class="provider", attempt=1)
     await Ledger(bucket, "seedance").end(job_id, 1, an_end(1, "cgt-1").model_copy(update={"error": error}))
@@ -592,7 +586,7 @@ async def test_a_fact_is_json_that_people_can_read(request_: VideoRequest, job_i
     assert "Größe" in bucket.contents[name].decode()
 
 
-async def test_key_of_an_attempt_that_was_given_up_bars_no_later_one() -> None:
+async def test_key_of_lost_attempt_bars_no_later_one() -> None:
     request = a_request()
     ledger, job_id = Ledger(MemoryBucket(), "seedance"), job_id_of(request)
     await ledger.claim(a_claim(request).model_copy(update={"key": "01234567"}))
@@ -604,7 +598,7 @@ async def test_key_of_an_attempt_that_was_given_up_bars_no_later_one() -> None:
     assert (decision.next, decision.attempt, decision.recovery and decision.recovery.doubt) == ("recover", 2, None)
 
 
-async def test_stray_object_among_the_attempts_is_no_attempt() -> None:
+async def test_stray_object_is_no_attempt() -> None:
     bucket, request = MemoryBucket(), a_request()
     ledger = Ledger(bucket, "seedance")
     for kind in ("notes", "copy-of-claim", "claim.old"):
@@ -612,7 +606,7 @@ async def test_stray_object_among_the_attempts_is_no_attempt() -> None:
     assert (await ledger.read(job_id_of(request))).attempts == ()
 
 
-async def test_live_task_comes_before_an_automatic_attempt() -> None:
+async def test_live_task_beats_automatic_resubmit() -> None:
     request = a_request()
     ledger, job_id = Ledger(MemoryBucket(), "seedance"), job_id_of(request)
     activities = LedgerActivities(ledger, some_settings(seedance_automatic_resubmits=1))
@@ -626,7 +620,7 @@ async def test_live_task_comes_before_an_automatic_attempt() -> None:
     assert not [stored.name for stored in await ledger.objects(job_id) if "again" in stored.name]
 
 
-async def test_record_wins_over_a_resubmit_without_consent() -> None:
+async def test_record_beats_resubmit_without_consent() -> None:
     """An attempt that was given up is answered later, when another one's video is long stored, or its task lives."""
     for alive in (True, False):
         request = a_request()

@@ -54,17 +54,17 @@ def entries(bucket: MemoryBucket) -> list[str]:
 # One request
 
 
-def test_without_limits_nothing_is_refused() -> None:
+def test_no_limits_refuse_nothing() -> None:
     assert refusal_by_price(catalogue.estimate(a_request(**UNPRICED)), some_settings()) is None
     assert not some_settings().limited
 
 
 @pytest.mark.parametrize("name", ["usd_per_request", "jobs_per_user_day", "usd_per_user_day"])
-def test_any_limit_has_each_create_asked_for(name: str) -> None:
+def test_any_limit_reserves_quota(name: str) -> None:
     assert Settings.model_validate({f"seedance_max_{name}": 1}).limited
 
 
-def test_the_most_for_one_request_may_just_be_reached() -> None:
+def test_request_limit_may_be_reached() -> None:
     settings = some_settings(seedance_max_usd_per_request=PRICE)
     assert refusal_by_price(catalogue.estimate(a_request()), settings) is None
     settings = some_settings(seedance_max_usd_per_request=PRICE - 0.000001)
@@ -76,7 +76,7 @@ def test_the_most_for_one_request_may_just_be_reached() -> None:
 
 
 @pytest.mark.parametrize("name", ["usd_per_request", "usd_per_user_day"])
-async def test_an_unknown_price_cannot_be_held_against_a_limit_in_usd(name: str) -> None:
+async def test_unknown_price_passes_usd_limit(name: str) -> None:
     bucket = MemoryBucket()
     limits: dict[str, Any] = {name: 1000.0}
     error = await Worker(bucket, **limits).refuses(a_request(**UNPRICED))
@@ -86,7 +86,7 @@ async def test_an_unknown_price_cannot_be_held_against_a_limit_in_usd(name: str)
     assert entries(bucket) == []
 
 
-async def test_an_unknown_price_counts_as_one_of_the_jobs() -> None:
+async def test_unknown_price_counts_as_job() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
     assert (await worker.reserve(a_request(**UNPRICED))).error is None
@@ -94,7 +94,7 @@ async def test_an_unknown_price_counts_as_one_of_the_jobs() -> None:
     assert (await worker.refuses(a_request(**UNPRICED))).code == "over_limit"
 
 
-async def test_the_limit_per_request_counts_nothing() -> None:
+async def test_request_limit_writes_nothing() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, usd_per_request=PRICE)
     assert (await worker.reserve(a_request())).error is None
@@ -105,7 +105,7 @@ async def test_the_limit_per_request_counts_nothing() -> None:
 # A day
 
 
-async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_figures() -> None:
+async def test_daily_jobs_are_counted_and_named_in_refusal() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=2)
     assert [(await worker.reserve(a_request())).used for _ in range(2)] == [
@@ -121,7 +121,7 @@ async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_fi
 
 
 @pytest.mark.parametrize("duration", range(4, 16))
-async def test_the_usd_of_a_day_are_added_up_exactly(duration: int) -> None:
+async def test_daily_usd_is_added_exactly(duration: int) -> None:
     """Ten times the price is the limit: of some prices, floats that are added up would miss it."""
     price = catalogue.estimate(a_request(duration=duration)).usd or 0
     worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
@@ -133,7 +133,7 @@ async def test_the_usd_of_a_day_are_added_up_exactly(duration: int) -> None:
         assert figure in error.message
 
 
-async def test_a_smaller_request_still_fits() -> None:
+async def test_smaller_request_fits() -> None:
     worker = Worker(MemoryBucket(), usd_per_user_day=2.5 * PRICE)
     for _ in range(2):
         assert (await worker.reserve(a_request())).error is None
@@ -142,7 +142,7 @@ async def test_a_smaller_request_still_fits() -> None:
     assert (await worker.reserve(mini)).error is None
 
 
-async def test_the_user_is_not_named() -> None:
+async def test_user_is_not_named() -> None:
     bucket = MemoryBucket()
     await Worker(bucket, jobs_per_user_day=1).reserve(a_request(user_id="../a user@example.com"))
     (name,) = entries(bucket)
@@ -150,7 +150,7 @@ async def test_the_user_is_not_named() -> None:
     assert "example" not in name + bucket.contents[name].decode()
 
 
-async def test_a_place_is_taken_once_by_a_job_however_often_it_asks() -> None:
+async def test_job_reserves_one_quota_entry() -> None:
     """As a Reset does, and a run that crashed between its place and its claim; also where no place is left."""
     bucket = MemoryBucket()
     request = a_request()
@@ -160,7 +160,7 @@ async def test_a_place_is_taken_once_by_a_job_however_often_it_asks() -> None:
     assert (await Worker(bucket, jobs_per_user_day=1).refuses(a_request())).code == "over_limit"
 
 
-async def test_another_attempt_needs_another_place() -> None:
+async def test_resubmit_needs_new_quota_entry() -> None:
     bucket = MemoryBucket()
     request = a_request()
     worker = Worker(bucket, jobs_per_user_day=2)
@@ -175,7 +175,7 @@ async def test_another_attempt_needs_another_place() -> None:
     assert (await worker.refuses(a_request())).code == "over_limit"
 
 
-async def test_a_new_day_begins_at_midnight_utc() -> None:
+async def test_quota_day_begins_at_midnight_utc() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
     worker.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
@@ -197,7 +197,7 @@ async def test_a_new_day_begins_at_midnight_utc() -> None:
 # Trouble
 
 
-async def test_of_fifty_who_race_in_three_workers_ten_are_allowed() -> None:
+async def test_fifty_racing_jobs_get_ten_entries() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
     answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
@@ -206,7 +206,7 @@ async def test_of_fifty_who_race_in_three_workers_ten_are_allowed() -> None:
     assert len(entries(bucket)) == 10
 
 
-async def test_racing_runs_of_one_job_take_one_place() -> None:
+async def test_racing_runs_reserve_one_entry() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
     request = a_request()
@@ -215,7 +215,7 @@ async def test_racing_runs_of_one_job_take_one_place() -> None:
     assert len(entries(bucket)) == 1
 
 
-async def test_racers_of_different_prices_stay_within_the_usd_of_a_day() -> None:
+async def test_racing_prices_stay_within_daily_usd() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, usd_per_user_day=1.0) for _ in range(3)]
     requests = [a_request(duration=4 + n % 5) for n in range(30)]
@@ -224,7 +224,7 @@ async def test_racers_of_different_prices_stay_within_the_usd_of_a_day() -> None
     assert 1.0 - PRICE < spent <= 1.0
 
 
-async def test_over_a_real_bucket_the_same_holds() -> None:
+async def test_real_bucket_behaves_the_same() -> None:
     with fake_gcs("videos") as client:
         bucket = GoogleBucket("videos", client)
         workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
@@ -241,7 +241,7 @@ class LosingAnswers(MemoryBucket):
         return False
 
 
-async def test_a_place_whose_answer_was_lost_is_ours() -> None:
+async def test_entry_with_lost_answer_is_ours() -> None:
     bucket = LosingAnswers()
     worker = Worker(bucket, jobs_per_user_day=2)
     answers = await asyncio.gather(*(worker.reserve(a_request()) for _ in range(4)))
@@ -249,7 +249,7 @@ async def test_a_place_whose_answer_was_lost_is_ours() -> None:
     assert len(entries(bucket)) == 2
 
 
-async def test_a_bucket_that_is_out_allows_nothing() -> None:
+async def test_unreachable_bucket_allows_nothing() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
     bucket.broken = ConnectionError("down")
@@ -259,7 +259,7 @@ async def test_a_bucket_that_is_out_allows_nothing() -> None:
     assert (await worker.reserve(a_request())).error is None
 
 
-async def test_a_lower_limit_holds_at_once() -> None:
+async def test_lower_limit_applies_at_once() -> None:
     bucket = MemoryBucket()
     for _ in range(3):
         await Worker(bucket, jobs_per_user_day=3).reserve(a_request())
@@ -268,6 +268,6 @@ async def test_a_lower_limit_holds_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["usd_per_request", "jobs_per_user_day", "usd_per_user_day"])
 @pytest.mark.parametrize("limit", [0, -1])
-def test_no_limit_is_said_by_leaving_it_out(name: str, limit: int) -> None:
+def test_absent_setting_is_no_limit(name: str, limit: int) -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         Settings.model_validate({f"seedance_max_{name}": limit})

@@ -124,7 +124,7 @@ UNKNOWN = ["0001.claim.json"]
 # --- a callback names a task -----------------------------------------------------------------------------------------
 
 
-async def test_a_task_that_shows_our_nonce_is_ours(ark: ArkControl) -> None:
+async def test_task_with_our_nonce_is_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
@@ -137,7 +137,7 @@ async def test_a_task_that_shows_our_nonce_is_ours(ark: ArkControl) -> None:
     )
 
 
-async def test_a_task_that_shows_another_nonce_is_not_ours(ark: ArkControl) -> None:
+async def test_task_with_other_nonce_is_not_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     same_user = safety_identifier(world.request.user_id, "f" * 32)
     others = [await world.task(identifier) for identifier in (same_user, "somebody-else", world.claim.nonce)]
@@ -165,7 +165,7 @@ async def test_task_is_ours_once_get_shows_it(ark: ArkControl) -> None:
     assert (await world.decision()).task_id == task_id
 
 
-async def test_a_task_belongs_to_the_attempt_whose_nonce_it_shows(ark: ArkControl) -> None:
+async def test_nonce_names_attempt_of_task(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     await world.settle(not_sent())
@@ -182,7 +182,7 @@ async def test_a_task_belongs_to_the_attempt_whose_nonce_it_shows(ark: ArkContro
 
 
 @pytest.mark.parametrize("first", [absent(), not_sent(), refused()], ids=lambda o: o.kind)
-async def test_a_task_that_comes_after_another_outcome_is_adopted(ark: ArkControl, first: Outcome) -> None:
+async def test_task_after_other_outcome_is_adopted(ark: ArkControl, first: Outcome) -> None:
     world = await a_world(ark)
     await world.settle(first)
     task_id = await world.task()
@@ -192,7 +192,7 @@ async def test_a_task_that_comes_after_another_outcome_is_adopted(ark: ArkContro
     assert world.objects == ["0001.claim.json", f"0001.late-{task_id}.json", "0001.outcome.json"]
 
 
-async def test_a_second_task_of_a_created_attempt_is_shown(ark: ArkControl) -> None:
+async def test_second_task_of_created_attempt_is_shown(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.settle(created("cgt-first"))
     task_id = await world.task()
@@ -201,7 +201,7 @@ async def test_a_second_task_of_a_created_attempt_is_shown(ark: ArkControl) -> N
     assert (decision.next, decision.task_id, decision.second_task) == ("adopt", "cgt-first", task_id)
 
 
-async def test_a_taken_create_is_found(ark: ArkControl) -> None:
+async def test_accepted_create_is_found(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     task_id = await world.task()
@@ -210,7 +210,7 @@ async def test_a_taken_create_is_found(ark: ArkControl) -> None:
     assert (decision.next, decision.task_id) == ("adopt", task_id)
 
 
-async def test_a_task_that_is_known_costs_no_get(ark: ArkControl) -> None:
+async def test_known_task_costs_no_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     await world.settle(created(task_id))
@@ -220,7 +220,7 @@ async def test_a_task_that_is_known_costs_no_get(ark: ArkControl) -> None:
     assert len(world.objects) == 2
 
 
-async def test_an_attempt_that_nobody_claimed_costs_no_get(ark: ArkControl) -> None:
+async def test_unclaimed_attempt_costs_no_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     assert await world.identify(task_id, attempt=7) == "not_yet"
@@ -230,7 +230,7 @@ async def test_an_attempt_that_nobody_claimed_costs_no_get(ark: ArkControl) -> N
 
 
 @pytest.mark.parametrize("fault", ["401", "404", "429", "500", "502", "reset"])
-async def test_a_callback_that_cannot_be_checked_is_not_believed(ark: ArkControl, fault: str) -> None:
+async def test_unchecked_callback_is_not_believed(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     fields = {"code": "NotFound"} if fault == "404" else {}
@@ -269,7 +269,7 @@ def proofs(world: World, *ages: float, **given: Any) -> tuple[Listing, ...]:
     return tuple(Listing.model_validate(nothing | {"began_at": now - timedelta(seconds=age)} | given) for age in ages)
 
 
-async def test_what_two_listings_do_not_show_is_absent_and_opens_one_more_claim(silent: World) -> None:
+async def test_two_listings_prove_absence_and_allow_claim(silent: World) -> None:
     decision = await silent.absent(*proofs(silent, 100, 10))
     assert (decision.next, decision.attempt) == ("claim", 2)
     assert (silent.outcome()["kind"], silent.outcome()["how"]) == ("absent", "list")
@@ -279,7 +279,7 @@ async def test_what_two_listings_do_not_show_is_absent_and_opens_one_more_claim(
     assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_the_attempt_after_an_absent_one_is_never_absent(silent: World) -> None:
+async def test_second_attempt_is_never_absent(silent: World) -> None:
     await silent.absent(*proofs(silent, 100, 10))
     second = a_claim(silent.request, 2)
     await silent.ledger.claim(second)
@@ -292,7 +292,7 @@ async def test_the_attempt_after_an_absent_one_is_never_absent(silent: World) ->
     assert "0002.outcome.json" not in silent.objects
 
 
-async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
+async def test_unproven_absence_stays_unknown(silent: World) -> None:
     for listings in (
         proofs(silent),
         proofs(silent, 10),
@@ -309,7 +309,7 @@ async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
     assert silent.objects == UNKNOWN
 
 
-async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_listed(silent: World) -> None:
+async def test_unlisted_identifiers_prove_no_absence(silent: World) -> None:
     del silent.bucket.stored[f"seedance/echo-byteplus-{FINGERPRINT}.json"]
     decision = await silent.absent(*proofs(silent, 100, 10))
     assert decision.recovery is not None
@@ -320,27 +320,27 @@ async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_liste
 
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), refused(), not_sent()], ids=lambda o: o.kind)
-async def test_what_is_known_meanwhile_is_obeyed(silent: World, outcome: Outcome) -> None:
+async def test_newer_ledger_facts_are_obeyed(silent: World, outcome: Outcome) -> None:
     await silent.settle(outcome)
     decision = await silent.absent(*proofs(silent, 100, 10))
     assert decision.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
     assert silent.outcome()["kind"] == outcome.kind
 
 
-async def test_a_task_that_was_taken_is_never_absent(silent: World) -> None:
+async def test_accepted_create_is_never_absent(silent: World) -> None:
     await silent.ledger.note_accepted_without_id(silent.job_id, 1, "accepted")
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover"
     assert silent.objects == ["0001.claim.json", "0001.taken.json"]
 
 
-async def test_proofs_of_another_attempt_settle_nothing(silent: World) -> None:
+async def test_proofs_of_other_attempt_settle_nothing(silent: World) -> None:
     for attempt in (0, 2, 7):
         decision = await silent.absent(*proofs(silent, 100, 10), attempt=attempt)
         assert (decision.next, decision.attempt) == ("recover", 1)
     assert silent.objects == UNKNOWN
 
 
-async def test_a_task_that_comes_after_absence_was_proved_is_late_and_adopted(silent: World) -> None:
+async def test_late_task_after_absence_is_adopted(silent: World) -> None:
     await silent.absent(*proofs(silent, 100, 10))
     await silent.settle(created("cgt-slow"))
     decision = await silent.decision()
@@ -350,7 +350,7 @@ async def test_a_task_that_comes_after_absence_was_proved_is_late_and_adopted(si
 # --- an operator's word ----------------------------------------------------------------------------------------------
 
 
-async def test_an_operator_adopts_a_task_that_fits(ark: ArkControl) -> None:
+async def test_operator_adopts_matching_task(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     answer = await world.resolve("adopt", task_id)
@@ -360,7 +360,7 @@ async def test_an_operator_adopts_a_task_that_fits(ark: ArkControl) -> None:
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_an_operator_cannot_adopt_the_task_of_another(ark: ArkControl) -> None:
+async def test_operator_cannot_adopt_foreign_task(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task(safety_identifier(world.request.user_id, "d" * 32))
     answer = await world.resolve("adopt", task_id)
@@ -370,13 +370,13 @@ async def test_an_operator_cannot_adopt_the_task_of_another(ark: ArkControl) -> 
 
 
 @pytest.mark.parametrize("task_id", ["cgt-nobody", "cgt 1", "../tasks", "", None])
-async def test_an_operator_cannot_adopt_a_task_that_is_none(ark: ArkControl, task_id: str | None) -> None:
+async def test_operator_cannot_adopt_missing_task(ark: ArkControl, task_id: str | None) -> None:
     world = await a_world(ark)
     assert not (await world.resolve("adopt", task_id)).accepted
     assert world.objects == UNKNOWN
 
 
-async def test_an_adoption_that_cannot_be_checked_is_to_be_repeated(ark: ArkControl) -> None:
+async def test_unchecked_adoption_is_retryable(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     await ark.fault("get", "500")
@@ -385,7 +385,7 @@ async def test_an_adoption_that_cannot_be_checked_is_to_be_repeated(ark: ArkCont
     assert world.objects == UNKNOWN
 
 
-async def test_not_created_is_too_early_before_the_window_is_over(ark: ArkControl) -> None:
+async def test_not_created_before_window_is_refused(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(seconds=590)
     answer = await world.resolve("not_created")
@@ -394,7 +394,7 @@ async def test_not_created_is_too_early_before_the_window_is_over(ark: ArkContro
     assert world.objects == UNKNOWN
 
 
-async def test_not_created_opens_another_attempt_after_the_window(ark: ArkControl) -> None:
+async def test_not_created_after_window_allows_claim(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(seconds=601)
     assert (await world.resolve("not_created")).accepted
@@ -404,7 +404,7 @@ async def test_not_created_opens_another_attempt_after_the_window(ark: ArkContro
     assert (decision.next, decision.attempt) == ("claim", 2)
 
 
-async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> None:
+async def test_not_created_is_refused_for_accepted_create(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=1)
     await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
@@ -415,7 +415,7 @@ async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> Non
 
 
 @pytest.mark.parametrize("taken", [False, True])
-async def test_an_operator_gives_an_attempt_up(ark: ArkControl, accepted: bool) -> None:
+async def test_operator_gives_attempt_up(ark: ArkControl, accepted: bool) -> None:
     world = await a_world(ark)
     if accepted:
         await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
@@ -451,7 +451,7 @@ async def _known(world: World, how: str) -> None:
 
 @pytest.mark.parametrize("action", ["adopt", "not_created", "lost"])
 @pytest.mark.parametrize("how", ["created", "refused", "not_sent", "absent", "late", "ended", "given up"])
-async def test_a_word_on_an_attempt_that_is_known_changes_nothing(ark: ArkControl, how: str, action: str) -> None:
+async def test_resolution_of_known_attempt_changes_nothing(ark: ArkControl, how: str, action: str) -> None:
     world = await a_world(ark)
     world.make_older(days=1)
     task_id = await world.task()
@@ -464,14 +464,14 @@ async def test_a_word_on_an_attempt_that_is_known_changes_nothing(ark: ArkContro
 
 
 @pytest.mark.parametrize("action", ["adopt", "not_created", "lost"])
-async def test_a_word_on_an_attempt_that_was_never_made_changes_nothing(ark: ArkControl, action: str) -> None:
+async def test_resolution_of_missing_attempt_changes_nothing(ark: ArkControl, action: str) -> None:
     world = await a_world(ark)
     for attempt in (0, 2, -1):
         assert not (await world.resolve(action, "cgt-1", attempt)).accepted
     assert world.objects == UNKNOWN
 
 
-async def test_an_old_word_does_not_reach_a_later_attempt(ark: ArkControl) -> None:
+async def test_old_resolution_spares_later_attempt(ark: ArkControl) -> None:
     """Updates come back after a Reset: this one was meant for the attempt before."""
     world = await a_world(ark)
     world.make_older(days=1)
@@ -481,7 +481,7 @@ async def test_an_old_word_does_not_reach_a_later_attempt(ark: ArkControl) -> No
     assert world.objects == ["0001.claim.json", "0001.outcome.json", "0002.claim.json"]
 
 
-async def test_not_created_under_another_key_is_refused(silent: World) -> None:
+async def test_not_created_under_other_key_is_refused(silent: World) -> None:
     """An operator looks in the project of the present key, where a task of the first one never shows."""
     silent.settings = some_settings(ark_api_key=SecretStr("a key of another project"))
     answer = await silent.resolve("not_created")

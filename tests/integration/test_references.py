@@ -157,7 +157,7 @@ async def test_each_medium_is_described(host: ResultHost) -> None:
     assert "5ec4e7" not in result.model_dump_json()
 
 
-async def test_a_private_object_is_fetched_by_its_signed_url(host: ResultHost) -> None:
+async def test_private_object_is_downloaded_by_signed_url(host: ResultHost) -> None:
     host.answers["/media/a.png"] = [Answer(picture())]
     result = await Checker(SigningBucket(host=host))(image("gs://media/a.png#17"))
     assert result.error is None
@@ -165,7 +165,7 @@ async def test_a_private_object_is_fetched_by_its_signed_url(host: ResultHost) -
     assert "5ec4e7" not in result.model_dump_json()
 
 
-async def test_what_cannot_be_signed_is_refused(host: ResultHost) -> None:
+async def test_unsignable_reference_is_refused(host: ResultHost) -> None:
     message = await Checker(SigningBucket(fails=CannotSign("it may not sign: grant it the role")))(
         image("gs://media/a.png#17")
     )
@@ -174,7 +174,7 @@ async def test_what_cannot_be_signed_is_refused(host: ResultHost) -> None:
     assert "grant it the role" in message.error.message
 
 
-async def test_a_signature_that_cannot_be_had_now_passes(host: ResultHost) -> None:
+async def test_failed_signing_is_retryable(host: ResultHost) -> None:
     fault = ConnectionError("https://iam.example.com/x?token=5ec4e7")
     with pytest.raises(ApplicationError) as raised:
         await Checker(SigningBucket(fails=fault))(image("gs://media/a.png#17"))
@@ -182,7 +182,7 @@ async def test_a_signature_that_cannot_be_had_now_passes(host: ResultHost) -> No
     assert "5ec4e7" not in str(raised.value)
 
 
-async def test_everything_wrong_is_said_at_once(host: ResultHost) -> None:
+async def test_all_problems_are_listed_at_once(host: ResultHost) -> None:
     host.answers = {
         "/text.mp4": [Answer(b"this is a text, whatever its name says\n" * 9, headers={"Content-Type": "video/mp4"})],
         "/small.png": [Answer(picture(299, 299))],
@@ -210,7 +210,7 @@ async def test_everything_wrong_is_said_at_once(host: ResultHost) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
-async def test_a_busy_host_is_tried_again(host: ResultHost, status: int) -> None:
+async def test_busy_host_is_retried(host: ResultHost, status: int) -> None:
     host.answers["/a.png"] = [Answer(b"later", status)]
     with pytest.raises(ApplicationError) as raised:
         await Checker()(image(host.url("/a.png?sig=5ec4e7")))
@@ -221,7 +221,7 @@ async def test_a_busy_host_is_tried_again(host: ResultHost, status: int) -> None
     assert "5ec4e7" not in str(raised.value)
 
 
-async def test_a_host_that_is_away_is_tried_again(host: ResultHost) -> None:
+async def test_unreachable_host_is_retried(host: ResultHost) -> None:
     async with result_host() as gone:
         pass
     host.answers["/a.png"] = [Answer(picture())]
@@ -232,14 +232,14 @@ async def test_a_host_that_is_away_is_tried_again(host: ResultHost) -> None:
     assert "references[0]" not in str(raised.value)
 
 
-async def test_a_request_that_the_catalogue_refuses_is_not_looked_at(host: ResultHost) -> None:
+async def test_invalid_request_is_not_downloaded(host: ResultHost) -> None:
     result = await Checker()(image(host.url("/a.png")), duration=99)
     assert result.error is not None
     assert result.error.code == "invalid_request"
     assert host.requests == []
 
 
-async def test_a_passing_break_is_gone_over(host: ResultHost) -> None:
+async def test_short_break_is_retried(host: ResultHost) -> None:
     content = picture(1000, 1000, "BMP")
     host.answers["/a.bmp"] = [Answer(content, cut_after=200_000), Answer(content)]
     result = await Checker()(image(host.url("/a.bmp")))
@@ -269,7 +269,7 @@ async def test_a_passing_break_is_gone_over(host: ResultHost) -> None:
         "http://cdn.example.com/a.png",
     ],
 )
-async def test_a_private_address_is_refused_in_any_form(url: str) -> None:
+async def test_private_address_in_any_form_is_refused(url: str) -> None:
     names = Names({})
     message = await Checker(insecure=frozenset(), names=names).refusal(image(f"{url}?sig=5ec4e7"))
     assert message.startswith("invalid_request: ")
@@ -279,7 +279,7 @@ async def test_a_private_address_is_refused_in_any_form(url: str) -> None:
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["10.0.0.1"], [PUBLIC, "127.0.0.1"], ["::ffff:192.168.1.1"]])
-async def test_a_name_that_leads_inside_is_refused(host: ResultHost, addresses: list[str]) -> None:
+async def test_name_of_private_address_is_refused(host: ResultHost, addresses: list[str]) -> None:
     names = Names({"cdn.example.com": [addresses]})
     message = await Checker(names=names).refusal(image(f"https://cdn.example.com:{host.port}/a.png?sig=5ec4e7"))
     assert "references[0]: cannot be downloaded as the provider would: " in message
@@ -299,7 +299,7 @@ async def test_a_name_that_leads_inside_is_refused(host: ResultHost, addresses: 
         "file:///etc/passwd",
     ],
 )
-async def test_a_redirect_to_the_inside_is_refused(host: ResultHost, location: str) -> None:
+async def test_redirect_to_private_host_is_refused(host: ResultHost, location: str) -> None:
     names = Names({"inside.example.com": [["127.0.0.1"]]})
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": location.format(port=host.port)})]
     host.answers["/inside"] = [Answer(picture())]
@@ -308,7 +308,7 @@ async def test_a_redirect_to_the_inside_is_refused(host: ResultHost, location: s
     assert not host.asked("/inside")
 
 
-async def test_without_a_transport_of_its_own_it_is_as_careful(host: ResultHost) -> None:
+async def test_default_transport_refuses_private_addresses(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"http://localhost:{host.port}/inside"})]
     host.answers["/inside"] = [Answer(picture())]
     references_ = References(MemoryBucket(), some_settings())
@@ -317,7 +317,7 @@ async def test_without_a_transport_of_its_own_it_is_as_careful(host: ResultHost)
     assert not host.asked("/inside")
 
 
-async def test_a_name_that_changes_between_two_looks_is_refused(host: ResultHost) -> None:
+async def test_dns_rebinding_is_refused(host: ResultHost) -> None:
     """Each redirect is a look-up of its own: the name was good for the first one."""
     names = Names({"turns.example.com": [["127.0.0.1"], ["10.0.0.1"]]})
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"https://turns.example.com:{host.port}/b.png"})]
@@ -337,7 +337,7 @@ async def test_redirects_are_few(host: ResultHost) -> None:
 # How much, and how long
 
 
-async def test_an_announced_flood_is_not_read(host: ResultHost, sizes: list[int]) -> None:
+async def test_announced_long_answer_is_not_read(host: ResultHost, sizes: list[int]) -> None:
     host.answers["/a.png"] = [Answer(bytes(64 * 1024), announced=10 * 1024 * MB, hangs=True)]
     message = await Checker().refusal(image(host.url("/a.png")))
     assert f"it has {10 * 1024 * MB} bytes; {30 * MB - 1} are allowed" in message
@@ -370,7 +370,7 @@ async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, li
         server.close()
 
 
-async def test_an_unannounced_flood_is_read_up_to_the_limit(sizes: list[int]) -> None:
+async def test_long_answer_is_read_up_to_limit(sizes: list[int]) -> None:
     async with pouring(bytes(256 * 1024)) as (url, sent):
         message = await Checker().refusal(image(url))
     assert f"it has more than the {30 * MB - 1} bytes that are allowed" in message
@@ -379,7 +379,7 @@ async def test_an_unannounced_flood_is_read_up_to_the_limit(sizes: list[int]) ->
     assert 20 * MB < max(sizes) < 30 * MB
 
 
-async def test_a_slow_drip_is_given_up() -> None:
+async def test_slow_download_is_given_up() -> None:
     began = time.monotonic()
     async with pouring(b"\x89", pause=0.02) as (url, sent):
         message = await Checker(seconds=1).refusal(image(url), image(url))
@@ -388,7 +388,7 @@ async def test_a_slow_drip_is_given_up() -> None:
     assert time.monotonic() - began < 10
 
 
-async def test_the_largest_are_taken(host: ResultHost) -> None:
+async def test_largest_references_are_accepted(host: ResultHost) -> None:
     host.answers = {
         "/a.png": [Answer(picture() + bytes(30 * MB - 1 - len(picture())))],
         "/v.mp4": [Answer(padded_mp4(clip(), 50 * MB + 1))],
@@ -404,19 +404,19 @@ async def test_the_largest_are_taken(host: ResultHost) -> None:
 @pytest.mark.parametrize(
     ("role", "most"), [("reference_image", 30 * MB - 1), ("reference_video", 200 * MB), ("reference_audio", 15 * MB)]
 )
-async def test_what_is_larger_is_not_taken(host: ResultHost, role: str, most: int) -> None:
+async def test_too_large_references_are_refused(host: ResultHost, role: str, most: int) -> None:
     host.answers = {"/x": [Answer(b"", announced=most + 1, hangs=True)], "/a.png": [Answer(picture())]}
     message = await Checker().refusal({"role": role, "url": host.url("/x")}, image(host.url("/a.png")))
     assert f"references[0]: cannot be downloaded as the provider would: it has {most + 1} bytes; {most} are" in message
 
 
-async def test_a_bomb_is_refused(host: ResultHost) -> None:
+async def test_decompression_bomb_is_refused(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(png_bomb(50_000, 50_000))]
     message = await Checker().refusal(image(host.url("/a.png")))
     assert "references[0]: is 50000x50000 pixels large" in message
 
 
-async def test_a_look_that_does_not_end_is_ended(tmp_path: Path) -> None:
+async def test_endless_check_is_stopped(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # whoever opens it waits
     with pytest.raises(BadMedia, match="takes longer than 1 seconds to read"):
@@ -429,7 +429,7 @@ def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-async def test_a_cancel_ends_look_and_download(sizes: list[int]) -> None:
+async def test_cancel_ends_check_and_download(sizes: list[int]) -> None:
     async with pouring(bytes(64 * 1024), pause=0.02) as (url, _):
         check = asyncio.create_task(Checker()(image(url)))
         while not max(sizes):
@@ -439,7 +439,7 @@ async def test_a_cancel_ends_look_and_download(sizes: list[int]) -> None:
             await check
 
 
-async def test_many_are_fetched_side_by_side_and_not_all_at_once(host: ResultHost) -> None:
+async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
     """The host answers when eight have asked, and sees the ninth only then."""
     waiting, most = [0], [0]
     full = asyncio.Event()
@@ -472,7 +472,7 @@ async def test_many_are_fetched_side_by_side_and_not_all_at_once(host: ResultHos
 # Asset ids
 
 
-async def test_an_asset_id_that_stood_for_other_content_is_warned_of(host: ResultHost) -> None:
+async def test_reused_asset_id_causes_warning(host: ResultHost) -> None:
     checker = Checker()
     host.answers["/a.png"] = [Answer(picture()), Answer(picture()), Answer(picture(700, 700))]
     reference = image(host.url("/a.png"), asset_id="Straße/1 #ä")
@@ -491,14 +491,14 @@ async def test_an_asset_id_that_stood_for_other_content_is_warned_of(host: Resul
     assert (await checker(reference, user_id="another")).warnings == (), "each user has asset ids of their own"
 
 
-async def test_what_was_refused_is_not_kept(host: ResultHost) -> None:
+async def test_refused_reference_is_not_noted(host: ResultHost) -> None:
     checker = Checker()
     host.answers = {"/a.png": [Answer(picture())], "/b.png": [Answer(b"no picture")]}
     await checker.refusal(image(host.url("/a.png"), asset_id="a"), image(host.url("/b.png"), asset_id="b"))
     assert checker.bucket.writes == []
 
 
-async def test_no_job_waits_for_the_memory_of_asset_ids(host: ResultHost) -> None:
+async def test_failed_asset_memory_delays_no_job(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(picture())]
     checker = Checker(SigningBucket(broken=ConnectionError("no bucket")))
     result = await checker(image(host.url("/a.png"), asset_id="a"))

@@ -150,7 +150,7 @@ async def uploaded(world: World) -> None:
     [b"a text that somebody put there", b"", FOREIGN, VIDEO[:-1] + b"!", VIDEO[:-1]],
     ids=["text", "nothing", "another MP4", "the same length", "a part"],
 )
-async def test_planted_object_is_never_the_video(world: World, planted: bytes) -> None:
+async def test_foreign_object_is_never_video(world: World, planted: bytes) -> None:
     await world.put("output.mp4", planted)
     await world.fails("ObjectConflict", f"{world.name('output.mp4')} should hold {len(VIDEO)} bytes", final=True)
     world.host.requests.clear()
@@ -161,7 +161,7 @@ async def test_planted_object_is_never_the_video(world: World, planted: bytes) -
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_spoilt_upload_is_refused_in_every_try(world: World) -> None:
+async def test_damaged_upload_is_refused_in_every_try(world: World) -> None:
     bucket = world.bucket
     assert isinstance(bucket, GoogleBucket)
     world.bucket = SpoilingBucket("videos", bucket._client)
@@ -173,14 +173,14 @@ async def test_spoilt_upload_is_refused_in_every_try(world: World) -> None:
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_video_is_stored_once_the_other_is_moved_away(world: World) -> None:
+async def test_video_is_stored_after_conflict_moved(world: World) -> None:
     await world.put("output.mp4", FOREIGN)
     await world.fails("ObjectConflict", final=True)
     await damage(world, world.name("output.mp4"), None)
     assert (await world.store()).md5 == Checksums.of(BytesIO(VIDEO)).md5
 
 
-async def test_large_object_is_not_written_over(world: World) -> None:
+async def test_large_object_is_not_overwritten(world: World) -> None:
     """The bucket server forgets its precondition above 8 MiB, where the library uploads in parts."""
     large = VIDEO + b"\0\0\0\x08free" * (9 * 1024 * 1024 // 8)
     world.host.answers["/v.mp4"] = [Answer(large)]
@@ -189,20 +189,20 @@ async def test_large_object_is_not_written_over(world: World) -> None:
     assert await world.bucket.read(world.name("output.mp4")) == FOREIGN
 
 
-async def test_picture_that_was_verified_is_no_video(world: World) -> None:
+async def test_verified_picture_is_no_video(world: World) -> None:
     await world.verify(PNG, "last_frame.png")
     await world.put("output.mp4", PNG)
     await world.fails("ObjectConflict", final=True)
 
 
-async def test_upload_of_an_older_worker_is_compared(world: World) -> None:
+async def test_older_upload_is_compared(world: World) -> None:
     await world.put("output.mp4", VIDEO)
     assert (await world.store()).size == len(VIDEO)
     assert len(world.host.asked("/v.mp4")) == 1
     assert await world.bucket.read(world.verified(VIDEO)[0]) == world.verified(VIDEO)[1]
 
 
-async def test_video_that_another_run_was_given_counts(world: World) -> None:
+async def test_video_of_other_run_counts(world: World) -> None:
     await uploaded(world)
     await world.verify(OTHER)
     world.host.answers["/v.mp4"] = [Answer(OTHER)]
@@ -213,7 +213,7 @@ async def test_video_that_another_run_was_given_counts(world: World) -> None:
     assert {one["name"] for one in record["objects"]["verified"]} == {world.verified(b)[0] for b in (VIDEO, OTHER)}
 
 
-async def test_video_that_another_run_uploads_meanwhile_counts(in_memory: World) -> None:
+async def test_concurrent_upload_of_video_counts(in_memory: World) -> None:
     world = in_memory
     world.bucket = bucket = RacedBucket()
 
@@ -225,7 +225,7 @@ async def test_video_that_another_run_uploads_meanwhile_counts(in_memory: World)
     assert (await world.store()).md5 == Checksums.of(BytesIO(OTHER)).md5
 
 
-async def test_record_that_is_none_needs_a_person(world: World) -> None:
+async def test_invalid_record_needs_operator(world: World) -> None:
     await world.bucket.create(world.names.record, b'{"task_id": "cgt-1"}')
     await world.fails("ObjectConflict", "record.json is no record", final=True)
     assert world.host.requests == []
@@ -236,7 +236,7 @@ async def test_record_that_is_none_needs_a_person(world: World) -> None:
 
 @pytest.mark.parametrize("planted", [b"a text", b"", PNG[:-1]], ids=["text", "nothing", "a part"])
 @pytest.mark.parametrize("noted", [False, True], ids=["first try", "after a try"])
-async def test_planted_object_is_never_the_last_frame(world: World, planted: bytes, noted: bool) -> None:
+async def test_foreign_object_is_never_last_frame(world: World, planted: bytes, noted: bool) -> None:
     world.input = an_input()
     await world.put("last_frame.png", planted)
     if noted:
@@ -251,14 +251,14 @@ async def test_planted_object_is_never_the_last_frame(world: World, planted: byt
     assert await world.bucket.read(world.name("last_frame.png")) == planted
 
 
-async def test_planted_picture_of_another_format_harms_nothing(world: World) -> None:
+async def test_foreign_picture_of_other_format_is_ignored(world: World) -> None:
     world.input = an_input()
     await world.put("last_frame.jpg", b"a text")
     assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
 
 
 @pytest.mark.parametrize("answer", OTHER_ANSWERS)
-async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, answer: str) -> None:
+async def test_missing_last_frame_stores_video(in_memory: World, answer: str) -> None:
     world = in_memory
     world.input = an_input()
     await world.put("task.json", as_json(world.payload(content={"last_frame_url": "https://example.com/f.png"})))
@@ -274,7 +274,7 @@ async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, an
     assert "last frame" in warning
 
 
-async def test_last_frame_of_a_stored_video_is_fetched(world: World) -> None:
+async def test_last_frame_of_stored_video_is_downloaded(world: World) -> None:
     world.input = an_input()
     await uploaded(world)
     await damage(world, world.name("last_frame.png"), None)
@@ -310,7 +310,7 @@ BAD_TASKS = {
 
 
 @pytest.mark.parametrize("content", BAD_TASKS.values(), ids=BAD_TASKS)
-async def test_damaged_payload_is_asked_for_again(world: World, content: bytes) -> None:
+async def test_damaged_payload_is_fetched_again(world: World, content: bytes) -> None:
     await uploaded(world)
     await damage(world, world.name("task.json"), content)
     assert (await world.store()).seed == 7
@@ -321,7 +321,7 @@ async def test_damaged_payload_is_asked_for_again(world: World, content: bytes) 
     assert await world.bucket.read(world.name("task.json")) == content
 
 
-async def test_payload_that_is_missing_is_written_again(world: World) -> None:
+async def test_missing_payload_is_written_again(world: World) -> None:
     await uploaded(world)
     await damage(world, world.name("task.json"), None)
     await world.store()
@@ -331,7 +331,7 @@ async def test_payload_that_is_missing_is_written_again(world: World) -> None:
 
 @pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer not in {"the task", "no content"}])
 @pytest.mark.parametrize("content", [None, b"", BAD_TASKS["of another task"]], ids=["missing", "empty", "foreign"])
-async def test_lost_payload_costs_no_video(in_memory: World, answer: str, content: bytes | None) -> None:
+async def test_lost_payload_stores_video(in_memory: World, answer: str, content: bytes | None) -> None:
     world = in_memory
     await uploaded(world)
     await damage(world, world.name("task.json"), content)
@@ -348,7 +348,7 @@ async def test_lost_payload_costs_no_video(in_memory: World, answer: str, conten
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"media": {}}', b'{"media": [1]}', b"\xff", b"[" * 100_000], ids=range(7)
 )
-async def test_damaged_claim_costs_no_video(world: World, content: bytes) -> None:
+async def test_damaged_claim_stores_video(world: World, content: bytes) -> None:
     await world.bucket.create(world.names.attempt(1, "claim"), content)
     await world.store()
     assert (await world.record())["references"] == []
@@ -391,7 +391,7 @@ BAD_NOTES = (
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
-async def test_damaged_note_is_not_believed(in_memory: World, bad: str) -> None:
+async def test_damaged_note_is_ignored(in_memory: World, bad: str) -> None:
     world = in_memory
     await world.put("output.mp4", FOREIGN)
     await world.bucket.create(world.verified(FOREIGN)[0], _bad_notes(world, FOREIGN)[bad])
@@ -400,7 +400,7 @@ async def test_damaged_note_is_not_believed(in_memory: World, bad: str) -> None:
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
-async def test_damaged_note_costs_no_video(in_memory: World, bad: str) -> None:
+async def test_damaged_note_stores_video(in_memory: World, bad: str) -> None:
     world = in_memory
     await world.bucket.create(world.verified(VIDEO)[0], _bad_notes(world, VIDEO)[bad])
     assert (await world.store()).size == len(VIDEO)
@@ -425,7 +425,7 @@ def _verified(content: bytes) -> tuple[str, bytes]:
 
 
 @given(st.binary(max_size=40), st.data())
-def test_any_changed_note_is_refused(content: bytes, data: st.DataObject) -> None:
+def test_changed_note_is_refused(content: bytes, data: st.DataObject) -> None:
     name, said = _verified(content)
     assert read_verified(NAMES, name, said).size == len(content)
     at = data.draw(st.integers(0, len(said) - 1))
@@ -435,7 +435,7 @@ def test_any_changed_note_is_refused(content: bytes, data: st.DataObject) -> Non
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
-def test_only_the_same_content_is_equal(one: bytes, other: bytes) -> None:
+def test_only_same_content_is_equal(one: bytes, other: bytes) -> None:
     said = read_verified(NAMES, *_verified(one))
     of = Checksums.of(BytesIO(other))
     stored = RecordedObject(name="x", generation=1, size=of.size, crc32c=of.crc32c, md5=of.md5)
@@ -510,7 +510,7 @@ async def test_record_names_verified_bytes_or_nothing(
 
 
 @pytest.mark.parametrize("days", [1, 8], ids=lambda days: f"{days} days old")
-async def test_verified_video_is_stored_though_its_task_is_forgotten(in_memory: World, days: int) -> None:
+async def test_verified_video_of_forgotten_task_is_stored(in_memory: World, days: int) -> None:
     """The run was ended between upload and record; the next one asks for the task, and GET says 404."""
     world = in_memory
     assert isinstance(world.bucket, MemoryBucket)
@@ -532,7 +532,7 @@ async def test_verified_video_is_stored_though_its_task_is_forgotten(in_memory: 
 
 
 @pytest.mark.parametrize("depth", range(900, 1000, 7))
-async def test_depth_of_a_damaged_note_stops_no_look(depth: int) -> None:
+async def test_deep_damaged_note_blocks_no_read(depth: int) -> None:
     files = TaskFiles(MemoryBucket(), names(an_input().request), TASK)
     await files.bucket.create(files.name("verified-00000000.json"), b'{"a":' * depth + b"1" + b"}" * depth)
     await files.read()
@@ -548,7 +548,7 @@ class PicturelessBucket(MemoryBucket):
         return await super().upload(name, path, content_type)
 
 
-async def test_picture_that_cannot_be_uploaded_costs_no_video(scratch: Path) -> None:
+async def test_failed_picture_upload_stores_video(scratch: Path) -> None:
     async with result_host() as host:
         world = World(host, PicturelessBucket(), an_input(), scratch)
         for world.attempt in (1, 4):
@@ -558,20 +558,20 @@ async def test_picture_that_cannot_be_uploaded_costs_no_video(scratch: Path) -> 
         assert "no pictures today" in (await world.record())["warnings"][0]
 
 
-async def test_bottomless_video_takes_no_memory_of_the_worker(in_memory: World) -> None:
+async def test_endless_video_uses_constant_memory(in_memory: World) -> None:
     in_memory.host.answers["/v.mp4"] = [Answer(bottomless_video())]
     before = getrusage(RUSAGE_SELF).ru_maxrss
     await in_memory.fails("BadVideo")
     assert getrusage(RUSAGE_SELF).ru_maxrss - before < 300_000, "kilobytes; in this process it took 1.8 GB"
 
 
-async def test_url_of_a_video_behind_much_else_is_found(in_memory: World) -> None:
+async def test_video_url_is_found_in_long_payload(in_memory: World) -> None:
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content={"frames": [{"at": n} for n in range(400)]} | content))
     assert (await in_memory.store()).size == len(VIDEO)
 
 
-async def test_signed_url_as_a_name_is_not_kept(in_memory: World) -> None:
+async def test_signed_url_as_name_is_redacted(in_memory: World) -> None:
     """The world looks for the signature in each object."""
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content=content | {"variants": {content["video_url"]: {"size": 1}}}))

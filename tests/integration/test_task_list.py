@@ -97,9 +97,7 @@ class Reader:
         return answer.task_id
 
 
-async def test_pages_show_all_tasks_with_what_tells_whose_they_are(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pages_show_tasks_with_identifiers(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(a_client(ark))
     monkeypatch.setattr(listing, "_PAGE_SIZE", 2)
     before = (await reader.page()).total
@@ -115,14 +113,14 @@ async def test_pages_show_all_tasks_with_what_tells_whose_they_are(
     assert newest_first[2].created_at == float(created_at)
 
 
-async def test_a_page_shows_the_tasks_of_one_tier(ark: ArkControl) -> None:
+async def test_page_shows_one_tier(ark: ArkControl) -> None:
     reader = Reader(a_client(ark))
     task_id = await reader.task(OURS, model="seedance-1-5-pro-251215", service_tier="flex")
     assert task_id in {task.id for task in (await reader.page(service_tier="flex")).tasks}
     assert task_id not in {task.id for task in (await reader.page()).tasks}
 
 
-async def test_that_our_identifiers_are_listed_is_noted_once(ark: ArkControl) -> None:
+async def test_identifiers_listed_is_noted_once(ark: ArkControl) -> None:
     reader = Reader(a_client(ark))
     await ark.configure(list_echo=False)
     await reader.task(OURS)
@@ -149,13 +147,13 @@ def listed(host: RawHost, *items: Any, total: int | None = None) -> Reader:
     "identifier",
     ["c" * 32, f"{'c' * 16}-{'c' * 31}", f"{'C' * 16}-{'C' * 32}", f"x{OURS}", f"{OURS}\n", "somebody", "", 7, None],
 )
-async def test_identifiers_of_others_say_nothing_of_ours(host: RawHost, identifier: object) -> None:
+async def test_foreign_identifiers_prove_nothing(host: RawHost, identifier: object) -> None:
     reader = listed(host, {"id": "cgt-1", "safety_identifier": identifier})
     await reader.page()
     assert reader.bucket.writes == []
 
 
-async def test_odd_tasks_are_told_as_far_as_they_can_be(host: RawHost) -> None:
+async def test_odd_tasks_are_read_partly(host: RawHost) -> None:
     reader = listed(
         host,
         {"id": "cgt-1"},
@@ -176,7 +174,7 @@ async def test_odd_tasks_are_told_as_far_as_they_can_be(host: RawHost) -> None:
 
 
 @pytest.mark.parametrize("created_at", ["1e999", "-1e999", "NaN", "true", "1" + "0" * 400])
-async def test_an_age_that_is_none_is_unknown(host: RawHost, created_at: str) -> None:
+async def test_invalid_age_is_unknown(host: RawHost, created_at: str) -> None:
     """An unmarked task of unknown age could be the one; one that is never young could not."""
     reader = listed(host)
     host.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
@@ -185,7 +183,7 @@ async def test_an_age_that_is_none_is_unknown(host: RawHost, created_at: str) ->
 
 
 @pytest.mark.parametrize("fault", ["401", "403", "429", "500", "502", "503", "reset"])
-async def test_a_list_without_a_usable_answer_is_to_be_repeated(ark: ArkControl, fault: str) -> None:
+async def test_unusable_list_answer_is_retryable(ark: ArkControl, fault: str) -> None:
     reader = Reader(a_client(ark))
     await ark.fault("list", fault)
     with pytest.raises(ApplicationError) as caught:
@@ -196,14 +194,14 @@ async def test_a_list_without_a_usable_answer_is_to_be_repeated(ark: ArkControl,
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"items": {}, "total": 1}', '{"items": [], "total": "1"}', "<html>"])
-async def test_an_answer_that_is_no_list_is_to_be_repeated(host: RawHost, body: str) -> None:
+async def test_non_list_answer_is_retryable(host: RawHost, body: str) -> None:
     reader = listed(host)
     host.answers(200, body)
     with pytest.raises(ApplicationError):
         await reader.page()
 
 
-async def test_a_note_that_cannot_be_written_has_the_page_read_again(host: RawHost) -> None:
+async def test_failed_note_rereads_page(host: RawHost) -> None:
     reader = listed(host, {"id": "cgt-1", "safety_identifier": OURS})
     reader.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
@@ -264,7 +262,7 @@ async def world(temporal: Client) -> AsyncIterator[World]:
         await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
 
 
-async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
+async def test_unknown_attempt_is_requested(world: World) -> None:
     make_older(world.bucket, names(world.claim.request).attempt(1, "claim"), seconds=100)
     decision = await world.ask()
     assert decision.recovery is not None
@@ -290,13 +288,13 @@ async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
     assert (run.workflow_type, run.task_queue) == (LISTER, "seedance-byteplus")
 
 
-async def test_the_lister_that_runs_is_asked_again(world: World) -> None:
+async def test_running_lister_is_signalled(world: World) -> None:
     for _ in range(3):
         await world.ask()
     assert len(await world.requests()) == 3, "all of it stands in the history of one run"
 
 
-async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> None:
+async def test_concurrent_requests_share_one_signal(world: World) -> None:
     """A server takes the signals of a workflow one after another: 500 held one up for minutes."""
     claims = [a_claim(a_request()) for _ in range(100)]
     for claim in claims:
@@ -311,7 +309,7 @@ async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> 
     assert len(await world.requests()) == 101, "and it goes on"
 
 
-async def test_whoever_cannot_be_heard_learns_of_it(world: World) -> None:
+async def test_unreachable_lister_is_error(world: World) -> None:
     nowhere = await Client.connect("127.0.0.1:1", lazy=True, data_converter=pydantic_data_converter)
     activities, input = world.activities, AskListerInput(job_id=world.claim.job_id, attempt=1)
 
@@ -324,7 +322,7 @@ async def test_whoever_cannot_be_heard_learns_of_it(world: World) -> None:
     assert len(await world.requests()) == 1
 
 
-async def test_an_answer_to_a_job_that_is_not_there_keeps_no_other_waiting(world: World) -> None:
+async def test_answer_to_missing_job_delays_no_other(world: World) -> None:
     await world.ask()
     listing = Listing(
         attempt=1, safety_identifier=OURS, began_at=datetime.now(UTC), complete=True, task_id=None, unmarked=False
@@ -338,7 +336,7 @@ async def test_an_answer_to_a_job_that_is_not_there_keeps_no_other_waiting(world
     assert signals.count(SIGNAL_LISTED) == 1
 
 
-async def test_the_tier_the_model_and_the_clocks_are_those_of_the_claim(temporal: Client) -> None:
+async def test_listing_request_follows_claim(temporal: Client) -> None:
     request = a_request(model="ep-20261122-abc", service_tier="flex")
     world = World(temporal, a_claim(request), some_settings(seedance_clock_skew_seconds=7))
     await world.ledger.claim(world.claim)
@@ -351,7 +349,7 @@ async def test_the_tier_the_model_and_the_clocks_are_those_of_the_claim(temporal
     await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
 
 
-async def test_whether_identifiers_are_listed_is_asked_without_an_attempt(world: World) -> None:
+async def test_identifier_check_needs_no_attempt(world: World) -> None:
     await world.ledger.settle(world.claim.job_id, 1, created("cgt-1"))
     await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
     assert (await world.ask(None)).next == "stored"
@@ -360,13 +358,13 @@ async def test_whether_identifiers_are_listed_is_asked_without_an_attempt(world:
 
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
-async def test_an_attempt_that_is_known_is_not_asked_for(world: World, outcome: Outcome) -> None:
+async def test_known_attempt_is_not_requested(world: World, outcome: Outcome) -> None:
     await world.ledger.settle(world.claim.job_id, 1, outcome)
     assert (await world.ask()).next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
     assert await world.requests() == []
 
 
-async def test_a_job_that_is_stored_or_given_up_asks_nothing(world: World) -> None:
+async def test_stored_or_lost_job_requests_nothing(world: World) -> None:
     await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost"))
     assert (await world.ask()).next == "ended"
     await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
@@ -374,7 +372,7 @@ async def test_a_job_that_is_stored_or_given_up_asks_nothing(world: World) -> No
     assert await world.requests() == []
 
 
-async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
+async def test_only_deciding_attempt_is_requested(world: World) -> None:
     await world.ledger.settle(world.claim.job_id, 1, refused())
     await world.ledger.grant_resubmit(world.claim.job_id, Resubmit(attempt=1))
     await world.ledger.claim(a_claim(world.claim.request, 2))
@@ -386,13 +384,13 @@ async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
     assert [request.attempt for request in await world.requests()] == [2]
 
 
-async def test_a_taken_attempt_is_asked_for(world: World) -> None:
+async def test_accepted_attempt_is_requested(world: World) -> None:
     await world.ledger.note_accepted_without_id(world.claim.job_id, 1, "accepted")
     assert (await world.ask()).next == "recover"
     assert len(await world.requests()) == 1
 
 
-async def test_a_ledger_that_cannot_be_read_asks_nothing(world: World) -> None:
+async def test_unreadable_ledger_requests_nothing(world: World) -> None:
     world.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
         await world.ask()

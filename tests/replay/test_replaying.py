@@ -41,24 +41,24 @@ async def jobs(server: Client) -> AsyncIterator[tuple[Handle, Handle]]:
     yield over, waits
 
 
-async def test_what_happened_can_be_replayed(jobs: tuple[Handle, Handle]) -> None:
+async def test_history_can_be_replayed(jobs: tuple[Handle, Handle]) -> None:
     over, waits = jobs
     assert await replay(over) == 1
     assert await replay(waits) == 1
 
 
-async def test_a_run_that_has_not_begun_holds_nothing_up(server: Client) -> None:
+async def test_unstarted_run_is_skipped(server: Client) -> None:
     assert await replay(await Harness(server).start()) == 1
 
 
-async def test_all_jobs_of_a_namespace_are_replayed(server: Client, jobs: tuple[Handle, Handle]) -> None:
+async def test_namespace_jobs_are_replayed(server: Client, jobs: tuple[Handle, Handle]) -> None:
     async def all_of_them() -> bool:
         return await replay_histories(await histories_of(server)) >= len(jobs)
 
     await until(all_of_them, "visibility shows all jobs")
 
 
-async def test_a_history_that_says_something_else_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+async def test_changed_history_is_noticed(jobs: tuple[Handle, Handle]) -> None:
     history = await jobs[0].fetch_history()
     scheduled = [e.activity_task_scheduled_event_attributes for e in history.events]
     event = next(attributes for attributes in scheduled if attributes.activity_type.name == "create_task")
@@ -67,7 +67,7 @@ async def test_a_history_that_says_something_else_is_noticed(jobs: tuple[Handle,
         await replay_histories([history])
 
 
-async def test_a_task_of_another_name_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+async def test_other_task_id_is_noticed(jobs: tuple[Handle, Handle]) -> None:
     """What recorded activities answered decides what comes next."""
     history = await jobs[0].fetch_history()
     for event in history.events:
@@ -88,7 +88,7 @@ class CreatesAtOnce:
         return RESULT
 
 
-async def test_another_workflow_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+async def test_other_workflow_is_noticed(jobs: tuple[Handle, Handle]) -> None:
     for job in jobs:
         with pytest.raises(NondeterminismError):
             await replay_histories([await job.fetch_history()], CreatesAtOnce)

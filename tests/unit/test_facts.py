@@ -106,7 +106,7 @@ A, B = created("a"), created("b")
         ([an_attempt(1, A, "l", end="a", resubmitted=True)], ("adopt", 1, "l")),
     ],
 )
-def test_what_comes_next(attempts: list[Attempt], expected: tuple[object, ...]) -> None:
+def test_facts_decide_next_step(attempts: list[Attempt], expected: tuple[object, ...]) -> None:
     for order in (attempts, attempts[::-1]):
         decision = decide(Facts(None, tuple(order)))
         found = (decision.next, decision.attempt, decision.task_id, decision.second_task)
@@ -127,7 +127,7 @@ def test_what_comes_next(attempts: list[Attempt], expected: tuple[object, ...]) 
         ([an_attempt(1, B, end="b", resubmitted=True), an_attempt(2, A)], 2, None),
     ],
 )
-def test_a_record_wins_over_everything(attempts: list[Attempt], attempt: int, second_task: str | None) -> None:
+def test_record_beats_everything(attempts: list[Attempt], attempt: int, second_task: str | None) -> None:
     decision = decide(Facts(a_result("a"), tuple(attempts)))
     assert (decision.next, decision.attempt, decision.task_id, decision.second_task) == (
         "stored",
@@ -138,13 +138,13 @@ def test_a_record_wins_over_everything(attempts: list[Attempt], attempt: int, se
     assert decision.result == a_result("a")
 
 
-def test_the_end_that_stands_is_told_as_it_was_written() -> None:
+def test_existing_end_is_shown_as_written() -> None:
     attempt = an_attempt(1, A, end="a")
     assert attempt.end is not None
     assert decide(Facts(None, (attempt,))).error == attempt.end.error
 
 
-def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
+def test_refusal_shows_provider_message() -> None:
     outcome = refused("InvalidParameter.Ratio").model_copy(update={"message": "no such ratio."})
     error = decide(Facts(None, (an_attempt(3, outcome),))).error
     assert error is not None
@@ -163,7 +163,7 @@ def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
     assert error.failure_class == "moderation"
 
 
-def test_only_an_unknown_attempt_is_looked_for() -> None:
+def test_only_unknown_attempt_is_searched() -> None:
     attempt = replace(an_attempt(1, A), claimed_at=datetime.now(UTC) - timedelta(days=1))
     decision = decide_at(Facts(None, (attempt,)), some_settings())
     assert (decision.next, decision.recovery) == ("adopt", None)
@@ -280,7 +280,7 @@ DAYS = timedelta(days=6)
         ),
     ],
 )
-def test_what_keeps_an_attempt_from_counting_as_absent(
+def test_doubts_bar_absence(
     attempt: Attempt, others: tuple[Attempt, ...], identifiers_listed: bool, bar: str | None
 ) -> None:
     known = Facts(None, (*others, attempt), identifiers_listed)
@@ -293,7 +293,7 @@ def test_what_keeps_an_attempt_from_counting_as_absent(
     assert (told is None) if bar is None else (bar in (told or ""))
 
 
-def test_an_attempt_that_nobody_claimed_is_not_absent() -> None:
+def test_unclaimed_attempt_is_not_absent() -> None:
     for attempt in (replace(unknown(2 * WINDOW), claim=None), replace(unknown(2 * WINDOW), claimed_at=None)):
         assert not is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, TWO, some_settings())
 
@@ -308,7 +308,7 @@ def test_an_attempt_that_nobody_claimed_is_not_absent() -> None:
         pytest.param(True, {"number": 2}, True, id="earlier absent"),
     ],
 )
-def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], identifiers_listed: bool) -> None:
+def test_search_time_follows_settings(barred: bool, given: dict[str, Any], identifiers_listed: bool) -> None:
     """Half a window more where listings can settle it, because a person is not needed for that."""
     border = WINDOW if barred else 1.5 * WINDOW
     ages = [(timedelta(0), False), (border, False), (border + TICK, True), (DAYS, True), (2 * DAYS, True)]
@@ -369,7 +369,7 @@ def assert_no_task_is_dropped(facts: Facts, decision: Decision) -> None:
 
 @given(some_facts())
 @settings(max_examples=500, deadline=None)
-def test_a_claim_is_allowed_only_where_everything_that_counts_is_over(facts: Facts) -> None:
+def test_claim_needs_end_of_counting_attempts(facts: Facts) -> None:
     decision = decide(facts)
     if decision.next == "claim":
         assert facts.record is None

@@ -81,7 +81,7 @@ async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
 
 
 @both
-async def test_before_the_ledger_has_answered_nothing_is_sent(harness: Harness, ask: Ask) -> None:
+async def test_nothing_is_sent_before_ledger_read(harness: Harness, ask: Ask) -> None:
     held = Held(harness.claim())
     harness.fake.plan("read_ledger", held, harness.claim())
     job = await harness.start()
@@ -97,7 +97,7 @@ async def test_before_the_ledger_has_answered_nothing_is_sent(harness: Harness, 
     assert (await failed(job)).attempt is None
 
 
-async def test_before_the_first_step_nothing_is_sent(idle: Harness) -> None:
+async def test_early_cancel_sends_nothing(idle: Harness) -> None:
     harness = idle
     harness.fake.plan("read_ledger", harness.claim(), harness.claim())
     job = await harness.start()
@@ -107,7 +107,7 @@ async def test_before_the_first_step_nothing_is_sent(idle: Harness) -> None:
     assert harness.fake.names() == ["read_ledger", "read_ledger"]
 
 
-async def test_a_wish_that_meets_a_look_of_long_ago_leaves_no_paid_task(harness: Harness) -> None:
+async def test_cancel_with_stale_decision_leaves_no_task(harness: Harness) -> None:
     """A Reset brings the wish back, and a look at the ledger from before the create."""
     held = Held(harness.claim())
     harness.fake.plan("read_ledger", held, harness.adopt())
@@ -123,7 +123,7 @@ async def test_a_wish_that_meets_a_look_of_long_ago_leaves_no_paid_task(harness:
 
 
 @both
-async def test_a_create_that_no_worker_has_started_is_withdrawn(harness: Harness, ask: Ask) -> None:
+async def test_unstarted_create_is_withdrawn(harness: Harness, ask: Ask) -> None:
     await harness.stop("create")
     harness.fake.plan("read_ledger", harness.claim(), harness.claim(2), harness.claim(2))
     job = await harness.start()
@@ -140,7 +140,7 @@ async def test_a_create_that_no_worker_has_started_is_withdrawn(harness: Harness
 
 
 @both
-async def test_while_a_create_waits_for_its_time_nothing_is_sent(harness: Harness, ask: Ask) -> None:
+async def test_nothing_is_sent_before_wait_is_over(harness: Harness, ask: Ask) -> None:
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(2))
     harness.fake.plan("create_task", harness.not_sent(seconds=3600, attention="account"))
     job = await harness.start()
@@ -153,7 +153,7 @@ async def test_while_a_create_waits_for_its_time_nothing_is_sent(harness: Harnes
 
 
 @both
-async def test_what_somebody_else_created_meanwhile_is_still_followed(harness: Harness, ask: Ask) -> None:
+async def test_foreign_created_task_is_followed(harness: Harness, ask: Ask) -> None:
     harness.fake.plan("read_ledger", harness.claim(1), harness.adopt(2 * TASK, attempt=2))
     harness.fake.plan("create_task", harness.not_sent(seconds=3600))
     harness.fake.plan("cancel_task", CANCELLED)
@@ -177,7 +177,7 @@ def cancelled_at_the_provider(harness: Harness) -> None:
 
 
 @both
-async def test_a_create_under_way_is_awaited_and_its_task_cancelled(harness: Harness, ask: Ask) -> None:
+async def test_running_create_is_awaited_and_task_cancelled(harness: Harness, ask: Ask) -> None:
     go = Held(None)
 
     async def create(input: Any) -> Any:
@@ -202,7 +202,7 @@ async def test_a_create_under_way_is_awaited_and_its_task_cancelled(harness: Har
 
 @pytest.mark.parametrize("first", ["cancel", "completion"])
 @pytest.mark.parametrize("how", ["update", "temporal"])
-async def test_a_cancel_in_the_same_step_as_the_answer_keeps_the_task(harness: Harness, first: str, how: str) -> None:
+async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str, how: str) -> None:
     go = Held(None)
 
     async def create(input: Any) -> Any:
@@ -242,7 +242,7 @@ async def _completions(job: Handle, count: int) -> bool:
 
 
 @both
-async def test_a_create_under_way_that_comes_to_nothing_is_not_repeated(harness: Harness, ask: Ask) -> None:
+async def test_running_create_not_sent_is_not_repeated(harness: Harness, ask: Ask) -> None:
     go = Held(None)
 
     async def create(input: Any) -> Any:
@@ -260,7 +260,7 @@ async def test_a_create_under_way_that_comes_to_nothing_is_not_repeated(harness:
 
 
 @both
-async def test_a_create_under_way_whose_outcome_is_unknown_is_looked_for(harness: Harness, ask: Ask) -> None:
+async def test_running_create_with_unknown_outcome_recovers(harness: Harness, ask: Ask) -> None:
     go = Held(CreateResult(kind="unknown", message="no answer"))
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", go)
@@ -275,7 +275,7 @@ async def test_a_create_under_way_whose_outcome_is_unknown_is_looked_for(harness
 
 
 @both
-async def test_a_refused_create_ends_by_its_own_name(harness: Harness, ask: Ask) -> None:
+async def test_refused_create_ends_refused(harness: Harness, ask: Ask) -> None:
     go = Held(None)
 
     async def create(input: Any) -> Any:
@@ -297,7 +297,7 @@ async def test_a_refused_create_ends_by_its_own_name(harness: Harness, ask: Ask)
 
 
 @both
-async def test_an_unknown_outcome_outlives_a_cancel(harness: Harness, ask: Ask) -> None:
+async def test_unknown_outcome_outlives_cancel(harness: Harness, ask: Ask) -> None:
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.plan("ask_lister", harness.recover())
     harness.fake.plan("identify_task", OURS)
@@ -316,7 +316,7 @@ async def test_an_unknown_outcome_outlives_a_cancel(harness: Harness, ask: Ask) 
     assert harness.fake.names()[-4:] == ["read_ledger", "cancel_task", "get_task", "write_end"]
 
 
-async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_cancel(harness: Harness) -> None:
+async def test_cancel_prevents_attempt_after_absent_one(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(), harness.claim(2), harness.claim(2))
     held = Held(harness.claim(2))
     harness.fake.plan("ask_lister", held)
@@ -332,7 +332,7 @@ async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_canc
 
 
 @both
-async def test_a_queued_task_is_cancelled_at_the_provider(harness: Harness, ask: Ask) -> None:
+async def test_queued_task_is_cancelled_at_provider(harness: Harness, ask: Ask) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created())
     cancelled_at_the_provider(harness)
@@ -350,7 +350,7 @@ async def test_a_queued_task_is_cancelled_at_the_provider(harness: Harness, ask:
 
 
 @both
-async def test_a_running_task_is_finished_and_its_video_stored(harness: Harness, ask: Ask) -> None:
+async def test_cancelled_running_task_is_stored(harness: Harness, ask: Ask) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running"), waiting("running"), to_store())
     harness.fake.plan("cancel_task", TOO_LATE)
@@ -367,7 +367,7 @@ async def test_a_running_task_is_finished_and_its_video_stored(harness: Harness,
 
 
 @both
-async def test_a_cancel_during_a_look_is_done_after_it(harness: Harness, ask: Ask) -> None:
+async def test_cancel_during_poll_follows_it(harness: Harness, ask: Ask) -> None:
     held = Held(waiting("queued"))
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", held)
@@ -380,7 +380,7 @@ async def test_a_cancel_during_a_look_is_done_after_it(harness: Harness, ask: As
 
 
 @both
-async def test_a_video_that_is_being_stored_is_stored(harness: Harness, ask: Ask) -> None:
+async def test_cancel_during_copy_stores_video(harness: Harness, ask: Ask) -> None:
     held = Held(RESULT)
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
@@ -396,7 +396,7 @@ async def test_a_video_that_is_being_stored_is_stored(harness: Harness, ask: Ask
     assert harness.fake.of("cancel_task") == []
 
 
-async def test_a_task_that_ends_while_it_is_cancelled_ends_by_its_own_name(harness: Harness) -> None:
+async def test_task_ended_during_cancel_keeps_its_end(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running"), ending("failed", "provider"))
     harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="failed"))
@@ -407,7 +407,7 @@ async def test_a_task_that_ends_while_it_is_cancelled_ends_by_its_own_name(harne
     assert (await failed(job)).failure_class == "provider"
 
 
-async def test_a_cancel_whose_answer_is_lost_is_tried_again(harness: Harness) -> None:
+async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("queued"), ending("cancelled", "cancelled"))
     harness.fake.plan("cancel_task", RuntimeError("503"), CANCELLED)
@@ -421,7 +421,7 @@ async def test_a_cancel_whose_answer_is_lost_is_tried_again(harness: Harness) ->
 # Again and again
 
 
-async def test_a_repeated_cancel_is_answered_and_done_once(harness: Harness) -> None:
+async def test_repeated_cancel_is_done_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running"), waiting("running"), to_store())
     go = Held(TOO_LATE)
@@ -441,7 +441,7 @@ async def test_a_repeated_cancel_is_answered_and_done_once(harness: Harness) -> 
     assert what(await state(job)).count("cancel is wished") == 1
 
 
-async def test_a_cancel_in_the_last_step_is_answered(harness: Harness) -> None:
+async def test_cancel_in_last_step_is_answered(harness: Harness) -> None:
     """The video is stored and the run closes in the very step in which the update comes."""
     held = Held(RESULT)
     harness.fake.plan("read_ledger", harness.adopt())
@@ -459,7 +459,7 @@ async def test_a_cancel_in_the_last_step_is_answered(harness: Harness) -> None:
     assert await job.result() == RESULT
 
 
-async def test_a_cancel_does_not_shorten_the_wait_for_an_outcome_to_be_written(harness: Harness) -> None:
+async def test_cancel_waits_for_written_outcome(harness: Harness) -> None:
     go = Held(None)
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=0, written=False))

@@ -72,7 +72,7 @@ def latest(harness: Harness, job: Handle) -> Handle:
     return harness.client.get_workflow_handle(job.id, result_type=type(RESULT))
 
 
-async def test_a_long_wait_goes_on_in_a_new_run_with_its_timeline(long: Harness) -> None:
+async def test_long_wait_continues_with_timeline(long: Harness) -> None:
     harness = long
     held = Held(waiting("running"))
     harness.fake.plan("read_ledger", harness.claim(), harness.adopt())
@@ -98,7 +98,7 @@ async def test_a_long_wait_goes_on_in_a_new_run_with_its_timeline(long: Harness)
     assert await replay(job) == 2
 
 
-async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it(long: Harness) -> None:
+async def test_long_search_continues_with_cancel_request(long: Harness) -> None:
     harness = long
     held = Held(harness.recover(seconds=0))
     harness.fake.plan("read_ledger", harness.recover(), harness.recover())
@@ -127,7 +127,7 @@ async def test_a_long_search_goes_on_in_a_new_run_and_the_wish_to_cancel_with_it
     assert what(await state(latest(harness, job)))[0] == "cancel is wished"
 
 
-async def test_a_story_does_not_go_on_in_a_new_run_while_it_creates(long: Harness) -> None:
+async def test_no_new_run_during_create(long: Harness) -> None:
     harness = long
     times = 4
     harness.fake.plan("read_ledger", *[harness.claim(number) for number in range(1, times + 2)], harness.adopt())
@@ -147,7 +147,7 @@ async def test_a_story_does_not_go_on_in_a_new_run_while_it_creates(long: Harnes
     ]
 
 
-async def test_a_callback_that_is_not_looked_at_yet_is_not_lost(long: Harness) -> None:
+async def test_unhandled_callback_survives_new_run(long: Harness) -> None:
     harness = long
     held = Held(waiting("running"))
     harness.fake.plan("read_ledger", harness.adopt(), harness.adopt())
@@ -164,7 +164,7 @@ async def test_a_callback_that_is_not_looked_at_yet_is_not_lost(long: Harness) -
     await until(lambda: was_continued(job), "the story goes on in a new run")
 
 
-async def test_a_callback_during_a_search_is_not_lost(long: Harness) -> None:
+async def test_callback_during_search_is_handled(long: Harness) -> None:
     harness = long
     held = Held(harness.recover(seconds=0))
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt(), harness.adopt())
@@ -182,7 +182,7 @@ async def test_a_callback_during_a_search_is_not_lost(long: Harness) -> None:
     assert [call.input.task_id for call in harness.fake.of("identify_task")] == [OTHER_TASK, TASK]
 
 
-async def test_a_cancel_that_waits_for_its_answer_gets_it_and_later_wishes_are_kept(long: Harness) -> None:
+async def test_waiting_cancel_is_answered_before_new_run(long: Harness) -> None:
     """An update keeps its run open; what is said to the run until then belongs to the story as well."""
     harness = long
     held = Held(waiting("running"))
@@ -198,7 +198,7 @@ async def test_a_cancel_that_waits_for_its_answer_gets_it_and_later_wishes_are_k
     assert (await asyncio.wait_for(update.result(), 5)).outcome == "running_will_finish"
 
 
-async def test_an_attention_that_was_mended_meanwhile_is_taken_back_in_the_new_run(long: Harness) -> None:
+async def test_fixed_attention_is_cleared_in_new_run(long: Harness) -> None:
     harness = long
     held = Held(waiting("", attention="credentials", note="401"))
     harness.fake.plan("read_ledger", harness.adopt(), harness.adopt())

@@ -38,7 +38,7 @@ def finish(harness: Harness) -> None:
     harness.fake.always("store_video", RESULT)
 
 
-async def test_a_created_task_is_followed(harness: Harness) -> None:
+async def test_created_task_is_followed(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(attempt=2))
     harness.fake.plan("create_task", harness.created(seconds=0))
     finish(harness)
@@ -51,7 +51,7 @@ async def test_a_created_task_is_followed(harness: Harness) -> None:
     assert "created as attempt 2" in what(await state(job))
 
 
-async def test_temporal_itself_never_sends_a_create_again(harness: Harness) -> None:
+async def test_temporal_never_retries_create(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=0))
     finish(harness)
@@ -67,7 +67,7 @@ async def test_temporal_itself_never_sends_a_create_again(harness: Harness) -> N
     assert event.schedule_to_start_timeout.ToTimedelta() == timedelta(0)
 
 
-async def test_a_refusal_is_raised_as_the_ledger_tells_it(harness: Harness) -> None:
+async def test_refusal_in_ledger_is_raised(harness: Harness) -> None:
     error = failure("invalid", "InvalidParameter", task_id=None)
     harness.fake.plan("read_ledger", harness.claim(), harness.ended(error))
     harness.fake.plan("create_task", harness.refused())
@@ -77,7 +77,7 @@ async def test_a_refusal_is_raised_as_the_ledger_tells_it(harness: Harness) -> N
     assert (await state(job)).phase == "refused"
 
 
-async def test_what_was_not_sent_is_sent_later_with_a_new_claim(harness: Harness) -> None:
+async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(3))
     harness.fake.plan("create_task", harness.not_sent(), harness.not_sent(), harness.created(seconds=0))
     finish(harness)
@@ -89,7 +89,7 @@ async def test_what_was_not_sent_is_sent_later_with_a_new_claim(harness: Harness
     assert harness.fake.input("get_task").attempt == 3
 
 
-async def test_a_create_that_was_not_sent_shows_that_it_waits(harness: Harness) -> None:
+async def test_unsent_create_shows_waiting(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.not_sent(seconds=3600))
     job = await harness.start()
@@ -101,9 +101,7 @@ async def test_a_create_that_was_not_sent_shows_that_it_waits(harness: Harness) 
 
 
 @pytest.mark.parametrize("attention", ["account", "credentials"])
-async def test_trouble_with_the_account_needs_a_person_until_it_is_mended(
-    harness: Harness, attention: Attention
-) -> None:
+async def test_account_problem_needs_operator_until_fixed(harness: Harness, attention: Attention) -> None:
     held = Held(harness.claim(2))
     harness.fake.plan("read_ledger", harness.claim(1), held)
     harness.fake.plan("create_task", harness.not_sent(attention=attention), harness.created())
@@ -124,7 +122,7 @@ async def test_trouble_with_the_account_needs_a_person_until_it_is_mended(
     await until(unset, "the search attribute is taken back")
 
 
-async def test_trouble_that_goes_on_is_said_once(harness: Harness) -> None:
+async def test_lasting_problem_is_noted_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(3))
     harness.fake.plan(
         "create_task", *[harness.not_sent(attention="account")] * 2, harness.not_sent(3600, attention="account")
@@ -135,7 +133,7 @@ async def test_trouble_that_goes_on_is_said_once(harness: Harness) -> None:
     assert what(shown).count("needs a person: account") == 1
 
 
-async def test_an_attempt_of_somebody_else_is_left_to_settle(skipping: Harness) -> None:
+async def test_conflicting_claim_waits_and_rereads(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.claim(), harness.adopt())
     harness.fake.plan("create_task", CreateResult(kind="conflict"))
@@ -145,7 +143,7 @@ async def test_an_attempt_of_somebody_else_is_left_to_settle(skipping: Harness) 
     assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger", "get_task", "store_video"]
 
 
-async def test_a_request_that_can_never_be_sent_ends_before_a_claim(harness: Harness) -> None:
+async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "invalid_request", task_id=None, attempt=None)
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", CreateResult(kind="impossible", error=error))
@@ -167,7 +165,7 @@ async def test_a_request_that_can_never_be_sent_ends_before_a_claim(harness: Har
     ],
     ids=["reported", "error", "final error", "bug"],
 )
-async def test_an_unknown_outcome_is_looked_for_and_never_paid_for_again(harness: Harness, answer: Any) -> None:
+async def test_unknown_outcome_is_never_paid_again(harness: Harness, answer: Any) -> None:
     harness.fake.plan("read_ledger", harness.claim(4))
     harness.fake.plan("create_task", answer)
     # However often recovery looks: the ledger never says that it is settled before it is.
@@ -182,7 +180,7 @@ async def test_an_unknown_outcome_is_looked_for_and_never_paid_for_again(harness
     assert "outcome of attempt 4 is unknown" in what(shown)
 
 
-async def test_a_create_that_ran_out_of_time_is_unknown(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_timed_out_create_is_unknown(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness = idle
     harness.sandboxed = False
     monkeypatch.setattr(policies, "CREATE_MARGIN", timedelta(seconds=0.5))
@@ -199,7 +197,7 @@ async def test_a_create_that_ran_out_of_time_is_unknown(idle: Harness, monkeypat
     assert len(await scheduled(job, "create_task")) == 1
 
 
-async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(harness: Harness) -> None:
+async def test_create_cut_off_by_worker_stop_is_unknown(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     held = Held(CreateResult(kind="unknown"))
     harness.fake.plan("create_task", held)
@@ -216,7 +214,7 @@ async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(harness: Harne
     assert event.note
 
 
-async def test_a_create_without_a_worker_waits_for_one(harness: Harness) -> None:
+async def test_create_waits_for_worker(harness: Harness) -> None:
     await harness.stop("create")
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=0))
@@ -229,7 +227,7 @@ async def test_a_create_without_a_worker_waits_for_one(harness: Harness) -> None
     assert len(await scheduled(job, "create_task")) == 1
 
 
-async def test_a_new_attempt_after_a_recovery_has_the_full_time(harness: Harness) -> None:
+async def test_attempt_after_recovery_has_full_patience(harness: Harness) -> None:
     """What recovery answers knows no time for a create: one that is cut off early would be unknown once more."""
     harness.fake.plan("read_ledger", harness.recover(), harness.claim(2))
     harness.fake.plan("ask_lister", harness.claim(2))
@@ -246,7 +244,7 @@ async def test_a_new_attempt_after_a_recovery_has_the_full_time(harness: Harness
 
 
 @pytest.mark.parametrize("kind", ["created", "refused", "not_sent"])
-async def test_a_known_outcome_is_written_before_anything_else(harness: Harness, kind: str) -> None:
+async def test_known_outcome_is_written_first(harness: Harness, kind: str) -> None:
     harness.fake.plan("read_ledger", harness.claim(5))
     reports = {
         "created": harness.created(seconds=0, written=False),
@@ -265,7 +263,7 @@ async def test_a_known_outcome_is_written_before_anything_else(harness: Harness,
     assert input.outcome.task_id == (TASK if kind == "created" else None)
 
 
-async def test_a_written_outcome_is_not_written_again(harness: Harness) -> None:
+async def test_written_outcome_is_not_rewritten(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=0))
     finish(harness)
@@ -273,7 +271,7 @@ async def test_a_written_outcome_is_not_written_again(harness: Harness) -> None:
     assert harness.fake.of("write_outcome") == []
 
 
-async def test_the_job_waits_until_the_outcome_is_written(skipping: Harness) -> None:
+async def test_job_waits_for_written_outcome(skipping: Harness) -> None:
     """The bucket may be away for hours: nothing goes on with a fact that only this run knows."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.claim())
@@ -289,7 +287,7 @@ async def test_the_job_waits_until_the_outcome_is_written(skipping: Harness) -> 
 # Limits
 
 
-async def test_where_limits_are_set_each_claim_is_allowed_first(harness: Harness) -> None:
+async def test_limits_reserve_quota_before_each_claim(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(1, limited=True), harness.claim(2, limited=True))
     harness.fake.plan(
         "reserve_quota", QuotaResult(used="1 of 10 videos today"), QuotaResult(used="1 of 10 videos today")
@@ -303,7 +301,7 @@ async def test_where_limits_are_set_each_claim_is_allowed_first(harness: Harness
     assert (input.job_id, input.request.user_id) == (job.id, "user-42")
 
 
-async def test_over_a_limit_the_run_ends_before_a_claim(harness: Harness) -> None:
+async def test_over_limit_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "over_limit", task_id=None, attempt=None)
     harness.fake.plan("read_ledger", harness.claim(limited=True))
     harness.fake.plan("reserve_quota", QuotaResult(error=error))
@@ -313,7 +311,7 @@ async def test_over_a_limit_the_run_ends_before_a_claim(harness: Harness) -> Non
     assert (await state(job)).phase == "failed"
 
 
-async def test_a_cancelled_job_takes_no_place(harness: Harness) -> None:
+async def test_cancelled_job_reserves_no_quota(harness: Harness) -> None:
     held = Held(harness.claim(limited=True))
     harness.fake.plan("read_ledger", held, harness.claim(limited=True))
     job = await harness.start()

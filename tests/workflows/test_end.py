@@ -44,7 +44,7 @@ ENDS: list[tuple[str, FailureClass, Phase]] = [
 
 
 @pytest.mark.parametrize(("status", "of", "phase"), ENDS)
-async def test_an_end_is_written_and_raised_by_its_class(
+async def test_end_is_written_and_raised_by_class(
     harness: Harness, status: str, of: FailureClass, phase: Phase
 ) -> None:
     harness.fake.plan("read_ledger", harness.claim(2))
@@ -69,7 +69,7 @@ async def test_an_end_is_written_and_raised_by_its_class(
     assert spent == ([42, 0.25] if of == "lost" else [None, None]), "only a task that succeeded is billed"
 
 
-async def test_what_an_old_end_cost_is_shown_by_a_later_run_as_well(harness: Harness) -> None:
+async def test_later_run_shows_cost_of_end(harness: Harness) -> None:
     """The run that saw it may be deleted, or out of its retention."""
     harness.fake.plan("read_ledger", harness.ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
     job = await harness.start()
@@ -78,7 +78,7 @@ async def test_what_an_old_end_cost_is_shown_by_a_later_run_as_well(harness: Har
     assert (shown.get(SEEDANCE_TOKENS), shown.get(SEEDANCE_COST_USD)) == (42, 0.25)
 
 
-async def test_the_end_that_stands_is_the_one_that_is_raised(harness: Harness) -> None:
+async def test_existing_end_is_raised(harness: Harness) -> None:
     """Another run of the same job may have written it first."""
     standing = failure("expired", code="expired")
     harness.fake.plan("read_ledger", harness.adopt())
@@ -89,7 +89,7 @@ async def test_the_end_that_stands_is_the_one_that_is_raised(harness: Harness) -
     assert (await state(job)).phase == "expired"
 
 
-async def test_an_end_that_was_written_meanwhile_is_raised_and_not_written_again(harness: Harness) -> None:
+async def test_concurrent_end_is_raised_not_rewritten(harness: Harness) -> None:
     error = failure("expired")
     harness.fake.plan("read_ledger", harness.adopt(), harness.ended(error))
     harness.fake.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
@@ -98,7 +98,7 @@ async def test_an_end_that_was_written_meanwhile_is_raised_and_not_written_again
     assert harness.fake.names() == ["read_ledger", "get_task", "get_task", "read_ledger"]
 
 
-async def test_an_end_that_was_followed_by_another_attempt_is_not_the_job_s(harness: Harness) -> None:
+async def test_resubmitted_end_is_not_job_end(harness: Harness) -> None:
     """A Reset of an older run, while the attempt after its own is under way."""
     old = Observation(next="ended", status="expired", error=failure("expired"))
     harness.fake.plan("read_ledger", harness.adopt(), harness.adopt(2 * TASK, attempt=2))
@@ -108,7 +108,7 @@ async def test_an_end_that_was_followed_by_another_attempt_is_not_the_job_s(harn
     assert [call.input.task_id for call in harness.fake.of("get_task")] == [TASK, 2 * TASK]
 
 
-async def test_an_end_waits_for_the_ledger(skipping: Harness) -> None:
+async def test_end_waits_for_ledger(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", ending("failed", "provider"))
@@ -117,7 +117,7 @@ async def test_an_end_waits_for_the_ledger(skipping: Harness) -> None:
     assert len(harness.fake.of("write_end")) == 31
 
 
-async def test_how_an_end_was_learned_is_told(harness: Harness) -> None:
+async def test_end_shows_its_source(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created())
     harness.fake.plan("get_task", ending("failed", "provider"))
@@ -129,7 +129,7 @@ async def test_how_an_end_was_learned_is_told(harness: Harness) -> None:
     assert [entry.how for entry in (await state(job)).timeline if entry.what == "failed"] == ["callback"]
 
 
-async def test_the_failure_holds_the_error_as_other_languages_read_it(harness: Harness) -> None:
+async def test_failure_details_hold_json_error(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.ended(failure("moderation", "SensitiveContentDetected")))
     job = await harness.start()
     await failed(job)
@@ -147,7 +147,7 @@ async def test_the_failure_holds_the_error_as_other_languages_read_it(harness: H
 
 
 @pytest.mark.parametrize("attention", ["task_gone", "credentials"])
-async def test_a_job_that_has_ended_needs_nobody(harness: Harness, attention: Attention) -> None:
+async def test_ended_job_clears_attention(harness: Harness, attention: Attention) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
     harness.fake.plan("write_end", as_written)
@@ -158,7 +158,7 @@ async def test_a_job_that_has_ended_needs_nobody(harness: Harness, attention: At
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
 
 
-async def test_a_second_task_is_still_shown_after_the_end(harness: Harness) -> None:
+async def test_second_task_outlives_job_end(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt(second_task="cgt-second"))
     harness.fake.plan("get_task", ending("failed", "provider"))
     harness.fake.plan("write_end", as_written)
@@ -175,7 +175,7 @@ async def and_again(input: EndInput) -> EndResult:
     return EndResult(error=input.error, continues=True)
 
 
-async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(harness: Harness) -> None:
+async def test_expired_attempt_is_followed_in_same_run(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
     harness.fake.plan("create_task", harness.created("cgt-1", seconds=0), harness.created("cgt-2", seconds=0))
     errors = [failure("expired", attempt=attempt) for attempt in (1, 2)]
@@ -195,7 +195,7 @@ async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(ha
     assert run.run_id == job.first_execution_run_id
 
 
-async def test_the_second_attempt_can_be_stored(harness: Harness) -> None:
+async def test_second_attempt_is_stored(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
     harness.fake.plan("create_task", harness.created("cgt-1"), harness.created(TASK))
     harness.fake.plan("get_task", ending("failed", "provider"), waiting("queued"), to_store())
@@ -213,7 +213,7 @@ async def test_the_second_attempt_can_be_stored(harness: Harness) -> None:
     assert (await state(job)).error is None
 
 
-async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(harness: Harness) -> None:
+async def test_cancel_beats_automatic_resubmit(harness: Harness) -> None:
     held = Held(EndResult(error=failure("expired", "expired"), continues=True))
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(2))
     harness.fake.plan("create_task", harness.created(seconds=0))
@@ -228,7 +228,7 @@ async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(harness: Harn
     assert len(harness.fake.of("create_task")) == 1
 
 
-async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt_from_being_paid(
+async def test_refused_cancel_prevents_next_attempt(
     harness: Harness,
 ) -> None:
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(2))
@@ -244,7 +244,7 @@ async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt
     assert len(harness.fake.of("create_task")) == 1
 
 
-async def test_a_job_that_may_not_create_ends_where_another_attempt_would_follow(harness: Harness) -> None:
+async def test_may_create_false_ends_before_next_attempt(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt(), harness.claim(2))
     harness.fake.plan("get_task", ending("expired", "expired"))
     harness.fake.plan("write_end", and_again)

@@ -55,7 +55,7 @@ async def until_noted(job: Handle, words: str) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
-async def test_a_callback_that_announces_an_end_is_followed_by_a_look_at_once(harness: Harness, status: str) -> None:
+async def test_end_callback_causes_poll_at_once(harness: Harness, status: str) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created())
     finish(harness)
@@ -69,7 +69,7 @@ async def test_a_callback_that_announces_an_end_is_followed_by_a_look_at_once(ha
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "polishing"])
-async def test_any_other_callback_is_noted_and_the_timer_kept(harness: Harness, status: str) -> None:
+async def test_other_callback_is_noted_without_poll(harness: Harness, status: str) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created())
     finish(harness)
@@ -88,7 +88,7 @@ async def test_any_other_callback_is_noted_and_the_timer_kept(harness: Harness, 
     assert len(harness.fake.of("get_task")) == 1
 
 
-async def test_without_callbacks_the_timer_looks(harness: Harness) -> None:
+async def test_timer_polls_without_callbacks(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=SHORT))
     harness.fake.plan("get_task", waiting("queued", SHORT), waiting("running", SHORT), to_store())
@@ -100,7 +100,7 @@ async def test_without_callbacks_the_timer_looks(harness: Harness) -> None:
     assert {entry.how for entry in (await state(job)).timeline if entry.what in {"queued", "running"}} == {"poll"}
 
 
-async def test_the_interval_is_the_one_that_came_with_the_answer(skipping: Harness) -> None:
+async def test_interval_comes_from_answer(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=90))
@@ -116,7 +116,7 @@ async def test_the_interval_is_the_one_that_came_with_the_answer(skipping: Harne
 
 
 @pytest.mark.parametrize("first", ["callback", "timer"])
-async def test_callback_and_timer_in_one_step_make_one_look(harness: Harness, first: str) -> None:
+async def test_callback_with_timer_causes_one_poll(harness: Harness, first: str) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=1))
     finish(harness)
@@ -133,7 +133,7 @@ async def test_callback_and_timer_in_one_step_make_one_look(harness: Harness, fi
     assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
 
 
-async def test_a_callback_just_before_the_time_is_over_needs_no_timer(harness: Harness) -> None:
+async def test_callback_before_timer_replaces_it(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=5))
     finish(harness)
@@ -146,7 +146,7 @@ async def test_a_callback_just_before_the_time_is_over_needs_no_timer(harness: H
     assert not await has_event(job, TIMER_FIRED)
 
 
-async def test_a_callback_just_after_the_time_is_over_makes_one_more_look(harness: Harness) -> None:
+async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
     held = Held(waiting("running"))
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=SHORT))
@@ -163,7 +163,7 @@ async def test_a_callback_just_after_the_time_is_over_makes_one_more_look(harnes
 # Callbacks that come early
 
 
-async def test_an_end_that_is_announced_before_the_create_is_answered_is_not_forgotten(harness: Harness) -> None:
+async def test_early_end_callback_is_remembered(harness: Harness) -> None:
     held = Held(None)
 
     async def create(input: Any) -> Any:
@@ -182,7 +182,7 @@ async def test_an_end_that_is_announced_before_the_create_is_answered_is_not_for
     assert not await has_event(job, TIMER_FIRED)
 
 
-async def test_a_beginning_that_is_announced_before_the_create_is_answered_is_no_reason_to_look(
+async def test_early_running_callback_causes_no_poll(
     harness: Harness,
 ) -> None:
     held = Held(None)
@@ -204,7 +204,7 @@ async def test_a_beginning_that_is_announced_before_the_create_is_answered_is_no
     assert harness.fake.names() == ["read_ledger", "create_task"]
 
 
-async def test_a_callback_that_comes_with_the_start_is_not_forgotten(idle: Harness) -> None:
+async def test_callback_with_start_is_handled(idle: Harness) -> None:
     harness = idle
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
@@ -218,7 +218,7 @@ async def test_a_callback_that_comes_with_the_start_is_not_forgotten(idle: Harne
 # Callbacks that name something else
 
 
-async def test_a_callback_of_an_unknown_task_has_it_checked(harness: Harness) -> None:
+async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt(attempt=2))
     harness.fake.plan("get_task", waiting("running"), waiting("running", second_task=OTHER_TASK))
     harness.fake.plan("identify_task", OURS)
@@ -234,7 +234,7 @@ async def test_a_callback_of_an_unknown_task_has_it_checked(harness: Harness) ->
     assert {call.input.task_id for call in harness.fake.of("get_task")} == {TASK}
 
 
-async def test_the_same_unknown_task_is_checked_once(harness: Harness) -> None:
+async def test_repeated_unknown_task_is_checked_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.always("get_task", waiting("running"))
     harness.fake.plan("identify_task", OTHER)
@@ -248,7 +248,7 @@ async def test_the_same_unknown_task_is_checked_once(harness: Harness) -> None:
     assert len(harness.fake.of("identify_task")) == 1
 
 
-async def test_a_look_can_show_a_second_task(harness: Harness) -> None:
+async def test_poll_shows_second_task(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running", second_task=OTHER_TASK), to_store())
     harness.fake.plan("store_video", RESULT)
@@ -307,7 +307,7 @@ async def test_nonsense_stops_no_job(harness: Harness, odd: list[Any]) -> None:
     assert sum(event.ByteSize() for event in after) < 50_000
 
 
-async def test_a_thousand_callbacks_cause_few_looks(harness: Harness) -> None:
+async def test_thousand_callbacks_cause_few_gets(harness: Harness) -> None:
     """A leaked callback URL costs the account's rate limit little."""
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.always("get_task", waiting("running"))
@@ -337,7 +337,7 @@ async def _quiet(harness: Harness) -> bool:
     return len(harness.fake.calls) == before
 
 
-async def test_after_many_fruitless_callbacks_the_timer_alone_is_followed(harness: Harness) -> None:
+async def test_fruitless_callbacks_leave_only_timer(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     polls = policies.MOST_FRUITLESS_CALLBACKS
     harness.fake.plan("get_task", *[waiting("running")] * polls, waiting("running", seconds=3), to_store())
@@ -358,7 +358,7 @@ async def test_after_many_fruitless_callbacks_the_timer_alone_is_followed(harnes
 # What a look shows
 
 
-async def test_a_status_never_goes_back(harness: Harness) -> None:
+async def test_status_never_goes_back(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running", 0), waiting("queued"))
     job = await harness.start()
@@ -367,7 +367,7 @@ async def test_a_status_never_goes_back(harness: Harness) -> None:
     assert what(shown)[-2:] == ["running", "queued"]
 
 
-async def test_an_unknown_status_is_shown_and_waited_on(harness: Harness) -> None:
+async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
     held = Held(to_store())
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
@@ -383,9 +383,7 @@ async def test_an_unknown_status_is_shown_and_waited_on(harness: Harness) -> Non
 
 @pytest.mark.parametrize("attention", ["task_gone", "credentials", "account"])
 @pytest.mark.parametrize("then", [waiting("running"), to_store()], ids=["running", "succeeded"])
-async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
-    harness: Harness, attention: Attention, then: Any
-) -> None:
+async def test_task_problem_needs_operator_until_fixed(harness: Harness, attention: Attention, then: Any) -> None:
     held = Held(then)
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
@@ -401,7 +399,7 @@ async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
     assert f"settled: {attention}" in what(shown)
 
 
-async def test_a_look_that_is_not_answered_is_repeated(harness: Harness) -> None:
+async def test_unanswered_poll_is_repeated(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", RuntimeError("503"), to_store())
     harness.fake.plan("store_video", RESULT)
@@ -410,7 +408,7 @@ async def test_a_look_that_is_not_answered_is_repeated(harness: Harness) -> None
     assert [call.tries for call in harness.fake.of("get_task")] == [1, 2]
 
 
-async def test_a_video_that_is_stored_already_is_returned(harness: Harness) -> None:
+async def test_stored_video_is_returned(harness: Harness) -> None:
     """A Reset brings a run back to before what it did."""
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running", 0), _stored())
@@ -423,7 +421,7 @@ def _stored() -> Any:
     return to_store().model_copy(update={"next": "stored", "result": RESULT})
 
 
-async def test_the_next_look_is_announced(harness: Harness) -> None:
+async def test_next_poll_is_announced(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running", 600))
     job = await harness.start()

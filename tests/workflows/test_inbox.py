@@ -147,7 +147,7 @@ async def test_task_named_before_a_claim_is_followed(harness: Harness, wait: Wai
     assert {call.input.task_id for call in harness.fake.of("get_task")} == {FIRST_TASK}
 
 
-async def test_create_without_a_worker_is_withdrawn_for_a_named_task(idle: Harness) -> None:
+async def test_unstarted_create_is_withdrawn_for_named_task(idle: Harness) -> None:
     """The queue of creates has a rate: a create can wait in it for minutes."""
     harness = idle
     await harness.start_workers("workflows", "ledger", "get", "transfer")
@@ -162,7 +162,7 @@ async def test_create_without_a_worker_is_withdrawn_for_a_named_task(idle: Harne
     assert harness.fake.of("create_task") == []
 
 
-async def test_claim_waits_until_a_named_task_is_known_or_cannot_be(skipping: Harness) -> None:
+async def test_claim_waits_for_named_task(skipping: Harness) -> None:
     harness = skipping
     tries = 1 + len(policies.IDENTIFY_PAUSES)
     harness.fake.plan("read_ledger", harness.claim(2))
@@ -177,7 +177,7 @@ async def test_claim_waits_until_a_named_task_is_known_or_cannot_be(skipping: Ha
 # --- while a create is under way -------------------------------------------------------------------------------------
 
 
-async def test_callback_before_the_answer_of_its_create_costs_no_look(harness: Harness) -> None:
+async def test_callback_before_create_answer_costs_no_get(harness: Harness) -> None:
     held = Held(None)
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", after(held, harness.created(seconds=0)))
@@ -191,7 +191,7 @@ async def test_callback_before_the_answer_of_its_create_costs_no_look(harness: H
     assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
 
 
-async def test_callback_during_a_create_with_a_lost_answer_is_followed(harness: Harness) -> None:
+async def test_callback_for_lost_create_answer_is_followed(harness: Harness) -> None:
     held = Held(None)
     harness.fake.plan("read_ledger", harness.claim(), harness.adopt())
     harness.fake.plan("create_task", after(held, harness.result_of("unknown", None)))
@@ -206,7 +206,7 @@ async def test_callback_during_a_create_with_a_lost_answer_is_followed(harness: 
     assert len(harness.fake.of("create_task")) == 1
 
 
-async def test_absence_is_not_settled_over_a_named_task(harness: Harness) -> None:
+async def test_named_task_prevents_absence(harness: Harness) -> None:
     held = Held(OURS)
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.always("ask_lister", harness.recover())
@@ -305,7 +305,7 @@ async def test_task_named_before_an_end_is_followed(
     assert harness.fake.input("get_task").task_id == FIRST_TASK
 
 
-async def test_task_named_before_a_cancel_ends_the_job_is_cancelled(harness: Harness) -> None:
+async def test_task_named_before_cancel_end_is_cancelled(harness: Harness) -> None:
     held = Held(OURS)
     harness.fake.plan("read_ledger", harness.claim(2), harness.claim(2), harness.adopt(FIRST_TASK, attempt=1))
     harness.fake.plan("create_task", harness.not_sent(seconds=3600))
@@ -323,7 +323,7 @@ async def test_task_named_before_a_cancel_ends_the_job_is_cancelled(harness: Har
     assert [call.input.task_id for call in harness.fake.of("cancel_task")] == [FIRST_TASK]
 
 
-async def test_task_named_while_the_video_is_copied_is_identified(harness: Harness) -> None:
+async def test_task_named_during_copy_is_identified(harness: Harness) -> None:
     copying, identifying = Held(RESULT), Held(OURS)
     harness.fake.plan("read_ledger", harness.adopt(TASK, attempt=2), harness.stored(second_task=FIRST_TASK))
     harness.fake.plan("get_task", to_store())
@@ -348,7 +348,7 @@ def _copied(harness: Harness) -> bool:
     return len(harness.fake.of("store_video")) == 1
 
 
-async def test_unknown_task_does_not_hold_a_stored_video_up_for_long(skipping: Harness) -> None:
+async def test_unknown_task_delays_stored_video_briefly(skipping: Harness) -> None:
     harness = skipping
     copying = Held(RESULT)
     harness.fake.plan("read_ledger", harness.adopt())
@@ -368,7 +368,7 @@ async def test_unknown_task_does_not_hold_a_stored_video_up_for_long(skipping: H
     assert len(harness.fake.of("identify_task")) == 1 + len(policies.IDENTIFY_PAUSES)
 
 
-async def test_cancel_is_answered_while_a_task_is_identified(harness: Harness) -> None:
+async def test_cancel_is_answered_during_identification(harness: Harness) -> None:
     held = Held(NOT_YET)
     harness.fake.plan("read_ledger", harness.claim(2))
     harness.fake.plan("identify_task", held)
@@ -384,7 +384,7 @@ async def test_cancel_is_answered_while_a_task_is_identified(harness: Harness) -
 # --- floods, outages, and what happens at once -----------------------------------------------------------------------
 
 
-async def test_flood_of_callbacks_does_not_deafen_a_job(harness: Harness) -> None:
+async def test_callback_flood_blocks_no_later_task(harness: Harness) -> None:
     """Made-up ids, by a callback URL that leaked: a listing shows only tasks with our identifier, and is heard."""
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.always("ask_lister", harness.recover())
@@ -399,7 +399,7 @@ async def test_flood_of_callbacks_does_not_deafen_a_job(harness: Harness) -> Non
     assert await job.result() == RESULT
 
 
-async def test_callbacks_are_heard_again_some_time_after_a_flood(skipping: Harness) -> None:
+async def test_callbacks_are_accepted_again_after_flood(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.always("ask_lister", harness.recover())
@@ -415,7 +415,7 @@ async def test_callbacks_are_heard_again_some_time_after_a_flood(skipping: Harne
     assert await job.result() == RESULT
 
 
-async def test_flood_holds_a_stored_video_up_for_minutes_at_most(skipping: Harness) -> None:
+async def test_flood_delays_stored_video_by_minutes(skipping: Harness) -> None:
     harness = skipping
     copying = Held(RESULT)
     harness.fake.plan("read_ledger", harness.adopt())
@@ -436,7 +436,7 @@ async def test_flood_holds_a_stored_video_up_for_minutes_at_most(skipping: Harne
 
 
 @pytest.mark.parametrize("how", ["callback", "list"])
-async def test_task_named_in_an_outage_is_not_forgotten(skipping: Harness, how: str) -> None:
+async def test_task_named_in_outage_is_identified_later(skipping: Harness, how: str) -> None:
     harness = skipping
     away = [True]
 
@@ -458,7 +458,7 @@ async def test_task_named_in_an_outage_is_not_forgotten(skipping: Harness, how: 
     assert await job.result() == RESULT
 
 
-async def test_task_written_by_a_lost_try_is_news(harness: Harness) -> None:
+async def test_task_from_lost_try_counts(harness: Harness) -> None:
     """The first try of the identification writes the task, and its answer is lost: the second one finds it known."""
     harness.fake.plan(
         "read_ledger", harness.ended(failure("invalid", task_id=None, attempt=2)), harness.adopt(FIRST_TASK)
@@ -469,7 +469,7 @@ async def test_task_written_by_a_lost_try_is_news(harness: Harness) -> None:
     assert await job.result() == RESULT
 
 
-async def test_accepted_adoption_is_followed_though_the_attempt_was_given_up(harness: Harness) -> None:
+async def test_accepted_adoption_of_lost_attempt_is_followed(harness: Harness) -> None:
     adopt = Held(ResolveAnswer(accepted=True, message="adopted"))
     harness.fake.plan("read_ledger", harness.recover(), harness.ended(failure("lost", task_id=None)), harness.adopt())
     harness.fake.always("ask_lister", harness.recover())
@@ -486,7 +486,7 @@ async def test_accepted_adoption_is_followed_though_the_attempt_was_given_up(har
     assert await job.result() == RESULT
 
 
-async def test_second_task_is_shown_after_another_attention(harness: Harness) -> None:
+async def test_second_task_returns_after_other_attention(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan(
         "get_task",
@@ -501,7 +501,7 @@ async def test_second_task_is_shown_after_another_attention(harness: Harness) ->
     assert OTHER_TASK in (shown.advice or "")
 
 
-async def test_cancel_reaches_the_task_that_is_followed_next(harness: Harness) -> None:
+async def test_cancel_reaches_next_followed_task(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt(TASK, attempt=2), harness.adopt(OTHER_TASK, attempt=1))
     harness.fake.plan("get_task", waiting("queued"), *[ending("cancelled", "cancelled")] * 2)
     harness.fake.always("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
@@ -513,7 +513,7 @@ async def test_cancel_reaches_the_task_that_is_followed_next(harness: Harness) -
     assert [call.input.task_id for call in harness.fake.of("cancel_task")] == [TASK, OTHER_TASK]
 
 
-async def test_paid_task_is_followed_while_a_reference_is_slow(harness: Harness) -> None:
+async def test_task_named_during_reference_check_is_followed(harness: Harness) -> None:
     held = Held(ReferencesResult())
     harness.fake.plan("read_ledger", harness.claim(2), harness.adopt(FIRST_TASK, attempt=1))
     harness.fake.plan("check_references", held)

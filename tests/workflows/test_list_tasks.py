@@ -143,7 +143,7 @@ def a_page(*tasks: ListedTask, total: int | None = None) -> Page:
     return Page(tasks=tasks, total=len(tasks) if total is None else total, asked_at=now())
 
 
-async def test_who_asks_is_told_what_the_listing_says(busy_lister: Lister) -> None:
+async def test_listing_is_signalled_to_job(busy_lister: Lister) -> None:
     before = now()
     busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), a_task("cgt-2", OURS)))
     await busy_lister.ask("a", attempt=3)
@@ -153,7 +153,7 @@ async def test_who_asks_is_told_what_the_listing_says(busy_lister: Lister) -> No
     assert before - timedelta(seconds=1) < told.began_at < now()
 
 
-async def test_pages_of_two_keys_make_a_listing_of_none(busy_lister: Lister) -> None:
+async def test_pages_of_two_keys_name_no_key(busy_lister: Lister) -> None:
     """A fleet whose key is being exchanged reads one listing with two keys; each may hide what the other shows."""
     for second, key in (("first", "first"), ("other", "")):
         pages = [a_page(a_task(f"cgt-{second}-{n}"), total=2) for n in (1, 2)]
@@ -171,7 +171,7 @@ async def test_pages_of_two_keys_make_a_listing_of_none(busy_lister: Lister) -> 
             assert (told.key, told.complete) == (key, True)
 
 
-async def test_one_listing_serves_all_who_asked_before_it_began(busy_lister: Lister) -> None:
+async def test_one_listing_answers_all_earlier_requests(busy_lister: Lister) -> None:
     """And who asks during a listing gets the next one: the first says nothing of what came after its beginning."""
     first = Held(a_page())
     busy_lister.harness.fake.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
@@ -186,7 +186,7 @@ async def test_one_listing_serves_all_who_asked_before_it_began(busy_lister: Lis
     assert busy_lister.pages == [(1, "default")] * 2
 
 
-async def test_who_asks_again_before_the_listing_is_answered_once(busy_lister: Lister) -> None:
+async def test_repeated_request_is_answered_once(busy_lister: Lister) -> None:
     first = Held(a_page())
     busy_lister.harness.fake.plan("list_page", first, a_page())
     await busy_lister.ask("a")
@@ -198,7 +198,7 @@ async def test_who_asks_again_before_the_listing_is_answered_once(busy_lister: L
     assert len(busy_lister.pages) == 2
 
 
-async def test_each_tier_is_listed_for_those_who_want_it(busy_lister: Lister) -> None:
+async def test_each_requested_tier_is_listed(busy_lister: Lister) -> None:
     first = Held(a_page())
 
     async def tier(input: ListPageInput) -> Page:
@@ -260,7 +260,7 @@ NEW = {"created_at": 32_000_000_000.0}
         pytest.param([a_page(*numbered(1, created_at=None))], False, 1, id="one without an age"),
     ],
 )
-async def test_a_listing_is_complete_if_it_shows_all_that_was_there_when_it_began(
+async def test_listing_with_all_older_tasks_is_complete(
     busy_lister: Lister, pages: list[Page], complete: bool, read: int
 ) -> None:
     busy_lister.harness.fake.plan("list_page", *pages)
@@ -271,7 +271,7 @@ async def test_a_listing_is_complete_if_it_shows_all_that_was_there_when_it_bega
     assert [page for page, _ in busy_lister.pages] == list(range(1, read + 1))
 
 
-async def test_a_listing_is_as_young_as_its_request(busy_lister: Lister) -> None:
+async def test_listing_age_counts_from_request(busy_lister: Lister) -> None:
     """A page can wait for its turn: what is created meanwhile keeps no listing from being complete."""
     await busy_lister.harness.stop("list")
     await busy_lister.ask("a")
@@ -286,7 +286,7 @@ async def _is_scheduled(busy_lister: Lister) -> bool:
     return busy_lister.lister is not None and await scheduled(busy_lister.lister, "list_page") != []
 
 
-async def test_a_worker_whose_clock_is_ahead_makes_no_task_older(busy_lister: Lister) -> None:
+async def test_fast_worker_clock_makes_no_task_older(busy_lister: Lister) -> None:
     ahead = now() + timedelta(hours=2)
     task = a_task("cgt-1", created_at=(now() + timedelta(hours=1)).timestamp())
     busy_lister.harness.fake.plan("list_page", a_page(task).model_copy(update={"asked_at": ahead}))
@@ -294,7 +294,7 @@ async def test_a_worker_whose_clock_is_ahead_makes_no_task_older(busy_lister: Li
     assert not (await busy_lister.answers("a"))[0].complete
 
 
-async def test_a_task_on_a_later_page_is_found(busy_lister: Lister) -> None:
+async def test_task_on_later_page_is_found(busy_lister: Lister) -> None:
     busy_lister.harness.fake.plan(
         "list_page", a_page(*numbered(1, 2), total=5), a_page(*numbered(3, 4), total=5), a_page(a_task("x", OURS))
     )
@@ -302,7 +302,7 @@ async def test_a_task_on_a_later_page_is_found(busy_lister: Lister) -> None:
     assert (await busy_lister.answers("a"))[0].task_id == "x"
 
 
-async def test_a_listing_that_does_not_end_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "MOST_PAGES", 3)
     harness = Harness(temporal, sandboxed=False)
     await harness.start_workers(*QUEUES)
@@ -331,7 +331,7 @@ async def test_a_listing_that_does_not_end_is_given_up(temporal: Client, monkeyp
         pytest.param(a_task("x", OURS, created_at=SINCE), {}, False, id="ours"),
     ],
 )
-async def test_a_task_without_an_identifier_could_be_the_one(
+async def test_unmarked_task_bars_absence(
     busy_lister: Lister, task: ListedTask, wanted: dict[str, Any], unmarked: bool
 ) -> None:
     busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), task))
@@ -339,7 +339,7 @@ async def test_a_task_without_an_identifier_could_be_the_one(
     assert (await busy_lister.answers("a"))[0].unmarked is unmarked
 
 
-async def test_each_asker_is_told_of_its_own_task(busy_lister: Lister) -> None:
+async def test_each_job_gets_its_task(busy_lister: Lister) -> None:
     first = Held(a_page())
     tasks = [a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(3)]
     busy_lister.harness.fake.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
@@ -361,7 +361,7 @@ async def test_each_asker_is_told_of_its_own_task(busy_lister: Lister) -> None:
 # --- it goes on ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_has_ended_does_not_stop_the_others(busy_lister: Lister) -> None:
+async def test_ended_job_does_not_block_others(busy_lister: Lister) -> None:
     first = Held(a_page())
     busy_lister.harness.fake.plan("list_page", first)
     busy_lister.harness.fake.always("list_page", a_page())
@@ -382,7 +382,7 @@ async def test_a_job_that_has_ended_does_not_stop_the_others(busy_lister: Lister
     assert len(busy_lister.harness.jobs) == 1, "it is still the same lister"
 
 
-async def test_a_question_that_nobody_waits_for_is_listed_all_the_same(busy_lister: Lister) -> None:
+async def test_request_without_job_is_listed(busy_lister: Lister) -> None:
     """The page notes whether identifiers are shown; that is the whole answer."""
     busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1")))
     await busy_lister.ask(None)
@@ -400,14 +400,14 @@ async def test_nonsense_is_ignored(busy_lister: Lister, odd: list[Any]) -> None:
     assert len(busy_lister.pages) == 1
 
 
-async def test_a_list_that_fails_is_repeated_and_everybody_waits_for_it(busy_lister: Lister) -> None:
+async def test_failed_list_is_retried_for_all_jobs(busy_lister: Lister) -> None:
     busy_lister.harness.fake.plan("list_page", ApplicationError("500"), a_page(*numbered(1)))
     await busy_lister.ask("a")
     assert (await busy_lister.answers("a"))[0].complete
     assert [call.tries for call in busy_lister.harness.fake.of("list_page")] == [1, 2]
 
 
-async def test_two_hundred_at_once_cost_a_handful_of_pages(busy_lister: Lister) -> None:
+async def test_two_hundred_requests_share_pages(busy_lister: Lister) -> None:
     async def slow(input: ListPageInput) -> Page:
         await asyncio.sleep(1)
         return a_page(*[a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(0, 200, 2)])
@@ -422,7 +422,7 @@ async def test_two_hundred_at_once_cost_a_handful_of_pages(busy_lister: Lister) 
     assert len(busy_lister.pages) < 15
 
 
-async def test_many_answers_go_out_in_parts(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_answers_are_sent_in_parts(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "ANSWERS_AT_ONCE", 5)
     harness = Harness(temporal, sandboxed=False)
     await harness.start_workers(*QUEUES)
@@ -441,9 +441,7 @@ async def test_many_answers_go_out_in_parts(temporal: Client, monkeypatch: pytes
     await harness.replay()
 
 
-async def test_it_ends_when_nobody_asks_and_the_next_question_starts_it_again(
-    temporal: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_idle_lister_ends_and_request_restarts_it(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "LISTER_IDLE", timedelta(seconds=1))
     harness = Harness(temporal, sandboxed=False)
     await harness.start_workers(*QUEUES)
@@ -460,7 +458,7 @@ async def test_it_ends_when_nobody_asks_and_the_next_question_starts_it_again(
     await harness.replay()
 
 
-async def test_what_is_wanted_is_carried_into_a_new_run(caplog: pytest.LogCaptureFixture) -> None:
+async def test_requests_are_carried_into_new_run(caplog: pytest.LogCaptureFixture) -> None:
     option = f"limit.historyCount.suggestContinueAsNew={SUGGESTED_FROM}"
     async with dev_server("--dynamic-config-value", option) as client:
         harness = Harness(client)
@@ -485,7 +483,7 @@ async def test_what_is_wanted_is_carried_into_a_new_run(caplog: pytest.LogCaptur
         await check_harness(harness, caplog)
 
 
-async def test_a_worker_that_caches_nothing_lists_the_same(idle: Harness) -> None:
+async def test_worker_without_cache_lists(idle: Harness) -> None:
     idle.cached = 0
     await idle.start_workers(*QUEUES)
     idle.fake.always("list_page", a_page(*numbered(1)))

@@ -143,7 +143,7 @@ async def impatient(
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.name}, {step.attention}")
-async def test_failing_step_raises_an_attention_and_goes_on(impatient: Harness, step: Step) -> None:
+async def test_failing_step_raises_attention(impatient: Harness, step: Step) -> None:
     harness = impatient
     step.plan(harness)
     harness.fake.always(step.name, step.error)
@@ -179,7 +179,7 @@ async def test_failing_absence_raises_an_attention(impatient: Harness) -> None:
     await job.terminate()
 
 
-async def test_step_without_a_worker_raises_no_attention(impatient: Harness) -> None:
+async def test_step_without_worker_raises_no_attention(impatient: Harness) -> None:
     """That none runs is an alert of its own; a job cannot tell, and its step did not fail."""
     harness = impatient
     harness.fake.plan("read_ledger", harness.adopt())
@@ -197,7 +197,7 @@ async def _scheduled_again(job: Handle) -> bool:
     return len(await scheduled(job, "get_task")) > 1
 
 
-async def test_an_hour_of_failures_is_told(skipping: Harness) -> None:
+async def test_hour_of_failures_raises_attention(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.always("get_task", GATEWAY)
@@ -212,7 +212,7 @@ async def test_an_hour_of_failures_is_told(skipping: Harness) -> None:
     assert await job.result() == RESULT
 
 
-async def test_object_in_the_way_is_told_at_once_and_tried_again(skipping: Harness) -> None:
+async def test_conflict_is_reported_at_once_and_retried(skipping: Harness) -> None:
     harness = skipping
     conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
     harness.fake.plan("read_ledger", harness.adopt())
@@ -230,7 +230,7 @@ async def test_object_in_the_way_is_told_at_once_and_tried_again(skipping: Harne
     assert (await state(job)).attention is None
 
 
-async def test_object_in_the_way_to_the_end_loses_the_video_in_words(skipping: Harness) -> None:
+async def test_lasting_conflict_is_reported_as_lost(skipping: Harness) -> None:
     harness = skipping
     conflict = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
     harness.fake.plan("read_ledger", harness.adopt())
@@ -243,7 +243,7 @@ async def test_object_in_the_way_to_the_end_loses_the_video_in_words(skipping: H
     assert failure("lost").failure_class == error.failure_class
 
 
-async def test_copy_after_a_pause_without_workers_gets_a_try(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_late_copy_gets_one_try(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A negative time-out would block the run for good."""
     harness = Harness(temporal, sandboxed=False)
     monkeypatch.setattr(policies, "COPY_AT_LEAST", timedelta(seconds=6))
@@ -264,7 +264,7 @@ async def test_copy_after_a_pause_without_workers_gets_a_try(temporal: Client, m
 
 
 @pytest.mark.parametrize(("code", "attention"), [("not_connected", "provider"), ("bucket_unreachable", "storage")])
-async def test_create_that_never_leaves_is_told(skipping: Harness, code: str, attention: str) -> None:
+async def test_unsent_create_raises_attention(skipping: Harness, code: str, attention: str) -> None:
     harness = skipping
     outcome = Outcome(kind="not_sent", how="create", at=now(), code=code, message="no")
     harness.fake.always("read_ledger", harness.claim())

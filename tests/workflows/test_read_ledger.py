@@ -22,7 +22,7 @@ from tests.workflows.scripted import (
 )
 
 
-async def test_a_stored_video_is_returned_and_nothing_else_is_done(harness: Harness) -> None:
+async def test_stored_video_is_returned_at_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.stored())
     job = await harness.start()
     assert await job.result() == RESULT
@@ -42,7 +42,7 @@ async def test_a_stored_video_is_returned_and_nothing_else_is_done(harness: Harn
         ("lost", TASK, "lost"),
     ],
 )
-async def test_an_end_that_stands_is_raised_and_not_written_again(
+async def test_existing_end_is_raised_not_rewritten(
     harness: Harness, of: FailureClass, task_id: str | None, phase: Phase
 ) -> None:
     error = failure(of, task_id=task_id)
@@ -54,7 +54,7 @@ async def test_an_end_that_stands_is_raised_and_not_written_again(
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, task_id, 1)
 
 
-async def test_a_known_task_is_followed_without_a_create(harness: Harness) -> None:
+async def test_known_task_is_followed_without_create(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt(attempt=3))
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", RESULT)
@@ -66,7 +66,7 @@ async def test_a_known_task_is_followed_without_a_create(harness: Harness) -> No
     assert (copied.job_id, copied.task_id, copied.attempt) == (job.id, TASK, 3)
 
 
-async def test_an_unknown_attempt_is_looked_for_without_a_create(harness: Harness) -> None:
+async def test_unknown_attempt_recovers_without_create(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2))
     harness.fake.plan("ask_lister", harness.adopt(attempt=2))
     harness.fake.plan("get_task", to_store())
@@ -77,7 +77,7 @@ async def test_an_unknown_attempt_is_looked_for_without_a_create(harness: Harnes
     assert harness.fake.input("ask_lister").attempt == 2
 
 
-async def test_a_run_that_may_not_create_ends_unsettled_instead(harness: Harness) -> None:
+async def test_may_create_false_ends_unsettled(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(attempt=2))
     job = await harness.start(may_create=False)
     error = await failed(job)
@@ -87,14 +87,14 @@ async def test_a_run_that_may_not_create_ends_unsettled_instead(harness: Harness
     assert (await state(job)).phase == "checking"
 
 
-async def test_a_run_that_may_not_create_still_follows_what_is_there(harness: Harness) -> None:
+async def test_may_create_false_follows_existing_task(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", RESULT)
     assert await (await harness.start(may_create=False)).result() == RESULT
 
 
-async def test_a_run_that_may_not_create_does_not_create_after_a_recovery(harness: Harness) -> None:
+async def test_may_create_false_ends_after_recovery(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover())
     harness.fake.plan("ask_lister", harness.claim(2))
     harness.fake.always("read_ledger", harness.claim(attempt=2))
@@ -102,7 +102,7 @@ async def test_a_run_that_may_not_create_does_not_create_after_a_recovery(harnes
     assert harness.fake.of("create_task") == []
 
 
-async def test_each_look_is_told_the_job_and_the_wish_for_another_attempt(harness: Harness) -> None:
+async def test_each_read_has_job_and_resubmit(harness: Harness) -> None:
     resubmit = Resubmit(attempt=1, accept_second_charge=True)
     harness.fake.plan("read_ledger", harness.claim(attempt=2), harness.stored())
     harness.fake.plan("create_task", harness.not_sent(seconds=0))
@@ -114,13 +114,13 @@ async def test_each_look_is_told_the_job_and_the_wish_for_another_attempt(harnes
     assert inputs[0].request.route == harness.route
 
 
-async def test_a_ledger_that_cannot_be_read_is_waited_for(harness: Harness) -> None:
+async def test_unreadable_ledger_is_retried(harness: Harness) -> None:
     harness.fake.plan("read_ledger", ApplicationError("no bucket"), harness.stored())
     assert await (await harness.start()).result() == RESULT
     assert [call.tries for call in harness.fake.of("read_ledger")] == [1, 2]
 
 
-async def test_a_task_that_nobody_follows_is_shown(harness: Harness) -> None:
+async def test_unfollowed_task_is_shown(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.stored(second_task=OTHER_TASK))
     job = await harness.start()
     assert await job.result() == RESULT

@@ -42,7 +42,7 @@ def finish(harness: Harness) -> None:
     harness.fake.always("store_video", RESULT)
 
 
-async def test_it_looks_at_the_listing_again_and_again(harness: Harness) -> None:
+async def test_search_requests_listings_repeatedly(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=3))
     harness.fake.plan("ask_lister", *[harness.recover(attempt=3, seconds=SHORT)] * 2, harness.adopt(attempt=3))
     finish(harness)
@@ -52,7 +52,7 @@ async def test_it_looks_at_the_listing_again_and_again(harness: Harness) -> None
     assert harness.fake.input("get_task").attempt == 3
 
 
-async def test_it_is_shown_and_needs_nobody_while_it_looks(harness: Harness) -> None:
+async def test_search_is_shown_without_attention(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2))
     harness.fake.plan("ask_lister", harness.recover(attempt=2))
     job = await harness.start()
@@ -66,7 +66,7 @@ async def _waits(harness: Harness, job: object) -> object:
     return shown if shown.look_again_at is not None else None
 
 
-async def test_a_callback_tells_the_task_at_once(harness: Harness) -> None:
+async def test_callback_names_task_at_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(OTHER_TASK, attempt=2))
     harness.fake.plan("ask_lister", harness.recover(attempt=2))
     harness.fake.plan("identify_task", OURS)
@@ -88,7 +88,7 @@ async def test_a_callback_tells_the_task_at_once(harness: Harness) -> None:
     assert harness.fake.input("get_task").task_id == OTHER_TASK
 
 
-async def test_callback_during_a_question_is_heard(harness: Harness) -> None:
+async def test_callback_during_request_is_handled(harness: Harness) -> None:
     held = Held(harness.recover())
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.plan("ask_lister", held)
@@ -110,7 +110,7 @@ async def test_callback_during_a_question_is_heard(harness: Harness) -> None:
     ]
 
 
-async def test_a_task_of_somebody_else_settles_nothing(harness: Harness) -> None:
+async def test_foreign_task_settles_nothing(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover())
     harness.fake.plan("ask_lister", harness.recover(seconds=SHORT), harness.adopt())
     harness.fake.plan("identify_task", OTHER)
@@ -122,7 +122,7 @@ async def test_a_task_of_somebody_else_settles_nothing(harness: Harness) -> None
     assert harness.fake.of("create_task") == []
 
 
-async def test_unchecked_task_is_asked_for_again(harness: Harness) -> None:
+async def test_unchecked_task_is_asked_again(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.plan("ask_lister", harness.recover())
     harness.fake.plan("identify_task", *[ApplicationError("503")] * 3, OURS)
@@ -135,7 +135,7 @@ async def test_unchecked_task_is_asked_for_again(harness: Harness) -> None:
     assert await _says(harness, "a callback could not be checked")
 
 
-async def test_early_callback_does_not_deafen_a_job(skipping: Harness) -> None:
+async def test_early_callback_blocks_no_later_one(skipping: Harness) -> None:
     """Each callback of the job's own task is ahead of GET, but for the last one."""
     harness = skipping
     tries = 1 + len(policies.IDENTIFY_PAUSES)
@@ -158,7 +158,7 @@ async def _says(harness: Harness, words: str) -> bool:
     return words in what(await state(harness.jobs[-1]))
 
 
-async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it_is_found(harness: Harness) -> None:
+async def test_late_search_needs_operator_until_found(harness: Harness) -> None:
     held = Held(harness.adopt(attempt=2))
     harness.fake.plan("read_ledger", harness.recover(attempt=2))
     harness.fake.plan("ask_lister", *[harness.recover(attempt=2, seconds=0, needs_operator=True)] * 2, held)
@@ -177,7 +177,7 @@ async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it
     assert "settled: unknown_create" in what(shown)
 
 
-async def test_nobody_is_called_before_the_first_listing_of_an_old_claim(harness: Harness) -> None:
+async def test_old_claim_waits_for_listing_before_attention(harness: Harness) -> None:
     """Such as that of a run that was terminated, and is submitted again on the next day."""
     harness.fake.plan("read_ledger", harness.recover(needs_operator=True), harness.adopt())
     harness.fake.plan("ask_lister", harness.recover(needs_operator=True))
@@ -191,7 +191,7 @@ async def test_nobody_is_called_before_the_first_listing_of_an_old_claim(harness
     assert "needs a person: unknown_create" not in what(await state(job))
 
 
-async def test_a_question_stands_until_it_is_answered(skipping: Harness) -> None:
+async def test_request_is_not_repeated_before_answer(skipping: Harness) -> None:
     """So hundreds of jobs that look for their tasks do not hold the lister up by asking it over and over."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
@@ -211,7 +211,7 @@ async def test_a_question_stands_until_it_is_answered(skipping: Harness) -> None
     assert await job.result() == RESULT
 
 
-async def test_a_lister_that_does_not_answer_keeps_nobody_from_helping(skipping: Harness) -> None:
+async def test_silent_lister_delays_no_attention_or_callback(skipping: Harness) -> None:
     """LIST can be down for hours, or refused: a person is asked for all the same, and a callback heard."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
@@ -228,7 +228,7 @@ async def test_a_lister_that_does_not_answer_keeps_nobody_from_helping(skipping:
     assert await job.result() == RESULT
 
 
-async def test_a_ledger_that_does_not_answer_is_waited_for(skipping: Harness) -> None:
+async def test_silent_ledger_is_retried(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.recover())
     harness.fake.plan("ask_lister", *[ApplicationError("no bucket")] * 30, harness.adopt())
@@ -248,7 +248,7 @@ async def asked(harness: Harness, *decisions: Decision, attempt: int = 1) -> Han
     return job
 
 
-async def test_a_listed_task_is_adopted_when_a_get_shows_it(harness: Harness) -> None:
+async def test_listed_task_shown_by_get_is_adopted(harness: Harness) -> None:
     job = await asked(harness, attempt=2)
     harness.fake.plan("read_ledger", harness.adopt(OTHER_TASK, attempt=2))
     harness.fake.plan("identify_task", OURS)
@@ -267,7 +267,7 @@ async def test_a_listed_task_is_adopted_when_a_get_shows_it(harness: Harness) ->
     assert (input.job_id, input.attempt, input.task_id, input.how) == (job.id, 2, OTHER_TASK, "list")
 
 
-async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(harness: Harness) -> None:
+async def test_listed_task_missing_from_get_is_asked_again(harness: Harness) -> None:
     job = await asked(harness)
     harness.fake.plan("read_ledger", harness.adopt(OTHER_TASK))
     harness.fake.plan("identify_task", *[ApplicationError("503")] * 3, NOT_YET, OURS)
@@ -278,7 +278,7 @@ async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(harness
     assert len(harness.fake.of("identify_task")) == 5
 
 
-async def test_two_complete_listings_are_shown_to_the_ledger_and_the_next_attempt_is_claimed(harness: Harness) -> None:
+async def test_two_complete_listings_allow_next_claim(harness: Harness) -> None:
     job = await asked(harness)
     harness.fake.plan("settle_absent", harness.claim(2))
     harness.fake.plan("read_ledger", harness.claim(2))
@@ -295,7 +295,7 @@ async def test_two_complete_listings_are_shown_to_the_ledger_and_the_next_attemp
     assert [call.input.attempt for call in harness.fake.of("create_task")] == [2]
 
 
-async def test_what_the_ledger_does_not_take_as_proof_is_shown_again_with_the_next_one(harness: Harness) -> None:
+async def test_rejected_proof_is_sent_again_with_next(harness: Harness) -> None:
     job = await asked(harness)
     harness.fake.plan("settle_absent", harness.recover(), harness.adopt())
     finish(harness)
@@ -306,7 +306,7 @@ async def test_what_the_ledger_does_not_take_as_proof_is_shown_again_with_the_ne
     assert [list(call.input.listings) for call in harness.fake.of("settle_absent")] == [listings[:2], listings]
 
 
-async def test_listings_that_prove_nothing_are_not_kept(harness: Harness) -> None:
+async def test_useless_listings_are_dropped(harness: Harness) -> None:
     job = await asked(harness, attempt=2)
     for listing in (a_listing(2, complete=False), a_listing(1), a_listing(3), a_listing(2)):
         await listed(job, listing)
@@ -317,7 +317,7 @@ async def test_listings_that_prove_nothing_are_not_kept(harness: Harness) -> Non
     assert noted == [("not in the listing", "the listing was not complete"), ("not in the listing", None)]
 
 
-async def test_a_listing_of_a_settled_attempt_proves_nothing_of_the_next_one(harness: Harness) -> None:
+async def test_listing_of_settled_attempt_proves_nothing(harness: Harness) -> None:
     job = await asked(harness)
     harness.fake.plan("settle_absent", harness.claim(2))
     harness.fake.plan("read_ledger", harness.claim(2))
@@ -340,7 +340,7 @@ async def test_a_listing_of_a_settled_attempt_proves_nothing_of_the_next_one(har
 
 
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"attempt": "one"}], [[1]], [1, 2]])
-async def test_an_answer_that_is_none_is_ignored(harness: Harness, odd: list[Any]) -> None:
+async def test_invalid_listing_is_ignored(harness: Harness, odd: list[Any]) -> None:
     job = await asked(harness)
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("identify_task", OURS)
@@ -350,7 +350,7 @@ async def test_an_answer_that_is_none_is_ignored(harness: Harness, odd: list[Any
     assert await job.result() == RESULT
 
 
-async def test_a_flood_of_answers_stays_bounded(harness: Harness) -> None:
+async def test_listing_flood_is_bounded(harness: Harness) -> None:
     held = Held(harness.recover())
     harness.fake.plan("read_ledger", harness.recover())
     harness.fake.plan("ask_lister", held, harness.recover())
@@ -368,7 +368,7 @@ async def test_a_flood_of_answers_stays_bounded(harness: Harness) -> None:
     assert len(harness.fake.input("settle_absent").listings) == policies.MOST_LISTINGS
 
 
-async def test_an_answer_to_a_job_that_looks_for_nothing_disturbs_nothing(harness: Harness) -> None:
+async def test_unneeded_listing_changes_nothing(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("store_video", RESULT)
@@ -382,7 +382,7 @@ async def test_an_answer_to_a_job_that_looks_for_nothing_disturbs_nothing(harnes
     assert harness.fake.names() == ["read_ledger", "get_task", "identify_task", "get_task", "store_video"]
 
 
-async def test_an_attempt_that_is_given_up_ends_the_job(harness: Harness) -> None:
+async def test_given_up_attempt_ends_job(harness: Harness) -> None:
     error = failure("lost", "unknown_outcome", task_id=None, attempt=2)
     harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.ended(error))
     harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
@@ -397,7 +397,7 @@ async def test_an_attempt_that_is_given_up_ends_the_job(harness: Harness) -> Non
     assert (await state(job)).attention is None
 
 
-async def test_an_attempt_that_was_not_created_is_followed_by_another(harness: Harness) -> None:
+async def test_not_created_attempt_is_followed_by_next(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(), harness.claim(2), harness.claim(2))
     harness.fake.plan("ask_lister", harness.recover(needs_operator=True))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="noted"))
@@ -412,7 +412,7 @@ async def test_an_attempt_that_was_not_created_is_followed_by_another(harness: H
     assert [call.input.attempt for call in harness.fake.of("create_task")] == [2]
 
 
-async def test_another_attempt_can_become_the_unknown_one(harness: Harness) -> None:
+async def test_other_attempt_can_become_unknown(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2))
     harness.fake.plan("ask_lister", harness.recover(attempt=1, seconds=0), harness.adopt(TASK, attempt=1))
     finish(harness)

@@ -46,7 +46,7 @@ def to_the_end(harness: Harness) -> None:
     harness.fake.always("store_video", RESULT)
 
 
-async def test_references_are_looked_at_before_the_claim(harness: Harness) -> None:
+async def test_references_are_checked_before_claim(harness: Harness) -> None:
     to_the_end(harness)
     harness.fake.plan("check_references", GOOD)
     job = await harness.start(references=(PICTURE, ASSET, PICTURE))
@@ -66,14 +66,14 @@ async def test_references_are_looked_at_before_the_claim(harness: Harness) -> No
 
 
 @pytest.mark.parametrize("references", [(), (ASSET,)], ids=["none", "an asset"])
-async def test_what_cannot_be_looked_at_is_not(harness: Harness, references: tuple[Reference, ...]) -> None:
+async def test_assets_are_not_downloaded(harness: Harness, references: tuple[Reference, ...]) -> None:
     to_the_end(harness)
     job = await harness.start(references=references)
     await job.result()
     assert "check_references" not in harness.fake.names()
 
 
-async def test_a_finding_ends_the_job_before_a_claim(harness: Harness) -> None:
+async def test_bad_reference_ends_before_claim(harness: Harness) -> None:
     harness.fake.always("read_ledger", harness.claim())
     harness.fake.plan("check_references", BAD)
     job = await harness.start(references=(PICTURE,))
@@ -84,7 +84,7 @@ async def test_a_finding_ends_the_job_before_a_claim(harness: Harness) -> None:
     assert (await state(job)).phase == "failed"
 
 
-async def test_they_are_looked_at_once_in_a_run(harness: Harness) -> None:
+async def test_references_are_checked_once_in_a_run(harness: Harness) -> None:
     harness.fake.plan("create_task", harness.not_sent(0), harness.not_sent(0))
     to_the_end(harness)
     harness.fake.plan("check_references", GOOD)
@@ -94,7 +94,7 @@ async def test_they_are_looked_at_once_in_a_run(harness: Harness) -> None:
     assert [call.input.media for call in harness.fake.of("create_task")] == [(MEDIUM,)] * 3
 
 
-async def test_they_are_not_looked_at_where_a_task_exists(harness: Harness) -> None:
+async def test_existing_task_skips_reference_check(harness: Harness) -> None:
     harness.fake.always("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", RESULT)
@@ -103,7 +103,7 @@ async def test_they_are_not_looked_at_where_a_task_exists(harness: Harness) -> N
     assert "check_references" not in harness.fake.names()
 
 
-async def test_a_passing_fault_is_tried_again(harness: Harness) -> None:
+async def test_passing_fault_is_retried(harness: Harness) -> None:
     to_the_end(harness)
     trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
     harness.fake.plan("check_references", trouble, GOOD)
@@ -112,7 +112,7 @@ async def test_a_passing_fault_is_tried_again(harness: Harness) -> None:
     assert [call.tries for call in harness.fake.of("check_references")] == [1, 2]
 
 
-async def test_a_fault_that_does_not_pass_ends_the_job(skipping: Harness) -> None:
+async def test_lasting_fault_ends_job(skipping: Harness) -> None:
     skipping.fake.always("read_ledger", skipping.claim())
     trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
     skipping.fake.always("check_references", trouble)
@@ -124,7 +124,7 @@ async def test_a_fault_that_does_not_pass_ends_the_job(skipping: Harness) -> Non
     assert "create_task" not in skipping.fake.names()
 
 
-async def test_a_cancel_ends_the_look(harness: Harness) -> None:
+async def test_cancel_ends_reference_check(harness: Harness) -> None:
     held = Held(GOOD)
     harness.fake.always("read_ledger", harness.claim())
     harness.fake.plan("check_references", held)
@@ -140,7 +140,7 @@ async def test_a_cancel_ends_the_look(harness: Harness) -> None:
     held.release()
 
 
-async def test_many_references_are_counted_in_the_timeline(harness: Harness) -> None:
+async def test_timeline_counts_many_references(harness: Harness) -> None:
     to_the_end(harness)
     media: list[dict[str, Any]] = [{"reference": n} for n in range(9)] + [{"reference": 9, "kind": "audio"}]
     harness.fake.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))

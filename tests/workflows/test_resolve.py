@@ -38,7 +38,7 @@ async def _asks_for_a_person(harness: Harness, job: Handle) -> None:
     await until_state(job, attention="unknown_create")
 
 
-async def test_an_accepted_word_is_followed_by_a_look_at_once(harness: Harness) -> None:
+async def test_accepted_resolution_rereads_ledger(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
     harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
@@ -62,7 +62,7 @@ async def test_an_accepted_word_is_followed_by_a_look_at_once(harness: Harness) 
     assert "resolve adopt: accepted" in what(await state(job))
 
 
-async def test_a_refused_word_is_answered_and_changes_nothing(harness: Harness) -> None:
+async def test_refused_resolution_changes_nothing(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2))
     harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
@@ -75,7 +75,7 @@ async def test_a_refused_word_is_answered_and_changes_nothing(harness: Harness) 
     assert (shown.phase, shown.attention, shown.task_id) == ("recovering", "unknown_create", None)
 
 
-async def test_a_word_that_cannot_be_checked_is_not_accepted(harness: Harness) -> None:
+async def test_unchecked_resolution_is_not_accepted(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2))
     harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
     harness.fake.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
@@ -88,7 +88,7 @@ async def test_a_word_that_cannot_be_checked_is_not_accepted(harness: Harness) -
     assert len(harness.fake.of("ask_lister")) == 1
 
 
-async def test_a_word_during_a_listing_is_not_forgotten(harness: Harness) -> None:
+async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
     """What the listing answers can be older than what the operator wrote."""
     held = Held(harness.recover(attempt=2))
     harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
@@ -103,7 +103,7 @@ async def test_a_word_during_a_listing_is_not_forgotten(harness: Harness) -> Non
     assert await job.result() == RESULT
 
 
-async def test_a_word_on_a_job_that_is_not_unknown_disturbs_nothing(harness: Harness) -> None:
+async def test_resolution_of_known_job_changes_nothing(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="it is settled"))
@@ -116,7 +116,7 @@ async def test_a_word_on_a_job_that_is_not_unknown_disturbs_nothing(harness: Har
     assert await job.result() == RESULT
 
 
-async def test_the_job_ends_when_the_word_is_answered(harness: Harness) -> None:
+async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
     """A run that closes takes the answers of unfinished updates with it."""
     resolution, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
     harness.fake.plan("read_ledger", harness.adopt())
@@ -140,7 +140,7 @@ async def test_the_job_ends_when_the_word_is_answered(harness: Harness) -> None:
 @pytest.mark.parametrize(
     "odd", [[], [None], ["adopt"], [{}], [{"attempt": 1, "action": "explode"}], [{"attempt": 1, "action": "lost"}, 1]]
 )
-async def test_a_word_that_is_none_is_refused_and_stops_no_job(harness: Harness, odd: list[object]) -> None:
+async def test_invalid_resolution_is_refused(harness: Harness, odd: list[object]) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("store_video", RESULT)
@@ -161,7 +161,7 @@ async def _refused(update: object) -> bool:
     return not answer["accepted"]
 
 
-async def test_a_cancel_with_an_argument_stops_no_job(harness: Harness) -> None:
+async def test_cancel_with_argument_is_accepted(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.always("get_task", waiting("running"))
     harness.fake.always("cancel_task", {"outcome": "running_will_finish", "status": "running"})

@@ -43,7 +43,7 @@ from tests.workflows.scripted import (
 UPSERT = EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
 
 
-async def test_the_phases_follow_the_story(harness: Harness) -> None:
+async def test_phases_follow_steps(harness: Harness) -> None:
     read, create, copy = Held(harness.claim()), Held(None), Held(RESULT)
     find, get = Held(harness.adopt()), Held(waiting("running"))
 
@@ -72,7 +72,7 @@ async def test_the_phases_follow_the_story(harness: Harness) -> None:
     assert seen == ["checking", "creating", "recovering", "queued", "running", "storing", "stored"]
 
 
-async def test_a_list_shows_attempt_and_estimate_without_a_worker(harness: Harness) -> None:
+async def test_list_shows_attempt_and_estimate_without_worker(harness: Harness) -> None:
     estimate = {"estimated_tokens": 40_000, "estimated_usd": 0.14}
     harness.fake.plan("read_ledger", harness.claim(1, **estimate), harness.claim(2, **estimate))
     harness.fake.plan("create_task", harness.created("cgt-1", seconds=0), harness.created(TASK, seconds=0))
@@ -88,7 +88,7 @@ async def test_a_list_shows_attempt_and_estimate_without_a_worker(harness: Harne
     )
 
 
-async def test_the_state_has_the_shape_of_the_contract(harness: Harness) -> None:
+async def test_state_has_contract_shape(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim(3))
     harness.fake.plan("create_task", harness.created(seconds=600))
     job = await harness.start()
@@ -103,7 +103,7 @@ async def test_the_state_has_the_shape_of_the_contract(harness: Harness) -> None
     assert set(raw) == set(type(shown).model_fields)
 
 
-async def test_an_error_has_the_names_of_the_contract(harness: Harness) -> None:
+async def test_error_has_contract_names(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.ended(failure("expired")))
     job = await harness.start()
     await failed(job)
@@ -111,7 +111,7 @@ async def test_an_error_has_the_names_of_the_contract(harness: Harness) -> None:
     assert raw["error"]["class"] == "expired"
 
 
-async def test_the_timeline_keeps_its_beginning_and_its_newest_part(harness: Harness) -> None:
+async def test_timeline_keeps_first_and_newest_entries(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created())
     job = await harness.start()
@@ -129,7 +129,7 @@ async def test_the_timeline_keeps_its_beginning_and_its_newest_part(harness: Har
     assert timeline[-2:] == ["callback: step 148", "callback: step 149"]
 
 
-async def test_what_is_seen_again_is_counted(harness: Harness) -> None:
+async def test_repeated_status_is_counted(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
     job = await harness.start()
@@ -142,7 +142,7 @@ async def test_what_is_seen_again_is_counted(harness: Harness) -> None:
     assert what(await state(job)) == ["running"]
 
 
-async def test_the_search_attributes_tell_the_job(harness: Harness) -> None:
+async def test_search_attributes_describe_job(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created())
     harness.fake.plan("get_task", waiting("running", 0, second_task="cgt-second"), to_store())
@@ -169,14 +169,14 @@ async def test_the_search_attributes_tell_the_job(harness: Harness) -> None:
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TOKENS), found.get(SEEDANCE_COST_USD)) == ("stored", 42, 0.5)
 
 
-async def test_the_task_of_a_stored_video_can_be_searched_for(harness: Harness) -> None:
+async def test_stored_task_is_searchable(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.stored())
     job = await harness.start()
     await job.result()
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_TASK_ID) == TASK
 
 
-async def test_a_namespace_without_search_attributes_gets_none(harness: Harness) -> None:
+async def test_no_attributes_without_registration(harness: Harness) -> None:
     """An upsert of one that is not registered would leave the run stuck for good."""
     harness.search_attributes = ()
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
@@ -189,7 +189,7 @@ async def test_a_namespace_without_search_attributes_gets_none(harness: Harness)
 
 
 @pytest.mark.parametrize("known", ["SeedanceRoute", "SeedancePhase", "SeedanceAttention", "SeedanceCostUsd"])
-async def test_only_what_the_namespace_knows_is_set(harness: Harness, known: str) -> None:
+async def test_only_known_attributes_are_set(harness: Harness, known: str) -> None:
     harness.search_attributes = (known,)
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
     harness.fake.plan("create_task", harness.not_sent(seconds=0, attention="account"), harness.created(seconds=0))

@@ -29,7 +29,7 @@ from workflows import policies
 DAY = timedelta(days=1)
 
 
-async def test_a_video_is_copied_and_told(harness: Harness) -> None:
+async def test_video_is_copied_and_returned(harness: Harness) -> None:
     held = Held(RESULT)
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=0))
@@ -55,7 +55,7 @@ async def test_a_video_is_copied_and_told(harness: Harness) -> None:
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_PHASE) == "stored"
 
 
-async def test_a_broken_copy_is_tried_again(harness: Harness) -> None:
+async def test_broken_copy_is_retried(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", ApplicationError("reset by peer", type="DownloadFailed"), RESULT)
@@ -65,7 +65,7 @@ async def test_a_broken_copy_is_tried_again(harness: Harness) -> None:
     assert harness.fake.of("write_end") == []
 
 
-async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Harness) -> None:
+async def test_long_failing_copy_is_at_risk_then_stored(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
@@ -88,7 +88,7 @@ async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Har
     assert "settled: video_at_risk" in what(shown)
 
 
-async def test_a_video_that_could_not_be_copied_in_time_is_lost_and_that_is_said(skipping: Harness) -> None:
+async def test_video_not_copied_in_time_is_lost(skipping: Harness) -> None:
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt(attempt=2))
     harness.fake.plan("get_task", to_store())
@@ -110,7 +110,7 @@ async def test_a_video_that_could_not_be_copied_in_time_is_lost_and_that_is_said
     assert timeline[-1].at - timeline[0].at < DAY
 
 
-async def test_the_end_that_stands_wins_over_a_loss(skipping: Harness) -> None:
+async def test_existing_end_beats_loss(skipping: Harness) -> None:
     harness = skipping
     standing = failure("expired")
     harness.fake.plan("read_ledger", harness.adopt())
@@ -121,7 +121,7 @@ async def test_the_end_that_stands_wins_over_a_loss(skipping: Harness) -> None:
 
 
 @pytest.mark.parametrize("within", [-90_000.0, 0.0, 1.0])
-async def test_a_url_that_should_be_dead_is_tried_all_the_same(harness: Harness, within: float) -> None:
+async def test_expired_url_is_tried_once(harness: Harness, within: float) -> None:
     """A clock that stood still, or an outage: a negative time-out would leave the run stuck for good."""
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store(within))
@@ -145,7 +145,7 @@ async def test_little_time_is_at_risk_sooner(skipping: Harness) -> None:
     assert await job.result() == RESULT
 
 
-async def test_video_that_was_ready_for_hours_is_at_risk_at_once(skipping: Harness) -> None:
+async def test_old_finished_video_is_at_risk_at_once(skipping: Harness) -> None:
     """The hour counts from the success, and not from when a worker noticed it."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt())
@@ -158,7 +158,7 @@ async def test_video_that_was_ready_for_hours_is_at_risk_at_once(skipping: Harne
     assert await job.result() == RESULT
 
 
-async def test_a_video_at_risk_is_searchable(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_video_at_risk_is_searchable(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness = idle
     harness.sandboxed = False
     monkeypatch.setattr(policies, "COPY_AT_RISK", timedelta(seconds=0.2))
@@ -179,7 +179,7 @@ async def test_a_video_at_risk_is_searchable(idle: Harness, monkeypatch: pytest.
 # --- whether identifiers are listed ----------------------------------------------------------------------------------
 
 
-async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(harness: Harness) -> None:
+async def test_first_stored_job_requests_listing(harness: Harness) -> None:
     """Recovery relies on what LIST shows, and only an account with a task of ours can tell."""
     harness.fake.plan("read_ledger", harness.adopt(identifiers_listed=False))
     harness.fake.plan("get_task", to_store())
@@ -191,7 +191,7 @@ async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(harne
     assert (input.job_id, input.attempt) == (job.id, None)
 
 
-async def test_a_lister_that_cannot_be_asked_keeps_no_video_from_its_owner(harness: Harness) -> None:
+async def test_failing_lister_delays_no_stored_video(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.adopt(identifiers_listed=False))
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", RESULT)

@@ -54,7 +54,7 @@ async def until_details_say(job: Handle, *sentences: str) -> str:
     return text
 
 
-async def test_they_follow_the_story(harness: Harness) -> None:
+async def test_details_follow_job(harness: Harness) -> None:
     read, create, copy = Held(harness.claim(folder=FOLDER, **EXPECTED)), Held(None), Held(RESULT)
 
     async def creating(input: Any) -> Any:
@@ -92,7 +92,7 @@ async def test_they_follow_the_story(harness: Harness) -> None:
     assert f"- **record**: {RESULT.record_uri}" in text
 
 
-async def test_a_person_is_told_what_happened_and_each_command(harness: Harness) -> None:
+async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
     harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
     harness.fake.plan("identify_task", OURS)
@@ -115,7 +115,7 @@ async def test_a_person_is_told_what_happened_and_each_command(harness: Harness)
     assert "Needs a person" not in await until_details_say(job, "**Queued.**")
 
 
-async def test_a_video_in_danger_is_told_at_once(skipping: Harness) -> None:
+async def test_video_at_risk_is_shown_at_once(skipping: Harness) -> None:
     """Nothing else changes then: the copy is still at work."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt())
@@ -136,7 +136,7 @@ async def test_a_video_in_danger_is_told_at_once(skipping: Harness) -> None:
     ("of", "cost"),
     [("moderation", "nothing is billed for attempt 1"), ("lost", "not known here (expected: at most 0.7623 USD")],
 )
-async def test_an_end_without_a_video_says_why_and_what_it_cost(harness: Harness, of: Any, cost: str) -> None:
+async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any, cost: str) -> None:
     error = failure(of).model_copy(
         update={"message": f"It ended: {of}. ResubmitGrant: python starter.py resubmit X --attempt 1"}
     )
@@ -152,7 +152,7 @@ async def test_an_end_without_a_video_says_why_and_what_it_cost(harness: Harness
     assert f"- **ledger**: {FOLDER}attempts/" in text
 
 
-async def test_what_others_write_is_not_read_as_markdown(harness: Harness) -> None:
+async def test_foreign_text_is_escaped(harness: Harness) -> None:
     message = "![x](https://example.com/x.png) <b>*no*</b> `|\n\n# rm"
     error = failure("provider").model_copy(update={"message": message})
     harness.fake.plan("read_ledger", harness.ended(error, warnings=("a | b\n- c",)))
@@ -194,7 +194,7 @@ async def test_every_step_has_a_summary(harness: Harness) -> None:
     ]
 
 
-async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(harness: Harness) -> None:
+async def test_long_provider_code_does_not_block_end(harness: Harness) -> None:
     seen = ending("failed", "provider")
     assert seen.error is not None
     error = seen.error.model_copy(update={"code": "Long" * 200})
@@ -208,7 +208,7 @@ async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(harness: Har
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-async def test_the_user_is_shown_by_a_hash_where_the_worker_says_so(harness: Harness, hashed: bool) -> None:
+async def test_user_is_hashed_by_setting(harness: Harness, hashed: bool) -> None:
     harness.fake.plan("read_ledger", harness.stored(hash_users=hashed))
     job = await harness.start()
     await job.result()

@@ -11,7 +11,7 @@ import pytest
 from tests.workflows.scripted import RESULT, Harness, Held, callback, to_store, until_state, waiting
 
 
-async def test_a_worker_that_caches_nothing_tells_the_whole_story(idle: Harness) -> None:
+async def test_worker_without_cache_finishes_job(idle: Harness) -> None:
     """Each workflow task replays the run from its beginning, and evicts it afterwards."""
     harness = idle
     harness.cached = 0
@@ -29,7 +29,7 @@ async def test_a_worker_that_caches_nothing_tells_the_whole_story(idle: Harness)
     assert await job.result() == RESULT
 
 
-async def test_a_stopping_worker_drops_its_runs_quietly(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_worker_logs_no_error(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A coroutine that awaits while it is thrown away could wake up in the event loop of another run."""
     complaints: list[Any] = []
     held = Held(waiting())
@@ -45,7 +45,7 @@ async def test_a_stopping_worker_drops_its_runs_quietly(harness: Harness, monkey
     assert [complaint.exc_value for complaint in complaints] == []
 
 
-async def test_another_worker_goes_on_where_one_stopped(harness: Harness) -> None:
+async def test_other_worker_continues_job(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created())
     harness.fake.plan("get_task", to_store())
