@@ -1,7 +1,7 @@
 """Small edits that each break a promise, and the test that turns red for each: ``make mutants``.
 
 Every edit is applied alone, to a copy of the tree. Its old text must be there exactly once, so that an edit which has
-drifted away from the code fails loudly. The same tests must be green on the copy that nobody edited.
+no longer fits the code fails loudly. The same tests must be green on a copy without an edit.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Mutant:
 
     Attributes:
         promise: The number of the promise in ``docs/promises.md``.
-        what: What is broken, in a few words.
-        file: Which file is edited.
-        old: Its text, which stands there once.
-        new: What takes its place.
+        what: The broken rule, in a few words.
+        file: The file that is edited.
+        old: Its text, which occurs once.
+        new: The text that replaces it.
         test: The test that turns red, as pytest names it.
     """
 
@@ -47,10 +47,10 @@ class Mutant:
     test: str
 
     def apply(self, tree: Path) -> None:
-        """Edits the copy.
+        """Edit the copy.
 
         Raises:
-            LookupError: The old text is not there, or more than once.
+            LookupError: The old text occurs never, or more than once.
         """
         path = tree / self.file
         text = path.read_text(encoding="utf-8")
@@ -555,7 +555,7 @@ MUTANTS = (
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a mutant. ``red``: the test that failed; None where it survived, or the tests did not run."""
+    """The result for a mutant. ``red``: the test that failed; None where it survived, or the tests did not run."""
 
     mutant: Mutant
     red: str | None
@@ -573,7 +573,7 @@ def _copy(folder: Path) -> Path:
 
 def _pytest(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *tests]
-    # An edit of the same length in the same second would be hidden by compiled code; a failure need not be small.
+    # Compiled code would hide an edit of the same length in the same second; a failure need not be small.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "LEDGER_MODEL_SHRINK": "0"}
     try:
         done = subprocess.run(
@@ -599,7 +599,7 @@ def _try(mutant: Mutant, trees: queue.SimpleQueue[Path]) -> Fate:
 
 
 def markdown(fates: Iterable[Fate]) -> str:
-    """The table of ``docs/promises.md``."""
+    """Return the table of ``docs/promises.md``."""
     lines = ["| promise | the edit | the test that turns red |", "| -- | -- | -- |"]
     for fate in fates:
         name = fate.red.split("::")[-1].partition("[")[0] if fate.red else "**none**"
@@ -613,10 +613,10 @@ def _say(words: str) -> None:
 
 
 def run_mutants(mutants: tuple[Mutant, ...]) -> list[Fate]:
-    """Tries all of them, two at a time.
+    """Try all of them, two at a time.
 
     Raises:
-        RuntimeError: The tests are not green where nothing was edited.
+        RuntimeError: The tests are not green without an edit.
     """
     with tempfile.TemporaryDirectory(prefix="seedance-mutants-") as name:
         trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -642,7 +642,7 @@ def run_mutants(mutants: tuple[Mutant, ...]) -> list[Fate]:
 
 
 def main() -> int:
-    """The command line of ``make mutants``."""
+    """Run the command line of ``make mutants``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markdown", type=Path, default=None, help="write the table here, too")
     parser.add_argument("--only", default="", help="mutants whose description this expression finds")

@@ -1,4 +1,4 @@
-"""Callbacks that nobody sent in earnest: no outcome changes, no workflow blocks, nothing is paid."""
+"""Forged, late and repeated callbacks: no outcome changes, no workflow blocks, nothing is paid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 class Caller:
-    """Somebody who can reach the relay; and who may know the callback URL of a job."""
+    """A sender who can reach the relay, and who may know the callback URL of a job."""
 
     def __init__(self, stack: Stack, job_id: str, task_id: str) -> None:
         self.stack, self.job_id, self.task_id = stack, job_id, task_id
@@ -59,7 +59,7 @@ async def _of_another_attempt(caller: Caller) -> list[int]:
 
 
 async def _of_another_job(caller: Caller) -> list[int]:
-    """With a URL that is right for the other job, which is real, and a task that is not its own."""
+    """With a URL that is right for the other job, which exists, and a task that is not its own."""
     request = a_request()
     other = (await caller.stack.jobs.submit(request)).job_id
     answers = [await caller.post(caller.url(job_id=other), caller.says(status)) for status in ("failed", "succeeded")]
@@ -130,7 +130,7 @@ async def test_callbacks_change_no_running_job(served: Stage, report: AddRow, ki
 
 
 async def test_early_callbacks(served: Stage, report: AddRow) -> None:
-    """Before the create is answered: of its own task, which the job does not know yet, and of one that is nobody's."""
+    """Before the create is answered: of its own task, which the job does not know yet, and of foreign ids."""
     stack, request = served.stack, a_request()
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
     job_id = job_id_of(request)

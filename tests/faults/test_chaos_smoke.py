@@ -1,4 +1,4 @@
-"""A little of ``make chaos`` in every run of the tests: some twenty jobs, and what is noticed within a minute."""
+"""A little of ``make chaos`` in every run of the tests: some twenty jobs, and faults that show within a minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SEED = 7
 JOBS = 20
 
 
-# On an idle machine it takes less than a minute; what it waits for is bounded by its patience.
+# On an idle machine it takes less than a minute; its patience bounds its waits.
 @pytest.mark.timeout(480)
 async def test_chaos_smoke() -> None:
     report = await run_chaos(make_plan(SEED, JOBS, minutes=0.2, quick=True), patience=150)

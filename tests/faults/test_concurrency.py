@@ -59,7 +59,7 @@ async def test_racing_namespaces_claim_once(served: Stage, report: AddRow) -> No
         await asyncio.gather(*(cell.jobs.submit(request) for request in requests for cell in cells))
 
         async def settled(request: VideoRequest) -> bool:
-            """Both say the same; whether they really raced."""
+            """Both have the same result, whether they really raced or not."""
             job_ids = [(await cell.jobs.submit(request)).job_id for cell in cells]
             assert len(set(job_ids)) == 1
             async with asyncio.timeout(PATIENCE):
@@ -78,7 +78,7 @@ async def test_racing_namespaces_claim_once(served: Stage, report: AddRow) -> No
 
 
 def _mixed(number: int) -> dict[str, str]:
-    """A tenth of the jobs has something happen to it."""
+    """A tenth of the jobs suffers a fault."""
     faults = {
         0: {"on": "create", "fault": "lost_after_commit"},
         10: {"on": "create", "fault": "400"},
@@ -96,7 +96,7 @@ async def test_many_unknown_creates_never_pay_twice(served: Stage, report: AddRo
     usual = await stack.ark.configure()
     await stack.ark.configure(callbacks="off", list_per_second=1.0)
     try:
-        # So that recovery has what it needs: LIST has shown an identifier.
+        # LIST has to have shown an identifier before recovery can prove absence.
         await stack.jobs.result((await stack.jobs.submit(a_request())).job_id)
         before = (await stack.ark.requests()).list.get("byteplus", 0)
         armed = await stack.ark.fault("create", "lost_after_commit", contains=mark, times=JOBS)

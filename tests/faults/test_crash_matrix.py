@@ -1,7 +1,7 @@
 """The crash matrix: each named point of a job × what happens to its worker there.
 
-The cells of one column run side by side, each in a namespace of its own. Whatever happens, the video is stored and
-paid for once; or a person is asked, and it is stored after the answer.
+The cases of one column run side by side, each in a namespace of its own. In every case, the video is stored and
+paid for once; or an operator is needed, and it is stored after the answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ async def _same_worker_back(cell: Cell, point: str) -> None:
 
 
 async def _another_worker(cell: Cell, point: str) -> None:
-    """The other one is there before the first one dies."""
+    """The other worker is there before the first one dies."""
     worker = await cell.start_faulty(POINT=point, SIGNAL="SIGKILL", HOLD="1")
     await cell.submit()
     await cell.until_fired()
@@ -59,10 +59,10 @@ async def _frozen(cell: Cell, point: str) -> None:
 
 
 async def _frozen_for_long(cell: Cell, point: str) -> None:
-    """The frozen one goes on when all is over.
+    """The frozen worker goes on after the job has ended.
 
-    Not at the point between the head and the body of the POST: no process can tell, between its last look at the clock
-    and the body's first byte, that it stood still. Its connection would have to outlive the recovery window as well.
+    Not between the head and the body of the POST: no process can notice that it was frozen between its last check of
+    the clock and the body's first byte. Its connection would have to outlive the recovery window as well.
     """
     worker = await cell.start_faulty(POINT=point, SIGNAL="SIGSTOP")
     await cell.submit()
@@ -94,7 +94,7 @@ async def _cell(
     cell = await stage.cell(what[:7].strip(","))
     cell.settings = settings or {}
     if point == "after the POST left":
-        # Otherwise the answer could be there as soon as the request has left.
+        # Otherwise the answer could be there as soon as the request was sent.
         await stage.stack.ark.fault("create", "slow", contains=cell.request.prompt, seconds=2)
     try:
         await play(cell, point)
@@ -112,13 +112,13 @@ async def _all(cells: Sequence[Awaitable[None]]) -> None:
         raise BaseExceptionGroup(f"{len(wrong)} of {len(ended)} cells", wrong)
 
 
-# A lost create is noticed after 35 seconds, and its window is over then.
+# A lost create is noticed after 35 seconds, when its window is over.
 _SOON = {"SEEDANCE_CREATE_TIMEOUT_SECONDS": "5", "SEEDANCE_RECOVERY_SECONDS": "20"}
 
 
 @pytest.mark.timeout(300)
 async def test_smoke(stage: Stage, report: AddRow) -> None:
-    """Six cells that need little time."""
+    """Six cases that need little time."""
     created = ["before the claim", "after the claim", "after the POST left", "after its answer"]
     cells = [_cell(stage, report, "SIGKILL, the same worker back", p, _same_worker_back, _SOON) for p in created]
     cells += [_cell(stage, report, "SIGTERM", p, _sigterm, _SOON) for p in ("mid-download", "before the record")]
@@ -136,7 +136,7 @@ async def test_column(stage: Stage, report: AddRow, what: str) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 async def test_killed_server_never_pays_twice(stage: Stage, report: AddRow) -> None:
-    """Workers first, then the server; it comes back on its database, and the workers after it."""
+    """Workers die first, then the server; it restarts with its database, and the workers after it."""
     dead: list[str] = []
     back = asyncio.Event()
 

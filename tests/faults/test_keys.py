@@ -22,9 +22,9 @@ from tests.faults.report import AddRow
 TITLE = "An exchanged API key"
 FIRST, OTHER, NARROWED = "key-of-the-films-project", "key-of-the-shop-project", "key-of-one-fast-model"
 FAST = "dreamina-seedance-2-0-fast-260128"
-# A lost create is noticed after 35 seconds, and its window is over then.
+# A lost create is noticed after 35 seconds, when its window is over.
 SOON = {"SEEDANCE_CREATE_TIMEOUT_SECONDS": "5", "SEEDANCE_RECOVERY_SECONDS": "20"}
-# Two listings a tenth of the window apart prove absence, and a search looks at least every sixth of it.
+# Two listings a tenth of the window apart prove absence, and a search asks at least every sixth of it.
 LONG_ENOUGH_FOR_ABSENCE = 15.0
 
 EXCHANGES = {"another project": OTHER, "narrowed to another model": NARROWED}
@@ -32,7 +32,7 @@ EXCHANGES = {"another project": OTHER, "narrowed to another model": NARROWED}
 
 @dataclass(frozen=True)
 class At:
-    """A stage of the create, and how many POSTs have left by then."""
+    """A stage of the create, and the number of POSTs that have been sent by then."""
 
     point: str
     posts: int
@@ -84,7 +84,7 @@ async def _cell(stage: Stage, report: AddRow, what: str, play: Callable[[Cell], 
 
 
 def _exchanged(point: str, posts: int, key: str) -> Callable[[Cell], Awaitable[str]]:
-    """The worker is killed at a point of the create, and another one comes with another key; then the first key."""
+    """Kill the worker at a point of the create; start one with another key, then one with the first key."""
 
     async def play(cell: Cell) -> str:
         worker = await cell.start_faulty(POINT=point, SIGNAL="SIGKILL")
@@ -115,7 +115,7 @@ async def _is_claimed(cell: Cell) -> bool:
 
 
 async def _refused(cell: Cell) -> str:
-    """A key that may not use the model is refused by the provider, for nothing."""
+    """A key that may not use the model is refused by the provider, at no cost."""
     job = await cell.settle()
     assert job.phase == "refused", job
     return "refused: the narrowed key may not use the model"
@@ -131,7 +131,7 @@ async def _asks_for_an_operator(cell: Cell) -> JobState:
 
 
 async def _is_listed_for_long(cell: Cell) -> None:
-    """Waits for longer than listings need that would prove it under the same key."""
+    """Wait for longer than listings need that would prove absence under the same key."""
     ark = cell.stack.ark
     before = (await ark.requests()).list.get("byteplus", 0)
     async with asyncio.timeout(PATIENCE):
@@ -160,14 +160,14 @@ async def _narrowed_in_place(cell: Cell) -> str:
 
 
 async def _same_key(cell: Cell) -> str:
-    """What the others are compared with: under the claim's own key, absence is proved, and the POST sent again."""
+    """The control: under the claim's own key, absence is proved, and the POST sent again."""
     worker = await cell.start_faulty(POINT="after the claim", SIGNAL="SIGKILL")
     await cell.submit()
     await cell.until_fired()
     assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
     await cell.start_worker()
     name = f"seedance/{cell.job_id.removeprefix('seedance-')}/attempts/0001.outcome.json"
-    # A busy machine may ask an operator before the second listing. Nobody answers: that listing decides.
+    # A busy machine may need an operator before the second listing. No operator answers: that listing decides.
     async with asyncio.timeout(PATIENCE):
         while (outcome := await cell.stack.bucket.read(name)) is None:
             await asyncio.sleep(0.5)
@@ -184,7 +184,7 @@ async def _all(cells: list[Awaitable[None]]) -> None:
 
 @pytest.mark.timeout(400)
 async def test_exchanged_key_smoke(stage: Stage, report: AddRow) -> None:
-    """The exchange that paid twice, and the same without an exchange, which shows that the listings would prove it."""
+    """The exchange that once paid twice, and the control without an exchange, whose listings prove absence."""
     await _all(
         [
             _cell(stage, report, "after its answer: another project", _exchanged("after its answer", 1, OTHER)),

@@ -1,4 +1,4 @@
-"""That each edit of ``make mutants`` still finds the text that it edits, and the test that it names."""
+"""Each edit of ``make mutants`` still finds the text that it edits, and the test that it names."""
 
 from __future__ import annotations
 

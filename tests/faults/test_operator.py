@@ -1,4 +1,4 @@
-"""The operator matrix: whatever is done to runs in Temporal's UI, nothing is paid twice, and nothing paid is lost."""
+"""The operator matrix: no operation on runs in Temporal's UI pays twice, or loses a paid video."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def _resolved(stack: Stack, request: VideoRequest) -> Job:
 
 
 async def _resolved_as_not_created(stack: Stack, request: VideoRequest) -> Job:
-    """By a person, or by listings: whoever is first after the window."""
+    """By an operator, or by listings: the first after the window decides."""
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
     job_id = (await stack.jobs.submit(request)).job_id
     async with asyncio.timeout(PATIENCE):
@@ -150,7 +150,7 @@ STORIES: dict[str, tuple[Story, str, int]] = {
 
 @pytest.mark.parametrize("name", STORIES)
 async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) -> None:
-    """Of every run of the story, the first one as well where another one followed."""
+    """Reset every run of the job, the first one as well where another one followed."""
     story, phase, paid = STORIES[name]
     stack, request = served.stack, a_request()
     ended = await story(stack, request)
@@ -166,7 +166,7 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
             await _reset(stack, ended.job_id, run_id, point)
             after = await _end(stack, ended.job_id)
             if run_id != newest and after.error is not None:
-                # The older run ends as its own history says. Asking for what was granted before costs nothing.
+                # The older run ends as its own history says. A repeated resubmit costs nothing.
                 await stack.jobs.resubmit(ended.job_id, attempt=1, accept_second_charge=True)
                 after = await _end(stack, ended.job_id)
             assert _what_counts(after) == _what_counts(ended), f"reset to {point} changed the end"
@@ -177,7 +177,7 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
 
 
 async def test_reset_after_late_cancel(served: Stage, report: AddRow) -> None:
-    """Its task runs, and is billed: whatever it is reset to, the video is stored."""
+    """Its task runs, and is billed: the video is stored after a Reset to any point."""
     stack, request = served.stack, a_request()
     job_id = await _running(stack, request)
     assert (await stack.jobs.cancel(job_id)).outcome == "running_will_finish"
@@ -269,7 +269,7 @@ async def _terminate(stack: Stack, job_id: str) -> None:
 
 
 async def _delete(stack: Stack, job_id: str) -> None:
-    """What the end of retention does, for a closed run; an open one is ended by it."""
+    """Do what the end of retention does, for a closed run; an open one is ended by it."""
     execution = WorkflowExecution(workflow_id=job_id, run_id=await _run_id(stack, job_id))
     await stack.client.workflow_service.delete_workflow_execution(
         DeleteWorkflowExecutionRequest(namespace=stack.client.namespace, workflow_execution=execution)
@@ -327,13 +327,13 @@ async def _cancel_by_command(stack: Stack, job_id: str) -> None:
 
 
 async def _cancel_by_button(stack: Stack, job_id: str) -> None:
-    """The UI's; it does not show it for a run that is closed."""
+    """Cancel in the UI, which is not offered for a run that is closed."""
     with contextlib.suppress(RPCError):
         await stack.client.get_workflow_handle(job_id).cancel()
 
 
 CANCELS = {"client": _cancel_by_client, "command line": _cancel_by_command, "the UI's button": _cancel_by_button}
-# What was not created yet, or is still queued, is spared; what the provider runs is billed, and stored.
+# A task that is not created yet, or still queued, is cancelled; one that runs is billed, and stored.
 SPARED = {"waiting": 0, "queued": 1}
 
 
@@ -363,7 +363,7 @@ async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> No
     report(TITLE, row)
 
 
-# Who asks for another attempt after these pays for it; how often it is said changes nothing.
+# A resubmit after these pays for another attempt; repeating it changes nothing.
 ENDED = {"refused": _refused, "failed": _failed, "cancelled while queued": _cancelled, "resolved as lost": _resolved}
 
 

@@ -1,4 +1,4 @@
-"""The copy under bad weather: one verified object in the end, and until then an error that names the paid task."""
+"""The copy under failing hosts and buckets: one verified object in the end, and errors that name the paid task."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def _task_of(cell: Cell) -> str:
 
 
 async def _complaint(cell: Cell) -> str:
-    """What the pending copy says of its last try."""
+    """Return the last failure of the pending copy."""
     run = await cell.client.get_workflow_handle(cell.job_id).describe()
     return " ".join(pending.last_failure.message for pending in run.raw_description.pending_activities)
 

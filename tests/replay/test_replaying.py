@@ -1,4 +1,4 @@
-"""The replay of histories holds what happened, and notices when the workflow would do something else."""
+"""Replay passes on recorded histories, and fails where the workflow would do something else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def server() -> AsyncIterator[Client]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def jobs(server: Client) -> AsyncIterator[tuple[Handle, Handle]]:
-    """A story that is over, and one that still waits."""
+    """A job that has ended, and one that still waits."""
     harness = Harness(server)
     await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
     harness.fake.plan("read_ledger", harness.claim(), harness.claim())
@@ -68,7 +68,7 @@ async def test_changed_history_is_noticed(jobs: tuple[Handle, Handle]) -> None:
 
 
 async def test_other_task_id_is_noticed(jobs: tuple[Handle, Handle]) -> None:
-    """What recorded activities answered decides what comes next."""
+    """Recorded answers of activities decide the next step."""
     history = await jobs[0].fetch_history()
     for event in history.events:
         if event.HasField("activity_task_completed_event_attributes"):
@@ -80,7 +80,7 @@ async def test_other_task_id_is_noticed(jobs: tuple[Handle, Handle]) -> None:
 
 @workflow.defn(name=WORKFLOW)
 class CreatesAtOnce:
-    """What the workflow must never become."""
+    """A workflow that sends without a claim."""
 
     @workflow.run
     async def run(self, job: GenerateVideoInput) -> VideoResult:

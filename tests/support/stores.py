@@ -38,7 +38,7 @@ _takes = count(1)
 
 
 def scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go; nothing may be left there."""
+    """The directory of temporary files; it must be empty afterwards."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -72,7 +72,7 @@ def an_input(**fields: Any) -> StoreInput:
 
 @dataclass
 class World:
-    """A provider and a result host in one server, a bucket, and one order."""
+    """A provider and a result host in one server, a bucket, and one input."""
 
     host: ResultHost
     bucket: Bucket
@@ -115,7 +115,7 @@ class World:
         } | fields
 
     def task(self, *payloads: dict[str, Any]) -> None:
-        """What GET shows of the task, in turn."""
+        """Set the answers of GET, in turn."""
         self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [
             Answer(json.dumps(payload).encode()) for payload in payloads or (self.payload(),)
         ]
@@ -125,7 +125,7 @@ class World:
         self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(json.dumps(error).encode(), 404)]
 
     async def store(self) -> VideoResult:
-        """Runs the activity once, and holds it to what must always be so."""
+        """Run the activity once, and assert the invariants."""
         activities = StoreActivities(self.bucket, self.ark, self.settings, self.transport)
         environment = ActivityEnvironment()
         environment.info = replace(environment.info, attempt=self.attempt)
@@ -140,7 +140,7 @@ class World:
                 assert b"SECRET" not in content
 
     async def fails(self, kind: str, match: str = "", *, final: bool = False) -> None:
-        """Runs the activity once; final: it is not to be tried again by itself."""
+        """Run the activity once, and assert its failure; final: it must not be retried."""
         with pytest.raises(ApplicationError, match=match or None) as failed:
             await self.store()
         assert failed.value.type == kind
@@ -170,5 +170,5 @@ class World:
         return self.names.verified(task_id, of.crc32c), sealed(fields)
 
     async def verify(self, content: bytes, file: str = "output.mp4") -> None:
-        """Write down, as an earlier run does, that a content was verified."""
+        """Write, as an earlier run does, that a content was verified."""
         assert await self.bucket.create(*self.verified(content, file))

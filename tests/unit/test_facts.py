@@ -1,4 +1,4 @@
-"""What follows from the facts of a job: rule by rule, and along every sequence of events."""
+"""The decisions that follow from the facts of a job: rule by rule, and along every sequence of events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def an_attempt(
     lost: bool = False,
     resubmitted: bool = False,
 ) -> Attempt:
-    """``end``: the task that ended; ``lost``: nobody can tell which, if any."""
+    """``end``: the task that ended; ``lost``: the attempt was given up, and its end names no task."""
     return Attempt(
         number=number,
         outcome=outcome,
@@ -46,7 +46,7 @@ A, B = created("a"), created("b")
 @pytest.mark.parametrize(
     ("attempts", "expected"),
     [
-        # Nothing stands against a claim.
+        # A claim is allowed.
         ([], ("claim", 1)),
         ([an_attempt(1, not_sent())], ("claim", 2)),
         ([an_attempt(1, absent())], ("claim", 2)),
@@ -56,17 +56,17 @@ A, B = created("a"), created("b")
         ([an_attempt(1, lost=True, resubmitted=True)], ("claim", 2)),
         ([an_attempt(1, accepted_without_id=True, lost=True, resubmitted=True)], ("claim", 2)),
         ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, not_sent())], ("claim", 3)),
-        # A claim without an outcome: nobody knows.
+        # A claim without an outcome is unknown.
         ([an_attempt(1)], ("recover", 1)),
         ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2)], ("recover", 2)),
         ([an_attempt(1, not_sent()), an_attempt(2)], ("recover", 2)),
         ([an_attempt(1, accepted_without_id=True)], ("recover", 1)),
-        # It counts again: a task exists, although another outcome stands.
+        # It counts again: a task exists, although the outcome says otherwise.
         ([an_attempt(1, not_sent(), accepted_without_id=True)], ("recover", 1)),
         ([an_attempt(1, absent(), accepted_without_id=True)], ("recover", 1)),
         ([an_attempt(1, refused(), accepted_without_id=True)], ("recover", 1)),
         ([an_attempt(1, absent(), accepted_without_id=True), an_attempt(2, not_sent())], ("recover", 1)),
-        # A wish for another attempt opens nothing before the attempt that it answers has ended.
+        # A resubmit grant allows nothing before its attempt has ended.
         ([an_attempt(1, resubmitted=True)], ("recover", 1)),
         ([an_attempt(1, A, resubmitted=True)], ("adopt", 1, "a")),
         # A task is followed, not paid for once more.
@@ -78,18 +78,18 @@ A, B = created("a"), created("b")
         ([an_attempt(1, refused(), "l")], ("adopt", 1, "l")),
         ([an_attempt(1, refused(), "l", resubmitted=True)], ("adopt", 1, "l")),
         ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, B)], ("adopt", 2, "b")),
-        # An end that names no task does not bind one that came to light.
+        # An end that names no task does not end a late task.
         ([an_attempt(1, None, "l", lost=True)], ("adopt", 1, "l")),
         ([an_attempt(1, None, "l", lost=True, resubmitted=True)], ("adopt", 1, "l")),
         ([an_attempt(1, A, lost=True)], ("adopt", 1, "a")),
-        # An end, or a refusal, that nobody answered.
+        # An end, or a refusal, without a resubmit grant.
         ([an_attempt(1, A, end="a")], ("ended", 1)),
         ([an_attempt(1, None, "l", end="l")], ("ended", 1)),
         ([an_attempt(1, lost=True)], ("ended", 1)),
         ([an_attempt(1, refused())], ("ended", 1)),
         ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, refused())], ("ended", 2)),
         ([an_attempt(1, A, end="a"), an_attempt(2, not_sent())], ("ended", 1)),
-        # A live task decides, whichever attempt it is of: the newest one, and another is a second task.
+        # A live task decides, of any attempt: the newest one, and another is a second task.
         ([an_attempt(1, absent(), "l"), an_attempt(2, B)], ("adopt", 2, "b", "l")),
         ([an_attempt(1, absent(), "l"), an_attempt(2)], ("adopt", 1, "l")),
         ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b")], ("adopt", 1, "l")),
@@ -181,7 +181,7 @@ TICK = timedelta(microseconds=1)
 
 @pytest.fixture
 def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that stands, so that borders can be stepped on."""
+    """A stopped clock, so that exact limits can be tested."""
 
     class Clock(datetime):
         @classmethod
@@ -309,7 +309,7 @@ def test_unclaimed_attempt_is_not_absent() -> None:
     ],
 )
 def test_search_time_follows_settings(barred: bool, given: dict[str, Any], identifiers_listed: bool) -> None:
-    """Half a window more where listings can settle it, because a person is not needed for that."""
+    """Half a window more where listings can settle it, because no operator is needed for that."""
     border = WINDOW if barred else 1.5 * WINDOW
     ages = [(timedelta(0), False), (border, False), (border + TICK, True), (DAYS, True), (2 * DAYS, True)]
     for age, over in ages:
@@ -332,7 +332,7 @@ _outcomes = st.one_of(st.none(), _task_ids.map(created), st.sampled_from([not_se
 
 @st.composite
 def some_facts(draw: st.DrawFn) -> Facts:
-    """Any facts, also such as never come about."""
+    """Draw any facts, also impossible ones."""
     attempts = [
         Attempt(
             number=number,
@@ -349,17 +349,17 @@ def some_facts(draw: st.DrawFn) -> Facts:
 
 
 def open_attempts(attempts: tuple[Attempt, ...]) -> list[Attempt]:
-    """Those that count and lack an end or an again."""
+    """Return those that count and lack an end or a resubmit grant."""
     return [a for a in attempts if a.live or (a.counts and (a.end is None or a.resubmit_grant is None))]
 
 
 def _live(attempt: Attempt) -> set[str]:
-    """The tasks of an attempt that are not known to have ended."""
+    """Return the tasks of an attempt that are not known to have ended."""
     return {*attempt.tasks} - {end.error.task_id for end in attempt.ends}
 
 
 def assert_no_task_is_dropped(facts: Facts, decision: Decision) -> None:
-    """A task that is known is followed, stored or ended, or a person is told."""
+    """Assert that each known task is followed, stored or ended, or is shown as second task."""
     loose = {task for attempt in facts.attempts for task in _live(attempt)} - {decision.task_id}
     if loose:
         assert decision.second_task in loose
@@ -386,12 +386,12 @@ def test_claim_needs_end_of_counting_attempts(facts: Facts) -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """A job along every sequence of events: claims as they are allowed, outcomes, ends, wishes, and what comes late."""
+    """A job along every sequence of events: allowed claims, outcomes, ends, resubmit grants, and late tasks."""
 
     @initialize()
     def start(self) -> None:
         self.attempts: list[Attempt] = [Attempt(1)]
-        self.revived: set[int] = set()  # a task came of an attempt that was written off
+        self.revived: set[int] = set()  # attempts that counted as absent, and have a task
         self.tasks = (f"cgt-{n}" for n in count())
 
     @property

@@ -1,4 +1,4 @@
-"""Servers, and a stage for each test, whose histories are replayed when it is over."""
+"""Servers, and a harness for each test, whose histories are replayed at its end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def harness(temporal: Client, caplog: pytest.LogCaptureFixture) -> AsyncIt
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def idle(temporal: Client, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Harness]:
-    """A route without workers; the test starts those that it wants."""
+    """A route without workers; the test starts those that it needs."""
     harness = Harness(temporal)
     yield harness
     await harness.close()
@@ -51,11 +51,11 @@ async def skipping(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Harness]:
 
 
 async def check_harness(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing outside the script happened, no workflow task failed, and all that happened can be replayed."""
+    """Assert that no unplanned activity was called, no workflow task failed, and all histories can be replayed."""
     assert harness.fake.unexpected == []
     logged = [*caplog.get_records("call"), *caplog.get_records("teardown")]
     said = [(record.levelno, record.getMessage()) for record in logged if record.name.startswith("temporalio")]
     trouble = [text for level, text in said if level >= logging.ERROR or "Failed activation" in text]
-    # The one thing that may be dropped is a signal that nobody can read.
+    # Only a signal that cannot be decoded may be dropped.
     assert [text for text in trouble if not text.startswith("Failed deserializing signal input")] == []
     await harness.replay()

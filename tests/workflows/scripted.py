@@ -1,4 +1,4 @@
-"""The workflow on a real server, among activities that answer from a script and keep account of each call."""
+"""The workflow on a real server, with fake activities that give planned answers and record each call."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ BIN = Path(__file__).parents[2] / ".venv/bin"
 TASK = "cgt-20261122-first"
 OTHER_TASK = "cgt-20261122-other"
 NONCE = "0123456789abcdef0123456789abcdef"
-# Longer than any test: what a wait ends by is then not the timer.
+# Longer than any test, so that no wait ends by its timer.
 LONG = 3600.0
-# The shortest wait that a real server keeps to.
+# The shortest wait that a real server supports.
 SHORT = 0.2
 ALL_ATTRIBUTES = tuple(key.name for key in SEARCH_ATTRIBUTES)
 RESULT = VideoResult(
@@ -88,12 +88,12 @@ RESULT = VideoResult(
 )
 
 Answer = Any
-"""A model to return, an error to raise, or an async function of the order that does either."""
+"""A model to return, an error to raise, or an async function of the input that does either."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """An activity was executed. ``tries`` is Temporal's own count."""
+    """One execution of an activity. ``tries`` is Temporal's own count."""
 
     name: str
     input: Any
@@ -101,7 +101,7 @@ class Call:
 
 
 class Held:
-    """An answer that is kept back until it is let go."""
+    """An answer that is held back until it is released."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -125,7 +125,7 @@ class Held:
 
 
 class FakeActivities:
-    """The activities, by the names of the real ones. What was not written into the script fails the test."""
+    """The activities, by the names of the real ones. A call without a planned answer fails the test."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -134,11 +134,11 @@ class FakeActivities:
         self._for_ever: dict[str, Answer] = {}
 
     def plan(self, name: str, *answers: Answer) -> None:
-        """Further answers of an activity, each given once."""
+        """Plan further answers of an activity, each given once."""
         self._answers.setdefault(name, []).extend(answers)
 
     def always(self, name: str, answer: Answer) -> None:
-        """The answer of an activity once its planned ones are used up."""
+        """Set the answer of an activity for after its planned ones."""
         self._for_ever[name] = answer
 
     def names(self) -> list[str]:
@@ -151,7 +151,7 @@ class FakeActivities:
         return self.of(name)[index].input
 
     async def called(self, name: str, times: int = 1) -> None:
-        """Waits until an activity was called so often."""
+        """Wait until an activity was called this often."""
         await until(lambda: len(self.of(name)) >= times, f"{times} calls of {name}; there were {self.names()}")
 
     async def _answer(self, input: Any) -> Any:
@@ -244,10 +244,10 @@ _numbers = itertools.count()
 
 @dataclass
 class Harness:
-    """A route of its own for one test, with workers that can be stopped, and the jobs that were started on it.
+    """A route for one test, with workers that can be stopped, and the jobs that were started on it.
 
     Attributes:
-        search_attributes: What a look says that the namespace knows.
+        search_attributes: The names that the namespace knows.
         sandboxed: As in production; without it, a test can shorten the times of ``policies``.
     """
 
@@ -261,9 +261,9 @@ class Harness:
     _workers: dict[str, AsyncExitStack] = field(default_factory=dict)
 
     async def start_workers(self, *names: str) -> None:
-        """Starts the workers of some queues: ``workflows``, ``ledger``, ``create``, ``get``, ``list``, ``transfer``.
+        """Start the workers of some queues: ``workflows``, ``ledger``, ``create``, ``get``, ``list``, ``transfer``.
 
-        ``ledger`` is the same queue as ``workflows``, so that runs can stand still while its activities go on.
+        ``ledger`` is the same queue as ``workflows``, so that workflows can pause while its activities go on.
         """
         queues, fake = Queues(self.route), self.fake
         for name in names:
@@ -273,7 +273,7 @@ class Harness:
                 "ledger": [
                     *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
                     *(fake.ask_lister, fake.settle_absent, fake.check_references),
-                    # Its answers are signals to workflows: these are real.
+                    # It answers by signals to workflows, so it is the real one.
                     TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
                 ],
                 "create": [fake.create_task],
@@ -298,7 +298,7 @@ class Harness:
             self._workers[name] = stack
 
     async def stop(self, *names: str) -> None:
-        """Stops workers. An activity under way in them is cut off."""
+        """Stop workers. An activity that they execute is cut off."""
         await asyncio.gather(*(self._workers.pop(name).aclose() for name in names))
 
     async def close(self) -> None:
@@ -313,7 +313,7 @@ class Harness:
         user_id: str = "user-42",
         **given: Any,
     ) -> Handle:
-        """Starts a job of this route."""
+        """Start a job of this route."""
         request = VideoRequest(
             user_id=user_id,
             route=self.route,
@@ -336,7 +336,7 @@ class Harness:
         return handle
 
     async def skip(self, seconds: float) -> None:
-        """Lets the clock of a server that can do so jump, in steps that it can take within the time of one request."""
+        """Let the clock of a time-skipping server jump, in steps that fit into the time of one request."""
         for left in range(int(seconds), 0, -_LONGEST_SKIP):
             step = Duration(seconds=min(left, _LONGEST_SKIP))
             await self.client.test_service.unlock_time_skipping_with_sleep(SleepRequest(duration=step))
@@ -364,13 +364,13 @@ class Harness:
         return self.plan("ended", error.attempt or 0, {"error": error}, **given)
 
     def plan(self, following: Any, attempt: int, decision: Any = None, **given: Any) -> Planned:
-        """Fields of `given` go to the decision where it has them, otherwise to the context."""
+        """Plan a decision; fields of `given` that it does not have go to the context."""
         decision = (decision or {}) | {name: value for name, value in given.items() if name in Decision.model_fields}
         usual = {"search_attributes": self.search_attributes, "identifiers_listed": True, "create_seconds": 20}
         context = usual | {name: value for name, value in given.items() if name not in Decision.model_fields}
         return Planned(next=following, attempt=attempt, context=RunContext.model_validate(context), **decision)
 
-    # What a create can come to
+    # Results of a create
 
     def created(
         self, task_id: str = TASK, seconds: float = LONG, **given: Any
@@ -405,12 +405,12 @@ class Harness:
         return answer
 
 
-# What a task that was named can be
+# Results of an identification
 
 OURS, OTHER, NOT_YET = (IdentifyResult(answer=answer) for answer in ("ours", "other", "not_yet"))
 
 
-# What a look at a task can show
+# Results of a poll
 
 
 def waiting(status: str = "queued", seconds: float = LONG, **given: Any) -> Observation:
@@ -431,21 +431,21 @@ def failure(of: FailureClass, code: str = "code", task_id: str | None = TASK, at
 
 
 async def as_written(input: EndInput) -> EndResult:
-    """The end that stands is the one that was to be written."""
+    """Answer that the end in the ledger is the given one."""
     return EndResult(error=input.error)
 
 
-# What the lister can answer
+# Answers of the lister
 
 
 def a_listing(attempt: int = 1, began_at: datetime | None = None, **given: Any) -> Listing:
-    """A complete listing that does not show the attempt, unless told otherwise."""
+    """A complete listing that does not show the attempt, unless `given` says otherwise."""
     nothing = {"safety_identifier": "", "complete": True, "task_id": None, "unmarked": False}
     return Listing(attempt=attempt, began_at=began_at or now(), **nothing | given)
 
 
 async def listed(job: Handle, listing: Listing) -> None:
-    """The lister answers."""
+    """Answer as the lister."""
     await job.signal(SIGNAL_LISTED, listing)
 
 
@@ -467,7 +467,7 @@ async def cancel(job: Handle) -> CancelAnswer:
 
 
 async def begin_to_cancel(job: Handle) -> WorkflowUpdateHandle[CancelAnswer]:
-    """Comes back when the workflow has heard of it."""
+    """Return when the workflow has received the cancel."""
     return await job.start_update(UPDATE_CANCEL, wait_for_stage=WorkflowUpdateStage.ACCEPTED, result_type=CancelAnswer)
 
 
@@ -477,7 +477,7 @@ async def resolve(job: Handle, resolution: Resolve) -> ResolveAnswer:
 
 
 async def failed(job: Handle) -> JobError:
-    """How a job ended without a video: Failed, by an error of our own whose type is its class."""
+    """Return the error of a job: its run ended Failed, by an error of our own whose type is its class."""
     try:
         result = await job.result()
     except WorkflowFailureError as error:
@@ -491,8 +491,8 @@ async def failed(job: Handle) -> JobError:
     raise AssertionError(f"the job is stored: {result}")
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 40) -> Any:
-    """The first true answer of a condition, which may be async."""
+async def until(condition: Callable[[], Any], description: str, seconds: float = 40) -> Any:
+    """Return the first true answer of a condition, which may be async."""
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -503,11 +503,11 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 40) ->
                     return answer
                 await asyncio.sleep(0.04)
     except TimeoutError:
-        raise AssertionError(f"not within {seconds} s: {what}") from None
+        raise AssertionError(f"not within {seconds} s: {description}") from None
 
 
 async def until_state(job: Handle, **expected: Any) -> JobState:
-    """The state of a job, as soon as it is as expected."""
+    """Return the state of a job, as soon as it is as expected."""
     last: list[JobState] = []
 
     async def as_expected() -> bool:
@@ -519,13 +519,13 @@ async def until_state(job: Handle, **expected: Any) -> JobState:
 
 
 async def events(job: Handle, run_id: str | None = None) -> list[HistoryEvent]:
-    """The history of a job's run; of the first one, unless told otherwise."""
+    """Return the history of a job's run, by default of the first one."""
     run = handle_of(job, run_id or job.first_execution_run_id)
     return [event async for event in run.fetch_history_events()]
 
 
 async def scheduled(job: Handle, name: str) -> list[Any]:
-    """The scheduled events of an activity in the history."""
+    """Return the scheduled events of an activity in the history."""
     return [
         event.activity_task_scheduled_event_attributes
         for event in await events(job)
@@ -549,7 +549,7 @@ def now() -> datetime:
 
 @asynccontextmanager
 async def dev_server(*options: str, attributes: Collection[Any] = SEARCH_ATTRIBUTES) -> AsyncIterator[Client]:
-    """A real server of its own."""
+    """Run a real server."""
     async with await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(BIN / "temporal"),
         dev_server_log_level="error",
@@ -562,7 +562,7 @@ async def dev_server(*options: str, attributes: Collection[Any] = SEARCH_ATTRIBU
 
 @asynccontextmanager
 async def skipping_server() -> AsyncIterator[Client]:
-    """A server whose clock jumps while a result is waited for. It knows no search attributes of ours."""
+    """Run a server whose clock jumps while a result is awaited. It knows no search attributes of ours."""
     async with await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=str(BIN / "temporal-test-server"), data_converter=pydantic_data_converter
     ) as environment:

@@ -1,4 +1,4 @@
-"""Cancel at every moment, by the update and by Temporal's own: nothing paid for is lost, nothing more is sent."""
+"""Cancel at every moment, by the update and by Temporal's own: no paid task is lost, nothing more is sent."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def by_temporal(job: Handle) -> Callable[[], Awaitable[str | None]]:
     async def requested() -> bool:
         return "cancel is wished" in what(await state(job))
 
-    await until(requested, "the wish is heard")
+    await until(requested, "the cancel is received")
 
     async def none() -> None:
         return None
@@ -70,7 +70,7 @@ both = pytest.mark.parametrize("ask", [by_update, by_temporal], ids=["update", "
 
 
 async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
-    """Failed, in class cancelled; Temporal's own Cancelled says nothing of what was paid."""
+    """Assert that the run ended Failed, in class cancelled; Temporal's own Cancelled says nothing of the cost."""
     error = await failed(job)
     assert (error.failure_class, error.code) == ("cancelled", code)
     assert (await job.describe()).status is WorkflowExecutionStatus.FAILED
@@ -93,7 +93,7 @@ async def test_nothing_is_sent_before_ledger_read(harness: Harness, ask: Ask) ->
     assert harness.fake.names() == ["read_ledger", "read_ledger"]
     assert await scheduled(job, "create_task") == []
     assert "nothing is billed" in (await failed(job)).message
-    # Submitting it again starts it anew, because no attempt is named.
+    # The same request can be submitted again, because no attempt is named.
     assert (await failed(job)).attempt is None
 
 
@@ -108,7 +108,7 @@ async def test_early_cancel_sends_nothing(idle: Harness) -> None:
 
 
 async def test_cancel_with_stale_decision_leaves_no_task(harness: Harness) -> None:
-    """A Reset brings the wish back, and a look at the ledger from before the create."""
+    """A Reset brings back the cancel request, and a decision from before the create."""
     held = Held(harness.claim())
     harness.fake.plan("read_ledger", held, harness.adopt())
     harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
@@ -293,7 +293,7 @@ async def test_refused_create_ends_refused(harness: Harness, ask: Ask) -> None:
     assert await answer() in {None, "already_closed"}
 
 
-# While an unknown outcome is looked for
+# During a recovery
 
 
 @both
@@ -306,7 +306,7 @@ async def test_unknown_outcome_outlives_cancel(harness: Harness, ask: Ask) -> No
     await harness.fake.called("ask_lister")
     asked = time.monotonic()
     answer = await ask(job)
-    # It is heard, and cannot be decided: the update says so while its caller waits, and the job goes on.
+    # The outcome is not known yet: the update says so while its caller waits, and the job goes on.
     assert await answer() in {None, "requested"}
     assert time.monotonic() - asked < 10
     assert (await job.describe()).status is WorkflowExecutionStatus.RUNNING
@@ -328,7 +328,7 @@ async def test_cancel_prevents_attempt_after_absent_one(harness: Harness) -> Non
     assert harness.fake.of("create_task") == []
 
 
-# While the provider has it
+# While the provider has the task
 
 
 @both
@@ -388,7 +388,7 @@ async def test_cancel_during_copy_stores_video(harness: Harness, ask: Ask) -> No
     job = await harness.start()
     await held.reached.wait()
     answer = await ask(job)
-    # At once, though the copy goes on: what comes of it is known.
+    # At once, though the copy goes on: its outcome is known.
     assert await asyncio.wait_for(answer(), 5) in {None, "running_will_finish"}
     assert not held.cancelled
     held.release()
@@ -418,7 +418,7 @@ async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
     await is_cancelled(job)
 
 
-# Again and again
+# Repeated cancels
 
 
 async def test_repeated_cancel_is_done_once(harness: Harness) -> None:
@@ -442,7 +442,7 @@ async def test_repeated_cancel_is_done_once(harness: Harness) -> None:
 
 
 async def test_cancel_in_last_step_is_answered(harness: Harness) -> None:
-    """The video is stored and the run closes in the very step in which the update comes."""
+    """The video is stored, and the run closes, in the step in which the update comes."""
     held = Held(RESULT)
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())

@@ -1,4 +1,4 @@
-"""A long story goes on in a new run, and nothing that was said to the old one is lost."""
+"""A long run continues as new, and no signal or update of the old run is lost."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def long(impatient: Client, caplog: pytest.LogCaptureFixture) -> AsyncIter
 
 
 async def noise(job: Handle, until_events: int = SUGGESTED_FROM + 5) -> None:
-    """Makes the history long, by callbacks that change nothing."""
+    """Make the history long, by callbacks that change nothing."""
     for _ in range(until_events):
         await callback(job, "running")
 
@@ -84,7 +84,7 @@ async def test_long_wait_continues_with_timeline(long: Harness) -> None:
     before = (await state(job)).timeline
     await noise(job)
     held.release()
-    await until(lambda: was_continued(job), "the story goes on in a new run")
+    await until(lambda: was_continued(job), "the job continues in a new run")
     await harness.fake.called("get_task", 2)
     now = latest(harness, job)
     shown = await until_state(now, phase="running")
@@ -121,7 +121,7 @@ async def test_long_search_continues_with_cancel_request(long: Harness) -> None:
     assert (await failed(latest(harness, job))).failure_class == "cancelled"
     assert await was_continued(job)
     assert harness.fake.of("create_task") == []
-    # By the new run, which was never asked itself.
+    # The new run answers, though the cancel was sent to the old one.
     assert harness.fake.names().count("read_ledger") == 2
     assert len(harness.fake.of("cancel_task")) == 1
     assert what(await state(latest(harness, job)))[0] == "cancel is wished"
@@ -161,7 +161,7 @@ async def test_unhandled_callback_survives_new_run(long: Harness) -> None:
     held.release()
     await harness.fake.called("identify_task")
     assert harness.fake.input("identify_task").task_id == OTHER_TASK
-    await until(lambda: was_continued(job), "the story goes on in a new run")
+    await until(lambda: was_continued(job), "the job continues in a new run")
 
 
 async def test_callback_during_search_is_handled(long: Harness) -> None:
@@ -183,7 +183,7 @@ async def test_callback_during_search_is_handled(long: Harness) -> None:
 
 
 async def test_waiting_cancel_is_answered_before_new_run(long: Harness) -> None:
-    """An update keeps its run open; what is said to the run until then belongs to the story as well."""
+    """An update keeps its run open; the run handles all signals until then."""
     harness = long
     held = Held(waiting("running"))
     harness.fake.plan("read_ledger", harness.adopt(), harness.adopt())
@@ -215,4 +215,4 @@ async def test_fixed_attention_is_cleared_in_new_run(long: Harness) -> None:
     async def unset() -> bool:
         return (await now.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
 
-    await until(unset, "the search attribute of the old run is taken back", 5)
+    await until(unset, "the search attribute of the old run is cleared", 5)

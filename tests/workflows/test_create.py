@@ -1,4 +1,4 @@
-"""The paid create: scheduled once for each claim, and whatever came of it is known or looked for."""
+"""The paid create: scheduled once for each claim; its outcome is known, or recovery starts."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ async def test_temporal_never_retries_create(harness: Harness) -> None:
     (event,) = await scheduled(job, "create_task")
     assert event.retry_policy.maximum_attempts == 1
     assert event.task_queue.name == f"seedance-{harness.route}-create"
-    # A worker that heartbeats in it can be given it again by pause and unpause.
+    # After pause and unpause, a worker that heartbeats in it could be given it again.
     assert event.heartbeat_timeout.ToTimedelta() == timedelta(0)
     assert event.start_to_close_timeout.ToTimedelta() == timedelta(seconds=20) + policies.CREATE_MARGIN
-    # One that waits for a worker is not a failed one.
+    # A create that waits for a worker has not failed.
     assert event.schedule_to_start_timeout.ToTimedelta() == timedelta(0)
 
 
@@ -119,7 +119,7 @@ async def test_account_problem_needs_operator_until_fixed(harness: Harness, atte
     async def unset() -> bool:
         return (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
 
-    await until(unset, "the search attribute is taken back")
+    await until(unset, "the search attribute is cleared")
 
 
 async def test_lasting_problem_is_noted_once(harness: Harness) -> None:
@@ -152,7 +152,7 @@ async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     assert harness.fake.names() == ["read_ledger", "create_task"]
 
 
-# Outcomes that are not known
+# Unknown outcomes
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
 async def test_unknown_outcome_is_never_paid_again(harness: Harness, answer: Any) -> None:
     harness.fake.plan("read_ledger", harness.claim(4))
     harness.fake.plan("create_task", answer)
-    # However often recovery looks: the ledger never says that it is settled before it is.
+    # The ledger does not say that the attempt is settled, however often it is read.
     harness.fake.plan("ask_lister", *[harness.recover(attempt=4, seconds=0)] * 6, harness.adopt(attempt=4))
     finish(harness)
     job = await harness.start()
@@ -228,7 +228,7 @@ async def test_create_waits_for_worker(harness: Harness) -> None:
 
 
 async def test_attempt_after_recovery_has_full_patience(harness: Harness) -> None:
-    """What recovery answers knows no time for a create: one that is cut off early would be unknown once more."""
+    """A decision of recovery holds no time limit for a create: one that is cut off early would be unknown once more."""
     harness.fake.plan("read_ledger", harness.recover(), harness.claim(2))
     harness.fake.plan("ask_lister", harness.claim(2))
     harness.fake.plan("create_task", harness.created(seconds=0))
@@ -240,7 +240,7 @@ async def test_attempt_after_recovery_has_full_patience(harness: Harness) -> Non
     assert harness.fake.input("create_task").attempt == 2
 
 
-# Outcomes that are known and not written
+# Known outcomes that were not written
 
 
 @pytest.mark.parametrize("kind", ["created", "refused", "not_sent"])
@@ -272,7 +272,7 @@ async def test_written_outcome_is_not_rewritten(harness: Harness) -> None:
 
 
 async def test_job_waits_for_written_outcome(skipping: Harness) -> None:
-    """The bucket may be away for hours: nothing goes on with a fact that only this run knows."""
+    """The bucket may be away for hours: the job must not go on with a fact that only this run knows."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.claim())
     harness.fake.plan("create_task", harness.created(seconds=0, written=False))

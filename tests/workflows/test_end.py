@@ -1,4 +1,4 @@
-"""Ends without a video: written once with the story, and raised as the end that stands."""
+"""Ends without a video: written once with the timeline, and raised as the ledger holds them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_end_is_written_and_raised_by_class(
 
 
 async def test_later_run_shows_cost_of_end(harness: Harness) -> None:
-    """The run that saw it may be deleted, or out of its retention."""
+    """The run that saw it may have been deleted, or be out of its retention."""
     harness.fake.plan("read_ledger", harness.ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
     job = await harness.start()
     await failed(job)
@@ -133,9 +133,9 @@ async def test_failure_details_hold_json_error(harness: Harness) -> None:
     harness.fake.plan("read_ledger", harness.ended(failure("moderation", "SensitiveContentDetected")))
     job = await harness.start()
     await failed(job)
-    told = (await events(job))[-1].workflow_execution_failed_event_attributes.failure
-    assert told.application_failure_info.type == "moderation"
-    details = json.loads(told.application_failure_info.details.payloads[0].data)
+    ended = (await events(job))[-1].workflow_execution_failed_event_attributes.failure
+    assert ended.application_failure_info.type == "moderation"
+    details = json.loads(ended.application_failure_info.details.payloads[0].data)
     assert details == {
         "code": "SensitiveContentDetected",
         "message": "It ended: moderation.",
@@ -167,11 +167,11 @@ async def test_second_task_outlives_job_end(harness: Harness) -> None:
     assert (await state(job)).attention == "second_task"
 
 
-# --- another attempt by itself ---------------------------------------------------------------------------------------
+# --- automatic resubmits ---------------------------------------------------------------------------------------------
 
 
 async def and_again(input: EndInput) -> EndResult:
-    """The setting has another attempt left."""
+    """Answer that the setting has another attempt left."""
     return EndResult(error=input.error, continues=True)
 
 
@@ -188,9 +188,9 @@ async def test_expired_attempt_is_followed_in_same_run(harness: Harness) -> None
     assert harness.fake.names() == once * 2
     assert [call.input.attempt for call in harness.fake.of("create_task")] == [1, 2]
     assert [call.input.task_id for call in harness.fake.of("get_task")] == ["cgt-1", "cgt-2"]
-    told = what(await state(job))
-    assert told.count("another attempt or task follows by itself") == 1
-    assert told[-1] == "ended: expired"
+    timeline = what(await state(job))
+    assert timeline.count("another attempt or task follows by itself") == 1
+    assert timeline[-1] == "ended: expired"
     run = await job.describe()
     assert run.run_id == job.first_execution_run_id
 

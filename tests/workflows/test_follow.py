@@ -1,4 +1,4 @@
-"""Waiting for a task: a callback that announces its end, or the timer, and then a look. Only looks are believed."""
+"""Waiting for a task: a callback that announces its end, or the timer, and then a poll. Only polls are believed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def finish(harness: Harness) -> None:
 
 
 async def until_noted(job: Handle, words: str) -> None:
-    """The workflow has noted it."""
+    """Wait until the timeline has an entry."""
 
     async def noted() -> bool:
         return words in what(await state(job))
@@ -81,7 +81,7 @@ async def test_other_callback_is_noted_without_poll(harness: Harness, status: st
     assert harness.fake.of("get_task") == []
     assert not await has_event(job, TIMER_CANCELED)
     assert len([e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_TIMER_STARTED]) == 1
-    # What a callback says is not believed either.
+    # A callback is not believed either.
     assert (await state(job)).phase == "queued"
     await callback(job, "succeeded")
     await job.result()
@@ -215,7 +215,7 @@ async def test_callback_with_start_is_handled(idle: Harness) -> None:
     assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
 
 
-# Callbacks that name something else
+# Callbacks that name other tasks
 
 
 async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
@@ -229,7 +229,7 @@ async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
     assert OTHER_TASK in (shown.advice or "")
     input = harness.fake.input("identify_task")
     assert (input.attempt, input.task_id) == (1, OTHER_TASK)
-    # It is a note beside the story: the first task is still the one.
+    # Its note does not change the followed task.
     assert (shown.task_id, shown.attempt, shown.phase) == (TASK, 2, "running")
     assert {call.input.task_id for call in harness.fake.of("get_task")} == {TASK}
 
@@ -256,11 +256,11 @@ async def test_poll_shows_second_task(harness: Harness) -> None:
     await until_state(job, attention="second_task", phase="running")
     await callback(job, "succeeded")
     await job.result()
-    # Nothing that this job does settles it.
+    # No step of this job settles it.
     assert (await state(job)).attention == "second_task"
 
 
-# Callbacks that are nonsense
+# Malformed callbacks
 
 
 ODD: dict[str, list[Any]] = {
@@ -301,7 +301,7 @@ async def test_nonsense_stops_no_job(harness: Harness, odd: list[Any]) -> None:
     harness.fake.always("get_task", to_store())
     await callback(job, "succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
-    # Nothing of it is copied into the history at length, or shown.
+    # No long part of it is copied into the history, or shown.
     assert len((await state(job)).model_dump_json()) < 20_000
     after = [event for event in await events(job) if not event.HasField("workflow_execution_signaled_event_attributes")]
     assert sum(event.ByteSize() for event in after) < 50_000
@@ -355,7 +355,7 @@ async def test_fruitless_callbacks_leave_only_timer(harness: Harness) -> None:
     assert await has_event(job, TIMER_FIRED)
 
 
-# What a look shows
+# Results of a poll
 
 
 async def test_status_never_goes_back(harness: Harness) -> None:
@@ -409,7 +409,7 @@ async def test_unanswered_poll_is_repeated(harness: Harness) -> None:
 
 
 async def test_stored_video_is_returned(harness: Harness) -> None:
-    """A Reset brings a run back to before what it did."""
+    """A Reset brings a run back to an earlier step."""
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", waiting("running", 0), _stored())
     job = await harness.start()

@@ -1,4 +1,4 @@
-"""Task ids that callbacks name are heard in every wait, and before every act that cannot be taken back."""
+"""Task ids that callbacks name are received in every wait, and before every step that cannot be undone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from tests.workflows.scripted import (
 from workflows import policies
 
 REFERENCES = (Reference(role="reference_image", url="https://cdn.example.com/a.png"),)
-# What the ledger says once the named task is written: it is the first attempt's, and lives.
+# The ledger's decision once the named task is written: it is the first attempt's, and lives.
 FIRST_TASK = "cgt-20261125-of-the-first-attempt"
 
 
@@ -63,7 +63,7 @@ Create = Callable[[CreateInput], Awaitable[CreateResult]]
 
 
 def after(held: Held, answer: Create) -> Create:
-    """A create whose answer is held back."""
+    """Answer a create once ``held`` is released."""
 
     async def call(input: CreateInput) -> CreateResult:
         await held(input)
@@ -77,11 +77,11 @@ def after(held: Held, answer: Create) -> Create:
 
 @dataclass(frozen=True)
 class Wait:
-    """A moment at which a job whose second attempt is due waits for something.
+    """A moment at which a job whose second attempt is due waits.
 
     Attributes:
-        plan: Writes the script up to there; returns what is held then, if anything.
-        reached: The activity by whose call the moment is reached.
+        plan: Plans the answers up to there; returns the held answer, if there is one.
+        reached: The activity whose call shows that the moment is reached.
         creates: How many creates were scheduled by then, and how many of them reached a worker.
     """
 
@@ -127,7 +127,7 @@ WAITS = {
 @pytest.mark.parametrize("how", ["callback", "list"])
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 async def test_task_named_before_a_claim_is_followed(harness: Harness, wait: Wait, how: str) -> None:
-    """The first attempt counted as absent, wrongly: its task must not be paid for once more."""
+    """The first attempt counted as absent by mistake: its task must not be paid for once more."""
     held = wait.plan(harness)
     adopted = harness.adopt(FIRST_TASK, attempt=1)
     harness.fake.plan("read_ledger", harness.claim(2, limited=wait.reached == "reserve_quota"), adopted)
@@ -174,7 +174,7 @@ async def test_claim_waits_for_named_task(skipping: Harness) -> None:
     assert harness.fake.names() == ["read_ledger", *["identify_task"] * tries, "create_task", "get_task", "store_video"]
 
 
-# --- while a create is under way -------------------------------------------------------------------------------------
+# --- during a create -------------------------------------------------------------------------------------------------
 
 
 async def test_callback_before_create_answer_costs_no_get(harness: Harness) -> None:
@@ -381,11 +381,11 @@ async def test_cancel_is_answered_during_identification(harness: Harness) -> Non
     await job.terminate()
 
 
-# --- floods, outages, and what happens at once -----------------------------------------------------------------------
+# --- floods, outages, and races --------------------------------------------------------------------------------------
 
 
 async def test_callback_flood_blocks_no_later_task(harness: Harness) -> None:
-    """Made-up ids, by a callback URL that leaked: a listing shows only tasks with our identifier, and is heard."""
+    """Invented ids, by a callback URL that leaked: a listing shows only tasks with our identifier, and is accepted."""
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.always("ask_lister", harness.recover())
     harness.fake.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
@@ -459,7 +459,7 @@ async def test_task_named_in_outage_is_identified_later(skipping: Harness, how: 
 
 
 async def test_task_from_lost_try_counts(harness: Harness) -> None:
-    """The first try of the identification writes the task, and its answer is lost: the second one finds it known."""
+    """The first try of the identification writes the task, and its answer is lost: the second try finds it known."""
     harness.fake.plan(
         "read_ledger", harness.ended(failure("invalid", task_id=None, attempt=2)), harness.adopt(FIRST_TASK)
     )

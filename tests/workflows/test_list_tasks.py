@@ -1,4 +1,4 @@
-"""The lister: one listing of the account serves all who asked before it began, and whatever is asked, it goes on."""
+"""The lister: one listing answers all jobs that asked before it began, and no signal stops it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SUGGESTED_FROM = 40
 
 @workflow.defn(name="Asker")
 class Asker:
-    """Keeps what the lister answers."""
+    """A job that records the lister's answers."""
 
     def __init__(self) -> None:
         self._answers: list[Listing] = []
@@ -60,7 +60,7 @@ class Asker:
 
 @dataclass
 class Lister:
-    """The lister of a route, and those who ask it."""
+    """The lister of a route, and the jobs that ask it."""
 
     harness: Harness
     lister: WorkflowHandle[Any, Any] | None = None
@@ -84,7 +84,7 @@ class Lister:
         return ListingRequest.model_validate(nothing | {"job_id": job_id} | given)
 
     async def ask(self, name: str | None, attempt: int = 1, **given: Any) -> None:
-        """Asks as the activity does: starts the lister if there is none."""
+        """Ask as the activity does: start the lister if there is none."""
         if name is not None:
             await self.start_asker(name)
         await self.start(SIGNAL_LISTING_REQUESTED, self.request(name, attempt, **given))
@@ -104,7 +104,7 @@ class Lister:
         self.lister = lister
 
     async def answers(self, name: str, count: int = 1, seconds: float = 15) -> list[Listing]:
-        """What an asker was told, as soon as it is so much."""
+        """Return the answers to a job, as soon as there are so many."""
         told: list[Listing] = []
 
         async def enough() -> bool:
@@ -122,7 +122,7 @@ class Lister:
 
 @asynccontextmanager
 async def lister(harness: Harness) -> AsyncIterator[Lister]:
-    # It stands for jobs, and what the sandbox thinks of this module is no matter.
+    # It runs workflows of this module, which the sandbox cannot import.
     runner = UnsandboxedWorkflowRunner()
     async with Worker(harness.client, task_queue=f"{harness.route}-askers", workflows=[Asker], workflow_runner=runner):
         yield Lister(harness)
@@ -154,7 +154,7 @@ async def test_listing_is_signalled_to_job(busy_lister: Lister) -> None:
 
 
 async def test_pages_of_two_keys_name_no_key(busy_lister: Lister) -> None:
-    """A fleet whose key is being exchanged reads one listing with two keys; each may hide what the other shows."""
+    """During a key exchange, one listing is read with two keys; each may hide tasks that the other shows."""
     for second, key in (("first", "first"), ("other", "")):
         pages = [a_page(a_task(f"cgt-{second}-{n}"), total=2) for n in (1, 2)]
         keyed = [page.model_copy(update={"key": k}) for page, k in zip(pages, ("first", second), strict=True)]
@@ -162,7 +162,7 @@ async def test_pages_of_two_keys_name_no_key(busy_lister: Lister) -> None:
         busy_lister.harness.fake.plan("list_page", held, *keyed)
         await busy_lister.ask(f"{second}-before")
         await held.reached.wait()
-        # Several ask for the same listing.
+        # Several jobs ask for the same listing.
         for name in ("x", "y", "z"):
             await busy_lister.ask(f"{second}-{name}")
         held.release()
@@ -172,7 +172,7 @@ async def test_pages_of_two_keys_name_no_key(busy_lister: Lister) -> None:
 
 
 async def test_one_listing_answers_all_earlier_requests(busy_lister: Lister) -> None:
-    """And who asks during a listing gets the next one: the first says nothing of what came after its beginning."""
+    """A request during a listing gets the next one: the first does not show later tasks."""
     first = Held(a_page())
     busy_lister.harness.fake.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
     await busy_lister.ask("a")
@@ -216,7 +216,7 @@ async def test_each_requested_tier_is_listed(busy_lister: Lister) -> None:
     assert busy_lister.pages == [(1, "default"), (1, "default"), (1, "flex")]
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------
+# --- the answer ------------------------------------------------------------------------------------------------------
 
 Told = tuple[bool, str | None, bool]
 SINCE = 1_800_000_000.0
@@ -272,7 +272,7 @@ async def test_listing_with_all_older_tasks_is_complete(
 
 
 async def test_listing_age_counts_from_request(busy_lister: Lister) -> None:
-    """A page can wait for its turn: what is created meanwhile keeps no listing from being complete."""
+    """A page can wait for its turn: tasks that are created meanwhile do not make the listing incomplete."""
     await busy_lister.harness.stop("list")
     await busy_lister.ask("a")
     await until(lambda: _is_scheduled(busy_lister), "the page waits")
@@ -358,7 +358,7 @@ async def test_each_job_gets_its_task(busy_lister: Lister) -> None:
     ]
 
 
-# --- it goes on ------------------------------------------------------------------------------------------------------
+# --- requests that change nothing ------------------------------------------------------------------------------------
 
 
 async def test_ended_job_does_not_block_others(busy_lister: Lister) -> None:
@@ -369,7 +369,7 @@ async def test_ended_job_does_not_block_others(busy_lister: Lister) -> None:
     await first.reached.wait()
     for name in ("a", "ended"):
         await busy_lister.ask(name)
-    # Several questions may come in one signal.
+    # Several requests may come in one signal.
     await busy_lister.start_asker("c")
     await busy_lister.start(SIGNAL_LISTING_REQUESTED, busy_lister.request("never-was"), busy_lister.request("c"))
     await busy_lister.askers["ended"].signal("end")

@@ -1,4 +1,4 @@
-"""A step that keeps failing is repeated, and after an hour says why and what to do; it goes on by itself."""
+"""A step that keeps failing raises an Attention after an hour, with reason and advice; the job goes on by itself."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Step:
 
     Attributes:
         name: The activity.
-        plan: Writes the script of everything before it, and after.
+        plan: Plans the answers of all other steps.
         good: Its answer in the end.
-        error: What it fails with until then.
-        attention: What is raised.
+        error: Its failure until then.
+        attention: The Attention that is raised.
         stored: Whether the job then ends with its video.
     """
 
@@ -180,7 +180,7 @@ async def test_failing_absence_raises_an_attention(impatient: Harness) -> None:
 
 
 async def test_step_without_worker_raises_no_attention(impatient: Harness) -> None:
-    """That none runs is an alert of its own; a job cannot tell, and its step did not fail."""
+    """That no worker runs is an alert of its own; the job cannot know it, and its step did not fail."""
     harness = impatient
     harness.fake.plan("read_ledger", harness.adopt())
     await harness.stop("get")

@@ -1,4 +1,4 @@
-"""What the ledger says decides what a run does."""
+"""The ledger decides the next step of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attempt whose outcome is unknown: a callback, a listing or a person settles it; nothing is sent meanwhile."""
+"""An unknown outcome is settled by a callback, a listing or an operator; nothing is sent meanwhile."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_late_search_needs_operator_until_found(harness: Harness) -> None:
 
 
 async def test_old_claim_waits_for_listing_before_attention(harness: Harness) -> None:
-    """Such as that of a run that was terminated, and is submitted again on the next day."""
+    """Such as the claim of a run that was terminated, and is submitted again on the next day."""
     harness.fake.plan("read_ledger", harness.recover(needs_operator=True), harness.adopt())
     harness.fake.plan("ask_lister", harness.recover(needs_operator=True))
     harness.fake.plan("identify_task", OURS)
@@ -192,7 +192,7 @@ async def test_old_claim_waits_for_listing_before_attention(harness: Harness) ->
 
 
 async def test_request_is_not_repeated_before_answer(skipping: Harness) -> None:
-    """So hundreds of jobs that look for their tasks do not hold the lister up by asking it over and over."""
+    """So hundreds of jobs in recovery do not block the lister by asking it over and over."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.always("ask_lister", harness.recover(seconds=60))
@@ -212,7 +212,7 @@ async def test_request_is_not_repeated_before_answer(skipping: Harness) -> None:
 
 
 async def test_silent_lister_delays_no_attention_or_callback(skipping: Harness) -> None:
-    """LIST can be down for hours, or refused: a person is asked for all the same, and a callback heard."""
+    """LIST can be down for hours, or refused: an Attention is raised all the same, and a callback handled."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
     harness.fake.plan("ask_lister", *[harness.recover(seconds=300)] * 2)
@@ -236,11 +236,11 @@ async def test_silent_ledger_is_retried(skipping: Harness) -> None:
     assert await (await harness.start()).result() == RESULT
 
 
-# --- what the lister answers -----------------------------------------------------------------------------------------
+# --- answers of the lister -------------------------------------------------------------------------------------------
 
 
 async def asked(harness: Harness, *decisions: Decision, attempt: int = 1) -> Handle:
-    """A job that has asked the lister, and waits for its answer."""
+    """Start a job that has asked the lister, and waits for its answer."""
     harness.fake.plan("read_ledger", harness.recover(attempt))
     harness.fake.plan("ask_lister", harness.recover(attempt), *decisions)
     job = await harness.start()

@@ -1,4 +1,4 @@
-"""The look at reference media, which stands before the claim."""
+"""The check of reference media, before the claim."""
 
 from __future__ import annotations
 

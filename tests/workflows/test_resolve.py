@@ -1,4 +1,4 @@
-"""An operator's word goes into the ledger, and the story reads it there."""
+"""An operator's resolution is written to the ledger, and the run reads it there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
 
 
 async def _asks_for_a_person(harness: Harness, job: Handle) -> None:
-    """Once a listing has come that does not show the task."""
+    """Wait for the Attention, which follows a listing that does not show the task."""
     await harness.fake.called("ask_lister")
     await listed(job, a_listing(2, complete=False))
     await until_state(job, attention="unknown_create")
@@ -89,7 +89,7 @@ async def test_unchecked_resolution_is_not_accepted(harness: Harness) -> None:
 
 
 async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
-    """What the listing answers can be older than what the operator wrote."""
+    """The lister's decision can be older than the resolution."""
     held = Held(harness.recover(attempt=2))
     harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
     harness.fake.plan("ask_lister", held)
@@ -117,7 +117,7 @@ async def test_resolution_of_known_job_changes_nothing(harness: Harness) -> None
 
 
 async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
-    """A run that closes takes the answers of unfinished updates with it."""
+    """A run that closes loses the answers of unfinished updates."""
     resolution, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
@@ -129,7 +129,7 @@ async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
     await resolution.reached.wait()
     copy.release()
     await asyncio.sleep(0.5)
-    # What the operator adopts may be a task to follow, so the run does not end over it.
+    # The operator may adopt a task to follow, so the run waits for the resolution.
     assert (await state(job)).phase == "storing"
     assert not answer.done()
     resolution.release()

@@ -1,4 +1,4 @@
-"""What a run shows of itself: the state query, and the search attributes that the namespace knows."""
+"""The visible state of a run: the state query, and the search attributes that the namespace knows."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ async def test_stored_task_is_searchable(harness: Harness) -> None:
 
 
 async def test_no_attributes_without_registration(harness: Harness) -> None:
-    """An upsert of one that is not registered would leave the run stuck for good."""
+    """An upsert of an unregistered attribute would block the run for good."""
     harness.search_attributes = ()
     harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
     harness.fake.plan("create_task", harness.not_sent(attention="account"), harness.created(seconds=0))
@@ -207,7 +207,7 @@ async def test_only_known_attributes_are_set(harness: Harness, known: str) -> No
 
 
 async def test_long_keyword_does_not_end_a_run(harness: Harness) -> None:
-    """The server ends a run over a keyword of more than 2,048 bytes of JSON; an emoji has twelve."""
+    """The server ends a run with a keyword of more than 2,048 bytes of JSON; an emoji has twelve."""
     task_id = "\N{CLAPPER BOARD}" * 250
     harness.fake.plan("read_ledger", harness.adopt(task_id))
     harness.fake.plan("get_task", to_store())

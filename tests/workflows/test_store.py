@@ -1,4 +1,4 @@
-"""The copy: retried while the URL lives, a person called in time, and no loss kept quiet."""
+"""The copy: retried while the URL lives, with an Attention in time, and every loss reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_video_is_copied_and_returned(harness: Harness) -> None:
     job = await harness.start()
     await held.reached.wait()
     shown = await until_state(job, phase="storing")
-    # Nothing is asked of the provider any more.
+    # The provider is not called any more.
     assert (shown.attention, shown.result, shown.look_again_at) == (None, None, None)
     held.release()
     assert await job.result() == RESULT
@@ -102,7 +102,7 @@ async def test_video_not_copied_in_time_is_lost(skipping: Harness) -> None:
     assert TASK in error.message
     input = harness.fake.input("write_end")
     assert (input.error, input.usage, input.cost_usd) == (error, RESULT.usage, RESULT.cost_usd)
-    # The whole day was used, and the URL's 100 downloads were not.
+    # The whole day was used, and fewer than the URL's 100 downloads.
     assert 60 < len(harness.fake.of("store_video")) < 95
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("lost", None)
@@ -122,7 +122,7 @@ async def test_existing_end_beats_loss(skipping: Harness) -> None:
 
 @pytest.mark.parametrize("within", [-90_000.0, 0.0, 1.0])
 async def test_expired_url_is_tried_once(harness: Harness, within: float) -> None:
-    """A clock that stood still, or an outage: a negative time-out would leave the run stuck for good."""
+    """After a stopped clock, or an outage: a negative time-out would block the run for good."""
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store(within))
     harness.fake.plan("store_video", RESULT)
@@ -146,7 +146,7 @@ async def test_little_time_is_at_risk_sooner(skipping: Harness) -> None:
 
 
 async def test_old_finished_video_is_at_risk_at_once(skipping: Harness) -> None:
-    """The hour counts from the success, and not from when a worker noticed it."""
+    """The hour counts from the success, and not from the poll that saw it."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store(18 * 3600))
@@ -180,7 +180,7 @@ async def test_video_at_risk_is_searchable(idle: Harness, monkeypatch: pytest.Mo
 
 
 async def test_first_stored_job_requests_listing(harness: Harness) -> None:
-    """Recovery relies on what LIST shows, and only an account with a task of ours can tell."""
+    """Recovery relies on listed identifiers, and only an account with a task of ours can show them."""
     harness.fake.plan("read_ledger", harness.adopt(identifiers_listed=False))
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", RESULT)

@@ -1,4 +1,4 @@
-"""The current details of a run: what the Temporal UI tells beside the timeline, while it goes and when it has ended."""
+"""The current details of a run, which the Temporal UI shows beside the timeline, while it runs and afterwards."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
         f"python starter.py resolve {job.id} --attempt 2 {resolution}"
         for resolution in ("--task-id ID", "--not-created", "--lost")
     ]
-    # What the command line shows of it are the same words, without Markdown.
+    # The command line shows the same text, without Markdown.
     advice = (await state(job)).advice or ""
     assert all(command in advice for command in commands)
     assert "`" not in advice
@@ -116,7 +116,7 @@ async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
 
 
 async def test_video_at_risk_is_shown_at_once(skipping: Harness) -> None:
-    """Nothing else changes then: the copy is still at work."""
+    """Nothing else changes: the copy goes on."""
     harness = skipping
     harness.fake.plan("read_ledger", harness.adopt())
     harness.fake.plan("get_task", to_store())
@@ -138,7 +138,7 @@ async def test_video_at_risk_is_shown_at_once(skipping: Harness) -> None:
 )
 async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any, cost: str) -> None:
     error = failure(of).model_copy(
-        update={"message": f"It ended: {of}. ResubmitGrant: python starter.py resubmit X --attempt 1"}
+        update={"message": f"It ended: {of}. Resubmit: python starter.py resubmit X --attempt 1"}
     )
     harness.fake.plan("read_ledger", harness.ended(error, folder=FOLDER, **EXPECTED))
     job = await harness.start()
@@ -146,7 +146,7 @@ async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any
     text = await details(job)
     phase = (await state(job)).phase
     assert text.startswith(
-        f"**No video: {phase} ({of}).** It ended: {of}. ResubmitGrant: `python starter.py resubmit X --attempt 1`"
+        f"**No video: {phase} ({of}).** It ended: {of}. Resubmit: `python starter.py resubmit X --attempt 1`"
     )
     assert f"- **cost**: {cost}" in text
     assert f"- **ledger**: {FOLDER}attempts/" in text

@@ -1,4 +1,4 @@
-"""Workers come and go, and forget what they cached: the story goes on where it was."""
+"""Workers stop, start and lose their cache: the job goes on where it was."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_worker_without_cache_finishes_job(idle: Harness) -> None:
 
 
 async def test_stopping_worker_logs_no_error(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coroutine that awaits while it is thrown away could wake up in the event loop of another run."""
+    """A suspended coroutine that is garbage-collected could wake up in the event loop of another run."""
     complaints: list[Any] = []
     held = Held(waiting())
     harness.fake.plan("read_ledger", harness.adopt(), Held(harness.claim()))
