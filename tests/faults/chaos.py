@@ -594,7 +594,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=None, help="of faults; by default, a minute for 150 jobs")
-    parser.add_argument("--quick", action="store_true", help="without what takes minutes to be noticed")
+    parser.add_argument("--quick", action="store_true", help="leave out faults that take minutes to be noticed")
     parser.add_argument("--patience", type=float, default=420, help="seconds that jobs get to end when it is quiet")
     parser.add_argument("--markdown", type=Path, default=None, help="write the tables here, too")
     given = parser.parse_args()

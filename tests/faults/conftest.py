@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.faults.cells import Stage, staged
+from tests.faults.cases import Harness, started_harness
 from tests.faults.report import AddRow, Report
 
 _ROW = "faults: "
@@ -59,18 +59,18 @@ def report(request: pytest.FixtureRequest) -> AddRow:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stage() -> AsyncIterator[Stage]:
+async def harness() -> AsyncIterator[Harness]:
     """A stack for the tests of one module; the invariants are checked at its end."""
-    async with staged() as stage:
-        yield stage
-        await stage.check()
+    async with started_harness() as harness:
+        yield harness
+        await harness.check()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def served() -> AsyncIterator[Stage]:
+async def served() -> AsyncIterator[Harness]:
     """The same, with a worker and a relay for the default namespace."""
-    async with staged() as stage:
-        await stage.stack.start_worker()
-        await stage.stack.start_relay()
-        yield stage
-        await stage.check()
+    async with started_harness() as harness:
+        await harness.stack.start_worker()
+        await harness.stack.start_relay()
+        yield harness
+        await harness.check()

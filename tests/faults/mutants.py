@@ -108,7 +108,7 @@ MUTANTS = (
     ),
     Mutant(
         1,
-        "a claim that met another one is always taken for our own",
+        "a claim that met another one always counts as our own",
         _LEDGER_STORE,
         "return existing is not None and existing.nonce == claim.nonce",
         "return existing is not None",
@@ -116,7 +116,7 @@ MUTANTS = (
     ),
     Mutant(
         1,
-        "a look that is out of date is acted on",
+        "a stale decision is acted on",
         _CREATE,
         'if current.next != "claim" or current.attempt > input.attempt:',
         'if current.next == "stored":',
@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         1,
-        "the time that a create has is not looked at before it is sent",
+        "the deadline of a create is not checked before it is sent",
         _CREATE,
         "            if deadline.remaining() < _LEAST_SECONDS:\n",
         "            if deadline.remaining() < -1e9:\n",
@@ -148,7 +148,7 @@ MUTANTS = (
     ),
     Mutant(
         1,
-        "a second charge needs nobody's consent",
+        "a second charge needs no consent",
         _LEDGER,
         'failed.error.failure_class != "lost" or resubmit.accept_second_charge',
         'failed.error.failure_class != "never"',
@@ -311,7 +311,7 @@ MUTANTS = (
     ),
     Mutant(
         2,
-        "absent though nobody knows whether LIST shows identifiers",
+        "absent though LIST is not known to show identifiers",
         _DECISIONS,
         "    if not facts.identifiers_listed:\n",
         "    if facts.identifiers_listed is None:\n",
@@ -343,7 +343,7 @@ MUTANTS = (
     ),
     Mutant(
         2,
-        "not_created is taken before the window is over",
+        "not_created is accepted before the window is over",
         _RECOVER,
         "        if left > 0:\n",
         "        if left > 1e9:\n",
@@ -351,7 +351,7 @@ MUTANTS = (
     ),
     Mutant(
         2,
-        "not_created is taken though the provider accepted the create",
+        "not_created is accepted for an accepted create",
         _RECOVER,
         "        if attempt.accepted_without_id:\n",
         "        if attempt.accepted_without_id and attempt.tasks:\n",
@@ -360,7 +360,7 @@ MUTANTS = (
     # 3: a finished video is not lost
     Mutant(
         3,
-        "what the bucket holds is not compared",
+        "the content of the bucket is not compared",
         _VERIFIED,
         "if stored is None or verified.equals(stored):",
         "if stored is None or verified:",
@@ -392,7 +392,7 @@ MUTANTS = (
     ),
     Mutant(
         3,
-        "what should say that a content was verified is believed without its seal",
+        "a verified note is believed without its checksum",
         _VERIFIED,
         "if sealed(value) != content:",
         "if not value:",
@@ -400,7 +400,7 @@ MUTANTS = (
     ),
     Mutant(
         3,
-        "what was verified is not written down before the upload",
+        "no verified note is written before the upload",
         _VERIFIED,
         "        await self.bucket.create(self.names.verified(self.task_id, content.crc32c), "
         "sealed(verified.model_dump()))\n",
@@ -425,7 +425,7 @@ MUTANTS = (
     ),
     Mutant(
         3,
-        "the video is not looked into",
+        "the video is not decoded",
         _STORE,
         'await probed("result", path, _PROBE_SECONDS)',
         "await asyncio.to_thread(path.stat)",
@@ -433,7 +433,7 @@ MUTANTS = (
     ),
     Mutant(
         3,
-        "an upload replaces what stands there",
+        "an upload replaces an existing object",
         "seedance_temporal/storage/bucket.py",
         "content_type=content_type,\n                    if_generation_match=0,",
         "content_type=content_type,",
@@ -441,7 +441,7 @@ MUTANTS = (
     ),
     Mutant(
         3,
-        "DELETE goes out whatever GET said",
+        "DELETE is sent for any status of GET",
         "activities/poll.py",
         "            if status == QUEUED:\n",
         "            if status:\n",
@@ -485,7 +485,7 @@ MUTANTS = (
     ),
     Mutant(
         4,
-        "an object that was changed looks like the one that was written",
+        "a changed object counts as the written one",
         "seedance_temporal/ledger/checksummed_json.py",
         "if seal is not None and sealed(value) != content:",
         "if seal is not None and len(sealed(value)) != len(content):",
@@ -499,7 +499,7 @@ MUTANTS = (
         "as_json(payload)",
         "tests/integration/test_store.py::test_payload_is_stored_without_signatures",
     ),
-    # 5: nobody gets in through the callback
+    # 5: a callback gives no access
     Mutant(
         5,
         "the relay takes any token",
@@ -510,7 +510,7 @@ MUTANTS = (
     ),
     Mutant(
         5,
-        "what a callback names is believed",
+        "the task of a callback is believed",
         _RECOVER,
         "        if shown != attempt.claim.safety_identifier:\n            return IdentifyResult",
         "        if shown is None:\n            return IdentifyResult",
@@ -527,7 +527,7 @@ MUTANTS = (
     # 6: nothing fails in silence
     Mutant(
         6,
-        "a step fails for ever without a word",
+        "a step fails for ever without an Attention",
         "workflows/steps.py",
         "if (reason := messages.last_failure(error)) is not None:",
         "if (reason := messages.last_failure(error)) is not None and reason is error:",
@@ -535,7 +535,7 @@ MUTANTS = (
     ),
     Mutant(
         6,
-        "an object in the way of a video is not told",
+        "a conflicting object raises no Attention",
         _WORKFLOW,
         'reason.type == "ObjectConflict"',
         'reason.type == "Conflict"',

@@ -13,7 +13,7 @@ from dev.stack import CALLBACK_SECRET, HOST, Stack
 from seedance_temporal import JobState
 from seedance_temporal.identity import callback_url, job_id_of
 from tests.e2e.requests import a_request, creates_of, until
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 
 TITLE = "Callbacks"
@@ -103,7 +103,7 @@ KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_callbacks_change_no_running_job(served: Stage, report: AddRow, kind: str) -> None:
+async def test_callbacks_change_no_running_job(served: Harness, report: AddRow, kind: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
     job_id = (await stack.jobs.submit(request)).job_id
@@ -129,7 +129,7 @@ async def test_callbacks_change_no_running_job(served: Stage, report: AddRow, ki
     report(TITLE, {"callbacks": kind, "the relay answered": answers, "paid": 1, "end": again.phase})
 
 
-async def test_early_callbacks(served: Stage, report: AddRow) -> None:
+async def test_early_callbacks(served: Harness, report: AddRow) -> None:
     """Before the create is answered: of its own task, which the job does not know yet, and of foreign ids."""
     stack, request = served.stack, a_request()
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
@@ -153,7 +153,7 @@ async def test_early_callbacks(served: Stage, report: AddRow) -> None:
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed", "off"])
-async def test_provider_callbacks_change_nothing(served: Stage, report: AddRow, mode: str) -> None:
+async def test_provider_callbacks_change_nothing(served: Harness, report: AddRow, mode: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.configure(callbacks=mode)
     try:

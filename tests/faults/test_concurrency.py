@@ -14,7 +14,7 @@ import pytest
 from dev.stack import ROOT, Stack
 from seedance_temporal import Job, VideoRequest
 from tests.e2e.requests import a_request, creates_of
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 
 TITLE = "Concurrency"
@@ -37,7 +37,7 @@ async def _submitter(stack: Stack, request: VideoRequest) -> dict[str, object]:
     return answer
 
 
-async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow) -> None:
+async def test_simultaneous_submits_of_one_request(served: Harness, report: AddRow) -> None:
     stack, request = served.stack, a_request()
     answers = await asyncio.gather(*(_submitter(stack, request) for _ in range(PROCESSES)))
     assert sum(int(str(answer["answers"])) for answer in answers) == PROCESSES * EACH
@@ -50,29 +50,29 @@ async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow
     report(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
 
 
-async def test_racing_namespaces_claim_once(served: Stage, report: AddRow) -> None:
+async def test_racing_namespaces_claim_once(served: Harness, report: AddRow) -> None:
     """The same requests at the same time, by two deployments that share nothing but bucket and account."""
-    cells = [await served.cell("race"), await served.cell("race")]
+    cases = [await served.case("race"), await served.case("race")]
     requests = [a_request() for _ in range(20)]
     try:
-        await asyncio.gather(*(cell.start_worker() for cell in cells))
-        await asyncio.gather(*(cell.jobs.submit(request) for request in requests for cell in cells))
+        await asyncio.gather(*(case.start_worker() for case in cases))
+        await asyncio.gather(*(case.jobs.submit(request) for request in requests for case in cases))
 
         async def settled(request: VideoRequest) -> bool:
             """Both have the same result, whether they really raced or not."""
-            job_ids = [(await cell.jobs.submit(request)).job_id for cell in cells]
+            job_ids = [(await case.jobs.submit(request)).job_id for case in cases]
             assert len(set(job_ids)) == 1
             async with asyncio.timeout(PATIENCE):
-                results = [await cell.jobs.result(job_ids[0]) for cell in cells]
+                results = [await case.jobs.result(job_ids[0]) for case in cases]
             assert results[0] == results[1]
             assert len(await creates_of(served.stack, request)) == 1
-            states = [await cell.jobs.state(job_ids[0]) for cell in cells]
+            states = [await case.jobs.state(job_ids[0]) for case in cases]
             return any(entry.what == "not sent" for state in states for entry in state.timeline)
 
         raced = await asyncio.gather(*map(settled, requests))
     finally:
-        for cell in cells:
-            await cell.close()
+        for case in cases:
+            await case.close()
     ends = f"stored: {len(requests)}, claims that were lost to the other: {sum(raced)}"
     report(TITLE, {"what": "two namespaces, the same requests", "jobs": 20, "paid": 20, "ends": ends})
 
@@ -89,7 +89,7 @@ def _mixed(number: int) -> dict[str, str]:
     return faults.get(number % 50, {})
 
 
-async def test_many_unknown_creates_never_pay_twice(served: Stage, report: AddRow) -> None:
+async def test_many_unknown_creates_never_pay_twice(served: Harness, report: AddRow) -> None:
     """All answers get lost, and no callback comes: LIST, which is allowed once a second, serves all of them."""
     stack, mark = served.stack, uuid.uuid4().hex
     requests = [a_request(prompt=f"A kite over a field, {mark}, {number}.") for number in range(JOBS)]
@@ -141,7 +141,7 @@ async def _ends(stack: Stack, job_ids: list[str]) -> list[Job]:
     return await asyncio.gather(*map(end, job_ids))
 
 
-async def test_mixed_jobs(served: Stage, report: AddRow) -> None:
+async def test_mixed_jobs(served: Harness, report: AddRow) -> None:
     stack = served.stack
     requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
     armed = []

@@ -24,7 +24,7 @@ from seedance_temporal import Job, VideoRequest
 from seedance_temporal.contract import Resolve
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 
 TITLE = "The operator matrix"
@@ -134,8 +134,8 @@ async def _resubmitted_after_lost(stack: Stack, request: VideoRequest) -> Job:
     return await _end(stack, first.job_id)
 
 
-Story = Callable[[Stack, VideoRequest], Awaitable[Job]]
-STORIES: dict[str, tuple[Story, str, int]] = {
+Scenario = Callable[[Stack, VideoRequest], Awaitable[Job]]
+SCENARIOS: dict[str, tuple[Scenario, str, int]] = {
     "stored": (_stored, "stored", 1),
     "stored after its answer was lost": (_found, "stored", 1),
     "refused": (_refused, "failed", 0),
@@ -148,12 +148,12 @@ STORIES: dict[str, tuple[Story, str, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", STORIES)
-async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) -> None:
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_reset_to_every_point(served: Harness, report: AddRow, name: str) -> None:
     """Reset every run of the job, the first one as well where another one followed."""
-    story, phase, paid = STORIES[name]
+    scenario, phase, paid = SCENARIOS[name]
     stack, request = served.stack, a_request()
-    ended = await story(stack, request)
+    ended = await scenario(stack, request)
     assert ended.phase in {phase, "refused"}
     assert await _tasks(stack, request) == paid
     posts = len(await creates_of(stack, request))
@@ -176,7 +176,7 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
     report(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "tasks": paid, "end": phase})
 
 
-async def test_reset_after_late_cancel(served: Stage, report: AddRow) -> None:
+async def test_reset_after_late_cancel(served: Harness, report: AddRow) -> None:
     """Its task runs, and is billed: the video is stored after a Reset to any point."""
     stack, request = served.stack, a_request()
     job_id = await _running(stack, request)
@@ -198,7 +198,7 @@ async def test_reset_after_late_cancel(served: Stage, report: AddRow) -> None:
     report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "tasks": 1, "end": "stored"})
 
 
-async def test_reset_of_followed_run(served: Stage, report: AddRow) -> None:
+async def test_reset_of_followed_run(served: Harness, report: AddRow) -> None:
     """The second attempt is under way: the reset run goes on with that one."""
     stack, request = served.stack, a_request()
     first = await _failed(stack, request)
@@ -291,7 +291,7 @@ ENDINGS = [(moment, deed) for moment in MOMENTS for deed in DEEDS if (moment, de
 
 
 @pytest.mark.parametrize(("moment", "deed"), ENDINGS)
-async def test_terminated_run_is_continued(served: Stage, report: AddRow, moment: str, deed: str) -> None:
+async def test_terminated_run_is_continued(served: Harness, report: AddRow, moment: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     await DEEDS[deed](stack, job_id)
@@ -339,7 +339,7 @@ SPARED = {"waiting": 0, "queued": 1}
 
 @pytest.mark.parametrize("moment", [*MOMENTS, *SPARED])
 @pytest.mark.parametrize("by", CANCELS)
-async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> None:
+async def test_cancel(served: Harness, report: AddRow, moment: str, by: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await (MOMENTS | {"waiting": _waiting, "queued": _queued})[moment](stack, request)
     for _ in range(2):
@@ -351,7 +351,7 @@ async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> No
     committed = [entry] if entry.committed else []
     assert len(committed) == SPARED.get(moment, 1)
     billed = [entry for entry in committed if entry.billed_tokens is not None]
-    assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "what is billed is stored"
+    assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "a billed task is stored"
     if moment in SPARED:
         assert ended.phase == "cancelled"
     row = {
@@ -369,7 +369,7 @@ ENDED = {"refused": _refused, "failed": _failed, "cancelled while queued": _canc
 
 @pytest.mark.parametrize("by", ["client", "command line"])
 @pytest.mark.parametrize("name", ENDED)
-async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> None:
+async def test_resubmit(served: Harness, report: AddRow, name: str, by: str) -> None:
     stack, request = served.stack, a_request()
     ended = await ENDED[name](stack, request)
     assert ended.error is not None
@@ -399,10 +399,10 @@ async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> No
 
 
 @pytest.mark.parametrize("moment", ["creating", "running", "over"])
-async def test_second_namespace_shares_ledger(served: Stage, report: AddRow, moment: str) -> None:
+async def test_second_namespace_shares_ledger(served: Harness, report: AddRow, moment: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
-    other = await served.cell("second")
+    other = await served.case("second")
     other.request = request
     try:
         await other.start_worker()
@@ -420,7 +420,7 @@ async def test_second_namespace_shares_ledger(served: Stage, report: AddRow, mom
 
 @pytest.mark.parametrize(("moment", "activity"), [("creating", "create_task"), ("storing", "store_video")])
 @pytest.mark.parametrize("deed", ["pause and unpause", "reset", "reset, and the worker is killed"])
-async def test_activities(served: Stage, report: AddRow, moment: str, activity: str, deed: str) -> None:
+async def test_activities(served: Harness, report: AddRow, moment: str, activity: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     service, run = stack.client.workflow_service, WorkflowExecution(workflow_id=job_id)

@@ -64,7 +64,7 @@ class Faults:
     hold: bool
     hash: str
     prompt: str
-    weather: dict[str, Any]
+    faults: dict[str, Any]
     spoil: bool
 
     @classmethod
@@ -77,7 +77,7 @@ class Faults:
             hold=bool(os.environ.get("FAULT_HOLD")),
             hash=os.environ["FAULT_HASH"],
             prompt=os.environ["FAULT_PROMPT"],
-            weather=json.loads(os.environ.get("FAULT_WEATHER", "{}")),
+            faults=json.loads(os.environ.get("FAULT_WEATHER", "{}")),
             spoil=bool(os.environ.get("FAULT_SPOIL")),
         )
 
@@ -154,7 +154,7 @@ class FaultyStorage(HTTPAdapter):
         if self._faults.hash in names or self._is_away():
             self._refuse(names, request.method or "")
             if self._faults.point == "mid-upload" and _VIDEO in names and "/upload/" in url:
-                request.body = self._halves(body)  # an iterator is taken as well
+                request.body = self._halves(body)  # an iterator is accepted as well
             if self._answer_is(names, "503", request.method or ""):
                 answer = requests.Response()
                 answer.status_code, answer.url, answer.request = 503, request.url or "", request
@@ -172,24 +172,24 @@ class FaultyStorage(HTTPAdapter):
         yield body[len(body) // 2 :]
 
     def _answer_is(self, names: str, kind: str, method: str) -> bool:
-        weather = self._faults.weather
-        if weather.get("kind") != kind or not self._is_meant(names, method):
+        faults = self._faults.faults
+        if faults.get("kind") != kind or not self._is_meant(names, method):
             return False
-        if self._faults.times() >= weather["times"]:
+        if self._faults.times() >= faults["times"]:
             return False
-        self._faults.happened(f"{kind}: {weather['names']}")
+        self._faults.happened(f"{kind}: {faults['names']}")
         return True
 
     def _is_meant(self, names: str, method: str) -> bool:
-        return self._faults.weather["names"] in names and method in {"POST", "PUT"}
+        return self._faults.faults["names"] in names and method in {"POST", "PUT"}
 
     def _is_away(self) -> bool:
-        is_away = self._faults.weather.get("kind") == "away" and self._faults.marker.exists()
+        is_away = self._faults.faults.get("kind") == "away" and self._faults.marker.exists()
         return is_away and not self._faults.marker.with_suffix(".back").exists()
 
     def _refuse(self, names: str, method: str) -> None:
-        weather = self._faults.weather
-        if weather.get("kind") != "away" or self._faults.marker.with_suffix(".back").exists():
+        faults = self._faults.faults
+        if faults.get("kind") != "away" or self._faults.marker.with_suffix(".back").exists():
             return
         if self._faults.marker.exists() or self._is_meant(names, method):
             self._faults.happened("away")

@@ -1,4 +1,4 @@
-"""The paid create against the local Ark: claim first, one POST, and a report that loses nothing."""
+"""The paid create against the local Ark: claim first, one POST, and a result that loses nothing."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from tests.support.jobs import (
 )
 from tests.support.memory_bucket import MemoryBucket
 
-QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that shall run out of time
+QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that runs out of time
 
 
 @dataclass
 class Hooked(MemoryBucket):
-    """A bucket in memory in which something happens before or after an object of some kind is written."""
+    """A bucket in memory that calls a hook before or after it writes an object of some kind."""
 
     before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ async def fail() -> None:
 
 @dataclass
 class World:
-    """One job, a ledger of its own, and the Ark that all share."""
+    """One job, a ledger of its own, and the local Ark of all tests."""
 
     ark: ArkControl
     request: VideoRequest
@@ -116,7 +116,7 @@ async def a_world(ark: ArkControl, request: VideoRequest | None = None, **settin
     return World(ark, request or a_request(), Hooked(), some_settings(ark, **settings), len(await ark.ledger()))
 
 
-# --- what came of it -------------------------------------------------------------------------------------------------
+# --- the outcome -----------------------------------------------------------------------------------------------------
 
 
 async def test_created_task_is_returned(ark: ArkControl) -> None:
@@ -148,7 +148,7 @@ async def test_refused_request_is_settled(ark: ArkControl, fault: str, code: str
     assert (result.kind, result.written, len(await world.posts())) == ("refused", True, 1)
     assert (world.outcome()["kind"], world.outcome()["code"]) == ("refused", code)
     assert world.outcome()["failure_class"] == failure_class
-    # For audits: who wrote it, and what stood before it.
+    # For audits: its writer, and the objects before it.
     assert result.claim is not None
     assert result.claim.estimated_tokens
     assert world.outcome()["run_id"] == "run-1"
@@ -199,7 +199,7 @@ async def test_accepted_without_id_is_returned_when_bucket_fails(ark: ArkControl
     assert result.claim is not None
     assert result.outcome is not None
     assert result.outcome.kind == "accepted_without_id"
-    # The workflow goes on with it.
+    # The workflow writes it.
     world.bucket.before.clear()
     input = OutcomeInput(claim=result.claim, outcome=result.outcome)
     await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, input)
@@ -260,7 +260,7 @@ async def test_claim_that_landed_with_error_is_settled(ark: ArkControl) -> None:
     result = await world.create()
     assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
     assert decide(await world.ledger.read(world.job_id)).next == "recover"
-    # What the report carries settles it, so that nobody looks for a task of it.
+    # The workflow settles it with the result, so that no recovery starts.
     world.bucket.after.clear()
     assert result.claim is not None
     assert result.outcome is not None
@@ -312,7 +312,7 @@ async def test_concurrent_executions_send_once(ark: ArkControl) -> None:
     assert len({result.claim.nonce for result in reports if result.claim}) == 1
 
 
-# --- a look that is out of date --------------------------------------------------------------------------------------
+# --- a stale decision ------------------------------------------------------------------------------------------------
 
 
 async def _created_before(world: World) -> None:
@@ -358,7 +358,7 @@ async def test_changed_ledger_sends_nothing(ark: ArkControl, before: Callable[[W
 
 
 async def test_past_attempt_sends_nothing(ark: ArkControl) -> None:
-    """Its own claim is gone, as after a lifecycle rule; the later attempts still stand."""
+    """Its own claim is gone, as after a lifecycle rule; the later attempts still exist."""
     world = await a_world(ark)
     await world.ledger.claim(a_claim(world.request, 2))
     await world.ledger.settle(world.job_id, 2, not_sent())
@@ -367,7 +367,7 @@ async def test_past_attempt_sends_nothing(ark: ArkControl) -> None:
 
 
 async def test_facts_written_after_claim_count(ark: ArkControl) -> None:
-    """Another run claims the attempt before, at the very moment of our claim."""
+    """Another run claims the attempt just before our claim."""
     world = await a_world(ark)
 
     async def another_run() -> None:
@@ -521,7 +521,7 @@ async def test_nothing_is_sent_after_time_over(ark: ArkControl) -> None:
 
 @pytest.mark.parametrize("clock", ["time", "monotonic"])
 async def test_clock_jump_ahead_ends_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
-    """A machine that slept, between claim and POST: one of the clocks may not have noticed."""
+    """A machine that slept between claim and POST: one of the clocks may not have noticed."""
     world = await a_world(ark)
     clocks = {"time": time.time, "monotonic": time.monotonic}
 
@@ -681,7 +681,7 @@ async def test_private_reference_is_signed(ark: ArkControl) -> None:
     ((bucket, name, generation, lifetime),) = world.bucket.signing
     assert (bucket, name, generation) == ("private", "pictures/a.png", 17)
     assert lifetime.total_seconds() > world.settings.claim_is_young_seconds
-    # A signed URL opens the picture for anybody; it belongs in the POST alone.
+    # A signed URL opens the picture for every reader; it belongs in the POST alone.
     assert not any(b"X-Goog-Signature" in stored for stored in world.bucket.contents.values())
 
 

@@ -1,4 +1,4 @@
-"""The attempt ledger, on the bucket in memory and on a real bucket server: what is written stays, and is obeyed."""
+"""The attempt ledger, on the bucket in memory and on a real bucket server: facts are never changed, and obeyed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Lying(MemoryBucket):
         return False
 
 
-# --- the facts, as they stand in the bucket ------------------------------------------------------------------------
+# --- the objects in the bucket ---------------------------------------------------------------------------------------
 
 
 async def test_facts_have_documented_names(bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str) -> None:
@@ -176,7 +176,7 @@ async def test_attempt_is_claimed_once(ledger: Ledger, request_: VideoRequest) -
     first, second = a_claim(request_), a_claim(request_)
     assert await ledger.claim(first)
     assert not await ledger.claim(second)
-    assert await ledger.claim(first)  # its nonce stands
+    assert await ledger.claim(first)  # its nonce is in the bucket
     existing = (await ledger.read(first.job_id)).attempts[0].claim
     assert existing == first
 
@@ -184,7 +184,7 @@ async def test_attempt_is_claimed_once(ledger: Ledger, request_: VideoRequest) -
 async def test_claim_with_lost_answer_is_ours(request_: VideoRequest) -> None:
     bucket = Lying()
     assert await Ledger(bucket, "seedance").claim(a_claim(request_))
-    assert not await Ledger(bucket, "seedance").claim(a_claim(request_)), "another nonce stands there"
+    assert not await Ledger(bucket, "seedance").claim(a_claim(request_)), "the claim has another nonce"
 
 
 async def test_outcome_with_lost_answer_is_no_second_task(request_: VideoRequest, job_id: str) -> None:
@@ -278,15 +278,15 @@ async def test_accepted_without_id_is_written(
 ) -> None:
     claim = a_claim(request_)
     await ledger.claim(claim)
-    taken = Outcome(kind="accepted_without_id", how="create", at=datetime.now(UTC), code="no_task_id")
+    accepted = Outcome(kind="accepted_without_id", how="create", at=datetime.now(UTC), code="no_task_id")
     for _ in range(2):
-        await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=taken))
+        await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=accepted))
     assert await objects(bucket, request_) == ["attempts/0001.claim.json", "attempts/0001.taken.json"]
     attempt = (await ledger.read(claim.job_id)).attempts[0]
     assert (attempt.accepted_without_id, attempt.outcome, attempt.counts) == (True, None, True)
 
 
-# --- ends and wishes -------------------------------------------------------------------------------------------------
+# --- ends and resubmits ----------------------------------------------------------------------------------------------
 
 
 async def test_first_end_counts(
@@ -316,13 +316,13 @@ async def test_repeated_resubmit_is_granted_once(ledger: Ledger, job_id: str) ->
     assert again.accept_second_charge
 
 
-# --- another attempt by itself ---------------------------------------------------------------------------------------
+# --- automatic resubmits ---------------------------------------------------------------------------------------------
 
 
 async def ended(
     bucket: Bucket, request: VideoRequest, attempt: int, failure_class: str, resubmits: int | None
 ) -> tuple[bool, Attempt]:
-    """An attempt that was created ends: whether another one was asked for, and what stands then."""
+    """End an attempt that was created; return whether another one follows, and the facts about it."""
     ledger = Ledger(bucket, "seedance")
     claim = a_claim(request, attempt)
     await ledger.claim(claim)
@@ -431,7 +431,7 @@ async def test_identifiers_listed_is_read_once(request_: VideoRequest) -> None:
     await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
 
 
-# --- look ------------------------------------------------------------------------------------------------------------
+# --- reading the ledger for a run ------------------------------------------------------------------------------------
 
 
 async def read(
@@ -517,7 +517,7 @@ async def test_resubmit_of_ended_attempt_is_granted(
     seen = await read_decision(activities, request_, 1)
     assert (seen.next, seen.attempt) == ("claim", 2)
 
-    # The old wish comes back with a Reset, after the next attempt ended, too: it opens no third one.
+    # A Reset brings the old resubmit back, after the next attempt ended, too: it allows no third one.
     await ledger.claim(a_claim(request_, 2))
     await ledger.settle(job_id, 2, created("cgt-2"))
     await ledger.end(job_id, 2, an_end(2, "cgt-2"))
@@ -544,7 +544,7 @@ async def test_resubmit_of_lost_attempt_needs_consent(
     assert (seen.next, seen.attempt) == ("ended", 1)
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class) == ("second_charge_not_accepted", "lost")
-    assert await objects(bucket, request_) == before, "a wish that is refused leaves no trace"
+    assert await objects(bucket, request_) == before, "a refused resubmit leaves no trace"
 
     seen = await read_decision(activities, request_, 1, accept=True)
     assert (seen.next, seen.attempt) == ("claim", 2)
@@ -621,7 +621,7 @@ async def test_live_task_beats_automatic_resubmit() -> None:
 
 
 async def test_record_beats_resubmit_without_consent() -> None:
-    """An attempt that was given up is answered later, when another one's video is long stored, or its task lives."""
+    """An attempt that was given up gets its end later, when the video of another one is stored, or its task lives."""
     for alive in (True, False):
         request = a_request()
         bucket = MemoryBucket()

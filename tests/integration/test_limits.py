@@ -1,4 +1,4 @@
-"""What may be spent in a day: exact, whoever asks at the same time, and whatever breaks in between."""
+"""The daily limits: exact for any number of racing workers, and after any fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
 from tests.support.memory_bucket import MemoryBucket
 
-# What a_request costs at most, by the provider's list.
+# The most that a_request costs, by the provider's list.
 PRICE = catalogue.estimate(a_request()).usd or 0
 UNPRICED = {"model": "dreamina-seedance-2-5-260628"}
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -122,7 +122,7 @@ async def test_daily_jobs_are_counted_and_named_in_refusal() -> None:
 
 @pytest.mark.parametrize("duration", range(4, 16))
 async def test_daily_usd_is_added_exactly(duration: int) -> None:
-    """Ten times the price is the limit: of some prices, floats that are added up would miss it."""
+    """Ten times the price is the limit: for some prices, a sum of floats would miss it."""
     price = catalogue.estimate(a_request(duration=duration)).usd or 0
     worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
     for _ in range(10):
@@ -151,7 +151,7 @@ async def test_user_is_not_named() -> None:
 
 
 async def test_job_reserves_one_quota_entry() -> None:
-    """As a Reset does, and a run that crashed between its place and its claim; also where no place is left."""
+    """As a Reset does, and a run that crashed between its entry and its claim; also when no quota is left."""
     bucket = MemoryBucket()
     request = a_request()
     for _ in range(3):
@@ -185,16 +185,16 @@ async def test_quota_day_begins_at_midnight_utc() -> None:
     assert (await worker.refuses(other)).code == "over_limit"
     worker.now += timedelta(seconds=1)
     assert (await worker.reserve(other)).error is None
-    # A run that was reset over midnight has had its place.
+    # A run that was reset after midnight has its entry of yesterday.
     assert (await worker.reserve(late)).used == "allowed yesterday"
     assert len(entries(bucket)) == 2
-    # Two days later the create would be one of that day.
+    # Two days later the create counts for that day.
     worker.now += timedelta(days=2)
     assert (await worker.reserve(late)).error is None
     assert len(entries(bucket)) == 3
 
 
-# Trouble
+# Faults
 
 
 async def test_fifty_racing_jobs_get_ten_entries() -> None:

@@ -1,4 +1,4 @@
-"""Answers that are odd in themselves: too long, zipped, full of what no history can hold, or repeating secrets."""
+"""Odd answers: too long, zipped, full of content that no history can hold, or with secrets in them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def through(exchange: Callable[[httpx.Request], httpx.Response], key: str = KEY)
     return Ark("http://ark.test", key, (), lambda: httpx.MockTransport(exchange), list_spacing=0)
 
 
-# --- what never left -----------------------------------------------------------------------------------------------
+# --- requests that were never sent -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}\r\nX: y", f"{KEY}\x00", f"{KEY}é", f"{KEY}\ud800"])
@@ -71,7 +71,7 @@ async def test_invalid_address_is_not_sent(url: str) -> None:
 
 
 class ReportingTransport(httpx.AsyncBaseTransport):
-    """Tells its steps as the real one does, and then fails."""
+    """Reports its steps as the real one does, and then fails."""
 
     def __init__(self, steps: list[str], error: Exception) -> None:
         self.steps, self.error = steps, error
@@ -117,7 +117,7 @@ async def test_read_task_id_counts_when_closing_fails() -> None:
     assert await client.create(BODY) == CreateAnswer("created", task_id="cgt-1")
 
 
-# --- how long an answer may be ---------------------------------------------------------------------------------------
+# --- length of an answer ---------------------------------------------------------------------------------------------
 
 
 def zipped(content: bytes) -> bytes:
@@ -184,7 +184,7 @@ async def test_identity_encoding_is_requested() -> None:
     assert {request.headers["accept-encoding"] for request in asked} == {"identity"}
 
 
-# --- what JSON can hold and nobody else ------------------------------------------------------------------------------
+# --- JSON that other readers cannot hold -----------------------------------------------------------------------------
 
 
 ODD_VALUES = [
@@ -266,7 +266,7 @@ def test_answer_is_task_error_or_nothing(odd: Any, status: int) -> None:
     asyncio.run(ask())
 
 
-# --- LIST: what looks complete ---------------------------------------------------------------------------------------
+# --- LIST: completeness ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", ["true", "-1", "1.5", '"2"', "null", "9" * 5000, "NaN"])
@@ -300,7 +300,7 @@ async def test_payload_keeps_only_result_urls(host: RawHost) -> None:
     host.answers(200, json.dumps({"items": [task | odd], "total": 1}))
     assert payload is not None
     needed = {name: payload[name] for name in ("id", "status")}
-    assert (await Ark(host.url, KEY).list(1, 10)).items == [needed], "what nobody needs of a listed task is left out"
+    assert (await Ark(host.url, KEY).list(1, 10)).items == [needed], "unneeded fields of a listed task are dropped"
     assert payload.pop("content") == {"video_url": url}
     assert KEY not in json.dumps(payload)
     assert "5ec4e7" not in json.dumps(payload)
@@ -337,7 +337,7 @@ def test_log_tells_no_secret_of_a_traceback() -> None:
 
 
 async def test_identifier_survives_short_secret(host: RawHost) -> None:
-    """A secret of a few hex digits stands in our identifiers by chance: redacted, our own task would be another's."""
+    """A secret of a few hex digits occurs in our identifiers by chance: redacted, our own task would look foreign."""
     identifier = f"{'cafe' * 4}-{'0123cafe' * 4}"
     task = {"id": "cgt-1", "status": "queued", "safety_identifier": identifier}
     client = Ark(host.url, KEY, secrets=("cafe",), list_spacing=0)
@@ -365,7 +365,7 @@ async def test_junk_page_does_not_block_loop(host: RawHost) -> None:
     page = await client.list(1, 500)
     ticking.cancel()
     assert len(page.items) == 200
-    assert longest < 4, "it took over 8 s where every field was looked at, on a quiet machine"
+    assert longest < 4, "it took over 8 s when every field was checked, on a quiet machine"
 
 
 async def test_key_as_task_id_is_not_written(host: RawHost) -> None:
@@ -376,7 +376,7 @@ async def test_key_as_task_id_is_not_written(host: RawHost) -> None:
 
 
 async def test_timeout_while_connecting_is_not_sent() -> None:
-    """A host that takes the connection, and never answers TLS."""
+    """A host that accepts the connection, and never answers TLS."""
     server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:

@@ -1,4 +1,4 @@
-"""Looking at tasks, and cancelling queued ones, against the local Ark."""
+"""Polling tasks, and cancelling queued ones, against the local Ark."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class World:
         return (await self.ark.requests()).tasks.get(self.task_id, TaskRequests())
 
     async def until(self, status: str) -> None:
-        """Waits for the task, without asking as a client would: the requests are counted."""
+        """Wait for the task, without a request as a client's: those are counted."""
         async with asyncio.timeout(10):
             while next(t for t in await self.ark.tasks() if t["id"] == self.task_id)["status"] != status:
                 await asyncio.sleep(0.02)
@@ -98,7 +98,7 @@ class World:
 
 
 async def a_world(ark: ArkControl, status: str = "queued") -> World:
-    """A job whose task has come to a status, and stays in it."""
+    """Create a job whose task has reached a status, and stays in it."""
     endings = {"failed": "fail", "expired": "expire", "reviewing": "unknown_status", "running": "stay_running"}
     if status in endings:
         await ark.fault("task", endings[status])
@@ -145,7 +145,7 @@ async def test_end_of_other_attempt_is_not_ours(ark: ArkControl) -> None:
 
 
 async def test_late_task_of_lost_attempt_is_followed(ark: ArkControl) -> None:
-    """An operator said that nobody can tell; then the slow create came back with the id of a paid task."""
+    """An operator gave the attempt up; then the slow create returned the id of a paid task."""
     world = await a_world(ark, "succeeded")
     await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost", "unknown_outcome"))
     assert (await world.poll()).next == "store"
@@ -173,7 +173,7 @@ async def test_succeeded_task_is_stored(ark: ArkControl) -> None:
     assert seen.usage is not None
     assert seen.usage.total_tokens
     assert seen.cost_usd == round(seen.usage.total_tokens * 7e-6, 6)
-    assert "http" not in seen.model_dump_json(), "no result URL stands in the history"
+    assert "http" not in seen.model_dump_json(), "no result URL is in the history"
 
 
 async def test_copy_time_counts_from_success(ark: ArkControl) -> None:
@@ -192,7 +192,7 @@ async def test_copy_time_counts_from_success(ark: ArkControl) -> None:
 @given(st.one_of(st.integers(), st.sampled_from([0, 1, -1, 2**31, 1_790_000_000_000, 2**53, 10**30])))
 @settings(max_examples=100, deadline=None)
 def test_odd_success_time_leaves_whole_day(updated_at: int) -> None:
-    """A paid video is neither given up early nor tried for longer than its URL lives, by any time that GET shows."""
+    """No time that GET shows gives a paid video up early, or has it tried for longer than its URL lives."""
     claimed_at, now = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC).timestamp()
     task = parse_task({"id": "cgt-1", "status": "succeeded", "updated_at": updated_at})
     age = seconds_since_success(task, claimed_at, 30)
@@ -333,7 +333,7 @@ async def test_unreachable_ledger_identifies_nothing(ark: ArkControl) -> None:
     assert (await world.asked()).get == 0
 
 
-# --- when to look again ----------------------------------------------------------------------------------------------
+# --- the time of the next poll ---------------------------------------------------------------------------------------
 
 
 def waits(settings: Settings, request: VideoRequest, *, polls: int, announced: bool = False) -> tuple[float, float]:
@@ -349,7 +349,7 @@ def test_poll_waits_start_typical_and_grow() -> None:
     assert second[1] < least, "short steps follow the first wait"
     longest = waits(settings, request, polls=100)
     assert 270 <= longest[0] < longest[1] <= 330
-    middle = [sum(waits(settings, request, polls=looks)) for looks in (1, 4, 8, 20)]
+    middle = [sum(waits(settings, request, polls=polls)) for polls in (1, 4, 8, 20)]
     assert middle == sorted(middle)
 
 
@@ -376,8 +376,8 @@ def test_callbacks_make_polling_sparse() -> None:
         "seedance_poll_with_callbacks_seconds": 1000,
     }
     settings = some_settings(None, **callbacks)
-    for looks in (0, 1, 30):
-        least, most = waits(settings, a_request(), polls=looks)
+    for polls in (0, 1, 30):
+        least, most = waits(settings, a_request(), polls=polls)
         assert 900 <= least < most <= 1100
     assert waits(settings, a_request(), polls=3, announced=True)[1] <= 5.5
 
@@ -393,8 +393,8 @@ def test_poll_plan_follows_settings() -> None:
 
 async def test_queued_task_is_cancelled(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.cancel()
-    assert (report.outcome, report.status) == ("cancelled", "cancelled")
+    result = await world.cancel()
+    assert (result.outcome, result.status) == ("cancelled", "cancelled")
     asked = await world.asked()
     assert (asked.get, asked.delete) == (1, 1)
     assert (await world.poll()).status == "cancelled"
@@ -403,8 +403,8 @@ async def test_queued_task_is_cancelled(ark: ArkControl) -> None:
 @pytest.mark.parametrize("status", ["running", "reviewing", "succeeded", "failed", "expired"])
 async def test_unqueued_task_is_never_deleted(ark: ArkControl, status: str) -> None:
     world = await a_world(ark, status)
-    report = await world.cancel()
-    assert (report.outcome, report.status) == ("running_will_finish", status)
+    result = await world.cancel()
+    assert (result.outcome, result.status) == ("running_will_finish", status)
     asked = await world.asked()
     assert (asked.get, asked.delete) == (1, 0)
     assert (await world.poll()).status == status, "its record is still there"
@@ -412,15 +412,15 @@ async def test_unqueued_task_is_never_deleted(ark: ArkControl, status: str) -> N
 
 async def test_cancelled_task_stays_cancelled(ark: ArkControl) -> None:
     world = await a_world(ark, "cancelled")
-    report = await world.cancel()
-    assert (report.outcome, report.status) == ("cancelled", "cancelled")
+    result = await world.cancel()
+    assert (result.outcome, result.status) == ("cancelled", "cancelled")
     assert (await world.asked()).delete == 1  # the one that cancelled it
 
 
 async def test_unknown_task_is_not_deleted(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.cancel(task_id="cgt-gone", attempt=6)
-    assert report.outcome == "running_will_finish"
+    result = await world.cancel(task_id="cgt-gone", attempt=6)
+    assert result.outcome == "running_will_finish"
     assert (await ark.requests()).tasks["cgt-gone"].delete == 0
 
 
@@ -474,7 +474,7 @@ async def test_task_starting_meanwhile_finishes(ark: ArkControl) -> None:
 
 
 def answering(**payload: Any) -> Ark:
-    """A provider whose every GET shows this."""
+    """A provider whose every GET shows this payload."""
     body = json.dumps(payload).encode()
     return Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
 

@@ -44,7 +44,7 @@ from tests.support.memory_bucket import MemoryBucket
 
 @dataclass
 class World:
-    """One job whose first attempt was claimed, and whose outcome nobody knows."""
+    """One job whose first attempt was claimed, and whose outcome is unknown."""
 
     ark: ArkControl
     client: Ark
@@ -74,7 +74,7 @@ class World:
         return RecoverActivities(self.ledger, self.client, self.settings)
 
     async def task(self, identifier: str | None = None, **fields: Any) -> str:
-        """A task at the provider: of the claim, if no identifier is given."""
+        """Create a task at the provider: of the claim, if no identifier is given."""
         answer = await self.client.create(
             BODY | {"safety_identifier": identifier or self.claim.safety_identifier} | fields
         )
@@ -246,7 +246,7 @@ async def test_unchecked_callback_is_not_believed(ark: ArkControl, fault: str) -
 
 @pytest.fixture
 async def silent() -> World:
-    """A job whose attempt is old enough to count as absent, where nobody answers."""
+    """A job without an answer, whose attempt is old enough to count as absent."""
     claim = a_claim(a_request())
     world = World(ArkControl("http://127.0.0.1:1"), Ark("http://127.0.0.1:1", KEY), claim, some_settings())
     await world.ledger.claim(claim)
@@ -274,7 +274,7 @@ async def test_two_listings_prove_absence_and_allow_claim(silent: World) -> None
     assert (decision.next, decision.attempt) == ("claim", 2)
     assert (silent.outcome()["kind"], silent.outcome()["how"]) == ("absent", "list")
     assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
-    # The same word again, as after a Reset, changes nothing.
+    # The same resolution again, as after a Reset, changes nothing.
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "claim"
     assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
 
@@ -347,7 +347,7 @@ async def test_late_task_after_absence_is_adopted(silent: World) -> None:
     assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, "cgt-slow")
 
 
-# --- an operator's word ----------------------------------------------------------------------------------------------
+# --- an operator's resolution ----------------------------------------------------------------------------------------
 
 
 async def test_operator_adopts_matching_task(ark: ArkControl) -> None:
@@ -482,7 +482,7 @@ async def test_old_resolution_spares_later_attempt(ark: ArkControl) -> None:
 
 
 async def test_not_created_under_other_key_is_refused(silent: World) -> None:
-    """An operator looks in the project of the present key, where a task of the first one never shows."""
+    """An operator sees the project of the present key, where a task of the first key never shows."""
     silent.settings = some_settings(ark_api_key=SecretStr("a key of another project"))
     answer = await silent.resolve("not_created")
     assert not answer.accepted

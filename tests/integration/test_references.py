@@ -1,6 +1,6 @@
-"""The look at reference media: what is fetched, from where, how much of it, and what is said then.
+"""The check of reference media: the requests that are sent, their limits, and the messages.
 
-The hosts are real ones on loopback; what is public is asked of an injected resolver.
+The hosts are real ones on loopback; an injected resolver makes their names public.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Names:
 
 @dataclass
 class Checker:
-    """What looks at references, and the bucket that it works with."""
+    """The activity, and the bucket that it works with."""
 
     bucket: SigningBucket = field(default_factory=SigningBucket)
     insecure: frozenset[str] = frozenset({"127.0.0.1"})
@@ -89,7 +89,7 @@ class Checker:
         return await in_activity(activities.check_references, input)
 
     async def refusal(self, *references: dict[str, Any]) -> str:
-        """What is said of references that are refused."""
+        """Return the message for references that are refused."""
         result = await self(*references)
         assert result.error is not None
         assert (result.error.failure_class, result.error.attempt) == ("invalid", None)
@@ -112,7 +112,7 @@ def audio(url: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int]]:
-    """The bytes that all temporary files had together, seen again and again; none may be left behind."""
+    """The bytes that all temporary files had together, measured again and again; none may remain."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = [0]
 
@@ -128,7 +128,7 @@ async def sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     assert list(tmp_path.iterdir()) == []
 
 
-# What is found
+# Findings
 
 
 async def test_each_medium_is_described(host: ResultHost) -> None:
@@ -151,7 +151,7 @@ async def test_each_medium_is_described(host: ResultHost) -> None:
         {"reference": 2, "kind": "video", "format": "mp4"} | pixels,
         {"reference": 3, "kind": "audio", "format": "wav", "seconds": 3.0, "codecs": ("pcm_s16le",)},
     ]
-    # A plain GET: no key, no cookie, and nothing of the URL's query in what goes into the history.
+    # A plain GET: no key, no cookie, and nothing of the URL's query in the history.
     assert {request.target for request in host.requests} == {"/a.png?sig=5ec4e7", "/v.mp4", "/s.wav"}
     assert not any({"authorization", "cookie"} & request.headers.keys() for request in host.requests)
     assert "5ec4e7" not in result.model_dump_json()
@@ -184,7 +184,7 @@ async def test_failed_signing_is_retryable(host: ResultHost) -> None:
 
 async def test_all_problems_are_listed_at_once(host: ResultHost) -> None:
     host.answers = {
-        "/text.mp4": [Answer(b"this is a text, whatever its name says\n" * 9, headers={"Content-Type": "video/mp4"})],
+        "/text.mp4": [Answer(b"this is a text, not a video\n" * 9, headers={"Content-Type": "video/mp4"})],
         "/small.png": [Answer(picture(299, 299))],
         "/good.png": [Answer(picture())],
         "/closed.png": [Answer(b"no", 403)],
@@ -195,7 +195,7 @@ async def test_all_problems_are_listed_at_once(host: ResultHost) -> None:
     pictures = [image(host.url(path)) for path in urls]
     message = await Checker().refusal(*pictures, video(host.url("/text.mp4")), video(host.url("/cut.mp4")))
     assert message.startswith("invalid_references: ")
-    for place, reason in {
+    for index, reason in {
         0: "is 299x299 pixels large",
         1: "the host answered HTTP 404",
         3: "the host answered HTTP 403; it must be open to everybody",
@@ -203,7 +203,7 @@ async def test_all_problems_are_listed_at_once(host: ResultHost) -> None:
         5: "is neither MP4 nor MOV",
         6: "is cut off",
     }.items():
-        assert f"references[{place}]: " in message
+        assert f"references[{index}]: " in message
         assert reason in message
     assert "references[2]" not in message
     assert "5ec4e7" not in message
@@ -246,7 +246,7 @@ async def test_short_break_is_retried(host: ResultHost) -> None:
     assert result.media[0].sha256 == hashlib.sha256(content).hexdigest()
 
 
-# Where it goes
+# Hosts and addresses
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ async def test_default_transport_refuses_private_addresses(host: ResultHost) -> 
 
 
 async def test_dns_rebinding_is_refused(host: ResultHost) -> None:
-    """Each redirect is a look-up of its own: the name was good for the first one."""
+    """Each redirect resolves the name again: it was public the first time."""
     names = Names({"turns.example.com": [["127.0.0.1"], ["10.0.0.1"]]})
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"https://turns.example.com:{host.port}/b.png"})]
     checker = Checker(insecure=frozenset({"127.0.0.1"}), names=names)
@@ -334,7 +334,7 @@ async def test_redirects_are_few(host: ResultHost) -> None:
     assert len(host.requests) == 6
 
 
-# How much, and how long
+# Size and time
 
 
 async def test_announced_long_answer_is_not_read(host: ResultHost, sizes: list[int]) -> None:
@@ -346,7 +346,7 @@ async def test_announced_long_answer_is_not_read(host: ResultHost, sizes: list[i
 
 @asynccontextmanager
 async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, list[int]]]:
-    """A host that never ends its answer; gives its URL, and the bytes that it got rid of."""
+    """Run a host that never ends its answer; yield its URL, and the bytes that it has sent."""
     sent = [0]
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -374,7 +374,7 @@ async def test_long_answer_is_read_up_to_limit(sizes: list[int]) -> None:
     async with pouring(bytes(256 * 1024)) as (url, sent):
         message = await Checker().refusal(image(url))
     assert f"it has more than the {30 * MB - 1} bytes that are allowed" in message
-    # What is under way in the sockets comes on top.
+    # Bytes that are in the sockets come on top.
     assert 29 * MB < sent[0] < 45 * MB
     assert 20 * MB < max(sizes) < 30 * MB
 
@@ -418,7 +418,7 @@ async def test_decompression_bomb_is_refused(host: ResultHost) -> None:
 
 async def test_endless_check_is_stopped(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # whoever opens it waits
+    os.mkfifo(pipe)  # opening it waits
     with pytest.raises(BadMedia, match="takes longer than 1 seconds to read"):
         await probed("image", pipe, 1)
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _children()]
@@ -440,7 +440,7 @@ async def test_cancel_ends_check_and_download(sizes: list[int]) -> None:
 
 
 async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
-    """The host answers when eight have asked, and sees the ninth only then."""
+    """The host answers when eight requests have come, and counts a ninth."""
     waiting, most = [0], [0]
     full = asyncio.Event()
 

@@ -228,7 +228,7 @@ async def test_redirect_to_private_address_is_refused(world: World) -> None:
     assert not world.host.asked("/inside")
 
 
-# What the provider shows
+# The provider's payload
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ async def test_silent_provider_is_retryable(world: World) -> None:
     await world.fails("ProviderUnavailable", "503")
 
 
-# What stands in the bucket already
+# Objects that exist already
 
 
 async def test_second_run_returns_record_without_download(world: World) -> None:
@@ -297,7 +297,7 @@ async def test_stored_video_outlives_task(world: World) -> None:
 
 
 async def test_equal_uploaded_video_is_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else, or an upload of ours whose answer was lost, was there between the look and the upload."""
+    """Another object, or an upload of ours whose answer was lost, appears between the listing and the upload."""
     upload = GoogleBucket.upload
 
     async def twice(self: GoogleBucket, name: str, path: Path, content_type: str) -> Any:
@@ -328,7 +328,7 @@ async def test_bucket_content_is_compared(world: World, monkeypatch: pytest.Monk
 
 
 async def test_first_record_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another run commits between our look and our record, even with another task."""
+    """Another run commits between our listing and our record, even with another task."""
     first = await world.store()
     read = GoogleBucket.read
     reads = count()
@@ -415,7 +415,7 @@ async def test_late_last_frame_is_stored(world: World) -> None:
     assert len(world.host.asked("/v.mp4")) == 1
 
 
-# The record, years later
+# Records of other versions
 
 
 def test_other_release_record_is_read() -> None:

@@ -30,7 +30,7 @@ from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
 from tests.support.stores import CLIP, PNG, TASK, VIDEO, World, an_input, scratch_folder
 
-# What another run was given for the same task, and what another task was given.
+# The bytes that another run was given for the same task, and those of another task.
 OTHER = video(CLIP, f"{TASK} again")
 FOREIGN = video(CLIP, "cgt-other")
 GET = f"/api/v3/contents/generations/tasks/{TASK}"
@@ -62,7 +62,7 @@ async def in_memory(scratch: Path) -> AsyncIterator[World]:
 
 
 class SpoilingBucket(GoogleBucket):
-    """Uploads other bytes than it was given, of the same length."""
+    """Uploads other bytes of the same length."""
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         await asyncio.to_thread(lambda: path.write_bytes(path.read_bytes()[:-1] + b"!"))
@@ -70,7 +70,7 @@ class SpoilingBucket(GoogleBucket):
 
 
 class RecordlessBucket(GoogleBucket):
-    """Takes no record."""
+    """Accepts no record."""
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
         if name.endswith("record.json"):
@@ -79,7 +79,7 @@ class RecordlessBucket(GoogleBucket):
 
 
 class RacedBucket(MemoryBucket):
-    """Another run is done with its own upload directly before ours."""
+    """Another run finishes its own upload directly before ours."""
 
     other: Callable[[], Any]
 
@@ -89,7 +89,7 @@ class RacedBucket(MemoryBucket):
 
 
 def answers(world: World) -> dict[str, list[Answer]]:
-    """What GET may answer, by what that is."""
+    """All kinds of answers to GET, by name."""
 
     def task(**fields: Any) -> list[Answer]:
         return [Answer(json.dumps(world.payload(**fields)).encode())]
@@ -115,7 +115,7 @@ ANSWERS = ("the task", "brackets", *OTHER_ANSWERS)
 
 
 async def damage(world: World, name: str, content: bytes | None) -> None:
-    """Replaces an object, as only an administrator of the bucket can; or removes it."""
+    """Replace an object, as only an administrator of the bucket can; or remove it."""
     bucket = world.bucket
     if isinstance(bucket, MemoryBucket):
         bucket.stored.pop(name, None)
@@ -128,7 +128,7 @@ async def damage(world: World, name: str, content: bytes | None) -> None:
 
 
 async def uploaded(world: World) -> None:
-    """A run dies between upload and record."""
+    """Let a run die between upload and record."""
     bucket = world.bucket
     if isinstance(bucket, GoogleBucket):
         world.bucket = RecordlessBucket("videos", bucket._client)
@@ -142,12 +142,12 @@ async def uploaded(world: World) -> None:
     world.host.requests.clear()
 
 
-# Another content under the name
+# Other content under the name
 
 
 @pytest.mark.parametrize(
     "planted",
-    [b"a text that somebody put there", b"", FOREIGN, VIDEO[:-1] + b"!", VIDEO[:-1]],
+    [b"a text of another writer", b"", FOREIGN, VIDEO[:-1] + b"!", VIDEO[:-1]],
     ids=["text", "nothing", "another MP4", "the same length", "a part"],
 )
 async def test_foreign_object_is_never_video(world: World, planted: bytes) -> None:
@@ -156,7 +156,7 @@ async def test_foreign_object_is_never_video(world: World, planted: bytes) -> No
     world.host.requests.clear()
     await world.fails("ObjectConflict", f"holds {len(planted)} bytes", final=True)
 
-    assert world.host.requests == [], "once a content was verified, nobody has to be asked"
+    assert world.host.requests == [], "a verified content needs no request"
     assert await world.bucket.read(world.name("output.mp4")) == planted
     assert await world.bucket.read(world.names.record) is None
 
@@ -181,7 +181,7 @@ async def test_video_is_stored_after_conflict_moved(world: World) -> None:
 
 
 async def test_large_object_is_not_overwritten(world: World) -> None:
-    """The bucket server forgets its precondition above 8 MiB, where the library uploads in parts."""
+    """The bucket server ignores the precondition above 8 MiB, where the library uploads in parts."""
     large = VIDEO + b"\0\0\0\x08free" * (9 * 1024 * 1024 // 8)
     world.host.answers["/v.mp4"] = [Answer(large)]
     await world.put("output.mp4", FOREIGN)
@@ -282,7 +282,7 @@ async def test_last_frame_of_stored_video_is_downloaded(world: World) -> None:
     assert not world.host.asked("/v.mp4")
 
 
-# A verified video, and a provider that does not help
+# A verified video, and a provider that fails
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -361,11 +361,11 @@ async def test_record_names_a_damaged_claim(world: World) -> None:
     assert "0001.claim.json is not JSON" in warning
 
 
-# Objects that should say what was verified
+# Objects that should say that a content was verified
 
 
 def _bad_notes(world: World, content: bytes) -> dict[str, bytes]:
-    """Contents for the object of a content's name that may not be believed."""
+    """Contents for the object of a verified content that must not be believed."""
     _, good = world.verified(content)
     value = json.loads(good)
     del value["sha256"]
@@ -444,7 +444,7 @@ def test_only_same_content_is_equal(one: bytes, other: bytes) -> None:
     assert not said.equals(stored.model_copy(update={"md5": "AAAAAAAAAAAAAAAAAAAAAA=="}))
 
 
-# All of it together
+# Everything at once
 
 OBJECTS = {
     "nothing": (None, ()),
@@ -499,7 +499,7 @@ async def test_record_names_verified_bytes_or_nothing(
         assert end in {"ObjectConflict", "ProviderUnavailable", "TaskGone", "NotReady"}
         assert content not in believed, "a verified video is always committed"
         return
-    # The provider gives the same bytes each time, and this run verified them where nothing that is believed did.
+    # The provider gives the same bytes each time, and this run verified them where no valid object did.
     assert found in {VIDEO, *believed}
     named = json.loads(record)["objects"]
     stored = await world.bucket.stat(world.name("output.mp4"))
@@ -524,7 +524,7 @@ async def test_verified_video_of_forgotten_task_is_stored(in_memory: World, days
     world.forgets()
     await world.put("output.mp4", VIDEO)
     seen = await in_activity(observe.get_task, input)
-    assert seen.next == ("wait" if days < 7 else "end"), "an object that nobody verified is no video"
+    assert seen.next == ("wait" if days < 7 else "end"), "an unverified object is no video"
     await world.verify(VIDEO)
     await world.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
     seen = await in_activity(observe.get_task, input)
@@ -540,7 +540,7 @@ async def test_deep_damaged_note_blocks_no_read(depth: int) -> None:
 
 
 class PicturelessBucket(MemoryBucket):
-    """Takes no picture."""
+    """Accepts no picture."""
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         if content_type.startswith("image/"):
@@ -572,7 +572,7 @@ async def test_video_url_is_found_in_long_payload(in_memory: World) -> None:
 
 
 async def test_signed_url_as_name_is_redacted(in_memory: World) -> None:
-    """The world looks for the signature in each object."""
+    """The world searches each object for the signature."""
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content=content | {"variants": {content["video_url"]: {"size": 1}}}))
     await in_memory.store()

@@ -81,7 +81,7 @@ async def temporal() -> AsyncIterator[Client]:
 
 @dataclass
 class Reader:
-    """Reads pages, and notes what they show."""
+    """Reads pages, and records whether identifiers are listed."""
 
     client: Ark
     settings: Settings = field(default_factory=some_settings)
@@ -169,13 +169,13 @@ async def test_odd_tasks_are_read_partly(host: RawHost) -> None:
     page = await reader.page()
     nothing = {"safety_identifier": None, "model": None, "created_at": None}
     assert page.tasks == tuple(ListedTask.model_validate({"id": f"cgt-{n}"} | nothing) for n in (1, 2, 3))
-    assert page.total == 99, "what cannot be read keeps the listing from being complete"
+    assert page.total == 99, "an unreadable entry makes the listing incomplete"
     assert reader.bucket.writes == []
 
 
 @pytest.mark.parametrize("created_at", ["1e999", "-1e999", "NaN", "true", "1" + "0" * 400])
 async def test_invalid_age_is_unknown(host: RawHost, created_at: str) -> None:
-    """An unmarked task of unknown age could be the one; one that is never young could not."""
+    """An unmarked task of unknown age could be the attempt's; one that is never young could not."""
     reader = listed(host)
     host.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
     (task,) = (await reader.page()).tasks
@@ -208,12 +208,12 @@ async def test_failed_note_rereads_page(host: RawHost) -> None:
         await reader.page()
 
 
-# --- asking ----------------------------------------------------------------------------------------------------------
+# --- asking the lister -----------------------------------------------------------------------------------------------
 
 
 @dataclass
 class World:
-    """One job whose first attempt was claimed, and a server without workers, which keeps what is said to the lister."""
+    """One job whose first attempt was claimed, and a server without workers, which keeps the lister's signals."""
 
     temporal: Client
     claim: Claim
@@ -238,7 +238,7 @@ class World:
         return await ActivityEnvironment(client=self.temporal).run(call, input)
 
     async def requests(self) -> list[ListingRequest]:
-        """What the lister has heard."""
+        """Return the requests that the lister has received."""
         lister = self.temporal.get_workflow_handle(lister_id("byteplus"))
         requests: list[ListingRequest] = []
         with suppress(RPCError):
@@ -291,11 +291,11 @@ async def test_unknown_attempt_is_requested(world: World) -> None:
 async def test_running_lister_is_signalled(world: World) -> None:
     for _ in range(3):
         await world.ask()
-    assert len(await world.requests()) == 3, "all of it stands in the history of one run"
+    assert len(await world.requests()) == 3, "one run has them all in its history"
 
 
 async def test_concurrent_requests_share_one_signal(world: World) -> None:
-    """A server takes the signals of a workflow one after another: 500 held one up for minutes."""
+    """A server accepts the signals of a workflow one after another: 500 blocked one for minutes."""
     claims = [a_claim(a_request()) for _ in range(100)]
     for claim in claims:
         await world.ledger.claim(claim)
@@ -327,7 +327,7 @@ async def test_answer_to_missing_job_delays_no_other(world: World) -> None:
     listing = Listing(
         attempt=1, safety_identifier=OURS, began_at=datetime.now(UTC), complete=True, task_id=None, unmarked=False
     )
-    # Any workflow that runs can be signalled; the lister itself is at hand.
+    # Any running workflow can be signalled; the lister itself is available.
     there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
     answers = tuple(Answer(job_id=job_id, listing=listing) for job_id in (not_there, there, not_there))
     await world.run(world.activities.answer_jobs, AnswerJobsInput(answers=answers))

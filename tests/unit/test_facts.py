@@ -223,7 +223,7 @@ EARLIER_ABSENT = an_attempt(1, absent())
         pytest.param(True, (*TWO, a_listing(FIRST + MINUTE / 2)), id="more between them"),
         pytest.param(False, (), id="none"),
         pytest.param(False, TWO[:1], id="one"),
-        pytest.param(False, (TWO[0], TWO[0]), id="one, told twice"),
+        pytest.param(False, (TWO[0], TWO[0]), id="one, given twice"),
         pytest.param(False, (TWO[0], a_listing(SECOND - TICK)), id="too close together"),
         pytest.param(False, (a_listing(timedelta(0)), a_listing(MINUTE)), id="begun as the window ended"),
         pytest.param(True, (a_listing(TICK), a_listing(TICK + MINUTE)), id="begun just after the window"),
@@ -289,8 +289,8 @@ def test_doubts_bar_absence(
     key = attempt.claim.key if attempt.claim is not None else ""
     listings = (a_listing(FIRST, began_at=after, key=key), a_listing(FIRST, began_at=after + MINUTE, key=key))
     assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
-    told = decisions._no_proof_of_absence(known, attempt)
-    assert (told is None) if bar is None else (bar in (told or ""))
+    doubt = decisions._no_proof_of_absence(known, attempt)
+    assert (doubt is None) if bar is None else (bar in (doubt or ""))
 
 
 def test_unclaimed_attempt_is_not_absent() -> None:
@@ -461,8 +461,8 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def nothing_is_paid_for_that_nobody_asked_for(self) -> None:
         counting = [a for a in self.attempts if a.counts]
-        wishes = [a for a in counting if a.resubmit_grant is not None]
-        assert len(counting) <= 1 + len(wishes) + len(self.revived)
+        grants = [a for a in counting if a.resubmit_grant is not None]
+        assert len(counting) <= 1 + len(grants) + len(self.revived)
 
     @invariant()
     def no_task_is_dropped(self) -> None:

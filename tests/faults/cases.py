@@ -48,7 +48,7 @@ _SETTINGS = {
 
 
 @dataclass
-class Stage:
+class Harness:
     """A stack and its namespaces."""
 
     stack: Stack
@@ -71,11 +71,11 @@ class Stage:
         self.clients.append(client)
         return client
 
-    async def cell(self, name: str, **changes: Any) -> Cell:
+    async def case(self, name: str, **changes: Any) -> Case:
         """Return a job in a namespace of its own; nothing is started yet."""
         client = await self.namespace()
         marker = self.stack.folder / f"{name}-{client.namespace}.marker"
-        return Cell(self, name, client, a_request(**changes), marker)
+        return Case(self, name, client, a_request(**changes), marker)
 
     async def restart_temporal(self, between: Callable[[], Any] = lambda: None) -> None:
         """Kill the Temporal server as a crash would, and start it again on the same ports and database."""
@@ -106,18 +106,18 @@ def _duration(value: timedelta) -> Duration:
 
 
 @contextlib.asynccontextmanager
-async def staged(**settings: str) -> AsyncIterator[Stage]:
+async def started_harness(**settings: str) -> AsyncIterator[Harness]:
     """Run a stack without workers. The provider is fast, and allows several listers of one account."""
     async with running_stack(speed=60, workers=False, settings=settings) as stack:
         await stack.ark.configure(list_per_second=None, get_per_second=None, running_limit=100, create_per_minute=None)
-        yield Stage(stack)
+        yield Harness(stack)
 
 
 @dataclass
-class Cell:
+class Case:
     """One job, the worker that suffers a fault, and the facts about both."""
 
-    stage: Stage
+    harness: Harness
     name: str
     client: Client
     request: VideoRequest
@@ -128,7 +128,7 @@ class Cell:
 
     @property
     def stack(self) -> Stack:
-        return self.stage.stack
+        return self.harness.stack
 
     @property
     def jobs(self) -> VideoJobs:
@@ -267,7 +267,7 @@ class Cell:
             "POSTs": len(entries),
             "paid": len(committed),
             "ledger": await self.ledger(),
-            "end": f"{job.phase}, a person was asked" if self.asked else job.phase,
+            "end": f"{job.phase}, an operator was asked" if self.asked else job.phase,
         }
 
     async def close(self) -> None:
