@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import ANY
@@ -20,7 +19,6 @@ from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, GoogleBucket
-from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import (
     FINGERPRINT,
     a_claim,
@@ -38,12 +36,6 @@ from tests.support.jobs import (
     some_settings,
 )
 from tests.support.memory_bucket import MemoryBucket
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
 
 
 @pytest.fixture(params=["google", "memory"])

@@ -38,12 +38,6 @@ MB = 1024 * 1024
 PUBLIC = "93.184.215.14"
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[ResultHost]:
-    async with result_host() as host:
-        yield host
-
-
 @dataclass
 class SigningBucket(MemoryBucket):
     """Signs URLs of a host on loopback."""

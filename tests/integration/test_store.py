@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -23,16 +23,9 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket
-from tests.support.fake_gcs import fake_gcs
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
 from tests.support.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_input, scratch_folder
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
 
 
 @pytest.fixture(autouse=True)

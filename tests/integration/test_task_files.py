@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -23,7 +23,6 @@ from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles, Verified, read_verified
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
-from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import a_claim, created, in_activity, make_older, names
 from tests.support.media_files import bottomless_video
 from tests.support.memory_bucket import MemoryBucket
@@ -37,22 +36,16 @@ GET = f"/api/v3/contents/generations/tasks/{TASK}"
 NAMES = ObjectNames("seedance", "ab12")
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    with fake_gcs("videos") as client:
-        yield client
-
-
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return scratch_folder(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-async def world(client: Any, scratch: Path) -> AsyncIterator[World]:
+async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[World]:
     """On a real bucket, without a last frame."""
     async with result_host() as host:
-        yield World(host, GoogleBucket("videos", client), an_input(return_last_frame=False), scratch)
+        yield World(host, google, an_input(return_last_frame=False), scratch)
 
 
 @pytest.fixture
