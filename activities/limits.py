@@ -1,4 +1,4 @@
-"""The limits on what may be spent, checked before each create."""
+"""The limits on spending, checked before each create."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class QuotaInput(Fact):
 
 
 class QuotaResult(Fact):
-    """Whether a create may be paid for: ``error`` says why not, ``used`` what the user has had since midnight."""
+    """Whether a create may be paid for: ``error`` says why not, ``used`` is the user's share of today's quota."""
 
     error: JobError | None = None
     used: str = ""
 
 
 class LimitActivities:
-    """Keep the limits of the settings.
+    """Enforce the limits of the settings.
 
     Args:
         clock: Returns the time, in UTC.
@@ -58,9 +58,9 @@ class LimitActivities:
         if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:
             return QuotaResult()
         facts = await self._ledger.read(input.job_id)
-        resubmits = sum(attempt.again is not None for attempt in facts.attempts)
-        wanted = QuotaEntry(job_id=input.job_id, resubmits=resubmits, usd=estimated.usd, at=self._clock())
-        answer = await self._quota.reserve(wanted, input.request.user_id)
+        resubmits = sum(attempt.resubmit_grant is not None for attempt in facts.attempts)
+        entry = QuotaEntry(job_id=input.job_id, resubmits=resubmits, usd=estimated.usd, at=self._clock())
+        answer = await self._quota.reserve(entry, input.request.user_id)
         return _refused(answer) if isinstance(answer, Refusal) else QuotaResult(used=answer)
 
 

@@ -1,4 +1,4 @@
-"""The names and messages that a backend, the relay and the worker agree on: workflows, signals, updates, attributes."""
+"""The names and messages that backend, relay and worker share: workflows, signals, updates, attributes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UPDATE_CANCEL = "cancel"
 UPDATE_RESOLVE = "resolve"
 QUERY_STATE = "state"
 LISTER = "ListTasks"
-SIGNAL_WANTED = "wanted"
+SIGNAL_LISTING_REQUESTED = "listing_requested"
 
 
 class Queues:

@@ -129,7 +129,7 @@ class GenerateVideo:
     # Creating
 
     async def _create(self, decision: Decision) -> Decision:
-        """Send a create, if it is still wanted; return the decision that follows."""
+        """Send a create, unless a cancel was requested; return the decision that follows."""
         while decision.next == "claim":
             if not self._job.may_create:
                 raise _Ended(messages.unsettled(decision.attempt), "workflow")

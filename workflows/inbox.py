@@ -1,4 +1,4 @@
-"""The inbox of a run: what signals and updates have brought, and the run has not handled yet.
+"""The inbox of a run: the signals and updates that have arrived, and are not handled yet.
 
 Handlers never raise. They may come at any time, repeated, and once more after a Reset. A handler that names a task
 stays until it is known whether the task is one of the job, also while the run waits before a create, copies a video, or
@@ -33,11 +33,11 @@ class Inbox:
     """Callbacks, listings, and requests of callers and operators.
 
     Attributes:
-        ledger_changed: Whether the ledger holds more than the run has read of it.
+        ledger_changed: Whether the ledger may hold facts that the run has not read.
         ledger_was_read: Whether the run has read the ledger at all; before that, no task can be identified.
         creating: The attempt whose create is running; its answer names its task anyway.
         listings: Those that have arrived and are not handled yet.
-        cancel_requested: Whether somebody has asked for the end of the job.
+        cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
     """
 
@@ -72,10 +72,10 @@ class Inbox:
     async def emptied(self) -> bool:
         """Wait until each task that was named is identified, or was asked for after every pause.
 
-        Awaited before every act that cannot be taken back: a claim, an absence, an end.
+        Call this before every step that cannot be undone: a claim, an absence, an end.
 
         Returns:
-            Whether the ledger holds more than the run has read of it.
+            Whether the ledger may hold facts that the run has not read.
         """
         if self._awaited:
             with contextlib.suppress(TimeoutError):
@@ -195,7 +195,7 @@ class Inbox:
             self._open.discard(key)
 
     def _accepts(self, source: Source) -> bool:
-        """Bound what a leaked callback URL can cause; the bound grows with time.
+        """Limit the GETs that a leaked callback URL can cause; the limit grows with time.
 
         A listing names only tasks that show our identifier.
         """

@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Search:
-    """Asks the lister, and collects the listings that may prove absence."""
+    """Ask the lister, and collect the listings that may prove absence."""
 
     def __init__(self, steps: Steps, inbox: Inbox, progress: Progress) -> None:
         self._steps = steps
@@ -34,7 +34,7 @@ class Search:
         return self._heard or self._unanswered > 1
 
     def doubt(self, recovery: Recovery) -> str | None:
-        """Say why absence cannot be proven from LIST; None where it can."""
+        """Return why absence cannot be proven from LIST; None where it can."""
         return recovery.doubt or self._doubt
 
     def wait_seconds(self, recovery: Recovery) -> float:

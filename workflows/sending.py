@@ -1,4 +1,4 @@
-"""The sending of a create, and the wait before the next one."""
+"""Have a create sent, and wait before the next one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Sending:
-    """Has the paid POST sent, and shows the outcome."""
+    """Have the paid POST sent, and show the outcome."""
 
     def __init__(self, steps: Steps, inbox: Inbox, progress: Progress) -> None:
         self._steps = steps
@@ -35,7 +35,7 @@ class Sending:
         try:
             await workflow.wait_condition(lambda: create.done() or self._inbox.interrupts)
             if not create.done():
-                # Withdraws it where no worker has started it; one that runs is not disturbed by this, and awaited.
+                # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
                 create.cancel()
             result = await create
             if result.kind == "created":

@@ -216,14 +216,14 @@ class Steps:
         )
 
     async def learn_whether_identifiers_are_listed(self) -> None:
-        """Ask for one listing, now that the account has a task of this job: recovery relies on what LIST shows."""
+        """Ask for one listing, now that the account has a task of this job: recovery relies on listed identifiers."""
         try:
             await workflow.execute_activity_method(
                 TaskListActivities.ask_lister,
                 AskListerInput(job_id=self._job_id),
                 task_queue=self._queues.workflows,
                 start_to_close_timeout=policies.LEDGER_TIMEOUT,
-                retry_policy=policies.ECHO_RETRY,
+                retry_policy=policies.IDENTIFIERS_LISTED_RETRY,
                 summary="ask the lister: are identifiers listed?",
             )
         except ActivityError as error:
@@ -250,9 +250,9 @@ class Steps:
         timeout: timedelta,
         retry: RetryPolicy,
     ) -> ReturnType:
-        """Execute an activity until it succeeds. Where it keeps failing, raise an Attention, and go on.
+        """Execute an activity until it succeeds. Raise an Attention where it keeps failing, and go on.
 
-        Temporal retries an activity without telling its workflow. So each scheduling ends after
+        Temporal retries an activity, and its workflow learns nothing of it. So each scheduling ends after
         :data:`policies.PATIENCE` with the last failure, and the next one begins at once.
 
         Raises:
@@ -273,7 +273,7 @@ class Steps:
             except ActivityError as error:
                 if error.retry_state is not RetryState.TIMEOUT:
                     raise
-                # Without a failure, no worker was there to try: that is not the step's fault, and is over now.
+                # Without a failure, no worker has tried it: the step itself does not fail.
                 if (reason := messages.last_failure(error)) is not None:
                     self._progress.need(messages.failing_part(reason), messages.advice_on_step(summary, since, reason))
                 continue

@@ -156,7 +156,7 @@ def _events(facts: Facts, bucket: BucketEvidence | None) -> Iterator[Event]:
     """Write the ledger's objects as events, with the names, sources and ids of those that a run notes."""
     number: int | None
     for attempt in facts.attempts:
-        number, claim, again = attempt.number, attempt.claim, attempt.again
+        number, claim, again = attempt.number, attempt.claim, attempt.resubmit_grant
         if claim is not None:
             where = f"run {claim.run_id} in namespace {claim.namespace}"
             yield Event(at=claim.claimed_at, event="attempt_claimed", source="create", attempt=number, detail=where)
@@ -242,13 +242,15 @@ def _attempts_by(temporal: TemporalEvidence | None) -> tuple[Attempt, ...]:
             continue
         found[claim.attempt] = Attempt(claim.attempt, claim=claim, claimed_at=claim.claimed_at)
         if (outcome := call.outcome) is not None:
-            taken = outcome.kind == "taken"
-            found[claim.attempt] = replace(found[claim.attempt], outcome=None if taken else outcome, taken=taken)
+            accepted = outcome.kind == "accepted_without_id"
+            found[claim.attempt] = replace(
+                found[claim.attempt], outcome=None if accepted else outcome, accepted_without_id=accepted
+            )
     return tuple(found[number] for number in sorted(found))
 
 
 def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) -> AuditedAttempt:
-    claim, outcome, again = attempt.claim, attempt.outcome, attempt.again
+    claim, outcome, again = attempt.claim, attempt.outcome, attempt.resubmit_grant
     stored = record is not None and record.attempt == attempt.number
     ended_at = record.stored_at if record is not None and stored else attempt.end.at if attempt.end else None
     settled_at = outcome.at if outcome is not None else None
@@ -262,12 +264,16 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
         claimed_at=claim.claimed_at if claim is not None else None,
         namespace=claim.namespace if claim is not None else None,
         run_id=claim.run_id if claim is not None else None,
-        outcome=outcome.kind if outcome is not None else "taken" if attempt.taken else "unknown",
+        outcome=outcome.kind
+        if outcome is not None
+        else "accepted_without_id"
+        if attempt.accepted_without_id
+        else "unknown",
         known_by=outcome.source if outcome is not None else None,
         outcome_at=settled_at,
         message=f"{outcome.code} {outcome.message}".strip() if outcome is not None else "",
         task_ids=attempt.tasks,
-        taken=attempt.taken,
+        accepted_without_id=attempt.accepted_without_id,
         error=attempt.error,
         ended_at=ended_at,
         asked_again_at=again.at if again is not None else None,

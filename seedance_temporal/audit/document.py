@@ -34,7 +34,7 @@ class AuditedAttempt(_Part):
         known_by: The source of the outcome: ``create``, ``callback``, ``list`` or ``operator``.
         message: The provider's message, or the reason nothing was sent.
         task_ids: All its tasks, the one to follow first.
-        taken: The provider accepted the create, and its answer showed no task id.
+        accepted_without_id: The provider accepted the create, and its answer showed no task id.
         error: The reason it ended without a video.
         asked_again_at: When another attempt was requested after it.
         asked_again_by: ``caller``, or ``setting`` for automatic resubmits.
@@ -47,12 +47,12 @@ class AuditedAttempt(_Part):
     claimed_at: AwareDatetime | None = None
     namespace: str | None = None
     run_id: str | None = None
-    outcome: Literal["created", "refused", "not_sent", "absent", "taken", "unknown"] = "unknown"
+    outcome: Literal["created", "refused", "not_sent", "absent", "accepted_without_id", "unknown"] = "unknown"
     known_by: EventSource | None = None
     outcome_at: AwareDatetime | None = None
     message: str = ""
     task_ids: tuple[str, ...] = ()
-    taken: bool = False
+    accepted_without_id: bool = False
     error: JobError | None = None
     ended_at: AwareDatetime | None = None
     asked_again_at: AwareDatetime | None = None

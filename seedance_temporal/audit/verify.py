@@ -21,7 +21,7 @@ from seedance_temporal.ledger.checksummed_json import is_sealed, opened
 from seedance_temporal.ledger.decisions import decide, ending
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject
-from seedance_temporal.ledger.store import by_attempt
+from seedance_temporal.ledger.store import ACCEPTED_WITHOUT_ID, RESUBMIT_GRANT, by_attempt
 from seedance_temporal.ledger.task_files import Verified, is_verified_object, read_verified
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
@@ -33,8 +33,8 @@ _FIELDS: dict[str, Collection[str]] = {
     "outcome": Outcome.model_fields,
     "late": Outcome.model_fields,
     "end": End.model_fields,
-    "again": ResubmitGrant.model_fields,
-    "taken": {"at", "message"},
+    RESUBMIT_GRANT: ResubmitGrant.model_fields,
+    ACCEPTED_WITHOUT_ID: {"at", "message"},
 }
 
 _Problems = Iterator[tuple[str, str]]
@@ -261,7 +261,7 @@ def _others_than_returned(evidence: BucketEvidence, part: TimelinePart, call: Ac
     if call.activity == "write_end" and JobError.model_validate(call.result["error"]) != evidence.ends[part.name].error:
         yield part.name
     if call.activity == "create_task" and attempt is not None and attempt.outcome is not None:
-        if call.outcome is not None and call.outcome.kind != "taken" and call.outcome != attempt.outcome:
+        if call.outcome is not None and call.outcome.kind != "accepted_without_id" and call.outcome != attempt.outcome:
             yield part.name
         if attempt.claim is not None and call.claim != attempt.claim:
             yield evidence.names.attempt(part.attempt, "claim")

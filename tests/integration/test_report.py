@@ -158,7 +158,7 @@ async def test_accounts_from_the_bucket() -> None:
     # a: lost, asked for again with a second charge, and stored
     await ledger.settle(job["a"], 1, created("cgt-a1"))
     await ledger.end(job["a"], 1, _lost(1, "cgt-a1", 42))
-    await ledger.again(job["a"], Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.grant_resubmit(job["a"], Resubmit(attempt=1, accept_second_charge=True))
     await ledger.settle(job["a"], 2, created("cgt-a2"))
     await bucket.create(names(of["a"]).record, _record("cgt-a2", 43, 0.5))
     # b: failed, with a usage that is not billed; c: refused; d: goes on; e: given up; f: not sent; g: a second task

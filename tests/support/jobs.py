@@ -1,4 +1,4 @@
-"""What the tests of ledger and provider share: a request, its claims, and a clock for the bucket's objects."""
+"""Shared by the tests of ledger and provider: a request, its claims, and a clock for the bucket's objects."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _takes = count(1)
 
 
 def a_request(**fields: Any) -> VideoRequest:
-    """A request like no other."""
+    """Return a request that no other test has."""
     given = {
         "user_id": "user-42",
         "route": "byteplus",
@@ -116,7 +116,7 @@ def a_result(task_id: str) -> VideoResult:
 
 
 def make_older(bucket: MemoryBucket, name: str, **by: float) -> None:
-    """Puts another age on an object: claims are as old as the bucket says."""
+    """Give an object another age: the age of a claim is that of its object."""
     stored = bucket.stored[name]
     bucket.stored[name] = replace(stored, created_at=stored.created_at - timedelta(**by))
 
@@ -127,7 +127,7 @@ def content(bucket: MemoryBucket, name: str) -> dict[str, Any]:
 
 
 def some_settings(ark: ArkControl | None = None, **fields: Any) -> Settings:
-    """Settings for the local Ark; nothing of the environment gets into what tests look at."""
+    """Return settings for the local Ark, independent of the environment."""
     given: dict[str, Any] = {"ark_api_key": SecretStr(KEY), "seedance_insecure_hosts": frozenset({"127.0.0.1"})}
     if ark is not None:
         given["ark_base_url"] = ark.base_url("byteplus")
@@ -139,7 +139,7 @@ def a_client(ark: ArkControl, *secrets: str, key: str = KEY) -> Ark:
 
 
 async def in_activity(call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1) -> _T:
-    """Runs an activity, as Temporal's attempt of that number."""
+    """Run an activity, as Temporal's attempt of that number."""
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, attempt=attempt, namespace="default", workflow_run_id="run-1")
     result: _T = await environment.run(call, *args)
@@ -156,7 +156,7 @@ async def local_ark() -> AsyncIterator[ArkControl]:
 
 
 async def as_new(ark: ArkControl) -> ArkControl:
-    """The same process for the next test: no faults, and the account in order."""
+    """Reset the process for the next test: no faults, and the account in order."""
     await ark.clear_faults()
     await ark.set_key_valid("byteplus", True)
     await ark.set_key("byteplus", KEY)

@@ -125,7 +125,7 @@ class World:
         error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
         end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
         await self.ledger.end(self.job_id, 1, end)
-        await self.ledger.again(self.job_id, Resubmit(attempt=1))
+        await self.ledger.grant_resubmit(self.job_id, Resubmit(attempt=1))
 
     async def store(self) -> None:
         await self.bucket.create(self.names.of_task(SECOND, "task.json"), as_json({"id": SECOND}))
