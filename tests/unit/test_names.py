@@ -61,7 +61,7 @@ def test_activity_names() -> None:
     ("defined", "name", "signals", "updates", "queries"),
     [
         (GenerateVideo, "GenerateVideo", {"task_changed", "listed"}, {"cancel", "resolve"}, {"state"}),
-        (ListTasks, "ListTasks", {"wanted"}, set(), set()),
+        (ListTasks, "ListTasks", {"listing_requested"}, set(), set()),
     ],
 )
 def test_workflow_names(defined: type[Any], name: str, signals: set[str], updates: set[str], queries: set[str]) -> None:
