@@ -69,7 +69,7 @@ def test_blocks_are_found() -> None:
     assert (second.language, second.text, second.line, second.not_run) == ("python", "b\n  c\n", 9, "no account")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_fence_is_missed(page: Path) -> None:
     fences = re.findall(r"^\s*(?:```|~~~)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(fences) == 2 * sum(block.page == page for block in all_blocks())
