@@ -37,7 +37,7 @@ chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTE
 mutants: setup ## Small edits that each break a promise, and the test that turns red for each
 	$(BIN)/python -m tests.faults.mutants
 
-screenshots: setup ## Renew the pictures of docs/inspecting.md; needs Chromium
+screenshots: setup ## Renew the pictures of docs/how-to/inspecting.md; needs Chromium
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser
 
 lock: setup ## Pin every dependency, with hashes and without download addresses

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 import typer.main
-from click import Argument, Choice, Command, Context, Group, Option, Parameter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from seedance_temporal.cli.main import app
 from seedance_temporal.provider import models
@@ -25,8 +25,10 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def command_line() -> str:
     """Return every command with its arguments and options."""
     group = typer.main.get_command(app)
-    assert isinstance(group, Group)
-    return "\n\n".join(_command(name, group.commands[name]) for name in group.list_commands(Context(group)))
+    assert isinstance(group, TyperGroup)
+    commands = {name: command for name, command in group.commands.items() if isinstance(command, TyperCommand)}
+    assert commands
+    return "\n\n".join(_command(name, command) for name, command in commands.items())
 
 
 def request_fields() -> str:
@@ -58,31 +60,27 @@ _PARTS: dict[str, Callable[[], str]] = {
 }
 
 
-def _command(name: str, command: Command) -> str:
-    parameters = [parameter for parameter in command.params if parameter.name != "help"]
-    words = [parameter.make_metavar(Context(command)) for parameter in parameters if isinstance(parameter, Argument)]
+def _command(name: str, command: TyperCommand) -> str:
+    parameters = [part for part in command.params if isinstance(part, TyperArgument | TyperOption)]
+    words = [_metavar(part) for part in parameters if isinstance(part, TyperArgument)]
     usage = " ".join(["seedance", name, *words, "[OPTIONS]"])
-    rows = ((_name(parameter), _about(parameter), _default(parameter)) for parameter in parameters)
-    return f"## `{name}`\n\n{command.help}\n\n```text\n{usage}\n```\n\n{_table(('parameter', 'meaning', 'default'), rows)}"
+    rows = ((_name(part), part.help or "", _default(part)) for part in parameters)
+    return f"## `{name}`\n\n{command.help}\n\n    {usage}\n\n{_table(('parameter', 'meaning', 'default'), rows)}"
 
 
-def _name(parameter: Parameter) -> str:
-    if isinstance(parameter, Option):
-        return ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
-    return f"`{parameter.make_metavar(Context(Command('')))}`"
+def _metavar(argument: TyperArgument) -> str:
+    return argument.metavar or str(argument.name).upper()
 
 
-def _about(parameter: Parameter) -> str:
-    about = str(getattr(parameter, "help", None) or "")
-    choices = ", ".join(f"`{choice}`" for choice in parameter.type.choices) if isinstance(parameter.type, Choice) else ""
-    return f"{about} One of {choices}." if choices else about
+def _name(parameter: TyperArgument | TyperOption) -> str:
+    names = [*parameter.opts, *parameter.secondary_opts] if isinstance(parameter, TyperOption) else [_metavar(parameter)]
+    return ", ".join(f"`{name}`" for name in names)
 
 
-def _default(parameter: Parameter) -> str:
+def _default(parameter: TyperArgument | TyperOption) -> str:
     if parameter.required:
         return "required"
-    is_given = parameter.default not in (None, False, ()) and not callable(parameter.default)
-    return f"`{parameter.default}`" if is_given else ""
+    return "" if parameter.default in {None, False} else f"`{parameter.default}`"
 
 
 def _fields(shape: type[VideoRequest | Reference | Rights]) -> str:

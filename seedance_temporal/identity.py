@@ -1,6 +1,6 @@
 """request → canonical JSON → request hash → job id, object names and callback token.
 
-The rules are written down for other languages in ``docs/request-hash.md``; changing them means a new ``v``.
+The rules are written down for other languages in ``docs/reference/request-hash.md``; changing them means a new ``v``.
 """
 
 from __future__ import annotations

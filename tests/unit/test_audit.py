@@ -386,7 +386,7 @@ async def test_a_rewritten_object_has_another_generation(world: World) -> None:
 
 
 async def test_the_record_has_no_witness_but_temporal_and_the_clock(world: World, told: TemporalEvidence) -> None:
-    """The one thing that the objects alone cannot tell, as docs/auditing.md says."""
+    """The one thing that the objects alone cannot tell, as docs/how-to/auditing.md says."""
     world.change(world.names.record, lambda value: value.update(cost_usd=0.01), generation=99)
     assert await world.problems() == {}
     assert "another one" in (await world.problems(told))["record.json"][0]
