@@ -1,4 +1,4 @@
-"""Generate the parts of reference pages that the code knows: a page holds ``<!-- generated: NAME -->`` where one goes."""
+"""Generate the parts of reference pages that the code knows, where a page holds ``<!-- generated: NAME -->``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def _metavar(argument: TyperArgument) -> str:
 
 
 def _name(parameter: TyperArgument | TyperOption) -> str:
-    names = [*parameter.opts, *parameter.secondary_opts] if isinstance(parameter, TyperOption) else [_metavar(parameter)]
+    names = (
+        [*parameter.opts, *parameter.secondary_opts] if isinstance(parameter, TyperOption) else [_metavar(parameter)]
+    )
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -96,9 +98,7 @@ def _attributes(docstring: str) -> dict[str, str]:
     """Read the meanings of fields from a docstring's section ``Attributes``."""
     lines = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
     found = re.findall(r"^ {8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", lines, re.MULTILINE)
-    return {
-        name: re.sub(r"\s+", " ", text).replace("``", "`") for names, text in found for name in names.split(", ")
-    }
+    return {name: re.sub(r"\s+", " ", text).replace("``", "`") for names, text in found for name in names.split(", ")}
 
 
 def _type(field: FieldInfo) -> str:

@@ -28,7 +28,9 @@ MADE_WITH_TYPE_FIRST = {"_Failed", "failed"}
 @cache
 def calls() -> tuple[ast.Call, ...]:
     """Return every call in the product's code."""
-    files = [file for part in PRODUCT for file in ([ROOT / part] if part.endswith(".py") else (ROOT / part).rglob("*.py"))]
+    files = [
+        file for part in PRODUCT for file in ([ROOT / part] if part.endswith(".py") else (ROOT / part).rglob("*.py"))
+    ]
     return tuple(
         node
         for file in files
@@ -124,7 +126,9 @@ def test_exit_codes() -> None:
 
 def test_failure_types() -> None:
     given = {text for call in calls() if name_of(call) == "ApplicationError" for text in texts(keyword(call, "type"))}
-    given |= {text for call in calls() if name_of(call) in MADE_WITH_TYPE_FIRST for text in texts((call.args or [None])[0])}
+    given |= {
+        text for call in calls() if name_of(call) in MADE_WITH_TYPE_FIRST for text in texts((call.args or [None])[0])
+    }
     assert documented("## Types of failures in Temporal") == given
 
 
