@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test faults chaos mutants screenshots lint lock
+.PHONY: setup demo stack test docs faults chaos mutants screenshots lint lock
 
 setup: .venv/.installed
 
@@ -21,10 +21,14 @@ stack: setup ## The same parts, kept up on fixed ports until Ctrl-C
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 test: lint ## Lint, types, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+docs: setup ## The documentation as a site, in build/docs
+	$(BIN)/mkdocs build --strict
 
 faults: setup ## The full crash matrix and its kin, some twenty minutes on two cores; FAULTS_REPORT names the file for its tables
 	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults \

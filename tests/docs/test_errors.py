@@ -127,7 +127,10 @@ def test_exit_codes() -> None:
 def test_failure_types() -> None:
     given = {text for call in calls() if name_of(call) == "ApplicationError" for text in texts(keyword(call, "type"))}
     given |= {
-        text for call in calls() if name_of(call) in MADE_WITH_TYPE_FIRST for text in texts((call.args or [None])[0])
+        text
+        for call in calls()
+        if name_of(call) in MADE_WITH_TYPE_FIRST
+        for text in texts(call.args[0] if call.args else None)
     }
     assert documented("## Types of failures in Temporal") == given
 
