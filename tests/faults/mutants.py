@@ -599,7 +599,7 @@ def _try(mutant: Mutant, trees: queue.SimpleQueue[Path]) -> Fate:
 
 
 def markdown(fates: Iterable[Fate]) -> str:
-    """The table of ``docs/explanation/promises.md``."""
+    """The table of ``docs/internals/mutants.md``."""
     lines = ["| promise | the edit | the test that turns red |", "| -- | -- | -- |"]
     for fate in fates:
         name = fate.red.split("::")[-1].partition("[")[0] if fate.red else "**none**"
