@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test faults chaos mutants screenshots lint lock
+.PHONY: setup demo stack test docs faults chaos mutants screenshots lint lock
 
 setup: .venv/.installed
 
@@ -22,6 +22,7 @@ stack: setup ## The same parts, kept up on fixed ports until Ctrl-C
 lint: setup ## Style, types, import contracts, declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/deptry . --extend-exclude dev
@@ -29,6 +30,9 @@ lint: setup ## Style, types, import contracts, declared dependencies
 
 test: lint ## Lint, types, imports, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+docs: setup ## The documentation as a site, in build/docs
+	$(BIN)/mkdocs build --strict
 
 faults: setup ## The full crash matrix and its kin, some twenty minutes on two cores; FAULTS_REPORT names the file for its tables
 	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults \
@@ -41,7 +45,7 @@ chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTE
 mutants: setup ## Small edits that each break a promise, and the test that turns red for each
 	$(BIN)/python -m tests.faults.mutants
 
-screenshots: setup ## Renew the pictures of docs/inspecting.md; needs Chromium
+screenshots: setup ## Renew the pictures of docs/how-to/inspecting.md; needs Chromium
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser
 
 lock: setup ## Pin every dependency, with hashes and without download addresses

@@ -1,6 +1,6 @@
 """The identity of a request: canonical JSON, request hash, job id, object names and callback token.
 
-``docs/request-hash.md`` describes the rules for other languages; a change of them needs a new ``v``.
+``docs/reference/request-hash.md`` describes the rules for other languages; a change of them needs a new ``v``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The page of the report, as somebody sees it: in light and dark, on a phone, and without a network.
 
-``make screenshots`` renews its picture in docs/reporting.md with this test.
+``make screenshots`` renews its picture in docs/how-to/reports.md with this test.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What happened, what did it cost, and what is to be done?
 
-``make screenshots`` renews the pictures of docs/inspecting.md with this test.
+``make screenshots`` renews the pictures of docs/how-to/inspecting.md with this test.
 """
 
 from __future__ import annotations

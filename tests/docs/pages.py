@@ -1,20 +1,23 @@
-"""The pages that people read, and the blocks and words in them."""
+"""The pages that people read, and their blocks, as Sybil finds them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from sybil import Document, Example, Region
+from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
+
+from tests.docs.evaluators import EVALUATORS
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-_FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$",
-    re.DOTALL | re.MULTILINE,
-)
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+_FENCES = FencedCodeBlockLexer(r"[^\n`]*")
 # A block that cannot be run says so, and why, where every reader of the source sees it.
-_MARK = re.compile(r"<!-- not run: (?P<reason>[^>]+) -->\n+\Z")
+_MARK = re.compile(r"<!-- not run: (?P<reason>[^>]+) -->\n+ *\Z")
 
 
 @dataclass(frozen=True)
@@ -22,35 +25,52 @@ class Block:
     """A fenced block.
 
     Attributes:
-        line: Of its fence.
+        page: The file.
+        example: Sybil's view of it, which evaluates it.
         not_run: Why it is not run, as the comment before it says; None where it is run.
     """
 
     page: Path
-    line: int
-    language: str
-    text: str
+    example: Example
     not_run: str | None
+
+    @property
+    def line(self) -> int:
+        """The line of its fence."""
+        return self.example.line
+
+    @property
+    def language(self) -> str:
+        language: str = self.example.region.lexemes["language"]
+        return language
+
+    @property
+    def text(self) -> str:
+        text: str = self.example.parsed
+        return text
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
+def parse_blocks(document: Document) -> Iterator[Region]:
+    """Find the fenced blocks of a document, as a parser of Sybil."""
+    for region in _FENCES(document):
+        region.lexemes["language"] = language = region.lexemes["language"].strip()
+        region.parsed = str(region.lexemes["source"])
+        region.evaluator = EVALUATORS.get(language)
+        yield region
+
+
 def blocks_of(page: Path, text: str) -> list[Block]:
     """The fenced blocks of a page, in their order."""
-    found = []
-    for match in _FENCE.finditer(text):
-        mark = _MARK.search(text, 0, match.start())
-        found.append(
-            Block(
-                page=page,
-                line=text.count("\n", 0, match.start()) + 1,
-                language=match["language"].strip(),
-                text=match["text"].replace(f"\n{match['indent']}", "\n").removeprefix(match["indent"]),
-                not_run=mark["reason"] if mark else None,
-            )
-        )
-    return found
+    document = Document(text, str(page))
+    for region in parse_blocks(document):
+        document.add(region)
+    marks = [_MARK.search(text[: region.start]) for _, region in document.regions]
+    return [
+        Block(page, example, mark["reason"] if mark else None) for example, mark in zip(document, marks, strict=True)
+    ]
 
 
 @cache
@@ -69,4 +89,19 @@ def blocks(language: str, page: str | None = None) -> list[Block]:
 
 def prose(page: Path) -> str:
     """A page without its fenced blocks."""
-    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    for region in reversed([*_FENCES(Document(text, str(page)))]):
+        text = text[: region.start] + text[region.end :]
+    return text
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading, without its head."""
+    lines = f"\n{page.read_text(encoding='utf-8')}".split(f"\n{heading}\n", 1)[1].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    table = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.strip("|").split("|")])
+    return table

@@ -15,35 +15,24 @@ from seedance_temporal.contract import SEARCH_ATTRIBUTES
 from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider import models as catalogue
 from seedance_temporal.settings import BASE_URLS, Route, Settings
-from tests.docs.pages import PAGES, ROOT, all_blocks, prose
+from tests.docs.pages import PAGES, ROOT, all_blocks, prose, rows
 
-OPERATIONS = ROOT / "docs" / "operations.md"
+REFERENCE = ROOT / "docs" / "reference"
+SETTINGS = REFERENCE / "settings.md"
 # Words that stand for "no default" in the table of settings.
 NO_DEFAULT = re.compile(r"-|none|the route's|required by .+|by .+")
 # Files that exist in a bucket, at a provider or on somebody's machine, and not in this repository.
 ELSEWHERE = re.compile(
     r"(gs|https?)://.*|/.*|(attempts/)?\d{4}\.[\w<> -]+\.json|(record|task|echo-.+)\.json|output\.mp4"
-    r"|last_frame\..+|\.env"
+    r"|last_frame\..+|\.env|gunicorn\.conf\.py"
 )
 FILE = re.compile(r"[\w./<>-]+\.(py|md|json|toml|yml|yaml|txt|m?js|mp4|png|jpg)|(?:[\w.-]+/)+|\.env(\.\w+)?")
-
-
-def rows(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the first table after a heading, without its head."""
-    lines = page.read_text(encoding="utf-8").split(f"\n{heading}\n", 1)[1].splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    table = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        table.append([cell.strip() for cell in line.strip("|").split("|")])
-    return table
 
 
 def documented_settings() -> dict[str, str]:
     """Each variable of the table with its default, as the page writes it."""
     found: dict[str, str] = {}
-    for variables, _, defaults in rows(OPERATIONS, "## Settings"):
+    for variables, _, defaults in rows(SETTINGS, "# Settings"):
         names = re.findall(r"`([A-Z_]+)`", variables)
         values = (
             [value.strip().strip("`") for value in defaults.split(",")] if len(names) > 1 else [defaults.strip("`")]
@@ -84,24 +73,23 @@ def test_the_default_of_a_setting(name: str) -> None:
 
 
 def test_every_route_is_documented_and_has_what_it_needs() -> None:
-    (meaning,) = (cells[1] for cells in rows(OPERATIONS, "## Settings") if cells[0] == "`ARK_ROUTE`")
+    (meaning,) = (cells[1] for cells in rows(SETTINGS, "# Settings") if cells[0] == "`ARK_ROUTE`")
     routes = set(get_args(Route))
     assert set(re.findall(r"`([a-z]+)`", meaning)) == routes
     assert BASE_URLS.keys() == routes == set(catalogue.ROUTES) == API_KEYS.keys()
 
 
 def test_every_attention_is_documented_and_no_other() -> None:
-    table = rows(OPERATIONS, "## Phases and Attentions")
+    table = rows(REFERENCE / "errors.md", "## Attentions")
     assert {name.strip("`") for name, *_ in table} == set(get_args(Attention))
     assert all(all(cells) for cells in table)
 
 
 def test_every_phase_is_documented_and_no_other() -> None:
-    section = OPERATIONS.read_text(encoding="utf-8").split("\n## Phases and Attentions\n", 1)[1].split("\n| ", 1)[0]
-    assert set(re.findall(r"`([a-z_]+)`", section)) == set(get_args(Phase))
+    assert {name.strip("`") for name, *_ in rows(REFERENCE / "phases.md", "# Phases")} == set(get_args(Phase))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_variables_and_search_attributes_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     variables = set(re.findall(r"\b(?:SEEDANCE|ARK)_[A-Z_]*[A-Z]\b", text))
@@ -119,7 +107,7 @@ def links(page: Path) -> list[str]:
     return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if not re.match(r"\w+:", link)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for link in links(page):
         path, _, anchor = link.partition("#")
@@ -138,7 +126,7 @@ def names_of_files() -> set[str]:
     return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_exist(page: Path) -> None:
     bare = names_of_files()
     for words in re.findall(r"`([^`\n]+)`", prose(page)):

@@ -1,4 +1,4 @@
-"""What ``docs/relay.md`` tells relays in other languages, held against this package, Temporal, and Node."""
+"""What ``docs/how-to/relay.md`` tells relays in other languages, held against this package, Temporal, and Node."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_signal_and_payload() -> None:
 
 
 def test_the_limits_of_the_page_are_those_of_the_relay() -> None:
-    page = (ROOT / "docs" / "relay.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "relay.md").read_text(encoding="utf-8")
     assert f"more\nthan {relay.MAX_BODY_BYTES // 1024} KiB" in page
     assert relay.ANSWER_WITHIN_SECONDS < 5
     assert "within 5 seconds" in page

@@ -31,7 +31,7 @@ class Mutant:
     """An edit that breaks a promise.
 
     Attributes:
-        promise: The number of the promise in ``docs/promises.md``.
+        promise: The number of the promise in ``docs/explanation/promises.md``.
         what: The broken rule, in a few words.
         file: The file that is edited.
         old: Its text, which occurs once.
@@ -599,7 +599,7 @@ def _try(mutant: Mutant, trees: queue.SimpleQueue[Path]) -> Fate:
 
 
 def markdown(fates: Iterable[Fate]) -> str:
-    """Return the table of ``docs/promises.md``."""
+    """Return the table of ``docs/internals/mutants.md``."""
     lines = ["| promise | the edit | the test that turns red |", "| -- | -- | -- |"]
     for fate in fates:
         name = fate.red.split("::")[-1].partition("[")[0] if fate.red else "**none**"

@@ -412,7 +412,7 @@ async def test_rewritten_object_has_another_generation(world: World) -> None:
 
 
 async def test_rewritten_record_differs_from_temporal_and_clock(world: World, temporal: TemporalEvidence) -> None:
-    """The objects alone cannot show it, as docs/auditing.md says."""
+    """The objects alone cannot show it, as docs/how-to/auditing.md says."""
     world.change(world.names.record, lambda value: value.update(cost_usd=0.01), generation=99)
     assert await world.problems() == {}
     assert "another one" in (await world.problems(temporal))["record.json"][0]

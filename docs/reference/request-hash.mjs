@@ -1,4 +1,4 @@
-// The request hash of docs/request-hash.md, in JavaScript without dependencies (Node.js 18 or newer).
+// The request hash of docs/reference/request-hash.md, in JavaScript without dependencies (Node.js 18 or newer).
 //
 //   node request-hash.mjs request-hash.md     checks every vector of the page; the exit code is 1 if one differs
 //   node request-hash.mjs < requests.json     for each request of a JSON array, its canonical JSON and its hash

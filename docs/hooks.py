@@ -1,0 +1,134 @@
+"""Generate the parts of reference pages that the code knows, where a page holds ``<!-- generated: NAME -->``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+import typer.main
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from seedance_temporal.cli.main import app
+from seedance_temporal.provider import models
+from seedance_temporal.request import Reference, Rights, VideoRequest
+
+_MARK = re.compile(r"<!-- generated: ([a-z-]+) -->")
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Replace each mark by its part. MkDocs calls this for every page."""
+    return _MARK.sub(lambda mark: _PARTS[mark[1]](), markdown)
+
+
+def command_line() -> str:
+    """Return every command with its arguments and options."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    commands = {name: command for name, command in group.commands.items() if isinstance(command, TyperCommand)}
+    assert commands
+    return "\n\n".join(_command(name, command) for name, command in commands.items())
+
+
+def request_fields() -> str:
+    """Return the fields of a request, of a reference, and of the declared rights."""
+    return "\n\n".join(f"## `{shape.__name__}`\n\n{_fields(shape)}" for shape in (VideoRequest, Reference, Rights))
+
+
+def model_rules() -> str:
+    """Return what each model allows."""
+    rows = (
+        (
+            model.name,
+            "<br>".join(f"`{model_id}`" for model_id in model.ids.values()),
+            ", ".join(f"`{resolution}`" for resolution in model.resolutions),
+            f"{model.durations[0]} to {model.durations[-1]}, or -1",
+            ", ".join(f"{most} {kind}" for kind, most in model.references.items()) or "frames only",
+            ", ".join(f"`{field}`" for field in models.OPTIONAL if field in model.optional),
+        )
+        for model in models.MODELS
+    )
+    head = ("model", "ids on BytePlus and Volcengine", "`resolution`", "`duration`", "references", "optional fields")
+    return _table(head, rows)
+
+
+_PARTS: dict[str, Callable[[], str]] = {
+    "command-line": command_line,
+    "request-fields": request_fields,
+    "model-rules": model_rules,
+}
+
+
+def _command(name: str, command: TyperCommand) -> str:
+    parameters = [part for part in command.params if isinstance(part, TyperArgument | TyperOption)]
+    words = [_metavar(part) for part in parameters if isinstance(part, TyperArgument)]
+    usage = " ".join(["seedance", name, *words, "[OPTIONS]"])
+    rows = ((_name(part), part.help or "", _default(part)) for part in parameters)
+    return f"## `{name}`\n\n{command.help}\n\n    {usage}\n\n{_table(('parameter', 'meaning', 'default'), rows)}"
+
+
+def _metavar(argument: TyperArgument) -> str:
+    return argument.metavar or str(argument.name).upper()
+
+
+def _name(parameter: TyperArgument | TyperOption) -> str:
+    names = (
+        [*parameter.opts, *parameter.secondary_opts] if isinstance(parameter, TyperOption) else [_metavar(parameter)]
+    )
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _default(parameter: TyperArgument | TyperOption) -> str:
+    if parameter.required:
+        return "required"
+    return "" if parameter.default in {None, False} else f"`{parameter.default}`"
+
+
+def _fields(shape: type[VideoRequest | Reference | Rights]) -> str:
+    about = _attributes(shape.__doc__ or "")
+    rows = (
+        (f"`{name}`", _type(field), _field_default(name, field), about.get(name, "The provider's own."))
+        for name, field in shape.model_fields.items()
+    )
+    return _table(("field", "type", "default", "meaning"), rows)
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """Read the meanings of fields from a docstring's section ``Attributes``."""
+    lines = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^ {8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", lines, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).replace("``", "`") for names, text in found for name in names.split(", ")}
+
+
+def _type(field: FieldInfo) -> str:
+    annotation = str(field.annotation)
+    if "Reference" in annotation:
+        return "list of `Reference`"
+    if "Rights" in annotation:
+        return "`Rights`"
+    kinds = {"str": "text", "int": "whole number", "bool": "true or false"}
+    return next(words for kind, words in kinds.items() if re.search(rf"\b{kind}\b", annotation))
+
+
+def _field_default(name: str, field: FieldInfo) -> str:
+    if name == "ratio":
+        return "`16:9`; `adaptive` with references"
+    if field.is_required():
+        return "required"
+    if field.default in (None, PydanticUndefined, ()):
+        return "absent"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    def lines() -> Iterator[str]:
+        yield _row(head)
+        yield _row("--" for _ in head)
+        yield from map(_row, rows)
+
+    return "\n".join(lines())
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
