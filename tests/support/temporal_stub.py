@@ -112,7 +112,16 @@ class StandIn:
                 "task_id": TASK_ID,
                 "attempt": 1,
                 "request": self._input.request,
-                "timeline": [Event(at=at, event="task_created", source="create", count=1 + len(self._signals))],
+                "timeline": [
+                    Event(
+                        at=at,
+                        event="task_created",
+                        source="create",
+                        task_id=TASK_ID,
+                        attempt=1,
+                        count=1 + len(self._signals),
+                    )
+                ],
             }
         )
 
