@@ -46,7 +46,7 @@ def through(exchange: Callable[[httpx.Request], httpx.Response], key: str = KEY)
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}\r\nX: y", f"{KEY}\x00", f"{KEY}é", f"{KEY}\ud800"])
-async def test_key_that_no_header_carries_is_not_sent_and_not_told(host: RawHost, key: str) -> None:
+async def test_odd_key_is_not_sent(host: RawHost, key: str) -> None:
     client = Ark(host.url, key)
     answer = await client.create(BODY)
     assert (answer.kind, answer.code, answer.attention) == ("not_sent", "cannot_send", "credentials")
@@ -102,13 +102,13 @@ SENT = [*STARTED, "http11.send_request_headers.complete"]
         ([], RuntimeError(KEY), "unknown"),
     ],
 )
-async def test_only_what_surely_did_not_leave_is_not_sent(steps: list[str], error: Exception, kind: str) -> None:
+async def test_not_sent_needs_proof(steps: list[str], error: Exception, kind: str) -> None:
     answer = await Ark("http://ark.test", KEY, (), lambda: TellingTransport(steps, error)).create(BODY)
     assert answer.kind == kind
     assert KEY not in repr(answer)
 
 
-async def test_id_that_was_read_counts_though_closing_fails() -> None:
+async def test_read_id_counts_after_failed_close() -> None:
     class Transport(httpx.MockTransport):
         async def aclose(self) -> None:
             raise OSError("gone")
@@ -291,7 +291,7 @@ async def test_page_is_no_longer_than_asked_for(host: RawHost) -> None:
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
-async def test_payload_is_cleared_but_for_the_urls_of_its_results(host: RawHost) -> None:
+async def test_payload_is_cleared_except_result_urls(host: RawHost) -> None:
     url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
     odd = {KEY: f"{KEY} {url}", "deep": [{"more": url}]}
     task = {"id": "cgt-1", "status": "failed", "error": {"code": KEY, "message": url}, "content": {"video_url": url}}
@@ -323,7 +323,7 @@ async def test_code_and_message_of_an_error_are_cleared_and_cut(host: RawHost, s
         assert len(text) < 1500
 
 
-def test_log_tells_no_secret_of_a_traceback() -> None:
+def test_log_redacts_tracebacks() -> None:
     url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
     try:
         raise httpx.LocalProtocolError(f"Illegal header value {f'Bearer {KEY}'.encode()!r} for {url}")
@@ -368,7 +368,7 @@ async def test_page_of_junk_does_not_stop_the_loop(host: RawHost) -> None:
     assert longest < 4, "it took over 8 s where every field was looked at, on a quiet machine"
 
 
-async def test_key_as_a_task_id_is_not_written_down(host: RawHost) -> None:
+async def test_key_as_task_id_is_unusable(host: RawHost) -> None:
     host.answers(200, json.dumps({"id": f"Bearer {KEY}"}))
     answer = await Ark(host.url, KEY).create(BODY)
     assert answer.kind == "taken"

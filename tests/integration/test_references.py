@@ -157,7 +157,7 @@ async def test_each_medium_is_described(host: ResultHost) -> None:
     assert "5ec4e7" not in report.model_dump_json()
 
 
-async def test_a_private_object_is_fetched_by_its_signed_url(host: ResultHost) -> None:
+async def test_private_object_is_fetched_signed(host: ResultHost) -> None:
     host.answers["/media/a.png"] = [Answer(picture())]
     report = await Looker(SigningBucket(host=host))(image("gs://media/a.png#17"))
     assert report.error is None
@@ -165,7 +165,7 @@ async def test_a_private_object_is_fetched_by_its_signed_url(host: ResultHost) -
     assert "5ec4e7" not in report.model_dump_json()
 
 
-async def test_what_cannot_be_signed_is_refused(host: ResultHost) -> None:
+async def test_unsignable_reference_is_refused(host: ResultHost) -> None:
     said = await Looker(SigningBucket(fails=CannotSign("it may not sign: grant it the role")))(
         image("gs://media/a.png#17")
     )
@@ -174,7 +174,7 @@ async def test_what_cannot_be_signed_is_refused(host: ResultHost) -> None:
     assert "grant it the role" in said.error.message
 
 
-async def test_a_signature_that_cannot_be_had_now_passes(host: ResultHost) -> None:
+async def test_signing_outage_is_retried(host: ResultHost) -> None:
     fault = ConnectionError("https://iam.example.com/x?token=5ec4e7")
     with pytest.raises(ApplicationError) as raised:
         await Looker(SigningBucket(fails=fault))(image("gs://media/a.png#17"))
@@ -182,7 +182,7 @@ async def test_a_signature_that_cannot_be_had_now_passes(host: ResultHost) -> No
     assert "5ec4e7" not in str(raised.value)
 
 
-async def test_everything_wrong_is_said_at_once(host: ResultHost) -> None:
+async def test_all_reference_problems_are_reported(host: ResultHost) -> None:
     host.answers = {
         "/text.mp4": [Answer(b"this is a text, whatever its name says\n" * 9, headers={"Content-Type": "video/mp4"})],
         "/small.png": [Answer(picture(299, 299))],
@@ -221,7 +221,7 @@ async def test_a_busy_host_is_tried_again(host: ResultHost, status: int) -> None
     assert "5ec4e7" not in str(raised.value)
 
 
-async def test_a_host_that_is_away_is_tried_again(host: ResultHost) -> None:
+async def test_missing_host_is_tried_again(host: ResultHost) -> None:
     async with result_host() as gone:
         pass
     host.answers["/a.png"] = [Answer(picture())]
@@ -232,7 +232,7 @@ async def test_a_host_that_is_away_is_tried_again(host: ResultHost) -> None:
     assert "references[0]" not in str(raised.value)
 
 
-async def test_a_request_that_the_catalogue_refuses_is_not_looked_at(host: ResultHost) -> None:
+async def test_refused_request_is_not_downloaded(host: ResultHost) -> None:
     report = await Looker()(image(host.url("/a.png")), duration=99)
     assert report.error is not None
     assert report.error.code == "invalid_request"
@@ -308,7 +308,7 @@ async def test_a_redirect_to_the_inside_is_refused(host: ResultHost, location: s
     assert not host.asked("/inside")
 
 
-async def test_without_a_transport_of_its_own_it_is_as_careful(host: ResultHost) -> None:
+async def test_default_transport_refuses_private_addresses(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"http://localhost:{host.port}/inside"})]
     host.answers["/inside"] = [Answer(picture())]
     looks = References(MemoryBucket(), some_settings())
@@ -317,7 +317,7 @@ async def test_without_a_transport_of_its_own_it_is_as_careful(host: ResultHost)
     assert not host.asked("/inside")
 
 
-async def test_a_name_that_changes_between_two_looks_is_refused(host: ResultHost) -> None:
+async def test_name_that_changes_address_is_refused(host: ResultHost) -> None:
     """Each redirect is a look-up of its own: the name was good for the first one."""
     names = Names({"turns.example.com": [["127.0.0.1"], ["10.0.0.1"]]})
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"https://turns.example.com:{host.port}/b.png"})]
@@ -370,7 +370,7 @@ async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, li
         server.close()
 
 
-async def test_an_unannounced_flood_is_read_up_to_the_limit(sizes: list[int]) -> None:
+async def test_endless_body_is_read_to_limit(sizes: list[int]) -> None:
     async with pouring(bytes(256 * 1024)) as (url, sent):
         said = await Looker().refusal(image(url))
     assert f"it has more than the {30 * MB - 1} bytes that are allowed" in said
@@ -404,7 +404,7 @@ async def test_the_largest_are_taken(host: ResultHost) -> None:
 @pytest.mark.parametrize(
     ("role", "most"), [("reference_image", 30 * MB - 1), ("reference_video", 200 * MB), ("reference_audio", 15 * MB)]
 )
-async def test_what_is_larger_is_not_taken(host: ResultHost, role: str, most: int) -> None:
+async def test_larger_file_is_refused(host: ResultHost, role: str, most: int) -> None:
     host.answers = {"/x": [Answer(b"", announced=most + 1, hangs=True)], "/a.png": [Answer(picture())]}
     said = await Looker().refusal({"role": role, "url": host.url("/x")}, image(host.url("/a.png")))
     assert f"references[0]: cannot be downloaded as the provider would: it has {most + 1} bytes; {most} are" in said
@@ -416,7 +416,7 @@ async def test_a_bomb_is_refused(host: ResultHost) -> None:
     assert "references[0]: is 50000x50000 pixels large" in said
 
 
-async def test_a_look_that_does_not_end_is_ended(tmp_path: Path) -> None:
+async def test_endless_probe_is_ended(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # whoever opens it waits
     with pytest.raises(BadMedia, match="takes longer than 1 seconds to read"):
@@ -429,7 +429,7 @@ def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-async def test_a_cancel_ends_look_and_download(sizes: list[int]) -> None:
+async def test_cancel_ends_probe_and_download(sizes: list[int]) -> None:
     async with pouring(bytes(64 * 1024), pause=0.02) as (url, _):
         look = asyncio.create_task(Looker()(image(url)))
         while not max(sizes):
@@ -439,7 +439,7 @@ async def test_a_cancel_ends_look_and_download(sizes: list[int]) -> None:
             await look
 
 
-async def test_many_are_fetched_side_by_side_and_not_all_at_once(host: ResultHost) -> None:
+async def test_downloads_at_once_are_bounded(host: ResultHost) -> None:
     """The host answers when eight have asked, and sees the ninth only then."""
     waiting, most = [0], [0]
     full = asyncio.Event()
@@ -472,7 +472,7 @@ async def test_many_are_fetched_side_by_side_and_not_all_at_once(host: ResultHos
 # Asset ids
 
 
-async def test_an_asset_id_that_stood_for_other_content_is_warned_of(host: ResultHost) -> None:
+async def test_reused_asset_id_is_warned_of(host: ResultHost) -> None:
     looker = Looker()
     host.answers["/a.png"] = [Answer(picture()), Answer(picture()), Answer(picture(700, 700))]
     reference = image(host.url("/a.png"), asset_id="Straße/1 #ä")
@@ -491,14 +491,14 @@ async def test_an_asset_id_that_stood_for_other_content_is_warned_of(host: Resul
     assert (await looker(reference, user_id="another")).warnings == (), "each user has asset ids of their own"
 
 
-async def test_what_was_refused_is_not_kept(host: ResultHost) -> None:
+async def test_refused_reference_is_not_stored(host: ResultHost) -> None:
     looker = Looker()
     host.answers = {"/a.png": [Answer(picture())], "/b.png": [Answer(b"no picture")]}
     await looker.refusal(image(host.url("/a.png"), asset_id="a"), image(host.url("/b.png"), asset_id="b"))
     assert looker.bucket.writes == []
 
 
-async def test_no_job_waits_for_the_memory_of_asset_ids(host: ResultHost) -> None:
+async def test_failing_asset_ids_stop_no_job(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(picture())]
     looker = Looker(SigningBucket(broken=ConnectionError("no bucket")))
     report = await looker(image(host.url("/a.png"), asset_id="a"))
