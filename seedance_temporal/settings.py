@@ -258,7 +258,7 @@ def _variable(at: tuple[int | str, ...]) -> str:
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. The last of two values for one name would win without a word."""
+    """Make a JSON object; refuse a name that is given twice, of which the last would win silently."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

@@ -157,6 +157,8 @@ async def test_settings_come_from_the_environment(temporal: Client, monkeypatch:
 async def test_same_request_again_is_the_same_job(jobs: VideoJobs, temporal: Client, how: str) -> None:
     of = request(f"again {how}")
     await _ended(temporal, of, how)
+    if how == "running":
+        await eventually(lambda: _is_running(jobs, job_id_of(of)))
     before = await run_of(temporal, of)
     again = await jobs.submit(of)
     assert again.existing

@@ -28,20 +28,8 @@ ROOT = Path(__file__).parents[2]
 UNKNOWN = "seedance-" + "0" * 64
 LONELY = "volcengine"
 JOB_KEYS = {
-    *(
-        "job_id",
-        "request_hash",
-        "phase",
-        "attention",
-        "task_id",
-        "attempt",
-        "result",
-        "error",
-        "user",
-        "route",
-        "model",
-    ),
-    *("started_at", "closed_at", "tokens", "cost_usd", "estimated_tokens", "estimated_usd", "detail"),
+    *("job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error", "user", "route"),
+    *("model", "started_at", "closed_at", "tokens", "cost_usd", "estimated_tokens", "estimated_usd", "detail"),
 }
 ERROR_KEYS = {"code", "message", "class", "task_id", "attempt", "resubmit_could_help"}
 RESULT_KEYS = {
@@ -78,6 +66,7 @@ async def test_repeated_submit_returns_same_job(temporal: Client, tmp_path: Path
         "existing": False,
     }
     assert "0.76 USD" in first.err
+    await VideoJobs(temporal).job(job_id_of(of)).state()  # asks the worker, which has then begun
     again = await say(temporal, "submit", "-", "--json", stdin=text_of(of))
     assert (again.document["existing"], again.document["phase"], again.document["user"]) == (True, "running", "cli")
 
