@@ -23,19 +23,19 @@ async def test_worker_and_command_line_show_a_hash_and_take_the_user_id(stack: S
     worker = await stack.start_worker("worker-discreet", **changes)
     request = a_request(user_id=USER)
 
-    async def say(*words: str, stdin: str = "") -> Any:
+    async def run_command(*words: str, stdin: str = "") -> Any:
         ran = await starter(stack, *words, stdin=stdin, **changes)
         assert ran.code == 0, ran.told
         return ran.answer
 
-    submitted = await say("submit", "-", "--wait", stdin=request.model_dump_json())
+    submitted = await run_command("submit", "-", "--wait", stdin=request.model_dump_json())
     shown = await everything_shown(client, submitted["job_id"])
     assert USER not in shown
     assert shown.count(user_hash(USER)) == 3, shown
 
-    listed = await say("list", "--user", USER)
+    listed = await run_command("list", "--user", USER)
     assert [job["job_id"] for job in listed] == [submitted["job_id"]]
-    assert await say("list", "--user", "user-43@example.com") == []
+    assert await run_command("list", "--user", "user-43@example.com") == []
     await worker.stop()
 
 

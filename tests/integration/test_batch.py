@@ -18,7 +18,7 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
-from tests.support.command_line import Said, say
+from tests.support.command_line import CommandResult, run_command
 from tests.support.fake_gcs import fake_gcs
 from tests.support.media_files import picture
 from tests.support.temporal_stub import address, dev_server, request, worker
@@ -45,8 +45,8 @@ class File:
     def results(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.results_path.read_text().splitlines()]
 
-    async def batch(self, temporal: Client | None, *options: str, **variables: str) -> Said:
-        return await say(temporal, "batch", str(self.path), "--json", *options, **variables)
+    async def batch(self, temporal: Client | None, *options: str, **variables: str) -> CommandResult:
+        return await run_command(temporal, "batch", str(self.path), "--json", *options, **variables)
 
 
 def a_result(line: int, of: VideoRequest, phase: str | None, existing: bool | None, **more: Any) -> dict[str, Any]:
@@ -177,7 +177,7 @@ async def test_no_request_at_all(tmp_path: Path, lines: tuple[str, ...]) -> None
 
 
 async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    refused = await say(None, "batch", str(tmp_path / "none.jsonl"), "--json")
+    refused = await run_command(None, "batch", str(tmp_path / "none.jsonl"), "--json")
     assert refused.document["error"]["problems"][0]["at"] == "FILE"
 
 

@@ -17,7 +17,7 @@ from seedance_temporal.provider.rules import Rules
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
-from tests.support.command_line import Said, say
+from tests.support.command_line import CommandResult, run_command
 from tests.support.media_files import FPS, clip, picture
 from tests.support.result_host import Answer, ResultHost, result_host
 
@@ -56,7 +56,7 @@ async def check(
     options: tuple[str, ...] = (),
     changes: dict[str, Any] | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
-) -> Said:
+) -> CommandResult:
     """Checks a request with pictures, videos and sounds at these URLs."""
     roles = {"mp4": "reference_video", "wav": "reference_audio"}
     references = [
@@ -64,10 +64,10 @@ async def check(
     ]
     text = json.dumps(REQUEST | {"references": references} | (changes or {}))
     options += ("--json",) if as_json else ()
-    return await say(None, "check", "-", *options, stdin=text, SEEDANCE_INSECURE_HOSTS="127.0.0.1", **variables)
+    return await run_command(None, "check", "-", *options, stdin=text, SEEDANCE_INSECURE_HOSTS="127.0.0.1", **variables)
 
 
-def problems(said: Said) -> dict[str, str]:
+def problems(said: CommandResult) -> dict[str, str]:
     assert said.code == 2, said.err
     assert said.document["error"]["code"] == "invalid_request"
     return {problem["at"]: problem["problem"] for problem in said.document["error"]["problems"]}
@@ -232,4 +232,4 @@ async def test_limits_of_the_environment() -> None:
 async def test_any_text_becomes_a_clear_error(text: str, tmp_path: Path) -> None:
     file = tmp_path / "request.json"
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
-    assert problems(await say(None, "check", str(file), "--json")).keys() == {""}
+    assert problems(await run_command(None, "check", str(file), "--json")).keys() == {""}

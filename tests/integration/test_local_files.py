@@ -24,7 +24,7 @@ from seedance_temporal.identity import request_hash
 from seedance_temporal.provider.models import MEDIA
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket, StoredObject
-from tests.support.command_line import say
+from tests.support.command_line import run_command
 from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import some_settings
 from tests.support.media_files import clip, picture, sound
@@ -545,7 +545,7 @@ async def test_refused_file_leaves_the_bucket_empty(
     options = [*options, "--yes"] if command == "batch" else options
     api = google._client._connection.API_BASE_URL
     # No Temporal is there: what had come so far would end with another exit code.
-    said = await say(
+    said = await run_command(
         None,
         *(command, str(file), "--json", *options),
         SEEDANCE_BUCKET="videos",
@@ -572,7 +572,7 @@ STEERING = "a\x1b[2J\x07\u202e\r[red]b"
 async def test_foreign_text_does_not_steer_the_terminal(tmp_path: Path, changes: dict[str, Any], code: int) -> None:
     file = tmp_path / "request.json"
     file.write_bytes(with_urls(**{"references": [], "prompt": "a cat"} | changes))
-    said = await say(None, "check", str(file), SEEDANCE_BUCKET="videos")
+    said = await run_command(None, "check", str(file), SEEDANCE_BUCKET="videos")
     assert said.code == code, said.err
     assert not {*"\x1b\x07\u202e\r"} & {*said.out, *said.err}
     assert r"a\x1b[2J" in said.out + said.err

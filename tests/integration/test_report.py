@@ -30,7 +30,7 @@ from seedance_temporal.reports.figures import KEYS, Account, accounts_of, figure
 from seedance_temporal.reports.from_bucket import read_accounts
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import as_json
-from tests.support.command_line import say
+from tests.support.command_line import run_command
 from tests.support.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.temporal_stub import dev_server, eventually, request, worker
@@ -312,7 +312,7 @@ async def reported(temporal: Client) -> list[str]:
 
 
 async def test_report_forms_agree(temporal: Client, reported: list[str], tmp_path: Path) -> None:
-    told = await say(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
+    told = await run_command(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
     assert told.code == 0
     assert told.document["by"] == ["model", "user"]
     (row,) = told.document["rows"]
@@ -321,21 +321,21 @@ async def test_report_forms_agree(temporal: Client, reported: list[str], tmp_pat
     assert (row["cost_usd"], row["uncounted_tasks"]) == (0, 1), "the stand-in shows no tokens"
     assert told.document["total"] == {name: row[name] for name in told.document["total"]}
 
-    (line,) = csv.DictReader(io.StringIO((await say(temporal, "report", "--csv", "--by", "user")).out))
+    (line,) = csv.DictReader(io.StringIO((await run_command(temporal, "report", "--csv", "--by", "user")).out))
     assert (line["user"], line["stored"], line["refused"], line["jobs"]) == ("[bold]reported[/]", "1", "0", "3")
 
-    table = await say(temporal, "report")
+    table = await run_command(temporal, "report")
     assert "[bold]reported[/]" in table.out, "in full, and not as markup"
     assert "whose tokens are not known: 1" in table.err
 
     file = tmp_path / "report.html"
-    assert (await say(temporal, "report", "--html", str(file))).out.strip() == str(file)
+    assert (await run_command(temporal, "report", "--html", str(file))).out.strip() == str(file)
     assert "[bold]reported[/]" in file.read_text(encoding="utf-8")
 
 
 async def test_report_filters(temporal: Client, reported: list[str]) -> None:
     async def jobs(*options: str) -> int:
-        count: int = (await say(temporal, "report", "--json", *options)).document["total"]["jobs"]
+        count: int = (await run_command(temporal, "report", "--json", *options)).document["total"]["jobs"]
         return count
 
     assert await jobs("--user", "nobody") == 0
@@ -357,13 +357,13 @@ async def test_report_filters(temporal: Client, reported: list[str]) -> None:
     ids=" ".join,
 )
 async def test_wrong_usage_is_2(temporal: Client, options: list[str]) -> None:
-    told = await say(temporal, "report", *options, SEEDANCE_BUCKET="")
+    told = await run_command(temporal, "report", *options, SEEDANCE_BUCKET="")
     assert told.code == 2, told
     assert "Traceback" not in told.err
 
 
 async def test_unreachable_bucket_is_one_error() -> None:
     nowhere = {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}
-    told = await say(None, "report", "--from-bucket", "--json", **nowhere)
+    told = await run_command(None, "report", "--from-bucket", "--json", **nowhere)
     assert told.code == 1
     assert "videos" in json.loads(told.out)["error"]["message"]

@@ -21,7 +21,7 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.temporal_ui import COMMAND
-from tests.support.command_line import say
+from tests.support.command_line import run_command
 from tests.support.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ async def test_repeated_submit_returns_same_job(temporal: Client, tmp_path: Path
     of = request("cli")
     file = tmp_path / "request.json"
     file.write_text(text_of(of))
-    first = await say(temporal, "submit", str(file), "--json")
+    first = await run_command(temporal, "submit", str(file), "--json")
     assert first.code == 0
     assert first.document == dict.fromkeys(JOB_KEYS) | {
         "job_id": job_id_of(of),
@@ -67,13 +67,13 @@ async def test_repeated_submit_returns_same_job(temporal: Client, tmp_path: Path
     }
     assert "0.76 USD" in first.err
     await VideoJobs(temporal).job(job_id_of(of)).state()  # asks the worker, which has then begun
-    again = await say(temporal, "submit", "-", "--json", stdin=text_of(of))
+    again = await run_command(temporal, "submit", "-", "--json", stdin=text_of(of))
     assert (again.document["existing"], again.document["phase"], again.document["user"]) == (True, "running", "cli")
 
 
 @pytest.mark.parametrize(("prompt", "code"), [("stored", 0), ("refused", 3), ("attention:account", 4)])
 async def test_submit_and_wait(temporal: Client, prompt: str, code: int) -> None:
-    ended = await say(temporal, "submit", "-", "--wait", "--json", stdin=text_of(request("cli waits", prompt)))
+    ended = await run_command(temporal, "submit", "-", "--wait", "--json", stdin=text_of(request("cli waits", prompt)))
     assert ended.code == code
     job = ended.document
     assert job.keys() == JOB_KEYS | {"existing"}
@@ -100,18 +100,18 @@ async def test_submit_and_wait(temporal: Client, prompt: str, code: int) -> None
     ids=["no json", "missing", "rule"],
 )
 async def test_invalid_request_is_refused_without_temporal(text: str, at: str) -> None:
-    refused = await say(None, "submit", "-", "--json", stdin=text)
+    refused = await run_command(None, "submit", "-", "--json", stdin=text)
     assert refused.code == 2
     assert refused.document["error"]["code"] == "invalid_request"
     assert at in [problem["at"] for problem in refused.document["error"]["problems"]]
-    told = await say(None, "submit", "-", stdin=text)
+    told = await run_command(None, "submit", "-", stdin=text)
     assert (told.code, told.out) == (2, "")
     assert "nothing was spent" in told.err
     assert at in told.err
 
 
 async def test_missing_file_is_refused(tmp_path: Path) -> None:
-    refused = await say(None, "submit", str(tmp_path / "none.json"), "--json")
+    refused = await run_command(None, "submit", str(tmp_path / "none.json"), "--json")
     assert refused.code == 2
     assert refused.document["error"]["problems"][0]["at"] == "FILE"
 
@@ -119,14 +119,14 @@ async def test_missing_file_is_refused(tmp_path: Path) -> None:
 async def test_insecure_hosts_come_from_the_environment(temporal: Client) -> None:
     fields = request("cli local").model_dump(exclude_none=True)
     text = json.dumps(fields | {"references": [{"role": "first_frame", "url": "http://127.0.0.1:9/p.png"}]})
-    assert (await say(temporal, "submit", "-", "--json", stdin=text)).code == 2
-    allowed = await say(temporal, "submit", "-", "--json", stdin=text, SEEDANCE_INSECURE_HOSTS="127.0.0.1")
+    assert (await run_command(temporal, "submit", "-", "--json", stdin=text)).code == 2
+    allowed = await run_command(temporal, "submit", "-", "--json", stdin=text, SEEDANCE_INSECURE_HOSTS="127.0.0.1")
     assert allowed.code == 0, allowed.err
 
 
 async def test_unreachable_temporal_is_one_clear_error() -> None:
     stdin = text_of(request("cli down"))
-    down = await say(None, "submit", "-", "--json", stdin=stdin)
+    down = await run_command(None, "submit", "-", "--json", stdin=stdin)
     assert down.code == 1
     assert down.document["error"].keys() == ERROR_KEYS
     assert "cannot be reached at 127.0.0.1:1" in down.document["error"]["message"]
@@ -134,7 +134,7 @@ async def test_unreachable_temporal_is_one_clear_error() -> None:
 
 
 async def test_bad_settings_are_named(temporal: Client) -> None:
-    wrong = await say(temporal, "submit", "-", stdin=text_of(request("cli")), SEEDANCE_RELAY_PORT="many")
+    wrong = await run_command(temporal, "submit", "-", stdin=text_of(request("cli")), SEEDANCE_RELAY_PORT="many")
     assert wrong.code == 2
     assert "SEEDANCE_RELAY_PORT" in wrong.err
 
@@ -144,7 +144,7 @@ async def test_bad_settings_are_named(temporal: Client) -> None:
 
 async def test_show_prints_the_timeline(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli story"))).id
-    shown = await say(temporal, "show", job_id)
+    shown = await run_command(temporal, "show", job_id)
     assert shown.code == 0
     for words in (job_id, "running", f"attempt 1 created task {TASK_ID}", "create"):
         assert words in shown.out
@@ -155,9 +155,9 @@ async def test_show_prints_result_or_error(temporal: Client) -> None:
     stored = (await VideoJobs(temporal).submit(request("cli shown", "stored"))).id
     failed = (await VideoJobs(temporal).submit(request("cli shown", "failed"))).id
     await eventually(lambda: _ended(temporal, stored, failed))
-    shown = await say(temporal, "show", stored)
+    shown = await run_command(temporal, "show", stored)
     assert any(line.endswith(f" {RESULT.video_uri}") for line in shown.out.splitlines())
-    shown = await say(temporal, "show", failed)
+    shown = await run_command(temporal, "show", failed)
     assert shown.code == 0
     for words in (failed, "InternalServiceError", "It broke.", f"attempt 1 created task {TASK_ID}"):
         assert words in shown.out
@@ -172,7 +172,7 @@ async def _ended(client: Client, *job_ids: str) -> bool:
 async def test_show_reports_missing_worker_soon(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli lonely", route=LONELY))).id
     started = time.monotonic()
-    shown = await say(temporal, "show", job_id, "--json")
+    shown = await run_command(temporal, "show", job_id, "--json")
     assert time.monotonic() - started < 5
     assert (shown.code, shown.document["phase"]) == (0, "checking")
     assert "No worker answers" in shown.err
@@ -180,12 +180,12 @@ async def test_show_reports_missing_worker_soon(temporal: Client) -> None:
 
 @pytest.mark.parametrize("command", [["show"], ["wait"], ["cancel"], ["resolve", "--attempt", "1", "--lost"]])
 async def test_no_job_id_and_unknown_job(temporal: Client, command: list[str]) -> None:
-    wrong = await say(None, *command, "seedance-1", "--json")
+    wrong = await run_command(None, *command, "seedance-1", "--json")
     assert wrong.code == 2
     assert wrong.document["error"].keys() == ERROR_KEYS
     assert wrong.document["error"]["code"] == "invalid_job_id"
     assert "at least 6 hex digits" in wrong.err
-    unknown = await say(temporal, *command, UNKNOWN, "--json")
+    unknown = await run_command(temporal, *command, UNKNOWN, "--json")
     assert unknown.code == 1
     assert unknown.document["error"].keys() == ERROR_KEYS
     assert (unknown.document["error"]["code"], unknown.document["error"]["class"]) == ("unknown_job", None)
@@ -197,18 +197,18 @@ async def test_hash_and_unique_prefix_name_a_job(temporal: Client) -> None:
     job_id = (await jobs.submit(request("cli prefix"))).id
     await eventually(lambda: jobs.list(user="cli prefix"))
     for text in (job_id[9:], job_id[9:17], job_id[:20]):
-        shown = await say(temporal, "show", text, "--json")
+        shown = await run_command(temporal, "show", text, "--json")
         assert (shown.code, shown.document["job_id"]) == (0, job_id)
         assert shown.document["detail"]["request"]["user_id"] == "cli prefix"
-    audited = await say(temporal, "audit", job_id[9:17], "--json")
+    audited = await run_command(temporal, "audit", job_id[9:17], "--json")
     assert (audited.code, audited.document["job_id"]) == (0, job_id)
-    settled = await say(temporal, "resolve", job_id[9:17], "--attempt", "1", "--task-id", "cgt-1", "--json")
+    settled = await run_command(temporal, "resolve", job_id[9:17], "--attempt", "1", "--task-id", "cgt-1", "--json")
     assert settled.document["job_id"] == job_id
-    ended = await say(temporal, "cancel", job_id[9:17], "--json")
+    ended = await run_command(temporal, "cancel", job_id[9:17], "--json")
     assert ended.document == {"job_id": job_id, "outcome": "cancelled"}
-    waited = await say(temporal, "wait", job_id[9:17], "--json")
+    waited = await run_command(temporal, "wait", job_id[9:17], "--json")
     assert (waited.code, waited.document["phase"]) == (3, "cancelled")
-    again = await say(temporal, "resubmit", job_id[9:17], "--attempt", "1", "--json")
+    again = await run_command(temporal, "resubmit", job_id[9:17], "--attempt", "1", "--json")
     assert (again.code, again.document["job_id"], again.document["existing"]) == (0, job_id, True)
 
 
@@ -216,7 +216,7 @@ async def test_hash_and_unique_prefix_name_a_job(temporal: Client) -> None:
 async def test_wait_continues_under_passing_attention(temporal: Client, attention: str) -> None:
     of = request("cli calm", f"attention:{attention}")
     job_id = (await VideoJobs(temporal).submit(of)).id
-    waiting = asyncio.create_task(say(temporal, "wait", job_id, "--json"))
+    waiting = asyncio.create_task(run_command(temporal, "wait", job_id, "--json"))
     await asyncio.sleep(1)
     assert not waiting.done()
     await handle(temporal, of).signal("end", "stored")
@@ -228,7 +228,7 @@ async def test_wait_continues_under_passing_attention(temporal: Client, attentio
 
 async def test_wait_ends_at_attention_with_advice(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli stuck", "attention:unknown_create"))).id
-    waited = await say(temporal, "wait", job_id)
+    waited = await run_command(temporal, "wait", job_id)
     assert waited.code == 4
     for words in ("unknown_create", "free of charge", f"starter.py show {job_id}"):
         assert words in waited.out
@@ -243,26 +243,29 @@ async def test_list_is_one_json_list(temporal: Client) -> None:
     jobs = VideoJobs(temporal)
     await eventually(lambda: jobs.list(user="cli listed"))
     options = ["--user", "cli listed", "--phase", "running", "--attention", "task_gone", "--limit", "5"]
-    listed = await say(temporal, "list", *options, "--json")
+    listed = await run_command(temporal, "list", *options, "--json")
     assert listed.code == 0
     assert [job["job_id"] for job in listed.document] == [job_id]
     assert listed.document[0].keys() == JOB_KEYS
-    assert job_id in (await say(temporal, "list", *options)).out
-    assert (await say(temporal, "list", "--user", "nobody", "--json")).document == []
+    assert job_id in (await run_command(temporal, "list", *options)).out
+    assert (await run_command(temporal, "list", "--user", "nobody", "--json")).document == []
 
 
 async def test_cancel(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli cancelled"))).id
-    assert (await say(temporal, "cancel", job_id, "--json")).document == {"job_id": job_id, "outcome": "cancelled"}
-    assert "nothing to cancel" in (await say(temporal, "cancel", job_id)).out
+    assert (await run_command(temporal, "cancel", job_id, "--json")).document == {
+        "job_id": job_id,
+        "outcome": "cancelled",
+    }
+    assert "nothing to cancel" in (await run_command(temporal, "cancel", job_id)).out
 
 
 async def test_resolve(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli resolved"))).id
-    adopted = await say(temporal, "resolve", job_id, "--attempt", "1", "--task-id", "cgt-1", "--json")
+    adopted = await run_command(temporal, "resolve", job_id, "--attempt", "1", "--task-id", "cgt-1", "--json")
     assert adopted.code == 0
     assert adopted.document == {"job_id": job_id, "accepted": True, "message": "adopt cgt-1"}
-    refused = await say(temporal, "resolve", job_id, "--attempt", "2", "--not-created")
+    refused = await run_command(temporal, "resolve", job_id, "--attempt", "2", "--not-created")
     assert (refused.code, refused.out) == (1, "Not accepted: not_created None\n")
 
 
@@ -280,7 +283,7 @@ async def test_resolve(temporal: Client) -> None:
     ids=" ".join,
 )
 async def test_wrong_usage_is_2(arguments: list[str]) -> None:
-    assert (await say(None, *arguments)).code == 2
+    assert (await run_command(None, *arguments)).code == 2
 
 
 # As a process

@@ -17,7 +17,7 @@ from temporalio.client import Client
 
 from dev.stack import ROOT
 from seedance_temporal.client import VideoJobs
-from tests.support.command_line import say
+from tests.support.command_line import run_command
 from tests.support.temporal_stub import MODELS, TASK_ID, address, dev_server, eventually, handle, request, worker
 
 
@@ -46,7 +46,7 @@ async def test_list_filters_by_model_route_and_time(temporal: Client) -> None:
     (job_id,) = await _submit(temporal, "o'hara", "listed")
 
     async def listed(*options: str) -> list[str]:
-        told = await say(temporal, "list", "--user", "o'hara", "--json", *options)
+        told = await run_command(temporal, "list", "--user", "o'hara", "--json", *options)
         assert told.code == 0, told
         return [job["job_id"] for job in told.document]
 
@@ -54,7 +54,7 @@ async def test_list_filters_by_model_route_and_time(temporal: Client) -> None:
     assert await listed(*fits) == [job_id]
     for wrong in (["--model", "x"], ["--route", "volcengine"], ["--since", "2199-01-01"], ["--until", "2026-01-01"]):
         assert await listed(*fits, *wrong) == []
-    assert (await say(temporal, "list", "--since", "soon")).code == 2
+    assert (await run_command(temporal, "list", "--since", "soon")).code == 2
 
 
 async def test_filter_by_missing_attribute_is_clear_error() -> None:
@@ -62,12 +62,12 @@ async def test_filter_by_missing_attribute_is_clear_error() -> None:
         (job_id,) = [(await VideoJobs(client).submit(request("bare", "no-attributes"))).id]
         await eventually(VideoJobs(client).list)
         for command in ("list", "watch", "report"):
-            told = await say(client, command, "--user", "bare")
+            told = await run_command(client, command, "--user", "bare")
             assert told.code == 1
             assert "lacks search attributes that this filter needs" in told.err
-        assert job_id in (await say(client, "list", "--route", "byteplus", "--open")).out
-        assert job_id in (await say(client, "watch", "--once")).out
-        assert (await say(client, "report", "--json")).document["total"]["jobs"] == 1
+        assert job_id in (await run_command(client, "list", "--route", "byteplus", "--open")).out
+        assert job_id in (await run_command(client, "watch", "--once")).out
+        assert (await run_command(client, "report", "--json")).document["total"]["jobs"] == 1
 
 
 # show --follow
@@ -76,8 +76,8 @@ async def test_filter_by_missing_attribute_is_clear_error() -> None:
 async def test_show_follow_continues_under_attention(temporal: Client) -> None:
     of = request("followed", "attention:account")
     job_id = (await VideoJobs(temporal).submit(of)).id
-    assert (await say(temporal, "wait", job_id)).code == 4
-    following = asyncio.create_task(say(temporal, "show", job_id, "--follow", "--json"))
+    assert (await run_command(temporal, "wait", job_id)).code == 4
+    following = asyncio.create_task(run_command(temporal, "show", job_id, "--follow", "--json"))
     await asyncio.sleep(1)
     assert not following.done()
     await handle(temporal, of).signal("end", "stored")
@@ -100,7 +100,7 @@ async def test_follow_is_drawn_live_on_a_terminal(temporal: Client) -> None:
 
 async def test_watch_once_shows_attention_first(temporal: Client) -> None:
     calm, needy, _ = await _submit(temporal, "watcher", "hold", "attention:account", "stored")
-    told = await say(temporal, "watch", "--user", "watcher", "--once")
+    told = await run_command(temporal, "watch", "--user", "watcher", "--once")
     assert told.code == 0
     shown = [line for line in told.out.splitlines() if "seedance-" in line]
     assert [line.split()[-1] for line in shown] == [needy, calm], "not the one that is stored"
@@ -114,7 +114,7 @@ async def test_watch_of_batch_ends_with_its_jobs(temporal: Client, tmp_path: Pat
     results = tmp_path / "requests.results.jsonl"
     lines = [{"line": 1, "job_id": ids[0]}, {"line": 2, "error": "invalid"}, {"line": 3, "job_id": ids[1]}]
     results.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    watching = asyncio.create_task(say(temporal, "watch", str(results)))
+    watching = asyncio.create_task(run_command(temporal, "watch", str(results)))
     await asyncio.sleep(3)
     for prompt in ("hold one", "hold two"):
         assert not watching.done()
@@ -132,7 +132,7 @@ async def test_watch_refuses_other_files(temporal: Client, tmp_path: Path, text:
     file = tmp_path / "x.jsonl"
     if text is not None:
         file.write_text(text)
-    told = await say(temporal, "watch", str(file))
+    told = await run_command(temporal, "watch", str(file))
     assert told.code == 2
     assert "RESULTS" in told.err
 

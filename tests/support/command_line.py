@@ -15,7 +15,7 @@ from tests.support.temporal_stub import address
 NOWHERE = "127.0.0.1:1"
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     code: int
     out: str
     err: str
@@ -26,10 +26,10 @@ class Said(NamedTuple):
         return json.loads(self.out)
 
 
-async def say(temporal: Client | None, *arguments: str, stdin: str = "", **variables: str) -> Said:
+async def run_command(temporal: Client | None, *arguments: str, stdin: str = "", **variables: str) -> CommandResult:
     """Run a command, in a thread: it has an event loop of its own."""
     server = NOWHERE if temporal is None else address(temporal)
     environment = {"TEMPORAL_ADDRESS": server, "TERM": "dumb"} | variables
     result = await asyncio.to_thread(CliRunner().invoke, app, arguments, input=stdin, env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return Said(result.exit_code, result.stdout, result.stderr)
+    return CommandResult(result.exit_code, result.stdout, result.stderr)

@@ -242,7 +242,7 @@ TWO = (a_listing(FIRST), a_listing(SECOND))
 EARLIER_ABSENT = an_attempt(1, absent())
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("frozen_clock")
 @pytest.mark.parametrize(
     ("proved", "listings"),
     [
@@ -280,7 +280,7 @@ def test_which_listings_prove_absence(proved: bool, listings: tuple[Listing, ...
 DAYS = timedelta(days=6)
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("frozen_clock")
 @pytest.mark.parametrize(
     ("attempt", "others", "identifiers_listed", "bar"),
     [
@@ -326,7 +326,7 @@ def test_unclaimed_attempt_is_not_absent() -> None:
         assert not is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, TWO, some_settings())
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("frozen_clock")
 @pytest.mark.parametrize(
     ("barred", "given", "identifiers_listed"),
     [

@@ -33,8 +33,8 @@ LONG_AGO = 1_700_000_000.0
 SUGGESTED_FROM = 40
 
 
-@workflow.defn(name="Asker")
-class Asker:
+@workflow.defn(name="AskingJob")
+class AskingJob:
     """A job that records the lister's answers."""
 
     def __init__(self) -> None:
@@ -63,13 +63,13 @@ class Lister:
     """The lister of a route, and the jobs that ask it."""
 
     harness: Harness
-    lister: WorkflowHandle[Any, Any] | None = None
-    askers: dict[str, WorkflowHandle[Any, Any]] = field(default_factory=dict)
+    handle: WorkflowHandle[Any, Any] | None = None
+    jobs: dict[str, WorkflowHandle[Any, Any]] = field(default_factory=dict)
 
-    async def start_asker(self, name: str) -> None:
-        if name not in self.askers:
-            self.askers[name] = await self.harness.client.start_workflow(
-                "Asker", id=f"{self.harness.route}-{name}", task_queue=f"{self.harness.route}-askers"
+    async def start_job(self, name: str) -> None:
+        if name not in self.jobs:
+            self.jobs[name] = await self.harness.client.start_workflow(
+                "AskingJob", id=f"{self.harness.route}-{name}", task_queue=f"{self.harness.route}-jobs"
             )
 
     def request(self, name: str | None, attempt: int = 1, **given: Any) -> ListingRequest:
@@ -86,11 +86,11 @@ class Lister:
     async def ask(self, name: str | None, attempt: int = 1, **given: Any) -> None:
         """Ask as the activity does: start the lister if there is none."""
         if name is not None:
-            await self.start_asker(name)
+            await self.start_job(name)
         await self.start(SIGNAL_LISTING_REQUESTED, self.request(name, attempt, **given))
 
     async def start(self, signal: str | None = None, *args: Any, requested: tuple[ListingRequest, ...] = ()) -> None:
-        lister = await self.harness.client.start_workflow(
+        handle = await self.harness.client.start_workflow(
             LISTER,
             ListerInput(route=self.harness.route, requested=requested),
             id=lister_id(self.harness.route),
@@ -99,21 +99,21 @@ class Lister:
             start_signal=signal,
             start_signal_args=args,
         )
-        if lister.first_execution_run_id not in {known.first_execution_run_id for known in self.harness.jobs}:
-            self.harness.jobs.append(lister)
-        self.lister = lister
+        if handle.first_execution_run_id not in {known.first_execution_run_id for known in self.harness.jobs}:
+            self.harness.jobs.append(handle)
+        self.handle = handle
 
     async def answers(self, name: str, count: int = 1, seconds: float = 15) -> list[Listing]:
         """Return the answers to a job, as soon as there are so many."""
-        told: list[Listing] = []
+        found: list[Listing] = []
 
         async def enough() -> bool:
-            told[:] = await self.askers[name].query("answers", result_type=list[Listing])
-            return len(told) >= count
+            found[:] = await self.jobs[name].query("answers", result_type=list[Listing])
+            return len(found) >= count
 
         await until(enough, f"{count} answers to {name}", seconds)
-        assert len(told) == count
-        return told
+        assert len(found) == count
+        return found
 
     @property
     def pages(self) -> list[tuple[int, str]]:
@@ -121,17 +121,17 @@ class Lister:
 
 
 @asynccontextmanager
-async def lister(harness: Harness) -> AsyncIterator[Lister]:
+async def run_lister(harness: Harness) -> AsyncIterator[Lister]:
     # It runs workflows of this module, which the sandbox cannot import.
-    runner = UnsandboxedWorkflowRunner()
-    async with Worker(harness.client, task_queue=f"{harness.route}-askers", workflows=[Asker], workflow_runner=runner):
+    queue, runner = f"{harness.route}-jobs", UnsandboxedWorkflowRunner()
+    async with Worker(harness.client, task_queue=queue, workflows=[AskingJob], workflow_runner=runner):
         yield Lister(harness)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def busy_lister(harness: Harness) -> AsyncIterator[Lister]:
-    async with lister(harness) as busy_lister:
-        yield busy_lister
+async def lister(harness: Harness) -> AsyncIterator[Lister]:
+    async with run_lister(harness) as lister:
+        yield lister
 
 
 def a_task(task_id: str, identifier: str | None = THEIRS, model: str | None = MODEL, **given: Any) -> ListedTask:
@@ -143,77 +143,77 @@ def a_page(*tasks: ListedTask, total: int | None = None) -> Page:
     return Page(tasks=tasks, total=len(tasks) if total is None else total, asked_at=now())
 
 
-async def test_listing_is_signalled_to_job(busy_lister: Lister) -> None:
+async def test_listing_is_signalled_to_job(lister: Lister) -> None:
     before = now()
-    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), a_task("cgt-2", OURS)))
-    await busy_lister.ask("a", attempt=3)
-    (told,) = await busy_lister.answers("a")
-    assert (told.attempt, told.safety_identifier, told.task_id) == (3, OURS, "cgt-2")
-    assert (told.complete, told.unmarked) == (True, False)
-    assert before - timedelta(seconds=1) < told.began_at < now()
+    lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), a_task("cgt-2", OURS)))
+    await lister.ask("a", attempt=3)
+    (answer,) = await lister.answers("a")
+    assert (answer.attempt, answer.safety_identifier, answer.task_id) == (3, OURS, "cgt-2")
+    assert (answer.complete, answer.unmarked) == (True, False)
+    assert before - timedelta(seconds=1) < answer.began_at < now()
 
 
-async def test_pages_of_two_keys_name_no_key(busy_lister: Lister) -> None:
+async def test_pages_of_two_keys_name_no_key(lister: Lister) -> None:
     """During a key exchange, one listing is read with two keys; each may hide tasks that the other shows."""
     for second, key in (("first", "first"), ("other", "")):
         pages = [a_page(a_task(f"cgt-{second}-{n}"), total=2) for n in (1, 2)]
         keyed = [page.model_copy(update={"key": k}) for page, k in zip(pages, ("first", second), strict=True)]
         held = Held(a_page())
-        busy_lister.harness.fake.plan("list_page", held, *keyed)
-        await busy_lister.ask(f"{second}-before")
+        lister.harness.fake.plan("list_page", held, *keyed)
+        await lister.ask(f"{second}-before")
         await held.reached.wait()
         # Several jobs ask for the same listing.
         for name in ("x", "y", "z"):
-            await busy_lister.ask(f"{second}-{name}")
+            await lister.ask(f"{second}-{name}")
         held.release()
         for name in ("x", "y", "z"):
-            (told,) = await busy_lister.answers(f"{second}-{name}")
-            assert (told.key, told.complete) == (key, True)
+            (answer,) = await lister.answers(f"{second}-{name}")
+            assert (answer.key, answer.complete) == (key, True)
 
 
-async def test_one_listing_answers_all_earlier_requests(busy_lister: Lister) -> None:
+async def test_one_listing_answers_all_earlier_requests(lister: Lister) -> None:
     """A request during a listing gets the next one: the first does not show later tasks."""
     first = Held(a_page())
-    busy_lister.harness.fake.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
-    await busy_lister.ask("a")
+    lister.harness.fake.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
+    await lister.ask("a")
     await first.reached.wait()
     for name in ("b", "c", "d"):
-        await busy_lister.ask(name)
+        await lister.ask(name)
     asked = now()
     first.release()
-    assert [(await busy_lister.answers(name))[0].task_id for name in ("a", "b", "c", "d")] == [None, *["cgt-1"] * 3]
-    assert (await busy_lister.answers("a"))[0].began_at < asked <= (await busy_lister.answers("b"))[0].began_at
-    assert busy_lister.pages == [(1, "default")] * 2
+    assert [(await lister.answers(name))[0].task_id for name in ("a", "b", "c", "d")] == [None, *["cgt-1"] * 3]
+    assert (await lister.answers("a"))[0].began_at < asked <= (await lister.answers("b"))[0].began_at
+    assert lister.pages == [(1, "default")] * 2
 
 
-async def test_repeated_request_is_answered_once(busy_lister: Lister) -> None:
+async def test_repeated_request_is_answered_once(lister: Lister) -> None:
     first = Held(a_page())
-    busy_lister.harness.fake.plan("list_page", first, a_page())
-    await busy_lister.ask("a")
+    lister.harness.fake.plan("list_page", first, a_page())
+    await lister.ask("a")
     await first.reached.wait()
     for attempt in (1, 1, 2, 1):
-        await busy_lister.ask("b", attempt)
+        await lister.ask("b", attempt)
     first.release()
-    assert sorted(told.attempt for told in await busy_lister.answers("b", 2)) == [1, 2]
-    assert len(busy_lister.pages) == 2
+    assert sorted(answer.attempt for answer in await lister.answers("b", 2)) == [1, 2]
+    assert len(lister.pages) == 2
 
 
-async def test_each_requested_tier_is_listed(busy_lister: Lister) -> None:
+async def test_each_requested_tier_is_listed(lister: Lister) -> None:
     first = Held(a_page())
 
     async def tier(input: ListPageInput) -> Page:
         return a_page(a_task(f"cgt-{input.service_tier}", OURS))
 
-    busy_lister.harness.fake.plan("list_page", first)
-    busy_lister.harness.fake.always("list_page", tier)
-    await busy_lister.ask("first")
+    lister.harness.fake.plan("list_page", first)
+    lister.harness.fake.always("list_page", tier)
+    await lister.ask("first")
     await first.reached.wait()
-    await busy_lister.ask("a", service_tier="flex")
-    await busy_lister.ask("b", service_tier="default")
-    await busy_lister.ask("c", service_tier="flex")
+    await lister.ask("a", service_tier="flex")
+    await lister.ask("b", service_tier="default")
+    await lister.ask("c", service_tier="flex")
     first.release()
-    assert [(await busy_lister.answers(name))[0].task_id for name in "abc"] == ["cgt-flex", "cgt-default", "cgt-flex"]
-    assert busy_lister.pages == [(1, "default"), (1, "default"), (1, "flex")]
+    assert [(await lister.answers(name))[0].task_id for name in "abc"] == ["cgt-flex", "cgt-default", "cgt-flex"]
+    assert lister.pages == [(1, "default"), (1, "default"), (1, "flex")]
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------
@@ -261,45 +261,45 @@ NEW = {"created_at": 32_000_000_000.0}
     ],
 )
 async def test_listing_with_all_older_tasks_is_complete(
-    busy_lister: Lister, pages: list[Page], complete: bool, read: int
+    lister: Lister, pages: list[Page], complete: bool, read: int
 ) -> None:
-    busy_lister.harness.fake.plan("list_page", *pages)
-    busy_lister.harness.fake.always("list_page", a_page(total=4))
-    await busy_lister.ask("a")
-    (told,) = await busy_lister.answers("a")
-    assert (told.complete, told.task_id) == (complete, None)
-    assert [page for page, _ in busy_lister.pages] == list(range(1, read + 1))
+    lister.harness.fake.plan("list_page", *pages)
+    lister.harness.fake.always("list_page", a_page(total=4))
+    await lister.ask("a")
+    (answer,) = await lister.answers("a")
+    assert (answer.complete, answer.task_id) == (complete, None)
+    assert [page for page, _ in lister.pages] == list(range(1, read + 1))
 
 
-async def test_listing_age_counts_from_request(busy_lister: Lister) -> None:
+async def test_listing_age_counts_from_request(lister: Lister) -> None:
     """A page can wait for its turn: tasks that are created meanwhile do not make the listing incomplete."""
-    await busy_lister.harness.stop("list")
-    await busy_lister.ask("a")
-    await until(lambda: _is_scheduled(busy_lister), "the page waits")
+    await lister.harness.stop("list")
+    await lister.ask("a")
+    await until(lambda: _is_scheduled(lister), "the page waits")
     await asyncio.sleep(1)
-    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1", created_at=now().timestamp())))
-    await busy_lister.harness.start_workers("list")
-    assert (await busy_lister.answers("a"))[0].complete
+    lister.harness.fake.plan("list_page", a_page(a_task("cgt-1", created_at=now().timestamp())))
+    await lister.harness.start_workers("list")
+    assert (await lister.answers("a"))[0].complete
 
 
-async def _is_scheduled(busy_lister: Lister) -> bool:
-    return busy_lister.lister is not None and await scheduled(busy_lister.lister, "list_page") != []
+async def _is_scheduled(lister: Lister) -> bool:
+    return lister.handle is not None and await scheduled(lister.handle, "list_page") != []
 
 
-async def test_fast_worker_clock_makes_no_task_older(busy_lister: Lister) -> None:
+async def test_fast_worker_clock_makes_no_task_older(lister: Lister) -> None:
     ahead = now() + timedelta(hours=2)
     task = a_task("cgt-1", created_at=(now() + timedelta(hours=1)).timestamp())
-    busy_lister.harness.fake.plan("list_page", a_page(task).model_copy(update={"asked_at": ahead}))
-    await busy_lister.ask("a")
-    assert not (await busy_lister.answers("a"))[0].complete
+    lister.harness.fake.plan("list_page", a_page(task).model_copy(update={"asked_at": ahead}))
+    await lister.ask("a")
+    assert not (await lister.answers("a"))[0].complete
 
 
-async def test_task_on_later_page_is_found(busy_lister: Lister) -> None:
-    busy_lister.harness.fake.plan(
+async def test_task_on_later_page_is_found(lister: Lister) -> None:
+    lister.harness.fake.plan(
         "list_page", a_page(*numbered(1, 2), total=5), a_page(*numbered(3, 4), total=5), a_page(a_task("x", OURS))
     )
-    await busy_lister.ask("a")
-    assert (await busy_lister.answers("a"))[0].task_id == "x"
+    await lister.ask("a")
+    assert (await lister.answers("a"))[0].task_id == "x"
 
 
 async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,10 +307,10 @@ async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest
     harness = Harness(temporal, sandboxed=False)
     await harness.start_workers(*QUEUES)
     harness.fake.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
-    async with lister(harness) as busy_lister:
-        await busy_lister.ask("a")
-        assert not (await busy_lister.answers("a"))[0].complete
-        assert len(busy_lister.pages) == 3
+    async with run_lister(harness) as lister:
+        await lister.ask("a")
+        assert not (await lister.answers("a"))[0].complete
+        assert len(lister.pages) == 3
     await harness.close()
     await harness.replay()
 
@@ -318,7 +318,7 @@ async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("task", "wanted", "unmarked"),
     [
-        pytest.param(a_task("x", THEIRS, created_at=SINCE), {}, False, id="of somebody else"),
+        pytest.param(a_task("x", THEIRS, created_at=SINCE), {}, False, id="of another user"),
         pytest.param(a_task("x", None, created_at=SINCE), {}, True, id="as old as the claim"),
         pytest.param(a_task("x", None, created_at=SINCE + 99), {}, True, id="younger"),
         pytest.param(a_task("x", None, created_at=SINCE - 1), {}, False, id="older"),
@@ -332,25 +332,25 @@ async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest
     ],
 )
 async def test_unmarked_task_bars_absence(
-    busy_lister: Lister, task: ListedTask, wanted: dict[str, Any], unmarked: bool
+    lister: Lister, task: ListedTask, wanted: dict[str, Any], unmarked: bool
 ) -> None:
-    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), task))
-    await busy_lister.ask("a", **{"since": SINCE} | wanted)
-    assert (await busy_lister.answers("a"))[0].unmarked is unmarked
+    lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), task))
+    await lister.ask("a", **{"since": SINCE} | wanted)
+    assert (await lister.answers("a"))[0].unmarked is unmarked
 
 
-async def test_each_job_gets_its_task(busy_lister: Lister) -> None:
+async def test_each_job_gets_its_task(lister: Lister) -> None:
     first = Held(a_page())
     tasks = [a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(3)]
-    busy_lister.harness.fake.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
-    await busy_lister.ask("first")
+    lister.harness.fake.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
+    await lister.ask("first")
     await first.reached.wait()
     for n in range(4):
         model = "another" if n == 3 else MODEL
-        await busy_lister.ask(str(n), attempt=n + 1, safety_identifier=f"{n:016x}-{n:032x}", model=model)
+        await lister.ask(str(n), attempt=n + 1, safety_identifier=f"{n:016x}-{n:032x}", model=model)
     first.release()
-    told = [(await busy_lister.answers(str(n)))[0] for n in range(4)]
-    assert [(t.attempt, t.task_id, t.unmarked) for t in told] == [
+    answers = [(await lister.answers(str(n)))[0] for n in range(4)]
+    assert [(t.attempt, t.task_id, t.unmarked) for t in answers] == [
         (1, "cgt-0", False),
         (2, "cgt-1", False),
         (3, "cgt-2", False),
@@ -361,65 +361,65 @@ async def test_each_job_gets_its_task(busy_lister: Lister) -> None:
 # --- requests that change nothing ------------------------------------------------------------------------------------
 
 
-async def test_ended_job_does_not_block_others(busy_lister: Lister) -> None:
+async def test_ended_job_does_not_block_others(lister: Lister) -> None:
     first = Held(a_page())
-    busy_lister.harness.fake.plan("list_page", first)
-    busy_lister.harness.fake.always("list_page", a_page())
-    await busy_lister.ask("first")
+    lister.harness.fake.plan("list_page", first)
+    lister.harness.fake.always("list_page", a_page())
+    await lister.ask("first")
     await first.reached.wait()
     for name in ("a", "ended"):
-        await busy_lister.ask(name)
+        await lister.ask(name)
     # Several requests may come in one signal.
-    await busy_lister.start_asker("c")
-    await busy_lister.start(SIGNAL_LISTING_REQUESTED, busy_lister.request("never-was"), busy_lister.request("c"))
-    await busy_lister.askers["ended"].signal("end")
-    await busy_lister.askers["ended"].result()
+    await lister.start_job("c")
+    await lister.start(SIGNAL_LISTING_REQUESTED, lister.request("never-was"), lister.request("c"))
+    await lister.jobs["ended"].signal("end")
+    await lister.jobs["ended"].result()
     first.release()
     for name in ("first", "a", "c"):
-        await busy_lister.answers(name)
-    await busy_lister.ask("later")
-    await busy_lister.answers("later")
-    assert len(busy_lister.harness.jobs) == 1, "it is still the same lister"
+        await lister.answers(name)
+    await lister.ask("later")
+    await lister.answers("later")
+    assert len(lister.harness.jobs) == 1, "it is still the same lister"
 
 
-async def test_request_without_job_is_listed(busy_lister: Lister) -> None:
+async def test_request_without_job_is_listed(lister: Lister) -> None:
     """The page notes whether identifiers are shown; that is the whole answer."""
-    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1")))
-    await busy_lister.ask(None)
-    await busy_lister.harness.fake.called("list_page")
-    assert busy_lister.lister is not None
-    assert await scheduled(busy_lister.lister, "answer_jobs") == []
+    lister.harness.fake.plan("list_page", a_page(a_task("cgt-1")))
+    await lister.ask(None)
+    await lister.harness.fake.called("list_page")
+    assert lister.handle is not None
+    assert await scheduled(lister.handle, "answer_jobs") == []
 
 
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"job_id": "x", "attempt": "one"}], [[1, 2]], [1, 2, 3]])
-async def test_nonsense_is_ignored(busy_lister: Lister, odd: list[Any]) -> None:
-    busy_lister.harness.fake.plan("list_page", a_page())
-    await busy_lister.start(SIGNAL_LISTING_REQUESTED, *odd)
-    await busy_lister.ask("a")
-    await busy_lister.answers("a")
-    assert len(busy_lister.pages) == 1
+async def test_nonsense_is_ignored(lister: Lister, odd: list[Any]) -> None:
+    lister.harness.fake.plan("list_page", a_page())
+    await lister.start(SIGNAL_LISTING_REQUESTED, *odd)
+    await lister.ask("a")
+    await lister.answers("a")
+    assert len(lister.pages) == 1
 
 
-async def test_failed_list_is_retried_for_all_jobs(busy_lister: Lister) -> None:
-    busy_lister.harness.fake.plan("list_page", ApplicationError("500"), a_page(*numbered(1)))
-    await busy_lister.ask("a")
-    assert (await busy_lister.answers("a"))[0].complete
-    assert [call.tries for call in busy_lister.harness.fake.of("list_page")] == [1, 2]
+async def test_failed_list_is_retried_for_all_jobs(lister: Lister) -> None:
+    lister.harness.fake.plan("list_page", ApplicationError("500"), a_page(*numbered(1)))
+    await lister.ask("a")
+    assert (await lister.answers("a"))[0].complete
+    assert [call.tries for call in lister.harness.fake.of("list_page")] == [1, 2]
 
 
-async def test_two_hundred_requests_share_pages(busy_lister: Lister) -> None:
+async def test_two_hundred_requests_share_pages(lister: Lister) -> None:
     async def slow(input: ListPageInput) -> Page:
         await asyncio.sleep(1)
         return a_page(*[a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(0, 200, 2)])
 
-    busy_lister.harness.fake.always("list_page", slow)
+    lister.harness.fake.always("list_page", slow)
     for n in range(200):
-        await busy_lister.start_asker(str(n))
-    await asyncio.gather(*(busy_lister.ask(str(n), safety_identifier=f"{n:016x}-{n:032x}") for n in range(200)))
+        await lister.start_job(str(n))
+    await asyncio.gather(*(lister.ask(str(n), safety_identifier=f"{n:016x}-{n:032x}") for n in range(200)))
     for n in range(200):
-        (told,) = await busy_lister.answers(str(n), seconds=60)
-        assert told.task_id == (f"cgt-{n}" if n % 2 == 0 else None)
-    assert len(busy_lister.pages) < 15
+        (answer,) = await lister.answers(str(n), seconds=60)
+        assert answer.task_id == (f"cgt-{n}" if n % 2 == 0 else None)
+    assert len(lister.pages) < 15
 
 
 async def test_many_answers_are_sent_in_parts(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,14 +428,14 @@ async def test_many_answers_are_sent_in_parts(temporal: Client, monkeypatch: pyt
     await harness.start_workers(*QUEUES)
     first = Held(a_page())
     harness.fake.plan("list_page", first, a_page())
-    async with lister(harness) as busy_lister:
-        await busy_lister.ask("first")
+    async with run_lister(harness) as lister:
+        await lister.ask("first")
         await first.reached.wait()
         for n in range(24):
-            await busy_lister.ask(str(n))
+            await lister.ask(str(n))
         first.release()
         for n in range(24):
-            await busy_lister.answers(str(n))
+            await lister.answers(str(n))
     assert len(await scheduled(harness.jobs[0], "answer_jobs")) == 1 + 5
     await harness.close()
     await harness.replay()
@@ -446,13 +446,13 @@ async def test_idle_lister_ends_and_request_restarts_it(temporal: Client, monkey
     harness = Harness(temporal, sandboxed=False)
     await harness.start_workers(*QUEUES)
     harness.fake.always("list_page", a_page())
-    async with lister(harness) as busy_lister:
+    async with run_lister(harness) as lister:
         for turn in (1, 2):
-            await busy_lister.ask("a")
-            await busy_lister.answers("a", turn)
-            assert busy_lister.lister is not None
-            await asyncio.wait_for(busy_lister.lister.result(), 15)
-            assert (await busy_lister.lister.describe()).status is WorkflowExecutionStatus.COMPLETED
+            await lister.ask("a")
+            await lister.answers("a", turn)
+            assert lister.handle is not None
+            await asyncio.wait_for(lister.handle.result(), 15)
+            assert (await lister.handle.describe()).status is WorkflowExecutionStatus.COMPLETED
         assert len(harness.jobs) == 2
     await harness.close()
     await harness.replay()
@@ -466,16 +466,16 @@ async def test_requests_are_carried_into_new_run(caplog: pytest.LogCaptureFixtur
         first = Held(a_page())
         harness.fake.plan("list_page", first)
         harness.fake.always("list_page", a_page())
-        async with lister(harness) as busy_lister:
-            await busy_lister.ask("a")
+        async with run_lister(harness) as lister:
+            await lister.ask("a")
             await first.reached.wait()
             for n in range(SUGGESTED_FROM + 5):
-                await busy_lister.ask(f"late-{n % 3}", attempt=n // 3)
+                await lister.ask(f"late-{n % 3}", attempt=n // 3)
             first.release()
-            await busy_lister.answers("a")
+            await lister.answers("a")
             for n in range(3):
-                assert len(await busy_lister.answers(f"late-{n}", 15)) == 15
-            assert len(busy_lister.pages) == 2
+                assert len(await lister.answers(f"late-{n}", 15)) == 15
+            assert len(lister.pages) == 2
             handle = handle_of(harness.jobs[0], harness.jobs[0].first_execution_run_id)
             last = [event async for event in handle.fetch_history_events()][-1]
             assert last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
@@ -487,8 +487,8 @@ async def test_worker_without_cache_lists(idle: Harness) -> None:
     idle.cached = 0
     await idle.start_workers(*QUEUES)
     idle.fake.always("list_page", a_page(*numbered(1)))
-    async with lister(idle) as busy_lister:
+    async with run_lister(idle) as lister:
         for turn in (1, 2, 3):
-            await busy_lister.ask("a")
-            began: list[datetime] = [told.began_at for told in await busy_lister.answers("a", turn)]
+            await lister.ask("a")
+            began: list[datetime] = [answer.began_at for answer in await lister.answers("a", turn)]
             assert began == sorted(set(began))

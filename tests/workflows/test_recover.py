@@ -58,7 +58,7 @@ async def test_search_is_shown_without_attention(harness: Harness) -> None:
     harness.fake.plan("ask_lister", harness.recover(attempt=2))
     job = await harness.start()
     await harness.fake.called("ask_lister")
-    shown = await until(lambda: _waits(harness, job), "it waits for the next look")
+    shown = await until(lambda: _waits(harness, job), "it waits for a listing")
     assert (shown.phase, shown.attempt, shown.attention) == ("recovering", 2, None)
 
 
@@ -73,7 +73,7 @@ async def test_callback_names_task_at_once(harness: Harness) -> None:
     harness.fake.plan("identify_task", OURS)
     finish(harness)
     job = await harness.start()
-    await until(lambda: _waits(harness, job), "it waits for the next look")
+    await until(lambda: _waits(harness, job), "it waits for a listing")
     await callback(job, "queued", OTHER_TASK, attempt=2)
     await job.result()
     assert harness.fake.names() == [

@@ -85,7 +85,7 @@ async def test_list_shows_attempt_and_estimate_without_worker(harness: Harness) 
     assert await (await job.describe()).memo() == estimate | {"attempt": 2}
     modified = EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED
     assert sum(event.event_type == modified for event in await events(job)) == 3, (
-        "once for each news, not for each look"
+        "once for each change, not for each poll"
     )
 
 
@@ -142,7 +142,7 @@ async def test_repeated_status_is_counted(harness: Harness) -> None:
     async def all_seen() -> bool:
         return detail_of(await state(job)).timeline[-1].count == 26
 
-    await until(all_seen, "all looks are counted")
+    await until(all_seen, "all polls are counted")
     assert noted(await state(job)) == ["status running"]
 
 
