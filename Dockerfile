@@ -15,6 +15,7 @@ COPY worker.py relay.py starter.py ./
 COPY seedance_temporal/ seedance_temporal/
 COPY activities/ activities/
 COPY workflows/ workflows/
+COPY workers/ workers/
 COPY dev/__init__.py dev/
 COPY dev/ark/ dev/ark/
 COPY deploy/create_bucket.py deploy/

@@ -18,13 +18,17 @@ demo: setup ## One video, end to end, on embedded parts
 stack: setup ## The same parts, kept up on fixed ports until Ctrl-C
 	@$(BIN)/python -m dev.stack
 
-lint: setup
+# deptry runs twice: the product imports what it declares; dev/ and tests/ may use the group dev as well.
+lint: setup ## Style, types, import contracts, declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/deptry . --extend-exclude dev
+	$(BIN)/deptry . --exclude '\.venv' --ignore DEP002,DEP004
 
-test: lint ## Lint, types, tests
+test: lint ## Lint, types, imports, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 docs: setup ## The documentation as a site, in build/docs

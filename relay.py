@@ -1,4 +1,4 @@
-"""The webhook relay as a process: ``python relay.py``. See ``seedance_temporal/relay.py`` for mounting it elsewhere."""
+"""The webhook relay: ``python relay.py``. To mount it in another application, see ``seedance_temporal/relay.py``."""
 
 from __future__ import annotations
 

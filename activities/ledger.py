@@ -1,7 +1,7 @@
-"""The attempt ledger: facts in the bucket that say what was claimed, what came of it, and what may happen next.
+"""The attempt ledger: facts in the bucket about each claim, its outcome and its end.
 
-Temporal's history alone cannot keep a create from being repeated: a Reset runs it again, and a run that was deleted
-is forgotten. So each fact is an object of its own, created once and never changed; one listing tells them all.
+Temporal's history alone cannot prevent a second create: a Reset runs it again, and a run that was deleted is forgotten.
+So each fact is an object of its own, created once and never changed; one listing shows them all.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
+from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, TimelineEntry
+from seedance_temporal.job import JobError
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -35,12 +35,12 @@ class RunContext(Fact):
 
     Attributes:
         search_attributes: The names that the namespace knows.
-        hash_users: Whether a user is shown by a hash.
+        hash_users: Whether users are shown as hashes.
         folder: The start of the names of all objects of the job, as ``gs://…/``.
         create_seconds: The total time that a create may take.
         identifiers_listed: Whether LIST is known to show our identifiers.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-        warnings: What is allowed, and still likely to disappoint, in sentences.
+        warnings: Parts of the request that are allowed, and still likely to disappoint, in sentences.
         limited: Whether limits are set, so that a quota entry must be reserved before a create.
     """
 
@@ -63,7 +63,7 @@ class ReadLedgerResult(Fact):
 
 
 class OutcomeInput(Fact):
-    """An outcome that is known, and may not stand in the ledger yet, with the claim that it belongs to."""
+    """An outcome that may not be in the ledger yet, with its claim."""
 
     claim: Claim
     outcome: Outcome
@@ -72,24 +72,24 @@ class OutcomeInput(Fact):
 class EndInput(Fact):
     job_id: str
     error: JobError
-    how: str = ""
+    source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
 
 class EndResult(Fact):
-    """The end in the ledger; ``continues``: the job goes on all the same, with another attempt or task."""
+    """The end in the ledger; ``continues``: the job goes on with another attempt or task."""
 
     error: JobError
     continues: bool = False
 
 
 class LedgerActivities:
-    """Reads and writes the ledger for the workflow.
+    """Read and write the ledger for the workflow.
 
     Args:
-        search_attributes: The names that the namespace knows, found at the worker's start.
+        search_attributes: The names that the namespace knows, read at the worker's start.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, search_attributes: Iterable[str] = ()) -> None:
@@ -99,21 +99,21 @@ class LedgerActivities:
 
     @activity.defn
     async def read_ledger(self, input: ReadLedgerInput) -> ReadLedgerResult:
-        """Read all that the bucket knows of the job, and decide the next step. Grant a resubmit that is in input."""
+        """Read the ledger, and decide the next step. Grant the resubmit that the input asks for."""
         context = None
         if input.job_id != job_id_of(input.request):
             return ReadLedgerResult(decision=Decision(next="ended", attempt=0, error=_foreign_id(input)))
         facts = await self._ledger.read(input.job_id)
         resubmit = input.resubmit
         refusal: JobError | None = None
-        answered = facts.attempt(resubmit.attempt) if resubmit is not None else None
-        # A resubmit that answers no failure, or that was granted before, changes nothing.
-        if resubmit is not None and answered is not None and answered.error is not None and answered.again is None:
-            if answered.error.failure_class != "lost" or resubmit.accept_second_charge:
-                await self._ledger.again(input.job_id, resubmit)
+        failed = facts.attempt(resubmit.attempt) if resubmit is not None else None
+        # A resubmit of an attempt that did not fail, or that was granted before, changes nothing.
+        if resubmit is not None and failed is not None and failed.error is not None and failed.resubmit_grant is None:
+            if failed.error.failure_class != "lost" or resubmit.accept_second_charge:
+                await self._ledger.grant_resubmit(input.job_id, resubmit)
                 facts = await self._ledger.read(input.job_id)
             elif decide(facts).next == "ended":
-                refusal = _second_charge(answered.error)
+                refusal = _second_charge(failed.error)
         decision = decide_at(facts, self._settings)
         if refusal is not None and resubmit is not None:
             decision = Decision(next="ended", attempt=resubmit.attempt, error=refusal)
@@ -122,8 +122,8 @@ class LedgerActivities:
         return ReadLedgerResult(decision=decision, context=context)
 
     async def _context(self, input: ReadLedgerInput, attempt: Attempt | None) -> RunContext:
-        settings, endpoints = self._settings, self._settings.seedance_endpoints
-        estimated = catalogue.estimate(input.request, settings.prices, endpoints=endpoints)
+        settings = self._settings
+        estimated = settings.rules.estimate(input.request)
         # The claim holds the warnings of an earlier run, which has checked the references.
         claimed = attempt.claim.warnings if attempt is not None and attempt.claim is not None else ()
         return RunContext(
@@ -134,31 +134,31 @@ class LedgerActivities:
             identifiers_listed=await self._ledger.identifiers_listed(input.request.route, settings.key_fingerprint),
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            warnings=tuple(dict.fromkeys([*catalogue.warnings(input.request, endpoints=endpoints), *claimed])),
+            warnings=tuple(dict.fromkeys([*settings.rules.warnings(input.request), *claimed])),
             limited=settings.limited,
         )
 
     @activity.defn
     async def write_outcome(self, input: OutcomeInput) -> None:
-        """Writes an outcome that the create knows and could not write itself.
+        """Write an outcome that the create could not write itself.
 
-        The claim is written first, should it never have landed: otherwise its own write could land later, and stand
-        there without an outcome. Where somebody else's claim stands, ours was never an attempt.
+        Write the claim first: its own write may still be under way, and would leave a claim without an outcome. Where
+        another run's claim exists, ours was never an attempt.
         """
         if await self._ledger.claim(input.claim):
             await self._ledger.settle(input.claim.job_id, input.claim.attempt, input.outcome)
 
     @activity.defn
     async def write_end(self, input: EndInput) -> EndResult:
-        """Writes how the job's task ended; returns the end that stands.
+        """Write how the job's task ended; return the end that counts.
 
-        Asks for another attempt where the provider failed, or never began, and the setting has some left.
+        Grant another attempt where the provider failed, or never began, and the setting has some left.
         """
         assert input.error.attempt is not None
         end = End(
             error=input.error,
             at=datetime.now(UTC),
-            how=input.how,
+            source=input.source,
             usage=input.usage,
             cost_usd=input.cost_usd,
             timeline=input.timeline,
@@ -167,14 +167,16 @@ class LedgerActivities:
         )
         error = (await self._ledger.end(input.job_id, input.error.attempt, end)).error
         facts = await self._ledger.read(input.job_id)
-        spent = [attempt.again for attempt in facts.attempts if attempt.again is not None and attempt.again.automatic]
+        grants = [attempt.resubmit_grant for attempt in facts.attempts if attempt.resubmit_grant is not None]
+        automatic = sum(grant.automatic for grant in grants)
         # A live task of the job comes before another paid one.
-        left = len(spent) < self._settings.seedance_automatic_resubmits and decide(facts).next == "ended"
+        left = automatic < self._settings.seedance_automatic_resubmits and decide(facts).next == "ended"
         ended = facts.attempt(input.error.attempt)
-        if left and ended is not None and ended.again is None and error.failure_class in {"expired", "provider"}:
-            await self._ledger.again(input.job_id, Resubmit(attempt=input.error.attempt), automatic=True)
+        not_granted = ended is not None and ended.resubmit_grant is None
+        if left and not_granted and error.failure_class in {"expired", "provider"}:
+            await self._ledger.grant_resubmit(input.job_id, Resubmit(attempt=input.error.attempt), automatic=True)
             return EndResult(error=error, continues=True)
-        # Another attempt can decide how the job ended.
+        # The end of another attempt can be the end of the job.
         decision = decide(facts)
         return EndResult(error=decision.error or error, continues=decision.next != "ended")
 
@@ -183,7 +185,7 @@ def _foreign_id(input: ReadLedgerInput) -> JobError:
     return JobError(
         code="job_id_mismatch",
         message=f"The workflow id {input.job_id} is not the job id of its request, {job_id_of(input.request)}. "
-        "Nothing was sent: the id is what keeps a request from being paid twice. Start it under the right id.",
+        "Nothing was sent: a request under two ids could be paid twice. Start it under the right id.",
         failure_class="invalid",
     )
 

@@ -1,4 +1,4 @@
-"""The limits on what may be spent, checked before each create."""
+"""The limits on spending, checked before each create."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from seedance_temporal.ledger.daily_quota import DailyQuota, QuotaEntry
 from seedance_temporal.ledger.facts import Fact
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal, refusal_by_price
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
@@ -24,14 +23,14 @@ class QuotaInput(Fact):
 
 
 class QuotaResult(Fact):
-    """Whether a create may be paid for: ``error`` says why not, ``used`` what the user has had since midnight."""
+    """Whether a create may be paid for: ``error`` says why not, ``used`` is the user's share of today's quota."""
 
     error: JobError | None = None
     used: str = ""
 
 
 class LimitActivities:
-    """Keep the limits of the settings.
+    """Enforce the limits of the settings.
 
     Args:
         clock: Returns the time, in UTC.
@@ -53,15 +52,15 @@ class LimitActivities:
     async def reserve_quota(self, input: QuotaInput) -> QuotaResult:
         """Reserve quota for the job's next paid attempt, once, unless a limit forbids it."""
         settings = self._settings
-        estimated = catalogue.estimate(input.request, settings.prices, endpoints=settings.seedance_endpoints)
+        estimated = settings.rules.estimate(input.request)
         if refusal := refusal_by_price(estimated, settings):
             return _refused(refusal)
         if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:
             return QuotaResult()
         facts = await self._ledger.read(input.job_id)
-        resubmits = sum(attempt.again is not None for attempt in facts.attempts)
-        wanted = QuotaEntry(job_id=input.job_id, resubmits=resubmits, usd=estimated.usd, at=self._clock())
-        answer = await self._quota.reserve(wanted, input.request.user_id)
+        resubmits = sum(attempt.resubmit_grant is not None for attempt in facts.attempts)
+        entry = QuotaEntry(job_id=input.job_id, resubmits=resubmits, usd=estimated.usd, at=self._clock())
+        answer = await self._quota.reserve(entry, input.request.user_id)
         return _refused(answer) if isinstance(answer, Refusal) else QuotaResult(used=answer)
 
 

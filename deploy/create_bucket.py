@@ -1,4 +1,4 @@
-"""Creates the bucket on the local bucket server, as soon as that answers; one that is there already is as good."""
+"""Create the bucket on the local bucket server, as soon as that answers, unless it exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS = 60
 
 
 def main() -> int:
-    """Returns the exit code: 1 where there is no bucket in the end."""
+    """Create the bucket. Return the exit code: 1 where that failed."""
     url = os.environ["STORAGE_EMULATOR_HOST"] + "/storage/v1/b"
     problem = ""
     for _ in range(SECONDS):

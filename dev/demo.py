@@ -22,11 +22,11 @@ from rich.table import Table
 
 from dev.process import Child, start
 from dev.stack import HOST, READY_SECONDS, ROOT, Ports, Stack, running_stack, start_temporal, temporal_client
-from seedance_temporal import Job, JobState, VideoJobs, VideoRequest, VideoResult
-from seedance_temporal.errors import InvalidSettings
-from seedance_temporal.job import TimelineEntry
+from seedance_temporal import JobState, VideoJobs, VideoRequest, VideoResult
+from seedance_temporal.errors import InvalidSettings, JobFailed
+from seedance_temporal.events import Event, sentence
 from seedance_temporal.media.probe import probe_video
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject
 
@@ -40,7 +40,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclass
 class Parts:
-    """What a demo runs on."""
+    """The parts that a demo uses."""
 
     jobs: VideoJobs
     bucket: GoogleBucket
@@ -48,10 +48,11 @@ class Parts:
 
 
 async def embedded_demo() -> None:
-    """The main job on embedded parts; compares the result with what the local Ark made.
+    """Run the main job on embedded parts, and compare the result with the local Ark's.
 
     Raises:
-        RuntimeError: The job ended without a video, or with another one.
+        JobFailed: The job ended without a video.
+        RuntimeError: The bucket has another video.
         TimeoutError: There was no video in time.
     """
     started = time.monotonic()
@@ -65,15 +66,16 @@ async def embedded_demo() -> None:
 
 
 async def real_demo(settings: Settings) -> None:
-    """The main job with the provider and the bucket that the environment names; asks before it spends.
+    """Run the main job with the provider and the bucket of the environment. Ask before it spends.
 
     Raises:
-        RuntimeError: The job ended without a video, or there is nobody to ask.
+        JobFailed: The job ended without a video.
+        RuntimeError: There is no terminal to ask on.
         TimeoutError: There was no video in time; the job is in the bucket's ledger, and is not paid for again.
     """
     assert settings.seedance_bucket is not None
     request = _request(settings.ark_route)
-    cost = catalogue.estimate(request, settings.prices, endpoints=settings.seedance_endpoints)
+    cost = settings.rules.estimate(request)
     price = "price not known here" if cost.usd is None else f"about {cost.usd:.2f} USD"
     console.print(
         "[bold]This spends money.[/] ARK_API_KEY and SEEDANCE_BUCKET are set, so this demo will\n"
@@ -93,7 +95,7 @@ async def real_demo(settings: Settings) -> None:
             await _film(parts, request, started, _REAL_SECONDS)
         except (TimeoutError, asyncio.CancelledError):
             console.print(
-                "\nEnded before the video was there. What was claimed or created stands in the bucket's ledger: "
+                "\nEnded before the video was there. Claims and outcomes are in the bucket's ledger: "
                 "running this demo again goes on from there, and does not pay again."
             )
             raise
@@ -122,12 +124,7 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
             }
             children.append(await start("worker", [sys.executable, "worker.py"], environment, Path(name), cwd=ROOT))
             await children[1].until_log_says("serving route", READY_SECONDS)
-            jobs = VideoJobs(
-                client,
-                insecure_hosts=settings.seedance_insecure_hosts,
-                endpoints=settings.seedance_endpoints,
-                hash_users=settings.seedance_hash_users,
-            )
+            jobs = VideoJobs(client, settings=settings)
             yield Parts(jobs, GoogleBucket(settings.seedance_bucket), f"http://{HOST}:{ports.ui}")
         finally:
             for child in reversed(children):
@@ -135,48 +132,44 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 
 def _request(route: str) -> VideoRequest:
-    """The example's request, with its model's name on the given route."""
+    """Return the example's request, with its model's name on the given route."""
     request = VideoRequest.model_validate_json(REQUEST.read_text())
-    model = catalogue.model_of(request.model)
+    model = Rules().model_of(request.model)
     assert model is not None
     return request.model_copy(update={"route": route, "model": model.ids[route]})
 
 
 async def _film(parts: Parts, request: VideoRequest, started: float, seconds: float) -> tuple[VideoResult, Path]:
-    """Submits the request, tells what happens, and ends with a copy of the video on this disk."""
+    """Submit the request, print its timeline, and copy the video to this disk."""
     console.print(f"[bold]Request[/]  {request.model}  {request.resolution} {request.ratio} {request.duration} s")
     console.print(f"         {request.prompt}\n")
-    submitted = await parts.jobs.submit(request)
-    console.print(f"[bold]Job[/]      {submitted.job_id}")
-    console.print(f"         {parts.ui_url}/namespaces/default/workflows/{submitted.job_id}\n")
-    told: set[tuple[str, str, str | None]] = set()
+    job = await parts.jobs.submit(request)
+    console.print(f"[bold]Job[/]      {job.id}")
+    console.print(f"         {parts.ui_url}/namespaces/default/workflows/{job.id}\n")
+    printed: set[Event] = set()
     async with asyncio.timeout(seconds):
-        async for job in parts.jobs.follow(submitted.job_id, every=0.25):
-            last = job
-            _tell_news(job, told, started)
-    if last.result is None:
-        raise RuntimeError(last.error.message if last.error else "the job ended without a video")
-    state = await parts.jobs.state(last.job_id)
-    _tell_news(state, told, started)
-    video = await _fetch(parts.bucket, last.result)
-    await _show_end(parts.bucket, state, last.result, video)
-    return last.result, video
+        async for state in job.follow(every=0.25):
+            _print_news(state, printed, started)
+        result = await job.result()
+    video = await _fetch(parts.bucket, result)
+    await _show_end(parts.bucket, state, result, video)
+    return result, video
 
 
-def _tell_news(job: Job, told: set[tuple[str, str, str | None]], started: float) -> None:
-    """Prints each entry of the timeline once, as it comes."""
-    for entry in job.timeline if isinstance(job, JobState) else ():
-        key = (entry.what, entry.how, entry.note)
-        if key not in told:
-            told.add(key)
+def _print_news(job: JobState, printed: set[Event], started: float) -> None:
+    """Print each new event of the timeline once."""
+    for event in job.detail.timeline if job.detail is not None else ():
+        first = event.model_copy(update={"count": 1})
+        if first not in printed:
+            printed.add(first)
             console.print(
                 f"  {time.monotonic() - started:5.1f} s  [cyan]{job.phase:<10}[/] {job.task_id or '-':<28} "
-                f"{entry.what} [dim](by {entry.how})[/]"
+                f"{sentence(first)} [dim](by {event.source})[/]"
             )
 
 
 async def _fetch(bucket: GoogleBucket, result: VideoResult) -> Path:
-    """Copies the video from the bucket to this disk, and checks that it is whole."""
+    """Copy the video from the bucket to this disk, and check that it is whole."""
     content = await bucket.read(result.video_uri.removeprefix(f"gs://{bucket.name}/"))
     if content is None:
         raise RuntimeError(f"{result.video_uri} is not there")
@@ -190,10 +183,10 @@ async def _fetch(bucket: GoogleBucket, result: VideoResult) -> Path:
 
 async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, video: Path) -> None:
     timeline = Table(title="Timeline", title_justify="left", box=None)
-    for column in ("at", "what", "learned by", "note"):
+    for column in ("at", "event", "learned by"):
         timeline.add_column(column, overflow="fold")
-    for entry in state.timeline:
-        timeline.add_row(entry.at.strftime("%H:%M:%S.%f")[:-3], _words(entry), entry.how, entry.note or "")
+    for event in state.detail.timeline if state.detail is not None else ():
+        timeline.add_row(event.at.strftime("%H:%M:%S.%f")[:-3], sentence(event), event.source)
     objects = Table(title=f"gs://{bucket.name}", title_justify="left", box=None)
     for column in ("object", "bytes", "CRC32C"):
         objects.add_column(column, overflow="fold")
@@ -214,16 +207,12 @@ async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, 
     )
 
 
-def _words(entry: TimelineEntry) -> str:
-    return entry.what if entry.times == 1 else f"{entry.what} ({entry.times} times)"
-
-
 def _short(stored: StoredObject, request_hash: str) -> str:
     return stored.name.replace(request_hash, f"{request_hash[:8]}…")
 
 
 async def _compare(stack: Stack, result: VideoResult, video: Path) -> None:
-    """What the provider made and was paid for, by its own account."""
+    """Compare the bucket with the provider's own video and ledger."""
     if await asyncio.to_thread(video.read_bytes) != await stack.ark.video_bytes(result.task_id):
         raise RuntimeError("the bucket does not hold what the provider made")
     posts = len(await stack.ark.ledger())
@@ -251,5 +240,5 @@ if __name__ == "__main__":
         asyncio.run(_main())
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
-    except (RuntimeError, TimeoutError, InvalidSettings) as error:
+    except (RuntimeError, TimeoutError, InvalidSettings, JobFailed) as error:
         sys.exit(f"demo: {error or 'there was no video in time'}")

@@ -23,7 +23,7 @@ from temporalio.client import Client
 
 from dev.ark.control import ArkControl
 from dev.process import Child, start
-from seedance_temporal import VideoJobs, connect
+from seedance_temporal import Settings, VideoJobs, connect
 from seedance_temporal.errors import TemporalUnavailable
 from seedance_temporal.storage.bucket import GoogleBucket
 
@@ -39,7 +39,7 @@ _FOREIGN = ("ARK_", "SEEDANCE_", "TEMPORAL_", "GOOGLE_", "STORAGE_EMULATOR_")
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the parts listen, all on loopback."""
+    """The ports of the parts, all on loopback."""
 
     temporal: int
     ui: int
@@ -49,7 +49,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Five ports that nobody listens on now."""
+        """Find five free ports."""
         with contextlib.ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in range(5)]
             for free in sockets:
@@ -82,7 +82,7 @@ class Stack:
 
     @property
     def jobs(self) -> VideoJobs:
-        return VideoJobs(self.client, insecure_hosts={HOST})
+        return jobs_of(self.client)
 
     @property
     def bucket(self) -> GoogleBucket:
@@ -95,11 +95,11 @@ class Stack:
         return f"http://{HOST}:{self.ports.ui}"
 
     def run_url(self, job_id: str) -> str:
-        """Where the UI shows a job's runs."""
+        """Return the URL of a job's runs in the UI."""
         return f"{self.ui_url}/namespaces/default/workflows/{job_id}"
 
     async def start_worker(self, name: str = "worker", **changes: str) -> Child:
-        """Starts a worker process, and waits until it asks for work.
+        """Start a worker process, and wait until it polls for work.
 
         Args:
             name: For its log, and in ``children``.
@@ -116,11 +116,16 @@ class Stack:
         return child
 
     async def start_relay(self) -> Child:
-        """Starts the relay process, and waits until it answers."""
+        """Start the relay process, and wait until it answers."""
         child = await start("relay", [sys.executable, "relay.py"], self.environment, self.folder, cwd=ROOT)
         self.children["relay"] = child
         await _until_http(child, f"http://{HOST}:{self.ports.relay}/healthz")
         return child
+
+
+def jobs_of(client: Client) -> VideoJobs:
+    """The jobs of a local stack, whose references may be plain http."""
+    return VideoJobs(client, settings=Settings.model_validate({"seedance_insecure_hosts": HOST}))
 
 
 @contextlib.asynccontextmanager
@@ -132,7 +137,7 @@ async def running_stack(
     settings: Mapping[str, str] | None = None,
     ark_options: tuple[str, ...] = (),
 ) -> AsyncIterator[Stack]:
-    """A stack that is ready for work; all of its processes have ended when this does, however it ends.
+    """Run a stack that is ready for work. All of its processes end with the block.
 
     Args:
         ports: Free ones by default.
@@ -186,7 +191,7 @@ async def _start_servers(
 
 
 async def start_temporal(ports: Ports, folder: Path) -> Child:
-    """Starts Temporal's real server in its development mode, UI included, with its database in the folder."""
+    """Start Temporal's real server in its development mode, UI included, with its database in the folder."""
     command = [
         str(Path(sys.executable).parent / "temporal"),
         *("server", "start-dev", "--ip", HOST, "--ui-ip", HOST, "--log-level", "error", "--ui-disable-news-fetch"),
@@ -196,7 +201,7 @@ async def start_temporal(ports: Ports, folder: Path) -> Child:
 
 
 async def temporal_client(server: Child, ports: Ports) -> Client:
-    """A client of a server that was just started, as soon as it answers."""
+    """Connect to a server that was just started, as soon as it answers."""
     async with asyncio.timeout(READY_SECONDS):
         while True:
             server.check()
@@ -228,7 +233,7 @@ def _surroundings() -> dict[str, str]:
 
 
 def _environment(ports: Ports) -> dict[str, str]:
-    """What worker, relay and command line need for this stack; waits are as much shorter as the provider is faster."""
+    """Return the environment of worker, relay and command line; waits are shorter, as the provider is faster."""
     return _surroundings() | {
         "TEMPORAL_ADDRESS": f"{HOST}:{ports.temporal}",
         "TEMPORAL_NAMESPACE": "default",

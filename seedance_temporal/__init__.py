@@ -1,26 +1,91 @@
-"""What every party of a Seedance job agrees on; all that a backend installs.
+"""The client of Seedance jobs; all that a backend installs.
 
-A backend needs three names: :class:`VideoRequest`, :class:`VideoJobs` and the errors of
-:mod:`seedance_temporal.errors`.
+::
+
+    jobs = await VideoJobs.connect()                       # settings from the environment
+    job = await jobs.submit(VideoRequest.from_json(body))  # the same request again is the same job
+    result = await job.result(timeout=900)
+
+:class:`SyncVideoJobs` has the same methods without ``await``. All errors are in :mod:`seedance_temporal.errors`.
 """
 
-from seedance_temporal.client import VideoJobs, connect
-from seedance_temporal.errors import InvalidRequest, JobFailed, SeedanceError, UnknownJob
-from seedance_temporal.job import Job, JobError, JobState, VideoResult
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.connection import connect
+from seedance_temporal.contract import CancelAnswer, CancelOutcome, ResolveAction, ResolveAnswer, Resubmit
+from seedance_temporal.errors import (
+    AmbiguousJobId,
+    InvalidJobId,
+    InvalidRequest,
+    InvalidSettings,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobUnsettled,
+    Problem,
+    ProcessForked,
+    ProviderFailed,
+    RequestRefused,
+    SeedanceError,
+    TemporalUnavailable,
+    UnknownJob,
+    VideoLost,
+    WorkerUnavailable,
+)
+from seedance_temporal.events import Event, EventName, EventSource
+from seedance_temporal.handle import VideoJob
+from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
+from seedance_temporal.provider.prices import Estimate
+from seedance_temporal.provider.rules import Rules
+from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import Reference, Rights, VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.sync_client import SyncVideoJob, SyncVideoJobs
+from seedance_temporal.visibility import Wanted
 
 __all__ = [
+    "AmbiguousJobId",
+    "Attention",
+    "CancelAnswer",
+    "CancelOutcome",
+    "Estimate",
+    "Event",
+    "EventName",
+    "EventSource",
+    "FailureClass",
+    "InvalidJobId",
     "InvalidRequest",
-    "Job",
+    "InvalidSettings",
+    "JobCancelled",
+    "JobDetail",
     "JobError",
+    "JobExpired",
     "JobFailed",
     "JobState",
+    "JobUnsettled",
+    "Phase",
+    "Problem",
+    "ProcessForked",
+    "ProviderFailed",
     "Reference",
+    "RequestRefused",
+    "ResolveAction",
+    "ResolveAnswer",
+    "Resubmit",
     "Rights",
+    "Rules",
     "SeedanceError",
+    "Settings",
+    "SyncVideoJob",
+    "SyncVideoJobs",
+    "TemporalUnavailable",
     "UnknownJob",
+    "Usage",
+    "VideoJob",
     "VideoJobs",
+    "VideoLost",
     "VideoRequest",
     "VideoResult",
+    "Wanted",
+    "WorkerUnavailable",
     "connect",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,16 +14,33 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
-from seedance_temporal.errors import InvalidSettings, TemporalUnavailable, UnknownJob
+from seedance_temporal.errors import InvalidSettings, ProcessForked, TemporalUnavailable, UnknownJob
 
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_SECONDS = 10
 
+_process: int | None = None
+
+
+def require_same_process() -> None:
+    """Note the process that uses Temporal's SDK first, and refuse its children.
+
+    The SDK's runtime has threads, of which a fork leaves none: a call in the child would fail, or wait for ever.
+
+    Raises:
+        ProcessForked: This process was forked from one that had connected.
+    """
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise ProcessForked
+
 
 async def connect(**overrides: Any) -> Client:
-    """Connect to Temporal as the environment says.
+    """Connect to Temporal by the settings of the environment.
 
-    ``TEMPORAL_*`` and ``TEMPORAL_CONFIG_FILE`` are read as Temporal's own environment configuration reads them; the
+    ``TEMPORAL_*`` and ``TEMPORAL_CONFIG_FILE`` have the meaning of Temporal's own environment configuration; the
     default is a local server.
 
     Args:
@@ -32,7 +50,9 @@ async def connect(**overrides: Any) -> Client:
     Raises:
         InvalidSettings: The environment's configuration is wrong.
         TemporalUnavailable: The server cannot be reached.
+        ProcessForked: This process was forked from one that had connected.
     """
+    require_same_process()
     try:
         configured = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError) as error:
@@ -55,10 +75,10 @@ async def connect(**overrides: Any) -> Client:
 
 @contextmanager
 def asking_temporal(job_id: str | None = None) -> Iterator[None]:
-    """Turn what Temporal's RPCs raise into errors of this package.
+    """Raise the RPC errors of the block as errors of this package.
 
     Args:
-        job_id: The job that is asked for: where Temporal does not find it, that is an UnknownJob.
+        job_id: The job of the calls: where Temporal does not find it, the error is an UnknownJob.
     """
     try:
         yield
@@ -69,12 +89,12 @@ def asking_temporal(job_id: str | None = None) -> Iterator[None]:
 
 
 def refusal(error: RPCError) -> TemporalUnavailable:
-    """An RPC's failure as an error of this package."""
+    """Return an error of this package for a failed RPC."""
     return TemporalUnavailable(f"Temporal answered {error.status.name}: {error.message}")
 
 
 def is_unknown_workflow(error: RPCError) -> bool:
-    """Whether an RPC failed because the workflow is closed or unknown, and not, say, the namespace."""
+    """Return whether an RPC failed because the workflow is closed or unknown, and not the namespace."""
     return error.status is RPCStatusCode.NOT_FOUND and not any(
         detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details
     )

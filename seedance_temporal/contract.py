@@ -1,4 +1,4 @@
-"""The names and messages that a backend, the relay and the worker agree on: workflows, signals, updates, attributes."""
+"""The names and messages that backend, relay and worker share: workflows, signals, updates, attributes."""
 
 from __future__ import annotations
 
@@ -6,31 +6,18 @@ from typing import Literal
 
 from temporalio.common import SearchAttributeKey
 
-from seedance_temporal.job import Shape, TimelineEntry
+from seedance_temporal.events import Timeline
+from seedance_temporal.job import Shape
 from seedance_temporal.request import VideoRequest
 
 WORKFLOW = "GenerateVideo"
-
-
 SIGNAL_TASK_CHANGED = "task_changed"
-
-
 SIGNAL_LISTED = "listed"
-
-
 UPDATE_CANCEL = "cancel"
-
-
 UPDATE_RESOLVE = "resolve"
-
-
 QUERY_STATE = "state"
-
-
 LISTER = "ListTasks"
-
-
-SIGNAL_WANTED = "wanted"
+SIGNAL_LISTING_REQUESTED = "listing_requested"
 
 
 class Queues:
@@ -45,31 +32,17 @@ class Queues:
 
 
 def lister_id(route: str) -> str:
-    """The workflow id of the one lister of a route."""
+    """Return the workflow id of the one lister of a route."""
     return f"seedance-lister-{route}"
 
 
 SEEDANCE_USER = SearchAttributeKey.for_keyword("SeedanceUser")
-
-
 SEEDANCE_ROUTE = SearchAttributeKey.for_keyword("SeedanceRoute")
-
-
 SEEDANCE_MODEL = SearchAttributeKey.for_keyword("SeedanceModel")
-
-
 SEEDANCE_PHASE = SearchAttributeKey.for_keyword("SeedancePhase")
-
-
 SEEDANCE_TASK_ID = SearchAttributeKey.for_keyword("SeedanceTaskId")
-
-
 SEEDANCE_ATTENTION = SearchAttributeKey.for_keyword("SeedanceAttention")
-
-
 SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
-
-
 SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
 
 
@@ -86,25 +59,21 @@ SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | Sea
 
 
 MEMO_ATTEMPT = "attempt"
-
-
 MEMO_ESTIMATED_TOKENS = "estimated_tokens"
-
-
 MEMO_ESTIMATED_USD = "estimated_usd"
 
 
 class Resubmit(Shape):
-    """The wish for another attempt, which names the attempt that it answers: a second click changes nothing."""
+    """The request for another attempt. It names the attempt that ended, so that a repeated request changes nothing."""
 
     attempt: int
     accept_second_charge: bool = False
 
 
 class Carried(Shape):
-    """What goes from one run to the next at continue-as-new; all else stands in the ledger."""
+    """The state that one run gives to the next at continue-as-new; all else is in the ledger."""
 
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
     cancel_requested: bool = False
 
 
@@ -112,10 +81,10 @@ class GenerateVideoInput(Shape):
     """The workflow's argument.
 
     Attributes:
-        request: What to generate.
-        resubmit: Another attempt, on purpose.
-        may_create: With False, a run that would have to claim ends ``unsettled`` instead.
-        carried: For continue-as-new only.
+        request: The request for the video.
+        resubmit: The request for another attempt.
+        may_create: With False, a run that would have to claim an attempt ends ``unsettled``.
+        carried: The state of the run before; for continue-as-new only.
     """
 
     request: VideoRequest
@@ -125,7 +94,7 @@ class GenerateVideoInput(Shape):
 
 
 class TaskChanged(Shape):
-    """The signal's payload: a hint that a task changed. Nothing in it is believed."""
+    """The payload of a callback's signal: a task may have changed. It is not trusted: the task is polled."""
 
     task_id: str
     status: str
@@ -136,21 +105,24 @@ CancelOutcome = Literal["cancelled", "running_will_finish", "requested", "alread
 
 
 class CancelAnswer(Shape):
-    """What became of the wish to cancel."""
+    """The outcome of a request to cancel."""
 
     outcome: CancelOutcome
 
 
+ResolveAction = Literal["adopt", "not_created", "lost"]
+
+
 class Resolve(Shape):
-    """An operator's word on an attempt whose outcome is unknown."""
+    """An operator's resolution of an attempt whose outcome is unknown."""
 
     attempt: int
-    action: Literal["adopt", "not_created", "lost"]
+    action: ResolveAction
     task_id: str | None = None
 
 
 class ResolveAnswer(Shape):
-    """Whether the ledger took the operator's word, and why not."""
+    """The answer to a resolution: whether the ledger accepted it, or why not."""
 
     accepted: bool
     message: str

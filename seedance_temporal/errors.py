@@ -3,21 +3,32 @@
 ::
 
     SeedanceError
-    ├── InvalidRequest        refused before anything was spent; lists everything that is wrong
-    ├── InvalidSettings       a variable of the environment is missing or wrong
-    ├── UnknownJob            Temporal knows no such job
-    ├── JobFailed             the job ended without a video; says why, and what it cost
-    ├── WorkerUnavailable      the job is known, but no worker answers for it; nothing is lost
-    └── TemporalUnavailable       Temporal could not be asked, or refused; says which address, and why
+    ├── InvalidRequest           refused before anything was spent; lists everything that is wrong
+    ├── InvalidSettings          a variable of the environment is missing or wrong
+    ├── InvalidJobId             the text is no job id, no request hash and no prefix of one
+    │   └── AmbiguousJobId       several jobs begin with this prefix
+    ├── UnknownJob               Temporal knows no such job
+    ├── JobFailed                the job ended without a video
+    │   ├── RequestRefused       the provider, or a check, refuses this request: change it
+    │   ├── ProviderFailed       the task failed at the provider
+    │   ├── JobExpired           the task expired before it was begun, or done
+    │   ├── JobCancelled         the job was cancelled
+    │   ├── VideoLost            the video was made and may be billed, and cannot be had any more
+    │   └── JobUnsettled         the run ended before the outcome was known: submit the request again
+    ├── WorkerUnavailable        the job is known, but no worker answers for it; nothing is lost
+    ├── TemporalUnavailable      Temporal could not be asked, or refused
+    └── ProcessForked            this process was forked after it had connected: connect after the fork
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from seedance_temporal.job import Job, JobError
+from seedance_temporal.job import JobError, JobState
+from seedance_temporal.provider.task import FailureClass
 
 
 class Problem(BaseModel):
@@ -37,9 +48,23 @@ class Problem(BaseModel):
 class SeedanceError(Exception):
     """Anything that this package raises on purpose."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The constructors take other arguments than `args`: without this, no error could be sent to another process.
+        return _remade, (type(self), self.args, vars(self))
+
+
+def _remade(kind: type[SeedanceError], args: tuple[Any, ...], attributes: dict[str, Any]) -> SeedanceError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
+
 
 class InvalidRequest(SeedanceError):
-    """The request was refused before anything was spent."""
+    """The request was refused before anything was spent.
+
+    Attributes:
+        problems: Everything that is wrong, each with its place.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -47,7 +72,23 @@ class InvalidRequest(SeedanceError):
 
 
 class InvalidSettings(SeedanceError):
-    """The environment does not say what the process needs, or says something impossible."""
+    """The environment lacks a setting that the process needs, or has an impossible one."""
+
+
+class InvalidJobId(SeedanceError):
+    """The text is no job id, no request hash and no prefix of one."""
+
+
+class AmbiguousJobId(InvalidJobId):
+    """Several jobs begin with this prefix.
+
+    Attributes:
+        job_ids: Some of them.
+    """
+
+    def __init__(self, prefix: str, job_ids: Sequence[str]) -> None:
+        self.job_ids = tuple(job_ids)
+        super().__init__(f"several jobs begin with {prefix}; give more digits: {', '.join(self.job_ids)}")
 
 
 class UnknownJob(SeedanceError):
@@ -62,12 +103,66 @@ class UnknownJob(SeedanceError):
 
 
 class JobFailed(SeedanceError):
-    """The job ended without a video."""
+    """The job ended without a video. Which subclass is raised depends on how it ended.
 
-    def __init__(self, job: Job, error: JobError) -> None:
-        self.job = job
-        self.error = error
+    Attributes:
+        state: The job at its end.
+        code: The provider's own code, or ours in snake case.
+        message: What happened, and the free next step.
+        task_id: The provider's task; None where there is none.
+        attempt: The attempt that counts; None where nothing was claimed, so that submitting again starts anew.
+        resubmit_could_help: Whether another paid attempt has a chance.
+    """
+
+    def __init__(self, state: JobState, error: JobError) -> None:
+        self.state = state
+        self.code = error.code
+        self.message = error.message
+        self.task_id = error.task_id
+        self.attempt = error.attempt
+        self.resubmit_could_help = error.resubmit_could_help
         super().__init__(error.message)
+
+    @classmethod
+    def of(cls, state: JobState) -> JobFailed:
+        """Make the subclass that fits the state of a job that ended without a video."""
+        assert state.error is not None
+        return _BY_CLASS[state.error.failure_class](state, state.error)
+
+
+class RequestRefused(JobFailed):
+    """The provider, or a check before the create, refuses this request. Change it; nothing was billed."""
+
+
+class ProviderFailed(JobFailed):
+    """The task failed at the provider. Nothing was billed; another attempt could help."""
+
+
+class JobExpired(JobFailed):
+    """The task expired at the provider. Nothing was billed; another attempt could help."""
+
+
+class JobCancelled(JobFailed):
+    """The job was cancelled before the provider had begun. Nothing was billed."""
+
+
+class VideoLost(JobFailed):
+    """The outcome of the attempt cannot be known any more, or its video cannot be had. It may have been billed."""
+
+
+class JobUnsettled(JobFailed):
+    """The run ended before the outcome was known. Submitting the same request again goes on, without paying twice."""
+
+
+_BY_CLASS: Mapping[FailureClass, type[JobFailed]] = {
+    "moderation": RequestRefused,
+    "invalid": RequestRefused,
+    "provider": ProviderFailed,
+    "expired": JobExpired,
+    "cancelled": JobCancelled,
+    "lost": VideoLost,
+    "unsettled": JobUnsettled,
+}
 
 
 class WorkerUnavailable(SeedanceError):
@@ -83,3 +178,13 @@ class WorkerUnavailable(SeedanceError):
 
 class TemporalUnavailable(SeedanceError):
     """Temporal cannot be reached, or refuses what is asked of it. Jobs that run there are not affected."""
+
+
+class ProcessForked(SeedanceError):
+    """This process was forked from one that had connected to Temporal, whose SDK does not survive a fork."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This process was forked after its parent had connected to Temporal, and Temporal's SDK does not survive a "
+            "fork. Connect after the fork: once in each worker process, and never in the parent."
+        )

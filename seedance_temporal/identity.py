@@ -1,6 +1,6 @@
-"""request → canonical JSON → request hash → job id, object names and callback token.
+"""The identity of a request: canonical JSON, request hash, job id, object names and callback token.
 
-The rules are written down for other languages in ``docs/reference/request-hash.md``; changing them means a new ``v``.
+``docs/reference/request-hash.md`` describes the rules for other languages; a change of them needs a new ``v``.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from typing import Any
 
 import rfc8785
 
+from seedance_temporal.errors import InvalidJobId
 from seedance_temporal.provider.task import quoted_id
 from seedance_temporal.request import Reference, VideoRequest
 
 HASH_VERSION = 1
 _SAFETY_IDENTIFIER = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
-_JOB_ID = re.compile(r"seedance-([0-9a-f]{64})")
-# Exactly these code points: a language's own idea of white space would give other hashes elsewhere.
+_PREFIX = "seedance-"
+_JOB_ID = re.compile(rf"{_PREFIX}([0-9a-f]{{64}})")
+_JOB_ID_PREFIX = re.compile(rf"{_PREFIX}[0-9a-f]{{6,64}}")
+# Exactly these code points: languages differ in their white space, and so would the hashes.
 _WHITE_SPACE = re.compile("[\u0009-\u000d\u0020\u00a0\u3000]+")
-# None of these changes the video, or what it costs.
+# None of these changes the video or its price.
 _NOT_PART_OF_THE_IDENTITY = {"rights", "priority", "execution_expires_after"}
 
 
 def canonical_json(request: VideoRequest) -> bytes:
-    """The bytes that the request hash is taken of: RFC 8785, defaults filled in, what is absent left out."""
+    """Return the bytes that are hashed: JSON by RFC 8785, with defaults, without absent fields."""
     fields: dict[str, Any] = request.model_dump(exclude=_NOT_PART_OF_THE_IDENTITY, exclude_none=True)
     fields["v"] = HASH_VERSION
     fields["references"] = [_canonical_reference(reference) for reference in request.references]
@@ -44,30 +47,56 @@ def _canonical_reference(reference: Reference) -> dict[str, str]:
 
 
 def request_hash(request: VideoRequest) -> str:
-    """SHA-256 of the canonical JSON, as 64 lowercase hex digits."""
+    """Return the SHA-256 of the canonical JSON, as 64 lowercase hex digits."""
     return hashlib.sha256(canonical_json(request)).hexdigest()
 
 
 def job_id_of(request: VideoRequest) -> str:
-    """The job id, which is the workflow id: ``seedance-<request hash>``."""
-    return f"seedance-{request_hash(request)}"
+    """Return the job id, which is the workflow id: ``seedance-<request hash>``."""
+    return f"{_PREFIX}{request_hash(request)}"
 
 
 def hash_of_job(job_id: str) -> str:
-    """The request hash in a job id.
+    """Return the request hash in a job id.
 
     Raises:
-        ValueError: It is not a job id.
+        InvalidJobId: It is not a job id.
     """
     match = _JOB_ID.fullmatch(job_id)
     if match is None:
-        raise ValueError(f"not a job id: {job_id!r} (expected seedance- and 64 hex digits)")
+        raise InvalidJobId(f"not a job id: {job_id!r} (expected seedance- and 64 hex digits)")
     return match[1]
+
+
+def job_id_from(text: str) -> str:
+    """Return the job id of a text: a job id, or a request hash.
+
+    Raises:
+        InvalidJobId: It is neither.
+    """
+    job_id = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
+    if _JOB_ID.fullmatch(job_id) is None:
+        raise InvalidJobId(f"not a job id: {text!r} (expected seedance- and 64 hex digits, or the digits alone)")
+    return job_id
+
+
+def id_prefix_from(text: str) -> str:
+    """Return the prefix of a job id for a text: the beginning of a job id, or of a request hash.
+
+    Raises:
+        InvalidJobId: It has fewer than 6 hex digits, or is no beginning of a job id.
+    """
+    prefix = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
+    if _JOB_ID_PREFIX.fullmatch(prefix) is None:
+        raise InvalidJobId(
+            f"not a job: {text!r} (expected a job id, a request hash, or at least 6 hex digits of its beginning)"
+        )
+    return prefix
 
 
 @dataclass(frozen=True)
 class ObjectNames:
-    """Where everything about one job stands in the bucket."""
+    """The names of all objects of one job in the bucket."""
 
     prefix: str
     request_hash: str
@@ -87,22 +116,22 @@ class ObjectNames:
         return f"{self.root}attempts/"
 
     def attempt(self, attempt: int, kind: str) -> str:
-        """A ledger object; kind is ``claim``, ``outcome``, ``taken``, ``late-<task id>``, ``end`` or ``again``."""
+        """Name an object of an attempt: ``claim``, ``outcome``, ``taken``, ``late-<task id>``, ``end`` or ``again``."""
         return f"{self.ledger}{attempt:04d}.{kind}.json"
 
     def late(self, attempt: int, task_id: str) -> str:
         return self.attempt(attempt, f"late-{quoted_id(task_id)}")
 
     def end_of_task(self, attempt: int, task_id: str) -> str:
-        """How a task ended that came to light after its attempt was given up."""
+        """Name the end of a task that was found after its attempt was given up."""
         return self.attempt(attempt, f"end-{quoted_id(task_id)}")
 
     def of_task(self, task_id: str, file: str) -> str:
-        """An object beside the video, such as ``output.mp4`` or ``task.json``."""
+        """Name an object beside the video, such as ``output.mp4`` or ``task.json``."""
         return f"{self.root}{quoted_id(task_id)}/{file}"
 
     def verified(self, task_id: str, crc32c: str) -> str:
-        """Name the object that says that a content was verified before its upload.
+        """Name the object that proves that a content was verified before its upload.
 
         Args:
             task_id: The provider's task.
@@ -115,23 +144,22 @@ class ObjectNames:
 
 
 def user_hash(user_id: str) -> str:
-    """A user where no name may stand: 16 hex digits of the SHA-256, the same in the provider's tasks and in Temporal.
+    """Return a user's pseudonym, for the provider's tasks and Temporal: 16 hex digits of the SHA-256.
 
-    Whoever can guess a user id can tell whether it is this one.
+    It is no secret: a guess of the user id can be verified by it.
     """
     return hashlib.sha256(user_id.encode()).hexdigest()[:16]
 
 
 def key_fingerprint(api_key: str) -> str:
-    """The name of an API key where the key itself may not stand: 8 hex digits of its SHA-256."""
+    """Return the public name of an API key: 8 hex digits of its SHA-256."""
     return hashlib.sha256(api_key.encode()).hexdigest()[:8]
 
 
 def safety_identifier(user_id: str, nonce: str) -> str:
-    """What the provider echoes in GET and LIST, and what tells our tasks from all others.
+    """Return the identifier that the provider repeats in GET and LIST, and that proves that a task is ours.
 
-    The first half is the same for all tasks of a user, as the provider means it to be; the second is the claim's
-    nonce.
+    The first half is the same for all tasks of a user, as the provider asks for; the second is the claim's nonce.
 
     Args:
         user_id: The end user.
@@ -141,16 +169,16 @@ def safety_identifier(user_id: str, nonce: str) -> str:
 
 
 def is_safety_identifier(text: str) -> bool:
-    """Whether a text looks like an identifier of ours: one that LIST shows proves that it shows them."""
+    """Return whether a text has the form of our identifiers. One in a listing proves that LIST shows identifiers."""
     return _SAFETY_IDENTIFIER.fullmatch(text) is not None
 
 
 def callback_token(secret: str, job_id: str, attempt: int) -> str:
-    """The part of a callback URL that nobody can guess: lowercase hex HMAC-SHA256 of ``job_id:attempt``."""
+    """Return the secret part of a callback URL: lowercase hex HMAC-SHA256 of ``job_id:attempt``."""
     return hmac.new(secret.encode(), f"{job_id}:{attempt}".encode(), hashlib.sha256).hexdigest()
 
 
 def callback_url(base_url: str, secret: str, job_id: str, attempt: int) -> str:
-    """The URL that the provider is asked to call for one attempt of one job."""
+    """Return the callback URL for one attempt of a job."""
     token = callback_token(secret, job_id, attempt)
     return f"{base_url.rstrip('/')}/callbacks/{job_id}/{attempt}/{token}"

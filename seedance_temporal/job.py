@@ -1,8 +1,4 @@
-"""What callers see of a job, and the names by which they reach it.
-
-The shapes are those of ``starter.py --json``; the names are the workflow's contract with backends and relays in
-any language.
-"""
+"""The shapes of a job: its state, its result and its error. The command line's ``--json`` prints the same."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from seedance_temporal.events import Timeline
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import VideoRequest
 
@@ -40,28 +37,25 @@ Attention = Literal[
     "provider",
     "object_conflict",
 ]
-"""What a person must settle; the job cannot go on by itself, or money or a video is in danger."""
-
-
-"""What a list shows of a run besides the search attributes; nothing can be filtered by it."""
+"""The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 
 
 class Shape(BaseModel):
-    """A shape that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
+    """A value that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
 
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
 
 class VideoResult(Shape):
-    """A stored video: where it is, how to check it, and what it cost.
+    """A stored video: its objects, their checksums, and its cost.
 
     Attributes:
         video_uri: ``gs://…/output.mp4``.
         size: Bytes.
         crc32c: Base64, as Google Cloud Storage gives it.
         md5: Base64 as well.
-        last_frame_uri: ``gs://…``, where it was asked for.
-        record_uri: ``gs://…/record.json``, the account of the whole job.
+        last_frame_uri: ``gs://…``; None where none was requested.
+        record_uri: ``gs://…/record.json``, the record of the whole job.
         cost_usd: By the price table; None where the price is not known.
     """
 
@@ -82,14 +76,14 @@ class VideoResult(Shape):
 
 
 class JobError(Shape):
-    """Why a job ended without a video.
+    """The reason a job ended without a video.
 
     Attributes:
         code: The provider's own code, or ours in snake case.
-        message: A sentence: what happened, and the free next step.
+        message: The reason, and the next step that costs nothing, in sentences.
         failure_class: ``class`` in JSON.
-        attempt: The attempt that counts; None where nothing was claimed, so that submitting again starts anew.
-        resubmit_could_help: Whether another paid attempt has a chance.
+        attempt: The attempt that ended the job; None where nothing was claimed: submitting again starts over.
+        resubmit_could_help: Whether another paid attempt could succeed.
     """
 
     code: str
@@ -99,9 +93,14 @@ class JobError(Shape):
     attempt: int | None = None
     resubmit_could_help: bool = False
 
+    @property
+    def summary(self) -> str:
+        """The code and the class."""
+        return f"{self.code} ({self.failure_class})"
+
 
 def phase_of(error: JobError) -> Phase:
-    """The phase of a run that ended with this error."""
+    """Return the phase of a job that ended with this error."""
     match error.failure_class:
         case "moderation" | "invalid":
             # Without a task the provider refused the create itself; with one, it took the request and failed later.
@@ -114,26 +113,40 @@ def phase_of(error: JobError) -> Phase:
             return end
 
 
-class TimelineEntry(Shape):
-    """What happened to a job, when, and how it was learned.
+class JobDetail(Shape):
+    """The part of a job's state that only its workflow knows.
 
     Attributes:
-        at: When it was seen.
-        what: What happened, in a few words.
-        how: How it was learned: ``ledger``, ``create``, ``callback``, ``poll``, ``list``, ``operator``, ``caller``.
-        note: More, where there is more to say.
-        times: How often the same was seen in a row.
+        provider_status: The provider's last status, verbatim.
+        next_poll_at: When the provider is polled next, if no callback comes first.
+        advice: What an operator should do about the Attention.
+        warnings: Properties of the request that are allowed and likely to disappoint, in sentences.
+        timeline: The first and the newest events of the job.
     """
 
-    at: AwareDatetime
-    what: str
-    how: str
-    note: str | None = None
-    times: int = 1
+    request: VideoRequest
+    provider_status: str | None = None
+    next_poll_at: AwareDatetime | None = None
+    advice: str | None = None
+    warnings: tuple[str, ...] = ()
+    timeline: Timeline = ()
 
 
-class Job(Shape):
-    """A job as callers see it; absent values are None."""
+class JobState(Shape):
+    """A job at one moment; absent values are None.
+
+    Attributes:
+        attention: The reason the job needs an operator; None where it needs none.
+        attempt: The paid attempt that the job is about.
+        result: Where a video is stored; None in lists.
+        error: Where the job ended without one; None in lists.
+        user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
+        started_at, closed_at: Of the newest run, in UTC; ``closed_at`` is None while it goes on.
+        tokens, cost_usd: What its task was billed with, in the provider's tokens and in USD by the price table; None
+            where nothing was billed, or it is not known.
+        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        detail: None in lists, and where no worker answered.
+    """
 
     job_id: str
     request_hash: str
@@ -143,18 +156,6 @@ class Job(Shape):
     attempt: int | None = None
     result: VideoResult | None = None
     error: JobError | None = None
-
-
-class JobSummary(Job):
-    """What Temporal itself knows of a job by one of its runs, without any worker, and without result and error.
-
-    Attributes:
-        user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
-        started_at, closed_at: Of the run; closed_at is None while it goes on.
-        tokens, cost_usd: What its task was billed with; None where nothing was billed, or nobody has seen it.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-    """
-
     user: str | None = None
     route: str
     model: str | None = None
@@ -164,34 +165,9 @@ class JobSummary(Job):
     cost_usd: float | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    detail: JobDetail | None = None
 
-
-class Submitted(Job):
-    """The answer to a submission.
-
-    Attributes:
-        existing: Whether Temporal knew the job before.
-    """
-
-    existing: bool
-
-
-class JobState(Job):
-    """The answer to the ``state`` query: a job with its story so far.
-
-    Attributes:
-        provider_status: What the provider last said, in its own words.
-        look_again_at: When the provider is asked next, if no callback comes first.
-        advice: What a person should do about the Attention.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-        warnings: What is allowed, and still likely to disappoint, in sentences.
-    """
-
-    request: VideoRequest
-    provider_status: str | None = None
-    look_again_at: AwareDatetime | None = None
-    advice: str | None = None
-    estimated_tokens: int | None = None
-    estimated_usd: float | None = None
-    warnings: tuple[str, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    @property
+    def ended(self) -> bool:
+        """Whether the job has a result or an error."""
+        return self.result is not None or self.error is not None

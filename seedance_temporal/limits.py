@@ -1,6 +1,6 @@
-"""Limits on what one request may cost, as far as the request and the settings alone tell.
+"""The limits of the price of one request, by the request and the settings alone.
 
-What a user has had on a day stands in the bucket; activities/limits.py counts it.
+The limits of a user's day need the bucket: see ``ledger/daily_quota.py``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Refusal(NamedTuple):
 
 
 def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
-    """Why a request is refused whoever asks for it, and however little was spent before; None if it is not.
+    """Return why the price of a request is over the limits, or None if it is not.
 
     Args:
-        estimated: The most that it should cost.
-        settings: Whose limits count.
+        estimated: The most that the request should cost.
+        settings: The limits.
     """
     most = settings.seedance_max_usd_per_request
     limits = {
@@ -34,8 +34,8 @@ def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
     if names and estimated.usd is None:
         return Refusal(
             "price_unknown",
-            f"What it costs is not known, and {' and '.join(names)} cannot be kept without that. SEEDANCE_PRICES sets "
-            "the price of a model, SEEDANCE_ENDPOINTS the model behind an inference endpoint.",
+            f"Its price is not known, and {' and '.join(names)} cannot be kept without it. SEEDANCE_PRICES sets the "
+            "price of a model, SEEDANCE_ENDPOINTS the model behind an inference endpoint.",
         )
     if most is not None and estimated.usd is not None and estimated.usd > most:
         return Refusal(
@@ -47,5 +47,5 @@ def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
 
 
 def usd(amount: float) -> str:
-    """An amount as people read it, to a hundredth of a cent: two limits that differ must not look the same."""
+    """Format an amount to a hundredth of a cent: two limits that differ must not read the same."""
     return f"{amount:.4f} USD"

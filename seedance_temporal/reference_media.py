@@ -1,4 +1,4 @@
-"""What was found in reference media, held against what the model takes. Nothing in here needs a network or a file."""
+"""The properties of reference media, and the checks of them by the model's limits. It needs no network and no file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from seedance_temporal.provider.models import (
     MediaLimits,
     Model,
 )
+from seedance_temporal.request import Reference
 
 
 class Medium(BaseModel):
-    """What a reference turned out to be, by its content. It stands in history and record, and so without its URL.
+    """The properties of a reference's content. They are stored in history and record, and so without its URL.
 
     Attributes:
-        reference: Which of the request's references, counted from 0.
+        reference: The index of the reference in the request, counted from 0.
         format: Such as ``jpeg``, ``mp4`` or ``wav``.
         size: Bytes.
-        sha256: Of the content, as 64 lowercase hex digits.
+        sha256: The hash of the content, as 64 lowercase hex digits.
         width, height: Pixels, of pictures and videos.
         seconds: The length of videos and sounds.
         fps: Frames a second, of videos.
-        codecs: Of a video's pictures and of its sound, or of a sound.
+        codecs: Those of a video's pictures and sound, or of a sound.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,7 +46,7 @@ class Medium(BaseModel):
     codecs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """In a few words, for people."""
+        """Describe the medium in a few words."""
         parts = [self.format]
         if self.width is not None:
             parts.append(f"{self.width}x{self.height}")
@@ -56,12 +57,20 @@ class Medium(BaseModel):
         return " ".join([*parts, *self.codecs, f"{self.size} bytes"])
 
 
+def is_readable(reference: Reference) -> bool:
+    """Return whether a reference can be downloaded: the provider's own ``asset://`` media cannot."""
+    return not reference.url.startswith("asset://")
+
+
 def media_problems(media: Collection[Medium], model: Model) -> list[Problem]:
-    """Everything in which reference media are not what a model takes; empty if nothing is.
+    """Check reference media by the limits of a model.
 
     Args:
-        media: What was found; references that could not be looked at are left out.
+        media: The references that could be read.
         model: The row of the request's model.
+
+    Returns:
+        All problems; empty if there are none.
     """
     problems = [
         Problem(at=f"references[{medium.reference}]", problem=problem)
@@ -72,7 +81,7 @@ def media_problems(media: Collection[Medium], model: Model) -> list[Problem]:
 
 
 def media_warnings(media: Collection[Medium]) -> list[str]:
-    """What is allowed of reference media, and still may be refused by the provider."""
+    """Return warnings of reference media that are allowed, and that the provider may still refuse."""
     return [
         f"references[{medium.reference}] has {medium.size} bytes. The provider's newest pages allow that, and older "
         f"ones no more than {advised}."
@@ -114,7 +123,7 @@ def _total_problems(media: Collection[Medium], model: Model) -> Iterator[Problem
     kinds: tuple[Kind, ...] = ("video", "audio")
     for kind in kinds:
         lengths = [medium.seconds for medium in media if medium.kind == kind and medium.seconds is not None]
-        # A thousandth is noise of the addition.
+        # A thousandth is the rounding of the sum.
         if len(lengths) > 1 and round(sum(lengths), 3) > model.reference_seconds + REFERENCE_TOLERANCE_SECONDS:
             yield Problem(
                 at="references",

@@ -1,7 +1,7 @@
-"""The webhook relay: checks a callback's URL, and passes the hint on as a signal.
+"""The webhook relay: check a callback's URL, and signal the job that a task may have changed.
 
-The provider signs nothing. What authenticates a callback is its URL, which only the worker and the provider know; its
-body is a hint, and the workflow asks the provider itself. The relay keeps nothing, so any number may run.
+The provider does not sign callbacks. The URL authenticates one: only the worker and the provider know it. The body is
+not trusted: the workflow gets the task from the provider. The relay has no state, so any number may run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
-from seedance_temporal.errors import SeedanceError
+from seedance_temporal.errors import InvalidJobId, SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.provider.task import usable_task_id
 
@@ -32,31 +32,31 @@ ClientSource = Callable[[], Awaitable[Client]]
 MAX_BODY_BYTES = 64 * 1024
 # The provider waits 5 seconds for its answer.
 ANSWER_WITHIN_SECONDS = 4
-# Where a body was not read to its end: the server would go on reading it, and throw it away.
+# For a body that was not read to its end: the server would read and discard the rest.
 _HANG_UP = {"Connection": "close"}
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
 _log = logging.getLogger(__name__)
 
 
 class _Callback(BaseModel):
-    """What is needed of a body to call it a task. Both stand in the job's history afterwards, hence the limits."""
+    """The fields of a body that are used. Both become part of the job's history, hence the limits."""
 
     id: Annotated[str, StringConstraints(strict=True), AfterValidator(usable_task_id)]
     status: Annotated[str, StringConstraints(strict=True, max_length=256)]
 
 
 def relay_app(client_source: ClientSource, secrets: Sequence[str]) -> Starlette:
-    """The relay as an ASGI application, to be served alone or mounted under a path of another one.
+    """Make the relay as an ASGI application, to be served alone or mounted under a path of another one.
 
     It needs no lifespan events, which do not reach a mounted application: it connects at the first callback, and
-    answers 503 for as long as that fails. ``SEEDANCE_CALLBACK_URL`` is the public URL of where it is mounted.
+    answers 503 while that fails. ``SEEDANCE_CALLBACK_URL`` is the public URL of its mount point.
 
     Args:
-        client_source: Such as :func:`seedance_temporal.connect`; called until it has succeeded once.
+        client_source: Connects to Temporal, as :func:`seedance_temporal.connect` does; called until it succeeds.
         secrets: The HMAC secrets that are accepted: one, or two during a rotation.
 
     Raises:
-        ValueError: No secret, or an empty one, with which anybody could make a callback URL.
+        ValueError: There is no secret, or an empty one, with which anybody could make a callback URL.
     """
     if not secrets or not all(secrets):
         raise ValueError("the relay needs a secret, and none of its secrets may be empty")
@@ -67,7 +67,7 @@ def relay_app(client_source: ClientSource, secrets: Sequence[str]) -> Starlette:
             Route("/healthz", _healthz),
         ],
     )
-    # A redirect to the same path with or without a slash would say that there is something.
+    # A redirect to the path with or without a slash would reveal that the path exists.
     app.router.redirect_slashes = False
     return app
 
@@ -84,7 +84,7 @@ class _Relay:
         self._connecting = asyncio.Lock()
 
     async def callback(self, request: Request) -> Response:
-        """Answer one callback: 200 only where the signal is Temporal's, or nobody is left who could want it."""
+        """Answer one callback: 200 where Temporal has the signal, or the job is closed or unknown."""
         job_id, attempt_text, token = (request.path_params[name] for name in ("job_id", "attempt", "token"))
         if not self._is_ours(job_id, attempt_text, token):
             _log.warning("a callback whose URL is not one of ours")
@@ -97,9 +97,9 @@ class _Relay:
         except ValidationError:
             raise HTTPException(400, "Not a task") from None
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody is there to read it
+            return Response(status_code=400)  # the sender is gone
         except (TimeoutError, RPCError, SeedanceError, RuntimeError) as error:
-            # RuntimeError is what a client raises that could not connect.
+            # A client that could not connect raises RuntimeError.
             _log.warning("callback for %s attempt %d not passed on: %s", job_id, attempt, error or "no answer in time")
             raise HTTPException(503, "Try again later", {"Retry-After": "5"} | _HANG_UP) from None
         _log.info("callback for %s attempt %d: %.40r", job_id, attempt, seen.status)
@@ -108,12 +108,12 @@ class _Relay:
     def _is_ours(self, job_id: str, attempt: str, token: str) -> bool:
         try:
             hash_of_job(job_id)
-        except ValueError:
+        except InvalidJobId:
             return False
         if not _ATTEMPT.fullmatch(attempt):
             return False
         given = token.encode()
-        # All are compared, each in constant time: the time taken does not tell which one came close.
+        # All are compared, each in constant time: the time does not reveal how much of one matches.
         matches = [
             hmac.compare_digest(given, callback_token(secret, job_id, int(attempt)).encode())
             for secret in self._secrets
@@ -121,7 +121,7 @@ class _Relay:
         return any(matches)
 
     async def _signal(self, job_id: str, change: TaskChanged) -> None:
-        """Never signal-with-start: a callback must not be able to start, and pay for, a job."""
+        """Signal the job, and never start it: a callback must not be able to start, and pay for, a job."""
         client = await self._connected()
         try:
             await client.get_workflow_handle(job_id).signal(SIGNAL_TASK_CHANGED, change)
@@ -138,7 +138,7 @@ class _Relay:
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body, read no further than it may be long."""
+    """Read the request's body, up to the limit of its length."""
     if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
         raise HTTPException(413, headers=_HANG_UP)
     body = bytearray()

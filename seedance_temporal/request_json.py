@@ -1,4 +1,4 @@
-"""Requests from JSON, as backends and people write them: a request, or everything that is wrong with it at once."""
+"""Read a request from JSON, and report all of its problems at once."""
 
 from __future__ import annotations
 
@@ -6,37 +6,21 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from seedance_temporal.errors import InvalidRequest, Problem
-from seedance_temporal.provider.models import NO_ENDPOINTS
-from seedance_temporal.provider.rules import check, quoted
+from seedance_temporal.provider.checks import quoted
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
 _Path = tuple[int | str, ...]
 
 
-def parse_request_json(
-    text: str | bytes, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> VideoRequest:
-    """A request from JSON text.
-
-    Args:
-        text: As in :func:`decode_json`.
-        insecure_hosts: As in :func:`~seedance_temporal.provider.rules.check`.
-        endpoints: The same.
-
-    Raises:
-        InvalidRequest: It is not JSON, or names a field twice, or is not a request; lists everything that is wrong.
-    """
-    return parse_request(decode_json(text), insecure_hosts=insecure_hosts, endpoints=endpoints)
-
-
 def decode_json(text: str | bytes) -> Any:
-    """What JSON text says, for :func:`parse_request`, which then knows of names that stand in it twice.
+    """Decode JSON text for :func:`read_request`, and keep which names are in it twice.
 
     Args:
         text: The document; bytes are UTF-8. A byte order mark is ignored.
@@ -46,7 +30,7 @@ def decode_json(text: str | bytes) -> Any:
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
-        # NaN and Infinity come out as floats, which fit no field. A hundred digits are out of all bounds already.
+        # NaN and Infinity become floats, which fit no field. A hundred digits are over all bounds already.
         return json.loads(
             decoded.removeprefix("\ufeff"), object_pairs_hook=_Object, parse_int=lambda digits: int(digits[:100])
         )
@@ -59,39 +43,21 @@ def decode_json(text: str | bytes) -> Any:
     raise InvalidRequest([Problem(at="", problem=problem)])
 
 
-def parse_request(
-    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> VideoRequest:
-    """A request from decoded JSON, whatever that is.
+def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem]]:
+    """Read a request from decoded JSON, for a caller that checks more.
 
     Args:
-        data: The value. Null counts as absent, as it does for the provider.
-        insecure_hosts: As in :func:`~seedance_temporal.provider.rules.check`.
-        endpoints: The same.
-
-    Raises:
-        InvalidRequest: It is not a request, or not one that may be paid for; lists everything that is wrong, the
-            rules being checked of all that has the right shape.
-    """
-    request, problems = read_request(data, insecure_hosts=insecure_hosts, endpoints=endpoints)
-    if problems:
-        raise InvalidRequest(problems)
-    return request
-
-
-def read_request(
-    data: object, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> tuple[VideoRequest, list[Problem]]:
-    """As :func:`parse_request`, for a caller who has more to check.
+        data: Any value. Null counts as absent, as it does for the provider.
+        rules: Those of the deployment; they are checked for all fields of the right shape.
 
     Returns:
-        The request, with something harmless in the place of what has the wrong shape, and everything that is wrong.
+        The request, with placeholders for fields of a wrong shape, and all problems.
 
     Raises:
-        InvalidRequest: Nothing of a request can be seen in it.
+        InvalidRequest: It is not an object.
     """
     problems: list[Problem] = []
-    if not isinstance(data, dict):
+    if not isinstance(data, Mapping):
         raise InvalidRequest([Problem(at="", problem="the request must be a JSON object")])
     fields = _known_fields(data, VideoRequest, "", problems)
     if isinstance(fields.get("references"), list):
@@ -108,17 +74,17 @@ def read_request(
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             faults.add(fault["loc"])
             problems.append(Problem(at=_at(fault["loc"]), problem=_SHAPE_PROBLEMS.get(fault["type"], fault["msg"])))
-        request = VideoRequest.model_validate(_with_stand_ins(fields, faults))
+        request = VideoRequest.model_validate(_with_placeholders(fields, faults))
     faulty = {_at(fault) for fault in faults}
     problems += [
         problem
-        for problem in check(request, insecure_hosts=insecure_hosts, endpoints=endpoints)
+        for problem in rules.check(request)
         if faulty.isdisjoint(problem.at[: end.start()] for end in _ENDS_OF_PARTS.finditer(problem.at))
     ]
     return request, problems
 
 
-# What "references[0].url" is part of: "references", "references[0]" and itself.
+# The ends of a path and of the paths above it: "references", "references[0]" and "references[0].url".
 _ENDS_OF_PARTS = re.compile(r"[.\[]|$")
 _SHAPE_PROBLEMS = {
     "missing": "is required",
@@ -128,19 +94,19 @@ _SHAPE_PROBLEMS = {
     "tuple_type": "must be a list",
     "model_type": "must be an object",
 }
-"""In the terms of JSON, by pydantic's name of the error."""
+"""The problems in the terms of JSON, by pydantic's name of the error."""
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that remembers which names stood in it more than once."""
+    """A JSON object, with the names that it holds more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         self.repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
 
 
-def _known_fields(data: dict[str, Any], shape: type[BaseModel], at: str, problems: list[Problem]) -> dict[str, Any]:
-    """The fields of an object that exist and are not null. What else it holds is added to the problems."""
+def _known_fields(data: Mapping[str, Any], shape: type[BaseModel], at: str, problems: list[Problem]) -> dict[str, Any]:
+    """Return the known fields of an object that are not null. Add its other fields to the problems."""
     known = shape.model_fields
     prefix = f"{at}." if at else ""
     if isinstance(data, _Object):
@@ -156,8 +122,8 @@ def _known_fields(data: dict[str, Any], shape: type[BaseModel], at: str, problem
     return {name: data[name] for name in known if data.get(name) is not None}
 
 
-def _with_stand_ins(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any]:
-    """The fields with something harmless in place of all whose shape is wrong, so that the rest can be checked."""
+def _with_placeholders(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any]:
+    """Replace the fields of a wrong shape by placeholders, so that the rest can be checked."""
     rest: dict[str, Any] = {"user_id": "", "route": "", "model": ""} | _sound(fields, (), faults)
     references = fields.get("references")
     if references is not None:
@@ -171,10 +137,10 @@ def _with_stand_ins(fields: dict[str, Any], faults: Set[_Path]) -> dict[str, Any
 
 
 def _sound(data: object, at: _Path, faults: Set[_Path]) -> dict[str, Any]:
-    """The fields of an object whose shape is right."""
+    """Return the fields of an object whose shape is right."""
     return {name: value for name, value in data.items() if (*at, name) not in faults} if isinstance(data, dict) else {}
 
 
 def _at(path: _Path) -> str:
-    """A path as people write it: ``references[0].url``."""
+    """Write a path as in ``references[0].url``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

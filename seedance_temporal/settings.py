@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -14,7 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint
 from seedance_temporal.provider.models import ENDPOINT, MODELS
-from seedance_temporal.provider.prices import PriceTable, price_table
+from seedance_temporal.provider.prices import price_table
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.urls import https_problem, printable
 
 BASE_URLS = {
@@ -213,10 +215,14 @@ class Settings(BaseSettings):
         """The provider's base URL, without a closing slash."""
         return (self.ark_base_url or BASE_URLS[self.ark_route]).rstrip("/")
 
-    @property
-    def prices(self) -> PriceTable:
-        """The provider's list prices, with those of ``SEEDANCE_PRICES`` in place."""
-        return price_table(self.seedance_prices)
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules that these settings make: endpoints, prices and insecure hosts."""
+        return Rules(
+            endpoints=self.seedance_endpoints,
+            prices=price_table(self.seedance_prices),
+            insecure_hosts=self.seedance_insecure_hosts,
+        )
 
     @property
     def limited(self) -> bool:
@@ -252,7 +258,7 @@ def _variable(at: tuple[int | str, ...]) -> str:
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. The last of two values for one name would win without a word."""
+    """Make a JSON object; refuse a name that is given twice, of which the last would win silently."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

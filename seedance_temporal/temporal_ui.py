@@ -1,4 +1,4 @@
-"""What a run says of itself from its start: the summary and the details that the Temporal UI shows of it."""
+"""The summary and the details that the Temporal UI shows of a run from its start."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 
 from seedance_temporal.identity import user_hash
-from seedance_temporal.provider import rules as catalogue
-from seedance_temporal.provider.models import ENDPOINT
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import redacted
 
@@ -16,29 +15,29 @@ _SUMMARY_LETTERS = 100
 _LETTERS = 200
 
 
-def summary(request: VideoRequest, endpoints: Mapping[str, str], *, hash_users: bool) -> str:
-    """One line: what, and for whom.
+def summary(request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
+    """Write the video and its user on one line.
 
     Args:
-        request: A valid one.
-        endpoints: The model behind each inference endpoint.
+        request: A valid request.
+        rules: Those of the deployment.
         hash_users: Whether the user is shown by a hash.
     """
-    what = f"{_model(request, endpoints)} {request.resolution} {request.ratio} {_length(request)}"
-    return f"{what} for {_user(request, hash_users)[:60]}"[:_SUMMARY_LETTERS]
+    video = f"{_model(request, rules)} {request.resolution} {request.ratio} {_length(request)}"
+    return f"{video} for {_user(request, hash_users)[:60]}"[:_SUMMARY_LETTERS]
 
 
-def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *, hash_users: bool) -> str:
-    """What was asked for, in Markdown, and how to look at the job. References are shown without queries of URLs.
+def details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
+    """Describe the request in Markdown, with the command that shows the job. URLs are shown without their queries.
 
     Args:
         job_id: The job of the request.
-        request: A valid one.
-        endpoints: The model behind each inference endpoint.
+        request: A valid request.
+        rules: Those of the deployment.
         hash_users: Whether the user is shown by a hash.
     """
-    name = _model(request, endpoints)
-    estimate = catalogue.estimate(request, endpoints=endpoints)
+    name = _model(request, rules)
+    estimate = rules.estimate(request)
     expected = money(estimate.usd, estimate.tokens)
     return rows(
         {
@@ -47,17 +46,15 @@ def details(job_id: str, request: VideoRequest, endpoints: Mapping[str, str], *,
             "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
             "prompt": _cut(request.prompt or ""),
             **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
-            "estimate": f"at most {expected}, by list price" if expected else "not known beforehand",
-            "how it stands": f"`{COMMAND} show {job_id}`",
+            "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
+            "current state": f"`{COMMAND} show {job_id}`",
         }
     )
 
 
-def _model(request: VideoRequest, endpoints: Mapping[str, str]) -> str:
-    model = catalogue.model_of(request.model, endpoints)
-    # What is behind an endpoint that nobody has named is not known, though some rules have to be taken for it.
-    unnamed = ENDPOINT.fullmatch(request.model) is not None and request.model not in endpoints
-    return request.model if model is None or unnamed else model.name
+def _model(request: VideoRequest, rules: Rules) -> str:
+    model = rules.model_of(request.model)
+    return request.model if model is None or rules.is_unknown_endpoint(request.model) else model.name
 
 
 def _user(request: VideoRequest, hash_users: bool) -> str:
@@ -88,28 +85,29 @@ def _cut(text: str) -> str:
 
 
 COMMAND = "python starter.py"
-# What others wrote must not become a link or a picture.
+"""The command line, as every message names it. Where the package is installed, ``seedance`` is the same."""
+# Texts of others must not become links or pictures.
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#!~])")
 _COMMAND_AT_THE_END = re.compile(rf"{re.escape(COMMAND)} [\w -]+\Z")
 
 
 def plain(text: str) -> str:
-    """A text as it stands, on one line."""
+    """Escape a text, on one line."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
-def said(text: str) -> str:
-    """A text that may end with a command of ours, which is then shown as one."""
+def with_command(text: str) -> str:
+    """Escape a text, and format the command of ours that it may end with."""
     command = _COMMAND_AT_THE_END.search(text)
     return plain(text) if command is None else f"{plain(text[: command.start()])} `{command[0]}`"
 
 
 def rows(values: Mapping[str, str]) -> str:
-    """A list of names and values; what has no value is left out."""
+    """Write a list of names and values, without those that have no value."""
     return "\n".join(f"- **{name}**: {value}" for name, value in values.items() if value)
 
 
 def money(usd: float | None, tokens: int | None) -> str:
-    """What something costs; empty where that is not known."""
+    """Write a price; empty where it is not known."""
     words = [] if usd is None else [f"{usd:.4f} USD"]
     return ", ".join(words if tokens is None else [*words, f"{tokens:,} tokens"])

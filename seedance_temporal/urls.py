@@ -1,4 +1,4 @@
-"""What is thought of other people's URLs: which may be reached, and what of them may be written down."""
+"""Rules for URLs that others name: which may be reached, and which parts of them may be logged and stored."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from functools import lru_cache
 from urllib.parse import quote, quote_plus, urlsplit
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# All of these are searched in foreign texts, so none may go over a part of a text twice: possessive, and always
-# matching once it has read on.
-# A URL of any scheme, also with its slashes escaped as JSON may. What follows the # of gs:// is a generation.
+# These patterns search texts of others, so none may read a part of a text twice: they are possessive, and match
+# always once they have read on.
+# A URL of any scheme, also with its slashes escaped as JSON may. A generation follows the # of gs://.
 _URL = re.compile(r"(?<!\bgs)(:\\?/\\?/)([^\s\"'<>?#]++)(?:[?#][^\s\"'<>]*+)?")
 _ENCODED_URL = re.compile(r"(%3A%2F%2F(?:(?!%3F|%23)[^\s\"'<>])*+)[^\s\"'<>]*+", re.IGNORECASE)
 _SIGNATURE = re.compile(
@@ -25,35 +25,35 @@ _CALLBACK_TOKEN = re.compile(
 # Where a text was cut before its "@", this may be half a password.
 _AUTHORITY_AT_THE_END = re.compile(r"(:\\?/\\?/)[^\s\"'<>?#/]*+\Z")
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
-# Of a text that is shown in part, so much is searched.
+# The most characters that are searched in a text that is cut.
 _SEARCHED = 64 * 1024
 
 
 def printable(text: str, keep: str = "\n") -> str:
-    """Escape what does not print, such as what would steer a terminal or forge a line of a log.
+    """Escape characters that do not print: they could steer a terminal, or forge a line of a log.
 
     Args:
-        text: What others wrote.
-        keep: Characters that stay as they are all the same.
+        text: A text of others.
+        keep: Characters that are not escaped.
     """
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_public_address(address: str) -> bool:
-    """Whether an IP address, as text, is one of the public internet. IPv6 forms of IPv4 addresses are seen through."""
+    """Return whether an IP address, as text, is public. IPv6 forms of IPv4 addresses count as the latter."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         nat64 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
         ip = ip.ipv4_mapped or ip.sixtofour or nat64 or ip
-    # Python counts some reserved and long given up ranges as global: ::127.0.0.1 and fec0::1 among them.
+    # Python counts some reserved and deprecated ranges as global: ::127.0.0.1 and fec0::1 among them.
     odd = ip.is_multicast or ip.is_reserved or (isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local)
     return ip.is_global and not odd
 
 
 def https_problem(url: str, insecure_hosts: Collection[str] = ()) -> str | None:
-    """What keeps a URL from being a public https one, as far as that shows without asking DNS; None if nothing does.
+    """Return why a URL is not a public https one, without asking DNS, or None if it is one.
 
-    Nothing of the URL is in the answer: it may hold secrets.
+    The answer holds no part of the URL, which may hold secrets.
 
     Args:
         url: The URL.
@@ -78,7 +78,7 @@ def https_problem(url: str, insecure_hosts: Collection[str] = ()) -> str | None:
 
 
 def _is_public_host(host: str) -> bool:
-    """Whether a host name or address is a public one, as far as its letters tell."""
+    """Return whether a host name or address is a public one, without asking DNS."""
     try:
         return is_public_address(host)
     except ValueError:
@@ -89,15 +89,15 @@ def _is_public_host(host: str) -> bool:
 
 
 def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -> str:
-    """Make a text fit to be written down: without the queries of URLs, where signatures stand, without names and
-    passwords in URLs, without the tokens of callback URLs, without the given secrets, and without halves of
-    characters, which JSON can hold and UTF-8 cannot.
+    """Return a text without secrets, so that it can be logged and stored.
 
-    Takes time in proportion to the length of the text.
+    It loses the queries of URLs, which hold signatures, the names and passwords in URLs, the tokens of callback URLs,
+    the given secrets, and half surrogate pairs, which JSON can hold and UTF-8 cannot. The time is proportional to the
+    length of the text.
 
     Args:
         text: Any text.
-        secrets: Also found where they are quoted or escaped, as in Python, JSON or a URL.
+        secrets: They are found where they are quoted or escaped, too, as in Python, JSON or a URL.
         limit: The most characters of the answer. The text may then be of any length: only its beginning is searched.
     """
     forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
@@ -111,14 +111,14 @@ def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -
 
 
 def _bare(url: re.Match[str]) -> str:
-    """A URL without query, fragment, and the name and password before its host."""
+    """Return a URL without query, fragment, and the name and password before its host."""
     authority, slash, path = url[2].partition("/")
     before, at, host = authority.rpartition("@")
     return f"{url[1]}***@{host}{slash}{path}" if at and before else f"{url[1]}{url[2]}"
 
 
 def _beginning(text: str, length: int, forms: Iterable[str]) -> str:
-    """The beginning of a text, less what the cut leaves of a secret: half of one is found by nothing."""
+    """Return the beginning of a text, without the part of a secret that the cut leaves: no search finds half of one."""
     beginning = text[:length]
     shortest = len(beginning)
     for form in forms:
@@ -131,7 +131,7 @@ def _beginning(text: str, length: int, forms: Iterable[str]) -> str:
 
 @lru_cache(maxsize=16)
 def _forms(secret: str) -> frozenset[str]:
-    """The ways in which a secret is written inside of other texts. White space around it is no part of it."""
+    """Return the forms in which a secret can appear in other texts. White space around it is not part of it."""
     secret = secret.strip()
     encoded = secret.encode(errors="surrogatepass")
     quoted = {quote(encoded, safe=""), quote(encoded), quote_plus(encoded)}

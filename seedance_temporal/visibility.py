@@ -1,4 +1,4 @@
-"""Which runs Temporal's visibility store is asked for, in its own language."""
+"""Runs of Temporal's visibility store: queries for them, and the states that they show."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from seedance_temporal.contract import (
     SEEDANCE_USER,
     Queues,
 )
-from seedance_temporal.job import JobError, JobSummary
+from seedance_temporal.job import JobError, JobState
 
-# A question names so many jobs at most: a server answers one of some kilobytes at once.
+# The most job ids in one query, which then has some kilobytes.
 _IDS_IN_A_QUERY = 50
 
 
 class Wanted(TypedDict, total=False):
-    """Which runs are wanted; what is absent or None does not matter.
+    """The filters of runs; one that is absent or None does not filter.
 
     Attributes:
-        user: Of this user.
-        phase: In this phase.
-        attention: With this Attention.
-        model: Of this model or inference endpoint, as the request names it.
-        route: Of this route.
-        since: Started then or later; with a time zone, as ``until``.
-        until: Started before it.
-        is_open: True: has not ended.
-        job_ids: Of these jobs.
+        user: Runs of this user.
+        phase: Runs in this phase.
+        attention: Runs with this attention.
+        model: Runs of this model or inference endpoint, by the id in the request.
+        route: Runs of this route.
+        since: Runs started at this time or later. It needs a time zone, as ``until`` does.
+        until: Runs started before this time.
+        is_open: True for runs that have not ended.
+        job_ids: Runs of these jobs.
     """
 
     user: str | None
@@ -58,10 +58,10 @@ class Wanted(TypedDict, total=False):
 
 
 def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
-    """The questions that together ask for what is wanted: one, unless there are many job ids.
+    """Write the queries that together find the wanted runs: one, unless there are many job ids.
 
     Args:
-        further: Terms of the query language that hold as well.
+        further: More terms of the query language.
         wanted: The filters.
 
     Raises:
@@ -93,6 +93,11 @@ def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
         yield " AND ".join([*terms, f"WorkflowId IN ({some})"])
 
 
+def begins_with(prefix: str) -> str:
+    """Write a term for the jobs whose id begins with a prefix."""
+    return f"WorkflowId STARTS_WITH {_quoted(prefix)}"
+
+
 def _time(at: datetime) -> str:
     if at.tzinfo is None:
         raise ValueError(f"{at} has no time zone")
@@ -100,7 +105,7 @@ def _time(at: datetime) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A text as a literal of a query."""
+    """Write a text as a literal of a query."""
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
@@ -111,8 +116,8 @@ _ENDS_FROM_OUTSIDE: dict[type[BaseException], str] = {
 }
 
 
-async def described(run: WorkflowExecution) -> JobSummary:
-    """What Temporal itself shows of a run: its status, its memo, and the search attributes where there are some."""
+async def described(run: WorkflowExecution) -> JobState:
+    """Return a run's state without asking a worker: by its status, memo and search attributes."""
     shown = run.typed_search_attributes
     phase: str | None = shown.get(SEEDANCE_PHASE)
     match run.status:
@@ -125,7 +130,7 @@ async def described(run: WorkflowExecution) -> JobSummary:
         case _:
             phase = "checking"
     memo = await run.memo()
-    return JobSummary.model_validate(
+    return JobState.model_validate(
         {
             "job_id": run.id,
             "request_hash": run.id.removeprefix("seedance-"),
@@ -148,7 +153,7 @@ async def described(run: WorkflowExecution) -> JobSummary:
 
 
 def error_of(failure: WorkflowFailureError) -> JobError:
-    """The run's own account of its failure; or, where it had no chance to give one, that nothing is settled."""
+    """Return the error that a run failed with, or ``unsettled`` where it was ended from outside."""
     cause = failure.cause
     if isinstance(cause, exceptions.ApplicationError) and cause.details:
         with suppress(ValidationError):
@@ -156,7 +161,7 @@ def error_of(failure: WorkflowFailureError) -> JobError:
     how = _ENDS_FROM_OUTSIDE.get(type(cause), "failed")
     return JobError(
         code=f"run_{how}",
-        message=f"The run ended from outside ({how.replace('_', ' ')}: {cause}). What it claimed stands in the bucket: "
-        "submitting the same request again goes on from there, without paying twice.",
+        message=f"The run ended from outside ({how.replace('_', ' ')}: {cause}). Its claims are in the bucket: "
+        "submitting the same request again continues from there, without paying twice.",
         failure_class="unsettled",
     )

@@ -20,11 +20,11 @@ with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
     from seedance_temporal import contract
     from seedance_temporal.contract import CancelAnswer, Carried, GenerateVideoInput, Resolve, ResolveAnswer
+    from seedance_temporal.events import EventSource
     from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
-    from seedance_temporal.media.references import is_seen
     from seedance_temporal.provider.task import QUEUED, SUCCEEDED, Usage, progress
-    from seedance_temporal.reference_media import Medium
+    from seedance_temporal.reference_media import Medium, is_readable
     from workflows import messages, policies
     from workflows.inbox import Inbox
     from workflows.progress import Progress
@@ -38,7 +38,7 @@ class _Ended(Exception):
     """The job is to end without a video, unless the ledger shows a task of it by now."""
 
     error: JobError
-    how: str
+    how: EventSource
     usage: Usage | None = None
     cost_usd: float | None = None
 
@@ -75,7 +75,7 @@ class GenerateVideo:
             try:
                 await workflow.wait_condition(over)
             except asyncio.CancelledError:
-                self._inbox.request_cancel("Temporal")
+                self._inbox.request_cancel("temporal")
         return video.result()
 
     async def _generate(self) -> VideoResult:
@@ -129,7 +129,7 @@ class GenerateVideo:
     # Creating
 
     async def _create(self, decision: Decision) -> Decision:
-        """Send a create, if it is still wanted; return the decision that follows."""
+        """Send a create, unless a cancel was requested; return the decision that follows."""
         while decision.next == "claim":
             if not self._job.may_create:
                 raise _Ended(messages.unsettled(decision.attempt), "workflow")
@@ -170,7 +170,7 @@ class GenerateVideo:
         Returns:
             Their properties; None where a cancel, or a task of the job, interrupted the check.
         """
-        count = sum(map(is_seen, self._job.request.references))
+        count = sum(map(is_readable, self._job.request.references))
         if not count:
             return ()
         self._progress.enter("checking")
@@ -187,7 +187,7 @@ class GenerateVideo:
         self._progress.warn(*result.warnings)
         if result.error is not None:
             raise _Ended(result.error, "references")
-        self._progress.note("references are fine", "references", messages.media(result.media))
+        self._progress.note("references_checked", "references", messages.media(result.media))
         return result.media
 
     # Recovering
@@ -219,7 +219,7 @@ class GenerateVideo:
             if self._inbox.ledger_changed:
                 decision = await self._read_ledger()
         self._progress.settle("unknown_create")
-        self._progress.note(f"attempt {attempt} is settled: {decision.next}", "ledger", decision.task_id)
+        self._progress.note("attempt_settled", "ledger", decision.next, task_id=decision.task_id, attempt=attempt)
         return decision
 
     # Following the task
@@ -245,7 +245,8 @@ class GenerateVideo:
             if cancelling:
                 cancelled = await self._steps.cancel_task(task)
                 self._inbox.cancel_outcome = cancelled.outcome
-                self._progress.note(f"cancel: {cancelled.outcome}", "poll", cancelled.status)
+                answer = f"{cancelled.outcome}, {cancelled.status}"
+                self._progress.note("cancel_answered", "poll", answer, task_id=task_id)
             announced = how == "callback" or cancelling
             seen = await self._steps.get_task(task.model_copy(update={"polls": polls, "announced": announced}))
             polls += 1
@@ -267,7 +268,7 @@ class GenerateVideo:
             seconds = seen.wait_seconds
             self._show(seen, how)
 
-    async def _next_poll(self, task_id: str, seconds: float) -> str:
+    async def _next_poll(self, task_id: str, seconds: float) -> EventSource:
         """Wait for a reason to poll; return its source."""
         if seconds > 0:
             await wait(
@@ -281,7 +282,7 @@ class GenerateVideo:
         self._inbox.ledger_changed = False
         return "callback" if self._inbox.take_announced_end(task_id) else "poll"
 
-    def _show(self, seen: Observation, how: str) -> None:
+    def _show(self, seen: Observation, how: EventSource) -> None:
         """Show a task that goes on."""
         if seen.attention is not None:
             self._progress.need(seen.attention, messages.advice_on_task(seen))
@@ -333,22 +334,22 @@ class GenerateVideo:
 
     # Ending
 
-    async def _stored(self, result: VideoResult, how: str) -> VideoResult:
+    async def _stored(self, result: VideoResult, how: EventSource) -> VideoResult:
         self._inbox.cancel_outcome = "running_will_finish"
         self._settle_all()
         while await self._inbox.emptied():
             self._progress.second_task((await self._read_ledger()).second_task)
         self._progress.second_task(None)
-        self._progress.note("stored", how, result.video_uri)
+        self._progress.note("stored", how, result.video_uri, task_id=result.task_id, attempt=self._progress.attempt)
         self._progress.stored(result)
         return result
 
-    async def _end(self, error: JobError, how: str, seen: Observation) -> Decision:
+    async def _end(self, error: JobError, how: EventSource, seen: Observation) -> Decision:
         """Write how a task ended without a video; read the ledger where another attempt or task follows by itself."""
         ended = await self._steps.write_end(error, how, seen.usage, seen.cost_usd)
         if not ended.continues:
             raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
-        self._progress.note("another attempt or task follows by itself", "ledger", ended.error.code)
+        self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
         return await self._read_ledger()
 
     def _fail(self, end: _Ended) -> NoReturn:
@@ -356,7 +357,7 @@ class GenerateVideo:
         error = end.error
         self._inbox.cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._settle_all()
-        self._progress.note(f"ended: {error.failure_class}", end.how, error.code)
+        self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
         self._progress.ended(error, phase_of(error), end.usage, end.cost_usd)
         raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True) from None
 

@@ -1,4 +1,4 @@
-"""The inbox of a run: what signals and updates have brought, and the run has not handled yet.
+"""The inbox of a run: the signals and updates that have arrived, and are not handled yet.
 
 Handlers never raise. They may come at any time, repeated, and once more after a Reset. A handler that names a task
 stays until it is known whether the task is one of the job, also while the run waits before a create, copies a video, or
@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from seedance_temporal.contract import CancelAnswer, CancelOutcome, Resolve, ResolveAnswer, TaskChanged
+    from seedance_temporal.events import EventName, EventSource
     from seedance_temporal.ledger.facts import Listing
     from seedance_temporal.provider.task import TERMINAL, is_task_id
     from workflows import policies
@@ -32,11 +33,11 @@ class Inbox:
     """Callbacks, listings, and requests of callers and operators.
 
     Attributes:
-        ledger_changed: Whether the ledger holds more than the run has read of it.
+        ledger_changed: Whether the ledger may hold facts that the run has not read.
         ledger_was_read: Whether the run has read the ledger at all; before that, no task can be identified.
         creating: The attempt whose create is running; its answer names its task anyway.
         listings: Those that have arrived and are not handled yet.
-        cancel_requested: Whether somebody has asked for the end of the job.
+        cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
     """
 
@@ -71,10 +72,10 @@ class Inbox:
     async def emptied(self) -> bool:
         """Wait until each task that was named is identified, or was asked for after every pause.
 
-        Awaited before every act that cannot be taken back: a claim, an absence, an end.
+        Call this before every step that cannot be undone: a claim, an absence, an end.
 
         Returns:
-            Whether the ledger holds more than the run has read of it.
+            Whether the ledger may hold facts that the run has not read.
         """
         if self._awaited:
             with contextlib.suppress(TimeoutError):
@@ -99,9 +100,11 @@ class Inbox:
         except (ValidationError, IndexError):
             named = None
         if named is None or not is_task_id(named.task_id):
-            self._progress.note("a signal that is no callback was ignored", "callback")
+            self._progress.note("signal_ignored", "callback")
             return
-        self._progress.note(f"callback: {named.status[:40]}", "callback", named.task_id)
+        self._progress.note(
+            "callback_received", "callback", named.status[:40], task_id=named.task_id, attempt=named.attempt
+        )
         if named.status in TERMINAL and len(self._ends_announced) < policies.MOST_CALLBACKS:
             self._ends_announced.add(named.task_id)
         await self._take_in(named, "callback")
@@ -131,10 +134,10 @@ class Inbox:
 
     # Requests
 
-    def request_cancel(self, by: str) -> None:
+    def request_cancel(self, by: EventSource) -> None:
         if not self.cancel_requested:
             self.cancel_requested = True
-            self._progress.note("cancel is wished", by)
+            self._progress.note("cancel_requested", by)
 
     async def cancel(self) -> CancelAnswer:
         """Request the end of the job; answer within 10 seconds with the outcome so far."""
@@ -156,8 +159,9 @@ class Inbox:
             return ResolveAnswer(accepted=False, message=f"Nothing was written: {error.cause}")
         finally:
             self._resolving -= 1
-        accepted = "accepted" if answer.accepted else "refused"
-        self._progress.note(f"resolve {resolution.action}: {accepted}", "operator")
+        task_id, attempt = resolution.task_id, resolution.attempt
+        event: EventName = "resolution_accepted" if answer.accepted else "resolution_refused"
+        self._progress.note(event, "operator", resolution.action, task_id=task_id, attempt=attempt)
         self.ledger_changed = answer.accepted or self.ledger_changed
         return answer
 
@@ -191,7 +195,7 @@ class Inbox:
             self._open.discard(key)
 
     def _accepts(self, source: Source) -> bool:
-        """Bound what a leaked callback URL can cause; the bound grows with time.
+        """Limit the GETs that a leaked callback URL can cause; the limit grows with time.
 
         A listing names only tasks that show our identifier.
         """
@@ -210,11 +214,11 @@ class Inbox:
             if answer in {"ours", "known", "other"}:
                 self._identified.add(key)
                 if answer == "ours":
-                    self._progress.note("a task of this job came to light", source, named.task_id)
+                    self._progress.note("task_found", source, task_id=named.task_id, attempt=named.attempt)
                 # "known" can be the answer to a second try, whose first one wrote it.
                 return answer != "other"
             if answer == "not_yet" and not pauses:
-                self._progress.note("not known to the provider", source, named.task_id)
+                self._progress.note("task_not_found", source, task_id=named.task_id, attempt=named.attempt)
                 return False
             if not pauses:
                 # The provider or the bucket is away: keep asking, and hold nothing up any longer.
@@ -242,5 +246,7 @@ class Inbox:
         try:
             return (await self._steps.identify_task(named.attempt, named.task_id, source)).answer
         except ActivityError as error:
-            self._progress.note(f"a {source} could not be checked", source, str(error.cause))
+            self._progress.note(
+                "task_not_checked", source, str(error.cause), task_id=named.task_id, attempt=named.attempt
+            )
             return "unanswered"

@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Search:
-    """Asks the lister, and collects the listings that may prove absence."""
+    """Ask the lister, and collect the listings that may prove absence."""
 
     def __init__(self, steps: Steps, inbox: Inbox, progress: Progress) -> None:
         self._steps = steps
@@ -34,7 +34,7 @@ class Search:
         return self._heard or self._unanswered > 1
 
     def doubt(self, recovery: Recovery) -> str | None:
-        """Say why absence cannot be proven from LIST; None where it can."""
+        """Return why absence cannot be proven from LIST; None where it can."""
         return recovery.doubt or self._doubt
 
     def wait_seconds(self, recovery: Recovery) -> float:
@@ -57,7 +57,8 @@ class Search:
         key = decision.recovery.key if decision.recovery is not None else ""
         if key:
             self._doubt = other_key(key, listing.key) if listing.key != key else None
-        self._progress.note("not in the listing", "list", None if listing.complete else "the listing was not complete")
+        detail = None if listing.complete else "incomplete listing"
+        self._progress.note("not_listed", "list", detail, attempt=decision.attempt)
         if listing.complete:
             self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
         if len(self._proofs) > 1 and not await self._inbox.emptied():

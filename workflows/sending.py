@@ -1,4 +1,4 @@
-"""The sending of a create, and the wait before the next one."""
+"""Have a create sent, and wait before the next one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Sending:
-    """Has the paid POST sent, and shows the outcome."""
+    """Have the paid POST sent, and show the outcome."""
 
     def __init__(self, steps: Steps, inbox: Inbox, progress: Progress) -> None:
         self._steps = steps
@@ -35,7 +35,7 @@ class Sending:
         try:
             await workflow.wait_condition(lambda: create.done() or self._inbox.interrupts)
             if not create.done():
-                # Withdraws it where no worker has started it; one that runs is not disturbed by this, and awaited.
+                # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
                 create.cancel()
             result = await create
             if result.kind == "created":
@@ -63,17 +63,18 @@ class Sending:
             self._progress.settle("storage", "provider")
         if result.kind == "created":
             assert result.outcome is not None
-            self._progress.note(f"created as attempt {attempt}", "create", result.outcome.task_id)
+            self._progress.note("task_created", "create", task_id=result.outcome.task_id, attempt=attempt)
         elif result.kind == "unknown":
-            self._progress.note(f"outcome of attempt {attempt} is unknown", "create", result.message)
+            self._progress.note("outcome_unknown", "create", result.message, attempt=attempt)
         elif result.kind == "refused":
-            self._progress.note("refused", "create", result.message)
+            self._progress.note("refused", "create", result.message, attempt=attempt)
 
     async def wait_before_next(self, result: CreateResult) -> None:
         """Wait before the next claim: nothing was created. Raise an Attention where an operator is needed."""
         self._not_sent += 1
         self._progress.enter("waiting")
-        self._progress.note("not sent", "create", result.message)
+        attempt = result.claim.attempt if result.claim is not None else None
+        self._progress.note("not_sent", "create", result.message, attempt=attempt)
         seconds = result.wait_seconds
         if result.attention is not None:
             self._progress.need(result.attention, f"{result.message}. Fix that; the job then goes on by itself.")

@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.store import StoreActivities, StoreInput
     from activities.task_list import AskListerInput, TaskListActivities
     from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer
+    from seedance_temporal.events import EventSource
     from seedance_temporal.job import JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.ledger.facts import Listing
@@ -101,13 +102,15 @@ class Steps:
         summary = f"write the outcome of attempt {input.claim.attempt}: {input.outcome.kind}"
         await self._ledger(LedgerActivities.write_outcome, input, summary)
 
-    async def write_end(self, error: JobError, how: str, usage: Usage | None, cost_usd: float | None) -> EndResult:
+    async def write_end(
+        self, error: JobError, source: EventSource, usage: Usage | None, cost_usd: float | None
+    ) -> EndResult:
         return await self._ledger(
             LedgerActivities.write_end,
             EndInput(
                 job_id=self._job_id,
                 error=error,
-                how=how,
+                source=source,
                 usage=usage,
                 cost_usd=cost_usd,
                 timeline=self._progress.timeline,
@@ -169,7 +172,7 @@ class Steps:
         """Find out whether a task is one of this job. Fails after a few tries: the inbox asks again later."""
         return await workflow.execute_activity_method(
             RecoverActivities.identify_task,
-            IdentifyInput(job_id=self._job_id, attempt=attempt, task_id=task_id, how=source),
+            IdentifyInput(job_id=self._job_id, attempt=attempt, task_id=task_id, source=source),
             task_queue=self._queues.get,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
             retry_policy=policies.IDENTIFY_RETRY,
@@ -213,18 +216,18 @@ class Steps:
         )
 
     async def learn_whether_identifiers_are_listed(self) -> None:
-        """Ask for one listing, now that the account has a task of this job: recovery relies on what LIST shows."""
+        """Ask for one listing, now that the account has a task of this job: recovery relies on listed identifiers."""
         try:
             await workflow.execute_activity_method(
                 TaskListActivities.ask_lister,
                 AskListerInput(job_id=self._job_id),
                 task_queue=self._queues.workflows,
                 start_to_close_timeout=policies.LEDGER_TIMEOUT,
-                retry_policy=policies.ECHO_RETRY,
+                retry_policy=policies.IDENTIFIERS_LISTED_RETRY,
                 summary="ask the lister: are identifiers listed?",
             )
         except ActivityError as error:
-            self._progress.note("the lister could not be asked", "list", str(error.cause))
+            self._progress.note("lister_unavailable", "list", str(error.cause))
 
     async def _ledger(
         self, activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType], input: ParamType, summary: str
@@ -247,9 +250,9 @@ class Steps:
         timeout: timedelta,
         retry: RetryPolicy,
     ) -> ReturnType:
-        """Execute an activity until it succeeds. Where it keeps failing, raise an Attention, and go on.
+        """Execute an activity until it succeeds. Raise an Attention where it keeps failing, and go on.
 
-        Temporal retries an activity without telling its workflow. So each scheduling ends after
+        Temporal retries an activity, and its workflow learns nothing of it. So each scheduling ends after
         :data:`policies.PATIENCE` with the last failure, and the next one begins at once.
 
         Raises:
@@ -270,7 +273,7 @@ class Steps:
             except ActivityError as error:
                 if error.retry_state is not RetryState.TIMEOUT:
                     raise
-                # Without a failure, no worker was there to try: that is not the step's fault, and is over now.
+                # Without a failure, no worker has tried it: the step itself does not fail.
                 if (reason := messages.last_failure(error)) is not None:
                     self._progress.need(messages.failing_part(reason), messages.advice_on_step(summary, since, reason))
                 continue

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates the namespace with its retention and search attributes, or brings it to that. May run again at any time; ends
+# Creates the namespace with its retention and search attributes, or updates them. It may run again at any time, and ends
 # when the server serves it. TEMPORAL_ADDRESS says where.
 set -eu
 
@@ -34,7 +34,7 @@ add_search_attribute() {
     temporal operator search-attribute create --namespace "$namespace" --type "$1" --name "$2"
 }
 
-# What queries know, a worker can set.
+# A worker can set an attribute that queries know.
 can_be_queried() {
     temporal workflow count --namespace "$namespace" --query "$1 IS NULL"
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates Temporal's databases, or brings them to this image's version. May run again at any time: what is there already
+# Creates Temporal's databases, or upgrades them to this image's version. It may run again at any time: existing data
 # stays. The SQL_* variables say where.
 set -eu
 

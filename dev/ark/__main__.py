@@ -59,7 +59,7 @@ long_body), status, queued_seconds, running_seconds. Names:
 
 
 def main(
-    port: Annotated[int, typer.Option(help="0: any free one; the first line of output tells it.")] = 8089,
+    port: Annotated[int, typer.Option(help="0: any free one; the first line of output names it.")] = 8089,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     speed: Annotated[
         float,
@@ -98,7 +98,7 @@ def main(
         list[str] | None, typer.Option(metavar="JSON", help="A fault, armed from the start; repeatable.")
     ] = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     given: dict[str, Any] = {
         "speed": speed,
         "queued_seconds": queued_seconds,

@@ -31,7 +31,7 @@ _TOLERANCE = 0.05  # of a call: a client that keeps the pace to the letter must 
 
 
 class AccountChange(BaseModel):
-    """What the admin API changes on an account; what is absent stays."""
+    """A change of an account by the admin API; absent fields stay."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,7 +41,7 @@ class AccountChange(BaseModel):
 
 @dataclass
 class Pace:
-    """Lets `rate` calls a second pass, and `burst` of them at once."""
+    """Allow `rate` calls a second, and `burst` of them at once."""
 
     burst: int
     _saved: float = math.inf  # calls that may pass now; filled up to `burst`
@@ -70,7 +70,7 @@ class Account:
         self._creates: list[float] = []  # monotonic times within the last minute
 
     def change(self, change: AccountChange) -> None:
-        """Revokes or restores the keys, or sets the standing.
+        """Revoke or restore the keys, or set the standing.
 
         Raises:
             ValueError: an unknown standing.
@@ -96,12 +96,12 @@ class Account:
             raise ValueError("the account has no such key")
 
     def state(self) -> dict[str, object]:
-        """As the admin API shows it."""
+        """Return the account as the admin API shows it."""
         keys = [key.model_dump(mode="json") for key in self._keys.values()]
         return {"key_valid": self.key_valid, "standing": self.standing, "keys": keys}
 
     def admit(self, operation: Operation, authorization: str) -> Key:
-        """Lets a call in, and gives the key that it came with.
+        """Admit a call, and return its key.
 
         Args:
             operation: what is called.
@@ -116,7 +116,7 @@ class Account:
             raise ArkError(401, "AuthenticationError", "The API key in the request is missing or invalid.")
         status = _STANDINGS.get(self.standing)
         if status == 401 or (status is not None and operation == "create"):
-            raise ArkError(status, self.standing, _WORDS.get(self.standing, "The account cannot be used as it stands."))
+            raise ArkError(status, self.standing, _WORDS.get(self.standing, "The account cannot be used."))
         if not self._in_time(operation):
             raise ArkError(429, "RateLimitExceeded", f"The account's rate limit for {operation} is exceeded.")
         return key

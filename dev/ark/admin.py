@@ -18,14 +18,14 @@ from .faults import Fault, Faults
 from .keys import DEFAULT_PROJECT, Key
 from .ledger import Ledger
 from .provider import Provider, Task, payload
-from .request import Order
+from .request import TaskRequest
 from .results import TYPES, Results, read_object, serve_bytes
 from .settings import Settings
-from .validate import read_order
+from .validate import read_request
 
 
 class Foreign(BaseModel):
-    """Tasks that other applications of the account ordered; for everybody else they are noise."""
+    """Tasks that other applications of the account created: noise in the listings of everybody else."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,21 +36,21 @@ class Foreign(BaseModel):
     age_seconds: float = Field(0, ge=0, description="how long ago they were created, in seconds of the wall clock")
     fields: dict[str, Any] = Field(default_factory=dict, description="of the create; only what differs")
 
-    def order(self, settings: Settings) -> Order:
-        """What was ordered.
+    def request(self, settings: Settings) -> TaskRequest:
+        """Read the create request of such a task.
 
         Raises:
-            ArkError: it could not have been.
+            ArkError: the service would refuse it.
         """
         usual = {"model": default_model_id(self.route), "content": [{"type": "text", "text": "somebody else's"}]}
-        return read_order(self.route, usual | self.fields, settings)
+        return read_request(self.route, usual | self.fields, settings)
 
 
 @dataclass
 class Admin:
-    """What tests, demos and people ask of the server itself.
+    """The requests of tests and demos to the server itself.
 
-    Whatever it cannot read gets 422 and `{"problem": …}`; pydantic's errors are ValueErrors, too.
+    A request that it cannot read gets 422 and `{"problem": …}`; pydantic's errors are ValueErrors, too.
     """
 
     settings: Settings
@@ -146,11 +146,11 @@ class Admin:
     async def foreign(self, request: Request) -> Response:
         try:
             wanted = Foreign.model_validate(await _object(request))
-            order = wanted.order(self.settings)
+            task_request = wanted.request(self.settings)
         except (ValueError, ArkError) as error:
             return _problem(error)
         added = [
-            self.provider.add_foreign(wanted.route, wanted.project, order, wanted.status, wanted.age_seconds)
+            self.provider.add_foreign(wanted.route, wanted.project, task_request, wanted.status, wanted.age_seconds)
             for _ in range(wanted.count)
         ]
         return JSONResponse({"added": [task.id for task in added]}, 201)
@@ -181,19 +181,19 @@ class Admin:
         return payload(task, {}, {}) | {
             "route": task.route,
             "project": task.project,
-            "model_given": task.order.model_given,
-            "scene": task.order.scene,
-            "callback_url": task.order.callback_url,
-            "watermark": task.order.watermark,
-            "return_last_frame": task.order.return_last_frame,
-            "tokens": task.order.tokens,
-            "width": task.order.clip.width,
-            "height": task.order.clip.height,
-            "ordered": {
-                "ratio": task.order.ratio,
-                "resolution": task.order.resolution,
-                "duration": task.order.duration,
-                "seed": task.order.seed,
+            "model_given": task.request.model_given,
+            "scene": task.request.scene,
+            "callback_url": task.request.callback_url,
+            "watermark": task.request.watermark,
+            "return_last_frame": task.request.return_last_frame,
+            "tokens": task.request.tokens,
+            "width": task.request.clip.width,
+            "height": task.request.clip.height,
+            "request": {
+                "ratio": task.request.ratio,
+                "resolution": task.request.resolution,
+                "duration": task.request.duration,
+                "seed": task.request.seed,
             },
             "fault": task.fate(),
             "erased": task.erased,
@@ -201,7 +201,7 @@ class Admin:
 
 
 async def _object(request: Request) -> dict[str, Any]:
-    """The body.
+    """Read the body.
 
     Raises:
         ValueError: it is no JSON object.

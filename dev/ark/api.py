@@ -17,10 +17,10 @@ from .faults import AFTER_COMMIT, ASKING, BEFORE_COMMIT, ON_ANSWER, Armed, Fault
 from .keys import Key
 from .ledger import CreateEntry, Ledger
 from .provider import ENDED, Provider, Task, new_id, payload
-from .references import fetch, look_into
+from .references import check_media, fetch
 from .results import Results
 from .settings import Settings
-from .validate import read_body, read_order
+from .validate import read_body, read_request
 from .wire import Cut, Drip, Drop
 
 _PATH = "/{route}/api/v3/contents/generations/tasks"
@@ -29,7 +29,7 @@ _STATUSES = ("queued", "running", *ENDED)
 
 @dataclass
 class Api:
-    """The operations, over everything that they need."""
+    """The operations of the API."""
 
     settings: Settings
     accounts: dict[Route, Account]
@@ -48,7 +48,7 @@ class Api:
         ]
 
     async def create(self, request: Request) -> Response:
-        """`POST …/tasks`: every one is in the ledger, with what became of it."""
+        """`POST …/tasks`: every one is in the ledger, with its outcome."""
         request_id = new_request_id()
         try:
             raw = await request.body()
@@ -75,14 +75,14 @@ class Api:
             assert response is not None, "no fault before the commit lets the create go on"
             return response
         key = self._admit("create", route, request)
-        order = read_order(route, read_body(raw), self.settings)
-        key.check_order(order)
+        task_request = read_request(route, read_body(raw), self.settings)
+        key.check_request(task_request)
         if self.settings.fetch_references or self.settings.inspect_references:
-            contents = await fetch(order.references)
-            model = model_of(route, order.model)
+            contents = await fetch(task_request.references)
+            model = model_of(route, task_request.model)
             if self.settings.inspect_references and model is not None:
-                await asyncio.to_thread(look_into, contents, model.longest)
-        task = self.provider.create(route, key.project, order, raw)
+                await asyncio.to_thread(check_media, contents, model.longest)
+        task = self.provider.create(route, key.project, task_request, raw)
         self.ledger.committed(entry, task.id)
         after = self.faults.take("create", AFTER_COMMIT, route=route, task_id=task.id, body=raw)
         if after is None:
@@ -91,9 +91,9 @@ class Api:
         return await _spoil(after, request, self._accepted(task))
 
     def _accepted(self, task: Task) -> dict[str, Any]:
-        """The answer to a create."""
-        echo = self.settings.create_echo and task.order.safety_identifier is not None
-        return {"id": task.id} | ({"safety_identifier": task.order.safety_identifier} if echo else {})
+        """Return the answer to a create."""
+        echo = self.settings.create_echo and task.request.safety_identifier is not None
+        return {"id": task.id} | ({"safety_identifier": task.request.safety_identifier} if echo else {})
 
     async def _get(self, request: Request, route: Route) -> Response:
         task_id = request.path_params["task_id"]
@@ -131,8 +131,8 @@ class Api:
             for task in self.provider.listed(route, key)
             if status in (None, task.status)
             and (not ids or task.id in ids)
-            and key.lets_pass(task.order, model)
-            and tier == task.order.service_tier
+            and key.lets_pass(task.request, model)
+            and tier == task.request.service_tier
         ]
         items = [self._item(task) for task in found[(page - 1) * size : page * size]]
         return self._answer("list", route, request, {"items": items, "total": len(found)})
@@ -151,7 +151,7 @@ class Api:
     def _answering(
         self, operation: Callable[[Request, Route], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """An operation, with its refusals put into envelopes."""
+        """Wrap an operation: its refusals get envelopes."""
 
         async def answer(request: Request) -> Response:
             request_id = new_request_id()
@@ -187,7 +187,7 @@ class Api:
             raise _Instead(response)
 
     def _answer(self, operation: Operation, route: Route, request: Request, answer: dict[str, Any]) -> Response:
-        """What was asked for, unless a fault spoils it."""
+        """Return the answer, unless a fault spoils it."""
         fault = self.faults.take(operation, ON_ANSWER, route=route, task_id=request.path_params.get("task_id"))
         if fault is not None:
             answer |= {"id": new_id()} if fault.fault == "another_task" else {"padding": "x" * fault.size}
@@ -202,7 +202,7 @@ class _Instead(Exception):
 
 
 async def _spoil(fault: Armed, request: Request, accepted: dict[str, Any]) -> Response:
-    """The answer to a create that did make a task."""
+    """Spoil the answer to a create that did make a task."""
     answer = JSONResponse(accepted)
     body = bytes(answer.body)
     half = body[: len(body) // 2]

@@ -1,4 +1,4 @@
-"""The whole server, put together as one ASGI application."""
+"""The whole server as one ASGI application."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from .settings import Settings
 
 
 def build_app(settings: Settings, keys: dict[Route, list[str]], faults: Sequence[Fault] = ()) -> Starlette:
-    """The application. It must be served by `wire.OpenProtocol`, which lets faults reach the connection.
+    """Build the application. It must be served by `wire.OpenProtocol`, which lets faults reach the connection.
 
     Args:
         settings: the switchboard, which the admin API changes in place.
@@ -39,7 +39,7 @@ def build_app(settings: Settings, keys: dict[Route, list[str]], faults: Sequence
 
     def on_change(task: Task) -> None:
         if task.status == "succeeded":
-            ledger.billed(task.id, task.order.tokens)
+            ledger.billed(task.id, task.request.tokens)
         callbacks.changed(task)
 
     provider = Provider(settings, armed, on_change)

@@ -1,4 +1,4 @@
-"""Callbacks: a task's JSON, posted to whoever ordered it, unsigned, as the service does."""
+"""Callbacks: a task's JSON, posted to the URL of its create request, unsigned, as the service does."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ class Delivery(BaseModel):
 
 @dataclass
 class Callbacks:
-    """Sends callbacks in the background.
+    """Send callbacks in the background.
 
     Args:
         settings: the switchboard: `callbacks`, `callback_queued`, and the seconds.
@@ -46,8 +46,8 @@ class Callbacks:
     _held: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by task, until its end is known
 
     def changed(self, task: Task) -> None:
-        """Announces a task's status, in the way that is switched on."""
-        mode, url = self.settings.callbacks, task.order.callback_url
+        """Announce a task's status, in the mode that is set."""
+        mode, url = self.settings.callbacks, task.request.callback_url
         if url is None or mode == "off" or task.status not in _ANNOUNCED:
             return
         if task.status == "queued" and not self.settings.callback_queued:
@@ -66,7 +66,7 @@ class Callbacks:
         sending.add_done_callback(self._sending.discard)
 
     async def close(self) -> None:
-        """Gives up what is still under way."""
+        """Cancel the deliveries that are under way."""
         sending = list(self._sending)
         for task in sending:
             task.cancel()
@@ -80,7 +80,7 @@ class Callbacks:
     @cached_property
     def _http(self) -> httpx.AsyncClient:
         # No proxy from the environment: a callback goes where its URL says. A fresh connection each time: one
-        # that the receiver has meanwhile closed would look like a refusal.
+        # that the receiver has closed meanwhile would count as a refusal.
         limits = httpx.Limits(max_keepalive_connections=0)
         return httpx.AsyncClient(trust_env=False, timeout=None, limits=limits)  # noqa: S113 - _deliver has one
 

@@ -1,4 +1,4 @@
-"""What the service offers: its routes, models and picture sizes."""
+"""The routes, models and picture sizes of the service."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,13 +19,13 @@ _SIZES: dict[str, tuple[tuple[int, int], ...]] = {
 
 
 def pixels(resolution: str, ratio: str) -> tuple[int, int]:
-    """Width and height of a video of this resolution and ratio. The ratio is not `adaptive`."""
+    """Return width and height of a video of this resolution and ratio. The ratio is not `adaptive`."""
     return _SIZES[resolution][RATIOS.index(ratio)]
 
 
 @dataclass(frozen=True)
 class References:
-    """How many references a model takes: of each kind, at most."""
+    """The most references of each kind that a model takes."""
 
     images: int
     videos: int
@@ -35,7 +35,7 @@ class References:
 
 @dataclass(frozen=True)
 class Model:
-    """What one model family supports."""
+    """The features of one model family."""
 
     family: Family
     resolutions: tuple[str, ...]
@@ -95,11 +95,11 @@ _IDS: dict[Route, dict[str, Family]] = {
 
 
 def model_of(route: Route, model_id: str) -> Model | None:
-    """The model that this id means on this route, or None."""
+    """Return the model of an id on a route, or None."""
     family = _IDS[route].get(model_id)
     return None if family is None else _BY_FAMILY[family]
 
 
 def default_model_id(route: Route) -> str:
-    """The model behind an `ep-…` id that nobody has configured: the route's 2.0."""
+    """Return the model behind an `ep-…` id that is not configured: the route's 2.0."""
     return next(iter(_IDS[route]))

@@ -40,7 +40,7 @@ _FLAG_NAMES = {
 
 @dataclass(frozen=True)
 class Content:
-    """`content`, read."""
+    """The `content` of a create request."""
 
     text: str
     scene: Scene
@@ -55,7 +55,7 @@ class Content:
 
 
 def read_content(value: object, model: Model, *, allow_http: bool) -> Content:
-    """Reads and checks `content`.
+    """Read and check `content`.
 
     Raises:
         ArkError: 400, naming the item that is wrong.
@@ -112,7 +112,7 @@ def _url(item: dict[str, Any], kind: str, at: str, *, allow_http: bool) -> str:
 
 
 def _role(item: dict[str, Any], kind: str, at: str) -> str:
-    """The role; "" for an image without one."""
+    """Return the role; "" for an image without one."""
     role = item.get("role")
     if role is None and kind == "image_url":
         return ""
@@ -158,5 +158,5 @@ def _check_counts(roles: Counter[str], model: Model) -> None:
 
 
 def explain_unreadable_body() -> ArkError:
-    """For a body that is no JSON object."""
+    """Return the refusal of a body that is no JSON object."""
     return ArkError(400, "InvalidParameter", "The request body is not a valid JSON object.")

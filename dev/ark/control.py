@@ -18,7 +18,7 @@ from .ledger import CreateEntry, Leak, Requests
 
 
 class ArkControl:
-    """Asks and steers a local Ark. Use it as an async context manager, or call `aclose`.
+    """Control a local Ark. Use it as an async context manager, or call `aclose`.
 
     Args:
         url: the server's root, such as `http://127.0.0.1:8089`.
@@ -39,11 +39,11 @@ class ArkControl:
         )
 
     def base_url(self, route: Route) -> str:
-        """What a client of the API has to be pointed at."""
+        """Return the base URL for clients of the API."""
         return f"{self.url}/{route}/api/v3"
 
     async def wait_ready(self, seconds: float = 15) -> None:
-        """Waits until the server answers.
+        """Wait until the server answers.
 
         Raises:
             TimeoutError: it did not within `seconds`.
@@ -60,70 +60,70 @@ class ArkControl:
                 return
 
     async def ledger(self) -> list[CreateEntry]:
-        """Every POST to create, in the order in which they came."""
+        """Return every POST to create, in the order in which they came."""
         return [CreateEntry.model_validate(entry) for entry in (await self._get("ledger"))["creates"]]
 
     async def leaks(self) -> list[Leak]:
-        """Every `Authorization` header that was sent to a result URL."""
+        """Return every `Authorization` header that was sent to a result URL."""
         return [Leak.model_validate(leak) for leak in (await self._get("ledger"))["leaks"]]
 
     async def tasks(self) -> list[dict[str, Any]]:
-        """Every task, erased ones included, with its inner state."""
+        """Return every task, erased ones included, with its inner state."""
         tasks: list[dict[str, Any]] = (await self._get("tasks"))["tasks"]
         return tasks
 
     async def release(self, task_id: str | None = None) -> list[str]:
-        """Lets a task that a fault holds go on, or all; gives their ids."""
+        """Release a task that a fault holds, or all, and return their ids."""
         released: list[str] = (await self._post("release", {"task_id": task_id}))["released"]
         return released
 
     async def add_foreign(self, route: Route, **fields: Any) -> list[str]:
-        """Adds tasks of other applications, and gives their ids. `fields`: those of `admin.Foreign`."""
+        """Add tasks of other applications, and return their ids. `fields`: those of `admin.Foreign`."""
         added: list[str] = (await self._post("foreign", {"route": route, **fields}))["added"]
         return added
 
     async def requests(self) -> Requests:
-        """Counters of gets, lists, deletes and downloads."""
+        """Return the counters of gets, lists, deletes and downloads."""
         return Requests.model_validate(await self._get("requests"))
 
     async def deliveries(self) -> list[Delivery]:
-        """Every try to deliver a callback."""
+        """Return every try to deliver a callback."""
         return [Delivery.model_validate(one) for one in (await self._get("callbacks"))["deliveries"]]
 
     async def fault(self, on: Operation, fault: str, **fields: Any) -> int:
-        """Arms a fault, and gives its id. `fields`: those of `faults.Fault`; it fires once unless `times` says so."""
+        """Arm a fault, and return its id. `fields`: those of `faults.Fault`; it fires once unless `times` says so."""
         checked = Fault.model_validate({"on": on, "fault": fault, **fields})
         armed: int = (await self._post("faults", checked.model_dump(exclude_unset=True)))["id"]
         return armed
 
     async def armed(self) -> list[Armed]:
-        """The faults that can still fire."""
+        """Return the faults that can still fire."""
         return [Armed.model_validate(armed) for armed in (await self._get("faults"))["armed"]]
 
     async def fired(self, fault_id: int | None = None) -> list[Firing]:
-        """Every time that a fault, or this fault, has fired."""
+        """Return every firing of all faults, or of one."""
         fired = [Firing.model_validate(one) for one in (await self._get("faults"))["fired"]]
         return [one for one in fired if fault_id in (None, one.fault_id)]
 
     async def clear_faults(self, fault_id: int | None = None) -> None:
-        """Disarms all faults, or one. What has fired stays on record."""
+        """Disarm all faults, or one. The record of firings stays."""
         path = "faults" if fault_id is None else f"faults/{fault_id}"
         (await self._http.delete(f"/_ark/{path}")).raise_for_status()
 
     async def configure(self, **fields: Any) -> dict[str, Any]:
-        """Changes switches (the fields of `settings.Settings`), and gives all of them; without fields, only that."""
+        """Change switches (the fields of `settings.Settings`), if any are given, and return all of them."""
         return await self._post("config", fields)
 
     async def set_key_valid(self, route: Route, valid: bool) -> None:
-        """Revokes or restores the keys of an account."""
+        """Revoke or restore the keys of an account."""
         await self._account(route, AccountChange(key_valid=valid))
 
     async def set_standing(self, route: Route, standing: str) -> None:
-        """Sets how an account stands: `ok`, or a code such as `AccountOverdueError` or `SetLimitExceeded`."""
+        """Set the standing of an account: `ok`, or a code such as `AccountOverdueError` or `SetLimitExceeded`."""
         await self._account(route, AccountChange(standing=standing))
 
     async def keys(self, route: Route) -> list[Key]:
-        """Give the keys of an account, with the project and the permission of each."""
+        """Return the keys of an account, with the project and the permission of each."""
         return [Key.model_validate(key) for key in (await self._get("accounts"))[route]["keys"]]
 
     async def set_key(
@@ -149,11 +149,11 @@ class ArkControl:
         (await self._http.delete(path)).raise_for_status()
 
     async def video_bytes(self, task_id: str, file: str = "video.mp4") -> bytes:
-        """What the service has of a result (or `last_frame.png`, `last_frame.jpeg`), counted nowhere."""
+        """Return the bytes of a result (or `last_frame.png`, `last_frame.jpeg`), counted nowhere."""
         return (await self._http.get(f"/_ark/results/{task_id}/{file}")).raise_for_status().content
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:

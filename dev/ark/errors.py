@@ -37,7 +37,7 @@ class ArkError(Exception):
         self.retry_after = retry_after
 
     def response(self, request_id: str) -> Response:
-        """The envelope. `X-Request-Id` is set for every answer alike, by `stamp`."""
+        """Return the envelope. `X-Request-Id` is set for every answer alike, by `stamp`."""
         error = {
             "code": self.code,
             "message": f"{self.message} Request id: {request_id}",
@@ -49,13 +49,13 @@ class ArkError(Exception):
 
 
 def invalid(param: str, problem: str) -> ArkError:
-    """A field with a value that the service refuses."""
+    """Return the refusal of a field's value."""
     message = f"The parameter `{param}` specified in the request is not valid: {problem}."
     return ArkError(400, "InvalidParameter", message, param=param)
 
 
 def missing(param: str) -> ArkError:
-    """A field that the service requires."""
+    """Return the refusal of a request without a required field."""
     message = f"The request is missing a required parameter: `{param}`."
     return ArkError(400, "MissingParameter", message, param=param)
 
@@ -67,7 +67,7 @@ def no_access(param: str, model_given: str) -> ArkError:
 
 
 def gateway_page(status: int) -> Response:
-    """What a gateway in front of the service answers: a page, without the envelope."""
+    """Return the page of a gateway in front of the service, without the envelope."""
     return HTMLResponse(
         f"<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>nginx</body></html>", status
     )
@@ -78,7 +78,7 @@ def new_request_id() -> str:
 
 
 def stamp(response: Response, request: Request, request_id: str) -> Response:
-    """Adds the headers that the service sends with every answer, and gives the answer back."""
+    """Add the headers that the service sends with every answer, and return the answer."""
     response.headers["X-Request-Id"] = request_id
     client_request_id = request.headers.get("x-client-request-id")
     if client_request_id is not None:

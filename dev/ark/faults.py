@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong, where, how often; and the proof that it did."""
+"""Faults on demand, and the record of each that fired."""
 
 import time
 from collections.abc import Iterable
@@ -135,14 +135,14 @@ class Faults:
         self._next = 1
 
     def arm(self, fault: Fault) -> Armed:
-        """Arms a fault."""
+        """Arm a fault."""
         armed = Armed(id=self._next, **fault.model_dump())
         self._next += 1
         self.armed.append(armed)
         return armed
 
     def remove(self, fault_id: int | None = None) -> None:
-        """Removes one armed fault, or all. What has fired stays on record."""
+        """Remove one armed fault, or all. The record of firings stays."""
         self.armed = [armed for armed in self.armed if fault_id is not None and armed.id != fault_id]
 
     def take(
@@ -154,7 +154,7 @@ class Faults:
         task_id: str | None = None,
         body: bytes = b"",
     ) -> Armed | None:
-        """The fault, of these names, that fires for this request; None if none does. It counts as fired."""
+        """Return the fault of these names that fires for this request, or None. It counts as fired."""
         for armed in self.armed:
             wanted = (
                 armed.on == on
@@ -179,7 +179,7 @@ class Faults:
         return None
 
     def report(self) -> dict[str, Any]:
-        """The armed ones that can still fire, and everything that fired."""
+        """Return the armed faults that can still fire, and all firings."""
         return {
             "armed": [armed.model_dump() for armed in self.armed if not armed.spent],
             "fired": [firing.model_dump() for firing in self.firings],
@@ -187,7 +187,7 @@ class Faults:
 
 
 async def act(fault: Armed, request: Request) -> Response | None:
-    """Does what most operations share: refuse, fail, hang, drop. None: go on as if nothing had been.
+    """Act as most operations do: refuse, fail, hang, drop. None: continue without a fault.
 
     Raises:
         ArkError: a refusal in the service's own words.

@@ -1,11 +1,11 @@
-"""The API keys of an account: the project of each, and what it may see and order."""
+"""The API keys of an account: the project of each, and the models that it may use."""
 
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import invalid, missing, no_access
-from .request import Order
+from .request import TaskRequest
 
 DEFAULT_PROJECT = "default"
 
@@ -22,24 +22,24 @@ class Key(BaseModel):
     )
 
     def names(self, model_given: str) -> bool:
-        """Tell whether the key may use a model or an endpoint, as a create gives it.
+        """Return whether the key may use a model or an endpoint, as a create gives it.
 
         A model id means the model's preset endpoint, so it does not name another endpoint with the same model.
         """
         return self.models is None or model_given in self.models
 
-    def sees(self, project: str, order: Order) -> bool:
-        """Tell whether GET, LIST and DELETE show the key a task of this project and order."""
-        return self.project == project and self.names(order.model_given)
+    def sees(self, project: str, request: TaskRequest) -> bool:
+        """Return whether GET, LIST and DELETE show the key a task of this project and request."""
+        return self.project == project and self.names(request.model_given)
 
-    def check_order(self, order: Order) -> None:
+    def check_request(self, request: TaskRequest) -> None:
         """Refuse a create with a model or an endpoint that the key does not name.
 
         Raises:
             ArkError: 404 `InvalidEndpointOrModel.NotFound`.
         """
-        if not self.names(order.model_given):
-            raise no_access("model", order.model_given)  # ? its documented words fit; no document says so of keys
+        if not self.names(request.model_given):
+            raise no_access("model", request.model_given)  # ? its documented words fit; no document says so of keys
 
     def check_filter(self, models: Sequence[str]) -> None:
         """Check `filter.model` of a LIST: a Custom key must give exactly one value, and one that it names.
@@ -56,8 +56,8 @@ class Key(BaseModel):
         if not self.names(models[0]):
             raise no_access("filter.model", models[0])  # ? undocumented; an empty listing is as conceivable
 
-    def lets_pass(self, order: Order, model: str | None) -> bool:
-        """Tell whether a task passes `filter.model`, which means endpoints alone where the key is Custom."""
-        if model is None or model == order.model_given:
+    def lets_pass(self, request: TaskRequest, model: str | None) -> bool:
+        """Return whether a task passes `filter.model`, which means endpoints alone where the key is Custom."""
+        if model is None or model == request.model_given:
             return True
-        return self.models is None and model == order.model
+        return self.models is None and model == request.model

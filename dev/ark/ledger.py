@@ -1,4 +1,4 @@
-"""What reached the service, and what came of it: the truth that a test holds its client against."""
+"""The requests that reached the service, and their outcomes: tests compare their client with these."""
 
 import time
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ from .catalog import Route
 
 
 class CreateEntry(BaseModel):
-    """One POST to create, whatever became of it."""
+    """One POST to create, also one that was refused or lost."""
 
     number: int
     time: float  # Unix seconds, when its body had been read
@@ -35,7 +35,7 @@ class Leak(BaseModel):
 
 
 class TaskRequests(BaseModel):
-    """How often a task was asked for. Refused requests count as well."""
+    """The number of requests for a task. Refused ones count as well."""
 
     get: int = 0
     delete: int = 0
@@ -62,7 +62,7 @@ class Ledger:
         self._by_task: dict[str, CreateEntry] = {}
 
     def received(self, route: Route, body: Any, request_id: str, client_request_id: str | None) -> CreateEntry:
-        """Opens the entry of a POST."""
+        """Open the entry of a POST."""
         entry = CreateEntry(
             number=len(self.creates) + 1,
             time=time.time(),
@@ -75,23 +75,23 @@ class Ledger:
         return entry
 
     def committed(self, entry: CreateEntry, task_id: str) -> None:
-        """The POST has made a task."""
+        """Note that the POST has made a task."""
         entry.committed, entry.task_id = True, task_id
         self._by_task[task_id] = entry
 
     def billed(self, task_id: str, tokens: int) -> None:
-        """The task has succeeded."""
+        """Note that the task has succeeded."""
         self._by_task[task_id].billed_tokens = tokens
 
     def leaked(self, path: str, authorization: str) -> None:
-        """A result URL was asked for with a key."""
+        """Note that a result URL was requested with a key."""
         self.leaks.append(Leak(time=time.time(), path=path, scheme=authorization.split(" ")[0]))
 
     def asked(self, operation: Literal["get", "delete", "download"], task_id: str) -> None:
-        """Counts a request about one task."""
+        """Count a request for one task."""
         counters = self._tasks[task_id]
         setattr(counters, operation, getattr(counters, operation) + 1)
 
     def requests(self) -> Requests:
-        """All counters."""
+        """Return all counters."""
         return Requests(tasks=dict(self._tasks), list=dict(self.lists), rate_limited=dict(self.rate_limited))

@@ -33,7 +33,7 @@ _ENCODING = threading.Lock()  # two tasks of one shape must not both encode it, 
 
 @dataclass(frozen=True)
 class Clip:
-    """What decides the pictures and sound of a video, and so what can be shared between tasks."""
+    """The shape of a video. Tasks of one shape share its pictures and sound."""
 
     width: int
     height: int
@@ -42,7 +42,7 @@ class Clip:
 
 
 def video(clip: Clip, task_id: str) -> bytes:
-    """The MP4 of a task: H.264 yuv420p, 24 fps, AAC mono when `clip.audio`, index first.
+    """Make the MP4 of a task: H.264 yuv420p, 24 fps, AAC mono when `clip.audio`, index first.
 
     It has 24 * seconds + 1 frames, the number that the service bills. Blocks for some 100 ms the first
     time that a shape is asked for: call it in a thread.
@@ -53,7 +53,7 @@ def video(clip: Clip, task_id: str) -> bytes:
 
 
 def last_frame(clip: Clip, task_id: str) -> bytes:
-    """The last picture of the task's video as PNG. Blocks, as `video` does."""
+    """Make the last picture of the task's video as PNG. Blocks, as `video` does."""
     with _ENCODING:
         shared = _still(clip.width, clip.height, "png", "rgb24")
     end = len(shared) - 12  # the IEND chunk
@@ -61,7 +61,7 @@ def last_frame(clip: Clip, task_id: str) -> bytes:
 
 
 def last_frame_jpeg(clip: Clip, task_id: str) -> bytes:
-    """The same picture as JPEG. Blocks, as `video` does."""
+    """Make the same picture as JPEG. Blocks, as `video` does."""
     with _ENCODING:
         shared = _still(clip.width, clip.height, "mjpeg", "yuvj420p")
     comment = task_id.encode()

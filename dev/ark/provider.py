@@ -1,4 +1,4 @@
-"""The tasks, and how each one lives: queued, running, and its end."""
+"""The tasks, and the life of each: queued, running, and its end."""
 
 import asyncio
 import random
@@ -14,10 +14,10 @@ from .errors import ArkError
 from .faults import ENDINGS, Armed, Faults
 from .keys import Key
 from .media import FPS
-from .request import Order
+from .request import TaskRequest
 from .settings import Settings
 
-_TICK = 0.01  # seconds between two looks at the living tasks
+_TICK = 0.01  # seconds between two rounds over the living tasks
 _HOLDING = ("stay_queued", "stay_running", "unknown_status")
 ENDED = ("succeeded", "failed", "expired", "cancelled")
 
@@ -28,8 +28,8 @@ class Task:
 
     id: str
     route: Route
-    project: str  # of the key that ordered it
-    order: Order
+    project: str  # of the key that created it
+    request: TaskRequest
     created_at: int
     updated_at: int
     born: float
@@ -48,7 +48,7 @@ class Task:
 
     @property
     def occupies(self) -> bool:
-        """Does it count against the running limit?"""
+        """Whether it counts against the running limit."""
         return self.alive and self.status != "queued"
 
     def enter(self, status: str) -> None:
@@ -77,15 +77,15 @@ class Provider:
     _living: list[Task] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def create(self, route: Route, project: str, order: Order, body: bytes) -> Task:
-        """Commits an order: from here on it runs, and bills if it succeeds."""
+    def create(self, route: Route, project: str, request: TaskRequest, body: bytes) -> Task:
+        """Commit a create: from here on the task runs, and bills if it succeeds."""
         task_id = new_id()
         now = int(time.time())
         task = Task(
             id=task_id,
             route=route,
             project=project,
-            order=order,
+            request=request,
             created_at=now,
             updated_at=now,
             born=time.monotonic(),
@@ -100,7 +100,7 @@ class Provider:
         return task
 
     def find(self, route: Route, key: Key, task_id: str) -> Task:
-        """A task that the key can still see.
+        """Return a task that the key can still see.
 
         Raises:
             ArkError: 404 `ResourceNotFound`, the same for an unknown task and for one that the key may not see.
@@ -110,8 +110,8 @@ class Provider:
             raise ArkError(404, "ResourceNotFound", f"The task {task_id} could not be found.", param="id")
         return task
 
-    def add_foreign(self, route: Route, project: str, order: Order, status: str, age_seconds: float) -> Task:
-        """Puts a task there that another application of the account ordered: it stays as it is, and bills nobody here.
+    def add_foreign(self, route: Route, project: str, request: TaskRequest, status: str, age_seconds: float) -> Task:
+        """Add a task that another application of the account created: it stays as it is, and bills nobody here.
 
         Faults, limits and callbacks have nothing to do with it.
         """
@@ -120,7 +120,7 @@ class Provider:
             id=new_id(),
             route=route,
             project=project,
-            order=order,
+            request=request,
             created_at=created_at,
             updated_at=created_at,
             born=born,
@@ -135,7 +135,7 @@ class Provider:
         return task
 
     def listed(self, route: Route, key: Key) -> list[Task]:
-        """What LIST shows this key, in the order that is switched on."""
+        """Return the tasks that LIST shows this key, in the order that is set."""
         youngest = time.monotonic() - self.settings.list_delay_seconds
         seen = [task for task in self.tasks.values() if self._visible(task, route, key) and task.born <= youngest]
         seen.sort(key=lambda task: task.born, reverse=self.settings.list_order == "newest")
@@ -144,7 +144,7 @@ class Provider:
         return seen
 
     def delete(self, task: Task) -> None:
-        """Cancels a queued task, erases the record of an ended one.
+        """Cancel a queued task, or erase the record of an ended one.
 
         Raises:
             ArkError: 409: it runs, or has been cancelled.
@@ -162,7 +162,7 @@ class Provider:
             task.erased = True
 
     def release(self, task_id: str | None = None) -> list[str]:
-        """Lets go of a task that a fault holds in a status, or of all; gives their ids."""
+        """Release a task that a fault holds in a status, or all, and return their ids."""
         held = [
             task
             for task in self.tasks.values()
@@ -173,7 +173,7 @@ class Provider:
         return [task.id for task in held]
 
     async def run(self) -> None:
-        """Moves the tasks along until it is cancelled."""
+        """Move the tasks along until this is cancelled."""
         while True:
             self._living = [task for task in self._living if task.alive]
             if not self._living:
@@ -189,7 +189,7 @@ class Provider:
             await asyncio.sleep(_TICK)
 
     def _visible(self, task: Task, route: Route, key: Key) -> bool:
-        return task.route == route and key.sees(task.project, task.order) and self._kept(task)
+        return task.route == route and key.sees(task.project, task.request) and self._kept(task)
 
     def _kept(self, task: Task) -> bool:
         if task.erased:
@@ -205,9 +205,9 @@ class Provider:
         self.on_change(task)
 
     def _next_status(self, task: Task, now: float, *, has_room: bool) -> str | None:
-        """The status that a living task comes to now; None while it stays."""
+        """Return the next status of a living task, or None while it stays."""
         spent = now - task.entered
-        if now - task.born >= task.order.execution_expires_after / self.settings.speed:
+        if now - task.born >= task.request.execution_expires_after / self.settings.speed:
             return "expired"
         if task.status == "queued":
             if task.fate() == "stay_queued" and task.held:
@@ -247,37 +247,37 @@ def _failure(task: Task) -> dict[str, str]:
 
 
 def payload(task: Task, urls: dict[str, str], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The task as GET, LIST and callbacks show it: never the prompt, the references, or the callback URL.
+    """Return the task as GET, LIST and callbacks show it: never the prompt, the references, or the callback URL.
 
     Args:
         task: the task.
         urls: the result URLs, for a task that has succeeded.
         extra: fields that no document knows.
     """
-    order = task.order
+    request = task.request
     shown: dict[str, Any] = {
         "id": task.id,
-        "model": order.model,
+        "model": request.model,
         "status": task.status,
         "error": task.error,
         "created_at": task.created_at,
         "updated_at": task.updated_at,
-        "service_tier": order.service_tier,
-        "execution_expires_after": order.execution_expires_after,
-        "generate_audio": order.generate_audio,
-        "draft": order.draft,
-        "priority": order.priority,
+        "service_tier": request.service_tier,
+        "execution_expires_after": request.execution_expires_after,
+        "generate_audio": request.generate_audio,
+        "draft": request.draft,
+        "priority": request.priority,
     }
-    if order.safety_identifier is not None:
-        shown["safety_identifier"] = order.safety_identifier
+    if request.safety_identifier is not None:
+        shown["safety_identifier"] = request.safety_identifier
     if task.status == "succeeded":
         shown |= {
             "content": urls,
-            "usage": {"completion_tokens": order.tokens, "total_tokens": order.tokens},
-            "seed": order.seed,
-            "resolution": order.resolution,
-            "ratio": order.ratio,
-            "duration": order.duration,
+            "usage": {"completion_tokens": request.tokens, "total_tokens": request.tokens},
+            "seed": request.seed,
+            "resolution": request.resolution,
+            "ratio": request.ratio,
+            "duration": request.duration,
             "framespersecond": FPS,
         }
     return dict(extra) | shown

@@ -1,4 +1,4 @@
-"""References during the create call: downloads, and a look into them, for whoever wants to see them made."""
+"""Download and check references during the create call, where that is switched on."""
 
 import asyncio
 import base64
@@ -31,10 +31,10 @@ class MediaUrl(NamedTuple):
 
 
 async def fetch(references: Sequence[MediaUrl]) -> list[tuple[str, bytes]]:
-    """Fetches every http(s) URL once; gives all contents but those of assets, which nobody here has.
+    """Fetch every http(s) URL once, and return all contents but those of assets, which do not exist here.
 
     Raises:
-        ArkError: 400 `InvalidParameter` for the first that cannot be had, or is too large.
+        ArkError: 400 `InvalidParameter` for the first that cannot be fetched, or is too large.
     """
     seen = [reference for reference in references if not reference.url.startswith("asset://")]
     async with httpx.AsyncClient(trust_env=False, timeout=_SECONDS, follow_redirects=True) as client:
@@ -61,11 +61,11 @@ async def _fetch_one(client: httpx.AsyncClient, reference: MediaUrl) -> bytes:
     return bytes(content)
 
 
-def look_into(contents: Sequence[tuple[str, bytes]], longest: int) -> None:
-    """Checks formats, sizes and lengths. Blocks: call it in a thread.
+def check_media(contents: Sequence[tuple[str, bytes]], longest: int) -> None:
+    """Check formats, sizes and lengths. It blocks: call it in a thread.
 
     Args:
-        contents: what `fetch` gave.
+        contents: the result of `fetch`.
         longest: the most seconds of one video or sound, and of all of a kind together.
 
     Raises:
@@ -97,7 +97,7 @@ def _check_picture(content: bytes) -> None:
 
 
 def _check_video(container: InputContainer) -> float:
-    """Gives its seconds."""
+    """Check it, and return its seconds."""
     if "mp4" not in container.format.name or not container.streams.video:
         raise _refused("a video is neither MP4 nor MOV")
     stream = container.streams.video[0]
@@ -113,7 +113,7 @@ def _check_video(container: InputContainer) -> float:
 
 
 def _check_sound(container: InputContainer) -> float:
-    """Gives its seconds."""
+    """Check it, and return its seconds."""
     if container.format.name not in {"wav", "mp3"}:
         raise _refused("a sound is neither WAV nor MP3")
     return (container.duration or 0) / av.time_base

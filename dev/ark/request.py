@@ -1,4 +1,4 @@
-"""What a create ordered: the request after the service has read it, with every default filled in."""
+"""The create request, as the service has read it: every default is filled in."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +11,8 @@ Scene = Literal["text", "first frame", "first and last frame", "references"]
 
 
 @dataclass(frozen=True)
-class Order:
-    """One accepted create. `model` is the model itself, also where the request named an endpoint."""
+class TaskRequest:
+    """One accepted create request. `model` is the model itself, also where the request named an endpoint."""
 
     model: str
     model_given: str
@@ -41,6 +41,6 @@ class Order:
 
     @property
     def tokens(self) -> int:
-        """What the service bills once the task has succeeded."""
+        """The tokens that the service bills once the task has succeeded."""
         width, height = pixels(self.resolution, self.ratio)
         return int(width * height * (FPS * (self.duration + self.billed_reference_seconds) + 1) / 1024)

@@ -1,4 +1,4 @@
-"""Result URLs: signed, short-lived, GET only; and what the object store behind them answers."""
+"""Result URLs, signed, short-lived and GET only, and the object store behind them."""
 
 import asyncio
 import hashlib
@@ -37,16 +37,16 @@ class Results:
     _signatures: dict[tuple[str, str], list[_Signature]] = field(default_factory=dict)
 
     def urls(self, task: Task) -> dict[str, str]:
-        """`content` of a task that has succeeded; {} for any other."""
+        """Return the `content` of a task that has succeeded; {} for any other."""
         if task.status != "succeeded":
             return {}
         urls = {"video_url": self._url(task, "video.mp4")}
-        if task.order.return_last_frame:
+        if task.request.return_last_frame:
             urls["last_frame_url"] = self._url(task, f"last_frame.{self.settings.last_frame}")
         return urls
 
     def redeem(self, task: Task | None, file: str, signature: str) -> Task:
-        """Counts a download.
+        """Count a download.
 
         Raises:
             ArkError: 403: wrong signature, too late, or too often.
@@ -75,17 +75,17 @@ class Results:
 
 
 async def read_object(task: Task, file: str) -> bytes:
-    """The bytes of a task's file, made on demand and the same every time.
+    """Make the bytes of a task's file, the same every time.
 
     Raises:
         ArkError: 404: the task has no such file.
     """
-    if task.status != "succeeded" or file not in TYPES or (file != "video.mp4" and not task.order.return_last_frame):
+    if task.status != "succeeded" or file not in TYPES or (file != "video.mp4" and not task.request.return_last_frame):
         raise ArkError(404, "NoSuchKey", "The object does not exist.")
     if file == "video.mp4":
-        return await asyncio.to_thread(media.video, task.order.clip, task.id)
+        return await asyncio.to_thread(media.video, task.request.clip, task.id)
     make = media.last_frame_jpeg if file.endswith("jpeg") else media.last_frame
-    return await asyncio.to_thread(make, task.order.clip, task.id)
+    return await asyncio.to_thread(make, task.request.clip, task.id)
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Downloads:
     ledger: Ledger
 
     async def get(self, request: Request) -> Response:
-        """One download, with whatever goes wrong on the way."""
+        """Answer one download, with the faults that are armed for it."""
         task_id, file = request.path_params["task_id"], request.path_params["file"]
         if "authorization" in request.headers:
             self.ledger.leaked(request.url.path, request.headers["authorization"])
@@ -125,7 +125,7 @@ class Downloads:
 
 
 def serve_bytes(request: Request, data: bytes, media_type: str) -> Response:
-    """The whole, or the one `Range` that is asked for."""
+    """Return the whole, or the one `Range` that is requested."""
     etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
     headers = {"Accept-Ranges": "bytes", "ETag": etag}
     asked = _RANGE.fullmatch(request.headers.get("range", ""))
@@ -147,7 +147,7 @@ def _refusal(error: ArkError) -> Response:
 
 
 async def _instead(fault: Armed, request: Request) -> Response:
-    """What is answered in place of the object."""
+    """Return the answer of a fault in place of the object."""
     match fault.fault:
         case "refuse":
             raise ArkError(403, fault.code or "AccessDenied", fault.message or "Refused.")
@@ -164,7 +164,7 @@ async def _instead(fault: Armed, request: Request) -> Response:
 
 
 def _spoilt(fault: Armed, whole: Response) -> Response:
-    """The object, or the part that was asked for, not quite as it should arrive."""
+    """Return the object, or the requested part, spoilt by a fault."""
     data = bytes(whole.body)
     half = data[: len(data) // 2]
     spoilt: Response

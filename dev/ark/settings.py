@@ -51,7 +51,7 @@ class Settings(BaseModel):
     )
     list_failure_reason: bool = Field(False, description="LIST says failure_reason instead of error")
     create_echo: bool = Field(False, description="the answer to a create shows safety_identifier, too")
-    extra_fields: dict[str, Any] = Field(default_factory=dict, description="shown in every task: nobody knows them")
+    extra_fields: dict[str, Any] = Field(default_factory=dict, description="undocumented, shown in every task")
     last_frame: Literal["png", "jpeg"] = "png"
     resign_urls: bool = Field(False, description="each GET of a task signs its URLs anew")
     allow_http_references: bool = False
@@ -74,7 +74,7 @@ class Settings(BaseModel):
         return {name: real / speed for name, real in REAL_SECONDS.items()} | given
 
     def apply(self, changes: dict[str, Any]) -> None:
-        """Changes some switches, for everyone who holds this object; or none, if one of them is wrong.
+        """Change some switches in place, or none if one of them is wrong.
 
         Raises:
             pydantic.ValidationError: an unknown switch, or a value that does not fit.

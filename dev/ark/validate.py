@@ -1,4 +1,4 @@
-"""The service's own strictness: what it refuses, what it silently ignores, and what it fills in.
+"""The service's checks of a create: refusals, ignored fields, and defaults.
 
 An unknown field is ignored, and the task is created and billed; `null` counts as absent; flags in the prompt
 are obeyed. All three are what the real service does, and what a careful client has to guard against.
@@ -12,7 +12,7 @@ from typing import Any
 from .catalog import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of
 from .content import Content, explain_unreadable_body, read_content
 from .errors import ArkError, invalid, missing, no_access
-from .request import Order
+from .request import TaskRequest
 from .settings import Settings
 
 _MAX_BODY = 64 * 1024 * 1024
@@ -22,7 +22,7 @@ _TRUE = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_body(raw: bytes) -> dict[str, Any]:
-    """The JSON object of a create, without its nulls.
+    """Read the JSON object of a create, without its nulls.
 
     Raises:
         ArkError: 400 for anything else.
@@ -38,8 +38,8 @@ def read_body(raw: bytes) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def read_order(route: Route, body: Mapping[str, Any], settings: Settings) -> Order:
-    """Checks a create, and gives what it orders.
+def read_request(route: Route, body: Mapping[str, Any], settings: Settings) -> TaskRequest:
+    """Check a create, and return its request.
 
     Raises:
         ArkError: 400 `MissingParameter` or `InvalidParameter`; 404 for a model that this route does not have.
@@ -59,7 +59,7 @@ def read_order(route: Route, body: Mapping[str, Any], settings: Settings) -> Ord
         raise invalid("ratio", "only adaptive for this kind of task")
     duration = flags.get("duration", _duration(body, model))
     seed = flags.get("seed", _integer(body, "seed", -1, _MAX_SEED, -1))
-    return Order(
+    return TaskRequest(
         model=model_id,
         model_given=model_given,
         scene=content.scene,
@@ -98,12 +98,12 @@ def _model(route: Route, body: Mapping[str, Any], settings: Settings) -> tuple[s
 
 
 def _keeps_ratio(body: Mapping[str, Any], content: Content) -> bool:
-    """Tasks of 2.5 that take their ratio from what they are given."""
+    """Return whether a task of 2.5 takes its ratio from its references."""
     return content.scene == "first frame" or body.get("omni_reference_task_type") in ("edit", "extend")
 
 
 def _check_rest(body: Mapping[str, Any], content: Content, model: Model) -> None:
-    """Checks the fields that change nothing here."""
+    """Check the fields that change nothing here."""
     _boolean(body, "camera_fixed", False)
     _choice(body, "output_format", ("mp4", "mov"), "mp4")
     _choice(body, "omni_reference_task_type", ("auto", "reference", "edit", "extend"), "auto")
@@ -115,7 +115,7 @@ def _check_rest(body: Mapping[str, Any], content: Content, model: Model) -> None
 
 
 def _flags(content: Content, model: Model) -> dict[str, Any]:
-    """The prompt's flags that this model can obey; the service skips the others without a word."""
+    """Return the prompt's flags that this model obeys; the service ignores the others silently."""
     obeyed: dict[str, Any] = {}
     for name, value in content.flags.items():
         number = int(value) if value.lstrip("-").isdecimal() else None

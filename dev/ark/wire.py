@@ -1,4 +1,4 @@
-"""Answers that no well-behaved server gives: nothing at all, half a body, a connection torn down."""
+"""Broken answers: none at all, half a body, a connection that is torn down."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def wait_while_connected(request: Request, seconds: float | None) -> bool:
-    """Waits, for ever without `seconds`, after the request's body was read.
+    """Wait after the request's body was read, for ever without `seconds`.
 
     Returns:
         Whether the client is still there. False comes at once when it goes, or when the server ends.
@@ -50,7 +50,7 @@ async def _still_there(receive: Receive, seconds: float | None) -> bool:
 
 
 async def _drop(scope: Scope, receive: Receive, close: Close) -> None:
-    """Ends the connection without another byte, and returns when it is gone."""
+    """End the connection without another byte, and return when it is gone."""
     transport: asyncio.Transport = scope["extensions"][_EXTENSION]["transport"]
     if close == "rst" and not transport.is_closing():  # or the client was quicker
         # Linger of zero seconds makes the kernel send RST instead of FIN.

@@ -1,4 +1,4 @@
-"""``batch``: many requests from one file. Running it again goes on where it stopped, and pays for nothing twice."""
+"""``batch``: many requests from one file. The same command again submits the rest, and pays for nothing twice."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
 from seedance_temporal.job import Phase
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
 _AT_ONCE = 20
-# How old the result file may get while work goes on.
+# The time between two writes of the result file.
 _WRITE_SECONDS = 1.0
-# Between two looks at a job that is waited for; its end is seen at once.
+# The time between two polls of a job; its end is seen at once.
 _FOLLOW_SECONDS = 10.0
 _MOST_WARNINGS = 10
 
 
 @dataclass
 class _Line:
-    """A line of the file, and what became of it.
+    """A line of the file, and its job.
 
     Attributes:
         number: Counted from 1, blank lines included.
-        problems: Why it is no request that may be sent.
-        same_as: The first line that asks for the same job, if that is another one.
-        phase: As it was last seen; None while the job was not submitted.
-        ended: With ``--wait``: the exit code that the job's end stands for.
+        request: The request; None where the line is invalid.
+        job_id: The job of the request.
+        problems: Why the line is invalid.
+        same_as: An earlier line with the same job.
+        phase: The last known phase; None before the job is submitted.
+        existing: Whether the job existed before; None before it is submitted.
+        ended: With ``--wait``: the exit code for the job's end.
     """
 
     number: int
@@ -56,7 +58,7 @@ class _Line:
     ended: int = DONE
 
     def result(self) -> dict[str, Any]:
-        """Its line of the result file."""
+        """Return its line of the result file."""
         if self.request is None:
             problems = [problem.model_dump() for problem in self.problems]
             return {"line": self.number, "error": {"code": "invalid_request", "problems": problems}}
@@ -70,33 +72,33 @@ class _Line:
 def batch(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="One request a line; blank lines are skipped.")],
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Submit the good lines, where others are wrong.")
+        bool, typer.Option("--skip-invalid", help="Submit the valid lines where others are invalid.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it is paid for.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Submit without asking first.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow all jobs to their end.")] = False,
     results: Annotated[
-        Path | None, typer.Option("--results", metavar="PATH", help="Where the results go; FILE.results.jsonl.")
+        Path | None,
+        typer.Option("--results", metavar="PATH", help="The file for the results."),
     ] = None,
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Submit one request a line. All lines are checked before the first is submitted."""
-
     results_path = results or Path(file).with_suffix(".results.jsonl")
     if results_path.resolve() == Path(file).resolve():
-        raise typer.BadParameter("the results cannot go into the file of the requests")
+        raise typer.BadParameter("the results and the requests cannot be the same file")
 
-    async def story() -> int:
+    async def command() -> int:
         settings = Settings.from_environment()
         reader = RequestReader(settings, allow_any_path=allow_any_path)
         with spinner() as progress:
-            progress.add_task("looking at the requests and their files", total=None)
+            progress.add_task("checking the requests and their files", total=None)
             lines = await _read_lines(read(file), folder_of(file), reader)
         work = _Batch(lines, results_path, settings)
         work.refuse_invalid(skip=skip_invalid)
-        say = err if as_json else out
+        console = err if as_json else out
         for sentence in work.outlook():
-            say.print(sentence)
+            console.print(sentence)
         if not yes:
             await _ask()
         bucket = await open_bucket(settings) if reader.files else None
@@ -112,11 +114,11 @@ def batch(
                 out.print(sentence)
         return max(line.ended for line in work.jobs)
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 class _Batch:
-    """The lines of a file, and their way to jobs.
+    """The lines of a file, and their jobs.
 
     Attributes:
         jobs: The first line of each job.
@@ -131,10 +133,10 @@ class _Batch:
         self.jobs = [line for line in lines if line.request is not None and line.same_as is None]
 
     def refuse_invalid(self, *, skip: bool) -> None:
-        """Refuses the whole file for one bad line, unless those are to be skipped; they are told in any case.
+        """Refuse the whole file for one invalid line, or print the invalid lines that are skipped.
 
         Raises:
-            InvalidRequest: Lists everything that is wrong, line by line.
+            InvalidRequest: Lists all problems, line by line.
         """
         problems = [
             Problem(at=f"line {line.number}" + (f": {problem.at}" if problem.at else ""), problem=problem.problem)
@@ -149,29 +151,29 @@ class _Batch:
             err.print(f"[yellow]skipped {plain(f'{problem.at}: {problem.problem}')}[/]")
 
     def outlook(self) -> Iterator[str]:
-        """What is about to be asked for, for people."""
+        """Describe the jobs and their price before they are submitted."""
         total, unpriced = self._estimated()
         jobs = _counted(len(self.jobs), "job")
         yield f"{jobs}, at most about {total:.2f} USD together, unless they are paid already."
         if unpriced:
-            yield f"Not counted in that, because the price is not known: {_counted(unpriced, 'job')}."
+            yield f"Not counted, because the price is not known: {_counted(unpriced, 'job')}."
         if self._repeated:
-            yield f"Asked for by an earlier line already, and so the same job: {_counted(len(self._repeated), 'line')}."
+            yield f"The same job as an earlier line: {_counted(len(self._repeated), 'line')}."
         if self._invalid:
-            yield f"Wrong, and skipped: {_counted(len(self._invalid), 'line')}."
-        endpoints = self._settings.seedance_endpoints
-        warnings = Counter(text for one in self._requests() for text in catalogue.warnings(one, endpoints=endpoints))
+            yield f"Invalid, and skipped: {_counted(len(self._invalid), 'line')}."
+        rules = self._settings.rules
+        warnings = Counter(text for one in self._requests() for text in rules.warnings(one))
         for text, count in warnings.most_common(_MOST_WARNINGS):
             yield f"[yellow]{_counted(count, 'job')}: {plain(text)}[/]"
         if len(warnings) > _MOST_WARNINGS:
-            yield "[yellow]There are warnings of other kinds; `check` tells them of one request.[/]"
+            yield "[yellow]There are warnings of other kinds; `check` shows those of one request.[/]"
 
     def outcome(self) -> Iterator[str]:
-        """What came of it, for people."""
+        """Describe the jobs after they were submitted."""
         counts = self.summary()
-        yield f"Submitted: {_counted(len(self.jobs), 'job')}, {counts['new']} new, {counts['existing']} known already."
+        yield f"Submitted: {_counted(len(self.jobs), 'job')}, {counts['new']} new, {counts['existing']} existing."
         yield f"{', '.join(f'{count} {phase}' for phase, count in counts['phases'].items())}."
-        yield f"Each line's job stands in {plain(str(self._results))}."
+        yield f"The job of each line is in {plain(str(self._results))}."
 
     def summary(self) -> dict[str, Any]:
         total, unpriced = self._estimated()
@@ -192,20 +194,20 @@ class _Batch:
         return (line.request for line in self.jobs if line.request is not None)
 
     def _estimated(self) -> tuple[float, int]:
-        """USD in all, and how many requests of unknown price are not counted in that."""
-        prices, endpoints = self._settings.prices, self._settings.seedance_endpoints
-        estimates = [catalogue.estimate(one, prices, endpoints=endpoints).usd for one in self._requests()]
+        """Return the estimate of all requests in USD, and the number of requests without a known price."""
+        estimates = [self._settings.rules.estimate(one).usd for one in self._requests()]
         return sum(usd for usd in estimates if usd is not None), estimates.count(None)
 
     async def submit(self, jobs: VideoJobs, uploads: Uploads | None, bar: Progress) -> None:
-        """Submits all jobs, a few at once. What stops it leaves those that were submitted as they are."""
+        """Submit all jobs, a few at once. Jobs that were submitted go on where an error stops this."""
         shown = bar.add_task("submitting", total=len(self.jobs))
 
         async def submit(line: _Line) -> None:
             assert line.request is not None
             request = line.request if uploads is None else await uploads.uploaded(line.request)
-            submitted = await jobs.submit(request)
-            line.phase, line.existing = submitted.phase, submitted.existing
+            job = await jobs.submit(request)
+            assert job.submitted is not None
+            line.phase, line.existing = job.submitted.phase, job.existing
             bar.advance(shown)
 
         try:
@@ -213,17 +215,17 @@ class _Batch:
         except (asyncio.CancelledError, SeedanceError):
             done = sum(line.phase is not None for line in self.jobs)
             err.print(
-                f"{done} of {len(self.jobs)} jobs are known to be submitted, and go on. The same command again submits "
-                "the rest; nothing is paid for twice."
+                f"{done} of {len(self.jobs)} jobs were submitted, and go on. The same command again submits the rest; "
+                "nothing is paid for twice."
             )
             raise
 
     async def follow(self, jobs: VideoJobs, bar: Progress) -> None:
-        """Follows all jobs to their end, or to where they need a person."""
+        """Follow all jobs to their end, or until they need an operator."""
         shown = bar.add_task("ended", total=len(self.jobs))
 
         async def follow(line: _Line) -> None:
-            async for job in jobs.follow(line.job_id, every=_FOLLOW_SECONDS):
+            async for job in jobs.job(line.job_id).follow(every=_FOLLOW_SECONDS):
                 line.phase = job.phase
                 if job.attention and job.attention not in WAITS_ON:
                     break
@@ -233,15 +235,15 @@ class _Batch:
         try:
             await _side_by_side(follow, self.jobs)
         except (asyncio.CancelledError, SeedanceError):
-            err.print("The jobs are not affected by this, and go on. The same command again looks at them once more.")
+            err.print("This does not stop the jobs. The same command again follows them.")
             raise
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Keeps the result file up to date for as long as the block runs, however that ends.
+        """Keep the result file up to date while the block runs, and write it at the end.
 
         Raises:
-            InvalidRequest: It cannot be written; nothing was submitted.
+            InvalidRequest: The file cannot be written; nothing was submitted.
         """
         try:
             self._write()
@@ -249,22 +251,22 @@ class _Batch:
             problem = f"{self._results} cannot be written: {error.strerror}"
             raise InvalidRequest([Problem(at="--results", problem=problem)]) from None
 
-        async def keep() -> None:
+        async def write_often() -> None:
             while True:
                 await asyncio.sleep(_WRITE_SECONDS)
                 self._write()
 
-        keeping = asyncio.create_task(keep())
+        writing = asyncio.create_task(write_often())
         try:
             yield
         finally:
-            keeping.cancel()
+            writing.cancel()
             self._write()
 
     def _write(self) -> None:
-        """Writes the whole file anew beside the old one, and puts it in its place: there is never half of one."""
+        """Write a new file beside the old one, and replace that: a reader never sees half of one."""
         new = self._results.with_name(f".{self._results.name}.new")
-        # A link of this name in somebody's folder must not be written through.
+        # A link of this name must not be followed.
         new.unlink(missing_ok=True)
         with new.open("x", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(line.result())}\n" for line in self._lines)
@@ -295,7 +297,7 @@ async def _read_line(number: int, row: bytes, folder: Path, reader: RequestReade
 
 
 async def _side_by_side(work: Callable[[_Line], Awaitable[None]], lines: Iterable[_Line]) -> None:
-    """Works on lines in their order, a few at once; the first error ends it."""
+    """Process lines in their order, a few at once, until the first error."""
     left = iter(lines)
 
     async def worker() -> None:
@@ -312,14 +314,14 @@ async def _side_by_side(work: Callable[[_Line], Awaitable[None]], lines: Iterabl
 
 
 async def _ask() -> None:
-    """Asks whether it may be paid for.
+    """Ask on the terminal whether to submit.
 
     Raises:
-        InvalidRequest: It may not, or nobody is there to say so.
+        InvalidRequest: The answer is no, or there is no terminal.
     """
     if not sys.stdin.isatty():
         raise InvalidRequest([Problem(at="--yes", problem="is needed where there is no terminal to ask on")])
-    # In a thread, so that Ctrl-C is heard.
+    # In a thread, so that Ctrl-C is noticed.
     if not await asyncio.to_thread(typer.confirm, "Submit them?", err=True):
         raise InvalidRequest([Problem(at="", problem="nothing was submitted")])
 

@@ -1,4 +1,4 @@
-"""``check``: everything that is known of a request before it is paid for, without submitting it."""
+"""``check``: check a request before it is paid for, without submitting it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from seedance_temporal.cli.output import DONE, out, plain, print_json
 from seedance_temporal.cli.runtime import AnyPathOption, JsonOption, open_bucket, read, run
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import job_id_of, request_hash
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.checks import gs_object, scene
+from seedance_temporal.provider.models import KINDS
 from seedance_temporal.reference_media import Medium, media_warnings
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -27,35 +28,38 @@ def check(
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a request would send, cost and use, and everything that is wrong with it. Submits and spends nothing."""
+    """Check a request: print its problems, or its cost and the body that would be sent. Submits and spends nothing."""
 
-    async def story() -> int:
+    async def command() -> int:
         settings = Settings.from_environment()
         reader = RequestReader(settings, allow_any_path=allow_any_path)
-        request, problems = await asyncio.to_thread(reader.look, read(file), folder_of(file))
+        request, problems = await asyncio.to_thread(reader.inspect, read(file), folder_of(file))
         local, unfit = await reader.media_of(request)
-        look = _Look(request, problems + unfit, local, settings)
-        await look.at_media()
-        if look.problems:
-            raise InvalidRequest(look.problems)
+        checked = _Check(request, problems + unfit, local, settings)
+        await checked.read_media()
+        if checked.problems:
+            raise InvalidRequest(checked.problems)
         if as_json:
-            print_json(look.document())
+            print_json(checked.document())
         else:
-            _print(look.document())
+            _print(checked.document())
         return DONE
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
-class _Look:
-    """What is found of one request.
+class _Check:
+    """The check of one request.
 
     Args:
-        local: What its local files are, by the index of the reference.
+        request: The request.
+        problems: Those that were found so far.
+        local: The media of its local files, by the index of the reference.
+        settings: Those of the command.
 
     Attributes:
-        problems: What keeps it from being sent.
-        media: What its references are, as far as they could be looked at.
+        problems: Why it cannot be sent.
+        media: The references that could be read.
     """
 
     def __init__(
@@ -64,12 +68,12 @@ class _Look:
         self._request = request
         self._settings = settings
         self._local = local
-        self._warnings = catalogue.warnings(request, endpoints=settings.seedance_endpoints)
+        self._warnings = settings.rules.warnings(request)
         self.problems = problems
         self.media: tuple[Medium, ...] = ()
 
-    async def at_media(self) -> None:
-        """Looks at the references that are not local files, as the provider would."""
+    async def read_media(self) -> None:
+        """Read the references that are not local files, as the provider would."""
         from seedance_temporal.ledger.asset_ids import Assets
         from seedance_temporal.media.references import References
 
@@ -82,55 +86,51 @@ class _Look:
         seen = self._request.model_copy(update={"references": tuple(references)})
         findings = await References(bucket, self._settings).examine(seen, self._local)
         self.problems += findings.problems
-        self.problems += [
-            Problem(at=each.at, problem=f"{each.problem}; this may be over in a while") for each in findings.passing
-        ]
+        self.problems += [Problem(at=each.at, problem=f"{each.problem}; try again later") for each in findings.passing]
         self.media = findings.media
         self._warnings += media_warnings(findings.media)
         if bucket is not None:
             self._warnings += await Assets(bucket, self._settings.seedance_prefix).warnings(seen, findings.media)
 
     async def _bucket(self) -> GoogleBucket | None:
-        """The bucket, where it is set, and knows something of the references."""
-        wanted = any(each.asset_id is not None or catalogue.gs_object(each.url) for each in self._request.references)
+        """Open the bucket where it is set, and a reference needs it."""
+        wanted = any(each.asset_id is not None or gs_object(each.url) for each in self._request.references)
         return await open_bucket(self._settings) if wanted and self._settings.seedance_bucket is not None else None
 
     async def _unseen(self, bucket: GoogleBucket | None) -> set[int]:
-        """References that are not looked at: what is wrong with them is known, or nobody here may read them."""
+        """Return the references that are not read: they have problems already, or cannot be signed here."""
         known = {
             index
             for index, each in enumerate(self._request.references)
-            if self._is_wrong(f"references[{index}]") or each.role not in catalogue.KINDS
+            if self._is_wrong(f"references[{index}]") or each.role not in KINDS
         }
         private = {
             index
             for index, each in enumerate(self._request.references)
-            if catalogue.gs_object(each.url) and index not in self._local
+            if gs_object(each.url) and index not in self._local
         } - known
         if not private:
             return known
         why = "SEEDANCE_BUCKET is not set" if bucket is None else await bucket.signing_problem()
         if why is None:
             return known
-        self._warnings += [f"references[{index}] was not looked at here: {why}." for index in sorted(private)]
+        self._warnings += [f"references[{index}] was not checked here: {why}." for index in sorted(private)]
         return known | private
 
     def _is_wrong(self, at: str) -> bool:
         return any(problem.at == at or problem.at.startswith(f"{at}.") for problem in self.problems)
 
     def document(self) -> dict[str, Any]:
-        """All of it, as ``--json`` prints it."""
+        """Return the JSON document."""
         from seedance_temporal.provider.payload import body_of
 
-        estimated = catalogue.estimate(
-            self._request, self._settings.prices, endpoints=self._settings.seedance_endpoints
-        )
-        # A local file will be an object that is signed, as any other of the bucket.
+        estimated = self._settings.rules.estimate(self._request)
+        # A local file becomes an object, whose URL is signed like that of any other.
         urls = [redacted(reference.url.partition("#")[0]) for reference in self._request.references]
         return {
             "job_id": job_id_of(self._request),
             "request_hash": request_hash(self._request),
-            "scene": catalogue.scene(self._request),
+            "scene": scene(self._request),
             "estimated_tokens": estimated.tokens,
             "estimated_usd": estimated.usd,
             "warnings": self._warnings,
@@ -144,14 +144,14 @@ def _print(found: dict[str, Any]) -> None:
     content = sends.pop("content")
     rows: list[tuple[str, object]] = [("job", found["job_id"]), ("scene", found["scene"]), *sends.items()]
     for item in content:
-        what = item["text"] if item["type"] == "text" else f"{item['role']}  {item[item['type']]['url']}"
-        rows.append(("sends", what))
+        value = item["text"] if item["type"] == "text" else f"{item['role']}  {item[item['type']]['url']}"
+        rows.append(("sends", value))
     rows += [(f"references[{medium['reference']}]", str(Medium.model_validate(medium))) for medium in found["media"]]
     if found["estimated_usd"] is not None:
         rows.append(("estimate", f"{found['estimated_usd']:.4f} USD at most ({found['estimated_tokens']:,} tokens)"))
     else:
-        rows.append(("estimate", "cannot be told beforehand"))
+        rows.append(("estimate", "not known beforehand"))
     rows += [("warning", warning) for warning in found["warnings"]]
     for name, value in rows:
         out.print(f"[dim]{name:<26}[/] {plain(str(value))}")
-    out.print("Nothing is wrong with it, as far as it shows beforehand. Nothing was submitted.")
+    out.print("No problems found. Nothing was submitted.")

@@ -1,4 +1,4 @@
-"""What is drawn of jobs that go on: one job as it is followed, or many in a table."""
+"""Draw running jobs on a terminal: one that is followed, or many in a table."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from seedance_temporal.job import Job, JobState, JobSummary
+from seedance_temporal.job import JobState
 
 
-class Picture:
-    """One job, drawn anew several times a second; ``job`` is set whenever it has changed."""
+class LiveJob:
+    """One job, drawn several times a second.
+
+    Attributes:
+        job: Its last state; None before the first.
+    """
 
     def __init__(self) -> None:
-        self.job: Job | None = None
+        self.job: JobState | None = None
         self._since = datetime.now(UTC)
         self._spinner = Spinner("dots")
 
@@ -26,8 +30,8 @@ class Picture:
         words = Text("  ").join(self._words())
         lines = Table.grid(padding=(0, 1))
         lines.add_row(self._spinner, words)
-        if isinstance(self.job, JobState) and self.job.advice:
-            lines.add_row("", Text(self.job.advice, style="yellow"))
+        if self.job is not None and self.job.detail is not None and self.job.detail.advice:
+            lines.add_row("", Text(self.job.detail.advice, style="yellow"))
         return lines
 
     def _words(self) -> Iterable[Text]:
@@ -39,24 +43,23 @@ class Picture:
             yield Text(f"attempt {self.job.attempt}")
         if self.job.task_id is not None:
             yield Text(self.job.task_id)
-        if not isinstance(self.job, JobState):
-            return
-        if self.job.provider_status is not None:
-            yield Text(f"provider: {self.job.provider_status}")
-        if self.job.look_again_at is not None:
-            left = (self.job.look_again_at - datetime.now(UTC)).total_seconds()
-            yield Text(f"next look in {max(0.0, left):.0f} s")
+        detail = self.job.detail
+        if detail is not None and detail.provider_status is not None:
+            yield Text(f"provider: {detail.provider_status}")
+        if detail is not None and detail.next_poll_at is not None:
+            left = (detail.next_poll_at - datetime.now(UTC)).total_seconds()
+            yield Text(f"next poll in {max(0.0, left):.0f} s")
         if self.job.estimated_usd is not None:
             yield Text(f"at most {self.job.estimated_usd:.2f} USD")
 
 
 def since(at: datetime) -> str:
-    """How long ago, in hours, minutes and seconds."""
+    """Return the time since then, in hours, minutes and seconds."""
     return str(timedelta(seconds=max(0, int((datetime.now(UTC) - at).total_seconds()))))
 
 
-def table_of(jobs: Sequence[JobSummary]) -> Table:
-    """Open jobs: what needs a person first, then what has gone on for longest."""
+def table_of(jobs: Sequence[JobState]) -> Table:
+    """Return a table of open jobs: first those that need an operator, then by age."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("needs", style="yellow", no_wrap=True)
     table.add_column("phase", style="bold", no_wrap=True)

@@ -1,48 +1,46 @@
-"""Brings files of this machine into the bucket, for requests that refer to them."""
+"""Local files of requests: read them with the request, and upload them to the bucket."""
 
 from __future__ import annotations
 
 import asyncio
 import mimetypes
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from seedance_temporal.cli.output import err, plain
 from seedance_temporal.cli.runtime import BucketRefused
-from seedance_temporal.cli.safe_open import FileRefused, LocalFile
+from seedance_temporal.cli.safe_open import FileProbes, FileRefused, LocalFile, Place, read_file
+from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem
+from seedance_temporal.limits import refusal_by_price
+from seedance_temporal.provider.models import KINDS, Kind
+from seedance_temporal.reference_media import Medium, media_problems
 from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.request_json import decode_json, read_request
+from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import Bucket
 
-
-import re
-from pathlib import Path
-from typing import Any
-
-from seedance_temporal.cli.safe_open import Looks, Place, read_file
-from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem
-from seedance_temporal.limits import refusal_by_price
-from seedance_temporal.provider import rules as catalogue
-from seedance_temporal.provider.models import Kind
-from seedance_temporal.reference_media import Medium, media_problems
-from seedance_temporal.request_json import decode_json, read_request
-from seedance_temporal.settings import Settings
-
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
+# In the place of a URL that cannot be read: no other problem of it is reported.
+UNREAD = "asset://unread"
 # Copies on the disk at once, of up to 200 MB each.
 _AT_ONCE = 8
 
 
 class Uploads:
-    """Brings local files into the bucket, each content once.
+    """Upload local files to the bucket, each content once.
 
     Args:
-        bucket: Where they go.
-        files: By the URL that stands for each, from :class:`RequestReader`.
-        progress: Shows what is under way.
+        bucket: The bucket.
+        files: The files by their provisional URL, from :class:`RequestReader`.
+        progress: Shows the running uploads.
     """
 
     def __init__(self, bucket: Bucket, files: Mapping[str, LocalFile], progress: Progress) -> None:
@@ -53,10 +51,10 @@ class Uploads:
         self._uploads: dict[str, asyncio.Task[str]] = {}
 
     async def uploaded(self, request: VideoRequest) -> VideoRequest:
-        """The request with its files in the bucket.
+        """Upload the files of a request, and return the request with their URLs.
 
         Raises:
-            BucketRefused: One cannot be brought there.
+            BucketRefused: A file cannot be uploaded.
         """
         references = await asyncio.gather(*map(self._reference, request.references))
         return request.model_copy(update={"references": tuple(references)})
@@ -70,13 +68,13 @@ class Uploads:
         return reference.model_copy(update={"url": await self._uploads[file.name]})
 
     async def _upload(self, file: LocalFile) -> str:
-        """The object's URL. What stands there already is not sent again."""
+        """Return the object's URL. An object that exists is not uploaded again."""
         from seedance_temporal.storage.bucket import Checksums
 
         uri = f"gs://{self._bucket.name}/{file.name}"
         path = file.place.shown
         try:
-            # An object is never changed: under this name, no other content must ever stand.
+            # An object is never changed: its name must always mean this content.
             async with self._copies, file.copied() as copy:
                 local = await asyncio.to_thread(Checksums.of_file, copy)
                 stored = await self._bucket.stat(file.name)
@@ -84,14 +82,14 @@ class Uploads:
                     shown = self._progress.add_task(f"uploading {plain(path)}, {file.size / 1e6:.1f} MB", total=None)
                     stored = await self._bucket.upload(file.name, copy, _content_type(file))
                     self._progress.remove_task(shown)
-            # Somebody else can have been faster.
+            # Another upload may have been faster.
             stored = stored or await self._bucket.stat(file.name)
         except FileRefused as error:
             raise BucketRefused(str(error)) from None
         except Exception as error:
             raise BucketRefused(f"{path} cannot be uploaded to {uri}: {redacted(str(error))}") from None
         if stored is None or (stored.size, stored.crc32c) != (local.size, local.crc32c):
-            raise BucketRefused(f"{uri} does not hold what {path} does")
+            raise BucketRefused(f"{uri} exists with another content than {path}")
         return f"{uri}#{stored.generation}"
 
 
@@ -100,103 +98,94 @@ def _content_type(file: LocalFile) -> str:
 
 
 def spinner() -> Progress:
-    """Shows what is under way, where somebody looks."""
+    """Return a display of running tasks; it is shown on a terminal only."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
 
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
-# Stands for a reference that cannot be looked at, so that nothing else is said about its URL.
-UNREAD = "asset://unread"
-
-
 class RequestReader:
-    """Reads requests, and says everything that is wrong with one at once, as far as it shows on this machine.
+    """Read requests, and report all problems of one at once, as far as this machine can find them.
 
     Args:
         settings: Those of the command.
         allow_any_path: Whether local files may be outside of the folder of the request.
 
     Attributes:
-        files: The local files of all requests that were read, by the URL that stands for each until it is uploaded.
+        files: The local files of all requests that were read, by the provisional URL of each until it is uploaded.
     """
 
     def __init__(self, settings: Settings, *, allow_any_path: bool = False) -> None:
         self._settings = settings
         self._allow_any_path = allow_any_path
         self._known: dict[tuple[Place, Kind], LocalFile] = {}
-        self._looks = Looks(settings)
+        self._probes = FileProbes(settings)
         self._reading = asyncio.Lock()
         self.files: dict[str, LocalFile] = {}
 
     async def read(self, text: bytes, folder: Path) -> VideoRequest:
-        """Read a request that may be sent, and look into its local files.
+        """Read a request that may be sent, with its local files.
 
         Args:
             text: The document, as JSON.
-            folder: What paths are relative to, and stay in; an absolute path.
+            folder: The absolute path that paths are relative to, and must stay in.
 
         Raises:
-            InvalidRequest: Lists everything that is wrong.
+            InvalidRequest: Lists all problems.
             InvalidSettings: There is a local file, and no bucket for it.
         """
         async with self._reading:  # a file that several requests share is read once
-            request, problems = await asyncio.to_thread(self.look, text, folder)
+            request, problems = await asyncio.to_thread(self.inspect, text, folder)
         media, unfit = await self.media_of(request)
         problems += unfit
-        model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
+        model = self._settings.rules.model_of(request.model)
         problems += media_problems(media.values(), model) if model is not None else []
         if problems:
             raise InvalidRequest(problems)
         return request
 
-    def look(self, text: bytes, folder: Path) -> tuple[VideoRequest, list[Problem]]:
-        """Read a request for a caller who has more to check, and say what is wrong with it.
+    def inspect(self, text: bytes, folder: Path) -> tuple[VideoRequest, list[Problem]]:
+        """Read a request and its problems, for a caller that checks more.
 
-        Its local files are read, but not looked into: that is :meth:`media_of`.
+        Its local files are read, and not decoded: :meth:`media_of` does that.
 
-        A local file has its content's hash as asset_id, unless it was given one: the same content is the same job,
-        wherever it stands and however often it is uploaded.
+        A local file gets the hash of its content as asset_id, unless it has one: the same content is the same job,
+        whatever its path and however often it is uploaded.
         """
         data = decode_json(text)
         of_files = self._replace_paths(data, folder)
-        endpoints = self._settings.seedance_endpoints
-        request, problems = read_request(
-            data, insecure_hosts=self._settings.seedance_insecure_hosts, endpoints=endpoints
-        )
+        request, problems = read_request(data, self._settings.rules)
         problems += of_files
-        estimated = catalogue.estimate(request, self._settings.prices, endpoints=endpoints)
-        # What is wrong otherwise has no price worth a word.
+        estimated = self._settings.rules.estimate(request)
+        # The price of a request with other problems is not reported.
         if not problems and (refusal := refusal_by_price(estimated, self._settings)):
             problems.append(Problem(at="", problem=refusal.message))
         return request, problems
 
     async def media_of(self, request: VideoRequest) -> tuple[dict[int, Medium], list[Problem]]:
-        """Look into the local files of a request as a worker does, each in a process of its own.
+        """Probe the local files of a request as a worker does, each in a process of its own.
 
         Returns:
-            What they are, by the index of the reference, and what is wrong with those that are not of its kind.
+            Their media, by the index of the reference, and the problems of those that are not of its kind.
         """
 
-        async def look_into(index: int, file: LocalFile, kind: Kind) -> Medium | Problem:
+        async def probe(index: int, file: LocalFile, kind: Kind) -> Medium | Problem:
             try:
-                return await self._looks.look_into(file, index, kind)
+                return await self._probes.probe(file, index, kind)
             except FileRefused as error:
                 return Problem(at=f"references[{index}].url", problem=str(error))
 
         found = await asyncio.gather(
             *(
-                look_into(index, self.files[each.url], catalogue.KINDS[each.role])
+                probe(index, self.files[each.url], KINDS[each.role])
                 for index, each in enumerate(request.references)
-                if each.url in self.files and each.role in catalogue.KINDS
+                if each.url in self.files and each.role in KINDS
             )
         )
         media = {each.reference: each for each in found if isinstance(each, Medium)}
         return media, [each for each in found if isinstance(each, Problem)]
 
     def _replace_paths(self, data: Any, folder: Path) -> list[Problem]:
-        """Puts the URL of the object to be in the place of each path; what is wrong with the files."""
+        """Replace each path by the provisional URL of its object. Return the problems of the files."""
         problems = []
         references = data.get("references") if isinstance(data, dict) else None
         for index, reference in enumerate(references if isinstance(references, list) else ()):
@@ -204,14 +193,14 @@ class RequestReader:
             if not isinstance(url, str) or not url or (_SCHEME.match(url) and not url.lower().startswith("file:")):
                 continue
             try:
-                file = self._file(url, folder, catalogue.KINDS.get(str(reference.get("role"))))
+                file = self._file(url, folder, KINDS.get(str(reference.get("role"))))
             except FileRefused as error:
                 problems.append(Problem(at=f"references[{index}].url", problem=str(error)))
                 file = None
             if file is None:
                 reference["url"] = UNREAD
                 continue
-            # No object has this generation; the real one is known when it stands in the bucket.
+            # No object has this generation; the real one is known after the upload.
             reference["url"] = f"gs://{self._settings.seedance_bucket}/{file.name}#1"
             if reference.get("asset_id") is None:
                 reference["asset_id"] = f"sha256:{file.sha256}"
@@ -219,7 +208,7 @@ class RequestReader:
         return problems
 
     def _file(self, url: str, folder: Path, kind: Kind | None) -> LocalFile | None:
-        """The file that a reference names; None where its role does not say what it should be."""
+        """Return the file that a reference names, or None where its role is unknown."""
         if url.lower().startswith("file:"):
             raise FileRefused("is a file: URL; give the plain path, absolute or relative to the request")
         if self._settings.seedance_bucket is None:
@@ -236,5 +225,5 @@ class RequestReader:
 
 
 def folder_of(file: str) -> Path:
-    """What the paths in a request file are relative to; those of standard input, to where the command runs."""
+    """Return the folder that the paths in a request are relative to: that of its file, or the current one."""
     return Path.cwd() if file == "-" else Path(file).absolute().parent

@@ -1,12 +1,11 @@
-"""The command line: ``python starter.py COMMAND``.
+"""Submit Seedance videos as durable jobs, follow them, and read their records.
 
-People get text; ``--json`` gives one JSON document on stdout, and everything else on stderr. Exit codes: 0 done,
-1 anything else, 2 usage or refused before anything was spent, 3 ended without a video, 4 it needs a person.
+Output is text; --json prints one JSON document on stdout, and everything else on stderr. Exit codes: 0 done,
+1 any other failure, 2 wrong usage, or refused before anything was spent, 3 ended without a video, 4 needs an operator.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -23,20 +22,19 @@ from seedance_temporal.cli.output import (
     document,
     err,
     exit_code,
-    fields,
     finish,
-    has_ended,
     out,
     plain,
     print_json,
     print_outlook,
-    print_story,
+    print_timeline,
 )
 from seedance_temporal.cli.report import report
 from seedance_temporal.cli.runtime import (
     AnyPathOption,
     JobArgument,
     JsonOption,
+    find_job,
     follow,
     job_goes_on,
     open_bucket,
@@ -45,10 +43,8 @@ from seedance_temporal.cli.runtime import (
     video_jobs,
 )
 from seedance_temporal.cli.watch import watch
-from seedance_temporal.contract import Resolve
-from seedance_temporal.errors import WorkerUnavailable
+from seedance_temporal.contract import ResolveAction
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobState, Submitted
 from seedance_temporal.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -61,9 +57,9 @@ def submit(
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the job of a request, or find the one that the same request has already."""
+    """Start the job of a request, or find the existing job of the same request."""
 
-    async def story() -> int:
+    async def command() -> int:
         settings = Settings.from_environment()
         reader = RequestReader(settings, allow_any_path=allow_any_path)
         request = await reader.read(read(file), folder_of(file))
@@ -75,58 +71,54 @@ def submit(
             if bucket is not None:
                 with spinner() as progress:
                     request = await Uploads(bucket, reader.files, progress).uploaded(request)
-            submitted = await jobs.submit(request)
-        say.print(f"{submitted.job_id}  {'known already' if submitted.existing else 'new'}, {submitted.phase}")
+            job = await jobs.submit(request)
+        assert job.submitted is not None
+        say.print(f"{job.id}  {'known already' if job.existing else 'new'}, {job.submitted.phase}")
         if not wait:
-            return finish(submitted, as_json, DONE)
-        job = await follow(jobs, submitted.job_id)
-        ended = Submitted(**fields(job), existing=submitted.existing)
-        return finish(ended, as_json, exit_code(job))
+            return finish(job.submitted, as_json, DONE, existing=job.existing)
+        state = await follow(job)
+        return finish(state, as_json, exit_code(state), existing=job.existing)
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
 def show(
     job: JobArgument,
     follow_it: Annotated[
-        bool, typer.Option("--follow", help="Go on until it has ended, also while it needs a person.")
+        bool, typer.Option("--follow", help="Follow the job to its end, also while it needs an operator.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A job as it is now."""
+    """Show the state and the timeline of a job."""
 
-    async def story() -> int:
-        jobs = await video_jobs(job)
+    async def command() -> int:
+        found = await find_job(job)
         if follow_it:
-            ended = await follow(jobs, job, until_a_person=False)
+            ended = await follow(found, until_attention=False)
             return finish(ended, as_json, exit_code(ended))
-        seen = await jobs.get(job)
-        state = seen if isinstance(seen, JobState) else None
-        if state is None and not has_ended(seen):
+        state = await found.state()
+        if state.detail is None and not state.ended:
             err.print(
-                "[yellow]No worker answers for this job[/]: this is what Temporal itself knows. Nothing is lost, and "
-                "the job goes on when a worker of its route is back."
+                "[yellow]No worker answers for this job[/]: this state is from Temporal itself. Nothing is lost: the "
+                "job continues when a worker of its route is back."
             )
         if not as_json:
-            if has_ended(seen):
-                with suppress(WorkerUnavailable):
-                    state = await jobs.state(job)
-            print_story(state)
-        return finish(seen, as_json, DONE)
+            print_timeline(state)
+        return finish(state, as_json, DONE)
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
 def wait(job: JobArgument, as_json: JsonOption = False) -> None:
-    """Follow a job to its end, or until it needs a person."""
+    """Follow a job to its end, or until it needs an operator."""
 
-    async def story() -> int:
-        seen = await follow(await video_jobs(job), job)
-        return finish(seen, as_json, exit_code(seen))
+    async def command() -> int:
+        state = await follow(await find_job(job))
+        return finish(state, as_json, exit_code(state))
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command("list")
@@ -139,12 +131,12 @@ def list_jobs(
     since: SinceOption = None,
     until: UntilOption = None,
     is_open: Annotated[bool, typer.Option("--open", help="Only jobs that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Jobs as Temporal's visibility store shows them, newest first; --json gives a list."""
+    """List jobs from Temporal's visibility store, newest first."""
 
-    async def story() -> int:
+    async def command() -> int:
         found = await (await video_jobs()).list(
             user=user,
             phase=phase,
@@ -165,29 +157,30 @@ def list_jobs(
             )
         return DONE
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
 def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
-    """Ask for the end of a job. What the provider runs already is billed, and therefore still stored."""
+    """Request the cancellation of a job. A task that runs already is billed, and so its video is still stored."""
 
-    async def story() -> int:
-        outcome = (await (await video_jobs(job)).cancel(job)).outcome
+    async def command() -> int:
+        found = await find_job(job)
+        outcome = (await found.cancel()).outcome
         if as_json:
-            print_json({"job_id": job, "outcome": outcome})
+            print_json({"job_id": found.id, "outcome": outcome})
         else:
             out.print(_CANCEL_OUTCOMES[outcome])
         return DONE
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 _CANCEL_OUTCOMES = {
     "cancelled": "Cancelled.",
-    "running_will_finish": "The provider runs it already, does not stop it, and bills it: the video will be stored.",
-    "requested": f"The wish is noted; nobody has answered it yet. What came of it: {SHOW} JOB",
-    "already_closed": "It had ended already: there is nothing to cancel.",
+    "running_will_finish": "The task runs already, so the provider bills it: it cannot be stopped, and will be stored.",
+    "requested": f"Cancellation requested, not confirmed yet. To see the result: {SHOW} JOB",
+    "already_closed": "The job has ended already: there is nothing to cancel.",
 }
 
 
@@ -195,26 +188,26 @@ _CANCEL_OUTCOMES = {
 def resolve(
     job: JobArgument,
     attempt: Annotated[int, typer.Option(min=1, help="The attempt whose outcome is unknown.")],
-    task_id: Annotated[str | None, typer.Option(help="The provider's task of this attempt: adopt it.")] = None,
-    not_created: Annotated[bool, typer.Option("--not-created", help="The provider has no task of it.")] = False,
-    lost: Annotated[bool, typer.Option("--lost", help="Nobody can tell any more.")] = False,
+    task_id: Annotated[str | None, typer.Option(help="Adopt this task of the provider as the attempt's.")] = None,
+    not_created: Annotated[bool, typer.Option("--not-created", help="State that it made no task.")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="State that its outcome can no longer be found out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Settle an attempt of which nobody knows whether the provider took it."""
+    """Resolve an attempt whose outcome is unknown."""
     if (task_id is not None) + not_created + lost != 1:
-        raise typer.BadParameter("say exactly one of --task-id, --not-created and --lost")
+        raise typer.BadParameter("give exactly one of --task-id, --not-created and --lost")
 
-    async def story() -> int:
-        action = "adopt" if task_id is not None else "not_created" if not_created else "lost"
-        word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
-        answer = await (await video_jobs(job)).resolve(job, word)
+    async def command() -> int:
+        found = await find_job(job)
+        action: ResolveAction = "adopt" if task_id is not None else "not_created" if not_created else "lost"
+        answer = await found.resolve(attempt=attempt, action=action, task_id=task_id)
         if as_json:
-            print_json({"job_id": job, **answer.model_dump()})
+            print_json({"job_id": found.id, **answer.model_dump()})
         else:
             out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {plain(answer.message)}")
         return DONE if answer.accepted else OTHER
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 @app.command()
@@ -222,20 +215,21 @@ def resubmit(
     job: JobArgument,
     attempt: Annotated[int, typer.Option(min=1, help="The attempt that ended without a video.")],
     accept_second_charge: Annotated[
-        bool, typer.Option("--accept-second-charge", help="Needed after lost: the first one may have been billed.")
+        bool, typer.Option("--accept-second-charge", help="Required after lost: the first may have been billed.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask, and pay, for another attempt after one that ended without a video. Saying it twice changes nothing."""
+    """Request and pay for another attempt, after one that ended without a video. Repeating this changes nothing."""
 
-    async def story() -> int:
-        jobs = await video_jobs(job)
-        submitted = await jobs.resubmit(job, attempt=attempt, accept_second_charge=accept_second_charge)
-        if not as_json and submitted.phase == "checking":
-            out.print(f"A run was started that claims another attempt. What comes of it: {SHOW} {job}")
-        return finish(submitted, as_json, DONE)
+    async def command() -> int:
+        found = await find_job(job)
+        again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
+        assert again.submitted is not None
+        if not as_json and again.submitted.phase == "checking":
+            out.print(f"A run was started that claims another attempt. To see its state: {SHOW} {found.id}")
+        return finish(again.submitted, as_json, DONE, existing=again.existing)
 
-    run(story(), as_json)
+    run(command(), as_json)
 
 
 app.command()(check)
@@ -243,6 +237,3 @@ app.command()(batch)
 app.command()(audit)
 app.command()(report)
 app.command()(watch)
-
-if __name__ == "__main__":
-    app()

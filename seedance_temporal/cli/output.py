@@ -1,4 +1,4 @@
-"""What the commands say: text for people, one JSON document for programs."""
+"""The output of the commands: text, or one JSON document."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from seedance_temporal.job import Job, JobState
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.events import sentence
+from seedance_temporal.job import JobState
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import printable
 
-DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_A_PERSON = range(5)
+DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_OPERATOR = range(5)
 """Exit codes."""
-SHOW = "python starter.py show"
+SHOW = f"{COMMAND} show"
 _WIDE = 500
 
 out = Console(highlight=False, soft_wrap=True)
@@ -24,27 +25,19 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
-    """Escape what others wrote, for a console: it is no markup, and no character of it steers a terminal."""
+    """Escape a text of others for a console: it is no markup, and holds no control characters."""
     return escape(printable(text))
 
 
-def has_ended(job: Job) -> bool:
-    return job.result is not None or job.error is not None
-
-
-def exit_code(job: Job) -> int:
+def exit_code(job: JobState) -> int:
     if job.result is not None:
         return DONE
-    return NO_VIDEO if job.error is not None else NEEDS_A_PERSON
+    return NO_VIDEO if job.error is not None else NEEDS_OPERATOR
 
 
-def fields(job: Job) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in Job.model_fields}
-
-
-def document(job: Job) -> dict[str, Any]:
-    """A job's JSON, without what only a JobState knows."""
-    return job.model_dump(mode="json", by_alias=True, include={*Job.model_fields, "existing"})
+def document(job: JobState, **more: object) -> dict[str, Any]:
+    """Return a job's JSON, with more fields."""
+    return job.model_dump(mode="json", by_alias=True) | more
 
 
 def print_json(document: object) -> None:
@@ -52,45 +45,46 @@ def print_json(document: object) -> None:
 
 
 def print_table(table: RenderableType) -> None:
-    """Prints a table; where nobody looks at it on a terminal, no cell is cut or folded."""
+    """Print a table. On a terminal, its cells are cut or folded to the width; elsewhere they are whole."""
     (out if out.is_terminal else Console(highlight=False, width=_WIDE)).print(table, soft_wrap=False)
 
 
-def finish(job: Job, as_json: bool, code: int) -> int:
-    """Print a job in the form that was asked for."""
+def finish(job: JobState, as_json: bool, code: int, **more: object) -> int:
+    """Print a job as text, or as JSON with more fields. Return the exit code."""
     if as_json:
-        print_json(document(job))
+        print_json(document(job, **more))
     else:
         print_job(job)
     return code
 
 
 def print_outlook(request: VideoRequest, settings: Settings, say: Console) -> None:
-    estimate = catalogue.estimate(request, settings.prices, endpoints=settings.seedance_endpoints)
+    estimate = settings.rules.estimate(request)
     if estimate.usd is not None:
         say.print(
             f"Costs at most about {estimate.usd:.2f} USD ({estimate.tokens:,} tokens), unless it is paid already."
         )
     else:
-        say.print("What it will cost cannot be told beforehand.")
-    for warning in catalogue.warnings(request, endpoints=settings.seedance_endpoints):
+        say.print("The price is not known beforehand.")
+    for warning in settings.rules.warnings(request):
         say.print(f"[yellow]{plain(warning)}[/]")
 
 
-def news(job: Job) -> str:
+def status_line(job: JobState) -> str:
+    """Return a job's phase, task, last event and attention on one line."""
     words = [f"[bold]{job.phase}[/]"] + [plain(w) for w in (job.task_id,) if w]
-    if isinstance(job, JobState):
-        if job.timeline:
-            last = job.timeline[-1]
-            words.append(plain(f"{last.what} (learned by {last.how})"))
-    elif not has_ended(job):
+    if job.detail is not None:
+        if job.detail.timeline:
+            last = job.detail.timeline[-1]
+            words.append(plain(f"{sentence(last)} (learned by {last.source})"))
+    elif not job.ended:
         words.append("no worker answers at the moment")
     if job.attention:
         words.append(f"[yellow]{job.attention}[/]")
     return "  ".join(words)
 
 
-def print_job(job: Job) -> None:
+def print_job(job: JobState) -> None:
     rows: dict[str, object] = {"job": job.job_id, "phase": job.phase, "task": job.task_id, "attempt": job.attempt}
     if job.result is not None:
         rows |= {
@@ -101,27 +95,25 @@ def print_job(job: Job) -> None:
             "tokens": job.result.usage.total_tokens if job.result.usage else None,
             "cost": None if job.result.cost_usd is None else f"{job.result.cost_usd:.4f} USD",
         }
-    if isinstance(job, JobState):
-        look = job.look_again_at.strftime("%Y-%m-%d %H:%M:%S") if job.look_again_at else None
-        rows |= {"provider": job.provider_status, "next look": look, "advice": job.advice}
-        if job.result is None and job.estimated_usd is not None:
-            rows |= {"estimate": f"{job.estimated_usd:.4f} USD at most ({job.estimated_tokens:,} tokens)"}
-        rows |= {"warning" if at == 1 else f"warning {at}": text for at, text in enumerate(job.warnings, 1)}
+    if job.result is None and job.estimated_usd is not None:
+        rows |= {"estimate": f"{job.estimated_usd:.4f} USD at most ({job.estimated_tokens:,} tokens)"}
+    if (detail := job.detail) is not None:
+        poll = detail.next_poll_at.strftime("%Y-%m-%d %H:%M:%S") if detail.next_poll_at else None
+        rows |= {"provider": detail.provider_status, "next poll": poll, "advice": detail.advice}
+        rows |= {"warning" if at == 1 else f"warning {at}": text for at, text in enumerate(detail.warnings, 1)}
     if job.attention:
         rows |= {"attention": job.attention}
     if job.error is not None:
-        rows |= {"error": f"{job.error.code} ({job.error.failure_class})", "why": job.error.message}
+        rows |= {"error": f"{job.error.code} ({job.error.failure_class})", "message": job.error.message}
         if job.error.resubmit_could_help:
-            rows |= {"another": "another attempt could help, and would be paid for anew"}
+            rows |= {"resubmit": "another attempt could help, and would be paid for again"}
     if job.attention or job.error is not None:
-        rows |= {"look": f"free of charge: {SHOW} {job.job_id}"}
+        rows |= {"details": f"free of charge: {SHOW} {job.job_id}"}
     for name, value in rows.items():
         if value is not None:
             out.print(f"[dim]{name:<10}[/] {plain(str(value))}")
 
 
-def print_story(state: JobState | None) -> None:
-    for entry in state.timeline if state is not None else ():
-        often = f" ({entry.times} times)" if entry.times > 1 else ""
-        note = f": {entry.note}" if entry.note else ""
-        out.print(f"[dim]{entry.at:%Y-%m-%d %H:%M:%S}  {entry.how:<9}[/] {plain(entry.what + often + note)}")
+def print_timeline(state: JobState) -> None:
+    for event in state.detail.timeline if state.detail is not None else ():
+        out.print(f"[dim]{event.at:%Y-%m-%d %H:%M:%S}  {event.source:<9}[/] {plain(sentence(event))}")

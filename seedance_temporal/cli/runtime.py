@@ -1,4 +1,4 @@
-"""What the commands share: reaching Temporal, following a job, and ending with the exit code that fits."""
+"""Run a command: connect to Temporal and the bucket, follow a job, and end with the exit code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.live import Live
 
-from seedance_temporal.cli.live import Picture
-from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, news, plain, print_json
+from seedance_temporal.cli.live import LiveJob
+from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, plain, print_json, status_line
 from seedance_temporal.cli.safe_open import ANY_PATH
-from seedance_temporal.client import VideoJobs, connect
+from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import (
+    AmbiguousJobId,
+    InvalidJobId,
     InvalidRequest,
     InvalidSettings,
     Problem,
@@ -27,32 +29,33 @@ from seedance_temporal.errors import (
     UnknownJob,
     WorkerUnavailable,
 )
-from seedance_temporal.identity import hash_of_job
-from seedance_temporal.job import Job
+from seedance_temporal.handle import VideoJob
+from seedance_temporal.identity import id_prefix_from
+from seedance_temporal.job import JobState
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import GoogleBucket
 
-# The job goes on by itself under these: they need a person, but `wait` need not stop.
+# Under these the job continues by itself: an operator should act, and `wait` need not stop.
 WAITS_ON = {"second_task", "video_at_risk"}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 AnyPathOption = Annotated[
     bool, typer.Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id: seedance- and 64 hex digits.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id, its hash, or the first digits.")]
 
 
 class BucketRefused(SeedanceError):
-    """The bucket cannot be reached, or refuses what is asked of it."""
+    """The bucket cannot be reached, or refuses a call."""
 
 
-def run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
-    """Run a command's story, and end with its exit code, or with that of its error."""
+def run(command: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
+    """Run a command, and end with its exit code, or with that of its error."""
     try:
-        code = asyncio.run(_to_its_end(story))
+        code = asyncio.run(_finished(command))
     except InvalidRequest as error:
         problems = [problem.model_dump() for problem in error.problems]
         document: dict[str, Any] = {"code": "invalid_request", "problems": problems}
@@ -60,31 +63,31 @@ def run(story: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
         code = fail(REFUSED, document, ["Refused; nothing was spent.", *lines], as_json)
     except SeedanceError as error:
         name = _ERROR_CODES.get(type(error), "temporal")
-        code = REFUSED if isinstance(error, InvalidSettings) else OTHER
+        code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER
         code = fail(code, error_document(name, str(error)), [str(error)], as_json)
     except KeyboardInterrupt:
         code = fail(OTHER, error_document("interrupted", "Stopped by Ctrl-C."), ["Stopped by Ctrl-C."], as_json)
-        # Not through the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
+        # Not by the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     raise typer.Exit(code)
 
 
-async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
-    """The story's exit code.
+async def _finished(command: Coroutine[Any, Any, int]) -> int:
+    """Await a command, and return its exit code.
 
     Raises:
         KeyboardInterrupt: Ctrl-C ended it.
     """
-    task = asyncio.create_task(story)
+    task = asyncio.create_task(command)
     interrupted = asyncio.Event()
-    with suppress(ValueError, RuntimeError):  # only the main thread hears signals
+    with suppress(ValueError, RuntimeError):  # only the main thread gets signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
     stop = asyncio.create_task(interrupted.wait())
     await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
     while not task.done():
-        # A cancel that meets an answer can get lost in `wait_for` of Python 3.11: it is said until it is heard.
+        # A cancel that meets an answer can get lost in `wait_for` of Python 3.11: it is repeated.
         task.cancel()
         await asyncio.wait({task}, timeout=1)
     stop.cancel()
@@ -98,6 +101,8 @@ async def _to_its_end(story: Coroutine[Any, Any, int]) -> int:
 
 _ERROR_CODES: dict[type[SeedanceError], str] = {
     InvalidSettings: "invalid_settings",
+    InvalidJobId: "invalid_job_id",
+    AmbiguousJobId: "ambiguous_job_id",
     UnknownJob: "unknown_job",
     WorkerUnavailable: "no_worker",
     BucketRefused: "bucket",
@@ -120,57 +125,50 @@ def fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) -
 # Reaching the job
 
 
-def check_job_id(job_id: str) -> None:
-    """Raises InvalidRequest for what is no job id."""
-    try:
-        hash_of_job(job_id)
-    except ValueError as error:
-        raise InvalidRequest([Problem(at="JOB", problem=str(error))]) from None
+async def video_jobs() -> VideoJobs:
+    return await VideoJobs.connect()
 
 
-async def video_jobs(job_id: str | None = None) -> VideoJobs:
-    """The client; a job id is looked at first, because a wrong one is known without Temporal."""
-    if job_id is not None:
-        check_job_id(job_id)
-    settings = Settings.from_environment()
-    return VideoJobs(
-        await connect(),
-        insecure_hosts=settings.seedance_insecure_hosts,
-        endpoints=settings.seedance_endpoints,
-        hash_users=settings.seedance_hash_users,
-    )
+async def find_job(job: str) -> VideoJob:
+    """Find the job that a command's argument means.
+
+    Raises:
+        InvalidJobId: It cannot be a job id, which is checked before Temporal is asked; or several ids begin with it.
+        UnknownJob: No job's id begins with it.
+    """
+    id_prefix_from(job)
+    return await (await video_jobs()).find(job)
 
 
-async def follow(jobs: VideoJobs, job_id: str, *, until_a_person: bool = True) -> Job:
-    """The job at its end; every change on the way is told on stderr, and drawn live on a terminal.
+async def follow(job: VideoJob, *, until_attention: bool = True) -> JobState:
+    """Follow a job to its end, and return its last state. Print every change on stderr, and draw it on a terminal.
 
     Args:
-        jobs: The client.
-        job_id: The job.
-        until_a_person: Whether it is followed only to where it needs a person.
+        job: The job.
+        until_attention: Whether to stop where the job needs an operator.
     """
     started = time.monotonic()
-    told = ""
-    picture = Picture()
-    with job_goes_on(job_id), Live(picture, console=err, transient=True):
-        async for job in jobs.follow(job_id):
-            picture.job = job
-            heard = news(job)
-            if heard != told:
-                err.print(f"{time.monotonic() - started:6.0f} s  {heard}")
-                told = heard
-            if until_a_person and job.attention and job.attention not in WAITS_ON:
+    printed = ""
+    live = LiveJob()
+    with job_goes_on(job.id), Live(live, console=err, transient=True):
+        async for state in job.follow():
+            live.job = state
+            line = status_line(state)
+            if line != printed:
+                err.print(f"{time.monotonic() - started:6.0f} s  {line}")
+                printed = line
+            if until_attention and state.attention and state.attention not in WAITS_ON:
                 break
-    return job
+    return state
 
 
 @contextmanager
 def job_goes_on(job_id: str) -> Iterator[None]:
-    """Whatever stops us does not stop the job: say so, and how to look at it again."""
+    """Print, where an error ends the block, that the job goes on and which command shows it."""
     try:
         yield
     except (asyncio.CancelledError, SeedanceError):
-        err.print(f"The job is not affected by this, and goes on if it was started. To look at it: {SHOW} {job_id}")
+        err.print(f"This does not stop the job: it continues if it was started. To see it: {SHOW} {job_id}")
         raise
 
 
@@ -181,15 +179,15 @@ def read(file: str) -> bytes:
         raise InvalidRequest([Problem(at="FILE", problem=f"{file} cannot be read: {error.strerror}")]) from None
 
 
-# The storage library itself would try for two minutes.
+# The storage library would try for two minutes.
 _BUCKET_SECONDS = 15.0
 
 
 async def open_bucket(settings: Settings) -> GoogleBucket:
-    """The bucket of the settings, after it has answered.
+    """Open the bucket of the settings, and check that it answers.
 
     Raises:
-        BucketRefused: There are no credentials, or it does not answer.
+        BucketRefused: There are no credentials, or the bucket does not answer.
     """
     from seedance_temporal.storage.bucket import GoogleBucket
 

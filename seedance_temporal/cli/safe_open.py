@@ -1,8 +1,8 @@
-"""Files of this machine that a request names, which somebody else may have written.
+"""Open the local files that a request names. The request may be written by somebody who is not trusted.
 
-A path stays in the folder of the request, and leads to a regular file. It is followed name by name, never through a
-link: a folder or file that is swapped for a link meanwhile leads nowhere. What is looked at and what is uploaded are
-private copies, which are the same by their SHA-256.
+A path must stay in the folder of the request, and lead to a regular file. It is followed name by name, never through
+a link: a folder or file that is exchanged for a link meanwhile is refused. Probes and uploads use private copies,
+which are the same by their SHA-256.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
+from seedance_temporal.provider.checks import quoted
 from seedance_temporal.provider.models import MEDIA, Kind
-from seedance_temporal.provider.rules import quoted
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.settings import Settings
 
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
     from seedance_temporal.media.references import References
 
 ANY_PATH = "--allow-any-path"
-# What the kernel makes up there looks like files, and can block, never end, or hold secrets.
+# The kernel's own files can block, never end, or hold secrets.
 _VIRTUAL = ("/proc", "/sys", "/dev")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # files as any other, in memory
 _FOLDER = (os.O_PATH if sys.platform == "linux" else os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
-# Without O_NONBLOCK, a FIFO that was put there since the look at its type would block.
+# Without O_NONBLOCK, a FIFO that was put there after the check of its type would block.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _PIECE_BYTES = 1024 * 1024
 # Copies on the disk at once, of up to 200 MB each.
-_LOOKS = 4
+_PROBES = 4
 _A = {"image": "a picture", "video": "a video", "audio": "a sound"}
 
 
 class FileRefused(Exception):
-    """Why a file is not taken, as a sentence that names it and holds nothing of its content."""
+    """A file is refused. The message names it, and holds no part of its content."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file is.
+    """The place of a file.
 
     Attributes:
-        root: The folder that it is in, however deep; an absolute path without links.
-        names: The way from there, without links.
+        root: A folder above it; an absolute path without links.
+        names: The path from there, without links.
         shown: Its path in messages, quoted.
     """
 
@@ -61,15 +61,15 @@ class Place:
 
     @classmethod
     def find(cls, path: str, folder: Path, *, anywhere: bool) -> Place:
-        """Find where a path leads, without opening anything.
+        """Find the place that a path leads to, without opening it.
 
         Args:
-            path: As a request names it, absolute or relative to the folder.
+            path: The path of a request, absolute or relative to the folder.
             folder: The folder of the request, as an absolute path.
-            anywhere: Whether it may lead out of the folder.
+            anywhere: Whether the path may lead out of the folder.
 
         Raises:
-            FileRefused: It leads out of the folder, whether or not something is there, or is no path.
+            FileRefused: It leads out of the folder, also where no file exists, or is no path.
         """
         shown = repr(os.path.join(folder, path))
         with _in_words(shown):
@@ -77,7 +77,7 @@ class Place:
             root = "/" if anywhere else home
             # Two slashes at the start would be another root.
             named = "/" + os.path.normpath(os.path.join(home, path)).lstrip("/")
-            # Before the disk is asked: what exists outside of the folder shows in no way.
+            # Before the disk is asked: no message reveals which files exist outside of the folder.
             if not any(_is_in(named, each) for each in (root, os.path.normpath(folder))):
                 raise _outside(path, folder)
             real = os.path.realpath(named)
@@ -89,10 +89,10 @@ class Place:
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """Open the file, once, if it is a regular one.
+        """Open the file once, if it is a regular one.
 
         Raises:
-            FileRefused: It is not, or cannot be read; also what the block raises as an OSError.
+            FileRefused: It is another kind of file, or cannot be read; also for an OSError of the block.
         """
         with _in_words(self.shown), open(self._descriptor(), "rb") as file:
             yield file
@@ -106,7 +106,7 @@ class Place:
                 inner = os.open(name, _FOLDER, dir_fd=at)
                 os.close(at)
                 at = inner
-            # To open a FIFO or a device can do something already.
+            # Opening a FIFO or a device can have effects.
             self._refuse_irregular(os.stat(self.names[-1], dir_fd=at, follow_symlinks=False))
             found = os.open(self.names[-1], _FILE, dir_fd=at)
         finally:
@@ -127,13 +127,13 @@ class Place:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file that a request refers to, as it was when it was read.
+    """A file that a request names, as it was when it was read.
 
     Attributes:
-        place: Where it is.
+        place: The place of the file.
         size: Bytes.
-        sha256: Of its content, as 64 lowercase hex digits.
-        name: The object that it becomes.
+        sha256: The hash of its content, as 64 lowercase hex digits.
+        name: The name of its object.
     """
 
     place: Place
@@ -143,10 +143,10 @@ class LocalFile:
 
     @asynccontextmanager
     async def copied(self) -> AsyncIterator[Path]:
-        """Copy the content to where nobody else writes, for as long as the block runs.
+        """Copy the content to a private file, which exists while the block runs.
 
         Raises:
-            FileRefused: It is another one by now, or cannot be read any more.
+            FileRefused: The content has changed, or cannot be read any more.
         """
         with TemporaryDirectory(prefix="seedance-") as directory:
             path = Path(directory) / "reference"
@@ -160,7 +160,7 @@ class LocalFile:
 
 
 def read_file(place: Place, kind: Kind) -> tuple[int, str]:
-    """Read a file from end to end, unless its size is wrong already.
+    """Read a file from end to end, if its size is allowed.
 
     Returns:
         Its size in bytes, and the SHA-256 of its content.
@@ -180,8 +180,8 @@ def read_file(place: Place, kind: Kind) -> tuple[int, str]:
     return size, sha256
 
 
-class Looks:
-    """Looks into local files as a worker does before it pays, into each content once.
+class FileProbes:
+    """Probe local files as a worker does before it pays, each content once.
 
     Args:
         settings: Those of the command.
@@ -189,11 +189,11 @@ class Looks:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._copies = asyncio.Semaphore(_LOOKS)
-        self._looks: dict[tuple[str, Kind], asyncio.Task[Medium]] = {}
+        self._copies = asyncio.Semaphore(_PROBES)
+        self._probes: dict[tuple[str, Kind], asyncio.Task[Medium]] = {}
 
-    async def look_into(self, file: LocalFile, index: int, kind: Kind) -> Medium:
-        """Say what a file is by its content, as the reference of this index.
+    async def probe(self, file: LocalFile, index: int, kind: Kind) -> Medium:
+        """Return the properties of a file's content, as the reference of this index.
 
         Raises:
             FileRefused: It is not of this kind, or was changed since it was read.
@@ -201,17 +201,17 @@ class Looks:
         from seedance_temporal.media.probe import BadMedia
 
         key = file.sha256, kind
-        if key not in self._looks:
-            self._looks[key] = asyncio.create_task(self._look(file, kind))
+        if key not in self._probes:
+            self._probes[key] = asyncio.create_task(self._probe(file, kind))
         try:
-            return (await self._looks[key]).model_copy(update={"reference": index})
+            return (await self._probes[key]).model_copy(update={"reference": index})
         except BadMedia as error:
             wanted = f"{_A[kind]} as {', '.join(MEDIA[kind].formats)}"
             raise FileRefused(f"{file.place.shown} {error}; give {wanted}") from None
 
-    async def _look(self, file: LocalFile, kind: Kind) -> Medium:
+    async def _probe(self, file: LocalFile, kind: Kind) -> Medium:
         async with self._copies, file.copied() as copy:
-            return await self._references.look_into(0, kind, copy)
+            return await self._references.probe(0, kind, copy)
 
     @cached_property
     def _references(self) -> References:
@@ -236,7 +236,7 @@ def _outside(path: str, folder: Path) -> FileRefused:
 
 
 def _digest(file: BinaryIO, size: int, copy: BinaryIO | None = None) -> str | None:
-    """The SHA-256 of a file of this size, which is copied on the way; None if it has another size."""
+    """Hash a file by SHA-256, and copy it on the way. Return None if it has another size."""
     sha256, left = hashlib.sha256(), size
     while piece := file.read(min(_PIECE_BYTES, left + 1)):
         left -= len(piece)

@@ -1,4 +1,4 @@
-"""``starter.py watch``: all open jobs of a user or of a batch, refreshed in place."""
+"""``watch``: all open jobs of a user or of a batch, refreshed in place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seedance_temporal.cli.output import DONE, SHOW, out, print_table
 from seedance_temporal.cli.runtime import run, video_jobs
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
-from seedance_temporal.job import JobSummary
+from seedance_temporal.job import JobState
 
 # The visibility store lags by about as much.
 _EVERY_SECONDS = 2.0
@@ -31,22 +31,22 @@ def watch(
     user: UserOption = None,
     once: Annotated[bool, typer.Option("--once", help="Show them once, and end.")] = False,
 ) -> None:
-    """All open jobs, what needs a person on top, until none is open; Ctrl-C ends the watching and nothing else."""
+    """Show all open jobs until none is open, those that need an operator first. Ctrl-C does not stop the jobs."""
 
-    async def story() -> int:
+    async def command() -> int:
         jobs = await video_jobs()
         if once:
-            print_table(_picture(await _open(jobs, user, results)))
+            print_table(_shown(await _open(jobs, user, results)))
         elif out.is_terminal:
             await _draw(jobs, user, results)
         else:
-            await _tell(jobs, user, results)
+            await _print(jobs, user, results)
         return DONE
 
-    run(story(), False)
+    run(command(), False)
 
 
-async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobSummary]:
+async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobState]:
     # Read each time: a batch that is still submitting adds to it.
     job_ids = job_ids_of(results) if results is not None else None
     return await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
@@ -55,39 +55,39 @@ async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list
 async def _draw(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
     with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:
         while found := await _open(jobs, user, results):
-            live.update(_picture(found), refresh=True)
+            live.update(_shown(found), refresh=True)
             await asyncio.sleep(_EVERY_SECONDS)
-        live.update(_picture(found), refresh=True)
+        live.update(_shown(found), refresh=True)
 
 
-async def _tell(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
-    told = None
+async def _print(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
+    printed = None
     while True:
         found = await _open(jobs, user, results)
-        news = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
-        if news != told:
-            print_table(_picture(found))
-            told = news
+        states = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
+        if states != printed:
+            print_table(_shown(found))
+            printed = states
         if not found:
             return
         await asyncio.sleep(_EVERY_SECONDS)
 
 
-def _picture(found: list[JobSummary]) -> RenderableType:
+def _shown(found: list[JobState]) -> RenderableType:
     if not found:
         return Text("No job is open.")
-    needy = sum(job.attention is not None for job in found)
+    waiting = sum(job.attention is not None for job in found)
     count = f"{len(found):,} open"
-    if needy:
-        count += f", {needy:,} of them need a person; what to do: {SHOW} JOB"
+    if waiting:
+        count += f", {waiting:,} of them need an operator; for advice: {SHOW} JOB"
     return Group(Text(count), table_of(found))
 
 
 def job_ids_of(results: Path) -> set[str]:
-    """The jobs that a batch's results file names; lines of requests without a job have none.
+    """Read the ids of jobs from a batch's results file. Lines of invalid requests have none.
 
     Raises:
-        InvalidRequest: It cannot be read, or is no such file.
+        InvalidRequest: The file cannot be read, or is no results file.
     """
     try:
         lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -95,5 +95,5 @@ def job_ids_of(results: Path) -> set[str]:
     except OSError as error:
         problem = f"{results} cannot be read: {error.strerror}"
     except (ValueError, AttributeError):
-        problem = f"{results} is no results file: each of its lines should be a JSON object"
+        problem = f"{results} is no results file: each of its lines must be a JSON object"
     raise InvalidRequest([Problem(at="RESULTS", problem=problem)])

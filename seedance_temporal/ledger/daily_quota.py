@@ -19,16 +19,16 @@ from seedance_temporal.limits import Refusal, usd
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, as_json
 
-# Workers that met over one number do not all come back at once.
+# Workers that tried the same number retry at different times.
 _PAUSE_SECONDS = 0.2
 _MICRO = 1_000_000
 
 
 class QuotaEntry(Fact):
-    """A paid create was allowed.
+    """The permission for one paid create.
 
     Attributes:
-        resubmits: How many further attempts had been granted: with the job, it names the one that may be paid for.
+        resubmits: How many resubmits had been granted: with the job, it names the attempt that may be paid for.
         usd: The most that it should cost; None where that was not known.
     """
 
@@ -59,50 +59,50 @@ class DailyQuota:
         self._read: dict[str, QuotaEntry] = {}
         self._today = clock().date()
 
-    async def reserve(self, wanted: QuotaEntry, user_id: str) -> Refusal | str:
+    async def reserve(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
         """Add an entry to the user's log of the day, unless the job's attempt has one.
 
         Returns:
-            Why a limit forbids it; or what the user has had today, for the timeline.
+            Why a limit forbids it; or the user's share of today's quota, for the timeline.
         """
-        day = wanted.at.date()
+        day = entry.at.date()
         self._forget_before(day)
         # It can have been added just before midnight, by a run that was then reset.
         yesterday = await self._log(user_id, day - timedelta(days=1))
-        if any(entry.is_of(wanted) for entry in yesterday.values()):
+        if any(other.is_of(entry) for other in yesterday.values()):
             return "allowed yesterday"
         async with self._turns.setdefault(self._folder(user_id, day), asyncio.Lock()):
-            return await self._add(wanted, user_id)
+            return await self._add(entry, user_id)
 
-    async def _add(self, wanted: QuotaEntry, user_id: str) -> Refusal | str:
-        folder = self._folder(user_id, wanted.at.date())
+    async def _add(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
+        folder = self._folder(user_id, entry.at.date())
         while True:
-            log = await self._log(user_id, wanted.at.date())
-            if any(entry.is_of(wanted) for entry in log.values()):
+            log = await self._log(user_id, entry.at.date())
+            if any(other.is_of(entry) for other in log.values()):
                 return self._used(log.values())
-            if refusal := self._refusal(log.values(), wanted):
+            if refusal := self._refusal(log.values(), entry):
                 return refusal
             # The next number can exist by now, also as our own entry whose answer was lost: read the log again.
             number = max(log, default=0) + 1
-            if await self._bucket.create(f"{folder}{number:06d}.json", as_json(wanted.model_dump(mode="json"))):
-                return self._used([*log.values(), wanted])
+            if await self._bucket.create(f"{folder}{number:06d}.json", as_json(entry.model_dump(mode="json"))):
+                return self._used([*log.values(), entry])
             await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
 
-    def _refusal(self, entries: Collection[QuotaEntry], wanted: QuotaEntry) -> Refusal | None:
+    def _refusal(self, entries: Collection[QuotaEntry], entry: QuotaEntry) -> Refusal | None:
         """Return why no quota is left for another create; None if there is."""
         most_jobs = self._settings.seedance_max_jobs_per_user_day
         most_usd = self._settings.seedance_max_usd_per_user_day
-        midnight = f"{wanted.at.date() + timedelta(days=1)} 00:00 UTC"
+        midnight = f"{entry.at.date() + timedelta(days=1)} 00:00 UTC"
         if most_jobs is not None and len(entries) >= most_jobs:
             return Refusal(
                 "over_limit",
                 f"The user has had {len(entries)} videos allowed today; SEEDANCE_MAX_JOBS_PER_USER_DAY allows "
                 f"{most_jobs}. Submit it again after {midnight}, when the count begins anew.",
             )
-        if most_usd is not None and wanted.usd is not None and _micro([*entries, wanted]) > round(most_usd * _MICRO):
+        if most_usd is not None and entry.usd is not None and _micro([*entries, entry]) > round(most_usd * _MICRO):
             return Refusal(
                 "over_limit",
-                f"It can cost up to {usd(wanted.usd)} by estimate, and the user has had "
+                f"It can cost up to {usd(entry.usd)} by estimate, and the user has had "
                 f"{usd(_micro(entries) / _MICRO)} allowed today; SEEDANCE_MAX_USD_PER_USER_DAY allows {usd(most_usd)}. "
                 f"Submit it again after {midnight}, when the count begins anew.",
             )
@@ -118,7 +118,7 @@ class DailyQuota:
         return f"{', '.join(filter(None, parts))} today"
 
     def _folder(self, user_id: str, day: date) -> str:
-        """Return where a user's log of a day is; the user's own name could hold anything."""
+        """Return the folder of a user's log of a day; the user id is hashed, because it may hold any character."""
         user = hashlib.sha256(user_id.encode()).hexdigest()[:32]
         return f"{self._settings.seedance_prefix}/limits/{day.isoformat()}/{user}/"
 
@@ -144,5 +144,5 @@ class DailyQuota:
 
 
 def _micro(entries: Collection[QuotaEntry]) -> int:
-    """Add up what entries should cost at most, in millionths of a USD: floats do not add up exactly."""
+    """Add up the highest costs of entries, in millionths of a USD: floats do not add up exactly."""
     return sum(round(entry.usd * _MICRO) for entry in entries if entry.usd is not None)

@@ -1,12 +1,13 @@
-"""Decide from the facts of a ledger what a run does next. Pure functions without I/O."""
+"""Decide the next step of a run from the facts of its ledger. Pure functions without I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.job import JobError, Phase, VideoResult, phase_of
 from seedance_temporal.ledger.facts import FORGOTTEN_AFTER, Attempt, Fact, Facts, Listing
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.settings import Settings
@@ -35,7 +36,7 @@ class Decision(Fact):
         next: ``stored``: the video is there; ``ended``: the job ended without one; ``adopt``: follow the task;
             ``recover``: an attempt's outcome is unknown; ``claim``: a new attempt may be claimed.
         attempt: The attempt that decided, or with ``claim`` the number of the next one.
-        usage, cost_usd: With ``ended``: what the provider counted, as far as it was seen.
+        usage, cost_usd: With ``ended``: the provider's count, and its cost, as far as they are known.
         second_task: A task besides the one to follow that is not followed.
         recovery: With ``recover``.
     """
@@ -79,8 +80,35 @@ def _next(facts: Facts) -> Decision:
     return Decision(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended, by its ledger.
+
+    Attributes:
+        at: When its last object was written; None where a record does not say so.
+        result, error: One of them is given.
+    """
+
+    phase: Phase
+    at: datetime | None
+    result: VideoResult | None = None
+    error: JobError | None = None
+
+
+def ending(facts: Facts) -> Ending | None:
+    """Return how the job ended; None while it is open, and where the ledger does not say that it ended."""
+    decision = decide(facts)
+    if decision.next == "stored":
+        return Ending("stored", facts.stored_at, result=decision.result)
+    attempt = facts.attempt(decision.attempt)
+    if decision.error is None or attempt is None:
+        return None
+    last = attempt.end or attempt.outcome
+    return Ending(phase_of(decision.error), last.at if last is not None else None, error=decision.error)
+
+
 def decide_at(facts: Facts, settings: Settings) -> Decision:
-    """Decide, and say how to search where the outcome of an attempt is unknown. Depends on the time as well."""
+    """Decide, and add how to search where the outcome of an attempt is unknown. Depends on the time as well."""
     decision = decide(facts)
     if decision.next != "recover":
         return decision
@@ -101,7 +129,7 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
 
 
 def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], settings: Settings) -> bool:
-    """Say whether listings prove that an attempt created no task, so that another claim may be made.
+    """Return whether listings prove that an attempt created no task, so that another claim may be made.
 
     Args:
         listings: Those that were read for this attempt.
@@ -124,14 +152,14 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
 
 
 def _no_proof_of_absence(facts: Facts, attempt: Attempt) -> str | None:
-    """Say why absence cannot be proven from LIST; None where it can."""
-    if attempt.taken:
+    """Return why absence cannot be proven from LIST; None where it can."""
+    if attempt.accepted_without_id:
         return "the provider accepted the create"
     if _age(attempt) > FORGOTTEN_AFTER:
         return "the provider may have forgotten the task by now"
     if attempt.claim is not None and not attempt.claim.key:
         return "its claim does not say which API key sent it, and a key shows only the tasks that it may see"
-    if not facts.echo:
+    if not facts.identifiers_listed:
         return "it is not known that LIST shows our identifiers under the API key that sent it"
     if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):
         return "an earlier attempt of this job counted as absent already"
@@ -145,7 +173,7 @@ def _other_key(attempt: Attempt, key: str) -> str | None:
 
 
 def other_key(sent: str, now: str) -> str:
-    """Say why a listing that another API key reads proves nothing.
+    """Return why a listing that another API key reads proves nothing.
 
     Args:
         sent: Fingerprint of the key that the create was sent with.
@@ -155,7 +183,7 @@ def other_key(sent: str, now: str) -> str:
     return (
         f"the create was sent with the API key of fingerprint {sent}, and tasks are now read with {reader}: "
         "a key shows only the tasks of its own project, and of the models it names. Start the worker with the first "
-        "key again, and the job settles itself; without it, look in the console of that key's project, not of this one"
+        "key again, and the job settles itself; without it, check the console of that key's project, not of this one"
     )
 
 

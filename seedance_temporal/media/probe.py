@@ -27,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 _MEMORY_BYTES = 3 * 1024**3
 _LARGEST_SIDE = 6000
 _START_BYTES = 512
-# What Pillow may try. Everything else it knows stays untouched: some of it starts other programs.
+# The formats that Pillow may try. Others are left out: some of them start other programs.
 _PICTURES = {
     "JPEG": "jpeg",
     "PNG": "png",
@@ -37,7 +37,7 @@ _PICTURES = {
     "GIF": "gif",
     "HEIF": "heif",
 }
-# What an MP4 or MOV can begin with: old MOVs say nothing of their type.
+# The boxes that an MP4 or MOV can begin with: old MOVs do not state their type.
 _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 _HEIF_BRANDS = {b"heic": "heic", b"heix": "heic", b"mif1": "heif", b"heif": "heif"}
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,20 +49,20 @@ _BOX_HEADER = struct.Struct(">I4s")
 
 
 class BadMedia(Exception):
-    """The content is not what it should be. The message is the end of a sentence: "the file …"."""
+    """The content is of another kind, or damaged. The message is the end of a sentence: "the file …"."""
 
 
 @dataclass(frozen=True)
 class VideoProbe:
-    """What a whole, readable video turned out to be.
+    """The properties of a whole, readable video.
 
     Attributes:
         width: Pixels.
         height: Pixels.
         frames: Frames in the file.
-        seconds: Its length; None where the file does not say.
-        fps: Frames a second, on average; None where the file does not say.
-        codecs: Of the pictures and of each sound.
+        seconds: Its length; None where the file does not state it.
+        fps: Frames a second, on average; None where the file does not state it.
+        codecs: Those of the pictures and of each sound.
     """
 
     width: int
@@ -74,12 +74,12 @@ class VideoProbe:
 
 
 def probe_video(path: Path) -> VideoProbe:
-    """Reads a video from end to end, and decodes its first frame.
+    """Read a video from end to end, and decode its first frame.
 
     Raises:
         BadMedia: It is no MP4 or MOV, holds no readable video, or is cut off.
     """
-    _refuse_what_is_no_video(path)
+    _refuse_other_content(path)
     try:
         # No other format is tried: some, such as playlists, would open further files and addresses. Edit lists hide
         # frames, and would spoil the count. A title that is not UTF-8 does no harm.
@@ -90,7 +90,7 @@ def probe_video(path: Path) -> VideoProbe:
         raise BadMedia(f"is not a readable MP4: {error.strerror}") from None
 
 
-def _refuse_what_is_no_video(path: Path) -> None:
+def _refuse_other_content(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
         if not start:
@@ -101,7 +101,7 @@ def _refuse_what_is_no_video(path: Path) -> None:
 
 
 def _refuse_cut_boxes(file: BinaryIO) -> None:
-    """An MP4 is a row of boxes, each with its size in front; in a cut one the last goes on behind the file's end."""
+    """Refuse an MP4 that is cut off: each box states its size, and the last one would end behind the file's end."""
     end = file.seek(0, SEEK_END)
     at = 0
     while at + _BOX_HEADER.size <= end:
@@ -109,7 +109,7 @@ def _refuse_cut_boxes(file: BinaryIO) -> None:
         size, _kind = _BOX_HEADER.unpack(file.read(_BOX_HEADER.size))
         if size == 1:  # The real size follows, in 64 bits.
             size = int.from_bytes(file.read(8), "big")
-        if size < _BOX_HEADER.size:  # The last box, up to the end; or no box at all, which is the demuxer's to judge.
+        if size < _BOX_HEADER.size:  # The last box, up to the end; or no box, which the demuxer refuses.
             return
         at += size
         if at > end:
@@ -132,7 +132,7 @@ def _probe(container: InputContainer) -> VideoProbe:
 
 
 def _count_frames(container: InputContainer, stream: VideoStream) -> int:
-    """How many frames the file really holds. A cut one announces more in its index."""
+    """Count the frames that the file holds. The index of a cut file announces more."""
     found = 0
     for packet in container.demux():
         if packet.is_corrupt:
@@ -149,7 +149,7 @@ def _count_frames(container: InputContainer, stream: VideoStream) -> int:
 
 
 def picture_type(picture: Path | bytes) -> Literal["png", "jpg"]:
-    """The format of a picture, by its content; it is the file's extension as well.
+    """Return the format of a picture by its content, which is the file's extension as well.
 
     Raises:
         BadMedia: It is neither PNG nor JPEG.
@@ -166,7 +166,7 @@ def picture_type(picture: Path | bytes) -> Literal["png", "jpg"]:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a file turned out to be. Attributes as in :class:`seedance_temporal.reference_media.Medium`."""
+    """The properties of a file. Attributes as in :class:`seedance_temporal.reference_media.Medium`."""
 
     format: str
     width: int | None = None
@@ -177,15 +177,15 @@ class Probe:
 
 
 def probe(kind: str, path: Path) -> Probe:
-    """Looks into a file. What is too large to be a reference is not decoded.
+    """Read the properties of a file. A picture that is too large for a reference is not decoded.
 
     Args:
-        kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made, which need
-            not be what it would take.
+        kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made, for which
+            the limits of references do not count.
         path: The file.
 
     Raises:
-        BadMedia: It is no such file, or cannot be read.
+        BadMedia: The file is of another kind, or cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
@@ -198,7 +198,7 @@ def _picture(path: Path, start: bytes) -> Probe:
     brand = start[8:12] if start[4:8] == b"ftyp" else None
     if brand is not None and brand not in _HEIF_BRANDS:
         raise BadMedia("is no picture that the provider takes")
-    # The size is looked at before anything is decoded, so there is no need for a limit of Pillow's own.
+    # The size is checked before anything is decoded, so Pillow's own limit is not needed.
     Image.MAX_IMAGE_PIXELS = None
     pillow_heif.register_heif_opener()
     try:
@@ -210,7 +210,7 @@ def _picture(path: Path, start: bytes) -> Probe:
             format_name = _PICTURES["JPEG" if picture.format == "MPO" else picture.format or ""]
     except UnidentifiedImageError:
         raise BadMedia("is no picture that the provider takes") from None
-    except Exception:  # Pillow's decoders raise whatever they come across, and quote the file
+    except Exception:  # Pillow's decoders raise errors of any type, which quote the file
         raise BadMedia("cannot be decoded as a picture, or is cut off") from None
     return Probe(_HEIF_BRANDS[brand] if brand is not None else format_name, width, height)
 
@@ -248,16 +248,16 @@ def _sound(path: Path, start: bytes) -> Probe:
     try:
         # No other format is tried: some would open further files and addresses.
         with av.open(str(path), format=format_name, metadata_errors="replace") as container:
-            return _listened(container, format_name)
+            return _probe_sound(container, format_name)
     except av.FFmpegError as error:
         raise BadMedia(f"is not a readable {format_name.upper()}: {error.strerror}") from None
 
 
-def _listened(container: InputContainer, format_name: str) -> Probe:
+def _probe_sound(container: InputContainer, format_name: str) -> Probe:
     if not container.streams.audio:
         raise BadMedia("holds no sound")
     stream: AudioStream = container.streams.audio[0]
-    # Counted, because an MP3 says its length only by its bit rate, and a header can say anything.
+    # Counted: an MP3 states its length only by its bit rate, and a header can be wrong.
     seconds = sum(
         float(packet.duration * packet.time_base)
         for packet in container.demux(stream)
@@ -270,7 +270,7 @@ def _listened(container: InputContainer, format_name: str) -> Probe:
 
 
 async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
-    """Look into a file in a process of its own.
+    """Read the properties of a file in a process of its own.
 
     Args:
         kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made.
@@ -278,10 +278,10 @@ async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
         seconds: Total time.
 
     Returns:
-        What it is, as :class:`seedance_temporal.media.probe.Probe` has it.
+        The fields of :class:`Probe`.
 
     Raises:
-        BadMedia: It is not what a file of this kind can be.
+        BadMedia: The file is of another kind, or cannot be read.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, kind, str(path)),
@@ -303,7 +303,7 @@ async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
     if process.returncode < 0:
         raise BadMedia("cannot be read: the decoder crashed over it")
     if process.returncode > 0:
-        raise RuntimeError(f"the look into a file ended with {process.returncode}: {err.decode()[-500:]}")
+        raise RuntimeError(f"the process that reads a file ended with {process.returncode}: {err.decode()[-500:]}")
     answer: dict[str, object] = json.loads(out)
     if "refused" in answer:
         raise BadMedia(str(answer["refused"]))
@@ -311,7 +311,7 @@ async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
 
 
 def main() -> None:
-    """Looks into the file that the command line names, and prints what it is, or why it is refused."""
+    """Print the properties of the file that the command line names, or why it is refused."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if sys.platform == "linux":  # elsewhere the limit is not kept
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, hard))

@@ -1,8 +1,7 @@
 """HTTP to addresses that others name: result URLs, redirects, reference media.
 
-What connects is what was checked: the name is resolved here, all its addresses must be public, and the connection
-goes to one of them, so that a name which changes between look-up and connection gains nothing. No key, no cookie and
-no proxy of ours goes along.
+The name of a host is resolved here, all its addresses must be public, and the connection goes to one of these
+addresses: a name that changes between the check and the connection gains nothing. No key, cookie or proxy is used.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ Progress = Callable[[int, int | None], None]
 
 
 class ForbiddenAddress(httpx.TransportError):
-    """A URL leads to a place that is not public. The message names the host, and nothing else of the URL."""
+    """A URL leads to an address that is not public. The message holds no part of the URL but the host."""
 
 
 class DownloadFailed(Exception):
-    """A download did not come to its end. The message holds no URL.
+    """A download did not complete. The message holds no URL.
 
     Attributes:
         status: The HTTP status, where that was the reason.
-        passing: Whether it may well go better in a while: nobody was there, the connection broke, or the host was busy.
-        answer: The start of that answer's body. It may repeat signatures: look at it, never write it down.
+        passing: Whether a later try may succeed: there was no connection, it broke, or the host was busy.
+        answer: The start of the body of that answer. It may hold signatures, and must not be stored or logged.
     """
 
     def __init__(self, reason: str, *, status: int | None = None, answer: str = "", passing: bool = False) -> None:
@@ -59,7 +58,7 @@ class DownloadFailed(Exception):
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, in the order in which to try them.
+    """Return the addresses of a host, in the order in which to try them.
 
     Raises:
         httpx.ConnectError: It has none.
@@ -78,11 +77,11 @@ def _usual_tls() -> ssl.SSLContext:
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """Lets requests through to public https addresses. Each redirect is a request, and is checked as well.
+    """A transport that reaches public https addresses only. Each redirect is a request, and is checked too.
 
     Args:
         insecure_hosts: Hosts for which plain http and private addresses are allowed.
-        resolver: The addresses of a host and port.
+        resolver: Returns the addresses of a host and port.
         tls: Certificates to trust; the usual ones by default.
     """
 
@@ -94,15 +93,15 @@ class PublicTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._insecure_hosts = insecure_hosts
         self._resolve = resolver
-        # Connections are told apart by address, so one that is kept would serve another name at the same address,
-        # whose certificate nobody has looked at: each request gets its own.
+        # The pool knows connections by address. One that is kept would serve another name at the same address, whose
+        # certificate was not verified: each request gets its own.
         self._inner = httpx.AsyncHTTPTransport(
             verify=tls or _usual_tls(),
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request to one of the addresses that were checked.
+        """Send a request to one of the addresses that were checked.
 
         Raises:
             ForbiddenAddress: The URL is not https, or one of its addresses is not public.
@@ -133,9 +132,9 @@ class PublicTransport(httpx.AsyncBaseTransport):
 
 
 def _sent_to(address: str, host: str, request: httpx.Request) -> httpx.Request:
-    """The same request to an address; its Host header and the name that TLS verifies stay those of the URL.
+    """Return the same request to an address. Its Host header and the name that TLS verifies stay those of the URL.
 
-    A new one, because redirects are resolved against the URL of the old one.
+    The old request keeps its URL, because redirects are resolved against it.
     """
     return httpx.Request(
         request.method,
@@ -147,7 +146,7 @@ def _sent_to(address: str, host: str, request: httpx.Request) -> httpx.Request:
 
 
 async def _check_location(response: httpx.Response) -> None:
-    """Refuse an address that leads nowhere, before the client looks at it.
+    """Refuse a redirect that the client cannot follow, before the client reads its address.
 
     Raises:
         DownloadFailed: It is too long, or not a URL.
@@ -160,13 +159,13 @@ async def _check_location(response: httpx.Response) -> None:
     try:
         response.request.url.join(location)
     except (httpx.InvalidURL, ValueError):
-        raise DownloadFailed("the host redirects to what is not a URL") from None
+        raise DownloadFailed("the host redirects to an address that is not a URL") from None
 
 
 def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """Make a client for addresses that others name: nothing from the environment, no keys.
+    """Make a client for addresses that others name, without keys and without settings of the environment.
 
-    It follows no redirect by itself, because it would read the body of each one, and unzip it: :func:`download` does.
+    It follows no redirect, because it would read and unzip the body of each one: :func:`download` follows them.
     """
     return httpx.AsyncClient(
         transport=transport,
@@ -174,7 +173,7 @@ def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
         follow_redirects=False,
         event_hooks={"response": [_check_location]},
         trust_env=False,
-        # The length of what is stored is compared with the length that was announced.
+        # The length of the file is compared with the length that was announced.
         headers={"Accept-Encoding": "identity"},
     )
 
@@ -182,19 +181,19 @@ def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
 async def download(
     client: httpx.AsyncClient, url: str, path: Path, *, max_bytes: int, seconds: float, resumes: int, progress: Progress
 ) -> None:
-    """Downloads a URL to a file, in constant memory. A broken download goes on where it broke.
+    """Download a URL to a file, in constant memory. Resume a broken download at the byte where it broke.
 
     Args:
         client: See :func:`outbound_client`.
-        url: Where the content is.
-        path: The file; overwritten.
-        max_bytes: More is refused.
+        url: The URL of the content.
+        path: The file, which is overwritten.
+        max_bytes: A longer content is refused.
         seconds: Total time.
-        resumes: How often it may go on after a break.
-        progress: Told the bytes so far, and the total where it is known.
+        resumes: How often the download may be resumed.
+        progress: Called with the bytes so far, and the total where it is known.
 
     Raises:
-        DownloadFailed: The content could not be had whole.
+        DownloadFailed: The download did not complete.
     """
     file = await asyncio.to_thread(path.open, "wb", _WRITE_BYTES)
     try:
@@ -208,7 +207,7 @@ async def download(
 
 @dataclass
 class _Download:
-    """One download and how far it is. ``version`` is the validator by which the host knows that nothing changed."""
+    """One download and its progress. ``version`` is the validator by which the host detects a changed content."""
 
     client: httpx.AsyncClient
     url: str
@@ -253,14 +252,14 @@ class _Download:
         return {"Range": f"bytes={self.received}-"} | ({"If-Range": self.version} if self.version else {})
 
     def _goes_on(self, response: httpx.Response) -> bool:
-        """Whether an answer is the rest of what is there. A host that ignores Range, or whose content has changed,
-        sends the whole.
+        """Return whether an answer is the rest of the content. Otherwise it is the whole: the host ignores Range, or
+        the content has changed.
         """
         if response.status_code == httpx.codes.OK:
             return False
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != self.received or self.total not in {None, int(match[2])}:
-            raise DownloadFailed("the host answered with another range than it was asked for")
+            raise DownloadFailed("the host answered with another range than the requested one")
         self.total = int(match[2])
         return True
 
@@ -270,7 +269,7 @@ class _Download:
         length = response.headers.get("Content-Length", "")
         self.received, self.total = 0, int(length) if length.isdecimal() else None
         etag = response.headers.get("ETag", "")
-        # Only a strong one promises the same bytes, and only plain letters can be sent back.
+        # Only a strong ETag promises the same bytes, and only ASCII can be sent back.
         version = etag if etag.startswith('"') else response.headers.get("Last-Modified")
         self.version = version if version is not None and version.isascii() else None
         if self.total is not None and self.total > self.max_bytes:
@@ -288,10 +287,10 @@ class _Download:
 
 
 async def _redirected(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """Send a request, and follow redirects without reading their bodies; the answer is open.
+    """Send a request, and follow redirects without reading their bodies. The body of the answer is not read yet.
 
     Raises:
-        DownloadFailed: There are too many redirects, or one leads nowhere.
+        DownloadFailed: There are too many redirects, or one cannot be followed.
         httpx.HTTPError: No answer.
     """
     for _ in range(_REDIRECTS + 1):
@@ -319,7 +318,7 @@ async def _refused(response: httpx.Response) -> DownloadFailed:
 
 
 class _WithoutQueries(logging.Filter):
-    """httpx logs every URL, with the signature that makes it worth stealing."""
+    """Remove the queries of URLs from records: httpx logs each URL with its signature."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redacted(record.getMessage()), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,39 +16,31 @@ import httpx
 from seedance_temporal.errors import Problem
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
-from seedance_temporal.provider import rules as catalogue
-from seedance_temporal.provider.models import MEDIA, Kind
-from seedance_temporal.reference_media import Medium, media_problems
+from seedance_temporal.provider.checks import gs_object
+from seedance_temporal.provider.models import KINDS, MEDIA, Kind
+from seedance_temporal.reference_media import Medium, is_readable, media_problems
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 
 # Per process, over all its jobs: bounds for disk (200 MB each), and for memory and processors.
 _DOWNLOADS = 8
-
-
 _PROBES = 2
-
-
-# Looking into the largest file takes some seconds; one that takes this long was made for it.
+# To probe the largest file takes some seconds; one that takes this long was made to.
 _PROBE_SECONDS = 60.0
-
-
 _RESUMES = 2
-
-
-# Long enough for the last of many references, that waits for its turn.
+# Long enough for the last of many references, which waits for the others.
 _SIGNED_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a look at all references of a request showed.
+    """The properties and problems of all references of a request.
 
     Attributes:
-        media: Those that could be read.
-        problems: What keeps the request from succeeding.
-        passing: What may well be over in a while, such as a host that cannot be reached.
+        media: The references that could be read.
+        problems: Problems that stay: the request cannot succeed.
+        passing: Problems that may pass, such as a host that cannot be reached.
     """
 
     media: tuple[Medium, ...]
@@ -57,13 +49,13 @@ class Findings:
 
 
 class References:
-    """Looks at the references of requests; one for a process, so that all looks together keep within its limits.
+    """Download and probe the references of requests. A process has one, whose limits hold for all requests together.
 
     Args:
         bucket: Signs the URLs of private references; None where there are none.
-        settings: The time that a download may take is that of a create, which the provider's download is part of.
-        transport: Makes the transport of each download; only public addresses are reached by default.
-        probe_seconds: How long a look into one file may take.
+        settings: A download may take as long as a create, which includes the provider's own download.
+        transport: Makes the transport of each download; by default one that reaches public addresses only.
+        probe_seconds: The most seconds for the probe of one file.
     """
 
     def __init__(
@@ -81,27 +73,27 @@ class References:
         self._probes = asyncio.Semaphore(_PROBES)
 
     async def examine(self, request: VideoRequest, known: Mapping[int, Medium] = MappingProxyType({})) -> Findings:
-        """Looks at every reference but ``asset://``, which only the provider can see.
+        """Download and probe every reference but ``asset://``, which only the provider can read.
 
         Args:
             request: One against whose references :func:`seedance_temporal.provider.rules.check` has nothing.
-            known: What references are that were looked into already, by their index, counted from 0.
+            known: The media of references that were probed already, by their index, counted from 0.
 
         Raises:
             CannotSign: A private reference cannot be signed.
         """
-        distant = [i for i, each in enumerate(request.references) if is_seen(each) and i not in known]
+        distant = [i for i, each in enumerate(request.references) if is_readable(each) and i not in known]
         urls = await asyncio.gather(*(self._url_of(request.references[index]) for index in distant))
         async with asyncio.TaskGroup() as group:
-            looks = [
-                group.create_task(self._look_at(index, catalogue.KINDS[request.references[index].role], url))
+            tasks = [
+                group.create_task(self._read(index, KINDS[request.references[index].role], url))
                 for index, url in zip(distant, urls, strict=True)
             ]
-        found = [look.result() for look in looks]
+        found = [task.result() for task in tasks]
         seen = [*known.values(), *(medium for medium in found if isinstance(medium, Medium))]
         media = tuple(sorted(seen, key=lambda medium: medium.reference))
         troubles = [trouble for trouble in found if isinstance(trouble, _Trouble)]
-        model = catalogue.model_of(request.model, self._settings.seedance_endpoints)
+        model = self._settings.rules.model_of(request.model)
         problems = [each.problem for each in troubles if not each.passing]
         problems += media_problems(media, model) if model is not None else []
         return Findings(
@@ -111,37 +103,37 @@ class References:
         )
 
     async def _url_of(self, reference: Reference) -> str:
-        """The URL that the provider would be given."""
-        private = catalogue.gs_object(reference.url)
+        """Return the URL that the provider would get."""
+        private = gs_object(reference.url)
         if private is None:
             return reference.url
-        assert self._bucket is not None, "a private reference, and no bucket"
+        assert self._bucket is not None, "there is a private reference and no bucket"
         return await self._bucket.signed_url(private.bucket, private.name, private.generation, _SIGNED_FOR)
 
-    async def _look_at(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
-        """Looks at one reference, by its URL."""
+    async def _read(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
+        """Download and probe one reference."""
         at = f"references[{index}]"
         try:
             async with self._downloads:
                 with TemporaryDirectory(prefix="seedance-") as directory:
                     path = Path(directory) / "reference"
                     await self._download(url, path, MEDIA[kind].max_bytes)
-                    return await self.look_into(index, kind, path)
+                    return await self.probe(index, kind, path)
         except DownloadFailed as error:
             return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
         except BadMedia as error:
             return _Trouble(Problem(at=at, problem=str(error)))
 
-    async def look_into(self, index: int, kind: Kind, path: Path) -> Medium:
-        """Look into one reference that was downloaded, or is a local file.
+    async def probe(self, index: int, kind: Kind, path: Path) -> Medium:
+        """Probe one reference that was downloaded, or is a local file.
 
         Args:
-            index: Which of the request's references it is, counted from 0.
-            kind: What it should be.
+            index: The index of the reference in the request, counted from 0.
+            kind: The kind of its role.
             path: An absolute path.
 
         Raises:
-            BadMedia: It is not what a reference of this kind can be.
+            BadMedia: It is of another kind, or damaged.
         """
         async with self._probes:
             found = await probed(kind, path, self._probe_seconds)
@@ -167,14 +159,9 @@ class _Trouble:
     passing: bool = False
 
 
-def is_seen(reference: Reference) -> bool:
-    """Whether a reference can be looked at: what the provider keeps under ``asset://`` cannot."""
-    return not reference.url.startswith("asset://")
-
-
 def _in_words(error: DownloadFailed) -> str:
     refused = error.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
-    needs = "; it must be open to everybody, or carry a signature that is still good" if refused else ""
+    needs = "; it must be public, or have a signature that is still valid" if refused else ""
     return f"cannot be downloaded as the provider would: {error}{needs}"
 
 
@@ -183,5 +170,6 @@ def _digest(path: Path) -> tuple[str, int]:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
 
 
-def _joined(problems: list[Problem] | tuple[Problem, ...]) -> str:
+def joined(problems: Iterable[Problem]) -> str:
+    """Write problems as one text."""
     return "; ".join(f"{each.at}: {each.problem}" for each in problems)

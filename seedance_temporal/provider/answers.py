@@ -1,6 +1,6 @@
-"""What is let in of the provider's answers: so many bytes, as plain JSON, cleared of secrets.
+"""Read the provider's answers: bounded in size, as plain JSON, and cleared of secrets.
 
-Everything behind this may write down what it reads: odd numbers, half characters and texts without end stop here.
+All code behind this module may store and log an answer: it holds no odd numbers, half characters or endless texts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ _PLAIN = frozenset({"", "identity"})
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer whose connection is done with.
+    """An answer that was read.
 
     Attributes:
-        content: None where the body is longer than is read, or encoded in another way than was asked for.
+        status: The HTTP status.
+        headers: The headers.
+        content: The body; None where it is longer than 8 MiB, or its encoding is not known here.
     """
 
     status: int
@@ -47,7 +49,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON, in which a number that not every language can hold is null; None where it is none."""
+        """The body as JSON, or None where it is not JSON. Numbers that not every language can hold are null."""
         if self.content is None:
             return None
         try:
@@ -57,14 +59,14 @@ class Answer:
 
 
 async def read_answer(response: httpx.Response) -> Answer:
-    """Read an answer, and its body as far as it may be long.
+    """Read an answer with its body, up to the limit of its length.
 
     Raises:
-        httpx.HTTPError: It broke off.
+        httpx.HTTPError: The connection broke.
     """
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     content = bytearray()
-    # What the library decodes is bounded by nothing.
+    # The library decodes without a bound.
     async for piece in response.aiter_bytes() if encoding in _PLAIN else response.aiter_raw():
         content += piece
         if len(content) > MOST_BYTES:
@@ -97,9 +99,9 @@ def _float(digits: str) -> float | None:
 
 
 def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str, Any]:
-    """A task's payload, fit to be written down but for the URLs in its ``content``, which are needed whole.
+    """Return a task's payload without secrets. The URLs in its ``content`` stay whole, for the download.
 
-    The task's id stays as it is where it can be used, and is cut where it cannot.
+    The task id stays as it is where it can be used, and is cut otherwise.
     """
     names = dict.fromkeys([*(name for name in Task.model_fields if name in payload), *islice(payload, _MOST_FIELDS)])
     cleared: dict[str, Any] = {
@@ -107,7 +109,7 @@ def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str,
         for name in names
     }
     task_id = payload.get("id")
-    # The proof of whose the task is must not fall to a secret that it happens to contain.
+    # The identifier proves whose task it is, and must stay whole, also where it contains a secret by chance.
     identifier = payload.get("safety_identifier")
     if isinstance(identifier, str) and is_safety_identifier(identifier):
         cleared["safety_identifier"] = identifier
@@ -118,7 +120,7 @@ def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str,
 
 @dataclass
 class _Clearing:
-    """A walk over one field. What is beyond its bounds is left out."""
+    """Clear one field of secrets. Values beyond the bounds are left out."""
 
     secrets: tuple[str, ...]
     urls_stay: bool
@@ -129,7 +131,7 @@ class _Clearing:
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict) and depth < _DEEPEST:
-            # Known fields first: the others may use up what is left.
+            # Known fields first: the others may use up the bound.
             names = [*(name for name in _NEEDED if name in value), *(name for name in value if name not in _NEEDED)]
             value = {name: value[name] for name in names}
             return {self._text(name): self.of(part, depth + 1) for name, part in value.items() if self.left > 0}

@@ -1,7 +1,7 @@
-"""The provider client on httpx, and the one table that says what an answer to a create means.
+"""The client of the provider's task API, and the one table that classifies answers to a create.
 
-A create is sent at most once per call: no transport retries, no redirects, and a fresh connection each time, because
-a request on a stale one looks like a lost answer.
+A create is sent at most once per call, without transport retries and redirects. Each has a fresh connection: on a
+stale one, a request that was never sent would count as a lost answer.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ _TASKS = "/contents/generations/tasks"
 # Connecting is free to repeat; everything after it is bounded by the caller's total time.
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
-# A question in all: an answer can come byte by byte.
+# Total time of a GET, LIST or DELETE: an answer can come byte by byte.
 _ANSWER_SECONDS = 50.0
 _NO_SUCH_TASK = ("ResourceNotFound", "NotFound.")
 _LISTED = ("id", "status", "model", "created_at", "safety_identifier")
 _LONGEST_CODE = 200
 _LONGEST_MESSAGE = 1000
 _LONGEST_PAUSE = 86_400.0
-# A rate limit that looks at the arrival must not see two of our calls closer than it allows.
+# More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
 
-CreateKind = Literal["created", "refused", "not_sent", "taken", "unknown"]
+CreateKind = Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
 
 
 @dataclass(frozen=True)
 class CreateAnswer:
-    """What one POST came to.
+    """The result of one POST.
 
     Attributes:
-        kind: ``created`` with a task id; ``refused`` for good; ``not_sent``: no task exists, it may be sent again;
-            ``taken``: a task exists, its id could not be read or used; ``unknown``: nobody can tell.
+        kind: ``created`` with a task id; ``refused`` for good; ``not_sent``: no task exists, and another POST is safe;
+            ``accepted_without_id``: a task was accepted, and its id could not be read or used; ``unknown``: a task may
+            exist.
         task_id: With ``created``.
         code: The provider's code, or ours in snake case.
-        message: The provider's words, or ours; without secrets, and short, as the code is.
+        message: The provider's message, or ours; without secrets, and short, as the code is.
         failure_class: With ``refused``.
-        attention: With ``not_sent``, where a person is needed.
+        attention: With ``not_sent``, where an operator must act.
         retry_after: Seconds, where the provider names them.
     """
 
@@ -62,19 +63,22 @@ class CreateAnswer:
     retry_after: float | None = None
 
 
-_TAKEN = CreateAnswer("taken", code="no_task_id", message="accepted, but the task id could not be read")
-_TAKEN_WITH_ODD_ID = CreateAnswer(
-    "taken", code="unusable_task_id", message="accepted, but the task id could not be used"
+_ACCEPTED_WITHOUT_ID = CreateAnswer(
+    "accepted_without_id", code="no_task_id", message="accepted, but the task id could not be read"
+)
+_ACCEPTED_WITH_ODD_ID = CreateAnswer(
+    "accepted_without_id", code="unusable_task_id", message="accepted, but the task id could not be used"
 )
 
 
 class ArkError(Exception):
-    """The provider answered a get, list or delete with something else than what was asked for.
+    """The provider refused a get, list or delete, or its answer is not the expected one.
 
     Attributes:
         status: The HTTP status.
         code: The provider's code; empty where the answer had no envelope.
-        attention: Set where a person is needed.
+        message: The provider's message, without secrets.
+        attention: Set where an operator must act.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -86,12 +90,12 @@ class ArkError(Exception):
 
 
 class NoAnswer(httpx.TransportError):
-    """The provider gave no answer. The message holds nothing of what was sent."""
+    """The provider gave no answer. The message holds no part of the request."""
 
 
 @dataclass(frozen=True)
 class TaskPage:
-    """One page of LIST: the payloads, how many tasks match in all, and when that was asked."""
+    """One page of LIST: the payloads, the number of all tasks that match, and the time of the request."""
 
     items: list[dict[str, Any]]
     total: int
@@ -99,23 +103,23 @@ class TaskPage:
 
 
 class _Sending:
-    """How far a request has come, by what its transport tells of itself."""
+    """The progress of a request, by the trace events of its transport."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._events: set[str] = set()
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        self._told.add(event.partition(".")[2])
+        self._events.add(event.partition(".")[2])
 
     def sent_nothing(self, error: Exception) -> bool:
-        """Whether it is certain that no byte has left. A transport that tells nothing is judged by its error."""
-        if "send_request_headers.complete" in self._told:
+        """Return whether it is certain that no byte was sent. Without trace events, the error decides."""
+        if "send_request_headers.complete" in self._events:
             return False
-        if "send_request_headers.started" in self._told:
+        if "send_request_headers.started" in self._events:
             # Headers are built first, and written afterwards.
             return isinstance(error, httpx.LocalProtocolError)
         never_connected = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
-        return bool(self._told) or isinstance(error, (*never_connected, httpx.LocalProtocolError))
+        return bool(self._events) or isinstance(error, (*never_connected, httpx.LocalProtocolError))
 
 
 class Ark:
@@ -124,9 +128,9 @@ class Ark:
     Args:
         base_url: Without a closing slash.
         api_key: Sent to the base URL alone.
-        secrets: Texts that answers are cleared of, as they are of the key, should the provider repeat them.
+        secrets: Texts that are removed from answers, as the key is, where the provider repeats them.
         transport: Makes the transport of each request; the default one does not retry.
-        list_spacing: Seconds that two calls of LIST are apart at least.
+        list_spacing: The least seconds between two calls of LIST.
     """
 
     def __init__(
@@ -138,7 +142,7 @@ class Ark:
         list_spacing: float = LIST_SPACING_SECONDS,
     ) -> None:
         self._url = base_url + _TASKS
-        # A compressed answer can be a thousand times as long as what came.
+        # A compressed answer can be a thousand times as long as its bytes on the wire.
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept-Encoding": "identity"}
         self._key = api_key
         self._secrets = (api_key, *secrets)
@@ -161,11 +165,11 @@ class Ark:
         """Send the paid POST once.
 
         Args:
-            body: The create's JSON.
-            seconds: Total time, connecting included; None: without a limit but for connecting.
+            body: The JSON of the create.
+            seconds: Total time, connecting included; None limits the time to connect alone.
 
         Returns:
-            ``not_sent`` only where it is certain that no byte left, or the provider says that nothing was created.
+            ``not_sent`` only where it is certain that no byte was sent, or the provider says that nothing was created.
         """
         sending = _Sending()
         try:
@@ -185,17 +189,17 @@ class Ark:
                 finally:
                     await response.aclose()
         except Exception as error:
-            # What was read counts, also where the connection breaks while it is closed.
+            # An answer that was read counts, also where the connection breaks while it is closed.
             if answer is None and response is not None and response.status_code == httpx.codes.OK:
-                return _TAKEN
+                return _ACCEPTED_WITHOUT_ID
             return answer or self._broken(error, sending)
         return answer
 
     def _broken(self, error: Exception, sending: _Sending) -> CreateAnswer:
         if not sending.sent_nothing(error):
             if isinstance(error, TimeoutError):
-                words = "the provider did not answer within the time for a create"
-                return CreateAnswer("unknown", code="timed_out", message=words)
+                message = "the provider did not answer within the time for a create"
+                return CreateAnswer("unknown", code="timed_out", message=message)
             return CreateAnswer("unknown", code="answer_lost", message=f"the answer was lost: {self._named(error)}")
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
             return _unsendable(error, "credentials" if isinstance(error, httpx.LocalProtocolError) else None)
@@ -205,7 +209,7 @@ class Ark:
         return self._classify(await read_answer(response))
 
     def _classify(self, answer: Answer) -> CreateAnswer:
-        """The one table: what an answer to a create means for the money."""
+        """Classify an answer to a create: this is the one table."""
         status = answer.status
         if status == httpx.codes.OK:
             return _classify_taken(answer, self._key)
@@ -226,12 +230,12 @@ class Ark:
         return CreateAnswer("unknown", code=code, message=message)
 
     async def get(self, task_id: str) -> dict[str, Any] | None:
-        """Get a task's payload, which :func:`parse_task` can read; None where the provider knows no such task.
+        """Get a task's payload, which :func:`parse_task` can read, or None where the provider knows no such task.
 
-        The payload is cleared of secrets. Only in its ``content`` do URLs keep their signatures.
+        The payload holds no secrets, but that URLs in its ``content`` keep their signatures.
 
         Raises:
-            ArkError: Another answer, such as one about another task.
+            ArkError: A refusal, or the payload of another task.
             httpx.HTTPError: No answer.
         """
         if not is_task_id(task_id):
@@ -251,11 +255,16 @@ class Ark:
     async def list(self, page: int, page_size: int, service_tier: str = "default") -> TaskPage:
         """Get one page of the account's tasks of the last seven days.
 
-        One call a second is allowed for the account, so calls of one process keep that distance. What is no task is
-        left out. An id that cannot be used is cut, and names no task that GET would show.
+        The account may send one call a second, so calls of one process keep that distance. Items that are not tasks
+        are left out. An id that cannot be used is cut, and GET finds no task by it.
+
+        Args:
+            page: The number of the page, from 1.
+            page_size: Tasks on a page, at most 500.
+            service_tier: Only tasks of this tier.
 
         Raises:
-            ArkError: Another answer.
+            ArkError: A refusal, or an answer that is not a list.
             httpx.HTTPError: No answer.
         """
         query: dict[str, str | int] = {"page_num": page, "page_size": page_size, "filter.service_tier": service_tier}
@@ -270,7 +279,7 @@ class Ark:
         if total < len(items):
             # A total that its own page contradicts must not make a listing look complete: there may be more.
             total = len(items) + 1
-        # Of hundreds of tasks only what is needed is looked at: 8 MB of anything would make the loop stand still.
+        # Only the needed fields are read: clearing 8 MB of any fields would block the event loop.
         tasks = [
             cleared_task({name: item[name] for name in _LISTED if name in item}, self._secrets)
             for item in items[:page_size]
@@ -279,14 +288,14 @@ class Ark:
         return TaskPage(tasks, total, asked_at)
 
     async def delete(self, task_id: str) -> None:
-        """Cancel a queued task. On a finished one it erases the record: look first.
+        """Cancel a queued task. It erases the record of a finished one: get the task first.
 
         Raises:
-            ArkError: Refused, such as for a running task.
+            ArkError: A refusal, such as for a running task.
             httpx.HTTPError: No answer.
         """
         if not is_task_id(task_id):
-            raise ArkError(httpx.codes.NOT_FOUND, "", "that is no task id")
+            raise ArkError(httpx.codes.NOT_FOUND, "", "the id cannot be one of a task")
         answer = await self._ask("DELETE", f"{self._url}/{quoted_id(task_id)}")
         if not answer.succeeded:
             raise self._error(answer)
@@ -311,21 +320,21 @@ class Ark:
         return payload
 
     def _error(self, answer: Answer) -> ArkError:
-        code, message = self._envelope(answer) or ("", "no word from the provider")
+        code, message = self._envelope(answer) or ("", "no error of the provider")
         return ArkError(answer.status, code, message)
 
     def _envelope(self, answer: Answer) -> tuple[str, str] | None:
-        """Code and message of the provider's own error; None where something else answered, such as a gateway."""
+        """Return code and message of the provider's own error, or None where a gateway or the like answered."""
         payload = answer.json
         error = payload.get("error") if isinstance(payload, dict) else None
         code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
-        # The provider's codes are names; gateways that have an envelope like this one put a number, or nothing.
+        # The provider's codes are names; gateways with a similar envelope use a number, or nothing.
         if not isinstance(code, str) or not code:
             return None
         return self._clear(code, _LONGEST_CODE), self._clear(message) if isinstance(message, str) else ""
 
     def _named(self, error: Exception) -> str:
-        """An error in words. Only what concerns the connection may speak for itself: others quote what was sent."""
+        """Describe an error. Only errors of the connection are quoted: others quote the request."""
         name = type(error).__name__
         if not isinstance(error, httpx.TransportError) or isinstance(error, httpx.LocalProtocolError):
             return name
@@ -336,36 +345,37 @@ class Ark:
 
 
 def _unsendable(error: Exception, attention: Attention | None) -> CreateAnswer:
-    """A request that cannot be built will not pass by itself. Its error quotes what was to be sent, key and all."""
-    where = "ARK_API_KEY holds what no header can carry" if attention else "look at ARK_BASE_URL and the request"
+    """Describe a request that cannot be built. Its error is not quoted: it holds the request, with the key."""
+    where = "ARK_API_KEY holds characters that no header can carry" if attention else "check ARK_BASE_URL"
     message = f"the request cannot be built ({type(error).__name__}): {where}"
     return CreateAnswer("not_sent", code="cannot_send", message=message, attention=attention)
 
 
 def _classify_taken(answer: Answer, key: str) -> CreateAnswer:
-    """What a 200 means: the task exists, unless a page of something in between came.
+    """Classify a 200: the task exists, unless a gateway answered with a page.
 
     Args:
-        key: The API key; an id that repeats it would write it down everywhere.
+        answer: The answer.
+        key: The API key. A task id that holds it cannot be used: it would be logged and stored.
     """
     if answer.content is None:
-        return _TAKEN
+        return _ACCEPTED_WITHOUT_ID
     payload = answer.json
     task_id = payload.get("id") if isinstance(payload, dict) else None
     if isinstance(task_id, str) and task_id:
         usable = is_task_id(task_id) and key not in task_id
-        return CreateAnswer("created", task_id=task_id) if usable else _TAKEN_WITH_ODD_ID
-    # The provider speaks JSON, however broken; a page of something in between says nothing of a task.
-    return _TAKEN if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
+        return CreateAnswer("created", task_id=task_id) if usable else _ACCEPTED_WITH_ODD_ID
+    # The provider answers with JSON, even if it is broken; a gateway's page proves no task.
+    return _ACCEPTED_WITHOUT_ID if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
 
 
 def _in_between(status: int) -> CreateAnswer:
-    message = f"HTTP {status} by something in between, not the provider"
+    message = f"HTTP {status} from a gateway or proxy, not from the provider"
     return CreateAnswer("unknown", code=f"http_{status}", message=message)
 
 
 def _attention(status: int, code: str, message: str) -> Attention | None:
-    """Whether an answer needs a person: key and account do, load and rates pass by themselves."""
+    """Return the attention that an answer needs: for key and account an operator acts, load and rates pass alone."""
     if status == httpx.codes.UNAUTHORIZED:
         return "credentials"
     trial_used_up = code.startswith("QuotaExceeded") and "trial" in message.lower()
@@ -375,7 +385,7 @@ def _attention(status: int, code: str, message: str) -> Attention | None:
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """Seconds to wait, as the provider asks, in either form that HTTP knows; a day at most."""
+    """Return the seconds of ``Retry-After``, in either form of HTTP; a day at most."""
     value = answer.headers.get("Retry-After", "")[:64]
     if value.isdecimal():
         return min(_LONGEST_PAUSE, float(value))

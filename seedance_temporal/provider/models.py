@@ -1,14 +1,14 @@
-"""The models as data: what each takes, and how large its pictures are. What follows from it stands in catalogue.py.
+"""The models as data: the fields, references and sizes of each. ``checks.py`` checks requests by them.
 
-Every row is read from the provider's task API documentation, "create a video generation task". A comment names the
-table that a value stands in, and how it is known:
+Every row is from the provider's task API documentation, "create a video generation task". A comment names the table
+of a value, and its source:
 
     O  official: the provider's own pages, or its own SDKs
     M  several independent sources agree
     T  one third party says so
 
-Where sources contradict each other, what one official source allows is allowed, and warned of. What is not documented
-at all is refused where it could cost money, and said so here. A new model is a new row in :data:`MODELS`.
+Where official sources contradict each other, the value is allowed with a warning. An undocumented value is refused
+where it could cost money, and a comment here says so. A new model is a new row in :data:`MODELS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["image", "video", "audio"]
@@ -30,7 +29,7 @@ KINDS: Mapping[str, Kind] = {
     "reference_video": "video",
     "reference_audio": "audio",
 }
-"""What kind of media a reference is, by its role. Table "content", O."""
+"""The kind of media of a reference, by its role. Table "content", O."""
 
 FRAMES = frozenset({"first_frame", "last_frame"})
 MODEL_CHOOSES = -1
@@ -99,10 +98,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "output_format": ("mp4", "mov"),
     "omni_reference_task_type": ("auto", "reference", "edit", "extend"),
 }
-"""What a word may be, where the model takes the field. Table "body", O."""
+"""The values of a text, where the model takes the field. Table "body", O."""
 
 WORKS_ON_REFERENCES = frozenset({"edit", "extend"})
-"""The task types that change what they are given, and so can do nothing without a reference."""
+"""The task types that change their references, and need one."""
 
 MAX_PROMPT = 32_000
 """Characters. "Prompt length": no hard limit is documented; this is one client's cap, T."""
@@ -114,11 +113,10 @@ SHORTEST_REFERENCE_SECONDS = 2
 """Of each reference video and sound. Table "reference media", O; the most is the model's."""
 
 REFERENCE_TOLERANCE_SECONDS = 0.2
-"""How far a length may be off. Table "reference media": "about"."""
+"""The most that a length may differ. Table "reference media": "about"."""
 
-NO_ENDPOINTS: Mapping[str, str] = MappingProxyType({})
 ENDPOINT = re.compile(r"ep-[A-Za-z0-9-]{1,128}")
-"""An inference endpoint, taken on either route. Section "routes and models", O; its letters are not documented."""
+"""An inference endpoint, valid on either route. Section "routes and models", O; its letters are not documented."""
 
 
 _MEGABYTE = 1024 * 1024  # whether it is 10^6 is not documented, and the larger one is allowed
@@ -126,7 +124,7 @@ _MEGABYTE = 1024 * 1024  # whether it is 10^6 is not documented, and the larger 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What a reference of one kind may be; the least and the most are both allowed. None: nothing is documented.
+    """The limits of a reference of one kind, both ends included. None: not documented.
 
     Attributes:
         formats: By content.
@@ -274,27 +272,6 @@ SEEDANCE_1_5_PRO = Model(
     languages=(),
 )
 MODELS = (SEEDANCE_2_0, SEEDANCE_2_0_FAST, SEEDANCE_2_0_MINI, SEEDANCE_2_5, SEEDANCE_1_5_PRO)
-
-
-def model_of(model_id: str, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> Model | None:
-    """The row of a model id, on whichever route; None if it is not known.
-
-    What stands behind an inference endpoint (``ep-…``) cannot be seen from here: one that is not named has the rules
-    of Seedance 2.0.
-
-    Args:
-        model_id: Of the request, or of a task.
-        endpoints: The model id behind each endpoint that is known, as ``SEEDANCE_ENDPOINTS`` says.
-    """
-    behind = endpoints.get(model_id, model_id)
-    if ENDPOINT.fullmatch(behind):
-        return SEEDANCE_2_0
-    return next((model for model in MODELS if behind in model.ids.values()), None)
-
-
-def is_unknown_endpoint(model_id: str, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> bool:
-    """Whether a model id is an inference endpoint that nobody has named."""
-    return model_id not in endpoints and ENDPOINT.fullmatch(model_id) is not None
 
 
 def pixels(resolution: str, ratio: str) -> tuple[int, int] | None:

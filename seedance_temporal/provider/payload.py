@@ -1,26 +1,26 @@
-"""What a create sends of a request. What is of one attempt alone, such as its callback URL, is added by the create."""
+"""The JSON body of a create, without the fields of one attempt, such as its callback URL."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.models import KINDS, OPTIONAL
 from seedance_temporal.request import VideoRequest
 
 
 def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
-    """The JSON body. What the documentation leaves open is always sent, never left to a default.
+    """Return the JSON body. Fields whose defaults are not documented are always sent.
 
     Args:
         request: A valid request.
-        urls: Where the provider gets each of its references.
+        urls: The URL by which the provider reads each reference.
     """
     content: list[dict[str, Any]] = []
     if request.prompt is not None:
         content.append({"type": "text", "text": request.prompt})
     for reference, url in zip(request.references, urls, strict=True):
-        kind = f"{catalogue.KINDS[reference.role]}_url"
+        kind = f"{KINDS[reference.role]}_url"
         content.append({"type": kind, kind: {"url": url}, "role": reference.role})
     body: dict[str, Any] = {
         "model": request.model,
@@ -35,7 +35,7 @@ def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
         body["return_last_frame"] = True
     if request.web_search:
         body["tools"] = [{"type": "web_search"}]
-    for name in catalogue.OPTIONAL:
+    for name in OPTIONAL:
         value = getattr(request, name)
         if value is not None and name != "web_search":
             body[name] = value

@@ -1,4 +1,4 @@
-"""What a request should cost, and what a task did cost. Pure functions over a price table.
+"""The estimate of a request's price, and the price of a task. Pure functions over a price table.
 
 Prices change, and contracts differ: :data:`PRICES` is the provider's list, which ``SEEDANCE_PRICES`` overrides.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from seedance_temporal.provider.models import KINDS, MODEL_CHOOSES, NO_ENDPOINTS, PIXELS, model_of
+from seedance_temporal.provider.models import KINDS, MODEL_CHOOSES, PIXELS
 from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
+
+if TYPE_CHECKING:
+    from seedance_temporal.provider.rules import Rules
 
 
 class Price(NamedTuple):
@@ -24,8 +27,8 @@ class Price(NamedTuple):
 PriceTable = Mapping[str, Mapping[str, Price]]
 """By model id and resolution."""
 
-# Section "pixels and tokens" of the provider's task API documentation, official. That of 4k with a reference video is
-# not documented.
+# Section "pixels and tokens" of the provider's task API documentation, official. The price of 4k with a reference
+# video is not documented.
 PRICES: PriceTable = {
     "dreamina-seedance-2-0-260128": {
         "480p": Price(7.0, 4.3),
@@ -40,7 +43,7 @@ PRICES: PriceTable = {
 
 
 def price_table(overrides: Mapping[str, Mapping[str, Sequence[float | None]]]) -> PriceTable:
-    """The list prices with some of them, or prices that they do not hold, in place.
+    """Return the list prices with some replaced or added.
 
     Args:
         overrides: By model id and resolution: USD per million tokens without and with a reference video, null where
@@ -65,21 +68,14 @@ class Estimate:
     usd: float | None
 
 
-def estimate(
-    request: VideoRequest, prices: PriceTable = PRICES, *, endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> Estimate:
-    """The most that a request should cost, as far as its own words tell.
+def estimate(request: VideoRequest, rules: Rules) -> Estimate:
+    """Estimate the most that a request should cost.
 
-    Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest is counted; where
-    there is a reference video, the most seconds that all of them may have. The formula was measured on 2.0 (section
-    "pixels and tokens"), and is taken for the other models, too. What ``draft`` or ``flex`` save is not counted.
-
-    Args:
-        request: The request; it need not be a valid one.
-        prices: From :func:`price_table`.
-        endpoints: As in :func:`~seedance_temporal.provider.models.model_of`.
+    Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest video is counted, and
+    with a reference video, the most seconds that all of them may have. The formula was measured on 2.0 (section
+    "pixels and tokens"), and is used for the other models too. Savings by ``draft`` or ``flex`` are not counted.
     """
-    model = model_of(request.model, endpoints)
+    model = rules.model_of(request.model)
     seconds = request.duration
     if seconds == MODEL_CHOOSES and model is not None:
         seconds = model.durations[-1]
@@ -94,20 +90,20 @@ def estimate(
     if has_video and model is not None:
         seconds += model.reference_seconds
     tokens = max(width * height for width, height in sizes.values()) * (24 * seconds + 1) // 1024
-    behind = endpoints.get(request.model, request.model)
-    return Estimate(tokens=tokens, usd=cost_usd(behind, request.resolution, has_video, tokens, prices))
+    usd = cost_usd(rules.behind(request.model), request.resolution, has_video, tokens, rules.prices)
+    return Estimate(tokens=tokens, usd=usd)
 
 
 def cost_usd(
     model: str, resolution: str, has_reference_video: bool, tokens: int, prices: PriceTable = PRICES
 ) -> float | None:
-    """What tokens cost in USD; None where the price is not known.
+    """Return the price of tokens in USD, or None where it is not known.
 
     Args:
         model: The model id of the request.
-        resolution: Of the video.
-        has_reference_video: Tokens are cheaper with one, and more.
-        tokens: As the provider counted them, or as :func:`estimate` did.
+        resolution: The resolution of the video.
+        has_reference_video: With one, there are more tokens, and each is cheaper.
+        tokens: The count of the provider, or of :func:`estimate`.
         prices: From :func:`price_table`.
     """
     price = prices.get(model, {}).get(resolution)
@@ -118,18 +114,12 @@ def cost_usd(
         return None
     try:
         return round(tokens * per_million / 1_000_000, 6)
-    except OverflowError:  # more tokens than a float can hold: no price for what nobody can ask for
+    except OverflowError:  # more tokens than a float can hold
         return None
 
 
-def cost_of(
-    request: VideoRequest,
-    task: Task,
-    prices: PriceTable = PRICES,
-    *,
-    endpoints: Mapping[str, str] = NO_ENDPOINTS,
-) -> float | None:
-    """What a task cost in USD, by the tokens that the provider counted; None where tokens or price are not known.
+def cost_of(request: VideoRequest, task: Task, rules: Rules) -> float | None:
+    """Return the price of a task in USD, by the provider's tokens, or None where tokens or price are not known.
 
     An inference endpoint is priced by the model behind it, which the task names.
     """
@@ -137,9 +127,8 @@ def cost_of(
         return None
     model = task.model or request.model
     resolution = task.resolution or request.resolution
-    return cost_usd(
-        endpoints.get(model, model), resolution, _has_reference_video(request), task.usage.total_tokens, prices
-    )
+    tokens = task.usage.total_tokens
+    return cost_usd(rules.behind(model), resolution, _has_reference_video(request), tokens, rules.prices)
 
 
 def _has_reference_video(request: VideoRequest) -> bool:

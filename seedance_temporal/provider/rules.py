@@ -1,456 +1,69 @@
-"""Every rule that is checked before spending, as a function over a request.
+"""The rules of one deployment: what may be asked for, what it should cost, and what a task did cost.
 
-The client calls :func:`check` at submission, and the worker again before a POST. Nothing in here needs a network.
-What a model allows stands in models.py, with its sources, and what it costs in prices.py; both are at hand from here.
+The client checks a request at submission, and the worker again before a POST. Nothing in here needs a network. What a
+model allows is in models.py, with its sources; list prices are in prices.py.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from seedance_temporal.errors import Problem
-from seedance_temporal.provider.models import (
-    ADVISED_PROMPT_WORDS,
-    BOUNDS,
-    CHOICES,
-    FRAMES,
-    KINDS,
-    MAX_PROMPT,
-    MODEL_CHOOSES,
-    MODELS,
-    NO_ENDPOINTS,
-    OPTIONAL,
-    PIXELS,
-    RATIOS,
-    ROUTES,
-    WORKS_ON_REFERENCES,
-    Kind,
-    Model,
-    Scene,
-    is_unknown_endpoint,
-    model_of,
-    pixels,
-)
-from seedance_temporal.provider.prices import PRICES, Estimate, Price, PriceTable, cost_of, cost_usd, estimate
-from seedance_temporal.request import Reference, VideoRequest
-from seedance_temporal.urls import https_problem
-
-__all__ = [
-    "KINDS",
-    "MODELS",
-    "OPTIONAL",
-    "PIXELS",
-    "PRICES",
-    "RATIOS",
-    "ROUTES",
-    "Estimate",
-    "GsObject",
-    "Kind",
-    "Model",
-    "Price",
-    "PriceTable",
-    "Scene",
-    "check",
-    "cost_of",
-    "cost_usd",
-    "estimate",
-    "gs_object",
-    "model_of",
-    "pixels",
-    "quoted",
-    "scene",
-    "warnings",
-]
-
-_MAX_TAKE = 1_000_000
-# A search attribute of Temporal is a VARCHAR(255) on SQL databases; a longer one would stop the run's visibility.
-_MAX_USER_ID = 255
-_MAX_NAME = 1_024
-_MAX_URL = 8_192
-
-_GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})#([1-9][0-9]{0,18})")
-_ASSET = re.compile(r"asset://[A-Za-z0-9._~-]+")
-_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
-# The flags that the service is known to parse are refused wherever they stand: "跑步--dur 15" needs no space. Its list
-# is not complete, so everything that looks like a flag is refused as well, where it cannot be a dash between words:
-# a prompt that must be edited costs nothing, a flag that changes the price does.
-_KNOWN_FLAG = "rs|rt|dur|fps|seed|cf|wm|resolution|ratio|duration|camerafixed|watermark|frames|framespersecond"
-_FLAG = re.compile(rf"--(?:{_KNOWN_FLAG})(?![A-Za-z])|(?<![\w-])--[A-Za-z]\w*", re.IGNORECASE)
+from seedance_temporal.provider.checks import problems_of
+from seedance_temporal.provider.models import ENDPOINT, MODELS, SEEDANCE_2_0, Model
+from seedance_temporal.provider.prices import PRICES, Estimate, PriceTable, cost_of, estimate
+from seedance_temporal.provider.task import Task
+from seedance_temporal.provider.warnings import warnings_of
+from seedance_temporal.request import VideoRequest
 
 
-class GsObject(NamedTuple):
-    """An object in Google Cloud Storage, in one generation, so that nobody can exchange its content meanwhile."""
+@dataclass(frozen=True)
+class Rules:
+    """The rules that a deployment's settings make; client and workers must share them.
 
-    bucket: str
-    name: str
-    generation: int
+    ``Settings.from_environment().rules`` builds them; without arguments, nothing is overridden.
 
-
-def gs_object(url: str) -> GsObject | None:
-    """The object that ``gs://bucket/object#generation`` names; None if it is no such URL."""
-    match = _GS.fullmatch(url)
-    return GsObject(match[1], match[2], int(match[3])) if match else None
-
-
-def scene(request: VideoRequest) -> Scene:
-    """Which of the provider's scenes a request is; ``unknown`` where its references fit none."""
-    roles = sorted(reference.role for reference in request.references)
-    if not roles:
-        return "text_to_video"
-    if roles == ["first_frame"]:
-        return "first_frame"
-    if roles == ["first_frame", "last_frame"]:
-        return "first_and_last_frame"
-    return "references" if set(roles) <= KINDS.keys() - FRAMES else "unknown"
-
-
-# As S3, Google, TOS, OSS, COS, Azure, CloudFront and Akamai name them, without dashes.
-_SIGNING = frozenset({"sig", "sign", "hmac", "hdnts", "hdnea", "authkey", "keypairid", "policy"})
-_SIGNING_ENDS = ("signature", "token", "credential")
-
-
-# The rules
-
-
-def check(
-    request: VideoRequest, *, insecure_hosts: Collection[str] = (), endpoints: Mapping[str, str] = NO_ENDPOINTS
-) -> list[Problem]:
-    """Everything that is wrong with a request, as far as it shows without a network; empty if nothing is.
-
-    Args:
-        request: The request; its shape is right already.
-        insecure_hosts: Hosts for which plain http and private addresses are allowed.
-        endpoints: The model id behind each inference endpoint that is known; another one has the rules of 2.0.
+    Attributes:
+        endpoints: The model id behind each inference endpoint (``ep-…``) that is known.
+        prices: USD per million tokens, by model id and resolution.
+        insecure_hosts: Hosts, in lower case, for which plain http and private addresses are allowed.
     """
-    model = model_of(request.model, endpoints)
-    problems = [
-        *_text_problems(request),
-        *_name_problems("user_id", request.user_id, _MAX_USER_ID),
-        *_route_and_model_problems(request, model, endpoints),
-        *_prompt_problems(request),
-        *_scene_problems(request, model),
-        *_output_problems(request, model),
-        *_optional_problems(request, model),
-        *_rights_problems(request),
-    ]
-    for index, reference in enumerate(request.references):
-        problems += _reference_problems(reference, f"references[{index}]", insecure_hosts)
-    return problems
 
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    prices: PriceTable = field(default_factory=lambda: PRICES)
+    insecure_hosts: frozenset[str] = frozenset()
 
-def warnings(request: VideoRequest, *, endpoints: Mapping[str, str] = NO_ENDPOINTS) -> list[str]:
-    """What is allowed, and still likely to disappoint. Source: the provider's task API documentation.
+    def check(self, request: VideoRequest) -> list[Problem]:
+        """List everything that is wrong with a request, as far as it shows without a network; empty if nothing is."""
+        return problems_of(request, self)
 
-    Args:
-        request: The request; it need not be a valid one.
-        endpoints: As in :func:`check`.
-    """
-    model = model_of(request.model, endpoints)
-    return [
-        *_endpoint_warnings(request, endpoints),
-        *_prompt_warnings(request, model),
-        *_field_warnings(request, model),
-        *_face_warnings(request),
-        *_signature_warnings(request),
-    ]
+    def warnings(self, request: VideoRequest) -> list[str]:
+        """List what is allowed and still likely to disappoint, in sentences. The request need not be valid."""
+        return warnings_of(request, self)
 
+    def estimate(self, request: VideoRequest) -> Estimate:
+        """Estimate the most that one attempt should cost. The request need not be valid."""
+        return estimate(request, self)
 
-def _endpoint_warnings(request: VideoRequest, endpoints: Mapping[str, str]) -> Iterator[str]:
-    if is_unknown_endpoint(request.model, endpoints):
-        yield (
-            f"Nobody has said which model stands behind {quoted(request.model)}: it is checked by the rules of "
-            "Seedance 2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
-        )
+    def cost_of(self, request: VideoRequest, task: Task) -> float | None:
+        """Price the tokens that the provider counted, in USD; None where tokens or price are not known."""
+        return cost_of(request, task, self)
 
+    def behind(self, model_id: str) -> str:
+        """Return the model id behind an inference endpoint; any other id, and an unknown endpoint, as it is."""
+        return self.endpoints.get(model_id, model_id)
 
-def _prompt_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]:
-    prompt = request.prompt or ""
-    if model and model.languages and "Korean" not in model.languages and _HANGUL.search(prompt):
-        yield (
-            f"The prompt holds Korean, which is not a documented language of {model.name}. Documented are "
-            f"{', '.join(model.languages)}."
-        )
-    words = len(prompt.split())
-    if words > ADVISED_PROMPT_WORDS:
-        yield f"The prompt has {words} words; the provider advises {ADVISED_PROMPT_WORDS} at most."
+    def model_of(self, model_id: str) -> Model | None:
+        """Return the model of an id, on either route; None if it is not known.
 
+        An endpoint that is not in ``endpoints`` has the rules of Seedance 2.0.
+        """
+        behind = self.behind(model_id)
+        if ENDPOINT.fullmatch(behind):
+            return SEEDANCE_2_0
+        return next((model for model in MODELS if behind in model.ids.values()), None)
 
-def _field_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]:
-    if model is None:
-        return
-    for name in OPTIONAL:
-        if name in model.contradicted and getattr(request, name) is not None:
-            yield (
-                f"The provider's own sources contradict each other on whether {model.name} takes {name}. If it does "
-                "not, the create is refused, and nothing is billed; leave it out where it does not matter."
-            )
-    roles = {reference.role for reference in request.references}
-    task_type = request.omni_reference_task_type
-    if task_type in WORKS_ON_REFERENCES and roles and "reference_video" not in roles:
-        yield (
-            f"omni_reference_task_type {task_type} without a reference_video: what it would work on is not documented, "
-            "and the task may fail."
-        )
-    if request.draft and request.resolution != "480p":
-        # Several third parties who pass the field on say so (M); the provider's own table does not.
-        yield f"A draft is said to come in 480p; whether {request.resolution} is refused for it is not documented."
-
-
-# The API has no field for consent: it is settled with the provider before the call.
-_REAL_FACES = "The provider refuses pictures and videos of real faces, unless they come as authorised asset:// ids."
-
-
-def _face_warnings(request: VideoRequest) -> Iterator[str]:
-    if not any(_may_show_faces(reference) for reference in request.references):
-        return
-    if request.rights.depicts_real_person:
-        yield f"{_REAL_FACES} The consent that is named here stands in the record, and is not sent to it."
-    elif "depicts_real_person" not in request.rights.model_fields_set:
-        yield (
-            f"Nothing is declared in rights.depicts_real_person. {_REAL_FACES} Declare false where no real person can "
-            "be recognised, and true with a consent_reference where one can."
-        )
-
-
-def _may_show_faces(reference: Reference) -> bool:
-    return KINDS.get(reference.role) in {"image", "video"} and not reference.url.startswith("asset://")
-
-
-def _signature_warnings(request: VideoRequest) -> Iterator[str]:
-    places = [
-        f"references[{index}]"
-        for index, reference in enumerate(request.references)
-        if reference.asset_id is None and _looks_signed(reference.url)
-    ]
-    if places:
-        yield (
-            f"The URL of {', '.join(places)} looks signed, and there is no asset_id: with each new signature the same "
-            "request would be another job, and be paid for again. Give it an asset_id, or use gs://."
-        )
-
-
-def _looks_signed(url: str) -> bool:
-    """Whether something in the query of an http(s) URL is likely to change whenever the URL is made."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    if parts.scheme not in {"http", "https"}:
-        return False
-    names = {re.sub(r"[^a-z]", "", name.lower()) for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-    return any(name in _SIGNING or name.endswith(_SIGNING_ENDS) for name in names)
-
-
-def _text_problems(request: VideoRequest) -> Iterator[Problem]:
-    texts = [(name, value) for name, value in request if isinstance(value, str)]
-    texts += [
-        (f"references[{index}].{name}", value)
-        for index, reference in enumerate(request.references)
-        for name, value in reference
-        if value is not None
-    ]
-    texts.append(("rights.consent_reference", request.rights.consent_reference or ""))
-    for at, text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            yield Problem(
-                at=at, problem=f"is not valid Unicode: half a surrogate pair at character {error.start}; repair it"
-            )
-
-
-def _route_and_model_problems(
-    request: VideoRequest, model: Model | None, endpoints: Mapping[str, str]
-) -> Iterator[Problem]:
-    route_known = request.route in ROUTES
-    if not route_known:
-        yield Problem(at="route", problem=f"{quoted(request.route)} is not a route; use {_either(ROUTES)}")
-    if model is None:
-        ids = [model.ids[route] for route in ROUTES for model in MODELS if request.route == route or not route_known]
-        yield Problem(
-            at="model", problem=f"{quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
-        )
-        return
-    behind = endpoints.get(request.model, request.model)
-    home = next((route for route, model_id in model.ids.items() if model_id == behind), None)
-    if route_known and home is not None and home != request.route:
-        named = quoted(behind) if behind == request.model else f"{quoted(behind)}, behind {quoted(request.model)},"
-        yield Problem(
-            at="model",
-            problem=f"{named} belongs to route {home}; on {request.route} it is {model.ids[request.route]}",
-        )
-
-
-def _prompt_problems(request: VideoRequest) -> Iterator[Problem]:
-    prompt = request.prompt
-    if prompt is None:
-        if not request.references:
-            yield Problem(at="prompt", problem="is required where there are no references; say what to show")
-        return
-    if _is_blank(prompt):
-        yield Problem(at="prompt", problem="is blank; say what to show, or leave it out where there are references")
-    if len(prompt) > MAX_PROMPT:
-        yield Problem(at="prompt", problem=f"has {len(prompt)} characters; shorten it to {MAX_PROMPT}")
-    flags = dict.fromkeys(match[0] for match in _FLAG.finditer(prompt))
-    if flags:
-        yield Problem(
-            at="prompt",
-            problem=f"holds {', '.join(quoted(flag) for flag in flags)}: the service obeys such flags, and bills by "
-            "them; take them out and use the fields of the request (a dash between words needs a space after it)",
-        )
-
-
-def _scene_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
-    roles = [reference.role for reference in request.references]
-    if not set(roles) <= KINDS.keys():
-        return  # an unknown role is reported where it stands, and may be meant as anything
-    frames = [role for role in roles if role in FRAMES]
-    for role in sorted(FRAMES):
-        if roles.count(role) > 1:
-            yield Problem(at="references", problem=f"holds {roles.count(role)} of {role}; keep one")
-    if frames and len(frames) < len(roles):
-        yield Problem(
-            at="references",
-            problem="mixes first_frame or last_frame with reference_… roles; use one or the other",
-        )
-    elif frames and "first_frame" not in frames:
-        yield Problem(at="references", problem="holds a last_frame alone; add a first_frame")
-    if model is None:
-        return
-    if not model.references and len(frames) < len(roles):
-        yield Problem(
-            at="references",
-            problem=f"holds reference_… roles, which are not documented for {model.name}; use first_frame and "
-            "last_frame, or another model",
-        )
-        return
-    for kind, most in model.references.items():
-        count = roles.count(f"reference_{kind}")
-        if count > most:
-            yield Problem(
-                at="references", problem=f"holds {count} of reference_{kind}; {model.name} takes {most} at most"
-            )
-    if set(roles) == {"reference_audio"} and not model.lone_audio:
-        yield Problem(
-            at="references", problem=f"holds sound alone; {model.name} needs a reference_image or reference_video too"
-        )
-
-
-def _reference_problems(reference: Reference, at: str, insecure_hosts: Collection[str]) -> Iterator[Problem]:
-    if reference.role not in KINDS:
-        yield Problem(at=f"{at}.role", problem=f"{quoted(reference.role)} is not a role; use {_either(KINDS)}")
-    problem = _url_problem(reference.url, insecure_hosts)
-    if problem:
-        yield Problem(at=f"{at}.url", problem=problem)
-    if reference.asset_id is not None:
-        yield from _name_problems(f"{at}.asset_id", reference.asset_id, _MAX_NAME)
-
-
-def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
-    """What is wrong with a reference's URL. It is not quoted: its query may hold a signature."""
-    scheme = url.partition(":")[0].lower()
-    if scheme == "data":
-        return (
-            "is a data: URL, which does not fit into a job; put the file into a bucket and give its "
-            "gs://bucket/object#generation, or a public https URL"
-        )
-    if len(url) > _MAX_URL:
-        return f"has {len(url)} characters; shorten it to {_MAX_URL}"
-    if scheme == "gs":
-        if gs_object(url):
-            return None
-        return "must be gs://bucket/object#generation; the generation's number pins the content"
-    if scheme == "asset":
-        return None if _ASSET.fullmatch(url) else "must be asset:// and the asset's id"
-    problem = https_problem(url, insecure_hosts)
-    if problem is None and not url.startswith(("https://", "http://")):
-        problem = "does not begin with https:// in small letters"
-    return problem and f"{problem}; give a public https URL, gs://bucket/object#generation or asset://ID"
-
-
-def _output_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
-    if request.ratio not in RATIOS:
-        yield Problem(at="ratio", problem=f"{quoted(request.ratio)} is not a ratio; use {_either(RATIOS)}")
-    if request.ratio == "adaptive" and not request.references:
-        yield Problem(at="ratio", problem="adaptive needs a reference to adapt to; choose a ratio such as 16:9")
-    elif model and request.ratio != "adaptive" and (why := _keeps_ratio(request, model)):
-        yield Problem(at="ratio", problem=f"must be adaptive for {why} with {model.name}; leave it out")
-    resolutions = model.resolutions if model else tuple(PIXELS)
-    if request.resolution not in resolutions:
-        of = f"a resolution of {model.name}" if model else "a resolution"
-        yield Problem(at="resolution", problem=f"{quoted(request.resolution)} is not {of}; use {_either(resolutions)}")
-    if model and request.duration != MODEL_CHOOSES and request.duration not in model.durations:
-        yield Problem(
-            at="duration",
-            problem=f"must be {model.durations[0]} to {model.durations[-1]} seconds with {model.name}, "
-            "or -1 to let the model choose",
-        )
-    if not 1 <= request.take <= _MAX_TAKE:
-        yield Problem(at="take", problem=f"must be 1 to {_MAX_TAKE}")
-
-
-def _keeps_ratio(request: VideoRequest, model: Model) -> str | None:
-    """What of a request makes the video take its ratio from what it is given; None if nothing does."""
-    task_type = request.omni_reference_task_type
-    if task_type in model.adaptive_task_types and request.references:
-        return f"omni_reference_task_type {task_type}"
-    return "a first frame" if scene(request) in model.adaptive_scenes else None
-
-
-def _optional_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
-    given = {name: value for name in OPTIONAL if (value := getattr(request, name)) is not None}
-    for name, value in given.items():
-        choices = model.service_tiers if model and name == "service_tier" else CHOICES.get(name)
-        if model and name not in model.optional:
-            yield Problem(at=name, problem=f"is not supported by {model.name}; leave it out")
-        elif name in BOUNDS:
-            least, most = BOUNDS[name]
-            if not least <= value <= most:
-                yield Problem(at=name, problem=f"must be {least} to {most}")
-        elif choices is not None and value not in choices:
-            of = f" of {model.name}" if model else ""
-            yield Problem(at=name, problem=f"{quoted(value)} is not one{of}; use {_either(choices)}")
-    if request.web_search and request.references:
-        yield Problem(at="web_search", problem="works with text alone; leave out web_search or the references")
-    if request.omni_reference_task_type in WORKS_ON_REFERENCES and not request.references:
-        yield Problem(
-            at="omni_reference_task_type",
-            problem=f"{request.omni_reference_task_type} needs a reference to work on; add one or leave it out",
-        )
-
-
-def _rights_problems(request: VideoRequest) -> Iterator[Problem]:
-    at, consent = "rights.consent_reference", request.rights.consent_reference or ""
-    if request.rights.depicts_real_person and _is_blank(consent):
-        yield Problem(at=at, problem="is required for a real person; name the consent, such as a contract number")
-    elif consent:
-        yield from _name_problems(at, consent, _MAX_NAME)
-
-
-def _name_problems(at: str, name: str, most: int) -> Iterator[Problem]:
-    """What is wrong with a name that the backend chose."""
-    if _is_blank(name):
-        yield Problem(at=at, problem="must not be blank")
-    if any(unicodedata.category(character) == "Cc" for character in name):
-        yield Problem(at=at, problem="holds a control character; take it out")
-    if len(name) > most:
-        yield Problem(at=at, problem=f"has {len(name)} characters; shorten it to {most}")
-
-
-def _is_blank(text: str) -> bool:
-    """Whether nothing of a text can be seen: no characters, or only spaces, controls and format characters."""
-    return all(unicodedata.category(c) in {"Zs", "Zl", "Zp", "Cc", "Cf"} for c in text)
-
-
-def quoted(text: str) -> str:
-    """A caller's text in a message: short, and without characters that a terminal or JSON cannot take."""
-    return repr(text if len(text) <= 60 else f"{text[:59]}…")
-
-
-def _either(names: Iterable[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
+    def is_unknown_endpoint(self, model_id: str) -> bool:
+        """Tell whether an id is an inference endpoint that is not in ``endpoints``."""
+        return model_id not in self.endpoints and ENDPOINT.fullmatch(model_id) is not None

@@ -1,6 +1,6 @@
-"""The provider's task: statuses, payload, and what a failure of it means.
+"""The provider's task: its statuses, its payload, and the class of its failure.
 
-Source: the provider's task API, as GET, LIST and the callback's body show it.
+Source: the provider's task API, by the answers of GET and LIST and by the body of callbacks.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ longer be had, ``unsettled`` a run that was not allowed to claim.
 
 
 LONGEST_TASK_ID = 512
-"""Bytes that a task id can have where it is percent-quoted: it stands in URLs, in names of objects, which have 1,024
-bytes, and in search attributes, which have 2,048.
+"""The most bytes of a task id, percent-quoted. It is part of URLs, of object names (1,024 bytes) and of search
+attributes (2,048 bytes).
 """
 
 # JSON's numbers are exact up to here, in all languages.
@@ -51,13 +51,13 @@ _END_OF_TIME = 253_402_300_799
 _LONGEST_WORD = 200
 _LONGEST_MESSAGE = 1000
 _LONGEST_URL = 16 * 1024
-# Of what the provider adds without notice, so much is kept: characters of JSON, and fields.
+# Limits of fields that the provider adds without notice: characters of JSON, and fields.
 _LONGEST_EXTRA = 2000
 _MOST_EXTRAS = 50
 
 
 def is_task_id(text: str) -> bool:
-    """Tell whether a text can be a task id. Ids are opaque: any characters, but not too many to be written down."""
+    """Return whether a text can be a task id. Ids are opaque: any characters, up to a length that can be stored."""
     try:
         return 0 < len(text) <= LONGEST_TASK_ID and len(quoted_id(text)) <= LONGEST_TASK_ID
     except UnicodeEncodeError:
@@ -76,7 +76,7 @@ def usable_task_id(text: str) -> str:
 
 
 def quoted_id(task_id: str) -> str:
-    """Quote a task id as one part of a path or of an object's name, which nothing takes for a step up.
+    """Quote a task id as one part of a path or of an object's name, also an id of dots.
 
     Raises:
         UnicodeEncodeError: It holds half a character; see :func:`is_task_id`.
@@ -99,7 +99,7 @@ def _no_bool(value: object) -> object:
 
 
 def _or_absent(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
-    """One field in another form than is known must not make a paid task unreadable."""
+    """Read a field of an unknown form as absent: it must not make a paid task unreadable."""
     try:
         return handler(value)
     except ValidationError:
@@ -107,7 +107,7 @@ def _or_absent(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _url(text: str) -> str:
-    """A URL that is cut leads nowhere."""
+    """Refuse a URL that would have to be cut."""
     if len(text) > _LONGEST_URL or _of_whole_characters(text) != text:
         raise ValueError("no URL")
     return text
@@ -124,8 +124,8 @@ _Number = Annotated[Annotated[int, BeforeValidator(_no_bool), Field(ge=-MOST, le
 
 
 class _Payload(BaseModel):
-    """Part of a payload. A known field in another form than is known counts as absent. Unknown fields are kept, where
-    they are small: the provider adds some without notice, and the record wants them.
+    """Part of a payload. A known field of an unknown form counts as absent. Small unknown fields are kept: the provider
+    adds some without notice, and the record holds them.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -141,7 +141,7 @@ class _Payload(BaseModel):
 
 
 def _is_small(value: object) -> bool:
-    """Whether a value is JSON that can be passed on and written down anywhere."""
+    """Return whether a value is JSON that any language can read, and short."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
@@ -176,14 +176,14 @@ class TaskContent(_Payload):
 
 
 class Usage(_Payload):
-    """What the provider counted, in tokens."""
+    """The tokens that the provider counted."""
 
     completion_tokens: _Count = None
     total_tokens: _Count = None
 
 
 class Task(_Payload):
-    """A task as the provider shows it. ``created_at`` and ``updated_at`` are Unix seconds."""
+    """The provider's payload of a task. ``created_at`` and ``updated_at`` are Unix seconds."""
 
     id: Annotated[str, AfterValidator(usable_task_id)]
     status: _Word
@@ -204,7 +204,7 @@ class Task(_Payload):
 
     @property
     def failure(self) -> TaskError:
-        """The provider's own words for a failure. LIST sometimes says ``failure_reason`` where GET says ``error``."""
+        """The provider's own error. LIST sometimes names it ``failure_reason`` where GET has ``error``."""
         if self.error is not None:
             return self.error
         if isinstance(self.failure_reason, TaskError):
@@ -213,9 +213,9 @@ class Task(_Payload):
 
 
 def parse_task(payload: Mapping[str, Any]) -> Task:
-    """Read a payload as a task. Only ``id`` and ``status`` have to be right: a field that came in another form than is
-    known counts as absent, because a paid task must stay readable when the provider changes a detail. Texts are cut
-    to what a history can hold.
+    """Read a payload as a task. Only ``id`` and ``status`` are required: another field of an unknown form counts as
+    absent, because a paid task must stay readable when the provider changes a detail. Texts are cut to a length that
+    a history can hold.
 
     Raises:
         ValueError: It is not a task.
@@ -227,14 +227,14 @@ def parse_task(payload: Mapping[str, Any]) -> Task:
 
 
 def progress(status: str) -> int:
-    """How far a status is in a task's life. It never goes back; an unknown one ranks with running."""
+    """Rank a status in a task's life, which never goes back: 0 queued, 1 running or unknown, 2 ended."""
     if status in TERMINAL:
         return 2
     return 0 if status == QUEUED else 1
 
 
 def failure_class(status: str, code: str) -> FailureClass:
-    """The class of a task that ended without a video.
+    """Classify a task that ended without a video.
 
     Args:
         status: The terminal status of the task.
@@ -248,7 +248,7 @@ def failure_class(status: str, code: str) -> FailureClass:
 
 
 def refusal_class(code: str, *, otherwise: FailureClass = "invalid") -> FailureClass:
-    """The class of a code that names the request's fault, or else the given one."""
+    """Classify a code that blames the request; the class of any other code is given."""
     if "SensitiveContentDetected" in code:
         return "moderation"
     if code.startswith(("InvalidParameter", "MissingParameter")):
@@ -257,5 +257,5 @@ def refusal_class(code: str, *, otherwise: FailureClass = "invalid") -> FailureC
 
 
 def new_attempt_could_help(of: FailureClass) -> bool:
-    """Whether the same request, paid for once more, has a chance."""
+    """Return whether another attempt of the same request could succeed."""
     return of in {"provider", "expired", "cancelled", "lost"}

@@ -20,11 +20,12 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 import google_crc32c
 from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
 from google.auth.credentials import Signing
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
 
+from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.storage.signing import CannotSign, signing
 from seedance_temporal.urls import redacted
 
@@ -38,12 +39,12 @@ _LONGEST_REASON = 500
 
 
 class BucketError(Exception):
-    """The bucket did not do what it was asked for. The message is bounded, and holds no signature of a URL."""
+    """A call to the bucket failed. The message is bounded, and holds no signature of a URL."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What the bucket says of an object. Checksums are base64, as Google Cloud Storage gives them."""
+    """The metadata of an object. Checksums are base64, as Google Cloud Storage gives them."""
 
     name: str
     generation: int
@@ -55,7 +56,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Checksums:
-    """What a file must be in the bucket. ``crc32c`` and ``md5`` are base64, as in :class:`StoredObject`."""
+    """The size in bytes and the checksums of a content, base64 as in :class:`StoredObject`."""
 
     size: int
     crc32c: str
@@ -63,13 +64,13 @@ class Checksums:
 
     @classmethod
     def of_file(cls, path: Path) -> Checksums:
-        """Reads a file from end to end, in constant memory."""
+        """Read a file from end to end, in constant memory."""
         with path.open("rb") as file:
             return cls.of(file)
 
     @classmethod
     def of(cls, file: BinaryIO) -> Checksums:
-        """Reads an open file to its end, in constant memory."""
+        """Read an open file to its end, in constant memory."""
         size, crc32c, md5 = 0, 0, hashlib.md5(usedforsecurity=False)
         while piece := file.read(_CHUNK_BYTES):
             size += len(piece)
@@ -79,45 +80,52 @@ class Checksums:
 
 
 class Bucket(Protocol):
-    """What the activities need of a bucket. Everything but the named results raises, and may be repeated."""
+    """A bucket, as the activities use it. A method raises where it has no result; each call may be repeated."""
 
     @property
     def name(self) -> str: ...
 
     async def list(self, prefix: str) -> list[StoredObject]:
-        """All objects whose name starts so, in the order of their names; strongly consistent."""
+        """Return all objects whose name starts with a prefix, ordered by name; strongly consistent."""
         ...
 
     async def read(self, name: str) -> bytes | None:
-        """The content of a small object; None where there is none."""
+        """Return the content of a small object, or None where there is no object."""
         ...
 
     async def stat(self, name: str) -> StoredObject | None:
-        """What the bucket says of an object; None where there is none."""
+        """Return the metadata of an object, or None where there is no object."""
         ...
 
     async def checksums(self, name: str) -> Checksums | None:
-        """Those of an object's content, read from end to end in constant memory; None where there is none."""
+        """Read an object to its end in constant memory. Return its checksums, or None where there is no object."""
         ...
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        """Creates a JSON object where there is none yet.
+        """Create a JSON object where there is none yet.
 
         Args:
+            name: The name of the object.
+            content: The JSON document.
             seconds: Total time, the library's own repetitions included.
 
         Returns:
-            False where one stands already. That one can be our own: the library repeats a write whose answer was
-            lost, and then meets it.
+            False where the object exists. It can be our own: the library repeats a write whose answer was lost.
         """
         ...
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
-        """Uploads a file where there is no object yet; None where one stands already."""
+        """Upload a file where there is no object yet. Return its metadata, or None where the object exists."""
         ...
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        """A URL by which anybody can read one object of any bucket that the credentials reach.
+        """Sign a URL that lets anybody read one object, in any bucket that the credentials reach.
+
+        Args:
+            bucket: The name of the object's bucket.
+            name: The name of the object.
+            generation: Its generation: the URL serves no other content.
+            lifetime: How long the URL is valid.
 
         Raises:
             CannotSign: The credentials cannot sign.
@@ -125,7 +133,7 @@ class Bucket(Protocol):
         ...
 
     async def signing_problem(self) -> str | None:
-        """Why no URL can be signed, and what to do about it; None where one can."""
+        """Return why no URL can be signed and how to fix that, or None where one can."""
         ...
 
 
@@ -135,11 +143,17 @@ class GoogleBucket:
     Args:
         name: Without ``gs://``.
         client: With the credentials of the environment by default.
-        signer: Signs URLs; whatever the client's credentials can do by default.
+        signer: Signs URLs; by default the client's credentials do, where they can.
+
+    Raises:
+        InvalidSettings: The environment has no credentials.
     """
 
     def __init__(self, name: str, client: storage.Client | None = None, signer: Signing | None = None) -> None:
-        self._client = client or storage.Client()
+        try:
+            self._client = client or storage.Client()
+        except DefaultCredentialsError as error:
+            raise InvalidSettings(str(error)) from None
         self._bucket = self._client.bucket(name)
         self._signer = signer
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")
@@ -229,8 +243,8 @@ class GoogleBucket:
                 if "PERMISSION_DENIED" not in str(error):
                     raise
                 raise CannotSign(
-                    f"{signer.signer_email} may not sign: whoever uses it needs the role Service Account Token Creator "
-                    "on it (an attached account on itself), and the project the IAM Service Account Credentials API"
+                    f"{signer.signer_email} may not sign: its user needs the role Service Account Token Creator on it "
+                    "(an attached account on itself), and the project the IAM Service Account Credentials API"
                 ) from None
 
         return await self._in_thread(call)
@@ -243,7 +257,7 @@ class GoogleBucket:
         return None
 
     async def check(self, *, seconds: float = 60) -> None:
-        """Raises where the bucket cannot be reached, or objects in it cannot be seen. Writes nothing.
+        """Raise where the bucket cannot be reached, or its objects cannot be listed. Write nothing.
 
         Args:
             seconds: Total time, the library's own repetitions included.
@@ -264,7 +278,7 @@ class GoogleBucket:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except (GoogleAPICallError, RequestException) as error:
-            # They quote whole answers, and addresses; both end up in a run's history.
+            # These errors quote whole answers and addresses, and would take them into a run's history.
             raise BucketError(f"{type(error).__name__}: {redacted(str(error), limit=_LONGEST_REASON)}") from None
 
 
@@ -280,5 +294,5 @@ def _stored(blob: Any) -> StoredObject:
 
 
 def as_json(value: Any) -> bytes:
-    """An object's content: JSON that people can read in the bucket's browser."""
+    """Return an object's content: JSON that is readable in the bucket's browser."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode()

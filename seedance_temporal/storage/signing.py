@@ -1,4 +1,4 @@
-"""Who signs the URLs by which the provider reads private media."""
+"""The signatures of the URLs by which the provider reads private media."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
 class CannotSign(Exception):
-    """The credentials cannot sign a URL. The message says what to do about it."""
+    """The credentials cannot sign a URL. The message says how to fix that."""
 
 
 class _AttachedSigning(Signing):
-    """Signs by Google's API, for an account without a key at hand: attached to a machine, or of a federation."""
+    """Sign by Google's API, for an account without a key: attached to a machine, or of a federation."""
 
     def __init__(self, credentials: Any, request: Any) -> None:
         self._credentials = credentials
@@ -27,7 +27,7 @@ class _AttachedSigning(Signing):
 
     @property
     def signer_email(self) -> str:
-        # An attached account goes by the name "default" until it has its first token.
+        # An attached account has the name "default" until it has its first token.
         if not self._credentials.valid:
             self._credentials.refresh(self._request)
         return str(self._credentials.service_account_email)
@@ -41,7 +41,7 @@ class _AttachedSigning(Signing):
 
 
 class _LocalSigning(Signing):
-    """Signs nothing that could be verified: the bucket server of the embedded stack takes any signature."""
+    """Sign with random bytes: the bucket server of the embedded stack accepts any signature."""
 
     signer = None
     signer_email = "local@localhost"
@@ -51,15 +51,16 @@ class _LocalSigning(Signing):
 
 
 def signing(credentials: Any, request: Any = None) -> Signing:
-    """Credentials that can sign, for credentials as the storage library has them.
+    """Return credentials that can sign, for those of the storage library.
 
     Args:
-        credentials: Of a key file or impersonated: they sign by themselves. Attached to a machine, or of a federation
-            that stands for a service account: Google's API signs. None at all: nobody verifies anything.
-        request: google-auth's transport for the API; its usual one by default.
+        credentials: Those of a key file, and impersonated ones, sign by themselves. For those that are attached to a
+            machine, or of a federation with a service account, Google's API signs. Anonymous ones are for local
+            bucket servers, which verify nothing.
+        request: The transport of google-auth for the API; its usual one by default.
 
     Raises:
-        CannotSign: They are of another kind, such as a person's.
+        CannotSign: They are of another kind, such as a user's.
     """
     if isinstance(credentials, Signing):
         return credentials

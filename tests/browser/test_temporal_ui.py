@@ -18,6 +18,7 @@ from dev.stack import ROOT, Stack, running_stack
 from seedance_temporal import VideoRequest
 from tests.browser.ui import COLUMNS, TemporalUi, temporal_ui
 from tests.e2e.requests import until
+from tests.support.jobs import detail_of
 
 IMAGES = ROOT / "docs" / "images"
 LARGEST_IMAGE = 200_000
@@ -60,9 +61,9 @@ async def four_runs(stack: Stack) -> Runs:
             "create", "400", contains=str(refused.prompt), code="InputTextSensitiveContentDetected", message=REFUSAL
         ),
     ]
-    runs = Runs(*[(await stack.jobs.submit(r)).job_id for r in (finished, slow, refused, lost)])
-    await stack.jobs.result(runs.finished)
-    await until(stack, runs.waiting, lambda job: job.phase == "running" and job.look_again_at is not None)
+    runs = Runs(*[(await stack.jobs.submit(r)).id for r in (finished, slow, refused, lost)])
+    await stack.jobs.job(runs.finished).result()
+    await until(stack, runs.waiting, lambda job: job.phase == "running" and detail_of(job).next_poll_at is not None)
     await until(stack, runs.in_need, lambda job: job.attention == "unknown_create")
     for fault in faults:
         assert len(await stack.ark.fired(fault)) == 1, "the fault did not happen"
@@ -80,14 +81,14 @@ async def test_the_ui_tells_what_happened_what_it_cost_and_what_to_do(chromium: 
             await look_at_the_failed_run(ui, runs.failed)
             command = await look_at_the_run_in_need(ui, runs.in_need)
         await do_what_it_says(stack, command)
-        await stack.jobs.result(runs.in_need)
+        await stack.jobs.job(runs.in_need).result()
     assert {picture.stem for picture in pictures.glob("*.png")} >= set(PICTURES)
     assert all(picture.stat().st_size < LARGEST_IMAGE for picture in pictures.glob("*.png"))
 
 
 async def look_at_the_list(ui: TemporalUi, runs: Runs) -> None:
     await ui.open_list()
-    finished = (await ui.stack.jobs.get(runs.finished)).result
+    finished = (await ui.stack.jobs.job(runs.finished).state()).result
     assert finished is not None
     # A row reads as its columns stand.
     await ui.until_it_shows(
@@ -101,7 +102,7 @@ async def look_at_the_list(ui: TemporalUi, runs: Runs) -> None:
 
 
 async def look_at_the_finished_run(ui: TemporalUi, job_id: str) -> None:
-    result = (await ui.stack.jobs.get(job_id)).result
+    result = (await ui.stack.jobs.job(job_id).state()).result
     assert result is not None
     await ui.open_run(job_id, "timeline")
     await ui.until_it_shows(
@@ -126,7 +127,7 @@ async def look_at_the_finished_run(ui: TemporalUi, job_id: str) -> None:
 
 
 async def look_at_the_waiting_run(ui: TemporalUi, job_id: str) -> None:
-    task_id = (await ui.stack.jobs.get(job_id)).task_id
+    task_id = (await ui.stack.jobs.job(job_id).state()).task_id
     await ui.open_run(job_id, "user-metadata")
     read = await ui.until_it_shows(
         "Running. The provider is making the video.",
@@ -155,18 +156,18 @@ async def look_at_the_failed_run(ui: TemporalUi, job_id: str) -> None:
 
 
 async def look_at_the_run_in_need(ui: TemporalUi, job_id: str) -> str:
-    """The command for a task that is certainly not there, as the UI shows it."""
+    """Return the command for a task that certainly does not exist, as the UI shows it."""
     await ui.open_run(job_id, "user-metadata")
     resolve = f"python starter.py resolve {job_id} --attempt 1"
     await ui.until_it_shows(
-        "Needs a person: unknown_create. Whether the provider took attempt 1 is not known, so nothing is sent",
-        f"The task is there: {resolve} --task-id ID",
-        f"Nobody can tell any more: {resolve} --lost",
+        "Needs an operator: unknown_create. Whether the provider accepted attempt 1 is not known, so nothing is sent",
+        f"The task exists: {resolve} --task-id ID",
+        f"It cannot be known any more: {resolve} --lost",
         "Nothing is sent meanwhile, and nothing is paid for twice.",
     )
-    read = await ui.until_it_shows("It is certainly not there: ", "awaited: callback or listing")
+    read = await ui.until_it_shows("The task certainly does not exist: ", "awaited: callback or listing")
     await ui.photograph("in-need-details")
-    command = re.search(r"It is certainly not there: (python starter\.py [\w -]+--not-created)", read)
+    command = re.search(r"The task certainly does not exist: (python starter\.py [\w -]+--not-created)", read)
     assert command is not None, read
     return command[1]
 

@@ -21,13 +21,14 @@ from google.cloud import storage
 
 from dev.ark.control import ArkControl
 from dev.process import Child, start
-from dev.stack import HOST, Ports, Stack
-from seedance_temporal import VideoJobs, connect
+from dev.stack import HOST, Ports, Stack, jobs_of
+from seedance_temporal import connect
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.compose import image_file
 from tests.compose.compose_file import ROOT, Service, services, variables_of_local_profile
 from tests.compose.running import Loopback, ended
+from tests.support.jobs import detail_of
 
 _SECONDS = 30.0
 
@@ -124,9 +125,11 @@ async def test_a_request_comes_to_its_video(deployment: Deployment) -> None:
         [vars(d) for d in deliveries], default=str
     )
     address = f"{HOST}:{deployment.stack.ports.temporal}"
-    jobs = VideoJobs(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]), insecure_hosts={HOST})
-    state = await jobs.state(job["job_id"])
-    assert [entry.how for entry in state.timeline if entry.what == "succeeded"] == ["callback"]
+    jobs = jobs_of(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]))
+    state = await jobs.job(job["job_id"]).state()
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == [
+        "callback"
+    ]
 
 
 async def test_the_check_finds_everything_in_its_place(deployment: Deployment) -> None:

@@ -24,7 +24,8 @@ from tests.compose.compose_file import (
     services,
     variables_of_local_profile,
 )
-from worker import GRACE_BEYOND_CREATE, REST_SECONDS
+from workers.build import GRACE_BEYOND_CREATE
+from workers.serve import REST_SECONDS
 
 SECRETS = {"ARK_API_KEY", "SEEDANCE_CALLBACK_SECRET", "POSTGRES_PASSWORD", "SEEDANCE_BUCKET"}
 REAL = {

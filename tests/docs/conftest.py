@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dev.stack import API_KEYS, Stack, running_stack
-from seedance_temporal import request_json as parsing
+from seedance_temporal.request import VideoRequest
 from tests.docs.pages import ROOT
 
 
@@ -22,10 +22,10 @@ async def stack() -> AsyncIterator[Stack]:
 @pytest.fixture(scope="session")
 async def stored_job(stack: Stack) -> str:
     """The job id that stands for JOB: that of the example, stored."""
-    request = parsing.parse_request_json((ROOT / "examples" / "product-shot.json").read_bytes())
+    request = VideoRequest.from_json((ROOT / "examples" / "product-shot.json").read_bytes())
     submitted = await stack.jobs.submit(request)
-    await stack.jobs.result(submitted.job_id)
-    return submitted.job_id
+    await submitted.result()
+    return submitted.id
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ import yaml
 from sybil import Example
 
 from dev.stack import ROOT
-from seedance_temporal import request_json
+from seedance_temporal import VideoRequest
 from seedance_temporal.settings import Settings
 
 # These need an account or a daemon, and are not run: `bash -n` sees whether they are commands at all.
@@ -44,7 +44,7 @@ def evaluate_data(example: Example) -> None:
     data = json.loads(example.parsed) if language == "json" else yaml.safe_load(example.parsed)
     assert data
     if isinstance(data, dict) and {"user_id", "route", "model"} <= data.keys():
-        request_json.parse_request(data)
+        VideoRequest.from_dict(data)
 
 
 def evaluate_script(example: Example) -> None:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from dev.stack import API_KEYS
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
 from seedance_temporal.job import Attention, Phase
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider import models as catalogue
 from seedance_temporal.settings import BASE_URLS, Route, Settings
 from tests.docs.pages import PAGES, ROOT, all_blocks, prose, rows
 

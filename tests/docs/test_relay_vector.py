@@ -18,9 +18,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import default as default_converter
 
 from dev.stack import Stack
-from seedance_temporal import JobState, VideoRequest, identity, relay
+from seedance_temporal import VideoRequest, identity, relay
 from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
 from tests.docs.pages import ROOT, blocks
+from tests.support.jobs import detail_of
 
 _JSON = [json.loads(block.text) for block in blocks("json", "relay.md")]
 (VECTOR,) = (data for data in _JSON if "payload" in data)
@@ -77,7 +78,7 @@ async def test_a_running_job_takes_the_payload_as_it_stands(stack: Stack) -> Non
         duration=4,
     )
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await stack.client.workflow_service.signal_workflow_execution(
         SignalWorkflowExecutionRequest(
             namespace=stack.client.namespace,
@@ -86,11 +87,13 @@ async def test_a_running_job_takes_the_payload_as_it_stands(stack: Stack) -> Non
             input=Payloads(payloads=[ParseDict(VECTOR["payload"], Payload())]),
         )
     )
-    state = await stack.jobs.state(job_id)
-    heard = [(entry.what, entry.note) for entry in state.timeline if entry.how == "callback"]
-    assert ("callback: succeeded", VECTOR["body"]["id"]) in heard
-    async for job in stack.jobs.follow(job_id, every=0.1):
-        if isinstance(job, JobState) and job.task_id is not None:
+    state = await stack.jobs.job(job_id).state()
+    heard = [
+        (event.event, event.detail, event.task_id) for event in detail_of(state).timeline if event.source == "callback"
+    ]
+    assert ("callback_received", "succeeded", VECTOR["body"]["id"]) in heard
+    async for job in stack.jobs.job(job_id).follow(every=0.1):
+        if job.detail is not None and job.task_id is not None:
             await stack.ark.release(job.task_id)
     # A forged end changed nothing: the video that is stored is that of the job's own task.
     assert job.result is not None

@@ -111,7 +111,7 @@ async def interrupted_and_run_again(stack: Stack, folder: Path, good: int, secon
     async with asyncio.timeout(seconds):
         created = await batch.all_created()
         assert created == Counter({str(request.prompt): 1 for request in batch.requests})
-        await asyncio.gather(*(stack.jobs.result(job_id) for job_id in wanted))
+        await asyncio.gather(*(stack.jobs.job(job_id).result() for job_id in wanted))
     assert await batch.all_created() == created, "another create came later"
     return f"submitted at Ctrl-C: {submitted}; then new: {summary['new']}, known already: {summary['existing']}"
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dev.stack import Stack
-from seedance_temporal import Job, VideoRequest
-from seedance_temporal.contract import Resolve, Resubmit
+from seedance_temporal import JobState, VideoRequest
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.job import JobError
 from seedance_temporal.ledger.facts import End
 from seedance_temporal.ledger.store import Ledger
@@ -34,14 +34,14 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
-async def _ended(stack: Stack, job_id: str) -> Job:
-    async for job in stack.jobs.follow(job_id, every=5):
+async def _ended(stack: Stack, job_id: str) -> JobState:
+    async for job in stack.jobs.job(job_id).follow(every=5):
         last = job
     return last
 
 
 async def _plain(stack: Stack, request: VideoRequest) -> Outcome:
-    await _ended(stack, (await stack.jobs.submit(request)).job_id)
+    await _ended(stack, (await stack.jobs.submit(request)).id)
     return "stored"
 
 
@@ -66,9 +66,9 @@ async def _expired(stack: Stack, request: VideoRequest) -> Outcome:
 
 async def _cancelled(stack: Stack, request: VideoRequest) -> Outcome:
     await stack.ark.fault("task", "stay_queued", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "queued", seconds=90)
-    assert (await stack.jobs.cancel(job_id)).outcome in {"cancelled", "requested"}
+    assert (await stack.jobs.job(job_id).cancel()).outcome in {"cancelled", "requested"}
     await _ended(stack, job_id)
     return "cancelled"
 
@@ -80,18 +80,18 @@ async def _recovered(stack: Stack, request: VideoRequest) -> Outcome:
 
 async def _given_up(stack: Stack, request: VideoRequest) -> Outcome:
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "recovering", seconds=90)
-    assert (await stack.jobs.resolve(job_id, Resolve(attempt=1, action="lost"))).accepted
+    assert (await stack.jobs.job(job_id).resolve(attempt=1, action="lost")).accepted
     await _ended(stack, job_id)
     return "lost"
 
 
 async def _second_attempt(stack: Stack, request: VideoRequest) -> Outcome:
     await stack.ark.fault("task", "fail", contains=request.prompt, code="InternalServiceError")
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await _ended(stack, job_id)
-    await stack.jobs.resubmit(job_id, attempt=1)
+    await stack.jobs.job(job_id).resubmit(attempt=1)
     await _ended(stack, job_id)
     return "stored"
 
@@ -99,16 +99,16 @@ async def _second_attempt(stack: Stack, request: VideoRequest) -> Outcome:
 async def _reset_when_stored(stack: Stack, request: VideoRequest) -> Outcome:
     await _plain(stack, request)
     (entry,) = await creates_of(stack, request)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await reset_to_the_first_task(stack, job_id)
-    result = await stack.jobs.result(job_id)
+    result = await stack.jobs.job(job_id).result()
     assert result.task_id == entry.task_id
     return "stored"
 
 
 async def _terminated(stack: Stack, request: VideoRequest) -> Outcome:
     await stack.ark.fault("task", "seconds", contains=request.prompt, running_seconds=5)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.task_id is not None, seconds=90)
     await stack.client.get_workflow_handle(job_id).terminate("a test")
     return await _plain(stack, request)
@@ -119,7 +119,7 @@ async def _lost_copy(stack: Stack, request: VideoRequest) -> Outcome:
     would write then, by what a GET shows, and ends the run.
     """
     await stack.ark.fault("task", "seconds", contains=request.prompt, running_seconds=5)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     task_id = (await until(stack, job_id, lambda job: job.task_id is not None, seconds=90)).task_id
     await stack.ark.fault("download", "refuse", task_id=task_id, times=None)
     await until(stack, job_id, lambda job: job.phase == "storing", seconds=90)
@@ -178,17 +178,17 @@ async def check_billing(stack: Stack, count: int) -> str:
     for accounts in (by_temporal, by_bucket):
         assert len(accounts) == count
         assert Counter(account.outcome for account in accounts) == expected
-        charges = [charge for account in accounts for charge in account.charges]
-        seen = [charge for charge in charges if charge.tokens is not None]
-        assert {charge.task_id: charge.tokens for charge in seen} == paid
+        tasks = [task for account in accounts for task in account.tasks]
+        seen = [task for task in tasks if task.tokens is not None]
+        assert {task.task_id: task.tokens for task in seen} == paid
         assert len(seen) == len(paid), "no task is counted twice"
-        assert len(charges) - len(seen) == count // 20, "given up, and nobody knows what that cost"
+        assert len(tasks) - len(seen) == count // 20, "given up, and nobody knows what that cost"
     assert figures(by_temporal) == figures(by_bucket)
     for one, other in zip(by_temporal, by_bucket, strict=True):
         for name in ("job_id", "user", "model", "route", "outcome", "attempts", "estimated_tokens", "estimated_usd"):
             assert getattr(one, name) == getattr(other, name), name
-        assert set(one.charges) == set(other.charges)
-    assert sum(len(account.charges) > 1 for account in by_temporal) == count // 20, "paid twice on purpose"
+        assert set(one.tasks) == set(other.tasks)
+    assert sum(len(account.tasks) > 1 for account in by_temporal) == count // 20, "paid twice on purpose"
 
     billed: Counter[str] = Counter()
     for made in requests:

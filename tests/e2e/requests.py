@@ -9,7 +9,7 @@ from typing import Any
 
 from dev.ark.ledger import CreateEntry
 from dev.stack import Stack
-from seedance_temporal import Job, JobState, VideoRequest
+from seedance_temporal import JobState, VideoRequest
 
 MODELS = {"byteplus": "dreamina-seedance-2-0-mini-260615", "volcengine": "doubao-seedance-2-0-mini-260615"}
 
@@ -38,12 +38,12 @@ async def until(stack: Stack, job_id: str, condition: Callable[[JobState], bool]
     Raises:
         AssertionError: It ended, or did not get there.
     """
-    last: Job | None = None
+    last: JobState | None = None
     try:
         async with asyncio.timeout(seconds):
-            async for job in stack.jobs.follow(job_id, every=0.1):
+            async for job in stack.jobs.job(job_id).follow(every=0.1):
                 last = job
-                if isinstance(job, JobState) and condition(job):
+                if job.detail is not None and condition(job):
                     return job
     except TimeoutError:
         pass

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dev.stack import Stack
-from seedance_temporal import Job
+from seedance_temporal import JobState
 from tests.e2e.operator import reset_to_the_first_task
 from tests.e2e.requests import a_request, creates_of
+from tests.support.jobs import found
 
 LIMIT, SUBMITTED = 10, 50
 
@@ -29,8 +30,8 @@ async def limited(stack: Stack) -> AsyncIterator[Stack]:
     await stack.start_worker()
 
 
-async def _end(stack: Stack, job_id: str) -> Job:
-    async for job in stack.jobs.follow(job_id):
+async def _end(stack: Stack, job_id: str) -> JobState:
+    async for job in stack.jobs.job(job_id).follow():
         last = job
     return last
 
@@ -40,7 +41,7 @@ async def test_of_fifty_racing_submissions_ten_are_created(limited: Stack) -> No
     requests = [a_request(user_id="user-with-a-limit") for _ in range(SUBMITTED)]
     other = a_request(user_id="another-user")
     submitted = await asyncio.gather(*(limited.jobs.submit(request) for request in [*requests, other]))
-    *job_ids, other_id = [job.job_id for job in submitted]
+    *job_ids, other_id = [job.id for job in submitted]
     ended = await asyncio.gather(*(_end(limited, job_id) for job_id in job_ids))
 
     assert Counter(job.phase for job in ended) == {"stored": LIMIT, "failed": SUBMITTED - LIMIT}
@@ -58,7 +59,7 @@ async def test_of_fifty_racing_submissions_ten_are_created(limited: Stack) -> No
     assert (await _end(limited, refused[0])).phase == "failed"
     # Asked for again, it is another run; the day is still over its limit.
     request = next(request for request, job_id in zip(requests, job_ids, strict=True) if job_id == refused[1])
-    assert (await limited.jobs.submit(request)).phase == "checking"
+    assert found(await limited.jobs.submit(request)).phase == "checking"
     assert (await _end(limited, refused[1])).phase == "failed"
 
     creates = [entry for request in requests for entry in await creates_of(limited, request)]
@@ -69,7 +70,7 @@ async def test_of_fifty_racing_submissions_ten_are_created(limited: Stack) -> No
 
 async def test_a_request_over_the_limit_for_one_is_refused_with_the_figures(limited: Stack) -> None:
     request = a_request(duration=15)
-    job = await _end(limited, (await limited.jobs.submit(request)).job_id)
+    job = await _end(limited, (await limited.jobs.submit(request)).id)
     assert job.error is not None
     assert job.error.code == "over_limit"
     assert re.search(r"up to 0\.5\d+ USD .* allows 0\.2500 USD", job.error.message)

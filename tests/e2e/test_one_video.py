@@ -7,21 +7,22 @@ import json
 
 import pytest
 
-from dev.stack import Stack
-from seedance_temporal import VideoJobs
-from seedance_temporal.identity import ObjectNames, request_hash
-from seedance_temporal.job import JobState
+from dev.stack import Stack, jobs_of
+from seedance_temporal.identity import ObjectNames, hash_of_job, request_hash
 from tests.e2e.requests import a_request, creates_of
+from tests.support.jobs import detail_of, found
 
 
 async def test_a_callback_brings_the_video_without_a_poll(stack: Stack) -> None:
     request = a_request(return_last_frame=True, generate_audio=True, ratio="9:16")
     submitted = await stack.jobs.submit(request)
     assert not submitted.existing
-    result = await stack.jobs.result(submitted.job_id)
+    result = await submitted.result()
 
-    state = await stack.jobs.state(submitted.job_id)
-    assert [entry.how for entry in state.timeline if entry.what == "succeeded"] == ["callback"]
+    state = await submitted.state()
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == [
+        "callback"
+    ]
     # One look after the callback, and one by the copy for a fresh URL: nobody polled.
     requests = await stack.ark.requests()
     assert requests.tasks[result.task_id].get == 2
@@ -39,14 +40,14 @@ async def test_a_callback_brings_the_video_without_a_poll(stack: Stack) -> None:
 async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
     request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
     submitted = await stack.jobs.submit(request)
-    result = await stack.jobs.result(submitted.job_id)
-    names = ObjectNames("seedance", submitted.request_hash)
+    result = await submitted.result()
+    names = ObjectNames("seedance", hash_of_job(submitted.id))
 
     record = json.loads(await stack.bucket.read(names.record) or b"")
     assert record["request"]["prompt"] == request.prompt
     assert record["rights"] == {"depicts_real_person": True, "consent_reference": "contract 7"}
-    assert record["job_id"] == submitted.job_id
-    assert record["request_hash"] == submitted.request_hash
+    assert record["job_id"] == submitted.id
+    assert record["request_hash"] == hash_of_job(submitted.id)
     assert record["attempt"] == 1
     assert record["task_id"] == result.task_id
     assert (record["model"], record["status"]) == (request.model, "succeeded")
@@ -57,7 +58,7 @@ async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
     assert record["usage"]["total_tokens"] == entry.billed_tokens
     assert record["estimated_tokens"] >= record["usage"]["total_tokens"]
     assert record["cost_usd"] == pytest.approx(entry.billed_tokens * 3.5 / 1e6, abs=1e-6)
-    assert [e["what"] for e in record["timeline"]][-1] == "succeeded"
+    assert [(e["event"], e["detail"]) for e in record["timeline"]][-1] == ("status", "succeeded")
     objects = record["objects"]
     ledger = objects.pop("ledger")
     assert [one["name"] for one in ledger] == [names.attempt(1, kind) for kind in ("claim", "outcome")]
@@ -82,24 +83,24 @@ async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
 
 async def test_one_request_is_one_job_however_often_it_is_submitted(stack: Stack) -> None:
     request = a_request()
-    others = [VideoJobs(stack.client, insecure_hosts={"127.0.0.1"}) for _ in range(10)]
+    others = [jobs_of(stack.client) for _ in range(10)]
     submitted = await asyncio.gather(*(jobs.submit(request) for jobs in others))
-    assert len({one.job_id for one in submitted}) == 1
+    assert len({one.id for one in submitted}) == 1
     assert [one.existing for one in submitted].count(False) == 1
-    results = await asyncio.gather(*(jobs.result(one.job_id) for jobs, one in zip(others, submitted, strict=True)))
+    results = await asyncio.gather(*(jobs.job(one.id).result() for jobs, one in zip(others, submitted, strict=True)))
     assert all(result == results[0] for result in results)
 
     later = await stack.jobs.submit(request)
     assert later.existing
-    assert later.result == results[0]
+    assert found(later).result == results[0]
     assert len(await creates_of(stack, request)) == 1
 
 
 async def test_another_take_is_another_video(stack: Stack) -> None:
     request = a_request()
     first, second = [await stack.jobs.submit(request.model_copy(update={"take": take})) for take in (1, 2)]
-    results = [await stack.jobs.result(one.job_id) for one in (first, second)]
-    assert first.job_id != second.job_id
+    results = [await stack.jobs.job(one.id).result() for one in (first, second)]
+    assert first.id != second.id
     assert results[0].task_id != results[1].task_id
     assert len(await creates_of(stack, request)) == 2
 
@@ -107,11 +108,11 @@ async def test_another_take_is_another_video(stack: Stack) -> None:
 async def test_without_callbacks_polling_finds_the_video(stack: Stack) -> None:
     request = a_request("volcengine")
     submitted = await stack.jobs.submit(request)
-    await stack.jobs.result(submitted.job_id)
+    await submitted.result()
     (entry,) = await creates_of(stack, request)
     assert "callback_url" not in entry.body
-    state = await stack.jobs.state(submitted.job_id)
-    assert [e.how for e in state.timeline if e.what == "succeeded"] == ["poll"]
+    state = await submitted.state()
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == ["poll"]
 
 
 async def test_callbacks_that_are_all_lost_cost_latency_only(stack: Stack) -> None:
@@ -119,14 +120,14 @@ async def test_callbacks_that_are_all_lost_cost_latency_only(stack: Stack) -> No
     try:
         request = a_request()
         submitted = await stack.jobs.submit(request)
-        result = await stack.jobs.result(submitted.job_id)
+        result = await submitted.result()
     finally:
         await stack.ark.configure(callbacks="on")
     (entry,) = await creates_of(stack, request)
     assert entry.body["callback_url"].startswith(f"http://127.0.0.1:{stack.ports.relay}/callbacks/")
     assert not [one for one in await stack.ark.deliveries() if one.task_id == result.task_id]
-    state = await stack.jobs.state(submitted.job_id)
-    assert [e.how for e in state.timeline if e.what == "succeeded"] == ["poll"]
+    state = await submitted.state()
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == ["poll"]
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed"])
@@ -134,7 +135,7 @@ async def test_callbacks_may_come_repeated_or_in_any_order(stack: Stack, mode: s
     await stack.ark.configure(callbacks=mode)
     try:
         request = a_request()
-        result = await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+        result = await (await stack.jobs.submit(request)).result()
     finally:
         await stack.ark.configure(callbacks="on")
     deliveries = [one for one in await stack.ark.deliveries() if one.task_id == result.task_id]
@@ -146,9 +147,9 @@ async def test_callbacks_may_come_repeated_or_in_any_order(stack: Stack, mode: s
 
 async def test_the_state_tells_the_story(stack: Stack) -> None:
     submitted = await stack.jobs.submit(a_request())
-    phases = [job.phase async for job in stack.jobs.follow(submitted.job_id, every=0.05)]
+    phases = [job.phase async for job in submitted.follow(every=0.05)]
     assert phases[-1] == "stored"
-    job = await stack.jobs.state(submitted.job_id)
-    assert isinstance(job, JobState)
-    assert [entry.what for entry in job.timeline][-1] == "stored"
+    job = await submitted.state()
+    assert job.detail is not None
+    assert job.detail.timeline[-1].event == "stored"
     assert job.attempt == 1

@@ -13,10 +13,10 @@ import pytest
 
 from dev.stack import Stack
 from seedance_temporal import JobFailed, VideoRequest
-from seedance_temporal.identity import ObjectNames, request_hash
-from seedance_temporal.job import JobState
+from seedance_temporal.identity import ObjectNames, hash_of_job, request_hash
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of
+from tests.support.jobs import detail_of
 from tests.support.media_files import clip, picture, png_bomb, sound
 from tests.support.result_host import Answer, ResultHost, result_host
 
@@ -39,8 +39,8 @@ async def _refused(stack: Stack, request: VideoRequest) -> str:
     """How a job ended that nothing may have been claimed or sent for."""
     submitted = await stack.jobs.submit(request)
     with pytest.raises(JobFailed) as raised:
-        await stack.jobs.result(submitted.job_id)
-    error = raised.value.job.error
+        await submitted.result()
+    error = raised.value.state.error
     assert error is not None
     assert (error.failure_class, error.attempt) == ("invalid", None)
     assert error.message.startswith("Nothing was sent, and nothing is billed.")
@@ -61,9 +61,9 @@ async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, hos
         ]
     )
     submitted = await stack.jobs.submit(request)
-    await stack.jobs.result(submitted.job_id)
+    await submitted.result()
 
-    names = ObjectNames("seedance", submitted.request_hash)
+    names = ObjectNames("seedance", hash_of_job(submitted.id))
     record: dict[str, Any] = json.loads(await stack.bucket.read(names.record) or b"")
     claim = json.loads(await stack.bucket.read(names.attempt(1, "claim")) or b"")
     assert record["references"] == claim["media"]
@@ -72,15 +72,15 @@ async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, hos
         for at, (form, content) in enumerate(zip(("png", "mp4", "wav"), contents.values(), strict=True))
     ]
     assert "5ec4e7" not in json.dumps(record["references"])
-    state = await stack.jobs.state(submitted.job_id)
-    assert isinstance(state, JobState)
-    (entry,) = [entry for entry in state.timeline if entry.how == "references"]
-    assert entry.note is not None
-    assert entry.note.startswith("png 640x480 ")
+    state = await submitted.state()
+    assert state.detail is not None
+    (entry,) = [entry for entry in detail_of(state).timeline if entry.source == "references"]
+    assert entry.detail is not None
+    assert entry.detail.startswith("png 640x480 ")
     # Once by us, and once by the provider.
     assert all(len(host.asked(path)) == 2 for path in contents)
     assert len(await creates_of(stack, request)) == 1
-    audit = (await starter(stack, "audit", submitted.job_id)).answer
+    audit = (await starter(stack, "audit", submitted.id)).answer
     assert [one["sha256"] for one in audit["media"]] == [one["sha256"] for one in record["references"]]
 
 
@@ -97,10 +97,10 @@ async def test_a_worker_killed_during_the_look(stack: Stack, host: ResultHost) -
     assert worker.process.returncode == -signal.SIGKILL, "the fault did not happen"
     assert await creates_of(stack, request) == []
     await stack.start_worker()
-    await stack.jobs.result(submitted.job_id)
+    await submitted.result()
     assert len(host.asked("/a.png")) > 1
     assert len(await creates_of(stack, request)) == 1
-    claims = await stack.bucket.list(f"{ObjectNames('seedance', submitted.request_hash).root}attempts/")
+    claims = await stack.bucket.list(f"{ObjectNames('seedance', hash_of_job(submitted.id)).root}attempts/")
     assert [one.name.rpartition("/")[2] for one in claims] == ["0001.claim.json", "0001.outcome.json"]
 
 
@@ -112,7 +112,7 @@ async def test_a_private_object_reaches_the_provider_by_a_signed_url(stack: Stac
     assert stored is not None
     url = f"gs://{stack.bucket.name}/{name}#{stored.generation}"
     request = a_request(references=[{"role": "first_frame", "url": url}])
-    await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+    await (await stack.jobs.submit(request)).result()
 
     (entry,) = await creates_of(stack, request)
     (sent,) = [item["image_url"]["url"] for item in entry.body["content"] if item["type"] == "image_url"]
@@ -164,14 +164,14 @@ async def test_mended_media_start_the_job_anew(stack: Stack, host: ResultHost) -
     request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
     assert "each side must have 300 to 6000" in await _refused(stack, request)
     host.answers["/a.png"] = [Answer(picture())]
-    await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+    await (await stack.jobs.submit(request)).result()
     assert len(await creates_of(stack, request)) == 1
 
 
 async def test_a_host_that_comes_back_is_waited_for(stack: Stack, host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(b"later", 503), Answer(picture())]
     request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
-    await stack.jobs.result((await stack.jobs.submit(request)).job_id)
+    await (await stack.jobs.submit(request)).result()
     assert len(host.asked("/a.png")) == 2
 
 
@@ -181,8 +181,8 @@ async def test_an_asset_id_with_other_content_is_warned_of(stack: Stack, host: R
     warnings = []
     for take in (1, 2):
         submitted = await stack.jobs.submit(a_request(references=[reference], take=take))
-        await stack.jobs.result(submitted.job_id)
-        name = ObjectNames("seedance", submitted.request_hash).record
+        await submitted.result()
+        name = ObjectNames("seedance", hash_of_job(submitted.id)).record
         record = json.loads(await stack.bucket.read(name) or b"")
         warnings.append([warning for warning in record["warnings"] if "stood for other content" in warning])
     assert warnings[0] == []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dev.stack import Stack
-from seedance_temporal import Job
+from seedance_temporal import JobState
 from tests.e2e.requests import a_request, creates_of, until
+from tests.support.jobs import detail_of, found
 
 
-async def _ended(stack: Stack, job_id: str) -> Job:
-    async for job in stack.jobs.follow(job_id):
+async def _ended(stack: Stack, job_id: str) -> JobState:
+    async for job in stack.jobs.job(job_id).follow():
         last = job
     return last
 
@@ -34,14 +35,14 @@ async def test_a_refused_create(
     request = a_request()
     armed = await stack.ark.fault("create", fault, contains=request.prompt, **fields)
     submitted = await stack.jobs.submit(request)
-    job = await _ended(stack, submitted.job_id)
+    job = await _ended(stack, submitted.id)
     assert len(await stack.ark.fired(armed)) == 1
     assert job.phase == "refused"
     assert job.error is not None
     assert (job.error.code, job.error.failure_class, job.error.attempt) == (code, failure_class, 1)
     assert fields["message"] in job.error.message
     again = await stack.jobs.submit(request)
-    assert again.error == job.error
+    assert found(again).error == job.error
     assert len(await creates_of(stack, request)) == 1
 
 
@@ -51,7 +52,7 @@ async def test_a_rate_limit_is_waited_out(stack: Stack, retry_after: int | None)
     fields = {} if retry_after is None else {"retry_after": retry_after}
     armed = await stack.ark.fault("create", "429", contains=request.prompt, **fields)
     submitted = await stack.jobs.submit(request)
-    await stack.jobs.result(submitted.job_id)
+    await submitted.result()
     assert len(await stack.ark.fired(armed)) == 1
     first, second = await creates_of(stack, request)
     assert (first.committed, second.committed) == (False, True)
@@ -63,12 +64,12 @@ async def test_a_key_or_account_that_a_person_must_mend(stack: Stack, fault: str
     request = a_request()
     armed = await stack.ark.fault("create", fault, contains=request.prompt, times=None)
     submitted = await stack.jobs.submit(request)
-    state = await until(stack, submitted.job_id, lambda job: job.attention == attention)
+    state = await until(stack, submitted.id, lambda job: job.attention == attention)
     assert state.phase == "waiting"
     assert await stack.ark.fired(armed)
     await stack.ark.clear_faults(armed)
-    await stack.jobs.result(submitted.job_id)
-    assert (await stack.jobs.get(submitted.job_id)).attention is None
+    await submitted.result()
+    assert (await submitted.state()).attention is None
     assert [entry.committed for entry in await creates_of(stack, request)].count(True) == 1
 
 
@@ -86,14 +87,14 @@ async def test_a_task_that_ends_without_a_video(
     request = a_request()
     armed = await stack.ark.fault("task", fault, contains=request.prompt, **fields)
     submitted = await stack.jobs.submit(request)
-    job = await _ended(stack, submitted.job_id)
+    job = await _ended(stack, submitted.id)
     assert len(await stack.ark.fired(armed)) == 1
     assert job.phase == phase
     assert job.error is not None
     assert job.error.failure_class == failure_class
     assert job.error.task_id is not None
     assert job.error.task_id in job.error.message
-    assert (await stack.jobs.submit(request)).error == job.error
+    assert found(await stack.jobs.submit(request)).error == job.error
     assert len(await creates_of(stack, request)) == 1
 
 
@@ -101,9 +102,9 @@ async def test_an_unknown_status_is_shown_and_waited_on(stack: Stack) -> None:
     request = a_request("volcengine")
     armed = await stack.ark.fault("task", "unknown_status", contains=request.prompt, status="warming", seconds=6)
     submitted = await stack.jobs.submit(request)
-    state = await until(stack, submitted.job_id, lambda job: job.provider_status == "warming")
+    state = await until(stack, submitted.id, lambda job: detail_of(job).provider_status == "warming")
     assert state.phase == "running"
-    await stack.jobs.result(submitted.job_id)
+    await submitted.result()
     assert len(await stack.ark.fired(armed)) == 1
 
 
@@ -111,9 +112,9 @@ async def test_an_unknown_status_is_shown_and_waited_on(stack: Stack) -> None:
 async def test_a_download_that_goes_wrong_at_first(stack: Stack, fault: str) -> None:
     request = a_request()
     submitted = await stack.jobs.submit(request)
-    job = await until(stack, submitted.job_id, lambda job: job.task_id is not None)
+    job = await until(stack, submitted.id, lambda job: job.task_id is not None)
     armed = await stack.ark.fault("download", fault, task_id=job.task_id)
-    result = await stack.jobs.result(submitted.job_id)
+    result = await submitted.result()
     assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"
     name = result.video_uri.removeprefix(f"gs://{stack.bucket.name}/")
     assert await stack.bucket.read(name) == await stack.ark.video_bytes(result.task_id)

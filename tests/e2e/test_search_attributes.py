@@ -15,14 +15,14 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
 
-from dev.stack import HOST, Stack
+from dev.stack import HOST, Stack, jobs_of
 from seedance_temporal import VideoJobs
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
 from seedance_temporal.errors import SeedanceError
+from seedance_temporal.search_attributes import register_search_attributes
 from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request
 from tests.workflows.scripted import skipping_server
-from worker import register_search_attributes
 
 NAMESPACE = "crowded"
 # The server has columns for ten keywords in each namespace: with these, there is no room for the last of ours.
@@ -52,8 +52,8 @@ async def said(stack: Stack, crowded: Client) -> AsyncIterator[str]:
 async def test_jobs_run_without_what_is_missing(crowded: Client, said: str) -> None:
     missing = {key.name for key in SEARCH_ATTRIBUTES if f"without the search attribute {key.name}" in said}
     assert missing == {"SeedancePhase", "SeedanceAttention"}, said
-    jobs = VideoJobs(crowded, insecure_hosts={HOST})
-    result = await jobs.result((await jobs.submit(a_request())).job_id)
+    jobs = jobs_of(crowded)
+    result = await (await jobs.submit(a_request())).result()
     # What there was room for is used.
     (job,) = await jobs.list(user="user-e2e")
     assert (job.phase, job.task_id) == ("stored", result.task_id)

@@ -10,10 +10,11 @@ import pytest
 
 from dev.stack import Stack, running_stack
 from seedance_temporal.contract import Resolve
-from seedance_temporal.identity import ObjectNames
+from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import VideoResult
 from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request, creates_of, until
+from tests.support.jobs import detail_of
 
 # As the stack has it.
 RECOVERY_SECONDS = 40
@@ -34,16 +35,16 @@ async def test_an_answer_lost_after_the_commit(stack: Stack, route: str, fault: 
     request = a_request(route)
     armed = await stack.ark.fault("create", fault, contains=request.prompt, **fields)
     submitted = await stack.jobs.submit(request)
-    result = await stack.jobs.result(submitted.job_id)
+    result = await submitted.result()
 
     assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"
     (entry,) = await creates_of(stack, request)
     assert entry.committed
     assert entry.task_id == result.task_id
-    state = await stack.jobs.state(submitted.job_id)
-    assert any("is unknown" in e.what for e in state.timeline)
-    outcome = await stack.bucket.read(ObjectNames("seedance", submitted.request_hash).attempt(1, "outcome"))
-    assert json.loads(outcome or b"")["how"] in ({"callback", "list"} if route == "byteplus" else {"list"})
+    state = await submitted.state()
+    assert any(e.event == "outcome_unknown" for e in detail_of(state).timeline)
+    outcome = await stack.bucket.read(ObjectNames("seedance", hash_of_job(submitted.id)).attempt(1, "outcome"))
+    assert json.loads(outcome or b"")["source"] in ({"callback", "list"} if route == "byteplus" else {"list"})
 
 
 NEVER_ARRIVED = ("reset_before_commit", "500_before_commit", "502_before_commit")
@@ -51,14 +52,14 @@ NEVER_ARRIVED = ("reset_before_commit", "500_before_commit", "502_before_commit"
 
 async def test_creates_that_never_arrived_are_found_absent_and_sent_once_more(stack: Stack) -> None:
     """On an account that has had a job, so that it is known that LIST shows our identifiers."""
-    await stack.jobs.result((await stack.jobs.submit(a_request("volcengine"))).job_id)
+    await (await stack.jobs.submit(a_request("volcengine"))).result()
     requests = [a_request("volcengine") for _ in NEVER_ARRIVED]
     armed = [
         await stack.ark.fault("create", fault, contains=request.prompt)
         for fault, request in zip(NEVER_ARRIVED, requests, strict=True)
     ]
     submitted = [await stack.jobs.submit(request) for request in requests]
-    results = await asyncio.gather(*(_without_a_person(stack, job.job_id) for job in submitted))
+    results = await asyncio.gather(*(_without_a_person(stack, job.id) for job in submitted))
     for request, job, result, fault in zip(requests, submitted, results, armed, strict=True):
         assert len(await stack.ark.fired(fault)) == 1, "the fault did not happen"
         first, second = await creates_of(stack, request)
@@ -66,17 +67,17 @@ async def test_creates_that_never_arrived_are_found_absent_and_sent_once_more(st
         assert second.task_id == result.task_id
         assert second.billed_tokens is not None
         assert second.time - first.time > RECOVERY_SECONDS, "the window comes first"
-        outcome = await stack.bucket.read(ObjectNames("seedance", job.request_hash).attempt(1, "outcome"))
+        outcome = await stack.bucket.read(ObjectNames("seedance", hash_of_job(job.id)).attempt(1, "outcome"))
         told = json.loads(outcome or b"")
-        assert (told["kind"], told["how"]) == ("absent", "list")
+        assert (told["kind"], told["source"]) == ("absent", "list")
 
 
 async def _without_a_person(stack: Stack, job_id: str) -> VideoResult:
     """The result of a job that never had an Attention."""
     async with asyncio.timeout(180):
-        async for job in stack.jobs.follow(job_id, every=0.5):
+        async for job in stack.jobs.job(job_id).follow(every=0.5):
             assert job.attention is None, "no person is needed"
-    return await stack.jobs.result(job_id)
+    return await stack.jobs.job(job_id).result()
 
 
 async def test_on_an_account_that_has_had_no_job_a_person_is_asked() -> None:
@@ -86,23 +87,23 @@ async def test_on_an_account_that_has_had_no_job_a_person_is_asked() -> None:
         request = a_request("volcengine")
         armed = await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
         submitted = await stack.jobs.submit(request)
-        early = await until(stack, submitted.job_id, lambda job: job.phase == "recovering")
+        early = await until(stack, submitted.id, lambda job: job.phase == "recovering")
         assert early.attention is None, "no person is needed while it is being looked for"
         word = Resolve(attempt=1, action="not_created")
-        refused = await stack.jobs.resolve(submitted.job_id, word)
+        refused = await submitted.resolve(**word.model_dump())
         assert not refused.accepted, "it cannot be known before the recovery window is over"
 
-        state = await until(stack, submitted.job_id, lambda job: job.attention == "unknown_create", seconds=90)
-        assert "starter.py resolve" in (state.advice or "")
+        state = await until(stack, submitted.id, lambda job: job.attention == "unknown_create", seconds=90)
+        assert "starter.py resolve" in (detail_of(state).advice or "")
         # Longer than listings need that would prove it elsewhere.
         await asyncio.sleep(RECOVERY_SECONDS / 2)
         assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"
         assert len(await creates_of(stack, request)) == 1, "nothing is sent while the outcome is unknown"
 
-        wrong = await stack.jobs.resolve(submitted.job_id, Resolve(attempt=1, action="adopt", task_id="cgt-none"))
+        wrong = await submitted.resolve(attempt=1, action="adopt", task_id="cgt-none")
         assert not wrong.accepted
-        assert (await stack.jobs.resolve(submitted.job_id, word)).accepted
-        result = await stack.jobs.result(submitted.job_id)
+        assert (await submitted.resolve(**word.model_dump())).accepted
+        result = await submitted.result()
         first, second = await creates_of(stack, request)
         assert (first.committed, second.committed) == (False, True)
         assert second.task_id == result.task_id
@@ -116,7 +117,7 @@ async def test_many_lost_answers_are_found_with_few_listings(stack: Stack) -> No
     before = (await stack.ark.requests()).list.get("volcengine", 0)
     submitted = await asyncio.gather(*(stack.jobs.submit(request) for request in requests))
     async with asyncio.timeout(180):
-        results = await asyncio.gather(*(stack.jobs.result(job.job_id) for job in submitted))
+        results = await asyncio.gather(*(stack.jobs.job(job.id).result() for job in submitted))
     listings = (await stack.ark.requests()).list["volcengine"] - before
     assert len(await stack.ark.fired(armed)) == len(requests), "the faults did not happen"
     for request, result in zip(requests, results, strict=True):
@@ -129,9 +130,9 @@ async def test_an_operator_can_give_an_attempt_up(stack: Stack) -> None:
     request = a_request("volcengine")
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
     submitted = await stack.jobs.submit(request)
-    await until(stack, submitted.job_id, lambda job: job.phase == "recovering")
-    assert (await stack.jobs.resolve(submitted.job_id, Resolve(attempt=1, action="lost"))).accepted
-    async for job in stack.jobs.follow(submitted.job_id):
+    await until(stack, submitted.id, lambda job: job.phase == "recovering")
+    assert (await submitted.resolve(attempt=1, action="lost")).accepted
+    async for job in submitted.follow():
         last = job
     assert last.phase == "lost"
     assert last.error is not None

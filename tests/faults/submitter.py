@@ -1,6 +1,6 @@
 """A backend's process that submits one request many times at once: ``python -m tests.faults.submitter N < request``.
 
-Prints how many of the answers said that the job was new, and the job ids.
+Print how many of the answers said that the job was new, and the job ids.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ import asyncio
 import json
 import sys
 
-from seedance_temporal import VideoJobs, VideoRequest, connect
+from dev.stack import jobs_of
+from seedance_temporal import VideoRequest, connect
 
 
 async def main() -> None:
-    """Reads the request, and submits it."""
+    """Read the request, and submit it."""
     request = VideoRequest.model_validate_json(sys.stdin.read())
-    jobs = VideoJobs(await connect(), insecure_hosts={"127.0.0.1"})
+    jobs = jobs_of(await connect())
     answers = await asyncio.gather(*(jobs.submit(request) for _ in range(int(sys.argv[1]))))
     new = sum(not answer.existing for answer in answers)
-    sys.stdout.write(json.dumps({"new": new, "answers": len(answers), "jobs": sorted({a.job_id for a in answers})}))
+    sys.stdout.write(json.dumps({"new": new, "answers": len(answers), "jobs": sorted({a.id for a in answers})}))
 
 
 if __name__ == "__main__":

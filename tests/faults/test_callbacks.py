@@ -1,4 +1,4 @@
-"""Callbacks that nobody sent in earnest: no outcome changes, no workflow blocks, nothing is paid."""
+"""Forged, late and repeated callbacks: no outcome changes, no workflow blocks, nothing is paid."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import httpx
 import pytest
 
 from dev.stack import CALLBACK_SECRET, HOST, Stack
-from seedance_temporal import JobState
 from seedance_temporal.identity import callback_url, job_id_of
 from tests.e2e.requests import a_request, creates_of, until
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 
 TITLE = "Callbacks"
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 class Caller:
-    """Somebody who can reach the relay; and who may know the callback URL of a job."""
+    """A sender who can reach the relay, and who may know the callback URL of a job."""
 
     def __init__(self, stack: Stack, job_id: str, task_id: str) -> None:
         self.stack, self.job_id, self.task_id = stack, job_id, task_id
@@ -59,12 +58,12 @@ async def _of_another_attempt(caller: Caller) -> list[int]:
 
 
 async def _of_another_job(caller: Caller) -> list[int]:
-    """With a URL that is right for the other job, which is real, and a task that is not its own."""
+    """With a URL that is right for the other job, which exists, and a task that is not its own."""
     request = a_request()
-    other = (await caller.stack.jobs.submit(request)).job_id
+    other = (await caller.stack.jobs.submit(request)).id
     answers = [await caller.post(caller.url(job_id=other), caller.says(status)) for status in ("failed", "succeeded")]
     answers.append(await caller.post(caller.url(), caller.says("failed", "cgt-of-somebody-else")))
-    theirs = await caller.stack.jobs.result(other)
+    theirs = await caller.stack.jobs.job(other).result()
     assert theirs.task_id != caller.task_id
     assert len(await creates_of(caller.stack, request)) == 1
     return answers
@@ -103,34 +102,34 @@ KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_callbacks_to_a_running_job(served: Stage, report: AddRow, kind: str) -> None:
+async def test_callbacks_change_no_running_job(served: Harness, report: AddRow, kind: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     before = await until(stack, job_id, lambda job: job.task_id is not None)
     caller = Caller(stack, job_id, str(before.task_id))
     codes = await KINDS[kind](caller)
     if kind == "forged":
         assert set(codes) == {404}
     assert all(code < 500 for code in codes), "the relay takes it, or refuses it"
-    state = await stack.jobs.state(job_id)
+    state = await stack.jobs.job(job_id).state()
     assert state.phase in {"queued", "running"}, "no callback is believed"
     await stack.ark.release(before.task_id)
     async with asyncio.timeout(PATIENCE):
-        result = await stack.jobs.result(job_id)
+        result = await stack.jobs.job(job_id).result()
     assert result.task_id == before.task_id
     # Late ones: the run is closed.
     late = await KINDS[kind](caller)
     assert all(code < 500 for code in late)
-    again = await stack.jobs.get(job_id)
+    again = await stack.jobs.job(job_id).state()
     assert again.result == result
     assert len(await creates_of(stack, request)) == 1
     answers = ", ".join(f"{codes.count(code)}× {code}" for code in sorted(set(codes)))
     report(TITLE, {"callbacks": kind, "the relay answered": answers, "paid": 1, "end": again.phase})
 
 
-async def test_early_callbacks(served: Stage, report: AddRow) -> None:
-    """Before the create is answered: of its own task, which the job does not know yet, and of one that is nobody's."""
+async def test_early_callbacks(served: Harness, report: AddRow) -> None:
+    """Before the create is answered: of its own task, which the job does not know yet, and of foreign ids."""
     stack, request = served.stack, a_request()
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
     job_id = job_id_of(request)
@@ -143,23 +142,23 @@ async def test_early_callbacks(served: Stage, report: AddRow) -> None:
     codes = [await caller.post(caller.url(), caller.says(status)) for status in ("running", "succeeded", "failed")]
     codes += [await caller.post(caller.url(), caller.says("succeeded", f"cgt-nobody-{n}")) for n in range(60)]
     assert set(codes) == {200}
-    state = await stack.jobs.get(job_id)
-    assert isinstance(state, JobState), "the workflow answers"
+    state = await stack.jobs.job(job_id).state()
+    assert state.detail is not None, "the workflow answers"
     async with asyncio.timeout(PATIENCE):
-        result = await stack.jobs.result(job_id)
+        result = await stack.jobs.job(job_id).result()
     assert result.task_id == entry.task_id
     assert len(await creates_of(stack, request)) == 1
     report(TITLE, {"callbacks": "early", "the relay answered": f"{len(codes)}× 200", "paid": 1, "end": "stored"})
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed", "off"])
-async def test_how_the_provider_calls(served: Stage, report: AddRow, mode: str) -> None:
+async def test_provider_callbacks_change_nothing(served: Harness, report: AddRow, mode: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.configure(callbacks=mode)
     try:
-        job_id = (await stack.jobs.submit(request)).job_id
+        job_id = (await stack.jobs.submit(request)).id
         async with asyncio.timeout(PATIENCE):
-            result = await stack.jobs.result(job_id)
+            result = await stack.jobs.job(job_id).result()
     finally:
         await stack.ark.configure(callbacks="on")
     (entry,) = await creates_of(stack, request)

@@ -12,10 +12,11 @@ from collections import Counter
 import pytest
 
 from dev.stack import ROOT, Stack
-from seedance_temporal import Job, VideoRequest
+from seedance_temporal import JobState, VideoRequest
 from tests.e2e.requests import a_request, creates_of
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
+from tests.support.jobs import detail_of
 
 TITLE = "Concurrency"
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -37,48 +38,48 @@ async def _submitter(stack: Stack, request: VideoRequest) -> dict[str, object]:
     return answer
 
 
-async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow) -> None:
+async def test_simultaneous_submits_of_one_request(served: Harness, report: AddRow) -> None:
     stack, request = served.stack, a_request()
     answers = await asyncio.gather(*(_submitter(stack, request) for _ in range(PROCESSES)))
     assert sum(int(str(answer["answers"])) for answer in answers) == PROCESSES * EACH
     assert sum(int(str(answer["new"])) for answer in answers) == 1, "one of them started it"
     (job_id,) = {str(job) for answer in answers for job in list(answer["jobs"])}  # type: ignore[call-overload]
     async with asyncio.timeout(PATIENCE):
-        await stack.jobs.result(job_id)
+        await stack.jobs.job(job_id).result()
     assert len(await creates_of(stack, request)) == 1
     what = f"{PROCESSES * EACH} submits by {PROCESSES} processes"
     report(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
 
 
-async def test_two_namespaces_race_for_one_claim(served: Stage, report: AddRow) -> None:
+async def test_racing_namespaces_claim_once(served: Harness, report: AddRow) -> None:
     """The same requests at the same time, by two deployments that share nothing but bucket and account."""
-    cells = [await served.cell("race"), await served.cell("race")]
+    cases = [await served.case("race"), await served.case("race")]
     requests = [a_request() for _ in range(20)]
     try:
-        await asyncio.gather(*(cell.start_worker() for cell in cells))
-        await asyncio.gather(*(cell.jobs.submit(request) for request in requests for cell in cells))
+        await asyncio.gather(*(case.start_worker() for case in cases))
+        await asyncio.gather(*(case.jobs.submit(request) for request in requests for case in cases))
 
         async def settled(request: VideoRequest) -> bool:
             """Both say the same; whether they really raced."""
-            job_ids = [(await cell.jobs.submit(request)).job_id for cell in cells]
+            job_ids = [(await case.jobs.submit(request)).id for case in cases]
             assert len(set(job_ids)) == 1
             async with asyncio.timeout(PATIENCE):
-                results = [await cell.jobs.result(job_ids[0]) for cell in cells]
+                results = [await case.jobs.job(job_ids[0]).result() for case in cases]
             assert results[0] == results[1]
             assert len(await creates_of(served.stack, request)) == 1
-            states = [await cell.jobs.state(job_ids[0]) for cell in cells]
-            return any(entry.what == "not sent" for state in states for entry in state.timeline)
+            states = [await case.jobs.job(job_ids[0]).state() for case in cases]
+            return any(event.event == "not_sent" for state in states for event in detail_of(state).timeline)
 
         raced = await asyncio.gather(*map(settled, requests))
     finally:
-        for cell in cells:
-            await cell.close()
+        for case in cases:
+            await case.close()
     ends = f"stored: {len(requests)}, claims that were lost to the other: {sum(raced)}"
     report(TITLE, {"what": "two namespaces, the same requests", "jobs": 20, "paid": 20, "ends": ends})
 
 
 def _mixed(number: int) -> dict[str, str]:
-    """A tenth of the jobs has something happen to it."""
+    """A tenth of the jobs suffers a fault."""
     faults = {
         0: {"on": "create", "fault": "lost_after_commit"},
         10: {"on": "create", "fault": "400"},
@@ -89,7 +90,7 @@ def _mixed(number: int) -> dict[str, str]:
     return faults.get(number % 50, {})
 
 
-async def test_unknown_creates_at_once(served: Stage, report: AddRow) -> None:
+async def test_many_unknown_creates_never_pay_twice(served: Harness, report: AddRow) -> None:
     """All answers get lost, and no callback comes: LIST, which is allowed once a second, serves all of them."""
     stack, mark = served.stack, uuid.uuid4().hex
     requests = [a_request(prompt=f"A kite over a field, {mark}, {number}.") for number in range(JOBS)]
@@ -97,7 +98,7 @@ async def test_unknown_creates_at_once(served: Stage, report: AddRow) -> None:
     await stack.ark.configure(callbacks="off", list_per_second=1.0)
     try:
         # So that recovery has what it needs: LIST has shown an identifier.
-        await stack.jobs.result((await stack.jobs.submit(a_request())).job_id)
+        await (await stack.jobs.submit(a_request())).result()
         before = (await stack.ark.requests()).list.get("byteplus", 0)
         armed = await stack.ark.fault("create", "lost_after_commit", contains=mark, times=JOBS)
         began = time.monotonic()
@@ -122,18 +123,18 @@ async def _submit_all(stack: Stack, requests: list[VideoRequest]) -> list[str]:
 
     async def submit(request: VideoRequest) -> str:
         async with limit:
-            return (await stack.jobs.submit(request)).job_id
+            return (await stack.jobs.submit(request)).id
 
     return await asyncio.gather(*map(submit, requests))
 
 
-async def _ends(stack: Stack, job_ids: list[str]) -> list[Job]:
+async def _ends(stack: Stack, job_ids: list[str]) -> list[JobState]:
     limit = asyncio.Semaphore(50)
 
-    async def end(job_id: str) -> Job:
+    async def end(job_id: str) -> JobState:
         async with limit:
             last = None
-            async for job in stack.jobs.follow(job_id, every=30):
+            async for job in stack.jobs.job(job_id).follow(every=30):
                 last = job
         assert last is not None
         return last
@@ -141,7 +142,7 @@ async def _ends(stack: Stack, job_ids: list[str]) -> list[Job]:
     return await asyncio.gather(*map(end, job_ids))
 
 
-async def test_mixed_jobs(served: Stage, report: AddRow) -> None:
+async def test_mixed_jobs(served: Harness, report: AddRow) -> None:
     stack = served.stack
     requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
     armed = []

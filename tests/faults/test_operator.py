@@ -1,4 +1,4 @@
-"""The operator matrix: whatever is done to runs in Temporal's UI, nothing is paid twice, and nothing paid is lost."""
+"""The operator matrix: no operation on runs in Temporal's UI pays twice, or loses a paid video."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.service import RPCError
 
 from dev.stack import Stack
-from seedance_temporal import Job, VideoRequest
-from seedance_temporal.contract import Resolve
+from seedance_temporal import JobState, VideoRequest
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
+from tests.support.jobs import found
 
 TITLE = "The operator matrix"
 RESETTABLE = (
@@ -36,16 +36,16 @@ RESETTABLE = (
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
-async def _end(stack: Stack, job_id: str) -> Job:
+async def _end(stack: Stack, job_id: str) -> JobState:
     last = None
     async with asyncio.timeout(PATIENCE):
-        async for job in stack.jobs.follow(job_id, every=0.5):
+        async for job in stack.jobs.job(job_id).follow(every=0.5):
             last = job
     assert last is not None
     return last
 
 
-def _what_counts(job: Job) -> object:
+def _what_counts(job: JobState) -> object:
     return job.result or job.error
 
 
@@ -76,66 +76,66 @@ async def _tasks(stack: Stack, request: VideoRequest) -> int:
     return sum(entry.committed for entry in await creates_of(stack, request))
 
 
-async def _stored(stack: Stack, request: VideoRequest) -> Job:
-    return await _end(stack, (await stack.jobs.submit(request)).job_id)
+async def _stored(stack: Stack, request: VideoRequest) -> JobState:
+    return await _end(stack, (await stack.jobs.submit(request)).id)
 
 
-async def _found(stack: Stack, request: VideoRequest) -> Job:
+async def _found(stack: Stack, request: VideoRequest) -> JobState:
     await stack.ark.fault("create", "lost_after_commit", contains=request.prompt)
     return await _stored(stack, request)
 
 
-async def _refused(stack: Stack, request: VideoRequest) -> Job:
+async def _refused(stack: Stack, request: VideoRequest) -> JobState:
     await stack.ark.fault("create", "400", contains=request.prompt)
     return await _stored(stack, request)
 
 
-async def _failed(stack: Stack, request: VideoRequest) -> Job:
+async def _failed(stack: Stack, request: VideoRequest) -> JobState:
     await stack.ark.fault("task", "fail", contains=request.prompt)
     return await _stored(stack, request)
 
 
-async def _cancelled(stack: Stack, request: VideoRequest) -> Job:
+async def _cancelled(stack: Stack, request: VideoRequest) -> JobState:
     await stack.ark.fault("task", "stay_queued", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.task_id is not None)
-    await stack.jobs.cancel(job_id)
+    await stack.jobs.job(job_id).cancel()
     return await _end(stack, job_id)
 
 
-async def _resolved(stack: Stack, request: VideoRequest) -> Job:
+async def _resolved(stack: Stack, request: VideoRequest) -> JobState:
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "recovering")
-    assert (await stack.jobs.resolve(job_id, Resolve(attempt=1, action="lost"))).accepted
+    assert (await stack.jobs.job(job_id).resolve(attempt=1, action="lost")).accepted
     return await _end(stack, job_id)
 
 
-async def _resolved_as_not_created(stack: Stack, request: VideoRequest) -> Job:
-    """By a person, or by listings: whoever is first after the window."""
+async def _resolved_as_not_created(stack: Stack, request: VideoRequest) -> JobState:
+    """By an operator, or by listings: the first after the window decides."""
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     async with asyncio.timeout(PATIENCE):
         while await _tasks(stack, request) == 0:
-            await stack.jobs.resolve(job_id, Resolve(attempt=1, action="not_created"))
+            await stack.jobs.job(job_id).resolve(attempt=1, action="not_created")
             await asyncio.sleep(2)
     return await _end(stack, job_id)
 
 
-async def _resubmitted(stack: Stack, request: VideoRequest) -> Job:
+async def _resubmitted(stack: Stack, request: VideoRequest) -> JobState:
     first = await _failed(stack, request)
-    await stack.jobs.resubmit(first.job_id, attempt=1)
+    await stack.jobs.job(first.job_id).resubmit(attempt=1)
     return await _end(stack, first.job_id)
 
 
-async def _resubmitted_after_lost(stack: Stack, request: VideoRequest) -> Job:
+async def _resubmitted_after_lost(stack: Stack, request: VideoRequest) -> JobState:
     first = await _resolved(stack, request)
-    await stack.jobs.resubmit(first.job_id, attempt=1, accept_second_charge=True)
+    await stack.jobs.job(first.job_id).resubmit(attempt=1, accept_second_charge=True)
     return await _end(stack, first.job_id)
 
 
-Story = Callable[[Stack, VideoRequest], Awaitable[Job]]
-STORIES: dict[str, tuple[Story, str, int]] = {
+Scenario = Callable[[Stack, VideoRequest], Awaitable[JobState]]
+SCENARIOS: dict[str, tuple[Scenario, str, int]] = {
     "stored": (_stored, "stored", 1),
     "stored after its answer was lost": (_found, "stored", 1),
     "refused": (_refused, "failed", 0),
@@ -148,12 +148,12 @@ STORIES: dict[str, tuple[Story, str, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", STORIES)
-async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) -> None:
-    """Of every run of the story, the first one as well where another one followed."""
-    story, phase, paid = STORIES[name]
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_reset_to_every_point(served: Harness, report: AddRow, name: str) -> None:
+    """Reset every run of the job, the first one as well where another one followed."""
+    scenario, phase, paid = SCENARIOS[name]
     stack, request = served.stack, a_request()
-    ended = await story(stack, request)
+    ended = await scenario(stack, request)
     assert ended.phase in {phase, "refused"}
     assert await _tasks(stack, request) == paid
     posts = len(await creates_of(stack, request))
@@ -167,7 +167,7 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
             after = await _end(stack, ended.job_id)
             if run_id != newest and after.error is not None:
                 # The older run ends as its own history says. Asking for what was granted before costs nothing.
-                await stack.jobs.resubmit(ended.job_id, attempt=1, accept_second_charge=True)
+                await stack.jobs.job(ended.job_id).resubmit(attempt=1, accept_second_charge=True)
                 after = await _end(stack, ended.job_id)
             assert _what_counts(after) == _what_counts(ended), f"reset to {point} changed the end"
             assert len(await creates_of(stack, request)) == posts, f"reset to {point} sent a create"
@@ -176,17 +176,17 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
     report(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "tasks": paid, "end": phase})
 
 
-async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: AddRow) -> None:
-    """Its task runs, and is billed: whatever it is reset to, the video is stored."""
+async def test_reset_after_late_cancel(served: Harness, report: AddRow) -> None:
+    """Its task runs, and is billed: the video is stored after a Reset to any point."""
     stack, request = served.stack, a_request()
     job_id = await _running(stack, request)
-    assert (await stack.jobs.cancel(job_id)).outcome == "running_will_finish"
+    assert (await stack.jobs.job(job_id).cancel()).outcome == "running_will_finish"
     run_id = await _run_id(stack, job_id)
     ends = []
     for point in await _points(stack, job_id, run_id):
         await _reset(stack, job_id, run_id, point)
         await asyncio.sleep(3)
-        ends.append((point, (await stack.jobs.get(job_id)).phase))
+        ends.append((point, (await stack.jobs.job(job_id).state()).phase))
     await stack.ark.release()
     ended = await _end(stack, job_id)
     (entry,) = await creates_of(stack, request)
@@ -194,17 +194,17 @@ async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: 
         assert ended.phase == "stored", f"task {entry.task_id} is paid, and the job says: {ended.error}"
         assert not [end for end in ends if end[1] == "cancelled"], f"task {entry.task_id} runs, and is paid: {ends}"
     finally:
-        await _end(stack, (await stack.jobs.submit(request)).job_id)
+        await _end(stack, (await stack.jobs.submit(request)).id)
     report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "tasks": 1, "end": "stored"})
 
 
-async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report: AddRow) -> None:
+async def test_reset_of_followed_run(served: Harness, report: AddRow) -> None:
     """The second attempt is under way: the reset run goes on with that one."""
     stack, request = served.stack, a_request()
     first = await _failed(stack, request)
     first_run = await _run_id(stack, first.job_id)
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
-    await stack.jobs.resubmit(first.job_id, attempt=1)
+    await stack.jobs.job(first.job_id).resubmit(attempt=1)
     await until(stack, first.job_id, lambda job: job.phase == "running")
     points = await _points(stack, first.job_id, first_run)
     ends = []
@@ -212,10 +212,10 @@ async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report
         for point in points[1:-1]:
             await _reset(stack, first.job_id, first_run, point)
             await asyncio.sleep(3)
-            ends.append((point, (await stack.jobs.get(first.job_id)).phase))
+            ends.append((point, (await stack.jobs.job(first.job_id).state()).phase))
     finally:
         await stack.ark.release()
-        await stack.jobs.resubmit(first.job_id, attempt=1)
+        await stack.jobs.job(first.job_id).resubmit(attempt=1)
         assert (await _end(stack, first.job_id)).phase == "stored"
     assert await _tasks(stack, request) == 2
     assert not [end for end in ends if end[1] == "failed"], f"attempt 2 runs, and is paid: {ends}"
@@ -224,7 +224,7 @@ async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report
 
 async def _creating(stack: Stack, request: VideoRequest) -> str:
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     async with asyncio.timeout(30):
         while not await creates_of(stack, request):
             await asyncio.sleep(0.05)
@@ -233,7 +233,7 @@ async def _creating(stack: Stack, request: VideoRequest) -> str:
 
 async def _running(stack: Stack, request: VideoRequest) -> str:
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "running")
     return job_id
 
@@ -255,7 +255,7 @@ async def _recovering(stack: Stack, request: VideoRequest) -> str:
     await stack.ark.configure(callbacks="off")
     await stack.ark.fault("list", "503", times=3)
     await stack.ark.fault("create", "lost_after_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "recovering")
     await stack.ark.configure(callbacks="on")
     return job_id
@@ -269,7 +269,7 @@ async def _terminate(stack: Stack, job_id: str) -> None:
 
 
 async def _delete(stack: Stack, job_id: str) -> None:
-    """What the end of retention does, for a closed run; an open one is ended by it."""
+    """Do what the end of retention does, for a closed run; an open one is ended by it."""
     execution = WorkflowExecution(workflow_id=job_id, run_id=await _run_id(stack, job_id))
     await stack.client.workflow_service.delete_workflow_execution(
         DeleteWorkflowExecutionRequest(namespace=stack.client.namespace, workflow_execution=execution)
@@ -291,12 +291,12 @@ ENDINGS = [(moment, deed) for moment in MOMENTS for deed in DEEDS if (moment, de
 
 
 @pytest.mark.parametrize(("moment", "deed"), ENDINGS)
-async def test_a_run_that_is_ended(served: Stage, report: AddRow, moment: str, deed: str) -> None:
+async def test_terminated_run_is_continued(served: Harness, report: AddRow, moment: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     await DEEDS[deed](stack, job_id)
     submitted = await stack.jobs.submit(request)
-    assert submitted.phase == "checking", "a new run"
+    assert found(submitted).phase == "checking", "a new run"
     await stack.ark.release()
     ended = await _end(stack, job_id)
     assert ended.phase == "stored"
@@ -306,20 +306,20 @@ async def test_a_run_that_is_ended(served: Stage, report: AddRow, moment: str, d
 
 async def _waiting(stack: Stack, request: VideoRequest) -> str:
     await stack.ark.fault("create", "429", contains=request.prompt, retry_after=30.0)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "waiting")
     return job_id
 
 
 async def _queued(stack: Stack, request: VideoRequest) -> str:
     await stack.ark.fault("task", "stay_queued", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).job_id
+    job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "queued" and job.task_id is not None)
     return job_id
 
 
 async def _cancel_by_client(stack: Stack, job_id: str) -> None:
-    await stack.jobs.cancel(job_id)
+    await stack.jobs.job(job_id).cancel()
 
 
 async def _cancel_by_command(stack: Stack, job_id: str) -> None:
@@ -327,19 +327,19 @@ async def _cancel_by_command(stack: Stack, job_id: str) -> None:
 
 
 async def _cancel_by_button(stack: Stack, job_id: str) -> None:
-    """The UI's; it does not show it for a run that is closed."""
+    """Cancel in the UI, which is not offered for a run that is closed."""
     with contextlib.suppress(RPCError):
         await stack.client.get_workflow_handle(job_id).cancel()
 
 
 CANCELS = {"client": _cancel_by_client, "command line": _cancel_by_command, "the UI's button": _cancel_by_button}
-# What was not created yet, or is still queued, is spared; what the provider runs is billed, and stored.
+# A task that is not created yet, or still queued, is cancelled; one that runs is billed, and stored.
 SPARED = {"waiting": 0, "queued": 1}
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, *SPARED])
 @pytest.mark.parametrize("by", CANCELS)
-async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> None:
+async def test_cancel(served: Harness, report: AddRow, moment: str, by: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await (MOMENTS | {"waiting": _waiting, "queued": _queued})[moment](stack, request)
     for _ in range(2):
@@ -351,7 +351,7 @@ async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> No
     committed = [entry] if entry.committed else []
     assert len(committed) == SPARED.get(moment, 1)
     billed = [entry for entry in committed if entry.billed_tokens is not None]
-    assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "what is billed is stored"
+    assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "a billed task is stored"
     if moment in SPARED:
         assert ended.phase == "cancelled"
     row = {
@@ -363,13 +363,13 @@ async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> No
     report(TITLE, row)
 
 
-# Who asks for another attempt after these pays for it; how often it is said changes nothing.
+# A resubmit after these pays for another attempt; repeating it changes nothing.
 ENDED = {"refused": _refused, "failed": _failed, "cancelled while queued": _cancelled, "resolved as lost": _resolved}
 
 
 @pytest.mark.parametrize("by", ["client", "command line"])
 @pytest.mark.parametrize("name", ENDED)
-async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> None:
+async def test_resubmit(served: Harness, report: AddRow, name: str, by: str) -> None:
     stack, request = served.stack, a_request()
     ended = await ENDED[name](stack, request)
     assert ended.error is not None
@@ -379,7 +379,7 @@ async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> No
 
     async def ask() -> None:
         if by == "client":
-            await stack.jobs.resubmit(ended.job_id, attempt=1, accept_second_charge=is_lost)
+            await stack.jobs.job(ended.job_id).resubmit(attempt=1, accept_second_charge=is_lost)
         else:
             accepted = ["--accept-second-charge"] if is_lost else []
             ran = await starter(stack, "resubmit", ended.job_id, "--attempt", "1", *accepted)
@@ -399,10 +399,10 @@ async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> No
 
 
 @pytest.mark.parametrize("moment", ["creating", "running", "over"])
-async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: AddRow, moment: str) -> None:
+async def test_second_namespace_shares_ledger(served: Harness, report: AddRow, moment: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
-    other = await served.cell("second")
+    other = await served.case("second")
     other.request = request
     try:
         await other.start_worker()
@@ -420,7 +420,7 @@ async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: AddR
 
 @pytest.mark.parametrize(("moment", "activity"), [("creating", "create_task"), ("storing", "store_video")])
 @pytest.mark.parametrize("deed", ["pause and unpause", "reset", "reset, and the worker is killed"])
-async def test_activities(served: Stage, report: AddRow, moment: str, activity: str, deed: str) -> None:
+async def test_activities(served: Harness, report: AddRow, moment: str, activity: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     service, run = stack.client.workflow_service, WorkflowExecution(workflow_id=job_id)

@@ -10,7 +10,7 @@ import pytest
 
 from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
-from dev.ark.process import start, started, stop
+from dev.process import running_ark, start_ark, stop
 
 PATH = "/contents/generations/tasks"
 KEYS: dict[Route, str] = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
@@ -23,7 +23,7 @@ BASE = {"speed": 1, "queued_seconds": 0, "running_seconds": 0, "list_per_second"
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[ArkControl]:
-    async with started() as control:
+    async with running_ark() as control:
         yield control
 
 
@@ -44,8 +44,8 @@ def body(route: Route = "byteplus", **fields: Any) -> dict[str, Any]:
     return {"model": MODELS[route], "content": [{"type": "text", "text": "a cat"}]} | fields
 
 
-async def create(client: httpx.AsyncClient, order: dict[str, Any]) -> str:
-    answer = await client.post(PATH, json=order)
+async def create(client: httpx.AsyncClient, request: dict[str, Any]) -> str:
+    answer = await client.post(PATH, json=request)
     assert answer.status_code == 200, answer.text
     task_id: str = answer.json()["id"]
     return task_id
@@ -62,7 +62,7 @@ async def until(client: httpx.AsyncClient, task_id: str, *statuses: str) -> dict
 
 @pytest.mark.parametrize("route", ["byteplus", "volcengine"])
 async def test_a_task_succeeds_on_either_route(ark: ArkControl, route: Route) -> None:
-    order = body(
+    request = body(
         route,
         duration=4,
         resolution="480p",
@@ -73,7 +73,7 @@ async def test_a_task_succeeds_on_either_route(ark: ArkControl, route: Route) ->
         callback_url="http://127.0.0.1:9/nowhere",
     )
     async with api(ark, route) as client:
-        task_id = await create(client, order)
+        task_id = await create(client, request)
         task = await until(client, task_id, "succeeded")
     assert re.fullmatch(r"cgt-\d{14}-[a-z0-9]+", task_id)
     assert task["model"] == MODELS[route]
@@ -147,14 +147,14 @@ async def test_refusals_come_in_the_envelope_with_a_request_id(ark: ArkControl) 
 
 
 async def test_the_ledger_has_what_was_sent_and_what_it_cost(ark: ArkControl) -> None:
-    order = body(duration=5, typo_field=1, seed=None)
+    request = body(duration=5, typo_field=1, seed=None)
     async with api(ark) as client:
-        task_id = await create(client, order)
+        task_id = await create(client, request)
         await until(client, task_id, "succeeded")
         refused = await client.post(PATH, content=b"not json")
     assert refused.status_code == 400
     accepted, broken = (await ark.ledger())[-2:]
-    assert accepted.body == order
+    assert accepted.body == request
     assert (accepted.task_id, accepted.committed, accepted.answer) == (task_id, True, 200)
     assert accepted.billed_tokens == 108_900
     assert (broken.body, broken.committed, broken.billed_tokens) == ("not json", False, None)
@@ -390,7 +390,7 @@ async def test_keys_and_standing_change_while_it_runs(ark: ArkControl) -> None:
 
 
 async def test_options_keys_and_a_prompt_end() -> None:
-    process, url = await start("--api-key", "one", "--api-key", "two", "--set", "running_limit=3", "--speed", "60")
+    process, url = await start_ark("--api-key", "one", "--api-key", "two", "--set", "running_limit=3", "--speed", "60")
     try:
         async with ArkControl(url) as ark:
             await ark.wait_ready()
@@ -414,7 +414,7 @@ async def test_options_keys_and_a_prompt_end() -> None:
 
 async def test_a_wrong_option_is_said_and_nothing_starts() -> None:
     with pytest.raises(RuntimeError, match="exit code 2"):
-        await start("--set", "nonsense=1")
+        await start_ark("--set", "nonsense=1")
 
 
 async def test_switches_are_checked_and_changed_as_one(ark: ArkControl) -> None:

@@ -11,10 +11,10 @@ import pytest
 from dev.ark.control import ArkControl
 from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, GATEWAY_PAGES, KNOWN, Operation
 from dev.ark.ledger import CreateEntry
-from dev.ark.process import start, stop
+from dev.process import start_ark, stop
 
 PATH = "/contents/generations/tasks"
-ORDER = {
+REQUEST = {
     "model": "dreamina-seedance-2-0-260128",
     "content": [{"type": "text", "text": "a cat"}],
     "duration": 4,
@@ -30,7 +30,7 @@ OPTIONS = ("--queued-seconds", "0", "--running-seconds", "0", "--set", "get_per_
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ArkControl]:
     path = tmp_path_factory.mktemp("ark") / "stderr"
     with path.open("wb") as stderr:
-        process, url = await start(*OPTIONS, "--set", "list_per_second=null", stderr=stderr)
+        process, url = await start_ark(*OPTIONS, "--set", "list_per_second=null", stderr=stderr)
         try:
             async with ArkControl(url) as control:
                 yield control
@@ -57,7 +57,7 @@ async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def create(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
-    return await client.post(PATH, json=ORDER | fields)
+    return await client.post(PATH, json=REQUEST | fields)
 
 
 async def until(client: httpx.AsyncClient, task_id: str, status: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ async def test_a_dropped_connection(
 async def test_a_hanging_answer(ark: ArkControl, client: httpx.AsyncClient, fault: str, committed: bool) -> None:
     fault_id = await ark.fault("create", fault)
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(PATH, json=ORDER, timeout=SOON)
+        await client.post(PATH, json=REQUEST, timeout=SOON)
     entry = await last(ark)  # it notices that the client has gone
     assert (entry.answer, entry.committed) == ("lost", committed)
     await assert_fired_once(ark, fault_id)
@@ -191,7 +191,7 @@ async def test_an_answer_that_drips(ark: ArkControl, client: httpx.AsyncClient) 
     await ark.fault("create", "drip", seconds=30)
     got = b""
     with pytest.raises(TimeoutError):  # noqa: PT012 - every byte comes in time; only a limit on the whole ends it
-        async with asyncio.timeout(1), client.stream("POST", PATH, json=ORDER, timeout=5) as response:
+        async with asyncio.timeout(1), client.stream("POST", PATH, json=REQUEST, timeout=5) as response:
             async for part in response.aiter_raw():
                 got += part
     assert 0 < len(got) < 40
@@ -230,7 +230,7 @@ async def test_a_slow_answer(ark: ArkControl, client: httpx.AsyncClient) -> None
     assert answer.json()["id"] == (await last(ark)).task_id
     await ark.fault("create", "slow", seconds=30)
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(PATH, json=ORDER, timeout=SOON)
+        await client.post(PATH, json=REQUEST, timeout=SOON)
     assert (await last(ark)).answer == "lost"
 
 

@@ -1,4 +1,4 @@
-"""The local Ark's keys: which tasks each of them sees, and what it may order, while both change under way."""
+"""The local Ark's keys: which tasks each of them sees, and what it may create, while both change under way."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dev.ark.control import ArkControl
 from dev.ark.keys import Key
-from dev.ark.process import started
+from dev.process import running_ark
 
 PATH = "/contents/generations/tasks"
 KEY = "local-ark-key"
@@ -24,7 +24,7 @@ OTHER_ENDPOINT = "ep-20260101-xyz"
 async def server() -> AsyncIterator[ArkControl]:
     limits = ("create_per_minute", "get_per_second", "list_per_second", "delete_per_second")
     flags = [word for limit in limits for word in ("--set", f"{limit}=null")]
-    async with started("--queued-seconds", "3600", *flags) as control:
+    async with running_ark("--queued-seconds", "3600", *flags) as control:
         yield control
 
 
@@ -54,8 +54,8 @@ class Client:
         self._headers = {"Authorization": f"Bearer {key}"}
 
     async def post(self, model: str = MODEL, **fields: Any) -> httpx.Response:
-        order = {"model": model, "content": [{"type": "text", "text": "a cat"}]} | fields
-        return await self._http.post(PATH, json=order, headers=self._headers)
+        body = {"model": model, "content": [{"type": "text", "text": "a cat"}]} | fields
+        return await self._http.post(PATH, json=body, headers=self._headers)
 
     async def create(self, model: str = MODEL) -> str:
         answer = await self.post(model)

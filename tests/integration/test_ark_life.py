@@ -18,14 +18,14 @@ from dev.ark.errors import ArkError
 from dev.ark.faults import Faults
 from dev.ark.keys import Key
 from dev.ark.media import Clip, last_frame
-from dev.ark.process import started
 from dev.ark.provider import Provider
 from dev.ark.results import Results
 from dev.ark.settings import Settings
-from dev.ark.validate import read_order
+from dev.ark.validate import read_request
+from dev.process import running_ark
 
 PATH = "/contents/generations/tasks"
-ORDER = {
+REQUEST = {
     "model": "dreamina-seedance-2-0-260128",
     "content": [{"type": "text", "text": "a cat"}],
     "duration": 4,
@@ -99,7 +99,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[ArkControl]:
-    async with started() as control:
+    async with running_ark() as control:
         yield control
 
 
@@ -122,7 +122,7 @@ async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def create(client: httpx.AsyncClient, **fields: Any) -> str:
-    answer = await client.post(PATH, json=ORDER | fields)
+    answer = await client.post(PATH, json=REQUEST | fields)
     assert answer.status_code == 200, answer.text
     task_id: str = answer.json()["id"]
     return task_id
@@ -207,10 +207,10 @@ async def test_tasks_are_forgotten(ark: ArkControl, client: httpx.AsyncClient) -
 def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
     settings, day = Settings(speed=speed), 86_400 / speed
     provider, results = Provider(settings, Faults(), lambda task: None), Results(settings)
-    order, key = read_order("byteplus", ORDER, settings), Key(key="one")
+    request, key = read_request("byteplus", REQUEST, settings), Key(key="one")
 
     def known(status: str, age: float) -> bool:
-        task = provider.add_foreign("byteplus", key.project, order, status, age)
+        task = provider.add_foreign("byteplus", key.project, request, status, age)
         try:
             provider.find("byteplus", key, task.id)
         except ArkError:
@@ -221,7 +221,7 @@ def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
     assert [known("failed", age * day) for age in (6.99, 7.01)] == [True, False]
     assert [known("cancelled", age * day) for age in (0, 0.99, 1.01)] == [True, True, False]
     for age, alive in ((0.99, True), (1.01, False)):
-        task = provider.add_foreign("byteplus", key.project, order, "succeeded", age * day)
+        task = provider.add_foreign("byteplus", key.project, request, "succeeded", age * day)
         signature = parse_qs(urlsplit(results.urls(task)["video_url"]).query)["X-Tos-Signature"][0]
         with contextlib.nullcontext() if alive else pytest.raises(ArkError, match="expired"):
             assert results.redeem(task, "video.mp4", signature) is task
@@ -229,10 +229,10 @@ def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
 
 async def test_creates_have_a_rate_limit(ark: ArkControl, client: httpx.AsyncClient) -> None:
     await ark.configure(create_per_minute=0)
-    answer = await client.post(PATH, json=ORDER)
+    answer = await client.post(PATH, json=REQUEST)
     await ark.configure(create_per_minute=None)
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "RateLimitExceeded")
-    assert (await client.post(PATH, json=ORDER)).status_code == 200
+    assert (await client.post(PATH, json=REQUEST)).status_code == 200
 
 
 async def test_references_are_fetched_when_switched_on(
@@ -240,27 +240,27 @@ async def test_references_are_fetched_when_switched_on(
 ) -> None:
     root = receiver.url.removesuffix("/callbacks/job")
 
-    async def order(url: str) -> int:
+    async def create(url: str) -> int:
         item = {"type": "image_url", "image_url": {"url": url}, "role": "reference_image"}
-        return (await client.post(PATH, json=ORDER | {"content": [item]})).status_code
+        return (await client.post(PATH, json=REQUEST | {"content": [item]})).status_code
 
-    assert await order(f"{root}/there") == 400  # http
+    assert await create(f"{root}/there") == 400  # http
     await ark.configure(allow_http_references=True)
-    assert await order(f"{root}/gone") == 200  # nobody looks
+    assert await create(f"{root}/gone") == 200  # nobody looks
     await ark.configure(fetch_references=True)
-    assert [await order(f"{root}/there"), await order(f"{root}/gone"), await order("asset://a")] == [200, 400, 200]
+    assert [await create(f"{root}/there"), await create(f"{root}/gone"), await create("asset://a")] == [200, 400, 200]
 
 
 async def test_references_are_looked_into_when_switched_on(ark: ArkControl, client: httpx.AsyncClient) -> None:
-    async def order(size: int) -> httpx.Response:
+    async def create(size: int) -> httpx.Response:
         picture = base64.b64encode(last_frame(Clip(size, size, 4, audio=False), "cgt-1")).decode()
         url = {"url": f"data:image/png;base64,{picture}"}
-        return await client.post(PATH, json=ORDER | {"content": [{"type": "image_url", "image_url": url}]})
+        return await client.post(PATH, json=REQUEST | {"content": [{"type": "image_url", "image_url": url}]})
 
-    assert (await order(200)).status_code == 200  # nobody looks
+    assert (await create(200)).status_code == 200  # nobody looks
     await ark.configure(inspect_references=True)
-    assert (await order(300)).status_code == 200
-    refused = await order(298)
+    assert (await create(300)).status_code == 200
+    refused = await create(298)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "content")
 
 

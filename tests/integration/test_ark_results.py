@@ -12,10 +12,10 @@ import pytest
 
 from dev.ark.control import ArkControl
 from dev.ark.media import Clip, last_frame, last_frame_jpeg, video
-from dev.ark.process import started
+from dev.process import running_ark
 
 PATH = "/contents/generations/tasks"
-ORDER = {
+REQUEST = {
     "model": "dreamina-seedance-2-0-260128",
     "content": [{"type": "text", "text": "a cat"}],
     "duration": 4,
@@ -35,7 +35,7 @@ SWITCHES = {
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[ArkControl]:
-    async with started("--queued-seconds", "0", "--running-seconds", "0") as control:
+    async with running_ark("--queued-seconds", "0", "--running-seconds", "0") as control:
         yield control
 
 
@@ -63,7 +63,7 @@ async def succeed(ark: ArkControl, http: httpx.AsyncClient, **fields: Any) -> di
     """A task that has succeeded, as GET shows it."""
     answer = await http.post(
         ark.base_url("byteplus") + PATH,
-        json=ORDER | fields,
+        json=REQUEST | fields,
         headers={"Authorization": "Bearer local-ark-key"},
     )
     async with asyncio.timeout(10):

@@ -112,7 +112,7 @@ async def test_lines_that_ask_for_the_same_are_one_job(temporal: Client, tmp_pat
     file = File(tmp_path, of, other, of.model_copy(update={"priority": 3}))
     done = await file.batch(temporal, "--yes")
     assert (done.document["jobs"], done.document["repeated"], done.document["new"]) == (2, 1, 2)
-    assert "the same job: 1 line." in done.err
+    assert "The same job as an earlier line: 1 line." in done.err
     assert file.results == [
         a_result(1, of, "checking", False),
         a_result(2, other, "checking", False),
@@ -125,7 +125,7 @@ async def test_the_sum_is_shown_with_what_is_not_in_it(temporal: Client, tmp_pat
     done = await file.batch(temporal, "--yes")
     assert "2 jobs, at most about 0.76 USD together" in done.err
     assert "price is not known: 1 job." in done.err
-    assert "1 job: Nobody has said which model" in done.err
+    assert "1 job: The model behind" in done.err
     assert done.document["unpriced"] == 1
 
 
@@ -159,7 +159,7 @@ async def test_results_go_where_they_are_wanted(temporal: Client, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("results", "says"), [("requests.jsonl", "cannot go into"), ("none/results.jsonl", "cannot be written")]
+    ("results", "says"), [("requests.jsonl", "cannot be the same"), ("none/results.jsonl", "cannot be written")]
 )
 async def test_results_that_cannot_be_written_stop_it_before_anything(
     temporal: Client, tmp_path: Path, results: str, says: str

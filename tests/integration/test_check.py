@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,12 +13,11 @@ import pytest
 
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.ledger.asset_ids import Assets
-from seedance_temporal.provider import rules as catalogue
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.command_line import Said, say
-from tests.support.fake_gcs import fake_gcs
 from tests.support.media_files import FPS, clip, picture
 from tests.support.result_host import Answer, ResultHost, result_host
 
@@ -43,12 +42,6 @@ async def host() -> AsyncIterator[ResultHost]:
             "/small.png": [Answer(picture(9, 9))],
         }
         yield host
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
 
 
 @pytest.fixture
@@ -88,7 +81,7 @@ async def test_a_text_alone() -> None:
     assert found.keys() == KEYS
     assert (found["job_id"], found["request_hash"]) == (job_id_of(request), request_hash(request))
     assert found["scene"] == "text_to_video"
-    estimated = catalogue.estimate(request)
+    estimated = Rules().estimate(request)
     assert (found["estimated_tokens"], found["estimated_usd"]) == (estimated.tokens, estimated.usd)
     assert (found["media"], found["warnings"]) == ([], [])
     assert found["sends"] == {
@@ -201,7 +194,7 @@ async def test_without_a_bucket_a_private_object_is_left_to_the_worker() -> None
     said = await check("gs://videos/private/shot.png#7")
     assert said.code == 0
     assert said.document["media"] == []
-    assert said.document["warnings"] == ["references[0] was not looked at here: SEEDANCE_BUCKET is not set."]
+    assert said.document["warnings"] == ["references[0] was not checked here: SEEDANCE_BUCKET is not set."]
 
 
 async def test_an_asset_id_that_stood_for_other_content(
@@ -219,7 +212,7 @@ async def test_an_asset_id_that_stood_for_other_content(
 async def test_what_may_pass_is_told_apart(host: ResultHost) -> None:
     host.answers["/busy.png"] = [Answer(b"", 503)]
     found = problems(await check(host.url("/busy.png")))
-    assert "may be over in a while" in found["references[0]"]
+    assert "try again later" in found["references[0]"]
 
 
 async def test_a_bucket_that_cannot_be_used_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:

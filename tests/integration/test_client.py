@@ -14,26 +14,36 @@ from typing import Any, cast
 
 import pytest
 import pytest_asyncio
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, Interceptor, OutboundInterceptor, QueryWorkflowInput, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 
 from seedance_temporal import connection
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
-from seedance_temporal.contract import SEEDANCE_USER, WORKFLOW, GenerateVideoInput, Queues, Resolve, Resubmit
+from seedance_temporal.contract import SEEDANCE_USER, WORKFLOW, GenerateVideoInput, Queues, Resubmit
 from seedance_temporal.errors import (
+    AmbiguousJobId,
+    InvalidJobId,
     InvalidRequest,
     InvalidSettings,
+    JobCancelled,
+    JobExpired,
     JobFailed,
+    JobUnsettled,
+    ProviderFailed,
+    RequestRefused,
     SeedanceError,
     TemporalUnavailable,
     UnknownJob,
+    VideoLost,
     WorkerUnavailable,
 )
+from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import Job, JobError, JobState, JobSummary, Phase, phase_of
+from seedance_temporal.job import JobError, JobState, Phase, phase_of
 from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
+from tests.support.jobs import detail_of, found, some_settings
 from tests.support.temporal_stub import (
     ERRORS,
     MODELS,
@@ -97,7 +107,7 @@ async def _is_closed(run: Any) -> bool:
 async def test_new_job_is_started_once_for_its_request(jobs: VideoJobs, temporal: Client) -> None:
     of = request("new")
     submitted = await jobs.submit(of, may_create=False)
-    assert (submitted.job_id, submitted.existing, submitted.phase) == (job_id_of(of), False, "checking")
+    assert (submitted.id, submitted.existing, found(submitted).phase) == (job_id_of(of), False, "checking")
     description = await handle(temporal, of).describe()
     assert description.task_queue == "seedance-byteplus"
     assert await description.static_summary() == "Seedance 2.0 720p 16:9 5 s for new"
@@ -122,21 +132,41 @@ async def test_insecure_hosts_are_for_references(temporal: Client) -> None:
     )
     with pytest.raises(InvalidRequest):
         await VideoJobs(temporal).submit(of)
-    assert not (await VideoJobs(temporal, insecure_hosts={"127.0.0.1"}).submit(of)).existing
+    assert not (await VideoJobs(temporal, settings=some_settings()).submit(of)).existing
+
+
+async def test_settings_come_from_the_environment(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = request("endpoint").model_copy(update={"model": "ep-25", "duration": 20})
+    with pytest.raises(InvalidRequest, match="duration"):
+        await VideoJobs(temporal).submit(of)
+    monkeypatch.setenv("SEEDANCE_ENDPOINTS", '{"ep-25": "dreamina-seedance-2-5-260628"}')
+    monkeypatch.setenv("SEEDANCE_HASH_USERS", "true")
+    jobs = VideoJobs(temporal)
+    assert jobs.rules.behind("ep-25") == "dreamina-seedance-2-5-260628"
+    await jobs.submit(of)
+    summary = await (await handle(temporal, of).describe()).static_summary()
+    assert summary is not None
+    assert summary.startswith("Seedance 2.5 720p 16:9 20 s for ")
+    assert "endpoint" not in summary
+    monkeypatch.setenv("SEEDANCE_ENDPOINTS", "{")
+    with pytest.raises(InvalidSettings, match="SEEDANCE_ENDPOINTS"):
+        VideoJobs(temporal)
 
 
 @pytest.mark.parametrize("how", ["running", "stored", "failed", "refused"])
 async def test_same_request_again_is_the_same_job(jobs: VideoJobs, temporal: Client, how: str) -> None:
     of = request(f"again {how}")
     await _ended(temporal, of, how)
+    if how == "running":
+        await eventually(lambda: _is_running(jobs, job_id_of(of)))
     before = await run_of(temporal, of)
     again = await jobs.submit(of)
     assert again.existing
     assert await run_of(temporal, of) == before
     expected = {"running": "running", "stored": "stored", "failed": "failed", "refused": "refused"}
-    assert again.phase == expected[how]
-    assert again.result == (RESULT if how == "stored" else None)
-    assert again.error == ERRORS.get(how)
+    assert found(again).phase == expected[how]
+    assert found(again).result == (RESULT if how == "stored" else None)
+    assert found(again).error == ERRORS.get(how)
 
 
 @pytest.mark.parametrize("how", ["unclaimed", "unsettled", "terminated", "cancelled_by_temporal", "timed_out"])
@@ -145,7 +175,7 @@ async def test_unsettled_or_unclaimed_end_is_followed_by_a_new_run(jobs: VideoJo
     await _ended(temporal, of, how)
     before = await run_of(temporal, of)
     again = await jobs.submit(of)
-    assert (again.existing, again.phase, again.error) == (True, "checking", None)
+    assert (again.existing, found(again).phase, found(again).error) == (True, "checking", None)
     assert await run_of(temporal, of) != before
     assert (await handle(temporal, of).describe()).status is WorkflowExecutionStatus.RUNNING
 
@@ -182,22 +212,23 @@ async def _counts(client: Client, query: str, expected: int) -> bool:
     return (await client.count_workflows(query)).count >= expected
 
 
-async def test_job_that_was_stored_since_the_look_is_not_run_again(
+async def test_job_that_was_stored_meanwhile_is_not_run_again(
     temporal: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = request("overtaken")
     await _ended(temporal, of, "unclaimed")
     late = VideoJobs(temporal)
-    unclaimed = await late.get(job_id_of(of))
+    unclaimed = await late.job(job_id_of(of)).state()
     await _ended(temporal, of, "stored")
-    looks = [unclaimed, await late.get(job_id_of(of))]
+    states = [unclaimed, await late.job(job_id_of(of)).state()]
 
-    async def get(_: str) -> Job:
-        return looks.pop(0)
+    async def state(_: VideoJob, *, detail: bool) -> JobState:
+        assert not detail
+        return states.pop(0)
 
-    monkeypatch.setattr(late, "get", get)
+    monkeypatch.setattr(VideoJob, "state", state)
     before = await run_of(temporal, of)
-    assert (await late.submit(of)).result == RESULT
+    assert found(await late.submit(of)).result == RESULT
     assert await run_of(temporal, of) == before
 
 
@@ -214,68 +245,68 @@ async def test_submitting_waits_for_no_worker(jobs: VideoJobs) -> None:
 
 async def test_get_asks_the_worker(jobs: VideoJobs) -> None:
     of = request("asked")
-    job_id = (await jobs.submit(of)).job_id
-    seen = await jobs.get(job_id)
-    assert isinstance(seen, JobState)
-    assert (seen.phase, seen.task_id, seen.attempt, seen.request) == ("running", TASK_ID, 1, of)
+    job_id = (await jobs.submit(of)).id
+    seen = await jobs.job(job_id).state()
+    assert seen.detail is not None
+    assert (seen.phase, seen.task_id, seen.attempt, detail_of(seen).request) == ("running", TASK_ID, 1, of)
 
 
 async def test_get_without_a_worker_says_what_temporal_knows(temporal: Client) -> None:
     of = request("deserted", "attention:account", route=LONELY)
     quick = VideoJobs(temporal, query_seconds=0.3)
-    job_id = (await quick.submit(of)).job_id
+    job_id = (await quick.submit(of)).id
     async with worker(temporal, LONELY):
         await eventually(lambda: _is_running(quick, job_id))
     started = time.monotonic()
-    seen = await quick.get(job_id)
+    seen = await quick.job(job_id).state()
     assert time.monotonic() - started < 3
-    known = Job(job_id=job_id, request_hash=job_id[9:], phase="running", attention="account", task_id=TASK_ID)
-    assert type(seen) is JobSummary
-    assert seen.model_dump(include={*Job.model_fields}) == known.model_dump()
+    assert seen.detail is None
+    assert (seen.job_id, seen.request_hash, seen.phase) == (job_id, job_id[9:], "running")
+    assert (seen.attention, seen.task_id, seen.attempt) == ("account", TASK_ID, None)
+    assert (seen.result, seen.error, seen.ended) == (None, None, False)
     assert (seen.user, seen.model, seen.closed_at) == ("deserted", of.model, None)
     with pytest.raises(WorkerUnavailable, match="seedance-volcengine"):
-        await quick.state(job_id)
+        await quick.job(job_id).resolve(attempt=1, action="lost")
 
 
 async def _is_running(jobs: VideoJobs, job_id: str) -> bool:
-    return (await jobs.get(job_id)).phase == "running"
+    return (await jobs.job(job_id).state()).phase == "running"
 
 
 async def test_ended_jobs_are_known_without_a_worker(temporal: Client) -> None:
     quick = VideoJobs(temporal, query_seconds=0.3)
     async with worker(temporal, LONELY):
         for prompt in ("stored", "failed"):
-            job_id = (await quick.submit(request("over", prompt, LONELY))).job_id
+            job_id = (await quick.submit(request("over", prompt, LONELY))).id
             await eventually(partial(_is_closed, temporal.get_workflow_handle(job_id)))
-    stored = await quick.get(job_id_of(request("over", "stored", LONELY)))
+    stored = await quick.job(job_id_of(request("over", "stored", LONELY))).state()
     assert (stored.phase, stored.result, stored.task_id) == ("stored", RESULT, TASK_ID)
-    failed = await quick.get(job_id_of(request("over", "failed", LONELY)))
+    failed = await quick.job(job_id_of(request("over", "failed", LONELY))).state()
     assert (failed.phase, failed.error, failed.task_id, failed.attempt) == ("failed", ERRORS["failed"], TASK_ID, 1)
 
 
 async def test_terminated_job_says_what_to_do(jobs: VideoJobs, temporal: Client) -> None:
     of = request("killed")
     await _ended(temporal, of, "terminated")
-    seen = await jobs.get(job_id_of(of))
+    seen = await jobs.job(job_id_of(of)).state()
     assert seen.phase == "checking"
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class) == ("run_terminated", "unsettled")
     assert "without paying twice" in seen.error.message
 
 
-async def test_has_worker(jobs: VideoJobs, temporal: Client) -> None:
-    assert await eventually(lambda: jobs.has_worker("byteplus"))
-    assert not await jobs.has_worker("nowhere")
-
-
 async def test_unknown_job_and_no_job_id(jobs: VideoJobs) -> None:
-    for ask in (jobs.get, jobs.state, jobs.result, jobs.cancel):
+    unknown = jobs.job(UNKNOWN)
+    for ask in (unknown.state, unknown.result, unknown.cancel, partial(unknown.resubmit, attempt=1)):
         with pytest.raises(UnknownJob):
-            await ask(UNKNOWN)
-        with pytest.raises(ValueError, match="not a job id"):
-            await ask("seedance-1")
+            await ask()
+    for text in ("seedance-1", "", "0" * 63, "seedance-" + "g" * 64):
+        with pytest.raises(InvalidJobId, match="not a job id"):
+            jobs.job(text)
     with pytest.raises(UnknownJob):
-        await jobs.resolve(UNKNOWN, Resolve(attempt=1, action="lost"))
+        await anext(unknown.follow())
+    with pytest.raises(UnknownJob):
+        await jobs.job(UNKNOWN).resolve(attempt=1, action="lost")
 
 
 # Following
@@ -283,8 +314,8 @@ async def test_unknown_job_and_no_job_id(jobs: VideoJobs) -> None:
 
 async def test_result_waits_for_the_end(jobs: VideoJobs, temporal: Client) -> None:
     of = request("awaited")
-    job_id = (await jobs.submit(of)).job_id
-    waiting = asyncio.create_task(jobs.result(job_id))
+    job_id = (await jobs.submit(of)).id
+    waiting = asyncio.create_task(jobs.job(job_id).result())
     await asyncio.sleep(0.2)
     assert not waiting.done()
     await handle(temporal, of).signal("end", "stored")
@@ -292,29 +323,133 @@ async def test_result_waits_for_the_end(jobs: VideoJobs, temporal: Client) -> No
 
 
 async def test_result_of_a_failure_raises_it(jobs: VideoJobs) -> None:
-    job_id = (await jobs.submit(request("broken", "refused"))).job_id
+    job_id = (await jobs.submit(request("broken", "refused"))).id
     with pytest.raises(JobFailed, match="Refused") as failed:
-        await jobs.result(job_id)
-    assert (failed.value.error, failed.value.job.phase) == (ERRORS["refused"], "refused")
+        await jobs.job(job_id).result()
+    assert (failed.value.state.error, failed.value.state.phase) == (ERRORS["refused"], "refused")
+    assert isinstance(failed.value, RequestRefused)
+    assert (failed.value.code, failed.value.message) == ("InvalidParameter", "Refused.")
+    assert (failed.value.task_id, failed.value.attempt, failed.value.resubmit_could_help) == (None, 1, False)
+
+
+async def test_result_times_out_and_the_job_goes_on(jobs: VideoJobs, temporal: Client) -> None:
+    of = request("patience")
+    job = await jobs.submit(of)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await job.result(timeout=0.3)
+    assert time.monotonic() - started < 2
+    assert (await job.state()).phase == "running"
+    await handle(temporal, of).signal("end", "stored")
+    assert await job.result(timeout=10) == RESULT
+
+
+FAILURES = {
+    "failed": ProviderFailed,
+    "refused": RequestRefused,
+    "unclaimed": RequestRefused,
+    "unsettled": JobUnsettled,
+    "cancelled": JobCancelled,
+    "terminated": JobUnsettled,
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+async def test_failure_has_the_class_of_its_outcome(jobs: VideoJobs, temporal: Client, how: str) -> None:
+    of = request(f"class {how}")
+    await _ended(temporal, of, how)
+    with pytest.raises(JobFailed) as failed:
+        await jobs.job(job_id_of(of)).result()
+    assert type(failed.value) is FAILURES[how]
+    assert failed.value.state.error is not None
+    assert failed.value.code == failed.value.state.error.code
+
+
+@pytest.mark.parametrize(("failure_class", "kind"), [("expired", JobExpired), ("lost", VideoLost)])
+def test_failure_is_made_of_a_state(failure_class: FailureClass, kind: type[JobFailed]) -> None:
+    error = JobError(
+        code="x", message="It ended.", failure_class=failure_class, task_id="cgt-1", attempt=2, resubmit_could_help=True
+    )
+    state = JobState(
+        job_id=UNKNOWN, request_hash="0" * 64, phase="lost", route="byteplus", started_at=datetime.now(UTC), error=error
+    )
+    failed = JobFailed.of(state)
+    assert type(failed) is kind
+    assert (str(failed), failed.code, failed.task_id, failed.attempt) == ("It ended.", "x", "cgt-1", 2)
+    assert failed.resubmit_could_help
+
+
+class _Queries(Interceptor):
+    """Counts queries, as Temporal Cloud does for its bill."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002 - the library's name
+        queries = self
+
+        class Counting(OutboundInterceptor):
+            async def query_workflow(self, input: QueryWorkflowInput) -> Any:
+                queries.count += 1
+                return await super().query_workflow(input)
+
+        return Counting(next)
+
+
+async def test_follow_queries_only_after_a_change(temporal: Client) -> None:
+    of, queries = request("quiet"), _Queries()
+    config = temporal.config()
+    config["interceptors"] = [queries]
+    job = await VideoJobs(Client(**config)).submit(of)
+    assert queries.count == 0, "submitting asks no worker"
+    seen: list[JobState] = []
+
+    async def follow() -> None:
+        async for state in job.follow(every=0.05):
+            seen.append(state)  # noqa: PERF401 - looked at while it grows
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: _true(bool(seen) and seen[-1].phase == "running"))
+    await asyncio.sleep(0.5)
+    before = queries.count
+    await asyncio.sleep(1)
+    assert queries.count == before
+    await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
+    await eventually(lambda: _true(detail_of(seen[-1]).timeline[0].count == 2))
+    assert before < queries.count <= before + 4
+    await handle(temporal, of).signal("end", "stored")
+    await asyncio.wait_for(following, 5)
+    assert (seen[-1].result, detail_of(seen[-1]).request) == (RESULT, of)
+    assert all(a != b for a, b in pairwise(seen))
+
+
+async def test_result_queries_nothing(temporal: Client) -> None:
+    queries = _Queries()
+    config = temporal.config()
+    config["interceptors"] = [queries]
+    job = await VideoJobs(Client(**config)).submit(request("silent", "stored"))
+    assert await job.result(timeout=10) == RESULT
+    assert (await job.state(detail=False)).detail is None
+    assert queries.count == 0
 
 
 async def test_follow_tells_changes_until_the_end_across_restarts_of_the_worker(temporal: Client) -> None:
     of = request("followed", route=LONELY)
     quick = VideoJobs(temporal, query_seconds=0.3)
-    job_id = (await quick.submit(of)).job_id
-    seen: list[Job] = []
+    job_id = (await quick.submit(of)).id
+    seen: list[JobState] = []
 
     async def follow() -> None:
-        async for job in quick.follow(job_id, every=0.1):
+        async for job in quick.job(job_id).follow(every=0.1):
             seen.append(job)  # noqa: PERF401 - looked at while it grows
 
     following = asyncio.create_task(follow())
     async with worker(temporal, LONELY):
-        await eventually(lambda: _true(bool(seen) and isinstance(seen[-1], JobState)))
-    await eventually(lambda: _true(type(seen[-1]) is JobSummary))
+        await eventually(lambda: _true(bool(seen) and seen[-1].detail is not None))
+    await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
+    await eventually(lambda: _true(seen[-1].detail is None))
     async with worker(temporal, LONELY):
-        await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
-        await eventually(lambda: _true(isinstance(seen[-1], JobState) and seen[-1].timeline[0].times == 2))
+        await eventually(lambda: _true(seen[-1].detail is not None and detail_of(seen[-1]).timeline[0].count == 2))
         await asyncio.sleep(0.5)  # nothing changes, so nothing is told
         await handle(temporal, of).signal("end", "stored")
         await asyncio.wait_for(following, 5)
@@ -328,8 +463,8 @@ async def _true(value: bool) -> bool:
 
 async def test_follow_goes_over_to_the_run_that_follows(jobs: VideoJobs, temporal: Client) -> None:
     of = request("restarted")
-    job_id = (await jobs.submit(of)).job_id
-    waiting = asyncio.create_task(jobs.result(job_id))
+    job_id = (await jobs.submit(of)).id
+    waiting = asyncio.create_task(jobs.job(job_id).result())
     await asyncio.sleep(0.2)
     # What a Reset does: the run is ended, and another stands in its place at the same moment.
     await temporal.start_workflow(
@@ -348,45 +483,45 @@ async def test_follow_goes_over_to_the_run_that_follows(jobs: VideoJobs, tempora
 
 
 async def test_cancel_is_answered_by_the_workflow_then_closed(jobs: VideoJobs) -> None:
-    job_id = (await jobs.submit(request("cancelled"))).job_id
-    assert (await jobs.cancel(job_id)).outcome == "cancelled"
+    job_id = (await jobs.submit(request("cancelled"))).id
+    assert (await jobs.job(job_id).cancel()).outcome == "cancelled"
     with pytest.raises(JobFailed):
-        await jobs.result(job_id)
-    assert (await jobs.get(job_id)).phase == "cancelled"
-    assert (await jobs.cancel(job_id)).outcome == "already_closed"
+        await jobs.job(job_id).result()
+    assert (await jobs.job(job_id).state()).phase == "cancelled"
+    assert (await jobs.job(job_id).cancel()).outcome == "already_closed"
 
 
 async def test_cancel_without_a_worker_leaves_the_wish_with_temporal(temporal: Client) -> None:
     of = request("unheard", route=LONELY)
     quick = VideoJobs(temporal, query_seconds=0.3)
-    job_id = (await quick.submit(of)).job_id
-    assert (await quick.cancel(job_id)).outcome == "requested"
+    job_id = (await quick.submit(of)).id
+    assert (await quick.job(job_id).cancel()).outcome == "requested"
     history = await handle(temporal, of).fetch_history()
     assert any(event.HasField("workflow_execution_cancel_requested_event_attributes") for event in history.events)
 
 
 async def test_resolve_takes_the_answer_of_the_workflow(jobs: VideoJobs, temporal: Client) -> None:
     of = request("resolved")
-    job_id = (await jobs.submit(of)).job_id
-    taken = await jobs.resolve(job_id, Resolve(attempt=1, action="adopt", task_id="cgt-1"))
+    job_id = (await jobs.submit(of)).id
+    taken = await jobs.job(job_id).resolve(attempt=1, action="adopt", task_id="cgt-1")
     assert (taken.accepted, taken.message) == (True, "adopt cgt-1")
-    assert not (await jobs.resolve(job_id, Resolve(attempt=2, action="lost"))).accepted
+    assert not (await jobs.job(job_id).resolve(attempt=2, action="lost")).accepted
     await handle(temporal, of).signal("end", "stored")
-    await jobs.result(job_id)
-    closed = await jobs.resolve(job_id, Resolve(attempt=1, action="lost"))
+    await jobs.job(job_id).result()
+    closed = await jobs.job(job_id).resolve(attempt=1, action="lost")
     assert not closed.accepted
     assert closed.message == "The run has ended (stored). Nothing is left to settle."
     await _ended(temporal, request("settle anew"), "terminated")
-    ended = await jobs.resolve(job_id_of(request("settle anew")), Resolve(attempt=1, action="lost"))
+    ended = await jobs.job(job_id_of(request("settle anew"))).resolve(attempt=1, action="lost")
     assert not ended.accepted
     assert "Submit the same request again" in ended.message
 
 
 async def test_resolve_without_a_worker_says_so(temporal: Client) -> None:
     quick = VideoJobs(temporal, query_seconds=0.3)
-    job_id = (await quick.submit(request("unresolved", route=LONELY))).job_id
+    job_id = (await quick.submit(request("unresolved", route=LONELY))).id
     with pytest.raises(WorkerUnavailable):
-        await quick.resolve(job_id, Resolve(attempt=1, action="lost"))
+        await quick.job(job_id).resolve(attempt=1, action="lost")
 
 
 # Listing
@@ -394,7 +529,7 @@ async def test_resolve_without_a_worker_says_so(temporal: Client) -> None:
 
 async def test_list_filters_and_quotes(jobs: VideoJobs, temporal: Client) -> None:
     users = ["o'brien' OR WorkflowType = 'GenerateVideo", "plain lister"]
-    ids = {user: (await jobs.submit(request(user, "attention:task_gone"))).job_id for user in users}
+    ids = {user: (await jobs.submit(request(user, "attention:task_gone"))).id for user in users}
     for user in users:
         found = await eventually(partial(jobs.list, user=user))
         assert [job.job_id for job in found] == [ids[user]]
@@ -409,8 +544,8 @@ async def test_list_filters_by_model_route_time_and_what_is_open(jobs: VideoJobs
     before = datetime.now(UTC)
     of, ended = request("lister of all", "hold"), request("lister of all", "stored")
     lonely = request("lister of all", route=LONELY)
-    ids = [(await jobs.submit(each)).job_id for each in (of, ended, lonely)]
-    await jobs.result(ids[1])
+    ids = [(await jobs.submit(each)).id for each in (of, ended, lonely)]
+    await jobs.job(ids[1]).result()
 
     async def found(**wanted: Any) -> set[str]:
         return {job.job_id for job in await jobs.list(job_ids=ids, **wanted)}
@@ -441,10 +576,44 @@ async def _all_seen(found: Callable[..., Awaitable[set[str]]], ids: list[str]) -
     )
 
 
+async def test_find_takes_id_hash_and_unique_prefix(jobs: VideoJobs, temporal: Client) -> None:
+    of = request("found")
+    job_id = (await jobs.submit(of)).id
+    for text in (job_id, job_id[9:]):
+        assert jobs.job(text).id == (await jobs.find(text)).id == job_id
+    assert (await jobs.find(UNKNOWN)).id == UNKNOWN, "a whole id is not looked up"
+    await eventually(lambda: jobs.list(user="found"))
+    for text in (job_id[: 9 + 6], job_id[9 : 9 + 6], job_id[9:72]):
+        job = await jobs.find(text)
+        assert (job.id, job.existing, job.submitted) == (job_id, None, None)
+        assert (await job.state()).phase == "running"
+    for text in (job_id[9:14], "found", "seedance-", f"{job_id}0", "'" * 6, ""):
+        with pytest.raises(InvalidJobId, match="at least 6 hex digits"):
+            await jobs.find(text)
+    with pytest.raises(UnknownJob, match="seedance-000000…"):
+        await jobs.find("000000")
+
+
+async def test_find_names_jobs_of_an_ambiguous_prefix(jobs: VideoJobs, temporal: Client) -> None:
+    ids = [f"seedance-abcdef{number:058x}" for number in range(2)]
+    for job_id in ids:
+        given = GenerateVideoInput(request=request("twin"))
+        await temporal.start_workflow(WORKFLOW, given, id=job_id, task_queue=Queues("nowhere").workflows)
+
+    async def both() -> bool:
+        return len(await jobs.list(job_ids=ids)) == 2
+
+    await eventually(both)
+    with pytest.raises(AmbiguousJobId) as ambiguous:
+        await jobs.find("abcdef0")
+    assert ambiguous.value.job_ids == tuple(ids)
+    assert all(job_id in str(ambiguous.value) for job_id in ids)
+
+
 async def test_list_without_search_attributes() -> None:
     async with dev_server(attributes=False) as client, worker(client):
         jobs = VideoJobs(client)
-        job_id = (await jobs.submit(request("bare", "no-attributes"))).job_id
+        job_id = (await jobs.submit(request("bare", "no-attributes"))).id
         assert [job.job_id for job in await eventually(jobs.list)] == [job_id]
         with pytest.raises(SeedanceError, match=rf"lacks search attributes.*{SEEDANCE_USER.name}"):
             await jobs.list(user="bare")
@@ -461,7 +630,14 @@ async def test_connect_reads_the_environment(temporal: Client, monkeypatch: pyte
     assert client.namespace == "elsewhere"
     # A namespace that is not there is no reason to say that a job is not there.
     with pytest.raises(TemporalUnavailable, match="elsewhere"):
-        await VideoJobs(client).get(UNKNOWN)
+        await VideoJobs(client).job(UNKNOWN).state()
+
+
+async def test_video_jobs_connect(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = await VideoJobs.connect(target_host=address(temporal))
+    assert not (await jobs.submit(request("connected"))).existing
+    monkeypatch.setenv("TEMPORAL_ADDRESS", address(temporal))
+    assert (await (await VideoJobs.connect()).submit(request("connected"))).existing
 
 
 async def test_unreachable_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def with_urls(*urls: object, **changes: Any) -> bytes:
 
 def good(reader: RequestReader, text: bytes, folder: Path) -> VideoRequest:
     """The request, whose files were read and not looked into."""
-    request, found = reader.look(text, folder)
+    request, found = reader.inspect(text, folder)
     assert found == []
     return request
 
@@ -65,7 +65,7 @@ def good(reader: RequestReader, text: bytes, folder: Path) -> VideoRequest:
 def problems(reader: RequestReader, text: bytes, folder: Path) -> dict[str, str]:
     """What shows before the files are looked into."""
     try:
-        _, found = reader.look(text, folder)
+        _, found = reader.inspect(text, folder)
     except InvalidRequest as refused:
         found = [*refused.problems]
     assert found
@@ -295,7 +295,7 @@ STEPS += ["elsewhere", "request", "none", "e\u0301", "\uff0e\uff0e", "~", "\0", 
 def test_no_spelling_reads_outside(tree: Path, opened: Opened, start: str, steps: list[str], end: str) -> None:
     path, reader = start.format(outer=tree.parent, folder=tree) + "/".join(steps) + end, a_reader()
     with opened.heard() as paths:
-        _, found = reader.look(with_urls(path), tree)
+        _, found = reader.inspect(with_urls(path), tree)
     # From the folder on, name by name and through no link: nothing outside can be met.
     assert [path for path in paths if path == ".." or ("/" in path and path != str(tree))] == opened.followed == []
     assert [file.sha256 for file in reader.files.values()] in ([], [SHA256])
@@ -617,7 +617,7 @@ async def test_what_is_no_file_is_left_alone(folder: Path) -> None:
 async def test_an_object_with_other_content_is_not_taken(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
     await bucket.create(NAME, b"not what its name says")
-    with pytest.raises(BucketRefused, match="does not hold what"):
+    with pytest.raises(BucketRefused, match="exists with another content"):
         await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev.ark.errors import ArkError
-from dev.ark.references import look_into
+from dev.ark.references import check_media
 from seedance_temporal.media.probe import BadMedia, Probe, probe
 from seedance_temporal.provider.models import SEEDANCE_2_0, SEEDANCE_2_5, Kind, Model
 from seedance_temporal.reference_media import Medium, media_problems, media_warnings
@@ -49,7 +49,7 @@ def found(path: Path, kind: Kind, content: bytes, reference: int = 0) -> Medium:
 def local_ark_takes(kind: Kind, content: bytes) -> bool:
     """Whether the local provider, which shares no code with the worker, thinks the same."""
     try:
-        look_into([(f"{kind}_url", content)], longest=15)
+        check_media([(f"{kind}_url", content)], longest=15)
     except ArkError:
         return False
     return True

@@ -76,7 +76,7 @@ async def test_callback_becomes_a_signal_with_nothing_of_the_body_but_id_and_sta
     temporal: Client, relay: str, http: httpx.AsyncClient
 ) -> None:
     job = await VideoJobs(temporal).submit(request("relayed"))
-    answer = await http.post(callback_url(relay, SECRET, job.job_id, 1), json=BODY)
+    answer = await http.post(callback_url(relay, SECRET, job.id, 1), json=BODY)
     assert (answer.status_code, answer.text) == (200, "ok\n")
     signals = await handle(temporal, request("relayed")).query("signals")
     assert signals == [{"task_id": TASK_ID, "status": "succeeded", "attempt": 1}]
@@ -167,8 +167,8 @@ async def test_body_without_end_is_413_and_not_read_on(relay: str, length: str) 
 async def test_closed_and_unknown_jobs_are_200(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
     jobs = VideoJobs(temporal)
     job = await jobs.submit(request("closed", "stored"))
-    await jobs.result(job.job_id)
-    for job_id in (job.job_id, JOB):
+    await jobs.job(job.id).result()
+    for job_id in (job.id, JOB):
         assert (await http.post(callback_url(relay, SECRET, job_id, 1), json=BODY)).status_code == 200
 
 
@@ -181,7 +181,7 @@ async def test_a_forged_callback_starts_nothing(temporal: Client, relay: str, ht
 async def test_a_thousand_identical_callbacks_do_no_harm(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
     jobs = VideoJobs(temporal)
     job = await jobs.submit(request("flooded"))
-    url = callback_url(relay, SECRET, job.job_id, 1)
+    url = callback_url(relay, SECRET, job.id, 1)
     places = asyncio.Semaphore(50)
 
     async def call() -> int:
@@ -190,7 +190,7 @@ async def test_a_thousand_identical_callbacks_do_no_harm(temporal: Client, relay
 
     assert set(await asyncio.gather(*(call() for _ in range(1000)))) == {200}
     await handle(temporal, request("flooded")).signal("end", "stored")
-    assert (await jobs.result(job.job_id)).task_id == TASK_ID
+    assert (await jobs.job(job.id).result()).task_id == TASK_ID
 
 
 async def test_mounted_in_another_application(temporal: Client, http: httpx.AsyncClient) -> None:

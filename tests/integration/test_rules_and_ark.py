@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 from activities.create import CreateActivities
 from dev.ark.catalog import Route
 from dev.ark.errors import ArkError
-from dev.ark.request import Order
+from dev.ark.request import TaskRequest
 from dev.ark.settings import Settings
-from dev.ark.validate import read_body, read_order
+from dev.ark.validate import read_body, read_request
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.checks import gs_object, scene
 from seedance_temporal.provider.models import MODELS, OPTIONAL, ROUTES, SEEDANCE_2_0, Model
-from seedance_temporal.provider.rules import check, gs_object, scene
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.request_json import parse_request
 from tests.support.jobs import a_claim, some_settings
 from tests.support.memory_bucket import MemoryBucket
 from tests.unit.test_request_json import valid_requests
@@ -53,7 +53,7 @@ SCENES = {
 }
 
 
-def ordered(request: VideoRequest, endpoints: dict[str, str] | None = None) -> Order:
+def read(request: VideoRequest, endpoints: dict[str, str] | None = None) -> TaskRequest:
     """What the local Ark makes of a request.
 
     Raises:
@@ -61,36 +61,36 @@ def ordered(request: VideoRequest, endpoints: dict[str, str] | None = None) -> O
     """
     body = read_body(json.dumps(asyncio.run(CREATE._body(a_claim(request)))).encode())
     route: Route = "byteplus" if request.route == "byteplus" else "volcengine"
-    return read_order(route, body, Settings.model_validate({"endpoints": endpoints or {}}))
+    return read_request(route, body, Settings.model_validate({"endpoints": endpoints or {}}))
 
 
 def takes(request: VideoRequest) -> bool:
     """Whether the local Ark does."""
     try:
-        ordered(request)
+        read(request)
     except ArkError:
         return False
     return True
 
 
 def assert_it_orders_what_was_asked(request: VideoRequest, endpoints: dict[str, str] | None = None) -> None:
-    order = ordered(request, endpoints)
-    assert order.scene == SCENES[scene(request)]
-    assert order.resolution == request.resolution
-    assert request.ratio in {order.ratio, "adaptive"}
-    assert request.duration in {order.duration, -1}
-    assert (order.generate_audio, order.watermark, order.return_last_frame) == (
+    received = read(request, endpoints)
+    assert received.scene == SCENES[scene(request)]
+    assert received.resolution == request.resolution
+    assert request.ratio in {received.ratio, "adaptive"}
+    assert request.duration in {received.duration, -1}
+    assert (received.generate_audio, received.watermark, received.return_last_frame) == (
         request.generate_audio,
         request.watermark,
         request.return_last_frame,
     )
-    assert order.draft == bool(request.draft)
-    assert order.priority == (request.priority or 0)
-    assert order.service_tier == (request.service_tier or "default")
-    assert order.seed == request.seed or request.seed in {None, -1}
-    assert [media.url for media in order.references] == [
+    assert received.draft == bool(request.draft)
+    assert received.priority == (request.priority or 0)
+    assert received.service_tier == (request.service_tier or "default")
+    assert received.seed == request.seed or request.seed in {None, -1}
+    assert [media.url for media in received.references] == [
         reference.url if gs_object(reference.url) is None else media.url
-        for reference, media in zip(request.references, order.references, strict=True)
+        for reference, media in zip(request.references, received.references, strict=True)
     ]
 
 
@@ -102,7 +102,7 @@ def test_what_is_just_inside_is_taken(changes: dict[str, Any]) -> None:
 @settings(deadline=None)
 @given(valid_requests())
 def test_whatever_a_model_takes_is_let_through_and_taken(data: dict[str, Any]) -> None:
-    assert_it_orders_what_was_asked(parse_request(data))
+    assert_it_orders_what_was_asked(VideoRequest.from_dict(data))
 
 
 # Values around each limit; most of what is made of them is refused by both.
@@ -151,7 +151,7 @@ def test_whatever_the_catalogue_lets_through_the_local_ark_takes(data: dict[str,
     for name in draw.draw(st.lists(st.sampled_from(sorted(AROUND)), min_size=1, max_size=3, unique=True)):
         data = data | {name: draw.draw(AROUND[name])}
     try:
-        request = parse_request(data)
+        request = VideoRequest.from_dict(data)
     except InvalidRequest:
         return
     assert_it_orders_what_was_asked(request)
@@ -161,7 +161,7 @@ def test_whatever_the_catalogue_lets_through_the_local_ark_takes(data: dict[str,
 @given(valid_requests(), st.sampled_from(["ep-a", "ep-b"]))
 def test_behind_a_named_endpoint_both_see_the_model(data: dict[str, Any], endpoint: str) -> None:
     endpoints = {endpoint: data["model"] if data["model"] != "ep-20260101-abc" else SEEDANCE_2_0.ids[data["route"]]}
-    request = parse_request(data | {"model": endpoint}, endpoints=endpoints)
+    request = VideoRequest.from_dict(data | {"model": endpoint}, rules=Rules(endpoints=endpoints))
     assert_it_orders_what_was_asked(request, endpoints)
 
 
@@ -212,7 +212,7 @@ def of(model: Model, route: str, **changes: Any) -> VideoRequest:
 
 
 def assert_both(request: VideoRequest, *, allow: bool, at: str) -> None:
-    assert {problem.at for problem in check(request)} == (set() if allow else {at})
+    assert {problem.at for problem in Rules().check(request)} == (set() if allow else {at})
     assert takes(request) == allow
 
 
@@ -238,12 +238,12 @@ def test_ratios(model: Model, route: str) -> None:
         for frames in (["first_frame"], ["first_frame", "last_frame"]):
             keeps = model.name == "Seedance 2.5" and len(frames) == 1
             allow = ratio != "2:1" and not keeps
-            problems = {problem.at for problem in check(of(model, route, ratio=ratio, **refs(*frames)))}
+            problems = {problem.at for problem in Rules().check(of(model, route, ratio=ratio, **refs(*frames)))}
             assert problems == (set() if allow else {"ratio"})
             assert takes(of(model, route, ratio=ratio, **refs(*frames))) == allow
     assert_both(of(model, route, ratio="adaptive", **refs("first_frame")), allow=True, at="ratio")
     # Ours is the stricter one: there is nothing to adapt to.
-    assert [problem.at for problem in check(of(model, route, ratio="adaptive"))] == ["ratio"]
+    assert [problem.at for problem in Rules().check(of(model, route, ratio="adaptive"))] == ["ratio"]
     assert takes(of(model, route, ratio="adaptive"))
 
 
@@ -272,7 +272,7 @@ def test_frames(model: Model, route: str) -> None:
     ):
         assert_both(of(model, route, **refs(*roles)), allow=allow, at="references")
         assert takes(of(model, route, **refs(*roles, "reference_image"))) is False
-        assert {p.at for p in check(of(model, route, **refs(*roles, "reference_image")))} == {"references"}
+        assert {p.at for p in Rules().check(of(model, route, **refs(*roles, "reference_image")))} == {"references"}
     assert_both(of(model, route, prompt=None, **refs("first_frame")), allow=True, at="prompt")
     assert_both(of(model, route, prompt=None), allow=False, at="prompt")
 
@@ -285,7 +285,7 @@ def test_fields_that_not_every_model_takes(model: Model, route: str) -> None:
         for value in values:
             request = of(model, route, **{name: value})
             allow = value in allowed.get(name, [])
-            assert {problem.at for problem in check(request)} == (set() if allow else {name})
+            assert {problem.at for problem in Rules().check(request)} == (set() if allow else {name})
             # A search that is declined is not sent at all.
             assert takes(request) == (allow or (name, value) == ("web_search", False))
 
@@ -304,7 +304,7 @@ def test_edits_and_extensions(route: str, task_type: str) -> None:
 @pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
 def test_web_search_works_on_text_alone(model: Model, route: str) -> None:
     request = of(model, route, web_search=True, **refs("first_frame"))
-    assert "web_search" in {problem.at for problem in check(request)}
+    assert "web_search" in {problem.at for problem in Rules().check(request)}
     assert not takes(request)
 
 

@@ -30,7 +30,7 @@ from google.oauth2.credentials import Credentials as PersonCredentials
 from seedance_temporal.storage.bucket import GoogleBucket
 from seedance_temporal.storage.signing import CannotSign, signing
 from tests.support.fake_gcs import fake_gcs
-from worker import warn_of_signing
+from workers.serve import warn_of_signing
 
 EMAIL = "worker@project.iam.gserviceaccount.com"
 HOUR = timedelta(hours=1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,13 +20,17 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.temporal_ui import COMMAND
 from tests.support.command_line import say
 from tests.support.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = "seedance-" + "0" * 64
 LONELY = "volcengine"
-JOB_KEYS = {"job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error"}
+JOB_KEYS = {
+    *("job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error", "user", "route"),
+    *("model", "started_at", "closed_at", "tokens", "cost_usd", "estimated_tokens", "estimated_usd", "detail"),
+}
 ERROR_KEYS = {"code", "message", "class", "task_id", "attempt", "resubmit_could_help"}
 RESULT_KEYS = {
     *("video_uri", "size", "crc32c", "md5", "last_frame_uri", "record_uri", "task_id", "usage", "seed", "ratio"),
@@ -55,11 +61,14 @@ async def test_submit_gives_the_job_and_then_the_same_again(temporal: Client, tm
         "job_id": job_id_of(of),
         "request_hash": request_hash(of),
         "phase": "checking",
+        "route": "byteplus",
+        "started_at": first.document["started_at"],
         "existing": False,
     }
     assert "0.76 USD" in first.err
+    await VideoJobs(temporal).job(job_id_of(of)).state()  # asks the worker, which has then begun
     again = await say(temporal, "submit", "-", "--json", stdin=text_of(of))
-    assert (again.document["existing"], again.document["phase"], again.document["attempt"]) == (True, "running", 1)
+    assert (again.document["existing"], again.document["phase"], again.document["user"]) == (True, "running", "cli")
 
 
 @pytest.mark.parametrize(("prompt", "code"), [("stored", 0), ("refused", 3), ("attention:account", 4)])
@@ -134,7 +143,7 @@ async def test_bad_settings_are_named(temporal: Client) -> None:
 
 
 async def test_show_tells_people_the_story(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("cli story"))).job_id
+    job_id = (await VideoJobs(temporal).submit(request("cli story"))).id
     shown = await say(temporal, "show", job_id)
     assert shown.code == 0
     for words in (job_id, "running", TASK_ID, "task created", "create"):
@@ -143,8 +152,8 @@ async def test_show_tells_people_the_story(temporal: Client) -> None:
 
 
 async def test_show_of_an_ended_job_tells_result_or_error_on_whole_lines(temporal: Client) -> None:
-    stored = (await VideoJobs(temporal).submit(request("cli shown", "stored"))).job_id
-    failed = (await VideoJobs(temporal).submit(request("cli shown", "failed"))).job_id
+    stored = (await VideoJobs(temporal).submit(request("cli shown", "stored"))).id
+    failed = (await VideoJobs(temporal).submit(request("cli shown", "failed"))).id
     await eventually(lambda: _ended(temporal, stored, failed))
     shown = await say(temporal, "show", stored)
     assert any(line.endswith(f" {RESULT.video_uri}") for line in shown.out.splitlines())
@@ -156,12 +165,12 @@ async def test_show_of_an_ended_job_tells_result_or_error_on_whole_lines(tempora
 
 
 async def _ended(client: Client, *job_ids: str) -> bool:
-    jobs = [await VideoJobs(client).get(job_id) for job_id in job_ids]
+    jobs = [await VideoJobs(client).job(job_id).state() for job_id in job_ids]
     return all(job.result or job.error for job in jobs)
 
 
 async def test_show_says_soon_that_no_worker_serves_the_route(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("cli lonely", route=LONELY))).job_id
+    job_id = (await VideoJobs(temporal).submit(request("cli lonely", route=LONELY))).id
     started = time.monotonic()
     shown = await say(temporal, "show", job_id, "--json")
     assert time.monotonic() - started < 5
@@ -173,7 +182,9 @@ async def test_show_says_soon_that_no_worker_serves_the_route(temporal: Client) 
 async def test_no_job_id_and_unknown_job(temporal: Client, command: list[str]) -> None:
     wrong = await say(None, *command, "seedance-1", "--json")
     assert wrong.code == 2
-    assert wrong.document["error"]["problems"][0]["at"] == "JOB"
+    assert wrong.document["error"].keys() == ERROR_KEYS
+    assert wrong.document["error"]["code"] == "invalid_job_id"
+    assert "at least 6 hex digits" in wrong.err
     unknown = await say(temporal, *command, UNKNOWN, "--json")
     assert unknown.code == 1
     assert unknown.document["error"].keys() == ERROR_KEYS
@@ -181,10 +192,30 @@ async def test_no_job_id_and_unknown_job(temporal: Client, command: list[str]) -
     assert UNKNOWN in unknown.err
 
 
+async def test_job_is_meant_by_hash_and_unique_prefix(temporal: Client) -> None:
+    jobs = VideoJobs(temporal)
+    job_id = (await jobs.submit(request("cli prefix"))).id
+    await eventually(lambda: jobs.list(user="cli prefix"))
+    for text in (job_id[9:], job_id[9:17], job_id[:20]):
+        shown = await say(temporal, "show", text, "--json")
+        assert (shown.code, shown.document["job_id"]) == (0, job_id)
+        assert shown.document["detail"]["request"]["user_id"] == "cli prefix"
+    audited = await say(temporal, "audit", job_id[9:17], "--json")
+    assert (audited.code, audited.document["job_id"]) == (0, job_id)
+    settled = await say(temporal, "resolve", job_id[9:17], "--attempt", "1", "--task-id", "cgt-1", "--json")
+    assert settled.document["job_id"] == job_id
+    ended = await say(temporal, "cancel", job_id[9:17], "--json")
+    assert ended.document == {"job_id": job_id, "outcome": "cancelled"}
+    waited = await say(temporal, "wait", job_id[9:17], "--json")
+    assert (waited.code, waited.document["phase"]) == (3, "cancelled")
+    again = await say(temporal, "resubmit", job_id[9:17], "--attempt", "1", "--json")
+    assert (again.code, again.document["job_id"], again.document["existing"]) == (0, job_id, True)
+
+
 @pytest.mark.parametrize("attention", ["second_task", "video_at_risk"])
 async def test_wait_goes_on_under_what_settles_itself(temporal: Client, attention: str) -> None:
     of = request("cli calm", f"attention:{attention}")
-    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    job_id = (await VideoJobs(temporal).submit(of)).id
     waiting = asyncio.create_task(say(temporal, "wait", job_id, "--json"))
     await asyncio.sleep(1)
     assert not waiting.done()
@@ -196,7 +227,7 @@ async def test_wait_goes_on_under_what_settles_itself(temporal: Client, attentio
 
 
 async def test_wait_ends_at_an_attention_and_says_how_to_go_on(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("cli stuck", "attention:unknown_create"))).job_id
+    job_id = (await VideoJobs(temporal).submit(request("cli stuck", "attention:unknown_create"))).id
     waited = await say(temporal, "wait", job_id)
     assert waited.code == 4
     for words in ("unknown_create", "free of charge", f"starter.py show {job_id}"):
@@ -208,7 +239,7 @@ async def test_wait_ends_at_an_attention_and_says_how_to_go_on(temporal: Client)
 
 async def test_list_is_one_json_list(temporal: Client) -> None:
     of = request("cli listed", "attention:task_gone")
-    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    job_id = (await VideoJobs(temporal).submit(of)).id
     jobs = VideoJobs(temporal)
     await eventually(lambda: jobs.list(user="cli listed"))
     options = ["--user", "cli listed", "--phase", "running", "--attention", "task_gone", "--limit", "5"]
@@ -221,13 +252,13 @@ async def test_list_is_one_json_list(temporal: Client) -> None:
 
 
 async def test_cancel(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("cli cancelled"))).job_id
+    job_id = (await VideoJobs(temporal).submit(request("cli cancelled"))).id
     assert (await say(temporal, "cancel", job_id, "--json")).document == {"job_id": job_id, "outcome": "cancelled"}
     assert "nothing to cancel" in (await say(temporal, "cancel", job_id)).out
 
 
 async def test_resolve(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("cli resolved"))).job_id
+    job_id = (await VideoJobs(temporal).submit(request("cli resolved"))).id
     adopted = await say(temporal, "resolve", job_id, "--attempt", "1", "--task-id", "cgt-1", "--json")
     assert adopted.code == 0
     assert adopted.document == {"job_id": job_id, "accepted": True, "message": "adopt cgt-1"}
@@ -266,23 +297,56 @@ async def _process(temporal: Client, *arguments: str) -> asyncio.subprocess.Proc
 
 
 async def test_process_prints_one_document(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("process"))).job_id
+    job_id = (await VideoJobs(temporal).submit(request("process"))).id
     process = await _process(temporal, "show", job_id, "--json")
     written, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert json.loads(written)["job_id"] == job_id
 
 
+async def test_installed_command_has_the_same_help() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["seedance"].partition(":")
+    # As the script that pip writes for it.
+    installed = f"import sys; sys.argv[0] = 'seedance'; from {module} import {function}; sys.exit({function}())"
+
+    async def help_of(*command: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command, "--help"), cwd=ROOT, env={"COLUMNS": "120"}, stdout=asyncio.subprocess.PIPE
+        )
+        written, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0
+        return written.decode()
+
+    ours, theirs = await asyncio.gather(help_of("starter.py"), help_of("-c", installed))
+    assert "Usage: starter.py " in ours
+    assert "resubmit" in ours
+    # The line with the name is as wide as the others.
+    assert re.sub(r" +", " ", ours.replace("starter.py", "seedance")) == re.sub(r" +", " ", theirs)
+
+
+def test_messages_name_one_command_form() -> None:
+    rooms = ("seedance_temporal", "activities", "workflows", "workers")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    named = [
+        (path.relative_to(ROOT).as_posix(), line)
+        for path in files
+        for line in path.read_text().splitlines()
+        if "starter.py" in line
+    ]
+    assert named == [("seedance_temporal/temporal_ui.py", f'COMMAND = "{COMMAND}"')]
+
+
 async def test_ctrl_c_ends_the_command_and_not_the_job(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("interrupted"))).job_id
+    job_id = (await VideoJobs(temporal).submit(request("interrupted"))).id
     # Several, because a process that hangs at its end does so now and then only.
     for process, written, told in await asyncio.gather(*(_interrupted(temporal, job_id) for _ in range(5))):
         assert process.returncode == 1
         assert json.loads(written)["error"]["code"] == "interrupted"
-        assert "goes on" in told
+        assert "does not stop the job: it continues" in told
         assert f"starter.py show {job_id}" in told
         assert "Traceback" not in told
-    assert (await VideoJobs(temporal).get(job_id)).phase == "running"
+    assert (await VideoJobs(temporal).job(job_id).state()).phase == "running"
 
 
 async def _interrupted(temporal: Client, job_id: str) -> tuple[asyncio.subprocess.Process, str, str]:

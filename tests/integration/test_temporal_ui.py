@@ -12,6 +12,7 @@ from temporalio.client import Client
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import safety_identifier, user_hash
 from seedance_temporal.request import VideoRequest
+from tests.support.jobs import some_settings
 from tests.support.temporal_stub import dev_server
 
 USER = "user-42@example.com"
@@ -27,7 +28,7 @@ async def temporal() -> AsyncIterator[Client]:
 async def said(temporal: Client, jobs: VideoJobs, **given: Any) -> tuple[str, str, str]:
     """The job id of a request, and what its run says of itself."""
     fields = {"user_id": USER, "route": "byteplus", "model": "dreamina-seedance-2-0-260128", "prompt": uuid.uuid4().hex}
-    job_id = (await jobs.submit(VideoRequest.model_validate(fields | given))).job_id
+    job_id = (await jobs.submit(VideoRequest.model_validate(fields | given))).id
     run = await temporal.get_workflow_handle(job_id).describe()
     summary, details = await run.static_summary(), await run.static_details()
     assert summary is not None
@@ -56,13 +57,13 @@ async def test_who_what_references_estimate_and_how_to_look(temporal: Client) ->
         r"- **prompt**: A \*quiet\* shot",
         r"- **1. reference\_image**: https://cdn.example.com/p.png (sku-1)",
         r"- **2. reference\_image**: gs://bucket/q.png\#123",
-        "- **estimate**: at most 1.5279 USD, 218,266 tokens, by list price",
-        f"- **how it stands**: `python starter.py show {job_id}`",
+        "- **estimate**: at most 1.5279 USD, 218,266 tokens, by price table",
+        f"- **current state**: `python starter.py show {job_id}`",
     ]
 
 
 async def test_an_endpoint_is_named_by_its_model_where_that_is_known(temporal: Client) -> None:
-    known = VideoJobs(temporal, endpoints={ENDPOINT: "dreamina-seedance-2-5-260628"})
+    known = VideoJobs(temporal, settings=some_settings(seedance_endpoints={ENDPOINT: "dreamina-seedance-2-5-260628"}))
     _, summary, details = await said(temporal, known, model=ENDPOINT)
     assert summary.startswith("Seedance 2.5 720p")
     assert f"Seedance 2.5: {ENDPOINT} on byteplus" in details
@@ -87,7 +88,7 @@ async def test_the_server_takes_the_longest_that_is_allowed(temporal: Client) ->
 
 
 async def test_a_hashed_user_stands_nowhere_in_clear(temporal: Client) -> None:
-    _, summary, details = await said(temporal, VideoJobs(temporal, hash_users=True))
+    _, summary, details = await said(temporal, VideoJobs(temporal, settings=some_settings(seedance_hash_users=True)))
     assert summary == f"Seedance 2.0 720p 16:9 5 s for {user_hash(USER)}"
     assert f"- **user**: {user_hash(USER)}\n" in details
     assert USER not in summary + details

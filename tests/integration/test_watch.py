@@ -30,7 +30,7 @@ async def temporal() -> AsyncIterator[Client]:
 async def _submit(temporal: Client, user: str, *prompts: str) -> list[str]:
     """Jobs of a user, as soon as the list shows them."""
     jobs = VideoJobs(temporal)
-    ids = [(await jobs.submit(request(user, prompt))).job_id for prompt in prompts]
+    ids = [(await jobs.submit(request(user, prompt))).id for prompt in prompts]
 
     async def listed() -> bool:
         return len(await jobs.list(user=user)) == len(prompts)
@@ -59,7 +59,7 @@ async def test_list_by_model_route_time_and_what_is_open(temporal: Client) -> No
 
 async def test_filters_that_need_missing_search_attributes_are_one_clear_error() -> None:
     async with dev_server(attributes=False) as client, worker(client):
-        (job_id,) = [(await VideoJobs(client).submit(request("bare", "no-attributes"))).job_id]
+        (job_id,) = [(await VideoJobs(client).submit(request("bare", "no-attributes"))).id]
         await eventually(VideoJobs(client).list)
         for command in ("list", "watch", "report"):
             told = await say(client, command, "--user", "bare")
@@ -75,7 +75,7 @@ async def test_filters_that_need_missing_search_attributes_are_one_clear_error()
 
 async def test_show_follow_goes_on_where_wait_would_end(temporal: Client) -> None:
     of = request("followed", "attention:account")
-    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    job_id = (await VideoJobs(temporal).submit(of)).id
     assert (await say(temporal, "wait", job_id)).code == 4
     following = asyncio.create_task(say(temporal, "show", job_id, "--follow", "--json"))
     await asyncio.sleep(1)
@@ -88,7 +88,7 @@ async def test_show_follow_goes_on_where_wait_would_end(temporal: Client) -> Non
 
 async def test_follow_is_drawn_live_on_a_terminal(temporal: Client) -> None:
     of = request("drawn", "attention:second_task")
-    job_id = (await VideoJobs(temporal).submit(of)).job_id
+    job_id = (await VideoJobs(temporal).submit(of)).id
     async with _on_a_terminal(temporal, "wait", job_id) as (process, screen):
         await screen.until("0:00:02", TASK_ID, "running")
         await handle(temporal, of).signal("end", "stored")
@@ -106,7 +106,7 @@ async def test_watch_once_shows_what_needs_a_person_first(temporal: Client) -> N
     assert [line.split()[-1] for line in shown] == [needy, calm], "not the one that is stored"
     assert shown[0].split()[:2] == ["account", "running"]
     assert TASK_ID in shown[1]
-    assert "2 open, 1 of them need a person" in told.out
+    assert "2 open, 1 of them need an operator" in told.out
 
 
 async def test_watch_of_a_batch_ends_when_none_is_open(temporal: Client, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ async def test_watch_refreshes_in_place_and_ctrl_c_ends_nothing_else(temporal: C
         await screen.until("\x1b[1A")
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 20) == 1
-    assert (await VideoJobs(temporal).get((await handle(temporal, of).describe()).id)).phase == "running"
+    assert (await VideoJobs(temporal).job((await handle(temporal, of).describe()).id).state()).phase == "running"
 
 
 class _Screen:

@@ -18,8 +18,9 @@ from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import callback_token, job_id_of
 from seedance_temporal.ledger.store import Ledger
-from seedance_temporal.provider import rules as catalogue
 from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.checks import scene
+from seedance_temporal.provider.models import KINDS
 from seedance_temporal.request import VideoRequest
 from tests.sdk.official import KEYS, a_prompt, posts, sdk, text
 from tests.support.jobs import in_activity, some_settings
@@ -230,13 +231,13 @@ def test_every_field_and_scene_is_among_the_cases() -> None:
     requests = [the_request(case, "a cat") for case in CASES]
     fields = {name for case in CASES for name in case.ours}
     assert fields | {"user_id", "prompt"} == set(VideoRequest.model_fields)
-    assert {catalogue.scene(request) for request in requests} == {
+    assert {scene(request) for request in requests} == {
         "text_to_video",
         "first_frame",
         "first_and_last_frame",
         "references",
     }
-    assert {reference.role for request in requests for reference in request.references} == set(catalogue.KINDS)
+    assert {reference.role for request in requests for reference in request.references} == set(KINDS)
 
 
 async def test_the_sdk_knows_no_field_that_we_do_not(ark: ArkControl) -> None:

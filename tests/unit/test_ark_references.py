@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 
 from dev.ark.errors import ArkError
 from dev.ark.media import Clip, last_frame, last_frame_jpeg, video
-from dev.ark.references import MediaUrl, fetch, look_into
+from dev.ark.references import MediaUrl, check_media, fetch
 
 
 @cache
@@ -68,7 +68,7 @@ Contents = Callable[[], list[tuple[str, bytes]]]
     ids=["sides", "JPEG", "HEIC", "seconds", "MOV and 60 fps", "each kind counts alone"],
 )
 def test_what_the_service_takes(contents: Contents) -> None:
-    look_into(contents(), 15)
+    check_media(contents(), 15)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_what_the_service_takes(contents: Contents) -> None:
 )
 def test_what_it_does_not_take(contents: Contents, problem: str) -> None:
     with pytest.raises(ArkError, match=problem):
-        look_into(contents(), 15)
+        check_media(contents(), 15)
 
 
 def test_2_5_takes_longer_ones() -> None:
-    look_into([clip(seconds=15), clip(seconds=15)], 30)
+    check_media([clip(seconds=15), clip(seconds=15)], 30)
     with pytest.raises(ArkError, match="longer than 30 seconds"):
-        look_into([clip(seconds=15), clip(seconds=15), clip()], 30)
+        check_media([clip(seconds=15), clip(seconds=15), clip()], 30)
 
 
 async def test_data_is_read_and_an_asset_is_nobody_s_business() -> None:

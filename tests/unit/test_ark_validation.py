@@ -6,10 +6,10 @@ import pytest
 
 from dev.ark.catalog import RATIOS, ROUTES, Route, model_of, pixels
 from dev.ark.errors import ArkError
-from dev.ark.request import Order
+from dev.ark.request import TaskRequest
 from dev.ark.settings import Settings
-from dev.ark.validate import read_body, read_order
-from seedance_temporal.provider import rules as catalogue
+from dev.ark.validate import read_body, read_request
+from seedance_temporal.provider import models as catalogue
 
 MODEL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
@@ -18,11 +18,11 @@ OLD = "seedance-1-5-pro-251215"
 URL = "https://cdn.example.com/x"
 
 
-def order(*items: dict[str, Any], allow_http: bool = False, **fields: Any) -> Order:
+def request(*items: dict[str, Any], allow_http: bool = False, **fields: Any) -> TaskRequest:
     """Reads a create: of a text, unless there are items."""
     body = {"model": MODEL, "content": list(items) or [text()]} | fields
     given = {name: value for name, value in body.items() if value is not None}
-    return read_order("byteplus", given, Settings(allow_http_references=allow_http))
+    return read_request("byteplus", given, Settings(allow_http_references=allow_http))
 
 
 def text(words: str = "a cat") -> dict[str, Any]:
@@ -47,7 +47,7 @@ def audio(url: str = URL) -> dict[str, Any]:
 
 
 def test_defaults_are_the_service_s() -> None:
-    read = order()
+    read = request()
     assert (read.ratio, read.resolution, read.duration) == ("16:9", "720p", 5)
     assert (read.generate_audio, read.watermark, read.return_last_frame) == (True, False, False)
     assert (read.execution_expires_after, read.priority, read.service_tier) == (172_800, 0, "default")
@@ -57,7 +57,7 @@ def test_defaults_are_the_service_s() -> None:
 def test_null_is_absent_and_an_unknown_field_is_ignored() -> None:
     raw = b'{"model": null, "seed": null, "typo": 1}'
     assert read_body(raw) == {"typo": 1}
-    read = order(resolutoin="1080p", seed=None, camera_fixed=None, service_tier=None)
+    read = request(resolutoin="1080p", seed=None, camera_fixed=None, service_tier=None)
     assert read.resolution == "720p"
 
 
@@ -115,14 +115,14 @@ def test_a_body_that_is_no_object_is_refused(raw: bytes) -> None:
 )
 def test_a_known_field_is_checked(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(ArkError) as caught:
-        order(**fields)
+        request(**fields)
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "InvalidParameter", param)
 
 
 @pytest.mark.parametrize(("fields", "param"), [({"model": None}, "model"), ({"content": None}, "content")])
 def test_a_missing_field_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(ArkError) as caught:
-        order(**fields)
+        request(**fields)
     assert (caught.value.code, caught.value.param) == ("MissingParameter", param)
 
 
@@ -136,7 +136,7 @@ def test_a_missing_field_is_named(fields: dict[str, Any], param: str) -> None:
     ],
 )
 def test_what_a_model_supports_is_accepted(fields: dict[str, Any]) -> None:
-    assert order(**fields).seed >= 0
+    assert request(**fields).seed >= 0
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_a_model_supports_is_accepted(fields: dict[str, Any]) -> None:
     ],
 )
 def test_scenes(items: list[dict[str, Any]], scene: str) -> None:
-    assert order(*items).scene == scene
+    assert request(*items).scene == scene
 
 
 @pytest.mark.parametrize(
@@ -178,33 +178,33 @@ def test_scenes(items: list[dict[str, Any]], scene: str) -> None:
 )
 def test_what_is_no_scene_is_refused(items: list[dict[str, Any]]) -> None:
     with pytest.raises(ArkError, match=r"400 (Invalid|Missing)Parameter"):
-        order(*items)
+        request(*items)
 
 
 @pytest.mark.parametrize("items", [[image()] * 31, [video()] * 11, [audio()] * 11], ids=["images", "videos", "audios"])
 def test_2_5_has_larger_limits_of_its_own(items: list[dict[str, Any]]) -> None:
-    assert order(*items[1:], model=NEXT).scene == "references"
+    assert request(*items[1:], model=NEXT).scene == "references"
     with pytest.raises(ArkError, match="at most"):
-        order(*items, model=NEXT)
+        request(*items, model=NEXT)
 
 
 def test_models_differ_in_references() -> None:
-    assert order(audio(), model=NEXT).scene == "references"
-    assert order(*[image()] * 30, model=NEXT).scene == "references"
+    assert request(audio(), model=NEXT).scene == "references"
+    assert request(*[image()] * 30, model=NEXT).scene == "references"
     with pytest.raises(ArkError, match=r"not supported by 1\.5 pro"):
-        order(image(), model=OLD)
+        request(image(), model=OLD)
 
 
 def test_2_5_keeps_the_ratio_of_a_first_frame() -> None:
     with pytest.raises(ArkError, match="adaptive"):
-        order(image(None), model=NEXT, ratio="16:9")
-    assert order(image(None), model=NEXT, ratio="adaptive").scene == "first frame"
-    assert order(model=NEXT, ratio="9:16").ratio == "9:16"
+        request(image(None), model=NEXT, ratio="16:9")
+    assert request(image(None), model=NEXT, ratio="adaptive").scene == "first frame"
+    assert request(model=NEXT, ratio="9:16").ratio == "9:16"
 
 
 def test_web_search_is_for_text_alone() -> None:
     with pytest.raises(ArkError, match="tools"):
-        order(text(), image(), tools=[{"type": "web_search"}])
+        request(text(), image(), tools=[{"type": "web_search"}])
 
 
 def test_url_forms() -> None:
@@ -214,7 +214,7 @@ def test_url_forms() -> None:
         video(url="asset://v-1"),
         audio(url="data:audio/wav;base64,AAAA"),
     ]
-    assert len(order(*accepted).references) == 4
+    assert len(request(*accepted).references) == 4
     for item in (
         image(url="http://cdn.example.com/x"),
         image(url="gs://bucket/x"),
@@ -225,27 +225,27 @@ def test_url_forms() -> None:
         image(url=""),
     ):
         with pytest.raises(ArkError, match="url"):
-            order(item)
-    assert order(image(url="http://127.0.0.1:1/x"), allow_http=True).scene == "references"
+            request(item)
+    assert request(image(url="http://127.0.0.1:1/x"), allow_http=True).scene == "references"
 
 
 def test_flags_in_the_prompt_are_obeyed_and_cost() -> None:
-    read = order(text("a cat --dur 15 --rs 1080p --rt 9:16 --wm true --seed 5"), duration=4)
+    read = request(text("a cat --dur 15 --rs 1080p --rt 9:16 --wm true --seed 5"), duration=4)
     assert (read.duration, read.resolution, read.ratio, read.watermark) == (15, "1080p", "9:16", True)
     assert (read.clip.width, read.clip.height) == (1080, 1920)
     assert read.tokens == 1080 * 1920 * 361 // 1024
-    assert order(text("--resolution 480p --ratio 1:1 --duration 6")).clip.width == 640
-    assert order(text("a cat --seed 5"), model=OLD).seed == 5
+    assert request(text("--resolution 480p --ratio 1:1 --duration 6")).clip.width == 640
+    assert request(text("a cat --seed 5"), model=OLD).seed == 5
 
 
 def test_flags_that_mean_nothing_here_are_skipped() -> None:
-    read = order(text("a --dur 99 --rs 8k --fps 60 --nonsense 1 --dur well-known"), model=FAST)
+    read = request(text("a --dur 99 --rs 8k --fps 60 --nonsense 1 --dur well-known"), model=FAST)
     assert (read.duration, read.resolution) == (5, "720p")
-    assert order(text("a--dur 9")).duration == 5
+    assert request(text("a--dur 9")).duration == 5
 
 
 def test_a_reference_video_is_billed() -> None:
-    assert order(video()).tokens == 1280 * 720 * (24 * 10 + 1) // 1024
+    assert request(video()).tokens == 1280 * 720 * (24 * 10 + 1) // 1024
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_reference_video_is_billed() -> None:
     [("480p", "21:9", (992, 432)), ("720p", "3:4", (834, 1112)), ("4k", "21:9", (4398, 1886))],
 )
 def test_sizes(resolution: str, ratio: str, size: tuple[int, int]) -> None:
-    clip = order(resolution=resolution, ratio=ratio).clip
+    clip = request(resolution=resolution, ratio=ratio).clip
     assert (clip.width, clip.height) == size
 
 
@@ -276,10 +276,10 @@ def test_each_route_has_each_family_by_its_own_name(family: str) -> None:
         "volcengine": f"doubao-seedance-{family}",
     }
     for route in ROUTES:
-        assert read_order(route, {"model": names[route], "content": [text()]}, Settings()).model == names[route]
+        assert read_request(route, {"model": names[route], "content": [text()]}, Settings()).model == names[route]
         for other in set(names.values()) - {names[route]}:
             with pytest.raises(ArkError, match=r"InvalidEndpointOrModel\.NotFound"):
-                read_order(route, {"model": other, "content": [text()]}, Settings())
+                read_request(route, {"model": other, "content": [text()]}, Settings())
 
 
 def test_a_body_has_64_mb_at_most() -> None:
@@ -292,7 +292,7 @@ def test_a_body_has_64_mb_at_most() -> None:
 def test_a_model_must_belong_to_the_route() -> None:
     body = {"model": MODEL, "content": [text()]}
     with pytest.raises(ArkError) as caught:
-        read_order("volcengine", body, Settings())
+        read_request("volcengine", body, Settings())
     assert (caught.value.status, caught.value.code) == (404, "InvalidEndpointOrModel.NotFound")
-    read = read_order("volcengine", body | {"model": "ep-1"}, Settings())
+    read = read_request("volcengine", body | {"model": "ep-1"}, Settings())
     assert (read.model, read.model_given) == ("doubao-seedance-2-0-260128", "ep-1")

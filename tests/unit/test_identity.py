@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seedance_temporal.errors import InvalidJobId
 from seedance_temporal.identity import (
     ObjectNames,
     callback_token,
     callback_url,
     canonical_json,
     hash_of_job,
+    id_prefix_from,
+    job_id_from,
     job_id_of,
     request_hash,
     safety_identifier,
@@ -129,8 +132,31 @@ def test_job_id() -> None:
     ],
 )
 def test_no_job_id(text: str) -> None:
-    with pytest.raises(ValueError, match="not a job id"):
+    with pytest.raises(InvalidJobId, match="not a job id"):
         hash_of_job(text)
+
+
+def test_texts_that_mean_a_job() -> None:
+    digits = "0123456789abcdef" * 4
+    assert job_id_from(digits) == job_id_from(f"seedance-{digits}") == f"seedance-{digits}"
+    assert id_prefix_from(digits[:6]) == id_prefix_from(f"seedance-{digits[:6]}") == "seedance-012345"
+    assert id_prefix_from(digits) == f"seedance-{digits}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "seedance-", "a" * 63, "a" * 65, "A" * 64, "a" * 64 + "\n", "seedance_" + "a" * 64]
+)
+def test_no_id_and_no_hash(text: str) -> None:
+    with pytest.raises(InvalidJobId, match="not a job id"):
+        job_id_from(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "seedance-", "a" * 5, "a" * 65, "A" * 6, "aaaaaa\n", "seedance-aaaaa", "aaaaa%", "aaaaag"]
+)
+def test_no_prefix(text: str) -> None:
+    with pytest.raises(InvalidJobId, match="at least 6 hex digits"):
+        id_prefix_from(text)
 
 
 def test_object_names() -> None:

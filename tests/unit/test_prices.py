@@ -23,7 +23,8 @@ from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.models import MODELS
-from seedance_temporal.provider.prices import PRICES, Estimate, Price, cost_of, cost_usd, estimate, price_table
+from seedance_temporal.provider.prices import PRICES, Estimate, Price, cost_usd, price_table
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -69,24 +70,26 @@ def test_all_that_costs_is_counted_by_the_table() -> None:
     assert cost_usd(FULL, "720p", False, 100_000, table) == 1
     assert cost_usd(FULL, "720p", True, 100_000, table) == 0.1
     assert cost_usd(FULL, "480p", False, 1_000_000, table) == 7
-    assert estimate(request(), table) == Estimate(108_900, 1.089)
-    assert estimate(request(model=NEXT, resolution="1080p"), table) == Estimate(245_025, 1.225125)
-    assert estimate(request(model=NEXT, resolution="1080p", references=[VIDEO]), table).usd is None
-    assert cost_of(request(), task(), table) == 10
-    assert cost_of(request(references=[VIDEO]), task(resolution="720p", model=FULL), table) == 1
-    assert cost_of(request(model=NEXT), task(resolution="1080p"), table) == 5
+    rules = Rules(prices=table)
+    assert rules.estimate(request()) == Estimate(108_900, 1.089)
+    assert rules.estimate(request(model=NEXT, resolution="1080p")) == Estimate(245_025, 1.225125)
+    assert rules.estimate(request(model=NEXT, resolution="1080p", references=[VIDEO])).usd is None
+    assert rules.cost_of(request(), task()) == 10
+    assert rules.cost_of(request(references=[VIDEO]), task(resolution="720p", model=FULL)) == 1
+    assert rules.cost_of(request(model=NEXT), task(resolution="1080p")) == 5
 
 
 def test_an_endpoint_is_priced_by_the_model_behind_it() -> None:
     endpoints = {"ep-a": NEXT, "ep-b": FULL}
     table = price_table({NEXT: {"720p": [10, None]}})
-    assert estimate(request(model="ep-a"), table).usd is None
-    assert estimate(request(model="ep-a"), table, endpoints=endpoints) == Estimate(108_900, 1.089)
-    assert estimate(request(model="ep-a", duration=-1), table, endpoints=endpoints).tokens == 648_900
-    assert cost_of(request(model="ep-b"), task(), table) is None
-    assert cost_of(request(model="ep-b"), task(), table, endpoints=endpoints) == 7
-    assert cost_of(request(model="ep-b"), task(model="ep-a"), table, endpoints=endpoints) == 10
-    assert cost_of(request(model="ep-b"), task(model=NEXT), table, endpoints=endpoints) == 10, "the task knows best"
+    rules, known = Rules(prices=table), Rules(prices=table, endpoints=endpoints)
+    assert rules.estimate(request(model="ep-a")).usd is None
+    assert known.estimate(request(model="ep-a")) == Estimate(108_900, 1.089)
+    assert known.estimate(request(model="ep-a", duration=-1)).tokens == 648_900
+    assert rules.cost_of(request(model="ep-b"), task()) is None
+    assert known.cost_of(request(model="ep-b"), task()) == 7
+    assert known.cost_of(request(model="ep-b"), task(model="ep-a")) == 10
+    assert known.cost_of(request(model="ep-b"), task(model=NEXT)) == 10, "the task knows best"
 
 
 def test_what_nobody_can_count_has_no_price() -> None:
@@ -99,14 +102,19 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         SEEDANCE_PRICES=f'{{"{FULL}": {{"4k": [3, 2.5]}}, "{CHINESE}": {{"720p": [0, null]}}, "{NEXT}": {{}}}}',
         SEEDANCE_ENDPOINTS=f'{{"ep-a": "{NEXT}", "ep-b": "{CHINESE}"}}',
     )
-    assert read.prices == {**PRICES, FULL: {**PRICES[FULL], "4k": (3, 2.5)}, CHINESE: {"720p": (0, None)}, NEXT: {}}
+    assert read.rules.prices == {
+        **PRICES,
+        FULL: {**PRICES[FULL], "4k": (3, 2.5)},
+        CHINESE: {"720p": (0, None)},
+        NEXT: {},
+    }
     assert read.seedance_endpoints == {"ep-a": NEXT, "ep-b": CHINESE}
 
 
 @pytest.mark.parametrize("nothing", [{}, {"SEEDANCE_PRICES": "", "SEEDANCE_ENDPOINTS": ""}, {"SEEDANCE_PRICES": "{}"}])
 def test_unset(monkeypatch: pytest.MonkeyPatch, nothing: dict[str, str]) -> None:
     read = settings(monkeypatch, **nothing)
-    assert (read.prices, read.seedance_endpoints) == (PRICES, {})
+    assert (read.rules.prices, read.seedance_endpoints) == (PRICES, {})
 
 
 def of_full(pair: object) -> str:
@@ -200,7 +208,7 @@ def test_any_value_is_a_table_or_refused(value: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
         value = value.replace("\0", "").encode("utf-8", "ignore").decode()
         try:
-            table = settings(patched, SEEDANCE_PRICES=value).prices
+            table = settings(patched, SEEDANCE_PRICES=value).rules.prices
         except InvalidSettings as refused:
             assert "SEEDANCE_PRICES" in str(refused)  # noqa: PT017
             return

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from seedance_temporal.errors import InvalidRequest
+from seedance_temporal.provider.models import CHOICES, KINDS, MODELS, PIXELS, RATIOS, ROUTES, SEEDANCE_1_5_PRO
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
 LEAST: dict[str, Any] = {"user_id": "user-42", "route": "byteplus", "model": "dreamina-seedance-2-0-260128"}
@@ -83,3 +89,46 @@ def test_a_request_is_frozen() -> None:
     request = VideoRequest(**LEAST)
     with pytest.raises(ValidationError, match="frozen"):
         request.take = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("route", ROUTES),
+        ("model", [model_id for route in ROUTES for model in MODELS for model_id in [model.ids[route]]]),
+        ("ratio", RATIOS),
+        ("resolution", PIXELS),
+        ("service_tier", SEEDANCE_1_5_PRO.service_tiers),
+        ("output_format", CHOICES["output_format"]),
+        ("omni_reference_task_type", CHOICES["omni_reference_task_type"]),
+    ],
+)
+def test_schema_names_the_values_of_closed_sets(field: str, values: Iterable[str]) -> None:
+    known, text, *_ = VideoRequest.model_json_schema()["properties"][field]["anyOf"]
+    assert (known, text) == ({"enum": [*values]}, {"type": "string"})
+
+
+def test_schema_names_the_roles() -> None:
+    assert Reference.model_json_schema()["properties"]["role"]["anyOf"][0] == {"enum": [*KINDS]}
+
+
+def test_closed_sets_take_any_text() -> None:
+    """What a later release, or another worker, knows must stay readable."""
+    request = VideoRequest(user_id="u", route="elsewhere", model="seedance-9", prompt="x", ratio="7:5", resolution="8k")
+    assert VideoRequest.model_validate_json(request.model_dump_json()) == request
+
+
+def test_environment_gives_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"user_id": "u", "route": "byteplus", "model": "ep-25", "prompt": "x", "duration": 20}
+    with pytest.raises(InvalidRequest) as refused:
+        VideoRequest.from_dict(fields)
+    assert [problem.at for problem in refused.value.problems] == ["duration"]
+    monkeypatch.setenv("SEEDANCE_ENDPOINTS", '{"ep-25": "dreamina-seedance-2-5-260628"}')
+    assert VideoRequest.from_dict(fields).duration == VideoRequest.from_json(json.dumps(fields)).duration == 20
+    with pytest.raises(InvalidRequest):
+        VideoRequest.from_dict(fields, rules=Rules())
+
+
+def test_any_mapping_is_read() -> None:
+    fields = {"user_id": "u", "route": "byteplus", "model": MODELS[0].ids["byteplus"], "prompt": "x"}
+    assert VideoRequest.from_dict(MappingProxyType(fields)) == VideoRequest.model_validate(fields)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.identity import canonical_json, request_hash
+from seedance_temporal.provider.checks import scene
 from seedance_temporal.provider.models import CHOICES, MODELS, OPTIONAL, ROUTES, WORKS_ON_REFERENCES, Model
-from seedance_temporal.provider.rules import check, estimate, scene, warnings
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
-from seedance_temporal.request_json import parse_request, parse_request_json
 
+RULES = Rules()
 TEXT: dict[str, Any] = {
     "user_id": "user-42",
     "route": "byteplus",
@@ -26,16 +27,16 @@ TEXT: dict[str, Any] = {
 IMAGE = {"role": "reference_image", "url": "https://cdn.example.com/a.png"}
 
 
-def wrong(data: object) -> dict[str, str]:
+def wrong(data: Any) -> dict[str, str]:
     """What is wrong with decoded JSON, by place."""
     with pytest.raises(InvalidRequest) as refused:
-        parse_request(data)
+        VideoRequest.from_dict(data)
     return by_place(refused.value)
 
 
 def wrong_json(text: str | bytes) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as refused:
-        parse_request_json(text)
+        VideoRequest.from_json(text)
     return by_place(refused.value)
 
 
@@ -48,17 +49,18 @@ def by_place(refused: InvalidRequest) -> dict[str, str]:
 
 
 def test_a_request() -> None:
-    assert parse_request(TEXT) == VideoRequest.model_validate(TEXT)
-    assert parse_request_json(json.dumps(TEXT)) == VideoRequest.model_validate(TEXT)
-    assert parse_request_json(json.dumps(TEXT).encode("utf-8-sig")) == VideoRequest.model_validate(TEXT)
-    assert parse_request_json("\ufeff" + json.dumps(TEXT)) == VideoRequest.model_validate(TEXT)
+    assert VideoRequest.from_dict(TEXT) == VideoRequest.model_validate(TEXT)
+    assert VideoRequest.from_json(json.dumps(TEXT)) == VideoRequest.model_validate(TEXT)
+    assert VideoRequest.from_json(json.dumps(TEXT).encode("utf-8-sig")) == VideoRequest.model_validate(TEXT)
+    assert VideoRequest.from_json("\ufeff" + json.dumps(TEXT)) == VideoRequest.model_validate(TEXT)
 
 
 def test_insecure_hosts_are_passed_on() -> None:
     local = TEXT | {"references": [IMAGE | {"url": "http://127.0.0.1:8080/a.png"}]}
     assert {*wrong(local)} == {"references[0].url"}
-    assert parse_request(local, insecure_hosts={"127.0.0.1"})
-    assert parse_request_json(json.dumps(local), insecure_hosts={"127.0.0.1"})
+    rules = Rules(insecure_hosts=frozenset({"127.0.0.1"}))
+    assert VideoRequest.from_dict(local, rules=rules)
+    assert VideoRequest.from_json(json.dumps(local), rules=rules)
 
 
 @pytest.mark.parametrize("data", [None, True, 5, 1.5, float("nan"), "text", [], [TEXT]])
@@ -118,10 +120,10 @@ def test_wrong_shape(changes: dict[str, Any], at: str, says: str) -> None:
 
 def test_null_counts_as_absent() -> None:
     fields = VideoRequest.model_fields.keys() - {"user_id", "route", "model", "prompt"}
-    assert parse_request(TEXT | dict.fromkeys(fields)) == parse_request(TEXT)
+    assert VideoRequest.from_dict(TEXT | dict.fromkeys(fields)) == VideoRequest.from_dict(TEXT)
     declared = {"references": [IMAGE | {"asset_id": None}], "rights": {"depicts_real_person": None}, "ratio": None}
-    assert parse_request(TEXT | declared) == parse_request(TEXT | {"references": [IMAGE]})
-    assert parse_request(TEXT | declared).ratio == "adaptive"
+    assert VideoRequest.from_dict(TEXT | declared) == VideoRequest.from_dict(TEXT | {"references": [IMAGE]})
+    assert VideoRequest.from_dict(TEXT | declared).ratio == "adaptive"
 
 
 def test_rules_are_checked_of_all_that_has_the_right_shape() -> None:
@@ -265,7 +267,7 @@ def refusal(parse: Callable[[Any], VideoRequest], data: object) -> InvalidReques
         request = parse(data)
     except InvalidRequest as refused:
         return refused
-    assert check(request) == []
+    assert RULES.check(request) == []
     assert len(request_hash(request)) == 64
     return None
 
@@ -273,14 +275,14 @@ def refusal(parse: Callable[[Any], VideoRequest], data: object) -> InvalidReques
 @settings(deadline=None)
 @given(JSON | NEARLY | st.builds(dict.__or__, TEXTS_OF_ALL, NEARLY))
 def test_any_value_is_a_request_or_refused(data: object) -> None:
-    refused = refusal(parse_request, data)
+    refused = refusal(VideoRequest.from_dict, data)
     assert refused is None or by_place(refused)
 
 
 @settings(deadline=None)
 @given(st.text() | st.binary() | (JSON | NEARLY).map(json.dumps))
 def test_any_text_is_a_request_or_refused(text: str | bytes) -> None:
-    refused = refusal(parse_request_json, text)
+    refused = refusal(VideoRequest.from_json, text)
     assert refused is None or by_place(refused)
 
 
@@ -291,10 +293,10 @@ def test_whatever_has_the_right_shape_can_be_asked_about(data: dict[str, Any]) -
         request = VideoRequest.model_validate(data)
     except ValueError:
         return
-    check(request)
-    estimate(request)
+    RULES.check(request)
+    RULES.estimate(request)
     scene(request)
-    warnings(request)
+    RULES.warnings(request)
 
 
 # Requests that may be paid for.
@@ -373,7 +375,7 @@ def valid_requests(draw: st.DrawFn) -> dict[str, Any]:
 def test_the_hash_ignores_what_changes_neither_video_nor_price(
     data: dict[str, Any], priority: int, expires: int, consent: str
 ) -> None:
-    before = parse_request(data)
+    before = VideoRequest.from_dict(data)
     after = before.model_validate(
         data
         | {"priority": priority, "execution_expires_after": expires, "rights": {"consent_reference": consent}}
@@ -415,7 +417,7 @@ def test_every_field_is_either_ignored_or_counts() -> None:
 @given(data=valid_requests())
 def test_the_hash_changes_with_everything_else(name: str, data: dict[str, Any]) -> None:
     changed = data | {name: CHANGES[name](data.get(name))}
-    assert request_hash(VideoRequest.model_validate(changed)) != request_hash(parse_request(data))
+    assert request_hash(VideoRequest.model_validate(changed)) != request_hash(VideoRequest.from_dict(data))
 
 
 @settings(deadline=None)
@@ -424,7 +426,7 @@ def test_the_hash_changes_with_a_field_that_goes(data: dict[str, Any]) -> None:
     counted = set(OPTIONAL) - {"priority", "execution_expires_after"}
     for name in data.keys() & counted:
         less = {key: value for key, value in data.items() if key != name}
-        assert request_hash(parse_request(data)) != request_hash(VideoRequest.model_validate(less))
+        assert request_hash(VideoRequest.from_dict(data)) != request_hash(VideoRequest.model_validate(less))
 
 
 @settings(deadline=None)
@@ -437,5 +439,5 @@ def test_the_hash_changes_with_a_reference(data: dict[str, Any], index: int) -> 
     for change in ({"role": other}, {counts: references[index][counts] + "0"}):
         changed = [*references[:index], references[index] | change, *references[index + 1 :]]
         assert request_hash(VideoRequest.model_validate(data | {"references": changed})) != request_hash(
-            parse_request(data)
+            VideoRequest.from_dict(data)
         )

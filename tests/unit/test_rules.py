@@ -6,28 +6,21 @@ from typing import Any
 
 import pytest
 
-from seedance_temporal.provider.rules import (
-    KINDS,
-    MODELS,
-    PIXELS,
-    PRICES,
-    RATIOS,
-    ROUTES,
-    Estimate,
-    GsObject,
-    check,
-    cost_of,
-    cost_usd,
-    estimate,
-    gs_object,
-    model_of,
-    pixels,
-    scene,
-    warnings,
-)
+from seedance_temporal.provider.checks import GsObject, gs_object, scene
+from seedance_temporal.provider.models import KINDS, MODELS, PIXELS, RATIOS, ROUTES, pixels
+from seedance_temporal.provider.prices import PRICES, Estimate, cost_usd
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
 
+RULES = Rules()
+check, warnings, estimate, cost_of, model_of = (
+    RULES.check,
+    RULES.warnings,
+    RULES.estimate,
+    RULES.cost_of,
+    RULES.model_of,
+)
 FULL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
 MINI = "dreamina-seedance-2-0-mini-260615"
@@ -347,8 +340,10 @@ def test_an_object_in_one_generation() -> None:
 def test_an_insecure_host_is_allowed_where_it_is_named() -> None:
     local = request(references=[ref("first_frame", "http://localhost:8080/a.png")])
     assert [problem.at for problem in check(local)] == ["references[0].url"]
-    assert [problem.at for problem in check(local, insecure_hosts={"127.0.0.1"})] == ["references[0].url"]
-    assert check(local, insecure_hosts={"localhost"}) == []
+    assert [problem.at for problem in Rules(insecure_hosts=frozenset({"127.0.0.1"})).check(local)] == [
+        "references[0].url"
+    ]
+    assert Rules(insecure_hosts=frozenset({"localhost"})).check(local) == []
 
 
 def test_a_problem_does_not_show_the_query_of_a_url() -> None:
@@ -550,26 +545,26 @@ BEHIND = {"ep-next": NEXT, "ep-pro": "doubao-seedance-1-5-pro-251215"}
 def test_a_named_endpoint_has_the_rules_of_its_model() -> None:
     long = request(model="ep-next", duration=30)
     assert [problem.at for problem in check(long)] == ["duration"]
-    assert check(long, endpoints=BEHIND) == []
-    assert warnings(long, endpoints=BEHIND) == []
+    assert Rules(endpoints=BEHIND).check(long) == []
+    assert Rules(endpoints=BEHIND).warnings(long) == []
     assert len(warnings(long)) == 1
-    assert check(request(route="volcengine", model="ep-pro", seed=7), endpoints=BEHIND) == []
-    assert [problem.at for problem in check(request(model="ep-next", seed=7), endpoints=BEHIND)] == ["seed"]
+    assert Rules(endpoints=BEHIND).check(request(route="volcengine", model="ep-pro", seed=7)) == []
+    assert [problem.at for problem in Rules(endpoints=BEHIND).check(request(model="ep-next", seed=7))] == ["seed"]
 
 
 def test_a_named_endpoint_belongs_to_its_models_route() -> None:
-    (problem,) = check(request(model="ep-pro"), endpoints=BEHIND)
+    (problem,) = Rules(endpoints=BEHIND).check(request(model="ep-pro"))
     assert problem.at == "model"
     assert "'doubao-seedance-1-5-pro-251215', behind 'ep-pro', belongs to route volcengine" in problem.problem
 
 
 def test_an_endpoint_that_is_not_named_keeps_the_rules_of_2_0() -> None:
-    assert check(request(model="ep-other", resolution="4k"), endpoints=BEHIND) == []
-    assert len(warnings(request(model="ep-other"), endpoints=BEHIND)) == 1
+    assert Rules(endpoints=BEHIND).check(request(model="ep-other", resolution="4k")) == []
+    assert len(Rules(endpoints=BEHIND).warnings(request(model="ep-other"))) == 1
 
 
 def test_an_endpoint_behind_which_nothing_known_stands() -> None:
-    (problem,) = check(request(model="ep-a"), endpoints={"ep-a": "seedance-9"})
+    (problem,) = Rules(endpoints={"ep-a": "seedance-9"}).check(request(model="ep-a"))
     assert problem.at == "model"
 
 

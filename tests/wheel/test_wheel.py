@@ -1,4 +1,4 @@
-"""What a backend installs: what is in the wheel, what comes with it, and that it is enough to get a video."""
+"""The wheel: its content, its dependencies, and that each extra imports alone."""
 
 from __future__ import annotations
 
@@ -8,17 +8,47 @@ import json
 import re
 import sys
 import zipfile
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
 
 from dev.stack import HOST, running_stack
 from tests.wheel.conftest import ROOT, run
 
 BASE = {"pydantic", "pydantic-settings", "rfc8785", "temporalio"}
 RELAY = {"starlette", "uvicorn"}
-# What the worker needs, and a backend must be spared.
+# The worker's libraries, which a backend does not install.
 HEAVY = ("httpx", "google.cloud", "google.auth", "google.api_core", "google_crc32c", "av")
-OWN = ("activities", "workflows", "dev", "worker", "starter")
+OWN = ("activities", "workflows", "workers", "dev", "worker", "starter")
+# The rooms of the package by the extra that they need; the others need none.
+ROOMS = {
+    "relay": ("relay",),
+    "worker": (
+        *("audit", "ledger", "media", "reports", "storage"),
+        *("provider.answers", "provider.ark"),
+    ),
+    "cli": ("cli",),
+}
+INCLUDED = {"": (), "relay": (), "worker": ("relay",), "cli": ("relay", "worker")}
+
+IMPORT_ALONE = """
+import importlib, json, sys
+
+class Barrier:
+    def find_spec(self, name, path=None, target=None):
+        if name in barred or name.partition(".")[0] in barred:
+            raise ModuleNotFoundError(f"not installed: {name}", name=name)
+
+modules, barred = json.loads(sys.argv[1]), set(json.loads(sys.argv[2]))
+sys.meta_path.insert(0, Barrier())
+sys.path.insert(0, sys.argv[3])
+for module in modules:
+    importlib.import_module(module)
+print(json.dumps([sys.modules["seedance_temporal"].__file__, sorted(sys.modules)]))
+"""
 
 BACKEND = """
 import asyncio, json, sys
@@ -31,8 +61,8 @@ async def main():
         prompt="A paper boat on a pond, ordered by a backend", resolution="480p", duration=4,
     )
     submitted = await jobs.submit(request)
-    result = await jobs.result(submitted.job_id)
-    job = await jobs.get(submitted.job_id)
+    result = await submitted.result()
+    job = await submitted.state()
     print(json.dumps({"job_id": job.job_id, "phase": job.phase, "video": result.video_uri, "size": result.size,
                       "modules": sorted(sys.modules), "existing": submitted.existing}))
 
@@ -76,7 +106,8 @@ def test_it_asks_for_little(wheel: Path) -> None:
     assert "<1.36" in temporalio
     assert asked["relay"] == RELAY
     assert asked["worker"] > RELAY
-    assert set(about.get_all("Provides-Extra", [])) == {"relay", "worker"}
+    assert asked["cli"] > asked["worker"]
+    assert set(about.get_all("Provides-Extra", [])) == {"cli", "relay", "worker"}
     assert about["Requires-Python"] == ">=3.11"
     assert about.get_content_type() == "text/plain"
     assert "seedance_temporal" in about.get_payload()
@@ -91,22 +122,78 @@ print(json.dumps([name for name in {(*HEAVY, *OWN, "starlette")!r}
     assert json.loads(run(base_python, "-c", code, cwd=tmp_path)) == []
 
 
-def test_nothing_else_is_imported_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
-    """In the environment of this project, which has all of it."""
-    modules = sorted(
+def modules_of(wheel: Path, extra: str) -> list[str]:
+    """The modules of the wheel that an extra is for, with those of the extras that it includes."""
+    names = {
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for name in contents(wheel)
-        if name.endswith(".py") and name != "seedance_temporal/relay.py"
-    )
-    code = f"""
-import importlib, json, sys
-sys.path.insert(0, {str(wheel)!r})
-for name in {modules!r}: importlib.import_module(name)
-print(json.dumps([sys.modules["seedance_temporal"].__file__, sorted(sys.modules)]))
-"""
-    where, imported = json.loads(run(sys.executable, "-c", code, cwd=tmp_path))
+        if name.endswith(".py")
+    }
+    included = {"", extra, *INCLUDED[extra]}
+
+    def needs(name: str) -> str:
+        room = name.removeprefix("seedance_temporal.")
+        return next((extra for extra, rooms in ROOMS.items() if is_one_of(room, rooms)), "")
+
+    return sorted(name for name in names if needs(name) in included)
+
+
+def installed_with(wheel: Path, extra: str) -> set[str]:
+    """The distributions that come with an extra, by the metadata of those that are installed here."""
+    asked = [(Requirement(line), extra) for line in metadata(wheel).get_all("Requires-Dist", [])]
+    found: set[tuple[str, str]] = set()
+    while asked:
+        requirement, of = asked.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": of}):
+            continue
+        for wanted in ("", *requirement.extras):
+            name = plain(requirement.name)
+            if (name, wanted) not in found:
+                found.add((name, wanted))
+                asked += [(Requirement(line), wanted) for line in requires(name) or ()]
+    return {name for name, _ in found}
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def import_alone(wheel: Path, extra: str, distributions: set[str], folder: Path) -> list[str]:
+    """Import the modules of an extra where no other distributions can be imported. Return all that were imported."""
+    barred = [
+        module for module, names in packages_distributions().items() if not distributions & set(map(plain, names))
+    ]
+    # The namespace of many distributions.
+    barred += ["google.cloud", "google.auth", "google.api_core"] if "google-auth" not in distributions else []
+    code = ["-c", IMPORT_ALONE, json.dumps(modules_of(wheel, extra)), json.dumps([*barred, *OWN]), str(wheel)]
+    where, imported = json.loads(run(sys.executable, *code, cwd=folder))
     assert where.startswith(str(wheel))
-    assert [module for module in imported if is_one_of(module, (*HEAVY, *OWN, "starlette"))] == []
+    return list(imported)
+
+
+@pytest.mark.parametrize("extra", ["", "relay", "worker", "cli"], ids=["none", "relay", "worker", "cli"])
+def test_extra_imports_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
+    imported = import_alone(wheel, extra, installed_with(wheel, extra), tmp_path)
+    assert [module for module in imported if is_one_of(module, OWN)] == []
+    if extra == "":
+        assert [module for module in imported if is_one_of(module, (*HEAVY, "starlette"))] == []
+    if extra == "relay":
+        assert [module for module in imported if is_one_of(module, HEAVY)] == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "missing"), [("", "rfc8785"), ("relay", "starlette"), ("worker", "httpx"), ("cli", "rich")]
+)
+def test_missing_dependency_fails_the_import(wheel: Path, tmp_path: Path, extra: str, missing: str) -> None:
+    with pytest.raises(AssertionError, match=f"not installed: {missing}"):
+        import_alone(wheel, extra, installed_with(wheel, extra) - {missing}, tmp_path)
+
+
+def test_command_line_starts_without_the_worker(wheel: Path, tmp_path: Path) -> None:
+    """Its heavy libraries are imported by the commands that need them: `list` must not wait for a video library."""
+    code = f"import json, sys; sys.path.insert(0, {str(wheel)!r}); import seedance_temporal.cli.main; "
+    imported = json.loads(run(sys.executable, "-c", code + "print(json.dumps(sorted(sys.modules)))", cwd=tmp_path))
+    assert [module for module in imported if is_one_of(module, (*HEAVY, *OWN, "jinja2", "pygal"))] == []
 
 
 async def test_a_backend_with_nothing_else_gets_a_video(base_python: Path, tmp_path: Path) -> None:

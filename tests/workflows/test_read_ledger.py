@@ -1,4 +1,4 @@
-"""What the ledger says decides what a run does."""
+"""The ledger decides the next step of a run."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from temporalio.exceptions import ApplicationError
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.job import Phase
 from seedance_temporal.provider.task import FailureClass
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
     TASK,
-    Stage,
+    Harness,
     failed,
     failure,
+    noted,
     scheduled,
     state,
     to_store,
-    what,
 )
 
 
-async def test_a_stored_video_is_returned_and_nothing_else_is_done(stage: Stage) -> None:
-    stage.script.plan("read_ledger", stage.stored())
-    job = await stage.start()
+async def test_stored_video_is_returned_at_once(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.stored())
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["read_ledger"]
+    assert harness.fake.names() == ["read_ledger"]
     shown = await state(job)
     assert (shown.phase, shown.task_id, shown.result) == ("stored", TASK, RESULT)
 
@@ -42,89 +43,89 @@ async def test_a_stored_video_is_returned_and_nothing_else_is_done(stage: Stage)
         ("lost", TASK, "lost"),
     ],
 )
-async def test_an_end_that_stands_is_raised_and_not_written_again(
-    stage: Stage, of: FailureClass, task_id: str | None, phase: Phase
+async def test_existing_end_is_raised_not_rewritten(
+    harness: Harness, of: FailureClass, task_id: str | None, phase: Phase
 ) -> None:
     error = failure(of, task_id=task_id)
-    stage.script.plan("read_ledger", stage.ended(error))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.ended(error))
+    job = await harness.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["read_ledger"]
+    assert harness.fake.names() == ["read_ledger"]
     shown = await state(job)
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, task_id, 1)
 
 
-async def test_a_known_task_is_followed_without_a_create(stage: Stage) -> None:
-    stage.script.plan("read_ledger", stage.adopt(attempt=3))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_known_task_is_followed_without_create(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt(attempt=3))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["read_ledger", "get_task", "store_video"]
-    got, copied = stage.script.order("get_task"), stage.script.order("store_video")
+    assert harness.fake.names() == ["read_ledger", "get_task", "store_video"]
+    got, copied = harness.fake.input("get_task"), harness.fake.input("store_video")
     assert (got.job_id, got.task_id, got.attempt, got.polls) == (job.id, TASK, 3, 0)
     assert (copied.job_id, copied.task_id, copied.attempt) == (job.id, TASK, 3)
 
 
-async def test_an_unknown_attempt_is_looked_for_without_a_create(stage: Stage) -> None:
-    stage.script.plan("read_ledger", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", stage.adopt(attempt=2))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_unknown_attempt_recovers_without_create(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2))
+    harness.fake.plan("ask_lister", harness.adopt(attempt=2))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["read_ledger", "ask_lister", "get_task", "store_video"]
-    assert stage.script.order("ask_lister").attempt == 2
+    assert harness.fake.names() == ["read_ledger", "ask_lister", "get_task", "store_video"]
+    assert harness.fake.input("ask_lister").attempt == 2
 
 
-async def test_a_run_that_may_not_create_ends_unsettled_instead(stage: Stage) -> None:
-    stage.script.plan("read_ledger", stage.claim(attempt=2))
-    job = await stage.start(may_create=False)
+async def test_may_create_false_ends_unsettled(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(attempt=2))
+    job = await harness.start(may_create=False)
     error = await failed(job)
     assert (error.failure_class, error.code, error.attempt) == ("unsettled", "may_not_create", None)
-    assert stage.script.names() == ["read_ledger"]
+    assert harness.fake.names() == ["read_ledger"]
     assert await scheduled(job, "create_task") == []
     assert (await state(job)).phase == "checking"
 
 
-async def test_a_run_that_may_not_create_still_follows_what_is_there(stage: Stage) -> None:
-    stage.script.plan("read_ledger", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    assert await (await stage.start(may_create=False)).result() == RESULT
+async def test_may_create_false_follows_existing_task(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    assert await (await harness.start(may_create=False)).result() == RESULT
 
 
-async def test_a_run_that_may_not_create_does_not_create_after_a_recovery(stage: Stage) -> None:
-    stage.script.plan("read_ledger", stage.recover())
-    stage.script.plan("ask_lister", stage.claim(2))
-    stage.script.always("read_ledger", stage.claim(attempt=2))
-    assert (await failed(await stage.start(may_create=False))).failure_class == "unsettled"
-    assert stage.script.of("create_task") == []
+async def test_may_create_false_ends_after_recovery(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover())
+    harness.fake.plan("ask_lister", harness.claim(2))
+    harness.fake.always("read_ledger", harness.claim(attempt=2))
+    assert (await failed(await harness.start(may_create=False))).failure_class == "unsettled"
+    assert harness.fake.of("create_task") == []
 
 
-async def test_each_look_is_told_the_job_and_the_wish_for_another_attempt(stage: Stage) -> None:
-    wish = Resubmit(attempt=1, accept_second_charge=True)
-    stage.script.plan("read_ledger", stage.claim(attempt=2), stage.stored())
-    stage.script.plan("create_task", stage.not_sent(again=0))
-    job = await stage.start(resubmit=wish)
+async def test_each_read_has_job_and_resubmit(harness: Harness) -> None:
+    resubmit = Resubmit(attempt=1, accept_second_charge=True)
+    harness.fake.plan("read_ledger", harness.claim(attempt=2), harness.stored())
+    harness.fake.plan("create_task", harness.not_sent(seconds=0))
+    job = await harness.start(resubmit=resubmit)
     assert await job.result() == RESULT
-    orders = [call.order for call in stage.script.of("read_ledger")]
-    assert [order.resubmit for order in orders] == [wish, wish]
-    assert {order.job_id for order in orders} == {job.id}
-    assert orders[0].request.route == stage.route
+    inputs = [call.input for call in harness.fake.of("read_ledger")]
+    assert [input.resubmit for input in inputs] == [resubmit, resubmit]
+    assert {input.job_id for input in inputs} == {job.id}
+    assert inputs[0].request.route == harness.route
 
 
-async def test_a_ledger_that_cannot_be_read_is_waited_for(stage: Stage) -> None:
-    stage.script.plan("read_ledger", ApplicationError("no bucket"), stage.stored())
-    assert await (await stage.start()).result() == RESULT
-    assert [call.tries for call in stage.script.of("read_ledger")] == [1, 2]
+async def test_unreadable_ledger_is_retried(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", ApplicationError("no bucket"), harness.stored())
+    assert await (await harness.start()).result() == RESULT
+    assert [call.tries for call in harness.fake.of("read_ledger")] == [1, 2]
 
 
-async def test_a_task_that_nobody_follows_is_shown(stage: Stage) -> None:
-    stage.script.plan("read_ledger", stage.stored(second_task=OTHER_TASK))
-    job = await stage.start()
+async def test_unfollowed_task_is_shown(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.stored(second_task=OTHER_TASK))
+    job = await harness.start()
     assert await job.result() == RESULT
     shown = await state(job)
     assert shown.attention == "second_task"
-    assert OTHER_TASK in (shown.advice or "")
-    assert "needs a person: second_task" in what(shown)
+    assert OTHER_TASK in (detail_of(shown).advice or "")
+    assert "attention_raised second_task" in noted(shown)

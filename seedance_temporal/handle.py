@@ -1,0 +1,276 @@
+"""One job, to wait for, follow, cancel and settle. ``VideoJobs.submit`` and ``VideoJobs.job`` return it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import (
+    RPCTimeoutOrCancelledError,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+)
+from temporalio.exceptions import TemporalError
+from temporalio.service import RPCError, RPCStatusCode
+
+from seedance_temporal import contract
+from seedance_temporal.connection import asking_temporal
+from seedance_temporal.contract import CancelAnswer, GenerateVideoInput, Resolve, ResolveAction, ResolveAnswer, Resubmit
+from seedance_temporal.errors import JobFailed, UnknownJob, WorkerUnavailable
+from seedance_temporal.job import JobState, VideoResult, phase_of
+from seedance_temporal.visibility import described, error_of
+
+if TYPE_CHECKING:
+    from seedance_temporal.client import VideoJobs
+
+# An idle worker's poll is answered, and renewed, about once a minute; the server remembers it for longer.
+_POLLED_WITHIN = timedelta(seconds=90)
+# The workflow answers a cancel within 10 seconds, and a resolve after one GET at the provider.
+_UPDATE_TIMEOUT = timedelta(seconds=15)
+# A wait for the end is renewed this often: the run can have been reset, or followed by another one.
+_RESULT_SECONDS = 60
+# The status of a query that no worker answered or could answer, by the server or by the SDK in its place.
+_NOBODY_ANSWERED = frozenset(
+    {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION}
+)
+
+
+class VideoJob:
+    """A job of a :class:`~seedance_temporal.VideoJobs`.
+
+    Every method raises UnknownJob where Temporal knows no such job, TemporalUnavailable where Temporal cannot be asked,
+    and ProcessForked in a process that was forked after it had connected.
+
+    Attributes:
+        id: The job id, ``seedance-`` and the request hash.
+        submitted: The job as ``submit`` started or found it, without ``detail``; None for one from ``VideoJobs.job``.
+        existing: Whether Temporal knew the job before it was submitted; None for one from ``VideoJobs.job``.
+    """
+
+    def __init__(
+        self, jobs: VideoJobs, job_id: str, *, submitted: JobState | None = None, existing: bool | None = None
+    ) -> None:
+        self._jobs = jobs
+        self.id = job_id
+        self.submitted = submitted
+        self.existing = existing
+
+    def __repr__(self) -> str:
+        return f"VideoJob({self.id!r})"
+
+    async def result(self, timeout: float | None = None) -> VideoResult:
+        """Wait for the stored video.
+
+        Args:
+            timeout: Seconds to wait; without it, as long as it takes.
+
+        Raises:
+            JobFailed: The job ended without a video; a subclass says how.
+            TimeoutError: It has not ended in this time. The job goes on.
+        """
+        async with asyncio.timeout(timeout):
+            while _is_open(run := await self._describe()):
+                await self._sleep(_RESULT_SECONDS)
+            state = await self._ended(run)
+        if state.result is None:
+            raise JobFailed.of(state)
+        return state.result
+
+    async def state(self, *, detail: bool = True) -> JobState:
+        """Return the job as it is now.
+
+        Args:
+            detail: Whether to query the workflow for ``detail``, should a worker answer in time. On Temporal Cloud,
+                each query is billed.
+        """
+        run = await self._describe()
+        return await self._state(run, query=detail and await self._is_polled(run))
+
+    async def follow(self, every: float = 2) -> AsyncIterator[JobState]:
+        """Yield the job's state at once, then after each change, until it has ended. Restarts of workers do no harm.
+
+        The workflow is queried only after the server's description of it has changed: on Temporal Cloud, each query is
+        billed.
+
+        Args:
+            every: Seconds between two descriptions; the job's end is seen at once.
+        """
+        state: JobState | None = None
+        seen: object = None
+        while True:
+            run = await self._describe()
+            is_polled = await self._is_polled(run)
+            now = (run.run_id, run.status, run.history_length, run.typed_search_attributes, is_polled)
+            if now != seen or (is_polled and state is not None and state.detail is None):
+                last, state, seen = state, await self._state(run, query=is_polled), now
+                if state != last:
+                    yield state
+            if not _is_open(run):
+                return
+            await self._sleep(every)
+
+    async def cancel(self) -> CancelAnswer:
+        """Ask for the end of the job. A task that runs at the provider already is billed, and therefore still stored.
+
+        Returns:
+            The outcome; ``requested`` where it is not known yet, as when no worker answers.
+        """
+        run = await self._describe()
+        if not _is_open(run):
+            return CancelAnswer(outcome="already_closed")
+        if await self._answers(run):
+            with suppress(RPCError, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError):
+                answer: CancelAnswer = await self._run().execute_update(
+                    contract.UPDATE_CANCEL, result_type=CancelAnswer, rpc_timeout=_UPDATE_TIMEOUT
+                )
+                return answer
+            run = await self._describe()
+            if not _is_open(run):  # before the update arrived, or so soon after it that the answer was lost
+                error = (await self._ended(run)).error
+                cancelled = error is not None and error.failure_class == "cancelled"
+                return CancelAnswer(outcome="cancelled" if cancelled else "already_closed")
+        with asking_temporal(self.id):
+            await self._run().cancel()
+        return CancelAnswer(outcome="requested")
+
+    async def resubmit(self, *, attempt: int, accept_second_charge: bool = False) -> VideoJob:
+        """Ask, and pay, for another attempt after one that ended without a video.
+
+        Args:
+            attempt: The attempt that this answers. Asking twice for the same changes nothing.
+            accept_second_charge: Needed after ``lost``, where the first one may have been billed.
+
+        Raises:
+            UnknownJob: Temporal knows no such job; submit its request instead.
+        """
+        with asking_temporal(self.id):
+            async for event in self._run().fetch_history_events(page_size=1):
+                payloads = event.workflow_execution_started_event_attributes.input.payloads
+                break
+        (argument,) = await self._jobs.client.data_converter.decode(payloads, [GenerateVideoInput])
+        grant = Resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
+        return await self._jobs.submit(argument.request, resubmit=grant)
+
+    async def resolve(self, *, attempt: int, action: ResolveAction, task_id: str | None = None) -> ResolveAnswer:
+        """Resolve an attempt whose outcome is unknown.
+
+        Args:
+            attempt: The attempt.
+            action: ``adopt`` its task, or state that it was ``not_created`` at the provider, or is ``lost``.
+            task_id: The provider's task, with ``adopt``.
+
+        Returns:
+            Whether the ledger accepted it, and why not.
+
+        Raises:
+            WorkerUnavailable: Nothing was written, or it is not known; resolving again does no harm.
+        """
+        run = await self._describe()
+        if not _is_open(run):
+            state = await self._ended(run)
+            left = "Nothing is left to settle."
+            if may_follow(state, None):
+                left = "Submit the same request again: the new run says what is unsettled, and takes the answer."
+            return ResolveAnswer(accepted=False, message=f"The run has ended ({state.phase}). {left}")
+        resolution = Resolve(attempt=attempt, action=action, task_id=task_id)
+        try:
+            with asking_temporal(self.id):
+                if not await self._answers(run):
+                    raise WorkerUnavailable(self.id, run.task_queue)
+                answer: ResolveAnswer = await self._run().execute_update(
+                    contract.UPDATE_RESOLVE, resolution, result_type=ResolveAnswer, rpc_timeout=_UPDATE_TIMEOUT
+                )
+        except RPCTimeoutOrCancelledError as error:
+            raise WorkerUnavailable(self.id, run.task_queue) from error
+        except UnknownJob:  # it has ended since it was described
+            return await self.resolve(attempt=attempt, action=action, task_id=task_id)
+        except WorkflowUpdateFailedError as error:
+            return ResolveAnswer(accepted=False, message=str(error.cause))
+        return answer
+
+    async def _describe(self) -> WorkflowExecutionDescription:
+        with asking_temporal(self.id):
+            return await self._run().describe()
+
+    async def _state(self, run: WorkflowExecutionDescription, *, query: bool) -> JobState:
+        state = await described(run) if _is_open(run) else await self._ended(run)
+        answer = await self._query() if query else None
+        if answer is None:
+            return state
+        # A run can end between its description and the query; its result is known with the next description.
+        return answer if _is_open(run) else state.model_copy(update={"detail": answer.detail})
+
+    async def _query(self) -> JobState | None:
+        """Ask the workflow for its state; None where no worker answers in time."""
+        try:
+            state: JobState = await self._run().query(
+                contract.QUERY_STATE, result_type=JobState, rpc_timeout=self._jobs.query_timeout
+            )
+        except RPCError as error:
+            if error.status in _NOBODY_ANSWERED:
+                return None
+            with asking_temporal(self.id):
+                raise
+        except WorkflowQueryFailedError:
+            return None
+        return state
+
+    async def _ended(self, run: WorkflowExecutionDescription) -> JobState:
+        state = await described(run)
+        try:
+            with asking_temporal(self.id):
+                result = await self._run(run.run_id).result()
+        except WorkflowFailureError as failure:
+            error = error_of(failure)
+            of_error = {"task_id": error.task_id or state.task_id, "attempt": error.attempt, "phase": phase_of(error)}
+            return state.model_copy(update={"error": error} | of_error)
+        return state.model_copy(update={"result": result, "task_id": result.task_id})
+
+    async def _answers(self, run: WorkflowExecutionDescription) -> bool:
+        return await self._is_polled(run) and await self._query() is not None
+
+    async def _is_polled(self, run: WorkflowExecutionDescription) -> bool:
+        """Whether a worker has lately asked for work on the run's queue."""
+        client = self._jobs.client
+        question = DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=run.task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+        with asking_temporal():
+            answer = await client.workflow_service.describe_task_queue(question)
+        since = datetime.now(UTC) - _POLLED_WITHIN
+        return any(poller.last_access_time.ToDatetime(UTC) > since for poller in answer.pollers)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but not longer than until the run ends. Whichever way it ends, the next description shows it."""
+        with suppress(TimeoutError, TemporalError):
+            async with asyncio.timeout(seconds):
+                await self._run().result()
+
+    def _run(self, run_id: str | None = None) -> WorkflowHandle[Any, VideoResult]:
+        return self._jobs.client.get_workflow_handle(self.id, run_id=run_id, result_type=VideoResult)
+
+
+def may_follow(state: JobState, resubmit: Resubmit | None) -> bool:
+    """Tell whether a new run may follow a job that Temporal knows."""
+    if state.error is None:
+        return False
+    if state.error.attempt is None or state.error.failure_class == "unsettled":
+        return True
+    # A resubmit that answers an older attempt was granted before: a second click changes nothing.
+    return resubmit is not None and resubmit.attempt == state.error.attempt
+
+
+def _is_open(run: WorkflowExecutionDescription) -> bool:
+    return run.status is WorkflowExecutionStatus.RUNNING

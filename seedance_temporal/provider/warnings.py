@@ -1,0 +1,118 @@
+"""The warnings of a request: allowed, and likely to disappoint. Source: the provider's task API documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+from seedance_temporal.provider.checks import quoted
+from seedance_temporal.provider.models import ADVISED_PROMPT_WORDS, KINDS, OPTIONAL, WORKS_ON_REFERENCES, Model
+from seedance_temporal.request import Reference, VideoRequest
+
+if TYPE_CHECKING:
+    from seedance_temporal.provider.rules import Rules
+
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
+# As S3, Google, TOS, OSS, COS, Azure, CloudFront and Akamai name them, without dashes.
+_SIGNING = frozenset({"sig", "sign", "hmac", "hdnts", "hdnea", "authkey", "keypairid", "policy"})
+_SIGNING_ENDS = ("signature", "token", "credential")
+
+
+def warnings_of(request: VideoRequest, rules: Rules) -> list[str]:
+    """List the warnings of a request; see :meth:`~seedance_temporal.provider.rules.Rules.warnings`."""
+    model = rules.model_of(request.model)
+    return [
+        *_endpoint_warnings(request, rules),
+        *_prompt_warnings(request, model),
+        *_field_warnings(request, model),
+        *_face_warnings(request),
+        *_signature_warnings(request),
+    ]
+
+
+def _endpoint_warnings(request: VideoRequest, rules: Rules) -> Iterator[str]:
+    if rules.is_unknown_endpoint(request.model):
+        yield (
+            f"The model behind {quoted(request.model)} is not known: it is checked by the rules of "
+            "Seedance 2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
+        )
+
+
+def _prompt_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]:
+    prompt = request.prompt or ""
+    if model and model.languages and "Korean" not in model.languages and _HANGUL.search(prompt):
+        yield (
+            f"The prompt holds Korean, which is not a documented language of {model.name}. Documented are "
+            f"{', '.join(model.languages)}."
+        )
+    words = len(prompt.split())
+    if words > ADVISED_PROMPT_WORDS:
+        yield f"The prompt has {words} words; the provider advises {ADVISED_PROMPT_WORDS} at most."
+
+
+def _field_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]:
+    if model is None:
+        return
+    for name in OPTIONAL:
+        if name in model.contradicted and getattr(request, name) is not None:
+            yield (
+                f"The provider's own sources contradict each other on whether {model.name} takes {name}. If it does "
+                "not, the create is refused, and nothing is billed; leave it out where it does not matter."
+            )
+    roles = {reference.role for reference in request.references}
+    task_type = request.omni_reference_task_type
+    if task_type in WORKS_ON_REFERENCES and roles and "reference_video" not in roles:
+        yield (
+            f"omni_reference_task_type {task_type} without a reference_video: its effect is not documented, and the "
+            "task may fail."
+        )
+    if request.draft and request.resolution != "480p":
+        # By several third parties that pass the field on (M); the provider's own table does not say it.
+        yield f"A draft is said to come in 480p; whether {request.resolution} is refused for it is not documented."
+
+
+# The API has no field for consent: it is settled with the provider before the call.
+_REAL_FACES = "The provider refuses pictures and videos of real faces, unless they come as authorised asset:// ids."
+
+
+def _face_warnings(request: VideoRequest) -> Iterator[str]:
+    if not any(_may_show_faces(reference) for reference in request.references):
+        return
+    if request.rights.depicts_real_person:
+        yield f"{_REAL_FACES} The consent that is named here is kept in the record, and not sent to it."
+    elif "depicts_real_person" not in request.rights.model_fields_set:
+        yield (
+            f"Nothing is declared in rights.depicts_real_person. {_REAL_FACES} Declare false where no real person can "
+            "be recognised, and true with a consent_reference where one can."
+        )
+
+
+def _may_show_faces(reference: Reference) -> bool:
+    return KINDS.get(reference.role) in {"image", "video"} and not reference.url.startswith("asset://")
+
+
+def _signature_warnings(request: VideoRequest) -> Iterator[str]:
+    places = [
+        f"references[{index}]"
+        for index, reference in enumerate(request.references)
+        if reference.asset_id is None and _looks_signed(reference.url)
+    ]
+    if places:
+        yield (
+            f"The URL of {', '.join(places)} looks signed, and there is no asset_id: with each new signature the same "
+            "request would be another job, and be paid for again. Give it an asset_id, or use gs://."
+        )
+
+
+def _looks_signed(url: str) -> bool:
+    """Return whether the query of an http(s) URL is likely to hold a signature, which changes with each URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if parts.scheme not in {"http", "https"}:
+        return False
+    names = {re.sub(r"[^a-z]", "", name.lower()) for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    return any(name in _SIGNING or name.endswith(_SIGNING_ENDS) for name in names)

@@ -1,0 +1,189 @@
+"""The client without ``await``, for Django, Flask, Celery and scripts.
+
+::
+
+    with SyncVideoJobs.connect() as jobs:
+        result = jobs.submit(VideoRequest(...)).result(timeout=900)
+
+One event loop runs in a thread of its own; any number of threads may call. It belongs to the process that connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.connection import require_same_process
+from seedance_temporal.contract import CancelAnswer, ResolveAction, ResolveAnswer, Resubmit
+from seedance_temporal.handle import VideoJob
+from seedance_temporal.job import JobState, VideoResult
+from seedance_temporal.provider.rules import Rules
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from seedance_temporal.visibility import Wanted
+
+_T = TypeVar("_T")
+
+
+class _LoopThread:
+    """An event loop in a thread, for the process that made it."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._started = threading.Event()
+        # Not waited for by an interpreter that ends: `close` need not have been called.
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="seedance-jobs", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._started.set()
+        await self._stop.wait()
+
+    def call(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine in the loop, and wait for its end."""
+        try:
+            require_same_process()
+            future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        except BaseException:
+            call.close()
+            raise
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, of: AsyncIterator[_T]) -> Iterator[_T]:
+        async def following() -> _T | None:
+            return await anext(of, None)
+
+        while (item := self.call(following())) is not None:
+            yield item
+
+    def close(self) -> None:
+        if self._process == os.getpid() and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+
+class SyncVideoJobs:
+    """:class:`~seedance_temporal.VideoJobs` for code that does not await; the same methods with the same errors.
+
+    Make it with :meth:`connect`, once in each process. After :meth:`close`, every call raises RuntimeError.
+    """
+
+    def __init__(self, jobs: VideoJobs, loop: _LoopThread) -> None:
+        self._jobs = jobs
+        self._loop = loop
+
+    @classmethod
+    def connect(cls, *, settings: Settings | None = None, **overrides: Any) -> Self:
+        """Connect as :meth:`VideoJobs.connect <seedance_temporal.VideoJobs.connect>` does."""
+        require_same_process()
+        loop = _LoopThread()
+        try:
+            return cls(loop.call(VideoJobs.connect(settings=settings, **overrides)), loop)
+        except BaseException:
+            loop.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection. Jobs go on."""
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def rules(self) -> Rules:
+        """The rules that requests are checked by."""
+        return self._jobs.rules
+
+    def submit(
+        self, request: VideoRequest, *, resubmit: Resubmit | None = None, may_create: bool = True
+    ) -> SyncVideoJob:
+        """See :meth:`VideoJobs.submit <seedance_temporal.VideoJobs.submit>`."""
+        return self._of(self._loop.call(self._jobs.submit(request, resubmit=resubmit, may_create=may_create)))
+
+    def job(self, job_id: str) -> SyncVideoJob:
+        """See :meth:`VideoJobs.job <seedance_temporal.VideoJobs.job>`."""
+        return self._of(self._jobs.job(job_id))
+
+    def find(self, prefix: str) -> SyncVideoJob:
+        """See :meth:`VideoJobs.find <seedance_temporal.VideoJobs.find>`."""
+        return self._of(self._loop.call(self._jobs.find(prefix)))
+
+    def list(self, *, limit: int | None = 100, **wanted: Unpack[Wanted]) -> list[JobState]:
+        """See :meth:`VideoJobs.list <seedance_temporal.VideoJobs.list>`."""
+        return self._loop.call(self._jobs.list(limit=limit, **wanted))
+
+    def runs(self, **wanted: Unpack[Wanted]) -> Iterator[JobState]:
+        """See :meth:`VideoJobs.runs <seedance_temporal.VideoJobs.runs>`."""
+        return self._loop.iterate(self._jobs.runs(**wanted))
+
+    def _of(self, job: VideoJob) -> SyncVideoJob:
+        return SyncVideoJob(job, self._loop)
+
+
+class SyncVideoJob:
+    """:class:`~seedance_temporal.VideoJob` for code that does not await; the same methods with the same errors."""
+
+    def __init__(self, job: VideoJob, loop: _LoopThread) -> None:
+        self._job = job
+        self._loop = loop
+
+    def __repr__(self) -> str:
+        return f"SyncVideoJob({self.id!r})"
+
+    @property
+    def id(self) -> str:
+        """The job id, ``seedance-`` and the request hash."""
+        return self._job.id
+
+    @property
+    def submitted(self) -> JobState | None:
+        """The job as ``submit`` started or found it, without ``detail``; None for one from ``job`` or ``find``."""
+        return self._job.submitted
+
+    @property
+    def existing(self) -> bool | None:
+        """Whether Temporal knew the job before it was submitted; None for one from ``job`` or ``find``."""
+        return self._job.existing
+
+    def result(self, timeout: float | None = None) -> VideoResult:
+        """See :meth:`VideoJob.result <seedance_temporal.VideoJob.result>`."""
+        return self._loop.call(self._job.result(timeout))
+
+    def state(self, *, detail: bool = True) -> JobState:
+        """See :meth:`VideoJob.state <seedance_temporal.VideoJob.state>`."""
+        return self._loop.call(self._job.state(detail=detail))
+
+    def follow(self, every: float = 2) -> Iterator[JobState]:
+        """See :meth:`VideoJob.follow <seedance_temporal.VideoJob.follow>`."""
+        return self._loop.iterate(self._job.follow(every))
+
+    def cancel(self) -> CancelAnswer:
+        """See :meth:`VideoJob.cancel <seedance_temporal.VideoJob.cancel>`."""
+        return self._loop.call(self._job.cancel())
+
+    def resubmit(self, *, attempt: int, accept_second_charge: bool = False) -> SyncVideoJob:
+        """See :meth:`VideoJob.resubmit <seedance_temporal.VideoJob.resubmit>`."""
+        job = self._job.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
+        return SyncVideoJob(self._loop.call(job), self._loop)
+
+    def resolve(self, *, attempt: int, action: ResolveAction, task_id: str | None = None) -> ResolveAnswer:
+        """See :meth:`VideoJob.resolve <seedance_temporal.VideoJob.resolve>`."""
+        return self._loop.call(self._job.resolve(attempt=attempt, action=action, task_id=task_id))

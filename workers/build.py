@@ -1,0 +1,115 @@
+"""The workers of a route: which activities each queue runs, how many at once, and how many a second."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.create import CreateActivities
+from activities.ledger import LedgerActivities
+from activities.limits import LimitActivities
+from activities.poll import PollActivities
+from activities.recover import RecoverActivities
+from activities.references import ReferenceActivities
+from activities.store import StoreActivities, Transport
+from activities.task_list import TaskListActivities
+from seedance_temporal.contract import Queues
+from seedance_temporal.ledger.asset_ids import Assets
+from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.media.references import References
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket
+from workflows.generate_video import GenerateVideo
+from workflows.list_tasks import ListTasks
+
+# The provider's limits for an account.
+GETS_PER_SECOND = 20.0
+LISTS_PER_SECOND = 1.0
+# Checks of references wait for each other in this queue, and must not delay the ledger's short activities.
+BOOKKEEPING_AT_ONCE = 1_000
+# At SIGTERM, a running create is awaited: its claim, its POST, its outcome.
+GRACE_BEYOND_CREATE = timedelta(seconds=45)
+
+
+def build_workers(
+    client: Client,
+    settings: Settings,
+    bucket: Bucket,
+    ark: Ark,
+    search_attributes: frozenset[str],
+    *,
+    result_transport: Transport | None = None,
+) -> list[Worker]:
+    """Build the workers of all queues of a route, over one set of clients.
+
+    Args:
+        client: Connected to the namespace of the route.
+        settings: Those of the worker, with its API key and bucket.
+        bucket: The bucket of the videos and of the ledger.
+        ark: The client of the provider.
+        search_attributes: The names that the namespace knows.
+        result_transport: Makes the transport of each download of a result; by default one that reaches public
+            addresses only.
+    """
+    queues = Queues(settings.ark_route)
+    ledger = Ledger(bucket, settings.seedance_prefix)
+    bookkeeping = LedgerActivities(ledger, settings, search_attributes)
+    limits = LimitActivities(ledger, bucket, settings)
+    references = ReferenceActivities(References(bucket, settings), Assets(bucket, settings.seedance_prefix), settings)
+    create = CreateActivities(ledger, bucket, ark, settings)
+    poll = PollActivities(ledger, ark, settings)
+    recover = RecoverActivities(ledger, ark, settings)
+    task_list = TaskListActivities(ledger, ark, settings)
+    store = StoreActivities(bucket, ark, settings, result_transport)
+    grace = timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE
+    return [
+        Worker(
+            client,
+            task_queue=queues.workflows,
+            workflows=[GenerateVideo, ListTasks],
+            activities=[
+                bookkeeping.read_ledger,
+                bookkeeping.write_outcome,
+                bookkeeping.write_end,
+                limits.reserve_quota,
+                references.check_references,
+                recover.settle_absent,
+                task_list.ask_lister,
+                task_list.answer_jobs,
+            ],
+            max_concurrent_activities=BOOKKEEPING_AT_ONCE,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.create,
+            activities=[create.create_task],
+            max_task_queue_activities_per_second=settings.seedance_creates_per_minute / 60,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.get,
+            activities=[poll.get_task, poll.cancel_task, recover.identify_task, recover.resolve_attempt],
+            max_task_queue_activities_per_second=GETS_PER_SECOND,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.list,
+            activities=[task_list.list_page],
+            max_concurrent_activities=1,
+            max_task_queue_activities_per_second=LISTS_PER_SECOND,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=queues.transfer,
+            activities=[store.store_video],
+            max_concurrent_activities=settings.seedance_copies_at_once,
+            graceful_shutdown_timeout=grace,
+        ),
+    ]

@@ -1,0 +1,88 @@
+"""``worker.py --check``: print the effective settings, and try each part that the worker needs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable
+
+from temporalio.client import Client
+
+from seedance_temporal import connect
+from seedance_temporal.contract import SEARCH_ATTRIBUTES
+from seedance_temporal.provider.ark import Ark, ArkError
+from seedance_temporal.search_attributes import usable_search_attributes
+from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import GoogleBucket
+
+# An account may send one LIST a second, and a running worker may have used it: after a 429, LIST is sent again.
+_MOST_LISTINGS = 5
+_SECONDS_BETWEEN_LISTINGS = 1.1
+
+
+async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
+    """Print the settings without secrets, and try Temporal, bucket and provider without spending anything.
+
+    Returns:
+        Whether the worker has everything that it needs.
+    """
+    _print_settings(settings)
+    client: list[Client] = []
+
+    async def temporal() -> None:
+        client.append(await connect())
+        await client[0].count_workflows("WorkflowType = 'GenerateVideo'")
+
+    results = [
+        await _tried("Temporal", temporal()),
+        await _tried(f"bucket gs://{bucket.name}", bucket.check()),
+        await _tried(f"provider {settings.base_url}", _list(ark)),
+    ]
+    if client:
+        await _tried("search attributes", _search_attributes(client[0]))
+    # Not counted: only gs:// references need it.
+    problem = await bucket.signing_problem()
+    print(f"signing of gs:// references: {'ok' if problem is None else f'not possible: {problem}'}")
+    return all(results)
+
+
+def _print_settings(settings: Settings) -> None:
+    for name, value in sorted(settings.model_dump().items()):
+        print(f"{name.upper()} = {'' if value is None else value}")
+    print(f"fingerprint of the API key = {settings.key_fingerprint}")
+    known = {name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(("SEEDANCE_", "ARK_")) and name not in known:
+            print(f"{name} is set, and no setting of this project: is it misspelt?")
+
+
+async def _list(ark: Ark) -> None:
+    listings = 0
+    while True:
+        listings += 1
+        try:
+            await ark.list(page=1, page_size=1)
+        except ArkError as error:
+            if error.status != 429 or listings == _MOST_LISTINGS:
+                raise
+            await asyncio.sleep(_SECONDS_BETWEEN_LISTINGS)
+        else:
+            return
+
+
+async def _search_attributes(client: Client) -> None:
+    missing = {key.name for key in SEARCH_ATTRIBUTES} - await usable_search_attributes(client)
+    if missing:
+        raise LookupError(
+            f"not registered, or by another type: {', '.join(sorted(missing))}; the worker adds them where it may"
+        )
+
+
+async def _tried(part: str, attempt: Awaitable[None]) -> bool:
+    try:
+        await attempt
+    except Exception as error:
+        print(f"{part}: FAILED: {error}")
+        return False
+    print(f"{part}: ok")
+    return True

@@ -1,0 +1,27 @@
+"""The format of the worker's log, without secrets."""
+
+from __future__ import annotations
+
+import logging
+
+from seedance_temporal.urls import printable, redacted
+
+
+class RedactingFormatter(logging.Formatter):
+    """Format records without the given secrets, also in the tracebacks of other libraries.
+
+    Args:
+        secrets: Texts that must not be logged.
+    """
+
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secrets = secrets
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        # The message of a record is one line; the traceback that is added to it has several.
+        record.message = printable(record.message, keep="")
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(printable(super().format(record)), self._secrets)

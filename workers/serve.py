@@ -1,0 +1,83 @@
+"""The life of the worker process, from the connection to SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from temporalio.client import Client
+
+from activities.store import Transport
+from seedance_temporal import connect
+from seedance_temporal.errors import TemporalUnavailable
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.search_attributes import register_search_attributes
+from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket
+from workers.build import build_workers
+
+RECONNECT_SECONDS = 2.0
+# The interpreter can crash when it ends right after a worker stopped; a short pause prevents that.
+REST_SECONDS = 0.2
+
+_log = logging.getLogger("worker")
+
+
+async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transport: Transport | None = None) -> None:
+    """Serve the route until SIGTERM or SIGINT, and let a running create finish. A second signal ends at once.
+
+    Args:
+        settings: Those of the worker, with its API key and bucket.
+        bucket: The bucket of the videos and of the ledger.
+        ark: The client of the provider.
+        result_transport: As in :func:`workers.build.build_workers`.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        _log.info("%s: finishing what is under way", number.name)
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    client = await _connected(stop)
+    if client is None:
+        return
+    known = await register_search_attributes(client)
+    workers = build_workers(client, settings, bucket, ark, known, result_transport=result_transport)
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    warning = asyncio.create_task(warn_of_signing(bucket))
+    _log.info(
+        "serving route %s in namespace %s, with the API key of fingerprint %s",
+        settings.ark_route,
+        client.namespace,
+        settings.key_fingerprint,
+    )
+    await asyncio.wait([*running, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    await asyncio.gather(*running)
+    warning.cancel()
+    await asyncio.sleep(REST_SECONDS)
+
+
+async def _connected(stop: asyncio.Event) -> Client | None:
+    """Connect as soon as the server answers; None if the process is to stop before that."""
+    while not stop.is_set():
+        try:
+            return await connect()
+        except TemporalUnavailable as error:
+            _log.warning("%s; trying to connect again in %.0f s", error, RECONNECT_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), RECONNECT_SECONDS)
+    return None
+
+
+async def warn_of_signing(bucket: Bucket) -> None:
+    """Log which jobs this worker cannot create, and how to fix that."""
+    problem = await bucket.signing_problem()
+    if problem is not None:
+        _log.warning("jobs with gs:// references are refused, others are not affected: %s", problem)
