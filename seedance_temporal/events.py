@@ -134,6 +134,6 @@ _SENTENCES: Mapping[EventName, str] = {
 
 def sentence(event: Event) -> str:
     """Describe an event to people, without its time and source."""
-    text = _SENTENCES[event.event].format(attempt=event.attempt, task_id=event.task_id)
+    text = _SENTENCES[event.event].format(attempt=event.attempt or "?", task_id=event.task_id or "?")
     often = f" ({event.count} times)" if event.count > 1 else ""
     return f"{text}{often}: {event.detail}" if event.detail else text + often

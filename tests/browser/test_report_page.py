@@ -100,7 +100,7 @@ async def test_the_page_shows_figures_and_plots(page: Page, tmp_path: Path, pict
     await page.screenshot(path=pictures / "report.png", full_page=True)
 
 
-async def test_the_page_asks_for_nothing_and_runs_nothing(page: Page, tmp_path: Path) -> None:
+async def test_page_loads_and_runs_nothing(page: Page, tmp_path: Path) -> None:
     asked: list[Request] = []
     said: list[str] = []
     page.on("request", lambda request: asked.append(request))

@@ -70,7 +70,7 @@ async def four_runs(stack: Stack) -> Runs:
     return runs
 
 
-async def test_the_ui_tells_what_happened_what_it_cost_and_what_to_do(chromium: str, pictures: Path) -> None:
+async def test_ui_shows_timeline_cost_and_advice(chromium: str, pictures: Path) -> None:
     async with running_stack(speed=60, settings=SETTINGS) as stack:
         await stack.start_worker("worker-polling", ARK_ROUTE="volcengine", SEEDANCE_CALLBACK_URL="")
         runs = await four_runs(stack)

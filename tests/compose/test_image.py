@@ -49,7 +49,7 @@ def test_the_base_is_pinned() -> None:
     assert base.startswith(f"python:{required}."), "these are the versions of the lock that the tests ran with"
 
 
-def test_it_runs_as_nobody_in_particular() -> None:
+def test_image_runs_as_unprivileged_user() -> None:
     words = [word for word, _ in image_file.instructions()]
     (user,) = image_file.arguments_of("USER")
     assert user.isdigit()
@@ -58,14 +58,14 @@ def test_it_runs_as_nobody_in_particular() -> None:
     assert words.index("USER") > max(index for index, word in enumerate(words) if word in {"RUN", "COPY"})
 
 
-def test_it_says_how_it_is_started_and_stopped() -> None:
+def test_image_has_command_and_stop_signal() -> None:
     assert image_file.arguments_of("STOPSIGNAL") == ["SIGTERM"]
     assert image_file.default_command() == ["python", "worker.py"]
     assert image_file.arguments_of("ENTRYPOINT") == []
     assert image_file.environment()["PYTHONUNBUFFERED"] == "1"
 
 
-def test_it_holds_no_secret() -> None:
+def test_image_holds_no_secret() -> None:
     assert image_file.arguments_of("ARG") == []
     assert not [name for name in image_file.environment() if re.search("KEY|SECRET|TOKEN|PASSW", name)]
     kept = {source.as_posix() for source, _ in image_file.copied()}
@@ -83,7 +83,7 @@ def test_everything_that_is_copied_is_there() -> None:
             assert [path for path, _ in image_file.copied() if path.is_relative_to(source)], f"{source} is ignored"
 
 
-def test_a_copy_of_a_file_that_is_not_there_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_of_missing_file_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_file, "instructions", lambda: [("COPY", "worker.py nothing.py ./")])
     with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
         image_file.copied()
@@ -124,7 +124,7 @@ def test_files_and_packages_are_enough_for_every_module(image: Path) -> None:
     assert "not in the image: rfc8785" in less.stderr
 
 
-def test_each_service_runs_something_that_the_image_holds(image: Path) -> None:
+def test_image_holds_each_services_program(image: Path) -> None:
     ours = [s for s in services(variables_of_local_profile(), ["local"]).values() if s.is_ours]
     for service in ours:
         python, *rest = service.command

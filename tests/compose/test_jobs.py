@@ -49,9 +49,7 @@ def namespace() -> str:
     return f"compose-{uuid.uuid4().hex[:8]}"
 
 
-async def test_the_namespace_is_as_the_project_needs_it_however_often_the_job_runs(
-    stack: Stack, tmp_path: Path, namespace: str
-) -> None:
+async def test_namespace_job_is_repeatable(stack: Stack, tmp_path: Path, namespace: str) -> None:
     default = services(variables_of_local_profile())["temporal-namespace"].environment["NAMESPACE_RETENTION"]
     for days in ("", "", "4000d"):
         code, output = await run_namespace_job(stack, tmp_path, namespace, {"TEMPORAL_RETENTION": days})
@@ -64,15 +62,13 @@ async def test_the_namespace_is_as_the_project_needs_it_however_often_the_job_ru
         }
 
 
-async def test_a_refusal_is_said_and_nothing_else_starts(stack: Stack, tmp_path: Path, namespace: str) -> None:
+async def test_refusal_stops_the_namespace_job(stack: Stack, tmp_path: Path, namespace: str) -> None:
     code, output = await run_namespace_job(stack, tmp_path, namespace, {"TEMPORAL_RETENTION": "soon"}, TRIES="1")
     assert code == 1
     assert "soon" in output
 
 
-async def test_a_server_that_does_not_come_is_not_waited_for_without_end(
-    stack: Stack, tmp_path: Path, namespace: str
-) -> None:
+async def test_wait_for_server_is_bounded(stack: Stack, tmp_path: Path, namespace: str) -> None:
     nobody = f"127.0.0.1:{Ports.free().temporal}"
     code, output = await run_namespace_job(stack, tmp_path, namespace, TRIES="2", TEMPORAL_ADDRESS=nobody)
     assert code == 1

@@ -143,7 +143,7 @@ async def test_the_check_finds_everything_in_its_place(deployment: Deployment) -
 
 
 @pytest.mark.parametrize("name", ["ark", "relay"])
-async def test_a_health_check_notices_when_nobody_answers(deployment: Deployment, name: str) -> None:
+async def test_health_check_fails_without_server(deployment: Deployment, name: str) -> None:
     assert await deployment.is_healthy(name)
     nobody = Ports.free().relay
     ports = {
@@ -166,7 +166,7 @@ async def test_the_stop_signal_lets_the_worker_end_in_order(deployment: Deployme
     assert "finishing what is under way" in worker.log.read_text()
 
 
-async def test_a_bucket_server_that_does_not_come_fails_the_job(deployment: Deployment) -> None:
+async def test_missing_bucket_server_fails_the_job(deployment: Deployment) -> None:
     code, output = await deployment.run(
         "bucket-setup",
         "python",

@@ -76,14 +76,14 @@ def test_variables_are_filled_in(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["$SET", "${SET-x}", "${SET:-${OTHER}}", "${SET"])
-def test_forms_that_are_not_known_here_are_not_guessed(text: str) -> None:
+def test_unknown_compose_forms_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not known here"):
         interpolate(text, {"SET": "value"})
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_variable_without_which_nothing_works_is_asked_for(name: str, value: str | None) -> None:
+def test_required_variables_are_demanded(name: str, value: str | None) -> None:
     variables = {key: REAL[key] for key in REAL if key != name} | ({} if value is None else {name: value})
     with pytest.raises(Missing, match=name):
         services(variables)
@@ -116,12 +116,12 @@ def test_every_variable_of_the_files_is_used() -> None:
     assert used - example <= variables_of_local_profile().keys(), "a variable of the file that no example shows"
 
 
-def test_the_example_holds_no_value_that_could_be_left_in_by_mistake() -> None:
+def test_example_has_no_secret_values() -> None:
     given = read_env(EXAMPLE_ENV)
     assert {name for name in SECRETS if not given[name]} == SECRETS
 
 
-def test_no_secret_stands_in_the_file() -> None:
+def test_compose_file_holds_no_secret() -> None:
     for name, content in compose_file.raw()["services"].items():
         for variable, value in content.get("environment", {}).items():
             if re.search("KEY|SECRET|PASSWORD|PWD", variable):
@@ -148,7 +148,7 @@ def test_our_image_has_the_version_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("started", [local, real])
-def test_what_is_waited_for_is_there_and_can_come(started: object) -> None:
+def test_awaited_services_exist(started: object) -> None:
     assert callable(started)
     found: dict[str, Service] = started()
     for service in found.values():
@@ -167,7 +167,7 @@ def test_what_is_waited_for_is_there_and_can_come(started: object) -> None:
                     assert "healthcheck" not in found[name].content, f"{service.name} could wait for more of {name}"
 
 
-def test_one_shots_are_waited_for_until_they_are_done() -> None:
+def test_one_shot_jobs_are_awaited() -> None:
     found = local()
     for name, service in found.items():
         waits = [other.depends_on[name]["condition"] for other in found.values() if name in other.depends_on]
@@ -225,7 +225,7 @@ def test_ports_are_published_on_loopback() -> None:
     assert relay.content["ports"] == ["10.0.0.5:443:8088"]
 
 
-def test_what_is_said_to_a_service_goes_to_a_port_of_its_own() -> None:
+def test_addresses_name_ports_of_services() -> None:
     listens = {"postgres": {5432}, "temporal": {7233}, "temporal-ui": {8080}}
     for service in local().values():
         ports = {int(port.rsplit(":", 1)[1]) for port in service.content.get("ports", [])}
@@ -240,7 +240,7 @@ def test_what_is_said_to_a_service_goes_to_a_port_of_its_own() -> None:
     assert server["DB"] == real()["temporal-schema"].environment["SQL_PLUGIN"]
 
 
-def test_every_variable_is_known_to_whoever_gets_it() -> None:
+def test_services_know_their_variables() -> None:
     for service in local().values():
         image = service.image.split(":")[0]
         known = OF_OURS if service.is_ours else KNOWN.get(image)
@@ -259,7 +259,7 @@ def test_every_setting_can_be_given_to_the_worker() -> None:
 
 @pytest.mark.parametrize("started", [local, real])
 @pytest.mark.parametrize("name", ["worker", "relay"])
-def test_the_settings_take_what_they_are_given(started: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_accept_composed_variables(started: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(started)
     service: Service = started()[name]
     for variable, value in service.environment.items():
@@ -275,7 +275,7 @@ def test_the_relay_is_not_given_the_providers_key() -> None:
     assert not real()["relay"].given.keys() & {"ARK_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "SEEDANCE_BUCKET"}
 
 
-def test_the_local_hosts_may_be_spoken_to_without_tls() -> None:
+def test_local_hosts_are_insecure_hosts() -> None:
     worker, ark = local()["worker"], local()["ark"]
     hosts = worker.environment["SEEDANCE_INSECURE_HOSTS"].split(",")
     (results,) = [part.partition("=")[2] for part in ark.command if part.startswith("--public-url=")]
@@ -283,7 +283,7 @@ def test_the_local_hosts_may_be_spoken_to_without_tls() -> None:
         assert https_problem(url, hosts) is None, url
 
 
-def test_google_credentials_are_mounted_where_the_worker_is_told() -> None:
+def test_google_credentials_are_mounted() -> None:
     given = services({**REAL, "GOOGLE_APPLICATION_CREDENTIALS": "./key.json"})["worker"]
     path = given.environment["GOOGLE_APPLICATION_CREDENTIALS"]
     assert f"./key.json:{path}:ro" in given.content["volumes"]
@@ -291,7 +291,7 @@ def test_google_credentials_are_mounted_where_the_worker_is_told() -> None:
     assert f"/dev/null:{path}:ro" in real()["worker"].content["volumes"]
 
 
-def test_a_worker_has_the_time_to_finish_a_create() -> None:
+def test_stop_grace_period_covers_a_create() -> None:
     worker = real()["worker"]
     settings = Settings.model_fields["seedance_create_timeout_seconds"].default
     needed = settings + GRACE_BEYOND_CREATE.total_seconds() + REST_SECONDS

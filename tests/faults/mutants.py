@@ -243,7 +243,7 @@ MUTANTS = (
         _ARK,
         'return CreateAnswer("unknown", code="answer_lost"',
         'return CreateAnswer("not_sent", code="answer_lost"',
-        "tests/integration/test_ark_client.py::test_a_broken_exchange_is_unknown_once_something_may_have_been_sent",
+        "tests/integration/test_ark_client.py::test_broken_exchange_is_unknown_after_sending",
     ),
     Mutant(
         2,
@@ -506,7 +506,7 @@ MUTANTS = (
         "seedance_temporal/relay.py",
         "return any(matches)",
         "return bool(matches)",
-        "tests/integration/test_relay.py::test_wrong_url_is_404_without_saying_what_is_wrong",
+        "tests/integration/test_relay.py::test_wrong_url_is_404_without_reason",
     ),
     Mutant(
         5,

@@ -146,7 +146,7 @@ async def test_refusals_come_in_the_envelope_with_a_request_id(ark: ArkControl) 
     assert (entry.client_request_id, entry.answer, entry.committed) == ("mine-1", 400, False)
 
 
-async def test_the_ledger_has_what_was_sent_and_what_it_cost(ark: ArkControl) -> None:
+async def test_ledger_has_bodies_and_tokens(ark: ArkControl) -> None:
     request = body(duration=5, typo_field=1, seed=None)
     async with api(ark) as client:
         task_id = await create(client, request)
@@ -226,7 +226,7 @@ async def test_list_can_lag_behind_creates(ark: ArkControl) -> None:
         assert (await client.get(PATH, params={"filter.task_ids": task_id})).json()["total"] == 0
 
 
-async def test_list_comes_in_the_order_that_is_switched_on(ark: ArkControl) -> None:
+async def test_list_has_the_set_order(ark: ArkControl) -> None:
     async with api(ark, "volcengine") as client:
         ids = [await create(client, body("volcengine")) for _ in range(8)]
         wanted = {"filter.task_ids": ids}
@@ -289,7 +289,7 @@ async def test_a_create_may_show_the_identifier(ark: ArkControl) -> None:
     assert set(without) == {"id"}
 
 
-async def test_a_task_may_have_fields_that_nobody_knows(ark: ArkControl) -> None:
+async def test_task_may_have_extra_fields(ark: ArkControl) -> None:
     await ark.configure(extra_fields={"revised_prompt": "a dog", "status": "dreaming"})
     async with api(ark) as client:
         task = await until(client, await create(client, body()), "succeeded")  # a known field is never replaced
@@ -412,7 +412,7 @@ async def test_options_keys_and_a_prompt_end() -> None:
         await stop(process)
 
 
-async def test_a_wrong_option_is_said_and_nothing_starts() -> None:
+async def test_wrong_option_starts_nothing() -> None:
     with pytest.raises(RuntimeError, match="exit code 2"):
         await start_ark("--set", "nonsense=1")
 

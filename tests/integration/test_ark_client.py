@@ -149,7 +149,7 @@ async def test_an_answer_to_a_create(ark: ArkControl, row: Row) -> None:
 
 
 @pytest.mark.parametrize("fault", ["hang_before_commit", "hang_after_commit"])
-async def test_a_create_that_hangs_ends_with_the_time_of_its_caller(ark: ArkControl, fault: str) -> None:
+async def test_hanging_create_ends_in_time(ark: ArkControl, fault: str) -> None:
     before = len(await ark.ledger())
     fault_id = await ark.fault("create", fault)
 
@@ -171,7 +171,7 @@ async def test_a_key_of_another_route(ark: ArkControl) -> None:
     assert (answer.kind, answer.attention, answer.code) == ("not_sent", "credentials", "AuthenticationError")
 
 
-async def test_what_the_service_itself_finds_wrong(ark: ArkControl) -> None:
+async def test_refusals_of_the_service_are_classified(ark: ArkControl) -> None:
     for change, failure_class in (({"duration": 99}, "invalid"), ({"model": "seedance-9"}, "invalid")):
         answer = await a_client(ark).create(BODY | change)
         assert (answer.kind, answer.failure_class) == ("refused", failure_class)
@@ -188,7 +188,7 @@ async def test_a_refused_connection() -> None:
     assert (answer.kind, answer.code, answer.attention) == ("not_sent", "not_connected", None)
 
 
-async def test_a_name_that_nobody_knows() -> None:
+async def test_unknown_host_is_not_sent() -> None:
     answer = await Ark("http://ark.invalid/api/v3", KEY).create(BODY)
     assert (answer.kind, answer.code) == ("not_sent", "not_connected")
 
@@ -213,9 +213,7 @@ async def test_a_host_that_speaks_no_tls(host: RawHost) -> None:
         (httpx.PoolTimeout, "unknown"),
     ],
 )
-async def test_a_broken_exchange_is_unknown_once_something_may_have_been_sent(
-    error: type[httpx.TransportError], kind: str
-) -> None:
+async def test_broken_exchange_is_unknown_after_sending(error: type[httpx.TransportError], kind: str) -> None:
     sent = []
 
     def exchange(request: httpx.Request) -> httpx.Response:
@@ -288,7 +286,7 @@ async def test_a_refusal_that_broke_off_is_unknown(host: RawHost, status: int) -
     assert (answer.kind, len(host.requests)) == ("unknown", 1)
 
 
-async def test_a_200_that_cannot_be_decoded_is_taken(host: RawHost) -> None:
+async def test_undecodable_200_is_accepted_without_id(host: RawHost) -> None:
     host.answers(200, '{"id": "cgt-1"}', "Content-Encoding: gzip")
     assert (await Ark(host.url, KEY).create(BODY)).kind == "accepted_without_id"
 
@@ -397,7 +395,7 @@ async def test_an_answer_to_a_question(
 
 
 @pytest.mark.parametrize("on", ["get", "delete"])
-async def test_a_404_by_something_in_between_says_nothing_about_the_task(host: RawHost, on: str) -> None:
+async def test_gateway_404_is_an_error(host: RawHost, on: str) -> None:
     host.answers(404, "<html>no such page</html>")
     client = Ark(host.url, KEY)
     with pytest.raises(ArkError) as caught:
@@ -419,7 +417,7 @@ async def test_a_list_that_is_none_is_an_error(host: RawHost, body: str) -> None
         await Ark(host.url, KEY).list(1, 10)
 
 
-async def test_a_redirect_of_a_question_is_an_error(host: RawHost) -> None:
+async def test_redirected_get_is_an_error(host: RawHost) -> None:
     host.answers(302, "", f"Location: {host.url}/elsewhere")
     with pytest.raises(ArkError):
         await Ark(host.url, KEY).get("cgt-1")
@@ -501,7 +499,7 @@ async def test_task_id_is_one_part_of_the_path(host: RawHost, task_id: str) -> N
 
 
 @pytest.mark.parametrize("task_id", ["", "\ud800", "x" * 513, "한" * 57])
-async def test_what_can_be_no_task_id_is_not_asked_for(host: RawHost, task_id: str) -> None:
+async def test_impossible_task_id_is_not_requested(host: RawHost, task_id: str) -> None:
     client = Ark(host.url, KEY)
     assert await client.get(task_id) is None
     with pytest.raises(ArkError):
@@ -516,7 +514,7 @@ async def test_create_with_an_unusable_id_is_taken(host: RawHost, task_id: str) 
     assert (answer.kind, answer.code, answer.task_id) == ("accepted_without_id", "unusable_task_id", None)
 
 
-async def test_listed_task_with_an_unusable_id_is_shown_by_its_beginning(host: RawHost) -> None:
+async def test_listed_unusable_id_is_cut(host: RawHost) -> None:
     host.answers(200, json.dumps({"items": [{"id": "x" * 100_000}, {"id": "\ud800"}, {"id": ""}], "total": 3}))
     assert (await Ark(host.url, KEY).list(1, 10)).items == [{"id": "x" * 512}, {"id": "?"}, {"id": ""}]
 

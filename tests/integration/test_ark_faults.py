@@ -264,9 +264,7 @@ async def test_a_fault_can_wait_for_its_request(ark: ArkControl, client: httpx.A
     assert (await create(client, safety_identifier="job-7")).status_code == 503
 
 
-async def test_a_refused_create_does_not_use_up_a_fault_after_the_commit(
-    ark: ArkControl, client: httpx.AsyncClient
-) -> None:
+async def test_refused_create_keeps_later_fault(ark: ArkControl, client: httpx.AsyncClient) -> None:
     fault_id = await ark.fault("create", "lost_after_commit")
     assert (await create(client, duration=99)).status_code == 400
     assert await ark.fired(fault_id) == []

@@ -118,7 +118,7 @@ async def test_two_keys_of_one_project_share_its_tasks(ark: ArkControl, http: ht
     assert (await Client(http, "second").get(task_id)).status_code == 200
 
 
-async def test_a_custom_key_sees_what_it_names(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_custom_key_sees_named_models(ark: ArkControl, http: httpx.AsyncClient) -> None:
     await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
     wide, narrow = Client(http), Client(http, "narrow")
     preset, fast, endpoint, other = [await wide.create(m) for m in (MODEL, FAST, ENDPOINT, OTHER_ENDPOINT)]
@@ -189,7 +189,7 @@ async def test_a_key_that_moves_leaves_its_tasks_behind(ark: ArkControl, http: h
         tasks.append((await client.create(), project))
 
 
-async def test_total_counts_what_the_key_sees(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_total_counts_visible_tasks(ark: ArkControl, http: httpx.AsyncClient) -> None:
     await ark.set_key("byteplus", "crowd", project="crowd")
     await ark.set_key("byteplus", "narrow", project="crowd", models=[FAST])
     await ark.add_foreign("byteplus", project="crowd", count=5)

@@ -140,7 +140,7 @@ async def until(client: httpx.AsyncClient, task_id: str, status: str) -> dict[st
 # --- a task's life ---------------------------------------------------------------------------------------------
 
 
-def test_speed_divides_what_is_not_given() -> None:
+def test_speed_divides_defaults() -> None:
     settings = Settings.model_validate({"speed": 60, "running_seconds": 7})
     assert (settings.queued_seconds, settings.running_seconds) == (0.05, 7)
     assert (settings.url_seconds, settings.kept_seconds) == (1440, 10_080)
@@ -251,7 +251,7 @@ async def test_references_are_fetched_when_switched_on(
     assert [await create(f"{root}/there"), await create(f"{root}/gone"), await create("asset://a")] == [200, 400, 200]
 
 
-async def test_references_are_looked_into_when_switched_on(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_references_are_checked_when_set(ark: ArkControl, client: httpx.AsyncClient) -> None:
     async def create(size: int) -> httpx.Response:
         picture = base64.b64encode(last_frame(Clip(size, size, 4, audio=False), "cgt-1")).decode()
         url = {"url": f"data:image/png;base64,{picture}"}
@@ -264,7 +264,7 @@ async def test_references_are_looked_into_when_switched_on(ark: ArkControl, clie
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "content")
 
 
-async def test_its_inner_state_tells_what_the_api_hides(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_inner_state_shows_hidden_fields(ark: ArkControl, client: httpx.AsyncClient) -> None:
     await ark.fault("task", "stay_queued")
     task_id = await create(client, watermark=True, callback_url="https://relay.example.com/x")
     (inside,) = [task for task in await ark.tasks() if task["id"] == task_id]
@@ -289,7 +289,7 @@ async def quiet(ark: ArkControl, task_id: str, count: int) -> list[tuple[str, in
     return [(one.status, one.attempt, one.answer) for one in tries]
 
 
-async def test_callbacks_tell_of_running_and_of_the_end(
+async def test_callbacks_announce_running_and_end(
     ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     await ark.fault("task", "stay_running")

@@ -176,7 +176,7 @@ async def test_the_last_frame_can_be_a_jpeg(ark: ArkControl, http: httpx.AsyncCl
     assert picture.content == await ark.video_bytes(task["id"], "last_frame.jpeg")
 
 
-async def test_what_was_ordered_is_what_is_delivered(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_video_has_the_requested_shape(ark: ArkControl, http: httpx.AsyncClient) -> None:
     task = await succeed(ark, http, resolution="720p", ratio="9:16", duration=15, generate_audio=True)
     with av.open(io.BytesIO((await http.get(task["content"]["video_url"])).content), "r") as container:
         stream = container.streams.video[0]
@@ -194,7 +194,7 @@ async def test_what_was_ordered_is_what_is_delivered(ark: ArkControl, http: http
         Clip(3326, 2494, 4, audio=True),
     ],
 )
-def test_a_video_is_what_it_says(clip: Clip) -> None:
+def test_video_has_its_stated_properties(clip: Clip) -> None:
     data = video(clip, "cgt-1")
     assert data.index(b"moov") < data.index(b"mdat")  # it can start before it is all there
     with av.open(io.BytesIO(data), "r") as container:

@@ -58,7 +58,7 @@ async def is_known(temporal: Client, of: VideoRequest) -> bool:
     return any(job.job_id == job_id_of(of) for job in await VideoJobs(temporal).list(user=of.user_id))
 
 
-async def test_each_line_becomes_a_job_and_the_same_again(temporal: Client, tmp_path: Path) -> None:
+async def test_repeated_batch_returns_same_jobs(temporal: Client, tmp_path: Path) -> None:
     requests = [request(f"batch {number}") for number in range(3)]
     file = File(tmp_path, requests[0], "", requests[1], "   ", requests[2], "")
     first = await file.batch(temporal, "--yes")
@@ -107,7 +107,7 @@ async def test_bad_lines_can_be_skipped(temporal: Client, tmp_path: Path) -> Non
     assert (third["line"], third["error"]["code"]) == (3, "invalid_request")
 
 
-async def test_lines_that_ask_for_the_same_are_one_job(temporal: Client, tmp_path: Path) -> None:
+async def test_equal_lines_are_one_job(temporal: Client, tmp_path: Path) -> None:
     of, other = request("batch twice"), request("batch once")
     file = File(tmp_path, of, other, of.model_copy(update={"priority": 3}))
     done = await file.batch(temporal, "--yes")
@@ -120,7 +120,7 @@ async def test_lines_that_ask_for_the_same_are_one_job(temporal: Client, tmp_pat
     ]
 
 
-async def test_the_sum_is_shown_with_what_is_not_in_it(temporal: Client, tmp_path: Path) -> None:
+async def test_sum_names_unpriced_jobs(temporal: Client, tmp_path: Path) -> None:
     file = File(tmp_path, request("batch sum"), request("batch sum 2").model_copy(update={"model": "ep-1"}))
     done = await file.batch(temporal, "--yes")
     assert "2 jobs, at most about 0.76 USD together" in done.err
@@ -129,7 +129,7 @@ async def test_the_sum_is_shown_with_what_is_not_in_it(temporal: Client, tmp_pat
     assert done.document["unpriced"] == 1
 
 
-async def test_without_a_terminal_it_must_be_said_that_it_may_be_paid(temporal: Client, tmp_path: Path) -> None:
+async def test_batch_without_terminal_needs_yes(temporal: Client, tmp_path: Path) -> None:
     of = request("batch unasked")
     refused = await File(tmp_path, of).batch(temporal)
     assert refused.code == 2
@@ -161,9 +161,7 @@ async def test_results_go_where_they_are_wanted(temporal: Client, tmp_path: Path
 @pytest.mark.parametrize(
     ("results", "says"), [("requests.jsonl", "cannot be the same"), ("none/results.jsonl", "cannot be written")]
 )
-async def test_results_that_cannot_be_written_stop_it_before_anything(
-    temporal: Client, tmp_path: Path, results: str, says: str
-) -> None:
+async def test_unwritable_results_stop_the_batch(temporal: Client, tmp_path: Path, results: str, says: str) -> None:
     of = request(f"batch {says}")
     file = File(tmp_path, of)
     refused = await file.batch(temporal, "--yes", "--results", str(tmp_path / results))
@@ -183,13 +181,13 @@ async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert refused.document["error"]["problems"][0]["at"] == "FILE"
 
 
-async def test_temporal_that_is_out_is_one_clear_error_and_the_results_are_whole(tmp_path: Path) -> None:
+async def test_temporal_outage_leaves_whole_results(tmp_path: Path) -> None:
     down = await File(tmp_path, request("batch down")).batch(None, "--yes")
     assert down.code == 1
     assert "cannot be reached" in down.document["error"]["message"]
 
 
-async def test_local_files_are_relative_to_the_file_of_requests(tmp_path: Path) -> None:
+async def test_local_files_are_relative_to_batch_file(tmp_path: Path) -> None:
     fields = request("batch local").model_dump(exclude_none=True)
     line = json.dumps(fields | {"ratio": "adaptive", "references": [{"role": "first_frame", "url": "none.png"}]})
     refused = await File(tmp_path, line).batch(None, "--yes", SEEDANCE_BUCKET="videos")
@@ -224,7 +222,7 @@ async def test_good_lines_go_on_beside_foreign_files(temporal: Client, tmp_path:
     assert job.job_id == file.results[2]["job_id"]
 
 
-async def test_link_beside_the_results_is_not_written_through(temporal: Client, tmp_path: Path) -> None:
+async def test_link_beside_results_is_not_followed(temporal: Client, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("precious")
     file = File(tmp_path, request("batch linked"))
@@ -235,7 +233,7 @@ async def test_link_beside_the_results_is_not_written_through(temporal: Client, 
     assert file.results[0]["existing"] is False
 
 
-async def test_a_person_is_asked_and_can_say_no(temporal: Client, tmp_path: Path) -> None:
+async def test_batch_asks_before_it_submits(temporal: Client, tmp_path: Path) -> None:
     of = request("batch asked")
     file = File(tmp_path, of)
     assert await _on_a_terminal(temporal, file, "n") == 2

@@ -44,7 +44,7 @@ async def test_a_created_object_is_read_and_described(bucket: Bucket, prefix: st
     assert before < stored.created_at < datetime.now(UTC) + timedelta(seconds=5)
 
 
-async def test_what_is_not_there_is_none(bucket: Bucket, prefix: str) -> None:
+async def test_missing_object_is_none(bucket: Bucket, prefix: str) -> None:
     assert await bucket.read(f"{prefix}a.json") is None
     assert await bucket.stat(f"{prefix}a.json") is None
     assert await bucket.checksums(f"{prefix}a.json") is None
@@ -64,7 +64,7 @@ async def test_one_of_forty_creators_wins(bucket: Bucket, prefix: str) -> None:
     assert await bucket.read(f"{prefix}a.json") == b"%d" % won.index(True)
 
 
-async def test_a_list_holds_the_prefix_alone_in_order(bucket: Bucket, prefix: str) -> None:
+async def test_list_holds_prefix_in_order(bucket: Bucket, prefix: str) -> None:
     for name in ("b.json", "a/2.json", "a/1.json"):
         await bucket.create(f"{prefix}{name}", b"{}")
     await bucket.create(f"{prefix.rstrip('/')}0/c.json", b"{}")
@@ -125,7 +125,7 @@ def test_checksums_of_an_empty_file(tmp_path: Path) -> None:
     assert Checksums.of_file(path) == Checksums(0, "AAAAAA==", "1B2M2Y8AsgTpgAmY7PhCfg==")
 
 
-async def test_error_of_the_bucket_is_bounded_and_tells_no_signature() -> None:
+async def test_bucket_error_is_bounded_without_signature() -> None:
     """The library quotes the whole answer, which ends up in a run's history."""
     async with raw_host() as host:
         host.answers(403, "https://storage.example.com/o?X-Goog-Signature=5ec4e7 " + "x" * 3_000_000)

@@ -95,7 +95,7 @@ async def test_a_text_alone() -> None:
     }
 
 
-async def test_each_medium_is_looked_at(host: ResultHost) -> None:
+async def test_each_medium_is_probed(host: ResultHost) -> None:
     said = await check(host.url("/a.png?signature=s3cret"), host.url("/v.mp4"), "asset://known")
     assert said.code == 0, said.err
     assert [one["text"] for one in said.document["sends"]["content"] if one["type"] == "text"] == ["a cat"]
@@ -127,9 +127,7 @@ async def test_people_read_the_same(host: ResultHost) -> None:
     assert "Nothing was submitted" in said.out
 
 
-async def test_everything_that_is_wrong_is_said_at_once(
-    host: ResultHost, tmp_path: Path, bucket: dict[str, str]
-) -> None:
+async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Path, bucket: dict[str, str]) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video at all")
     urls = [
@@ -149,9 +147,7 @@ async def test_everything_that_is_wrong_is_said_at_once(
     assert len(host.asked("/a.png")) == 1, "what is good is looked at as well"
 
 
-async def test_a_local_file_is_looked_at_and_not_uploaded(
-    tmp_path: Path, bucket: dict[str, str], google: GoogleBucket
-) -> None:
+async def test_local_file_is_probed_not_uploaded(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
     before = await google.list("")
@@ -163,7 +159,7 @@ async def test_a_local_file_is_looked_at_and_not_uploaded(
     assert await google.list("") == before
 
 
-async def test_standard_input_takes_files_of_the_current_folder(tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_paths_of_stdin_use_current_folder(tmp_path: Path, bucket: dict[str, str]) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
     assert "--allow-any-path" in problems(await check(str(path), variables=bucket))["references[0].url"]
@@ -171,16 +167,14 @@ async def test_standard_input_takes_files_of_the_current_folder(tmp_path: Path, 
     assert "No such file" in found["references[0].url"]
 
 
-async def test_lengths_of_local_and_distant_files_count_together(
-    host: ResultHost, tmp_path: Path, bucket: dict[str, str]
-) -> None:
+async def test_lengths_of_all_files_are_added(host: ResultHost, tmp_path: Path, bucket: dict[str, str]) -> None:
     path = tmp_path / "long.mp4"
     path.write_bytes(clip(frames=13 * FPS))
     said = await check(str(path), host.url("/v.mp4"), options=("--allow-any-path",), variables=bucket)
     assert "16.00 s of video in all" in problems(said)["references"]
 
 
-async def test_a_private_object_is_looked_at(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
+async def test_private_object_is_probed(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture(700, 500))
     stored = await google.upload("private/shot.png", path, "image/png")
@@ -190,14 +184,14 @@ async def test_a_private_object_is_looked_at(tmp_path: Path, bucket: dict[str, s
     assert said.document["media"][0]["width"] == 700
 
 
-async def test_without_a_bucket_a_private_object_is_left_to_the_worker() -> None:
+async def test_private_object_without_bucket_is_warned_of() -> None:
     said = await check("gs://videos/private/shot.png#7")
     assert said.code == 0
     assert said.document["media"] == []
     assert said.document["warnings"] == ["references[0] was not checked here: SEEDANCE_BUCKET is not set."]
 
 
-async def test_an_asset_id_that_stood_for_other_content(
+async def test_asset_id_of_other_content_is_warned_of(
     host: ResultHost, bucket: dict[str, str], google: GoogleBucket
 ) -> None:
     references = [{"role": "reference_image", "url": host.url("/a.png"), "asset_id": "sku-7"}]
@@ -209,13 +203,13 @@ async def test_an_asset_id_that_stood_for_other_content(
     assert ["other content" in warning for warning in said.document["warnings"]] == [True]
 
 
-async def test_what_may_pass_is_told_apart(host: ResultHost) -> None:
+async def test_passing_problem_advises_another_try(host: ResultHost) -> None:
     host.answers["/busy.png"] = [Answer(b"", 503)]
     found = problems(await check(host.url("/busy.png")))
     assert "try again later" in found["references[0]"]
 
 
-async def test_a_bucket_that_cannot_be_used_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_unusable_bucket_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
     said = await check(str(path), options=("--allow-any-path",), variables=bucket | {"SEEDANCE_BUCKET": "missing"})

@@ -122,7 +122,7 @@ def opened() -> Opened:
 
 
 @pytest.mark.parametrize("path", ["shot.png", "./shot.png", "pictures/../shot.png", "pictures/Same.PNG"])
-def test_a_path_stands_for_its_content(folder: Path, path: str) -> None:
+def test_path_becomes_object_of_its_content(folder: Path, path: str) -> None:
     reader = a_reader()
     (reference,) = good(reader, with_urls(path), folder).references
     assert reference.url == f"gs://videos/{NAME}#1"
@@ -140,13 +140,13 @@ def test_the_prefix_is_that_of_the_settings(folder: Path) -> None:
     assert reference.url == f"gs://videos/staging/media/{SHA256}.png#1"
 
 
-def test_an_asset_id_that_was_given_is_kept(folder: Path) -> None:
+def test_given_asset_id_is_kept(folder: Path) -> None:
     text = with_urls()[:-3] + b'[{"role": "reference_image", "url": "shot.png", "asset_id": "sku-7"}]}'
     (reference,) = good(a_reader(), text, folder).references
     assert reference.asset_id == "sku-7"
 
 
-def test_the_job_depends_on_the_content_and_not_on_where_it_stands(folder: Path) -> None:
+def test_job_depends_on_content_not_path(folder: Path) -> None:
     reader = a_reader()
     hashes = [request_hash(good(reader, with_urls(path), folder)) for path in ("shot.png", "pictures/Same.PNG")]
     elsewhere = good(a_reader(seedance_bucket="other", seedance_prefix="other"), with_urls("shot.png"), folder)
@@ -154,14 +154,14 @@ def test_the_job_depends_on_the_content_and_not_on_where_it_stands(folder: Path)
     assert request_hash(good(reader, with_urls("pictures/other.webp"), folder)) != hashes[0]
 
 
-def test_what_has_a_scheme_is_no_path(folder: Path) -> None:
+def test_url_with_scheme_is_no_path(folder: Path) -> None:
     urls = ["https://cdn.example.com/a.png", "asset://a", "gs://b-1/a.png#7"]
     reader = a_reader(seedance_bucket=None)
     assert [one.url for one in good(reader, with_urls(*urls), folder).references] == urls
     assert reader.files == {}
 
 
-def test_paths_are_relative_to_the_request_or_to_where_the_command_runs(tmp_path: Path) -> None:
+def test_paths_are_relative_to_request_or_folder(tmp_path: Path) -> None:
     assert folder_of(str(tmp_path / "request.json")) == tmp_path
     assert folder_of("-") == Path.cwd()
 
@@ -191,35 +191,35 @@ def test_a_path_that_leads_to_no_content(folder: Path, url: str, says: str) -> N
     assert says in found["references[1].url"]
 
 
-def test_a_file_that_is_too_large_is_not_even_read(folder: Path) -> None:
+def test_too_large_file_is_not_read(folder: Path) -> None:
     with (folder / "large.png").open("wb") as file:
         file.truncate(MEDIA["image"].max_bytes + 1)
     found = problems(a_reader(), with_urls("large.png"), folder)
     assert f"{MEDIA['image'].max_bytes} are allowed" in found["references[0].url"]
 
 
-def test_everything_that_is_wrong_is_said_at_once(folder: Path) -> None:
+def test_all_problems_are_reported_at_once(folder: Path) -> None:
     text = with_urls("none.png", "data:x", duration=99, colour="red")
     assert problems(a_reader(), text, folder).keys() == {"references[0].url", "references[1].url", "duration", "colour"}
 
 
 @pytest.mark.parametrize("references", ["shot.png", ["shot.png"], [None], [{"url": 7}], {"url": "shot.png"}])
-def test_any_json_becomes_an_error_and_no_traceback(folder: Path, references: object) -> None:
+def test_any_json_gives_an_error(folder: Path, references: object) -> None:
     assert any(at.startswith("references") for at in problems(a_reader(), with_urls(references=references), folder))
     assert problems(a_reader(), json.dumps([references]).encode(), folder) == {"": "the request must be a JSON object"}
 
 
-def test_a_name_that_stands_twice_is_still_noticed(folder: Path) -> None:
+def test_repeated_name_is_reported(folder: Path) -> None:
     text = with_urls()[:-3] + b'[{"role": "reference_image", "url": "shot.png", "url": "shot.png"}]}'
     assert "more than once" in problems(a_reader(), text, folder)["references[0].url"]
 
 
-def test_without_a_bucket_nothing_else_is_said(folder: Path) -> None:
+def test_missing_bucket_is_reported_alone(folder: Path) -> None:
     with pytest.raises(InvalidSettings, match="SEEDANCE_BUCKET"):
         good(a_reader(seedance_bucket=None), with_urls("shot.png", duration=99), folder)
 
 
-def test_limits_of_the_environment_hold_before_anything_is_submitted(folder: Path) -> None:
+def test_price_limits_hold_before_submit(folder: Path) -> None:
     reader = a_reader(seedance_max_usd_per_request=0.01)
     assert "SEEDANCE_MAX_USD_PER_REQUEST" in problems(reader, with_urls("shot.png"), folder)[""]
 
@@ -421,7 +421,7 @@ async def test_machine_files_are_no_media_with_any_path(tmp_path: Path) -> None:
     assert "root" not in found["references[0].url"]
 
 
-async def test_limits_of_media_hold_before_anything_is_uploaded(tmp_path: Path) -> None:
+async def test_media_limits_hold_before_upload(tmp_path: Path) -> None:
     (tmp_path / "small.png").write_bytes(picture(9, 9))
     assert "each side must have" in (await unfit(a_reader(), with_urls("small.png"), tmp_path))["references[0]"]
 
@@ -466,7 +466,7 @@ SWAPS = [other_content, same_size, longer, link_to_text, link_to_the_same, folde
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("swap", SWAPS)
-async def test_file_swapped_after_the_look_is_not_uploaded(tmp_path: Path, swap: Callable[[Path], None]) -> None:
+async def test_file_swapped_after_probe_is_not_uploaded(tmp_path: Path, swap: Callable[[Path], None]) -> None:
     bucket, reader, path = MemoryBucket(), a_reader(), tmp_path / "sub" / "shot.png"
     path.parent.mkdir()
     path.write_bytes(CONTENT)
@@ -479,7 +479,7 @@ async def test_file_swapped_after_the_look_is_not_uploaded(tmp_path: Path, swap:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("swap", SWAPS)
-async def test_file_swapped_before_the_look_is_refused(tmp_path: Path, swap: Callable[[Path], None]) -> None:
+async def test_file_swapped_before_probe_is_refused(tmp_path: Path, swap: Callable[[Path], None]) -> None:
     reader, path = a_reader(), tmp_path / "sub" / "shot.png"
     path.parent.mkdir()
     path.write_bytes(CONTENT)
@@ -502,7 +502,7 @@ class Swapping(MemoryBucket):
 
 
 @pytest.mark.parametrize("swap", SWAPS)
-async def test_file_swapped_at_the_last_moment_changes_nothing(tmp_path: Path, swap: Callable[[Path], None]) -> None:
+async def test_late_swap_of_file_changes_nothing(tmp_path: Path, swap: Callable[[Path], None]) -> None:
     reader, path = a_reader(), tmp_path / "sub" / "shot.png"
     path.parent.mkdir()
     path.write_bytes(CONTENT)
@@ -596,7 +596,7 @@ async def test_a_file_goes_into_the_bucket_once(folder: Path) -> None:
     assert len(bucket.writes) == 2
 
 
-async def test_an_object_that_was_lost_is_uploaded_again_and_stays_the_same_job(folder: Path) -> None:
+async def test_lost_object_is_uploaded_again(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
     request = good(reader, with_urls("shot.png"), folder)
     (first,) = await uploaded(bucket, reader, request)
@@ -606,7 +606,7 @@ async def test_an_object_that_was_lost_is_uploaded_again_and_stays_the_same_job(
     assert request_hash(first) == request_hash(second)
 
 
-async def test_what_is_no_file_is_left_alone(folder: Path) -> None:
+async def test_other_urls_are_unchanged(folder: Path) -> None:
     reader = a_reader()
     request = good(reader, with_urls("https://cdn.example.com/a.png"), folder)
     bucket = MemoryBucket()
@@ -614,14 +614,14 @@ async def test_what_is_no_file_is_left_alone(folder: Path) -> None:
     assert bucket.writes == []
 
 
-async def test_an_object_with_other_content_is_not_taken(folder: Path) -> None:
+async def test_object_with_other_content_is_refused(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
     await bucket.create(NAME, b"not what its name says")
     with pytest.raises(BucketRefused, match="exists with another content"):
         await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
 
 
-async def test_a_file_that_was_changed_since_is_not_uploaded_under_the_old_name(folder: Path) -> None:
+async def test_changed_file_is_not_uploaded(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
     request = good(reader, with_urls("shot.png"), folder)
     (folder / "shot.png").write_bytes(CONTENT[::-1])
@@ -638,13 +638,13 @@ class Raced(MemoryBucket):
         return None
 
 
-async def test_somebody_elses_upload_of_the_same_content_is_taken(folder: Path) -> None:
+async def test_existing_upload_of_same_content_is_used(folder: Path) -> None:
     bucket, reader = Raced(), a_reader()
     (sent,) = await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
     assert sent.references[0].url == f"gs://videos/{NAME}#1"
 
 
-async def test_a_bucket_that_breaks_is_one_clear_error_without_signatures(folder: Path) -> None:
+async def test_broken_bucket_is_one_clear_error(folder: Path) -> None:
     reader = a_reader()
     bucket = MemoryBucket(broken=ConnectionError("no route to https://storage.example.com/o?upload_id=secret"))
     with pytest.raises(BucketRefused, match=r"shot.png' cannot be uploaded to gs://videos/.*no route") as refused:

@@ -323,7 +323,7 @@ async def test_error_code_and_message_are_redacted_and_cut(host: RawHost, status
         assert len(text) < 1500
 
 
-def test_log_tells_no_secret_of_a_traceback() -> None:
+def test_log_redacts_tracebacks() -> None:
     url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
     try:
         raise httpx.LocalProtocolError(f"Illegal header value {f'Bearer {KEY}'.encode()!r} for {url}")

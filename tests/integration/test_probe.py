@@ -81,14 +81,14 @@ def problems(media: list[Medium], model: Model = SEEDANCE_2_0) -> list[str]:
         ("audio", lambda: sound(), Probe("wav", seconds=3.0, codecs=("pcm_s16le",))),
     ],
 )
-def test_a_file_is_told_by_its_content(path: Path, kind: Kind, content: File, expected: Probe) -> None:
+def test_content_decides_the_format(path: Path, kind: Kind, content: File, expected: Probe) -> None:
     path.write_bytes(content())
     assert probe(kind, path) == expected
     assert problems([found(path, kind, content())]) == []
 
 
 @pytest.mark.parametrize("name", [b"VideoHandler", b"Lavf"])
-def test_metadata_that_is_not_utf_8_does_no_harm(path: Path, name: bytes) -> None:
+def test_metadata_without_utf8_is_accepted(path: Path, name: bytes) -> None:
     content = clip().replace(name, b"\xff\xfe" + name[2:])
     assert content != clip()
     path.write_bytes(content)
@@ -138,7 +138,7 @@ def test_an_mp3_is_as_long_as_its_frames(path: Path) -> None:
         ("audio", lambda: b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/inside.mp3\n", "neither WAV nor MP3"),
     ],
 )
-def test_what_is_something_else_or_cut_off_is_refused(path: Path, kind: Kind, content: File, reason: str) -> None:
+def test_other_or_cut_file_is_refused(path: Path, kind: Kind, content: File, reason: str) -> None:
     path.write_bytes(content())
     with pytest.raises(BadMedia, match=reason):
         probe(kind, path)
@@ -155,7 +155,7 @@ def test_a_bomb_is_refused_by_its_header(path: Path) -> None:
     assert problem == "references[0] is 50000x50000 pixels large; each side must have 300 to 6000"
 
 
-def test_what_needs_too_much_memory_is_refused(path: Path) -> None:
+def test_file_over_memory_limit_is_refused(path: Path) -> None:
     """The same bomb, had its header been believed to be harmless."""
     path.write_bytes(png_bomb(50_000, 50_000))
     command = [sys.executable, "-c", "import seedance_temporal.media.probe as p; p._LARGEST_SIDE = 60_000; p.main()"]
@@ -260,7 +260,7 @@ def test_the_size_of_each_kind(kind: Kind, most: int) -> None:
     assert problems([larger]) == [f"references[3] has {most + 1} bytes; {most} are allowed"]
 
 
-def test_what_only_newer_pages_allow_is_warned_of() -> None:
+def test_size_over_old_limit_is_warned_of() -> None:
     medium = Medium(reference=1, kind="video", format="mp4", size=50 * MB, sha256="")
     assert media_warnings([medium]) == []
     (warning,) = media_warnings([medium.model_copy(update={"size": 50 * MB + 1})])

@@ -87,14 +87,14 @@ async def fetch_by(transport: PublicTransport, url: str, path: Path, *, resumes:
         "ftp://results.test/v.mp4",
     ],
 )
-async def test_what_is_not_public_https_is_refused(url: str) -> None:
+async def test_url_without_public_https_is_refused(url: str) -> None:
     names = Names(private_test=[["192.168.1.1"]], half_test=[["8.8.8.8", "10.0.0.1"]], results_test=[["8.8.8.8"]])
     with pytest.raises((ForbiddenAddress, httpx.UnsupportedProtocol)) as refused:
         await get(f"{url}?sig=SECRET", PublicTransport(resolver=names))
     assert "SECRET" not in str(refused.value)
 
 
-async def test_short_forms_of_a_private_address_are_seen_through() -> None:
+async def test_short_forms_of_private_address_are_refused() -> None:
     with pytest.raises(ForbiddenAddress):
         await get("https://127.1/v.mp4", PublicTransport())
 
@@ -206,13 +206,13 @@ async def test_a_name_that_changes_gains_nothing(
     assert names.asked == ["results.test", "results.test"]
 
 
-async def test_the_next_address_is_tried_where_one_does_not_answer(host: ResultHost) -> None:
+async def test_next_address_is_tried_after_no_answer(host: ResultHost) -> None:
     host.answers["/v.mp4"] = [Answer(CONTENT)]
     names = Names(results_test=[["127.0.0.2", "127.0.0.1"]])
     assert (await get(host.url("/v.mp4", "results.test"), PublicTransport({"results.test"}, names))).status_code == 200
 
 
-async def test_a_name_without_an_address_is_a_failed_connection() -> None:
+async def test_name_without_address_fails_connection() -> None:
     with pytest.raises(httpx.ConnectError):
         await resolve("nothing.invalid", 443)
     with pytest.raises(httpx.ConnectError):
@@ -247,7 +247,7 @@ def certificates(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, ssl.create_default_context(cadata=certificate.decode())
 
 
-async def test_tls_verifies_the_name_and_not_the_address(
+async def test_tls_verifies_the_name(
     certificates: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     server, trusting = certificates
@@ -284,7 +284,7 @@ async def test_no_query_is_logged(host: ResultHost, tmp_path: Path, caplog: pyte
 # Downloads
 
 
-async def test_validator_that_no_header_carries_is_not_sent_back(host: ResultHost, tmp_path: Path) -> None:
+async def test_odd_validator_is_not_sent_back(host: ResultHost, tmp_path: Path) -> None:
     odd = {"ETag": '"caf\xe9"'}
     host.answers["/v.mp4"] = [Answer(CONTENT, headers=odd, cut_after=9), Answer(CONTENT, headers=odd)]
     await fetch(host, tmp_path / "v.mp4")
@@ -367,7 +367,7 @@ async def test_another_range_than_asked_for_is_refused(host: ResultHost, tmp_pat
         await fetch(host, tmp_path / "v.mp4")
 
 
-async def test_a_part_of_the_rest_is_not_the_rest(host: ResultHost, tmp_path: Path) -> None:
+async def test_part_of_rest_is_refused(host: ResultHost, tmp_path: Path) -> None:
     part = Answer(CONTENT[9:99], status=206, headers={"Content-Range": f"bytes 9-98/{len(CONTENT)}"})
     host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=9), part]
     with pytest.raises(DownloadFailed, match="99 bytes; 256000 were announced"):
@@ -398,7 +398,7 @@ def chunked(content: bytes) -> Answer:
     return Answer(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content), headers={"Transfer-Encoding": "chunked"})
 
 
-async def test_what_announces_no_length_is_bounded_as_well(host: ResultHost, tmp_path: Path) -> None:
+async def test_unannounced_length_is_bounded(host: ResultHost, tmp_path: Path) -> None:
     host.answers["/v.mp4"] = [chunked(CONTENT)]
     with pytest.raises(DownloadFailed, match="more than the 255999 bytes"):
         await fetch(host, tmp_path / "v.mp4", max_bytes=len(CONTENT) - 1)
@@ -412,7 +412,7 @@ async def test_the_time_is_limited_in_total(host: ResultHost, tmp_path: Path) ->
         await fetch(host, tmp_path / "v.mp4", seconds=0.3, resumes=10**6)
 
 
-async def test_a_refusal_tells_its_status_and_keeps_its_words_apart(host: ResultHost, tmp_path: Path) -> None:
+async def test_refusal_has_status_and_answer(host: ResultHost, tmp_path: Path) -> None:
     host.answers["/v.mp4"] = [Answer(b"<StringToSign>SECRET</StringToSign>", status=403)]
     with pytest.raises(DownloadFailed) as refused:
         await fetch(host, tmp_path / "v.mp4")
@@ -444,7 +444,7 @@ class _BrokenTls(httpx.AsyncByteStream):
         raise ssl.SSLError(1, "record layer failure")
 
 
-async def test_tls_that_breaks_in_a_body_is_a_failed_download(tmp_path: Path) -> None:
+async def test_broken_tls_fails_the_download(tmp_path: Path) -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=_BrokenTls()))
     async with outbound_client(transport) as client:
         with pytest.raises(DownloadFailed, match="it broke") as caught:

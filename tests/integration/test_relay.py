@@ -72,9 +72,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_callback_becomes_a_signal_with_nothing_of_the_body_but_id_and_status(
-    temporal: Client, relay: str, http: httpx.AsyncClient
-) -> None:
+async def test_callback_signals_id_and_status_only(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
     job = await VideoJobs(temporal).submit(request("relayed"))
     answer = await http.post(callback_url(relay, SECRET, job.id, 1), json=BODY)
     assert (answer.status_code, answer.text) == (200, "ok\n")
@@ -112,7 +110,7 @@ def _wrong_urls() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", _wrong_urls().values(), ids=_wrong_urls().keys())
-async def test_wrong_url_is_404_without_saying_what_is_wrong(relay: str, http: httpx.AsyncClient, path: str) -> None:
+async def test_wrong_url_is_404_without_reason(relay: str, http: httpx.AsyncClient, path: str) -> None:
     answer = await http.post(relay + path, content=b"not json")
     assert (answer.status_code, answer.text) == (404, "Not Found")
 
@@ -134,11 +132,11 @@ async def test_wrong_url_is_404_without_saying_what_is_wrong(relay: str, http: h
     ],
     ids=lambda body: repr(body[:30]),
 )
-async def test_what_is_not_a_task_is_400(relay: str, http: httpx.AsyncClient, body: bytes) -> None:
+async def test_body_without_task_is_400(relay: str, http: httpx.AsyncClient, body: bytes) -> None:
     assert (await http.post(callback_url(relay, SECRET, JOB, 1), content=body)).status_code == 400
 
 
-async def test_the_largest_body_is_taken_and_one_byte_more_is_413(relay: str, http: httpx.AsyncClient) -> None:
+async def test_body_over_limit_is_413(relay: str, http: httpx.AsyncClient) -> None:
     url = callback_url(relay, SECRET, JOB, 1)
     task = json.dumps(BODY).encode()
     assert (await http.post(url, content=task.ljust(MAX_BODY_BYTES))).status_code == 200
@@ -221,7 +219,7 @@ async def test_temporal_down_is_503_until_it_is_up(temporal: Client, http: httpx
         assert (await http.post(url, json=BODY)).status_code == 200
 
 
-async def test_temporal_gone_after_it_was_there_is_503_in_time(http: httpx.AsyncClient) -> None:
+async def test_temporal_outage_is_503_in_time(http: httpx.AsyncClient) -> None:
     async with dev_server(attributes=False) as client:
 
         async def source() -> Client:
@@ -236,7 +234,7 @@ async def test_temporal_gone_after_it_was_there_is_503_in_time(http: httpx.Async
         assert time.monotonic() - started < 5
 
 
-async def test_wrong_namespace_is_503_and_not_taken_for_a_closed_job(temporal: Client, http: httpx.AsyncClient) -> None:
+async def test_wrong_namespace_is_503(temporal: Client, http: httpx.AsyncClient) -> None:
     async def source() -> Client:
         return await connect(target_host=address(temporal), namespace="elsewhere")
 
@@ -261,13 +259,13 @@ def test_no_relay_without_a_secret(secrets: list[str]) -> None:
         relay_app(connect, secrets)
 
 
-def test_process_with_bad_settings_says_which_and_ends_with_2() -> None:
+def test_process_names_bad_settings() -> None:
     ended = subprocess.run([sys.executable, "relay.py"], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 2
     assert ended.stderr == "relay: not set in the environment: SEEDANCE_CALLBACK_SECRET\n"
 
 
-async def test_process_serves_before_temporal_is_up_and_ends_promptly(http: httpx.AsyncClient) -> None:
+async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = await asyncio.create_subprocess_exec(

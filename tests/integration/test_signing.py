@@ -77,7 +77,7 @@ def local() -> Iterator[storage.Client]:
         yield client
 
 
-async def test_a_key_signs_the_object_in_its_generation_for_reading_and_for_a_while(key: rsa.RSAPrivateKey) -> None:
+async def test_key_signs_one_generation_for_reading(key: rsa.RSAPrivateKey) -> None:
     info = {
         "client_email": EMAIL,
         "token_uri": "https://oauth2.example.com/token",
@@ -104,7 +104,7 @@ async def test_a_key_signs_the_object_in_its_generation_for_reading_and_for_a_wh
     assert await bucket.signing_problem() is None
 
 
-def test_an_attached_account_signs_by_googles_api() -> None:
+def test_attached_account_signs_by_api() -> None:
     google = Google()
     signer = signing(attached(), google)
 
@@ -127,7 +127,7 @@ def test_an_attached_account_signs_by_googles_api() -> None:
     ],
     ids=["without the role", "too often"],
 )
-async def test_a_missing_role_is_told_from_an_api_that_is_away(
+async def test_missing_role_differs_from_outage(
     local: storage.Client, answer: bytes, error: type[Exception], reason: str
 ) -> None:
     bucket = GoogleBucket(
@@ -137,14 +137,14 @@ async def test_a_missing_role_is_told_from_an_api_that_is_away(
         await bucket.signed_url("media", "a.png", 17, HOUR)
 
 
-async def test_a_persons_credentials_cannot_sign() -> None:
+async def test_user_credentials_cannot_sign() -> None:
     bucket = GoogleBucket("videos", storage.Client("test", credentials=PersonCredentials("token")))
     with pytest.raises(CannotSign, match="not those of a service account"):
         await bucket.signed_url("media", "a.png", 17, HOUR)
     assert "use a service account's key" in (await bucket.signing_problem() or "")
 
 
-async def test_the_worker_says_where_it_cannot_sign(caplog: pytest.LogCaptureFixture, local: storage.Client) -> None:
+async def test_worker_warns_of_missing_signature(caplog: pytest.LogCaptureFixture, local: storage.Client) -> None:
     await warn_of_signing(GoogleBucket("media", local))
     assert caplog.text == ""
     await warn_of_signing(GoogleBucket("videos", storage.Client("test", credentials=PersonCredentials("token"))))
@@ -152,7 +152,7 @@ async def test_the_worker_says_where_it_cannot_sign(caplog: pytest.LogCaptureFix
     assert "use a service account's key" in caplog.text
 
 
-async def test_the_local_bucket_server_serves_what_was_signed_and_never_verifies_it(local: storage.Client) -> None:
+async def test_local_bucket_accepts_any_signature(local: storage.Client) -> None:
     bucket = GoogleBucket("media", local)
     assert isinstance(local._credentials, AnonymousCredentials)
     await bucket.create("a folder/a.png", b"a picture")

@@ -51,7 +51,7 @@ def text_of(of: VideoRequest) -> str:
 # submit
 
 
-async def test_submit_gives_the_job_and_then_the_same_again(temporal: Client, tmp_path: Path) -> None:
+async def test_repeated_submit_returns_same_job(temporal: Client, tmp_path: Path) -> None:
     of = request("cli")
     file = tmp_path / "request.json"
     file.write_text(text_of(of))
@@ -142,16 +142,16 @@ async def test_bad_settings_are_named(temporal: Client) -> None:
 # show and wait
 
 
-async def test_show_tells_people_the_story(temporal: Client) -> None:
+async def test_show_prints_the_timeline(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli story"))).id
     shown = await say(temporal, "show", job_id)
     assert shown.code == 0
-    for words in (job_id, "running", TASK_ID, "task created", "create"):
+    for words in (job_id, "running", f"attempt 1 created task {TASK_ID}", "create"):
         assert words in shown.out
     assert "No worker" not in shown.err
 
 
-async def test_show_of_an_ended_job_tells_result_or_error_on_whole_lines(temporal: Client) -> None:
+async def test_show_prints_result_or_error(temporal: Client) -> None:
     stored = (await VideoJobs(temporal).submit(request("cli shown", "stored"))).id
     failed = (await VideoJobs(temporal).submit(request("cli shown", "failed"))).id
     await eventually(lambda: _ended(temporal, stored, failed))
@@ -159,7 +159,7 @@ async def test_show_of_an_ended_job_tells_result_or_error_on_whole_lines(tempora
     assert any(line.endswith(f" {RESULT.video_uri}") for line in shown.out.splitlines())
     shown = await say(temporal, "show", failed)
     assert shown.code == 0
-    for words in (failed, TASK_ID, "InternalServiceError", "It broke.", "task created"):
+    for words in (failed, "InternalServiceError", "It broke.", f"attempt 1 created task {TASK_ID}"):
         assert words in shown.out
     assert "try again" not in shown.out.lower()
 
@@ -169,7 +169,7 @@ async def _ended(client: Client, *job_ids: str) -> bool:
     return all(job.result or job.error for job in jobs)
 
 
-async def test_show_says_soon_that_no_worker_serves_the_route(temporal: Client) -> None:
+async def test_show_reports_missing_worker_soon(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli lonely", route=LONELY))).id
     started = time.monotonic()
     shown = await say(temporal, "show", job_id, "--json")
@@ -192,7 +192,7 @@ async def test_no_job_id_and_unknown_job(temporal: Client, command: list[str]) -
     assert UNKNOWN in unknown.err
 
 
-async def test_job_is_meant_by_hash_and_unique_prefix(temporal: Client) -> None:
+async def test_hash_and_unique_prefix_name_a_job(temporal: Client) -> None:
     jobs = VideoJobs(temporal)
     job_id = (await jobs.submit(request("cli prefix"))).id
     await eventually(lambda: jobs.list(user="cli prefix"))
@@ -213,7 +213,7 @@ async def test_job_is_meant_by_hash_and_unique_prefix(temporal: Client) -> None:
 
 
 @pytest.mark.parametrize("attention", ["second_task", "video_at_risk"])
-async def test_wait_goes_on_under_what_settles_itself(temporal: Client, attention: str) -> None:
+async def test_wait_continues_under_passing_attention(temporal: Client, attention: str) -> None:
     of = request("cli calm", f"attention:{attention}")
     job_id = (await VideoJobs(temporal).submit(of)).id
     waiting = asyncio.create_task(say(temporal, "wait", job_id, "--json"))
@@ -226,7 +226,7 @@ async def test_wait_goes_on_under_what_settles_itself(temporal: Client, attentio
     assert attention in waited.err
 
 
-async def test_wait_ends_at_an_attention_and_says_how_to_go_on(temporal: Client) -> None:
+async def test_wait_ends_at_attention_with_advice(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli stuck", "attention:unknown_create"))).id
     waited = await say(temporal, "wait", job_id)
     assert waited.code == 4
@@ -337,7 +337,7 @@ def test_messages_name_one_command_form() -> None:
     assert named == [("seedance_temporal/temporal_ui.py", f'COMMAND = "{COMMAND}"')]
 
 
-async def test_ctrl_c_ends_the_command_and_not_the_job(temporal: Client) -> None:
+async def test_ctrl_c_does_not_stop_the_job(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("interrupted"))).id
     # Several, because a process that hangs at its end does so now and then only.
     for process, written, told in await asyncio.gather(*(_interrupted(temporal, job_id) for _ in range(5))):

@@ -36,7 +36,7 @@ async def said(temporal: Client, jobs: VideoJobs, **given: Any) -> tuple[str, st
     return job_id, summary, details
 
 
-async def test_who_what_references_estimate_and_how_to_look(temporal: Client) -> None:
+async def test_details_describe_the_request(temporal: Client) -> None:
     job_id, summary, details = await said(
         temporal,
         VideoJobs(temporal),
@@ -62,7 +62,7 @@ async def test_who_what_references_estimate_and_how_to_look(temporal: Client) ->
     ]
 
 
-async def test_an_endpoint_is_named_by_its_model_where_that_is_known(temporal: Client) -> None:
+async def test_known_endpoint_shows_its_model(temporal: Client) -> None:
     known = VideoJobs(temporal, settings=some_settings(seedance_endpoints={ENDPOINT: "dreamina-seedance-2-5-260628"}))
     _, summary, details = await said(temporal, known, model=ENDPOINT)
     assert summary.startswith("Seedance 2.5 720p")
@@ -72,7 +72,7 @@ async def test_an_endpoint_is_named_by_its_model_where_that_is_known(temporal: C
     assert summary == f"{ENDPOINT} 720p 16:9 as long as the model chooses for {USER}"
 
 
-async def test_the_server_takes_the_longest_that_is_allowed(temporal: Client) -> None:
+async def test_server_accepts_longest_details(temporal: Client) -> None:
     """It refuses a start whose summary has over 400 bytes, or whose details have over 20,000."""
     url = f"https://cdn.example.com/{'_' * 1900}"
     references = [
@@ -87,13 +87,13 @@ async def test_the_server_takes_the_longest_that_is_allowed(temporal: Client) ->
         assert len(details.encode()) < 20_000
 
 
-async def test_a_hashed_user_stands_nowhere_in_clear(temporal: Client) -> None:
+async def test_hashed_user_is_never_shown(temporal: Client) -> None:
     _, summary, details = await said(temporal, VideoJobs(temporal, settings=some_settings(seedance_hash_users=True)))
     assert summary == f"Seedance 2.0 720p 16:9 5 s for {user_hash(USER)}"
     assert f"- **user**: {user_hash(USER)}\n" in details
     assert USER not in summary + details
 
 
-def test_the_hash_is_the_one_that_the_provider_is_given() -> None:
+def test_user_hash_equals_providers() -> None:
     assert user_hash("user-42") == "6d894aa3ee802549"
     assert safety_identifier("user-42", "0" * 32).startswith(user_hash("user-42"))

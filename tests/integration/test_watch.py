@@ -42,7 +42,7 @@ async def _submit(temporal: Client, user: str, *prompts: str) -> list[str]:
 # list
 
 
-async def test_list_by_model_route_time_and_what_is_open(temporal: Client) -> None:
+async def test_list_filters_by_model_route_and_time(temporal: Client) -> None:
     (job_id,) = await _submit(temporal, "o'hara", "listed")
 
     async def listed(*options: str) -> list[str]:
@@ -57,7 +57,7 @@ async def test_list_by_model_route_time_and_what_is_open(temporal: Client) -> No
     assert (await say(temporal, "list", "--since", "soon")).code == 2
 
 
-async def test_filters_that_need_missing_search_attributes_are_one_clear_error() -> None:
+async def test_filter_by_missing_attribute_is_clear_error() -> None:
     async with dev_server(attributes=False) as client, worker(client):
         (job_id,) = [(await VideoJobs(client).submit(request("bare", "no-attributes"))).id]
         await eventually(VideoJobs(client).list)
@@ -73,7 +73,7 @@ async def test_filters_that_need_missing_search_attributes_are_one_clear_error()
 # show --follow
 
 
-async def test_show_follow_goes_on_where_wait_would_end(temporal: Client) -> None:
+async def test_show_follow_continues_under_attention(temporal: Client) -> None:
     of = request("followed", "attention:account")
     job_id = (await VideoJobs(temporal).submit(of)).id
     assert (await say(temporal, "wait", job_id)).code == 4
@@ -98,7 +98,7 @@ async def test_follow_is_drawn_live_on_a_terminal(temporal: Client) -> None:
 # watch
 
 
-async def test_watch_once_shows_what_needs_a_person_first(temporal: Client) -> None:
+async def test_watch_once_shows_attention_first(temporal: Client) -> None:
     calm, needy, _ = await _submit(temporal, "watcher", "hold", "attention:account", "stored")
     told = await say(temporal, "watch", "--user", "watcher", "--once")
     assert told.code == 0
@@ -109,7 +109,7 @@ async def test_watch_once_shows_what_needs_a_person_first(temporal: Client) -> N
     assert "2 open, 1 of them need an operator" in told.out
 
 
-async def test_watch_of_a_batch_ends_when_none_is_open(temporal: Client, tmp_path: Path) -> None:
+async def test_watch_of_batch_ends_with_its_jobs(temporal: Client, tmp_path: Path) -> None:
     ids = await _submit(temporal, "batcher", "hold one", "hold two", "hold another")
     results = tmp_path / "requests.results.jsonl"
     lines = [{"line": 1, "job_id": ids[0]}, {"line": 2, "error": "invalid"}, {"line": 3, "job_id": ids[1]}]
@@ -128,7 +128,7 @@ async def test_watch_of_a_batch_ends_when_none_is_open(temporal: Client, tmp_pat
 
 
 @pytest.mark.parametrize("text", [None, "[1]\n", "no json\n"])
-async def test_watch_of_what_is_no_results_file(temporal: Client, tmp_path: Path, text: str | None) -> None:
+async def test_watch_refuses_other_files(temporal: Client, tmp_path: Path, text: str | None) -> None:
     file = tmp_path / "x.jsonl"
     if text is not None:
         file.write_text(text)
@@ -137,7 +137,7 @@ async def test_watch_of_what_is_no_results_file(temporal: Client, tmp_path: Path
     assert "RESULTS" in told.err
 
 
-async def test_watch_refreshes_in_place_and_ctrl_c_ends_nothing_else(temporal: Client) -> None:
+async def test_watch_refreshes_until_ctrl_c(temporal: Client) -> None:
     of = request("terminal watcher", "attention:credentials")
     await _submit(temporal, "terminal watcher", "attention:credentials")
     async with _on_a_terminal(temporal, "watch", "--user", "terminal watcher") as (process, screen):

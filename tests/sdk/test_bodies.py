@@ -197,7 +197,7 @@ async def sent_by_the_sdk(ark: ArkControl, case: Case, prompt: str) -> dict[str,
 
 @pytest.mark.parametrize("callbacks", [True, False], ids=["callbacks", "polling"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_both_order_the_same_but_for_what_is_documented(ark: ArkControl, case: Case, callbacks: bool) -> None:
+async def test_bodies_equal_the_sdks(ark: ArkControl, case: Case, callbacks: bool) -> None:
     prompt, other_prompt = a_prompt(), a_prompt()
     request = the_request(case, prompt)
     settings = {"seedance_callback_url": RELAY, "seedance_callback_secret": SecretStr(SECRET)} if callbacks else {}
@@ -240,7 +240,7 @@ def test_every_field_and_scene_is_among_the_cases() -> None:
     assert {reference.role for request in requests for reference in request.references} == set(KINDS)
 
 
-async def test_the_sdk_knows_no_field_that_we_do_not(ark: ArkControl) -> None:
+async def test_sdk_has_no_unknown_field(ark: ArkControl) -> None:
     # It sends every field that it knows, as null where it is not given.
     theirs = set(await sent_by_the_sdk(ark, CASES[0], a_prompt()))
     renamed = {"prompt": "content", "references": "content", "web_search": "tools"}

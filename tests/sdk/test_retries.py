@@ -15,7 +15,7 @@ from tests.sdk.official import KEYS, a_prompt, an_order, posts, sdk, text
 LOST = ("lost_after_commit", "hang_after_commit", "cut_body", "500_after_commit", "504_after_commit")
 
 
-async def test_one_call_of_the_sdk_becomes_three_paid_tasks(ark: ArkControl) -> None:
+async def test_sdk_retries_pay_three_tasks(ark: ArkControl) -> None:
     async def order(fault: str) -> None:
         prompt = f"{a_prompt()} {fault}"
         await ark.fault("create", fault, contains=prompt, times=None)
@@ -31,7 +31,7 @@ async def test_one_call_of_the_sdk_becomes_three_paid_tasks(ark: ArkControl) -> 
     await asyncio.gather(*(order(fault) for fault in LOST))
 
 
-async def test_a_caller_who_hears_of_success_has_paid_twice(ark: ArkControl) -> None:
+async def test_sdk_success_hides_second_payment(ark: ArkControl) -> None:
     prompt = a_prompt()
     await ark.fault("create", "lost_after_commit", contains=prompt)
     async with sdk(ark) as tasks:

@@ -115,7 +115,16 @@ class StandIn:
                 "started_at": at,
                 "detail": {
                     "request": self._input.request,
-                    "timeline": [Event(at=at, event="task_created", source="create", count=1 + len(self._signals))],
+                    "timeline": [
+                        Event(
+                            at=at,
+                            event="task_created",
+                            source="create",
+                            task_id=TASK_ID,
+                            attempt=1,
+                            count=1 + len(self._signals),
+                        )
+                    ],
                 },
             }
         )

@@ -67,7 +67,7 @@ Contents = Callable[[], list[tuple[str, bytes]]]
     ],
     ids=["sides", "JPEG", "HEIC", "seconds", "MOV and 60 fps", "each kind counts alone"],
 )
-def test_what_the_service_takes(contents: Contents) -> None:
+def test_valid_references_are_accepted(contents: Contents) -> None:
     check_media(contents(), 15)
 
 
@@ -91,7 +91,7 @@ def test_what_the_service_takes(contents: Contents) -> None:
         (lambda: [("video_url", b"no video")], "cannot be read"),
     ],
 )
-def test_what_it_does_not_take(contents: Contents, problem: str) -> None:
+def test_invalid_references_are_refused(contents: Contents, problem: str) -> None:
     with pytest.raises(ArkError, match=problem):
         check_media(contents(), 15)
 
@@ -102,7 +102,7 @@ def test_2_5_takes_longer_ones() -> None:
         check_media([clip(seconds=15), clip(seconds=15), clip()], 30)
 
 
-async def test_data_is_read_and_an_asset_is_nobody_s_business() -> None:
+async def test_data_url_is_read_asset_is_not() -> None:
     assert await fetch([MediaUrl("image_url", "data:image/png;base64,AAAA"), MediaUrl("video_url", "asset://a")]) == [
         ("image_url", b"\0\0\0")
     ]

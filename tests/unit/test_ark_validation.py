@@ -135,7 +135,7 @@ def test_a_missing_field_is_named(fields: dict[str, Any], param: str) -> None:
         {"model": OLD, "seed": 7, "camera_fixed": True, "service_tier": "flex", "duration": 12},
     ],
 )
-def test_what_a_model_supports_is_accepted(fields: dict[str, Any]) -> None:
+def test_supported_fields_are_accepted(fields: dict[str, Any]) -> None:
     assert request(**fields).seed >= 0
 
 
@@ -176,7 +176,7 @@ def test_scenes(items: list[dict[str, Any]], scene: str) -> None:
         ["a cat"],
     ],
 )
-def test_what_is_no_scene_is_refused(items: list[dict[str, Any]]) -> None:
+def test_unknown_scene_is_refused(items: list[dict[str, Any]]) -> None:
     with pytest.raises(ArkError, match=r"400 (Invalid|Missing)Parameter"):
         request(*items)
 
@@ -257,7 +257,7 @@ def test_sizes(resolution: str, ratio: str, size: tuple[int, int]) -> None:
     assert (clip.width, clip.height) == size
 
 
-def test_sizes_and_models_are_those_that_the_catalogue_read_from_the_same_page() -> None:
+def test_sizes_and_models_equal_the_clients() -> None:
     # Written down twice, on purpose: where they differ, one of them has a slip.
     ours = {(r, ratio): size for r, sizes in catalogue.PIXELS.items() for ratio, size in sizes.items()}
     assert {(r, ratio): pixels(r, ratio) for r, ratio in ours} == ours

@@ -35,6 +35,7 @@ def test_every_event_has_a_sentence(event: EventName) -> None:
         (an_event("task_created"), "attempt 2 created task cgt-1"),
         (an_event("attention_raised", detail="account: overdue"), "operator needed: account: overdue"),
         (an_event("callback_received", detail=""), "callback for task cgt-1"),
+        (an_event("task_found", attempt=None), "task cgt-1 of attempt ? found"),
     ],
 )
 def test_sentences(event: Event, text: str) -> None:

@@ -84,7 +84,7 @@ def test_the_javascript_checks_the_page_by_itself(tmp_path: Path) -> None:
     assert f"differs: {VECTORS[0]['name']}" in done.stdout
 
 
-def test_the_page_links_the_javascript_and_does_not_repeat_it() -> None:
+def test_hash_page_links_the_javascript() -> None:
     assert "](request-hash.mjs)" in PAGE
     assert not re.search(r"^```(js|javascript)$", PAGE, re.MULTILINE)
 

@@ -59,7 +59,7 @@ def test_nothing_in_place_of_the_list() -> None:
     assert price_table({}) == PRICES
 
 
-def test_prices_in_place_of_some_and_beside_the_others() -> None:
+def test_price_overrides_replace_and_add() -> None:
     table = price_table({FULL: {"720p": [6.3, 3.9]}, CHINESE: {"4k": [0, None]}})
     assert table == {**PRICES, FULL: {**PRICES[FULL], "720p": (6.3, 3.9)}, CHINESE: {"4k": (0, None)}}
     assert PRICES[FULL]["720p"] == Price(7.0, 4.3), "the list itself stays"
@@ -92,7 +92,7 @@ def test_an_endpoint_is_priced_by_the_model_behind_it() -> None:
     assert known.cost_of(request(model="ep-b"), task(model=NEXT)) == 10, "the task knows best"
 
 
-def test_what_nobody_can_count_has_no_price() -> None:
+def test_uncountable_tokens_have_no_price() -> None:
     assert cost_usd(FULL, "720p", False, 10**400) is None
 
 

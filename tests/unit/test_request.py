@@ -78,7 +78,7 @@ def test_nothing_unknown_and_nothing_converted(changes: dict[str, Any]) -> None:
         VideoRequest.model_validate(LEAST | changes)
 
 
-def test_what_no_model_allows_stays_readable() -> None:
+def test_disallowed_values_stay_readable() -> None:
     """A running job must be decodable after a release that drops its model or tightens a rule."""
     odd = LEAST | {"model": "gone", "route": "gone", "ratio": "7:1", "duration": 99, "take": 0, "user_id": ""}
     request = VideoRequest.model_validate(odd | {"references": [{"role": "gone", "url": ""}]})

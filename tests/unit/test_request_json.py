@@ -68,7 +68,7 @@ def test_no_object(data: object) -> None:
     assert wrong(data) == {"": "the request must be a JSON object"}
 
 
-def test_what_is_missing() -> None:
+def test_missing_fields_are_reported() -> None:
     assert {at: text for at, text in wrong({}).items() if at != "prompt"} == dict.fromkeys(
         ("user_id", "route", "model"), "is required"
     )
@@ -126,7 +126,7 @@ def test_null_counts_as_absent() -> None:
     assert VideoRequest.from_dict(TEXT | declared).ratio == "adaptive"
 
 
-def test_rules_are_checked_of_all_that_has_the_right_shape() -> None:
+def test_rules_apply_to_fields_of_right_shape() -> None:
     assert {
         *wrong(
             {
@@ -169,7 +169,7 @@ def test_rules_are_checked_of_all_that_has_the_right_shape() -> None:
     }
 
 
-def test_a_wrong_shape_has_no_consequences_that_are_problems_too() -> None:
+def test_wrong_shape_is_reported_once() -> None:
     # Without its references or its prompt this would be a request without anything to show.
     assert {*wrong({**TEXT, "prompt": None, "references": "x"})} == {"references"}
     assert {*wrong({**TEXT, "prompt": 5})} == {"prompt"}
@@ -213,7 +213,7 @@ def test_half_a_surrogate_pair_in_json() -> None:
     assert {*wrong_json(json.dumps(TEXT | {"prompt": "a\ud800"}))} == {"prompt"}
 
 
-def test_a_name_that_stands_twice() -> None:
+def test_repeated_field_is_reported() -> None:
     text = (
         json.dumps(TEXT)[:-1] + ', "duration": 5, "duration": 15, "rights": {"consent_reference": "a", '
         '"consent_reference": "b"}, "references": [{"url": "asset://a", "role": "first_frame", "url": "asset://a"}]}'
@@ -288,7 +288,7 @@ def test_any_text_is_a_request_or_refused(text: str | bytes) -> None:
 
 @settings(deadline=None)
 @given(st.builds(dict.__or__, TEXTS_OF_ALL, NEARLY))
-def test_whatever_has_the_right_shape_can_be_asked_about(data: dict[str, Any]) -> None:
+def test_any_well_shaped_request_can_be_checked(data: dict[str, Any]) -> None:
     try:
         request = VideoRequest.model_validate(data)
     except ValueError:
@@ -372,9 +372,7 @@ def valid_requests(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(deadline=None)
 @given(valid_requests(), st.integers(0, 9), st.integers(3_600, 259_200), st.text(max_size=5))
-def test_the_hash_ignores_what_changes_neither_video_nor_price(
-    data: dict[str, Any], priority: int, expires: int, consent: str
-) -> None:
+def test_hash_ignores_rights_and_priority(data: dict[str, Any], priority: int, expires: int, consent: str) -> None:
     before = VideoRequest.from_dict(data)
     after = before.model_validate(
         data

@@ -259,7 +259,7 @@ def test_just_outside(changes: dict[str, Any], at: str, says: str) -> None:
     assert any(says in problem.problem for problem in check(request(**changes)))
 
 
-def test_what_no_model_knows_is_refused_beside_an_unknown_model() -> None:
+def test_unknown_values_are_refused_without_model() -> None:
     assert {*wrong(model="x", resolution="8k", ratio="2:1", priority=10)} == {
         "model",
         "resolution",
@@ -351,7 +351,7 @@ def test_a_problem_does_not_show_the_query_of_a_url() -> None:
         assert "hush" not in wrong(references=[ref("first_frame", url)])["references[0].url"]
 
 
-def test_everything_that_is_wrong_is_listed_at_once() -> None:
+def test_all_problems_are_listed_at_once() -> None:
     problems = wrong(
         user_id="",
         model="doubao-seedance-2-0-mini-260615",
@@ -389,11 +389,11 @@ def test_everything_that_is_wrong_is_listed_at_once() -> None:
     }
 
 
-def test_an_unknown_role_hides_no_other_problem_and_makes_none() -> None:
+def test_unknown_role_is_reported_once() -> None:
     assert {*wrong(**refs("reference_audio", "reference_picture"))} == {"references[1].role"}
 
 
-def test_an_unknown_model_is_answered_with_those_of_the_route() -> None:
+def test_unknown_model_lists_route_models() -> None:
     known = wrong(model="x")["model"]
     assert FULL in known
     assert FAST in known
@@ -509,7 +509,7 @@ SIGNED = (
 
 
 @pytest.mark.parametrize("url", SIGNED)
-def test_a_signature_without_a_name_for_the_content_is_warned_of(url: str) -> None:
+def test_signed_url_without_asset_id_is_warned_of(url: str) -> None:
     sound = ref("reference_audio", url)
     (warning,) = warnings(request(references=[ref("reference_audio"), sound]))
     assert "references[1]" in warning
@@ -563,7 +563,7 @@ def test_an_endpoint_that_is_not_named_keeps_the_rules_of_2_0() -> None:
     assert len(Rules(endpoints=BEHIND).warnings(request(model="ep-other"))) == 1
 
 
-def test_an_endpoint_behind_which_nothing_known_stands() -> None:
+def test_endpoint_of_unknown_model_is_refused() -> None:
     (problem,) = Rules(endpoints={"ep-a": "seedance-9"}).check(request(model="ep-a"))
     assert problem.at == "model"
 

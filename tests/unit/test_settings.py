@@ -117,7 +117,7 @@ def test_just_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inside.claim_is_young_seconds == 150
 
 
-def test_all_that_is_wrong_is_named_without_the_value_of_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_settings_are_named_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidSettings) as refused:
         settings(monkeypatch, ARK_API_KEY="hush", ARK_ROUTE="x", SEEDANCE_RELAY_PORT="y", SEEDANCE_PREFIX="/")
     assert all(name in str(refused.value) for name in ("ARK_ROUTE", "SEEDANCE_RELAY_PORT", "SEEDANCE_PREFIX"))
@@ -135,7 +135,7 @@ SECRETS = ["ARK_API_KEY", "SEEDANCE_CALLBACK_SECRET", "SEEDANCE_CALLBACK_SECRET_
 
 
 @pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t", "\u00a0", "\u2028"])
-def test_white_space_around_a_secret_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+def test_secret_loses_white_space(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
     read = settings(monkeypatch, **dict.fromkeys(SECRETS, f"{around}hush 1{around}"))
     assert read.secrets == ("hush 1",) * 3
 

@@ -132,7 +132,7 @@ def scalars(value: Any) -> Iterator[Any]:
 
 @given(fields=st.dictionaries(NAMES, JSON, max_size=4))
 @settings(max_examples=300, suppress_health_check=list(HealthCheck))
-def test_any_payload_is_no_task_or_one_that_can_be_written_down(fields: dict[str, Any]) -> None:
+def test_any_payload_parses_to_storable_task(fields: dict[str, Any]) -> None:
     payload: dict[str, Any] = dict(SUCCEEDED)
     for name, value in fields.items():
         outer, _, inner = name.partition(".")
@@ -160,7 +160,7 @@ IDS = st.text(st.characters(codec=None), max_size=600)
 
 
 @given(IDS | st.sampled_from([".", "..", "a/../b", "%2e", "\ud800", "한" * 56, "한" * 57, "x" * 512, "x" * 513]))
-def test_task_id_is_opaque_and_fits_where_it_is_written(task_id: str) -> None:
+def test_task_id_is_opaque_and_bounded(task_id: str) -> None:
     if not is_task_id(task_id):
         assert not task_id or len(task_id.encode(errors="replace")) > 170 or max(task_id) >= "\ud800"
         with pytest.raises(ValueError, match="is no task id"):
@@ -247,7 +247,7 @@ def test_refusal_class(code: str, expected: str) -> None:
     assert refusal_class(code) == expected
 
 
-def test_only_what_is_not_the_requests_fault_can_be_helped() -> None:
+def test_resubmit_cannot_help_a_faulty_request() -> None:
     assert not new_attempt_could_help("moderation")
     assert not new_attempt_could_help("invalid")
     assert all(new_attempt_could_help(of) for of in ("provider", "expired", "cancelled", "lost"))

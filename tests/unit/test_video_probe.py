@@ -153,13 +153,13 @@ def test_sound_alone_is_no_video(path: Path) -> None:
         (b"\x1aE\xdf\xa3" + bytes(100), "is "),
     ],
 )
-def test_what_is_no_video_is_refused_with_a_reason(path: Path, content: bytes, reason: str) -> None:
+def test_other_files_are_refused_with_reason(path: Path, content: bytes, reason: str) -> None:
     path.write_bytes(content)
     with pytest.raises(BadMedia, match=reason):
         probe_video(path)
 
 
-def test_a_picture_is_told_by_its_content(path: Path) -> None:
+def test_picture_type_comes_from_content(path: Path) -> None:
     png = last_frame(Clip(64, 64, 4, audio=False), "cgt-1")
     path.write_bytes(png)
     assert picture_type(path) == picture_type(png) == "png"

@@ -85,7 +85,7 @@ def is_one_of(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-def test_it_holds_one_package_and_its_types(wheel: Path) -> None:
+def test_wheel_holds_package_and_types(wheel: Path) -> None:
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "seedance_temporal").glob("**/*.py")}
     described = {name for name in contents(wheel) if not name.startswith("seedance_temporal-")}
     assert described == package | {"seedance_temporal/py.typed"}
@@ -93,7 +93,7 @@ def test_it_holds_one_package_and_its_types(wheel: Path) -> None:
     assert re.fullmatch(r"seedance_temporal-[\d.]+-py3-none-any\.whl", wheel.name)
 
 
-def test_it_asks_for_little(wheel: Path) -> None:
+def test_wheel_requires_little(wheel: Path) -> None:
     about = metadata(wheel)
     asked: dict[str, set[str]] = {"": set()}
     for line in about.get_all("Requires-Dist", []):
@@ -113,7 +113,7 @@ def test_it_asks_for_little(wheel: Path) -> None:
     assert "seedance_temporal" in about.get_payload()
 
 
-def test_nothing_else_is_installed_with_it(base_python: Path, tmp_path: Path) -> None:
+def test_base_install_has_no_heavy_library(base_python: Path, tmp_path: Path) -> None:
     code = f"""
 import importlib.util, json
 print(json.dumps([name for name in {(*HEAVY, *OWN, "starlette")!r}
@@ -196,7 +196,7 @@ def test_command_line_starts_without_the_worker(wheel: Path, tmp_path: Path) -> 
     assert [module for module in imported if is_one_of(module, (*HEAVY, *OWN, "jinja2", "pygal"))] == []
 
 
-async def test_a_backend_with_nothing_else_gets_a_video(base_python: Path, tmp_path: Path) -> None:
+async def test_base_install_gets_a_video(base_python: Path, tmp_path: Path) -> None:
     script = tmp_path / "backend.py"
     script.write_text(BACKEND)
     empty = tmp_path / "empty"
@@ -225,7 +225,7 @@ async def test_a_backend_with_nothing_else_gets_a_video(base_python: Path, tmp_p
     assert list(empty.iterdir()) == []
 
 
-def test_the_relay_comes_with_its_extra(relay_python: Path, base_python: Path, tmp_path: Path) -> None:
+def test_relay_needs_its_extra(relay_python: Path, base_python: Path, tmp_path: Path) -> None:
     code = """
 import json, sys
 from seedance_temporal import connect
