@@ -25,7 +25,7 @@ lint: setup ## Style, types, import contracts, declared dependencies
 	$(BIN)/codespell
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo --no-cache
-	$(BIN)/deptry . --extend-exclude dev
+	$(BIN)/deptry . --extend-exclude '^(dev|docs)/'
 	$(BIN)/deptry . --exclude '\.venv' --ignore DEP002,DEP004
 
 test: lint ## Lint, types, imports, tests

@@ -14,12 +14,19 @@ from seedance_temporal.cli.main import app
 from seedance_temporal.provider import models
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
+# Docstrings name other objects by a role, as Sphinx reads it, and begin an example with two colons.
+_ROLE = re.compile(r":(?:class|func|meth|mod|data):\s*<code>(?:~|.*?&lt;)?(?:[\w.]*\.)?(\w+)(?:&gt;)?</code>")
 _MARK = re.compile(r"<!-- generated: ([a-z-]+) -->")
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace each mark by its part. MkDocs calls this for every page."""
     return _MARK.sub(lambda mark: _PARTS[mark[1]](), markdown)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Show roles of docstrings as plain code. MkDocs calls this for every page."""
+    return _ROLE.sub(r"<code>\1</code>", html).replace("<p>::</p>", "")
 
 
 def command_line() -> str:

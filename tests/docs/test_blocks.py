@@ -19,9 +19,8 @@ import pytest
 from temporalio.envconfig import ClientConfig
 
 from dev.stack import BUCKET, HOST, Stack
-from seedance_temporal import VideoJobs
+from seedance_temporal import VideoRequest
 from seedance_temporal.identity import callback_token
-from seedance_temporal.request import VideoRequest
 from tests.docs import evaluators
 from tests.docs.evaluators import EVALUATORS
 from tests.docs.pages import PAGES, ROOT, Block, all_blocks, blocks, blocks_of
@@ -46,14 +45,7 @@ def block_with(word: str, language: str = "python") -> Block:
     return block
 
 
-def skip_without_handles(block: Block) -> None:
-    """Skip a block that shows the client with handles where this checkout has an older one."""
-    if re.search(r"VideoJobs\.connect|import jobs|InvalidJobId", block.text) and not hasattr(VideoJobs, "connect"):
-        pytest.skip("this client has no handles yet")
-
-
 async def run_python(block: Block, given: dict[str, Any] | None = None) -> dict[str, Any]:
-    skip_without_handles(block)
     return await evaluators.run_python(block.text, str(block), given)
 
 
@@ -123,7 +115,6 @@ def test_block(block: Block) -> None:
 @pytest.mark.parametrize("block", blocks("python"), ids=by_place)
 @pytest.mark.usefixtures("in_the_environment")
 async def test_python(block: Block) -> None:
-    skip_without_handles(block)
     await asyncio.to_thread(block.example.evaluate)
 
 

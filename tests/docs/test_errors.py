@@ -18,7 +18,7 @@ from seedance_temporal.visibility import _ENDS_FROM_OUTSIDE
 from tests.docs.pages import ROOT, rows
 
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
-PRODUCT = ("seedance_temporal", "activities", "workflows", "worker.py", "starter.py", "relay.py")
+PRODUCT = ("seedance_temporal", "activities", "workflows", "workers", "worker.py", "starter.py", "relay.py")
 # These make an error or an answer whose first text is its code.
 MADE_WITH_CODE_FIRST = {"nothing_sent", "_impossible", "Refusal", "error_document"}
 # The first text of these is the type of a failure in Temporal.

@@ -16,6 +16,7 @@ from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider import models as catalogue
 from seedance_temporal.settings import BASE_URLS, Route, Settings
 from tests.docs.pages import PAGES, ROOT, all_blocks, prose, rows
+from tests.faults.mutants import MUTANTS
 
 REFERENCE = ROOT / "docs" / "reference"
 SETTINGS = REFERENCE / "settings.md"
@@ -89,12 +90,17 @@ def test_every_phase_is_documented_and_no_other() -> None:
     assert {name.strip("`") for name, *_ in rows(REFERENCE / "phases.md", "# Phases")} == set(get_args(Phase))
 
 
+def test_every_mutant_is_on_its_page_and_no_other() -> None:
+    table = rows(ROOT / "docs" / "internals" / "mutants.md", "# Mutants")
+    assert [(promise, edit) for promise, edit, _ in table] == [(str(mutant.promise), mutant.what) for mutant in MUTANTS]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_variables_and_search_attributes_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     variables = set(re.findall(r"\b(?:SEEDANCE|ARK)_[A-Z_]*[A-Z]\b", text))
     assert {name.lower() for name in variables} <= Settings.model_fields.keys()
-    assert set(re.findall(r"\bSeedance[A-Z]\w+", text)) <= {key.name for key in SEARCH_ATTRIBUTES}
+    assert set(re.findall(r"\bSeedance[A-Z]\w+", text)) <= {key.name for key in SEARCH_ATTRIBUTES} | {"SeedanceError"}
 
 
 def slugs(page: Path) -> set[str]:
