@@ -1,8 +1,7 @@
 """The one activity that pays: claim, one POST, outcome.
 
 Temporal must never send it twice, so it runs with one attempt, never heartbeats, and refuses to run as a second one.
-Whatever it returns names the attempt and the nonce: what is known is known to the workflow too, also where the
-bucket did not take it.
+Each result names the attempt and the nonce: so the workflow can write the outcome where this activity could not.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
-from activities.poll import look_again_after
+from activities.poll import seconds_until_poll
+from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
-from seedance_temporal.job import Attention, JobError, TimelineEntry
+from seedance_temporal.job import Attention, JobError
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
@@ -47,7 +47,7 @@ _OUTCOME_SECONDS = 10.0
 _SIGN_SECONDS = 15.0
 # The provider downloads references during the create; a queue in front of that must not outlive the signature.
 _SIGNED_LONGER = timedelta(hours=1)
-# Less than this is not worth sending with: the answer would be lost.
+# With less time left, nothing is sent: the answer would be lost.
 _LEAST_SECONDS = 1.0
 _LONGEST_REASON = 500
 
@@ -55,14 +55,14 @@ _log = logging.getLogger(__name__)
 
 
 class CreateInput(BaseModel):
-    """What to send, as which attempt.
+    """The request to send, and the attempt to send it as.
 
     Attributes:
         refusals: How many creates of this run were not sent.
-        submitted_at: When this run was started.
-        warnings: What the job was warned of, in sentences.
-        media: What its references are.
-        timeline: The job's story so far, for the outcome: a refused job has no other object that could hold it.
+        submitted_at: The start of this run.
+        warnings: The job's warnings, in sentences.
+        media: The properties of its references.
+        timeline: The job's events so far, for the outcome: a refused job has no other object that could hold them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,21 +74,22 @@ class CreateInput(BaseModel):
     submitted_at: datetime | None = None
     warnings: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
 
 class CreateResult(BaseModel):
-    """What came of it.
+    """The outcome of a create.
 
     Attributes:
-        kind: ``created``, ``refused``, ``not_sent``: known; ``unknown``: a task may exist; ``conflict``: somebody else
-            holds this attempt, look at the ledger; ``impossible``: nothing was claimed, and nothing can be sent.
+        kind: ``created``, ``refused``, ``not_sent``: known; ``unknown``: a task may exist; ``conflict``: another run
+            has claimed this attempt, so the ledger must be read again; ``impossible``: nothing was claimed, and
+            nothing can be sent.
         claim: The claim that was made, or may have been.
-        outcome: What is known; with ``unknown`` at most that a task was taken.
-        written: Whether the outcome stands in the ledger.
+        outcome: The outcome to be written; with ``unknown`` at most that the create was accepted without an id.
+        written: Whether the ledger holds the outcome.
         error: With ``impossible``.
-        attention: What a person must settle before a create can succeed.
-        look_again_after: Seconds: until the first look at the task, or until the next create.
+        attention: The problem that an operator must settle before a create can succeed.
+        wait_seconds: Seconds until the first poll of the task, or until the next create.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,13 +101,13 @@ class CreateResult(BaseModel):
     error: JobError | None = None
     attention: Attention | None = None
     message: str = ""
-    look_again_after: float = 0
+    wait_seconds: float = 0
 
 
 class Deadline:
-    """The end of a total time, on the monotonic and the wall clock, whichever says later.
+    """The end of a total time, on the monotonic and on the wall clock: it is over when either clock says so.
 
-    A machine that slept stops the first one; a clock that was set back misleads the second.
+    A machine that sleeps stops the first one; setting the clock back misleads the second.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -114,12 +115,12 @@ class Deadline:
         self._wall = time.time() + seconds
 
     def remaining(self) -> float:
-        """Seconds, negative when over."""
+        """Return the seconds left, negative when it is over."""
         return min(self._monotonic - time.monotonic(), self._wall - time.time())
 
 
 class CreateActivities:
-    """Sends the paid create."""
+    """Send the paid create."""
 
     def __init__(self, ledger: Ledger, bucket: Bucket, ark: Ark, settings: Settings) -> None:
         self._ledger = ledger
@@ -128,28 +129,28 @@ class CreateActivities:
         self._settings = settings
 
     @activity.defn
-    async def create_task(self, order: CreateInput) -> CreateResult:
-        """Claims an attempt and sends the POST for it."""
+    async def create_task(self, input: CreateInput) -> CreateResult:
+        """Claim an attempt, and send the POST for it."""
         info = activity.info()
         if info.attempt > 1:
             return CreateResult(kind="unknown", message="Temporal started the create a second time; nothing was sent")
-        if problems := self._settings.rules.check(order.request):
+        if problems := self._settings.rules.check(input.request):
             return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
-        estimated = self._settings.rules.estimate(order.request)
+        estimated = self._settings.rules.estimate(input.request)
         claim = Claim(
-            job_id=order.job_id,
-            attempt=order.attempt,
+            job_id=input.job_id,
+            attempt=input.attempt,
             nonce=secrets.token_hex(16),
             namespace=info.namespace,
             run_id=info.workflow_run_id or "",
             claimed_at=datetime.now(UTC),
-            request=order.request,
-            submitted_at=order.submitted_at,
+            request=input.request,
+            submitted_at=input.submitted_at,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            warnings=order.warnings,
-            media=order.media,
+            warnings=input.warnings,
+            media=input.media,
             key=self._settings.key_fingerprint,
         )
         try:
@@ -158,29 +159,29 @@ class CreateActivities:
         except CannotSign as error:
             return _impossible("cannot_sign", str(error))
         except Exception as error:
-            # Nothing was claimed, so there is nothing to write down.
-            trouble = _signing_trouble(error)
-            return self._not_sent(order, claim, trouble, _outcome(order, claim, trouble), written=True)
+            # Nothing was claimed, so there is no outcome to write.
+            failure = _signing_failure(error)
+            return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=True)
         try:
             if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
                 return CreateResult(kind="conflict")
-            facts = await self._ledger.read(order.job_id)
+            facts = await self._ledger.read(input.job_id)
         except Exception as error:
-            # No sum is spent that the ledger could not note first; whether the claim landed is settled by the workflow.
-            _log.warning("the ledger cannot be reached", extra={"job_id": order.job_id}, exc_info=True)
-            trouble = _ledger_trouble(error)
-            return self._not_sent(order, claim, trouble, _outcome(order, claim, trouble), written=False)
-        current = decide(facts.without(order.attempt))
-        if current.next != "claim" or current.attempt > order.attempt:
-            # The look that led here is out of date, such as one that a Reset brought back.
-            stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since the last look")
-            outcome = _outcome(order, claim, stale, facts.objects)
-            report = self._not_sent(order, claim, stale, outcome, written=await self._settle(claim, outcome))
-            return report.model_copy(update={"look_again_after": 0.0})
-        return await self._report(order, claim, await self._send(body, deadline), facts)
+            # Nothing is sent without a claim. It may be in the bucket all the same: the workflow settles that.
+            _log.warning("the ledger cannot be reached", extra={"job_id": input.job_id}, exc_info=True)
+            failure = _ledger_failure(error)
+            return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=False)
+        current = decide(facts.without(input.attempt))
+        if current.next != "claim" or current.attempt > input.attempt:
+            # The workflow's decision is stale, such as one that a Reset brought back.
+            stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
+            outcome = _outcome(input, claim, stale, facts.objects)
+            result = self._not_sent(input, claim, stale, outcome, written=await self._settle(claim, outcome))
+            return result.model_copy(update={"wait_seconds": 0.0})
+        return await self._result(input, claim, await self._send(body, deadline), facts)
 
     async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
-        """The POST, and again where an answer says that nothing was created and time is left."""
+        """Send the POST; send it again where the answer says that nothing was created, and time is left."""
         answer = CreateAnswer("not_sent", code="no_time_left", message="the time for the create was over before it")
         for send in range(1, _SENDS + 1):
             if deadline.remaining() < _LEAST_SECONDS:
@@ -193,12 +194,12 @@ class CreateActivities:
             await asyncio.sleep(pause)
         return answer
 
-    async def _report(self, order: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
+    async def _result(self, input: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
         if answer.kind == "unknown":
             return CreateResult(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
-        outcome = _outcome(order, claim, answer, facts.objects)
+        outcome = _outcome(input, claim, answer, facts.objects)
         written = await self._settle(claim, outcome)
-        if answer.kind == "taken":
+        if answer.kind == "accepted_without_id":
             return CreateResult(
                 kind="unknown",
                 claim=claim,
@@ -207,21 +208,21 @@ class CreateActivities:
                 message=f"{answer.code}: {answer.message}",
             )
         if answer.kind == "not_sent":
-            return self._not_sent(order, claim, answer, outcome, written=written)
+            return self._not_sent(input, claim, answer, outcome, written=written)
         return CreateResult(
             kind="created" if answer.kind == "created" else "refused",
             claim=claim,
             outcome=outcome,
             written=written,
             message=f"{answer.code} {answer.message}".strip(),
-            look_again_after=look_again_after(self._settings, order.request, looks=0),
+            wait_seconds=seconds_until_poll(self._settings, input.request, polls=0),
         )
 
     def _not_sent(
-        self, order: CreateInput, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool
+        self, input: CreateInput, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool
     ) -> CreateResult:
         slow_start = 30.0 if answer.attention is not None else 2.0
-        wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(order.refusals, 10)))
+        wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(input.refusals, 10)))
         return CreateResult(
             kind="not_sent",
             claim=claim,
@@ -229,11 +230,11 @@ class CreateActivities:
             written=written,
             attention=answer.attention,
             message=f"{answer.code}: {answer.message}",
-            look_again_after=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
+            wait_seconds=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
         )
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
-        """Writes the outcome within a bound. Failing here is no failure: the workflow writes it then."""
+        """Write the outcome within a time limit; return whether it was written. If not, the workflow writes it."""
         try:
             async with asyncio.timeout(_OUTCOME_SECONDS):
                 await self._ledger.settle(claim.job_id, claim.attempt, outcome, seconds=_OUTCOME_SECONDS)
@@ -243,7 +244,7 @@ class CreateActivities:
         return True
 
     async def _body(self, claim: Claim) -> dict[str, Any]:
-        """The create's JSON body.
+        """Build the create's JSON body.
 
         Raises:
             CannotSign: A private reference cannot be signed.
@@ -258,7 +259,7 @@ class CreateActivities:
         return body
 
     async def _url_of(self, reference: Reference) -> str:
-        """The URL that the provider downloads; a private object is signed for as long as a create can take."""
+        """Return the URL that the provider downloads; sign a private object for as long as a create can take."""
         private = gs_object(reference.url)
         if private is None:
             return reference.url
@@ -267,12 +268,12 @@ class CreateActivities:
 
 
 def _outcome(
-    order: CreateInput, claim: Claim, answer: CreateAnswer, objects: tuple[RecordedObject, ...] = ()
+    input: CreateInput, claim: Claim, answer: CreateAnswer, objects: tuple[RecordedObject, ...] = ()
 ) -> Outcome:
     assert answer.kind != "unknown"
     return Outcome(
         kind=answer.kind,
-        how="create",
+        source="create",
         at=datetime.now(UTC),
         task_id=answer.task_id,
         code=answer.code,
@@ -280,29 +281,29 @@ def _outcome(
         failure_class=answer.failure_class,
         namespace=claim.namespace,
         run_id=claim.run_id,
-        timeline=order.timeline,
+        timeline=input.timeline,
         ledger=objects,
     )
 
 
-def _ledger_trouble(error: Exception) -> CreateAnswer:
+def _ledger_failure(error: Exception) -> CreateAnswer:
     return CreateAnswer(
         "not_sent",
         code="bucket_unreachable",
-        message=f"nothing was sent: the ledger cannot be written ({_told(error)})",
+        message=f"nothing was sent: the ledger cannot be written ({_shown(error)})",
     )
 
 
-def _signing_trouble(error: Exception) -> CreateAnswer:
+def _signing_failure(error: Exception) -> CreateAnswer:
     return CreateAnswer(
         "not_sent",
         code="signing_failed",
-        message=f"nothing was sent: a private reference could not be signed ({_told(error)})",
+        message=f"nothing was sent: a private reference could not be signed ({_shown(error)})",
     )
 
 
-def _told(error: Exception) -> str:
-    """An error of another library's: some quote whole answers, and URLs with their signatures."""
+def _shown(error: Exception) -> str:
+    """Show another library's error: some quote whole answers, and URLs with their signatures."""
     return redacted(repr(error), limit=_LONGEST_REASON)
 
 

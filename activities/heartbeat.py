@@ -1,4 +1,4 @@
-"""Signs of life of a long activity: by them Temporal notices a worker that was killed, and tells of a cancel."""
+"""Periodic heartbeats of a long activity: Temporal notices by them that a worker died, and answers with a cancel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _BEAT_SECONDS = 5.0
 
 @dataclass
 class Progress:
-    """What a copy is at. ``done`` and ``total`` are bytes."""
+    """The progress of a copy. ``done`` and ``total`` are bytes."""
 
-    step: str = "looking"
+    step: str = "listing its objects"
     done: int = 0
     total: int | None = None
 
@@ -34,10 +34,10 @@ class Progress:
 
 @asynccontextmanager
 async def heartbeats(details: Callable[[], Any]) -> AsyncIterator[None]:
-    """Beats for as long as the block runs.
+    """Send a heartbeat every few seconds while the block runs.
 
     Args:
-        details: What the UI shows of the activity, asked at each beat.
+        details: Returns the heartbeat's details, which Temporal's UI shows.
     """
 
     async def beat() -> None:

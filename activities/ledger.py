@@ -1,7 +1,7 @@
-"""The attempt ledger: facts in the bucket that say what was claimed, what came of it, and what may happen next.
+"""The attempt ledger: facts in the bucket about each claim, its outcome and its end.
 
-Temporal's history alone cannot keep a create from being repeated: a Reset runs it again, and a run that was deleted
-is forgotten. So each fact is an object of its own, created once and never changed; one listing tells them all.
+Temporal's history alone cannot prevent a second create: a Reset runs it again, and a run that was deleted is forgotten.
+So each fact is an object of its own, created once and never changed; one listing shows them all.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
+from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import Decision, decide, decide_from
-from seedance_temporal.ledger.facts import Claim, End, Fact, Outcome
+from seedance_temporal.job import JobError
+from seedance_temporal.ledger.decisions import Decision, decide, decide_at
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
@@ -26,10 +27,43 @@ class ReadLedgerInput(Fact):
     job_id: str
     request: VideoRequest
     resubmit: Resubmit | None = None
+    with_context: bool = False
+
+
+class RunContext(Fact):
+    """The settings and estimates that a run needs, fetched once.
+
+    Attributes:
+        search_attributes: The names that the namespace knows.
+        hash_users: Whether users are shown as hashes.
+        folder: The start of the names of all objects of the job, as ``gs://…/``.
+        create_seconds: The total time that a create may take.
+        identifiers_listed: Whether LIST is known to show our identifiers.
+        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        warnings: Parts of the request that are allowed, and still likely to disappoint, in sentences.
+        limited: Whether limits are set, so that a quota entry must be reserved before a create.
+    """
+
+    search_attributes: tuple[str, ...] = ()
+    hash_users: bool = False
+    folder: str | None = None
+    create_seconds: float = 0
+    identifiers_listed: bool = False
+    estimated_tokens: int | None = None
+    estimated_usd: float | None = None
+    warnings: tuple[str, ...] = ()
+    limited: bool = False
+
+
+class ReadLedgerResult(Fact):
+    """The decision by the ledger, and the run's context where it was asked for."""
+
+    decision: Decision
+    context: RunContext | None = None
 
 
 class OutcomeInput(Fact):
-    """An outcome that is known, and may not stand in the ledger yet, with the claim that it belongs to."""
+    """An outcome that may not be in the ledger yet, with its claim."""
 
     claim: Claim
     outcome: Outcome
@@ -38,24 +72,24 @@ class OutcomeInput(Fact):
 class EndInput(Fact):
     job_id: str
     error: JobError
-    how: str = ""
+    source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
 
 class EndResult(Fact):
-    """The end that stands; ``again``: it is not the job's, because another attempt or task follows."""
+    """The end in the ledger; ``continues``: the job goes on with another attempt or task."""
 
     error: JobError
-    again: bool = False
+    continues: bool = False
 
 
 class LedgerActivities:
-    """Reads and writes the ledger for the workflow.
+    """Read and write the ledger for the workflow.
 
     Args:
-        search_attributes: The names that the namespace knows, found at the worker's start.
+        search_attributes: The names that the namespace knows, read at the worker's start.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, search_attributes: Iterable[str] = ()) -> None:
@@ -64,88 +98,94 @@ class LedgerActivities:
         self._search_attributes = tuple(sorted(search_attributes))
 
     @activity.defn
-    async def look(self, order: ReadLedgerInput) -> Decision:
-        """What the bucket knows of the job, and so what comes next."""
-        if order.job_id != job_id_of(order.request):
-            return Decision(next="ended", attempt=0, error=_foreign_id(order))
-        facts = await self._ledger.read(order.job_id)
-        wish = order.resubmit
-        answered = facts.attempt(wish.attempt) if wish is not None else None
-        # A wish that answers no failure, or that was granted before, changes nothing.
-        if wish is not None and answered is not None and answered.error is not None and answered.again is None:
-            if answered.error.failure_class != "lost" or wish.accept_second_charge:
-                await self._ledger.again(order.job_id, wish)
-                facts = await self._ledger.read(order.job_id)
+    async def read_ledger(self, input: ReadLedgerInput) -> ReadLedgerResult:
+        """Read the ledger, and decide the next step. Grant the resubmit that the input asks for."""
+        context = None
+        if input.job_id != job_id_of(input.request):
+            return ReadLedgerResult(decision=Decision(next="ended", attempt=0, error=_foreign_id(input)))
+        facts = await self._ledger.read(input.job_id)
+        resubmit = input.resubmit
+        refusal: JobError | None = None
+        failed = facts.attempt(resubmit.attempt) if resubmit is not None else None
+        # A resubmit of an attempt that did not fail, or that was granted before, changes nothing.
+        if resubmit is not None and failed is not None and failed.error is not None and failed.resubmit_grant is None:
+            if failed.error.failure_class != "lost" or resubmit.accept_second_charge:
+                await self._ledger.grant_resubmit(input.job_id, resubmit)
+                facts = await self._ledger.read(input.job_id)
             elif decide(facts).next == "ended":
-                return Decision(next="ended", attempt=wish.attempt, error=_second_charge(answered.error))
-        rules = self._settings.rules
-        estimated = rules.estimate(order.request)
-        look = decide_from(facts, self._settings)
-        decisive = facts.attempt(look.attempt)
-        # Its claim holds what an earlier run was warned of, when it looked at the references.
-        warned = decisive.claim.warnings if decisive is not None and decisive.claim is not None else ()
-        return look.model_copy(
-            update={
-                "search_attributes": self._search_attributes,
-                "hash_users": self._settings.seedance_hash_users,
-                "folder": self._ledger.folder(order.job_id),
-                "create_seconds": self._settings.seedance_create_timeout_seconds,
-                "identifiers_listed": await self._ledger.identifiers_listed(
-                    order.request.route, self._settings.key_fingerprint
-                ),
-                "estimated_tokens": estimated.tokens,
-                "estimated_usd": estimated.usd,
-                "warnings": tuple(dict.fromkeys([*rules.warnings(order.request), *warned])),
-                "limited": self._settings.limited,
-            }
+                refusal = _second_charge(failed.error)
+        decision = decide_at(facts, self._settings)
+        if refusal is not None and resubmit is not None:
+            decision = Decision(next="ended", attempt=resubmit.attempt, error=refusal)
+        if input.with_context:
+            context = await self._context(input, facts.attempt(decision.attempt))
+        return ReadLedgerResult(decision=decision, context=context)
+
+    async def _context(self, input: ReadLedgerInput, attempt: Attempt | None) -> RunContext:
+        settings = self._settings
+        estimated = settings.rules.estimate(input.request)
+        # The claim holds the warnings of an earlier run, which has checked the references.
+        claimed = attempt.claim.warnings if attempt is not None and attempt.claim is not None else ()
+        return RunContext(
+            search_attributes=self._search_attributes,
+            hash_users=settings.seedance_hash_users,
+            folder=self._ledger.folder(input.job_id),
+            create_seconds=settings.seedance_create_timeout_seconds,
+            identifiers_listed=await self._ledger.identifiers_listed(input.request.route, settings.key_fingerprint),
+            estimated_tokens=estimated.tokens,
+            estimated_usd=estimated.usd,
+            warnings=tuple(dict.fromkeys([*settings.rules.warnings(input.request), *claimed])),
+            limited=settings.limited,
         )
 
     @activity.defn
-    async def write_outcome(self, order: OutcomeInput) -> None:
-        """Writes an outcome that the create knows and could not write itself.
+    async def write_outcome(self, input: OutcomeInput) -> None:
+        """Write an outcome that the create could not write itself.
 
-        The claim is written first, should it never have landed: otherwise its own write could land later, and stand
-        there without an outcome. Where somebody else's claim stands, ours was never an attempt.
+        Write the claim first: its own write may still be under way, and would leave a claim without an outcome. Where
+        another run's claim exists, ours was never an attempt.
         """
-        if await self._ledger.claim(order.claim):
-            await self._ledger.settle(order.claim.job_id, order.claim.attempt, order.outcome)
+        if await self._ledger.claim(input.claim):
+            await self._ledger.settle(input.claim.job_id, input.claim.attempt, input.outcome)
 
     @activity.defn
-    async def write_end(self, order: EndInput) -> EndResult:
-        """Writes how the job's task ended; returns the end that stands.
+    async def write_end(self, input: EndInput) -> EndResult:
+        """Write how the job's task ended; return the end that counts.
 
-        Asks for another attempt where the provider failed, or never began, and the setting has some left.
+        Grant another attempt where the provider failed, or never began, and the setting has some left.
         """
-        assert order.error.attempt is not None
+        assert input.error.attempt is not None
         end = End(
-            error=order.error,
+            error=input.error,
             at=datetime.now(UTC),
-            how=order.how,
-            usage=order.usage,
-            cost_usd=order.cost_usd,
-            timeline=order.timeline,
-            ledger=await self._ledger.objects(order.job_id),
+            source=input.source,
+            usage=input.usage,
+            cost_usd=input.cost_usd,
+            timeline=input.timeline,
+            ledger=await self._ledger.objects(input.job_id),
             **written_by(),
         )
-        error = (await self._ledger.end(order.job_id, order.error.attempt, end)).error
-        facts = await self._ledger.read(order.job_id)
-        spent = [attempt.again for attempt in facts.attempts if attempt.again is not None and attempt.again.automatic]
+        error = (await self._ledger.end(input.job_id, input.error.attempt, end)).error
+        facts = await self._ledger.read(input.job_id)
+        grants = [attempt.resubmit_grant for attempt in facts.attempts if attempt.resubmit_grant is not None]
+        automatic = sum(grant.automatic for grant in grants)
         # A live task of the job comes before another paid one.
-        left = len(spent) < self._settings.seedance_automatic_resubmits and decide(facts).next == "ended"
-        ended = facts.attempt(order.error.attempt)
-        if left and ended is not None and ended.again is None and error.failure_class in {"expired", "provider"}:
-            await self._ledger.again(order.job_id, Resubmit(attempt=order.error.attempt), automatic=True)
-            return EndResult(error=error, again=True)
-        # Where another attempt decides how the job ended, that is what is told.
-        look = decide(facts)
-        return EndResult(error=look.error or error, again=look.next != "ended")
+        left = automatic < self._settings.seedance_automatic_resubmits and decide(facts).next == "ended"
+        ended = facts.attempt(input.error.attempt)
+        not_granted = ended is not None and ended.resubmit_grant is None
+        if left and not_granted and error.failure_class in {"expired", "provider"}:
+            await self._ledger.grant_resubmit(input.job_id, Resubmit(attempt=input.error.attempt), automatic=True)
+            return EndResult(error=error, continues=True)
+        # The end of another attempt can be the end of the job.
+        decision = decide(facts)
+        return EndResult(error=decision.error or error, continues=decision.next != "ended")
 
 
-def _foreign_id(order: ReadLedgerInput) -> JobError:
+def _foreign_id(input: ReadLedgerInput) -> JobError:
     return JobError(
         code="job_id_mismatch",
-        message=f"The workflow id {order.job_id} is not the job id of its request, {job_id_of(order.request)}. "
-        "Nothing was sent: the id is what keeps a request from being paid twice. Start it under the right id.",
+        message=f"The workflow id {input.job_id} is not the job id of its request, {job_id_of(input.request)}. "
+        "Nothing was sent: a request under two ids could be paid twice. Start it under the right id.",
         failure_class="invalid",
     )
 

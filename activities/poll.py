@@ -1,4 +1,4 @@
-"""Looking at a task, and cancelling one that is still queued. The truth about a task comes from here alone."""
+"""Poll a task, and cancel one that is still queued. A task's status is believed from here alone."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
 
-# The provider forgets a task after this; a younger one that it does not know is odd, and not lost yet.
+# The provider forgets a task after this; a younger task that it does not know is odd, and not lost yet.
 TASK_KEPT_SECONDS = 7 * 86_400
 URL_LIVES_SECONDS = 86_400
-# A callback can be ahead of what GET shows.
-_AFTER_A_HINT_SECONDS = 5.0
-_TROUBLE_SECONDS = 60.0
-# DELETE erases the record of a finished task, so what GET said must be fresh.
+# A callback can be ahead of GET.
+_AFTER_CALLBACK_SECONDS = 5.0
+_REFUSED_SECONDS = 60.0
+# DELETE erases the record of a finished task, so the answer of GET must be fresh.
 _GET_IS_FRESH_SECONDS = 2.0
 # GET can lag behind a create by seconds; a task that it still does not show then is not to be cancelled.
 _TRIES_FOR_A_NEW_TASK = 5
-# Where a first look is worthwhile: a little before most tasks of 5 seconds are done, by resolution.
+# The first poll, by resolution: a little before most videos of 5 seconds are done.
 _TYPICAL_SECONDS = {"480p": 60.0, "720p": 90.0, "1080p": 150.0, "4k": 240.0}
 
 
 class GetTaskInput(BaseModel):
-    """Which task to look at.
+    """The task to poll.
 
     Attributes:
-        looks: How often it was looked at before.
-        hinted: Whether a callback said that it ended.
+        polls: How often it was polled before.
+        announced: Whether a callback announced its end.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,22 +60,22 @@ class GetTaskInput(BaseModel):
     request: VideoRequest
     attempt: int
     task_id: str
-    looks: int = 0
-    hinted: bool = False
+    polls: int = 0
+    announced: bool = False
 
 
 class Observation(BaseModel):
-    """What a look showed.
+    """The answer to a poll.
 
     Attributes:
         next: ``wait``; ``store``: succeeded, the video is to be copied; ``stored``: that is done already;
             ``end``: it ended without a video, and that is to be written; ``ended``: that is written already.
-        status: The provider's word for it.
-        attention: What a person must settle.
-        look_again_after: Seconds, with ``wait``.
-        usage, cost_usd: What the provider counted, with ``store`` and ``end``, as far as it says.
+        status: The provider's name for it.
+        attention: The problem that an operator must settle.
+        wait_seconds: Seconds, with ``wait``.
+        usage, cost_usd: The provider's count, and its cost, with ``store`` and ``end``, as far as they are known.
         copy_within: Seconds that the result URL still lives, with ``store``: from 0 to 24 hours.
-        second_task: A task that nobody follows.
+        second_task: A task that is not followed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -88,13 +88,13 @@ class Observation(BaseModel):
     usage: Usage | None = None
     cost_usd: float | None = None
     attention: Attention | None = None
-    look_again_after: float = 0
+    wait_seconds: float = 0
     copy_within: float = 0
     second_task: str | None = None
 
 
 class CancelResult(BaseModel):
-    """What the provider made of the wish to cancel."""
+    """The outcome of a request to cancel."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -102,19 +102,19 @@ class CancelResult(BaseModel):
     status: str
 
 
-def look_again_after(settings: Settings, request: VideoRequest, *, looks: int, hinted: bool = False) -> float:
-    """Seconds until the next look at a task.
+def seconds_until_poll(settings: Settings, request: VideoRequest, *, polls: int, announced: bool = False) -> float:
+    """Return the seconds until the next poll of a task.
 
-    With callbacks, looks are the net below them, and sparse. Without, the first is near the typical time, and then
-    short steps grow.
+    With callbacks, polls are rare, for callbacks that get lost. Without, the first comes near the typical time, and
+    the short steps after it grow.
     """
     if settings.seedance_callback_url is not None:
         wait = settings.seedance_poll_with_callbacks_seconds
     else:
         first = settings.seedance_poll_first_seconds or _typical_seconds(request)
-        wait = first if looks == 0 else min(settings.seedance_poll_max_seconds, first / 6 * 1.5 ** min(looks, 20))
-    if hinted:
-        wait = min(wait, _AFTER_A_HINT_SECONDS)
+        wait = first if polls == 0 else min(settings.seedance_poll_max_seconds, first / 6 * 1.5 ** min(polls, 20))
+    if announced:
+        wait = min(wait, _AFTER_CALLBACK_SECONDS)
     return wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
 
 
@@ -125,13 +125,13 @@ def _typical_seconds(request: VideoRequest) -> float:
 
 
 def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) -> float:
-    """Tell how old the result URL of a task is, by the provider's clock; 0 where the provider names no such time.
+    """Return the age of a task's result URL in seconds, by the provider's clock; 0 where that gives no usable time.
 
-    A time before the claim, or in the future, is none: trusting it would give a paid video up early, or late.
+    A time before the claim, or in the future, is not usable: trusting it would give a paid video up early, or late.
 
     Args:
         task: One that succeeded.
-        claimed_at: When its attempt was claimed; None where that is not known.
+        claimed_at: The time of its attempt's claim; None where that is not known.
         skew: Seconds that clocks may be apart.
     """
     now = datetime.now(UTC).timestamp()
@@ -142,7 +142,7 @@ def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) 
 
 
 class PollActivities:
-    """Looks at tasks, and cancels queued ones."""
+    """Poll tasks, and cancel queued ones."""
 
     def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
         self._ledger = ledger
@@ -151,49 +151,47 @@ class PollActivities:
         self._key = settings.key_fingerprint
 
     @activity.defn
-    async def get_task(self, order: GetTaskInput) -> Observation:
-        """What has become of a task. The ledger is asked first: after a Reset, the video may long be stored.
+    async def get_task(self, input: GetTaskInput) -> Observation:
+        """Poll a task. Read the ledger first: after a Reset, the video may long be stored.
 
         Raises:
-            ApplicationError: The provider did not answer as it should; to be repeated.
+            ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
-        facts = await self._ledger.read(order.job_id)
-        attempt = facts.attempt(order.attempt)
-        ended = attempt.end_of(order.task_id) if attempt is not None else None
+        facts = await self._ledger.read(input.job_id)
+        attempt = facts.attempt(input.attempt)
+        ended = attempt.end_of(input.task_id) if attempt is not None else None
         if facts.record is not None:
-            loose = second_task(facts, facts.record.task_id)
-            return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=loose)
+            second = second_task(facts, facts.record.task_id)
+            return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=second)
         if ended is not None:
             return Observation(next="ended", status=ended.error.code, error=ended.error)
-        video = self._ledger.names(order.job_id).of_task(order.task_id, "output.mp4")
+        video = self._ledger.names(input.job_id).of_task(input.task_id, "output.mp4")
         if any(stored.name == video for stored in facts.objects) and await self._ledger.has_verified_video(
-            order.job_id, order.task_id
+            input.job_id, input.task_id
         ):
-            # Only the record is missing, and no answer of the provider's keeps it from being written.
+            # Only the record is missing, and it can be written without the provider.
             return Observation(
                 next="store",
                 status=SUCCEEDED,
                 copy_within=URL_LIVES_SECONDS,
-                second_task=second_task(facts, order.task_id),
+                second_task=second_task(facts, input.task_id),
             )
         try:
-            payload = await self._ark.get(order.task_id)
+            payload = await self._ark.get(input.task_id)
         except ArkError as error:
             if error.attention is None:
-                raise _unanswered(order, error) from None
-            return Observation(
-                next="wait", attention=error.attention, note=str(error), look_again_after=_TROUBLE_SECONDS
-            )
+                raise _unanswered(input, error) from None
+            return Observation(next="wait", attention=error.attention, note=str(error), wait_seconds=_REFUSED_SECONDS)
         except httpx.HTTPError as error:
-            raise _unanswered(order, error) from None
+            raise _unanswered(input, error) from None
         if payload is None:
-            return self._gone(order, facts)
+            return self._gone(input, facts)
         claimed_at = attempt.claimed_at if attempt is not None else None
-        observation = self._of_task(order, parse_task(payload), claimed_at)
-        return observation.model_copy(update={"second_task": second_task(facts, order.task_id)})
+        observation = self._of_task(input, parse_task(payload), claimed_at)
+        return observation.model_copy(update={"second_task": second_task(facts, input.task_id)})
 
-    def _of_task(self, order: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
-        cost_usd = self._settings.rules.cost_of(order.request, task)
+    def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
+        cost_usd = self._settings.rules.cost_of(input.request, task)
         if task.status == SUCCEEDED:
             skew = self._settings.seedance_clock_skew_seconds
             return Observation(
@@ -205,20 +203,20 @@ class PollActivities:
             )
         if task.status in TERMINAL:
             return Observation(
-                next="end", status=task.status, error=_task_error(order, task), usage=task.usage, cost_usd=cost_usd
+                next="end", status=task.status, error=_task_error(input, task), usage=task.usage, cost_usd=cost_usd
             )
-        wait = look_again_after(self._settings, order.request, looks=order.looks + 1, hinted=order.hinted)
-        return Observation(next="wait", status=task.status, look_again_after=wait)
+        wait = seconds_until_poll(self._settings, input.request, polls=input.polls + 1, announced=input.announced)
+        return Observation(next="wait", status=task.status, wait_seconds=wait)
 
     def _why_gone(self, attempt: Attempt | None) -> str:
         sent, key = attempt.claim.key if attempt is not None and attempt.claim is not None else "", self._key
         if sent and sent != key:
-            return f"Mind that {other_key(sent, key)}."
-        return "The provider's support can tell."
+            return f"Note that {other_key(sent, key)}."
+        return "Ask the provider's support."
 
-    def _gone(self, order: GetTaskInput, facts: Facts) -> Observation:
-        """The provider does not know a task that it created."""
-        attempt = facts.attempt(order.attempt)
+    def _gone(self, input: GetTaskInput, facts: Facts) -> Observation:
+        """Observe a task that the provider does not know: wait while it is young, give it up later."""
+        attempt = facts.attempt(input.attempt)
         claimed_at = attempt.claimed_at if attempt is not None else None
         age = (datetime.now(UTC) - claimed_at).total_seconds() if claimed_at is not None else 0.0
         if age < TASK_KEPT_SECONDS:
@@ -226,65 +224,66 @@ class PollActivities:
                 next="wait",
                 attention="task_gone",
                 note=self._why_gone(attempt),
-                look_again_after=self._settings.seedance_poll_max_seconds,
+                wait_seconds=self._settings.seedance_poll_max_seconds,
             )
         error = JobError(
             code="task_forgotten",
-            message=f"The provider no longer knows task {order.task_id}, created over seven days ago. It may have been "
-            "billed; its video can no longer be had. The provider's invoice tells whether it was. "
+            message=f"The provider no longer knows task {input.task_id}, created over seven days ago. It may have been "
+            "billed; its video can no longer be had. The provider's invoice shows whether it was billed. "
             "Another attempt may be a second charge: "
-            f"{COMMAND} resubmit {order.job_id} --attempt {order.attempt} --accept-second-charge",
+            f"{COMMAND} resubmit {input.job_id} --attempt {input.attempt} --accept-second-charge",
             failure_class="lost",
-            task_id=order.task_id,
-            attempt=order.attempt,
+            task_id=input.task_id,
+            attempt=input.attempt,
             resubmit_could_help=True,
         )
         return Observation(next="end", status="lost", error=error)
 
     @activity.defn
-    async def cancel_task(self, order: GetTaskInput) -> CancelResult:
-        """Cancels a task that is queued; leaves any other alone, because DELETE would erase its record.
+    async def cancel_task(self, input: GetTaskInput) -> CancelResult:
+        """Cancel a task that is queued; leave any other alone, because DELETE would erase its record.
 
         Raises:
-            ApplicationError: The provider did not answer as it should; to be repeated, which starts with a new look.
+            ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable: each try starts
+                with a GET.
         """
         asked = time.monotonic()
         try:
-            payload = await self._ark.get(order.task_id)
+            payload = await self._ark.get(input.task_id)
             if payload is None and activity.info().attempt <= _TRIES_FOR_A_NEW_TASK:
-                raise ApplicationError(f"GET does not show task {order.task_id} yet", type="ProviderUnavailable")
+                raise ApplicationError(f"GET does not show task {input.task_id} yet", type="ProviderUnavailable")
             status = parse_task(payload).status if payload is not None else "unknown"
             if status == QUEUED:
                 if time.monotonic() - asked > _GET_IS_FRESH_SECONDS:
-                    raise ApplicationError(f"the look at task {order.task_id} took too long to act on it")
-                await self._ark.delete(order.task_id)
+                    raise ApplicationError(f"GET of task {input.task_id} took too long to act on its answer")
+                await self._ark.delete(input.task_id)
                 status = CANCELLED
         except (ArkError, httpx.HTTPError) as error:
-            raise _unanswered(order, error) from None
+            raise _unanswered(input, error) from None
         return CancelResult(outcome="cancelled" if status == CANCELLED else "running_will_finish", status=status)
 
 
-def _task_error(order: GetTaskInput, task: Task) -> JobError:
+def _task_error(input: GetTaskInput, task: Task) -> JobError:
     failure = task.failure
-    of = failure_class(task.status, failure.code)
+    kind = failure_class(task.status, failure.code)
     next_step = "Change the request and submit that."
-    if new_attempt_could_help(of):
-        next_step = f"Another attempt has to be asked for: {COMMAND} resubmit {order.job_id} --attempt {order.attempt}"
+    if new_attempt_could_help(kind):
+        next_step = f"To ask for another attempt: {COMMAND} resubmit {input.job_id} --attempt {input.attempt}"
     code = failure.code or task.status
     named = f" ({code})" if code != task.status else ""
-    words = f"{named}: {failure.message}".rstrip(" .:")
+    reason = f"{named}: {failure.message}".rstrip(" .:")
     return JobError(
         code=code,
-        message=f"Task {task.id} ended {task.status}{words}. The provider does not bill it. {next_step}",
-        failure_class=of,
+        message=f"Task {task.id} ended {task.status}{reason}. The provider does not bill it. {next_step}",
+        failure_class=kind,
         task_id=task.id,
-        attempt=order.attempt,
-        resubmit_could_help=new_attempt_could_help(of),
+        attempt=input.attempt,
+        resubmit_could_help=new_attempt_could_help(kind),
     )
 
 
-def _unanswered(order: GetTaskInput, error: Exception) -> ApplicationError:
+def _unanswered(input: GetTaskInput, error: Exception) -> ApplicationError:
     return ApplicationError(
-        f"{order.job_id}: the provider gave no usable answer about task {order.task_id}: {error!r}",
+        f"{input.job_id}: the provider gave no usable answer about task {input.task_id}: {error!r}",
         type="ProviderUnavailable",
     )

@@ -1,7 +1,7 @@
-"""Finding the task of a create whose outcome is unknown.
+"""Find the task of a create whose outcome is unknown.
 
-A task is ours if GET or LIST shows the safety identifier of the claim, which holds its nonce; nothing else is taken
-as proof, neither from a callback nor from an operator.
+A task is ours if GET or LIST shows the safety identifier of the claim, which holds its nonce. No callback and no
+operator can replace that proof.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import Resolve, ResolveAnswer
-from seedance_temporal.job import JobError, TimelineEntry
-from seedance_temporal.ledger.decisions import Decision, decide_from, is_absent, other_key
+from seedance_temporal.events import EventSource, Timeline
+from seedance_temporal.job import JobError
+from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
 from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
@@ -24,7 +25,7 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
 
 
-class RecoverInput(BaseModel):
+class IdentifyInput(BaseModel):
     """A task that could be an attempt's, and where it was seen."""
 
     model_config = ConfigDict(frozen=True)
@@ -32,16 +33,16 @@ class RecoverInput(BaseModel):
     job_id: str
     attempt: int
     task_id: str
-    how: Literal["callback", "list"] = "callback"
+    source: Literal["callback", "list"] = "callback"
 
 
-class Identified(BaseModel):
-    """Whether a task that was named is one of ours.
+class IdentifyResult(BaseModel):
+    """Whether a named task is one of the job.
 
     Attributes:
         answer: ``ours``: it is, and the ledger says so now; ``known``: the ledger said so before; ``other``: the
-            provider shows another identifier, so it never will be; ``not_yet``: the provider does not show it, or not
-            its identifier.
+            provider shows another identifier, so it never will be; ``not_yet``: the provider does not show the task, or
+            not its identifier.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,17 +61,17 @@ class AbsentInput(BaseModel):
 
 
 class ResolveInput(BaseModel):
-    """An operator's word, as the workflow hands it on."""
+    """An operator's resolution."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
-    resolve: Resolve
-    timeline: tuple[TimelineEntry, ...] = ()
+    resolution: Resolve
+    timeline: Timeline = ()
 
 
 class RecoverActivities:
-    """Settles unknown outcomes, with facts that the provider shows."""
+    """Settle unknown outcomes by facts that the provider shows."""
 
     def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
         self._ledger = ledger
@@ -78,113 +79,114 @@ class RecoverActivities:
         self._settings = settings
 
     @activity.defn
-    async def identify_task(self, order: RecoverInput) -> Identified:
-        """Tell whether a task that a callback or a listing named is one of an attempt; if it is, write that.
+    async def identify_task(self, input: IdentifyInput) -> IdentifyResult:
+        """Find out whether a task is one of an attempt; if it is, write that.
 
         A callback can be ahead of GET, so only another identifier rules a task out.
 
         Raises:
-            ApplicationError: The provider did not answer as it should; to be repeated.
+            ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
-        facts = await self._ledger.read(order.job_id)
-        attempt = facts.attempt(order.attempt)
+        facts = await self._ledger.read(input.job_id)
+        attempt = facts.attempt(input.attempt)
         if attempt is None or attempt.claim is None:
-            return Identified(answer="not_yet")
-        if order.task_id in attempt.tasks:
-            return Identified(answer="known")
+            return IdentifyResult(answer="not_yet")
+        if input.task_id in attempt.tasks:
+            return IdentifyResult(answer="known")
         try:
-            shown = await self._identifier(order.task_id)
+            shown = await self._identifier(input.task_id)
         except (ArkError, httpx.HTTPError) as error:
-            raise _unanswered(order.job_id, error) from None
+            raise _unanswered(input.job_id, error) from None
         if shown is None:
-            return Identified(answer="not_yet")
+            return IdentifyResult(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
-            return Identified(answer="other")
-        await self._settle(order.job_id, facts, order.attempt, order.task_id, order.how)
-        return Identified(answer="ours")
+            return IdentifyResult(answer="other")
+        await self._settle(input.job_id, facts, input.attempt, input.task_id, input.source)
+        return IdentifyResult(answer="ours")
 
     @activity.defn
-    async def settle_absent(self, order: AbsentInput) -> Decision:
-        """Writes that no task came of an attempt, where listings prove it; comes back with what comes next."""
-        facts = await self._ledger.read(order.job_id)
-        look = decide_from(facts, self._settings)
-        attempt = facts.attempt(order.attempt)
-        if look.next != "recover" or look.attempt != order.attempt or attempt is None:
-            return look
-        if not is_absent(facts, attempt, order.listings, self._settings):
-            return look
-        message = f"{len(order.listings)} complete listings do not show it"
+    async def settle_absent(self, input: AbsentInput) -> Decision:
+        """Write that an attempt created no task, where listings prove it; return the decision that follows."""
+        facts = await self._ledger.read(input.job_id)
+        decision = decide_at(facts, self._settings)
+        attempt = facts.attempt(input.attempt)
+        if decision.next != "recover" or decision.attempt != input.attempt or attempt is None:
+            return decision
+        if not is_absent(facts, attempt, input.listings, self._settings):
+            return decision
+        message = f"{len(input.listings)} complete listings do not show it"
         outcome = _outcome(facts, "absent", "list", message=message)
-        await self._ledger.settle(order.job_id, order.attempt, outcome)
-        return await self._look(order.job_id)
+        await self._ledger.settle(input.job_id, input.attempt, outcome)
+        return decide_at(await self._ledger.read(input.job_id), self._settings)
 
     @activity.defn
-    async def resolve_attempt(self, order: ResolveInput) -> ResolveAnswer:
-        """Takes an operator's word on an attempt whose outcome is unknown. Its only effect is a fact in the ledger.
+    async def resolve_attempt(self, input: ResolveInput) -> ResolveAnswer:
+        """Write an operator's resolution of an attempt whose outcome is unknown.
 
         Raises:
-            ApplicationError: The provider did not answer as it should; to be repeated.
+            ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
-        word = order.resolve
-        facts = await self._ledger.read(order.job_id)
-        attempt = facts.attempt(word.attempt)
+        resolution = input.resolution
+        facts = await self._ledger.read(input.job_id)
+        attempt = facts.attempt(resolution.attempt)
         if attempt is None or attempt.claim is None:
-            return ResolveAnswer(accepted=False, message=f"{order.job_id} has no attempt {word.attempt}.")
+            return ResolveAnswer(accepted=False, message=f"{input.job_id} has no attempt {resolution.attempt}.")
         if attempt.tasks or attempt.error is not None or not attempt.counts:
             known = f"its task is {attempt.tasks[0]}" if attempt.tasks else "it is settled"
-            return ResolveAnswer(accepted=False, message=f"Attempt {word.attempt} is not unknown: {known}.")
-        if word.action == "adopt":
-            return await self._adopt(order, facts, attempt)
-        if word.action == "not_created":
-            return await self._not_created(order, facts, attempt)
-        return await self._lost(order, facts, attempt)
+            return ResolveAnswer(accepted=False, message=f"Attempt {resolution.attempt} is not unknown: {known}.")
+        if resolution.action == "adopt":
+            return await self._adopt(input, facts, attempt)
+        if resolution.action == "not_created":
+            return await self._not_created(input, facts, attempt)
+        return await self._lost(input, facts, attempt)
 
-    async def _adopt(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
-        task_id = order.resolve.task_id
+    async def _adopt(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+        task_id = input.resolution.task_id
         assert attempt.claim is not None
         if not task_id:
             return ResolveAnswer(accepted=False, message="Adopting a task needs its task id.")
         try:
             shown = await self._identifier(task_id)
         except (ArkError, httpx.HTTPError) as error:
-            raise _unanswered(order.job_id, error) from None
+            raise _unanswered(input.job_id, error) from None
         if shown != attempt.claim.safety_identifier:
             key = self._settings.key_fingerprint
-            blind = f" Note that {other_key(attempt.claim.key, key)}." if attempt.claim.key != key else ""
+            unseen = f" Note that {other_key(attempt.claim.key, key)}." if attempt.claim.key != key else ""
             return ResolveAnswer(
                 accepted=False,
                 message=f"The provider knows no task {task_id} that shows the identifier of this attempt, "
-                f"{attempt.claim.safety_identifier}.{blind}",
+                f"{attempt.claim.safety_identifier}.{unseen}",
             )
-        await self._settle(order.job_id, facts, attempt.number, task_id, "operator")
+        await self._settle(input.job_id, facts, attempt.number, task_id, "operator")
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
 
-    async def _not_created(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
-        if attempt.taken:
+    async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+        if attempt.accepted_without_id:
             return ResolveAnswer(accepted=False, message="The provider accepted this create: a task exists.")
         left = self._settings.seedance_recovery_seconds - _age(attempt)
         if left > 0:
             return ResolveAnswer(
-                accepted=False, message=f"It is still being looked for. Say so in {left:.0f} s, if it is not found."
+                accepted=False,
+                message=f"The search for its task is not over. Send this again in {left:.0f} s, if no task is found.",
             )
         assert attempt.claim is not None
         if attempt.claim.key and attempt.claim.key != self._settings.key_fingerprint:
-            # An operator looks where the present key leads; that the task is not there proves nothing.
+            # An operator sees only the tasks of the present key's project; the task can be in another one.
             unseen = other_key(attempt.claim.key, self._settings.key_fingerprint)
             return ResolveAnswer(
                 accepted=False,
-                message=f"It may be there all the same: {unseen}. If nobody can tell any more, say --lost.",
+                message=f"The task may exist all the same: {unseen}. If that cannot be found out, resolve with --lost.",
             )
         outcome = _outcome(facts, "absent", "operator", message="an operator found no task")
-        await self._ledger.settle(order.job_id, attempt.number, outcome)
+        await self._ledger.settle(input.job_id, attempt.number, outcome)
         return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")
 
-    async def _lost(self, order: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _lost(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
         error = JobError(
             code="unknown_outcome",
-            message=f"Nobody can tell any more whether attempt {attempt.number} was created and billed; an operator "
-            "gave it up. The provider's invoice tells. Another attempt may be a second charge: "
-            f"{COMMAND} resubmit {order.job_id} --attempt {attempt.number} --accept-second-charge",
+            message=f"It is not known whether attempt {attempt.number} was created and billed; an operator gave it up. "
+            "The provider's invoice shows whether it was billed. Another attempt may be a second charge: "
+            f"{COMMAND} resubmit {input.job_id} --attempt {attempt.number} --accept-second-charge",
             failure_class="lost",
             attempt=attempt.number,
             resubmit_could_help=True,
@@ -192,36 +194,38 @@ class RecoverActivities:
         end = End(
             error=error,
             at=datetime.now(UTC),
-            how="operator",
-            timeline=order.timeline,
+            source="operator",
+            timeline=input.timeline,
             ledger=facts.objects,
             **written_by(),
         )
-        await self._ledger.end(order.job_id, attempt.number, end)
+        await self._ledger.end(input.job_id, attempt.number, end)
         return ResolveAnswer(accepted=True, message=error.message)
 
     async def _identifier(self, task_id: str) -> str | None:
-        """The safety identifier that GET shows of a task; None where it shows no task, or none of it."""
+        """GET a task, and return its safety identifier; None where no task, or no identifier, is shown."""
         payload = await self._ark.get(task_id) or {}
         shown = payload.get("safety_identifier")
         return shown if isinstance(shown, str) and shown else None
 
     async def _settle(
-        self, job_id: str, facts: Facts, attempt: int, task_id: str, how: Literal["callback", "list", "operator"]
+        self, job_id: str, facts: Facts, attempt: int, task_id: str, source: Literal["callback", "list", "operator"]
     ) -> None:
-        outcome = _outcome(facts, "created", how, task_id=task_id)
+        outcome = _outcome(facts, "created", source, task_id=task_id)
         await self._ledger.settle(job_id, attempt, outcome)
-
-    async def _look(self, job_id: str) -> Decision:
-        return decide_from(await self._ledger.read(job_id), self._settings)
 
 
 def _outcome(
-    facts: Facts, kind: Literal["created", "absent"], how: str, *, task_id: str | None = None, message: str = ""
+    facts: Facts,
+    kind: Literal["created", "absent"],
+    source: EventSource,
+    *,
+    task_id: str | None = None,
+    message: str = "",
 ) -> Outcome:
     return Outcome(
         kind=kind,
-        how=how,
+        source=source,
         at=datetime.now(UTC),
         task_id=task_id,
         message=message,
@@ -237,6 +241,6 @@ def _age(attempt: Attempt) -> float:
 
 def _unanswered(job_id: str, error: Exception) -> ApplicationError:
     return ApplicationError(
-        f"{job_id}: the provider gave no usable answer while a task was looked for: {error!r}",
+        f"{job_id}: the provider gave no usable answer during the search for a task: {error!r}",
         type="ProviderUnavailable",
     )

@@ -1,7 +1,7 @@
-"""Looks at reference media before a claim: what cannot succeed is refused while it costs nothing.
+"""Check reference media before a claim, so that a request which cannot succeed is refused at no cost.
 
-The provider downloads them during the paid create. So they are downloaded here first, as it would: by a plain GET,
-without credentials. The URLs are a user's word, and the files may be anything.
+The provider downloads them during the paid create. So they are downloaded here first in the same way: by a plain GET,
+without credentials. URLs and files come from users, and are not trusted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ReferencesInput(BaseModel):
 
 
 class ReferencesResult(BaseModel):
-    """What the references are; or, as ``error``, why nothing can be created with them."""
+    """The properties of the references; or, as ``error``, why nothing can be created with them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,12 +44,12 @@ class ReferencesResult(BaseModel):
 
 
 class ReferenceActivities:
-    """Checks reference media for the workflow.
+    """Check reference media for the workflow.
 
     Args:
-        references: Looks at them.
-        assets: What asset ids have stood for.
-        settings: Hosts that need not be public, and the models behind endpoints.
+        references: Downloads and examines them.
+        assets: The contents that asset ids have named.
+        settings: The hosts that need not be public, and the models behind endpoints.
     """
 
     def __init__(self, references: References, assets: Assets, settings: Settings) -> None:
@@ -58,14 +58,14 @@ class ReferenceActivities:
         self._settings = settings
 
     @activity.defn
-    async def check_references(self, order: ReferencesInput) -> ReferencesResult:
-        """Looks at all references of a job that is about to be paid for.
+    async def check_references(self, input: ReferencesInput) -> ReferencesResult:
+        """Download and check all references of a job, before its create is paid for.
 
         Raises:
-            ApplicationError: ``ReferencesUnreachable``: one could not be had now, and nothing is known against any.
-                ``ReferencesFailed``: anything else, such as a full disk. To be repeated.
+            ApplicationError: ``ReferencesUnreachable``: one could not be downloaded, and no other has a problem.
+                ``ReferencesFailed``: anything else, such as a full disk. Both are retryable.
         """
-        request = order.request
+        request = input.request
         if problems := self._settings.rules.check(request):
             return ReferencesResult(error=nothing_sent("invalid_request", joined(problems)))
         try:
@@ -76,14 +76,14 @@ class ReferenceActivities:
         except Exception as error:
             # The texts of other libraries are full of URLs.
             raise ApplicationError(
-                f"{order.job_id}: looking at its references broke: {redacted(repr(error))}", type="ReferencesFailed"
+                f"{input.job_id}: the check of its references failed: {redacted(repr(error))}", type="ReferencesFailed"
             ) from None
         if findings.problems:
-            advice = "Mend or replace what is named, and submit the request again."
+            advice = "Fix or replace these references, and submit the request again."
             message = f"{joined([*findings.problems, *findings.passing])}. {advice}"
             return ReferencesResult(media=findings.media, error=nothing_sent("invalid_references", message))
         if findings.passing:
-            raise ApplicationError(f"{order.job_id}: {joined(findings.passing)}", type="ReferencesUnreachable")
+            raise ApplicationError(f"{input.job_id}: {joined(findings.passing)}", type="ReferencesUnreachable")
         return ReferencesResult(
             media=findings.media,
             warnings=(*media_warnings(findings.media), *await self._reuse(request, findings.media)),
@@ -94,7 +94,7 @@ class ReferenceActivities:
             warnings = await self._assets.warnings(request, media)
             await self._assets.note(request, media)
         except Exception:
-            # No job waits for this: whatever ails the bucket, the claim finds it, too.
-            _log.warning("what asset ids stand for could not be compared", exc_info=True)
+            # No job waits for this: the claim fails, too, where the bucket does.
+            _log.warning("the contents of asset ids could not be compared", exc_info=True)
             return []
         return warnings

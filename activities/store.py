@@ -1,8 +1,8 @@
-"""Copies a finished video into the bucket, and writes the record that commits the job.
+"""Copy a finished video into the bucket, and write the record that commits the job.
 
-Everything is created once and never overwritten, so the activity can be repeated, and run twice at once. What was
-verified is written down before its upload, and an object in the bucket counts only if it equals that. Such a video is
-not downloaded again, and with the provider's payload beside it, its record needs no provider.
+Everything is created once and never overwritten, so the activity can be repeated, and run twice at once. Before the
+upload, the checksums of a verified file are written to the bucket; an object counts only if it equals them. Such a
+video is not downloaded again, and with the provider's payload beside it, its record needs no provider.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import Progress, heartbeats
+from seedance_temporal.events import Timeline
 from seedance_temporal.identity import ObjectNames, hash_of_job
-from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import opened, sealed
-from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, kept_payload, result_of_record
+from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, payload_json, result_of_record
 from seedance_temporal.ledger.store import written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
 from seedance_temporal.media.probe import BadMedia, picture_type, probed
@@ -37,9 +38,9 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
 from seedance_temporal.urls import redacted
 
-# A video that is safe must not stay without its record because of a picture: from this try on it does without.
+# After this many tries, store without the last frame.
 _TRIES_FOR_THE_LAST_FRAME = 5
-# Nor because nobody tells any more what it cost: some four minutes, where a copy has ten at least.
+# After this many tries, some four minutes, store without the task's payload; a copy has ten minutes at least.
 _TRIES_FOR_THE_TASK = 8
 # A result URL can be opened 100 times in its life, and the activity is tried some 75 times in it: a broken download
 # goes on within the first tries only.
@@ -47,9 +48,9 @@ _RESUMES = 4
 _TRIES_WITH_RESUMES = 5
 _VIDEO = "output.mp4"
 _TASK = "task.json"
-# Reading the largest video from end to end takes some seconds; one that takes this long was made for it.
+# Reading the largest video from end to end takes some seconds; a file that takes this long is hostile.
 _PROBE_SECONDS = 300.0
-# A picture that comes slower than this is done without, long before the time of its video is over.
+# A slow picture must not use up the time of its video.
 _LAST_FRAME_SECONDS = 60.0
 _LONGEST_REASON = 500
 _PICTURES = {"last_frame.png": "image/png", "last_frame.jpg": "image/jpeg"}
@@ -58,12 +59,12 @@ Transport = Callable[[], httpx.AsyncBaseTransport]
 
 
 class StoreInput(BaseModel):
-    """Which video to store.
+    """The video to store.
 
     Attributes:
-        attempt: The attempt that the task came of.
-        warnings: What the job was warned of, in sentences.
-        timeline: The job's story so far, for the record.
+        attempt: The attempt of the task.
+        warnings: The job's warnings, in sentences.
+        timeline: The job's events so far, for the record.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,22 +74,22 @@ class StoreInput(BaseModel):
     attempt: int
     task_id: str
     warnings: tuple[str, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
     def failed(self, kind: str, reason: str, *, non_retryable: bool = False) -> ApplicationError:
-        """An error in a sentence that names job and task, and holds no signature of a URL.
+        """Build an error that names job and task, and holds no signature of a URL.
 
         Args:
             kind: The error's type in Temporal.
             reason: The sentence.
-            non_retryable: Whether the activity is not to be tried again by itself.
+            non_retryable: Whether Temporal must not retry the activity.
         """
         message = f"{self.job_id}: task {self.task_id}: {redacted(reason)}"
         return ApplicationError(message, type=kind, non_retryable=non_retryable)
 
 
 class _Failed(Exception):
-    """A copy that can be tried again; ``StoreInput.failed`` explains the arguments."""
+    """A failure that can be retried; ``StoreInput.failed`` explains the arguments."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(redacted(reason))
@@ -96,11 +97,11 @@ class _Failed(Exception):
 
 
 class StoreActivities:
-    """Stores videos.
+    """Store videos.
 
     Args:
-        bucket: Where they go.
-        ark: Shows the task, and with it a URL that is fresh.
+        bucket: Receives them.
+        ark: Shows the task, and with it a fresh URL.
         settings: Prefix, limits, and the hosts that need not be public.
         transport: Makes the transport of each download; only public addresses are reached by default.
     """
@@ -112,71 +113,71 @@ class StoreActivities:
         self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts))
 
     @activity.defn
-    async def store_video(self, order: StoreInput) -> VideoResult:
-        """Stores the video of a task that has succeeded, and writes the record; or returns what the record says.
+    async def store_video(self, input: StoreInput) -> VideoResult:
+        """Store the video of a task that has succeeded, and write the record; return the result of the first record.
 
         To be repeated until the result URL is dead.
 
         Raises:
-            ApplicationError: ``ProviderUnavailable``: the task cannot be looked at. ``NotReady``: there is nothing to
-                download yet. ``DownloadFailed``. ``BadVideo``: what came is no whole MP4. ``TaskGone``: the provider
+            ApplicationError: ``ProviderUnavailable``: GET gives no usable answer. ``NotReady``: there is nothing to
+                download yet. ``DownloadFailed``. ``BadVideo``: the download is no whole MP4. ``TaskGone``: the provider
                 knows no such task. ``StoreFailed``: anything else, such as an unreachable bucket. ``ObjectConflict``,
-                which is not retryable: the name of the video, or of the record, is taken by another object, which a
-                person has to move away.
+                which is not retryable: another object has the name of the video, or of the record, and an operator has
+                to move it away.
         """
-        names = ObjectNames(self._settings.seedance_prefix, hash_of_job(order.job_id))
+        names = ObjectNames(self._settings.seedance_prefix, hash_of_job(input.job_id))
         try:
-            standing = await self._bucket.read(names.record)
-            if standing is not None:
-                return _result(standing, self._bucket.name, names.record)
+            existing = await self._bucket.read(names.record)
+            if existing is not None:
+                return _result(existing, self._bucket.name, names.record)
             with TemporaryDirectory(prefix="seedance-") as directory:
                 progress = Progress()
                 async with heartbeats(progress.shown):
-                    files = TaskFiles(self._bucket, names, order.task_id)
-                    copy = _Copy(files, self._ark, self._settings, self._transport, order, Path(directory), progress)
+                    files = TaskFiles(self._bucket, names, input.task_id)
+                    copy = _Copy(files, self._ark, self._settings, self._transport, input, Path(directory), progress)
                     return await copy.run()
         except _Failed as failure:
-            raise order.failed(failure.kind, str(failure)) from None
+            raise input.failed(failure.kind, str(failure)) from None
         except OtherContent as other:
-            raise order.failed("ObjectConflict", str(other), non_retryable=True) from None
+            raise input.failed("ObjectConflict", str(other), non_retryable=True) from None
         except Exception as error:
             # The texts of other libraries are full of URLs.
-            raise order.failed("StoreFailed", f"storing its video broke: {error!r}") from None
+            raise input.failed("StoreFailed", f"its video could not be stored: {error!r}") from None
 
 
 @dataclass
 class _Copy:
-    """One execution, and what it works on. ``payload``: the task as the provider showed it."""
+    """One execution of the activity. ``payload``: the task as the provider showed it."""
 
     files: TaskFiles
     ark: Ark
     settings: Settings
     transport: Transport
-    order: StoreInput
+    input: StoreInput
     directory: Path
     progress: Progress
     payload: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
     async def run(self) -> VideoResult:
-        await self.files.look()
+        await self.files.read()
         self.files.refuse_unverified(_VIDEO)
         video = self.files.find_verified(_VIDEO)
         if video is None:
             task, video = await self._copy_video()
         else:
             task = await self._stored_task() or await self._task_without_payload()
-        last_frame = await self._last_frame(task) if self.order.request.return_last_frame else None
+        last_frame = await self._last_frame(task) if self.input.request.return_last_frame else None
         return await self._commit(task, video, last_frame)
 
-    # What the provider says of the task
+    # The task at the provider
 
     async def _shown_task(self) -> Task:
-        """GET the task, once."""
+        """GET the task, once in an execution."""
         if self.payload is None:
             try:
-                payload = await self.ark.get(self.order.task_id)
-            except Exception as error:  # A verified video needs no answer, so none of them may break the copy.
+                payload = await self.ark.get(self.input.task_id)
+            except Exception as error:  # A verified video needs no answer, so no answer may fail the copy.
                 raise _Failed("ProviderUnavailable", f"the provider does not show it: {error!r}") from None
             if payload is None:
                 raise _Failed("TaskGone", "the provider knows no such task")
@@ -185,7 +186,7 @@ class _Copy:
         return self._succeeded(self.payload)
 
     def _succeeded(self, payload: Any) -> Task:
-        """Read a payload as the order's task.
+        """Parse a payload as the input's task.
 
         Raises:
             _Failed: It is no task, another one, or has not succeeded.
@@ -194,7 +195,7 @@ class _Copy:
             task = parse_task(payload)
         except ValueError as error:
             raise _Failed("NotReady", str(error)) from None
-        if task.id != self.order.task_id:
+        if task.id != self.input.task_id:
             raise _Failed("NotReady", f"the payload is about task {task.id}")
         if task.status != SUCCEEDED:
             raise _Failed("NotReady", f"it is {task.status}, so there is no video to store")
@@ -209,20 +210,20 @@ class _Copy:
             return None
 
     async def _task_without_payload(self) -> Task:
-        """GET the task of a verified video that has no readable ``task.json``; after some tries, do without."""
+        """GET the task of a verified video without a readable ``task.json``; after some tries, go on without it."""
         try:
             task = await self._shown_task()
         except _Failed as failure:
             if activity.info().attempt < _TRIES_FOR_THE_TASK:
                 raise
-            self.warnings.append(f"What the provider said of the task, such as its tokens, is lost: {failure}")
-            # Nothing is verified before its task was seen to have succeeded.
-            return Task(id=self.order.task_id, status=SUCCEEDED)
-        await self._keep_payload()
+            self.warnings.append(f"The provider's data of the task, such as its tokens, are lost: {failure}")
+            # A video is verified only after its task has succeeded.
+            return Task(id=self.input.task_id, status=SUCCEEDED)
+        await self._write_payload()
         return task
 
-    async def _keep_payload(self) -> None:
-        await self.files.bucket.create(self.files.name(_TASK), kept_payload(self.payload, self.settings.secrets))
+    async def _write_payload(self) -> None:
+        await self.files.bucket.create(self.files.name(_TASK), payload_json(self.payload, self.settings.secrets))
 
     # Copying
 
@@ -235,7 +236,7 @@ class _Copy:
                 raise
             unknown = f"{self.files.uri(_VIDEO)} exists, but no readable object says that it was verified."
             raise _Failed(failure.kind, " ".join([f"{failure}. {unknown}", *self.files.warnings])) from None
-        await self._keep_payload()
+        await self._write_payload()
         return task, await self._upload(path, _VIDEO, "video/mp4")
 
     async def _fetch_video(self, task: Task) -> Path:
@@ -252,14 +253,14 @@ class _Copy:
         try:
             await probed("result", path, _PROBE_SECONDS)
         except BadMedia as error:
-            raise _Failed("BadVideo", f"what was downloaded as its video {error}") from None
+            raise _Failed("BadVideo", f"the file that was downloaded as its video {error}") from None
         return path
 
     async def _last_frame(self, task: Task) -> StoredObject | None:
-        """Find or copy the last frame; after some tries, do without it, with a warning.
+        """Find or copy the last frame; after some tries, go on without it, with a warning.
 
-        A conflict is retryable here and ends in the same warning: to wait for a person would keep a verified video
-        without its record, perhaps for ever, because of a picture.
+        A conflict is retryable here and ends in the same warning: a verified video must not wait for its record until
+        an operator moves a picture away.
         """
         try:
             for file in _PICTURES:
@@ -270,8 +271,8 @@ class _Copy:
             return await self._copy_last_frame(task)
         except Exception as failure:  # a verified video never waits for a picture
             known = isinstance(failure, _Failed | OtherContent)
-            said = str(failure) if known else redacted(repr(failure), limit=_LONGEST_REASON)
-            reason = f"its last frame could not be stored: {said}"
+            cause = str(failure) if known else redacted(repr(failure), limit=_LONGEST_REASON)
+            reason = f"its last frame could not be stored: {cause}"
             if activity.info().attempt < _TRIES_FOR_THE_LAST_FRAME:
                 kind = failure.kind if isinstance(failure, _Failed) else "ObjectConflict" if known else "StoreFailed"
                 raise _Failed(kind, reason) from None
@@ -282,7 +283,7 @@ class _Copy:
         task = await self._shown_task()
         url = task.content.last_frame_url if task.content is not None else None
         if url is None and stored.content is not None and stored.content.last_frame_url is not None:
-            raise _Failed("NotReady", "the task shows its URL no more")
+            raise _Failed("NotReady", "the task no longer shows its URL")
         if url is None:
             self.warnings.append("The last frame was asked for, and the provider gave none.")
             return None
@@ -293,9 +294,9 @@ class _Copy:
             raise _Failed("DownloadFailed", str(error)) from None
         return await self._upload(path, file, _PICTURES[file])
 
-    async def _download(self, url: str, what: str, seconds: float) -> Path:
-        self.progress.begin(f"downloading the {what}")
-        path = self.directory / what
+    async def _download(self, url: str, name: str, seconds: float) -> Path:
+        self.progress.begin(f"downloading the {name}")
+        path = self.directory / name
         async with outbound_client(self.transport()) as client:
             await download(
                 client,
@@ -319,13 +320,13 @@ class _Copy:
     # The record
 
     async def _commit(self, task: Task, video: StoredObject, last_frame: StoredObject | None) -> VideoResult:
-        """Writes the record. The first one that was written stands, and is the job's result."""
+        """Write the record; return the result of the first record that was written."""
         self.progress.begin("writing the record")
-        await self.files.look()
+        await self.files.read()
         payload = self.files.get(_TASK)
         if payload is not None and await self._stored_task() is None:
             self.warnings.append(
-                f"{self.files.uri(_TASK)} is not what the provider said of this task. It was left there."
+                f"{self.files.uri(_TASK)} does not hold the provider's data of this task. It was left there."
             )
             payload = None
         self.warnings += self.files.warnings
@@ -339,31 +340,31 @@ class _Copy:
         )
         content = sealed(self._record(task, objects, references).model_dump(mode="json"))
         if not await self.files.bucket.create(self.files.names.record, content):
-            # Ours, whose answer was lost, or somebody else's.
+            # It may be our own write, whose answer was lost, or another run's.
             content = await self.files.bucket.read(self.files.names.record) or content
         return _result(content, self.files.bucket.name, self.files.names.record)
 
     async def _references(self) -> list[dict[str, Any]]:
-        """Read from the claim what the reference media were; a damaged claim gives none, and a warning."""
-        name = self.files.names.attempt(self.order.attempt, "claim")
+        """Read the properties of the reference media from the claim; a damaged claim gives none, and a warning."""
+        name = self.files.names.attempt(self.input.attempt, "claim")
         try:
             media = opened(await self.files.bucket.read(name) or b"{}").get("media")
         except ValueError as error:
             self.warnings.append(
-                f"gs://{self.files.bucket.name}/{name} {error}: what the references were is not said here."
+                f"gs://{self.files.bucket.name}/{name} {error}: the record does not describe the references."
             )
             return []
         return [medium for medium in media if isinstance(medium, dict)] if isinstance(media, list) else []
 
     def _record(self, task: Task, objects: RecordedObjects, references: list[dict[str, Any]]) -> Record:
-        request = self.order.request
+        request = self.input.request
         estimated = self.settings.rules.estimate(request)
         return Record(
-            job_id=self.order.job_id,
+            job_id=self.input.job_id,
             request_hash=self.files.names.request_hash,
             **written_by(),
-            attempt=self.order.attempt,
-            task_id=self.order.task_id,
+            attempt=self.input.attempt,
+            task_id=self.input.task_id,
             model=task.model or request.model,
             status=task.status,
             seed=task.seed,
@@ -378,16 +379,16 @@ class _Copy:
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
             references=references,
-            timeline=[entry.model_dump(mode="json") for entry in self.order.timeline],
+            timeline=self.input.timeline,
             objects=objects,
-            warnings=[*self.order.warnings, *self.warnings],
+            warnings=[*self.input.warnings, *self.warnings],
             stored_at=datetime.now(UTC),
         )
 
 
 def _result(content: bytes, bucket: str, name: str) -> VideoResult:
     try:
-        return result_of_record(content, bucket, name)
+        return result_of_record(Record.model_validate_json(content), bucket, name)
     except ValidationError:
-        reason = f"gs://{bucket}/{name} is no record. Nothing was overwritten. Look at the object, and move it away."
+        reason = f"gs://{bucket}/{name} is no record. Nothing was overwritten. Inspect the object, and move it away."
         raise OtherContent(reason) from None

@@ -1,10 +1,10 @@
-"""Reading the account's list of tasks, for all jobs that look for one.
+"""Read the account's list of tasks, for all jobs that search for one.
 
-LIST allows one request a second for the whole account. So the lister, one workflow per route, reads it once for
-everybody who asked before it began; jobs ask it by a signal, and are answered by one.
+LIST allows one request a second for the whole account. So the lister, one workflow per route, reads it once for all
+jobs that asked before it began; jobs ask it by a signal, and are answered by one.
 
-A server takes the signals of one workflow one after another, so hundreds of jobs that ask at once would hold the lister
-up for minutes: a worker collects their questions, and an activity carries the answers out.
+A server accepts the signals of one workflow one after another, so hundreds of jobs that ask at once would block the
+lister for minutes: a worker collects their requests, and an activity sends the answers.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from temporalio.service import RPCError, RPCStatusCode
 from seedance_temporal import contract
 from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
-from seedance_temporal.ledger.decisions import Decision, decide_from
+from seedance_temporal.ledger.decisions import Decision, decide_at
 from seedance_temporal.ledger.facts import Attempt, Listing
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 
 _PAGE_SIZE = 500
-# Questions are collected for so long, and go out so many at a time: some 150 kB in one signal.
+# Requests are collected for so long, and sent so many at a time: some 150 kB in one signal.
 _COLLECT_SECONDS = 0.2
 _MOST_AT_ONCE = 500
-# Signals to jobs, each to another one.
+# Signals that are sent at once, each to another job.
 _ANSWERS_SIDE_BY_SIDE = 20
-# So much of a text is compared with what is looked for, which is shorter.
-_LONGEST_WORD = 200
+# Identifiers and model names are shorter; of a longer text, only so much is compared.
+_LONGEST_TEXT = 200
 
 
-class Wanted(BaseModel):
-    """What a job wants to know of the next listing.
+class ListingRequest(BaseModel):
+    """A request of a job for the next listing.
 
     Attributes:
-        job_id: Who asks; None where nobody waits for an answer.
-        attempt, safety_identifier: What is looked for.
-        model: Of the request. A task of it without an identifier could be the one; so could any, for an endpoint.
+        job_id: The job; None where no job waits for an answer.
+        attempt, safety_identifier: The attempt to find, and the identifier of its task.
+        model: The model of the request. A task of this model without an identifier could be the attempt's; for an
+            endpoint, a task of any model could.
         service_tier: A listing shows the tasks of one tier.
         since: Unix seconds: no task of the attempt can be older.
     """
@@ -62,12 +63,12 @@ class Wanted(BaseModel):
 
 
 class ListerInput(BaseModel):
-    """The lister's argument; what is wanted is carried over at continue-as-new."""
+    """The lister's argument; requests are carried over at continue-as-new."""
 
     model_config = ConfigDict(frozen=True)
 
     route: str
-    wanted: tuple[Wanted, ...] = ()
+    requested: tuple[ListingRequest, ...] = ()
 
 
 class ListPageInput(BaseModel):
@@ -78,7 +79,7 @@ class ListPageInput(BaseModel):
 
 
 class ListedTask(BaseModel):
-    """What matters of a listed task; whose it is, only its identifier tells. ``created_at`` is Unix seconds."""
+    """The needed fields of a listed task; only its identifier shows its owner. ``created_at`` is Unix seconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -89,10 +90,10 @@ class ListedTask(BaseModel):
 
 
 class Page(BaseModel):
-    """One page, and how many tasks match in all.
+    """One page, and the number of tasks on all pages.
 
     Attributes:
-        asked_at: Just before the request, by the worker's clock.
+        asked_at: The time just before the request, by the worker's clock.
         key: Fingerprint of the API key that read it.
     """
 
@@ -105,7 +106,7 @@ class Page(BaseModel):
 
 
 class Answer(BaseModel):
-    """What a listing says to a job that asked for it."""
+    """The answer to a job that asked for a listing."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -120,7 +121,7 @@ class AnswerJobsInput(BaseModel):
 
 
 class AskListerInput(BaseModel):
-    """Which attempt is looked for; without one, only whether LIST echoes identifiers."""
+    """The attempt to find; without one, only whether LIST shows identifiers is asked."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -129,23 +130,23 @@ class AskListerInput(BaseModel):
 
 
 class TaskListActivities:
-    """Reads pages for the lister, and asks it for jobs."""
+    """Read pages for the lister, and ask it for listings for jobs."""
 
     def __init__(self, ledger: Ledger, ark: Ark, settings: Settings) -> None:
         self._ledger = ledger
         self._ark = ark
         self._settings = settings
-        self._questions = _Questions(settings.ark_route)
+        self._requests = _Requests(settings.ark_route)
 
     @activity.defn
-    async def list_page(self, order: ListPageInput) -> Page:
-        """One page of the account's tasks.
+    async def list_page(self, input: ListPageInput) -> Page:
+        """Read one page of the account's tasks.
 
         Raises:
-            ApplicationError: The provider did not answer as it should; to be repeated.
+            ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
         try:
-            page = await self._ark.list(order.page, _PAGE_SIZE, order.service_tier)
+            page = await self._ark.list(input.page, _PAGE_SIZE, input.service_tier)
         except (ArkError, httpx.HTTPError) as error:
             raise ApplicationError(
                 f"the provider did not list its tasks: {error!r}", type="ProviderUnavailable"
@@ -157,38 +158,38 @@ class TaskListActivities:
         return Page(tasks=tasks, total=page.total, asked_at=page.asked_at, key=key)
 
     @activity.defn
-    async def answer_jobs(self, order: AnswerJobsInput) -> None:
-        """Tells jobs what a listing says. Repeated as a whole: a job that hears the same twice is none the wiser."""
+    async def answer_jobs(self, input: AnswerJobsInput) -> None:
+        """Signal a listing to the jobs that asked for it. Repeated as a whole: a second signal changes nothing."""
         client = activity.client()
         side_by_side = asyncio.Semaphore(_ANSWERS_SIDE_BY_SIDE)
 
-        async def tell(answer: Answer) -> None:
+        async def signal(answer: Answer) -> None:
             async with side_by_side:
                 try:
                     await client.get_workflow_handle(answer.job_id).signal(contract.SIGNAL_LISTED, answer.listing)
                 except RPCError as error:
-                    # The job has ended meanwhile: nobody is left who could want it.
+                    # The job has ended meanwhile.
                     if error.status is not RPCStatusCode.NOT_FOUND:
                         raise
 
-        await asyncio.gather(*map(tell, order.answers))
+        await asyncio.gather(*map(signal, input.answers))
 
     @activity.defn
-    async def ask_lister(self, order: AskListerInput) -> Decision:
-        """Asks for the next listing, where the attempt is still unknown; comes back with what the ledger says."""
-        facts = await self._ledger.read(order.job_id)
-        look = decide_from(facts, self._settings)
-        attempt = facts.attempt(order.attempt) if order.attempt is not None else None
-        if order.attempt is None:
-            await self._questions.ask(_for_the_echo())
-        elif look.next == "recover" and look.attempt == order.attempt and attempt is not None:
-            await self._questions.ask(self._wanted(attempt))
-        return look
+    async def ask_lister(self, input: AskListerInput) -> Decision:
+        """Ask for the next listing, where the attempt is still unknown; return the decision by the ledger."""
+        facts = await self._ledger.read(input.job_id)
+        decision = decide_at(facts, self._settings)
+        attempt = facts.attempt(input.attempt) if input.attempt is not None else None
+        if input.attempt is None:
+            await self._requests.send(_whether_identifiers_are_listed())
+        elif decision.next == "recover" and decision.attempt == input.attempt and attempt is not None:
+            await self._requests.send(self._request_for(attempt))
+        return decision
 
-    def _wanted(self, attempt: Attempt) -> Wanted:
+    def _request_for(self, attempt: Attempt) -> ListingRequest:
         assert attempt.claim is not None
         assert attempt.claimed_at is not None
-        return Wanted(
+        return ListingRequest(
             job_id=attempt.claim.job_id,
             attempt=attempt.number,
             safety_identifier=attempt.claim.safety_identifier,
@@ -198,73 +199,73 @@ class TaskListActivities:
         )
 
 
-class _Questions:
-    """The questions of one worker to the lister of its route, a moment's together."""
+class _Requests:
+    """The requests of one worker to the lister of its route; those of a moment are sent in one signal."""
 
     def __init__(self, route: str) -> None:
         self._route = route
-        self._open: list[tuple[Wanted, asyncio.Future[None]]] = []
-        self._messenger: asyncio.Task[None] | None = None
+        self._open: list[tuple[ListingRequest, asyncio.Future[None]]] = []
+        self._delivery: asyncio.Task[None] | None = None
 
-    async def ask(self, wanted: Wanted) -> None:
-        """Comes back when the lister has the question.
+    async def send(self, request: ListingRequest) -> None:
+        """Send a request; return when the lister has it.
 
         Raises:
-            RPCError: It does not have it.
+            RPCError: The server did not accept it.
         """
-        heard = asyncio.get_running_loop().create_future()
-        self._open.append((wanted, heard))
-        if self._messenger is None or self._messenger.done():
-            self._messenger = asyncio.create_task(self._deliver(activity.client()))
-        await heard
+        sent = asyncio.get_running_loop().create_future()
+        self._open.append((request, sent))
+        if self._delivery is None or self._delivery.done():
+            self._delivery = asyncio.create_task(self._deliver(activity.client()))
+        await sent
 
     async def _deliver(self, client: Client) -> None:
         while self._open:
             await asyncio.sleep(_COLLECT_SECONDS)
-            some, self._open = self._open[:_MOST_AT_ONCE], self._open[_MOST_AT_ONCE:]
+            batch, self._open = self._open[:_MOST_AT_ONCE], self._open[_MOST_AT_ONCE:]
             problem: Exception | None = None
             try:
-                await self._signal(client, [wanted for wanted, _ in some])
+                await self._signal(client, [request for request, _ in batch])
             except Exception as error:
                 problem = error
-            for _, heard in some:
-                if heard.done():  # its activity was cancelled meanwhile
+            for _, sent in batch:
+                if sent.done():  # its activity was cancelled meanwhile
                     continue
                 if problem is None:
-                    heard.set_result(None)
+                    sent.set_result(None)
                 else:
-                    heard.set_exception(problem)
+                    sent.set_exception(problem)
 
-    async def _signal(self, client: Client, wanted: list[Wanted]) -> None:
+    async def _signal(self, client: Client, requests: list[ListingRequest]) -> None:
         await client.start_workflow(
             contract.LISTER,
             ListerInput(route=self._route),
             id=contract.lister_id(self._route),
             task_queue=Queues(self._route).workflows,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            start_signal=contract.SIGNAL_WANTED,
-            start_signal_args=wanted,
-            static_summary=f"LIST for all jobs of {self._route} that look for a task",
+            start_signal=contract.SIGNAL_LISTING_REQUESTED,
+            start_signal_args=requests,
+            static_summary=f"LIST for all jobs of {self._route} that search for a task",
         )
 
 
-def _for_the_echo() -> Wanted:
+def _whether_identifiers_are_listed() -> ListingRequest:
     now = datetime.now(UTC).timestamp()
-    return Wanted(job_id=None, attempt=0, safety_identifier="", model="", service_tier="default", since=now)
+    return ListingRequest(job_id=None, attempt=0, safety_identifier="", model="", service_tier="default", since=now)
 
 
 def _listed(task: dict[str, object]) -> ListedTask:
     identifier, model, created_at = (task.get(name) for name in ("safety_identifier", "model", "created_at"))
     return ListedTask(
         id=str(task["id"]),
-        safety_identifier=identifier[:_LONGEST_WORD] if isinstance(identifier, str) and identifier else None,
-        model=model[:_LONGEST_WORD] if isinstance(model, str) else None,
+        safety_identifier=identifier[:_LONGEST_TEXT] if isinstance(identifier, str) and identifier else None,
+        model=model[:_LONGEST_TEXT] if isinstance(model, str) else None,
         created_at=_seconds(created_at),
     )
 
 
 def _seconds(value: object) -> float | None:
-    """A point in time; None for what is none. What compares with nothing would make a task look old."""
+    """Return a point in time; None where the value is none, such as NaN, with which every task would seem old."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

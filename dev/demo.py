@@ -24,7 +24,7 @@ from dev.process import Child, start
 from dev.stack import HOST, READY_SECONDS, ROOT, Ports, Stack, running_stack, start_temporal, temporal_client
 from seedance_temporal import JobState, VideoJobs, VideoRequest, VideoResult
 from seedance_temporal.errors import InvalidSettings, JobFailed
-from seedance_temporal.job import TimelineEntry
+from seedance_temporal.events import Event, sentence
 from seedance_temporal.media.probe import probe_video
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.settings import Settings
@@ -146,7 +146,7 @@ async def _film(parts: Parts, request: VideoRequest, started: float, seconds: fl
     job = await parts.jobs.submit(request)
     console.print(f"[bold]Job[/]      {job.id}")
     console.print(f"         {parts.ui_url}/namespaces/default/workflows/{job.id}\n")
-    printed: set[tuple[str, str, str | None]] = set()
+    printed: set[Event] = set()
     async with asyncio.timeout(seconds):
         async for state in job.follow(every=0.25):
             _print_news(state, printed, started)
@@ -156,15 +156,15 @@ async def _film(parts: Parts, request: VideoRequest, started: float, seconds: fl
     return result, video
 
 
-def _print_news(job: JobState, printed: set[tuple[str, str, str | None]], started: float) -> None:
-    """Print each new entry of the timeline once."""
-    for entry in job.detail.timeline if job.detail is not None else ():
-        key = (entry.what, entry.how, entry.note)
-        if key not in printed:
-            printed.add(key)
+def _print_news(job: JobState, printed: set[Event], started: float) -> None:
+    """Print each new event of the timeline once."""
+    for event in job.detail.timeline if job.detail is not None else ():
+        first = event.model_copy(update={"count": 1})
+        if first not in printed:
+            printed.add(first)
             console.print(
                 f"  {time.monotonic() - started:5.1f} s  [cyan]{job.phase:<10}[/] {job.task_id or '-':<28} "
-                f"{entry.what} [dim](by {entry.how})[/]"
+                f"{sentence(first)} [dim](by {event.source})[/]"
             )
 
 
@@ -183,10 +183,10 @@ async def _fetch(bucket: GoogleBucket, result: VideoResult) -> Path:
 
 async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, video: Path) -> None:
     timeline = Table(title="Timeline", title_justify="left", box=None)
-    for column in ("at", "what", "learned by", "note"):
+    for column in ("at", "event", "learned by"):
         timeline.add_column(column, overflow="fold")
-    for entry in state.detail.timeline if state.detail is not None else ():
-        timeline.add_row(entry.at.strftime("%H:%M:%S.%f")[:-3], _words(entry), entry.how, entry.note or "")
+    for event in state.detail.timeline if state.detail is not None else ():
+        timeline.add_row(event.at.strftime("%H:%M:%S.%f")[:-3], sentence(event), event.source)
     objects = Table(title=f"gs://{bucket.name}", title_justify="left", box=None)
     for column in ("object", "bytes", "CRC32C"):
         objects.add_column(column, overflow="fold")
@@ -205,10 +205,6 @@ async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, 
         f"         plays: {probe.width}x{probe.height}, {probe.seconds:.1f} s\n"
         f"[bold]Cost[/]     {tokens} tokens, {result.cost_usd} USD at list price"
     )
-
-
-def _words(entry: TimelineEntry) -> str:
-    return entry.what if entry.times == 1 else f"{entry.what} ({entry.times} times)"
 
 
 def _short(stored: StoredObject, request_hash: str) -> str:

@@ -31,8 +31,9 @@ from seedance_temporal.errors import (
     VideoLost,
     WorkerUnavailable,
 )
+from seedance_temporal.events import Event, EventName, EventSource
 from seedance_temporal.handle import VideoJob
-from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, TimelineEntry, VideoResult
+from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
 from seedance_temporal.provider.prices import Estimate
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import FailureClass, Usage
@@ -47,6 +48,9 @@ __all__ = [
     "CancelAnswer",
     "CancelOutcome",
     "Estimate",
+    "Event",
+    "EventName",
+    "EventSource",
     "FailureClass",
     "InvalidJobId",
     "InvalidRequest",
@@ -74,7 +78,6 @@ __all__ = [
     "SyncVideoJob",
     "SyncVideoJobs",
     "TemporalUnavailable",
-    "TimelineEntry",
     "UnknownJob",
     "Usage",
     "VideoJob",

@@ -1,4 +1,4 @@
-"""The names and messages that a backend, the relay and the worker agree on: workflows, signals, updates, attributes."""
+"""The names and messages that backend, relay and worker share: workflows, signals, updates, attributes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Literal
 
 from temporalio.common import SearchAttributeKey
 
-from seedance_temporal.job import Shape, TimelineEntry
+from seedance_temporal.events import Timeline
+from seedance_temporal.job import Shape
 from seedance_temporal.request import VideoRequest
 
 WORKFLOW = "GenerateVideo"
@@ -16,7 +17,7 @@ UPDATE_CANCEL = "cancel"
 UPDATE_RESOLVE = "resolve"
 QUERY_STATE = "state"
 LISTER = "ListTasks"
-SIGNAL_WANTED = "wanted"
+SIGNAL_LISTING_REQUESTED = "listing_requested"
 
 
 class Queues:
@@ -70,10 +71,10 @@ class Resubmit(Shape):
 
 
 class Carried(Shape):
-    """The state that goes from one run to the next at continue-as-new; all other state is in the ledger."""
+    """The state that one run gives to the next at continue-as-new; all else is in the ledger."""
 
-    timeline: tuple[TimelineEntry, ...] = ()
-    cancel_wished: bool = False
+    timeline: Timeline = ()
+    cancel_requested: bool = False
 
 
 class GenerateVideoInput(Shape):

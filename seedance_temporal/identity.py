@@ -96,7 +96,7 @@ def id_prefix_from(text: str) -> str:
 
 @dataclass(frozen=True)
 class ObjectNames:
-    """The names of a job's objects in the bucket."""
+    """The names of all objects of one job in the bucket."""
 
     prefix: str
     request_hash: str
@@ -116,7 +116,7 @@ class ObjectNames:
         return f"{self.root}attempts/"
 
     def attempt(self, attempt: int, kind: str) -> str:
-        """A ledger object; kind is ``claim``, ``outcome``, ``taken``, ``late-<task id>``, ``end`` or ``again``."""
+        """Name an object of an attempt: ``claim``, ``outcome``, ``taken``, ``late-<task id>``, ``end`` or ``again``."""
         return f"{self.ledger}{attempt:04d}.{kind}.json"
 
     def late(self, attempt: int, task_id: str) -> str:

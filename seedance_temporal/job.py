@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from seedance_temporal.events import Timeline
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.request import VideoRequest
 
@@ -36,25 +37,25 @@ Attention = Literal[
     "provider",
     "object_conflict",
 ]
-"""What an operator must settle; the job cannot go on by itself, or money or a video is in danger."""
+"""The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 
 
 class Shape(BaseModel):
-    """A shape that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
+    """A value that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
 
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
 
 class VideoResult(Shape):
-    """A stored video: where it is, how to check it, and what it cost.
+    """A stored video: its objects, their checksums, and its cost.
 
     Attributes:
         video_uri: ``gs://…/output.mp4``.
         size: Bytes.
         crc32c: Base64, as Google Cloud Storage gives it.
         md5: Base64 as well.
-        last_frame_uri: ``gs://…``, where it was asked for.
-        record_uri: ``gs://…/record.json``, the account of the whole job.
+        last_frame_uri: ``gs://…``; None where none was requested.
+        record_uri: ``gs://…/record.json``, the record of the whole job.
         cost_usd: By the price table; None where the price is not known.
     """
 
@@ -75,14 +76,14 @@ class VideoResult(Shape):
 
 
 class JobError(Shape):
-    """Why a job ended without a video.
+    """The reason a job ended without a video.
 
     Attributes:
         code: The provider's own code, or ours in snake case.
-        message: A sentence: what happened, and the free next step.
+        message: The reason, and the next step that costs nothing, in sentences.
         failure_class: ``class`` in JSON.
-        attempt: The attempt that counts; None where nothing was claimed, so that submitting again starts anew.
-        resubmit_could_help: Whether another paid attempt has a chance.
+        attempt: The attempt that ended the job; None where nothing was claimed: submitting again starts over.
+        resubmit_could_help: Whether another paid attempt could succeed.
     """
 
     code: str
@@ -92,9 +93,14 @@ class JobError(Shape):
     attempt: int | None = None
     resubmit_could_help: bool = False
 
+    @property
+    def summary(self) -> str:
+        """The code and the class."""
+        return f"{self.code} ({self.failure_class})"
+
 
 def phase_of(error: JobError) -> Phase:
-    """The phase of a run that ended with this error."""
+    """Return the phase of a job that ended with this error."""
     match error.failure_class:
         case "moderation" | "invalid":
             # Without a task the provider refused the create itself; with one, it took the request and failed later.
@@ -107,33 +113,15 @@ def phase_of(error: JobError) -> Phase:
             return end
 
 
-class TimelineEntry(Shape):
-    """What happened to a job, when, and how it was learned.
-
-    Attributes:
-        at: When it was seen.
-        what: What happened, in a few words.
-        how: How it was learned: ``ledger``, ``create``, ``callback``, ``poll``, ``list``, ``operator``, ``caller``.
-        note: More, where there is more to say.
-        times: How often the same was seen in a row.
-    """
-
-    at: AwareDatetime
-    what: str
-    how: str
-    note: str | None = None
-    times: int = 1
-
-
 class JobDetail(Shape):
     """The part of a job's state that only its workflow knows.
 
     Attributes:
-        provider_status: The status that the provider last gave, as it wrote it.
-        next_poll_at: When the provider is asked next, if no callback comes first.
+        provider_status: The provider's last status, verbatim.
+        next_poll_at: When the provider is polled next, if no callback comes first.
         advice: What an operator should do about the Attention.
-        warnings: What is allowed, and still likely to disappoint, in sentences.
-        timeline: What happened so far.
+        warnings: Properties of the request that are allowed and likely to disappoint, in sentences.
+        timeline: The first and the newest events of the job.
     """
 
     request: VideoRequest
@@ -141,14 +129,14 @@ class JobDetail(Shape):
     next_poll_at: AwareDatetime | None = None
     advice: str | None = None
     warnings: tuple[str, ...] = ()
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
 
 
 class JobState(Shape):
     """A job at one moment; absent values are None.
 
     Attributes:
-        attention: What an operator must settle, if anything.
+        attention: The reason the job needs an operator; None where it needs none.
         attempt: The paid attempt that the job is about.
         result: Where a video is stored; None in lists.
         error: Where the job ended without one; None in lists.

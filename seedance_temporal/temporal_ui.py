@@ -1,4 +1,4 @@
-"""The summary and details of a run that the Temporal UI shows from its start."""
+"""The summary and the details that the Temporal UI shows of a run from its start."""
 
 from __future__ import annotations
 

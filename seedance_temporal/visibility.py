@@ -1,4 +1,4 @@
-"""Queries of Temporal's visibility store, and the states of the runs that it returns."""
+"""Runs of Temporal's visibility store: queries for them, and the states that they show."""
 
 from __future__ import annotations
 

@@ -71,10 +71,10 @@ def build_workers(
             task_queue=queues.workflows,
             workflows=[GenerateVideo, ListTasks],
             activities=[
-                bookkeeping.look,
+                bookkeeping.read_ledger,
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
-                limits.allow,
+                limits.reserve_quota,
                 references.check_references,
                 recover.settle_absent,
                 task_list.ask_lister,

@@ -1,1 +1,1 @@
-"""The story of one video, and its time-outs."""
+"""The workflows: one per video, and one that lists the tasks of the account."""

@@ -1,119 +1,227 @@
-"""Task ids that callbacks and listings name, until it is known whether they are ours.
+"""The inbox of a run: the signals and updates that have arrived, and are not handled yet.
 
-Signal handlers leave them here and stay until that is known, whatever the run does meanwhile: it may wait before a
-create, copy a video, or be about to end.
+Handlers never raise. They may come at any time, repeated, and once more after a Reset. A handler that names a task
+stays until it is known whether the task is one of the job, also while the run waits before a create, copies a video, or
+is about to end.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.recover import Identified, RecoverActivities, RecoverInput
-    from seedance_temporal.contract import Queues, TaskChanged
+    from pydantic import ValidationError
+
+    from seedance_temporal.contract import CancelAnswer, CancelOutcome, Resolve, ResolveAnswer, TaskChanged
+    from seedance_temporal.events import EventName, EventSource
+    from seedance_temporal.ledger.facts import Listing
+    from seedance_temporal.provider.task import TERMINAL, is_task_id
     from workflows import policies
     from workflows.progress import Progress
+    from workflows.steps import Steps
 
 Source = Literal["callback", "list"]
 
 
 class Inbox:
-    """The task ids of one run that nobody has identified yet.
+    """Callbacks, listings, and requests of callers and operators.
 
-    Args:
-        job_id: The run's job.
-        queues: Those of its route.
-        progress: Where it is shown what was found.
-        ready: Whether a task of this attempt can be identified now. The answer of a create that is under way names
-            its task anyway.
+    Attributes:
+        ledger_changed: Whether the ledger may hold facts that the run has not read.
+        ledger_was_read: Whether the run has read the ledger at all; before that, no task can be identified.
+        creating: The attempt whose create is running; its answer names its task anyway.
+        listings: Those that have arrived and are not handled yet.
+        cancel_requested: Whether the end of the job was requested.
+        cancel_outcome: The answer to that, once it is known.
     """
 
-    def __init__(self, job_id: str, queues: Queues, progress: Progress, ready: Callable[[int], bool]) -> None:
-        self._job_id = job_id
-        self._queues = queues
+    def __init__(self, steps: Steps, progress: Progress, *, cancel_requested: bool) -> None:
+        self._steps = steps
         self._progress = progress
-        self._ready = ready
         self._began = workflow.now()
         self._callbacks = 0
         self._open: set[tuple[int, str]] = set()
         self._awaited: set[tuple[int, str]] = set()
-        self._settled: set[tuple[int, str]] = set()
+        self._identified: set[tuple[int, str]] = set()
+        self._resolving = 0
+        self._ends_announced: set[str] = set()
+        self._fruitless_callbacks = 0
         self._closed = False
+        self.ledger_changed = False
+        self.ledger_was_read = False
+        self.creating: int | None = None
+        self.listings: list[Listing] = []
+        self.cancel_requested = cancel_requested
+        self.cancel_outcome: CancelOutcome | None = None
 
-    async def emptied(self) -> None:
-        """Wait until each task id that has arrived is identified, or was asked for after every pause."""
-        if not self._awaited:
-            return
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: not self._awaited,
-                timeout=policies.LISTEN_AT_MOST,
-                timeout_summary="the tasks that were named are identified, or not waited for any longer",
-            )
+    @property
+    def interrupts(self) -> bool:
+        """Whether to stop preparing a create: a cancel was requested, or the ledger has changed."""
+        return self.cancel_requested or self.ledger_changed
+
+    @property
+    def cancel_pending(self) -> bool:
+        return self.cancel_requested and self.cancel_outcome is None
+
+    async def emptied(self) -> bool:
+        """Wait until each task that was named is identified, or was asked for after every pause.
+
+        Call this before every step that cannot be undone: a claim, an absence, an end.
+
+        Returns:
+            Whether the ledger may hold facts that the run has not read.
+        """
+        if self._awaited:
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: not self._awaited,
+                    timeout=policies.LISTEN_AT_MOST,
+                    timeout_summary="stop waiting for tasks that callbacks or listings named",
+                )
+        await workflow.wait_condition(lambda: not self._resolving)
+        return self.ledger_changed
 
     def close(self) -> None:
-        """Pause no longer: the run is over, and each task id that is still open is asked for once more."""
+        """Pause no longer: the run is over, and each task that is still open is asked for once more."""
         self._closed = True
 
-    async def identify(self, named: TaskChanged, source: Source) -> bool:
-        """Find out whether a named task is one of ours, and have the ledger say so if it is.
+    # Callbacks and listings
+
+    async def callback(self, args: Sequence[Any]) -> None:
+        """Take in a callback, which may be forged, repeated, late or nonsense: only a GET counts."""
+        try:
+            named: TaskChanged | None = TaskChanged.model_validate(args[0])
+        except (ValidationError, IndexError):
+            named = None
+        if named is None or not is_task_id(named.task_id):
+            self._progress.note("signal_ignored", "callback")
+            return
+        self._progress.note(
+            "callback_received", "callback", named.status[:40], task_id=named.task_id, attempt=named.attempt
+        )
+        if named.status in TERMINAL and len(self._ends_announced) < policies.MOST_CALLBACKS:
+            self._ends_announced.add(named.task_id)
+        await self._take_in(named, "callback")
+
+    async def listing(self, args: Sequence[Any]) -> None:
+        """Take in an answer of the lister. It counts once a GET, or the ledger's own rules, prove it."""
+        try:
+            listing = Listing.model_validate(args[0])
+        except (ValidationError, IndexError):
+            return
+        if len(self.listings) < policies.MOST_LISTINGS:
+            self.listings.append(listing)
+        if listing.task_id is not None and is_task_id(listing.task_id):
+            await self._take_in(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
+
+    def end_is_announced(self, task_id: str) -> bool:
+        """Say whether a callback announced the end of a task, and callbacks have been right often enough."""
+        return task_id in self._ends_announced and self._fruitless_callbacks < policies.MOST_FRUITLESS_CALLBACKS
+
+    def take_announced_end(self, task_id: str) -> bool:
+        """Remove the announcement, because the task is polled now; say whether there was one."""
+        if not self.end_is_announced(task_id):
+            return False
+        self._ends_announced.discard(task_id)
+        self._fruitless_callbacks += 1
+        return True
+
+    # Requests
+
+    def request_cancel(self, by: EventSource) -> None:
+        if not self.cancel_requested:
+            self.cancel_requested = True
+            self._progress.note("cancel_requested", by)
+
+    async def cancel(self) -> CancelAnswer:
+        """Request the end of the job; answer within 10 seconds with the outcome so far."""
+        self.request_cancel("caller")
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self.cancel_outcome is not None,
+                timeout=policies.CANCEL_ANSWER,
+                timeout_summary="the answer to a cancel is due",
+            )
+        return CancelAnswer(outcome=self.cancel_outcome or "requested")
+
+    async def resolve(self, resolution: Resolve) -> ResolveAnswer:
+        """Write an operator's resolution of an attempt whose outcome is unknown."""
+        self._resolving += 1
+        try:
+            answer = await self._steps.resolve_attempt(resolution)
+        except ActivityError as error:
+            return ResolveAnswer(accepted=False, message=f"Nothing was written: {error.cause}")
+        finally:
+            self._resolving -= 1
+        task_id, attempt = resolution.task_id, resolution.attempt
+        event: EventName = "resolution_accepted" if answer.accepted else "resolution_refused"
+        self._progress.note(event, "operator", resolution.action, task_id=task_id, attempt=attempt)
+        self.ledger_changed = answer.accepted or self.ledger_changed
+        return answer
+
+    # Identifying tasks
+
+    async def _take_in(self, named: TaskChanged, source: Source) -> None:
+        if named.task_id != self._progress.task_id and await self._identify(named, source):
+            self.ledger_changed = True
+
+    async def _identify(self, named: TaskChanged, source: Source) -> bool:
+        """Find out whether a named task is one of the job, and have the ledger say so if it is.
 
         "The provider does not know it" can mean "not yet": such a task is asked for again, with growing pauses, and
         once more when it is named again. Only another identifier closes a task id for good.
 
-        Args:
-            named: The task, and the attempt that it may be of.
-            source: What named it.
-
         Returns:
-            Whether the ledger holds a task that this run may not have read yet.
+            Whether the ledger holds a task that the run may not have read yet.
         """
         key = named.attempt, named.task_id
-        if key in self._open | self._settled or not self._accepts(source):
+        if key in self._open | self._identified or not self._accepts(source):
             return False
         self._open.add(key)
         self._awaited.add(key)
         try:
-            await workflow.wait_condition(lambda: self._ready(named.attempt) or self._closed)
-            return await self._find_out(named, source)
+            await workflow.wait_condition(
+                lambda: (self.ledger_was_read and self.creating != named.attempt) or self._closed
+            )
+            return await self._ask_until_known(named, source)
         finally:
             self._awaited.discard(key)
             self._open.discard(key)
 
     def _accepts(self, source: Source) -> bool:
-        """Whether to look at a task id: a bound for what a leaked callback URL can cause, which passes with time.
+        """Limit the GETs that a leaked callback URL can cause; the limit grows with time.
 
         A listing names only tasks that show our identifier.
         """
         if source == "list":
             return True
-        allowed = policies.MOST_HINTS + (workflow.now() - self._began) // policies.ONE_MORE_HINT
-        if self._callbacks >= allowed or len(self._open) >= policies.MOST_HINTS:
+        allowed = policies.MOST_CALLBACKS + (workflow.now() - self._began) // policies.ONE_MORE_CALLBACK
+        if self._callbacks >= allowed or len(self._open) >= policies.MOST_CALLBACKS:
             return False
         self._callbacks += 1
         return True
 
-    async def _find_out(self, named: TaskChanged, source: Source) -> bool:
+    async def _ask_until_known(self, named: TaskChanged, source: Source) -> bool:
         key, pauses = (named.attempt, named.task_id), list(policies.IDENTIFY_PAUSES)
         while named.task_id != self._progress.task_id:
             answer = await self._ask(named, source)
             if answer in {"ours", "known", "other"}:
-                self._settled.add(key)
+                self._identified.add(key)
                 if answer == "ours":
-                    self._progress.note("a task of this job came to light", source, named.task_id)
+                    self._progress.note("task_found", source, task_id=named.task_id, attempt=named.attempt)
                 # "known" can be the answer to a second try, whose first one wrote it.
                 return answer != "other"
             if answer == "not_yet" and not pauses:
-                self._progress.note("not known to the provider", source, named.task_id)
+                self._progress.note("task_not_found", source, task_id=named.task_id, attempt=named.attempt)
                 return False
             if not pauses:
-                # Provider or bucket is away: the question stands, and holds nothing up any longer.
+                # The provider or the bucket is away: keep asking, and hold nothing up any longer.
                 self._awaited.discard(key)
             if not await self._pause(pauses.pop(0) if pauses else policies.IDENTIFY_LATER):
                 return False
@@ -123,12 +231,12 @@ class Inbox:
         """Wait before the next question; False where there is none, because the run ends or goes on in a new one."""
         if self._closed:
             return False
-        lasts = pause >= policies.IDENTIFY_LATER
+        is_long = pause >= policies.IDENTIFY_LATER
         try:
             await workflow.wait_condition(
-                lambda: self._closed or (lasts and workflow.info().is_continue_as_new_suggested()),
+                lambda: self._closed or (is_long and workflow.info().is_continue_as_new_suggested()),
                 timeout=pause,
-                timeout_summary="whether the provider shows the task by then",
+                timeout_summary="ask again whether the provider shows the task",
             )
         except TimeoutError:
             return True
@@ -136,15 +244,9 @@ class Inbox:
 
     async def _ask(self, named: TaskChanged, source: Source) -> str:
         try:
-            identified: Identified = await workflow.execute_activity_method(
-                RecoverActivities.identify_task,
-                RecoverInput(job_id=self._job_id, attempt=named.attempt, task_id=named.task_id, how=source),
-                task_queue=self._queues.get,
-                start_to_close_timeout=policies.OBSERVE_TIMEOUT,
-                retry_policy=policies.IDENTIFY_RETRY,
-                summary=f"GET {named.task_id}: is it the task of attempt {named.attempt}?",
-            )
+            return (await self._steps.identify_task(named.attempt, named.task_id, source)).answer
         except ActivityError as error:
-            self._progress.note(f"a {source} could not be checked", source, str(error.cause))
+            self._progress.note(
+                "task_not_checked", source, str(error.cause), task_id=named.task_id, attempt=named.attempt
+            )
             return "unanswered"
-        return identified.answer

@@ -1,4 +1,4 @@
-"""The lister: one workflow per route that reads the account's tasks for all jobs that look for theirs."""
+"""The lister: one workflow per route that reads the account's tasks for all jobs that search for one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ with workflow.unsafe.imports_passed_through():
         AnswerJobsInput,
         ListedTask,
         ListerInput,
+        ListingRequest,
         ListPageInput,
         Page,
         TaskListActivities,
-        Wanted,
     )
     from seedance_temporal import contract
     from seedance_temporal.contract import Queues
@@ -28,38 +28,38 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name=contract.LISTER)
 class ListTasks:
-    """Serves all who asked before a listing began with that listing; ends when nobody has asked for a while."""
+    """Answer all requests that came before a listing began with that listing; end after a while without requests."""
 
     @workflow.init
     def __init__(self, lister: ListerInput) -> None:
         self._queues = Queues(lister.route)
-        self._wanted = {(wanted.job_id, wanted.attempt): wanted for wanted in lister.wanted}
+        self._requested = {(request.job_id, request.attempt): request for request in lister.requested}
 
     @workflow.run
     async def run(self, lister: ListerInput) -> None:
-        """Lists for as long as somebody asks."""
-        while await self._somebody_asks():
+        """Read listings for as long as jobs request them."""
+        while await self._is_requested():
             if workflow.info().is_continue_as_new_suggested():
-                wanted = tuple(self._wanted.values())
-                workflow.continue_as_new(ListerInput(route=lister.route, wanted=wanted))
-            asked, self._wanted = list(self._wanted.values()), {}
-            for tier in sorted({wanted.service_tier for wanted in asked}):
-                await self._serve(tier, [wanted for wanted in asked if wanted.service_tier == tier])
+                requested = tuple(self._requested.values())
+                workflow.continue_as_new(ListerInput(route=lister.route, requested=requested))
+            requests, self._requested = list(self._requested.values()), {}
+            for tier in sorted({request.service_tier for request in requests}):
+                await self._serve(tier, [request for request in requests if request.service_tier == tier])
 
-    async def _somebody_asks(self) -> bool:
+    async def _is_requested(self) -> bool:
         try:
             await workflow.wait_condition(
-                lambda: bool(self._wanted), timeout=policies.LISTER_IDLE, timeout_summary="nobody asks any more"
+                lambda: bool(self._requested), timeout=policies.LISTER_IDLE, timeout_summary="end without requests"
             )
         except TimeoutError:
             return False
         return True
 
-    async def _serve(self, tier: str, asked: list[Wanted]) -> None:
-        """One listing, and an answer to each job that asked for it."""
+    async def _serve(self, tier: str, requests: list[ListingRequest]) -> None:
+        """Read one listing, and answer each job that requested it."""
         began = workflow.now()
         pages = [await self._page(1, tier)]
-        # What is younger need not be shown. A clock of a worker that is ahead makes nothing older than it can be.
+        # Younger tasks need not be listed. The earlier clock counts, because a worker's clock can be ahead.
         asked_at = min(pages[0].asked_at, workflow.now()).timestamp()
         while pages[-1].tasks and sum(len(page.tasks) for page in pages) < pages[-1].total:
             if len(pages) == policies.MOST_PAGES:
@@ -73,19 +73,19 @@ class ListTasks:
         key = min(keys) if len(keys) == 1 else ""
         answers = tuple(
             Answer(
-                job_id=wanted.job_id,
+                job_id=request.job_id,
                 listing=Listing(
-                    attempt=wanted.attempt,
-                    safety_identifier=wanted.safety_identifier,
+                    attempt=request.attempt,
+                    safety_identifier=request.safety_identifier,
                     began_at=began,
                     complete=complete,
-                    task_id=_found(wanted, tasks.values()),
-                    unmarked=any(_could_be(wanted, task) for task in tasks.values()),
+                    task_id=_found(request, tasks.values()),
+                    unmarked=any(_could_be(request, task) for task in tasks.values()),
                     key=key,
                 ),
             )
-            for wanted in asked
-            if wanted.job_id is not None
+            for request in requests
+            if request.job_id is not None
         )
         for first in range(0, len(answers), policies.ANSWERS_AT_ONCE):
             await self._answer(answers[first : first + policies.ANSWERS_AT_ONCE])
@@ -97,7 +97,7 @@ class ListTasks:
             task_queue=self._queues.workflows,
             start_to_close_timeout=policies.ANSWER_TIMEOUT,
             retry_policy=policies.LIST_RETRY,
-            summary=f"tell {len(answers)} jobs what it says of their attempts",
+            summary=f"answer {len(answers)} jobs",
         )
 
     async def _page(self, page: int, tier: str) -> Page:
@@ -110,23 +110,23 @@ class ListTasks:
             summary=f"LIST: page {page}",
         )
 
-    @workflow.signal(name=contract.SIGNAL_WANTED)
-    async def wanted(self, *args: Any) -> None:
-        """Jobs ask for the next listing. Takes anything and never raises: a failing signal would block all of them."""
-        for said in args:
+    @workflow.signal(name=contract.SIGNAL_LISTING_REQUESTED)
+    async def listing_requested(self, *args: Any) -> None:
+        """Accept requests for the next listing. Never raise: a failing signal would block all jobs."""
+        for arg in args:
             try:
-                wanted = Wanted.model_validate(said)
+                request = ListingRequest.model_validate(arg)
             except ValidationError:
                 continue
-            self._wanted[wanted.job_id, wanted.attempt] = wanted
+            self._requested[request.job_id, request.attempt] = request
 
 
-def _found(wanted: Wanted, tasks: Iterable[ListedTask]) -> str | None:
-    return next((task.id for task in tasks if task.safety_identifier == wanted.safety_identifier), None)
+def _found(request: ListingRequest, tasks: Iterable[ListedTask]) -> str | None:
+    return next((task.id for task in tasks if task.safety_identifier == request.safety_identifier), None)
 
 
-def _could_be(wanted: Wanted, task: ListedTask) -> bool:
-    """Whether a task without an identifier could be the one that is looked for."""
-    same_model = wanted.model.startswith("ep-") or task.model in {None, wanted.model}
-    young = task.created_at is None or task.created_at >= wanted.since
+def _could_be(request: ListingRequest, task: ListedTask) -> bool:
+    """Return whether a task without an identifier could be the requested one."""
+    same_model = request.model.startswith("ep-") or task.model in {None, request.model}
+    young = task.created_at is None or task.created_at >= request.since
     return task.safety_identifier is None and same_model and young

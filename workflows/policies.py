@@ -1,7 +1,7 @@
 """Every time-out, retry policy and interval of the workflow, each with its reason.
 
-Waits that depend on settings (polling, recovery, back-off) come back with the activities' answers, so that they can
-be tuned, and stand in the history.
+Waits that depend on settings (polling, recovery, back-off) come with the results of activities, so that they can be
+tuned, and are part of the history.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from datetime import timedelta
 
 from temporalio.common import RetryPolicy
 
-# A step that is repeated until it succeeds has failed for so long before a person hears of it: shorter outages pass by
-# themselves, and most of the 24 hours of a result URL are still left to fix what is wrong.
+# An operator is called when a step has failed for this long: shorter outages pass by themselves, and most of the 24
+# hours of a result URL are still left to fix the cause.
 PATIENCE = timedelta(hours=1)
 
-# Ledger: a few small requests to the bucket. Without the ledger nothing is safe to do, so it is waited for, for ever.
+# Ledger: a few small requests to the bucket. No step is safe without the ledger, so they are retried for ever.
 LEDGER_TIMEOUT = timedelta(seconds=90)
 LEDGER_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
@@ -24,7 +24,7 @@ LEDGER_RETRY = RetryPolicy(
 # the largest. A worker that died is noticed by its missing heartbeat.
 REFERENCES_TIMEOUT = timedelta(hours=1)
 REFERENCES_HEARTBEAT = timedelta(seconds=30)
-# A host that is away for a minute is waited for; after that, a person should hear of it. Nothing is claimed yet.
+# A host that is away for a minute is waited for; after that the job ends. Nothing is claimed yet.
 REFERENCES_RETRY = RetryPolicy(initial_interval=timedelta(seconds=4), backoff_coefficient=2, maximum_attempts=5)
 
 # The paid POST: Temporal itself must never send it again.
@@ -32,7 +32,7 @@ CREATE_RETRY = RetryPolicy(maximum_attempts=1)
 # On top of the create's own total time, which begins before the claim: its outcome is written after it, and the
 # server's clock started a little earlier. After a crash, this is how long the run waits to learn of it.
 CREATE_MARGIN = timedelta(seconds=30)
-# After somebody else's claim on the same attempt: long enough for most creates to be answered.
+# After another run's claim on the same attempt: long enough for most creates to be answered.
 CONFLICT_WAIT = timedelta(seconds=5)
 
 # GET and DELETE: one short request each, free, so repeated until the provider is back.
@@ -42,31 +42,31 @@ OBSERVE_RETRY = RetryPolicy(
 )
 # A callback whose task GET cannot show must not hold up the job that it was meant for. It can be ahead of GET by
 # seconds, so the task is asked for again; a run ends, or creates, only after the last of these pauses, or when it has
-# listened for so long: somebody could name one task after the other.
+# waited for so long: a sender could name one task after the other.
 IDENTIFY_PAUSES = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=40))
 LISTEN_AT_MOST = timedelta(minutes=3)
 # Where GET or the bucket is away, a task that was named is not forgotten; nothing waits for it any longer.
 IDENTIFY_LATER = timedelta(minutes=5)
 IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
 
-# LIST: one page a second for the whole account, for all who wait; the lister has nothing else to do than to repeat it.
+# LIST: one page a second for the whole account, for all jobs that wait; the lister has nothing else to do.
 LIST_TIMEOUT = timedelta(minutes=2)
 LIST_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
-# Seven days of a busy account; a listing that does not end is not worth more.
+# Seven days of a busy account; a listing that does not end gets no more pages.
 MOST_PAGES = 200
-# Answers that one activity carries out: some 200 kB, of the 2 MiB that an argument may have.
+# Answers that one activity sends: some 200 kB, of the 2 MiB that an argument may have.
 ANSWERS_AT_ONCE = 500
 ANSWER_TIMEOUT = timedelta(minutes=2)
-# A lister that nobody asks ends, and the next one who asks starts it again.
+# A lister without requests ends, and the next request starts it again.
 LISTER_IDLE = timedelta(minutes=10)
-# Whether LIST shows our identifiers is worth a question after the first job, and not worth holding up its result.
-ECHO_RETRY = RetryPolicy(maximum_attempts=2)
-# A question stands until the lister answers it. It is repeated, after so many times the usual wait, only because the
-# lister can be ended by hand: hundreds of jobs that ask over and over would hold it up.
+# After the first job, one listing shows whether LIST shows our identifiers; the job's result must not wait long for it.
+IDENTIFIERS_LISTED_RETRY = RetryPolicy(maximum_attempts=2)
+# The lister keeps a request until it answers. The request is repeated, after so many times the usual wait, only because
+# an operator can end the lister: hundreds of jobs that ask over and over would block it.
 LISTING_PATIENCE = 5
-# Listings of one attempt that are kept: two prove absence, more only if they came close together.
+# Listings of one attempt in memory: two prove absence, more are needed only if they came close together.
 MOST_LISTINGS = 40
 
 # The copy: one try may take as long as a slow link needs for the largest video; a worker that died is noticed by its
@@ -81,24 +81,24 @@ COPY_RETRY = RetryPolicy(
 COPY_AT_LEAST = timedelta(minutes=10)
 # How long a result URL lives, from the success on.
 URL_LIFE = timedelta(hours=24)
-# A copy that has not come about by then is in danger, with most of the day left to mend what keeps it from it.
+# A video that is not stored by then is at risk, with most of the day left to fix the cause.
 COPY_AT_RISK = timedelta(hours=1)
-# A copy that begins later than that is in danger once it has not come about at the first go.
+# A copy that begins later than that is at risk once its first try has failed.
 COPY_GRACE = timedelta(minutes=1)
 
-# Another object in the place of the video keeps it out until a person moves that away. Each look costs a listing, and
-# a download only where nothing was verified before.
+# Another object with the video's name blocks the copy until an operator moves it away. Each try costs a listing, and a
+# download only where nothing was verified before.
 CONFLICT_PAUSE = timedelta(minutes=10)
 
-# The answer to a cancel is due within 10 seconds; what is not known by then is "requested".
+# The answer to a cancel is due within 10 seconds; an outcome that is not known by then is "requested".
 CANCEL_ANSWER = timedelta(seconds=8)
-# An operator's word costs one GET and a few requests to the bucket, while the operator waits.
+# A resolution costs one GET and a few requests to the bucket, while the operator waits.
 RESOLVE_TIMEOUT = timedelta(seconds=60)
 RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
 
-# Callbacks that name tasks which are not known are checked by a GET each: a bound for what a leaked URL can cause.
-MOST_HINTS = 50
-# And one more with each of these, so that no flood closes the ear for good.
-ONE_MORE_HINT = timedelta(minutes=1)
-# Callbacks that announce an end which GET does not show: after so many, only the timer is followed.
+# Each callback that names an unknown task costs a GET: a limit for a leaked URL.
+MOST_CALLBACKS = 50
+# The limit grows by one in this time, so that a flood does not shut out callbacks for good.
+ONE_MORE_CALLBACK = timedelta(minutes=1)
+# After so many callbacks that announce an end which GET does not show, only the timer causes polls.
 MOST_FRUITLESS_CALLBACKS = 20

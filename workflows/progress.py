@@ -1,4 +1,4 @@
-"""What a run shows of itself: in the state query, the search attributes, and the current details of the UI."""
+"""Show the state of a run in the state query, the search attributes, and the current details of Temporal's UI."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from activities.ledger import RunContext
     from seedance_temporal import contract
+    from seedance_temporal.events import Event, EventName, EventSource
     from seedance_temporal.identity import hash_of_job, user_hash
-    from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, TimelineEntry, VideoResult
+    from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
+    from seedance_temporal.provider.billing import is_billed, tokens
     from seedance_temporal.provider.task import Usage
     from seedance_temporal.request import VideoRequest
+    from workflows.messages import advice_on_second_task
     from workflows.ui_details import details
 
-# The beginning of a story and its newest part say most; a poll that shows nothing new only counts up.
+# The first and the newest events of a job explain most of it; a poll that shows nothing new only increases a count.
 _KEPT_FIRST = 20
 _KEPT_LAST = 80
 # The timeline is handed to activities, whose arguments have 2 MB at most.
-_LONGEST_NOTE = 2_000
-# A keyword's characters on SQL, and its bytes as JSON on every server.
+_LONGEST_DETAIL = 2_000
+# The limits of a keyword: in characters on SQL, in bytes of JSON on every server.
 _LONGEST_KEYWORD = 255
 _MOST_KEYWORD_BYTES = 2_000
 
 
 class Progress:
-    """A job's state, as callers and operators see it."""
+    """The state of a job, as callers and operators see it."""
 
-    def __init__(self, request: VideoRequest, timeline: Collection[TimelineEntry] = ()) -> None:
+    def __init__(self, request: VideoRequest, timeline: Collection[Event] = ()) -> None:
         self._job_id = workflow.info().workflow_id
         self._request = request
         self._timeline = list(timeline)
@@ -49,6 +53,7 @@ class Progress:
         self._estimated_usd: float | None = None
         self._warnings: list[str] = []
         self.folder: str | None = None
+        self._second_task: str | None = None
         self.task_id: str | None = None
         self.attempt: int | None = None
 
@@ -61,15 +66,15 @@ class Progress:
         return self._attention
 
     @property
-    def timeline(self) -> tuple[TimelineEntry, ...]:
+    def timeline(self) -> tuple[Event, ...]:
         return tuple(self._timeline)
 
     def register(self, search_attributes: Collection[str], *, hash_users: bool) -> None:
-        """Names the search attributes that the namespace knows. Upserting any other would block the run for good.
+        """Set the search attributes that the namespace has. Upserting any other would block the run for good.
 
         Args:
             search_attributes: Their names.
-            hash_users: Whether the user is shown by a hash.
+            hash_users: Whether to show a hash instead of the user.
         """
         if self._registered == frozenset(search_attributes):
             return
@@ -83,19 +88,26 @@ class Progress:
                 contract.SEEDANCE_PHASE: self._phase,
             }
         )
-        # A run that was continued inherits the old one's Attention; whatever still stands is raised again.
+        # A continued run inherits the Attention of the run before it; a reason that remains raises it again.
         inherited = workflow.info().typed_search_attributes.get(contract.SEEDANCE_ATTENTION)
         if inherited is not None and self._attention is None:
             self._unset_attention()
 
+    def begin(self, context: RunContext) -> None:
+        """Take over what the worker knows of the job: attributes, folder, estimates and warnings."""
+        self.register(context.search_attributes, hash_users=context.hash_users)
+        self.folder = context.folder
+        self.expect(context.estimated_tokens, context.estimated_usd)
+        self.warn(*context.warnings)
+
     def expect(self, tokens: int | None, usd: float | None) -> None:
-        """Keeps the most that an attempt should cost; None where that is not known."""
+        """Set the most that an attempt should cost; None where that is not known."""
         if (tokens, usd) != (self._estimated_tokens, self._estimated_usd):
             self._estimated_tokens, self._estimated_usd = tokens, usd
             workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
 
     def warn(self, *warnings: str) -> None:
-        """Keeps what is allowed, and still likely to disappoint; once each."""
+        """Add warnings that are not shown yet."""
         self._warnings += [warning for warning in dict.fromkeys(warnings) if warning not in self._warnings]
         self._show()
 
@@ -103,72 +115,93 @@ class Progress:
     def warnings(self) -> tuple[str, ...]:
         return tuple(self._warnings)
 
-    def note(self, what: str, how: str, note: str | None = None) -> None:
-        """Adds to the timeline; what was last seen already is counted instead.
+    def note(
+        self,
+        event: EventName,
+        source: EventSource,
+        detail: str | None = None,
+        *,
+        task_id: str | None = None,
+        attempt: int | None = None,
+    ) -> None:
+        """Add an event to the timeline; count an event that repeats the one before it.
 
         Args:
-            what: What happened, in a few words.
-            how: How it was learned.
-            note: More, where there is more to say.
+            event: Its name.
+            source: Its cause, or the way it was learned.
+            detail: Free text for people.
+            task_id: The task it is about.
+            attempt: The attempt it is about.
         """
-        note = note[:_LONGEST_NOTE] if note is not None else None
+        detail = detail[:_LONGEST_DETAIL] if detail is not None else None
+        new = Event(at=workflow.now(), event=event, source=source, task_id=task_id, attempt=attempt, detail=detail)
         last = self._timeline[-1] if self._timeline else None
-        if last is not None and (last.what, last.how, last.note) == (what, how, note):
-            self._timeline[-1] = last.model_copy(update={"times": last.times + 1})
+        if last is not None and last.repeats(new):
+            self._timeline[-1] = last.model_copy(update={"count": last.count + 1})
             return
-        self._timeline.append(TimelineEntry(at=workflow.now(), what=what, how=how, note=note))
+        self._timeline.append(new)
         if len(self._timeline) > _KEPT_FIRST + _KEPT_LAST:
             del self._timeline[_KEPT_FIRST]
 
     def enter(self, phase: Phase) -> None:
-        """Goes on to a phase."""
+        """Change the phase."""
         if phase != self._phase:
             self._phase = phase
             self._upsert({contract.SEEDANCE_PHASE: phase})
         self._show()
 
     def tries(self, attempt: int | None) -> None:
-        """Names the attempt that this job is now about."""
+        """Set the attempt that decides the job now."""
         if attempt != self.attempt:
             self.attempt = attempt
             workflow.upsert_memo({contract.MEMO_ATTEMPT: attempt})
 
     def follows(self, attempt: int, task_id: str) -> None:
-        """Names the task that this job now follows."""
+        """Set the task that the job follows now."""
         self.tries(attempt)
         self._name_task(task_id)
+        if task_id == self._second_task:
+            self._second_task = None
+            self.settle("second_task")
 
-    def seen(self, status: str, how: str) -> None:
-        """Notes what the provider says of the task."""
+    def seen(self, status: str, source: EventSource) -> None:
+        """Show the provider's status of the task that the job follows."""
         self._provider_status = status
-        self.note(status, how)
+        self.note("status", source, status, task_id=self.task_id, attempt=self.attempt)
         self._show()
 
     def waits(self, what: str | None, seconds: float = 0) -> None:
-        """Notes what is waited for, and when the wait ends by itself; None where nothing is waited for."""
+        """Show the cause of a wait, and when the wait ends by itself; None where the run does not wait."""
         self._awaited = what
         self._next_poll_at = None if what is None else workflow.now() + timedelta(seconds=seconds)
         self._show()
 
     def need(self, attention: Attention, advice: str) -> None:
-        """Raises an Attention: what a person must settle, and how."""
+        """Raise an Attention, with advice for an operator."""
         self._advice = advice
         if attention != self._attention:
             self._attention = attention
-            self.note(f"needs a person: {attention}", "workflow", advice)
+            self.note("attention_raised", "workflow", f"{attention}: {advice}")
             self._upsert({contract.SEEDANCE_ATTENTION: attention})
         self._show()
 
+    def second_task(self, task_id: str | None) -> None:
+        """Raise an Attention for a task that is not followed; with None, raise it again where another one hid it."""
+        self._second_task = task_id or self._second_task
+        # Only one Attention is shown, and one that keeps the job from going on is more urgent.
+        if self._second_task is not None and self._attention is None:
+            self.need("second_task", advice_on_second_task(self._second_task))
+
     def settle(self, *attentions: Attention) -> None:
-        """Takes one of these Attentions back, should it stand."""
+        """Clear the current Attention if it is one of these."""
         if self._attention in attentions:
-            self.note(f"settled: {self._attention}", "workflow")
+            self.note("attention_settled", "workflow", self._attention)
             self._attention = self._advice = None
             self._unset_attention()
             self._show()
 
     def stored(self, result: VideoResult) -> None:
-        """The end that was hoped for."""
+        """Show that the video is stored."""
         self._result = result
         self._name_task(result.task_id)
         self.waits(None)
@@ -177,28 +210,28 @@ class Progress:
         self._show()
 
     def ended(self, error: JobError, phase: Phase, usage: Usage | None, cost_usd: float | None) -> None:
-        """Another end, and what its task was counted with."""
+        """Show that the job ended without a video, and the usage and cost of its task."""
         self._error = error
         self.tries(error.attempt)
         self._name_task(error.task_id)
         self.waits(None)
         self.enter(phase)
-        # Only a task that succeeded is billed, and a video that was lost came of one.
-        if error.failure_class == "lost":
+        if is_billed(phase):
             self._spent(usage, cost_usd)
         self._show()
 
     def _spent(self, usage: Usage | None, cost_usd: float | None) -> None:
         spent: dict[Any, str | int | float] = {}
-        self._billed = cost_usd, usage.total_tokens if usage is not None else None
-        if usage is not None and usage.total_tokens is not None:
-            spent[contract.SEEDANCE_TOKENS] = usage.total_tokens
+        counted = tokens(usage)
+        self._billed = cost_usd, counted
+        if counted is not None:
+            spent[contract.SEEDANCE_TOKENS] = counted
         if cost_usd is not None:
             spent[contract.SEEDANCE_COST_USD] = cost_usd
         self._upsert(spent)
 
     def state(self) -> JobState:
-        """The answer to the state query."""
+        """Return the answer to the state query."""
         cost_usd, tokens = self._billed
         return JobState(
             job_id=self._job_id,
@@ -228,7 +261,7 @@ class Progress:
         )
 
     def _show(self) -> None:
-        """Renews the current details: after every change that they tell of."""
+        """Renew the current details; needed after every change that they show."""
         text = details(self.state(), awaited=self._awaited, folder=self.folder, billed=self._billed)
         workflow.set_current_details(text)
 
@@ -248,7 +281,7 @@ class Progress:
 
 
 def _fitting(value: str | int | float) -> str | int | float:
-    """A value that every store of search attributes takes: the server ends a run over one that is too long."""
+    """Cut a value to the limits of every visibility store: a longer one makes the server end the run."""
     if isinstance(value, str):
         value = value[:_LONGEST_KEYWORD]
         while len(json.dumps(value)) > _MOST_KEYWORD_BYTES:

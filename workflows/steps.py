@@ -1,8 +1,10 @@
-"""Activity calls that are repeated until they succeed: with patience, and not in silence."""
+"""Every activity call of a run, with its queue, time-out, patience and summary."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -10,55 +12,270 @@ from temporalio.exceptions import ActivityError, RetryState
 from temporalio.types import MethodAsyncSingleParam, ParamType, ReturnType, SelfType
 
 with workflow.unsafe.imports_passed_through():
+    from activities.create import CreateActivities, CreateInput, CreateResult
+    from activities.ledger import (
+        EndInput,
+        EndResult,
+        LedgerActivities,
+        OutcomeInput,
+        ReadLedgerInput,
+        ReadLedgerResult,
+        RunContext,
+    )
+    from activities.limits import LimitActivities, QuotaInput, QuotaResult
+    from activities.poll import CancelResult, GetTaskInput, Observation, PollActivities
+    from activities.recover import AbsentInput, IdentifyInput, IdentifyResult, RecoverActivities, ResolveInput
+    from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
+    from activities.store import StoreActivities, StoreInput
+    from activities.task_list import AskListerInput, TaskListActivities
+    from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer
+    from seedance_temporal.events import EventSource
+    from seedance_temporal.job import JobError, VideoResult
+    from seedance_temporal.ledger.decisions import Decision
+    from seedance_temporal.ledger.facts import Listing
+    from seedance_temporal.provider.task import Usage
+    from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.progress import Progress
 
 
-async def insist(
-    progress: Progress,
-    activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType],
-    argument: ParamType,
-    *,
-    task_queue: str,
-    start_to_close_timeout: timedelta,
-    retry_policy: RetryPolicy,
-    summary: str,
-) -> ReturnType:
-    """Execute an activity until it succeeds. Where it keeps failing, say so by an Attention, and go on.
-
-    Temporal repeats an activity without a word to its workflow. So each scheduling ends after
-    :data:`policies.PATIENCE` with the last failure, and the next one begins at once.
+async def wait(
+    progress: Progress, condition: Callable[[], bool], seconds: float, purpose: str, *, shown: bool = True
+) -> bool:
+    """Wait for a condition.
 
     Args:
-        progress: Shows the Attention.
-        activity: One that may be repeated, because it pays for nothing.
-        argument: Its argument.
-        task_queue: Where its workers are.
-        start_to_close_timeout: For one try.
-        retry_policy: Without a limit of tries.
-        summary: What the step does, for people.
+        progress: Shows the wait.
+        condition: Ends the wait.
+        seconds: End it as well.
+        purpose: The awaited event and the next step; "in 40 s", or a time of day, follows it.
+        shown: Whether the next step is a poll or a create, and so part of the state.
 
-    Raises:
-        ActivityError: It failed in a way that cannot pass.
+    Returns:
+        Whether the condition was met in time.
     """
-    since = workflow.now()
-    while True:
+    progress.waits(purpose if shown else None, seconds)
+    met = True
+    try:
+        await workflow.wait_condition(condition, timeout=seconds, timeout_summary=f"{purpose} in {seconds:.0f} s")
+    except TimeoutError:
+        met = False
+    progress.waits(None)
+    return met
+
+
+class Steps:
+    """The activities of one run.
+
+    Those that read or write the ledger, or GET, are repeated until they succeed. The create, the check of references
+    and the copy are only started here: the workflow listens to its inbox while they run.
+    """
+
+    def __init__(self, job: GenerateVideoInput, progress: Progress) -> None:
+        self._job = job
+        self._job_id = workflow.info().workflow_id
+        self._queues = Queues(job.request.route)
+        self._progress = progress
+
+    # Ledger
+
+    async def read_ledger(self, *, with_context: bool) -> ReadLedgerResult:
+        return await self._ledger(
+            LedgerActivities.read_ledger,
+            ReadLedgerInput(
+                job_id=self._job_id,
+                request=self._job.request,
+                resubmit=self._job.resubmit,
+                with_context=with_context,
+            ),
+            "read the ledger",
+        )
+
+    async def reserve_quota(self) -> QuotaResult:
+        return await self._ledger(
+            LimitActivities.reserve_quota,
+            QuotaInput(job_id=self._job_id, request=self._job.request),
+            "do the limits per request, user and day allow a create?",
+        )
+
+    async def write_outcome(self, input: OutcomeInput) -> None:
+        summary = f"write the outcome of attempt {input.claim.attempt}: {input.outcome.kind}"
+        await self._ledger(LedgerActivities.write_outcome, input, summary)
+
+    async def write_end(
+        self, error: JobError, source: EventSource, usage: Usage | None, cost_usd: float | None
+    ) -> EndResult:
+        return await self._ledger(
+            LedgerActivities.write_end,
+            EndInput(
+                job_id=self._job_id,
+                error=error,
+                source=source,
+                usage=usage,
+                cost_usd=cost_usd,
+                timeline=self._progress.timeline,
+            ),
+            f"write how attempt {error.attempt} ended: {error.code}",
+        )
+
+    async def ask_lister(self, attempt: int) -> Decision:
+        """Ask for the next listing of the account's tasks, and read the ledger."""
+        input = AskListerInput(job_id=self._job_id, attempt=attempt)
+        return await self._ledger(TaskListActivities.ask_lister, input, f"ask the lister for attempt {attempt}")
+
+    async def settle_absent(self, attempt: int, listings: tuple[Listing, ...]) -> Decision:
+        return await self._ledger(
+            RecoverActivities.settle_absent,
+            AbsentInput(job_id=self._job_id, attempt=attempt, listings=listings),
+            f"do listings prove that attempt {attempt} created no task?",
+        )
+
+    # Create
+
+    def start_reference_check(self, count: int) -> workflow.ActivityHandle[ReferencesResult]:
+        return workflow.start_activity_method(
+            ReferenceActivities.check_references,
+            ReferencesInput(job_id=self._job_id, request=self._job.request),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.REFERENCES_TIMEOUT,
+            heartbeat_timeout=policies.REFERENCES_HEARTBEAT,
+            retry_policy=policies.REFERENCES_RETRY,
+            summary=f"check {count} reference{'s' if count > 1 else ''}: reachable, format, limits",
+        )
+
+    def start_create(
+        self, attempt: int, refusals: int, media: tuple[Medium, ...], context: RunContext
+    ) -> workflow.ActivityHandle[CreateResult]:
+        """Start the one activity that can send a paid POST."""
+        return workflow.start_activity_method(
+            CreateActivities.create_task,
+            CreateInput(
+                job_id=self._job_id,
+                request=self._job.request,
+                attempt=attempt,
+                refusals=refusals,
+                submitted_at=workflow.info().start_time,
+                warnings=self._progress.warnings,
+                media=media,
+                timeline=self._progress.timeline,
+            ),
+            task_queue=self._queues.create,
+            start_to_close_timeout=timedelta(seconds=context.create_seconds) + policies.CREATE_MARGIN,
+            retry_policy=policies.CREATE_RETRY,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=f"POST create: attempt {attempt}, paid at most once",
+        )
+
+    # Task
+
+    async def identify_task(self, attempt: int, task_id: str, source: Any) -> IdentifyResult:
+        """Find out whether a task is one of this job. Fails after a few tries: the inbox asks again later."""
+        return await workflow.execute_activity_method(
+            RecoverActivities.identify_task,
+            IdentifyInput(job_id=self._job_id, attempt=attempt, task_id=task_id, source=source),
+            task_queue=self._queues.get,
+            start_to_close_timeout=policies.OBSERVE_TIMEOUT,
+            retry_policy=policies.IDENTIFY_RETRY,
+            summary=f"GET {task_id}: is it the task of attempt {attempt}?",
+        )
+
+    async def resolve_attempt(self, resolution: Resolve) -> ResolveAnswer:
+        """Write an operator's resolution. Fails after a few tries, because the operator waits."""
+        return await workflow.execute_activity_method(
+            RecoverActivities.resolve_attempt,
+            ResolveInput(job_id=self._job_id, resolution=resolution, timeline=self._progress.timeline),
+            task_queue=self._queues.get,
+            start_to_close_timeout=policies.RESOLVE_TIMEOUT,
+            retry_policy=policies.RESOLVE_RETRY,
+            summary=f"an operator's resolution of attempt {resolution.attempt}: {resolution.action}",
+        )
+
+    async def get_task(self, input: GetTaskInput) -> Observation:
+        return await self._get(PollActivities.get_task, input, f"GET {input.task_id}")
+
+    async def cancel_task(self, input: GetTaskInput) -> CancelResult:
+        return await self._get(PollActivities.cancel_task, input, f"GET, and DELETE if queued: {input.task_id}")
+
+    def start_copy(self, input: GetTaskInput, within: timedelta) -> workflow.ActivityHandle[VideoResult]:
+        return workflow.start_activity_method(
+            StoreActivities.store_video,
+            StoreInput(
+                request=self._job.request,
+                job_id=self._job_id,
+                attempt=input.attempt,
+                task_id=input.task_id,
+                warnings=self._progress.warnings,
+                timeline=self._progress.timeline,
+            ),
+            task_queue=self._queues.transfer,
+            schedule_to_close_timeout=within,
+            start_to_close_timeout=policies.COPY_TIMEOUT,
+            heartbeat_timeout=policies.COPY_HEARTBEAT,
+            retry_policy=policies.COPY_RETRY,
+            summary=f"copy MP4 to {messages.bucket_of(self._progress.folder)}, verified, and write the record",
+        )
+
+    async def learn_whether_identifiers_are_listed(self) -> None:
+        """Ask for one listing, now that the account has a task of this job: recovery relies on listed identifiers."""
         try:
-            answer = await workflow.execute_activity_method(
-                activity,
-                argument,
-                task_queue=task_queue,
-                schedule_to_close_timeout=policies.PATIENCE,
-                start_to_close_timeout=start_to_close_timeout,
-                retry_policy=retry_policy,
-                summary=summary,
+            await workflow.execute_activity_method(
+                TaskListActivities.ask_lister,
+                AskListerInput(job_id=self._job_id),
+                task_queue=self._queues.workflows,
+                start_to_close_timeout=policies.LEDGER_TIMEOUT,
+                retry_policy=policies.IDENTIFIERS_LISTED_RETRY,
+                summary="ask the lister: are identifiers listed?",
             )
         except ActivityError as error:
-            if error.retry_state is not RetryState.TIMEOUT:
-                raise
-            # Without a failure, no worker was there to try: that is not the step's fault, and is over now.
-            if (reason := messages.last_failure(error)) is not None:
-                progress.need(messages.failing_part(reason), messages.advice_on_step(summary, since, reason))
-            continue
-        progress.settle("storage", "provider")
-        return answer
+            self._progress.note("lister_unavailable", "list", str(error.cause))
+
+    async def _ledger(
+        self, activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType], input: ParamType, summary: str
+    ) -> ReturnType:
+        queue, timeout, retry = self._queues.workflows, policies.LEDGER_TIMEOUT, policies.LEDGER_RETRY
+        return await self._insist(activity, input, summary, queue, timeout, retry)
+
+    async def _get(
+        self, activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType], input: ParamType, summary: str
+    ) -> ReturnType:
+        queue, timeout, retry = self._queues.get, policies.OBSERVE_TIMEOUT, policies.OBSERVE_RETRY
+        return await self._insist(activity, input, summary, queue, timeout, retry)
+
+    async def _insist(
+        self,
+        activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType],
+        input: ParamType,
+        summary: str,
+        queue: str,
+        timeout: timedelta,
+        retry: RetryPolicy,
+    ) -> ReturnType:
+        """Execute an activity until it succeeds. Raise an Attention where it keeps failing, and go on.
+
+        Temporal retries an activity, and its workflow learns nothing of it. So each scheduling ends after
+        :data:`policies.PATIENCE` with the last failure, and the next one begins at once.
+
+        Raises:
+            ActivityError: It failed in a way that cannot pass.
+        """
+        since = workflow.now()
+        while True:
+            try:
+                answer = await workflow.execute_activity_method(
+                    activity,
+                    input,
+                    task_queue=queue,
+                    schedule_to_close_timeout=policies.PATIENCE,
+                    start_to_close_timeout=timeout,
+                    retry_policy=retry,
+                    summary=summary,
+                )
+            except ActivityError as error:
+                if error.retry_state is not RetryState.TIMEOUT:
+                    raise
+                # Without a failure, no worker has tried it: the step itself does not fail.
+                if (reason := messages.last_failure(error)) is not None:
+                    self._progress.need(messages.failing_part(reason), messages.advice_on_step(summary, since, reason))
+                continue
+            self._progress.settle("storage", "provider")
+            return answer

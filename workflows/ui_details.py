@@ -1,4 +1,4 @@
-"""What a run tells its reader in the Temporal UI, beside the timeline: its current details, in Markdown."""
+"""Write the current details of a run, which Temporal's UI shows, in Markdown."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import Attention, JobState, Phase
+    from seedance_temporal.provider.billing import is_billed
     from seedance_temporal.temporal_ui import COMMAND, money, plain, rows, with_command
 
 _AT_WORK: Mapping[Phase, str] = {
-    "checking": "**Checking.** The ledger is asked what is known of this request.",
+    "checking": "**Checking.** The ledger of this request is read, and its references are checked.",
     "waiting": "**Waiting.** Nothing is created yet, and nothing is billed; the create is sent again by itself.",
     "creating": "**Creating.** The request is sent to the provider, once.",
-    "recovering": "**Recovering.** It is not known whether the provider took the create, so the task is looked for. "
-    "Nothing is sent meanwhile, and nothing is paid for twice.",
-    "queued": "**Queued.** The provider has taken the task, and not begun it. Nothing has to be done.",
+    "recovering": "**Recovering.** It is not known whether the provider accepted the create, so the job searches for "
+    "the task. Nothing is sent meanwhile, and nothing is paid for twice.",
+    "queued": "**Queued.** The provider has accepted the task, and not begun it. Nothing has to be done.",
     "running": "**Running.** The provider is making the video. Nothing has to be done.",
     "storing": "**Storing.** The video is made and paid for, and is copied to the bucket. Nothing has to be done.",
 }
-# Of these, the provider may have made a video; it bills nothing else.
-_MAYBE_BILLED = ("lost", "unsettled")
 _STORED = "**Stored.** The video is in the bucket, verified, and on record."
 
 
 def details(
     state: JobState, *, awaited: str | None, folder: str | None, billed: tuple[float | None, int | None]
 ) -> str:
-    """The current details of a run.
+    """Return the current details of a run.
 
     Args:
         state: The job as it is now.
-        awaited: What is waited for until ``next_poll_at``; None where something is being done.
+        awaited: The cause of a wait until ``next_poll_at``; None where the run does not wait.
         folder: ``gs://…/``, the start of the names of all objects of the job; None where it is not known yet.
         billed: USD and tokens, as far as they are known.
     """
@@ -48,22 +47,22 @@ def details(
         "cost": _cost(state, money(*billed)),
         **_objects(state, folder),
         **{f"warning {number}": plain(warning) for number, warning in enumerate(detail.warnings, 1)},
-        "the whole story": f"`{COMMAND} audit {state.job_id}`",
+        "audit": f"`{COMMAND} audit {state.job_id}`",
     }
     return "\n\n".join([*_needed(state.attention, detail.advice), _headline(state), rows(facts)])
 
 
 def size(count: int) -> str:
-    """Bytes, for people."""
+    """Write a number of bytes for people."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _needed(attention: Attention | None, advice: str | None) -> list[str]:
-    """What a person has to settle, and the ways to do it."""
+    """Return the Attention, and the ways to settle it."""
     if attention is None:
         return []
-    what, *ways = (advice or "").splitlines()
-    headline = f"**Needs a person: {plain(attention)}.** {with_command(what)}"
+    headline_advice, *ways = (advice or "").splitlines()
+    headline = f"**Needs an operator: {plain(attention)}.** {with_command(headline_advice)}"
     return [headline, "\n".join(f"- {with_command(way)}" for way in ways)] if ways else [headline]
 
 
@@ -75,7 +74,7 @@ def _headline(state: JobState) -> str:
 
 def _cost(state: JobState, billed: str) -> str:
     expected = money(state.estimated_usd, state.estimated_tokens)
-    if state.error is not None and state.error.failure_class not in _MAYBE_BILLED:
+    if state.error is not None and is_billed(state.phase) is False:
         return f"nothing is billed for attempt {state.attempt}" if state.attempt else "nothing is billed"
     if state.error is None and state.result is None:
         return f"at most {expected}, if it succeeds" if expected else ""

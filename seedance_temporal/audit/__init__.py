@@ -1,1 +1,1 @@
-"""The audit of a job: its document, and the evidence from the bucket and from Temporal."""
+"""The audit of a job, built from evidence in the bucket and in Temporal."""

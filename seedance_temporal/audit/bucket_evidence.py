@@ -1,4 +1,4 @@
-"""What the bucket holds of one job, read as a whole: for audits, which must read damaged and old objects as well."""
+"""Read all objects of one job from the bucket, damaged and old ones included, as evidence for an audit."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from seedance_temporal.events import Event
 from seedance_temporal.identity import ObjectNames, hash_of_job
-from seedance_temporal.job import TimelineEntry
-from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Outcome, Provenance, ResubmitGrant
+from seedance_temporal.ledger.facts import End, Facts, Outcome, Provenance
 from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
-from seedance_temporal.ledger.store import by_attempt, end_kinds, late_tasks
+from seedance_temporal.ledger.store import by_attempt, end_kinds, read_attempt
 from seedance_temporal.storage.bucket import Bucket, StoredObject
 
 _M = TypeVar("_M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Story:
-    """A part of a job's story, with the object that ends it: what that is, and which run wrote it when.
+class TimelinePart:
+    """A part of a job's timeline, in the object that ends it.
 
     Attributes:
-        writer: The activity that wrote it, from a story that it was handed; None where it was handed none.
-        ledger: The objects that stood when it was written.
+        name: The object's name.
+        object: Its kind.
+        writer: The activity that wrote it from the timeline in its input; None where its input held none.
+        namespace, run_id: The run that wrote it.
+        at: When it was written.
+        ledger: The objects that existed when it was written.
     """
 
     name: str
@@ -36,19 +40,19 @@ class Story:
     namespace: str
     run_id: str
     at: datetime
-    timeline: tuple[TimelineEntry, ...]
+    timeline: tuple[Event, ...]
     ledger: tuple[RecordedObject, ...]
 
 
 @dataclass
 class BucketEvidence:
-    """What the bucket holds of a job.
+    """All objects of a job.
 
     Attributes:
         bucket: The bucket's name.
-        objects: All of them, by name.
-        contents: Those that are JSON.
-        damaged: Why an object cannot be read, by name. What it says counts as missing.
+        objects: All objects, by name.
+        contents: The content of those that are JSON, by name.
+        damaged: The reason an object cannot be read, by name. Its content counts as missing.
         ends, late: By the objects' names.
     """
 
@@ -63,30 +67,31 @@ class BucketEvidence:
     facts: Facts = field(default_factory=lambda: Facts(None, ()))
 
     @property
-    def stories(self) -> list[Story]:
-        """The parts of the job's story, the oldest first."""
+    def parts(self) -> list[TimelinePart]:
+        """The parts of the job's timeline, the oldest first."""
         found = []
         for attempt in self.facts.attempts:
             if (outcome := attempt.outcome) is not None:
                 name = self.names.attempt(attempt.number, "outcome")
-                writer = "create_task" if outcome.how == "create" else None
-                found.append(_story(name, "outcome", attempt.number, writer, outcome, outcome.at))
+                writer = "create_task" if outcome.source == "create" else None
+                found.append(_part(name, "outcome", attempt.number, writer, outcome, outcome.at))
         for name, end in self.ends.items():
-            writer = "resolve_attempt" if end.how == "operator" else "write_end"
-            found.append(_story(name, "end", end.error.attempt or 0, writer, end, end.at))
+            writer = "resolve_attempt" if end.source == "operator" else "write_end"
+            found.append(_part(name, "end", end.error.attempt or 0, writer, end, end.at))
         if (record := self.record) is not None and (stored_at := record.stored_at) is not None:
-            run = record.namespace, record.run_id
             of = record.objects
             beside = (one for one in (of.video, of.last_frame, of.task) if one is not None)
-            ledger = (*of.ledger, *of.verified, *beside)
-            told = _timeline(record.timeline)
-            found.append(
-                Story(self.names.record, "record", record.attempt, "store_video", *run, stored_at, told, ledger)
+            provenance = Provenance(
+                namespace=record.namespace,
+                run_id=record.run_id,
+                timeline=record.timeline,
+                ledger=(*of.ledger, *of.verified, *beside),
             )
-        return sorted(found, key=lambda story: story.at)
+            found.append(_part(self.names.record, "record", record.attempt, "store_video", provenance, stored_at))
+        return sorted(found, key=lambda part: part.at)
 
-    def read(self, name: str, model: type[_M]) -> _M | None:
-        """An object as what it should be; None where it is not there, or damaged."""
+    def read(self, name: str, model: type[_M], /) -> _M | None:
+        """Read an object as a model; return None where it is missing or damaged."""
         if name not in self.contents:
             return None
         try:
@@ -100,7 +105,7 @@ class BucketEvidence:
 
 
 async def read_bucket_evidence(bucket: Bucket, prefix: str, job_id: str) -> BucketEvidence:
-    """Reads all objects of a job, but for its media. What is damaged is noted, and stops nothing."""
+    """Read all objects of a job, except its media. A damaged object is noted, and does not stop the others."""
     names = ObjectNames(prefix, hash_of_job(job_id))
     objects = {stored.name: stored for stored in await bucket.list(names.root)}
     documents = [name for name in objects if name.endswith(".json")]
@@ -108,48 +113,29 @@ async def read_bucket_evidence(bucket: Bucket, prefix: str, job_id: str) -> Buck
     evidence = BucketEvidence(
         bucket.name, names, objects, {name: content for name, content in contents if content is not None}
     )
-    evidence.record = evidence.read(names.record, Record)
-    attempts = [_attempt(evidence, number, of) for number, of in by_attempt(names, objects.values()).items()]
-    result = None
-    if evidence.record is not None:
-        result = result_of_record(evidence.contents[names.record], bucket.name, names.record)
-    evidence.facts = Facts(result, tuple(attempts))
+    attempts = []
+    for number, of in by_attempt(names, objects.values()).items():
+        attempts.append(read_attempt(number, of, evidence.read))
+        evidence.ends |= _facts(evidence, of, end_kinds(of), End)
+        evidence.late |= _facts(evidence, of, (kind for kind in of if kind.startswith("late-")), Outcome)
+    evidence.record = record = evidence.read(names.record, Record)
+    evidence.facts = Facts(
+        record=result_of_record(record, bucket.name, names.record) if record is not None else None,
+        attempts=tuple(attempts),
+        stored_at=record.stored_at if record is not None else None,
+    )
     return evidence
 
 
-def _story(
-    name: str, kind: Literal["end", "outcome"], attempt: int, writer: str | None, witness: Provenance, at: datetime
-) -> Story:
-    return Story(name, kind, attempt, writer, witness.namespace, witness.run_id, at, witness.timeline, witness.ledger)
+def _facts(
+    evidence: BucketEvidence, objects: Mapping[str, StoredObject], kinds: Iterable[str], model: type[_M]
+) -> dict[str, _M]:
+    """Read the objects of some kinds, by name."""
+    found = {objects[kind].name: evidence.read(objects[kind].name, model) for kind in kinds}
+    return {name: fact for name, fact in found.items() if fact is not None}
 
 
-def _attempt(evidence: BucketEvidence, number: int, objects: Mapping[str, StoredObject]) -> Attempt:
-    def fact(kind: str, model: type[_M]) -> _M | None:
-        return evidence.read(objects[kind].name, model) if kind in objects else None
-
-    ends = {objects[kind].name: end for kind in end_kinds(objects) if (end := fact(kind, End)) is not None}
-    evidence.ends |= ends
-    for kind, stored in objects.items():
-        if kind.startswith("late-") and (late := fact(kind, Outcome)) is not None:
-            evidence.late[stored.name] = late
-    return Attempt(
-        number=number,
-        claim=fact("claim", Claim),
-        claimed_at=objects["claim"].created_at if "claim" in objects else None,
-        outcome=fact("outcome", Outcome),
-        taken="taken" in objects,
-        late=late_tasks(objects),
-        ends=tuple(ends.values()),
-        again=fact("again", ResubmitGrant),
-    )
-
-
-def _timeline(entries: Iterable[Mapping[str, Any]]) -> tuple[TimelineEntry, ...]:
-    """A record's story. An entry of another shape, as another version may write it, is left out."""
-    found = []
-    for entry in entries:
-        try:
-            found.append(TimelineEntry.model_validate(entry))
-        except ValidationError:
-            continue
-    return tuple(found)
+def _part(
+    name: str, kind: Literal["record", "end", "outcome"], attempt: int, writer: str | None, of: Provenance, at: datetime
+) -> TimelinePart:
+    return TimelinePart(name, kind, attempt, writer, of.namespace, of.run_id, at, of.timeline, of.ledger)

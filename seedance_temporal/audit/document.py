@@ -1,4 +1,4 @@
-"""The audit of a job: its whole life in one document, as ``audit --json`` prints it."""
+"""The audit of a job, as the command line's ``audit --json`` prints it."""
 
 from __future__ import annotations
 
@@ -6,54 +6,40 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from seedance_temporal.job import Attention, JobError, Phase, TimelineEntry, VideoResult
+from seedance_temporal.events import Event, EventSource
+from seedance_temporal.job import Attention, JobError, Phase, VideoResult
+from seedance_temporal.provider.billing import Charge
 
 Source = Literal["temporal", "record", "end", "outcome", "ledger"]
-"""Where the newest part of the story was read: the run's history, the object that holds it, or, without either, the
-bare facts of the ledger."""
+"""The origin of the newest part of the timeline: the run's history, the object that holds it, or, without either, the
+facts of the ledger."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Step(TimelineEntry):
-    """What happened, when, and how it was learned. ``after``: seconds since the step before it."""
+class Step(Event):
+    """An event of the timeline. ``after``: seconds since the event before it."""
 
     after: float = 0
 
 
-class Charge(_Part):
-    """What was expected to be paid, and what was.
-
-    Attributes:
-        estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
-        tokens, usd: As the provider counted, and by the price table; None where nobody has seen it, or it is open.
-        billed: None where that is not known, or still open.
-    """
-
-    estimated_tokens: int | None = None
-    estimated_usd: float | None = None
-    tokens: int | None = None
-    usd: float | None = None
-    billed: bool | None = None
-
-
 class AuditedAttempt(_Part):
-    """One claim, and what came of it.
+    """An attempt: its claim, its outcome, its end, and its charge.
 
     Attributes:
         claimed_at, namespace, run_id: When it was claimed, and by which Temporal run.
         outcome: ``unknown`` until it is settled.
-        known_by: How the outcome is known: ``create``, ``callback``, ``list`` or ``operator``.
-        message: The provider's words, or why nothing was sent.
-        task_ids: All tasks that came of it, the one to follow first.
-        taken: The provider took the create, and its answer showed no task id.
-        error: How it ended without a video.
-        asked_again_at: When another attempt was asked for after it, and ``asked_again_by`` whom: the ``caller``, or
-            the ``setting`` for automatic resubmits.
+        known_by: The source of the outcome: ``create``, ``callback``, ``list`` or ``operator``.
+        message: The provider's message, or the reason nothing was sent.
+        task_ids: All its tasks, the one to follow first.
+        accepted_without_id: The provider accepted the create, and its answer showed no task id.
+        error: The reason it ended without a video.
+        asked_again_at: When another attempt was requested after it.
+        asked_again_by: ``caller``, or ``setting`` for automatic resubmits.
         create_seconds: From the claim to its outcome.
-        task_seconds: From there until the task's end was seen.
+        task_seconds: From there until the end of the task was seen.
         copy_seconds: From there until the record was written.
     """
 
@@ -61,12 +47,12 @@ class AuditedAttempt(_Part):
     claimed_at: AwareDatetime | None = None
     namespace: str | None = None
     run_id: str | None = None
-    outcome: Literal["created", "refused", "not_sent", "absent", "taken", "unknown"] = "unknown"
-    known_by: str | None = None
+    outcome: Literal["created", "refused", "not_sent", "absent", "accepted_without_id", "unknown"] = "unknown"
+    known_by: EventSource | None = None
     outcome_at: AwareDatetime | None = None
     message: str = ""
     task_ids: tuple[str, ...] = ()
-    taken: bool = False
+    accepted_without_id: bool = False
     error: JobError | None = None
     ended_at: AwareDatetime | None = None
     asked_again_at: AwareDatetime | None = None
@@ -90,19 +76,19 @@ class AuditedObject(_Part):
 
 
 class Finding(_Part):
-    """What ``--verify`` says of an object, or of what should be one; without problems it is as it was written."""
+    """The problems that ``--verify`` finds in an object, or in a missing one; without problems it is unchanged."""
 
     name: str
     problems: tuple[str, ...] = ()
 
 
-class Event(_Part):
-    """An event of Temporal's own history. ``what``: the activity or timer, and its summary."""
+class HistoryEvent(_Part):
+    """An event of Temporal's own history. ``summary``: the activity, signal or timer, its summary, and its failure."""
 
     id: int
     at: AwareDatetime
     type: str
-    what: str = ""
+    summary: str = ""
 
 
 class RunHistory(_Part):
@@ -112,27 +98,27 @@ class RunHistory(_Part):
     status: str
     started_at: AwareDatetime
     closed_at: AwareDatetime | None = None
-    events: tuple[Event, ...] = ()
+    events: tuple[HistoryEvent, ...] = ()
 
 
 class Audit(_Part):
-    """The whole life of a job.
+    """A job: its timeline, its attempts, its charge, and its objects.
 
     Attributes:
-        source: Where the story was read. The rest is the same from any source.
-        missing: What could not be asked, and what is not shown for that, in sentences.
+        source: The origin of the timeline. The rest is the same from any source.
+        missing: Sources that could not be read, and their consequences, in sentences.
         phase: None where neither Temporal nor an object says it.
-        advice: What a person should do about the Attention.
-        result, error: How it ended; both None while it goes on.
+        advice: What an operator should do about the Attention.
+        result, error: How it ended; both None while it is open.
         seconds: From the submission to the end.
-        steps: What happened, in the order of time.
-        looks: How often the provider was asked for the task.
+        timeline: All events, in the order of time.
+        polls: How often the provider gave the status of a task.
         callbacks: How many callbacks came.
         charge: Of all attempts together.
-        objects: All that stand in the bucket, in the order of their names.
-        request: As it was submitted; what was not given is left out.
-        rights: What the request declares about the people who are shown.
-        media: What was found in the reference media before the create.
+        objects: All objects in the bucket, in the order of their names.
+        request: As it was submitted, without absent fields.
+        rights: The request's declaration about the people shown.
+        media: The reference media, as they were before the create.
         verification: With ``--verify``: one finding for each object.
         history: With ``--history``: the runs that Temporal still has, the oldest first.
     """
@@ -149,8 +135,8 @@ class Audit(_Part):
     submitted_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     seconds: float | None = None
-    steps: tuple[Step, ...] = ()
-    looks: int = 0
+    timeline: tuple[Step, ...] = ()
+    polls: int = 0
     callbacks: int = 0
     attempts: tuple[AuditedAttempt, ...] = ()
     charge: Charge = Charge()

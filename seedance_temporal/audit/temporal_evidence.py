@@ -1,11 +1,12 @@
-"""What Temporal's own histories tell of a job, while they are evidence, and without any worker."""
+"""Read the evidence about a job from Temporal's own histories, without a worker."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from temporalio.api.common.v1 import Payload
@@ -14,28 +15,51 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from seedance_temporal.audit.document import Event, RunHistory
+from seedance_temporal.audit import document
+from seedance_temporal.audit.document import RunHistory
 from seedance_temporal.connection import is_unknown_workflow, refusal
-from seedance_temporal.job import TimelineEntry
+from seedance_temporal.events import Event, Timeline
+from seedance_temporal.job import JobState
+from seedance_temporal.ledger.facts import Claim, Fact, Outcome
 
-_TIMELINE = TypeAdapter(tuple[TimelineEntry, ...])
+if TYPE_CHECKING:
+    from seedance_temporal.audit.bucket_evidence import TimelinePart
+
+_F = TypeVar("_F", bound=Fact)
+_TIMELINE: TypeAdapter[tuple[Event, ...]] = TypeAdapter(Timeline)
 
 
 @dataclass
-class Order:
-    """An activity was handed the story so far, to write it into an object.
+class ActivityCall:
+    """A call of an activity whose input holds the timeline so far, to be written into an object.
 
     Attributes:
         activity: Its name.
-        attempt: Which attempt it was about.
-        timeline: That story.
-        answer: What it returned, as JSON; None where it did not complete.
+        attempt: The attempt it is about.
+        timeline: Its input's timeline.
+        result: Its result, as JSON; None where it did not complete.
     """
 
     activity: str
     attempt: int | None
-    timeline: tuple[TimelineEntry, ...]
-    answer: Any = None
+    timeline: tuple[Event, ...]
+    result: Any = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim that a create returned."""
+        return self._fact("claim", Claim)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome that a create returned."""
+        return self._fact("outcome", Outcome)
+
+    def _fact(self, name: str, model: type[_F]) -> _F | None:
+        value = self.result.get(name) if isinstance(self.result, dict) and self.activity == "create_task" else None
+        with suppress(ValidationError):
+            return model.model_validate(value)
+        return None
 
 
 @dataclass
@@ -43,44 +67,72 @@ class Run:
     """A run, by its history.
 
     Attributes:
-        shown: As an audit shows it.
-        argument: What the workflow was given, as JSON.
-        orders: Those that held the story, the oldest first.
+        shown: The run, as an audit shows it.
+        argument: The workflow's argument, as JSON.
+        calls: Those whose input holds a timeline, the oldest first.
     """
 
     shown: RunHistory
     argument: dict[str, Any] = field(default_factory=dict)
-    orders: list[Order] = field(default_factory=list)
+    calls: list[ActivityCall] = field(default_factory=list)
 
-    def order(self, activity: str, attempt: int) -> Order | None:
-        """The newest order of an activity about an attempt; one that completed is preferred."""
-        orders = [order for order in self.orders if order.activity == activity and order.attempt == attempt]
-        completed = [order for order in orders if order.answer is not None]
-        return next(reversed(completed or orders), None)
+    def call(self, activity: str, attempt: int) -> ActivityCall | None:
+        """Return the newest call of an activity about an attempt; a completed one is preferred."""
+        calls = [call for call in self.calls if call.activity == activity and call.attempt == attempt]
+        completed = [call for call in calls if call.result is not None]
+        return next(reversed(completed or calls), None)
 
 
-async def runs_of(client: Client, job_id: str, known: Collection[str] = ()) -> list[Run]:
-    """The runs of a job that Temporal still has, the oldest first.
+@dataclass(frozen=True)
+class TemporalEvidence:
+    """The evidence about a job from Temporal.
+
+    Attributes:
+        job: The job, as its newest run shows it: a JobState where a worker answers.
+        runs: All runs that Temporal still has, the oldest first.
+    """
+
+    namespace: str
+    job: JobState
+    runs: Sequence[Run]
+
+    def call_for(self, part: TimelinePart) -> ActivityCall | None:
+        """Return the call that wrote an object, from the history of the run that made it."""
+        if part.writer is None or part.namespace != self.namespace:
+            return None
+        run = next((run for run in self.runs if run.shown.run_id == part.run_id), None)
+        return run.call(part.writer, part.attempt) if run is not None else None
+
+    def timelines(self) -> Iterator[tuple[Event, ...]]:
+        """Yield the timelines of all runs, as far as they are known without a worker."""
+        for run in self.runs:
+            yield from (call.timeline for call in run.calls)
+        if self.job.detail is not None:
+            yield self.job.detail.timeline
+
+
+async def read_runs(client: Client, job_id: str, known: Collection[str] = ()) -> list[Run]:
+    """Read the runs of a job that Temporal still has, the oldest first.
 
     Args:
-        client: Of the job's namespace.
+        client: A client of the job's namespace.
         job_id: The job.
-        known: Runs that are named elsewhere. The visibility store lags a little behind.
+        known: Ids of runs that the ledger names. The visibility store lags a little behind.
 
     Raises:
-        TemporalUnavailable: Temporal cannot be asked.
+        TemporalUnavailable: Temporal cannot be reached, or refuses.
     """
     try:
         listed = {run.run_id async for run in client.list_workflows(f"WorkflowId = '{job_id}'")}
-        # Without a run id, Temporal tells of the newest.
-        runs = [await _run(client, job_id, run_id) for run_id in {None, *listed, *known}]
+        # Without a run id, Temporal describes the newest run.
+        runs = [await _read_run(client, job_id, run_id) for run_id in {None, *listed, *known}]
     except RPCError as error:
         raise refusal(error) from error
     by_id = {run.shown.run_id: run for run in runs if run is not None}
     return sorted(by_id.values(), key=lambda run: (run.shown.started_at, run.shown.run_id))
 
 
-async def _run(client: Client, job_id: str, run_id: str | None) -> Run | None:
+async def _read_run(client: Client, job_id: str, run_id: str | None) -> Run | None:
     try:
         described = await client.get_workflow_handle(job_id, run_id=run_id).describe()
         handle = client.get_workflow_handle(job_id, run_id=described.run_id)
@@ -99,7 +151,7 @@ async def _run(client: Client, job_id: str, run_id: str | None) -> Run | None:
         closed_at=described.close_time,
         events=tuple(reader.shown),
     )
-    return Run(shown, reader.argument, reader.orders)
+    return Run(shown, reader.argument, reader.calls)
 
 
 class _Reader:
@@ -107,23 +159,23 @@ class _Reader:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._said: dict[int, str] = {}
-        self._orders: dict[int, Order] = {}
-        self.shown: list[Event] = []
+        self._summaries: dict[int, str] = {}
+        self._calls: dict[int, ActivityCall] = {}
+        self.shown: list[document.HistoryEvent] = []
         self.argument: dict[str, Any] = {}
 
     @property
-    def orders(self) -> list[Order]:
-        return list(self._orders.values())
+    def calls(self) -> list[ActivityCall]:
+        return list(self._calls.values())
 
     async def read(self, event: HistoryEvent) -> None:
-        self._said[event.event_id] = what = await self._what(event)
+        self._summaries[event.event_id] = summary = await self._summary(event)
         self.shown.append(
-            Event(
+            document.HistoryEvent(
                 id=event.event_id,
                 at=event.event_time.ToDatetime(UTC),
                 type=EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").replace("_", " ").lower(),
-                what=what,
+                summary=summary,
             )
         )
         match event.event_type:
@@ -132,41 +184,41 @@ class _Reader:
                 self.argument = argument if isinstance(argument, dict) else {}
             case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
                 scheduled = event.activity_task_scheduled_event_attributes
-                order = _order(scheduled.activity_type.name, await self._value(scheduled.input.payloads))
-                if order is not None:
-                    self._orders[event.event_id] = order
+                call = _call(scheduled.activity_type.name, await self._value(scheduled.input.payloads))
+                if call is not None:
+                    self._calls[event.event_id] = call
             case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 completed = event.activity_task_completed_event_attributes
-                if (answered := self._orders.get(completed.scheduled_event_id)) is not None:
-                    answered.answer = await self._value(completed.result.payloads)
+                if (answered := self._calls.get(completed.scheduled_event_id)) is not None:
+                    answered.result = await self._value(completed.result.payloads)
 
-    async def _what(self, event: HistoryEvent) -> str:
-        """What an event is about: activity or signal, and summary, or those of the event that it answers; and its
+    async def _summary(self, event: HistoryEvent) -> str:
+        """Name the activity or signal of an event, with its summary, or those of the event it answers; and its
         failure.
         """
         attributes: Any = getattr(event, event.WhichOneof("attributes") or "", None)
-        words = [getattr(getattr(attributes, "activity_type", None), "name", "")]
-        words.append(getattr(attributes, "signal_name", ""))
+        parts = [getattr(getattr(attributes, "activity_type", None), "name", "")]
+        parts.append(getattr(attributes, "signal_name", ""))
         if event.user_metadata.HasField("summary"):
-            words.append(str(await self._value([event.user_metadata.summary])))
+            parts.append(str(await self._value([event.user_metadata.summary])))
         answered = (getattr(attributes, cause, 0) for cause in ("scheduled_event_id", "started_event_id"))
-        words += [self._said.get(event_id, "") for event_id in answered]
-        words.append(getattr(getattr(attributes, "failure", None), "message", ""))
-        return ": ".join(dict.fromkeys(word for word in words if word))
+        parts += [self._summaries.get(event_id, "") for event_id in answered]
+        parts.append(getattr(getattr(attributes, "failure", None), "message", ""))
+        return ": ".join(dict.fromkeys(part for part in parts if part))
 
     async def _value(self, payloads: Collection[Payload]) -> Any:
-        """The first of some values, as JSON."""
+        """Decode the first of some payloads, as JSON."""
         values = await self._client.data_converter.decode(list(payloads)[:1])
         return values[0] if values else None
 
 
-def _order(activity: str, value: Any) -> Order | None:
-    """An activity's order, where it holds the story."""
+def _call(activity: str, value: Any) -> ActivityCall | None:
+    """Read the input of an activity; None if it holds no timeline."""
     if not isinstance(value, dict) or "timeline" not in value:
         return None
-    # The end is about the attempt that its error names, an operator's word about the one that it names.
-    about = value.get("error") or value.get("resolve") or value
+    # An end is about the attempt that its error names, a resolution about the one that it names.
+    about = value.get("error") or value.get("resolution") or value
     try:
-        return Order(activity, about.get("attempt"), _TIMELINE.validate_python(value["timeline"]))
+        return ActivityCall(activity, about.get("attempt"), _TIMELINE.validate_python(value["timeline"]))
     except ValidationError:
         return None

@@ -1,8 +1,7 @@
-"""Whether the objects of a job are what was written: by their content, by each other, and by Temporal's histories.
+"""Verify the objects of a job: by their content, by each other, and by Temporal's histories.
 
-Each object is read from end to end and compared with what the bucket says of it, with the seal that it carries, and
-with what the objects that were written after it recorded of it. What it says is compared with the job's id, and with
-what the others say.
+Each object is read from end to end and compared with the bucket's checksums, with the checksum that it carries, and
+with the objects that recorded it later. Its fields are compared with the job's id, and with those of other objects.
 """
 
 from __future__ import annotations
@@ -11,53 +10,52 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from seedance_temporal.audit.bucket_evidence import BucketEvidence, Story
-from seedance_temporal.audit.build import TemporalEvidence
+from seedance_temporal.audit.bucket_evidence import BucketEvidence, TimelinePart
 from seedance_temporal.audit.document import Finding
-from seedance_temporal.audit.temporal_evidence import Order
+from seedance_temporal.audit.temporal_evidence import ActivityCall, TemporalEvidence
 from seedance_temporal.identity import request_hash
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.checksummed_json import is_sealed, opened
-from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.decisions import decide, ending
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject
-from seedance_temporal.ledger.store import by_attempt
+from seedance_temporal.ledger.store import ACCEPTED_WITHOUT_ID, RESUBMIT_GRANT, by_attempt
 from seedance_temporal.ledger.task_files import Verified, is_verified_object, read_verified
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
 
-# Ends and records are written at once: one that the bucket made much later than it says was put there by others.
+# Ends and records are written at once: an object that is much younger than it says was not written by a worker.
 _WRITTEN_WITHIN = timedelta(hours=1)
 _FIELDS: dict[str, Collection[str]] = {
     "claim": Claim.model_fields,
     "outcome": Outcome.model_fields,
     "late": Outcome.model_fields,
     "end": End.model_fields,
-    "again": ResubmitGrant.model_fields,
-    "taken": {"at", "message"},
+    RESUBMIT_GRANT: ResubmitGrant.model_fields,
+    ACCEPTED_WITHOUT_ID: {"at", "message"},
 }
 
 _Problems = Iterator[tuple[str, str]]
-"""Names of objects, each with what is wrong with it."""
+"""Names of objects, each with a problem."""
 
 
-async def verify(bucket: Bucket, evidence: BucketEvidence, told: TemporalEvidence | None) -> tuple[Finding, ...]:
-    """One finding for each object that stands, or should stand, in the order of their names.
+async def verify(bucket: Bucket, evidence: BucketEvidence, temporal: TemporalEvidence | None) -> tuple[Finding, ...]:
+    """Return one finding for each object that exists, or is missing, in the order of their names.
 
     Args:
-        bucket: Where they stand.
-        evidence: What was read of them.
-        told: What Temporal tells, as long as it does.
+        bucket: The bucket that holds them.
+        evidence: The evidence that was read from it.
+        temporal: The evidence in Temporal; None where there is none any more.
     """
     problems: dict[str, list[str]] = {name: [] for name in evidence.objects}
     for name, stored in evidence.objects.items():
         problems[name] += _content(stored, await bucket.checksums(name))
-    checks = [_shapes(evidence), _witnesses(evidence), _attempts(evidence), _record(evidence), _beside(evidence)]
-    checks += [_gaps(evidence, told), _times(evidence)]
-    if told is not None:
-        checks.append(_histories(evidence, told))
+    checks = [_shapes(evidence), _recorded(evidence), _attempts(evidence), _record(evidence), _beside(evidence)]
+    checks += [_missing_end(evidence, temporal), _times(evidence)]
+    if temporal is not None:
+        checks.append(_histories(evidence, temporal))
     for name, problem in (found for check in checks for found in check):
         problems.setdefault(name, []).append(problem)
     return tuple(Finding(name=name, problems=tuple(problems[name])) for name in sorted(problems))
@@ -74,7 +72,7 @@ def _content(stored: StoredObject, read: Checksums | None) -> Iterator[str]:
 
 
 def _shapes(evidence: BucketEvidence) -> _Problems:
-    """Whether our own objects carry their seals, and are what their names say."""
+    """Check that each object carries its checksum, and has the fields of its kind."""
     ours: dict[str, Collection[str]] = (
         {evidence.names.record: Record.model_fields} if evidence.names.record in evidence.contents else {}
     )
@@ -89,18 +87,18 @@ def _shapes(evidence: BucketEvidence) -> _Problems:
         except ValueError as error:
             yield name, f"it {error}"
             continue
-        # The name of the seal can be damaged as well; no version without seals wrote a field that is not known today.
+        # The name of the checksum can be damaged as well; versions without checksums wrote no field unknown today.
         if not is_sealed(evidence.contents[name]) and fields and (unknown := value.keys() - fields):
-            yield name, f"it carries no seal, but fields that are not known: {', '.join(sorted(unknown))}"
+            yield name, f"it carries no checksum, but fields that are not known: {', '.join(sorted(unknown))}"
 
 
-def _witnesses(evidence: BucketEvidence) -> _Problems:
-    """Whether each object is the one that those after it saw."""
-    witnesses = [(story.name, story.ledger) for story in evidence.stories]
-    witnesses += [(name, late.ledger) for name, late in evidence.late.items()]
+def _recorded(evidence: BucketEvidence) -> _Problems:
+    """Check that each object is the one that later objects recorded."""
+    later = [(part.name, part.ledger) for part in evidence.parts]
+    later += [(name, late.ledger) for name, late in evidence.late.items()]
     seen: dict[RecordedObject, list[str]] = {}
-    for witness, recorded in ((witness, one) for witness, ledger in witnesses for one in ledger):
-        seen.setdefault(recorded, []).append(PurePosixPath(witness).name)
+    for name, recorded in ((name, one) for name, ledger in later for one in ledger):
+        seen.setdefault(recorded, []).append(PurePosixPath(name).name)
     for recorded, by in seen.items():
         stored = evidence.objects.get(recorded.name)
         if stored is None:
@@ -118,7 +116,7 @@ def _described(one: RecordedObject) -> str:
 
 
 def _attempts(evidence: BucketEvidence) -> _Problems:
-    """Whether the facts of all attempts belong to this job, and lead from one to the next."""
+    """Check that the objects of all attempts belong to this job, and to each other."""
     names, attempts = evidence.names, evidence.facts.attempts
     newest = max((attempt.number for attempt in attempts), default=0)
     for number in range(1, newest + 1):
@@ -137,7 +135,7 @@ def _of_attempt(evidence: BucketEvidence, attempt: Attempt) -> _Problems:
     if name not in evidence.objects:
         yield (
             name,
-            f"it is missing; nothing is sent without one, and what came of attempt {number} or of a later one stands",
+            f"it is missing; nothing is sent without one, and attempt {number} or a later one has other objects",
         )
     if claim is not None:
         job_id = f"seedance-{evidence.names.request_hash}"
@@ -157,7 +155,7 @@ def _of_attempt(evidence: BucketEvidence, attempt: Attempt) -> _Problems:
 
 
 def _record(evidence: BucketEvidence) -> _Problems:
-    """Whether the record, and what stands beside the video, are of this job and of an attempt of it."""
+    """Check that the record belongs to this job, and to one of its attempts."""
     names, record = evidence.names, evidence.record
     if record is None:
         return
@@ -173,7 +171,7 @@ def _record(evidence: BucketEvidence) -> _Problems:
 
 
 def _beside(evidence: BucketEvidence) -> _Problems:
-    """Whether videos and pictures equal what was verified, and the record names the payload."""
+    """Check that videos and last frames equal the verified content, and that the record names the payload."""
     verified: dict[str, list[Verified]] = {}
     for name in filter(is_verified_object, evidence.objects):
         try:
@@ -187,7 +185,7 @@ def _beside(evidence: BucketEvidence) -> _Problems:
         task = evidence.names.of_task(record.task_id, "task.json")
         if of.task is None and task in evidence.objects:
             yield task, "the record does not name it: it was damaged, or about another task"
-        # A record of a version that wrote down nothing of this names no such objects.
+        # Records of older versions name no such objects.
         for media in (of.video, of.last_frame) if of.verified else ():
             if media is not None:
                 verified.setdefault(media.name, [])
@@ -197,19 +195,19 @@ def _beside(evidence: BucketEvidence) -> _Problems:
 
 
 def _hash_of(record: Record) -> str | None:
-    """The hash of a record's request; None where no version today can read it."""
+    """Return the hash of a record's request; None where this version cannot read it."""
     try:
         return request_hash(VideoRequest.model_validate(record.request))
     except ValidationError:
         return None
 
 
-def _gaps(evidence: BucketEvidence, told: TemporalEvidence | None) -> _Problems:
-    """Whether the object that ends the job is missing."""
-    look = decide(evidence.facts)
-    if look.next in {"stored", "ended"} or evidence.names.record in evidence.damaged:
+def _missing_end(evidence: BucketEvidence, temporal: TemporalEvidence | None) -> _Problems:
+    """Check that the object that ends the job exists."""
+    if ending(evidence.facts) is not None or evidence.names.record in evidence.damaged:
         return
-    job = told.job if told is not None else None
+    decision = decide(evidence.facts)
+    job = temporal.job if temporal is not None else None
     if job is not None and job.result is not None:
         yield evidence.names.record, "it is missing; the run in Temporal stored the video"
     elif job is not None and job.error is not None and job.error.attempt is not None:
@@ -220,60 +218,50 @@ def _gaps(evidence: BucketEvidence, told: TemporalEvidence | None) -> _Problems:
         )
     elif job is None or job.error is not None:
         if any(PurePosixPath(name).name == "output.mp4" for name in evidence.objects):
-            yield evidence.names.record, "it is missing; a video stands there"
-        elif look.next in {"adopt", "recover"}:
-            kind = "end" if look.next == "adopt" else "outcome"
+            yield evidence.names.record, "it is missing; the video exists"
+        elif decision.next in {"adopt", "recover"}:
+            kind = "end" if decision.next == "adopt" else "outcome"
             yield (
-                evidence.names.attempt(look.attempt, kind),
+                evidence.names.attempt(decision.attempt, kind),
                 "it is missing, and no run is under way: it was removed, or the run was ended from outside. "
-                "Submitting the request again goes on from here, without paying twice",
+                "Submitting the request again continues from here, without paying twice",
             )
 
 
 def _times(evidence: BucketEvidence) -> _Problems:
-    for story in evidence.stories:
-        made: datetime = evidence.objects[story.name].created_at
-        if story.object != "outcome" and abs(made - story.at) > _WRITTEN_WITHIN:
+    """Check that records and ends were made when they say."""
+    for part in evidence.parts:
+        made: datetime = evidence.objects[part.name].created_at
+        if part.object != "outcome" and abs(made - part.at) > _WRITTEN_WITHIN:
             yield (
-                story.name,
-                f"it says that it was written at {story.at.isoformat()}, and the bucket made it at {made.isoformat()}",
+                part.name,
+                f"it says that it was written at {part.at.isoformat()}, and the bucket made it at {made.isoformat()}",
             )
 
 
-def _histories(evidence: BucketEvidence, told: TemporalEvidence) -> _Problems:
-    """Whether the histories of the runs that wrote the objects say the same."""
-    for story in evidence.stories:
-        order = told.order_of(story)
-        if order is None:
+def _histories(evidence: BucketEvidence, temporal: TemporalEvidence) -> _Problems:
+    """Check that the histories of the runs that wrote the objects agree with them."""
+    for part in evidence.parts:
+        call = temporal.call_for(part)
+        if call is None:
             continue
-        if order.timeline != story.timeline:
-            yield story.name, "the history of the run that wrote it tells another story"
-        for name in _others_than_returned(evidence, story, order):
+        if call.timeline != part.timeline:
+            yield part.name, "the history of the run that wrote it has another timeline"
+        for name in _others_than_returned(evidence, part, call):
             yield name, "the history of the run that wrote it has another one"
 
 
-class _CreateReturned(BaseModel):
-    """The part of a create activity's result that the ledger holds too."""
-
-    claim: Claim | None
-    outcome: Outcome | None
-
-
-def _others_than_returned(evidence: BucketEvidence, story: Story, order: Order) -> Iterator[str]:
-    """The objects that are not what the activity that wrote them returned."""
-    if order.answer is None:
+def _others_than_returned(evidence: BucketEvidence, part: TimelinePart, call: ActivityCall) -> Iterator[str]:
+    """Yield the names of objects that differ from the result of the activity that wrote them."""
+    if call.result is None:
         return
-    attempt = evidence.facts.attempt(story.attempt)
-    if order.activity == "store_video" and VideoResult.model_validate(order.answer) != evidence.facts.record:
-        yield story.name
-    if (
-        order.activity == "write_end"
-        and JobError.model_validate(order.answer["error"]) != evidence.ends[story.name].error
-    ):
-        yield story.name
-    if order.activity == "create_task" and attempt is not None and attempt.outcome is not None:
-        returned = _CreateReturned.model_validate(order.answer)
-        if returned.outcome is not None and returned.outcome.kind != "taken" and returned.outcome != attempt.outcome:
-            yield story.name
-        if attempt.claim is not None and returned.claim != attempt.claim:
-            yield evidence.names.attempt(story.attempt, "claim")
+    attempt = evidence.facts.attempt(part.attempt)
+    if call.activity == "store_video" and VideoResult.model_validate(call.result) != evidence.facts.record:
+        yield part.name
+    if call.activity == "write_end" and JobError.model_validate(call.result["error"]) != evidence.ends[part.name].error:
+        yield part.name
+    if call.activity == "create_task" and attempt is not None and attempt.outcome is not None:
+        if call.outcome is not None and call.outcome.kind != "accepted_without_id" and call.outcome != attempt.outcome:
+            yield part.name
+        if attempt.claim is not None and call.claim != attempt.claim:
+            yield evidence.names.attempt(part.attempt, "claim")

@@ -1,4 +1,4 @@
-"""``audit JOB``: the whole life of a job, from the bucket and from Temporal."""
+"""The ``audit`` command: the timeline, attempts, charge and objects of a job, also after Temporal forgot it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from seedance_temporal.audit.document import Audit, AuditedAttempt, Charge, Finding, RunHistory
-from seedance_temporal.audit.temporal_evidence import runs_of
+from seedance_temporal.audit.document import Audit, AuditedAttempt, Finding, RunHistory
 from seedance_temporal.cli.output import DONE, OTHER, out, plain, print_json, print_table
 from seedance_temporal.cli.runtime import (
     BucketRefused,
@@ -25,27 +24,29 @@ from seedance_temporal.cli.runtime import (
 )
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJob
+from seedance_temporal.events import sentence
 from seedance_temporal.identity import job_id_from
+from seedance_temporal.provider.billing import Charge
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
     from seedance_temporal.audit.bucket_evidence import BucketEvidence
-    from seedance_temporal.audit.build import TemporalEvidence
+    from seedance_temporal.audit.temporal_evidence import TemporalEvidence
     from seedance_temporal.storage.bucket import Bucket
 
 
 def audit(
     job: JobArgument,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every object, and check it against the others.")
+        bool, typer.Option("--verify", help="Read every object, and compare it with the others.")
     ] = False,
     history: Annotated[
-        bool, typer.Option("--history", help="Temporal's own events as well, while they are evidence.")
+        bool, typer.Option("--history", help="Also show Temporal's own events, while Temporal keeps them.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The whole life of a job: what happened, who caused it, what it cost, and what is left of it in the bucket."""
+    """Show a job: its timeline, its attempts, its cost, and its objects in the bucket."""
 
     async def command() -> int:
         from seedance_temporal.audit.build import audit_of
@@ -56,18 +57,20 @@ def audit(
         except InvalidJobId:  # a prefix, for which Temporal must be asked
             job_id = (await find_job(job)).id
         missing: list[str] = []
-        bucket, evidence = await _look_into_the_bucket(job_id, missing)
-        told = await _ask_temporal(job_id, evidence, missing)
-        document = audit_of(job_id, evidence, told, missing)
+        bucket, evidence = await _read_bucket(job_id, missing)
+        temporal = await _read_temporal(job_id, evidence, missing)
+        document = audit_of(job_id, evidence, temporal, missing)
         if document is None:
             return _unknown(job_id, missing, as_json)
         if verify and (bucket is None or evidence is None):
             message = f"Nothing can be verified. {missing[0]}"
             return fail(OTHER, error_document("bucket", message), [message], as_json)
         found = (
-            await findings(bucket, evidence, told) if verify and bucket is not None and evidence is not None else None
+            await findings(bucket, evidence, temporal)
+            if verify and bucket is not None and evidence is not None
+            else None
         )
-        runs = [run.shown for run in told.runs] if told is not None else []
+        runs = [run.shown for run in temporal.runs] if temporal is not None else []
         document = document.model_copy(
             update={"verification": found, "history": tuple(runs) if history else None},
         )
@@ -81,20 +84,20 @@ def audit(
 
 
 def _unknown(job_id: str, missing: Sequence[str], as_json: bool) -> int:
-    message = f"Neither Temporal nor the bucket knows a job {job_id}: nothing was ever paid for it."
+    message = f"Neither Temporal nor the bucket has a job {job_id}: nothing was ever paid for it."
     if missing:
-        message = f"Nothing is known of a job {job_id}. {' '.join(missing)}"
+        message = f"No job {job_id} was found. {' '.join(missing)}"
     return fail(OTHER, error_document("unknown_job", message), [message], as_json)
 
 
-# Asking
+# Reading
 
 
-async def _look_into_the_bucket(job_id: str, missing: list[str]) -> tuple[Bucket | None, BucketEvidence | None]:
+async def _read_bucket(job_id: str, missing: list[str]) -> tuple[Bucket | None, BucketEvidence | None]:
     from seedance_temporal.audit.bucket_evidence import read_bucket_evidence
 
     settings = Settings.from_environment()
-    lost = "what the ledger and the objects say is not shown"
+    lost = "the ledger and the objects are not shown"
     if settings.seedance_bucket is None:
         missing.append(f"SEEDANCE_BUCKET is not set: {lost}.")
         return None, None
@@ -108,25 +111,24 @@ async def _look_into_the_bucket(job_id: str, missing: list[str]) -> tuple[Bucket
     return None, None
 
 
-async def _ask_temporal(job_id: str, evidence: BucketEvidence | None, missing: list[str]) -> TemporalEvidence | None:
-    from seedance_temporal.audit.build import TemporalEvidence
+async def _read_temporal(job_id: str, evidence: BucketEvidence | None, missing: list[str]) -> TemporalEvidence | None:
+    from seedance_temporal.audit.temporal_evidence import TemporalEvidence, read_runs
 
     try:
         jobs = await VideoJobs.connect()
         client = jobs.client
         state = await jobs.job(job_id).state()
-        named = (
-            {story.run_id for story in evidence.stories if story.namespace == client.namespace} if evidence else set()
-        )
-        return TemporalEvidence(client.namespace, state, await runs_of(client, job_id, named))
+        parts = evidence.parts if evidence is not None else []
+        named = {part.run_id for part in parts if part.namespace == client.namespace}
+        return TemporalEvidence(client.namespace, state, await read_runs(client, job_id, named))
     except UnknownJob:
         return None
     except TemporalUnavailable as error:
-        missing.append(f"Temporal could not be asked, and may know more. {error}")
+        missing.append(f"Temporal could not be read, and may have more. {error}")
         return None
 
 
-# Telling
+# Printing
 
 
 def _print(audit: Audit) -> None:
@@ -136,7 +138,7 @@ def _print(audit: Audit) -> None:
     for gap in audit.missing:
         out.print(f"[yellow]{plain(gap)}[/]")
     if audit.attention is not None:
-        out.print(f"[yellow]Needs a person: {audit.attention}.[/] {plain(audit.advice or '')}".rstrip())
+        out.print(f"[yellow]Needs an operator: {audit.attention}.[/] {plain(audit.advice or '')}".rstrip())
     for title, table in _tables(audit):
         if table.row_count:
             out.print(f"\n[bold]{title}[/]")
@@ -146,23 +148,23 @@ def _print(audit: Audit) -> None:
 
 
 _SOURCES: Mapping[str, str] = {
-    "temporal": "The story is told by Temporal's history.",
-    "record": "The story is told by the job's record: Temporal has no history of it any more.",
-    "end": "The story is told by the job's end in the ledger: Temporal has no history of it any more.",
-    "outcome": "The story is told by the newest outcome in the ledger: Temporal has no history of it any more.",
-    "ledger": "The ledger's facts alone tell the story: Temporal has no history of it any more.",
+    "temporal": "The timeline is from Temporal's history.",
+    "record": "The timeline is from the job's record: Temporal has no history of it any more.",
+    "end": "The timeline is from the job's end in the ledger: Temporal has no history of it any more.",
+    "outcome": "The timeline is from the newest outcome in the ledger: Temporal has no history of it any more.",
+    "ledger": "The timeline is from the ledger's facts alone: Temporal has no history of it any more.",
 }
 
 
 def _headline(audit: Audit) -> str:
-    """What became of the job, in a sentence or two."""
+    """Say how the job ended, or its phase, and its cost."""
     after = f", {_span(audit.seconds)} after its submission" if audit.seconds is not None else ""
     cost = f"{_paid(audit.charge)}."
     if audit.result is not None:
         return f"Stored{after}. {cost}"
     if audit.error is not None:
         return f"Ended without a video ({audit.phase}, {audit.error.code}){after}. {cost} {audit.error.message}"
-    return f"It has not ended, and stands at {audit.phase or 'what the steps below say'}. {cost}"
+    return f"Not ended. The phase is {audit.phase or 'not known'}. {cost}"
 
 
 def _paid(charge: Charge) -> str:
@@ -170,7 +172,7 @@ def _paid(charge: Charge) -> str:
         return "Nothing is billed"
     known = _money(charge.tokens, charge.usd)
     expected = _money(charge.estimated_tokens, charge.estimated_usd)
-    paid = f"Billed: {known or 'how much is not known'}" if charge.billed else "What is billed is not known yet"
+    paid = f"Billed: {known or 'amount not known'}" if charge.billed else "The charge is not known yet"
     return paid + (f" (expected: at most {expected})" if expected else "")
 
 
@@ -180,7 +182,7 @@ def _money(tokens: int | None, usd: float | None) -> str:
 
 
 def _tables(audit: Audit) -> Iterator[tuple[str, Table]]:
-    yield f"Steps: {audit.looks} looks at the task, {audit.callbacks} callbacks", _steps(audit)
+    yield f"Timeline: {audit.polls} polls, {audit.callbacks} callbacks", _timeline(audit)
     yield "Attempts", _attempts(audit.attempts)
     yield "Objects", _objects(audit)
     yield "Request", _fields(audit)
@@ -195,12 +197,11 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
-def _steps(audit: Audit) -> Table:
-    table = _table("when (UTC)", "after", "by", "what", right=["after"])
-    for step in audit.steps:
-        often = f" ({step.times} times)" if step.times > 1 else ""
-        note = f": {_short(audit, step.note)}" if step.note else ""
-        table.add_row(_when(step.at), f"+{step.after:.1f} s", step.how, plain(step.what + often + note))
+def _timeline(audit: Audit) -> Table:
+    table = _table("when (UTC)", "after", "by", "event", right=["after"])
+    for step in audit.timeline:
+        shown = step.model_copy(update={"detail": _short(audit, step.detail or "")})
+        table.add_row(_when(step.at), f"+{step.after:.1f} s", step.source, plain(sentence(shown)))
     return table
 
 
@@ -242,9 +243,9 @@ def _fields(audit: Audit) -> Table:
 
 
 def _events(history: RunHistory) -> Table:
-    table = _table("event", "when (UTC)", "type", "what", right=["event"])
+    table = _table("event", "when (UTC)", "type", "summary", right=["event"])
     for event in history.events:
-        table.add_row(str(event.id), _when(event.at), event.type, plain(event.what))
+        table.add_row(str(event.id), _when(event.at), event.type, plain(event.summary))
     return table
 
 
@@ -257,7 +258,7 @@ def _print_finding(audit: Audit, finding: Finding) -> None:
 
 
 def _short(audit: Audit, name: str) -> str:
-    """An object's name below the job's own folder; anything else as it is."""
+    """Cut an object's name to the part below the job's own folder."""
     return name.rpartition(f"{audit.request_hash}/")[2]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from seedance_temporal.events import sentence
 from seedance_temporal.job import JobState
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -75,7 +76,7 @@ def status_line(job: JobState) -> str:
     if job.detail is not None:
         if job.detail.timeline:
             last = job.detail.timeline[-1]
-            words.append(plain(f"{last.what} (learned by {last.how})"))
+            words.append(plain(f"{sentence(last)} (learned by {last.source})"))
     elif not job.ended:
         words.append("no worker answers at the moment")
     if job.attention:
@@ -114,7 +115,5 @@ def print_job(job: JobState) -> None:
 
 
 def print_timeline(state: JobState) -> None:
-    for entry in state.detail.timeline if state.detail is not None else ():
-        often = f" ({entry.times} times)" if entry.times > 1 else ""
-        note = f": {entry.note}" if entry.note else ""
-        out.print(f"[dim]{entry.at:%Y-%m-%d %H:%M:%S}  {entry.how:<9}[/] {plain(entry.what + often + note)}")
+    for event in state.detail.timeline if state.detail is not None else ():
+        out.print(f"[dim]{event.at:%Y-%m-%d %H:%M:%S}  {event.source:<9}[/] {plain(sentence(event))}")

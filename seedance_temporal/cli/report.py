@@ -30,11 +30,11 @@ ALL_KEYS = ",".join(KEYS)
 
 
 def keys(text: str) -> list[Key]:
-    """What ``--by`` names."""
-    named = [word.strip() for word in text.split(",")]
-    if unknown := [word for word in named if word not in KEYS]:
-        raise typer.BadParameter(f"{', '.join(unknown)}: a report goes by {', '.join(KEYS)}")
-    return [key for word in dict.fromkeys(named) for key in KEYS if key == word]
+    """Parse ``--by``."""
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in KEYS]:
+        raise typer.BadParameter(f"{', '.join(unknown)}: a report is grouped by {', '.join(KEYS)}")
+    return [key for name in dict.fromkeys(names) for key in KEYS if key == name]
 
 
 def report(
@@ -47,17 +47,17 @@ def report(
     since: SinceOption = None,
     until: UntilOption = None,
     from_bucket: Annotated[
-        bool, typer.Option("--from-bucket", help="From the objects, also of jobs that Temporal has forgotten.")
+        bool, typer.Option("--from-bucket", help="Read the objects, also of jobs that Temporal has forgotten.")
     ] = False,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma separated values on stdout.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write comma separated values to stdout.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="A page with plots, in this file.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots to this file.")
     ] = None,
 ) -> None:
-    """What jobs came to and what they cost, by user, model, route and the day of their start."""
+    """Report outcomes and costs of jobs, by user, model, route and the day of their start."""
     if as_json + as_csv + (html is not None) > 1:
-        raise typer.BadParameter("say one of --json, --csv and --html at most")
+        raise typer.BadParameter("give at most one of --json, --csv and --html")
 
     async def command() -> int:
         chosen = (user, model, route, since)
@@ -69,7 +69,7 @@ def report(
         elif as_csv:
             _print_csv(by, groups)
         elif html is not None:
-            from seedance_temporal.cli.report_page import page  # what draws is a large import, and needed here only
+            from seedance_temporal.cli.report_page import page  # a large import, for plots
 
             source = "the objects in the bucket" if from_bucket else "Temporal"
             _write(html, page(accounts, by, groups, total, source=source, made_at=datetime.now(UTC)))
@@ -84,7 +84,7 @@ def report(
 
 
 async def _from_temporal(user: str | None, model: str | None, route: str | None) -> list[Account]:
-    # Not by time: a job's runs can lie on both sides of a moment, and all of them tell what it came to.
+    # Not by time: an account needs all runs of a job, and some can be older than --since.
     runs = (await video_jobs()).runs(user=user, model=model, route=route)
     return accounts_of([run async for run in runs])
 

@@ -1,4 +1,4 @@
-"""The report as one page: no network, no script, readable in light and dark, by eye and by ear."""
+"""Write the report as one page: without network or script, accessible, in light and dark."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def page(
     source: str,
     made_at: datetime,
 ) -> str:
-    """The page's HTML.
+    """Return the page's HTML.
 
     Args:
-        accounts: The jobs; what is drawn comes from them.
+        accounts: The jobs, for the plots.
         by: The keys of the groups.
         groups: The rows of the table.
         total: All of it.
@@ -83,15 +83,15 @@ def page(
 
 
 def _spend(accounts: Sequence[Account]) -> dict[str, object]:
-    """By day, or month, and model: in USD, or in tokens where no price is known."""
-    priced = any(charge.usd for account in accounts for charge in account.charges)
+    """Plot spend by day, or month, and model: in USD, or in tokens where no price is known."""
+    priced = any(task.usd for account in accounts for task in account.tasks)
     spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     days = sorted({date.fromisoformat(account.day) for account in accounts})
     by_month = bool(days) and (days[-1] - days[0]).days >= _MOST_DAYS
     for account in accounts:
         when = account.day[:7] if by_month else account.day
-        for charge in account.charges:
-            spent[named(account.model)][when] += (charge.usd if priced else charge.tokens) or 0
+        for task in account.tasks:
+            spent[named(account.model)][when] += (task.usd if priced else task.tokens) or 0
     labels = _without_gaps(days, by_month)
     shown = _with_others(spent)
     # One below the other: the library leaves no room for a last row that is not full.
@@ -115,7 +115,7 @@ def _spend(accounts: Sequence[Account]) -> dict[str, object]:
 
 
 def _without_gaps(days: Sequence[date], by_month: bool) -> list[str]:
-    """Every day, or month, from the first to the last."""
+    """Return every day, or month, from the first to the last."""
     if not days:
         return []
     every = [days[0] + timedelta(days=number) for number in range((days[-1] - days[0]).days + 1)]
@@ -134,7 +134,7 @@ def _with_others(spent: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[
 
 
 def _times(accounts: Sequence[Account]) -> dict[str, object]:
-    """How long jobs took whose video is stored."""
+    """Plot the time that stored jobs took."""
     minutes = [
         (account.ended_at - account.started_at).total_seconds() / 60
         for account in accounts
@@ -186,7 +186,7 @@ _LOOK = {
 
 
 def _svg(chart: pygal.Graph, title: str) -> Markup:
-    """The drawing without the library's script and comments; what the script would show on hovering are titles."""
+    """Render a plot without the library's script and comments; its tooltips become titles."""
     root: Element = chart.render_tree()
     root.set("role", "img")
     root.set("aria-label", title)

@@ -1,4 +1,4 @@
-"""The figures of a report in words, for table and page."""
+"""The columns and the remarks of a report, for table and page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _outcome(outcome: Outcome) -> tuple[str, Callable[[Figures], str]]:
 
 
 def columns(total: Figures) -> list[tuple[str, Callable[[Figures], str]]]:
-    """The columns of a report: each head, and what stands below it. An outcome that nobody had has none."""
+    """Return the columns of a report, each with its head and its cells. An outcome that did not occur has none."""
     return [
         ("jobs", lambda of: f"{of.jobs:,}"),
         *(_outcome(outcome) for outcome in OUTCOMES if outcome in total.outcomes),
@@ -24,7 +24,7 @@ def columns(total: Figures) -> list[tuple[str, Callable[[Figures], str]]]:
 
 
 def of_estimate(of: Figures) -> str:
-    """The actual cost as a share of the most that was expected; by tokens where there are no prices."""
+    """Return the actual cost as a share of the most that was expected; by tokens where no price is known."""
     actual, most = of.compared_usd, of.estimated_usd
     if not most:
         actual, most = of.compared_tokens, of.estimated_tokens
@@ -32,18 +32,18 @@ def of_estimate(of: Figures) -> str:
 
 
 def named(value: str | None) -> str:
-    """What the jobs of a group have in common."""
+    """Name the value that the jobs of a group share."""
     return "not known" if value is None else value
 
 
 def remarks(total: Figures) -> list[str]:
-    """What the sums leave out, in sentences."""
-    said = []
+    """Say in sentences which amounts the sums do not include."""
+    sentences = []
     if total.unpriced_tokens:
-        said.append(f"{total.unpriced_tokens:,} of the tokens have no known price, and are not in the cost.")
+        sentences.append(f"{total.unpriced_tokens:,} of the tokens have no known price, and are not in the cost.")
     if total.uncounted_tasks:
-        said.append(
-            f"Tasks that were billed, or may have been, and whose tokens nobody has seen: {total.uncounted_tasks:,}. "
-            "The provider's invoice tells."
+        sentences.append(
+            f"Tasks that are, or may be, billed, and whose tokens are not known: {total.uncounted_tasks:,}. "
+            "The provider's invoice shows them."
         )
-    return said
+    return sentences

@@ -1,8 +1,8 @@
-"""Which content a user's asset ids have stood for.
+"""The contents that each asset id of a user has named so far.
 
-The request hash sees a reference's asset_id instead of its URL. Where an asset_id comes to mean other content, the same
-request still is the same job, and returns the older video: that is worth a warning. What was seen is kept in objects
-that are created once, one for each content.
+The request hash uses a reference's asset_id instead of its URL. Where an asset_id names new content, the same request
+still is the same job, and returns the older video: that is worth a warning. Each content that was seen has an object
+of its own, created once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Assets:
     """The contents of all asset ids, in a bucket.
 
     Args:
-        bucket: Where they stand.
+        bucket: Holds them.
         prefix: The common start of all object names.
     """
 
@@ -31,12 +31,12 @@ class Assets:
         self._prefix = prefix
 
     async def warnings(self, request: VideoRequest, media: Sequence[Medium]) -> list[str]:
-        """What to say of asset ids that have stood for other content. Writes nothing."""
+        """Return a warning for each asset id that has named other content before. Write nothing."""
         warned = await asyncio.gather(*(self._warning(request, medium) for medium in media))
         return [warning for warning in warned if warning is not None]
 
     async def note(self, request: VideoRequest, media: Sequence[Medium]) -> None:
-        """Keeps what the asset ids of a request stand for now."""
+        """Write which content each asset id of a request names now."""
         for medium in media:
             asset_id = request.references[medium.reference].asset_id
             if asset_id is not None:
@@ -53,11 +53,12 @@ class Assets:
         if {PurePosixPath(each.name).stem for each in stored} <= {medium.sha256}:
             return None
         return (
-            f"references[{medium.reference}]: asset_id {asset_id!r} has stood for other content before. Jobs are told "
-            "apart by the asset_id alone: the same request would return the older video. Give new content a new one."
+            f"references[{medium.reference}]: asset_id {asset_id!r} has named other content before. Jobs are "
+            "distinguished by the asset_id alone: the same request would return the older video. Give new content a "
+            "new asset_id."
         )
 
     def _folder(self, user_id: str, asset_id: str) -> str:
-        """Hashes, because both may be longer than the name of an object, and hold anything."""
+        """Return the folder of an asset id; hashed, because ids may be too long for an object name, or hold slashes."""
         user, asset = (hashlib.sha256(text.encode()).hexdigest() for text in (user_id, asset_id))
         return f"{self._prefix}/assets/{user[:16]}/{asset}/"

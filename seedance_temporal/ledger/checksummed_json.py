@@ -1,6 +1,6 @@
-"""JSON objects that show by themselves whether they still are what was written.
+"""JSON objects that carry the SHA-256 of their own content.
 
-Nothing that is written later can vouch for a job's last object. So each one carries the SHA-256 of its own content.
+A reader can so detect a change in any object, also in a job's last one, which no later object could vouch for.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ SEAL = "sha256"
 
 
 def sealed(value: dict[str, Any]) -> bytes:
-    """An object's content, with a last field that holds the SHA-256 of the content without it."""
+    """Encode a value, with a last field that holds the SHA-256 of the value without it."""
     return as_json(value | {SEAL: hashlib.sha256(as_json(value)).hexdigest()})
 
 
 def is_sealed(content: bytes) -> bool:
-    """Whether an object carries a seal, right or wrong."""
+    """Return whether an object carries a checksum, right or wrong."""
     return f'"{SEAL}": '.encode() in content
 
 
 class _Damaged(ValueError):
-    """It is JSON, and not what was written."""
+    """The content is JSON, and was changed."""
 
 
 def opened(content: bytes) -> dict[str, Any]:
-    """What was sealed. An object without a seal, as older workers wrote them, is taken as it is.
+    """Decode a value and check it; an object of an older worker may carry no checksum.
 
     Raises:
-        ValueError: The content is not what was written; says how that shows.
+        ValueError: The content was changed. The message is the end of a sentence: "the object …".
     """
     try:
         value = json.loads(content)

@@ -1,38 +1,44 @@
-"""Decide from the facts of a ledger what a run does next. Pure functions without I/O."""
+"""Decide the next step of a run from the facts of its ledger. Pure functions without I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.job import JobError, Phase, VideoResult, phase_of
 from seedance_temporal.ledger.facts import FORGOTTEN_AFTER, Attempt, Fact, Facts, Listing
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.settings import Settings
 
 
+class Recovery(Fact):
+    """How an attempt whose outcome is unknown is searched for.
+
+    Attributes:
+        needs_operator: Whether the search has lasted so long that an operator must know of it.
+        wait_seconds: Until the ledger is read again.
+        doubt: Why absence cannot be proven from LIST; None where it can.
+        key: Fingerprint of the API key that the attempt was sent with.
+    """
+
+    needs_operator: bool
+    wait_seconds: float
+    doubt: str | None = None
+    key: str = ""
+
+
 class Decision(Fact):
-    """What the ledger says comes next.
+    """The next step of a job.
 
     Attributes:
         next: ``stored``: the video is there; ``ended``: the job ended without one; ``adopt``: follow the task;
-            ``recover``: an attempt's outcome is unknown; ``claim``: nothing stands against a new attempt.
+            ``recover``: an attempt's outcome is unknown; ``claim``: a new attempt may be claimed.
         attempt: The attempt that decided, or with ``claim`` the number of the next one.
-        usage, cost_usd: With ``ended``: what the provider counted, as far as it was seen.
-        second_task: A task besides the one to follow that nobody follows.
-        recovery_over: With ``recover``: the attempt has been looked for long enough to need a person.
-        doubt: With ``recover``: why LIST cannot prove that no task came of the attempt; None where it can.
-        key: With ``recover``: fingerprint of the API key that the attempt was sent with.
-        look_again_after: Seconds, with ``recover``.
-        search_attributes: The names that the namespace knows.
-        hash_users: Whether a user is shown by a hash.
-        folder: The start of the names of all objects of the job, as ``gs://…/``.
-        identifiers_listed: Whether it is known that LIST shows our identifiers.
-        create_seconds: The total time that a create may take.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
-        warnings: What is allowed, and still likely to disappoint, in sentences.
-        limited: Whether limits are set, so that a create must be allowed first.
+        usage, cost_usd: With ``ended``: the provider's count, and its cost, as far as they are known.
+        second_task: A task besides the one to follow that is not followed.
+        recovery: With ``recover``.
     """
 
     next: Literal["stored", "ended", "adopt", "recover", "claim"]
@@ -43,29 +49,17 @@ class Decision(Fact):
     usage: Usage | None = None
     cost_usd: float | None = None
     second_task: str | None = None
-    recovery_over: bool = False
-    doubt: str | None = None
-    key: str = ""
-    look_again_after: float = 0
-    search_attributes: tuple[str, ...] = ()
-    hash_users: bool = False
-    folder: str | None = None
-    create_seconds: float = 0
-    identifiers_listed: bool = False
-    estimated_tokens: int | None = None
-    estimated_usd: float | None = None
-    warnings: tuple[str, ...] = ()
-    limited: bool = False
+    recovery: Recovery | None = None
 
 
 def decide(facts: Facts) -> Decision:
-    """What comes next, by the facts alone.
+    """Decide by the facts alone.
 
     A record wins over everything, then a live task: the newest one, even where a later attempt was refused or not
     sent. Otherwise the highest attempt that is not settled decides; where all are, a new claim is allowed.
     """
-    look = _next(facts)
-    return look.model_copy(update={"second_task": second_task(facts, look.task_id)})
+    decision = _next(facts)
+    return decision.model_copy(update={"second_task": second_task(facts, decision.task_id)})
 
 
 def _next(facts: Facts) -> Decision:
@@ -86,31 +80,61 @@ def _next(facts: Facts) -> Decision:
     return Decision(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
 
 
-def decide_from(facts: Facts, settings: Settings) -> Decision:
-    """What comes next, with how long to wait where an attempt is being looked for."""
-    look = decide(facts)
-    if look.next != "recover":
-        return look
-    attempt = facts.attempt(look.attempt)
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended, by its ledger.
+
+    Attributes:
+        at: When its last object was written; None where a record does not say so.
+        result, error: One of them is given.
+    """
+
+    phase: Phase
+    at: datetime | None
+    result: VideoResult | None = None
+    error: JobError | None = None
+
+
+def ending(facts: Facts) -> Ending | None:
+    """Return how the job ended; None while it is open, and where the ledger does not say that it ended."""
+    decision = decide(facts)
+    if decision.next == "stored":
+        return Ending("stored", facts.stored_at, result=decision.result)
+    attempt = facts.attempt(decision.attempt)
+    if decision.error is None or attempt is None:
+        return None
+    last = attempt.end or attempt.outcome
+    return Ending(phase_of(decision.error), last.at if last is not None else None, error=decision.error)
+
+
+def decide_at(facts: Facts, settings: Settings) -> Decision:
+    """Decide, and add how to search where the outcome of an attempt is unknown. Depends on the time as well."""
+    decision = decide(facts)
+    if decision.next != "recover":
+        return decision
+    attempt = facts.attempt(decision.attempt)
     assert attempt is not None
     window = timedelta(seconds=settings.seedance_recovery_seconds)
-    age = _age(attempt)
-    # Proving absence takes two listings after the window; where it cannot be proved, a person is needed at once.
-    doubt = _bar_to_absence(facts, attempt) or _other_key(attempt, settings.key_fingerprint)
-    over = age > (window if doubt else 1.5 * window)
-    # Twenty looks in the window; one for every sixth of it when a person is needed anyway.
-    wait = (window / 6 if over else window / 20).total_seconds()
-    key = attempt.claim.key if attempt.claim is not None else ""
-    return look.model_copy(update={"recovery_over": over, "look_again_after": wait, "doubt": doubt, "key": key})
+    # Two listings after the window prove absence. Where they cannot, an operator must know at once.
+    doubt = _no_proof_of_absence(facts, attempt) or _other_key(attempt, settings.key_fingerprint)
+    needs_operator = _age(attempt) > (window if doubt else 1.5 * window)
+    recovery = Recovery(
+        needs_operator=needs_operator,
+        # Twenty reads in the window; one for every sixth of it where an operator is needed anyway.
+        wait_seconds=(window / 6 if needs_operator else window / 20).total_seconds(),
+        doubt=doubt,
+        key=attempt.claim.key if attempt.claim is not None else "",
+    )
+    return decision.model_copy(update={"recovery": recovery})
 
 
 def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], settings: Settings) -> bool:
-    """Whether it is proved that no task came of an attempt, so that another claim may be made.
+    """Return whether listings prove that an attempt created no task, so that another claim may be made.
 
     Args:
-        listings: What complete listings said of this attempt.
+        listings: Those that were read for this attempt.
     """
-    if attempt.claim is None or attempt.claimed_at is None or _bar_to_absence(facts, attempt) is not None:
+    if attempt.claim is None or attempt.claimed_at is None or _no_proof_of_absence(facts, attempt) is not None:
         return False
     window = timedelta(seconds=settings.seedance_recovery_seconds)
     proofs = [
@@ -127,15 +151,15 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
     return bool(proofs) and max(proofs) - min(proofs) >= window / 10
 
 
-def _bar_to_absence(facts: Facts, attempt: Attempt) -> str | None:
-    """What keeps an attempt from ever counting as absent, however often LIST does not show it."""
-    if attempt.taken:
+def _no_proof_of_absence(facts: Facts, attempt: Attempt) -> str | None:
+    """Return why absence cannot be proven from LIST; None where it can."""
+    if attempt.accepted_without_id:
         return "the provider accepted the create"
     if _age(attempt) > FORGOTTEN_AFTER:
         return "the provider may have forgotten the task by now"
     if attempt.claim is not None and not attempt.claim.key:
         return "its claim does not say which API key sent it, and a key shows only the tasks that it may see"
-    if not facts.echo:
+    if not facts.identifiers_listed:
         return "it is not known that LIST shows our identifiers under the API key that sent it"
     if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):
         return "an earlier attempt of this job counted as absent already"
@@ -149,7 +173,7 @@ def _other_key(attempt: Attempt, key: str) -> str | None:
 
 
 def other_key(sent: str, now: str) -> str:
-    """Why a listing that another API key reads proves nothing.
+    """Return why a listing that another API key reads proves nothing.
 
     Args:
         sent: Fingerprint of the key that the create was sent with.
@@ -159,7 +183,7 @@ def other_key(sent: str, now: str) -> str:
     return (
         f"the create was sent with the API key of fingerprint {sent}, and tasks are now read with {reader}: "
         "a key shows only the tasks of its own project, and of the models it names. Start the worker with the first "
-        "key again, and the job settles itself; without it, look in the console of that key's project, not of this one"
+        "key again, and the job settles itself; without it, check the console of that key's project, not of this one"
     )
 
 
@@ -168,5 +192,5 @@ def _age(attempt: Attempt) -> timedelta:
 
 
 def second_task(facts: Facts, followed: str | None) -> str | None:
-    """A task that may be billed besides the one that is followed, or stored: it is not known to have ended."""
+    """Find a task besides the followed or stored one that may be billed, because no end of it is known."""
     return next((task for attempt in facts.attempts for task in attempt.live if task != followed), None)

@@ -1,7 +1,7 @@
-"""What the attempt ledger knows of a job, and what follows from it. Nothing in here does I/O.
+"""The facts that the attempt ledger holds of a job. Nothing in here does I/O.
 
-A claim comes before each POST, an outcome after it. An attempt counts where a task exists, or may exist; a new claim is
-allowed where every attempt that counts has ended, and somebody asked for another one.
+A claim comes before each POST, an outcome after it. An attempt counts where a task exists, or may exist. A new claim is
+allowed where every attempt that counts has ended, and a resubmit was granted after it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import JobError, TimelineEntry, VideoResult
+from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.reference_media import Medium
@@ -30,16 +31,16 @@ class Fact(BaseModel):
 
 
 class Claim(Fact):
-    """Somebody is about to send the paid POST.
+    """The permission to send one paid POST, written before it.
 
     Attributes:
         nonce: 32 hex digits, drawn by the one activity execution that may send; part of the safety identifier.
         key: Fingerprint of the API key that the POST is sent with; empty in claims of older workers.
-        namespace, run_id: Which Temporal run claimed.
-        submitted_at: When that run was started.
+        namespace, run_id: The Temporal run that claimed.
+        submitted_at: The start of that run.
         estimated_tokens, estimated_usd: The most that the attempt should cost; None where that is not known.
-        warnings: What the job was warned of, in sentences.
-        media: What the references were, when they were looked at before it.
+        warnings: The job's warnings, in sentences.
+        media: The properties of the references, as the check before the claim found them.
     """
 
     job_id: str
@@ -62,31 +63,32 @@ class Claim(Fact):
 
 
 class Provenance(Fact):
-    """A fact that ends a part of a job's story: it holds that story, and vouches for what stood before it.
+    """A fact that says who wrote it, after which events, and which objects existed before it.
 
     Attributes:
-        namespace, run_id: Which Temporal run wrote it.
-        timeline: The story of that run up to here.
-        ledger: The objects of the job that stood when it was written.
+        namespace, run_id: The Temporal run that wrote it.
+        timeline: The events of that run so far.
+        ledger: The objects that the job had when it was written.
     """
 
     namespace: str = ""
     run_id: str = ""
-    timeline: tuple[TimelineEntry, ...] = ()
+    timeline: Timeline = ()
     ledger: tuple[RecordedObject, ...] = ()
 
 
 class Outcome(Provenance):
-    """What came of a claim, decided once.
+    """The outcome of a claim, decided once.
 
     Attributes:
-        kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists; ``taken``: a task
-            exists, its id is not known. That decides nothing yet, so it stands in an object of its own.
-        how: How that is known: ``create``, ``callback``, ``list`` or ``operator``.
+        kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists;
+            ``accepted_without_id``: a task exists, its id is not known. That decides nothing yet, so it is written as
+            an object of its own.
+        source: ``create``, ``callback``, ``list`` or ``operator``.
     """
 
-    kind: Literal["created", "refused", "not_sent", "absent", "taken"]
-    how: str
+    kind: Literal["created", "refused", "not_sent", "absent", "accepted_without_id"]
+    source: EventSource
     at: datetime
     task_id: str | None = None
     code: str = ""
@@ -95,20 +97,20 @@ class Outcome(Provenance):
 
 
 class End(Provenance):
-    """A task ended without a video. ``how`` that was learned: ``poll``, ``callback``, ``copy`` or ``operator``."""
+    """A task ended without a video. ``source``: ``poll``, ``callback``, ``copy`` or ``operator``."""
 
     error: JobError
     at: datetime
-    how: str = ""
+    source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
 
 
 class Listing(Fact):
-    """What a listing of the account's tasks says of one attempt.
+    """The evidence about one attempt in a listing of the account's tasks.
 
     Attributes:
-        began_at: When it was begun.
+        began_at: When its reading began.
         complete: Whether it showed as many tasks as there were when it began.
         task_id: The task that shows the attempt's identifier.
         unmarked: Whether it showed a task without an identifier that could be the attempt's.
@@ -125,7 +127,7 @@ class Listing(Fact):
 
 
 class ResubmitGrant(Fact):
-    """Somebody asked for another attempt after this one; ``automatic``: a setting did."""
+    """The permission for another attempt after this one; ``automatic``: a setting gave it, not a caller."""
 
     accept_second_charge: bool
     at: datetime
@@ -138,6 +140,8 @@ class Attempt:
 
     Attributes:
         claimed_at: The claim object's own creation time.
+        accepted_without_id: Whether the provider accepted the create, and the task id could not be read.
+        late: The ids of tasks that became known after another outcome.
         ends: How its tasks ended without a video, each task once; or one that names no task: it was given up.
     """
 
@@ -145,14 +149,14 @@ class Attempt:
     claim: Claim | None = None
     claimed_at: datetime | None = None
     outcome: Outcome | None = None
-    taken: bool = False
+    accepted_without_id: bool = False
     late: tuple[str, ...] = ()
     ends: tuple[End, ...] = ()
-    again: ResubmitGrant | None = None
+    resubmit_grant: ResubmitGrant | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The ids of all tasks that are known to have come of it, the one to follow first."""
+        """The ids of all its known tasks, the one to follow first."""
         created = (self.outcome.task_id,) if self.outcome is not None and self.outcome.task_id else ()
         return created + tuple(task_id for task_id in self.late if task_id not in created)
 
@@ -160,12 +164,12 @@ class Attempt:
     def live(self) -> tuple[str, ...]:
         """The ids of its tasks that are not known to have ended, the one to follow first.
 
-        An end that names no task (the attempt was given up) does not bind a task that came to light after it.
+        An end that names no task (the attempt was given up) does not end a task that became known after it.
         """
         return tuple(task_id for task_id in self.tasks if self.end_of(task_id) is None)
 
     def end_of(self, task_id: str) -> End | None:
-        """How a task ended without a video; None where it is not known to have ended so."""
+        """Return how a task ended without a video; None where no such end is known."""
         return next((end for end in self.ends if end.error.task_id == task_id), None)
 
     @property
@@ -179,8 +183,8 @@ class Attempt:
 
     @property
     def counts(self) -> bool:
-        """Whether a task exists, or may exist, that came of it."""
-        return self.taken or bool(self.tasks) or self.outcome is None
+        """Whether a task of this attempt exists, or may exist."""
+        return self.accepted_without_id or bool(self.tasks) or self.outcome is None
 
     @property
     def error(self) -> JobError | None:
@@ -195,25 +199,27 @@ class Attempt:
 
     @property
     def settled(self) -> bool:
-        """Whether it stands in nobody's way."""
+        """Whether a new attempt may be claimed, as far as this one is concerned."""
         if self.error is None:
             return not self.counts
-        return self.again is not None
+        return self.resubmit_grant is not None
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that the ledger knows of one job.
+    """All facts of one job.
 
     Attributes:
-        echo: Whether LIST has once shown an identifier of ours under the key of each open attempt.
+        identifiers_listed: Whether LIST has once shown an identifier of ours under the key of each open attempt.
         objects: All objects of the job, as the bucket lists them.
+        stored_at: When the record was written, where it says so.
     """
 
     record: VideoResult | None
     attempts: tuple[Attempt, ...]
-    echo: bool = False
+    identifiers_listed: bool = False
     objects: tuple[RecordedObject, ...] = ()
+    stored_at: datetime | None = None
 
     def attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
@@ -223,15 +229,16 @@ class Facts:
 
 
 def nothing_sent(code: str, message: str) -> JobError:
-    """The end of a job that nothing was claimed for, so that submitting it again starts it anew."""
+    """Return the error of a job that ends before any claim; the same request can then be submitted again."""
     return JobError(code=code, message=f"Nothing was sent, and nothing is billed. {message}", failure_class="invalid")
 
 
 def refusal(attempt: int, outcome: Outcome) -> JobError:
-    words = f"({outcome.code}): {outcome.message}".rstrip(" .:")
+    """Return the error of an attempt that the provider refused."""
+    reason = f"({outcome.code}): {outcome.message}".rstrip(" .:")
     return JobError(
         code=outcome.code,
-        message=f"The provider refused the request {words}. "
+        message=f"The provider refused the request {reason}. "
         "No task was created, and nothing is billed. Submit a request that is changed accordingly.",
         failure_class=outcome.failure_class or "invalid",
         attempt=attempt,

@@ -1,4 +1,4 @@
-"""The record: what a job asked for, paid and got, in the object that commits it. Read for years, so read leniently."""
+"""The record of a stored video: its request, cost and objects. Read it leniently: it is kept for years."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from seedance_temporal.events import Timeline
 from seedance_temporal.job import VideoResult
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import StoredObject, as_json
@@ -43,7 +44,7 @@ class RecordedObjects(_Part):
     Attributes:
         task: The provider's payload; None if it was damaged, which is one of the record's warnings.
         verified: The objects that say which contents were verified; empty in records of older versions.
-        ledger: All that stood in the attempt ledger.
+        ledger: All objects of the attempt ledger.
     """
 
     video: RecordedObject
@@ -56,17 +57,17 @@ class RecordedObjects(_Part):
 class Record(_Part):
     """Everything about a stored video.
 
-    What only people and audits read, such as ``request``, has no shape here: a later change of that shape must not
-    make an old record unreadable.
+    Fields that only readers and audits use, such as ``request``, have no shape here: a later change of that shape must
+    not make an old record unreadable.
 
     Attributes:
-        namespace, run_id: Which Temporal run stored it.
-        attempt: The attempt that the task came of; the others stand in the ledger.
-        model: The model that worked, where the request names an endpoint.
+        namespace, run_id: The Temporal run that stored the video.
+        attempt: The attempt of the task; the ledger holds the others.
+        model: The model that made the video, also where the request names an endpoint.
         estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
-        cost_usd: By the price table, of the tokens that the provider counted; None where unknown.
-        references: What the reference media were before the create, as far as they could be looked at.
-        warnings: What the job was warned of, and what is missing, in sentences.
+        cost_usd: The tokens that the provider counted, by the price table; None where unknown.
+        references: The properties of the reference media, as far as they could be read before the create.
+        warnings: The job's warnings, and what is missing, in sentences.
     """
 
     v: int = RECORD_VERSION
@@ -90,24 +91,20 @@ class Record(_Part):
     request: dict[str, Any] = {}
     rights: dict[str, Any] = {}
     references: list[dict[str, Any]] = []
-    timeline: list[dict[str, Any]] = []
+    timeline: Timeline = ()
     objects: RecordedObjects
     warnings: list[str] = []
     stored_at: datetime | None = None
 
 
-def result_of_record(content: bytes, bucket: str, name: str) -> VideoResult:
-    """What the caller of a job gets, by its record.
+def result_of_record(record: Record, bucket: str, name: str) -> VideoResult:
+    """Return the result of a job, by its record.
 
     Args:
-        content: The record.
-        bucket: The bucket that it stands in.
+        record: The record.
+        bucket: The bucket that holds it.
         name: The record's own object name.
-
-    Raises:
-        pydantic.ValidationError: It is no record.
     """
-    record = Record.model_validate_json(content)
     video, last_frame = record.objects.video, record.objects.last_frame
     return VideoResult(
         video_uri=f"gs://{bucket}/{video.name}",
@@ -127,8 +124,8 @@ def result_of_record(content: bytes, bucket: str, name: str) -> VideoResult:
     )
 
 
-def kept_payload(payload: Any, secrets: tuple[str, ...]) -> bytes:
-    """The content of ``task.json``: what the provider said of a task, without the queries of URLs, and without secrets.
+def payload_json(payload: Any, secrets: tuple[str, ...]) -> bytes:
+    """Encode ``task.json``: the provider's payload without secrets, and without the queries of URLs.
 
     A reader of the bucket could fetch the video with those queries.
     """

@@ -4,199 +4,232 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import ObjectNames, hash_of_job
-from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Facts, Outcome, ResubmitGrant
-from seedance_temporal.ledger.record import RecordedObject, result_of_record
+from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.storage.bucket import Bucket, StoredObject, as_json
 
 _F = TypeVar("_F", bound=Fact)
 
 
-# What an object of an attempt can be, beside the tasks and ends that name a task. Anything else there is not a fact.
-_KINDS = {"claim", "outcome", "taken", "end", "again"}
+# Object names are fixed: buckets hold such objects for years. These three are older than the words of the code.
+ACCEPTED_WITHOUT_ID = "taken"
+RESUBMIT_GRANT = "again"
+_IDENTIFIERS_LISTED = "echo"
+# The kinds of an attempt's objects, besides the tasks and ends that name a task. Other objects there are no facts.
+KINDS = {"claim", "outcome", ACCEPTED_WITHOUT_ID, "end", RESUBMIT_GRANT}
 
 
 class Ledger:
     """The facts of all jobs, in a bucket.
 
     Args:
-        bucket: Where they stand.
+        bucket: Holds them.
         prefix: The common start of all object names.
     """
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self._bucket = bucket
         self._prefix = prefix
-        self._echoing: set[str] = set()
+        self._listed: set[str] = set()
 
     def names(self, job_id: str) -> ObjectNames:
         return ObjectNames(self._prefix, hash_of_job(job_id))
 
     def folder(self, job_id: str) -> str:
-        """The start of the names of all objects of a job, for people."""
+        """Return the common start of the names of all objects of a job, to be shown."""
         return f"gs://{self._bucket.name}/{self.names(job_id).root}"
 
     async def read(self, job_id: str) -> Facts:
-        """All facts of a job, from one strongly consistent listing."""
+        """Read all facts of a job, from one strongly consistent listing."""
         names = self.names(job_id)
         objects = await self._bucket.list(names.root)
-        record = None
-        if any(stored.name == names.record for stored in objects):
-            record = await self.record(job_id)
+        record = await self.record(job_id) if any(stored.name == names.record for stored in objects) else None
         attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
         open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.settled]
-        echo = all([await self.identifiers_listed(claim.request.route, claim.key) for claim in open_claims])
-        return Facts(record, tuple(attempts), echo, tuple(RecordedObject.of(stored) for stored in objects))
+        listed = all([await self.identifiers_listed(claim.request.route, claim.key) for claim in open_claims])
+        return Facts(
+            record=result_of_record(record, self._bucket.name, names.record) if record is not None else None,
+            attempts=tuple(attempts),
+            identifiers_listed=listed,
+            objects=tuple(map(RecordedObject.of, objects)),
+            stored_at=record.stored_at if record is not None else None,
+        )
 
     async def objects(self, job_id: str) -> tuple[RecordedObject, ...]:
-        """All objects of a job that stand now."""
+        """List the objects that a job has now."""
         return tuple(RecordedObject.of(stored) for stored in await self._bucket.list(self.names(job_id).root))
 
     async def identifiers_listed(self, route: str, key: str) -> bool:
-        """Whether a LIST of this route has ever shown an identifier of ours to an API key.
+        """Return whether a LIST of this route has ever shown an identifier of ours to an API key.
 
         Args:
             key: The key's fingerprint.
         """
-        name = self._echo(route, key)
-        if name not in self._echoing and await self._bucket.stat(name) is not None:
-            self._echoing.add(name)
-        return name in self._echoing
+        name = self._identifiers_listed(route, key)
+        if name not in self._listed and await self._bucket.stat(name) is not None:
+            self._listed.add(name)
+        return name in self._listed
 
     async def note_identifiers_listed(self, route: str, key: str) -> None:
-        """Note that a LIST of this route has shown one to an API key."""
+        """Write that a LIST of this route has shown an identifier of ours to an API key."""
         if not await self.identifiers_listed(route, key):
             content = as_json({"at": datetime.now(UTC).isoformat(), "key": key})
-            await self._bucket.create(self._echo(route, key), content)
+            await self._bucket.create(self._identifiers_listed(route, key), content)
 
-    def _echo(self, route: str, key: str) -> str:
-        return f"{self._prefix}/echo-{route}-{key}.json"
+    def _identifiers_listed(self, route: str, key: str) -> str:
+        return f"{self._prefix}/{_IDENTIFIERS_LISTED}-{route}-{key}.json"
 
     async def has_verified_video(self, job_id: str, task_id: str) -> bool:
-        """Whether the bucket holds a video of the task that was verified, so that only its record is missing."""
+        """Return whether the bucket holds a verified video of the task, so that only its record is missing."""
         files = TaskFiles(self._bucket, self.names(job_id), task_id)
-        await files.look()
+        await files.read()
         return files.find_verified("output.mp4") is not None
 
-    async def record(self, job_id: str) -> VideoResult | None:
-        """The result of a job whose video is stored."""
-        names = self.names(job_id)
-        content = await self._bucket.read(names.record)
-        return None if content is None else result_of_record(content, self._bucket.name, names.record)
+    async def record(self, job_id: str) -> Record | None:
+        """Return the record of a job; None if no video is stored."""
+        content = await self._bucket.read(self.names(job_id).record)
+        return None if content is None else Record.model_validate_json(content)
 
-    async def _attempt(self, number: int, objects: dict[str, StoredObject]) -> Attempt:
-        async def fact(kind: str, model: type[_F]) -> _F | None:
-            return await self._fact(objects[kind].name, model) if kind in objects else None
+    async def _attempt(self, number: int, objects: Mapping[str, StoredObject]) -> Attempt:
+        # The listing says everything about the other kinds.
+        read = [kind for kind in ("claim", "outcome", *end_kinds(objects), "again") if kind in objects]
+        contents = {objects[kind].name: await self._bucket.read(objects[kind].name) for kind in read}
 
-        return Attempt(
-            number=number,
-            claim=await fact("claim", Claim),
-            claimed_at=objects["claim"].created_at if "claim" in objects else None,
-            outcome=await fact("outcome", Outcome),
-            taken="taken" in objects,
-            late=late_tasks(objects),
-            ends=tuple([end for kind in end_kinds(objects) if (end := await fact(kind, End)) is not None]),
-            again=await fact("again", ResubmitGrant),
-        )
+        def fact(name: str, model: type[_F]) -> _F | None:
+            content = contents[name]
+            return None if content is None else model.model_validate_json(content)
+
+        return read_attempt(number, objects, fact)
 
     async def _fact(self, name: str, model: type[_F]) -> _F | None:
         content = await self._bucket.read(name)
         return None if content is None else model.model_validate_json(content)
 
     async def claim(self, claim: Claim, *, seconds: float = 60) -> bool:
-        """Spends an attempt.
+        """Create the claim object.
 
         Returns:
-            Whether the claim that stands is this very one. The library may meet its own write and report a 412, so
-            the nonce decides.
+            Whether the claim in the bucket is this very one. The storage library may repeat its own write and report a
+            412, so the nonce decides.
         """
         name = self.names(claim.job_id).attempt(claim.attempt, "claim")
         if await self._write(name, claim, seconds):
             return True
-        standing = await self._fact(name, Claim)
-        return standing is not None and standing.nonce == claim.nonce
+        existing = await self._fact(name, Claim)
+        return existing is not None and existing.nonce == claim.nonce
 
     async def settle(self, job_id: str, attempt: int, outcome: Outcome, *, seconds: float = 60) -> None:
-        """Writes what came of a claim. Where another outcome stands, it is obeyed, but a task is never dropped: its
-        id is written beside it. That a task was taken leaves the outcome open.
+        """Write the outcome of a claim.
+
+        An outcome that exists already is obeyed, but no task is dropped: the id of another one is written beside it.
+        A create that was accepted without an id leaves the outcome open.
         """
-        if outcome.kind == "taken":
-            await self.take(job_id, attempt, outcome.message, seconds=seconds)
+        if outcome.kind == "accepted_without_id":
+            await self.note_accepted_without_id(job_id, attempt, outcome.message, seconds=seconds)
             return
         names = self.names(job_id)
         name = names.attempt(attempt, "outcome")
         if await self._write(name, outcome, seconds) or outcome.task_id is None:
             return
-        standing = await self._fact(name, Outcome)
-        if standing is None or standing.task_id != outcome.task_id:
+        existing = await self._fact(name, Outcome)
+        if existing is None or existing.task_id != outcome.task_id:
             await self._write(names.late(attempt, outcome.task_id), outcome, seconds)
 
-    async def take(self, job_id: str, attempt: int, message: str, *, seconds: float = 60) -> None:
-        """Notes that a task exists whose id could not be read."""
+    async def note_accepted_without_id(self, job_id: str, attempt: int, message: str, *, seconds: float = 60) -> None:
+        """Write that a task exists whose id could not be read."""
         content = sealed({"at": datetime.now(UTC).isoformat(), "message": message})
-        await self._bucket.create(self.names(job_id).attempt(attempt, "taken"), content, seconds=seconds)
+        name = self.names(job_id).attempt(attempt, ACCEPTED_WITHOUT_ID)
+        await self._bucket.create(name, content, seconds=seconds)
 
     async def end(self, job_id: str, attempt: int, end: End) -> End:
-        """Write how a task ended; return the end that stands for it, which is the first one written.
+        """Write how a task ended; return the end that counts for it, which is the first one written.
 
-        Each task of an attempt has an end of its own: that of a task which came to light late is written beside the
-        first.
+        Each task of an attempt has an end of its own: the end of a late task is written beside the first one.
         """
         names = self.names(job_id)
         name = names.attempt(attempt, "end")
         if await self._write(name, end):
             return end
-        standing = await self._fact(name, End) or end
-        if end.error.task_id in {None, standing.error.task_id}:
-            return standing
+        existing = await self._fact(name, End) or end
+        if end.error.task_id in {None, existing.error.task_id}:
+            return existing
         assert end.error.task_id is not None
         name = names.end_of_task(attempt, end.error.task_id)
         return end if await self._write(name, end) else await self._fact(name, End) or end
 
-    async def again(self, job_id: str, resubmit: Resubmit, *, automatic: bool = False) -> None:
-        """Notes that another attempt was asked for; once is enough."""
-        again = ResubmitGrant(
+    async def grant_resubmit(self, job_id: str, resubmit: Resubmit, *, automatic: bool = False) -> None:
+        """Allow another attempt after this one, once."""
+        grant = ResubmitGrant(
             accept_second_charge=resubmit.accept_second_charge, at=datetime.now(UTC), automatic=automatic
         )
-        await self._write(self.names(job_id).attempt(resubmit.attempt, "again"), again)
+        await self._write(self.names(job_id).attempt(resubmit.attempt, RESUBMIT_GRANT), grant)
 
     async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
         return await self._bucket.create(name, sealed(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
 
 
 def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int, dict[str, StoredObject]]:
-    """The objects of each attempt, by their kind, such as ``claim``; the first attempt first."""
+    """Sort a job's objects by attempt, and by kind, such as ``claim``; the first attempt comes first."""
     found: dict[int, dict[str, StoredObject]] = {}
     for stored in objects:
         number, dot, kind = stored.name.removeprefix(names.ledger).partition(".")
         kind = kind.removesuffix(".json")
-        is_fact = kind in _KINDS or kind.startswith(("late-", "end-"))
+        is_fact = kind in KINDS or kind.startswith(("late-", "end-"))
         if stored.name.startswith(names.ledger) and dot and number.isdecimal() and is_fact:
             found.setdefault(int(number), {})[kind] = stored
     return dict(sorted(found.items()))
 
 
-def late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
-    """The tasks of an attempt that came to light late, in that order, by its objects."""
+class ReadFact(Protocol):
+    """Read an object of the ledger as a model; return None if it is missing."""
+
+    def __call__(self, name: str, model: type[_F], /) -> _F | None: ...
+
+
+def read_attempt(number: int, objects: Mapping[str, StoredObject], read: ReadFact) -> Attempt:
+    """Read an attempt from its objects.
+
+    Args:
+        objects: Its objects, by their kind.
+        read: Reads one of them.
+    """
+
+    def fact(kind: str, model: type[_F]) -> _F | None:
+        return read(objects[kind].name, model) if kind in objects else None
+
+    return Attempt(
+        number=number,
+        claim=fact("claim", Claim),
+        claimed_at=objects["claim"].created_at if "claim" in objects else None,
+        outcome=fact("outcome", Outcome),
+        accepted_without_id=ACCEPTED_WITHOUT_ID in objects,
+        late=_late_tasks(objects),
+        ends=tuple(end for kind in end_kinds(objects) if (end := fact(kind, End)) is not None),
+        resubmit_grant=fact(RESUBMIT_GRANT, ResubmitGrant),
+    )
+
+
+def _late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
+    """Return the tasks that were found after another outcome, in the order in which they were found."""
     late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
     return tuple(unquote(kind.removeprefix("late-")) for kind in late)
 
 
 def end_kinds(objects: Iterable[str]) -> list[str]:
-    """Which objects of an attempt are ends: the first one, and those of tasks that came to light late."""
+    """Return the kinds that are ends: the first one, and those of late tasks."""
     return sorted(kind for kind in objects if kind == "end" or kind.startswith("end-"))
 
 
 def written_by() -> dict[str, Any]:
-    """Which Temporal run writes a fact now, inside of one of its activities."""
+    """Return the namespace and the run of the current activity, for a fact that it writes."""
     info = activity.info()
     return {"namespace": info.namespace, "run_id": info.workflow_run_id or ""}

@@ -1,7 +1,7 @@
 """Objects beside a video that say which contents were verified: only an object that equals one of them is committed.
 
-They are written before the upload. So a later try, or an audit years later, can tell a verified video from a spoilt
-upload, and from an object that somebody else put under its name.
+They are written before the upload. So a later try, or an audit years later, can distinguish a verified video from a
+damaged upload, and from a foreign object under its name.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Verified(BaseModel):
     md5: str
 
     def equals(self, stored: StoredObject | RecordedObject) -> bool:
-        """Whether an object has this content. Not every object has an MD5; one that has none is not compared by it."""
+        """Return whether an object has this content; the MD5 is compared where the object has one."""
         same = (stored.size, stored.crc32c) == (self.size, self.crc32c)
         return same and stored.md5 in {None, self.md5}
 
 
 def is_verified_object(name: str) -> bool:
-    """Whether an object of this name should say that a content was verified."""
+    """Return whether an object of this name should say that a content was verified."""
     return name.rpartition("/")[2].startswith(_START)
 
 
@@ -55,12 +55,12 @@ def read_verified(names: ObjectNames, name: str, content: bytes) -> Verified:
     """Read an object that says that a content was verified.
 
     Args:
-        names: Those of the job.
+        names: The names of the job's objects.
         name: The object's own name.
-        content: What it holds.
+        content: The object's content.
 
     Raises:
-        ValueError: It cannot be believed. The message is the end of a sentence: "the object …".
+        ValueError: It is damaged or foreign. The message is the end of a sentence: "the object …".
     """
     value = opened(content)
     if sealed(value) != content:
@@ -68,7 +68,7 @@ def read_verified(names: ObjectNames, name: str, content: bytes) -> Verified:
     try:
         found = Verified.model_validate(value)
     except ValidationError:
-        raise ValueError("lacks what such an object says") from None
+        raise ValueError("lacks the fields of such an object") from None
     try:
         expected = names.verified(found.task_id, found.crc32c)
     except ValueError:
@@ -84,8 +84,8 @@ class TaskFiles:
 
     Attributes:
         objects: All of them, by name.
-        verified: What those say that name a verified content, by name.
-        damaged: Why such an object is not believed, by name.
+        verified: The verified contents, by the name of the object that says so.
+        damaged: Why such an object does not count, by name.
     """
 
     bucket: Bucket
@@ -104,14 +104,14 @@ class TaskFiles:
     @property
     def warnings(self) -> list[str]:
         """Sentences that name each damaged object."""
-        return [f"gs://{self.bucket.name}/{name} {why}, and was not believed." for name, why in self.damaged.items()]
+        return [f"gs://{self.bucket.name}/{name} {why}, and was ignored." for name, why in self.damaged.items()]
 
     def get(self, file: str) -> StoredObject | None:
         """Return the object of a file, verified or not."""
         return self.objects.get(self.name(file))
 
-    async def look(self) -> None:
-        """List the objects, and read what was verified."""
+    async def read(self) -> None:
+        """List the objects, and read which contents were verified."""
         self.objects = {stored.name: stored for stored in await self.bucket.list(self.name(""))}
         self.verified, self.damaged = {}, {}
         for name in filter(is_verified_object, self.objects):
@@ -144,9 +144,9 @@ class TaskFiles:
             raise self._other(stored, file, *self._verified(file))
 
     async def put(self, path: Path, file: str, content: Checksums, content_type: str) -> StoredObject | None:
-        """Write down that a file was verified, upload it if it has no object yet, and compare the object.
+        """Write that a file was verified, upload it if it has no object yet, and compare the object.
 
-        If another object has the name under which it is written down, the file is uploaded all the same: this run has
+        If a foreign object has the name of the ``verified-…`` object, the file is uploaded all the same: this run has
         verified it, and a later one downloads it again.
 
         Returns:
@@ -162,8 +162,8 @@ class TaskFiles:
         stored = stored or await self.bucket.upload(name, path, content_type) or await self.bucket.stat(name)
         if stored is None or verified.equals(stored):
             return stored
-        # Another run may have uploaded the other bytes that it was given, and verified.
-        await self.look()
+        # Another run may have been given other bytes, and have verified and uploaded them.
+        await self.read()
         if (found := self.find_verified(file)) is not None:
             return found
         raise self._other(stored, file, verified)
@@ -173,8 +173,8 @@ class TaskFiles:
 
     def _other(self, stored: StoredObject, file: str, *verified: Verified) -> OtherContent:
         expected = " or ".join(f"{one.size} bytes with CRC32C {one.crc32c}" for one in verified)
-        what = (
+        conflict = (
             f"{self.uri(file)} should hold {expected}, as verified, and holds {stored.size} bytes with CRC32C "
-            f"{stored.crc32c}. Nothing was overwritten. Look at the object, and move it away."
+            f"{stored.crc32c}. Nothing was overwritten. Inspect the object, and move it away."
         )
-        return OtherContent(" ".join([what, *self.warnings]))
+        return OtherContent(" ".join([conflict, *self.warnings]))

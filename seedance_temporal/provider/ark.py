@@ -35,7 +35,7 @@ _LONGEST_PAUSE = 86_400.0
 # More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
 
-CreateKind = Literal["created", "refused", "not_sent", "taken", "unknown"]
+CreateKind = Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class CreateAnswer:
 
     Attributes:
         kind: ``created`` with a task id; ``refused`` for good; ``not_sent``: no task exists, and another POST is safe;
-            ``taken``: a task was accepted, and its id could not be read or used; ``unknown``: a task may exist.
+            ``accepted_without_id``: a task was accepted, and its id could not be read or used; ``unknown``: a task may
+            exist.
         task_id: With ``created``.
         code: The provider's code, or ours in snake case.
         message: The provider's message, or ours; without secrets, and short, as the code is.
@@ -62,9 +63,11 @@ class CreateAnswer:
     retry_after: float | None = None
 
 
-_TAKEN = CreateAnswer("taken", code="no_task_id", message="accepted, but the task id could not be read")
-_TAKEN_WITH_ODD_ID = CreateAnswer(
-    "taken", code="unusable_task_id", message="accepted, but the task id could not be used"
+_ACCEPTED_WITHOUT_ID = CreateAnswer(
+    "accepted_without_id", code="no_task_id", message="accepted, but the task id could not be read"
+)
+_ACCEPTED_WITH_ODD_ID = CreateAnswer(
+    "accepted_without_id", code="unusable_task_id", message="accepted, but the task id could not be used"
 )
 
 
@@ -188,7 +191,7 @@ class Ark:
         except Exception as error:
             # An answer that was read counts, also where the connection breaks while it is closed.
             if answer is None and response is not None and response.status_code == httpx.codes.OK:
-                return _TAKEN
+                return _ACCEPTED_WITHOUT_ID
             return answer or self._broken(error, sending)
         return answer
 
@@ -356,14 +359,14 @@ def _classify_taken(answer: Answer, key: str) -> CreateAnswer:
         key: The API key. A task id that holds it cannot be used: it would be logged and stored.
     """
     if answer.content is None:
-        return _TAKEN
+        return _ACCEPTED_WITHOUT_ID
     payload = answer.json
     task_id = payload.get("id") if isinstance(payload, dict) else None
     if isinstance(task_id, str) and task_id:
         usable = is_task_id(task_id) and key not in task_id
-        return CreateAnswer("created", task_id=task_id) if usable else _TAKEN_WITH_ODD_ID
+        return CreateAnswer("created", task_id=task_id) if usable else _ACCEPTED_WITH_ODD_ID
     # The provider answers with JSON, even if it is broken; a gateway's page proves no task.
-    return _TAKEN if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
+    return _ACCEPTED_WITHOUT_ID if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
 
 
 def _in_between(status: int) -> CreateAnswer:

@@ -149,7 +149,7 @@ def _prompt_problems(request: VideoRequest) -> Iterator[Problem]:
 def _scene_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
     roles = [reference.role for reference in request.references]
     if not set(roles) <= KINDS.keys():
-        return  # an unknown role is reported by itself
+        return  # an unknown role is reported by its reference, and may mean anything
     frames = [role for role in roles if role in FRAMES]
     for role in sorted(FRAMES):
         if roles.count(role) > 1:

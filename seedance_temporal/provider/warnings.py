@@ -35,8 +35,8 @@ def warnings_of(request: VideoRequest, rules: Rules) -> list[str]:
 def _endpoint_warnings(request: VideoRequest, rules: Rules) -> Iterator[str]:
     if rules.is_unknown_endpoint(request.model):
         yield (
-            f"The model behind {quoted(request.model)} is not known: the request is checked by the rules of Seedance "
-            "2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
+            f"The model behind {quoted(request.model)} is not known: it is checked by the rules of "
+            "Seedance 2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
         )
 
 
@@ -81,7 +81,7 @@ def _face_warnings(request: VideoRequest) -> Iterator[str]:
     if not any(_may_show_faces(reference) for reference in request.references):
         return
     if request.rights.depicts_real_person:
-        yield f"{_REAL_FACES} The consent that is named here is stored in the record, and not sent to it."
+        yield f"{_REAL_FACES} The consent that is named here is kept in the record, and not sent to it."
     elif "depicts_real_person" not in request.rights.model_fields_set:
         yield (
             f"Nothing is declared in rights.depicts_real_person. {_REAL_FACES} Declare false where no real person can "

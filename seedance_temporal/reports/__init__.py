@@ -1,1 +1,1 @@
-"""Reports of what was made and what it cost."""
+"""Reports of the outcomes and the costs of jobs."""

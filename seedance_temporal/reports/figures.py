@@ -1,4 +1,4 @@
-"""What jobs came to and what they cost, by user, model, route and day. Pure functions over accounts of jobs.
+"""Add up the outcomes and the costs of jobs by user, model, route and day. Pure functions over accounts of jobs.
 
 An account comes from Temporal's visibility store, see :func:`accounts_of`, or from the objects in the bucket.
 """
@@ -15,25 +15,17 @@ from operator import attrgetter
 from typing import Literal, TypeVar, get_args
 
 from seedance_temporal.job import JobState, Phase
+from seedance_temporal.provider.billing import BilledTask, is_billed, once
 
 _T = TypeVar("_T")
 
 Outcome = Literal["stored", "refused", "failed", "expired", "cancelled", "lost", "open"]
-"""How a job ended; ``open``: it goes on, or its last run was ended from outside before anything was settled."""
+"""How a job ended; ``open``: it continues, or its last run was ended from outside before anything was settled."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 Key = Literal["user", "model", "route", "day"]
-"""What a report can be grouped by; the day is that of the job's start, in UTC."""
+"""The keys of a report's groups; the day is that of the job's start, in UTC."""
 KEYS: tuple[Key, ...] = get_args(Key)
-
-
-@dataclass(frozen=True)
-class Charge:
-    """A task that was billed, or may have been. ``tokens`` and ``usd`` are None where nobody has seen them."""
-
-    task_id: str | None
-    tokens: int | None
-    usd: float | None
 
 
 @dataclass(frozen=True)
@@ -41,11 +33,11 @@ class Account:
     """One job in a report.
 
     Attributes:
-        user, model: None where the source does not tell.
+        user, model: None where the source does not say.
         started_at: By its first run, or by its first claim.
         ended_at: None while it is open.
         attempts: The number of its newest attempt; None where that is not known.
-        charges: One for each task.
+        tasks: Those that are, or may be, billed; each once.
         estimated_tokens, estimated_usd: The most that an attempt should cost.
     """
 
@@ -57,7 +49,7 @@ class Account:
     ended_at: datetime | None
     outcome: Outcome
     attempts: int | None
-    charges: tuple[Charge, ...]
+    tasks: tuple[BilledTask, ...]
     estimated_tokens: int | None
     estimated_usd: float | None
 
@@ -66,24 +58,24 @@ class Account:
         return self.started_at.astimezone(UTC).date().isoformat()
 
     def has_started(self, since: datetime | None, until: datetime | None) -> bool:
-        """Whether it started in this span of time, whose end does not belong to it."""
+        """Tell whether it started at ``since`` or later, and before ``until``."""
         return (since is None or self.started_at >= since) and (until is None or self.started_at < until)
 
 
 def outcome_of(phase: Phase) -> Outcome:
-    """What a phase, or the last one of a run, means for a report."""
+    """Return the outcome that a report shows for a phase."""
     return next((outcome for outcome in OUTCOMES if outcome == phase), "open")
 
 
 def accounts_of(runs: Iterable[JobState]) -> list[Account]:
-    """One account for each job, by all of its runs that Temporal still has."""
+    """Return one account for each job, by all of its runs that Temporal still has."""
     in_order = sorted(runs, key=lambda run: (run.job_id, run.started_at))
     return [_account(list(of_job)) for _, of_job in groupby(in_order, key=attrgetter("job_id"))]
 
 
 def _account(runs: Sequence[JobState]) -> Account:
     newest = runs[-1]
-    # A record wins over everything, also over a later run that was terminated before it had looked.
+    # A stored video decides, also where a later run was terminated before it read the ledger.
     stored = [run for run in runs if run.phase == "stored"]
     ended = stored[0] if stored else newest
     outcome = outcome_of(ended.phase)
@@ -96,27 +88,17 @@ def _account(runs: Sequence[JobState]) -> Account:
         ended_at=None if outcome == "open" else ended.closed_at,
         outcome=outcome,
         attempts=max((run.attempt for run in runs if run.attempt is not None), default=None),
-        charges=charges(charge for run in runs for charge in _charges(run)),
+        tasks=once(task for run in runs for task in _tasks(run)),
         estimated_tokens=_last(run.estimated_tokens for run in runs),
         estimated_usd=_last(run.estimated_usd for run in runs),
     )
 
 
-def _charges(run: JobState) -> Iterable[Charge]:
-    if run.phase in {"stored", "lost"}:
-        yield Charge(run.task_id, run.tokens, run.cost_usd)
+def _tasks(run: JobState) -> Iterable[BilledTask]:
+    if is_billed(run.phase):
+        yield BilledTask(run.task_id, run.tokens, run.cost_usd)
     if run.attention == "second_task":
-        yield Charge(None, None, None)
-
-
-def charges(found: Iterable[Charge]) -> tuple[Charge, ...]:
-    """One charge for each task: that several runs or objects tell of it does not make it dearer."""
-    by_task: dict[str | None, Charge] = {}
-    for charge in found:
-        known = by_task.get(charge.task_id)
-        if known is None or known.tokens is None:
-            by_task[charge.task_id] = charge
-    return tuple(by_task.values())
+        yield BilledTask(None)
 
 
 def _last(values: Iterable[_T | None]) -> _T | None:
@@ -125,18 +107,18 @@ def _last(values: Iterable[_T | None]) -> _T | None:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a group of jobs came to.
+    """The figures of a group of jobs.
 
     Attributes:
-        jobs: How many.
-        outcomes: How many of each outcome; what did not occur is left out.
+        jobs: Their number.
+        outcomes: The number of jobs of each outcome that occurred.
         attempts: The sum of the attempts that are known.
-        tokens: Billed, in the provider's tokens, as far as a look at the tasks has shown.
-        cost_usd: What they cost by the price table.
+        tokens: Billed, in the provider's tokens, as far as they are known.
+        cost_usd: Their price by the price table.
         unpriced_tokens: Those of ``tokens`` whose price is not known.
-        uncounted_tasks: Tasks that were billed, or may have been, and whose tokens nobody has seen.
+        uncounted_tasks: Tasks that are, or may be, billed, and whose tokens are not known.
         estimated_tokens, estimated_usd: The most that the billed tasks should have cost, where an estimate is known.
-        compared_tokens, compared_usd: What the same tasks did cost.
+        compared_tokens, compared_usd: The actual charge for the same tasks.
     """
 
     jobs: int
@@ -154,26 +136,26 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """A group of a report: what its jobs have in common, in the order of the keys, and what they came to."""
+    """A group of a report: the values its jobs share, in the order of the keys, and its figures."""
 
     group: tuple[str | None, ...]
     figures: Figures
 
 
 def figures(accounts: Sequence[Account]) -> Figures:
-    """Adds up."""
+    """Add up accounts."""
     outcomes = Counter(account.outcome for account in accounts)
-    billed = [(account, charge) for account in accounts for charge in account.charges]
-    tokens = [(charge.tokens, account.estimated_tokens) for account, charge in billed if charge.tokens is not None]
-    usd = [(charge.usd, account.estimated_usd) for account, charge in billed if charge.usd is not None]
+    billed = [(account, task) for account in accounts for task in account.tasks]
+    tokens = [(task.tokens, account.estimated_tokens) for account, task in billed if task.tokens is not None]
+    usd = [(task.usd, account.estimated_usd) for account, task in billed if task.usd is not None]
     return Figures(
         jobs=len(accounts),
         outcomes={outcome: outcomes[outcome] for outcome in OUTCOMES if outcome in outcomes},
         attempts=sum(account.attempts or 0 for account in accounts),
         tokens=sum(actual for actual, _ in tokens),
         cost_usd=_usd(actual for actual, _ in usd),
-        unpriced_tokens=sum(charge.tokens or 0 for _, charge in billed if charge.usd is None),
-        uncounted_tasks=sum(charge.tokens is None for _, charge in billed),
+        unpriced_tokens=sum(task.tokens or 0 for _, task in billed if task.usd is None),
+        uncounted_tasks=sum(task.tokens is None for _, task in billed),
         estimated_tokens=sum(estimate for _, estimate in tokens if estimate is not None),
         compared_tokens=sum(actual for actual, estimate in tokens if estimate is not None),
         estimated_usd=_usd(estimate for _, estimate in usd if estimate is not None),
@@ -186,7 +168,7 @@ def _usd(amounts: Iterable[float]) -> float:
 
 
 def rows(accounts: Iterable[Account], by: Sequence[Key]) -> list[Row]:
-    """The accounts in groups, in the order of what they have in common; without keys, all of them in one."""
+    """Group accounts, in the order of the shared values; without keys, return one row."""
     groups: dict[tuple[str | None, ...], list[Account]] = {}
     for account in accounts:
         groups.setdefault(tuple(getattr(account, key) for key in by), []).append(account)

@@ -14,7 +14,8 @@ import pytest
 from playwright.async_api import Page, Request, async_playwright
 
 from seedance_temporal.cli.report_page import page as report_page
-from seedance_temporal.reports.figures import OUTCOMES, Account, Charge, Key, figures, rows
+from seedance_temporal.provider.billing import BilledTask
+from seedance_temporal.reports.figures import OUTCOMES, Account, Key, figures, rows
 
 MADE_AT = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
 BY: tuple[Key, ...] = ("model",)
@@ -38,7 +39,7 @@ def _job(draw: random.Random, number: int, user: str) -> Account:
     outcome = draw.choices(OUTCOMES, (80, 4, 6, 2, 3, 1, 4))[0]
     most = draw.choice((40_594, 108_900, 216_900))
     tokens = round(most * draw.uniform(0.85, 1))
-    charge = Charge(f"cgt-{number}", tokens, round(tokens * USD_PER_MILLION[model] / 1_000_000, 6))
+    task = BilledTask(f"cgt-{number}", tokens, round(tokens * USD_PER_MILLION[model] / 1_000_000, 6))
     return Account(
         job_id=f"seedance-{number:064x}",
         user=user,
@@ -48,7 +49,7 @@ def _job(draw: random.Random, number: int, user: str) -> Account:
         ended_at=None if outcome == "open" else started + timedelta(seconds=draw.lognormvariate(5.1, 0.6)),
         outcome=outcome,
         attempts=1,
-        charges=(charge,) if outcome == "stored" else (),
+        tasks=(task,) if outcome == "stored" else (),
         estimated_tokens=most,
         estimated_usd=most * USD_PER_MILLION[model] / 1_000_000,
     )

@@ -106,10 +106,10 @@ async def look_at_the_finished_run(ui: TemporalUi, job_id: str) -> None:
     assert result is not None
     await ui.open_run(job_id, "timeline")
     await ui.until_it_shows(
-        "read the ledger: what is known of this job",
+        "read the ledger",
         "POST create: attempt 1, paid at most once",
-        "callback, or look again in",
-        f"GET {result.task_id}: how is it?",
+        "callback, or poll in",
+        f"GET {result.task_id}",
         "copy MP4 to gs://seedance-local, verified, and write the record",
     )
     await ui.photograph("finished-timeline")
@@ -135,7 +135,7 @@ async def look_at_the_waiting_run(ui: TemporalUi, job_id: str) -> None:
         "provider says: running",
         "USD, 216,900 tokens, if it succeeds",
     )
-    assert re.search(r"awaited: callback, or look again at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", read)
+    assert re.search(r"awaited: callback, or poll at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", read)
     await ui.photograph("waiting-details")
 
 
@@ -156,18 +156,18 @@ async def look_at_the_failed_run(ui: TemporalUi, job_id: str) -> None:
 
 
 async def look_at_the_run_in_need(ui: TemporalUi, job_id: str) -> str:
-    """The command for a task that is certainly not there, as the UI shows it."""
+    """Return the command for a task that certainly does not exist, as the UI shows it."""
     await ui.open_run(job_id, "user-metadata")
     resolve = f"python starter.py resolve {job_id} --attempt 1"
     await ui.until_it_shows(
-        "Needs a person: unknown_create. Whether the provider took attempt 1 is not known, so nothing is sent",
-        f"The task is there: {resolve} --task-id ID",
-        f"Nobody can tell any more: {resolve} --lost",
+        "Needs an operator: unknown_create. Whether the provider accepted attempt 1 is not known, so nothing is sent",
+        f"The task exists: {resolve} --task-id ID",
+        f"It cannot be known any more: {resolve} --lost",
         "Nothing is sent meanwhile, and nothing is paid for twice.",
     )
-    read = await ui.until_it_shows("It is certainly not there: ", "awaited: callback or listing")
+    read = await ui.until_it_shows("The task certainly does not exist: ", "awaited: callback or listing")
     await ui.photograph("in-need-details")
-    command = re.search(r"It is certainly not there: (python starter\.py [\w -]+--not-created)", read)
+    command = re.search(r"The task certainly does not exist: (python starter\.py [\w -]+--not-created)", read)
     assert command is not None, read
     return command[1]
 

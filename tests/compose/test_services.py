@@ -127,7 +127,9 @@ async def test_a_request_comes_to_its_video(deployment: Deployment) -> None:
     address = f"{HOST}:{deployment.stack.ports.temporal}"
     jobs = jobs_of(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]))
     state = await jobs.job(job["job_id"]).state()
-    assert [entry.how for entry in detail_of(state).timeline if entry.what == "succeeded"] == ["callback"]
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == [
+        "callback"
+    ]
 
 
 async def test_the_check_finds_everything_in_its_place(deployment: Deployment) -> None:

@@ -88,8 +88,10 @@ async def test_a_running_job_takes_the_payload_as_it_stands(stack: Stack) -> Non
         )
     )
     state = await stack.jobs.job(job_id).state()
-    heard = [(entry.what, entry.note) for entry in detail_of(state).timeline if entry.how == "callback"]
-    assert ("callback: succeeded", VECTOR["body"]["id"]) in heard
+    heard = [
+        (event.event, event.detail, event.task_id) for event in detail_of(state).timeline if event.source == "callback"
+    ]
+    assert ("callback_received", "succeeded", VECTOR["body"]["id"]) in heard
     async for job in stack.jobs.job(job_id).follow(every=0.1):
         if job.detail is not None and job.task_id is not None:
             await stack.ark.release(job.task_id)

@@ -178,17 +178,17 @@ async def check_billing(stack: Stack, count: int) -> str:
     for accounts in (by_temporal, by_bucket):
         assert len(accounts) == count
         assert Counter(account.outcome for account in accounts) == expected
-        charges = [charge for account in accounts for charge in account.charges]
-        seen = [charge for charge in charges if charge.tokens is not None]
-        assert {charge.task_id: charge.tokens for charge in seen} == paid
+        tasks = [task for account in accounts for task in account.tasks]
+        seen = [task for task in tasks if task.tokens is not None]
+        assert {task.task_id: task.tokens for task in seen} == paid
         assert len(seen) == len(paid), "no task is counted twice"
-        assert len(charges) - len(seen) == count // 20, "given up, and nobody knows what that cost"
+        assert len(tasks) - len(seen) == count // 20, "given up, and nobody knows what that cost"
     assert figures(by_temporal) == figures(by_bucket)
     for one, other in zip(by_temporal, by_bucket, strict=True):
         for name in ("job_id", "user", "model", "route", "outcome", "attempts", "estimated_tokens", "estimated_usd"):
             assert getattr(one, name) == getattr(other, name), name
-        assert set(one.charges) == set(other.charges)
-    assert sum(len(account.charges) > 1 for account in by_temporal) == count // 20, "paid twice on purpose"
+        assert set(one.tasks) == set(other.tasks)
+    assert sum(len(account.tasks) > 1 for account in by_temporal) == count // 20, "paid twice on purpose"
 
     billed: Counter[str] = Counter()
     for made in requests:

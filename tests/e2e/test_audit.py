@@ -1,4 +1,4 @@
-"""The audit tells the same of a job while Temporal has it and afterwards, and finds whatever was changed."""
+"""The audit of a job is the same while Temporal has it and afterwards, and finds every change."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ async def _reset(stack: Stack) -> JobState:
     return last
 
 
-STORIES: dict[str, tuple[Callable[[Stack], Awaitable[JobState]], str, str, list[tuple[str, str | None]], list[str]]] = {
-    # What happens, the phase and the source afterwards, outcomes with how they are known, and who had a part in it.
+JOBS: dict[str, tuple[Callable[[Stack], Awaitable[JobState]], str, str, list[tuple[str, str | None]], list[str]]] = {
+    # The job, its phase and the source afterwards, its outcomes with their sources, and the sources of its events.
     "stored": (_stored, "stored", "record", [("created", "create")], ["caller", "create", "callback", "copy"]),
     "refused": (_refused, "refused", "outcome", [("refused", "create")], ["caller", "create"]),
     "failed": (_failed, "failed", "end", [("created", "create")], ["caller", "create", "callback"]),
@@ -125,20 +125,20 @@ class Audits:
 
 @pytest.fixture(scope="module")
 async def audits(stack: Stack) -> dict[str, Audits]:
-    """Of all stories side by side: a deletion takes the server half a minute."""
+    """Return the audits of all jobs side by side: a deletion takes the server half a minute."""
 
     async def live(name: str) -> Audits:
-        job = await STORIES[name][0](stack)
+        job = await JOBS[name][0](stack)
         before = await _audit(stack, job.job_id, "--verify", "--history")
         await _delete_runs(stack, job.job_id)
         return Audits(job, before, await _audit(stack, job.job_id, "--verify", "--history"))
 
-    return dict(zip(STORIES, await asyncio.gather(*map(live, STORIES)), strict=True))
+    return dict(zip(JOBS, await asyncio.gather(*map(live, JOBS)), strict=True))
 
 
-@pytest.mark.parametrize("name", STORIES)
-def test_before_and_after_the_runs_are_deleted_from_temporal(audits: dict[str, Audits], name: str) -> None:
-    _, phase, source, outcomes, who = STORIES[name]
+@pytest.mark.parametrize("name", JOBS)
+def test_audit_is_the_same_without_the_runs(audits: dict[str, Audits], name: str) -> None:
+    _, phase, source, outcomes, sources = JOBS[name]
     job, (code, before), (code_after, after) = audits[name].job, audits[name].before, audits[name].after
     assert (code, code_after) == (0, 0)
     assert before.pop("history")[-1]["events"]
@@ -151,13 +151,13 @@ def test_before_and_after_the_runs_are_deleted_from_temporal(audits: dict[str, A
 
     assert (after["phase"], after["missing"]) == (phase, [])
     assert [(one["outcome"], one["known_by"]) for one in after["attempts"]] == outcomes
-    assert {step["how"] for step in after["steps"]} >= set(who)
-    assert [step["at"] for step in after["steps"]] == sorted(step["at"] for step in after["steps"])
+    assert {step["source"] for step in after["timeline"]} >= set(sources)
+    assert [step["at"] for step in after["timeline"]] == sorted(step["at"] for step in after["timeline"])
     assert (after["result"] or after["error"])["task_id"] == job.task_id
     assert after["seconds"] > 0
 
 
-async def test_money_and_attempts_of_a_resubmitted_job(stack: Stack) -> None:
+async def test_audit_of_a_resubmitted_job(stack: Stack) -> None:
     job = await _resubmitted(stack)
     _, audit = await _audit(stack, job.job_id)
     assert job.result is not None
@@ -169,12 +169,12 @@ async def test_money_and_attempts_of_a_resubmitted_job(stack: Stack) -> None:
     for charge in (second["charge"], audit["charge"]):
         assert (charge["tokens"], charge["usd"]) == (job.result.usage.total_tokens, job.result.cost_usd)
         assert charge["estimated_tokens"] > 0
-    assert [step["what"] for step in audit["steps"]].count("run started") == 2
+    assert [step["event"] for step in audit["timeline"]].count("run_started") == 2
     assert second["task_seconds"] > 0
     assert second["copy_seconds"] > 0
 
 
-async def test_a_job_that_ended_over_nothing_is_told_by_temporal_alone(stack: Stack) -> None:
+async def test_unclaimed_job_is_audited_by_temporal_alone(stack: Stack) -> None:
     request = a_request()
     await stack.ark.fault("create", "429", contains=request.prompt, times=None, retry_after=30)
     job_id = (await stack.jobs.submit(request)).id
@@ -186,7 +186,8 @@ async def test_a_job_that_ended_over_nothing_is_told_by_temporal_alone(stack: St
     await _ended_by(stack, job_id)
     code, audit = await _audit(stack, job_id, "--verify")
     assert (code, audit["source"], audit["phase"], audit["error"]["class"]) == (0, "temporal", "cancelled", "cancelled")
-    assert {step["what"] for step in audit["steps"]} >= {"not sent", "cancel is wished", "ended: cancelled"}
+    assert {step["event"] for step in audit["timeline"]} >= {"not_sent", "cancel_requested", "ended"}
+    assert audit["timeline"][-1]["detail"] == "cancelled (cancelled)"
     assert [one["outcome"] for one in audit["attempts"]] == ["not_sent"]
 
 
@@ -195,7 +196,7 @@ async def _ended_by(stack: Stack, job_id: str) -> None:
         pass
 
 
-async def test_without_the_bucket_or_without_temporal(stack: Stack) -> None:
+async def test_audit_without_bucket_or_temporal(stack: Stack) -> None:
     job = await _stored(stack)
     whole = (await _audit(stack, job.job_id))[1]
 
@@ -205,19 +206,20 @@ async def test_without_the_bucket_or_without_temporal(stack: Stack) -> None:
         assert "BUCKET" in audit["missing"][0] or "nobody-has-this" in audit["missing"][0]
         assert (audit["result"], audit["request"]) == (whole["result"], whole["request"])
         assert audit["attempts"][0]["claimed_at"] == whole["attempts"][0]["claimed_at"]
-        assert {step["what"] for step in audit["steps"]} >= {"succeeded", "stored"}
+        assert {step["event"] for step in audit["timeline"]} >= {"status", "stored"}
+        assert "succeeded" in [step["detail"] for step in audit["timeline"] if step["event"] == "status"]
         code, refused = await _audit(stack, job.job_id, "--verify", **unset)
         assert (code, refused["error"]["code"]) == (1, "bucket")
 
     code, audit = await _audit(stack, job.job_id, "--verify", TEMPORAL_ADDRESS="127.0.0.1:9")
     assert (code, audit.pop("source")) == (0, "record")
-    assert "Temporal could not be asked" in audit.pop("missing")[0]
+    assert "Temporal could not be read" in audit.pop("missing")[0]
     assert all(not finding["problems"] for finding in audit.pop("verification"))
     for name, value in audit.items():
         assert value == whole[name], name
 
 
-async def test_a_job_that_nobody_knows_is_one_clear_error(stack: Stack) -> None:
+async def test_unknown_job_is_one_error(stack: Stack) -> None:
     code, answer = await _audit(stack, f"seedance-{'0' * 64}")
     assert (code, answer["error"]["code"]) == (1, "unknown_job")
     assert "nothing was ever paid" in answer["error"]["message"]
@@ -235,9 +237,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_a_flipped_byte_in_any_object_and_a_missing_one(stack: Stack, name: str) -> None:
+async def test_flipped_and_missing_objects_are_found(stack: Stack, name: str) -> None:
     """By the objects alone, as after Temporal's retention. What was put back counts as replaced from then on."""
-    job = await STORIES[name][0](stack)
+    job = await JOBS[name][0](stack)
     names = [stored.name for stored in await stack.bucket.list(ObjectNames("seedance", job.request_hash).root)]
     kinds = {one.rpartition("/")[2].split(".")[-2].partition("-")[0] for one in names}
     assert kinds == KINDS[name]
@@ -260,7 +262,7 @@ async def test_a_flipped_byte_in_any_object_and_a_missing_one(stack: Stack, name
         known = await _problems(stack, job.job_id)
 
 
-async def test_the_command_ends_with_1_and_names_the_object(stack: Stack) -> None:
+async def test_verify_exits_1_and_names_the_object(stack: Stack) -> None:
     job = await _stored(stack)
     name = ObjectNames("seedance", job.request_hash).attempt(1, "claim")
     content = await stack.bucket.read(name)
@@ -277,8 +279,8 @@ async def test_the_command_ends_with_1_and_names_the_object(stack: Stack) -> Non
 
 async def _problems(stack: Stack, job_id: str) -> Mapping[str, tuple[str, ...]]:
     """By the objects alone."""
-    kept = await read_bucket_evidence(stack.bucket, "seedance", job_id)
-    return {finding.name: finding.problems for finding in await verify(stack.bucket, kept, None)}
+    evidence = await read_bucket_evidence(stack.bucket, "seedance", job_id)
+    return {finding.name: finding.problems for finding in await verify(stack.bucket, evidence, None)}
 
 
 @asynccontextmanager

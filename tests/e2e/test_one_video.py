@@ -20,7 +20,9 @@ async def test_a_callback_brings_the_video_without_a_poll(stack: Stack) -> None:
     result = await submitted.result()
 
     state = await submitted.state()
-    assert [entry.how for entry in detail_of(state).timeline if entry.what == "succeeded"] == ["callback"]
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == [
+        "callback"
+    ]
     # One look after the callback, and one by the copy for a fresh URL: nobody polled.
     requests = await stack.ark.requests()
     assert requests.tasks[result.task_id].get == 2
@@ -56,7 +58,7 @@ async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
     assert record["usage"]["total_tokens"] == entry.billed_tokens
     assert record["estimated_tokens"] >= record["usage"]["total_tokens"]
     assert record["cost_usd"] == pytest.approx(entry.billed_tokens * 3.5 / 1e6, abs=1e-6)
-    assert [e["what"] for e in record["timeline"]][-1] == "succeeded"
+    assert [(e["event"], e["detail"]) for e in record["timeline"]][-1] == ("status", "succeeded")
     objects = record["objects"]
     ledger = objects.pop("ledger")
     assert [one["name"] for one in ledger] == [names.attempt(1, kind) for kind in ("claim", "outcome")]
@@ -110,7 +112,7 @@ async def test_without_callbacks_polling_finds_the_video(stack: Stack) -> None:
     (entry,) = await creates_of(stack, request)
     assert "callback_url" not in entry.body
     state = await submitted.state()
-    assert [e.how for e in detail_of(state).timeline if e.what == "succeeded"] == ["poll"]
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == ["poll"]
 
 
 async def test_callbacks_that_are_all_lost_cost_latency_only(stack: Stack) -> None:
@@ -125,7 +127,7 @@ async def test_callbacks_that_are_all_lost_cost_latency_only(stack: Stack) -> No
     assert entry.body["callback_url"].startswith(f"http://127.0.0.1:{stack.ports.relay}/callbacks/")
     assert not [one for one in await stack.ark.deliveries() if one.task_id == result.task_id]
     state = await submitted.state()
-    assert [e.how for e in detail_of(state).timeline if e.what == "succeeded"] == ["poll"]
+    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == ["poll"]
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed"])
@@ -149,5 +151,5 @@ async def test_the_state_tells_the_story(stack: Stack) -> None:
     assert phases[-1] == "stored"
     job = await submitted.state()
     assert job.detail is not None
-    assert [entry.what for entry in detail_of(job).timeline][-1] == "stored"
+    assert job.detail.timeline[-1].event == "stored"
     assert job.attempt == 1

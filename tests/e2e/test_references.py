@@ -74,9 +74,9 @@ async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, hos
     assert "5ec4e7" not in json.dumps(record["references"])
     state = await submitted.state()
     assert state.detail is not None
-    (entry,) = [entry for entry in detail_of(state).timeline if entry.how == "references"]
-    assert entry.note is not None
-    assert entry.note.startswith("png 640x480 ")
+    (entry,) = [entry for entry in detail_of(state).timeline if entry.source == "references"]
+    assert entry.detail is not None
+    assert entry.detail.startswith("png 640x480 ")
     # Once by us, and once by the provider.
     assert all(len(host.asked(path)) == 2 for path in contents)
     assert len(await creates_of(stack, request)) == 1

@@ -1,4 +1,4 @@
-"""What the command line tells of many jobs: the report, the list, and those that are watched."""
+"""The report of many jobs, by the command line."""
 
 from __future__ import annotations
 

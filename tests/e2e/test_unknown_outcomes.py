@@ -42,9 +42,9 @@ async def test_an_answer_lost_after_the_commit(stack: Stack, route: str, fault: 
     assert entry.committed
     assert entry.task_id == result.task_id
     state = await submitted.state()
-    assert any("is unknown" in e.what for e in detail_of(state).timeline)
+    assert any(e.event == "outcome_unknown" for e in detail_of(state).timeline)
     outcome = await stack.bucket.read(ObjectNames("seedance", hash_of_job(submitted.id)).attempt(1, "outcome"))
-    assert json.loads(outcome or b"")["how"] in ({"callback", "list"} if route == "byteplus" else {"list"})
+    assert json.loads(outcome or b"")["source"] in ({"callback", "list"} if route == "byteplus" else {"list"})
 
 
 NEVER_ARRIVED = ("reset_before_commit", "500_before_commit", "502_before_commit")
@@ -69,7 +69,7 @@ async def test_creates_that_never_arrived_are_found_absent_and_sent_once_more(st
         assert second.time - first.time > RECOVERY_SECONDS, "the window comes first"
         outcome = await stack.bucket.read(ObjectNames("seedance", hash_of_job(job.id)).attempt(1, "outcome"))
         told = json.loads(outcome or b"")
-        assert (told["kind"], told["how"]) == ("absent", "list")
+        assert (told["kind"], told["source"]) == ("absent", "list")
 
 
 async def _without_a_person(stack: Stack, job_id: str) -> VideoResult:

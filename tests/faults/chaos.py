@@ -1,6 +1,6 @@
 """Chaos: many jobs on the embedded stack under every fault at once, then quiet, and then the invariants.
 
-``make chaos`` takes ``SEED``, ``JOBS`` and ``MINUTES`` (of trouble). What happens, to which job and when, is drawn
+``make chaos`` takes ``SEED``, ``JOBS`` and ``MINUTES`` (of faults). Every event, its job and its time are drawn
 from the seed before anything starts; how it interleaves is up to the machine.
 """
 
@@ -33,6 +33,7 @@ from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
 from seedance_temporal import JobState, VideoRequest
 from seedance_temporal.contract import Resolve, Resubmit
 from seedance_temporal.errors import SeedanceError
+from seedance_temporal.events import sentence
 from seedance_temporal.identity import ObjectNames, callback_token, hash_of_job, job_id_of
 from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request
@@ -40,7 +41,7 @@ from tests.e2e.requests import a_request
 Route = Literal["byteplus", "volcengine"]
 ROUTES: tuple[Route, ...] = ("byteplus", "volcengine")
 WORKERS: dict[Route, tuple[str, dict[str, str]]] = {
-    # One route hears callbacks, the other one only polls.
+    # One route receives callbacks, the other one only polls.
     "byteplus": ("worker", {}),
     "volcengine": ("worker-polling", {"ARK_ROUTE": "volcengine", "SEEDANCE_CALLBACK_URL": ""}),
 }
@@ -51,11 +52,11 @@ SETTINGS = {
     "SEEDANCE_CREATES_PER_MINUTE": "1200",
 }
 ARK_OPTIONS = tuple(
-    word
+    resolution
     for switch in ("running_limit=200", "create_per_minute=null", "delete_per_second=null")
-    for word in ("--set", switch)
+    for resolution in ("--set", switch)
 )
-# After these somebody waits for a minute or more: the smoke leaves them out.
+# These cost a minute of waiting or more: the smoke leaves them out.
 SLOW: dict[Operation, tuple[str, ...]] = {"get": ("401", "403"), "delete": ("401", "403")}
 SWITCHES: tuple[dict[str, Any], ...] = (
     {"callbacks": "off"},
@@ -87,7 +88,7 @@ _AT_ONCE = 12
 
 @dataclass(frozen=True)
 class Trouble:
-    """A fault of the local Ark, armed for one job's create or task, or for whoever comes next on a route."""
+    """A fault of the local Ark, armed for one job's create or task, or for the next one on a route."""
 
     on: Operation
     fault: str
@@ -96,7 +97,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens to a job or to the world, in seconds from the start (of the job, or of the run)."""
+    """An event of a job or of the stack, in seconds from the start (of the job, or of the run)."""
 
     at: float
     kind: str
@@ -118,7 +119,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is drawn from the seed."""
+    """All that is drawn from the seed."""
 
     seed: int
     minutes: float
@@ -127,10 +128,10 @@ class Plan:
 
 
 def make_plan(seed: int, jobs: int, minutes: float, *, quick: bool = False) -> Plan:
-    """Draws what will go wrong.
+    """Draw the faults.
 
     Args:
-        quick: Without what takes minutes to be noticed: killed workers, a restarted server, refused keys.
+        quick: Leave out faults that take minutes to be noticed: killed workers, a restarted server, refused keys.
     """
     draw = random.Random(seed)
     seconds = minutes * 60
@@ -145,7 +146,7 @@ def _plan_job(draw: random.Random, seed: int, number: int, seconds: float, jobs:
     )
     troubles = []
     if draw.random() < 0.5:
-        # Each kind in its turn, so that even a small run sees many.
+        # Each kind in its turn, so that even a small run sees many kinds.
         fault = KNOWN["create"][(number + seed) % len(KNOWN["create"])]
         troubles.append(Trouble("create", fault, _fields(draw, "create", fault) | {"contains": prompt}))
     if draw.random() < 0.2:
@@ -154,7 +155,7 @@ def _plan_job(draw: random.Random, seed: int, number: int, seconds: float, jobs:
     kinds = {"cancel": 0.08, "terminate": 0.06, "reset": 0.06, "submit": 0.1, "forge": 0.06, "cancel_run": 0.03}
     events = [Event(draw.uniform(0, 8), kind) for kind, share in kinds.items() if draw.random() < share]
     if any(event.kind.startswith("cancel") for event in events) and draw.random() < 0.6:
-        # DELETE is sent for what is queued alone.
+        # Only queued tasks are deleted.
         troubles.append(Trouble("task", "stay_queued", _fields(draw, "task", "stay_queued") | {"contains": prompt}))
     return PlannedJob(
         at=seconds * 0.6 * number / max(1, jobs),
@@ -196,7 +197,7 @@ def _plan_world(draw: random.Random, seconds: float, jobs: int, *, quick: bool) 
         yield Event(draw.uniform(0, seconds), "relay", {"how": draw.choice(("SIGKILL", "SIGTERM"))})
         yield Event(draw.uniform(0, seconds), "worker", {"route": draw.choice(ROUTES), "how": "SIGTERM"})
         name = draw.choice(("bucket", "relay", *(name for name, _ in WORKERS.values())))
-        # Shorter than the recovery window: what is promised of a process that was frozen for longer, the docs say.
+        # Shorter than the recovery window: docs/promises.md says why longer freezes are not covered.
         yield Event(draw.uniform(0, seconds), "freeze", {"name": name, "seconds": draw.uniform(2, 8)})
     if quick:
         return
@@ -209,7 +210,7 @@ def _plan_world(draw: random.Random, seconds: float, jobs: int, *, quick: bool) 
 
 @dataclass
 class Report:
-    """What a run of chaos came to."""
+    """The results of a run of chaos."""
 
     plan: Plan
     armed: Counter[str] = field(default_factory=Counter)
@@ -219,18 +220,18 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     posts: int = 0
     paid: int = 0
-    agains: int = 0
+    grants: int = 0
     billed: int = 0
     runs: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """The run as tables."""
+        """Return the run as tables."""
         spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
         lines = [
             f"Seed {self.plan.seed}, {len(self.plan.jobs)} jobs, {self.plan.minutes:g} minutes of trouble ({spent}). "
-            f"{self.posts} POSTs reached the provider, {self.paid} made a task, {self.agains} further attempts were "
+            f"{self.posts} POSTs reached the provider, {self.paid} made a task, {self.grants} further attempts were "
             f"asked for, {self.billed} tasks were billed. "
             + ("Every invariant held." if not self.problems else f"BROKEN: {len(self.problems)}."),
             "",
@@ -254,7 +255,7 @@ class Report:
 
 
 class Chaos:
-    """Runs a plan on a stack.
+    """Run a plan on a stack.
 
     Args:
         patience: Seconds that jobs are given to end once it is quiet.
@@ -272,7 +273,7 @@ class Chaos:
         self.report = Report(plan)
 
     async def run(self) -> Report:
-        """Trouble, quiet, invariants; what does not hold stands in the report."""
+        """Run the faults, wait for quiet, check the invariants; problems are listed in the report."""
         async with self._timed("trouble"):
             await asyncio.gather(*map(self._job, self._plan.jobs), *map(self._world, self._plan.events))
         async with self._timed("quiet"):
@@ -303,7 +304,7 @@ class Chaos:
         await asyncio.sleep(max(0.0, self._start + at - time.monotonic()))
 
     async def _persist(self, call: Callable[[], Awaitable[Any]], seconds: float = 90) -> Any:
-        """A call that must come about, over restarts of servers."""
+        """Repeat a call until it succeeds, over restarts of servers."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -314,7 +315,7 @@ class Chaos:
                     raise
                 await asyncio.sleep(0.5)
 
-    # Trouble
+    # Faults
 
     async def _arm(self, trouble: Trouble) -> None:
         await self._stack.ark.fault(trouble.on, trouble.fault, **trouble.fields)
@@ -328,7 +329,7 @@ class Chaos:
         for event in job.events:
             await self._until(job.at + event.at)
             self.report.done[f"job: {event.kind}"] += 1
-            # The server can be away, and the job can have ended: then this came to nothing, as it would for people.
+            # The server can be away, and the job can have ended: then this has no effect, as it would for a caller.
             with contextlib.suppress(SeedanceError, RPCError, httpx.TransportError):
                 async with self._slots:
                     await self._happens(job, event.kind)
@@ -351,7 +352,7 @@ class Chaos:
                 await self._forge(job.job_id)
 
     async def _reset(self, job_id: str) -> None:
-        """What "Reset" to the first workflow task does in the Temporal UI."""
+        """Do what "Reset" to the first workflow task does in the Temporal UI."""
         run = await self._stack.client.get_workflow_handle(job_id).describe()
         handle = self._stack.client.get_workflow_handle(job_id, run_id=run.run_id)
         completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
@@ -369,7 +370,7 @@ class Chaos:
         )
 
     async def _forge(self, job_id: str) -> None:
-        """A callback with a wrong token, and one by somebody who knows the URL and tells a lie."""
+        """Send a callback with a wrong token, and a false one by a sender who knows the URL."""
         base = f"{self._stack.environment['SEEDANCE_CALLBACK_URL']}/callbacks/{job_id}/1"
         tasks = await self._stack.ark.tasks()
         body = {"id": tasks[-1]["id"] if tasks else "cgt-forged", "status": "succeeded"}
@@ -390,26 +391,26 @@ class Chaos:
                 await ark.configure(**fields["switch"])
                 await asyncio.sleep(4)
                 await ark.configure(**{name: USUAL[name] for name in fields["switch"]})
-                what = "switch: " + " ".join(f"{name}={value}" for name, value in fields["switch"].items())
+                action = "switch: " + " ".join(f"{name}={value}" for name, value in fields["switch"].items())
             case "foreign":
                 await ark.add_foreign(fields["route"], count=fields["count"])
-                what = "tasks of other applications"
+                action = "tasks of other applications"
             case "relay":
                 await self._restart("relay", fields["how"])
-                what = f"relay: {fields['how']}"
+                action = f"relay: {fields['how']}"
             case "worker":
                 await self._restart(WORKERS[fields["route"]][0], fields["how"])
-                what = f"worker: {fields['how']}"
+                action = f"worker: {fields['how']}"
             case "freeze":
                 await self._freeze(fields["name"], fields["seconds"])
-                what = f"{fields['name']}: frozen and thawed"
+                action = f"{fields['name']}: frozen and thawed"
             case "account":
                 await self._suspend(fields["route"], fields["standing"])
-                what = f"account: {fields['standing']}"
+                action = f"account: {fields['standing']}"
             case _:
                 await self._restart("temporal", "SIGTERM")
-                what = "Temporal's server restarted"
-        self.report.done[what] += 1
+                action = "Temporal's server restarted"
+        self.report.done[action] += 1
 
     async def _suspend(self, route: Route, standing: str) -> None:
         ark = self._stack.ark
@@ -448,7 +449,7 @@ class Chaos:
     # Quiet
 
     async def _be_quiet(self) -> None:
-        """No faults, the accounts in order, and every process up."""
+        """End all faults, restore the accounts, and start every process that is down."""
         ark = self._stack.ark
         await ark.clear_faults()
         await ark.configure(**USUAL)
@@ -462,7 +463,7 @@ class Chaos:
                 await self._bring_up(name)
 
     async def _until_all_ended(self) -> None:
-        """Until each job has ended; those that need a person get one who knows what the provider's ledger says."""
+        """Wait until each job has ended; resolve those that need an operator by the provider's own ledger."""
         deadline = time.monotonic() + self._patience
         waiting = [job for job in self._plan.jobs if job.job_id not in self._ended]
         self._open = {}
@@ -475,9 +476,9 @@ class Chaos:
             seen = self._open.get(job.job_id)
             if seen is None or seen.attention is None:
                 detail = seen.detail if seen is not None else None
-                story = [(e.what, e.note, e.times) for e in detail.timeline] if detail is not None else ""
+                timeline = [sentence(event) for event in detail.timeline] if detail is not None else ""
                 phase = seen.phase if seen is not None else "unseen"
-                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {story}")
+                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {timeline}")
 
     async def _see(self, planned: PlannedJob) -> None:
         job_id = planned.job_id
@@ -486,24 +487,24 @@ class Chaos:
             self._ended[job_id] = job
             return
         if job.error is not None:
-            # Terminated, and nobody has submitted it again: its caller does so now.
+            # Terminated, and not submitted again yet: its caller does so now.
             await self._persist(lambda: self._stack.jobs.submit(planned.request))
             return
         self._open[job_id] = job
         if job.attention == "unknown_create" and job.attempt is not None:
-            word = await self._truth(job_id, job.attempt)
-            if word is not None:
-                answer = await self._persist(lambda: self._stack.jobs.job(job_id).resolve(**word.model_dump()))
+            resolution = await self._truth(job_id, job.attempt)
+            if resolution is not None:
+                answer = await self._persist(lambda: self._stack.jobs.job(job_id).resolve(**resolution.model_dump()))
                 said = "taken" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
-                self.report.resolved[f"{word.action}: {said}"] += 1
+                self.report.resolved[f"{resolution.action}: {said}"] += 1
 
     @staticmethod
     def _makes_way(job: JobState) -> bool:
-        """Whether it ended without knowing what came of its claim, so that a new run goes on; a cancel is an end."""
+        """Return whether it ended with an unknown claim, so that a new run goes on; a cancel is an end."""
         return job.error is not None and job.error.failure_class == "unsettled"
 
     async def _truth(self, job_id: str, attempt: int) -> Resolve | None:
-        """What the provider's own ledger says of an attempt."""
+        """Return the resolution that fits the provider's own ledger."""
         names = ObjectNames("seedance", hash_of_job(job_id))
         content = await self._stack.bucket.read(names.attempt(attempt, "claim"))
         if content is None:
@@ -513,26 +514,28 @@ class Chaos:
         made = [e.task_id for e in entries if e.committed and e.body["safety_identifier"].endswith(nonce)]
         if made:
             return Resolve(attempt=attempt, action="adopt", task_id=made[0])
-        # Something said 200 and no task is there: it was not the provider, but the job cannot know that.
+        # An answer said 200 and no task exists: it was not the provider's, but the job cannot know that.
         taken = await self._stack.bucket.stat(names.attempt(attempt, "taken"))
         return Resolve(attempt=attempt, action="lost" if taken is not None else "not_created")
 
     async def _resubmit_some(self) -> None:
-        """Half of those whose task failed get another attempt, for which somebody asks twice."""
+        """Resubmit half of those whose task failed, twice each."""
         for planned in self._plan.jobs:
             job = self._ended.get(planned.job_id)
             error = job.error if job is not None else None
             if error is None or error.attempt is None or not planned.resubmit:
                 continue
-            wish = Resubmit(attempt=error.attempt, accept_second_charge=error.failure_class == "lost")
+            resubmit = Resubmit(attempt=error.attempt, accept_second_charge=error.failure_class == "lost")
             for _ in range(2):
                 await self._persist(
-                    lambda planned=planned, wish=wish: self._stack.jobs.submit(planned.request, resubmit=wish)  # type: ignore[misc]
+                    lambda planned=planned, resubmit=resubmit: self._stack.jobs.submit(
+                        planned.request, resubmit=resubmit
+                    )  # type: ignore[misc]
                 )
             del self._ended[planned.job_id]
             self.report.done["job: resubmit, twice"] += 1
 
-    # What came of it
+    # Results
 
     async def _count(self) -> None:
         for job in self._ended.values():
@@ -545,14 +548,14 @@ class Chaos:
         self.report.posts = len(entries)
         self.report.paid = sum(entry.committed for entry in entries)
         self.report.billed = sum(entry.billed_tokens is not None for entry in entries)
-        self.report.agains = sum(
+        self.report.grants = sum(
             stored.name.endswith(".again.json") for stored in await self._stack.bucket.list("seedance/")
         )
         for firing in await self._stack.ark.fired():
             self.report.fired[f"{firing.on}: {firing.fault}"] += 1
 
     async def _check_videos(self) -> None:
-        """Whatever the provider bills is stored, or the job says why not; and what is stored was made for it."""
+        """Check that every billed task is stored, or its job says why not; and that no job stores another's task."""
         results = {job.result.task_id: job_id for job_id, job in self._ended.items() if job.result is not None}
         by_prompt = {str(job.request.prompt): job.job_id for job in self._plan.jobs}
         for entry in await self._stack.ark.ledger():
@@ -568,7 +571,7 @@ class Chaos:
 
 
 async def run_chaos(plan: Plan, patience: float) -> Report:
-    """Runs a plan on a stack of its own."""
+    """Run a plan on a stack of its own."""
     # 60 times as fast as the real provider: a task runs for two seconds.
     async with running_stack(speed=60, settings=SETTINGS, ark_options=ARK_OPTIONS) as stack:
         name, variables = WORKERS["volcengine"]
@@ -588,12 +591,12 @@ def _say(words: str) -> None:
 
 
 def main() -> int:
-    """The command line of ``make chaos``."""
+    """Run the command line of ``make chaos``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=None, help="of trouble; by default, a minute for 150 jobs")
-    parser.add_argument("--quick", action="store_true", help="without what takes minutes to be noticed")
+    parser.add_argument("--minutes", type=float, default=None, help="of faults; by default, a minute for 150 jobs")
+    parser.add_argument("--quick", action="store_true", help="leave out faults that take minutes to be noticed")
     parser.add_argument("--patience", type=float, default=420, help="seconds that jobs get to end when it is quiet")
     parser.add_argument("--markdown", type=Path, default=None, help="write the tables here, too")
     given = parser.parse_args()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.faults.cells import Stage, staged
+from tests.faults.cases import Harness, started_harness
 from tests.faults.report import AddRow, Report
 
 _ROW = "faults: "
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Rows come with a test's report, so that tests may run in several processes."""
+    """Collect the rows from the reports of tests, so that tests may run in several processes."""
     if report.when == "teardown":
         for name, row in report.user_properties:
             if name.startswith(_ROW):
@@ -42,7 +42,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _TABLES.rows:
         terminalreporter.write_line("\n" + _TABLES.markdown())
-    # One of several processes sees its own tests alone.
+    # One of several processes has the rows of its own tests only.
     if _TABLES.rows and (path := os.environ.get("FAULTS_REPORT")) and "PYTEST_XDIST_WORKER" not in os.environ:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(_TABLES.markdown())
@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> AddRow:
-    """Adds a row to a table of the report, by the table's title; its keys are the columns."""
+    """Add a row to a table of the report, by the table's title; its keys are the columns."""
 
     def add(title: str, row: dict[str, object]) -> None:
         request.node.user_properties.append((_ROW + title, {name: str(value) for name, value in row.items()}))
@@ -59,18 +59,18 @@ def report(request: pytest.FixtureRequest) -> AddRow:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stage() -> AsyncIterator[Stage]:
-    """A stack for the tests of one module; at its end, the invariants that none of them may have broken."""
-    async with staged() as stage:
-        yield stage
-        await stage.check()
+async def harness() -> AsyncIterator[Harness]:
+    """A stack for the tests of one module; the invariants are checked at its end."""
+    async with started_harness() as harness:
+        yield harness
+        await harness.check()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def served() -> AsyncIterator[Stage]:
+async def served() -> AsyncIterator[Harness]:
     """The same, with a worker and a relay for the default namespace."""
-    async with staged() as stage:
-        await stage.stack.start_worker()
-        await stage.stack.start_relay()
-        yield stage
-        await stage.check()
+    async with started_harness() as harness:
+        await harness.stack.start_worker()
+        await harness.stack.start_relay()
+        yield harness
+        await harness.check()

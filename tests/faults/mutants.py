@@ -1,7 +1,7 @@
 """Small edits that each break a promise, and the test that turns red for each: ``make mutants``.
 
 Every edit is applied alone, to a copy of the tree. Its old text must be there exactly once, so that an edit which has
-drifted away from the code fails loudly. The same tests must be green on the copy that nobody edited.
+no longer fits the code fails loudly. The same tests must be green on a copy without an edit.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Mutant:
 
     Attributes:
         promise: The number of the promise in ``docs/promises.md``.
-        what: What is broken, in a few words.
-        file: Which file is edited.
-        old: Its text, which stands there once.
-        new: What takes its place.
+        what: The broken rule, in a few words.
+        file: The file that is edited.
+        old: Its text, which occurs once.
+        new: The text that replaces it.
         test: The test that turns red, as pytest names it.
     """
 
@@ -47,10 +47,10 @@ class Mutant:
     test: str
 
     def apply(self, tree: Path) -> None:
-        """Edits the copy.
+        """Edit the copy.
 
         Raises:
-            LookupError: The old text is not there, or more than once.
+            LookupError: The old text occurs never, or more than once.
         """
         path = tree / self.file
         text = path.read_text(encoding="utf-8")
@@ -68,7 +68,8 @@ _DECISIONS = "seedance_temporal/ledger/decisions.py"
 _RECOVER = "activities/recover.py"
 _STORE = "activities/store.py"
 _VERIFIED = "seedance_temporal/ledger/task_files.py"
-_STORY = "workflows/generate_video.py"
+_WORKFLOW = "workflows/generate_video.py"
+_SENDING = "workflows/sending.py"
 _INBOX = "workflows/inbox.py"
 
 MUTANTS = (
@@ -79,7 +80,7 @@ MUTANTS = (
         "workflows/policies.py",
         "CREATE_RETRY = RetryPolicy(maximum_attempts=1)",
         "CREATE_RETRY = RetryPolicy(maximum_attempts=2)",
-        "tests/workflows/test_create.py::test_temporal_itself_never_sends_a_create_again",
+        "tests/workflows/test_create.py::test_temporal_never_retries_create",
     ),
     Mutant(
         1,
@@ -87,7 +88,7 @@ MUTANTS = (
         _CREATE,
         "if info.attempt > 1:",
         "if info.attempt > 99:",
-        "tests/integration/test_create.py::test_temporals_second_attempt_sends_nothing",
+        "tests/integration/test_create.py::test_second_temporal_attempt_sends_nothing",
     ),
     Mutant(
         1,
@@ -95,7 +96,7 @@ MUTANTS = (
         _CREATE,
         "if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):",
         "if not claim.nonce:",
-        "tests/integration/test_create.py::test_the_claim_stands_before_the_post",
+        "tests/integration/test_create.py::test_claim_precedes_post",
     ),
     Mutant(
         1,
@@ -107,27 +108,27 @@ MUTANTS = (
     ),
     Mutant(
         1,
-        "a claim that met another one is always taken for our own",
+        "a claim that met another one always counts as our own",
         _LEDGER_STORE,
-        "return standing is not None and standing.nonce == claim.nonce",
-        "return standing is not None",
-        "tests/integration/test_create.py::test_of_two_executions_at_once_one_sends",
+        "return existing is not None and existing.nonce == claim.nonce",
+        "return existing is not None",
+        "tests/integration/test_create.py::test_concurrent_executions_send_once",
     ),
     Mutant(
         1,
-        "a look that is out of date is acted on",
+        "a stale decision is acted on",
         _CREATE,
-        'if current.next != "claim" or current.attempt > order.attempt:',
+        'if current.next != "claim" or current.attempt > input.attempt:',
         'if current.next == "stored":',
-        "tests/integration/test_create.py::test_a_ledger_that_changed_since_the_look_sends_nothing",
+        "tests/integration/test_create.py::test_changed_ledger_sends_nothing",
     ),
     Mutant(
         1,
-        "the time that a create has is not looked at before it is sent",
+        "the deadline of a create is not checked before it is sent",
         _CREATE,
         "            if deadline.remaining() < _LEAST_SECONDS:\n",
         "            if deadline.remaining() < -1e9:\n",
-        "tests/integration/test_create.py::test_nothing_is_sent_when_the_time_is_over",
+        "tests/integration/test_create.py::test_nothing_is_sent_after_time_over",
     ),
     Mutant(
         1,
@@ -141,44 +142,41 @@ MUTANTS = (
         1,
         "a claim is allowed beside one whose outcome is unknown",
         _FACTS,
-        "return self.taken or bool(self.tasks) or self.outcome is None",
-        "return self.taken or bool(self.tasks)",
+        "return self.accepted_without_id or bool(self.tasks) or self.outcome is None",
+        "return self.accepted_without_id or bool(self.tasks)",
         "tests/faults/test_ledger_model.py",
     ),
     Mutant(
         1,
-        "a second charge needs nobody's consent",
+        "a second charge needs no consent",
         _LEDGER,
-        'answered.error.failure_class != "lost" or wish.accept_second_charge',
-        'answered.error.failure_class != "never"',
-        "tests/integration/test_ledger.py::test_resubmitting_a_lost_attempt_needs_the_word_that_it_may_cost_twice",
+        'failed.error.failure_class != "lost" or resubmit.accept_second_charge',
+        'failed.error.failure_class != "never"',
+        "tests/integration/test_ledger.py::test_resubmit_of_lost_attempt_needs_consent",
     ),
     Mutant(
         1,
         "a claim goes out while a named task is being identified",
-        _STORY,
-        """            if await self._ledger_has_news():
-                look = await self._look()
-                continue
-            if self._cancel_wished:""",
-        """            if self._cancel_wished:""",
-        "tests/workflows/test_inbox.py::test_claim_waits_until_a_named_task_is_known_or_cannot_be",
+        _WORKFLOW,
+        "            if await self._inbox.emptied() or self._inbox.cancel_requested:\n",
+        "            if self._inbox.cancel_requested:\n",
+        "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
     ),
     Mutant(
         1,
         "a claim does not wait for a task that the provider does not show yet",
         _INBOX,
-        "        if not self._awaited:\n            return\n",
-        "        if self._job_id:\n            return\n",
-        "tests/workflows/test_inbox.py::test_claim_waits_until_a_named_task_is_known_or_cannot_be",
+        "        if self._awaited:\n            with",
+        "        if not self._awaited:\n            with",
+        "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
     ),
     Mutant(
         1,
         "a create that waits for a worker is sent over a task that was named",
-        _STORY,
-        "lambda: create.done() or self._cancel_wished or self._ledger_changed)",
-        "lambda: create.done() or self._cancel_wished)",
-        "tests/workflows/test_inbox.py::test_create_without_a_worker_is_withdrawn_for_a_named_task",
+        _SENDING,
+        "lambda: create.done() or self._inbox.interrupts)",
+        "lambda: create.done() or self._inbox.cancel_requested)",
+        "tests/workflows/test_inbox.py::test_unstarted_create_is_withdrawn_for_named_task",
     ),
     Mutant(
         1,
@@ -186,7 +184,7 @@ MUTANTS = (
         _DECISIONS,
         "        if attempt.live:\n            return Decision(",
         "        if attempt.live and attempt is newest_first[0]:\n            return Decision(",
-        "tests/unit/test_facts.py::test_what_comes_next",
+        "tests/unit/test_facts.py::test_facts_decide_next_step",
     ),
     # 2: an unknown outcome is never paid for twice
     Mutant(
@@ -203,15 +201,15 @@ MUTANTS = (
         _DECISIONS,
         "    if attempt.claim is not None and not attempt.claim.key:\n",
         "    if attempt.claim is None:\n",
-        "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
+        "tests/unit/test_facts.py::test_doubts_bar_absence",
     ),
     Mutant(
         2,
         "that LIST shows identifiers to one API key counts for all",
         _LEDGER_STORE,
-        'return f"{self._prefix}/echo-{route}-{key}.json"',
-        'return f"{self._prefix}/echo-{route}.json"',
-        "tests/integration/test_ledger.py::test_that_identifiers_are_listed_is_noted_for_each_route",
+        'return f"{self._prefix}/{_IDENTIFIERS_LISTED}-{route}-{key}.json"',
+        'return f"{self._prefix}/{_IDENTIFIERS_LISTED}-{route}.json"',
+        "tests/integration/test_ledger.py::test_identifiers_listed_is_noted_per_route_and_key",
     ),
     Mutant(
         2,
@@ -219,16 +217,16 @@ MUTANTS = (
         "workflows/list_tasks.py",
         'min(keys) if len(keys) == 1 else ""',
         'min(keys) if keys else ""',
-        "tests/workflows/test_list_tasks.py::test_pages_of_two_keys_make_a_listing_of_none",
+        "tests/workflows/test_list_tasks.py::test_pages_of_two_keys_name_no_key",
     ),
     Mutant(
         2,
         "a task that GET does not show yet is ruled out",
         _RECOVER,
         """        if shown is None:
-            return Identified(answer="not_yet")""",
+            return IdentifyResult(answer="not_yet")""",
         """        if shown is None:
-            return Identified(answer="other")""",
+            return IdentifyResult(answer="other")""",
         "tests/integration/test_recover.py::test_task_is_ours_once_get_shows_it",
     ),
     Mutant(
@@ -258,18 +256,18 @@ MUTANTS = (
     Mutant(
         2,
         "a create that was cut off counts as not sent",
-        _STORY,
-        'return CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")',
-        'return CreateResult(kind="not_sent", message=f"{error.message}: {error.cause}")',
-        "tests/workflows/test_create.py::test_an_unknown_outcome_is_looked_for_and_never_paid_for_again",
+        _SENDING,
+        'result = CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")',
+        'result = CreateResult(kind="not_sent", message=f"{error.message}: {error.cause}")',
+        "tests/workflows/test_create.py::test_unknown_outcome_is_never_paid_again",
     ),
     Mutant(
         2,
         "a known outcome that the bucket did not take is forgotten",
-        _STORY,
-        "if report.claim is not None and report.outcome is not None and not report.written:",
-        "if report.claim is not None and report.outcome is not None and report.attention:",
-        "tests/workflows/test_create.py::test_a_known_outcome_is_written_before_anything_else",
+        _SENDING,
+        "if result.claim is not None and result.outcome is not None and not result.written:",
+        "if result.claim is not None and result.outcome is not None and result.attention:",
+        "tests/workflows/test_create.py::test_known_outcome_is_written_first",
     ),
     Mutant(
         2,
@@ -277,15 +275,15 @@ MUTANTS = (
         _LEDGER_STORE,
         "if await self._write(name, outcome, seconds) or outcome.task_id is None:",
         "if await self._write(name, outcome, seconds) or outcome.task_id:",
-        "tests/integration/test_ledger.py::test_a_task_after_another_outcome_is_late_and_never_dropped",
+        "tests/integration/test_ledger.py::test_task_after_other_outcome_is_late",
     ),
     Mutant(
         2,
         "an outcome is written to the claim of another",
         _LEDGER,
-        "if await self._ledger.claim(order.claim):",
-        "if await self._ledger.claim(order.claim) or order.claim:",
-        "tests/integration/test_ledger.py::test_an_outcome_is_not_written_to_the_claim_of_another",
+        "if await self._ledger.claim(input.claim):",
+        "if await self._ledger.claim(input.claim) or input.claim:",
+        "tests/integration/test_ledger.py::test_outcome_is_not_written_to_foreign_claim",
     ),
     Mutant(
         2,
@@ -313,11 +311,11 @@ MUTANTS = (
     ),
     Mutant(
         2,
-        "absent though nobody knows whether LIST shows identifiers",
+        "absent though LIST is not known to show identifiers",
         _DECISIONS,
-        "    if not facts.echo:\n",
-        "    if facts.echo is None:\n",
-        "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
+        "    if not facts.identifiers_listed:\n",
+        "    if facts.identifiers_listed is None:\n",
+        "tests/unit/test_facts.py::test_doubts_bar_absence",
     ),
     Mutant(
         2,
@@ -333,7 +331,7 @@ MUTANTS = (
         "workflows/list_tasks.py",
         "min(pages[0].asked_at, workflow.now()).timestamp()",
         "pages[0].asked_at.timestamp()",
-        "tests/workflows/test_list_tasks.py::test_a_worker_whose_clock_is_ahead_makes_no_task_older",
+        "tests/workflows/test_list_tasks.py::test_fast_worker_clock_makes_no_task_older",
     ),
     Mutant(
         2,
@@ -341,32 +339,32 @@ MUTANTS = (
         _DECISIONS,
         'if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):',
         'if all(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):',
-        "tests/unit/test_facts.py::test_what_keeps_an_attempt_from_counting_as_absent",
+        "tests/unit/test_facts.py::test_doubts_bar_absence",
     ),
     Mutant(
         2,
-        "not_created is taken before the window is over",
+        "not_created is accepted before the window is over",
         _RECOVER,
         "        if left > 0:\n",
         "        if left > 1e9:\n",
-        "tests/integration/test_recover.py::test_not_created_is_too_early_before_the_window_is_over",
+        "tests/integration/test_recover.py::test_not_created_before_window_is_refused",
     ),
     Mutant(
         2,
-        "not_created is taken though the provider accepted the create",
+        "not_created is accepted for an accepted create",
         _RECOVER,
-        "        if attempt.taken:\n",
-        "        if attempt.taken and attempt.tasks:\n",
-        "tests/integration/test_recover.py::test_not_created_is_refused_for_what_was_taken",
+        "        if attempt.accepted_without_id:\n",
+        "        if attempt.accepted_without_id and attempt.tasks:\n",
+        "tests/integration/test_recover.py::test_not_created_is_refused_for_accepted_create",
     ),
     # 3: a finished video is not lost
     Mutant(
         3,
-        "what the bucket holds is not compared",
+        "the content of the bucket is not compared",
         _VERIFIED,
         "if stored is None or verified.equals(stored):",
         "if stored is None or verified:",
-        "tests/integration/test_store.py::test_what_the_bucket_holds_is_compared",
+        "tests/integration/test_store.py::test_bucket_content_is_compared",
     ),
     Mutant(
         3,
@@ -374,7 +372,7 @@ MUTANTS = (
         _VERIFIED,
         "return stored if stored is not None and any(one.equals(stored) for one in self._verified(file)) else None",
         "return stored",
-        "tests/integration/test_task_files.py::test_planted_object_is_never_the_video",
+        "tests/integration/test_task_files.py::test_foreign_object_is_never_video",
     ),
     Mutant(
         3,
@@ -382,7 +380,7 @@ MUTANTS = (
         _VERIFIED,
         "any(one.equals(stored) for one in self._verified(file))",
         "self._verified(file)",
-        "tests/integration/test_task_files.py::test_spoilt_upload_is_refused_in_every_try",
+        "tests/integration/test_task_files.py::test_damaged_upload_is_refused_in_every_try",
     ),
     Mutant(
         3,
@@ -390,24 +388,24 @@ MUTANTS = (
         _VERIFIED,
         "return [one for one in self.verified.values() if one.file == file]",
         "return list(self.verified.values())",
-        "tests/integration/test_task_files.py::test_picture_that_was_verified_is_no_video",
+        "tests/integration/test_task_files.py::test_verified_picture_is_no_video",
     ),
     Mutant(
         3,
-        "what should say that a content was verified is believed without its seal",
+        "a verified note is believed without its checksum",
         _VERIFIED,
         "if sealed(value) != content:",
         "if not value:",
-        "tests/integration/test_task_files.py::test_damaged_note_is_not_believed",
+        "tests/integration/test_task_files.py::test_damaged_note_is_ignored",
     ),
     Mutant(
         3,
-        "what was verified is not written down before the upload",
+        "no verified note is written before the upload",
         _VERIFIED,
         "        await self.bucket.create(self.names.verified(self.task_id, content.crc32c), "
         "sealed(verified.model_dump()))\n",
         "",
-        "tests/integration/test_store.py::test_task_and_checksums_precede_an_upload",
+        "tests/integration/test_store.py::test_task_and_checksums_precede_upload",
     ),
     Mutant(
         3,
@@ -423,19 +421,19 @@ MUTANTS = (
         _VERIFIED,
         "        stored = await self.bucket.stat(name)\n",
         "        stored = None\n",
-        "tests/integration/test_task_files.py::test_large_object_is_not_written_over",
+        "tests/integration/test_task_files.py::test_large_object_is_not_overwritten",
     ),
     Mutant(
         3,
-        "the video is not looked into",
+        "the video is not decoded",
         _STORE,
         'await probed("result", path, _PROBE_SECONDS)',
         "await asyncio.to_thread(path.stat)",
-        "tests/integration/test_store.py::test_nothing_is_uploaded_that_is_not_the_whole_video",
+        "tests/integration/test_store.py::test_incomplete_video_is_not_uploaded",
     ),
     Mutant(
         3,
-        "an upload replaces what stands there",
+        "an upload replaces an existing object",
         "seedance_temporal/storage/bucket.py",
         "content_type=content_type,\n                    if_generation_match=0,",
         "content_type=content_type,",
@@ -443,30 +441,30 @@ MUTANTS = (
     ),
     Mutant(
         3,
-        "DELETE goes out whatever GET said",
+        "DELETE is sent for any status of GET",
         "activities/poll.py",
         "            if status == QUEUED:\n",
         "            if status:\n",
-        "tests/integration/test_poll.py::test_a_task_that_is_not_queued_is_never_deleted",
+        "tests/integration/test_poll.py::test_unqueued_task_is_never_deleted",
     ),
     Mutant(
         3,
         "a status goes backwards",
-        _STORY,
+        _WORKFLOW,
         'if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):\n'
         '            self._progress.enter("running")',
         'if seen.status in ("queued", "running"):\n            self._progress.enter(seen.status)  # type: ignore',
-        "tests/workflows/test_follow.py::test_a_status_never_goes_back",
+        "tests/workflows/test_follow.py::test_status_never_goes_back",
     ),
     Mutant(
         3,
         "a run ends over a task that was named while the video was copied",
-        _STORY,
-        """        while await self._ledger_has_news():
-            self._note_second_task((await self._look()).second_task)
+        _WORKFLOW,
+        """        while await self._inbox.emptied():
+            self._progress.second_task((await self._read_ledger()).second_task)
 """,
         "",
-        "tests/workflows/test_inbox.py::test_task_named_while_the_video_is_copied_is_identified",
+        "tests/workflows/test_inbox.py::test_task_named_during_copy_is_identified",
     ),
     Mutant(
         3,
@@ -474,7 +472,7 @@ MUTANTS = (
         "activities/poll.py",
         "if task.updated_at is None or not earliest <= task.updated_at <= now + skew:",
         "if task.updated_at is None:",
-        "tests/integration/test_poll.py::test_odd_time_of_success_leaves_the_whole_day",
+        "tests/integration/test_poll.py::test_odd_success_time_leaves_whole_day",
     ),
     # 4: the record outlives the run
     Mutant(
@@ -483,11 +481,11 @@ MUTANTS = (
         _DECISIONS,
         "    if facts.record is not None:\n        highest",
         "    if facts.record is not None and not facts.attempts:\n        highest",
-        "tests/unit/test_facts.py::test_a_record_wins_over_everything",
+        "tests/unit/test_facts.py::test_record_beats_everything",
     ),
     Mutant(
         4,
-        "an object that was changed looks like the one that was written",
+        "a changed object counts as the written one",
         "seedance_temporal/ledger/checksummed_json.py",
         "if seal is not None and sealed(value) != content:",
         "if seal is not None and len(sealed(value)) != len(content):",
@@ -499,9 +497,9 @@ MUTANTS = (
         "seedance_temporal/ledger/record.py",
         "as_json(_without_signatures(payload, secrets))",
         "as_json(payload)",
-        "tests/integration/test_store.py::test_the_payload_is_kept_as_it_came_but_for_signatures",
+        "tests/integration/test_store.py::test_payload_is_stored_without_signatures",
     ),
-    # 5: nobody gets in through the callback
+    # 5: a callback gives no access
     Mutant(
         5,
         "the relay takes any token",
@@ -512,11 +510,11 @@ MUTANTS = (
     ),
     Mutant(
         5,
-        "what a callback names is believed",
+        "the task of a callback is believed",
         _RECOVER,
-        "        if shown != attempt.claim.safety_identifier:\n            return Identified",
-        "        if shown is None:\n            return Identified",
-        "tests/integration/test_recover.py::test_a_task_that_shows_another_nonce_is_not_ours",
+        "        if shown != attempt.claim.safety_identifier:\n            return IdentifyResult",
+        "        if shown is None:\n            return IdentifyResult",
+        "tests/integration/test_recover.py::test_task_with_other_nonce_is_not_ours",
     ),
     Mutant(
         5,
@@ -524,24 +522,24 @@ MUTANTS = (
         _RECOVER,
         "        if shown != attempt.claim.safety_identifier:\n            key =",
         "        if shown is None:\n            key =",
-        "tests/integration/test_recover.py::test_an_operator_cannot_adopt_the_task_of_another",
+        "tests/integration/test_recover.py::test_operator_cannot_adopt_foreign_task",
     ),
     # 6: nothing fails in silence
     Mutant(
         6,
-        "a step fails for ever without a word",
+        "a step fails for ever without an Attention",
         "workflows/steps.py",
         "if (reason := messages.last_failure(error)) is not None:",
         "if (reason := messages.last_failure(error)) is not None and reason is error:",
-        "tests/workflows/test_patience.py::test_failing_step_raises_an_attention_and_goes_on",
+        "tests/workflows/test_patience.py::test_failing_step_raises_attention",
     ),
     Mutant(
         6,
-        "an object in the way of a video is not told",
-        _STORY,
+        "a conflicting object raises no Attention",
+        _WORKFLOW,
         'reason.type == "ObjectConflict"',
         'reason.type == "Conflict"',
-        "tests/workflows/test_patience.py::test_object_in_the_way_is_told_at_once_and_tried_again",
+        "tests/workflows/test_patience.py::test_conflict_is_reported_at_once_and_retried",
     ),
     # 7: foreign bytes are data
     Mutant(
@@ -557,7 +555,7 @@ MUTANTS = (
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a mutant. ``red``: the test that failed; None where it survived, or the tests did not run."""
+    """The result for a mutant. ``red``: the test that failed; None where it survived, or the tests did not run."""
 
     mutant: Mutant
     red: str | None
@@ -575,7 +573,7 @@ def _copy(folder: Path) -> Path:
 
 def _pytest(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120", *tests]
-    # An edit of the same length in the same second would be hidden by compiled code; a failure need not be small.
+    # Compiled code would hide an edit of the same length in the same second; a failure need not be small.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "LEDGER_MODEL_SHRINK": "0"}
     try:
         done = subprocess.run(
@@ -601,7 +599,7 @@ def _try(mutant: Mutant, trees: queue.SimpleQueue[Path]) -> Fate:
 
 
 def markdown(fates: Iterable[Fate]) -> str:
-    """The table of ``docs/promises.md``."""
+    """Return the table of ``docs/promises.md``."""
     lines = ["| promise | the edit | the test that turns red |", "| -- | -- | -- |"]
     for fate in fates:
         name = fate.red.split("::")[-1].partition("[")[0] if fate.red else "**none**"
@@ -615,10 +613,10 @@ def _say(words: str) -> None:
 
 
 def run_mutants(mutants: tuple[Mutant, ...]) -> list[Fate]:
-    """Tries all of them, two at a time.
+    """Try all of them, two at a time.
 
     Raises:
-        RuntimeError: The tests are not green where nothing was edited.
+        RuntimeError: The tests are not green without an edit.
     """
     with tempfile.TemporaryDirectory(prefix="seedance-mutants-") as name:
         trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -644,7 +642,7 @@ def run_mutants(mutants: tuple[Mutant, ...]) -> list[Fate]:
 
 
 def main() -> int:
-    """The command line of ``make mutants``."""
+    """Run the command line of ``make mutants``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markdown", type=Path, default=None, help="write the table here, too")
     parser.add_argument("--only", default="", help="mutants whose description this expression finds")

@@ -1,4 +1,4 @@
-"""What a run of the fault tests showed, as Markdown tables."""
+"""The results of a run of the fault tests, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ AddRow = Callable[[str, dict[str, object]], None]
 
 @dataclass
 class Report:
-    """Tables by their title, in the order in which their rows came."""
+    """Tables by their title, in the order of their first rows."""
 
     columns: dict[str, Sequence[str]] = field(default_factory=dict)
     rows: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def add(self, title: str, row: dict[str, object]) -> None:
-        """Adds a row; its keys are the table's columns."""
+        """Add a row; its keys are the table's columns."""
         self.columns.setdefault(title, list(row))
         self.rows.setdefault(title, []).append([str(value) for value in row.values()])
 
     def markdown(self) -> str:
-        """All tables."""
+        """Return all tables."""
         parts = []
         for title, rows in self.rows.items():
             lines = [self.columns[title], ["--"] * len(self.columns[title]), *sorted(rows)]

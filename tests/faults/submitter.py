@@ -1,6 +1,6 @@
 """A backend's process that submits one request many times at once: ``python -m tests.faults.submitter N < request``.
 
-Prints how many of the answers said that the job was new, and the job ids.
+Print how many of the answers said that the job was new, and the job ids.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from seedance_temporal import VideoRequest, connect
 
 
 async def main() -> None:
-    """Reads the request, and submits it."""
+    """Read the request, and submit it."""
     request = VideoRequest.model_validate_json(sys.stdin.read())
     jobs = jobs_of(await connect())
     answers = await asyncio.gather(*(jobs.submit(request) for _ in range(int(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""Callbacks that nobody sent in earnest: no outcome changes, no workflow blocks, nothing is paid."""
+"""Forged, late and repeated callbacks: no outcome changes, no workflow blocks, nothing is paid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from dev.stack import CALLBACK_SECRET, HOST, Stack
 from seedance_temporal.identity import callback_url, job_id_of
 from tests.e2e.requests import a_request, creates_of, until
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 
 TITLE = "Callbacks"
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 class Caller:
-    """Somebody who can reach the relay; and who may know the callback URL of a job."""
+    """A sender who can reach the relay, and who may know the callback URL of a job."""
 
     def __init__(self, stack: Stack, job_id: str, task_id: str) -> None:
         self.stack, self.job_id, self.task_id = stack, job_id, task_id
@@ -58,7 +58,7 @@ async def _of_another_attempt(caller: Caller) -> list[int]:
 
 
 async def _of_another_job(caller: Caller) -> list[int]:
-    """With a URL that is right for the other job, which is real, and a task that is not its own."""
+    """With a URL that is right for the other job, which exists, and a task that is not its own."""
     request = a_request()
     other = (await caller.stack.jobs.submit(request)).id
     answers = [await caller.post(caller.url(job_id=other), caller.says(status)) for status in ("failed", "succeeded")]
@@ -102,7 +102,7 @@ KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_callbacks_to_a_running_job(served: Stage, report: AddRow, kind: str) -> None:
+async def test_callbacks_change_no_running_job(served: Harness, report: AddRow, kind: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
     job_id = (await stack.jobs.submit(request)).id
@@ -128,8 +128,8 @@ async def test_callbacks_to_a_running_job(served: Stage, report: AddRow, kind: s
     report(TITLE, {"callbacks": kind, "the relay answered": answers, "paid": 1, "end": again.phase})
 
 
-async def test_early_callbacks(served: Stage, report: AddRow) -> None:
-    """Before the create is answered: of its own task, which the job does not know yet, and of one that is nobody's."""
+async def test_early_callbacks(served: Harness, report: AddRow) -> None:
+    """Before the create is answered: of its own task, which the job does not know yet, and of foreign ids."""
     stack, request = served.stack, a_request()
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
     job_id = job_id_of(request)
@@ -152,7 +152,7 @@ async def test_early_callbacks(served: Stage, report: AddRow) -> None:
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed", "off"])
-async def test_how_the_provider_calls(served: Stage, report: AddRow, mode: str) -> None:
+async def test_provider_callbacks_change_nothing(served: Harness, report: AddRow, mode: str) -> None:
     stack, request = served.stack, a_request()
     await stack.ark.configure(callbacks=mode)
     try:

@@ -1,4 +1,4 @@
-"""A little of ``make chaos`` in every run of the tests: some twenty jobs, and what is noticed within a minute."""
+"""A little of ``make chaos`` in every run of the tests: some twenty jobs, and faults that show within a minute."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ SEED = 7
 JOBS = 20
 
 
-# On an idle machine it takes less than a minute; what it waits for is bounded by its patience.
+# On an idle machine it takes less than a minute; its patience bounds its waits.
 @pytest.mark.timeout(480)
-async def test_a_little_chaos() -> None:
+async def test_chaos_smoke() -> None:
     report = await run_chaos(make_plan(SEED, JOBS, minutes=0.2, quick=True), patience=150)
     assert report.problems == []
     assert sum(report.outcomes.values()) == JOBS
@@ -23,7 +23,7 @@ async def test_a_little_chaos() -> None:
     assert not any(name.startswith("open") for name in report.outcomes), report.outcomes
 
 
-def test_a_seed_says_what_happens() -> None:
+def test_seed_decides_plan() -> None:
     first, second = (make_plan(3, 50, 1) for _ in range(2))
     assert first == second
     assert make_plan(4, 50, 1) != first

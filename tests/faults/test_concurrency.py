@@ -14,7 +14,7 @@ import pytest
 from dev.stack import ROOT, Stack
 from seedance_temporal import JobState, VideoRequest
 from tests.e2e.requests import a_request, creates_of
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 from tests.support.jobs import detail_of
 
@@ -38,7 +38,7 @@ async def _submitter(stack: Stack, request: VideoRequest) -> dict[str, object]:
     return answer
 
 
-async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow) -> None:
+async def test_simultaneous_submits_of_one_request(served: Harness, report: AddRow) -> None:
     stack, request = served.stack, a_request()
     answers = await asyncio.gather(*(_submitter(stack, request) for _ in range(PROCESSES)))
     assert sum(int(str(answer["answers"])) for answer in answers) == PROCESSES * EACH
@@ -51,35 +51,35 @@ async def test_simultaneous_submits_of_one_request(served: Stage, report: AddRow
     report(TITLE, {"what": what, "jobs": 1, "paid": 1, "ends": "stored: 1"})
 
 
-async def test_two_namespaces_race_for_one_claim(served: Stage, report: AddRow) -> None:
+async def test_racing_namespaces_claim_once(served: Harness, report: AddRow) -> None:
     """The same requests at the same time, by two deployments that share nothing but bucket and account."""
-    cells = [await served.cell("race"), await served.cell("race")]
+    cases = [await served.case("race"), await served.case("race")]
     requests = [a_request() for _ in range(20)]
     try:
-        await asyncio.gather(*(cell.start_worker() for cell in cells))
-        await asyncio.gather(*(cell.jobs.submit(request) for request in requests for cell in cells))
+        await asyncio.gather(*(case.start_worker() for case in cases))
+        await asyncio.gather(*(case.jobs.submit(request) for request in requests for case in cases))
 
         async def settled(request: VideoRequest) -> bool:
             """Both say the same; whether they really raced."""
-            job_ids = [(await cell.jobs.submit(request)).id for cell in cells]
+            job_ids = [(await case.jobs.submit(request)).id for case in cases]
             assert len(set(job_ids)) == 1
             async with asyncio.timeout(PATIENCE):
-                results = [await cell.jobs.job(job_ids[0]).result() for cell in cells]
+                results = [await case.jobs.job(job_ids[0]).result() for case in cases]
             assert results[0] == results[1]
             assert len(await creates_of(served.stack, request)) == 1
-            states = [await cell.jobs.job(job_ids[0]).state() for cell in cells]
-            return any(entry.what == "not sent" for state in states for entry in detail_of(state).timeline)
+            states = [await case.jobs.job(job_ids[0]).state() for case in cases]
+            return any(event.event == "not_sent" for state in states for event in detail_of(state).timeline)
 
         raced = await asyncio.gather(*map(settled, requests))
     finally:
-        for cell in cells:
-            await cell.close()
+        for case in cases:
+            await case.close()
     ends = f"stored: {len(requests)}, claims that were lost to the other: {sum(raced)}"
     report(TITLE, {"what": "two namespaces, the same requests", "jobs": 20, "paid": 20, "ends": ends})
 
 
 def _mixed(number: int) -> dict[str, str]:
-    """A tenth of the jobs has something happen to it."""
+    """A tenth of the jobs suffers a fault."""
     faults = {
         0: {"on": "create", "fault": "lost_after_commit"},
         10: {"on": "create", "fault": "400"},
@@ -90,7 +90,7 @@ def _mixed(number: int) -> dict[str, str]:
     return faults.get(number % 50, {})
 
 
-async def test_unknown_creates_at_once(served: Stage, report: AddRow) -> None:
+async def test_many_unknown_creates_never_pay_twice(served: Harness, report: AddRow) -> None:
     """All answers get lost, and no callback comes: LIST, which is allowed once a second, serves all of them."""
     stack, mark = served.stack, uuid.uuid4().hex
     requests = [a_request(prompt=f"A kite over a field, {mark}, {number}.") for number in range(JOBS)]
@@ -142,7 +142,7 @@ async def _ends(stack: Stack, job_ids: list[str]) -> list[JobState]:
     return await asyncio.gather(*map(end, job_ids))
 
 
-async def test_mixed_jobs(served: Stage, report: AddRow) -> None:
+async def test_mixed_jobs(served: Harness, report: AddRow) -> None:
     stack = served.stack
     requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
     armed = []

@@ -16,16 +16,16 @@ import pytest
 from seedance_temporal import JobState
 from seedance_temporal.identity import key_fingerprint
 from tests.e2e.requests import creates_of
-from tests.faults.cells import PATIENCE, Cell, Stage
+from tests.faults.cases import PATIENCE, Case, Harness
 from tests.faults.report import AddRow
 from tests.support.jobs import detail_of
 
 TITLE = "An exchanged API key"
 FIRST, OTHER, NARROWED = "key-of-the-films-project", "key-of-the-shop-project", "key-of-one-fast-model"
 FAST = "dreamina-seedance-2-0-fast-260128"
-# A lost create is noticed after 35 seconds, and its window is over then.
+# A lost create is noticed after 35 seconds, when its window is over.
 SOON = {"SEEDANCE_CREATE_TIMEOUT_SECONDS": "5", "SEEDANCE_RECOVERY_SECONDS": "20"}
-# Two listings a tenth of the window apart prove absence, and a search looks at least every sixth of it.
+# Two listings a tenth of the window apart prove absence, and a search asks at least every sixth of it.
 LONG_ENOUGH_FOR_ABSENCE = 15.0
 
 EXCHANGES = {"another project": OTHER, "narrowed to another model": NARROWED}
@@ -33,7 +33,7 @@ EXCHANGES = {"another project": OTHER, "narrowed to another model": NARROWED}
 
 @dataclass(frozen=True)
 class At:
-    """A stage of the create, and how many POSTs have left by then."""
+    """A stage of the create, and the number of POSTs that have been sent by then."""
 
     point: str
     posts: int
@@ -49,91 +49,91 @@ STAGES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-async def keys(stage: Stage) -> None:
+async def keys(harness: Harness) -> None:
     """Keys of two projects and a narrowed one; of the first two, LIST is known to show our identifiers."""
-    ark = stage.stack.ark
+    ark = harness.stack.ark
     await ark.set_key("byteplus", FIRST, project="films")
     await ark.set_key("byteplus", OTHER, project="shop")
     await ark.set_key("byteplus", NARROWED, project="films", models=[FAST])
-    await asyncio.gather(*(_identifiers_are_listed(stage, key) for key in (FIRST, OTHER)))
+    await asyncio.gather(*(_identifiers_are_listed(harness, key) for key in (FIRST, OTHER)))
 
 
-async def _identifiers_are_listed(stage: Stage, key: str) -> None:
-    cell = await stage.cell("first-job")
+async def _identifiers_are_listed(harness: Harness, key: str) -> None:
+    case = await harness.case("first-job")
     try:
-        await cell.start_worker(ARK_API_KEY=key)
-        await cell.submit()
-        await cell.stored_once(await cell.settle())
+        await case.start_worker(ARK_API_KEY=key)
+        await case.submit()
+        await case.stored_once(await case.settle())
         note = f"seedance/echo-byteplus-{key_fingerprint(key)}.json"
         async with asyncio.timeout(PATIENCE):
-            while await stage.stack.bucket.stat(note) is None:
+            while await harness.stack.bucket.stat(note) is None:
                 await asyncio.sleep(0.2)
     finally:
-        await cell.close()
+        await case.close()
 
 
-async def _cell(stage: Stage, report: AddRow, what: str, play: Callable[[Cell], Awaitable[str]]) -> None:
-    cell = await stage.cell("keys")
-    cell.settings = SOON | {"ARK_API_KEY": FIRST}
+async def _case(harness: Harness, report: AddRow, what: str, play: Callable[[Case], Awaitable[str]]) -> None:
+    case = await harness.case("keys")
+    case.settings = SOON | {"ARK_API_KEY": FIRST}
     try:
-        end = await play(cell)
-        entries = await creates_of(stage.stack, cell.request)
+        end = await play(case)
+        entries = await creates_of(harness.stack, case.request)
         assert sum(entry.committed for entry in entries) <= 1, f"{what}: paid {entries}"
-        report(TITLE, {"what happens": what, "POSTs": len(entries), "ledger": await cell.ledger(), "end": end})
+        report(TITLE, {"what happens": what, "POSTs": len(entries), "ledger": await case.ledger(), "end": end})
     finally:
-        await cell.close()
+        await case.close()
 
 
-def _exchanged(point: str, posts: int, key: str) -> Callable[[Cell], Awaitable[str]]:
-    """The worker is killed at a point of the create, and another one comes with another key; then the first key."""
+def _exchanged(point: str, posts: int, key: str) -> Callable[[Case], Awaitable[str]]:
+    """Kill the worker at a point of the create; start one with another key, then one with the first key."""
 
-    async def play(cell: Cell) -> str:
-        worker = await cell.start_faulty(POINT=point, SIGNAL="SIGKILL")
-        await cell.submit()
-        await cell.until_fired()
+    async def play(case: Case) -> str:
+        worker = await case.start_faulty(POINT=point, SIGNAL="SIGKILL")
+        await case.submit()
+        await case.until_fired()
         assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
-        second = await cell.start_worker(ARK_API_KEY=key)
-        if not await _is_claimed(cell):
+        second = await case.start_worker(ARK_API_KEY=key)
+        if not await _is_claimed(case):
             if key == NARROWED:
-                return await _refused(cell)
-            await cell.stored_once(await cell.settle())
+                return await _refused(case)
+            await case.stored_once(await case.settle())
             return "stored: nothing was claimed under the first key"
-        shown = await _asks_for_an_operator(cell)
+        shown = await _asks_for_an_operator(case)
         assert key_fingerprint(FIRST) in (detail_of(shown).advice or ""), "it names the key"
-        await _is_listed_for_long(cell)
-        assert len(await creates_of(cell.stack, cell.request)) == posts, "nothing was sent under another key"
-        assert (await cell.jobs.job(cell.job_id).state()).attention == "unknown_create"
+        await _is_listed_for_long(case)
+        assert len(await creates_of(case.stack, case.request)) == posts, "nothing was sent under another key"
+        assert (await case.jobs.job(case.job_id).state()).attention == "unknown_create"
         await second.kill()
-        await cell.start_worker()
-        await cell.stored_once(await cell.settle())
+        await case.start_worker()
+        await case.stored_once(await case.settle())
         return "an operator is asked, naming the key; stored under the first key"
 
     return play
 
 
-async def _is_claimed(cell: Cell) -> bool:
-    return "before the claim" not in cell.fired[0]
+async def _is_claimed(case: Case) -> bool:
+    return "before the claim" not in case.fired[0]
 
 
-async def _refused(cell: Cell) -> str:
-    """A key that may not use the model is refused by the provider, for nothing."""
-    job = await cell.settle()
+async def _refused(case: Case) -> str:
+    """A key that may not use the model is refused by the provider, at no cost."""
+    job = await case.settle()
     assert job.phase == "refused", job
     return "refused: the narrowed key may not use the model"
 
 
-async def _asks_for_an_operator(cell: Cell) -> JobState:
+async def _asks_for_an_operator(case: Case) -> JobState:
     async with asyncio.timeout(PATIENCE):
         while True:
-            job = await cell.jobs.job(cell.job_id).state()
+            job = await case.jobs.job(case.job_id).state()
             if job.detail is not None and job.attention == "unknown_create" and detail_of(job).advice:
                 return job
             await asyncio.sleep(0.5)
 
 
-async def _is_listed_for_long(cell: Cell) -> None:
-    """Waits for longer than listings need that would prove it under the same key."""
-    ark = cell.stack.ark
+async def _is_listed_for_long(case: Case) -> None:
+    """Wait for longer than listings need that would prove absence under the same key."""
+    ark = case.stack.ark
     before = (await ark.requests()).list.get("byteplus", 0)
     async with asyncio.timeout(PATIENCE):
         while (await ark.requests()).list.get("byteplus", 0) < before + 3:
@@ -141,55 +141,55 @@ async def _is_listed_for_long(cell: Cell) -> None:
     await asyncio.sleep(LONG_ENOUGH_FOR_ABSENCE)
 
 
-async def _narrowed_in_place(cell: Cell) -> str:
+async def _narrowed_in_place(case: Case) -> str:
     """The same key, which may no longer use the model of the job when its answer is lost."""
-    key, ark = f"key-of-{cell.client.namespace}", cell.stack.ark
+    key, ark = f"key-of-{case.client.namespace}", case.stack.ark
     await ark.set_key("byteplus", key, project="films")
-    cell.settings = SOON | {"ARK_API_KEY": key}
-    worker = await cell.start_faulty(POINT="after its answer", SIGNAL="SIGKILL")
-    await cell.submit()
-    await cell.until_fired()
+    case.settings = SOON | {"ARK_API_KEY": key}
+    worker = await case.start_faulty(POINT="after its answer", SIGNAL="SIGKILL")
+    await case.submit()
+    await case.until_fired()
     assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
     await ark.set_key("byteplus", key, project="films", models=[FAST])
-    await cell.start_worker()
-    await _asks_for_an_operator(cell)
+    await case.start_worker()
+    await _asks_for_an_operator(case)
     await asyncio.sleep(LONG_ENOUGH_FOR_ABSENCE)
-    assert len(await creates_of(cell.stack, cell.request)) == 1, "a LIST that is refused proves nothing"
+    assert len(await creates_of(case.stack, case.request)) == 1, "a LIST that is refused proves nothing"
     await ark.set_key("byteplus", key, project="films")
-    await cell.stored_once(await cell.settle())
+    await case.stored_once(await case.settle())
     return "an operator is asked; stored once the key sees the task again"
 
 
-async def _same_key(cell: Cell) -> str:
-    """What the others are compared with: under the claim's own key, absence is proved, and the POST sent again."""
-    worker = await cell.start_faulty(POINT="after the claim", SIGNAL="SIGKILL")
-    await cell.submit()
-    await cell.until_fired()
+async def _same_key(case: Case) -> str:
+    """The control: under the claim's own key, absence is proved, and the POST sent again."""
+    worker = await case.start_faulty(POINT="after the claim", SIGNAL="SIGKILL")
+    await case.submit()
+    await case.until_fired()
     assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
-    await cell.start_worker()
-    name = f"seedance/{cell.job_id.removeprefix('seedance-')}/attempts/0001.outcome.json"
-    # A busy machine may ask an operator before the second listing. Nobody answers: that listing decides.
+    await case.start_worker()
+    name = f"seedance/{case.job_id.removeprefix('seedance-')}/attempts/0001.outcome.json"
+    # A busy machine may need an operator before the second listing. No operator answers: that listing decides.
     async with asyncio.timeout(PATIENCE):
-        while (outcome := await cell.stack.bucket.read(name)) is None:
+        while (outcome := await case.stack.bucket.read(name)) is None:
             await asyncio.sleep(0.5)
     assert json.loads(outcome)["kind"] == "absent", "two listings prove it"
-    await cell.stored_once(await cell.settle())
+    await case.stored_once(await case.settle())
     return "absent; stored"
 
 
-async def _all(cells: list[Awaitable[None]]) -> None:
-    wrong = [error for error in await asyncio.gather(*cells, return_exceptions=True) if isinstance(error, Exception)]
+async def _all(cases: list[Awaitable[None]]) -> None:
+    wrong = [error for error in await asyncio.gather(*cases, return_exceptions=True) if isinstance(error, Exception)]
     if wrong:
-        raise ExceptionGroup(f"{len(wrong)} of {len(cells)} cells", wrong)
+        raise ExceptionGroup(f"{len(wrong)} of {len(cases)} cases", wrong)
 
 
 @pytest.mark.timeout(400)
-async def test_exchanged_key_smoke(stage: Stage, report: AddRow) -> None:
-    """The exchange that paid twice, and the same without an exchange, which shows that the listings would prove it."""
+async def test_exchanged_key_smoke(harness: Harness, report: AddRow) -> None:
+    """The exchange that once paid twice, and the control without an exchange, whose listings prove absence."""
     await _all(
         [
-            _cell(stage, report, "after its answer: another project", _exchanged("after its answer", 1, OTHER)),
-            _cell(stage, report, "after the claim: the same key", _same_key),
+            _case(harness, report, "after its answer: another project", _exchanged("after its answer", 1, OTHER)),
+            _case(harness, report, "after the claim: the same key", _same_key),
         ]
     )
 
@@ -197,11 +197,11 @@ async def test_exchanged_key_smoke(stage: Stage, report: AddRow) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("exchange", EXCHANGES)
-async def test_exchanged_key_never_pays_twice(stage: Stage, report: AddRow, exchange: str) -> None:
+async def test_exchanged_key_never_pays_twice(harness: Harness, report: AddRow, exchange: str) -> None:
     key = EXCHANGES[exchange]
     await _all(
         [
-            _cell(stage, report, f"{name}: {exchange}", _exchanged(at.point, at.posts, key))
+            _case(harness, report, f"{name}: {exchange}", _exchanged(at.point, at.posts, key))
             for name, at in STAGES.items()
         ]
     )
@@ -209,5 +209,5 @@ async def test_exchanged_key_never_pays_twice(stage: Stage, report: AddRow, exch
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-async def test_key_narrowed_in_place_never_pays_twice(stage: Stage, report: AddRow) -> None:
-    await _cell(stage, report, "after its answer: the same key, narrowed", _narrowed_in_place)
+async def test_narrowed_key_never_pays_twice(harness: Harness, report: AddRow) -> None:
+    await _case(harness, report, "after its answer: the same key, narrowed", _narrowed_in_place)

@@ -1,15 +1,15 @@
-"""Promise 1, held against every interleaving that hypothesis can think of.
+"""Promise 1, tested with every interleaving that hypothesis can find.
 
-Several runs of one job, which Temporal would never let run at once, do what the workflow does around the real create,
-the real ledger and the real decision. Each write, listing and POST waits at a gate, and the machine says which one
+Several runs of one job, which Temporal would never run at once, execute the workflow's steps around the real create,
+the real ledger and the real decision. Each write, listing and POST waits at a gate. The machine decides which one
 goes on, and how it ends: well, with its answer lost, never arrived, or arriving later. Workers are killed and runs
 terminated anywhere in between.
 
-What is held, exactly: of one job the provider commits at most one task, one more for each ``again`` that answers an
-attempt which may have been paid, and one for each attempt that somebody wrote off as ``absent`` although a task of it
-exists, or came to exist.
+The exact assertion: the provider commits at most one task for a job, one more for each resubmit grant of an attempt
+that may have been paid, and one for each attempt that counted as ``absent`` although a task of it exists, or came to
+exist.
 
-``LEDGER_MODEL_EXAMPLES`` makes the search larger, ``LEDGER_MODEL_SHRINK=0`` leaves what it finds as it is.
+``LEDGER_MODEL_EXAMPLES`` makes the search larger, ``LEDGER_MODEL_SHRINK=0`` leaves its findings as they are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PAUSE = 12.0
 WINDOW = timedelta(hours=1)
 SETTINGS = some_settings()
 
-# How a write to the bucket ends, by weight: most of them go well, or nothing would come about.
+# How a write to the bucket ends, by weight: most of them go well, or no job would get far.
 WRITES = ["ok"] * 6 + ["lost_answer", "lost_answer", "never_arrived", "lands_later"]
 LISTINGS = ["ok"] * 6 + ["never_arrived"]
 POSTS = (
@@ -65,7 +65,7 @@ POSTS = (
 
 @dataclass(eq=False)
 class Call:
-    """Something that waits at a gate: ``effect`` is what the other side does with it, once."""
+    """A call that waits at a gate: ``effect`` is its effect on the other side, once."""
 
     run: int
     kind: str
@@ -77,7 +77,7 @@ class Call:
 
 
 class Gates:
-    """What waits, and what was given up by its caller and still travels."""
+    """The waiting calls, and those that their caller has given up and that still travel."""
 
     def __init__(self) -> None:
         self.waiting: list[Call] = []
@@ -89,23 +89,23 @@ class Gates:
         try:
             return await call.answered
         finally:
-            # The caller can have been killed meanwhile: nobody waits for this any more.
+            # The caller may have been killed meanwhile: it does not wait any more.
             if call in self.waiting:
                 self.waiting.remove(call)
 
 
 @dataclass
 class GatedBucket(MemoryBucket):
-    """A bucket of one run, over the objects that all runs share. What stands never changes, so reads pass at once."""
+    """A bucket of one run, over the objects that all runs share. Objects never change, so reads pass at once."""
 
     gates: Gates = field(default_factory=Gates)
     run: int = 0
 
     async def list(self, prefix: str) -> list[StoredObject]:
-        def look() -> list[StoredObject]:
+        def decision() -> list[StoredObject]:
             return [self.stored[name] for name in sorted(self.stored) if name.startswith(prefix)]
 
-        listed: list[StoredObject] = await self.gates(self.run, "listing", look)
+        listed: list[StoredObject] = await self.gates(self.run, "listing", decision)
         return listed
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
@@ -115,11 +115,11 @@ class GatedBucket(MemoryBucket):
 
 @dataclass
 class Provider:
-    """Takes creates. Nothing keeps it from taking one twice: that is what is tested.
+    """Accepts creates, also a second time for one nonce: that is under test.
 
     Attributes:
         posts: The nonces of all POSTs that arrived or may arrive, in order.
-        closed: Nonces of which a POST may have been taken: another one with it could be paid twice.
+        closed: Nonces of which a POST may have been accepted: another one with it could be paid twice.
         tasks: The nonce of each task, by task id.
     """
 
@@ -135,24 +135,24 @@ class Provider:
 
 @dataclass
 class Run:
-    """A run: its worker's clients, and how far its story is.
+    """A run: its worker's clients, and its progress.
 
     Attributes:
         create: The create under way, which a crash kills.
-        look: What the run was told last.
+        decision: The last decision that the run was given.
     """
 
     number: int
     ledger: Ledger
     bookkeeping: LedgerActivities
     creating: CreateActivities
-    story: asyncio.Task[None] | None = None
+    steps: asyncio.Task[None] | None = None
     create: asyncio.Task[CreateResult] | None = None
-    look: Decision | None = None
+    decision: Decision | None = None
 
     @property
     def busy(self) -> bool:
-        return self.story is not None and not self.story.done()
+        return self.steps is not None and not self.steps.done()
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -178,7 +178,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.gates = Gates()
         self.provider = Provider()
         self.shared = MemoryBucket()
-        self.told: set[str] = set()
+        self.known_tasks: set[str] = set()
         self.cached: tuple[tuple[int, float], Facts] | None = None
         self.ledger = Ledger(self.shared, "seedance")
         self.runs = [self._run(number) for number in range(RUNS)]
@@ -200,7 +200,7 @@ class LedgerModel(RuleBasedStateMachine):
         nonce = body["safety_identifier"].split("-")[1]
         claims = [json.loads(c) for name, c in self.shared.contents.items() if name.endswith(".claim.json")]
         assert nonce in {claim["nonce"] for claim in claims}, "a POST without its claim in the ledger"
-        assert nonce not in self.provider.closed, "a second POST for one nonce, after one that may have been taken"
+        assert nonce not in self.provider.closed, "a second POST for one nonce, after one that may have been accepted"
         self.provider.posts.append(nonce)
         self.provider.closed.add(nonce)
         answer: httpx.Response = await self.gates(run, "POST", lambda: self.provider.commit(nonce))
@@ -208,32 +208,33 @@ class LedgerModel(RuleBasedStateMachine):
             self.provider.closed.discard(nonce)
         return answer
 
-    # What a run does, as the workflow does it
+    # The steps of a run, as in the workflow
 
-    async def _story(self, run: Run, wish: Resubmit | None) -> None:
+    async def _steps(self, run: Run, resubmit: Resubmit | None) -> None:
         while True:
-            order = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=wish)
-            run.look = look = await _repeated(lambda order=order: in_activity(run.bookkeeping.look, order))  # type: ignore[misc]
-            if look.next != "claim":
+            input = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=resubmit)
+            answer = await _repeated(lambda input=input: in_activity(run.bookkeeping.read_ledger, input))  # type: ignore[misc]
+            run.decision = decision = answer.decision
+            if decision.next != "claim":
                 return
-            create = CreateInput(job_id=self.job_id, request=self.request, attempt=look.attempt)
+            create = CreateInput(job_id=self.job_id, request=self.request, attempt=decision.attempt)
             run.create = asyncio.ensure_future(in_activity(run.creating.create_task, create))
             await asyncio.wait([run.create])
             if run.create.cancelled():
                 return  # its worker was killed: unknown
-            report = run.create.result()
-            if report.claim is not None and report.outcome is not None and not report.written:
-                outcome = OutcomeInput(claim=report.claim, outcome=report.outcome)
+            result = run.create.result()
+            if result.claim is not None and result.outcome is not None and not result.written:
+                outcome = OutcomeInput(claim=result.claim, outcome=result.outcome)
                 await _repeated(lambda outcome=outcome: in_activity(run.bookkeeping.write_outcome, outcome))  # type: ignore[misc]
-            if report.outcome is not None and report.outcome.task_id is not None:
-                self.told.add(report.outcome.task_id)
-            if report.kind in {"created", "unknown"}:
+            if result.outcome is not None and result.outcome.task_id is not None:
+                self.known_tasks.add(result.outcome.task_id)
+            if result.kind in {"created", "unknown"}:
                 return
 
     # The machine
 
     def _step(self, do: Callable[[], object] = lambda: None) -> None:
-        """Does something inside the loop, and lets everybody go on to the next gate."""
+        """Execute a call inside the loop, and let all tasks go on to their next gate."""
 
         async def step() -> None:
             do()
@@ -242,12 +243,12 @@ class LedgerModel(RuleBasedStateMachine):
 
         self.loop.run_until_complete(step())
         for run in self.runs:
-            for task in (run.story, run.create):
+            for task in (run.steps, run.create):
                 if task is not None and task.done() and not task.cancelled():
-                    task.result()  # raises what went wrong in it
+                    task.result()  # raises its failure
 
     def _at_once(self, call: Awaitable[Any]) -> Any:
-        """Something that another worker does between two steps of all others, and without faults."""
+        """Execute what another worker does between two steps of all others, without faults."""
 
         async def wait() -> Any:
             return await call
@@ -274,15 +275,15 @@ class LedgerModel(RuleBasedStateMachine):
             call.answered.set_result(_response(fate, effect) if call.kind == "POST" else effect)
 
     @precondition(lambda self: not all(run.busy for run in self.runs))
-    @rule(data=st.data(), wish=st.sampled_from([None, None, "last"]))
-    def submit(self, data: st.DataObject, wish: str | None) -> None:
-        """A run begins, or looks again; or somebody asks for another attempt after the newest one that failed."""
+    @rule(data=st.data(), answered=st.sampled_from([None, None, "last"]))
+    def submit(self, data: st.DataObject, answered: str | None) -> None:
+        """Start a run, or have one read the ledger again; or grant a resubmit of the newest attempt that failed."""
         run = data.draw(st.sampled_from([run for run in self.runs if not run.busy]), label="run")
         failed = [a.number for a in self.facts.attempts if a.error is not None]
-        resubmit = Resubmit(attempt=failed[-1], accept_second_charge=True) if wish and failed else None
+        resubmit = Resubmit(attempt=failed[-1], accept_second_charge=True) if answered and failed else None
 
         def begin() -> None:
-            run.story = self.loop.create_task(self._story(run, resubmit))
+            run.steps = self.loop.create_task(self._steps(run, resubmit))
 
         self._step(begin)
 
@@ -296,7 +297,7 @@ class LedgerModel(RuleBasedStateMachine):
     @precondition(lambda self: self.gates.waiting)
     @rule(data=st.data())
     def one_run_goes_on(self, data: st.DataObject) -> None:
-        """As far as its next POST, without trouble, and then with it: so that others find more than beginnings."""
+        """Go as far as the next POST, without faults, and then with them: so that others find more than beginnings."""
         run = data.draw(st.sampled_from(sorted({call.run for call in self.gates.waiting})), label="run")
         for _ in range(8):
             call = next((call for call in self.gates.waiting if call.run == run), None)
@@ -321,7 +322,7 @@ class LedgerModel(RuleBasedStateMachine):
     @precondition(lambda self: any(run.create is not None and not run.create.done() for run in self.runs))
     @rule(data=st.data())
     def kill_a_worker(self, data: st.DataObject) -> None:
-        """In the middle of a create: what was on its way may land or not. The run goes on, and learns nothing."""
+        """Kill a worker in a create: its calls on the way may land or not. The run goes on, and learns nothing."""
         under_way = [run for run in self.runs if run.create is not None and not run.create.done()]
         run = data.draw(st.sampled_from(under_way), label="run")
         self._abandon(data, run)
@@ -331,13 +332,13 @@ class LedgerModel(RuleBasedStateMachine):
     @precondition(lambda self: any(run.busy for run in self.runs))
     @rule(data=st.data())
     def terminate(self, data: st.DataObject) -> None:
-        """Terminate, or Reset: the run knows nothing more; a create under way ends by itself, and tells nobody."""
+        """Terminate or reset a run: it learns nothing more; a create under way ends by itself, without a reader."""
         run = data.draw(st.sampled_from([run for run in self.runs if run.busy]), label="run")
         alone = run.create is not None and not run.create.done()
         if not alone:
             self._abandon(data, run)
-        assert run.story is not None
-        self._step(run.story.cancel)
+        assert run.steps is not None
+        self._step(run.steps.cancel)
 
     def _abandon(self, data: st.DataObject, run: Run) -> None:
         for call in [call for call in self.gates.waiting if call.run == run.number and call.kind != "listing"]:
@@ -348,7 +349,7 @@ class LedgerModel(RuleBasedStateMachine):
                 self.gates.travelling.append(call)
 
     def _asleep(self) -> bool:
-        """Whether a create waits before it sends once more."""
+        """Return whether a create waits before it sends once more."""
         at_gates = {call.run for call in self.gates.waiting}
         return any(r.create is not None and not r.create.done() and r.number not in at_gates for r in self.runs)
 
@@ -362,9 +363,9 @@ class LedgerModel(RuleBasedStateMachine):
     @precondition(lambda self: self._open() or self.gates.waiting)
     @rule(data=st.data())
     def the_window_passes(self, data: st.DataObject) -> None:
-        """No POST is older than this. Processes that were frozen wake up later, and so do writes to the bucket."""
+        """Let time pass: no POST is older than this. Frozen processes wake up later, and so do writes to the bucket."""
         for post in [call for call in (*self.gates.waiting, *self.gates.travelling) if call.kind == "POST"]:
-            if data.draw(st.booleans(), label=f"{post} was taken"):
+            if data.draw(st.booleans(), label=f"{post} was accepted"):
                 post.effect()
             if post in self.gates.travelling:
                 self.gates.travelling.remove(post)
@@ -378,15 +379,15 @@ class LedgerModel(RuleBasedStateMachine):
         return [a for a in self.facts.attempts if a.outcome is None and not a.tasks and a.claim is not None]
 
     def _old_enough(self, attempt: Attempt) -> bool:
-        """Whether anybody may call it absent: claimed before the last window passed, and not known to be taken."""
-        if attempt.claim is None or attempt.claimed_at is None or attempt.taken:
+        """Return whether it may be called absent: claimed before the last window passed, and not known as accepted."""
+        if attempt.claim is None or attempt.claimed_at is None or attempt.accepted_without_id:
             return False
         return (attempt.claim.claimed_at - attempt.claimed_at) > WINDOW / 2
 
     @precondition(lambda self: any(self._old_enough(attempt) for attempt in self._open()))
     @rule(data=st.data(), honest=st.booleans())
     def written_off(self, data: st.DataObject, honest: bool) -> None:
-        """``absent``, by whoever may say so. He looked well; or a task was there all the same."""
+        """Count an attempt as ``absent``, by listings or an operator: rightly, or although a task exists."""
         ids = set(self.provider.tasks.values())
         candidates = [
             a
@@ -400,29 +401,29 @@ class LedgerModel(RuleBasedStateMachine):
     @precondition(lambda self: any(attempt.error is None for attempt in self._open()))
     @rule(data=st.data())
     def given_up(self, data: st.DataObject) -> None:
-        """``lost``: an operator says that nobody can tell."""
+        """Give an attempt up as ``lost``, as an operator."""
         attempt = data.draw(st.sampled_from([a for a in self._open() if a.error is None]), label="attempt")
         self._at_once(self.ledger.end(self.job_id, attempt.number, an_end(attempt.number, None, "lost")))
 
     @precondition(lambda self: self.provider.tasks)
     @rule(data=st.data())
     def found(self, data: st.DataObject) -> None:
-        """LIST, a callback or an operator shows a task, early or late, with the nonce of its claim."""
+        """Show a task, early or late, with the nonce of its claim, by LIST, a callback or an operator."""
         task_id = data.draw(st.sampled_from(sorted(self.provider.tasks)), label="task")
         for attempt in self.facts.attempts:
             if attempt.claim is not None and attempt.claim.nonce == self.provider.tasks[task_id]:
                 self._at_once(self.ledger.settle(self.job_id, attempt.number, created(task_id, "list")))
-                self.told.add(task_id)
+                self.known_tasks.add(task_id)
 
     @precondition(lambda self: decide(self.facts).next == "adopt")
     @rule()
     def ends(self) -> None:
-        """The task that the job follows ends without a video."""
-        look = decide(self.facts)
-        self._at_once(self.ledger.end(self.job_id, look.attempt, an_end(look.attempt, look.task_id)))
+        """End the followed task without a video."""
+        decision = decide(self.facts)
+        self._at_once(self.ledger.end(self.job_id, decision.attempt, an_end(decision.attempt, decision.task_id)))
 
     def teardown(self) -> None:
-        """Everything gets where it was going, and it still holds."""
+        """Let all calls arrive; the assertion still holds."""
         if not hasattr(self, "runs"):
             return
         try:
@@ -450,34 +451,34 @@ class LedgerModel(RuleBasedStateMachine):
         tasks = Counter(self.provider.tasks.values())
         assert max(tasks.values(), default=0) <= 1, "two tasks of one claim"
         nonces = {a.claim.nonce for a in attempts if a.claim is not None}
-        assert set(tasks) <= nonces, "a task whose claim does not stand in the ledger"
-        agains = sum(a.again is not None and _may_be_paid(a) for a in attempts)
+        assert set(tasks) <= nonces, "a task whose claim is not in the ledger"
+        grants = sum(a.resubmit_grant is not None and _may_be_paid(a) for a in attempts)
         wrong = sum(
             a.outcome is not None and a.outcome.kind == "absent" and a.claim is not None and a.claim.nonce in tasks
             for a in attempts
         )
-        assert tasks.total() <= 1 + agains + wrong, f"{tasks.total()} paid, {agains} asked for, {wrong} written off"
+        assert tasks.total() <= 1 + grants + wrong, f"{tasks.total()} paid, {grants} asked for, {wrong} written off"
 
     @invariant()
     def no_known_task_is_dropped(self) -> None:
         facts = self.facts
         known = {task for attempt in facts.attempts for task in attempt.tasks}
-        assert self.told <= known, "a task that was told is not in the ledger"
+        assert self.known_tasks <= known, "a task that a run knows is not in the ledger"
         assert known <= set(self.provider.tasks), "a task that does not exist"
-        look = decide(facts)
+        decision = decide(facts)
         ended = {end.error.task_id for a in facts.attempts for end in a.ends}
-        assert look.next in {"stored", "adopt"} or known <= ended, "a live task is not followed"
-        loose = known - ended - {look.task_id}
-        assert (look.second_task in loose) if loose else (look.second_task is None)
+        assert decision.next in {"stored", "adopt"} or known <= ended, "a live task is not followed"
+        loose = known - ended - {decision.task_id}
+        assert (decision.second_task in loose) if loose else (decision.second_task is None)
 
 
 def _may_be_paid(attempt: Attempt) -> bool:
-    """Whether an ``again`` beside it was a decision about money: nothing says that no task came of it."""
+    """Return whether the grant beside it allows a payment: no fact says that the attempt has no task."""
     return attempt.counts
 
 
 async def _repeated(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Without end, as the ledger's retry policy has it."""
+    """Retry for ever, as the ledger's retry policy does."""
     while True:
         try:
             return await call()

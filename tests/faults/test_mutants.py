@@ -1,4 +1,4 @@
-"""That each edit of ``make mutants`` still finds the text that it edits, and the test that it names."""
+"""Each edit of ``make mutants`` still finds the text that it edits, and the test that it names."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tests.faults.mutants import MUTANTS, ROOT, Mutant
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
-def test_its_text_is_there_once(mutant: Mutant) -> None:
+def test_mutant_text_occurs_once(mutant: Mutant) -> None:
     assert (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old) == 1
     assert mutant.old != mutant.new
     file, _, name = mutant.test.partition("::")
     assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8") or not name
 
 
-def test_an_edit_that_has_drifted_is_refused(tmp_path: Path) -> None:
+def test_drifted_edit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "code.py").write_text("a = 1\na = 1\n")
     for old in ("a = 1", "b = 1"):
         with pytest.raises(LookupError):
             Mutant(1, "a change", "code.py", old, "a = 2", "tests").apply(tmp_path)
 
 
-def test_there_are_enough_and_for_every_promise() -> None:
+def test_mutants_cover_every_promise() -> None:
     assert len(MUTANTS) >= 15
     assert {mutant.promise for mutant in MUTANTS} == {1, 2, 3, 4, 5, 6, 7}
     assert len({(mutant.file, mutant.old) for mutant in MUTANTS}) == len(MUTANTS), "the same edit twice"

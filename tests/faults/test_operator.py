@@ -1,4 +1,4 @@
-"""The operator matrix: whatever is done to runs in Temporal's UI, nothing is paid twice, and nothing paid is lost."""
+"""The operator matrix: no operation on runs in Temporal's UI pays twice, or loses a paid video."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dev.stack import Stack
 from seedance_temporal import JobState, VideoRequest
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of, until
-from tests.faults.cells import PATIENCE, Stage
+from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 from tests.support.jobs import found
 
@@ -112,7 +112,7 @@ async def _resolved(stack: Stack, request: VideoRequest) -> JobState:
 
 
 async def _resolved_as_not_created(stack: Stack, request: VideoRequest) -> JobState:
-    """By a person, or by listings: whoever is first after the window."""
+    """By an operator, or by listings: the first after the window decides."""
     await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
     job_id = (await stack.jobs.submit(request)).id
     async with asyncio.timeout(PATIENCE):
@@ -134,8 +134,8 @@ async def _resubmitted_after_lost(stack: Stack, request: VideoRequest) -> JobSta
     return await _end(stack, first.job_id)
 
 
-Story = Callable[[Stack, VideoRequest], Awaitable[JobState]]
-STORIES: dict[str, tuple[Story, str, int]] = {
+Scenario = Callable[[Stack, VideoRequest], Awaitable[JobState]]
+SCENARIOS: dict[str, tuple[Scenario, str, int]] = {
     "stored": (_stored, "stored", 1),
     "stored after its answer was lost": (_found, "stored", 1),
     "refused": (_refused, "failed", 0),
@@ -148,12 +148,12 @@ STORIES: dict[str, tuple[Story, str, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", STORIES)
-async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) -> None:
-    """Of every run of the story, the first one as well where another one followed."""
-    story, phase, paid = STORIES[name]
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_reset_to_every_point(served: Harness, report: AddRow, name: str) -> None:
+    """Reset every run of the job, the first one as well where another one followed."""
+    scenario, phase, paid = SCENARIOS[name]
     stack, request = served.stack, a_request()
-    ended = await story(stack, request)
+    ended = await scenario(stack, request)
     assert ended.phase in {phase, "refused"}
     assert await _tasks(stack, request) == paid
     posts = len(await creates_of(stack, request))
@@ -176,8 +176,8 @@ async def test_reset_to_every_point(served: Stage, report: AddRow, name: str) ->
     report(TITLE, {"job": name, "what an operator does": f"{resets} Resets", "tasks": paid, "end": phase})
 
 
-async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: AddRow) -> None:
-    """Its task runs, and is billed: whatever it is reset to, the video is stored."""
+async def test_reset_after_late_cancel(served: Harness, report: AddRow) -> None:
+    """Its task runs, and is billed: the video is stored after a Reset to any point."""
     stack, request = served.stack, a_request()
     job_id = await _running(stack, request)
     assert (await stack.jobs.job(job_id).cancel()).outcome == "running_will_finish"
@@ -198,7 +198,7 @@ async def test_reset_of_a_job_whose_cancel_came_too_late(served: Stage, report: 
     report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "tasks": 1, "end": "stored"})
 
 
-async def test_reset_of_a_run_that_was_followed_by_another(served: Stage, report: AddRow) -> None:
+async def test_reset_of_followed_run(served: Harness, report: AddRow) -> None:
     """The second attempt is under way: the reset run goes on with that one."""
     stack, request = served.stack, a_request()
     first = await _failed(stack, request)
@@ -269,7 +269,7 @@ async def _terminate(stack: Stack, job_id: str) -> None:
 
 
 async def _delete(stack: Stack, job_id: str) -> None:
-    """What the end of retention does, for a closed run; an open one is ended by it."""
+    """Do what the end of retention does, for a closed run; an open one is ended by it."""
     execution = WorkflowExecution(workflow_id=job_id, run_id=await _run_id(stack, job_id))
     await stack.client.workflow_service.delete_workflow_execution(
         DeleteWorkflowExecutionRequest(namespace=stack.client.namespace, workflow_execution=execution)
@@ -291,7 +291,7 @@ ENDINGS = [(moment, deed) for moment in MOMENTS for deed in DEEDS if (moment, de
 
 
 @pytest.mark.parametrize(("moment", "deed"), ENDINGS)
-async def test_a_run_that_is_ended(served: Stage, report: AddRow, moment: str, deed: str) -> None:
+async def test_terminated_run_is_continued(served: Harness, report: AddRow, moment: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     await DEEDS[deed](stack, job_id)
@@ -327,19 +327,19 @@ async def _cancel_by_command(stack: Stack, job_id: str) -> None:
 
 
 async def _cancel_by_button(stack: Stack, job_id: str) -> None:
-    """The UI's; it does not show it for a run that is closed."""
+    """Cancel in the UI, which is not offered for a run that is closed."""
     with contextlib.suppress(RPCError):
         await stack.client.get_workflow_handle(job_id).cancel()
 
 
 CANCELS = {"client": _cancel_by_client, "command line": _cancel_by_command, "the UI's button": _cancel_by_button}
-# What was not created yet, or is still queued, is spared; what the provider runs is billed, and stored.
+# A task that is not created yet, or still queued, is cancelled; one that runs is billed, and stored.
 SPARED = {"waiting": 0, "queued": 1}
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, *SPARED])
 @pytest.mark.parametrize("by", CANCELS)
-async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> None:
+async def test_cancel(served: Harness, report: AddRow, moment: str, by: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await (MOMENTS | {"waiting": _waiting, "queued": _queued})[moment](stack, request)
     for _ in range(2):
@@ -351,7 +351,7 @@ async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> No
     committed = [entry] if entry.committed else []
     assert len(committed) == SPARED.get(moment, 1)
     billed = [entry for entry in committed if entry.billed_tokens is not None]
-    assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "what is billed is stored"
+    assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "a billed task is stored"
     if moment in SPARED:
         assert ended.phase == "cancelled"
     row = {
@@ -363,13 +363,13 @@ async def test_cancel(served: Stage, report: AddRow, moment: str, by: str) -> No
     report(TITLE, row)
 
 
-# Who asks for another attempt after these pays for it; how often it is said changes nothing.
+# A resubmit after these pays for another attempt; repeating it changes nothing.
 ENDED = {"refused": _refused, "failed": _failed, "cancelled while queued": _cancelled, "resolved as lost": _resolved}
 
 
 @pytest.mark.parametrize("by", ["client", "command line"])
 @pytest.mark.parametrize("name", ENDED)
-async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> None:
+async def test_resubmit(served: Harness, report: AddRow, name: str, by: str) -> None:
     stack, request = served.stack, a_request()
     ended = await ENDED[name](stack, request)
     assert ended.error is not None
@@ -399,10 +399,10 @@ async def test_resubmit(served: Stage, report: AddRow, name: str, by: str) -> No
 
 
 @pytest.mark.parametrize("moment", ["creating", "running", "over"])
-async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: AddRow, moment: str) -> None:
+async def test_second_namespace_shares_ledger(served: Harness, report: AddRow, moment: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
-    other = await served.cell("second")
+    other = await served.case("second")
     other.request = request
     try:
         await other.start_worker()
@@ -420,7 +420,7 @@ async def test_a_second_namespace_on_the_same_bucket(served: Stage, report: AddR
 
 @pytest.mark.parametrize(("moment", "activity"), [("creating", "create_task"), ("storing", "store_video")])
 @pytest.mark.parametrize("deed", ["pause and unpause", "reset", "reset, and the worker is killed"])
-async def test_activities(served: Stage, report: AddRow, moment: str, activity: str, deed: str) -> None:
+async def test_activities(served: Harness, report: AddRow, moment: str, activity: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     service, run = stack.client.workflow_service, WorkflowExecution(workflow_id=job_id)

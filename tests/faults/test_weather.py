@@ -1,4 +1,4 @@
-"""The copy under bad weather: one verified object in the end, and until then an error that names the paid task."""
+"""The copy under failing hosts and buckets: one verified object in the end, and errors that name the paid task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.requests import creates_of
-from tests.faults.cells import PATIENCE, Cell, Stage
+from tests.faults.cases import PATIENCE, Case, Harness
 from tests.faults.report import AddRow
 
 TITLE = "The copy under bad weather"
@@ -44,85 +44,85 @@ BUCKET: dict[str, dict[str, Any]] = {
 _AWAY_SECONDS = 20.0
 
 
-async def _task_of(cell: Cell) -> str:
+async def _task_of(case: Case) -> str:
     async with asyncio.timeout(PATIENCE):
         while True:
-            tasks = [entry.task_id for entry in await creates_of(cell.stack, cell.request) if entry.task_id]
+            tasks = [entry.task_id for entry in await creates_of(case.stack, case.request) if entry.task_id]
             if tasks:
                 return tasks[0]
             await asyncio.sleep(0.1)
 
 
-async def _complaint(cell: Cell) -> str:
-    """What the pending copy says of its last try."""
-    run = await cell.client.get_workflow_handle(cell.job_id).describe()
+async def _complaint(case: Case) -> str:
+    """Return the last failure of the pending copy."""
+    run = await case.client.get_workflow_handle(case.job_id).describe()
     return " ".join(pending.last_failure.message for pending in run.raw_description.pending_activities)
 
 
-async def _result_host(stage: Stage, report: AddRow, what: str) -> None:
+async def _result_host(harness: Harness, report: AddRow, what: str) -> None:
     fault, fields = RESULT_HOST[what]
-    cell = await stage.cell("weather")
-    ark = stage.stack.ark
+    case = await harness.case("weather")
+    ark = harness.stack.ark
     try:
-        await cell.start_worker()
-        await ark.fault("task", "stay_running", contains=cell.request.prompt)
-        await cell.submit()
-        task_id = await _task_of(cell)
+        await case.start_worker()
+        await ark.fault("task", "stay_running", contains=case.request.prompt)
+        await case.submit()
+        task_id = await _task_of(case)
         armed = await ark.fault("download", fault, task_id=task_id, **fields)
         await ark.release(task_id)
         complaints = ""
         async with asyncio.timeout(PATIENCE):
-            while not complaints and (await cell.jobs.job(cell.job_id).state()).result is None:
-                complaints = await _complaint(cell)
+            while not complaints and (await case.jobs.job(case.job_id).state()).result is None:
+                complaints = await _complaint(case)
                 await asyncio.sleep(0.2)
         assert not complaints or (task_id in complaints and "X-Tos" not in complaints), complaints
-        row = await cell.stored_once(await cell.settle())
+        row = await case.stored_once(await case.settle())
         fired = len(await ark.fired(armed))
         assert fired, f"{what}: the fault did not happen"
         report(TITLE, {"weather": f"result host: {what}", "fired": f"{fired} times", "paid": row["paid"]})
     finally:
-        await cell.close()
+        await case.close()
 
 
-async def _bucket(stage: Stage, report: AddRow, what: str) -> None:
-    weather = BUCKET[what]
-    cell = await stage.cell("weather")
+async def _bucket(harness: Harness, report: AddRow, what: str) -> None:
+    faults = BUCKET[what]
+    case = await harness.case("weather")
     try:
-        await cell.start_faulty(WEATHER=json.dumps(weather))
-        await cell.submit()
-        await cell.until_fired(weather.get("times", 1))
-        if weather["kind"] == "away":
+        await case.start_faulty(WEATHER=json.dumps(faults))
+        await case.submit()
+        await case.until_fired(faults.get("times", 1))
+        if faults["kind"] == "away":
             await asyncio.sleep(_AWAY_SECONDS)
-            assert (await cell.jobs.job(cell.job_id).state()).detail is not None, "the job waits, and tells"
-            cell.marker.with_suffix(".back").touch()
-        row = await cell.stored_once(await cell.settle())
-        report(TITLE, {"weather": f"bucket: {what}", "fired": f"{len(cell.fired)} times", "paid": row["paid"]})
+            assert (await case.jobs.job(case.job_id).state()).detail is not None, "the job waits, and tells"
+            case.marker.with_suffix(".back").touch()
+        row = await case.stored_once(await case.settle())
+        report(TITLE, {"weather": f"bucket: {what}", "fired": f"{len(case.fired)} times", "paid": row["paid"]})
     finally:
-        await cell.close()
+        await case.close()
 
 
-async def _spoilt(stage: Stage, report: AddRow) -> None:
-    cell = await stage.cell("weather")
+async def _spoilt(harness: Harness, report: AddRow) -> None:
+    case = await harness.case("weather")
     try:
-        await cell.start_faulty(SPOIL="1")
-        await cell.submit()
-        await cell.until_fired()
-        row = await cell.stored_once(await cell.settle())
+        await case.start_faulty(SPOIL="1")
+        await case.submit()
+        await case.until_fired()
+        row = await case.stored_once(await case.settle())
         what = "result host: half of the MP4, and the right length"
-        report(TITLE, {"weather": what, "fired": f"{len(cell.fired)} times", "paid": row["paid"]})
+        report(TITLE, {"weather": what, "fired": f"{len(case.fired)} times", "paid": row["paid"]})
     finally:
-        await cell.close()
+        await case.close()
 
 
-async def test_the_result_host(stage: Stage, report: AddRow) -> None:
-    await _all([*(_result_host(stage, report, what) for what in RESULT_HOST), _spoilt(stage, report)])
+async def test_result_host_faults_lose_no_video(harness: Harness, report: AddRow) -> None:
+    await _all([*(_result_host(harness, report, what) for what in RESULT_HOST), _spoilt(harness, report)])
 
 
-async def test_the_bucket(stage: Stage, report: AddRow) -> None:
-    await _all([_bucket(stage, report, what) for what in BUCKET])
+async def test_bucket_outages_never_pay_twice(harness: Harness, report: AddRow) -> None:
+    await _all([_bucket(harness, report, what) for what in BUCKET])
 
 
-async def _all(cells: list[Any]) -> None:
-    wrong = [error for error in await asyncio.gather(*cells, return_exceptions=True) if isinstance(error, Exception)]
+async def _all(cases: list[Any]) -> None:
+    wrong = [error for error in await asyncio.gather(*cases, return_exceptions=True) if isinstance(error, Exception)]
     if wrong:
-        raise ExceptionGroup(f"{len(wrong)} of {len(cells)} cells", wrong)
+        raise ExceptionGroup(f"{len(wrong)} of {len(cases)} cases", wrong)

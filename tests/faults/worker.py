@@ -1,15 +1,15 @@
-"""A worker process that something happens to: ``python -m tests.faults.worker``.
+"""A worker process that suffers faults: ``python -m tests.faults.worker``.
 
-It builds the same workers as ``worker.py``, and hands them a bucket and transports that can fail. What happens stands
-in the environment:
+It builds the same workers as ``worker.py``, and gives them a bucket and transports that can fail. Variables of the
+environment choose the faults:
 
 - ``FAULT_POINT``, ``FAULT_SIGNAL``: at this point, once, the process sends itself this signal. The points are those of
   :data:`POINTS`.
-- ``FAULT_HOLD``: at the point, wait first until ``<marker>.go`` stands.
-- ``FAULT_WEATHER``: what the bucket does, as JSON: ``{"kind": "503" | "lost" | "away", "names": …, "times": …}``.
+- ``FAULT_HOLD``: at the point, wait first until ``<marker>.go`` exists.
+- ``FAULT_WEATHER``: how the bucket fails, as JSON: ``{"kind": "503" | "lost" | "away", "names": …, "times": …}``.
 - ``FAULT_SPOIL``: the first download has its second half zeroed; its length stays.
-- ``FAULT_HASH``, ``FAULT_PROMPT``: the only job that any of it is meant for.
-- ``FAULT_MARKER``: a file that gets a line each time that something happened.
+- ``FAULT_HASH``, ``FAULT_PROMPT``: the only job that suffers them.
+- ``FAULT_MARKER``: a file that gets a line for each fault that happened.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ POINTS = {
     "before the record": "create of record.json, before",
     "after the record": "create of record.json, after",
 }
-# With the slash it is the object: what was verified is written down with the file's name alone.
+# With the slash it is the object: the ``verified-…`` object holds the file's name alone.
 _VIDEO = "/output.mp4"
 
 
 @dataclass
 class Faults:
-    """What is to happen, and the file that shows that it did."""
+    """The chosen fault, and the file that shows that it happened."""
 
     marker: Path
     point: str
@@ -64,7 +64,7 @@ class Faults:
     hold: bool
     hash: str
     prompt: str
-    weather: dict[str, Any]
+    faults: dict[str, Any]
     spoil: bool
 
     @classmethod
@@ -77,12 +77,12 @@ class Faults:
             hold=bool(os.environ.get("FAULT_HOLD")),
             hash=os.environ["FAULT_HASH"],
             prompt=os.environ["FAULT_PROMPT"],
-            weather=json.loads(os.environ.get("FAULT_WEATHER", "{}")),
+            faults=json.loads(os.environ.get("FAULT_WEATHER", "{}")),
             spoil=bool(os.environ.get("FAULT_SPOIL")),
         )
 
     def at(self, point: str, name: str = "") -> None:
-        """The process is at a point; name: of an object, which must be the job's."""
+        """Note that the process is at a point; name: of an object, which must be the job's."""
         if point != self.point or self.signal is None or (name and self.hash not in name) or self.marker.exists():
             return
         self.happened(f"{self.signal.name} {point}")
@@ -139,7 +139,7 @@ class FaultyBucket:
 
 
 class FaultyStorage(HTTPAdapter):
-    """Under the storage library: half an upload, answers 503, answers that are lost, a bucket that is away."""
+    """A transport under the storage library: half an upload, answers 503, lost answers, an unreachable bucket."""
 
     def __init__(self, faults: Faults) -> None:
         super().__init__()
@@ -154,12 +154,12 @@ class FaultyStorage(HTTPAdapter):
         if self._faults.hash in names or self._is_away():
             self._refuse(names, request.method or "")
             if self._faults.point == "mid-upload" and _VIDEO in names and "/upload/" in url:
-                request.body = self._halves(body)  # an iterator is taken as well
+                request.body = self._halves(body)  # an iterator is accepted as well
             if self._answer_is(names, "503", request.method or ""):
                 answer = requests.Response()
                 answer.status_code, answer.url, answer.request = 503, request.url or "", request
                 answer.raw = None
-                answer._content = b'{"error": {"code": 503, "message": "the bucket has a bad day"}}'
+                answer._content = b'{"error": {"code": 503, "message": "the bucket is unavailable"}}'
                 return answer
             if self._answer_is(names, "lost", request.method or ""):
                 super().send(request, *args, **kwargs).close()
@@ -172,24 +172,24 @@ class FaultyStorage(HTTPAdapter):
         yield body[len(body) // 2 :]
 
     def _answer_is(self, names: str, kind: str, method: str) -> bool:
-        weather = self._faults.weather
-        if weather.get("kind") != kind or not self._is_meant(names, method):
+        faults = self._faults.faults
+        if faults.get("kind") != kind or not self._is_meant(names, method):
             return False
-        if self._faults.times() >= weather["times"]:
+        if self._faults.times() >= faults["times"]:
             return False
-        self._faults.happened(f"{kind}: {weather['names']}")
+        self._faults.happened(f"{kind}: {faults['names']}")
         return True
 
     def _is_meant(self, names: str, method: str) -> bool:
-        return self._faults.weather["names"] in names and method in {"POST", "PUT"}
+        return self._faults.faults["names"] in names and method in {"POST", "PUT"}
 
     def _is_away(self) -> bool:
-        is_away = self._faults.weather.get("kind") == "away" and self._faults.marker.exists()
+        is_away = self._faults.faults.get("kind") == "away" and self._faults.marker.exists()
         return is_away and not self._faults.marker.with_suffix(".back").exists()
 
     def _refuse(self, names: str, method: str) -> None:
-        weather = self._faults.weather
-        if weather.get("kind") != "away" or self._faults.marker.with_suffix(".back").exists():
+        faults = self._faults.faults
+        if faults.get("kind") != "away" or self._faults.marker.with_suffix(".back").exists():
             return
         if self._faults.marker.exists() or self._is_meant(names, method):
             self._faults.happened("away")
@@ -197,7 +197,7 @@ class FaultyStorage(HTTPAdapter):
 
 
 class FaultyPost(httpx.AsyncBaseTransport):
-    """Under the provider client: points around the paid POST."""
+    """A transport under the provider client: points around the paid POST."""
 
     def __init__(self, faults: Faults) -> None:
         self._inner = httpx.AsyncHTTPTransport()
@@ -224,7 +224,7 @@ class FaultyPost(httpx.AsyncBaseTransport):
 
 
 class FaultyDownload(httpx.AsyncBaseTransport):
-    """Under the download of results. Whose result it is, its URL does not say: the job is alone in its namespace."""
+    """A transport of result downloads. A URL does not name its job: the job is alone in its namespace."""
 
     def __init__(self, faults: Faults, insecure_hosts: frozenset[str]) -> None:
         self._inner = PublicTransport(insecure_hosts)
@@ -261,7 +261,7 @@ class _Pieces(httpx.AsyncByteStream):
 
 
 def main() -> None:
-    """Serves, as ``worker.py`` does, until what is to happen happens."""
+    """Serve, as ``worker.py`` does, until the fault happens."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     faults = Faults.from_environment()
     settings = Settings.from_environment("ARK_API_KEY", "SEEDANCE_BUCKET")

@@ -1,13 +1,16 @@
-"""The local Ark as a real process, one for each test file that asks for it."""
+"""Real servers for a test file that asks for them: the local Ark, a bucket server, a host of files."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from dev.ark.control import ArkControl
+from seedance_temporal.storage.bucket import GoogleBucket
+from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import as_new, local_ark
+from tests.support.result_host import ResultHost, result_host
 
 
 @pytest.fixture(scope="module")
@@ -18,5 +21,17 @@ async def server() -> AsyncIterator[ArkControl]:
 
 @pytest.fixture
 async def ark(server: ArkControl) -> ArkControl:
-    """Without the faults and switches of the test before."""
+    """The server without the faults and switches of the test before."""
     return await as_new(server)
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleBucket]:
+    with fake_gcs("videos") as client:
+        yield GoogleBucket("videos", client)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[ResultHost]:
+    async with result_host() as host:
+        yield host

@@ -95,9 +95,9 @@ TABLE = [
     Row("500_after_commit", "unknown", "InternalServiceError", True),
     *(Row(f"{status}_before_commit", "unknown", f"http_{status}") for status in (502, 503, 504)),
     *(Row(f"{status}_after_commit", "unknown", f"http_{status}", True) for status in (502, 503, 504)),
-    Row("cut_body", "taken", "no_task_id", True),
-    Row("cut_json", "taken", "no_task_id", True),
-    Row("no_id", "taken", "no_task_id", True),
+    Row("cut_body", "accepted_without_id", "no_task_id", True),
+    Row("cut_json", "accepted_without_id", "no_task_id", True),
+    Row("no_id", "accepted_without_id", "no_task_id", True),
     Row("slow", "created", "", True, {"seconds": 0.1}),
     *(
         not_sent(code)
@@ -145,7 +145,7 @@ async def test_an_answer_to_a_create(ark: ArkControl, row: Row) -> None:
     assert answer.retry_after == row.retry_after
     assert answer.task_id == (entry.task_id if row.kind == "created" else None)
     if row.committed:
-        assert answer.kind in {"created", "taken", "unknown"}, "a task exists: nothing may say that none does"
+        assert answer.kind in {"created", "accepted_without_id", "unknown"}, "a task exists: no answer may deny it"
 
 
 @pytest.mark.parametrize("fault", ["hang_before_commit", "hang_after_commit"])
@@ -252,13 +252,13 @@ async def test_broken_exchange_is_unknown_after_sending(error: type[httpx.Transp
         (503, envelope("ServerOverloaded"), "unknown", "ServerOverloaded"),
         (201, '{"id": "cgt-1"}', "unknown", "http_201"),
         (204, "", "unknown", "http_204"),
-        (200, "", "taken", "no_task_id"),
+        (200, "", "accepted_without_id", "no_task_id"),
         (200, "<html>welcome</html>", "unknown", "http_200"),
-        (200, "null", "taken", "no_task_id"),
-        (200, "[]", "taken", "no_task_id"),
-        (200, '{"id": ""}', "taken", "no_task_id"),
-        (200, '{"id": 7}', "taken", "no_task_id"),
-        (200, b'{"id": "\xff"}', "taken", "no_task_id"),
+        (200, "null", "accepted_without_id", "no_task_id"),
+        (200, "[]", "accepted_without_id", "no_task_id"),
+        (200, '{"id": ""}', "accepted_without_id", "no_task_id"),
+        (200, '{"id": 7}', "accepted_without_id", "no_task_id"),
+        (200, b'{"id": "\xff"}', "accepted_without_id", "no_task_id"),
         (200, '{"id": "cgt-1", "safety_identifier": "x", "more": {}}', "created", ""),
     ],
 )
@@ -288,7 +288,7 @@ async def test_a_refusal_that_broke_off_is_unknown(host: RawHost, status: int) -
 
 async def test_undecodable_200_is_accepted_without_id(host: RawHost) -> None:
     host.answers(200, '{"id": "cgt-1"}', "Content-Encoding: gzip")
-    assert (await Ark(host.url, KEY).create(BODY)).kind == "taken"
+    assert (await Ark(host.url, KEY).create(BODY)).kind == "accepted_without_id"
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ async def test_impossible_task_id_is_not_requested(host: RawHost, task_id: str) 
 async def test_create_with_an_unusable_id_is_taken(host: RawHost, task_id: str) -> None:
     host.answers(200, f'{{"id": "{task_id}"}}')
     answer = await Ark(host.url, KEY).create(BODY)
-    assert (answer.kind, answer.code, answer.task_id) == ("taken", "unusable_task_id", None)
+    assert (answer.kind, answer.code, answer.task_id) == ("accepted_without_id", "unusable_task_id", None)
 
 
 async def test_listed_unusable_id_is_cut(host: RawHost) -> None:

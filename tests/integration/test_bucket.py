@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -18,12 +17,6 @@ from tests.support.memory_bucket import MemoryBucket
 from tests.support.raw_host import raw_host
 
 _numbers = count()
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
 
 
 @pytest.fixture(params=["google", "memory"])

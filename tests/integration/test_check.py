@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +18,6 @@ from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.command_line import Said, say
-from tests.support.fake_gcs import fake_gcs
 from tests.support.media_files import FPS, clip, picture
 from tests.support.result_host import Answer, ResultHost, result_host
 
@@ -43,12 +42,6 @@ async def host() -> AsyncIterator[ResultHost]:
             "/small.png": [Answer(picture(9, 9))],
         }
         yield host
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
 
 
 @pytest.fixture

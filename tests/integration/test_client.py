@@ -389,7 +389,7 @@ class _Queries(Interceptor):
         queries = self
 
         class Counting(OutboundInterceptor):
-            async def query_workflow(self, input: QueryWorkflowInput) -> Any:  # noqa: A002
+            async def query_workflow(self, input: QueryWorkflowInput) -> Any:
                 queries.count += 1
                 return await super().query_workflow(input)
 
@@ -415,7 +415,7 @@ async def test_follow_queries_only_after_a_change(temporal: Client) -> None:
     await asyncio.sleep(1)
     assert queries.count == before
     await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
-    await eventually(lambda: _true(detail_of(seen[-1]).timeline[0].times == 2))
+    await eventually(lambda: _true(detail_of(seen[-1]).timeline[0].count == 2))
     assert before < queries.count <= before + 4
     await handle(temporal, of).signal("end", "stored")
     await asyncio.wait_for(following, 5)
@@ -449,7 +449,7 @@ async def test_follow_tells_changes_until_the_end_across_restarts_of_the_worker(
     await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
     await eventually(lambda: _true(seen[-1].detail is None))
     async with worker(temporal, LONELY):
-        await eventually(lambda: _true(seen[-1].detail is not None and detail_of(seen[-1]).timeline[0].times == 2))
+        await eventually(lambda: _true(seen[-1].detail is not None and detail_of(seen[-1]).timeline[0].count == 2))
         await asyncio.sleep(0.5)  # nothing changes, so nothing is told
         await handle(temporal, of).signal("end", "stored")
         await asyncio.wait_for(following, 5)

@@ -1,4 +1,4 @@
-"""The paid create against the local Ark: claim first, one POST, and a report that loses nothing."""
+"""The paid create against the local Ark: claim first, one POST, and a result that loses nothing."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from tests.support.jobs import (
 )
 from tests.support.memory_bucket import MemoryBucket
 
-QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that shall run out of time
+QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that runs out of time
 
 
 @dataclass
 class Hooked(MemoryBucket):
-    """A bucket in memory in which something happens before or after an object of some kind is written."""
+    """A bucket in memory that calls a hook before or after it writes an object of some kind."""
 
     before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ async def fail() -> None:
 
 @dataclass
 class World:
-    """One job, a ledger of its own, and the Ark that all share."""
+    """One job, a ledger of its own, and the local Ark of all tests."""
 
     ark: ArkControl
     request: VideoRequest
@@ -102,8 +102,8 @@ class World:
     async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateResult:
         client = a_client(self.ark, *self.settings.secrets)
         create = CreateActivities(self.ledger, self.bucket, client, self.settings)
-        order = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
-        return await in_activity(create.create_task, order, attempt=temporal_attempt)
+        input = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
+        return await in_activity(create.create_task, input, attempt=temporal_attempt)
 
     async def posts(self) -> list[CreateEntry]:
         return (await self.ark.ledger())[self.posts_before :]
@@ -116,41 +116,41 @@ async def a_world(ark: ArkControl, request: VideoRequest | None = None, **settin
     return World(ark, request or a_request(), Hooked(), some_settings(ark, **settings), len(await ark.ledger()))
 
 
-# --- what came of it -------------------------------------------------------------------------------------------------
+# --- the outcome -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_created_task(ark: ArkControl) -> None:
+async def test_created_task_is_returned(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.create()
+    result = await world.create()
 
     (post,) = await world.posts()
-    assert (report.kind, report.written, report.attention) == ("created", True, None)
-    assert report.outcome is not None
-    assert report.outcome.task_id == post.task_id
+    assert (result.kind, result.written, result.attention) == ("created", True, None)
+    assert result.outcome is not None
+    assert result.outcome.task_id == post.task_id
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
     assert (world.outcome()["kind"], world.outcome()["task_id"]) == ("created", post.task_id)
-    assert report.claim is not None
-    assert post.body["safety_identifier"] == report.claim.safety_identifier
-    assert report.look_again_after > 0
+    assert result.claim is not None
+    assert post.body["safety_identifier"] == result.claim.safety_identifier
+    assert result.wait_seconds > 0
     (attempt,) = (await world.ledger.read(world.job_id)).attempts
-    assert attempt.claim == report.claim
-    assert (report.claim.namespace, report.claim.run_id) == ("default", "run-1")
+    assert attempt.claim == result.claim
+    assert (result.claim.namespace, result.claim.run_id) == ("default", "run-1")
 
 
 @pytest.mark.parametrize(
     ("fault", "code", "failure_class"),
     [("400", "InputTextSensitiveContentDetected", "moderation"), ("404", "ModelNotOpen", "invalid")],
 )
-async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure_class: str) -> None:
+async def test_refused_request_is_settled(ark: ArkControl, fault: str, code: str, failure_class: str) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault, code=code)
-    report = await world.create()
-    assert (report.kind, report.written, len(await world.posts())) == ("refused", True, 1)
+    result = await world.create()
+    assert (result.kind, result.written, len(await world.posts())) == ("refused", True, 1)
     assert (world.outcome()["kind"], world.outcome()["code"]) == ("refused", code)
     assert world.outcome()["failure_class"] == failure_class
-    # For audits: who wrote it, and what stood before it.
-    assert report.claim is not None
-    assert report.claim.estimated_tokens
+    # For audits: its writer, and the objects before it.
+    assert result.claim is not None
+    assert result.claim.estimated_tokens
     assert world.outcome()["run_id"] == "run-1"
     assert [one["name"] for one in world.outcome()["ledger"]] == [names(world.request).attempt(1, "claim")]
 
@@ -159,12 +159,12 @@ async def test_a_refused_request(ark: ArkControl, fault: str, code: str, failure
     "fault",
     ["lost_after_commit", "reset_before_commit", "500", "500_after_commit", "502", "504_after_commit"],
 )
-async def test_an_unknown_outcome_is_sent_once_and_left_open(ark: ArkControl, fault: str) -> None:
+async def test_unknown_outcome_is_sent_once(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     fault_id = await ark.fault("create", fault, times=None)
-    report = await world.create()
-    assert (report.kind, report.outcome) == ("unknown", None)
-    assert report.claim is not None
+    result = await world.create()
+    assert (result.kind, result.outcome) == ("unknown", None)
+    assert result.claim is not None
     assert len(await ark.fired(fault_id)) == 1
     assert len(await world.posts()) == 1
     assert world.objects == ["0001.claim.json"]
@@ -174,60 +174,60 @@ async def test_an_unknown_outcome_is_sent_once_and_left_open(ark: ArkControl, fa
 async def test_no_answer_in_time_is_unknown(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
     fault_id = await ark.fault("create", "hang_after_commit")
-    report = await world.create()
-    assert (report.kind, report.message.split(":")[0]) == ("unknown", "timed_out")
+    result = await world.create()
+    assert (result.kind, result.message.split(":")[0]) == ("unknown", "timed_out")
     assert len(await ark.fired(fault_id)) == 1
     assert len(await world.posts()) == 1
     assert world.objects == ["0001.claim.json"]
 
 
 @pytest.mark.parametrize("fault", ["cut_body", "cut_json", "no_id"])
-async def test_a_task_whose_id_cannot_be_read_is_taken(ark: ArkControl, fault: str) -> None:
+async def test_unreadable_task_id_is_accepted_without_id(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault)
-    report = await world.create()
-    assert (report.kind, report.written, len(await world.posts())) == ("unknown", True, 1)
+    result = await world.create()
+    assert (result.kind, result.written, len(await world.posts())) == ("unknown", True, 1)
     assert world.objects == ["0001.claim.json", "0001.taken.json"]
 
 
-async def test_that_it_was_taken_is_reported_where_the_bucket_fails(ark: ArkControl) -> None:
+async def test_accepted_without_id_is_returned_when_bucket_fails(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.before["taken"] = fail
     await ark.fault("create", "no_id")
-    report = await world.create()
-    assert (report.kind, report.written) == ("unknown", False)
-    assert report.claim is not None
-    assert report.outcome is not None
-    assert report.outcome.kind == "taken"
-    # The workflow goes on with it.
+    result = await world.create()
+    assert (result.kind, result.written) == ("unknown", False)
+    assert result.claim is not None
+    assert result.outcome is not None
+    assert result.outcome.kind == "accepted_without_id"
+    # The workflow writes it.
     world.bucket.before.clear()
-    order = OutcomeInput(claim=report.claim, outcome=report.outcome)
-    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
-    assert (await world.ledger.read(world.job_id)).attempts[0].taken
+    input = OutcomeInput(claim=result.claim, outcome=result.outcome)
+    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, input)
+    assert (await world.ledger.read(world.job_id)).attempts[0].accepted_without_id
 
 
-async def test_temporals_second_attempt_sends_nothing(ark: ArkControl) -> None:
+async def test_second_temporal_attempt_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.create(temporal_attempt=2)
-    assert (report.kind, report.claim) == ("unknown", None)
+    result = await world.create(temporal_attempt=2)
+    assert (result.kind, result.claim) == ("unknown", None)
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
-async def test_a_request_that_breaks_a_rule_is_not_claimed(ark: ArkControl) -> None:
+async def test_invalid_request_is_not_claimed(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(duration=99, resolution="8k"))
-    report = await world.create()
-    assert report.kind == "impossible"
-    assert report.error is not None
-    assert (report.error.code, report.error.failure_class, report.error.attempt) == ("invalid_request", "invalid", None)
-    assert "duration" in report.error.message
-    assert "resolution" in report.error.message
+    result = await world.create()
+    assert result.kind == "impossible"
+    assert result.error is not None
+    assert (result.error.code, result.error.failure_class, result.error.attempt) == ("invalid_request", "invalid", None)
+    assert "duration" in result.error.message
+    assert "resolution" in result.error.message
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
 # --- the claim comes first -------------------------------------------------------------------------------------------
 
 
-async def test_the_claim_stands_before_the_post(ark: ArkControl) -> None:
+async def test_claim_precedes_post(ark: ArkControl) -> None:
     world = await a_world(ark)
     posts_at_the_claim = []
 
@@ -235,61 +235,61 @@ async def test_the_claim_stands_before_the_post(ark: ArkControl) -> None:
         posts_at_the_claim.append(len(await world.posts()))
 
     world.bucket.before["claim"] = world.bucket.after["claim"] = count_posts
-    report = await world.create()
-    assert (report.kind, posts_at_the_claim) == ("created", [0, 0])
+    result = await world.create()
+    assert (result.kind, posts_at_the_claim) == ("created", [0, 0])
     assert world.bucket.writes[0].endswith("0001.claim.json")
     (post,) = await world.posts()
     claimed_at = world.bucket.stored[world.bucket.writes[0]].created_at.timestamp()
     assert claimed_at <= post.time
 
 
-async def test_without_a_claim_nothing_is_sent(ark: ArkControl) -> None:
+async def test_no_claim_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.before["claim"] = fail
-    report = await world.create()
-    assert (report.kind, report.written, report.attention) == ("not_sent", False, None)
-    assert report.message.startswith("bucket_unreachable")
-    assert report.claim is not None
-    assert report.outcome is not None
+    result = await world.create()
+    assert (result.kind, result.written, result.attention) == ("not_sent", False, None)
+    assert result.message.startswith("bucket_unreachable")
+    assert result.claim is not None
+    assert result.outcome is not None
     assert (world.objects, await world.posts()) == ([], [])
 
 
-async def test_a_claim_whose_answer_is_an_error_although_it_landed(ark: ArkControl) -> None:
+async def test_claim_that_landed_with_error_is_settled(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.after["claim"] = fail
-    report = await world.create()
-    assert (report.kind, report.written, await world.posts()) == ("not_sent", False, [])
+    result = await world.create()
+    assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
     assert decide(await world.ledger.read(world.job_id)).next == "recover"
-    # What the report carries settles it, so that nobody looks for a task of it.
+    # The workflow settles it with the result, so that no recovery starts.
     world.bucket.after.clear()
-    assert report.claim is not None
-    assert report.outcome is not None
-    order = OutcomeInput(claim=report.claim, outcome=report.outcome)
-    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, order)
-    look = decide(await world.ledger.read(world.job_id))
-    assert (look.next, look.attempt) == ("claim", 2)
+    assert result.claim is not None
+    assert result.outcome is not None
+    input = OutcomeInput(claim=result.claim, outcome=result.outcome)
+    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, input)
+    decision = decide(await world.ledger.read(world.job_id))
+    assert (decision.next, decision.attempt) == ("claim", 2)
 
 
-async def test_a_ledger_that_cannot_be_read_after_the_claim(ark: ArkControl) -> None:
+async def test_unreadable_ledger_after_claim_sends_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
 
     async def away() -> None:
         world.bucket.broken = ConnectionError("no bucket")
 
     world.bucket.after["claim"] = away
-    report = await world.create()
-    assert (report.kind, report.written, await world.posts()) == ("not_sent", False, [])
+    result = await world.create()
+    assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
 
 
-async def test_the_claim_of_another_is_a_conflict(ark: ArkControl) -> None:
+async def test_foreign_claim_is_conflict(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.claim(a_claim(world.request))
-    report = await world.create()
-    assert (report.kind, report.claim, report.outcome) == ("conflict", None, None)
+    result = await world.create()
+    assert (result.kind, result.claim, result.outcome) == ("conflict", None, None)
     assert (world.objects, await world.posts()) == (["0001.claim.json"], [])
 
 
-async def test_a_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
+async def test_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
     """The library repeats a write whose answer was lost, and gets 412 on its own object."""
     world = await a_world(ark)
     create = world.bucket.create
@@ -299,20 +299,20 @@ async def test_a_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
         return await create(name, content, seconds=seconds)
 
     world.bucket.create = repeated  # type: ignore[method-assign]
-    report = await world.create()
-    assert (report.kind, report.written, len(await world.posts())) == ("created", True, 1)
+    result = await world.create()
+    assert (result.kind, result.written, len(await world.posts())) == ("created", True, 1)
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_of_two_executions_at_once_one_sends(ark: ArkControl) -> None:
+async def test_concurrent_executions_send_once(ark: ArkControl) -> None:
     world = await a_world(ark)
     reports = await asyncio.gather(*(world.create() for _ in range(5)))
-    assert sorted(report.kind for report in reports) == ["conflict"] * 4 + ["created"]
+    assert sorted(result.kind for result in reports) == ["conflict"] * 4 + ["created"]
     assert len(await world.posts()) == 1
-    assert len({report.claim.nonce for report in reports if report.claim}) == 1
+    assert len({result.claim.nonce for result in reports if result.claim}) == 1
 
 
-# --- a look that is out of date --------------------------------------------------------------------------------------
+# --- a stale decision ------------------------------------------------------------------------------------------------
 
 
 async def _created_before(world: World) -> None:
@@ -329,10 +329,10 @@ async def _refused_before(world: World) -> None:
     await world.ledger.settle(world.job_id, 1, refused())
 
 
-async def _taken_before(world: World) -> None:
+async def _accepted_before(world: World) -> None:
     await world.ledger.claim(a_claim(world.request))
     await world.ledger.settle(world.job_id, 1, absent())
-    await world.ledger.take(world.job_id, 1, "accepted")
+    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
 
 
 async def _late_before(world: World) -> None:
@@ -346,30 +346,28 @@ async def _stored_before(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "before", [_created_before, _unknown_before, _refused_before, _taken_before, _late_before, _stored_before]
+    "before", [_created_before, _unknown_before, _refused_before, _accepted_before, _late_before, _stored_before]
 )
-async def test_a_ledger_that_changed_since_the_look_sends_nothing(
-    ark: ArkControl, before: Callable[[World], Awaitable[None]]
-) -> None:
+async def test_changed_ledger_sends_nothing(ark: ArkControl, before: Callable[[World], Awaitable[None]]) -> None:
     world = await a_world(ark)
     await before(world)
-    report = await world.create(attempt=2)
-    assert (report.kind, report.written, report.look_again_after) == ("not_sent", True, 0)
-    assert report.message.startswith("ledger_changed")
+    result = await world.create(attempt=2)
+    assert (result.kind, result.written, result.wait_seconds) == ("not_sent", True, 0)
+    assert result.message.startswith("ledger_changed")
     assert (world.outcome(2)["kind"], await world.posts()) == ("not_sent", [])
 
 
-async def test_an_attempt_of_the_past_sends_nothing(ark: ArkControl) -> None:
-    """Its own claim is gone, as after a lifecycle rule; the later attempts still stand."""
+async def test_past_attempt_sends_nothing(ark: ArkControl) -> None:
+    """Its own claim is gone, as after a lifecycle rule; the later attempts still exist."""
     world = await a_world(ark)
     await world.ledger.claim(a_claim(world.request, 2))
     await world.ledger.settle(world.job_id, 2, not_sent())
-    report = await world.create(attempt=1)
-    assert (report.kind, await world.posts()) == ("not_sent", [])
+    result = await world.create(attempt=1)
+    assert (result.kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_what_happens_between_claim_and_look_counts(ark: ArkControl) -> None:
-    """Another run claims the attempt before, at the very moment of our claim."""
+async def test_facts_written_after_claim_count(ark: ArkControl) -> None:
+    """Another run claims the attempt just before our claim."""
     world = await a_world(ark)
 
     async def another_run() -> None:
@@ -380,10 +378,10 @@ async def test_what_happens_between_claim_and_look_counts(ark: ArkControl) -> No
     assert ((await world.create(attempt=2)).kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_a_wish_that_was_granted_is_sent(ark: ArkControl) -> None:
+async def test_granted_resubmit_is_sent(ark: ArkControl) -> None:
     world = await a_world(ark)
     await _refused_before(world)
-    await world.ledger.again(world.job_id, Resubmit(attempt=1))
+    await world.ledger.grant_resubmit(world.job_id, Resubmit(attempt=1))
     assert (await world.create(attempt=2)).kind == "created"
     assert len(await world.posts()) == 1
 
@@ -392,22 +390,20 @@ async def test_a_wish_that_was_granted_is_sent(ark: ArkControl) -> None:
 
 
 @pytest.mark.parametrize(("fault", "kind"), [(None, "created"), ("400", "refused"), ("401", "not_sent")])
-async def test_an_outcome_that_cannot_be_written_is_reported(ark: ArkControl, fault: str | None, kind: str) -> None:
+async def test_unwritten_outcome_is_returned(ark: ArkControl, fault: str | None, kind: str) -> None:
     world = await a_world(ark)
     world.bucket.before["outcome"] = fail
     if fault is not None:
         await ark.fault("create", fault)
-    report = await world.create()
-    assert (report.kind, report.written) == (kind, False)
-    assert report.claim is not None
-    assert report.outcome is not None
-    assert report.outcome.kind == kind
-    assert report.outcome.task_id == (await world.posts())[0].task_id
+    result = await world.create()
+    assert (result.kind, result.written) == (kind, False)
+    assert result.claim is not None
+    assert result.outcome is not None
+    assert result.outcome.kind == kind
+    assert result.outcome.task_id == (await world.posts())[0].task_id
 
 
-async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_hanging_outcome_does_not_delay_result(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.create, "_OUTCOME_SECONDS", 0.2)
     world = await a_world(ark)
 
@@ -415,8 +411,8 @@ async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
         await asyncio.sleep(60)
 
     world.bucket.before["outcome"] = hang
-    report = await world.create()
-    assert (report.kind, report.written) == ("created", False)
+    result = await world.create()
+    assert (result.kind, result.written) == ("created", False)
 
 
 # --- not sent --------------------------------------------------------------------------------------------------------
@@ -431,30 +427,30 @@ async def test_an_outcome_that_hangs_does_not_hold_up_the_report(
         ("429", {"code": "QuotaExceeded", "message": "The free trial is used up."}, "account"),
     ],
 )
-async def test_what_needs_a_person_is_not_tried_again_at_once(
+async def test_account_refusal_is_not_retried_at_once(
     ark: ArkControl, fault: str, fields: dict[str, Any], attention: str
 ) -> None:
     world = await a_world(ark)
     await ark.fault("create", fault, **fields)
-    report = await world.create()
-    assert (report.kind, report.attention, report.written) == ("not_sent", attention, True)
+    result = await world.create()
+    assert (result.kind, result.attention, result.written) == ("not_sent", attention, True)
     assert (len(await world.posts()), world.outcome()["kind"]) == (1, "not_sent")
-    assert report.look_again_after >= 30
+    assert result.wait_seconds >= 30
 
 
-async def test_a_busy_provider_is_asked_again_under_the_same_claim(ark: ArkControl) -> None:
+async def test_busy_provider_is_retried_under_same_claim(ark: ArkControl) -> None:
     world = await a_world(ark)
     fault_id = await ark.fault("create", "429", times=2, code="ServerOverloaded", retry_after=0)
-    report = await world.create()
+    result = await world.create()
     posts = await world.posts()
-    assert (report.kind, len(await ark.fired(fault_id))) == ("created", 2)
+    assert (result.kind, len(await ark.fired(fault_id))) == ("created", 2)
     assert [post.answer for post in posts] == [429, 429, 200]
     assert len({post.body["safety_identifier"] for post in posts}) == 1
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
     assert world.outcome()["task_id"] == posts[-1].task_id
 
 
-async def test_an_unknown_answer_after_a_busy_one_is_the_last(ark: ArkControl) -> None:
+async def test_unknown_answer_ends_retries(ark: ArkControl) -> None:
     world = await a_world(ark)
     await ark.fault("create", "429", retry_after=0)
     await ark.fault("create", "lost_after_commit")
@@ -462,9 +458,7 @@ async def test_an_unknown_answer_after_a_busy_one_is_the_last(ark: ArkControl) -
     assert [post.answer for post in await world.posts()] == [429, "lost"]
 
 
-async def test_a_provider_that_stays_busy_is_left_to_the_workflow(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_busy_provider_is_left_to_workflow(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -475,61 +469,59 @@ async def test_a_provider_that_stays_busy_is_left_to_the_workflow(
     world = await a_world(ark)
     await ark.fault("create", "429", times=None)
     monkeypatch.setattr(asyncio, "sleep", no_pause)
-    report = await world.create()
+    result = await world.create()
     monkeypatch.undo()
-    assert (report.kind, report.attention, len(await world.posts())) == ("not_sent", None, 3)
+    assert (result.kind, result.attention, len(await world.posts())) == ("not_sent", None, 3)
     assert [pause for pause in pauses if pause >= 1] == [1, 2], "no pause after the last one: nothing follows it"
     assert world.outcome()["code"] == "RateLimitExceeded"
 
 
-async def test_a_long_pause_is_left_to_the_workflow(ark: ArkControl) -> None:
+async def test_long_pause_is_left_to_workflow(ark: ArkControl) -> None:
     world = await a_world(ark)
     await ark.fault("create", "429", times=None, retry_after=120)
-    report = await world.create()
-    assert (report.kind, len(await world.posts())) == ("not_sent", 1)
-    assert 120 <= report.look_again_after <= 144
+    result = await world.create()
+    assert (result.kind, len(await world.posts())) == ("not_sent", 1)
+    assert 120 <= result.wait_seconds <= 144
 
 
 @pytest.mark.parametrize(("refusals", "least"), [(0, 2), (1, 4), (5, 64), (50, 900)])
-async def test_the_wait_grows_with_every_create_that_was_not_sent(ark: ArkControl, refusals: int, least: float) -> None:
+async def test_wait_grows_with_each_unsent_create(ark: ArkControl, refusals: int, least: float) -> None:
     world = await a_world(ark)
     world.bucket.before["claim"] = fail
-    report = await world.create(refusals=refusals)
-    assert least <= report.look_again_after <= least * 1.2
+    result = await world.create(refusals=refusals)
+    assert least <= result.wait_seconds <= least * 1.2
 
 
-async def test_a_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.create, "_SENDS", 1)
     world = await a_world(ark)
     client = a_client(ark)
     client._url = "http://127.0.0.1:1/api/v3/contents/generations/tasks"
     create = CreateActivities(world.ledger, world.bucket, client, world.settings)
-    order = CreateInput(job_id=world.job_id, request=world.request, attempt=1)
-    report = await in_activity(create.create_task, order)
-    assert (report.kind, report.written, report.attention) == ("not_sent", True, None)
+    input = CreateInput(job_id=world.job_id, request=world.request, attempt=1)
+    result = await in_activity(create.create_task, input)
+    assert (result.kind, result.written, result.attention) == ("not_sent", True, None)
     assert world.outcome()["code"] == "not_connected"
 
 
 # --- the total time --------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_sent_when_the_time_is_over(ark: ArkControl) -> None:
+async def test_nothing_is_sent_after_time_over(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
 
     async def slow() -> None:
         await asyncio.sleep(1.7)
 
     world.bucket.after["claim"] = slow
-    report = await world.create()
-    assert (report.kind, report.written, await world.posts()) == ("not_sent", True, [])
+    result = await world.create()
+    assert (result.kind, result.written, await world.posts()) == ("not_sent", True, [])
     assert world.outcome()["code"] == "no_time_left"
 
 
 @pytest.mark.parametrize("clock", ["time", "monotonic"])
-async def test_a_clock_that_jumps_ahead_ends_the_time(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch, clock: str
-) -> None:
-    """A machine that slept, between claim and POST: one of the clocks may not have noticed."""
+async def test_clock_jump_ahead_ends_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
+    """A machine that slept between claim and POST: one of the clocks may not have noticed."""
     world = await a_world(ark)
     clocks = {"time": time.time, "monotonic": time.monotonic}
 
@@ -542,12 +534,12 @@ async def test_a_clock_that_jumps_ahead_ends_the_time(
 
     monkeypatch.setattr(activities.create, "time", Jumped)
     world.bucket.after["claim"] = jump
-    report = await world.create()
-    assert (report.kind, await world.posts()) == ("not_sent", [])
+    result = await world.create()
+    assert (result.kind, await world.posts()) == ("not_sent", [])
     assert world.outcome()["code"] == "no_time_left"
 
 
-async def test_a_clock_that_was_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clock_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     world = await a_world(ark, **QUICK)
     back = [0.0]
 
@@ -564,11 +556,11 @@ async def test_a_clock_that_was_set_back_wins_no_time(ark: ArkControl, monkeypat
     assert ((await world.create()).kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_no_second_send_when_the_time_is_over(ark: ArkControl) -> None:
+async def test_no_resend_after_time_over(ark: ArkControl) -> None:
     world = await a_world(ark, **QUICK)
     await ark.fault("create", "429", times=None, retry_after=2)
-    report = await world.create()
-    assert (report.kind, len(await world.posts())) == ("not_sent", 1)
+    result = await world.create()
+    assert (result.kind, len(await world.posts())) == ("not_sent", 1)
     assert world.outcome()["code"] == "RateLimitExceeded"
 
 
@@ -582,7 +574,7 @@ async def the_body(ark: ArkControl, request: VideoRequest, **settings: Any) -> t
     return world, post.body
 
 
-async def test_what_is_always_sent_and_nothing_else(ark: ArkControl) -> None:
+async def test_body_holds_only_required_fields(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(resolution="720p", duration=5))
     identifier = body.pop("safety_identifier")
     assert body == {
@@ -599,7 +591,7 @@ async def test_what_is_always_sent_and_nothing_else(ark: ArkControl) -> None:
     assert len(identifier) <= 64
 
 
-async def test_the_user_is_recognisable_and_each_claim_is_unique(ark: ArkControl) -> None:
+async def test_identifier_names_user_and_claim(ark: ArkControl) -> None:
     bodies = [(await the_body(ark, a_request(user_id="Jürgen")))[1] for _ in range(2)]
     other = (await the_body(ark, a_request(user_id="somebody else")))[1]
     users, nonces = zip(*(body["safety_identifier"].split("-") for body in [*bodies, other]), strict=True)
@@ -631,7 +623,7 @@ OF_2_5: dict[str, Any] = {
         ({"take": 2}, {}),
     ],
 )
-async def test_what_is_given_is_sent(
+async def test_optional_fields_are_sent(
     ark: ArkControl, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     if "model" in given:  # a model that the catalogue does not know yet
@@ -642,12 +634,12 @@ async def test_what_is_given_is_sent(
     assert body == plain | sent
 
 
-async def test_a_web_search_that_is_declined_is_not_sent(ark: ArkControl) -> None:
+async def test_declined_web_search_is_not_sent(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(web_search=False))
     assert not {"tools", "web_search"} & set(body)
 
 
-async def test_references_go_with_their_roles_in_their_order(ark: ArkControl) -> None:
+async def test_references_keep_roles_and_order(ark: ArkControl) -> None:
     references = [
         {"role": "reference_image", "url": "https://cdn.example.com/a.webp?sig=1", "asset_id": "sku-1"},
         {"role": "reference_video", "url": "asset://video-1"},
@@ -669,7 +661,7 @@ async def test_references_go_with_their_roles_in_their_order(ark: ArkControl) ->
     assert body["ratio"] == "adaptive"
 
 
-async def test_a_picture_can_do_without_a_prompt(ark: ArkControl) -> None:
+async def test_picture_needs_no_prompt(ark: ArkControl) -> None:
     frames = [{"role": role, "url": f"https://cdn.example.com/{role}.png"} for role in ("first_frame", "last_frame")]
     _, body = await the_body(ark, a_request(prompt=None, references=frames))
     assert [(item["type"], item["role"]) for item in body["content"]] == [
@@ -681,7 +673,7 @@ async def test_a_picture_can_do_without_a_prompt(ark: ArkControl) -> None:
 GS = [{"role": "first_frame", "url": "gs://private/pictures/a.png#17"}]
 
 
-async def test_a_private_reference_is_signed(ark: ArkControl) -> None:
+async def test_private_reference_is_signed(ark: ArkControl) -> None:
     world, body = await the_body(ark, a_request(references=GS))
     url = body["content"][1]["image_url"]["url"]
     assert url.startswith("https://")
@@ -689,27 +681,27 @@ async def test_a_private_reference_is_signed(ark: ArkControl) -> None:
     ((bucket, name, generation, lifetime),) = world.bucket.signing
     assert (bucket, name, generation) == ("private", "pictures/a.png", 17)
     assert lifetime.total_seconds() > world.settings.claim_is_young_seconds
-    # A signed URL opens the picture for anybody; it belongs in the POST alone.
+    # A signed URL opens the picture for every reader; it belongs in the POST alone.
     assert not any(b"X-Goog-Signature" in stored for stored in world.bucket.contents.values())
 
 
-async def test_credentials_that_cannot_sign_are_found_before_the_claim(ark: ArkControl) -> None:
+async def test_unsigning_credentials_are_found_before_claim(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(references=GS))
     world.bucket.signing_fails = CannotSign("the bucket's credentials cannot sign")
-    report = await world.create()
-    assert report.kind == "impossible"
-    assert report.error is not None
-    assert (report.error.code, report.error.attempt) == ("cannot_sign", None)
+    result = await world.create()
+    assert result.kind == "impossible"
+    assert result.error is not None
+    assert (result.error.code, result.error.attempt) == ("cannot_sign", None)
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
-async def test_a_signature_that_cannot_be_had_now_is_waited_for(ark: ArkControl) -> None:
+async def test_failed_signing_is_retried_later(ark: ArkControl) -> None:
     world = await a_world(ark, a_request(references=GS))
     world.bucket.signing_fails = ConnectionError("https://iam.example.com/sign?token=5ec4e7")
-    report = await world.create()
-    assert (report.kind, report.attention, report.written) == ("not_sent", None, True)
-    assert report.look_again_after > 0
-    assert "5ec4e7" not in report.model_dump_json()
+    result = await world.create()
+    assert (result.kind, result.attention, result.written) == ("not_sent", None, True)
+    assert result.wait_seconds > 0
+    assert "5ec4e7" not in result.model_dump_json()
     assert (world.bucket.writes, await world.posts()) == ([], [])
 
 
@@ -720,7 +712,7 @@ CALLBACKS: dict[str, Any] = {
 }
 
 
-async def test_the_callback_url_names_job_and_attempt_and_is_signed(ark: ArkControl) -> None:
+async def test_callback_url_names_attempt_and_is_signed(ark: ArkControl) -> None:
     world = await a_world(ark, **CALLBACKS)
     await world.ledger.claim(a_claim(world.request))
     await world.ledger.settle(world.job_id, 1, not_sent())
@@ -731,19 +723,19 @@ async def test_the_callback_url_names_job_and_attempt_and_is_signed(ark: ArkCont
     assert url.path == f"/base/callbacks/{world.job_id}/2/{callback_token(SECRET, world.job_id, 2)}"
 
 
-async def test_without_a_relay_no_callback_is_asked_for(ark: ArkControl) -> None:
+async def test_no_callback_url_without_relay(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(), seedance_callback_secret=SecretStr(SECRET))
     assert "callback_url" not in body
 
 
 @pytest.mark.parametrize("fault", [None, "400", "401", "no_id"])
-async def test_no_object_and_no_report_holds_a_secret(ark: ArkControl, fault: str | None) -> None:
+async def test_objects_and_results_hold_no_secret(ark: ArkControl, fault: str | None) -> None:
     world = await a_world(ark, **CALLBACKS)
     token = callback_token(SECRET, world.job_id, 1)
     url = f"https://relay.example.com/base/callbacks/{world.job_id}/1/{token}"
     if fault is not None:
         await ark.fault("create", fault, message=f"{KEY} may not call {url} or https://a.example.com/b?sig=5ec4e7")
-    report = await world.create()
-    written = b"\n".join(world.bucket.contents.values()).decode() + report.model_dump_json()
+    result = await world.create()
+    written = b"\n".join(world.bucket.contents.values()).decode() + result.model_dump_json()
     for secret in (KEY, SECRET, "the secret before", token, "5ec4e7"):
         assert secret not in written

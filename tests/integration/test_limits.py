@@ -1,4 +1,4 @@
-"""What may be spent in a day: exact, whoever asks at the same time, and whatever breaks in between."""
+"""The daily limits: exact for any number of racing workers, and after any fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
 from tests.support.memory_bucket import MemoryBucket
 
-# What a_request costs at most, by the provider's list.
+# The most that a_request costs, by the provider's list.
 PRICE = Rules().estimate(a_request()).usd or 0
 UNPRICED = {"model": "dreamina-seedance-2-5-260628"}
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -37,34 +37,34 @@ class Worker:
         settings = some_settings(**{f"seedance_max_{name}": limit for name, limit in limits.items()})
         self.activities = LimitActivities(self.ledger, bucket, settings, lambda: self.now)
 
-    async def allow(self, request: VideoRequest) -> QuotaResult:
-        order = QuotaInput(job_id=job_id_of(request), request=request)
-        return await in_activity(self.activities.allow, order)
+    async def reserve(self, request: VideoRequest) -> QuotaResult:
+        input = QuotaInput(job_id=job_id_of(request), request=request)
+        return await in_activity(self.activities.reserve_quota, input)
 
     async def refuses(self, request: VideoRequest) -> JobError:
-        error = (await self.allow(request)).error
+        error = (await self.reserve(request)).error
         assert error is not None
         return error
 
 
-def places(bucket: MemoryBucket) -> list[str]:
+def entries(bucket: MemoryBucket) -> list[str]:
     return [name for name in bucket.stored if "/limits/" in name]
 
 
 # One request
 
 
-def test_without_limits_nothing_is_refused() -> None:
+def test_no_limits_refuse_nothing() -> None:
     assert refusal_by_price(Rules().estimate(a_request(**UNPRICED)), some_settings()) is None
     assert not some_settings().limited
 
 
 @pytest.mark.parametrize("name", ["usd_per_request", "jobs_per_user_day", "usd_per_user_day"])
-def test_any_limit_has_each_create_asked_for(name: str) -> None:
+def test_any_limit_reserves_quota(name: str) -> None:
     assert Settings.model_validate({f"seedance_max_{name}": 1}).limited
 
 
-def test_the_most_for_one_request_may_just_be_reached() -> None:
+def test_request_limit_may_be_reached() -> None:
     settings = some_settings(seedance_max_usd_per_request=PRICE)
     assert refusal_by_price(Rules().estimate(a_request()), settings) is None
     settings = some_settings(seedance_max_usd_per_request=PRICE - 0.000001)
@@ -76,28 +76,28 @@ def test_the_most_for_one_request_may_just_be_reached() -> None:
 
 
 @pytest.mark.parametrize("name", ["usd_per_request", "usd_per_user_day"])
-async def test_an_unknown_price_cannot_be_held_against_a_limit_in_usd(name: str) -> None:
+async def test_unknown_price_passes_usd_limit(name: str) -> None:
     bucket = MemoryBucket()
     limits: dict[str, Any] = {name: 1000.0}
     error = await Worker(bucket, **limits).refuses(a_request(**UNPRICED))
     assert (error.code, error.failure_class, error.attempt) == ("price_unknown", "invalid", None)
     for variable in (f"SEEDANCE_MAX_{name.upper()}", "SEEDANCE_PRICES", "SEEDANCE_ENDPOINTS"):
         assert variable in error.message
-    assert places(bucket) == []
+    assert entries(bucket) == []
 
 
-async def test_an_unknown_price_counts_as_one_of_the_jobs() -> None:
+async def test_unknown_price_counts_as_job() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
-    assert (await worker.allow(a_request(**UNPRICED))).error is None
-    assert content(bucket, places(bucket)[0])["usd"] is None
+    assert (await worker.reserve(a_request(**UNPRICED))).error is None
+    assert content(bucket, entries(bucket)[0])["usd"] is None
     assert (await worker.refuses(a_request(**UNPRICED))).code == "over_limit"
 
 
-async def test_the_limit_per_request_counts_nothing() -> None:
+async def test_request_limit_writes_nothing() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, usd_per_request=PRICE)
-    assert (await worker.allow(a_request())).error is None
+    assert (await worker.reserve(a_request())).error is None
     assert (await worker.refuses(a_request(duration=15))).code == "over_limit"
     assert bucket.writes == []
 
@@ -105,127 +105,130 @@ async def test_the_limit_per_request_counts_nothing() -> None:
 # A day
 
 
-async def test_the_jobs_of_a_user_and_day_are_counted_and_the_refusal_has_the_figures() -> None:
+async def test_daily_jobs_are_counted_and_named_in_refusal() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=2)
-    assert [(await worker.allow(a_request())).used for _ in range(2)] == ["1 of 2 videos today", "2 of 2 videos today"]
+    assert [(await worker.reserve(a_request())).used for _ in range(2)] == [
+        "1 of 2 videos today",
+        "2 of 2 videos today",
+    ]
     error = await worker.refuses(a_request())
     assert (error.code, error.failure_class, error.attempt) == ("over_limit", "invalid", None)
     for figure in ("Nothing was sent", "2 videos", "allows 2", "2026-11-23 00:00 UTC"):
         assert figure in error.message
-    assert (await worker.allow(a_request(user_id="another"))).error is None
-    assert len(places(bucket)) == 3
+    assert (await worker.reserve(a_request(user_id="another"))).error is None
+    assert len(entries(bucket)) == 3
 
 
 @pytest.mark.parametrize("duration", range(4, 16))
-async def test_the_usd_of_a_day_are_added_up_exactly(duration: int) -> None:
-    """Ten times the price is the limit: of some prices, floats that are added up would miss it."""
+async def test_daily_usd_is_added_exactly(duration: int) -> None:
+    """Ten times the price is the limit: for some prices, a sum of floats would miss it."""
     price = Rules().estimate(a_request(duration=duration)).usd or 0
     worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
     for _ in range(10):
-        assert (await worker.allow(a_request(duration=duration))).error is None
+        assert (await worker.reserve(a_request(duration=duration))).error is None
     error = await worker.refuses(a_request(duration=duration))
     all_of_it = f"{10 * price:.4f} USD"
     for figure in (f"{price:.4f} USD by estimate", f"{all_of_it} allowed today", f"allows {all_of_it}"):
         assert figure in error.message
 
 
-async def test_a_smaller_request_still_fits() -> None:
+async def test_smaller_request_fits() -> None:
     worker = Worker(MemoryBucket(), usd_per_user_day=2.5 * PRICE)
     for _ in range(2):
-        assert (await worker.allow(a_request())).error is None
+        assert (await worker.reserve(a_request())).error is None
     assert (await worker.refuses(a_request())).code == "over_limit"
     mini = a_request(model="dreamina-seedance-2-0-mini-260615")
-    assert (await worker.allow(mini)).error is None
+    assert (await worker.reserve(mini)).error is None
 
 
-async def test_the_user_is_not_named() -> None:
+async def test_user_is_not_named() -> None:
     bucket = MemoryBucket()
-    await Worker(bucket, jobs_per_user_day=1).allow(a_request(user_id="../a user@example.com"))
-    (name,) = places(bucket)
+    await Worker(bucket, jobs_per_user_day=1).reserve(a_request(user_id="../a user@example.com"))
+    (name,) = entries(bucket)
     assert name.startswith("seedance/limits/2026-11-22/")
     assert "example" not in name + bucket.contents[name].decode()
 
 
-async def test_a_place_is_taken_once_by_a_job_however_often_it_asks() -> None:
-    """As a Reset does, and a run that crashed between its place and its claim; also where no place is left."""
+async def test_job_reserves_one_quota_entry() -> None:
+    """As a Reset does, and a run that crashed between its entry and its claim; also when no quota is left."""
     bucket = MemoryBucket()
     request = a_request()
     for _ in range(3):
-        assert (await Worker(bucket, jobs_per_user_day=1).allow(request)).error is None
-    assert len(places(bucket)) == 1
+        assert (await Worker(bucket, jobs_per_user_day=1).reserve(request)).error is None
+    assert len(entries(bucket)) == 1
     assert (await Worker(bucket, jobs_per_user_day=1).refuses(a_request())).code == "over_limit"
 
 
-async def test_another_attempt_needs_another_place() -> None:
+async def test_resubmit_needs_new_quota_entry() -> None:
     bucket = MemoryBucket()
     request = a_request()
     worker = Worker(bucket, jobs_per_user_day=2)
-    await worker.allow(request)
+    await worker.reserve(request)
     claim = a_claim(request)
     await worker.ledger.claim(claim)
     await worker.ledger.settle(claim.job_id, 1, created("cgt-1"))
     await worker.ledger.end(claim.job_id, 1, an_end(1, "cgt-1"))
-    await worker.ledger.again(claim.job_id, Resubmit(attempt=1))
-    assert (await worker.allow(request)).error is None
-    assert [content(bucket, name)["again"] for name in places(bucket)] == [0, 1]
+    await worker.ledger.grant_resubmit(claim.job_id, Resubmit(attempt=1))
+    assert (await worker.reserve(request)).error is None
+    assert [content(bucket, name)["resubmits"] for name in entries(bucket)] == [0, 1]
     assert (await worker.refuses(a_request())).code == "over_limit"
 
 
-async def test_a_new_day_begins_at_midnight_utc() -> None:
+async def test_quota_day_begins_at_midnight_utc() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
     worker.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
     late = a_request()
-    await worker.allow(late)
+    await worker.reserve(late)
     other = a_request()
     assert (await worker.refuses(other)).code == "over_limit"
     worker.now += timedelta(seconds=1)
-    assert (await worker.allow(other)).error is None
-    # A run that was reset over midnight has had its place.
-    assert (await worker.allow(late)).used == "allowed yesterday"
-    assert len(places(bucket)) == 2
-    # Two days later the create would be one of that day.
+    assert (await worker.reserve(other)).error is None
+    # A run that was reset after midnight has its entry of yesterday.
+    assert (await worker.reserve(late)).used == "allowed yesterday"
+    assert len(entries(bucket)) == 2
+    # Two days later the create counts for that day.
     worker.now += timedelta(days=2)
-    assert (await worker.allow(late)).error is None
-    assert len(places(bucket)) == 3
+    assert (await worker.reserve(late)).error is None
+    assert len(entries(bucket)) == 3
 
 
-# Trouble
+# Faults
 
 
-async def test_of_fifty_who_race_in_three_workers_ten_are_allowed() -> None:
+async def test_fifty_racing_jobs_get_ten_entries() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
-    answers = await asyncio.gather(*(workers[n % 3].allow(a_request()) for n in range(50)))
+    answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
     assert sum(answer.error is None for answer in answers) == 10
     assert {answer.error.code for answer in answers if answer.error is not None} == {"over_limit"}
-    assert len(places(bucket)) == 10
+    assert len(entries(bucket)) == 10
 
 
-async def test_racing_runs_of_one_job_take_one_place() -> None:
+async def test_racing_runs_reserve_one_entry() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
     request = a_request()
-    answers = await asyncio.gather(*(workers[n % 3].allow(request) for n in range(12)))
+    answers = await asyncio.gather(*(workers[n % 3].reserve(request) for n in range(12)))
     assert all(answer.error is None for answer in answers)
-    assert len(places(bucket)) == 1
+    assert len(entries(bucket)) == 1
 
 
-async def test_racers_of_different_prices_stay_within_the_usd_of_a_day() -> None:
+async def test_racing_prices_stay_within_daily_usd() -> None:
     bucket = MemoryBucket()
     workers = [Worker(bucket, usd_per_user_day=1.0) for _ in range(3)]
     requests = [a_request(duration=4 + n % 5) for n in range(30)]
-    await asyncio.gather(*(workers[n % 3].allow(request) for n, request in enumerate(requests)))
-    spent = sum(content(bucket, name)["usd"] for name in places(bucket))
+    await asyncio.gather(*(workers[n % 3].reserve(request) for n, request in enumerate(requests)))
+    spent = sum(content(bucket, name)["usd"] for name in entries(bucket))
     assert 1.0 - PRICE < spent <= 1.0
 
 
-async def test_over_a_real_bucket_the_same_holds() -> None:
+async def test_real_bucket_behaves_the_same() -> None:
     with fake_gcs("videos") as client:
         bucket = GoogleBucket("videos", client)
         workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
-        answers = await asyncio.gather(*(workers[n % 3].allow(a_request()) for n in range(50)))
+        answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
         assert sum(answer.error is None for answer in answers) == 10
         assert len(await bucket.list("seedance/limits/")) == 10
 
@@ -238,33 +241,33 @@ class LosingAnswers(MemoryBucket):
         return False
 
 
-async def test_a_place_whose_answer_was_lost_is_ours() -> None:
+async def test_entry_with_lost_answer_is_ours() -> None:
     bucket = LosingAnswers()
     worker = Worker(bucket, jobs_per_user_day=2)
-    answers = await asyncio.gather(*(worker.allow(a_request()) for _ in range(4)))
+    answers = await asyncio.gather(*(worker.reserve(a_request()) for _ in range(4)))
     assert [answer.error is None for answer in answers].count(True) == 2
-    assert len(places(bucket)) == 2
+    assert len(entries(bucket)) == 2
 
 
-async def test_a_bucket_that_is_out_allows_nothing() -> None:
+async def test_unreachable_bucket_allows_nothing() -> None:
     bucket = MemoryBucket()
     worker = Worker(bucket, jobs_per_user_day=1)
     bucket.broken = ConnectionError("down")
     with pytest.raises(ConnectionError):
-        await worker.allow(a_request())
+        await worker.reserve(a_request())
     bucket.broken = None
-    assert (await worker.allow(a_request())).error is None
+    assert (await worker.reserve(a_request())).error is None
 
 
-async def test_a_lower_limit_holds_at_once() -> None:
+async def test_lower_limit_applies_at_once() -> None:
     bucket = MemoryBucket()
     for _ in range(3):
-        await Worker(bucket, jobs_per_user_day=3).allow(a_request())
+        await Worker(bucket, jobs_per_user_day=3).reserve(a_request())
     assert "3 videos" in (await Worker(bucket, jobs_per_user_day=2).refuses(a_request())).message
 
 
 @pytest.mark.parametrize("name", ["usd_per_request", "jobs_per_user_day", "usd_per_user_day"])
 @pytest.mark.parametrize("limit", [0, -1])
-def test_no_limit_is_said_by_leaving_it_out(name: str, limit: int) -> None:
+def test_absent_setting_is_no_limit(name: str, limit: int) -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         Settings.model_validate({f"seedance_max_{name}": limit})

@@ -1,4 +1,4 @@
-"""Answers that are odd in themselves: too long, zipped, full of what no history can hold, or repeating secrets."""
+"""Odd answers: too long, zipped, full of content that no history can hold, or with secrets in them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def through(exchange: Callable[[httpx.Request], httpx.Response], key: str = KEY)
     return Ark("http://ark.test", key, (), lambda: httpx.MockTransport(exchange), list_spacing=0)
 
 
-# --- what never left -----------------------------------------------------------------------------------------------
+# --- requests that were never sent -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}\r\nX: y", f"{KEY}\x00", f"{KEY}é", f"{KEY}\ud800"])
-async def test_odd_key_is_not_sent(host: RawHost, key: str) -> None:
+async def test_invalid_key_is_not_sent_or_shown(host: RawHost, key: str) -> None:
     client = Ark(host.url, key)
     answer = await client.create(BODY)
     assert (answer.kind, answer.code, answer.attention) == ("not_sent", "cannot_send", "credentials")
@@ -60,18 +60,18 @@ async def test_odd_key_is_not_sent(host: RawHost, key: str) -> None:
 
 
 @pytest.mark.parametrize("body", [{"prompt": "\ud800"}, {"duration": float("nan")}, {"more": object()}])
-async def test_body_that_cannot_be_built_is_not_sent(host: RawHost, body: dict[str, Any]) -> None:
+async def test_unbuildable_body_is_not_sent(host: RawHost, body: dict[str, Any]) -> None:
     answer = await Ark(host.url, KEY).create(BODY | body)
     assert (answer.kind, answer.code, answer.attention, host.requests) == ("not_sent", "cannot_send", None, [])
 
 
 @pytest.mark.parametrize("url", ["http://[", "ftp://ark.test", "http://ark.test:port", "http://\n", "no url"])
-async def test_address_that_is_none_is_not_sent(url: str) -> None:
+async def test_invalid_address_is_not_sent(url: str) -> None:
     assert (await Ark(url, KEY).create(BODY)).kind == "not_sent"
 
 
-class TellingTransport(httpx.AsyncBaseTransport):
-    """Tells its steps as the real one does, and then fails."""
+class ReportingTransport(httpx.AsyncBaseTransport):
+    """Reports its steps as the real one does, and then fails."""
 
     def __init__(self, steps: list[str], error: Exception) -> None:
         self.steps, self.error = steps, error
@@ -103,12 +103,12 @@ SENT = [*STARTED, "http11.send_request_headers.complete"]
     ],
 )
 async def test_not_sent_needs_proof(steps: list[str], error: Exception, kind: str) -> None:
-    answer = await Ark("http://ark.test", KEY, (), lambda: TellingTransport(steps, error)).create(BODY)
+    answer = await Ark("http://ark.test", KEY, (), lambda: ReportingTransport(steps, error)).create(BODY)
     assert answer.kind == kind
     assert KEY not in repr(answer)
 
 
-async def test_read_id_counts_after_failed_close() -> None:
+async def test_read_task_id_counts_when_closing_fails() -> None:
     class Transport(httpx.MockTransport):
         async def aclose(self) -> None:
             raise OSError("gone")
@@ -117,7 +117,7 @@ async def test_read_id_counts_after_failed_close() -> None:
     assert await client.create(BODY) == CreateAnswer("created", task_id="cgt-1")
 
 
-# --- how long an answer may be ---------------------------------------------------------------------------------------
+# --- length of an answer ---------------------------------------------------------------------------------------------
 
 
 def zipped(content: bytes) -> bytes:
@@ -136,7 +136,7 @@ LONG: list[tuple[bytes, tuple[str, ...]]] = [
 async def test_long_answer_is_not_read(host: RawHost, content: bytes, headers: tuple[str, ...]) -> None:
     client = Ark(host.url, KEY, list_spacing=0)
     for status in (200, 400, 429):
-        expected = ("taken", "no_task_id") if status == 200 else ("unknown", f"http_{status}")
+        expected = ("accepted_without_id", "no_task_id") if status == 200 else ("unknown", f"http_{status}")
         host.answers(status, content, *headers)
         answer = await client.create(BODY)
         assert (answer.kind, answer.code) == expected
@@ -147,17 +147,17 @@ async def test_long_answer_is_not_read(host: RawHost, content: bytes, headers: t
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_answer_without_end_is_left(host: RawHost, status: int) -> None:
+async def test_endless_answer_is_abandoned(host: RawHost, status: int) -> None:
     host.answers(status, "", "Transfer-Encoding: chunked")
     host.answer = host.answer.replace(b"Content-Length: 0\r\n", b"")
     host.repeats = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    assert (await Ark(host.url, KEY).create(BODY)).kind == ("taken" if status == 200 else "unknown")
+    assert (await Ark(host.url, KEY).create(BODY)).kind == ("accepted_without_id" if status == 200 else "unknown")
     with pytest.raises(ArkError):
         await Ark(host.url, KEY).get("cgt-1")
     assert host.repeated < 2 * TOO_LONG + 16 * 1024 * 1024
 
 
-async def test_headers_without_end_are_left(host: RawHost) -> None:
+async def test_endless_headers_are_abandoned(host: RawHost) -> None:
     host.answer, host.repeats = b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"x" * 1000 + b"\r\n"
     assert (await Ark(host.url, KEY).create(BODY)).kind == "unknown"
     with pytest.raises(NoAnswer):
@@ -165,13 +165,13 @@ async def test_headers_without_end_are_left(host: RawHost) -> None:
     assert host.repeated < 32 * 1024 * 1024
 
 
-async def test_zipped_answer_is_read_all_the_same(host: RawHost) -> None:
+async def test_zipped_answer_is_read(host: RawHost) -> None:
     host.answers(200, zipped(TASK.encode() + b"}"), "Content-Encoding: gzip")
     assert (await Ark(host.url, KEY).create(BODY)).task_id == "cgt-1"
     assert await Ark(host.url, KEY).get("cgt-1") == {"id": "cgt-1", "status": "queued"}
 
 
-async def test_identity_is_asked_for() -> None:
+async def test_identity_encoding_is_requested() -> None:
     asked: list[httpx.Request] = []
 
     def exchange(request: httpx.Request) -> httpx.Response:
@@ -184,7 +184,7 @@ async def test_identity_is_asked_for() -> None:
     assert {request.headers["accept-encoding"] for request in asked} == {"identity"}
 
 
-# --- what JSON can hold and nobody else ------------------------------------------------------------------------------
+# --- JSON that other readers cannot hold -----------------------------------------------------------------------------
 
 
 ODD_VALUES = [
@@ -205,7 +205,7 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: value[:20])
-async def test_odd_value_beside_the_others_hides_nothing(host: RawHost, value: str) -> None:
+async def test_odd_value_hides_no_other(host: RawHost, value: str) -> None:
     host.answers(200, f'{{"odd": {value}, "id": "cgt-1", "status": "succeeded", "usage": {{"total_tokens": 7}}}}')
     client = Ark(host.url, KEY, list_spacing=0)
     assert (await client.create(BODY)).task_id == "cgt-1"
@@ -220,10 +220,10 @@ async def test_odd_value_beside_the_others_hides_nothing(host: RawHost, value: s
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"a":' * 100_000, b"\xed\xa0\x80", '{"id": NaN}', '{"id": 1e999}', "{"]
 )
-async def test_answer_that_no_reader_reads_is_an_error(host: RawHost, body: str | bytes) -> None:
+async def test_unreadable_answer_is_error(host: RawHost, body: str | bytes) -> None:
     host.answers(200, body)
     client = Ark(host.url, KEY, list_spacing=0)
-    assert (await client.create(BODY)).kind == "taken"
+    assert (await client.create(BODY)).kind == "accepted_without_id"
     for name in ("get", "list"):
         with pytest.raises(ArkError):
             await QUESTIONS[name](client)
@@ -240,7 +240,7 @@ NAMES = st.sampled_from(["id", "status", "error", "content", "usage", "model", "
 
 @given(st.one_of(ODD_JSON, st.dictionaries(NAMES, ODD_JSON)), st.sampled_from([200, 400, 404, 429, 500]))
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_answer_is_a_task_an_error_or_nothing(odd: Any, status: int) -> None:
+def test_answer_is_task_error_or_nothing(odd: Any, status: int) -> None:
     if isinstance(odd, dict) and status == 200:
         odd = {"id": "cgt-1", "status": "queued"} | odd
 
@@ -266,7 +266,7 @@ def test_any_answer_is_a_task_an_error_or_nothing(odd: Any, status: int) -> None
     asyncio.run(ask())
 
 
-# --- LIST: what looks complete ---------------------------------------------------------------------------------------
+# --- LIST: completeness ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", ["true", "-1", "1.5", '"2"', "null", "9" * 5000, "NaN"])
@@ -276,13 +276,13 @@ async def test_total_that_counts_nothing_is_an_error(host: RawHost, total: str) 
         await Ark(host.url, KEY).list(1, 10)
 
 
-async def test_total_that_its_page_contradicts_promises_more(host: RawHost) -> None:
+async def test_contradicted_total_counts_as_larger(host: RawHost) -> None:
     host.answers(200, '{"items": [{"id": "a"}, 7, {"id": "b"}], "total": 2}')
     page = await Ark(host.url, KEY).list(1, 10)
     assert page.total > len(page.items) == 2
 
 
-async def test_page_is_no_longer_than_asked_for(host: RawHost) -> None:
+async def test_page_is_not_longer_than_requested(host: RawHost) -> None:
     host.answers(200, json.dumps({"items": [{"id": f"cgt-{n}"} for n in range(1000)], "total": 1000}))
     page = await Ark(host.url, KEY).list(1, 10)
     assert (len(page.items), page.total) == (10, 1000)
@@ -291,7 +291,7 @@ async def test_page_is_no_longer_than_asked_for(host: RawHost) -> None:
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
-async def test_payload_is_cleared_except_result_urls(host: RawHost) -> None:
+async def test_payload_keeps_only_result_urls(host: RawHost) -> None:
     url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
     odd = {KEY: f"{KEY} {url}", "deep": [{"more": url}]}
     task = {"id": "cgt-1", "status": "failed", "error": {"code": KEY, "message": url}, "content": {"video_url": url}}
@@ -300,14 +300,14 @@ async def test_payload_is_cleared_except_result_urls(host: RawHost) -> None:
     host.answers(200, json.dumps({"items": [task | odd], "total": 1}))
     assert payload is not None
     needed = {name: payload[name] for name in ("id", "status")}
-    assert (await Ark(host.url, KEY).list(1, 10)).items == [needed], "what nobody needs of a listed task is left out"
+    assert (await Ark(host.url, KEY).list(1, 10)).items == [needed], "unneeded fields of a listed task are dropped"
     assert payload.pop("content") == {"video_url": url}
     assert KEY not in json.dumps(payload)
     assert "5ec4e7" not in json.dumps(payload)
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
-async def test_code_and_message_of_an_error_are_cleared_and_cut(host: RawHost, status: int) -> None:
+async def test_error_code_and_message_are_redacted_and_cut(host: RawHost, status: int) -> None:
     code, message = f"Bad.{KEY}." + "c" * 5000, f"{json.dumps(KEY)} https://user:5ec4e7@x.example/ " + "m" * 5000
     host.answers(status, json.dumps({"error": {"code": code, "message": message}}))
     client = Ark(host.url, KEY, list_spacing=0)
@@ -336,8 +336,8 @@ def test_log_redacts_tracebacks() -> None:
     assert "5ec4e7" not in written
 
 
-async def test_proof_of_a_task_outlives_a_short_secret(host: RawHost) -> None:
-    """A secret of a few hex digits stands in our identifiers by chance: redacted, our own task would be another's."""
+async def test_identifier_survives_short_secret(host: RawHost) -> None:
+    """A secret of a few hex digits occurs in our identifiers by chance: redacted, our own task would look foreign."""
     identifier = f"{'cafe' * 4}-{'0123cafe' * 4}"
     task = {"id": "cgt-1", "status": "queued", "safety_identifier": identifier}
     client = Ark(host.url, KEY, secrets=("cafe",), list_spacing=0)
@@ -347,7 +347,7 @@ async def test_proof_of_a_task_outlives_a_short_secret(host: RawHost) -> None:
     assert (await client.list(1, 10)).items[0]["safety_identifier"] == identifier
 
 
-async def test_page_of_junk_does_not_stop_the_loop(host: RawHost) -> None:
+async def test_junk_page_does_not_block_loop(host: RawHost) -> None:
     junk = {f"field-{n}": [""] * 200 for n in range(40)}
     tasks = [{"id": f"cgt-{n}", "status": "queued"} | junk for n in range(200)]
     host.answers(200, json.dumps({"items": tasks, "total": len(tasks)}))
@@ -365,18 +365,18 @@ async def test_page_of_junk_does_not_stop_the_loop(host: RawHost) -> None:
     page = await client.list(1, 500)
     ticking.cancel()
     assert len(page.items) == 200
-    assert longest < 4, "it took over 8 s where every field was looked at, on a quiet machine"
+    assert longest < 4, "it took over 8 s when every field was checked, on a quiet machine"
 
 
-async def test_key_as_task_id_is_unusable(host: RawHost) -> None:
+async def test_key_as_task_id_is_not_written(host: RawHost) -> None:
     host.answers(200, json.dumps({"id": f"Bearer {KEY}"}))
     answer = await Ark(host.url, KEY).create(BODY)
-    assert answer.kind == "taken"
+    assert answer.kind == "accepted_without_id"
     assert KEY not in repr(answer)
 
 
-async def test_time_over_while_connecting_is_not_sent() -> None:
-    """A host that takes the connection, and never answers TLS."""
+async def test_timeout_while_connecting_is_not_sent() -> None:
+    """A host that accepts the connection, and never answers TLS."""
     server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
@@ -385,9 +385,9 @@ async def test_time_over_while_connecting_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kind"), [(b"", "unknown"), (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "taken")]
+    ("sent", "kind"), [(b"", "unknown"), (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "accepted_without_id")]
 )
-async def test_time_over_after_sending_is_never_not_sent(sent: bytes, kind: str) -> None:
+async def test_timeout_after_sending_is_unknown(sent: bytes, kind: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(sent)

@@ -1,4 +1,4 @@
-"""Looking at tasks, and cancelling queued ones, against the local Ark."""
+"""Polling tasks, and cancelling queued ones, against the local Ark."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from activities.poll import (
     GetTaskInput,
     Observation,
     PollActivities,
-    look_again_after,
     seconds_since_success,
+    seconds_until_poll,
 )
 from dev.ark.control import ArkControl
 from dev.ark.ledger import TaskRequests
@@ -70,7 +70,7 @@ class World:
     def request(self) -> VideoRequest:
         return self.claim.request
 
-    def order(self, **fields: Any) -> GetTaskInput:
+    def input(self, **fields: Any) -> GetTaskInput:
         given = {"job_id": self.claim.job_id, "request": self.request, "attempt": 1, "task_id": self.task_id}
         return GetTaskInput.model_validate(given | fields)
 
@@ -78,17 +78,17 @@ class World:
     def activities(self) -> PollActivities:
         return PollActivities(self.ledger, self.client, self.settings)
 
-    async def look(self, **fields: Any) -> Observation:
-        return await in_activity(self.activities.get_task, self.order(**fields))
+    async def poll(self, **fields: Any) -> Observation:
+        return await in_activity(self.activities.get_task, self.input(**fields))
 
     async def cancel(self, *, attempt: int = 1, **fields: Any) -> CancelResult:
-        return await in_activity(self.activities.cancel_task, self.order(**fields), attempt=attempt)
+        return await in_activity(self.activities.cancel_task, self.input(**fields), attempt=attempt)
 
     async def asked(self) -> TaskRequests:
         return (await self.ark.requests()).tasks.get(self.task_id, TaskRequests())
 
     async def until(self, status: str) -> None:
-        """Waits for the task, without asking as a client would: the requests are counted."""
+        """Wait for the task, without a request as a client's: those are counted."""
         async with asyncio.timeout(10):
             while next(t for t in await self.ark.tasks() if t["id"] == self.task_id)["status"] != status:
                 await asyncio.sleep(0.02)
@@ -98,7 +98,7 @@ class World:
 
 
 async def a_world(ark: ArkControl, status: str = "queued") -> World:
-    """A job whose task has come to a status, and stays in it."""
+    """Create a job whose task has reached a status, and stays in it."""
     endings = {"failed": "fail", "expired": "expire", "reviewing": "unknown_status", "running": "stay_running"}
     if status in endings:
         await ark.fault("task", endings[status])
@@ -119,80 +119,80 @@ async def a_world(ark: ArkControl, status: str = "queued") -> World:
 # --- the ledger first ------------------------------------------------------------------------------------------------
 
 
-async def test_a_record_is_told_without_a_get(ark: ArkControl) -> None:
+async def test_record_is_returned_without_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.bucket.create(names(world.request).record, a_record(world.task_id))
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status, seen.second_task) == ("stored", "succeeded", None)
     assert seen.result is not None
     assert seen.result.task_id == world.task_id
     assert (await world.asked()).get == 0
 
 
-async def test_an_end_is_told_without_a_get(ark: ArkControl) -> None:
+async def test_end_is_returned_without_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     end = an_end(1, world.task_id, "expired", "expired")
     await world.ledger.end(world.claim.job_id, 1, end)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status, seen.error) == ("ended", "expired", end.error)
     assert (await world.asked()).get == 0
 
 
-async def test_the_end_of_another_attempt_is_not_ours(ark: ArkControl) -> None:
+async def test_end_of_other_attempt_is_not_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.end(world.claim.job_id, 2, an_end(2, "cgt-other"))
-    assert (await world.look()).status == "queued"
+    assert (await world.poll()).status == "queued"
 
 
-async def test_a_task_that_came_to_light_after_its_attempt_was_given_up_is_followed(ark: ArkControl) -> None:
-    """An operator said that nobody can tell; then the slow create came back with the id of a paid task."""
+async def test_late_task_of_lost_attempt_is_followed(ark: ArkControl) -> None:
+    """An operator gave the attempt up; then the slow create returned the id of a paid task."""
     world = await a_world(ark, "succeeded")
     await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost", "unknown_outcome"))
-    assert (await world.look()).next == "store"
+    assert (await world.poll()).next == "store"
 
 
 # --- the task --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "reviewing"])
-async def test_a_task_under_way(ark: ArkControl, status: str) -> None:
+async def test_running_task_waits(ark: ArkControl, status: str) -> None:
     world = await a_world(ark, status)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status, seen.attention, seen.error) == ("wait", status, None, None)
-    assert 0 < seen.look_again_after <= 330
+    assert 0 < seen.wait_seconds <= 330
     assert (await world.asked()).get == 1
-    hinted = await world.look(hinted=True)
-    assert 0 < hinted.look_again_after <= 5.5
+    announced = await world.poll(announced=True)
+    assert 0 < announced.wait_seconds <= 5.5
 
 
-async def test_a_task_that_succeeded(ark: ArkControl) -> None:
+async def test_succeeded_task_is_stored(ark: ArkControl) -> None:
     world = await a_world(ark, "succeeded")
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status) == ("store", "succeeded")
     assert 86_400 - 60 < seen.copy_within <= 86_401
     assert seen.usage is not None
     assert seen.usage.total_tokens
     assert seen.cost_usd == round(seen.usage.total_tokens * 7e-6, 6)
-    assert "http" not in seen.model_dump_json(), "no result URL stands in the history"
+    assert "http" not in seen.model_dump_json(), "no result URL is in the history"
 
 
-async def test_how_long_the_copy_has_counts_from_the_success(ark: ArkControl) -> None:
+async def test_copy_time_counts_from_success(ark: ArkControl) -> None:
     world = await a_world(ark, "succeeded")
     now = datetime.now(UTC).timestamp()
     world.make_older(days=2)
     for age, least, most in ((3600, 82_700, 82_801), (90_000, -1, 1)):
         world.client = answering(id=world.task_id, status="succeeded", updated_at=int(now - age))
-        seen = await world.look()
+        seen = await world.poll()
         assert seen.next == "store"
         assert least < seen.copy_within < most
     world.client = answering(id=world.task_id, status="succeeded")  # it does not say since when
-    assert (await world.look()).copy_within == 86_400
+    assert (await world.poll()).copy_within == 86_400
 
 
 @given(st.one_of(st.integers(), st.sampled_from([0, 1, -1, 2**31, 1_790_000_000_000, 2**53, 10**30])))
 @settings(max_examples=100, deadline=None)
-def test_odd_time_of_success_leaves_the_whole_day(updated_at: int) -> None:
-    """A paid video is neither given up early nor tried for longer than its URL lives, by any time that GET shows."""
+def test_odd_success_time_leaves_whole_day(updated_at: int) -> None:
+    """No time that GET shows gives a paid video up early, or has it tried for longer than its URL lives."""
     claimed_at, now = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC).timestamp()
     task = parse_task({"id": "cgt-1", "status": "succeeded", "updated_at": updated_at})
     age = seconds_since_success(task, claimed_at, 30)
@@ -205,11 +205,9 @@ def test_odd_time_of_success_leaves_the_whole_day(updated_at: int) -> None:
     ("status", "failure_class", "could_help"),
     [("failed", "moderation", False), ("expired", "expired", True), ("cancelled", "cancelled", True)],
 )
-async def test_a_task_that_ended_without_a_video(
-    ark: ArkControl, status: str, failure_class: str, could_help: bool
-) -> None:
+async def test_ended_task_is_ended(ark: ArkControl, status: str, failure_class: str, could_help: bool) -> None:
     world = await a_world(ark, status)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.status) == ("end", status)
     assert seen.error is not None
     assert (seen.error.failure_class, seen.error.resubmit_could_help) == (failure_class, could_help)
@@ -226,7 +224,7 @@ async def test_a_task_that_ended_without_a_video(
         ("InternalServiceError", "provider"),
     ],
 )
-async def test_the_code_of_a_failed_task_says_what_can_be_done(ark: ArkControl, code: str, failure_class: str) -> None:
+async def test_failure_code_decides_advice(ark: ArkControl, code: str, failure_class: str) -> None:
     world = await a_world(ark)
     world.client = answering(
         id=world.task_id,
@@ -234,7 +232,7 @@ async def test_the_code_of_a_failed_task_says_what_can_be_done(ark: ArkControl, 
         error={"code": code, "message": "its words"},
         usage={"completion_tokens": 0, "total_tokens": 0},
     )
-    seen = await world.look()
+    seen = await world.poll()
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class) == (code, failure_class)
     assert seen.error.resubmit_could_help == (failure_class == "provider")
@@ -243,119 +241,119 @@ async def test_the_code_of_a_failed_task_says_what_can_be_done(ark: ArkControl, 
     assert (seen.usage.total_tokens, seen.cost_usd) == (0, 0)
 
 
-async def test_a_second_task_is_told_beside_the_one_that_is_followed(ark: ArkControl) -> None:
+async def test_second_task_is_reported_beside_followed_one(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.ledger.settle(world.claim.job_id, 1, created("cgt-second"))
-    assert (await world.look()).second_task == "cgt-second"
+    assert (await world.poll()).second_task == "cgt-second"
     await world.bucket.create(names(world.request).record, a_record(world.task_id))
-    assert (await world.look()).second_task == "cgt-second"
+    assert (await world.poll()).second_task == "cgt-second"
 
 
 # --- no such task, and no usable answer ------------------------------------------------------------------------------
 
 
-async def test_a_young_task_that_the_provider_does_not_know(ark: ArkControl) -> None:
+async def test_young_unknown_task_waits(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=6, hours=23)
-    seen = await world.look(task_id="cgt-gone")
+    seen = await world.poll(task_id="cgt-gone")
     assert (seen.next, seen.attention, seen.error) == ("wait", "task_gone", None)
-    assert seen.look_again_after == 300
+    assert seen.wait_seconds == 300
 
 
-async def test_an_old_task_that_the_provider_does_not_know_is_lost(ark: ArkControl) -> None:
+async def test_old_unknown_task_is_lost(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=7, minutes=1)
-    seen = await world.look(task_id="cgt-gone")
+    seen = await world.poll(task_id="cgt-gone")
     assert (seen.next, seen.status) == ("end", "lost")
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class, seen.error.task_id) == ("task_forgotten", "lost", "cgt-gone")
     assert seen.error.attempt == 1
 
 
-async def test_an_old_claim_does_not_make_a_task_old_that_is_there(ark: ArkControl) -> None:
+async def test_known_task_of_old_claim_goes_on(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=8)
-    assert (await world.look()).status == "queued"
+    assert (await world.poll()).status == "queued"
 
 
-async def test_an_unknown_task_without_a_claim_is_waited_for(ark: ArkControl) -> None:
+async def test_unknown_task_without_claim_waits(ark: ArkControl) -> None:
     world = await a_world(ark)
-    assert (await world.look(task_id="cgt-gone", attempt=9)).attention == "task_gone"
+    assert (await world.poll(task_id="cgt-gone", attempt=9)).attention == "task_gone"
 
 
-async def test_a_404_that_is_not_about_the_task_loses_nothing(ark: ArkControl) -> None:
+async def test_foreign_404_loses_no_task(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=8)
     await ark.fault("get", "404", code="InvalidEndpointOrModel.NotFound")
     with pytest.raises(ApplicationError):
-        await world.look()
+        await world.poll()
 
 
 @pytest.mark.parametrize(
     ("fault", "fields", "attention"),
     [("401", {}, "credentials"), ("403", {}, "account"), ("429", {"code": "SetLimitExceeded"}, "account")],
 )
-async def test_an_account_in_trouble_is_shown_and_waited_for(
+async def test_account_problem_waits_with_attention(
     ark: ArkControl, fault: str, fields: dict[str, Any], attention: str
 ) -> None:
     world = await a_world(ark)
     await ark.fault("get", fault, **fields)
-    seen = await world.look()
+    seen = await world.poll()
     assert (seen.next, seen.attention, seen.error) == ("wait", attention, None)
-    assert seen.look_again_after >= 30
+    assert seen.wait_seconds >= 30
     assert seen.note
-    assert (await world.look()).attention is None
+    assert (await world.poll()).attention is None
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "504", "reset", "400"])
-async def test_no_usable_answer_is_to_be_repeated(ark: ArkControl, fault: str) -> None:
+async def test_unusable_answer_is_retryable(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     fault_id = await ark.fault("get", fault)
     with pytest.raises(ApplicationError) as caught:
-        await world.look()
+        await world.poll()
     assert (caught.value.type, caught.value.non_retryable) == ("ProviderUnavailable", False)
     assert len(await ark.fired(fault_id)) == 1
-    assert (await world.look()).status == "queued"
+    assert (await world.poll()).status == "queued"
 
 
-async def test_a_provider_that_cannot_be_reached(ark: ArkControl) -> None:
+async def test_unreachable_provider_is_retryable(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.client = Ark("http://127.0.0.1:1", KEY, (KEY,))
-    for call in (world.look(), world.cancel()):
+    for call in (world.poll(), world.cancel()):
         with pytest.raises(ApplicationError) as caught:
             await call
         assert caught.value.type == "ProviderUnavailable"
 
 
-async def test_an_unreachable_ledger_is_no_reason_to_guess(ark: ArkControl) -> None:
+async def test_unreachable_ledger_identifies_nothing(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
-        await world.look()
+        await world.poll()
     assert (await world.asked()).get == 0
 
 
-# --- when to look again ----------------------------------------------------------------------------------------------
+# --- the time of the next poll ---------------------------------------------------------------------------------------
 
 
-def waits(settings: Settings, request: VideoRequest, *, looks: int, hinted: bool = False) -> tuple[float, float]:
-    drawn = [look_again_after(settings, request, looks=looks, hinted=hinted) for _ in range(50)]
+def waits(settings: Settings, request: VideoRequest, *, polls: int, announced: bool = False) -> tuple[float, float]:
+    drawn = [seconds_until_poll(settings, request, polls=polls, announced=announced) for _ in range(50)]
     return min(drawn), max(drawn)
 
 
-def test_the_first_look_is_near_the_typical_time_and_the_others_grow() -> None:
+def test_poll_waits_start_typical_and_grow() -> None:
     settings, request = some_settings(), a_request()
-    least, most = waits(settings, request, looks=0)
+    least, most = waits(settings, request, polls=0)
     assert 30 <= least < most <= 150
-    second = waits(settings, request, looks=1)
+    second = waits(settings, request, polls=1)
     assert second[1] < least, "short steps follow the first wait"
-    longest = waits(settings, request, looks=100)
+    longest = waits(settings, request, polls=100)
     assert 270 <= longest[0] < longest[1] <= 330
-    middle = [sum(waits(settings, request, looks=looks)) for looks in (1, 4, 8, 20)]
+    middle = [sum(waits(settings, request, polls=polls)) for polls in (1, 4, 8, 20)]
     assert middle == sorted(middle)
 
 
-def test_longer_and_larger_videos_are_looked_at_later() -> None:
+def test_larger_videos_are_polled_later() -> None:
     settings = some_settings()
     changes: dict[str, dict[str, Any]] = {
         "plain": {},
@@ -364,70 +362,70 @@ def test_longer_and_larger_videos_are_looked_at_later() -> None:
         "long": {"duration": 15},
         "chosen by the model": {"duration": -1},
     }
-    wait = {name: sum(waits(settings, a_request(**fields), looks=0)) / 2 for name, fields in changes.items()}
+    wait = {name: sum(waits(settings, a_request(**fields), polls=0)) / 2 for name, fields in changes.items()}
     assert wait["fast"] < wait["plain"] * 0.9
     assert wait["4k"] > wait["plain"] * 2
     assert wait["long"] > wait["plain"] * 1.3
     assert wait["chosen by the model"] > 0
 
 
-def test_with_callbacks_polling_is_sparse() -> None:
+def test_callbacks_make_polling_sparse() -> None:
     callbacks = {
         "seedance_callback_url": "https://relay.example.com",
         "seedance_callback_secret": SecretStr(SECRET),
         "seedance_poll_with_callbacks_seconds": 1000,
     }
     settings = some_settings(None, **callbacks)
-    for looks in (0, 1, 30):
-        least, most = waits(settings, a_request(), looks=looks)
+    for polls in (0, 1, 30):
+        least, most = waits(settings, a_request(), polls=polls)
         assert 900 <= least < most <= 1100
-    assert waits(settings, a_request(), looks=3, hinted=True)[1] <= 5.5
+    assert waits(settings, a_request(), polls=3, announced=True)[1] <= 5.5
 
 
-def test_the_plan_can_be_set() -> None:
+def test_poll_plan_follows_settings() -> None:
     settings = some_settings(seedance_poll_first_seconds=6, seedance_poll_max_seconds=2)
-    assert waits(settings, a_request(), looks=0)[1] <= 6.6
-    assert waits(settings, a_request(), looks=50)[1] <= 2.2
+    assert waits(settings, a_request(), polls=0)[1] <= 6.6
+    assert waits(settings, a_request(), polls=50)[1] <= 2.2
 
 
 # --- cancel ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_queued_task_is_cancelled(ark: ArkControl) -> None:
+async def test_queued_task_is_cancelled(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.cancel()
-    assert (report.outcome, report.status) == ("cancelled", "cancelled")
+    result = await world.cancel()
+    assert (result.outcome, result.status) == ("cancelled", "cancelled")
     asked = await world.asked()
     assert (asked.get, asked.delete) == (1, 1)
-    assert (await world.look()).status == "cancelled"
+    assert (await world.poll()).status == "cancelled"
 
 
 @pytest.mark.parametrize("status", ["running", "reviewing", "succeeded", "failed", "expired"])
-async def test_a_task_that_is_not_queued_is_never_deleted(ark: ArkControl, status: str) -> None:
+async def test_unqueued_task_is_never_deleted(ark: ArkControl, status: str) -> None:
     world = await a_world(ark, status)
-    report = await world.cancel()
-    assert (report.outcome, report.status) == ("running_will_finish", status)
+    result = await world.cancel()
+    assert (result.outcome, result.status) == ("running_will_finish", status)
     asked = await world.asked()
     assert (asked.get, asked.delete) == (1, 0)
-    assert (await world.look()).status == status, "its record is still there"
+    assert (await world.poll()).status == status, "its record is still there"
 
 
-async def test_a_task_that_was_cancelled_before(ark: ArkControl) -> None:
+async def test_cancelled_task_stays_cancelled(ark: ArkControl) -> None:
     world = await a_world(ark, "cancelled")
-    report = await world.cancel()
-    assert (report.outcome, report.status) == ("cancelled", "cancelled")
+    result = await world.cancel()
+    assert (result.outcome, result.status) == ("cancelled", "cancelled")
     assert (await world.asked()).delete == 1  # the one that cancelled it
 
 
-async def test_a_task_that_the_provider_does_not_know_is_not_deleted(ark: ArkControl) -> None:
+async def test_unknown_task_is_not_deleted(ark: ArkControl) -> None:
     world = await a_world(ark)
-    report = await world.cancel(task_id="cgt-gone", attempt=6)
-    assert report.outcome == "running_will_finish"
+    result = await world.cancel(task_id="cgt-gone", attempt=6)
+    assert result.outcome == "running_will_finish"
     assert (await ark.requests()).tasks["cgt-gone"].delete == 0
 
 
 @pytest.mark.parametrize("fault", ["401", "404", "429", "500", "502", "reset"])
-async def test_without_a_look_nothing_is_deleted(ark: ArkControl, fault: str) -> None:
+async def test_failed_get_deletes_nothing(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     fields = {"code": "NotFound"} if fault == "404" else {}
     await ark.fault("get", fault, **fields)
@@ -436,7 +434,7 @@ async def test_without_a_look_nothing_is_deleted(ark: ArkControl, fault: str) ->
     assert (await world.asked()).delete == 0
 
 
-async def test_a_look_that_took_too_long_is_not_acted_on(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_get_deletes_nothing(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observe, "_GET_IS_FRESH_SECONDS", 0.05)
     world = await a_world(ark)
     await ark.fault("get", "slow", seconds=0.2)
@@ -446,7 +444,7 @@ async def test_a_look_that_took_too_long_is_not_acted_on(ark: ArkControl, monkey
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "reset"])
-async def test_a_cancel_that_went_wrong_starts_with_a_new_look(ark: ArkControl, fault: str) -> None:
+async def test_failed_cancel_starts_with_new_get(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     await ark.fault("delete", fault)
     with pytest.raises(ApplicationError):
@@ -456,7 +454,7 @@ async def test_a_cancel_that_went_wrong_starts_with_a_new_look(ark: ArkControl, 
     assert (asked.get, asked.delete) == (2, 2)
 
 
-async def test_a_task_that_begins_to_run_meanwhile(ark: ArkControl) -> None:
+async def test_task_starting_meanwhile_finishes(ark: ArkControl) -> None:
     """GET said queued, DELETE is refused: the next try sees it run."""
     statuses = iter(["queued", "running"])
     asked = []
@@ -476,50 +474,50 @@ async def test_a_task_that_begins_to_run_meanwhile(ark: ArkControl) -> None:
 
 
 def answering(**payload: Any) -> Ark:
-    """A provider whose every GET shows this."""
+    """A provider whose every GET shows this payload."""
     body = json.dumps(payload).encode()
     return Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
 
 
-async def test_failed_task_tells_no_secret_and_no_novel(ark: ArkControl) -> None:
+async def test_failed_task_message_is_redacted_and_short(ark: ArkControl) -> None:
     world = await a_world(ark)
     signed = "https://cdn.example.com/ref.png?X-Tos-Signature=5ec4e7"
     error = {"code": f"Bad.{KEY}" + "c" * 9000, "message": f"Bearer {KEY} cannot fetch {signed} " + "m" * 9000}
     world.client = answering(id=world.task_id, status="failed", error=error)
-    written = (await world.look()).model_dump_json()
+    written = (await world.poll()).model_dump_json()
     assert "cannot fetch https://cdn.example.com/ref.png" in written
     assert KEY not in written
     assert "5ec4e7" not in written
     assert len(written) < 3000
 
 
-async def test_reason_without_a_code_is_told(ark: ArkControl) -> None:
+async def test_reason_without_code_is_shown(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.client = answering(id=world.task_id, status="failed", failure_reason="out of luck")
-    seen = await world.look()
+    seen = await world.poll()
     assert seen.error is not None
     assert f"Task {world.task_id} ended failed: out of luck. The provider" in seen.error.message
 
 
-async def test_an_attempt_that_was_written_off_and_came_back_is_followed(ark: ArkControl) -> None:
+async def test_task_of_absent_attempt_is_followed(ark: ArkControl) -> None:
     world = await a_world(ark, "running")
     claim = a_claim(a_request())
     await world.ledger.claim(claim)
     await world.ledger.settle(claim.job_id, 1, absent())
-    await world.ledger.settle(claim.job_id, 1, created(world.task_id, how="callback"))
-    seen = await world.look(job_id=claim.job_id, request=claim.request)
+    await world.ledger.settle(claim.job_id, 1, created(world.task_id, source="callback"))
+    seen = await world.poll(job_id=claim.job_id, request=claim.request)
     assert (seen.next, seen.status, seen.second_task) == ("wait", "running", None)
 
 
-async def test_task_gone_under_another_key_names_both(ark: ArkControl) -> None:
+async def test_missing_task_under_other_key_names_both(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.settings = some_settings(ark, ark_api_key=SecretStr("a key of another project"))
-    note = (await world.look(task_id="cgt-gone")).note or ""
+    note = (await world.poll(task_id="cgt-gone")).note or ""
     assert world.claim.key in note
     assert world.settings.key_fingerprint in note
 
 
-async def test_cancel_waits_for_a_task_that_get_does_not_show_yet(ark: ArkControl) -> None:
+async def test_cancel_waits_for_task_missing_from_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     await ark.fault("get", "404", code="ResourceNotFound")
     with pytest.raises(ApplicationError) as caught:

@@ -31,12 +31,6 @@ LOCAL = {"127.0.0.1"}
 CONTENT = bytes(range(256)) * 1000
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[ResultHost]:
-    async with result_host() as host:
-        yield host
-
-
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)

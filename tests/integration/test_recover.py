@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
-from activities.recover import AbsentInput, RecoverActivities, RecoverInput, ResolveInput
+from activities.recover import AbsentInput, IdentifyInput, RecoverActivities, ResolveInput
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import Resolve, ResolveAnswer
+from seedance_temporal.events import Event
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import TimelineEntry
-from seedance_temporal.ledger.decisions import Decision, decide_from
+from seedance_temporal.ledger.decisions import Decision, decide_at
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
@@ -44,7 +44,7 @@ from tests.support.memory_bucket import MemoryBucket
 
 @dataclass
 class World:
-    """One job whose first attempt was claimed, and whose outcome nobody knows."""
+    """One job whose first attempt was claimed, and whose outcome is unknown."""
 
     ark: ArkControl
     client: Ark
@@ -74,7 +74,7 @@ class World:
         return RecoverActivities(self.ledger, self.client, self.settings)
 
     async def task(self, identifier: str | None = None, **fields: Any) -> str:
-        """A task at the provider: of the claim, if no identifier is given."""
+        """Create a task at the provider: of the claim, if no identifier is given."""
         answer = await self.client.create(
             BODY | {"safety_identifier": identifier or self.claim.safety_identifier} | fields
         )
@@ -82,21 +82,21 @@ class World:
         return answer.task_id
 
     async def identify(self, task_id: str, attempt: int = 1) -> str:
-        order = RecoverInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
-        return (await in_activity(self.activities.identify_task, order)).answer
+        input = IdentifyInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
+        return (await in_activity(self.activities.identify_task, input)).answer
 
     async def absent(self, *listings: Listing, attempt: int = 1) -> Decision:
-        order = AbsentInput(job_id=self.job_id, attempt=attempt, listings=listings)
-        return await in_activity(self.activities.settle_absent, order)
+        input = AbsentInput(job_id=self.job_id, attempt=attempt, listings=listings)
+        return await in_activity(self.activities.settle_absent, input)
 
-    async def look(self) -> Decision:
-        return decide_from(await self.ledger.read(self.job_id), self.settings)
+    async def decision(self) -> Decision:
+        return decide_at(await self.ledger.read(self.job_id), self.settings)
 
     async def resolve(self, action: str, task_id: str | None = None, attempt: int = 1) -> ResolveAnswer:
-        word = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
-        entry = TimelineEntry(at=self.claim.claimed_at, what="unknown", how="create")
-        order = ResolveInput(job_id=self.job_id, resolve=word, timeline=(entry,))
-        return await in_activity(self.activities.resolve_attempt, order)
+        resolution = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
+        entry = Event(at=self.claim.claimed_at, event="outcome_unknown", source="create")
+        input = ResolveInput(job_id=self.job_id, resolution=resolution, timeline=(entry,))
+        return await in_activity(self.activities.resolve_attempt, input)
 
     async def settle(self, outcome: Outcome, attempt: int = 1) -> None:
         await self.ledger.settle(self.job_id, attempt, outcome)
@@ -124,20 +124,20 @@ UNKNOWN = ["0001.claim.json"]
 # --- a callback names a task -----------------------------------------------------------------------------------------
 
 
-async def test_a_task_that_shows_our_nonce_is_ours(ark: ArkControl) -> None:
+async def test_task_with_our_nonce_is_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
-    assert (world.outcome()["kind"], world.outcome()["task_id"], world.outcome()["how"]) == (
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, task_id)
+    assert (world.outcome()["kind"], world.outcome()["task_id"], world.outcome()["source"]) == (
         "created",
         task_id,
         "callback",
     )
 
 
-async def test_a_task_that_shows_another_nonce_is_not_ours(ark: ArkControl) -> None:
+async def test_task_with_other_nonce_is_not_ours(ark: ArkControl) -> None:
     world = await a_world(ark)
     same_user = safety_identifier(world.request.user_id, "f" * 32)
     others = [await world.task(identifier) for identifier in (same_user, "somebody-else", world.claim.nonce)]
@@ -162,75 +162,75 @@ async def test_task_is_ours_once_get_shows_it(ark: ArkControl) -> None:
     assert await world.identify(task_id) == "not_yet"
     assert world.objects == UNKNOWN
     assert await world.identify(task_id) == "ours"
-    assert (await world.look()).task_id == task_id
+    assert (await world.decision()).task_id == task_id
 
 
-async def test_a_task_belongs_to_the_attempt_whose_nonce_it_shows(ark: ArkControl) -> None:
+async def test_nonce_names_attempt_of_task(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     await world.settle(not_sent())
     await world.ledger.claim(a_claim(world.request, 2))
     assert await world.identify(task_id, attempt=2) == "other"
-    look = await world.look()
-    assert (look.next, look.attempt) == ("recover", 2)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt) == ("recover", 2)
     assert world.objects == ["0001.claim.json", "0001.outcome.json", "0002.claim.json"]
 
     assert await world.identify(task_id, attempt=1) == "ours"
-    look = await world.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id), "a live task decides"
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, task_id), "a live task decides"
     assert f"0001.late-{task_id}.json" in world.objects
 
 
 @pytest.mark.parametrize("first", [absent(), not_sent(), refused()], ids=lambda o: o.kind)
-async def test_a_task_that_comes_after_another_outcome_is_adopted(ark: ArkControl, first: Outcome) -> None:
+async def test_task_after_other_outcome_is_adopted(ark: ArkControl, first: Outcome) -> None:
     world = await a_world(ark)
     await world.settle(first)
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, task_id)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, task_id)
     assert world.objects == ["0001.claim.json", f"0001.late-{task_id}.json", "0001.outcome.json"]
 
 
-async def test_a_second_task_of_a_created_attempt_is_shown(ark: ArkControl) -> None:
+async def test_second_task_of_created_attempt_is_shown(ark: ArkControl) -> None:
     world = await a_world(ark)
     await world.settle(created("cgt-first"))
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.task_id, look.second_task) == ("adopt", "cgt-first", task_id)
+    decision = await world.decision()
+    assert (decision.next, decision.task_id, decision.second_task) == ("adopt", "cgt-first", task_id)
 
 
-async def test_a_taken_create_is_found(ark: ArkControl) -> None:
+async def test_accepted_create_is_found(ark: ArkControl) -> None:
     world = await a_world(ark)
-    await world.ledger.take(world.job_id, 1, "accepted")
+    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
-    look = await world.look()
-    assert (look.next, look.task_id) == ("adopt", task_id)
+    decision = await world.decision()
+    assert (decision.next, decision.task_id) == ("adopt", task_id)
 
 
-async def test_a_task_that_is_known_costs_no_get(ark: ArkControl) -> None:
+async def test_known_task_costs_no_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     await world.settle(created(task_id))
     assert await world.identify(task_id) == "known"
-    look = await world.look()
-    assert (look.next, look.task_id, await world.gets(task_id)) == ("adopt", task_id, 0)
+    decision = await world.decision()
+    assert (decision.next, decision.task_id, await world.gets(task_id)) == ("adopt", task_id, 0)
     assert len(world.objects) == 2
 
 
-async def test_an_attempt_that_nobody_claimed_costs_no_get(ark: ArkControl) -> None:
+async def test_unclaimed_attempt_costs_no_get(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     assert await world.identify(task_id, attempt=7) == "not_yet"
-    look = await world.look()
-    assert (look.next, look.attempt, await world.gets(task_id)) == ("recover", 1, 0)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt, await world.gets(task_id)) == ("recover", 1, 0)
     assert world.objects == UNKNOWN
 
 
 @pytest.mark.parametrize("fault", ["401", "404", "429", "500", "502", "reset"])
-async def test_a_callback_that_cannot_be_checked_is_not_believed(ark: ArkControl, fault: str) -> None:
+async def test_unchecked_callback_is_not_believed(ark: ArkControl, fault: str) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     fields = {"code": "NotFound"} if fault == "404" else {}
@@ -246,7 +246,7 @@ async def test_a_callback_that_cannot_be_checked_is_not_believed(ark: ArkControl
 
 @pytest.fixture
 async def silent() -> World:
-    """A job whose attempt is old enough to count as absent, where nobody answers."""
+    """A job without an answer, whose attempt is old enough to count as absent."""
     claim = a_claim(a_request())
     world = World(ArkControl("http://127.0.0.1:1"), Ark("http://127.0.0.1:1", KEY), claim, some_settings())
     await world.ledger.claim(claim)
@@ -269,29 +269,30 @@ def proofs(world: World, *ages: float, **given: Any) -> tuple[Listing, ...]:
     return tuple(Listing.model_validate(nothing | {"began_at": now - timedelta(seconds=age)} | given) for age in ages)
 
 
-async def test_what_two_listings_do_not_show_is_absent_and_opens_one_more_claim(silent: World) -> None:
-    look = await silent.absent(*proofs(silent, 100, 10))
-    assert (look.next, look.attempt) == ("claim", 2)
-    assert (silent.outcome()["kind"], silent.outcome()["how"]) == ("absent", "list")
+async def test_two_listings_prove_absence_and_allow_claim(silent: World) -> None:
+    decision = await silent.absent(*proofs(silent, 100, 10))
+    assert (decision.next, decision.attempt) == ("claim", 2)
+    assert (silent.outcome()["kind"], silent.outcome()["source"]) == ("absent", "list")
     assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
-    # The same word again, as after a Reset, changes nothing.
+    # The same resolution again, as after a Reset, changes nothing.
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "claim"
     assert silent.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_the_attempt_after_an_absent_one_is_never_absent(silent: World) -> None:
+async def test_second_attempt_is_never_absent(silent: World) -> None:
     await silent.absent(*proofs(silent, 100, 10))
     second = a_claim(silent.request, 2)
     await silent.ledger.claim(second)
     make_older(silent.bucket, names(silent.request).attempt(2, "claim"), seconds=800)
-    look = await silent.absent(
+    decision = await silent.absent(
         *proofs(silent, 100, 10, attempt=2, safety_identifier=second.safety_identifier), attempt=2
     )
-    assert (look.next, look.attempt, look.recovery_over) == ("recover", 2, True)
+    assert decision.recovery is not None
+    assert (decision.next, decision.attempt, decision.recovery.needs_operator) == ("recover", 2, True)
     assert "0002.outcome.json" not in silent.objects
 
 
-async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
+async def test_unproven_absence_stays_unknown(silent: World) -> None:
     for listings in (
         proofs(silent),
         proofs(silent, 10),
@@ -303,62 +304,63 @@ async def test_what_is_not_proved_stays_unknown(silent: World) -> None:
         proofs(silent, 100, 10, key=""),
         (*proofs(silent, 100), *proofs(silent, 10, key="01234567")),
     ):
-        look = await silent.absent(*listings)
-        assert (look.next, look.attempt) == ("recover", 1)
+        decision = await silent.absent(*listings)
+        assert (decision.next, decision.attempt) == ("recover", 1)
     assert silent.objects == UNKNOWN
 
 
-async def test_it_is_not_absent_where_it_is_not_known_that_identifiers_are_listed(silent: World) -> None:
+async def test_unlisted_identifiers_prove_no_absence(silent: World) -> None:
     del silent.bucket.stored[f"seedance/echo-byteplus-{FINGERPRINT}.json"]
-    look = await silent.absent(*proofs(silent, 100, 10))
-    assert (look.next, look.recovery_over) == ("recover", True)
+    decision = await silent.absent(*proofs(silent, 100, 10))
+    assert decision.recovery is not None
+    assert (decision.next, decision.recovery.needs_operator) == ("recover", True)
     await silent.ledger.note_identifiers_listed("volcengine", FINGERPRINT)
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover", "each route is another provider"
     assert silent.objects == UNKNOWN
 
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), refused(), not_sent()], ids=lambda o: o.kind)
-async def test_what_is_known_meanwhile_is_obeyed(silent: World, outcome: Outcome) -> None:
+async def test_newer_ledger_facts_are_obeyed(silent: World, outcome: Outcome) -> None:
     await silent.settle(outcome)
-    look = await silent.absent(*proofs(silent, 100, 10))
-    assert look.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
+    decision = await silent.absent(*proofs(silent, 100, 10))
+    assert decision.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
     assert silent.outcome()["kind"] == outcome.kind
 
 
-async def test_a_task_that_was_taken_is_never_absent(silent: World) -> None:
-    await silent.ledger.take(silent.job_id, 1, "accepted")
+async def test_accepted_create_is_never_absent(silent: World) -> None:
+    await silent.ledger.note_accepted_without_id(silent.job_id, 1, "accepted")
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover"
     assert silent.objects == ["0001.claim.json", "0001.taken.json"]
 
 
-async def test_proofs_of_another_attempt_settle_nothing(silent: World) -> None:
+async def test_proofs_of_other_attempt_settle_nothing(silent: World) -> None:
     for attempt in (0, 2, 7):
-        look = await silent.absent(*proofs(silent, 100, 10), attempt=attempt)
-        assert (look.next, look.attempt) == ("recover", 1)
+        decision = await silent.absent(*proofs(silent, 100, 10), attempt=attempt)
+        assert (decision.next, decision.attempt) == ("recover", 1)
     assert silent.objects == UNKNOWN
 
 
-async def test_a_task_that_comes_after_absence_was_proved_is_late_and_adopted(silent: World) -> None:
+async def test_late_task_after_absence_is_adopted(silent: World) -> None:
     await silent.absent(*proofs(silent, 100, 10))
     await silent.settle(created("cgt-slow"))
-    look = await silent.look()
-    assert (look.next, look.attempt, look.task_id) == ("adopt", 1, "cgt-slow")
+    decision = await silent.decision()
+    assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, "cgt-slow")
 
 
-# --- an operator's word ----------------------------------------------------------------------------------------------
+# --- an operator's resolution ----------------------------------------------------------------------------------------
 
 
-async def test_an_operator_adopts_a_task_that_fits(ark: ArkControl) -> None:
+async def test_operator_adopts_matching_task(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     answer = await world.resolve("adopt", task_id)
     assert answer.accepted
     assert task_id in answer.message
-    assert (world.outcome()["task_id"], world.outcome()["how"]) == (task_id, "operator")
+    assert (world.outcome()["task_id"], world.outcome()["source"]) == (task_id, "operator")
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_an_operator_cannot_adopt_the_task_of_another(ark: ArkControl) -> None:
+async def test_operator_cannot_adopt_foreign_task(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task(safety_identifier(world.request.user_id, "d" * 32))
     answer = await world.resolve("adopt", task_id)
@@ -368,13 +370,13 @@ async def test_an_operator_cannot_adopt_the_task_of_another(ark: ArkControl) -> 
 
 
 @pytest.mark.parametrize("task_id", ["cgt-nobody", "cgt 1", "../tasks", "", None])
-async def test_an_operator_cannot_adopt_a_task_that_is_none(ark: ArkControl, task_id: str | None) -> None:
+async def test_operator_cannot_adopt_missing_task(ark: ArkControl, task_id: str | None) -> None:
     world = await a_world(ark)
     assert not (await world.resolve("adopt", task_id)).accepted
     assert world.objects == UNKNOWN
 
 
-async def test_an_adoption_that_cannot_be_checked_is_to_be_repeated(ark: ArkControl) -> None:
+async def test_unchecked_adoption_is_retryable(ark: ArkControl) -> None:
     world = await a_world(ark)
     task_id = await world.task()
     await ark.fault("get", "500")
@@ -383,29 +385,29 @@ async def test_an_adoption_that_cannot_be_checked_is_to_be_repeated(ark: ArkCont
     assert world.objects == UNKNOWN
 
 
-async def test_not_created_is_too_early_before_the_window_is_over(ark: ArkControl) -> None:
+async def test_not_created_before_window_is_refused(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(seconds=590)
     answer = await world.resolve("not_created")
     assert not answer.accepted
-    assert "still being looked for" in answer.message
+    assert "search for its task is not over" in answer.message
     assert world.objects == UNKNOWN
 
 
-async def test_not_created_opens_another_attempt_after_the_window(ark: ArkControl) -> None:
+async def test_not_created_after_window_allows_claim(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(seconds=601)
     assert (await world.resolve("not_created")).accepted
-    assert (world.outcome()["kind"], world.outcome()["how"]) == ("absent", "operator")
+    assert (world.outcome()["kind"], world.outcome()["source"]) == ("absent", "operator")
     assert world.objects == ["0001.claim.json", "0001.outcome.json"]
-    look = await world.look()
-    assert (look.next, look.attempt) == ("claim", 2)
+    decision = await world.decision()
+    assert (decision.next, decision.attempt) == ("claim", 2)
 
 
-async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> None:
+async def test_not_created_is_refused_for_accepted_create(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=1)
-    await world.ledger.take(world.job_id, 1, "accepted")
+    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     answer = await world.resolve("not_created")
     assert not answer.accepted
     assert "a task exists" in answer.message
@@ -413,19 +415,23 @@ async def test_not_created_is_refused_for_what_was_taken(ark: ArkControl) -> Non
 
 
 @pytest.mark.parametrize("taken", [False, True])
-async def test_an_operator_gives_an_attempt_up(ark: ArkControl, taken: bool) -> None:
+async def test_operator_gives_attempt_up(ark: ArkControl, accepted: bool) -> None:
     world = await a_world(ark)
-    if taken:
-        await world.ledger.take(world.job_id, 1, "accepted")
+    if accepted:
+        await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
     before = world.objects
     answer = await world.resolve("lost")
     assert answer.accepted
     assert sorted({*world.objects} - {*before}) == ["0001.end.json"]
-    look = await world.look()
-    assert (look.next, look.attempt) == ("ended", 1)
-    assert look.error is not None
-    assert (look.error.failure_class, look.error.task_id, look.error.resubmit_could_help) == ("lost", None, True)
-    assert content(world.bucket, names(world.request).attempt(1, "end"))["timeline"][0]["what"] == "unknown"
+    decision = await world.decision()
+    assert (decision.next, decision.attempt) == ("ended", 1)
+    assert decision.error is not None
+    assert (decision.error.failure_class, decision.error.task_id, decision.error.resubmit_could_help) == (
+        "lost",
+        None,
+        True,
+    )
+    assert content(world.bucket, names(world.request).attempt(1, "end"))["timeline"][0]["event"] == "outcome_unknown"
 
 
 async def _known(world: World, how: str) -> None:
@@ -445,7 +451,7 @@ async def _known(world: World, how: str) -> None:
 
 @pytest.mark.parametrize("action", ["adopt", "not_created", "lost"])
 @pytest.mark.parametrize("how", ["created", "refused", "not_sent", "absent", "late", "ended", "given up"])
-async def test_a_word_on_an_attempt_that_is_known_changes_nothing(ark: ArkControl, how: str, action: str) -> None:
+async def test_resolution_of_known_attempt_changes_nothing(ark: ArkControl, how: str, action: str) -> None:
     world = await a_world(ark)
     world.make_older(days=1)
     task_id = await world.task()
@@ -458,14 +464,14 @@ async def test_a_word_on_an_attempt_that_is_known_changes_nothing(ark: ArkContro
 
 
 @pytest.mark.parametrize("action", ["adopt", "not_created", "lost"])
-async def test_a_word_on_an_attempt_that_was_never_made_changes_nothing(ark: ArkControl, action: str) -> None:
+async def test_resolution_of_missing_attempt_changes_nothing(ark: ArkControl, action: str) -> None:
     world = await a_world(ark)
     for attempt in (0, 2, -1):
         assert not (await world.resolve(action, "cgt-1", attempt)).accepted
     assert world.objects == UNKNOWN
 
 
-async def test_an_old_word_does_not_reach_a_later_attempt(ark: ArkControl) -> None:
+async def test_old_resolution_spares_later_attempt(ark: ArkControl) -> None:
     """Updates come back after a Reset: this one was meant for the attempt before."""
     world = await a_world(ark)
     world.make_older(days=1)
@@ -475,8 +481,8 @@ async def test_an_old_word_does_not_reach_a_later_attempt(ark: ArkControl) -> No
     assert world.objects == ["0001.claim.json", "0001.outcome.json", "0002.claim.json"]
 
 
-async def test_not_created_under_another_key_is_refused(silent: World) -> None:
-    """An operator looks in the project of the present key, where a task of the first one never shows."""
+async def test_not_created_under_other_key_is_refused(silent: World) -> None:
+    """An operator sees the project of the present key, where a task of the first key never shows."""
     silent.settings = some_settings(ark_api_key=SecretStr("a key of another project"))
     answer = await silent.resolve("not_created")
     assert not answer.accepted

@@ -1,6 +1,6 @@
-"""The look at reference media: what is fetched, from where, how much of it, and what is said then.
+"""The check of reference media: the requests that are sent, their limits, and the messages.
 
-The hosts are real ones on loopback; what is public is asked of an injected resolver.
+The hosts are real ones on loopback; an injected resolver makes their names public.
 """
 
 from __future__ import annotations
@@ -38,12 +38,6 @@ MB = 1024 * 1024
 PUBLIC = "93.184.215.14"
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[ResultHost]:
-    async with result_host() as host:
-        yield host
-
-
 @dataclass
 class SigningBucket(MemoryBucket):
     """Signs URLs of a host on loopback."""
@@ -72,8 +66,8 @@ class Names:
 
 
 @dataclass
-class Looker:
-    """What looks at references, and the bucket that it works with."""
+class Checker:
+    """The activity, and the bucket that it works with."""
 
     bucket: SigningBucket = field(default_factory=SigningBucket)
     insecure: frozenset[str] = frozenset({"127.0.0.1"})
@@ -82,20 +76,20 @@ class Looker:
 
     async def __call__(self, *references: dict[str, Any], **fields: Any) -> ReferencesResult:
         settings = some_settings(seedance_insecure_hosts=self.insecure, seedance_create_timeout_seconds=self.seconds)
-        looks = References(self.bucket, settings, lambda: PublicTransport(self.insecure, self.names))
-        activities = ReferenceActivities(looks, Assets(self.bucket, "seedance"), settings)
+        references_ = References(self.bucket, settings, lambda: PublicTransport(self.insecure, self.names))
+        activities = ReferenceActivities(references_, Assets(self.bucket, "seedance"), settings)
         request = a_request(references=list(references), **fields)
-        order = ReferencesInput(job_id=job_id_of(request), request=request)
-        return await in_activity(activities.check_references, order)
+        input = ReferencesInput(job_id=job_id_of(request), request=request)
+        return await in_activity(activities.check_references, input)
 
     async def refusal(self, *references: dict[str, Any]) -> str:
-        """What is said of references that are refused."""
-        report = await self(*references)
-        assert report.error is not None
-        assert (report.error.failure_class, report.error.attempt) == ("invalid", None)
-        assert report.error.message.startswith("Nothing was sent, and nothing is billed. ")
-        assert report.warnings == ()
-        return f"{report.error.code}: {report.error.message}"
+        """Return the message for references that are refused."""
+        result = await self(*references)
+        assert result.error is not None
+        assert (result.error.failure_class, result.error.attempt) == ("invalid", None)
+        assert result.error.message.startswith("Nothing was sent, and nothing is billed. ")
+        assert result.warnings == ()
+        return f"{result.error.code}: {result.error.message}"
 
 
 def image(url: str, **more: Any) -> dict[str, Any]:
@@ -112,7 +106,7 @@ def audio(url: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int]]:
-    """The bytes that all temporary files had together, seen again and again; none may be left behind."""
+    """The bytes that all temporary files had together, measured again and again; none may remain."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = [0]
 
@@ -128,20 +122,20 @@ async def sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     assert list(tmp_path.iterdir()) == []
 
 
-# What is found
+# Findings
 
 
 async def test_each_medium_is_described(host: ResultHost) -> None:
     contents = {"/a.png": picture(), "/v.mp4": clip(sound="aac"), "/s.wav": sound()}
     host.answers = {path: [Answer(content)] for path, content in contents.items()}
-    report = await Looker()(
+    result = await Checker()(
         image(host.url("/a.png?sig=5ec4e7")),
         {"role": "reference_video", "url": "asset://v"},
         video(host.url("/v.mp4")),
         audio(host.url("/s.wav")),
     )
-    assert report.error is None
-    seen = [medium.model_dump(exclude_none=True) for medium in report.media]
+    assert result.error is None
+    seen = [medium.model_dump(exclude_none=True) for medium in result.media]
     for medium, path in zip(seen, contents, strict=True):
         assert medium.pop("size") == len(contents[path])
         assert medium.pop("sha256") == hashlib.sha256(contents[path]).hexdigest()
@@ -151,40 +145,40 @@ async def test_each_medium_is_described(host: ResultHost) -> None:
         {"reference": 2, "kind": "video", "format": "mp4"} | pixels,
         {"reference": 3, "kind": "audio", "format": "wav", "seconds": 3.0, "codecs": ("pcm_s16le",)},
     ]
-    # A plain GET: no key, no cookie, and nothing of the URL's query in what goes into the history.
+    # A plain GET: no key, no cookie, and nothing of the URL's query in the history.
     assert {request.target for request in host.requests} == {"/a.png?sig=5ec4e7", "/v.mp4", "/s.wav"}
     assert not any({"authorization", "cookie"} & request.headers.keys() for request in host.requests)
-    assert "5ec4e7" not in report.model_dump_json()
+    assert "5ec4e7" not in result.model_dump_json()
 
 
-async def test_private_object_is_fetched_signed(host: ResultHost) -> None:
+async def test_private_object_is_downloaded_by_signed_url(host: ResultHost) -> None:
     host.answers["/media/a.png"] = [Answer(picture())]
-    report = await Looker(SigningBucket(host=host))(image("gs://media/a.png#17"))
-    assert report.error is None
+    result = await Checker(SigningBucket(host=host))(image("gs://media/a.png#17"))
+    assert result.error is None
     assert [request.target for request in host.requests] == ["/media/a.png?generation=17&X-Goog-Signature=5ec4e7"]
-    assert "5ec4e7" not in report.model_dump_json()
+    assert "5ec4e7" not in result.model_dump_json()
 
 
 async def test_unsignable_reference_is_refused(host: ResultHost) -> None:
-    said = await Looker(SigningBucket(fails=CannotSign("it may not sign: grant it the role")))(
+    message = await Checker(SigningBucket(fails=CannotSign("it may not sign: grant it the role")))(
         image("gs://media/a.png#17")
     )
-    assert said.error is not None
-    assert said.error.code == "cannot_sign"
-    assert "grant it the role" in said.error.message
+    assert message.error is not None
+    assert message.error.code == "cannot_sign"
+    assert "grant it the role" in message.error.message
 
 
-async def test_signing_outage_is_retried(host: ResultHost) -> None:
+async def test_failed_signing_is_retryable(host: ResultHost) -> None:
     fault = ConnectionError("https://iam.example.com/x?token=5ec4e7")
     with pytest.raises(ApplicationError) as raised:
-        await Looker(SigningBucket(fails=fault))(image("gs://media/a.png#17"))
+        await Checker(SigningBucket(fails=fault))(image("gs://media/a.png#17"))
     assert (raised.value.type, raised.value.non_retryable) == ("ReferencesFailed", False)
     assert "5ec4e7" not in str(raised.value)
 
 
-async def test_all_reference_problems_are_reported(host: ResultHost) -> None:
+async def test_all_problems_are_listed_at_once(host: ResultHost) -> None:
     host.answers = {
-        "/text.mp4": [Answer(b"this is a text, whatever its name says\n" * 9, headers={"Content-Type": "video/mp4"})],
+        "/text.mp4": [Answer(b"this is a text, not a video\n" * 9, headers={"Content-Type": "video/mp4"})],
         "/small.png": [Answer(picture(299, 299))],
         "/good.png": [Answer(picture())],
         "/closed.png": [Answer(b"no", 403)],
@@ -193,9 +187,9 @@ async def test_all_reference_problems_are_reported(host: ResultHost) -> None:
     }
     urls = ["/small.png", "/gone.png?sig=5ec4e7", "/good.png", "/closed.png", "/busy.png"]
     pictures = [image(host.url(path)) for path in urls]
-    said = await Looker().refusal(*pictures, video(host.url("/text.mp4")), video(host.url("/cut.mp4")))
-    assert said.startswith("invalid_references: ")
-    for place, reason in {
+    message = await Checker().refusal(*pictures, video(host.url("/text.mp4")), video(host.url("/cut.mp4")))
+    assert message.startswith("invalid_references: ")
+    for index, reason in {
         0: "is 299x299 pixels large",
         1: "the host answered HTTP 404",
         3: "the host answered HTTP 403; it must be public",
@@ -203,17 +197,17 @@ async def test_all_reference_problems_are_reported(host: ResultHost) -> None:
         5: "is neither MP4 nor MOV",
         6: "is cut off",
     }.items():
-        assert f"references[{place}]: " in said
-        assert reason in said
-    assert "references[2]" not in said
-    assert "5ec4e7" not in said
+        assert f"references[{index}]: " in message
+        assert reason in message
+    assert "references[2]" not in message
+    assert "5ec4e7" not in message
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
-async def test_a_busy_host_is_tried_again(host: ResultHost, status: int) -> None:
+async def test_busy_host_is_retried(host: ResultHost, status: int) -> None:
     host.answers["/a.png"] = [Answer(b"later", status)]
     with pytest.raises(ApplicationError) as raised:
-        await Looker()(image(host.url("/a.png?sig=5ec4e7")))
+        await Checker()(image(host.url("/a.png?sig=5ec4e7")))
     assert (raised.value.type, raised.value.non_retryable) == ("ReferencesUnreachable", False)
     assert f"references[0]: cannot be downloaded as the provider would: the host answered HTTP {status}" in str(
         raised.value
@@ -221,32 +215,32 @@ async def test_a_busy_host_is_tried_again(host: ResultHost, status: int) -> None
     assert "5ec4e7" not in str(raised.value)
 
 
-async def test_missing_host_is_tried_again(host: ResultHost) -> None:
+async def test_unreachable_host_is_retried(host: ResultHost) -> None:
     async with result_host() as gone:
         pass
     host.answers["/a.png"] = [Answer(picture())]
     with pytest.raises(ApplicationError) as raised:
-        await Looker()(image(host.url("/a.png")), image(gone.url("/a.png")))
+        await Checker()(image(host.url("/a.png")), image(gone.url("/a.png")))
     assert raised.value.type == "ReferencesUnreachable"
     assert "references[1]" in str(raised.value)
     assert "references[0]" not in str(raised.value)
 
 
-async def test_refused_request_is_not_downloaded(host: ResultHost) -> None:
-    report = await Looker()(image(host.url("/a.png")), duration=99)
-    assert report.error is not None
-    assert report.error.code == "invalid_request"
+async def test_invalid_request_is_not_downloaded(host: ResultHost) -> None:
+    result = await Checker()(image(host.url("/a.png")), duration=99)
+    assert result.error is not None
+    assert result.error.code == "invalid_request"
     assert host.requests == []
 
 
-async def test_a_passing_break_is_gone_over(host: ResultHost) -> None:
+async def test_short_break_is_retried(host: ResultHost) -> None:
     content = picture(1000, 1000, "BMP")
     host.answers["/a.bmp"] = [Answer(content, cut_after=200_000), Answer(content)]
-    report = await Looker()(image(host.url("/a.bmp")))
-    assert report.media[0].sha256 == hashlib.sha256(content).hexdigest()
+    result = await Checker()(image(host.url("/a.bmp")))
+    assert result.media[0].sha256 == hashlib.sha256(content).hexdigest()
 
 
-# Where it goes
+# Hosts and addresses
 
 
 @pytest.mark.parametrize(
@@ -269,22 +263,22 @@ async def test_a_passing_break_is_gone_over(host: ResultHost) -> None:
         "http://cdn.example.com/a.png",
     ],
 )
-async def test_a_private_address_is_refused_in_any_form(url: str) -> None:
+async def test_private_address_in_any_form_is_refused(url: str) -> None:
     names = Names({})
-    said = await Looker(insecure=frozenset(), names=names).refusal(image(f"{url}?sig=5ec4e7"))
-    assert said.startswith("invalid_request: ")
-    assert "references[0].url" in said
+    message = await Checker(insecure=frozenset(), names=names).refusal(image(f"{url}?sig=5ec4e7"))
+    assert message.startswith("invalid_request: ")
+    assert "references[0].url" in message
     assert names.asked == []
-    assert "5ec4e7" not in said
+    assert "5ec4e7" not in message
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["10.0.0.1"], [PUBLIC, "127.0.0.1"], ["::ffff:192.168.1.1"]])
-async def test_a_name_that_leads_inside_is_refused(host: ResultHost, addresses: list[str]) -> None:
+async def test_name_of_private_address_is_refused(host: ResultHost, addresses: list[str]) -> None:
     names = Names({"cdn.example.com": [addresses]})
-    said = await Looker(names=names).refusal(image(f"https://cdn.example.com:{host.port}/a.png?sig=5ec4e7"))
-    assert "references[0]: cannot be downloaded as the provider would: " in said
-    assert "host cdn.example.com has an address that is not public" in said
-    assert "5ec4e7" not in said
+    message = await Checker(names=names).refusal(image(f"https://cdn.example.com:{host.port}/a.png?sig=5ec4e7"))
+    assert "references[0]: cannot be downloaded as the provider would: " in message
+    assert "host cdn.example.com has an address that is not public" in message
+    assert "5ec4e7" not in message
     assert host.requests == []
 
 
@@ -299,54 +293,54 @@ async def test_a_name_that_leads_inside_is_refused(host: ResultHost, addresses: 
         "file:///etc/passwd",
     ],
 )
-async def test_a_redirect_to_the_inside_is_refused(host: ResultHost, location: str) -> None:
+async def test_redirect_to_private_host_is_refused(host: ResultHost, location: str) -> None:
     names = Names({"inside.example.com": [["127.0.0.1"]]})
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": location.format(port=host.port)})]
     host.answers["/inside"] = [Answer(picture())]
-    said = await Looker(names=names).refusal(image(host.url("/a.png")))
-    assert said.startswith("invalid_references: ")
+    message = await Checker(names=names).refusal(image(host.url("/a.png")))
+    assert message.startswith("invalid_references: ")
     assert not host.asked("/inside")
 
 
 async def test_default_transport_refuses_private_addresses(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"http://localhost:{host.port}/inside"})]
     host.answers["/inside"] = [Answer(picture())]
-    looks = References(MemoryBucket(), some_settings())
-    findings = await looks.examine(a_request(references=[image(host.url("/a.png"))]))
+    references_ = References(MemoryBucket(), some_settings())
+    findings = await references_.examine(a_request(references=[image(host.url("/a.png"))]))
     assert (findings.media, len(findings.problems)) == ((), 1)
     assert not host.asked("/inside")
 
 
-async def test_name_that_changes_address_is_refused(host: ResultHost) -> None:
-    """Each redirect is a look-up of its own: the name was good for the first one."""
+async def test_dns_rebinding_is_refused(host: ResultHost) -> None:
+    """Each redirect resolves the name again: it was public the first time."""
     names = Names({"turns.example.com": [["127.0.0.1"], ["10.0.0.1"]]})
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"https://turns.example.com:{host.port}/b.png"})]
-    looker = Looker(insecure=frozenset({"127.0.0.1"}), names=names)
-    assert "not public" in await looker.refusal(image(host.url("/a.png")))
-    assert "not public" in await looker.refusal(image(f"https://turns.example.com:{host.port}/b.png"))
+    checker = Checker(insecure=frozenset({"127.0.0.1"}), names=names)
+    assert "not public" in await checker.refusal(image(host.url("/a.png")))
+    assert "not public" in await checker.refusal(image(f"https://turns.example.com:{host.port}/b.png"))
     assert names.asked.count("turns.example.com") == 2
     assert not host.asked("/b.png")
 
 
 async def test_redirects_are_few(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": "/a.png"})]
-    assert "invalid_references" in await Looker().refusal(image(host.url("/a.png")))
+    assert "invalid_references" in await Checker().refusal(image(host.url("/a.png")))
     assert len(host.requests) == 6
 
 
-# How much, and how long
+# Size and time
 
 
-async def test_an_announced_flood_is_not_read(host: ResultHost, sizes: list[int]) -> None:
+async def test_announced_long_answer_is_not_read(host: ResultHost, sizes: list[int]) -> None:
     host.answers["/a.png"] = [Answer(bytes(64 * 1024), announced=10 * 1024 * MB, hangs=True)]
-    said = await Looker().refusal(image(host.url("/a.png")))
-    assert f"it has {10 * 1024 * MB} bytes; {30 * MB - 1} are allowed" in said
+    message = await Checker().refusal(image(host.url("/a.png")))
+    assert f"it has {10 * 1024 * MB} bytes; {30 * MB - 1} are allowed" in message
     assert max(sizes) == 0
 
 
 @asynccontextmanager
 async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, list[int]]]:
-    """A host that never ends its answer; gives its URL, and the bytes that it got rid of."""
+    """Run a host that never ends its answer; yield its URL, and the bytes that it has sent."""
     sent = [0]
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -370,55 +364,55 @@ async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, li
         server.close()
 
 
-async def test_endless_body_is_read_to_limit(sizes: list[int]) -> None:
+async def test_long_answer_is_read_up_to_limit(sizes: list[int]) -> None:
     async with pouring(bytes(256 * 1024)) as (url, sent):
-        said = await Looker().refusal(image(url))
-    assert f"it has more than the {30 * MB - 1} bytes that are allowed" in said
-    # What is under way in the sockets comes on top.
+        message = await Checker().refusal(image(url))
+    assert f"it has more than the {30 * MB - 1} bytes that are allowed" in message
+    # Bytes that are in the sockets come on top.
     assert 29 * MB < sent[0] < 45 * MB
     assert 20 * MB < max(sizes) < 30 * MB
 
 
-async def test_a_slow_drip_is_given_up() -> None:
+async def test_slow_download_is_given_up() -> None:
     began = time.monotonic()
     async with pouring(b"\x89", pause=0.02) as (url, sent):
-        said = await Looker(seconds=1).refusal(image(url), image(url))
-    assert "it took longer than 1 seconds" in said
+        message = await Checker(seconds=1).refusal(image(url), image(url))
+    assert "it took longer than 1 seconds" in message
     assert sent[0] < 1000
     assert time.monotonic() - began < 10
 
 
-async def test_the_largest_are_taken(host: ResultHost) -> None:
+async def test_largest_references_are_accepted(host: ResultHost) -> None:
     host.answers = {
         "/a.png": [Answer(picture() + bytes(30 * MB - 1 - len(picture())))],
         "/v.mp4": [Answer(padded_mp4(clip(), 50 * MB + 1))],
         "/s.wav": [Answer(sound() + bytes(15 * MB - len(sound())))],
     }
-    report = await Looker()(*[image(host.url("/a.png")), video(host.url("/v.mp4")), audio(host.url("/s.wav"))])
-    assert report.error is None
-    assert [medium.size for medium in report.media] == [30 * MB - 1, 50 * MB + 1, 15 * MB]
-    (warning,) = report.warnings
+    result = await Checker()(*[image(host.url("/a.png")), video(host.url("/v.mp4")), audio(host.url("/s.wav"))])
+    assert result.error is None
+    assert [medium.size for medium in result.media] == [30 * MB - 1, 50 * MB + 1, 15 * MB]
+    (warning,) = result.warnings
     assert warning.startswith("references[1] has 52428801 bytes")
 
 
 @pytest.mark.parametrize(
     ("role", "most"), [("reference_image", 30 * MB - 1), ("reference_video", 200 * MB), ("reference_audio", 15 * MB)]
 )
-async def test_larger_file_is_refused(host: ResultHost, role: str, most: int) -> None:
+async def test_too_large_references_are_refused(host: ResultHost, role: str, most: int) -> None:
     host.answers = {"/x": [Answer(b"", announced=most + 1, hangs=True)], "/a.png": [Answer(picture())]}
-    said = await Looker().refusal({"role": role, "url": host.url("/x")}, image(host.url("/a.png")))
-    assert f"references[0]: cannot be downloaded as the provider would: it has {most + 1} bytes; {most} are" in said
+    message = await Checker().refusal({"role": role, "url": host.url("/x")}, image(host.url("/a.png")))
+    assert f"references[0]: cannot be downloaded as the provider would: it has {most + 1} bytes; {most} are" in message
 
 
-async def test_a_bomb_is_refused(host: ResultHost) -> None:
+async def test_decompression_bomb_is_refused(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(png_bomb(50_000, 50_000))]
-    said = await Looker().refusal(image(host.url("/a.png")))
-    assert "references[0]: is 50000x50000 pixels large" in said
+    message = await Checker().refusal(image(host.url("/a.png")))
+    assert "references[0]: is 50000x50000 pixels large" in message
 
 
-async def test_endless_probe_is_ended(tmp_path: Path) -> None:
+async def test_endless_check_is_stopped(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # whoever opens it waits
+    os.mkfifo(pipe)  # opening it waits
     with pytest.raises(BadMedia, match="takes longer than 1 seconds to read"):
         await probed("image", pipe, 1)
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _children()]
@@ -429,18 +423,18 @@ def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-async def test_cancel_ends_probe_and_download(sizes: list[int]) -> None:
+async def test_cancel_ends_check_and_download(sizes: list[int]) -> None:
     async with pouring(bytes(64 * 1024), pause=0.02) as (url, _):
-        look = asyncio.create_task(Looker()(image(url)))
+        check = asyncio.create_task(Checker()(image(url)))
         while not max(sizes):
             await asyncio.sleep(0.01)
-        look.cancel()
+        check.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await look
+            await check
 
 
-async def test_downloads_at_once_are_bounded(host: ResultHost) -> None:
-    """The host answers when eight have asked, and sees the ninth only then."""
+async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
+    """The host answers when eight requests have come, and counts a ninth."""
     waiting, most = [0], [0]
     full = asyncio.Event()
 
@@ -461,45 +455,45 @@ async def test_downloads_at_once_are_bounded(host: ResultHost) -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png"
     try:
-        report = await Looker()(
+        result = await Checker()(
             *(image(f"{url}?{n}") for n in range(12)), model="dreamina-seedance-2-5-260628", resolution="720p"
         )
     finally:
         server.close()
-    assert (report.error, len(report.media), most[0]) == (None, 12, 8)
+    assert (result.error, len(result.media), most[0]) == (None, 12, 8)
 
 
 # Asset ids
 
 
-async def test_reused_asset_id_is_warned_of(host: ResultHost) -> None:
-    looker = Looker()
+async def test_reused_asset_id_causes_warning(host: ResultHost) -> None:
+    checker = Checker()
     host.answers["/a.png"] = [Answer(picture()), Answer(picture()), Answer(picture(700, 700))]
     reference = image(host.url("/a.png"), asset_id="Straße/1 #ä")
     for _ in range(2):
-        assert (await looker(reference)).warnings == ()
-    (stored,) = looker.bucket.writes
+        assert (await checker(reference)).warnings == ()
+    (stored,) = checker.bucket.writes
     folder, _, name = stored.rpartition("/")
     assert name == f"{hashlib.sha256(picture()).hexdigest()}.json"
     user, asset = (hashlib.sha256(text.encode()).hexdigest() for text in ("user-42", "Straße/1 #ä"))
     assert folder == f"seedance/assets/{user[:16]}/{asset}"
-    assert json.loads(looker.bucket.contents[stored])["asset_id"] == "Straße/1 #ä"
+    assert json.loads(checker.bucket.contents[stored])["asset_id"] == "Straße/1 #ä"
 
-    (warning,) = (await looker(reference)).warnings
-    assert "references[0]: asset_id 'Straße/1 #ä' has stood for other content before." in warning
-    assert len(looker.bucket.writes) == 2
-    assert (await looker(reference, user_id="another")).warnings == (), "each user has asset ids of their own"
+    (warning,) = (await checker(reference)).warnings
+    assert "references[0]: asset_id 'Straße/1 #ä' has named other content before." in warning
+    assert len(checker.bucket.writes) == 2
+    assert (await checker(reference, user_id="another")).warnings == (), "each user has asset ids of their own"
 
 
-async def test_refused_reference_is_not_stored(host: ResultHost) -> None:
-    looker = Looker()
+async def test_refused_reference_is_not_noted(host: ResultHost) -> None:
+    checker = Checker()
     host.answers = {"/a.png": [Answer(picture())], "/b.png": [Answer(b"no picture")]}
-    await looker.refusal(image(host.url("/a.png"), asset_id="a"), image(host.url("/b.png"), asset_id="b"))
-    assert looker.bucket.writes == []
+    await checker.refusal(image(host.url("/a.png"), asset_id="a"), image(host.url("/b.png"), asset_id="b"))
+    assert checker.bucket.writes == []
 
 
-async def test_failing_asset_ids_stop_no_job(host: ResultHost) -> None:
+async def test_failed_asset_memory_delays_no_job(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(picture())]
-    looker = Looker(SigningBucket(broken=ConnectionError("no bucket")))
-    report = await looker(image(host.url("/a.png"), asset_id="a"))
-    assert (report.error, len(report.media)) == (None, 1)
+    checker = Checker(SigningBucket(broken=ConnectionError("no bucket")))
+    result = await checker(image(host.url("/a.png"), asset_id="a"))
+    assert (result.error, len(result.media)) == (None, 1)

@@ -1,4 +1,4 @@
-"""The report: one account for each job, sums that leave nothing out and count nothing twice, and how they are shown."""
+"""The report: one account for each job, sums that count each task once, and each output form."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from seedance_temporal.identity import user_hash
 from seedance_temporal.job import JobState
 from seedance_temporal.ledger.facts import End
 from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.provider.billing import BilledTask
 from seedance_temporal.provider.task import Usage
-from seedance_temporal.reports.figures import KEYS, Account, Charge, accounts_of, figures, rows
+from seedance_temporal.reports.figures import KEYS, Account, accounts_of, figures, rows
 from seedance_temporal.reports.from_bucket import read_accounts
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import as_json
@@ -64,7 +65,7 @@ def an_account(**given: Any) -> Account:
         "ended_at": NOON + timedelta(minutes=3),
         "outcome": "stored",
         "attempts": 1,
-        "charges": (Charge("cgt-1", 100, 0.5),),
+        "tasks": (BilledTask("cgt-1", 100, 0.5),),
         "estimated_tokens": 200,
         "estimated_usd": 1.0,
     }
@@ -74,19 +75,19 @@ def an_account(**given: Any) -> Account:
 # By Temporal's runs
 
 
-def test_a_task_that_several_runs_tell_of_is_counted_once() -> None:
+def test_task_of_several_runs_counts_once() -> None:
     paid: dict[str, Any] = {"task_id": "cgt-1", "tokens": 42, "cost_usd": 0.25, "attempt": 1}
     (account,) = accounts_of([a_run(minutes=5, **paid), a_run(minutes=0, **paid)])
-    assert account.charges == (Charge("cgt-1", 42, 0.25),)
+    assert account.tasks == (BilledTask("cgt-1", 42, 0.25),)
     assert (account.started_at, account.ended_at) == (NOON, NOON + timedelta(minutes=1)), "stored by the first run"
     assert (account.outcome, account.attempts) == ("stored", 1)
 
 
-def test_what_an_earlier_run_paid_for_another_task_is_not_lost() -> None:
+def test_charge_of_an_earlier_run_counts() -> None:
     lost = a_run("lost", 0, task_id="cgt-1", tokens=42, cost_usd=0.25, attempt=1)
     stored = a_run("stored", 5, task_id="cgt-2", tokens=43, cost_usd=0.26, attempt=2)
     (account,) = accounts_of([stored, lost])
-    assert set(account.charges) == {Charge("cgt-1", 42, 0.25), Charge("cgt-2", 43, 0.26)}
+    assert set(account.tasks) == {BilledTask("cgt-1", 42, 0.25), BilledTask("cgt-2", 43, 0.26)}
     assert (account.outcome, account.attempts) == ("stored", 2)
 
 
@@ -103,22 +104,22 @@ def test_what_an_earlier_run_paid_for_another_task_is_not_lost() -> None:
     ],
     ids=" then ".join,
 )
-def test_the_newest_run_decides_but_a_record_stands(phases: list[str], outcome: str) -> None:
+def test_newest_run_decides_unless_stored(phases: list[str], outcome: str) -> None:
     runs = [a_run(phase, 10 * number, task_id=f"cgt-{number}") for number, phase in enumerate(phases)]
     (account,) = accounts_of(runs)
     assert account.outcome == outcome
     assert (account.ended_at is None) == (outcome == "open")
 
 
-def test_only_what_succeeded_is_billed_and_what_nobody_has_seen_is_told() -> None:
-    assert accounts_of([a_run("failed", task_id="cgt-1", tokens=42, cost_usd=0.25)])[0].charges == ()
-    assert accounts_of([a_run("lost", task_id=None)])[0].charges == (Charge(None, None, None),)
+def test_only_succeeded_tasks_are_billed() -> None:
+    assert accounts_of([a_run("failed", task_id="cgt-1", tokens=42, cost_usd=0.25)])[0].tasks == ()
+    assert accounts_of([a_run("lost", task_id=None)])[0].tasks == (BilledTask(None, None, None),)
     second = accounts_of([a_run(task_id="cgt-1", tokens=42, attention="second_task")])[0]
-    assert second.charges == (Charge("cgt-1", 42, None), Charge(None, None, None))
+    assert second.tasks == (BilledTask("cgt-1", 42, None), BilledTask(None, None, None))
     assert figures([second]).uncounted_tasks == 1
 
 
-def test_jobs_without_search_attributes_are_still_counted() -> None:
+def test_jobs_without_search_attributes_count() -> None:
     unknown: dict[str, Any] = dict.fromkeys(("user", "model"))
     runs = [a_run(job_id=f"seedance-{number:064x}", **unknown) for number in range(3)]
     (row,) = rows(accounts_of(runs), ["user"])
@@ -148,7 +149,7 @@ def _lost(attempt: int, task_id: str | None, tokens: int | None) -> End:
     return an_end(attempt, task_id, "lost").model_copy(update={"usage": usage, "cost_usd": 0.25 if tokens else None})
 
 
-async def test_an_account_of_each_kind_of_job_by_its_objects() -> None:
+async def test_accounts_from_the_bucket() -> None:
     bucket, of = MemoryBucket(), {kind: a_request(user_id=f"user {kind}") for kind in "abcdefg"}
     for kind, attempts in zip("abcdefg", (2, 1, 1, 1, 1, 1, 2), strict=True):
         await _a_ledger(bucket, of[kind], attempts)
@@ -157,7 +158,7 @@ async def test_an_account_of_each_kind_of_job_by_its_objects() -> None:
     # a: lost, asked for again with a second charge, and stored
     await ledger.settle(job["a"], 1, created("cgt-a1"))
     await ledger.end(job["a"], 1, _lost(1, "cgt-a1", 42))
-    await ledger.again(job["a"], Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.grant_resubmit(job["a"], Resubmit(attempt=1, accept_second_charge=True))
     await ledger.settle(job["a"], 2, created("cgt-a2"))
     await bucket.create(names(of["a"]).record, _record("cgt-a2", 43, 0.5))
     # b: failed, with a usage that is not billed; c: refused; d: goes on; e: given up; f: not sent; g: a second task
@@ -177,21 +178,21 @@ async def test_an_account_of_each_kind_of_job_by_its_objects() -> None:
     await bucket.create("seedance/echo-byteplus.json", b"{}")
 
     accounts = {str(account.user)[-1]: account for account in await read_accounts(bucket, some_settings())}
-    told = {kind: (account.outcome, account.attempts, set(account.charges)) for kind, account in accounts.items()}
+    told = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
     assert told == {
-        "a": ("stored", 2, {Charge("cgt-a1", 42, 0.25), Charge("cgt-a2", 43, 0.5)}),
+        "a": ("stored", 2, {BilledTask("cgt-a1", 42, 0.25), BilledTask("cgt-a2", 43, 0.5)}),
         "b": ("failed", 1, set()),
         "c": ("refused", 1, set()),
         "d": ("open", 1, set()),
-        "e": ("lost", 1, {Charge(None, None, None)}),
+        "e": ("lost", 1, {BilledTask(None, None, None)}),
         "f": ("open", 1, set()),
-        "g": ("stored", 2, {Charge("cgt-g", 44, None), Charge("cgt-late", None, None)}),
+        "g": ("stored", 2, {BilledTask("cgt-g", 44, None), BilledTask("cgt-late", None, None)}),
     }
     assert (accounts["a"].ended_at, accounts["d"].ended_at) == (NOON, None)
     assert (accounts["a"].estimated_tokens, accounts["a"].route) == (200, "byteplus")
 
 
-async def test_users_are_hashed_in_both_reports_and_old_jobs_are_not_read() -> None:
+async def test_bucket_report_hashes_users_and_skips_old_jobs() -> None:
     bucket = MemoryBucket()
     await _a_ledger(bucket, a_request(user_id="someone"))
     (account,) = await read_accounts(bucket, some_settings(seedance_hash_users=True))
@@ -202,13 +203,13 @@ async def test_users_are_hashed_in_both_reports_and_old_jobs_are_not_read() -> N
 # Sums
 
 
-def test_the_sums_say_what_they_leave_out() -> None:
+def test_sums_name_unknown_amounts() -> None:
     accounts = [
         an_account(),
-        an_account(charges=(Charge("cgt-2", 50, None),), estimated_usd=None),
-        an_account(outcome="lost", charges=(Charge(None, None, None),)),
-        an_account(outcome="failed", charges=(), attempts=None),
-        an_account(charges=(Charge("cgt-3", 30, 0.1),), estimated_tokens=None, estimated_usd=None, attempts=3),
+        an_account(tasks=(BilledTask("cgt-2", 50, None),), estimated_usd=None),
+        an_account(outcome="lost", tasks=(BilledTask(None, None, None),)),
+        an_account(outcome="failed", tasks=(), attempts=None),
+        an_account(tasks=(BilledTask("cgt-3", 30, 0.1),), estimated_tokens=None, estimated_usd=None, attempts=3),
     ]
     total = figures(accounts)
     assert (total.jobs, total.attempts) == (5, 6)
@@ -219,7 +220,7 @@ def test_the_sums_say_what_they_leave_out() -> None:
     assert (total.estimated_usd, total.compared_usd) == (1.0, 0.5)
 
 
-def test_groups_are_in_order_and_add_up_to_the_whole() -> None:
+def test_groups_add_up_in_order() -> None:
     days = [NOON, NOON + timedelta(hours=12), NOON - timedelta(days=1)]
     accounts = [an_account(user=user, started_at=day) for user in ("b", "a", None) for day in days]
     groups = rows(accounts, ["day", "user"])
@@ -231,7 +232,7 @@ def test_groups_are_in_order_and_add_up_to_the_whole() -> None:
     assert rows([], KEYS) == []
 
 
-def test_a_span_of_time_has_its_beginning_and_not_its_end() -> None:
+def test_span_of_time_excludes_its_end() -> None:
     assert an_account().has_started(NOON, None)
     assert not an_account().has_started(None, NOON)
     assert an_account().has_started(moment("2026-11-22"), moment("2026-11-22T12:00:01Z"))
@@ -245,7 +246,7 @@ def _page(accounts: list[Account], by: Any = ("user", "model")) -> str:
     return page(accounts, by, rows(accounts, by), figures(accounts), source="Temporal", made_at=NOON)
 
 
-def test_nothing_that_a_user_says_becomes_markup() -> None:
+def test_user_text_is_escaped_in_the_page() -> None:
     hostile = "</title><script>alert('1')</script><img src=x onerror=alert(1)>&\"'"
     text = _page([an_account(user=hostile, model=hostile)])
     assert "<script" not in text
@@ -253,7 +254,7 @@ def test_nothing_that_a_user_says_becomes_markup() -> None:
     assert "&lt;script&gt;" in text
 
 
-def test_the_page_needs_nothing_from_outside() -> None:
+def test_page_loads_nothing() -> None:
     text = _page([an_account()])
     namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert set(re.findall(r"https?://[^\s\"<]+", text)) <= namespaces
@@ -282,8 +283,8 @@ def test_plots_of_few_and_many_jobs(count: int) -> None:
         assert "Half of the jobs within 99.5 minutes" in text
 
 
-def test_spend_is_drawn_in_tokens_where_no_price_is_known() -> None:
-    assert "In tokens, as no price is known" in _page([an_account(charges=(Charge("cgt-1", 100, None),))])
+def test_spend_without_prices_is_in_tokens() -> None:
+    assert "In tokens, as no price is known" in _page([an_account(tasks=(BilledTask("cgt-1", 100, None),))])
     assert "In USD" in _page([an_account()])
 
 
@@ -310,7 +311,7 @@ async def reported(temporal: Client) -> list[str]:
     return ids
 
 
-async def test_the_command_tells_the_same_in_every_form(temporal: Client, reported: list[str], tmp_path: Path) -> None:
+async def test_report_forms_agree(temporal: Client, reported: list[str], tmp_path: Path) -> None:
     told = await say(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
     assert told.code == 0
     assert told.document["by"] == ["model", "user"]
@@ -325,14 +326,14 @@ async def test_the_command_tells_the_same_in_every_form(temporal: Client, report
 
     table = await say(temporal, "report")
     assert "[bold]reported[/]" in table.out, "in full, and not as markup"
-    assert "whose tokens nobody has seen: 1" in table.err
+    assert "whose tokens are not known: 1" in table.err
 
     file = tmp_path / "report.html"
     assert (await say(temporal, "report", "--html", str(file))).out.strip() == str(file)
     assert "[bold]reported[/]" in file.read_text(encoding="utf-8")
 
 
-async def test_the_command_filters(temporal: Client, reported: list[str]) -> None:
+async def test_report_filters(temporal: Client, reported: list[str]) -> None:
     async def jobs(*options: str) -> int:
         count: int = (await say(temporal, "report", "--json", *options)).document["total"]["jobs"]
         return count
@@ -361,7 +362,7 @@ async def test_wrong_usage_is_2(temporal: Client, options: list[str]) -> None:
     assert "Traceback" not in told.err
 
 
-async def test_a_bucket_that_does_not_answer_is_one_clear_error() -> None:
+async def test_unreachable_bucket_is_one_error() -> None:
     nowhere = {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}
     told = await say(None, "report", "--from-bucket", "--json", **nowhere)
     assert told.code == 1

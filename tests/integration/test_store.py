@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -23,16 +23,9 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket
-from tests.support.fake_gcs import fake_gcs
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
-from tests.support.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_order, scratch_folder
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
+from tests.support.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_input, scratch_folder
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +36,13 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[World]:
     async with result_host() as host:
-        yield World(host, google, an_order(), scratch)
+        yield World(host, google, an_input(), scratch)
 
 
 # The good path
 
 
-async def test_a_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> None:
+async def test_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> None:
     result = await world.store()
 
     assert await world.bucket.read(world.name("output.mp4")) == VIDEO
@@ -64,25 +57,25 @@ async def test_a_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> 
     assert result.cost_usd == pytest.approx(0.284158)
 
 
-async def test_the_record_tells_the_whole_job(world: World) -> None:
-    world.order = an_order(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+async def test_record_describes_whole_job(world: World) -> None:
+    world.input = an_input(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
     await world.bucket.create(world.names.attempt(1, "claim"), b"{}")
     await world.store()
     record = await world.record()
 
     assert record["v"] == 1
     assert record["request"]["prompt"] == "a cat"
-    assert VideoRequest.model_validate(record["request"]) == world.order.request
+    assert VideoRequest.model_validate(record["request"]) == world.input.request
     assert record["rights"] == Rights(depicts_real_person=True, consent_reference="contract 7").model_dump()
-    assert record["request_hash"] == request_hash(world.order.request)
-    assert (record["job_id"], record["attempt"], record["task_id"]) == (world.order.job_id, 1, TASK)
+    assert record["request_hash"] == request_hash(world.input.request)
+    assert (record["job_id"], record["attempt"], record["task_id"]) == (world.input.job_id, 1, TASK)
     assert (record["status"], record["model"]) == ("succeeded", "dreamina-seedance-2-0-260128")
-    told = {"seed": 7, "ratio": "16:9", "resolution": "480p", "duration": 4, "generate_audio": True}
-    assert told.items() <= record.items()
+    expected = {"seed": 7, "ratio": "16:9", "resolution": "480p", "duration": 4, "generate_audio": True}
+    assert expected.items() <= record.items()
     assert record["usage"] == {"completion_tokens": 40_594, "total_tokens": 40_594}
     assert record["estimated_tokens"] > 40_000
     assert record["estimated_usd"] == pytest.approx(record["cost_usd"], rel=0.01)
-    assert [entry["what"] for entry in record["timeline"]] == ["task created"]
+    assert [(e["event"], e["source"], e["attempt"]) for e in record["timeline"]] == [("task_created", "create", 1)]
     assert record["warnings"] == []
     assert (record["namespace"], bool(record["run_id"])) == ("default", True)
     assert [one["name"] for one in record["objects"]["ledger"]] == [world.names.attempt(1, "claim")]
@@ -96,7 +89,7 @@ async def test_the_record_tells_the_whole_job(world: World) -> None:
         assert one == {name: getattr(stored, name) for name in ("name", "generation", "size", "crc32c", "md5")}
 
 
-async def test_the_payload_is_kept_as_it_came_but_for_signatures(world: World) -> None:
+async def test_payload_is_stored_without_signatures(world: World) -> None:
     world.task(world.payload(new_field={"deep": [world.host.url(f"/x?{SIGNATURE}"), 1.5, None]}))
     await world.store()
     content = await world.bucket.read(world.name("task.json"))
@@ -131,12 +124,12 @@ async def test_progress_shows_in_the_heartbeats(world: World) -> None:
     assert {"step": "uploading output.mp4", "bytes": 0, "of": len(VIDEO)} in world.heartbeats
 
 
-async def test_an_order_crosses_temporal(world: World) -> None:
-    (payload,) = await pydantic_data_converter.encode([world.order])
-    assert await pydantic_data_converter.decode([payload], [StoreInput]) == [world.order]
+async def test_input_crosses_temporal(world: World) -> None:
+    (payload,) = await pydantic_data_converter.encode([world.input])
+    assert await pydantic_data_converter.decode([payload], [StoreInput]) == [world.input]
 
 
-async def test_a_cancel_ends_the_copy_and_leaves_nothing(world: World) -> None:
+async def test_cancelled_copy_leaves_nothing(world: World) -> None:
     world.host.answers["/v.mp4"] = [Answer(VIDEO, cut_after=1000, hangs=True)]
     copy = asyncio.create_task(world.store())
     async with asyncio.timeout(10):
@@ -148,9 +141,9 @@ async def test_a_cancel_ends_the_copy_and_leaves_nothing(world: World) -> None:
     assert await world.files() == []
 
 
-async def test_an_endpoint_is_paid_by_the_model_behind_it(world: World) -> None:
+async def test_endpoint_costs_as_its_model(world: World) -> None:
     reference = Reference(role="reference_video", url="https://cdn.example.com/a.mp4")
-    world.order = an_order(model="ep-1", references=(reference,), ratio="16:9")
+    world.input = an_input(model="ep-1", references=(reference,), ratio="16:9")
     assert (await world.store()).cost_usd == pytest.approx(0.174554)
     assert (await world.record())["model"] == "dreamina-seedance-2-0-260128"
 
@@ -158,7 +151,7 @@ async def test_an_endpoint_is_paid_by_the_model_behind_it(world: World) -> None:
 # Downloads that go wrong
 
 
-async def test_a_broken_download_goes_on(world: World) -> None:
+async def test_broken_download_is_resumed(world: World) -> None:
     cut = Answer(VIDEO, cut_after=len(VIDEO) // 2, headers={"ETag": '"one"'})
     world.host.answers["/v.mp4"] = [cut, Answer(VIDEO, headers={"ETag": '"one"'})]
     await world.store()
@@ -166,7 +159,7 @@ async def test_a_broken_download_goes_on(world: World) -> None:
     assert world.host.asked("/v.mp4")[1].headers["range"] == f"bytes={len(VIDEO) // 2}-"
 
 
-async def test_late_tries_spare_the_downloads_that_a_url_allows(world: World) -> None:
+async def test_late_tries_download_without_resume(world: World) -> None:
     world.host.answers["/v.mp4"] = [Answer(VIDEO, cut_after=10)]
     await world.fails("DownloadFailed", "broke")
     assert len(world.host.asked("/v.mp4")) == 5
@@ -189,34 +182,32 @@ async def test_late_tries_spare_the_downloads_that_a_url_allows(world: World) ->
         (Answer(b"bad", status=400), "DownloadFailed", "HTTP 400"),
     ],
 )
-async def test_nothing_is_uploaded_that_is_not_the_whole_video(
-    world: World, answer: Answer, kind: str, match: str
-) -> None:
+async def test_incomplete_video_is_not_uploaded(world: World, answer: Answer, kind: str, match: str) -> None:
     world.host.answers["/v.mp4"] = [answer]
     await world.fails(kind, match)
     assert await world.files() == []
 
 
-async def test_a_refused_url_is_fresh_in_the_next_try(world: World) -> None:
+async def test_refused_url_is_refreshed(world: World) -> None:
     world.host.answers["/old.mp4"] = [Answer(b"expired", status=403)]
     world.task(world.payload(video="/old.mp4"), world.payload())
     await world.fails("DownloadFailed", "403")
     assert (await world.store()).size == len(VIDEO)
 
 
-async def test_too_large_a_video_is_not_downloaded(world: World) -> None:
+async def test_too_large_video_is_not_downloaded(world: World) -> None:
     world.settings = world.settings.model_copy(update={"seedance_max_video_bytes": len(VIDEO) - 1})
     await world.fails("DownloadFailed", f"it has {len(VIDEO)} bytes")
     assert await world.files() == []
 
 
-async def test_a_private_address_is_refused(world: World) -> None:
+async def test_private_address_is_refused(world: World) -> None:
     world.settings = Settings()
     await world.fails("DownloadFailed", r"127\.0\.0\.1")
     assert not world.host.asked("/v.mp4")
 
 
-async def test_a_redirect_to_a_private_address_is_refused(world: World) -> None:
+async def test_redirect_to_private_address_is_refused(world: World) -> None:
     async def resolver(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
@@ -230,7 +221,7 @@ async def test_a_redirect_to_a_private_address_is_refused(world: World) -> None:
     assert not world.host.asked("/inside")
 
 
-# What the provider shows
+# The provider's payload
 
 
 @pytest.mark.parametrize(
@@ -242,27 +233,27 @@ async def test_a_redirect_to_a_private_address_is_refused(world: World) -> None:
         ({"content": {"video_url": None}}, "no URL"),
     ],
 )
-async def test_a_task_without_a_video_is_not_ready(world: World, fields: dict[str, Any], match: str) -> None:
+async def test_task_without_video_is_not_ready(world: World, fields: dict[str, Any], match: str) -> None:
     world.task(world.payload(**fields))
     await world.fails("NotReady", match)
     assert not world.host.asked("/v.mp4")
     assert await world.files() == []
 
 
-async def test_a_task_that_is_gone_is_told_apart(world: World) -> None:
+async def test_missing_task_is_gone(world: World) -> None:
     world.forgets()
     await world.fails("TaskGone")
 
 
-async def test_a_provider_without_an_answer_is_told_apart(world: World) -> None:
+async def test_silent_provider_is_retryable(world: World) -> None:
     world.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(b"<html>", 503)]
     await world.fails("ProviderUnavailable", "503")
 
 
-# What stands in the bucket already
+# Objects that exist already
 
 
-async def test_a_second_run_returns_the_record_and_fetches_nothing(world: World) -> None:
+async def test_second_run_returns_record_without_download(world: World) -> None:
     first = await world.store()
     asked = len(world.host.requests)
     stored = await world.bucket.list(world.names.root)
@@ -273,7 +264,7 @@ async def test_a_second_run_returns_the_record_and_fetches_nothing(world: World)
     assert await world.bucket.list(world.names.root) == stored
 
 
-async def test_a_stored_video_is_taken_though_its_url_is_dead(world: World) -> None:
+async def test_stored_video_needs_no_live_url(world: World) -> None:
     await world.put("task.json", json.dumps({"id": TASK, "status": "succeeded"}).encode())
     for file, content in (("output.mp4", VIDEO), ("last_frame.jpg", b"\xff\xd8\xff")):
         await world.verify(content, file)
@@ -287,8 +278,8 @@ async def test_a_stored_video_is_taken_though_its_url_is_dead(world: World) -> N
     assert not world.host.asked("/f.png")
 
 
-async def test_a_stored_video_outlives_its_task(world: World) -> None:
-    world.order = an_order(return_last_frame=False)
+async def test_stored_video_outlives_task(world: World) -> None:
+    world.input = an_input(return_last_frame=False)
     await world.put("task.json", json.dumps(world.payload()).encode().replace(b"SECRET", b""))
     await world.verify(VIDEO)
     await world.put("output.mp4", VIDEO)
@@ -298,8 +289,8 @@ async def test_a_stored_video_outlives_its_task(world: World) -> None:
     assert (result.size, result.seed, result.usage is not None) == (len(VIDEO), 7, True)
 
 
-async def test_a_video_of_the_same_content_is_taken_as_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else, or an upload of ours whose answer was lost, was there between the look and the upload."""
+async def test_equal_uploaded_video_is_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another object, or an upload of ours whose answer was lost, appears between the listing and the upload."""
     upload = GoogleBucket.upload
 
     async def twice(self: GoogleBucket, name: str, path: Path, content_type: str) -> Any:
@@ -310,14 +301,14 @@ async def test_a_video_of_the_same_content_is_taken_as_ours(world: World, monkey
     assert (await world.store()).size == len(VIDEO)
 
 
-async def test_other_content_under_the_name_fails_loudly(world: World) -> None:
+async def test_other_content_under_name_is_conflict(world: World) -> None:
     await world.put("output.mp4", b"")
     await world.fails("ObjectConflict", "holds 0 bytes", final=True)
     assert await world.bucket.read(world.name("output.mp4")) == b""
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_what_the_bucket_holds_is_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bucket_content_is_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = GoogleBucket.upload
 
     async def spoilt(self: GoogleBucket, name: str, path: Path, content_type: str) -> Any:
@@ -329,17 +320,17 @@ async def test_what_the_bucket_holds_is_compared(world: World, monkeypatch: pyte
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_the_first_record_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another run commits between our look and our record, even with another task."""
+async def test_first_record_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run commits between our listing and our record, even with another task."""
     first = await world.store()
     read = GoogleBucket.read
-    looks = count()
+    reads = count()
 
     async def blind_at_first(self: GoogleBucket, name: str) -> bytes | None:
-        return None if next(looks) == 0 else await read(self, name)
+        return None if next(reads) == 0 else await read(self, name)
 
     monkeypatch.setattr(GoogleBucket, "read", blind_at_first)
-    world.order = world.order.model_copy(update={"task_id": "cgt-other"})
+    world.input = world.input.model_copy(update={"task_id": "cgt-other"})
     other = world.payload(id="cgt-other", seed=99)
     world.host.answers["/api/v3/contents/generations/tasks/cgt-other"] = [Answer(json.dumps(other).encode())]
 
@@ -347,19 +338,19 @@ async def test_the_first_record_wins(world: World, monkeypatch: pytest.MonkeyPat
     assert (await world.record())["task_id"] == TASK
 
 
-async def test_a_broken_bucket_is_an_error_without_queries(world: World) -> None:
+async def test_bucket_error_shows_no_queries(world: World) -> None:
     upload = "https://storage.googleapis.com/upload?upload_id=SECRET"
     world.bucket = MemoryBucket(broken=RuntimeError(f"PUT {upload}: 503"))
     ark = Ark(world.host.url("/api/v3"), "ark-key")
     activities = StoreActivities(world.bucket, ark, world.settings)
     with pytest.raises(ApplicationError, match=r"storage\.googleapis\.com/upload") as failed:
-        await ActivityEnvironment().run(activities.store_video, world.order)
+        await ActivityEnvironment().run(activities.store_video, world.input)
     assert failed.value.type == "StoreFailed"
     assert "SECRET" not in str(failed.value)
     assert failed.value.__cause__ is None
 
 
-async def test_task_and_checksums_precede_an_upload(world: World) -> None:
+async def test_task_and_checksums_precede_upload(world: World) -> None:
     bucket = MemoryBucket()
     world.bucket = bucket
     await world.store()
@@ -376,20 +367,20 @@ async def test_task_and_checksums_precede_an_upload(world: World) -> None:
 # The last frame
 
 
-async def test_a_jpeg_is_named_as_one(world: World) -> None:
+async def test_jpeg_frame_is_named_jpg(world: World) -> None:
     world.host.answers["/f.png"] = [Answer(b"\xff\xd8\xff\xe0 a picture")]
     result = await world.store()
     assert result.last_frame_uri == f"gs://videos/{world.name('last_frame.jpg')}"
 
 
-async def test_a_frame_that_was_not_asked_for_is_left(world: World) -> None:
-    world.order = an_order(return_last_frame=False)
+async def test_unrequested_frame_is_skipped(world: World) -> None:
+    world.input = an_input(return_last_frame=False)
     assert (await world.store()).last_frame_uri is None
     assert not world.host.asked("/f.png")
     assert (await world.record())["warnings"] == []
 
 
-async def test_a_missing_frame_does_not_cost_the_video(world: World) -> None:
+async def test_missing_frame_stores_video(world: World) -> None:
     world.task(world.payload(frame=None))
     result = await world.store()
     assert (result.size, result.last_frame_uri) == (len(VIDEO), None)
@@ -397,7 +388,7 @@ async def test_a_missing_frame_does_not_cost_the_video(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", [Answer(b"<html>"), Answer(b"gone", status=403)])
-async def test_a_broken_frame_is_tried_again_and_then_done_without(world: World, answer: Answer) -> None:
+async def test_broken_last_frame_is_dropped_after_tries(world: World, answer: Answer) -> None:
     world.host.answers["/f.png"] = [answer]
     await world.fails("DownloadFailed", "last frame")
     assert await world.bucket.read(world.names.record) is None
@@ -410,17 +401,17 @@ async def test_a_broken_frame_is_tried_again_and_then_done_without(world: World,
     assert len(world.host.asked("/v.mp4")) == 1
 
 
-async def test_a_frame_that_comes_in_a_later_try_is_stored(world: World) -> None:
+async def test_late_last_frame_is_stored(world: World) -> None:
     world.host.answers["/f.png"] = [Answer(b"", status=403), Answer(PNG)]
     await world.fails("DownloadFailed", "last frame")
     assert (await world.store()).last_frame_uri is not None
     assert len(world.host.asked("/v.mp4")) == 1
 
 
-# The record, years later
+# Records of other versions
 
 
-def test_a_record_of_another_release_is_read() -> None:
+def test_other_release_record_is_read() -> None:
     record = {
         "v": 2,
         "task_id": TASK,
@@ -432,10 +423,10 @@ def test_a_record_of_another_release_is_read() -> None:
         },
         "more": {},
     }
-    result = result_of_record(json.dumps(record).encode(), "videos", "p/h/record.json")
+    result = result_of_record(Record.model_validate_json(json.dumps(record)), "videos", "p/h/record.json")
     assert (result.video_uri, result.size, result.md5) == ("gs://videos/p/h/t/output.mp4", 6, None)
     assert (result.record_uri, result.task_id) == ("gs://videos/p/h/record.json", TASK)
 
 
-def test_the_shape_of_a_record_is_what_was_promised() -> None:
+def test_record_has_promised_shape() -> None:
     assert Record.model_fields.keys() >= {"request", "request_hash", "attempt", "task_id", "timeline", "rights"}

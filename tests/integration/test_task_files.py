@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -23,24 +23,17 @@ from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles, Verified, read_verified
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
-from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import a_claim, created, in_activity, make_older, names
 from tests.support.media_files import bottomless_video
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
-from tests.support.stores import CLIP, PNG, TASK, VIDEO, World, an_order, scratch_folder
+from tests.support.stores import CLIP, PNG, TASK, VIDEO, World, an_input, scratch_folder
 
-# What another run was given for the same task, and what another task was given.
+# The bytes that another run was given for the same task, and those of another task.
 OTHER = video(CLIP, f"{TASK} again")
 FOREIGN = video(CLIP, "cgt-other")
 GET = f"/api/v3/contents/generations/tasks/{TASK}"
 NAMES = ObjectNames("seedance", "ab12")
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    with fake_gcs("videos") as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -49,20 +42,20 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-async def world(client: Any, scratch: Path) -> AsyncIterator[World]:
+async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[World]:
     """On a real bucket, without a last frame."""
     async with result_host() as host:
-        yield World(host, GoogleBucket("videos", client), an_order(return_last_frame=False), scratch)
+        yield World(host, google, an_input(return_last_frame=False), scratch)
 
 
 @pytest.fixture
 async def in_memory(scratch: Path) -> AsyncIterator[World]:
     async with result_host() as host:
-        yield World(host, MemoryBucket(), an_order(return_last_frame=False), scratch)
+        yield World(host, MemoryBucket(), an_input(return_last_frame=False), scratch)
 
 
 class SpoilingBucket(GoogleBucket):
-    """Uploads other bytes than it was given, of the same length."""
+    """Uploads other bytes of the same length."""
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         await asyncio.to_thread(lambda: path.write_bytes(path.read_bytes()[:-1] + b"!"))
@@ -70,7 +63,7 @@ class SpoilingBucket(GoogleBucket):
 
 
 class RecordlessBucket(GoogleBucket):
-    """Takes no record."""
+    """Accepts no record."""
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
         if name.endswith("record.json"):
@@ -79,7 +72,7 @@ class RecordlessBucket(GoogleBucket):
 
 
 class RacedBucket(MemoryBucket):
-    """Another run is done with its own upload directly before ours."""
+    """Another run finishes its own upload directly before ours."""
 
     other: Callable[[], Any]
 
@@ -89,7 +82,7 @@ class RacedBucket(MemoryBucket):
 
 
 def answers(world: World) -> dict[str, list[Answer]]:
-    """What GET may answer, by what that is."""
+    """All kinds of answers to GET, by name."""
 
     def task(**fields: Any) -> list[Answer]:
         return [Answer(json.dumps(world.payload(**fields)).encode())]
@@ -115,7 +108,7 @@ ANSWERS = ("the task", "brackets", *OTHER_ANSWERS)
 
 
 async def damage(world: World, name: str, content: bytes | None) -> None:
-    """Replaces an object, as only an administrator of the bucket can; or removes it."""
+    """Replace an object, as only an administrator of the bucket can; or remove it."""
     bucket = world.bucket
     if isinstance(bucket, MemoryBucket):
         bucket.stored.pop(name, None)
@@ -128,7 +121,7 @@ async def damage(world: World, name: str, content: bytes | None) -> None:
 
 
 async def uploaded(world: World) -> None:
-    """A run dies between upload and record."""
+    """Let a run die between upload and record."""
     bucket = world.bucket
     if isinstance(bucket, GoogleBucket):
         world.bucket = RecordlessBucket("videos", bucket._client)
@@ -142,26 +135,26 @@ async def uploaded(world: World) -> None:
     world.host.requests.clear()
 
 
-# Another content under the name
+# Other content under the name
 
 
 @pytest.mark.parametrize(
     "planted",
-    [b"a text that somebody put there", b"", FOREIGN, VIDEO[:-1] + b"!", VIDEO[:-1]],
+    [b"a text of another writer", b"", FOREIGN, VIDEO[:-1] + b"!", VIDEO[:-1]],
     ids=["text", "nothing", "another MP4", "the same length", "a part"],
 )
-async def test_planted_object_is_never_the_video(world: World, planted: bytes) -> None:
+async def test_foreign_object_is_never_video(world: World, planted: bytes) -> None:
     await world.put("output.mp4", planted)
     await world.fails("ObjectConflict", f"{world.name('output.mp4')} should hold {len(VIDEO)} bytes", final=True)
     world.host.requests.clear()
     await world.fails("ObjectConflict", f"holds {len(planted)} bytes", final=True)
 
-    assert world.host.requests == [], "once a content was verified, nobody has to be asked"
+    assert world.host.requests == [], "a verified content needs no request"
     assert await world.bucket.read(world.name("output.mp4")) == planted
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_spoilt_upload_is_refused_in_every_try(world: World) -> None:
+async def test_damaged_upload_is_refused_in_every_try(world: World) -> None:
     bucket = world.bucket
     assert isinstance(bucket, GoogleBucket)
     world.bucket = SpoilingBucket("videos", bucket._client)
@@ -173,15 +166,15 @@ async def test_spoilt_upload_is_refused_in_every_try(world: World) -> None:
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_video_is_stored_once_the_other_is_moved_away(world: World) -> None:
+async def test_video_is_stored_after_conflict_moved(world: World) -> None:
     await world.put("output.mp4", FOREIGN)
     await world.fails("ObjectConflict", final=True)
     await damage(world, world.name("output.mp4"), None)
     assert (await world.store()).md5 == Checksums.of(BytesIO(VIDEO)).md5
 
 
-async def test_large_object_is_not_written_over(world: World) -> None:
-    """The bucket server forgets its precondition above 8 MiB, where the library uploads in parts."""
+async def test_large_object_is_not_overwritten(world: World) -> None:
+    """The bucket server ignores the precondition above 8 MiB, where the library uploads in parts."""
     large = VIDEO + b"\0\0\0\x08free" * (9 * 1024 * 1024 // 8)
     world.host.answers["/v.mp4"] = [Answer(large)]
     await world.put("output.mp4", FOREIGN)
@@ -189,20 +182,20 @@ async def test_large_object_is_not_written_over(world: World) -> None:
     assert await world.bucket.read(world.name("output.mp4")) == FOREIGN
 
 
-async def test_picture_that_was_verified_is_no_video(world: World) -> None:
+async def test_verified_picture_is_no_video(world: World) -> None:
     await world.verify(PNG, "last_frame.png")
     await world.put("output.mp4", PNG)
     await world.fails("ObjectConflict", final=True)
 
 
-async def test_upload_of_an_older_worker_is_compared(world: World) -> None:
+async def test_older_upload_is_compared(world: World) -> None:
     await world.put("output.mp4", VIDEO)
     assert (await world.store()).size == len(VIDEO)
     assert len(world.host.asked("/v.mp4")) == 1
     assert await world.bucket.read(world.verified(VIDEO)[0]) == world.verified(VIDEO)[1]
 
 
-async def test_video_that_another_run_was_given_counts(world: World) -> None:
+async def test_video_of_other_run_counts(world: World) -> None:
     await uploaded(world)
     await world.verify(OTHER)
     world.host.answers["/v.mp4"] = [Answer(OTHER)]
@@ -213,7 +206,7 @@ async def test_video_that_another_run_was_given_counts(world: World) -> None:
     assert {one["name"] for one in record["objects"]["verified"]} == {world.verified(b)[0] for b in (VIDEO, OTHER)}
 
 
-async def test_video_that_another_run_uploads_meanwhile_counts(in_memory: World) -> None:
+async def test_concurrent_upload_of_video_counts(in_memory: World) -> None:
     world = in_memory
     world.bucket = bucket = RacedBucket()
 
@@ -225,7 +218,7 @@ async def test_video_that_another_run_uploads_meanwhile_counts(in_memory: World)
     assert (await world.store()).md5 == Checksums.of(BytesIO(OTHER)).md5
 
 
-async def test_record_that_is_none_needs_a_person(world: World) -> None:
+async def test_invalid_record_needs_operator(world: World) -> None:
     await world.bucket.create(world.names.record, b'{"task_id": "cgt-1"}')
     await world.fails("ObjectConflict", "record.json is no record", final=True)
     assert world.host.requests == []
@@ -236,8 +229,8 @@ async def test_record_that_is_none_needs_a_person(world: World) -> None:
 
 @pytest.mark.parametrize("planted", [b"a text", b"", PNG[:-1]], ids=["text", "nothing", "a part"])
 @pytest.mark.parametrize("noted", [False, True], ids=["first try", "after a try"])
-async def test_planted_object_is_never_the_last_frame(world: World, planted: bytes, noted: bool) -> None:
-    world.order = an_order()
+async def test_foreign_object_is_never_last_frame(world: World, planted: bytes, noted: bool) -> None:
+    world.input = an_input()
     await world.put("last_frame.png", planted)
     if noted:
         await world.verify(PNG, "last_frame.png")
@@ -251,16 +244,16 @@ async def test_planted_object_is_never_the_last_frame(world: World, planted: byt
     assert await world.bucket.read(world.name("last_frame.png")) == planted
 
 
-async def test_planted_picture_of_another_format_harms_nothing(world: World) -> None:
-    world.order = an_order()
+async def test_foreign_picture_of_other_format_is_ignored(world: World) -> None:
+    world.input = an_input()
     await world.put("last_frame.jpg", b"a text")
     assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
 
 
 @pytest.mark.parametrize("answer", OTHER_ANSWERS)
-async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, answer: str) -> None:
+async def test_missing_last_frame_stores_video(in_memory: World, answer: str) -> None:
     world = in_memory
-    world.order = an_order()
+    world.input = an_input()
     await world.put("task.json", as_json(world.payload(content={"last_frame_url": "https://example.com/f.png"})))
     await world.verify(VIDEO)
     await world.put("output.mp4", VIDEO)
@@ -274,15 +267,15 @@ async def test_last_frame_that_cannot_be_had_costs_no_video(in_memory: World, an
     assert "last frame" in warning
 
 
-async def test_last_frame_of_a_stored_video_is_fetched(world: World) -> None:
-    world.order = an_order()
+async def test_last_frame_of_stored_video_is_downloaded(world: World) -> None:
+    world.input = an_input()
     await uploaded(world)
     await damage(world, world.name("last_frame.png"), None)
     assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
     assert not world.host.asked("/v.mp4")
 
 
-# A verified video, and a provider that does not help
+# A verified video, and a provider that fails
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -310,7 +303,7 @@ BAD_TASKS = {
 
 
 @pytest.mark.parametrize("content", BAD_TASKS.values(), ids=BAD_TASKS)
-async def test_damaged_payload_is_asked_for_again(world: World, content: bytes) -> None:
+async def test_damaged_payload_is_fetched_again(world: World, content: bytes) -> None:
     await uploaded(world)
     await damage(world, world.name("task.json"), content)
     assert (await world.store()).seed == 7
@@ -321,7 +314,7 @@ async def test_damaged_payload_is_asked_for_again(world: World, content: bytes) 
     assert await world.bucket.read(world.name("task.json")) == content
 
 
-async def test_payload_that_is_missing_is_written_again(world: World) -> None:
+async def test_missing_payload_is_written_again(world: World) -> None:
     await uploaded(world)
     await damage(world, world.name("task.json"), None)
     await world.store()
@@ -331,7 +324,7 @@ async def test_payload_that_is_missing_is_written_again(world: World) -> None:
 
 @pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer not in {"the task", "no content"}])
 @pytest.mark.parametrize("content", [None, b"", BAD_TASKS["of another task"]], ids=["missing", "empty", "foreign"])
-async def test_lost_payload_costs_no_video(in_memory: World, answer: str, content: bytes | None) -> None:
+async def test_lost_payload_stores_video(in_memory: World, answer: str, content: bytes | None) -> None:
     world = in_memory
     await uploaded(world)
     await damage(world, world.name("task.json"), content)
@@ -348,7 +341,7 @@ async def test_lost_payload_costs_no_video(in_memory: World, answer: str, conten
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"media": {}}', b'{"media": [1]}', b"\xff", b"[" * 100_000], ids=range(7)
 )
-async def test_damaged_claim_costs_no_video(world: World, content: bytes) -> None:
+async def test_damaged_claim_stores_video(world: World, content: bytes) -> None:
     await world.bucket.create(world.names.attempt(1, "claim"), content)
     await world.store()
     assert (await world.record())["references"] == []
@@ -361,11 +354,11 @@ async def test_record_names_a_damaged_claim(world: World) -> None:
     assert "0001.claim.json is not JSON" in warning
 
 
-# Objects that should say what was verified
+# Objects that should say that a content was verified
 
 
 def _bad_notes(world: World, content: bytes) -> dict[str, bytes]:
-    """Contents for the object of a content's name that may not be believed."""
+    """Contents for the object of a verified content that must not be believed."""
     _, good = world.verified(content)
     value = json.loads(good)
     del value["sha256"]
@@ -391,16 +384,16 @@ BAD_NOTES = (
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
-async def test_damaged_note_is_not_believed(in_memory: World, bad: str) -> None:
+async def test_damaged_note_is_ignored(in_memory: World, bad: str) -> None:
     world = in_memory
     await world.put("output.mp4", FOREIGN)
     await world.bucket.create(world.verified(FOREIGN)[0], _bad_notes(world, FOREIGN)[bad])
-    await world.fails("ObjectConflict", "was not believed", final=True)
+    await world.fails("ObjectConflict", "was ignored", final=True)
     assert await world.bucket.read(world.names.record) is None
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
-async def test_damaged_note_costs_no_video(in_memory: World, bad: str) -> None:
+async def test_damaged_note_stores_video(in_memory: World, bad: str) -> None:
     world = in_memory
     await world.bucket.create(world.verified(VIDEO)[0], _bad_notes(world, VIDEO)[bad])
     assert (await world.store()).size == len(VIDEO)
@@ -425,7 +418,7 @@ def _verified(content: bytes) -> tuple[str, bytes]:
 
 
 @given(st.binary(max_size=40), st.data())
-def test_any_changed_note_is_refused(content: bytes, data: st.DataObject) -> None:
+def test_changed_note_is_refused(content: bytes, data: st.DataObject) -> None:
     name, said = _verified(content)
     assert read_verified(NAMES, name, said).size == len(content)
     at = data.draw(st.integers(0, len(said) - 1))
@@ -435,7 +428,7 @@ def test_any_changed_note_is_refused(content: bytes, data: st.DataObject) -> Non
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
-def test_only_the_same_content_is_equal(one: bytes, other: bytes) -> None:
+def test_only_same_content_is_equal(one: bytes, other: bytes) -> None:
     said = read_verified(NAMES, *_verified(one))
     of = Checksums.of(BytesIO(other))
     stored = RecordedObject(name="x", generation=1, size=of.size, crc32c=of.crc32c, md5=of.md5)
@@ -444,7 +437,7 @@ def test_only_the_same_content_is_equal(one: bytes, other: bytes) -> None:
     assert not said.equals(stored.model_copy(update={"md5": "AAAAAAAAAAAAAAAAAAAAAA=="}))
 
 
-# All of it together
+# Everything at once
 
 OBJECTS = {
     "nothing": (None, ()),
@@ -474,7 +467,7 @@ async def test_record_names_verified_bytes_or_nothing(
     in_memory: World, objects: str, answer: str, damaged: bool, payload: str
 ) -> None:
     world = in_memory
-    world.bucket, world.order = MemoryBucket(), an_order(return_last_frame=False)
+    world.bucket, world.input = MemoryBucket(), an_input(return_last_frame=False)
     content, earlier = OBJECTS[objects]
     if content is not None:
         await world.put("output.mp4", content)
@@ -499,7 +492,7 @@ async def test_record_names_verified_bytes_or_nothing(
         assert end in {"ObjectConflict", "ProviderUnavailable", "TaskGone", "NotReady"}
         assert content not in believed, "a verified video is always committed"
         return
-    # The provider gives the same bytes each time, and this run verified them where nothing that is believed did.
+    # The provider gives the same bytes each time, and this run verified them where no valid object did.
     assert found in {VIDEO, *believed}
     named = json.loads(record)["objects"]
     stored = await world.bucket.stat(world.name("output.mp4"))
@@ -510,37 +503,37 @@ async def test_record_names_verified_bytes_or_nothing(
 
 
 @pytest.mark.parametrize("days", [1, 8], ids=lambda days: f"{days} days old")
-async def test_verified_video_is_stored_though_its_task_is_forgotten(in_memory: World, days: int) -> None:
+async def test_verified_video_of_forgotten_task_is_stored(in_memory: World, days: int) -> None:
     """The run was ended between upload and record; the next one asks for the task, and GET says 404."""
     world = in_memory
     assert isinstance(world.bucket, MemoryBucket)
-    claim = a_claim(world.order.request)
+    claim = a_claim(world.input.request)
     ledger = Ledger(world.bucket, "seedance")
     await ledger.claim(claim)
     await ledger.settle(claim.job_id, 1, created(TASK))
-    make_older(world.bucket, names(world.order.request).attempt(1, "claim"), days=days)
+    make_older(world.bucket, names(world.input.request).attempt(1, "claim"), days=days)
     observe = PollActivities(ledger, world.ark, world.settings)
-    order = GetTaskInput(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
+    input = GetTaskInput(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
     world.forgets()
     await world.put("output.mp4", VIDEO)
-    seen = await in_activity(observe.get_task, order)
-    assert seen.next == ("wait" if days < 7 else "end"), "an object that nobody verified is no video"
+    seen = await in_activity(observe.get_task, input)
+    assert seen.next == ("wait" if days < 7 else "end"), "an unverified object is no video"
     await world.verify(VIDEO)
     await world.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
-    seen = await in_activity(observe.get_task, order)
+    seen = await in_activity(observe.get_task, input)
     assert (seen.next, seen.copy_within) == ("store", 86_400)
 
 
 @pytest.mark.parametrize("depth", range(900, 1000, 7))
-async def test_depth_of_a_damaged_note_stops_no_look(depth: int) -> None:
-    files = TaskFiles(MemoryBucket(), names(an_order().request), TASK)
+async def test_deep_damaged_note_blocks_no_read(depth: int) -> None:
+    files = TaskFiles(MemoryBucket(), names(an_input().request), TASK)
     await files.bucket.create(files.name("verified-00000000.json"), b'{"a":' * depth + b"1" + b"}" * depth)
-    await files.look()
+    await files.read()
     assert (len(files.verified), len(files.damaged)) == (0, 1)
 
 
 class PicturelessBucket(MemoryBucket):
-    """Takes no picture."""
+    """Accepts no picture."""
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         if content_type.startswith("image/"):
@@ -548,9 +541,9 @@ class PicturelessBucket(MemoryBucket):
         return await super().upload(name, path, content_type)
 
 
-async def test_picture_that_cannot_be_uploaded_costs_no_video(scratch: Path) -> None:
+async def test_failed_picture_upload_stores_video(scratch: Path) -> None:
     async with result_host() as host:
-        world = World(host, PicturelessBucket(), an_order(), scratch)
+        world = World(host, PicturelessBucket(), an_input(), scratch)
         for world.attempt in (1, 4):
             await world.fails("StoreFailed", "last frame")
         world.attempt = 5
@@ -558,21 +551,21 @@ async def test_picture_that_cannot_be_uploaded_costs_no_video(scratch: Path) -> 
         assert "no pictures today" in (await world.record())["warnings"][0]
 
 
-async def test_bottomless_video_takes_no_memory_of_the_worker(in_memory: World) -> None:
+async def test_endless_video_uses_constant_memory(in_memory: World) -> None:
     in_memory.host.answers["/v.mp4"] = [Answer(bottomless_video())]
     before = getrusage(RUSAGE_SELF).ru_maxrss
     await in_memory.fails("BadVideo")
     assert getrusage(RUSAGE_SELF).ru_maxrss - before < 300_000, "kilobytes; in this process it took 1.8 GB"
 
 
-async def test_url_of_a_video_behind_much_else_is_found(in_memory: World) -> None:
+async def test_video_url_is_found_in_long_payload(in_memory: World) -> None:
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content={"frames": [{"at": n} for n in range(400)]} | content))
     assert (await in_memory.store()).size == len(VIDEO)
 
 
-async def test_signed_url_as_a_name_is_not_kept(in_memory: World) -> None:
-    """The world looks for the signature in each object."""
+async def test_signed_url_as_name_is_redacted(in_memory: World) -> None:
+    """The world searches each object for the signature."""
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content=content | {"variants": {content["video_url"]: {"size": 1}}}))
     await in_memory.store()

@@ -24,13 +24,13 @@ from activities.task_list import (
     AnswerJobsInput,
     AskListerInput,
     ListedTask,
+    ListingRequest,
     ListPageInput,
     Page,
     TaskListActivities,
-    Wanted,
 )
 from dev.ark.control import ArkControl
-from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Resubmit, lister_id
+from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, Resubmit, lister_id
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.ledger.decisions import Decision
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
@@ -60,7 +60,7 @@ from tests.support.memory_bucket import MemoryBucket
 from tests.support.raw_host import RawHost, raw_host
 from tests.workflows.scripted import dev_server
 
-ECHO = f"seedance/echo-byteplus-{FINGERPRINT}.json"
+IDENTIFIERS_LISTED = f"seedance/echo-byteplus-{FINGERPRINT}.json"
 OURS = safety_identifier("user-42", "c" * 32)
 
 
@@ -81,7 +81,7 @@ async def temporal() -> AsyncIterator[Client]:
 
 @dataclass
 class Reader:
-    """Reads pages, and notes what they show."""
+    """Reads pages, and records whether identifiers are listed."""
 
     client: Ark
     settings: Settings = field(default_factory=some_settings)
@@ -97,9 +97,7 @@ class Reader:
         return answer.task_id
 
 
-async def test_pages_show_all_tasks_with_what_tells_whose_they_are(
-    ark: ArkControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pages_show_tasks_with_identifiers(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(a_client(ark))
     monkeypatch.setattr(listing, "_PAGE_SIZE", 2)
     before = (await reader.page()).total
@@ -115,14 +113,14 @@ async def test_pages_show_all_tasks_with_what_tells_whose_they_are(
     assert newest_first[2].created_at == float(created_at)
 
 
-async def test_a_page_shows_the_tasks_of_one_tier(ark: ArkControl) -> None:
+async def test_page_shows_one_tier(ark: ArkControl) -> None:
     reader = Reader(a_client(ark))
     task_id = await reader.task(OURS, model="seedance-1-5-pro-251215", service_tier="flex")
     assert task_id in {task.id for task in (await reader.page(service_tier="flex")).tasks}
     assert task_id not in {task.id for task in (await reader.page()).tasks}
 
 
-async def test_that_our_identifiers_are_listed_is_noted_once(ark: ArkControl) -> None:
+async def test_identifiers_listed_is_noted_once(ark: ArkControl) -> None:
     reader = Reader(a_client(ark))
     await ark.configure(list_echo=False)
     await reader.task(OURS)
@@ -131,7 +129,7 @@ async def test_that_our_identifiers_are_listed_is_noted_once(ark: ArkControl) ->
     await ark.configure(list_echo=True)
     for _ in range(3):
         await reader.page()
-    assert reader.bucket.writes == [ECHO]
+    assert reader.bucket.writes == [IDENTIFIERS_LISTED]
 
 
 @pytest.fixture
@@ -149,13 +147,13 @@ def listed(host: RawHost, *items: Any, total: int | None = None) -> Reader:
     "identifier",
     ["c" * 32, f"{'c' * 16}-{'c' * 31}", f"{'C' * 16}-{'C' * 32}", f"x{OURS}", f"{OURS}\n", "somebody", "", 7, None],
 )
-async def test_identifiers_of_others_say_nothing_of_ours(host: RawHost, identifier: object) -> None:
+async def test_foreign_identifiers_prove_nothing(host: RawHost, identifier: object) -> None:
     reader = listed(host, {"id": "cgt-1", "safety_identifier": identifier})
     await reader.page()
     assert reader.bucket.writes == []
 
 
-async def test_odd_tasks_are_told_as_far_as_they_can_be(host: RawHost) -> None:
+async def test_odd_tasks_are_read_partly(host: RawHost) -> None:
     reader = listed(
         host,
         {"id": "cgt-1"},
@@ -171,13 +169,13 @@ async def test_odd_tasks_are_told_as_far_as_they_can_be(host: RawHost) -> None:
     page = await reader.page()
     nothing = {"safety_identifier": None, "model": None, "created_at": None}
     assert page.tasks == tuple(ListedTask.model_validate({"id": f"cgt-{n}"} | nothing) for n in (1, 2, 3))
-    assert page.total == 99, "what cannot be read keeps the listing from being complete"
+    assert page.total == 99, "an unreadable entry makes the listing incomplete"
     assert reader.bucket.writes == []
 
 
 @pytest.mark.parametrize("created_at", ["1e999", "-1e999", "NaN", "true", "1" + "0" * 400])
-async def test_an_age_that_is_none_is_unknown(host: RawHost, created_at: str) -> None:
-    """An unmarked task of unknown age could be the one; one that is never young could not."""
+async def test_invalid_age_is_unknown(host: RawHost, created_at: str) -> None:
+    """An unmarked task of unknown age could be the attempt's; one that is never young could not."""
     reader = listed(host)
     host.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
     (task,) = (await reader.page()).tasks
@@ -185,7 +183,7 @@ async def test_an_age_that_is_none_is_unknown(host: RawHost, created_at: str) ->
 
 
 @pytest.mark.parametrize("fault", ["401", "403", "429", "500", "502", "503", "reset"])
-async def test_a_list_without_a_usable_answer_is_to_be_repeated(ark: ArkControl, fault: str) -> None:
+async def test_unusable_list_answer_is_retryable(ark: ArkControl, fault: str) -> None:
     reader = Reader(a_client(ark))
     await ark.fault("list", fault)
     with pytest.raises(ApplicationError) as caught:
@@ -196,26 +194,26 @@ async def test_a_list_without_a_usable_answer_is_to_be_repeated(ark: ArkControl,
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"items": {}, "total": 1}', '{"items": [], "total": "1"}', "<html>"])
-async def test_an_answer_that_is_no_list_is_to_be_repeated(host: RawHost, body: str) -> None:
+async def test_non_list_answer_is_retryable(host: RawHost, body: str) -> None:
     reader = listed(host)
     host.answers(200, body)
     with pytest.raises(ApplicationError):
         await reader.page()
 
 
-async def test_a_note_that_cannot_be_written_has_the_page_read_again(host: RawHost) -> None:
+async def test_failed_note_rereads_page(host: RawHost) -> None:
     reader = listed(host, {"id": "cgt-1", "safety_identifier": OURS})
     reader.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
         await reader.page()
 
 
-# --- asking ----------------------------------------------------------------------------------------------------------
+# --- asking the lister -----------------------------------------------------------------------------------------------
 
 
 @dataclass
 class World:
-    """One job whose first attempt was claimed, and a server without workers, which keeps what is said to the lister."""
+    """One job whose first attempt was claimed, and a server without workers, which keeps the lister's signals."""
 
     temporal: Client
     claim: Claim
@@ -231,28 +229,28 @@ class World:
         return TaskListActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
 
     async def ask(self, attempt: int | None = 1) -> Decision:
-        look: Decision = await self.run(
+        decision: Decision = await self.run(
             self.activities.ask_lister, AskListerInput(job_id=self.claim.job_id, attempt=attempt)
         )
-        return look
+        return decision
 
-    async def run(self, call: Callable[..., Awaitable[Any]], order: object) -> Any:
-        return await ActivityEnvironment(client=self.temporal).run(call, order)
+    async def run(self, call: Callable[..., Awaitable[Any]], input: object) -> Any:
+        return await ActivityEnvironment(client=self.temporal).run(call, input)
 
-    async def said(self) -> list[Wanted]:
-        """What the lister has heard."""
+    async def requests(self) -> list[ListingRequest]:
+        """Return the requests that the lister has received."""
         lister = self.temporal.get_workflow_handle(lister_id("byteplus"))
-        said: list[Wanted] = []
+        requests: list[ListingRequest] = []
         with suppress(RPCError):
             if (await lister.describe()).status is not WorkflowExecutionStatus.RUNNING:
-                return said  # it is the one that another test left
+                return requests  # it is the one that another test left
             async for event in lister.fetch_history_events():
                 if event.HasField("workflow_execution_signaled_event_attributes"):
                     signal = event.workflow_execution_signaled_event_attributes
-                    assert signal.signal_name == SIGNAL_WANTED
+                    assert signal.signal_name == SIGNAL_LISTING_REQUESTED
                     payloads = signal.input.payloads
-                    said += await self.temporal.data_converter.decode(payloads, [Wanted] * len(payloads))
-        return said
+                    requests += await self.temporal.data_converter.decode(payloads, [ListingRequest] * len(payloads))
+        return requests
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -264,14 +262,20 @@ async def world(temporal: Client) -> AsyncIterator[World]:
         await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
 
 
-async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
+async def test_unknown_attempt_is_requested(world: World) -> None:
     make_older(world.bucket, names(world.claim.request).attempt(1, "claim"), seconds=100)
-    look = await world.ask()
-    assert (look.next, look.attempt, look.recovery_over, look.look_again_after) == ("recover", 1, False, 30)
+    decision = await world.ask()
+    assert decision.recovery is not None
+    assert (decision.next, decision.attempt, decision.recovery.needs_operator, decision.recovery.wait_seconds) == (
+        "recover",
+        1,
+        False,
+        30,
+    )
     claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
-    assert await world.said() == [
-        Wanted(
+    assert await world.requests() == [
+        ListingRequest(
             job_id=world.claim.job_id,
             attempt=1,
             safety_identifier=world.claim.safety_identifier,
@@ -284,110 +288,110 @@ async def test_an_unknown_attempt_is_asked_for(world: World) -> None:
     assert (run.workflow_type, run.task_queue) == (LISTER, "seedance-byteplus")
 
 
-async def test_the_lister_that_runs_is_asked_again(world: World) -> None:
+async def test_running_lister_is_signalled(world: World) -> None:
     for _ in range(3):
         await world.ask()
-    assert len(await world.said()) == 3, "all of it stands in the history of one run"
+    assert len(await world.requests()) == 3, "one run has them all in its history"
 
 
-async def test_questions_of_a_moment_reach_the_lister_together(world: World) -> None:
-    """A server takes the signals of a workflow one after another: 500 held one up for minutes."""
+async def test_concurrent_requests_share_one_signal(world: World) -> None:
+    """A server accepts the signals of a workflow one after another: 500 blocked one for minutes."""
     claims = [a_claim(a_request()) for _ in range(100)]
     for claim in claims:
         await world.ledger.claim(claim)
     activities = world.activities
-    orders = [AskListerInput(job_id=claim.job_id, attempt=1) for claim in claims]
-    await asyncio.gather(*(world.run(activities.ask_lister, order) for order in orders))
-    assert sorted(str(wanted.job_id) for wanted in await world.said()) == sorted(claim.job_id for claim in claims)
+    inputs = [AskListerInput(job_id=claim.job_id, attempt=1) for claim in claims]
+    await asyncio.gather(*(world.run(activities.ask_lister, input) for input in inputs))
+    assert sorted(str(request.job_id) for request in await world.requests()) == sorted(claim.job_id for claim in claims)
     history = await world.temporal.get_workflow_handle(lister_id("byteplus")).fetch_history()
     assert sum(event.HasField("workflow_execution_signaled_event_attributes") for event in history.events) <= 3
     await world.ask()
-    assert len(await world.said()) == 101, "and it goes on"
+    assert len(await world.requests()) == 101, "and it goes on"
 
 
-async def test_whoever_cannot_be_heard_learns_of_it(world: World) -> None:
+async def test_unreachable_lister_is_error(world: World) -> None:
     nowhere = await Client.connect("127.0.0.1:1", lazy=True, data_converter=pydantic_data_converter)
-    activities, order = world.activities, AskListerInput(job_id=world.claim.job_id, attempt=1)
+    activities, input = world.activities, AskListerInput(job_id=world.claim.job_id, attempt=1)
 
     async def ask(client: Client) -> None:
-        await ActivityEnvironment(client=client).run(activities.ask_lister, order)
+        await ActivityEnvironment(client=client).run(activities.ask_lister, input)
 
     answers = await asyncio.gather(*(ask(nowhere) for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [RuntimeError] * 3, "a server that is not there"
     await ask(world.temporal)
-    assert len(await world.said()) == 1
+    assert len(await world.requests()) == 1
 
 
-async def test_an_answer_to_a_job_that_is_not_there_keeps_no_other_waiting(world: World) -> None:
+async def test_answer_to_missing_job_delays_no_other(world: World) -> None:
     await world.ask()
-    told = Listing(
+    listing = Listing(
         attempt=1, safety_identifier=OURS, began_at=datetime.now(UTC), complete=True, task_id=None, unmarked=False
     )
-    # Any workflow that runs can be signalled; the lister itself is at hand.
+    # Any running workflow can be signalled; the lister itself is available.
     there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
-    answers = tuple(Answer(job_id=job_id, listing=told) for job_id in (not_there, there, not_there))
+    answers = tuple(Answer(job_id=job_id, listing=listing) for job_id in (not_there, there, not_there))
     await world.run(world.activities.answer_jobs, AnswerJobsInput(answers=answers))
     history = await world.temporal.get_workflow_handle(there).fetch_history()
     signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in history.events]
     assert signals.count(SIGNAL_LISTED) == 1
 
 
-async def test_the_tier_the_model_and_the_clocks_are_those_of_the_claim(temporal: Client) -> None:
+async def test_listing_request_follows_claim(temporal: Client) -> None:
     request = a_request(model="ep-20261122-abc", service_tier="flex")
     world = World(temporal, a_claim(request), some_settings(seedance_clock_skew_seconds=7))
     await world.ledger.claim(world.claim)
     await world.ask()
-    (wanted,) = await world.said()
+    (sent,) = await world.requests()
     claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
-    assert (wanted.model, wanted.service_tier) == ("ep-20261122-abc", "flex")
-    assert wanted.since == claimed_at.timestamp() - 7
+    assert (sent.model, sent.service_tier) == ("ep-20261122-abc", "flex")
+    assert sent.since == claimed_at.timestamp() - 7
     await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
 
 
-async def test_whether_identifiers_are_listed_is_asked_without_an_attempt(world: World) -> None:
+async def test_identifier_check_needs_no_attempt(world: World) -> None:
     await world.ledger.settle(world.claim.job_id, 1, created("cgt-1"))
     await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
     assert (await world.ask(None)).next == "stored"
-    (wanted,) = await world.said()
-    assert (wanted.job_id, wanted.service_tier) == (None, "default")
+    (request,) = await world.requests()
+    assert (request.job_id, request.service_tier) == (None, "default")
 
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
-async def test_an_attempt_that_is_known_is_not_asked_for(world: World, outcome: Outcome) -> None:
+async def test_known_attempt_is_not_requested(world: World, outcome: Outcome) -> None:
     await world.ledger.settle(world.claim.job_id, 1, outcome)
     assert (await world.ask()).next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
-    assert await world.said() == []
+    assert await world.requests() == []
 
 
-async def test_a_job_that_is_stored_or_given_up_asks_nothing(world: World) -> None:
+async def test_stored_or_lost_job_requests_nothing(world: World) -> None:
     await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost"))
     assert (await world.ask()).next == "ended"
     await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
     assert (await world.ask()).next == "stored"
-    assert await world.said() == []
+    assert await world.requests() == []
 
 
-async def test_only_the_attempt_that_decides_is_asked_for(world: World) -> None:
+async def test_only_deciding_attempt_is_requested(world: World) -> None:
     await world.ledger.settle(world.claim.job_id, 1, refused())
-    await world.ledger.again(world.claim.job_id, Resubmit(attempt=1))
+    await world.ledger.grant_resubmit(world.claim.job_id, Resubmit(attempt=1))
     await world.ledger.claim(a_claim(world.claim.request, 2))
     for attempt in (0, 1, 7):
-        look = await world.ask(attempt)
-        assert (look.next, look.attempt) == ("recover", 2)
-    assert await world.said() == []
+        decision = await world.ask(attempt)
+        assert (decision.next, decision.attempt) == ("recover", 2)
+    assert await world.requests() == []
     await world.ask(2)
-    assert [wanted.attempt for wanted in await world.said()] == [2]
+    assert [request.attempt for request in await world.requests()] == [2]
 
 
-async def test_a_taken_attempt_is_asked_for(world: World) -> None:
-    await world.ledger.take(world.claim.job_id, 1, "accepted")
+async def test_accepted_attempt_is_requested(world: World) -> None:
+    await world.ledger.note_accepted_without_id(world.claim.job_id, 1, "accepted")
     assert (await world.ask()).next == "recover"
-    assert len(await world.said()) == 1
+    assert len(await world.requests()) == 1
 
 
-async def test_a_ledger_that_cannot_be_read_asks_nothing(world: World) -> None:
+async def test_unreadable_ledger_requests_nothing(world: World) -> None:
     world.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
         await world.ask()
-    assert await world.said() == []
+    assert await world.requests() == []

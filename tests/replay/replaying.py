@@ -1,7 +1,7 @@
-"""Every history that a test made, replayed against the workflow as it is now.
+"""Replay every history that a test made with the present workflow.
 
-A worker replays a history whenever a run comes back to it. Code that would then do something else than it did leaves
-the job stuck, so whatever a test let happen has to replay.
+A worker replays a history whenever it loads a run. Code that then does something else than before blocks the job, so
+every history of every test has to replay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workflows.list_tasks import ListTasks
 
 
 async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: type) -> int:
-    """Replays runs, as far as they have come.
+    """Replay runs, as far as they have come.
 
     Args:
         workflows: Other ones than those of today.
@@ -36,7 +36,7 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     replayer = Replayer(
         workflows=workflows or [GenerateVideo, ListTasks],
         data_converter=pydantic_data_converter,
-        # The sandbox looked on while it happened; what is asked here is whether the commands are the same.
+        # The sandbox was active in the first execution; here only the commands are compared.
         workflow_runner=UnsandboxedWorkflowRunner(),
     )
 
@@ -57,7 +57,7 @@ def _has_begun(history: WorkflowHistory) -> bool:
 
 
 async def replay(handle: WorkflowHandle[Any, Any]) -> int:
-    """Replays a job from the run that its handle started, and the runs that it was continued in.
+    """Replay a job from the run that its handle started, and the runs that it was continued in.
 
     Returns:
         How many runs these were.
@@ -74,12 +74,12 @@ async def replay(handle: WorkflowHandle[Any, Any]) -> int:
 
 
 def handle_of(handle: WorkflowHandle[Any, Any], run_id: str | None) -> WorkflowHandle[Any, Any]:
-    """The same job in one of its runs."""
+    """Return a handle of the same job in one of its runs."""
     return handle._client.get_workflow_handle(handle.id, run_id=run_id)
 
 
 async def histories_of(client: Client) -> list[WorkflowHistory]:
-    """The histories of all jobs and listers of a namespace. Visibility lags a little, so the last may be missing."""
+    """Return the histories of all jobs and listers of a namespace; the last may be missing, as visibility lags."""
     at_once = asyncio.Semaphore(8)
 
     async def history(run: WorkflowExecution) -> WorkflowHistory:

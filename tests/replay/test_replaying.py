@@ -1,4 +1,4 @@
-"""The replay of histories holds what happened, and notices when the workflow would do something else."""
+"""Replay passes on recorded histories, and fails where the workflow would do something else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from temporalio.workflow import NondeterminismError
 from seedance_temporal.contract import WORKFLOW, GenerateVideoInput
 from seedance_temporal.job import VideoResult
 from tests.replay.replaying import histories_of, replay, replay_histories
-from tests.workflows.scripted import RESULT, Handle, Stage, callback, dev_server, shows, to_store, until
+from tests.workflows.scripted import RESULT, Handle, Harness, callback, dev_server, to_store, until, until_state
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -23,43 +23,43 @@ async def server() -> AsyncIterator[Client]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def told(server: Client) -> AsyncIterator[tuple[Handle, Handle]]:
-    """A story that is over, and one that still waits."""
-    stage = Stage(server)
-    await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
-    stage.script.plan("look", stage.claim(), stage.claim())
-    stage.script.plan("create_task", stage.created(), stage.created())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    over = await stage.start()
-    await shows(over, phase="queued")
+async def jobs(server: Client) -> AsyncIterator[tuple[Handle, Handle]]:
+    """A job that has ended, and one that still waits."""
+    harness = Harness(server)
+    await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
+    harness.fake.plan("read_ledger", harness.claim(), harness.claim())
+    harness.fake.plan("create_task", harness.created(), harness.created())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    over = await harness.start()
+    await until_state(over, phase="queued")
     await callback(over, "succeeded")
     await over.result()
-    waits = await stage.start(take=2)
-    await shows(waits, phase="queued")
-    await stage.close()
+    waits = await harness.start(take=2)
+    await until_state(waits, phase="queued")
+    await harness.close()
     yield over, waits
 
 
-async def test_what_happened_can_be_replayed(told: tuple[Handle, Handle]) -> None:
-    over, waits = told
+async def test_history_can_be_replayed(jobs: tuple[Handle, Handle]) -> None:
+    over, waits = jobs
     assert await replay(over) == 1
     assert await replay(waits) == 1
 
 
-async def test_a_run_that_has_not_begun_holds_nothing_up(server: Client) -> None:
-    assert await replay(await Stage(server).start()) == 1
+async def test_unstarted_run_is_skipped(server: Client) -> None:
+    assert await replay(await Harness(server).start()) == 1
 
 
-async def test_all_jobs_of_a_namespace_are_replayed(server: Client, told: tuple[Handle, Handle]) -> None:
+async def test_namespace_jobs_are_replayed(server: Client, jobs: tuple[Handle, Handle]) -> None:
     async def all_of_them() -> bool:
-        return await replay_histories(await histories_of(server)) >= len(told)
+        return await replay_histories(await histories_of(server)) >= len(jobs)
 
     await until(all_of_them, "visibility shows all jobs")
 
 
-async def test_a_history_that_says_something_else_is_noticed(told: tuple[Handle, Handle]) -> None:
-    history = await told[0].fetch_history()
+async def test_changed_history_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+    history = await jobs[0].fetch_history()
     scheduled = [e.activity_task_scheduled_event_attributes for e in history.events]
     event = next(attributes for attributes in scheduled if attributes.activity_type.name == "create_task")
     event.activity_type.name = "store_video"
@@ -67,9 +67,9 @@ async def test_a_history_that_says_something_else_is_noticed(told: tuple[Handle,
         await replay_histories([history])
 
 
-async def test_a_task_of_another_name_is_noticed(told: tuple[Handle, Handle]) -> None:
-    """What recorded activities answered decides what comes next."""
-    history = await told[0].fetch_history()
+async def test_other_task_id_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+    """Recorded answers of activities decide the next step."""
+    history = await jobs[0].fetch_history()
     for event in history.events:
         if event.HasField("activity_task_completed_event_attributes"):
             (payload,) = event.activity_task_completed_event_attributes.result.payloads
@@ -80,7 +80,7 @@ async def test_a_task_of_another_name_is_noticed(told: tuple[Handle, Handle]) ->
 
 @workflow.defn(name=WORKFLOW)
 class CreatesAtOnce:
-    """What the workflow must never become."""
+    """A workflow that sends without a claim."""
 
     @workflow.run
     async def run(self, job: GenerateVideoInput) -> VideoResult:
@@ -88,7 +88,7 @@ class CreatesAtOnce:
         return RESULT
 
 
-async def test_another_workflow_is_noticed(told: tuple[Handle, Handle]) -> None:
-    for job in told:
+async def test_other_workflow_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+    for job in jobs:
         with pytest.raises(NondeterminismError):
             await replay_histories([await job.fetch_history()], CreatesAtOnce)

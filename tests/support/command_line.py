@@ -1,4 +1,4 @@
-"""The command line in the process of the tests."""
+"""Run the command line in the process of the tests."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Said(NamedTuple):
 
     @property
     def document(self) -> Any:
-        """All of stdout as one JSON document."""
+        """Parse all of stdout as one JSON document."""
         return json.loads(self.out)
 
 
 async def say(temporal: Client | None, *arguments: str, stdin: str = "", **variables: str) -> Said:
-    """Run a command, in a thread: it brings an event loop of its own."""
+    """Run a command, in a thread: it has an event loop of its own."""
     server = NOWHERE if temporal is None else address(temporal)
     environment = {"TEMPORAL_ADDRESS": server, "TERM": "dumb"} | variables
     result = await asyncio.to_thread(CliRunner().invoke, app, arguments, input=stdin, env=environment)

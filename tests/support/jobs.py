@@ -1,4 +1,4 @@
-"""What the tests of ledger and provider share: a request, its claims, and a clock for the bucket's objects."""
+"""Shared by the tests of ledger and provider: a request, its claims, and a clock for the bucket's objects."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from temporalio.testing import ActivityEnvironment
 from dev.ark.control import ArkControl
 from dev.process import running_ark
 from seedance_temporal import VideoJob
+from seedance_temporal.events import EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
 from seedance_temporal.job import JobDetail, JobError, JobState, VideoResult
 from seedance_temporal.ledger.facts import Claim, End, Outcome
@@ -38,7 +39,7 @@ _takes = count(1)
 
 
 def a_request(**fields: Any) -> VideoRequest:
-    """A request like no other."""
+    """Return a request that no other test has."""
     given = {
         "user_id": "user-42",
         "route": "byteplus",
@@ -68,20 +69,20 @@ def a_claim(request: VideoRequest, attempt: int = 1, nonce: str | None = None) -
     )
 
 
-def created(task_id: str, how: str = "create") -> Outcome:
-    return Outcome(kind="created", how=how, at=datetime.now(UTC), task_id=task_id)
+def created(task_id: str, source: EventSource = "create") -> Outcome:
+    return Outcome(kind="created", source=source, at=datetime.now(UTC), task_id=task_id)
 
 
 def not_sent() -> Outcome:
-    return Outcome(kind="not_sent", how="create", at=datetime.now(UTC), code="RateLimitExceeded")
+    return Outcome(kind="not_sent", source="create", at=datetime.now(UTC), code="RateLimitExceeded")
 
 
 def refused(code: str = "InvalidParameter") -> Outcome:
-    return Outcome(kind="refused", how="create", at=datetime.now(UTC), code=code, failure_class="invalid")
+    return Outcome(kind="refused", source="create", at=datetime.now(UTC), code=code, failure_class="invalid")
 
 
 def absent() -> Outcome:
-    return Outcome(kind="absent", how="operator", at=datetime.now(UTC))
+    return Outcome(kind="absent", source="operator", at=datetime.now(UTC))
 
 
 def found(job: VideoJob) -> JobState:
@@ -115,7 +116,7 @@ def a_result(task_id: str) -> VideoResult:
 
 
 def make_older(bucket: MemoryBucket, name: str, **by: float) -> None:
-    """Puts another age on an object: claims are as old as the bucket says."""
+    """Give an object another age: the age of a claim is that of its object."""
     stored = bucket.stored[name]
     bucket.stored[name] = replace(stored, created_at=stored.created_at - timedelta(**by))
 
@@ -126,7 +127,7 @@ def content(bucket: MemoryBucket, name: str) -> dict[str, Any]:
 
 
 def some_settings(ark: ArkControl | None = None, **fields: Any) -> Settings:
-    """Settings for the local Ark; nothing of the environment gets into what tests look at."""
+    """Return settings for the local Ark, independent of the environment."""
     given: dict[str, Any] = {"ark_api_key": SecretStr(KEY), "seedance_insecure_hosts": frozenset({"127.0.0.1"})}
     if ark is not None:
         given["ark_base_url"] = ark.base_url("byteplus")
@@ -138,7 +139,7 @@ def a_client(ark: ArkControl, *secrets: str, key: str = KEY) -> Ark:
 
 
 async def in_activity(call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1) -> _T:
-    """Runs an activity, as Temporal's attempt of that number."""
+    """Run an activity, as Temporal's attempt of that number."""
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, attempt=attempt, namespace="default", workflow_run_id="run-1")
     result: _T = await environment.run(call, *args)
@@ -155,7 +156,7 @@ async def local_ark() -> AsyncIterator[ArkControl]:
 
 
 async def as_new(ark: ArkControl) -> ArkControl:
-    """The same process for the next test: no faults, and the account in order."""
+    """Reset the process for the next test: no faults, and the account in order."""
     await ark.clear_faults()
     await ark.set_key_valid("byteplus", True)
     await ark.set_key("byteplus", KEY)

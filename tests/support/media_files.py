@@ -26,7 +26,7 @@ _RATE = 44_100
 
 @cache
 def picture(width: int = 640, height: int = 480, format_name: str = "PNG") -> bytes:
-    """A grey picture in a format as Pillow names it."""
+    """Return a grey picture in a format as Pillow names it."""
     pillow_heif.register_heif_opener()
     output = io.BytesIO()
     Image.new("RGB", (width, height), (90, 90, 90)).save(output, format_name)
@@ -34,13 +34,13 @@ def picture(width: int = 640, height: int = 480, format_name: str = "PNG") -> by
 
 
 def heif(brand: bytes) -> bytes:
-    """The same content under another name of the format."""
+    """Return the same content under another name of the format."""
     content = picture(format_name="HEIF")
     return content[:8] + brand + content[12:]
 
 
 def png_bomb(width: int, height: int) -> bytes:
-    """A PNG of a few kilobytes that says it is as large as that."""
+    """Return a PNG of a few kilobytes that claims this size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -60,7 +60,7 @@ def clip(
     sound: str | None = None,
     container: str = "mp4",
 ) -> bytes:
-    """A video whose frames are all the same key frame, which is encoded once."""
+    """Return a video whose frames are all the same key frame, which is encoded once."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip"
         with av.open(str(path), "w", format=container) as file:
@@ -96,7 +96,7 @@ _QUICK = {
 
 @cache
 def sound(seconds: float = 3, format_name: str = "wav", codec: str = "pcm_s16le") -> bytes:
-    """Silence; a WAV is exactly as long as that, others end with a whole frame."""
+    """Return silence; a WAV has exactly this length, other formats end with a whole frame."""
     output = io.BytesIO()
     if format_name == "wav" and codec == "pcm_s16le":
         with wave.open(output, "wb") as wav:
@@ -123,13 +123,13 @@ def _encoded(stream: AudioStream, seconds: float) -> list[Packet[AudioStream]]:
 
 
 def padded_mp4(content: bytes, size: int) -> bytes:
-    """An MP4 with a box behind it that every player skips."""
+    """Return an MP4 with a box behind it that every player skips."""
     more = size - len(content)
     return content + struct.pack(">I4s", more, b"free") + bytes(more - 8)
 
 
 def bottomless_video(frames: int = 50_000_000) -> bytes:
-    """An MP4 of some hundred bytes whose index announces millions of frames: a demuxer takes gigabytes for it."""
+    """Return an MP4 of some hundred bytes whose index announces millions of frames: it costs a demuxer gigabytes."""
 
     def box(kind: bytes, *parts: bytes) -> bytes:
         content = b"".join(parts)

@@ -1,6 +1,6 @@
-"""A bucket in memory, for tests that are about something else than the bucket.
+"""A bucket in memory, for tests of other parts.
 
-``test_bucket.py`` holds it to the same contract as the real one.
+``test_bucket.py`` tests it by the same contract as the real one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class MemoryBucket:
     Attributes:
         name: The bucket's name.
         contents: The objects' contents, by name. To put another age on an object, change ``stored``.
-        stored: What the bucket says of them.
-        broken: Set to have every call raise it.
-        writes: The names of all objects that were created, in order.
+        stored: The objects as the bucket lists them.
+        broken: If set, every call raises it.
+        writes: The names of all objects that were created, in sequence.
     """
 
     name: str = "videos"
@@ -37,7 +37,7 @@ class MemoryBucket:
     writes: list[str] = field(default_factory=list)
 
     async def _reach(self) -> None:
-        await asyncio.sleep(0)  # Others get their turn, as with a real bucket.
+        await asyncio.sleep(0)  # other tasks run, as during a call to a real bucket
         if self.broken is not None:
             raise self.broken
 

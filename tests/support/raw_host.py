@@ -1,4 +1,4 @@
-"""A host that answers every request with the same bytes: for answers that a provider would never give, but a gateway
+"""A host that answers every request with the same bytes: answers that a provider would never give, but a gateway
 in front of it can.
 """
 
@@ -14,9 +14,9 @@ _ENOUGH = 100 * 1024 * 1024
 
 @dataclass
 class RawHost:
-    """``answer`` is sent as it is, and the connection closed; ``requests`` holds the first lines of what came.
+    """``answer`` is sent as it is, and the connection closed; ``requests`` holds the first lines of the requests.
 
-    With ``repeats``, that follows over and over, until nobody reads it any more; ``repeated`` counts its bytes.
+    With ``repeats``, that follows over and over, until the reader stops; ``repeated`` counts its bytes.
     """
 
     port: int = 0
@@ -57,7 +57,7 @@ class RawHost:
 
 @asynccontextmanager
 async def raw_host() -> AsyncIterator[RawHost]:
-    """A host on a free port of 127.0.0.1, for as long as the block runs."""
+    """Run a host on a free port of 127.0.0.1."""
     host = RawHost()
     server = await asyncio.start_server(host.serve, "127.0.0.1", 0)
     host.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""A small HTTP host that can be told to misbehave, byte by byte. It stands for the host of result URLs."""
+"""A small HTTP host that can misbehave, byte by byte. It plays the host of result URLs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Answer:
-    """How one request is answered.
+    """The answer to one request.
 
     Attributes:
         announced: The ``Content-Length``; the real one by default.
         cut_after: The connection ends after so many bytes of the body.
         ranges: Whether ``Range`` is obeyed.
-        says_range: What ``Content-Range`` says instead of the truth.
-        hangs: Whether it falls silent then, and waits for the other side to go.
+        says_range: A false ``Content-Range``.
+        hangs: Whether it stops sending then, and waits for the other side to close.
     """
 
     body: bytes = b""
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass
 class ResultHost:
-    """Answers by path; the last of several answers repeats. ``requests`` holds what was asked, in order."""
+    """Answers by path; the last of several answers repeats. ``requests`` holds all requests, in sequence."""
 
     port: int = 0
     answers: dict[str, list[Answer]] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def _in_range(answer: Answer, request: Request) -> Answer:
 
 @asynccontextmanager
 async def result_host(tls: ssl.SSLContext | None = None) -> AsyncIterator[ResultHost]:
-    """A host on a free port of 127.0.0.1, for as long as the block runs."""
+    """Run a host on a free port of 127.0.0.1."""
     host = ResultHost()
     server = await asyncio.start_server(host.serve, "127.0.0.1", 0, ssl=tls)
     host.port = server.sockets[0].getsockname()[1]

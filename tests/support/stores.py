@@ -18,8 +18,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.store import StoreActivities, StoreInput
 from dev.ark.media import Clip, last_frame, video
+from seedance_temporal.events import Event
 from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
-from seedance_temporal.job import TimelineEntry, VideoResult
+from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.media import public_http as outbound
 from seedance_temporal.media.public_http import PublicTransport
@@ -38,7 +39,7 @@ _takes = count(1)
 
 
 def scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go; nothing may be left there."""
+    """The directory of temporary files; it must be empty afterwards."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -46,7 +47,7 @@ def scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def an_order(**fields: Any) -> StoreInput:
+def an_input(**fields: Any) -> StoreInput:
     request = VideoRequest.model_validate(
         {
             "user_id": "user-42",
@@ -66,17 +67,17 @@ def an_order(**fields: Any) -> StoreInput:
         request=request,
         attempt=1,
         task_id=TASK,
-        timeline=(TimelineEntry(at=at, what="task created", how="create"),),
+        timeline=(Event(at=at, event="task_created", source="create", attempt=1),),
     )
 
 
 @dataclass
 class World:
-    """A provider and a result host in one server, a bucket, and one order."""
+    """A provider and a result host in one server, a bucket, and one input."""
 
     host: ResultHost
     bucket: Bucket
-    order: StoreInput
+    input: StoreInput
     scratch: Path
     attempt: int = 1
     settings: Settings = field(default_factory=lambda: Settings(seedance_insecure_hosts=frozenset({"127.0.0.1"})))
@@ -91,7 +92,7 @@ class World:
 
     @property
     def names(self) -> ObjectNames:
-        return ObjectNames(self.settings.seedance_prefix, request_hash(self.order.request))
+        return ObjectNames(self.settings.seedance_prefix, request_hash(self.input.request))
 
     def name(self, file: str) -> str:
         return self.names.of_task(TASK, file)
@@ -115,7 +116,7 @@ class World:
         } | fields
 
     def task(self, *payloads: dict[str, Any]) -> None:
-        """What GET shows of the task, in turn."""
+        """Set the answers of GET, in turn."""
         self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [
             Answer(json.dumps(payload).encode()) for payload in payloads or (self.payload(),)
         ]
@@ -125,13 +126,13 @@ class World:
         self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(json.dumps(error).encode(), 404)]
 
     async def store(self) -> VideoResult:
-        """Runs the activity once, and holds it to what must always be so."""
+        """Run the activity once, and assert the invariants."""
         activities = StoreActivities(self.bucket, self.ark, self.settings, self.transport)
         environment = ActivityEnvironment()
         environment.info = replace(environment.info, attempt=self.attempt)
         environment.on_heartbeat = self.heartbeats.append
         try:
-            return await environment.run(activities.store_video, self.order)
+            return await environment.run(activities.store_video, self.input)
         finally:
             assert list(self.scratch.iterdir()) == []
             for stored in await self.bucket.list(self.names.root):
@@ -140,13 +141,13 @@ class World:
                 assert b"SECRET" not in content
 
     async def fails(self, kind: str, match: str = "", *, final: bool = False) -> None:
-        """Runs the activity once; final: it is not to be tried again by itself."""
+        """Run the activity once, and assert its failure; final: it must not be retried."""
         with pytest.raises(ApplicationError, match=match or None) as failed:
             await self.store()
         assert failed.value.type == kind
         assert failed.value.non_retryable == final
         assert failed.value.__cause__ is None
-        assert self.order.job_id in str(failed.value)
+        assert self.input.job_id in str(failed.value)
         assert TASK in str(failed.value)
         assert "SECRET" not in str(failed.value)
 
@@ -170,5 +171,5 @@ class World:
         return self.names.verified(task_id, of.crc32c), sealed(fields)
 
     async def verify(self, content: bytes, file: str = "output.mp4") -> None:
-        """Write down, as an earlier run does, that a content was verified."""
+        """Write, as an earlier run does, that a content was verified."""
         assert await self.bucket.create(*self.verified(content, file))

@@ -1,4 +1,4 @@
-"""A real Temporal dev server, and a stand-in for the workflow that keeps to the contract of ``job.py``."""
+"""A real Temporal dev server, and a stub of the workflow that keeps the contract of ``contract.py``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from seedance_temporal.contract import (
     Resolve,
     ResolveAnswer,
 )
+from seedance_temporal.events import Event
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError, JobState, TimelineEntry, VideoResult, phase_of
+from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
 from seedance_temporal.request import VideoRequest
 
 MODELS = {"byteplus": "dreamina-seedance-2-0-260128", "volcengine": "doubao-seedance-2-0-260128"}
@@ -64,7 +65,7 @@ ERRORS = {
 
 @workflow.defn(name="GenerateVideo")
 class StandIn:
-    """It does what the prompt says: ``stored`` or a key of ERRORS ends it so; anything else is held until told."""
+    """Does what the prompt says: ``stored`` or a key of ERRORS ends it so; any other prompt waits for a signal."""
 
     def __init__(self) -> None:
         self._end: str | None = None
@@ -114,7 +115,16 @@ class StandIn:
                 "started_at": at,
                 "detail": {
                     "request": self._input.request,
-                    "timeline": [TimelineEntry(at=at, what="task created", how="create", times=1 + len(self._signals))],
+                    "timeline": [
+                        Event(
+                            at=at,
+                            event="task_created",
+                            source="create",
+                            attempt=1,
+                            task_id=TASK_ID,
+                            count=1 + len(self._signals),
+                        )
+                    ],
                 },
             }
         )
@@ -141,13 +151,13 @@ class StandIn:
         return CancelAnswer(outcome="cancelled")
 
     @workflow.update
-    async def resolve(self, word: Resolve) -> ResolveAnswer:
-        return ResolveAnswer(accepted=word.attempt == 1, message=f"{word.action} {word.task_id}")
+    async def resolve(self, resolution: Resolve) -> ResolveAnswer:
+        return ResolveAnswer(accepted=resolution.attempt == 1, message=f"{resolution.action} {resolution.task_id}")
 
 
 @asynccontextmanager
 async def dev_server(*, attributes: bool = True) -> AsyncIterator[Client]:
-    """A client of a dev server of its own, with the search attributes unless told otherwise."""
+    """Run a dev server, by default with our search attributes; yield its client."""
     temporal = Path(__file__).parents[2] / ".venv/bin/temporal"
     async with await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(temporal),
@@ -174,7 +184,7 @@ def worker(client: Client, route: str = "byteplus") -> Worker:
 
 
 def request(user: str, prompt: str = "hold", route: str = "byteplus") -> VideoRequest:
-    """A valid request; another user makes another job."""
+    """Return a valid request; another user makes another job."""
     return VideoRequest(user_id=user, route=route, model=MODELS[route], prompt=prompt)
 
 
@@ -187,7 +197,7 @@ async def run_of(client: Client, of: VideoRequest) -> str:
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """The first true answer of an async condition."""
+    """Return the first true answer of an async condition."""
     async with asyncio.timeout(seconds):
         while True:
             if answer := await condition():

@@ -10,6 +10,7 @@ from seedance_temporal import (
     CancelAnswer,
     CancelOutcome,
     Estimate,
+    Event,
     FailureClass,
     InvalidRequest,
     JobDetail,
@@ -23,7 +24,6 @@ from seedance_temporal import (
     Rules,
     SyncVideoJob,
     SyncVideoJobs,
-    TimelineEntry,
     Usage,
     VideoJob,
     VideoJobs,
@@ -75,7 +75,7 @@ def shapes(state: JobState, failed: JobFailed, answer: CancelAnswer) -> None:
     assert_type(state.detail, JobDetail | None)
     assert_type(answer.outcome, CancelOutcome)
     if state.detail is not None:
-        assert_type(state.detail.timeline, tuple[TimelineEntry, ...])
+        assert_type(state.detail.timeline, tuple[Event, ...])
     if state.error is not None:
         assert_type(state.error.failure_class, FailureClass)
     if state.result is not None:

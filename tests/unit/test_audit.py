@@ -1,4 +1,4 @@
-"""The audit, over objects and histories that were made for it: what it tells, and what its verification finds."""
+"""The audit of a job, and its verification, over objects and histories that tests make."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 
 from activities.create import CreateResult
 from seedance_temporal.audit.bucket_evidence import BucketEvidence, read_bucket_evidence
-from seedance_temporal.audit.build import TemporalEvidence, audit_of
+from seedance_temporal.audit.build import audit_of
 from seedance_temporal.audit.document import Audit, RunHistory
-from seedance_temporal.audit.temporal_evidence import Order, Run
+from seedance_temporal.audit.temporal_evidence import ActivityCall, Run, TemporalEvidence
 from seedance_temporal.audit.verify import verify
 from seedance_temporal.contract import Resubmit
+from seedance_temporal.events import Event, EventName, EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of
-from seedance_temporal.job import JobError, JobState, TimelineEntry, VideoResult
+from seedance_temporal.job import JobError, JobState, VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.facts import Claim, End, Outcome
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, result_of_record
@@ -39,8 +40,10 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def entry(seconds: float, what: str, how: str, note: str | None = None, times: int = 1) -> TimelineEntry:
-    return TimelineEntry(at=at(seconds), what=what, how=how, note=note, times=times)
+def first(seconds: float, event: EventName, source: EventSource, detail: str | None = None, *, count: int = 1) -> Event:
+    """Return an event of the first attempt."""
+    ids: dict[str, Any] = {"task_id": FIRST, "attempt": 1}
+    return Event(at=at(seconds), event=event, source=source, detail=detail, count=count, **ids)
 
 
 def _state(of: ObjectNames, **fields: Any) -> JobState:
@@ -48,17 +51,25 @@ def _state(of: ObjectNames, **fields: Any) -> JobState:
     return JobState.model_validate(known | {"started_at": START} | fields)
 
 
-FIRST_STORY = (
-    entry(1, "created as attempt 1", "create", FIRST),
-    entry(2, "running", "poll", times=3),
-    entry(9, "failed", "poll"),
+def second(
+    seconds: float, event: EventName, source: EventSource, detail: str | None = None, *, count: int = 1
+) -> Event:
+    """Return an event of the second attempt."""
+    ids = {"task_id": SECOND, "attempt": 2}
+    return first(seconds, event, source, detail, count=count).model_copy(update=ids)
+
+
+FIRST_TIMELINE = (
+    first(1, "task_created", "create"),
+    first(2, "status", "poll", "running", count=3),
+    first(9, "status", "poll", "failed"),
 )
-SECOND_STORY = (
-    entry(21, "created as attempt 2", "create", SECOND),
-    entry(22, "callback: running", "callback", SECOND),
-    entry(23, "running", "poll", times=2),
-    entry(30, "callback: succeeded", "callback", SECOND),
-    entry(30.5, "succeeded", "callback"),
+SECOND_TIMELINE = (
+    second(21, "task_created", "create"),
+    second(22, "callback_received", "callback", "running"),
+    second(23, "status", "poll", "running", count=2),
+    second(30, "callback_received", "callback", "succeeded"),
+    second(30.5, "status", "callback", "succeeded"),
 )
 
 
@@ -85,7 +96,7 @@ class World:
         return self.names.verified(SECOND, Checksums.of(BytesIO(VIDEO)).crc32c)
 
     async def attempt(self, number: int, task_id: str, seconds: float) -> None:
-        """Claims, and creates a task."""
+        """Claim, and create a task."""
         claim = a_claim(self.request, number).model_copy(
             update={
                 "run_id": f"run-{number}",
@@ -98,23 +109,23 @@ class World:
         )
         self.claims.append(claim)
         await self.ledger.claim(claim)
-        await self.settle(number, Outcome(kind="created", how="create", at=at(seconds + 1), task_id=task_id))
+        await self.settle(number, Outcome(kind="created", source="create", at=at(seconds + 1), task_id=task_id))
 
     async def settle(self, number: int, outcome: Outcome) -> None:
         written = await self.written(number)
         await self.ledger.settle(self.job_id, number, outcome.model_copy(update=written))
 
-    async def written(self, number: int, timeline: Iterable[TimelineEntry] = ()) -> dict[str, Any]:
+    async def written(self, number: int, timeline: Iterable[Event] = ()) -> dict[str, Any]:
         objects = await self.ledger.objects(self.job_id)
         run = {"namespace": "default", "run_id": f"run-{number}"}
         return run | {"ledger": objects, "timeline": tuple(timeline)}
 
     async def fail(self) -> None:
-        """The end of the first attempt, and the wish for another one."""
+        """End the first attempt, and request another one."""
         error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
-        end = End(error=error, at=datetime.now(UTC), how="poll", **await self.written(1, FIRST_STORY))
+        end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
         await self.ledger.end(self.job_id, 1, end)
-        await self.ledger.again(self.job_id, Resubmit(attempt=1))
+        await self.ledger.grant_resubmit(self.job_id, Resubmit(attempt=1))
 
     async def store(self) -> None:
         await self.bucket.create(self.names.of_task(SECOND, "task.json"), as_json({"id": SECOND}))
@@ -133,7 +144,7 @@ class World:
             usage=Usage(total_tokens=39_000),
             cost_usd=0.19,
             request=self.request.model_dump(mode="json", exclude_none=True),
-            timeline=[one.model_dump(mode="json") for one in SECOND_STORY],
+            timeline=SECOND_TIMELINE,
             objects=RecordedObjects(
                 video=stored[self.names.of_task(SECOND, "output.mp4")],
                 task=stored[self.names.of_task(SECOND, "task.json")],
@@ -145,29 +156,29 @@ class World:
         )
         await self.bucket.create(self.names.record, sealed(record.model_dump(mode="json")))
 
-    async def kept(self) -> BucketEvidence:
+    async def evidence(self) -> BucketEvidence:
         return await read_bucket_evidence(self.bucket, "seedance", self.job_id)
 
-    async def audit(self, told: TemporalEvidence | None = None, *missing: str) -> Audit:
-        audit = audit_of(self.job_id, await self.kept(), told, missing)
+    async def audit(self, temporal: TemporalEvidence | None = None, *missing: str) -> Audit:
+        audit = audit_of(self.job_id, await self.evidence(), temporal, missing)
         assert audit is not None
         return audit
 
-    async def problems(self, told: TemporalEvidence | None = None) -> dict[str, tuple[str, ...]]:
-        """Those of each object that has some, by the end of its name."""
-        found = await verify(self.bucket, await self.kept(), told)
+    async def problems(self, temporal: TemporalEvidence | None = None) -> dict[str, tuple[str, ...]]:
+        """Return the problems of each object that has some, by the end of its name."""
+        found = await verify(self.bucket, await self.evidence(), temporal)
         return {one.name.removeprefix(self.names.root): one.problems for one in found if one.problems}
 
     def put(self, name: str, content: bytes, *, generation: int | None = None) -> None:
-        """Rewrites an object, as nobody should be able to; the bucket's own checksums fit."""
+        """Rewrite an object; the bucket's own checksums fit."""
         standing = self.bucket.stored.pop(name)
         self.bucket._put(name, content)
         fresh = self.bucket.stored[name]
-        evidence = standing.generation if generation is None else generation
-        self.bucket.stored[name] = replace(fresh, generation=evidence, created_at=standing.created_at)
+        generation = standing.generation if generation is None else generation
+        self.bucket.stored[name] = replace(fresh, generation=generation, created_at=standing.created_at)
 
     def change(self, name: str, change: Callable[[dict[str, Any]], object], *, generation: int | None = None) -> None:
-        """Rewrites an object with a seal that fits."""
+        """Rewrite an object with a checksum that fits."""
         value = json.loads(self.bucket.contents[name])
         del value["sha256"]
         change(value)
@@ -177,21 +188,21 @@ class World:
         del self.bucket.stored[name]
         del self.bucket.contents[name]
 
-    def told(self, result: VideoResult) -> TemporalEvidence:
-        """What Temporal tells of both runs."""
+    def temporal(self, result: VideoResult) -> TemporalEvidence:
+        """Return Temporal's evidence about both runs."""
         job = _state(self.names, phase="stored", result=result)
         end = {"error": json.loads(self.bucket.contents[self.names.attempt(1, "end")])["error"]}
-        orders = [
-            [Order("write_end", 1, FIRST_STORY, end)],
-            [Order("store_video", 2, SECOND_STORY, result.model_dump(mode="json"))],
+        calls = [
+            [ActivityCall("write_end", 1, FIRST_TIMELINE, end)],
+            [ActivityCall("store_video", 2, SECOND_TIMELINE, result.model_dump(mode="json"))],
         ]
         runs = []
-        for number, (claim, of) in enumerate(zip(self.claims, orders, strict=True), 1):
+        for number, (claim, of) in enumerate(zip(self.claims, calls, strict=True), 1):
             outcome = Outcome.model_validate_json(self.bucket.contents[self.names.attempt(number, "outcome")])
-            report = CreateResult(kind="created", claim=claim, outcome=outcome).model_dump(mode="json")
+            created = CreateResult(kind="created", claim=claim, outcome=outcome).model_dump(mode="json")
             shown = RunHistory(run_id=f"run-{number}", status="completed", started_at=at(20 * number), closed_at=at(60))
             argument = {"request": self.request.model_dump(mode="json")}
-            runs.append(Run(shown, argument, [Order("create_task", number, (), report), *of]))
+            runs.append(Run(shown, argument, [ActivityCall("create_task", number, (), created), *of]))
         return TemporalEvidence("default", job, runs)
 
 
@@ -206,17 +217,18 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def told(world: World) -> TemporalEvidence:
-    return world.told(result_of_record(world.bucket.contents[world.names.record], "videos", world.names.record))
+async def temporal(world: World) -> TemporalEvidence:
+    record = Record.model_validate_json(world.bucket.contents[world.names.record])
+    return world.temporal(result_of_record(record, "videos", world.names.record))
 
 
-# What it tells
+# The audit
 
 
-async def test_the_whole_life_from_the_objects(world: World) -> None:
+async def test_audit_from_the_objects(world: World) -> None:
     audit = await world.audit()
     assert (audit.source, audit.phase, audit.missing) == ("record", "stored", ())
-    assert (audit.looks, audit.callbacks) == (3 + 1 + 2 + 1, 2)
+    assert (audit.polls, audit.callbacks) == (3 + 1 + 2 + 1, 2)
     assert audit.warnings == ("The prompt is long.", "The last frame was asked for, and the provider gave none.")
     assert audit.rights == {"depicts_real_person": True, "consent_reference": "contract 7"}
     assert "seed" not in audit.request
@@ -234,67 +246,74 @@ async def test_the_whole_life_from_the_objects(world: World) -> None:
     assert [stored.name for stored in audit.objects] == sorted(world.bucket.stored)
 
 
-async def test_steps_are_told_once_in_the_order_of_time(world: World) -> None:
-    audit = await world.audit()
-    told = [(step.what, step.how) for step in audit.steps]
-    assert len(told) == len(set(told)) + 2, "only a run's start and a status can be told again, by another attempt"
-    assert [what for what, _ in told][:3] == ["run started", "attempt 1 claimed", "created as attempt 1"]
-    assert told[-1] == ("stored", "copy")
-    assert ("ended: provider", "poll") in told
-    assert ("another attempt was asked for", "caller") in told
-    assert [step.at for step in audit.steps] == sorted(step.at for step in audit.steps)
-    assert audit.steps[1].after == 0.5
+async def test_events_come_once_in_order_of_time(world: World) -> None:
+    timeline = (await world.audit()).timeline
+    found = [(step.event, step.source, step.task_id, step.attempt, step.detail) for step in timeline]
+    assert len(found) == len(set(found))
+    assert [step.event for step in timeline][:3] == ["run_started", "attempt_claimed", "task_created"]
+    assert [step.event for step in timeline].count("task_created") == 2
+    assert (timeline[2].attempt, timeline[2].task_id) == (1, FIRST)
+    assert (timeline[-1].event, timeline[-1].source, timeline[-1].task_id) == ("stored", "copy", SECOND)
+    assert ("ended", "poll", FIRST, 1, "failed (provider)") in found
+    assert ("resubmit_granted", "caller", None, 1, None) in found
+    assert [step.at for step in timeline] == sorted(step.at for step in timeline)
+    assert timeline[1].after == 0.5
 
 
-async def test_of_two_tellings_of_a_step_the_later_one_has_counted_further(world: World) -> None:
-    """The story of an automatic second attempt begins with that of the first one, by the same run."""
-    early = (FIRST_STORY[0], FIRST_STORY[1].model_copy(update={"times": 1}))
+async def test_later_count_of_an_event_wins(world: World) -> None:
+    """The timeline of an automatic second attempt begins with that of the first one, by the same run."""
+    early = (FIRST_TIMELINE[0], FIRST_TIMELINE[1].model_copy(update={"count": 1}))
     written = await world.written(1, early)
-    await world.settle(3, Outcome(kind="not_sent", how="create", at=at(5)))
+    await world.settle(3, Outcome(kind="not_sent", source="create", at=at(5)))
     end = json.loads(world.bucket.contents[world.names.attempt(1, "end")])
     world.change(
         world.names.attempt(3, "outcome"),
         lambda value: value.update(timeline=[one.model_dump(mode="json") for one in written["timeline"]]),
     )
-    assert end["timeline"][1]["times"] == 3
-    assert [step.times for step in (await world.audit()).steps if step.at == at(2)] == [3]
+    assert end["timeline"][1]["count"] == 3
+    assert [step.count for step in (await world.audit()).timeline if step.at == at(2)] == [3]
 
 
-async def test_temporal_and_the_objects_tell_the_same(world: World, told: TemporalEvidence) -> None:
-    by_temporal, by_objects = await world.audit(told), await world.audit()
+async def test_temporal_and_objects_agree(world: World, temporal: TemporalEvidence) -> None:
+    by_temporal, by_objects = await world.audit(temporal), await world.audit()
     assert by_temporal.source == "temporal"
     assert by_temporal.model_copy(update={"source": "record"}) == by_objects
 
 
-async def test_while_temporal_has_the_story_it_is_the_one_that_is_told(world: World, told: TemporalEvidence) -> None:
-    told.runs[1].orders[-1].timeline = (*SECOND_STORY[:-1], entry(30.7, "polishing", "poll"))
-    audit = await world.audit(told)
-    assert "polishing" in [step.what for step in audit.steps]
-    assert "succeeded" not in [step.what for step in audit.steps]
-    # Of a run that is gone, or in another namespace, the object tells.
-    for other in (replace(told, runs=told.runs[:1]), replace(told, namespace="other")):
+def statuses(audit: Audit) -> list[str | None]:
+    return [step.detail for step in audit.timeline if step.event == "status"]
+
+
+async def test_history_wins_while_temporal_has_it(world: World, temporal: TemporalEvidence) -> None:
+    temporal.runs[1].calls[-1].timeline = (*SECOND_TIMELINE[:-1], second(30.7, "status", "poll", "polishing"))
+    audit = await world.audit(temporal)
+    assert "polishing" in statuses(audit)
+    assert "succeeded" not in statuses(audit)
+    # Where the run is gone, or in another namespace, the object is used.
+    for other in (replace(temporal, runs=temporal.runs[:1]), replace(temporal, namespace="other")):
         audit = await world.audit(other)
         assert audit.source == "record"
-        assert "succeeded" in [step.what for step in audit.steps]
+        assert "succeeded" in statuses(audit)
 
 
-async def test_from_temporal_alone(world: World, told: TemporalEvidence) -> None:
-    audit = audit_of(world.job_id, None, told, ["SEEDANCE_BUCKET is not set."])
+async def test_audit_from_temporal_alone(world: World, temporal: TemporalEvidence) -> None:
+    audit = audit_of(world.job_id, None, temporal, ["SEEDANCE_BUCKET is not set."])
     assert audit is not None
-    assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", told.job.result)
+    assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", temporal.job.result)
     assert audit.missing[0] == "SEEDANCE_BUCKET is not set."
     assert [one.task_ids for one in audit.attempts] == [(FIRST,), (SECOND,)]
-    assert {step.what for step in audit.steps} >= {"failed", "succeeded", "created as attempt 2"}
+    assert set(statuses(audit)) >= {"failed", "succeeded"}
+    assert ("task_created", 2) in [(step.event, step.attempt) for step in audit.timeline]
     assert audit.request == (await world.audit()).request
 
 
-async def test_nobody_knows_the_job() -> None:
+async def test_unknown_job_has_no_audit() -> None:
     request = a_request()
     evidence = await read_bucket_evidence(MemoryBucket(), "seedance", job_id_of(request))
     assert audit_of(job_id_of(request), evidence, None) is None
 
 
-async def test_an_open_attempt_without_temporal(world: World) -> None:
+async def test_open_attempt_without_temporal(world: World) -> None:
     for name in [name for name in world.bucket.stored if "/attempts/0001.outcome" not in name]:
         if not name.endswith("0001.claim.json"):
             world.remove(name)
@@ -305,25 +324,27 @@ async def test_an_open_attempt_without_temporal(world: World) -> None:
     assert "no run is under way" in problems["attempts/0001.end.json"][0]
 
 
-async def test_what_older_versions_wrote_is_read_and_found_whole() -> None:
+async def test_objects_of_older_versions_are_whole() -> None:
     world = World()
     claim = a_claim(world.request)
     new = {"submitted_at", "estimated_tokens", "estimated_usd", "warnings", "media"}
     put = {"claim": claim.model_dump(mode="json", exclude=new)}
-    outcome = Outcome(kind="created", how="create", at=at(1), task_id=FIRST)
+    outcome = Outcome(kind="created", source="create", at=at(1), task_id=FIRST)
     put["outcome"] = outcome.model_dump(mode="json", exclude={"namespace", "run_id", "timeline", "ledger"})
     error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
-    end = End(error=error, at=datetime.now(UTC), timeline=FIRST_STORY)
-    put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "how"})
+    end = End(error=error, at=datetime.now(UTC), timeline=FIRST_TIMELINE)
+    put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "source"})
     for kind, value in put.items():
         await world.bucket.create(world.names.attempt(1, kind), as_json(value))
     audit = await world.audit()
     assert (audit.phase, audit.source, audit.attempts[0].charge.billed) == ("failed", "end", False)
-    assert ("ended: provider", "ledger") in [(step.what, step.how) for step in audit.steps]
+    assert ("ended", "ledger", "failed (provider)") in [
+        (step.event, step.source, step.detail) for step in audit.timeline
+    ]
     assert await world.problems() == {}
 
 
-async def test_what_is_damaged_is_said_and_the_rest_is_told(world: World) -> None:
+async def test_damaged_objects_are_named_and_skipped(world: World) -> None:
     world.put(world.names.attempt(1, "end"), b"{")
     world.put(world.names.record, b'{"task_id": "cgt-2"}')
     audit = await world.audit()
@@ -332,19 +353,19 @@ async def test_what_is_damaged_is_said_and_the_rest_is_told(world: World) -> Non
     assert audit.result is None
 
 
-# What its verification finds
+# The verification
 
 EVERY = 23
-"""Bytes: which ones are flipped. Each of them, in tests/unit/test_seal.py."""
+"""Bytes between two that are flipped; tests/unit/test_checksummed_json.py flips each."""
 
 
-async def test_a_job_that_nobody_touched_is_found_whole(world: World, told: TemporalEvidence) -> None:
+async def test_untouched_job_is_whole(world: World, temporal: TemporalEvidence) -> None:
     assert await world.problems() == {}
-    assert await world.problems(told) == {}
-    assert len(await verify(world.bucket, await world.kept(), told)) == len(world.bucket.stored) == 10
+    assert await world.problems(temporal) == {}
+    assert len(await verify(world.bucket, await world.evidence(), temporal)) == len(world.bucket.stored) == 10
 
 
-async def test_flipped_bytes_of_every_object_by_the_objects_alone(world: World) -> None:
+async def test_flipped_byte_is_found_by_objects_alone(world: World) -> None:
     """Nothing else gives them away: generation and the bucket's own checksums fit."""
     for name in sorted(world.bucket.stored):
         content, stored = world.bucket.contents[name], world.bucket.stored[name]
@@ -354,16 +375,16 @@ async def test_flipped_bytes_of_every_object_by_the_objects_alone(world: World) 
         world.bucket.contents[name], world.bucket.stored[name] = content, stored
 
 
-async def test_a_flipped_byte_in_the_name_of_the_seal(world: World) -> None:
-    """Without its seal, an object could be one of an older version, but for a field that no such version had."""
+async def test_flipped_byte_in_the_checksum_name(world: World) -> None:
+    """Without its checksum, an object could be of an older version, except for a field that no such version had."""
     for name in (world.names.record, world.names.attempt(1, "end"), world.names.attempt(1, "claim")):
         content, stored = world.bucket.contents[name], world.bucket.stored[name]
         world.put(name, content.replace(b'"sha256"', b'"sha257"'))
-        assert "no seal" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
+        assert "no checksum" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
         world.bucket.contents[name], world.bucket.stored[name] = content, stored
 
 
-async def test_content_that_rots_under_the_buckets_checksum(world: World) -> None:
+async def test_content_and_bucket_checksum_disagree(world: World) -> None:
     for name, content in world.bucket.contents.items():
         world.bucket.contents[name] = content[:-2] + b"?" + content[-1:]
         (problems,) = [found for one, found in (await world.problems()).items() if name.endswith(one)]
@@ -371,7 +392,7 @@ async def test_content_that_rots_under_the_buckets_checksum(world: World) -> Non
         world.bucket.contents[name] = content
 
 
-async def test_every_removed_object_is_missed(world: World) -> None:
+async def test_removed_object_is_missed(world: World) -> None:
     for name in list(world.bucket.stored):
         content, stored = world.bucket.contents[name], world.bucket.stored[name]
         world.remove(name)
@@ -379,8 +400,8 @@ async def test_every_removed_object_is_missed(world: World) -> None:
         world.bucket.contents[name], world.bucket.stored[name] = content, stored
 
 
-async def test_a_rewritten_object_has_another_generation(world: World) -> None:
-    """Its seal fits, as if somebody wanted it to; the objects after it saw another one."""
+async def test_rewritten_object_has_another_generation(world: World) -> None:
+    """Its checksum fits; later objects recorded another one."""
     for name in sorted(world.bucket.stored):
         if name.endswith((".mp4", "task.json", "record.json")):
             continue
@@ -390,13 +411,13 @@ async def test_a_rewritten_object_has_another_generation(world: World) -> None:
         world.bucket.contents[name], world.bucket.stored[name] = content, stored
 
 
-async def test_the_record_has_no_witness_but_temporal_and_the_clock(world: World, told: TemporalEvidence) -> None:
-    """The one thing that the objects alone cannot tell, as docs/auditing.md says."""
+async def test_rewritten_record_differs_from_temporal_and_clock(world: World, temporal: TemporalEvidence) -> None:
+    """The objects alone cannot show it, as docs/auditing.md says."""
     world.change(world.names.record, lambda value: value.update(cost_usd=0.01), generation=99)
     assert await world.problems() == {}
-    assert "another one" in (await world.problems(told))["record.json"][0]
+    assert "another one" in (await world.problems(temporal))["record.json"][0]
     world.change(world.names.record, lambda value: value["timeline"].pop())
-    assert "another story" in (await world.problems(told))["record.json"][0]
+    assert "another timeline" in (await world.problems(temporal))["record.json"][0]
     stored = world.bucket.stored[world.names.record]
     world.bucket.stored[world.names.record] = replace(stored, created_at=stored.created_at + timedelta(hours=2))
     assert "the bucket made it at" in (await world.problems())["record.json"][0]
@@ -414,12 +435,12 @@ async def test_the_record_has_no_witness_but_temporal_and_the_clock(world: World
         ("record.json", {"attempt": 1}, "is none of attempt 1"),
     ],
 )
-async def test_objects_that_do_not_fit_together(world: World, name: str, change: dict[str, Any], problem: str) -> None:
+async def test_contradictory_objects_are_found(world: World, name: str, change: dict[str, Any], problem: str) -> None:
     world.change(world.names.root + name, lambda value: value.update(change))
     assert problem in str(await world.problems())
 
 
-async def test_video_that_was_not_verified_is_found(world: World) -> None:
+async def test_unverified_video_is_found(world: World) -> None:
     """The record was rewritten to fit another video, and nothing else."""
     name = world.names.of_task(SECOND, "output.mp4")
     world.put(name, b"another video")
@@ -439,7 +460,7 @@ async def test_planted_picture_is_found(world: World) -> None:
     assert (await world.problems()) == {f"{SECOND}/last_frame.png": ("it equals no content that was verified",)}
 
 
-async def test_payload_that_the_record_does_not_name_is_found(world: World) -> None:
+async def test_unrecorded_payload_is_found(world: World) -> None:
     world.change(world.names.record, lambda value: value["objects"].update(task=None))
     assert "the record does not name it" in (await world.problems())[f"{SECOND}/task.json"][0]
 
@@ -460,7 +481,7 @@ async def test_damaged_verified_object_is_found(world: World, content: bytes) ->
     assert problem.startswith("it ")
 
 
-async def test_a_claim_and_a_record_are_of_the_request_that_the_job_is_named_by(world: World) -> None:
+async def test_changed_request_differs_from_job_id(world: World) -> None:
     for name in (world.names.attempt(1, "claim"), world.names.record):
         content, stored = world.bucket.contents[name], world.bucket.stored[name]
         world.change(name, lambda value: value["request"].update(prompt="a dog"))
@@ -468,7 +489,7 @@ async def test_a_claim_and_a_record_are_of_the_request_that_the_job_is_named_by(
         world.bucket.contents[name], world.bucket.stored[name] = content, stored
 
 
-async def test_a_missing_end_is_named_by_what_temporal_says_of_the_job() -> None:
+async def test_missing_end_is_found_by_temporal() -> None:
     world = World()
     await world.ledger.claim(a_claim(world.request))
     error = JobError(code="InvalidParameter", message="no", failure_class="invalid", attempt=1)
@@ -484,9 +505,13 @@ async def test_a_missing_end_is_named_by_what_temporal_says_of_the_job() -> None
 # The histories
 
 
-def test_an_order_that_completed_is_preferred() -> None:
-    orders = [Order("create_task", 1, (), {"kind": "created"}), Order("create_task", 1, ()), Order("write_end", 2, ())]
-    run = Run(RunHistory(run_id="run-1", status="running", started_at=START), {}, orders)
-    assert run.order("create_task", 1) is orders[0]
-    assert run.order("write_end", 2) is orders[2]
-    assert run.order("write_end", 1) is None
+def test_completed_call_is_preferred() -> None:
+    calls = [
+        ActivityCall("create_task", 1, (), {"kind": "created"}),
+        ActivityCall("create_task", 1, ()),
+        ActivityCall("write_end", 2, ()),
+    ]
+    run = Run(RunHistory(run_id="run-1", status="running", started_at=START), {}, calls)
+    assert run.call("create_task", 1) is calls[0]
+    assert run.call("write_end", 2) is calls[2]
+    assert run.call("write_end", 1) is None

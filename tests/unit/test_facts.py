@@ -1,4 +1,4 @@
-"""What follows from the facts of a job: rule by rule, and along every sequence of events."""
+"""The decisions that follow from the facts of a job: rule by rule, and along every sequence of events."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from seedance_temporal.ledger import decisions
-from seedance_temporal.ledger.decisions import Decision, decide, decide_from, is_absent
+from seedance_temporal.ledger.decisions import Decision, Ending, decide, decide_at, ending, is_absent
 from seedance_temporal.ledger.facts import Attempt, Facts, Listing, Outcome, ResubmitGrant
 from tests.support.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
 
-AGAIN = ResubmitGrant(accept_second_charge=False, at=datetime.now(UTC))
+GRANT = ResubmitGrant(accept_second_charge=False, at=datetime.now(UTC))
 
 
 def an_attempt(
     number: int = 1,
     outcome: Outcome | None = None,
     *late: str,
-    taken: bool = False,
+    accepted_without_id: bool = False,
     end: str | None = None,
     lost: bool = False,
-    again: bool = False,
+    resubmitted: bool = False,
 ) -> Attempt:
-    """``end``: the task that ended; ``lost``: nobody can tell which, if any."""
+    """``end``: the task that ended; ``lost``: the attempt was given up, and its end names no task."""
     return Attempt(
         number=number,
         outcome=outcome,
-        taken=taken,
+        accepted_without_id=accepted_without_id,
         late=late,
         ends=(an_end(number, end),) if end is not None or lost else (),
-        again=AGAIN if again else None,
+        resubmit_grant=GRANT if resubmitted else None,
     )
 
 
@@ -44,52 +44,52 @@ A, B = created("a"), created("b")
 
 
 @pytest.mark.parametrize(
-    ("attempts", "decision"),
+    ("attempts", "expected"),
     [
-        # Nothing stands against a claim.
+        # A claim is allowed.
         ([], ("claim", 1)),
         ([an_attempt(1, not_sent())], ("claim", 2)),
         ([an_attempt(1, absent())], ("claim", 2)),
         ([an_attempt(1, not_sent()), an_attempt(2, absent()), an_attempt(3, not_sent())], ("claim", 4)),
-        ([an_attempt(1, refused(), again=True)], ("claim", 2)),
-        ([an_attempt(1, A, end="a", again=True)], ("claim", 2)),
-        ([an_attempt(1, lost=True, again=True)], ("claim", 2)),
-        ([an_attempt(1, taken=True, lost=True, again=True)], ("claim", 2)),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2, not_sent())], ("claim", 3)),
-        # A claim without an outcome: nobody knows.
+        ([an_attempt(1, refused(), resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, lost=True, resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, accepted_without_id=True, lost=True, resubmitted=True)], ("claim", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, not_sent())], ("claim", 3)),
+        # A claim without an outcome is unknown.
         ([an_attempt(1)], ("recover", 1)),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2)], ("recover", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2)], ("recover", 2)),
         ([an_attempt(1, not_sent()), an_attempt(2)], ("recover", 2)),
-        ([an_attempt(1, taken=True)], ("recover", 1)),
-        # It counts again: a task exists, although another outcome stands.
-        ([an_attempt(1, not_sent(), taken=True)], ("recover", 1)),
-        ([an_attempt(1, absent(), taken=True)], ("recover", 1)),
-        ([an_attempt(1, refused(), taken=True)], ("recover", 1)),
-        ([an_attempt(1, absent(), taken=True), an_attempt(2, not_sent())], ("recover", 1)),
-        # A wish for another attempt opens nothing before the attempt that it answers has ended.
-        ([an_attempt(1, again=True)], ("recover", 1)),
-        ([an_attempt(1, A, again=True)], ("adopt", 1, "a")),
+        ([an_attempt(1, accepted_without_id=True)], ("recover", 1)),
+        # It counts again: a task exists, although the outcome says otherwise.
+        ([an_attempt(1, not_sent(), accepted_without_id=True)], ("recover", 1)),
+        ([an_attempt(1, absent(), accepted_without_id=True)], ("recover", 1)),
+        ([an_attempt(1, refused(), accepted_without_id=True)], ("recover", 1)),
+        ([an_attempt(1, absent(), accepted_without_id=True), an_attempt(2, not_sent())], ("recover", 1)),
+        # A resubmit grant allows nothing before its attempt has ended.
+        ([an_attempt(1, resubmitted=True)], ("recover", 1)),
+        ([an_attempt(1, A, resubmitted=True)], ("adopt", 1, "a")),
         # A task is followed, not paid for once more.
         ([an_attempt(1, A)], ("adopt", 1, "a")),
-        ([an_attempt(1, A, taken=True)], ("adopt", 1, "a")),
+        ([an_attempt(1, A, accepted_without_id=True)], ("adopt", 1, "a")),
         ([an_attempt(1, None, "l")], ("adopt", 1, "l")),
         ([an_attempt(1, not_sent(), "l")], ("adopt", 1, "l")),
         ([an_attempt(1, absent(), "l")], ("adopt", 1, "l")),
         ([an_attempt(1, refused(), "l")], ("adopt", 1, "l")),
-        ([an_attempt(1, refused(), "l", again=True)], ("adopt", 1, "l")),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2, B)], ("adopt", 2, "b")),
-        # An end that names no task does not bind one that came to light.
+        ([an_attempt(1, refused(), "l", resubmitted=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, B)], ("adopt", 2, "b")),
+        # An end that names no task does not end a late task.
         ([an_attempt(1, None, "l", lost=True)], ("adopt", 1, "l")),
-        ([an_attempt(1, None, "l", lost=True, again=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, None, "l", lost=True, resubmitted=True)], ("adopt", 1, "l")),
         ([an_attempt(1, A, lost=True)], ("adopt", 1, "a")),
-        # An end, or a refusal, that nobody answered.
+        # An end, or a refusal, without a resubmit grant.
         ([an_attempt(1, A, end="a")], ("ended", 1)),
         ([an_attempt(1, None, "l", end="l")], ("ended", 1)),
         ([an_attempt(1, lost=True)], ("ended", 1)),
         ([an_attempt(1, refused())], ("ended", 1)),
-        ([an_attempt(1, A, end="a", again=True), an_attempt(2, refused())], ("ended", 2)),
+        ([an_attempt(1, A, end="a", resubmitted=True), an_attempt(2, refused())], ("ended", 2)),
         ([an_attempt(1, A, end="a"), an_attempt(2, not_sent())], ("ended", 1)),
-        # A live task decides, whichever attempt it is of: the newest one, and another is a second task.
+        # A live task decides, of any attempt: the newest one, and another is a second task.
         ([an_attempt(1, absent(), "l"), an_attempt(2, B)], ("adopt", 2, "b", "l")),
         ([an_attempt(1, absent(), "l"), an_attempt(2)], ("adopt", 1, "l")),
         ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b")], ("adopt", 1, "l")),
@@ -98,20 +98,20 @@ A, B = created("a"), created("b")
         ([an_attempt(1, absent(), "l"), an_attempt(2, not_sent()), an_attempt(3, refused())], ("adopt", 1, "l")),
         ([an_attempt(1, absent(), "l", end="l"), an_attempt(2)], ("recover", 2)),
         ([an_attempt(1, absent(), "l", end="l"), an_attempt(2, refused())], ("ended", 2)),
-        ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b", again=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, absent(), "l"), an_attempt(2, B, end="b", resubmitted=True)], ("adopt", 1, "l")),
         ([an_attempt(1, A, "l")], ("adopt", 1, "a", "l")),
         ([an_attempt(1, A, "a")], ("adopt", 1, "a")),
         ([an_attempt(1, A, "l", end="a")], ("adopt", 1, "l")),
         ([an_attempt(1, A, "l", end="l")], ("adopt", 1, "a")),
-        ([an_attempt(1, A, "l", end="a", again=True)], ("adopt", 1, "l")),
+        ([an_attempt(1, A, "l", end="a", resubmitted=True)], ("adopt", 1, "l")),
     ],
 )
-def test_what_comes_next(attempts: list[Attempt], decision: tuple[object, ...]) -> None:
+def test_facts_decide_next_step(attempts: list[Attempt], expected: tuple[object, ...]) -> None:
     for order in (attempts, attempts[::-1]):
-        look = decide(Facts(None, tuple(order)))
-        found = (look.next, look.attempt, look.task_id, look.second_task)
-        assert found == (*decision, None, None)[:4]
-        assert (look.error is not None) == (look.next == "ended")
+        decision = decide(Facts(None, tuple(order)))
+        found = (decision.next, decision.attempt, decision.task_id, decision.second_task)
+        assert found == (*expected, None, None)[:4]
+        assert (decision.error is not None) == (decision.next == "ended")
 
 
 @pytest.mark.parametrize(
@@ -124,22 +124,55 @@ def test_what_comes_next(attempts: list[Attempt], decision: tuple[object, ...]) 
         ([an_attempt(1, refused())], 1, None),
         ([an_attempt(1, A, "l")], 1, "l"),
         ([an_attempt(1, absent(), "l"), an_attempt(2, A)], 2, "l"),
-        ([an_attempt(1, B, end="b", again=True), an_attempt(2, A)], 2, None),
+        ([an_attempt(1, B, end="b", resubmitted=True), an_attempt(2, A)], 2, None),
     ],
 )
-def test_a_record_wins_over_everything(attempts: list[Attempt], attempt: int, second_task: str | None) -> None:
-    look = decide(Facts(a_result("a"), tuple(attempts)))
-    assert (look.next, look.attempt, look.task_id, look.second_task) == ("stored", attempt, "a", second_task)
-    assert look.result == a_result("a")
+def test_record_beats_everything(attempts: list[Attempt], attempt: int, second_task: str | None) -> None:
+    decision = decide(Facts(a_result("a"), tuple(attempts)))
+    assert (decision.next, decision.attempt, decision.task_id, decision.second_task) == (
+        "stored",
+        attempt,
+        "a",
+        second_task,
+    )
+    assert decision.result == a_result("a")
 
 
-def test_the_end_that_stands_is_told_as_it_was_written() -> None:
+def test_ending_of_a_stored_job() -> None:
+    at = datetime.now(UTC)
+    attempts = (an_attempt(1, A, end="a"),)
+    found = ending(Facts(a_result("b"), attempts, stored_at=at))
+    assert found == Ending("stored", at, result=a_result("b"))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "phase"),
+    [
+        (an_attempt(1, A, end="a"), "failed"),
+        (an_attempt(1, lost=True), "failed"),
+        (an_attempt(1, refused()), "refused"),
+    ],
+)
+def test_ending_without_a_video(attempt: Attempt, phase: str) -> None:
+    found = ending(Facts(None, (attempt,)))
+    last = attempt.end or attempt.outcome
+    assert found is not None
+    assert last is not None
+    assert (found.phase, found.at, found.error, found.result) == (phase, last.at, attempt.error, None)
+
+
+@pytest.mark.parametrize("attempts", [(), (an_attempt(1),), (an_attempt(1, A),), (an_attempt(1, not_sent()),)])
+def test_open_job_has_no_ending(attempts: tuple[Attempt, ...]) -> None:
+    assert ending(Facts(None, attempts)) is None
+
+
+def test_existing_end_is_shown_as_written() -> None:
     attempt = an_attempt(1, A, end="a")
     assert attempt.end is not None
     assert decide(Facts(None, (attempt,))).error == attempt.end.error
 
 
-def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
+def test_refusal_shows_provider_message() -> None:
     outcome = refused("InvalidParameter.Ratio").model_copy(update={"message": "no such ratio."})
     error = decide(Facts(None, (an_attempt(3, outcome),))).error
     assert error is not None
@@ -158,10 +191,10 @@ def test_a_refusal_is_told_with_the_words_of_the_provider() -> None:
     assert error.failure_class == "moderation"
 
 
-def test_only_an_unknown_attempt_is_looked_for() -> None:
+def test_only_unknown_attempt_is_searched() -> None:
     attempt = replace(an_attempt(1, A), claimed_at=datetime.now(UTC) - timedelta(days=1))
-    look = decide_from(Facts(None, (attempt,)), some_settings())
-    assert (look.next, look.recovery_over, look.look_again_after) == ("adopt", False, 0)
+    decision = decide_at(Facts(None, (attempt,)), some_settings())
+    assert (decision.next, decision.recovery) == ("adopt", None)
 
 
 # --- absence ---------------------------------------------------------------------------------------------------------
@@ -175,8 +208,8 @@ TICK = timedelta(microseconds=1)
 
 
 @pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that stands, so that borders can be stepped on."""
+def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped clock, so that exact limits can be tested."""
 
     class Clock(datetime):
         @classmethod
@@ -209,7 +242,7 @@ TWO = (a_listing(FIRST), a_listing(SECOND))
 EARLIER_ABSENT = an_attempt(1, absent())
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("frozen_clock")
 @pytest.mark.parametrize(
     ("proved", "listings"),
     [
@@ -218,7 +251,7 @@ EARLIER_ABSENT = an_attempt(1, absent())
         pytest.param(True, (*TWO, a_listing(FIRST + MINUTE / 2)), id="more between them"),
         pytest.param(False, (), id="none"),
         pytest.param(False, TWO[:1], id="one"),
-        pytest.param(False, (TWO[0], TWO[0]), id="one, told twice"),
+        pytest.param(False, (TWO[0], TWO[0]), id="one, given twice"),
         pytest.param(False, (TWO[0], a_listing(SECOND - TICK)), id="too close together"),
         pytest.param(False, (a_listing(timedelta(0)), a_listing(MINUTE)), id="begun as the window ended"),
         pytest.param(True, (a_listing(TICK), a_listing(TICK + MINUTE)), id="begun just after the window"),
@@ -241,19 +274,19 @@ EARLIER_ABSENT = an_attempt(1, absent())
 )
 def test_which_listings_prove_absence(proved: bool, listings: tuple[Listing, ...]) -> None:
     attempt = unknown(2 * WINDOW)
-    assert is_absent(Facts(None, (attempt,), echo=True), attempt, listings, some_settings()) is proved
+    assert is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, listings, some_settings()) is proved
 
 
 DAYS = timedelta(days=6)
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("frozen_clock")
 @pytest.mark.parametrize(
-    ("attempt", "others", "echo", "bar"),
+    ("attempt", "others", "identifiers_listed", "bar"),
     [
         pytest.param(unknown(2 * WINDOW), (), True, None, id="nothing"),
-        pytest.param(unknown(2 * WINDOW, taken=True), (), True, "accepted", id="taken"),
-        pytest.param(unknown(2 * WINDOW), (), False, "identifiers", id="echo unknown"),
+        pytest.param(unknown(2 * WINDOW, accepted_without_id=True), (), True, "accepted", id="accepted_without_id"),
+        pytest.param(unknown(2 * WINDOW), (), False, "identifiers", id="identifiers not listed"),
         pytest.param(replace(unknown(2 * WINDOW), claim=KEYLESS), (), True, "which API key", id="key unknown"),
         pytest.param(unknown(DAYS), (), True, None, id="six days"),
         pytest.param(unknown(DAYS + TICK), (), True, "forgotten", id="more than six days"),
@@ -267,47 +300,55 @@ DAYS = timedelta(days=6)
         ),
         pytest.param(replace(unknown(2 * WINDOW), number=2), (an_attempt(1, not_sent()),), True, None, id="not sent"),
         pytest.param(
-            replace(unknown(2 * WINDOW), number=2), (an_attempt(1, refused(), again=True),), True, None, id="refused"
+            replace(unknown(2 * WINDOW), number=2),
+            (an_attempt(1, refused(), resubmitted=True),),
+            True,
+            None,
+            id="refused",
         ),
     ],
 )
-def test_what_keeps_an_attempt_from_counting_as_absent(
-    attempt: Attempt, others: tuple[Attempt, ...], echo: bool, bar: str | None
+def test_doubts_bar_absence(
+    attempt: Attempt, others: tuple[Attempt, ...], identifiers_listed: bool, bar: str | None
 ) -> None:
-    known = Facts(None, (*others, attempt), echo)
+    known = Facts(None, (*others, attempt), identifiers_listed)
     assert attempt.claimed_at is not None
     after = attempt.claimed_at + WINDOW + FIRST
     key = attempt.claim.key if attempt.claim is not None else ""
     listings = (a_listing(FIRST, began_at=after, key=key), a_listing(FIRST, began_at=after + MINUTE, key=key))
     assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
-    told = decisions._bar_to_absence(known, attempt)
-    assert (told is None) if bar is None else (bar in (told or ""))
+    doubt = decisions._no_proof_of_absence(known, attempt)
+    assert (doubt is None) if bar is None else (bar in (doubt or ""))
 
 
-def test_an_attempt_that_nobody_claimed_is_not_absent() -> None:
+def test_unclaimed_attempt_is_not_absent() -> None:
     for attempt in (replace(unknown(2 * WINDOW), claim=None), replace(unknown(2 * WINDOW), claimed_at=None)):
-        assert not is_absent(Facts(None, (attempt,), echo=True), attempt, TWO, some_settings())
+        assert not is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, TWO, some_settings())
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("frozen_clock")
 @pytest.mark.parametrize(
-    ("barred", "given", "echo"),
+    ("barred", "given", "identifiers_listed"),
     [
         pytest.param(False, {}, True, id="absence can be proved"),
-        pytest.param(True, {}, False, id="echo unknown"),
-        pytest.param(True, {"taken": True}, True, id="taken"),
+        pytest.param(True, {}, False, id="identifiers not listed"),
+        pytest.param(True, {"accepted_without_id": True}, True, id="accepted_without_id"),
         pytest.param(True, {"number": 2}, True, id="earlier absent"),
     ],
 )
-def test_how_long_an_attempt_is_looked_for(barred: bool, given: dict[str, Any], echo: bool) -> None:
-    """Half a window more where listings can settle it, because a person is not needed for that."""
+def test_search_time_follows_settings(barred: bool, given: dict[str, Any], identifiers_listed: bool) -> None:
+    """Half a window more where listings can settle it, because no operator is needed for that."""
     border = WINDOW if barred else 1.5 * WINDOW
     ages = [(timedelta(0), False), (border, False), (border + TICK, True), (DAYS, True), (2 * DAYS, True)]
     for age, over in ages:
         attempt = replace(unknown(age), **given)
         others = (EARLIER_ABSENT,) if attempt.number == 2 else ()
-        look = decide_from(Facts(None, (*others, attempt), echo), some_settings(seedance_recovery_seconds=600))
-        assert (look.next, look.recovery_over, look.look_again_after) == ("recover", over, 100 if over else 30), age
+        decision = decide_at(
+            Facts(None, (*others, attempt), identifiers_listed), some_settings(seedance_recovery_seconds=600)
+        )
+        assert decision.recovery is not None, age
+        recovery = decision.recovery.needs_operator, decision.recovery.wait_seconds
+        assert (decision.next, *recovery) == ("recover", over, 100 if over else 30), age
 
 
 # --- for all facts ---------------------------------------------------------------------------------------------------
@@ -319,15 +360,15 @@ _outcomes = st.one_of(st.none(), _task_ids.map(created), st.sampled_from([not_se
 
 @st.composite
 def some_facts(draw: st.DrawFn) -> Facts:
-    """Any facts, also such as never come about."""
+    """Draw any facts, also impossible ones."""
     attempts = [
         Attempt(
             number=number,
             outcome=draw(_outcomes),
-            taken=draw(st.booleans()),
+            accepted_without_id=draw(st.booleans()),
             late=tuple(draw(st.lists(_task_ids, unique=True, max_size=2))),
             ends=tuple(an_end(number, ended) for ended in draw(_ended)),
-            again=draw(st.sampled_from([None, AGAIN])),
+            resubmit_grant=draw(st.sampled_from([None, GRANT])),
         )
         for number in range(1, draw(st.integers(0, 4)) + 1)
     ]
@@ -336,45 +377,49 @@ def some_facts(draw: st.DrawFn) -> Facts:
 
 
 def open_attempts(attempts: tuple[Attempt, ...]) -> list[Attempt]:
-    """Those that count and lack an end or an again."""
-    return [a for a in attempts if a.live or (a.counts and (a.end is None or a.again is None))]
+    """Return those that count and lack an end or a resubmit grant."""
+    return [a for a in attempts if a.live or (a.counts and (a.end is None or a.resubmit_grant is None))]
 
 
 def _live(attempt: Attempt) -> set[str]:
-    """The tasks of an attempt that are not known to have ended."""
+    """Return the tasks of an attempt that are not known to have ended."""
     return {*attempt.tasks} - {end.error.task_id for end in attempt.ends}
 
 
-def assert_no_task_is_dropped(facts: Facts, look: Decision) -> None:
-    """A task that is known is followed, stored or ended, or a person is told."""
-    loose = {task for attempt in facts.attempts for task in _live(attempt)} - {look.task_id}
+def assert_no_task_is_dropped(facts: Facts, decision: Decision) -> None:
+    """Assert that each known task is followed, stored or ended, or is shown as second task."""
+    loose = {task for attempt in facts.attempts for task in _live(attempt)} - {decision.task_id}
     if loose:
-        assert look.second_task in loose
+        assert decision.second_task in loose
     else:
-        assert look.second_task is None
+        assert decision.second_task is None
 
 
 @given(some_facts())
 @settings(max_examples=500, deadline=None)
-def test_a_claim_is_allowed_only_where_everything_that_counts_is_over(facts: Facts) -> None:
-    look = decide(facts)
-    if look.next == "claim":
+def test_claim_needs_end_of_counting_attempts(facts: Facts) -> None:
+    decision = decide(facts)
+    if decision.next == "claim":
         assert facts.record is None
         assert open_attempts(facts.attempts) == []
-        assert all(a.again is not None for a in facts.attempts if a.outcome is not None and a.outcome.kind == "refused")
-        assert look.attempt == len(facts.attempts) + 1
-    assert (look.next == "stored") == (facts.record is not None)
-    assert (look.next == "adopt") <= (look.task_id is not None)
-    assert_no_task_is_dropped(facts, look)
+        assert all(
+            a.resubmit_grant is not None
+            for a in facts.attempts
+            if a.outcome is not None and a.outcome.kind == "refused"
+        )
+        assert decision.attempt == len(facts.attempts) + 1
+    assert (decision.next == "stored") == (facts.record is not None)
+    assert (decision.next == "adopt") <= (decision.task_id is not None)
+    assert_no_task_is_dropped(facts, decision)
 
 
 class Life(RuleBasedStateMachine):
-    """A job along every sequence of events: claims as they are allowed, outcomes, ends, wishes, and what comes late."""
+    """A job along every sequence of events: allowed claims, outcomes, ends, resubmit grants, and late tasks."""
 
     @initialize()
     def start(self) -> None:
         self.attempts: list[Attempt] = [Attempt(1)]
-        self.revived: set[int] = set()  # a task came of an attempt that was written off
+        self.revived: set[int] = set()  # attempts that counted as absent, and have a task
         self.tasks = (f"cgt-{n}" for n in count())
 
     @property
@@ -390,26 +435,26 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: decide(self.facts).next == "claim")
     @rule()
     def claim(self) -> None:
-        look = decide(self.facts)
-        assert look.attempt == len(self.attempts) + 1, "each claim has a number of its own"
+        decision = decide(self.facts)
+        assert decision.attempt == len(self.attempts) + 1, "each claim has a number of its own"
         assert open_attempts(tuple(self.attempts)) == []
-        self.attempts.append(Attempt(look.attempt))
+        self.attempts.append(Attempt(decision.attempt))
 
     @precondition(lambda self: any(a.outcome is None for a in self.attempts))
     @rule(data=st.data(), kind=st.sampled_from(["created", "refused", "not_sent", "absent"]))
     def outcome(self, data: st.DataObject, kind: str) -> None:
         attempt = self.one(data, *(a for a in self.attempts if a.outcome is None))
-        if attempt is not None and not (kind == "absent" and attempt.taken):
+        if attempt is not None and not (kind == "absent" and attempt.accepted_without_id):
             of = {"refused": refused(), "not_sent": not_sent(), "absent": absent()}
-            if attempt.taken or attempt.late:
+            if attempt.accepted_without_id or attempt.late:
                 self.revived.add(attempt.number)
             self.change(attempt, outcome=of.get(kind) or created(next(self.tasks)))
 
     @rule(data=st.data())
-    def taken(self, data: st.DataObject) -> None:
+    def accepted_without_id(self, data: st.DataObject) -> None:
         if (attempt := self.one(data, *self.attempts)) is not None:
             self._revive(attempt)
-            self.change(attempt, taken=True)
+            self.change(attempt, accepted_without_id=True)
 
     @rule(data=st.data())
     def late(self, data: st.DataObject) -> None:
@@ -424,28 +469,28 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: decide(self.facts).next == "adopt")
     @rule()
     def end(self) -> None:
-        look = decide(self.facts)
-        attempt = self.attempts[look.attempt - 1]
-        self.change(attempt, ends=(*attempt.ends, an_end(look.attempt, look.task_id)))
+        decision = decide(self.facts)
+        attempt = self.attempts[decision.attempt - 1]
+        self.change(attempt, ends=(*attempt.ends, an_end(decision.attempt, decision.task_id)))
 
     @precondition(lambda self: decide(self.facts).next == "recover")
     @rule()
     def lost(self) -> None:
-        look = decide(self.facts)
-        self.change(self.attempts[look.attempt - 1], ends=(an_end(look.attempt, None),))
+        decision = decide(self.facts)
+        self.change(self.attempts[decision.attempt - 1], ends=(an_end(decision.attempt, None),))
 
-    @precondition(lambda self: any(a.error is not None and a.again is None for a in self.attempts))
+    @precondition(lambda self: any(a.error is not None and a.resubmit_grant is None for a in self.attempts))
     @rule(data=st.data())
     def again(self, data: st.DataObject) -> None:
-        attempt = self.one(data, *(a for a in self.attempts if a.error is not None and a.again is None))
+        attempt = self.one(data, *(a for a in self.attempts if a.error is not None and a.resubmit_grant is None))
         if attempt is not None:
-            self.change(attempt, again=AGAIN)
+            self.change(attempt, resubmit_grant=GRANT)
 
     @invariant()
     def nothing_is_paid_for_that_nobody_asked_for(self) -> None:
         counting = [a for a in self.attempts if a.counts]
-        wishes = [a for a in counting if a.again is not None]
-        assert len(counting) <= 1 + len(wishes) + len(self.revived)
+        grants = [a for a in counting if a.resubmit_grant is not None]
+        assert len(counting) <= 1 + len(grants) + len(self.revived)
 
     @invariant()
     def no_task_is_dropped(self) -> None:

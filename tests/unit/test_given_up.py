@@ -28,6 +28,6 @@ async def test_its_task_ends_the_attempt_and_a_resubmit_is_granted() -> None:
     look = decide(await ledger.read(job_id))
     assert (look.next, look.error) == ("ended", failed.error)
 
-    await ledger.again(job_id, Resubmit(attempt=1))
+    await ledger.grant_resubmit(job_id, Resubmit(attempt=1))
     look = decide(await ledger.read(job_id))
     assert (look.next, look.attempt) == ("claim", 2)

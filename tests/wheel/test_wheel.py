@@ -52,19 +52,19 @@ print(json.dumps([sys.modules["seedance_temporal"].__file__, sorted(sys.modules)
 
 BACKEND = """
 import asyncio, json, sys
-from seedance_temporal import VideoJobs, VideoRequest
+from seedance_temporal import VideoJobs, VideoRequest, connect
 
 async def main():
-    jobs = await VideoJobs.connect()
+    jobs = VideoJobs(await connect())
     request = VideoRequest(
         user_id="user-42", route="byteplus", model="dreamina-seedance-2-0-mini-260615",
         prompt="A paper boat on a pond, ordered by a backend", resolution="480p", duration=4,
     )
-    job = await jobs.submit(request)
-    result = await job.result(timeout=60)
-    state = await job.state()
-    print(json.dumps({"job_id": job.id, "phase": state.phase, "video": result.video_uri, "size": result.size,
-                      "modules": sorted(sys.modules), "existing": job.existing}))
+    submitted = await jobs.submit(request)
+    result = await submitted.result()
+    job = await submitted.state()
+    print(json.dumps({"job_id": job.job_id, "phase": job.phase, "video": result.video_uri, "size": result.size,
+                      "modules": sorted(sys.modules), "existing": submitted.existing}))
 
 asyncio.run(main())
 """

@@ -1,4 +1,4 @@
-"""Servers, and a stage for each test, whose histories are replayed when it is over."""
+"""Servers, and a harness for each test, whose histories are replayed at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
-from tests.workflows.scripted import Stage, dev_server, skipping_server
+from tests.workflows.scripted import Harness, dev_server, skipping_server
 
 QUEUES = ("workflows", "ledger", "create", "get", "list", "transfer")
 
@@ -21,41 +21,41 @@ async def temporal() -> AsyncIterator[Client]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stage(temporal: Client, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stage]:
+async def harness(temporal: Client, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Harness]:
     """A route with all its workers, on the real server."""
-    stage = Stage(temporal)
-    await stage.serve(*QUEUES)
-    yield stage
-    await stage.close()
-    await hold_to_account(stage, caplog)
+    harness = Harness(temporal)
+    await harness.start_workers(*QUEUES)
+    yield harness
+    await harness.close()
+    await check_harness(harness, caplog)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def still(temporal: Client, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stage]:
-    """A route without workers; the test starts those that it wants."""
-    stage = Stage(temporal)
-    yield stage
-    await stage.close()
-    await hold_to_account(stage, caplog)
+async def idle(temporal: Client, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Harness]:
+    """A route without workers; the test starts those that it needs."""
+    harness = Harness(temporal)
+    yield harness
+    await harness.close()
+    await check_harness(harness, caplog)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def skipping(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stage]:
+async def skipping(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Harness]:
     """A route with all its workers, on a server whose clock jumps."""
     async with skipping_server() as client:
-        stage = Stage(client, search_attributes=())
-        await stage.serve(*QUEUES)
-        yield stage
-        await stage.close()
-        await hold_to_account(stage, caplog)
+        harness = Harness(client, search_attributes=())
+        await harness.start_workers(*QUEUES)
+        yield harness
+        await harness.close()
+        await check_harness(harness, caplog)
 
 
-async def hold_to_account(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing outside the script happened, no workflow task failed, and all that happened can be replayed."""
-    assert stage.script.unwritten == []
+async def check_harness(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    """Assert that no unplanned activity was called, no workflow task failed, and all histories can be replayed."""
+    assert harness.fake.unexpected == []
     logged = [*caplog.get_records("call"), *caplog.get_records("teardown")]
     said = [(record.levelno, record.getMessage()) for record in logged if record.name.startswith("temporalio")]
     trouble = [text for level, text in said if level >= logging.ERROR or "Failed activation" in text]
-    # The one thing that may be dropped is a signal that nobody can read.
+    # Only a signal that cannot be decoded may be dropped.
     assert [text for text in trouble if not text.startswith("Failed deserializing signal input")] == []
-    await stage.replay()
+    await harness.replay()

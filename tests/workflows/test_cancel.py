@@ -1,4 +1,4 @@
-"""Cancel at every moment, by the update and by Temporal's own: nothing paid for is lost, nothing more is sent."""
+"""Cancel at every moment, by the update and by Temporal's own: no paid task is lost, nothing more is sent."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.workflows.scripted import (
     RESULT,
     TASK,
     Handle,
+    Harness,
     Held,
-    Stage,
     as_written,
     begin_to_cancel,
     callback,
@@ -29,13 +29,13 @@ from tests.workflows.scripted import (
     events,
     failed,
     failure,
+    noted,
     scheduled,
-    shows,
     state,
     to_store,
     until,
+    until_state,
     waiting,
-    what,
 )
 
 CANCELLED = CancelResult(outcome="cancelled", status="cancelled")
@@ -55,10 +55,10 @@ async def by_update(job: Handle) -> Callable[[], Awaitable[str | None]]:
 async def by_temporal(job: Handle) -> Callable[[], Awaitable[str | None]]:
     await job.cancel()
 
-    async def wished() -> bool:
-        return "cancel is wished" in what(await state(job))
+    async def requested() -> bool:
+        return "cancel_requested" in noted(await state(job))
 
-    await until(wished, "the wish is heard")
+    await until(requested, "the cancel is received")
 
     async def none() -> None:
         return None
@@ -70,7 +70,7 @@ both = pytest.mark.parametrize("ask", [by_update, by_temporal], ids=["update", "
 
 
 async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
-    """Failed, in class cancelled; Temporal's own Cancelled says nothing of what was paid."""
+    """Assert that the run ended Failed, in class cancelled; Temporal's own Cancelled says nothing of the cost."""
     error = await failed(job)
     assert (error.failure_class, error.code) == ("cancelled", code)
     assert (await job.describe()).status is WorkflowExecutionStatus.FAILED
@@ -81,139 +81,139 @@ async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
 
 
 @both
-async def test_before_the_ledger_has_answered_nothing_is_sent(stage: Stage, ask: Ask) -> None:
-    held = Held(stage.claim())
-    stage.script.plan("look", held, stage.claim())
-    job = await stage.start()
+async def test_nothing_is_sent_before_ledger_read(harness: Harness, ask: Ask) -> None:
+    held = Held(harness.claim())
+    harness.fake.plan("read_ledger", held, harness.claim())
+    job = await harness.start()
     await held.reached.wait()
     answer = await ask(job)
-    held.let_go()
+    held.release()
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "look"]
+    assert harness.fake.names() == ["read_ledger", "read_ledger"]
     assert await scheduled(job, "create_task") == []
     assert "nothing is billed" in (await failed(job)).message
-    # Submitting it again starts it anew, because no attempt is named.
+    # The same request can be submitted again, because no attempt is named.
     assert (await failed(job)).attempt is None
 
 
-async def test_before_the_first_step_nothing_is_sent(still: Stage) -> None:
-    stage = still
-    stage.script.plan("look", stage.claim(), stage.claim())
-    job = await stage.start()
+async def test_early_cancel_sends_nothing(idle: Harness) -> None:
+    harness = idle
+    harness.fake.plan("read_ledger", harness.claim(), harness.claim())
+    job = await harness.start()
     await job.cancel()
-    await stage.serve("workflows", "ledger", "create")
+    await harness.start_workers("workflows", "ledger", "create")
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "look"]
+    assert harness.fake.names() == ["read_ledger", "read_ledger"]
 
 
-async def test_a_wish_that_meets_a_look_of_long_ago_leaves_no_paid_task(stage: Stage) -> None:
-    """A Reset brings the wish back, and a look at the ledger from before the create."""
-    held = Held(stage.claim())
-    stage.script.plan("look", held, stage.adopt())
-    stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_cancel_with_stale_decision_leaves_no_task(harness: Harness) -> None:
+    """A Reset brings back the cancel request, and a decision from before the create."""
+    held = Held(harness.claim())
+    harness.fake.plan("read_ledger", held, harness.adopt())
+    harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     await held.reached.wait()
     await job.cancel()
-    held.let_go()
+    held.release()
     assert await job.result() == RESULT
-    assert stage.script.of("create_task") == []
+    assert harness.fake.of("create_task") == []
 
 
 @both
-async def test_a_create_that_no_worker_has_started_is_withdrawn(stage: Stage, ask: Ask) -> None:
-    await stage.stop("create")
-    stage.script.plan("look", stage.claim(), stage.claim(2), stage.claim(2))
-    job = await stage.start()
-    await shows(job, phase="creating")
+async def test_unstarted_create_is_withdrawn(harness: Harness, ask: Ask) -> None:
+    await harness.stop("create")
+    harness.fake.plan("read_ledger", harness.claim(), harness.claim(2), harness.claim(2))
+    job = await harness.start()
+    await until_state(job, phase="creating")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "look", "look"]
+    assert harness.fake.names() == ["read_ledger", "read_ledger", "read_ledger"]
     (withdrawn,) = [e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED]
     assert withdrawn.activity_task_canceled_event_attributes.started_event_id == 0
-    await stage.serve("create")
+    await harness.start_workers("create")
     await asyncio.sleep(0.5)
-    assert stage.script.of("create_task") == []
+    assert harness.fake.of("create_task") == []
 
 
 @both
-async def test_while_a_create_waits_for_its_time_nothing_is_sent(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
-    stage.script.plan("create_task", stage.not_sent(again=3600, attention="account"))
-    job = await stage.start()
-    await shows(job, phase="waiting")
+async def test_nothing_is_sent_before_wait_is_over(harness: Harness, ask: Ask) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(2))
+    harness.fake.plan("create_task", harness.not_sent(seconds=3600, attention="account"))
+    job = await harness.start()
+    await until_state(job, phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "look", "look"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger", "read_ledger"]
     assert (await state(job)).attention is None
 
 
 @both
-async def test_what_somebody_else_created_meanwhile_is_still_followed(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.claim(1), stage.adopt(2 * TASK, attempt=2))
-    stage.script.plan("create_task", stage.not_sent(again=3600))
-    stage.script.plan("cancel_task", CANCELLED)
-    stage.script.plan("get_task", ending("cancelled", "cancelled"))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
-    await shows(job, phase="waiting")
+async def test_foreign_created_task_is_followed(harness: Harness, ask: Ask) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1), harness.adopt(2 * TASK, attempt=2))
+    harness.fake.plan("create_task", harness.not_sent(seconds=3600))
+    harness.fake.plan("cancel_task", CANCELLED)
+    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
+    await until_state(job, phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.order("cancel_task").task_id == 2 * TASK
+    assert harness.fake.input("cancel_task").task_id == 2 * TASK
 
 
 # While a create is under way
 
 
-def cancelled_at_the_provider(stage: Stage) -> None:
-    stage.script.plan("cancel_task", CANCELLED)
-    stage.script.plan("get_task", ending("cancelled", "cancelled"))
-    stage.script.plan("write_end", as_written)
+def cancelled_at_the_provider(harness: Harness) -> None:
+    harness.fake.plan("cancel_task", CANCELLED)
+    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
+    harness.fake.plan("write_end", as_written)
 
 
 @both
-async def test_a_create_under_way_is_awaited_and_its_task_cancelled(stage: Stage, ask: Ask) -> None:
+async def test_running_create_is_awaited_and_task_cancelled(harness: Harness, ask: Ask) -> None:
     go = Held(None)
 
-    async def create(order: Any) -> Any:
-        await go(order)
-        return await stage.created()(order)
+    async def create(input: Any) -> Any:
+        await go(input)
+        return await harness.created()(input)
 
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", create)
-    cancelled_at_the_provider(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", create)
+    cancelled_at_the_provider(harness)
+    job = await harness.start()
     await go.reached.wait()
     answer = await ask(job)
     await asyncio.sleep(0.2)
-    assert not go.disturbed
+    assert not go.cancelled
     assert (await job.describe()).status is WorkflowExecutionStatus.RUNNING
-    go.let_go()
+    go.release()
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
-    assert stage.script.order("cancel_task").task_id == TASK
+    assert harness.fake.names() == ["read_ledger", "create_task", "cancel_task", "get_task", "write_end"]
+    assert harness.fake.input("cancel_task").task_id == TASK
 
 
 @pytest.mark.parametrize("first", ["cancel", "completion"])
 @pytest.mark.parametrize("how", ["update", "temporal"])
-async def test_a_cancel_in_the_same_step_as_the_answer_keeps_the_task(stage: Stage, first: str, how: str) -> None:
+async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str, how: str) -> None:
     go = Held(None)
 
-    async def create(order: Any) -> Any:
-        await go(order)
-        return await stage.created()(order)
+    async def create(input: Any) -> Any:
+        await go(input)
+        return await harness.created()(input)
 
     async def complete() -> None:
-        go.let_go()
+        go.release()
         await until(lambda: _completions(job, 2), "the create's answer is in the history")
 
-    async def wish() -> None:
+    async def request_cancel() -> None:
         if how == "temporal":
             await job.cancel()
         else:
@@ -221,18 +221,18 @@ async def test_a_cancel_in_the_same_step_as_the_answer_keeps_the_task(stage: Sta
             await asyncio.sleep(0.3)
 
     waiting_for: list[asyncio.Task[CancelAnswer]] = []
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", create)
-    cancelled_at_the_provider(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", create)
+    cancelled_at_the_provider(harness)
+    job = await harness.start()
     await go.reached.wait()
-    await stage.stop("workflows")
-    for step in (wish, complete) if first == "cancel" else (complete, wish):
+    await harness.stop("workflows")
+    for step in (request_cancel, complete) if first == "cancel" else (complete, request_cancel):
         await step()
-    await stage.serve("workflows")
+    await harness.start_workers("workflows")
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
-    assert stage.script.order("cancel_task").task_id == TASK
+    assert harness.fake.names() == ["read_ledger", "create_task", "cancel_task", "get_task", "write_end"]
+    assert harness.fake.input("cancel_task").task_id == TASK
     assert [(await answer).outcome for answer in waiting_for] == (["cancelled"] if how == "update" else [])
 
 
@@ -242,234 +242,234 @@ async def _completions(job: Handle, count: int) -> bool:
 
 
 @both
-async def test_a_create_under_way_that_comes_to_nothing_is_not_repeated(stage: Stage, ask: Ask) -> None:
+async def test_running_create_not_sent_is_not_repeated(harness: Harness, ask: Ask) -> None:
     go = Held(None)
 
-    async def create(order: Any) -> Any:
-        await go(order)
-        return await stage.not_sent(again=3600)(order)
+    async def create(input: Any) -> Any:
+        await go(input)
+        return await harness.not_sent(seconds=3600)(input)
 
-    stage.script.plan("look", stage.claim(), stage.claim(2), stage.claim(2))
-    stage.script.plan("create_task", create)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim(), harness.claim(2), harness.claim(2))
+    harness.fake.plan("create_task", create)
+    job = await harness.start()
     await go.reached.wait()
     await ask(job)
-    go.let_go()
+    go.release()
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "look", "look"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger", "read_ledger"]
 
 
 @both
-async def test_a_create_under_way_whose_outcome_is_unknown_is_looked_for(stage: Stage, ask: Ask) -> None:
+async def test_running_create_with_unknown_outcome_recovers(harness: Harness, ask: Ask) -> None:
     go = Held(CreateResult(kind="unknown", message="no answer"))
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", go)
-    stage.script.plan("ask_lister", stage.recover(again=0), stage.adopt())
-    cancelled_at_the_provider(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", go)
+    harness.fake.plan("ask_lister", harness.recover(seconds=0), harness.adopt())
+    cancelled_at_the_provider(harness)
+    job = await harness.start()
     await go.reached.wait()
     await ask(job)
-    go.let_go()
+    go.release()
     await is_cancelled(job)
-    assert stage.script.names()[2:5] == ["ask_lister", "ask_lister", "cancel_task"]
+    assert harness.fake.names()[2:5] == ["ask_lister", "ask_lister", "cancel_task"]
 
 
 @both
-async def test_a_refused_create_ends_by_its_own_name(stage: Stage, ask: Ask) -> None:
+async def test_refused_create_ends_refused(harness: Harness, ask: Ask) -> None:
     go = Held(None)
 
-    async def create(order: Any) -> Any:
-        await go(order)
-        return await stage.refused()(order)
+    async def create(input: Any) -> Any:
+        await go(input)
+        return await harness.refused()(input)
 
     error = failure("invalid", task_id=None)
-    stage.script.plan("look", stage.claim(), stage.ended(error))
-    stage.script.plan("create_task", create)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim(), harness.ended(error))
+    harness.fake.plan("create_task", create)
+    job = await harness.start()
     await go.reached.wait()
     answer = await ask(job)
-    go.let_go()
+    go.release()
     assert await failed(job) == error
     assert await answer() in {None, "already_closed"}
 
 
-# While an unknown outcome is looked for
+# During a recovery
 
 
 @both
-async def test_an_unknown_outcome_outlives_a_cancel(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.plan("ask_lister", stage.recover())
-    stage.script.plan("identify_task", OURS)
-    cancelled_at_the_provider(stage)
-    job = await stage.start()
-    await stage.script.called("ask_lister")
+async def test_unknown_outcome_outlives_cancel(harness: Harness, ask: Ask) -> None:
+    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
+    harness.fake.plan("ask_lister", harness.recover())
+    harness.fake.plan("identify_task", OURS)
+    cancelled_at_the_provider(harness)
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
     asked = time.monotonic()
     answer = await ask(job)
-    # It is heard, and cannot be decided: the update says so while its caller waits, and the job goes on.
+    # The outcome is not known yet: the update says so while its caller waits, and the job goes on.
     assert await answer() in {None, "requested"}
     assert time.monotonic() - asked < 10
     assert (await job.describe()).status is WorkflowExecutionStatus.RUNNING
     assert (await state(job)).phase == "recovering"
     await callback(job, "running")
     await is_cancelled(job)
-    assert stage.script.names()[-4:] == ["look", "cancel_task", "get_task", "write_end"]
+    assert harness.fake.names()[-4:] == ["read_ledger", "cancel_task", "get_task", "write_end"]
 
 
-async def test_an_attempt_that_is_absent_is_not_followed_by_another_after_a_cancel(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(), stage.claim(2), stage.claim(2))
-    held = Held(stage.says("claim", attempt=2))
-    stage.script.plan("ask_lister", held)
-    job = await stage.start()
+async def test_cancel_prevents_attempt_after_absent_one(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(), harness.claim(2), harness.claim(2))
+    held = Held(harness.claim(2))
+    harness.fake.plan("ask_lister", held)
+    job = await harness.start()
     await held.reached.wait()
     await by_temporal(job)
-    held.let_go()
+    held.release()
     await is_cancelled(job)
-    assert stage.script.of("create_task") == []
+    assert harness.fake.of("create_task") == []
 
 
-# While the provider has it
+# While the provider has the task
 
 
 @both
-async def test_a_queued_task_is_cancelled_at_the_provider(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created())
-    cancelled_at_the_provider(stage)
-    job = await stage.start()
-    await shows(job, phase="queued")
+async def test_queued_task_is_cancelled_at_provider(harness: Harness, ask: Ask) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created())
+    cancelled_at_the_provider(harness)
+    job = await harness.start()
+    await until_state(job, phase="queued")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
-    assert stage.script.names() == ["look", "create_task", "cancel_task", "get_task", "write_end"]
-    assert stage.script.order("get_task").hinted
-    order = stage.script.order("cancel_task")
-    assert (order.job_id, order.task_id, order.attempt) == (job.id, TASK, 1)
-    told = [entry.what for entry in stage.script.order("write_end").timeline]
-    assert told[-3:] == ["cancel is wished", "cancel: cancelled", "cancelled"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "cancel_task", "get_task", "write_end"]
+    assert harness.fake.input("get_task").announced
+    input = harness.fake.input("cancel_task")
+    assert (input.job_id, input.task_id, input.attempt) == (job.id, TASK, 1)
+    timeline = noted(harness.fake.input("write_end").timeline)
+    assert timeline[-3:] == ["cancel_requested", "cancel_answered cancelled, cancelled", "status cancelled"]
 
 
 @both
-async def test_a_running_task_is_finished_and_its_video_stored(stage: Stage, ask: Ask) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running"), waiting("running"), to_store())
-    stage.script.plan("cancel_task", TOO_LATE)
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_cancelled_running_task_is_stored(harness: Harness, ask: Ask) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running"), waiting("running"), to_store())
+    harness.fake.plan("cancel_task", TOO_LATE)
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="running")
     answer = await ask(job)
     assert await answer() in {None, "running_will_finish"}
-    await stage.script.called("get_task", 2)
+    await harness.fake.called("get_task", 2)
     assert (await state(job)).phase == "running"
     await callback(job, "succeeded")
     assert await job.result() == RESULT
-    assert len(stage.script.of("cancel_task")) == 1
+    assert len(harness.fake.of("cancel_task")) == 1
 
 
 @both
-async def test_a_cancel_during_a_look_is_done_after_it(stage: Stage, ask: Ask) -> None:
+async def test_cancel_during_poll_follows_it(harness: Harness, ask: Ask) -> None:
     held = Held(waiting("queued"))
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", held)
-    cancelled_at_the_provider(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", held)
+    cancelled_at_the_provider(harness)
+    job = await harness.start()
     await held.reached.wait()
     await ask(job)
-    held.let_go()
+    held.release()
     await is_cancelled(job)
 
 
 @both
-async def test_a_video_that_is_being_stored_is_stored(stage: Stage, ask: Ask) -> None:
+async def test_cancel_during_copy_stores_video(harness: Harness, ask: Ask) -> None:
     held = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", held)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", held)
+    job = await harness.start()
     await held.reached.wait()
     answer = await ask(job)
-    # At once, though the copy goes on: what comes of it is known.
+    # At once, though the copy goes on: its outcome is known.
     assert await asyncio.wait_for(answer(), 5) in {None, "running_will_finish"}
-    assert not held.disturbed
-    held.let_go()
+    assert not held.cancelled
+    held.release()
     assert await job.result() == RESULT
-    assert stage.script.of("cancel_task") == []
+    assert harness.fake.of("cancel_task") == []
 
 
-async def test_a_task_that_ends_while_it_is_cancelled_ends_by_its_own_name(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running"), ending("failed", "provider"))
-    stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="failed"))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_task_ended_during_cancel_keeps_its_end(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running"), ending("failed", "provider"))
+    harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="failed"))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
+    await until_state(job, phase="running")
     assert (await cancel(job)).outcome == "running_will_finish"
     assert (await failed(job)).failure_class == "provider"
 
 
-async def test_a_cancel_whose_answer_is_lost_is_tried_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("queued"), ending("cancelled", "cancelled"))
-    stage.script.plan("cancel_task", RuntimeError("503"), CANCELLED)
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
-    await shows(job, provider_status="queued")
+async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("queued"), ending("cancelled", "cancelled"))
+    harness.fake.plan("cancel_task", RuntimeError("503"), CANCELLED)
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
+    await until_state(job, provider_status="queued")
     assert (await cancel(job)).outcome == "cancelled"
     await is_cancelled(job)
 
 
-# Again and again
+# Repeated cancels
 
 
-async def test_a_repeated_cancel_is_answered_and_done_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running"), waiting("running"), to_store())
+async def test_repeated_cancel_is_done_once(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running"), waiting("running"), to_store())
     go = Held(TOO_LATE)
-    stage.script.plan("cancel_task", go)
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="running")
+    harness.fake.plan("cancel_task", go)
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="running")
     first, second = await begin_to_cancel(job), await begin_to_cancel(job)
     await job.cancel()
     await job.cancel()
-    go.let_go()
+    go.release()
     assert [(await update.result()).outcome for update in (first, second)] == ["running_will_finish"] * 2
     assert (await cancel(job)).outcome == "running_will_finish"
     await callback(job, "succeeded")
     assert await job.result() == RESULT
-    assert len(stage.script.of("cancel_task")) == 1
-    assert what(await state(job)).count("cancel is wished") == 1
+    assert len(harness.fake.of("cancel_task")) == 1
+    assert noted(await state(job)).count("cancel_requested") == 1
 
 
-async def test_a_cancel_in_the_last_step_is_answered(stage: Stage) -> None:
-    """The video is stored and the run closes in the very step in which the update comes."""
+async def test_cancel_in_last_step_is_answered(harness: Harness) -> None:
+    """The video is stored, and the run closes, in the step in which the update comes."""
     held = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", held)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", held)
+    job = await harness.start()
     await held.reached.wait()
-    await shows(job, phase="storing")
-    await stage.stop("workflows")
+    await until_state(job, phase="storing")
+    await harness.stop("workflows")
     update = asyncio.create_task(cancel(job))
-    held.let_go()
+    held.release()
     await asyncio.sleep(0.5)
-    await stage.serve("workflows")
+    await harness.start_workers("workflows")
     assert (await update).outcome == "running_will_finish"
     assert await job.result() == RESULT
 
 
-async def test_a_cancel_does_not_shorten_the_wait_for_an_outcome_to_be_written(stage: Stage) -> None:
+async def test_cancel_waits_for_written_outcome(harness: Harness) -> None:
     go = Held(None)
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=0, written=False))
-    stage.script.plan("write_outcome", go)
-    cancelled_at_the_provider(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=0, written=False))
+    harness.fake.plan("write_outcome", go)
+    cancelled_at_the_provider(harness)
+    job = await harness.start()
     await go.reached.wait()
     await by_temporal(job)
     await asyncio.sleep(0.2)
-    assert stage.script.names() == ["look", "create_task", "write_outcome"]
-    go.let_go()
+    assert harness.fake.names() == ["read_ledger", "create_task", "write_outcome"]
+    go.release()
     await is_cancelled(job)
-    assert stage.script.names()[3] == "cancel_task"
+    assert harness.fake.names()[3] == "cancel_task"

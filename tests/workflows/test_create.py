@@ -1,4 +1,4 @@
-"""The paid create: scheduled once for each claim, and whatever came of it is known or looked for."""
+"""The paid create: scheduled once for each claim; its outcome is known, or recovery starts."""
 
 from __future__ import annotations
 
@@ -18,142 +18,142 @@ from tests.workflows.scripted import (
     NONCE,
     RESULT,
     TASK,
+    Harness,
     Held,
-    Stage,
     begin_to_cancel,
     failed,
     failure,
     has_event,
+    noted,
     scheduled,
-    shows,
     state,
     to_store,
     until,
-    what,
+    until_state,
 )
 from workflows import policies
 
 
-def finish(stage: Stage) -> None:
-    stage.script.always("get_task", to_store())
-    stage.script.always("store_video", RESULT)
+def finish(harness: Harness) -> None:
+    harness.fake.always("get_task", to_store())
+    harness.fake.always("store_video", RESULT)
 
 
-async def test_a_created_task_is_followed(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(attempt=2))
-    stage.script.plan("create_task", stage.created(again=0))
-    finish(stage)
-    job = await stage.start()
+async def test_created_task_is_followed(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(attempt=2))
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
-    order = stage.script.order("create_task")
-    assert (order.job_id, order.attempt, order.refusals) == (job.id, 2, 0)
-    assert stage.script.order("get_task").attempt == 2
-    assert "created as attempt 2" in what(await state(job))
+    assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
+    input = harness.fake.input("create_task")
+    assert (input.job_id, input.attempt, input.refusals) == (job.id, 2, 0)
+    assert harness.fake.input("get_task").attempt == 2
+    assert "task_created 2" in noted(await state(job))
 
 
-async def test_temporal_itself_never_sends_a_create_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=0))
-    finish(stage)
-    job = await stage.start()
+async def test_temporal_never_retries_create(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    finish(harness)
+    job = await harness.start()
     await job.result()
     (event,) = await scheduled(job, "create_task")
     assert event.retry_policy.maximum_attempts == 1
-    assert event.task_queue.name == f"seedance-{stage.route}-create"
-    # A worker that heartbeats in it can be given it again by pause and unpause.
+    assert event.task_queue.name == f"seedance-{harness.route}-create"
+    # After pause and unpause, a worker that heartbeats in it could be given it again.
     assert event.heartbeat_timeout.ToTimedelta() == timedelta(0)
     assert event.start_to_close_timeout.ToTimedelta() == timedelta(seconds=20) + policies.CREATE_MARGIN
-    # One that waits for a worker is not a failed one.
+    # A create that waits for a worker has not failed.
     assert event.schedule_to_start_timeout.ToTimedelta() == timedelta(0)
 
 
-async def test_a_refusal_is_raised_as_the_ledger_tells_it(stage: Stage) -> None:
+async def test_refusal_in_ledger_is_raised(harness: Harness) -> None:
     error = failure("invalid", "InvalidParameter", task_id=None)
-    stage.script.plan("look", stage.claim(), stage.ended(error))
-    stage.script.plan("create_task", stage.refused())
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim(), harness.ended(error))
+    harness.fake.plan("create_task", harness.refused())
+    job = await harness.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "create_task", "look"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger"]
     assert (await state(job)).phase == "refused"
 
 
-async def test_what_was_not_sent_is_sent_later_with_a_new_claim(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(3))
-    stage.script.plan("create_task", stage.not_sent(), stage.not_sent(), stage.created(again=0))
-    finish(stage)
-    job = await stage.start()
+async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(3))
+    harness.fake.plan("create_task", harness.not_sent(), harness.not_sent(), harness.created(seconds=0))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names()[:6] == ["look", "create_task"] * 3
-    orders = [call.order for call in stage.script.of("create_task")]
-    assert [(order.attempt, order.refusals) for order in orders] == [(1, 0), (2, 1), (3, 2)]
-    assert stage.script.order("get_task").attempt == 3
+    assert harness.fake.names()[:6] == ["read_ledger", "create_task"] * 3
+    inputs = [call.input for call in harness.fake.of("create_task")]
+    assert [(input.attempt, input.refusals) for input in inputs] == [(1, 0), (2, 1), (3, 2)]
+    assert harness.fake.input("get_task").attempt == 3
 
 
-async def test_a_create_that_was_not_sent_shows_that_it_waits(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.not_sent(again=3600))
-    job = await stage.start()
-    shown = await shows(job, phase="waiting")
+async def test_unsent_create_shows_waiting(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.not_sent(seconds=3600))
+    job = await harness.start()
+    shown = await until_state(job, phase="waiting")
     assert shown.attention is None
     assert (due := detail_of(shown).next_poll_at) is not None
-    assert detail_of(shown).timeline[-1].note == "ServerOverloaded: busy"
+    assert detail_of(shown).timeline[-1].detail == "ServerOverloaded: busy"
     assert due - detail_of(shown).timeline[-1].at == timedelta(hours=1)
 
 
 @pytest.mark.parametrize("attention", ["account", "credentials"])
-async def test_trouble_with_the_account_needs_a_person_until_it_is_mended(stage: Stage, attention: Attention) -> None:
-    held = Held(stage.claim(2))
-    stage.script.plan("look", stage.claim(1), held)
-    stage.script.plan("create_task", stage.not_sent(attention=attention), stage.created())
-    job = await stage.start()
+async def test_account_problem_needs_operator_until_fixed(harness: Harness, attention: Attention) -> None:
+    held = Held(harness.claim(2))
+    harness.fake.plan("read_ledger", harness.claim(1), held)
+    harness.fake.plan("create_task", harness.not_sent(attention=attention), harness.created())
+    job = await harness.start()
     await held.reached.wait()
     shown = await state(job)
     assert (shown.attention, shown.phase) == (attention, "waiting")
-    assert "Mend that" in (detail_of(shown).advice or "")
+    assert "Fix that" in (detail_of(shown).advice or "")
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == attention
-    held.let_go()
-    shown = await shows(job, phase="queued")
+    held.release()
+    shown = await until_state(job, phase="queued")
     assert (shown.attention, detail_of(shown).advice) == (None, None)
-    assert f"settled: {attention}" in what(shown)
+    assert f"attention_settled {attention}" in noted(shown)
 
     async def unset() -> bool:
         return (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
 
-    await until(unset, "the search attribute is taken back")
+    await until(unset, "the search attribute is cleared")
 
 
-async def test_trouble_that_goes_on_is_said_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(3))
-    stage.script.plan(
-        "create_task", *[stage.not_sent(attention="account")] * 2, stage.not_sent(3600, attention="account")
+async def test_lasting_problem_is_noted_once(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(3))
+    harness.fake.plan(
+        "create_task", *[harness.not_sent(attention="account")] * 2, harness.not_sent(3600, attention="account")
     )
-    job = await stage.start()
-    await stage.script.called("create_task", 3)
-    shown = await shows(job, phase="waiting", attention="account")
-    assert what(shown).count("needs a person: account") == 1
+    job = await harness.start()
+    await harness.fake.called("create_task", 3)
+    shown = await until_state(job, phase="waiting", attention="account")
+    assert noted(shown).count("attention_raised account") == 1
 
 
-async def test_an_attempt_of_somebody_else_is_left_to_settle(skipping: Stage) -> None:
-    stage = skipping
-    stage.script.plan("look", stage.claim(), stage.adopt())
-    stage.script.plan("create_task", CreateResult(kind="conflict"))
-    finish(stage)
-    job = await stage.start()
+async def test_conflicting_claim_waits_and_rereads(skipping: Harness) -> None:
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.claim(), harness.adopt())
+    harness.fake.plan("create_task", CreateResult(kind="conflict"))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", "look", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger", "get_task", "store_video"]
 
 
-async def test_a_request_that_can_never_be_sent_ends_before_a_claim(stage: Stage) -> None:
+async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "invalid_request", task_id=None, attempt=None)
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", CreateResult(kind="impossible", error=error))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", CreateResult(kind="impossible", error=error))
+    job = await harness.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "create_task"]
+    assert harness.fake.names() == ["read_ledger", "create_task"]
 
 
-# Outcomes that are not known
+# Unknown outcomes
 
 
 @pytest.mark.parametrize(
@@ -166,157 +166,159 @@ async def test_a_request_that_can_never_be_sent_ends_before_a_claim(stage: Stage
     ],
     ids=["reported", "error", "final error", "bug"],
 )
-async def test_an_unknown_outcome_is_looked_for_and_never_paid_for_again(stage: Stage, answer: Any) -> None:
-    stage.script.plan("look", stage.claim(4))
-    stage.script.plan("create_task", answer)
-    # However often recovery looks: the ledger never says that it is settled before it is.
-    stage.script.plan("ask_lister", *[stage.recover(attempt=4, again=0)] * 6, stage.adopt(attempt=4))
-    finish(stage)
-    job = await stage.start()
+async def test_unknown_outcome_is_never_paid_again(harness: Harness, answer: Any) -> None:
+    harness.fake.plan("read_ledger", harness.claim(4))
+    harness.fake.plan("create_task", answer)
+    # The ledger does not say that the attempt is settled, however often it is read.
+    harness.fake.plan("ask_lister", *[harness.recover(attempt=4, seconds=0)] * 6, harness.adopt(attempt=4))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", *["ask_lister"] * 7, "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "create_task", *["ask_lister"] * 7, "get_task", "store_video"]
     assert len(await scheduled(job, "create_task")) == 1
-    assert {call.order.attempt for call in stage.script.of("ask_lister")} == {4}
+    assert {call.input.attempt for call in harness.fake.of("ask_lister")} == {4}
     shown = await state(job)
-    assert "outcome of attempt 4 is unknown" in what(shown)
+    assert "outcome_unknown 4" in noted(shown)
 
 
-async def test_a_create_that_ran_out_of_time_is_unknown(still: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = still
-    stage.sandboxed = False
+async def test_timed_out_create_is_unknown(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = idle
+    harness.sandboxed = False
     monkeypatch.setattr(policies, "CREATE_MARGIN", timedelta(seconds=0.5))
-    await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
+    await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
     held = Held(CreateResult(kind="unknown"))
-    stage.script.plan("look", stage.claim().model_copy(update={"create_seconds": 0.5}))
-    stage.script.plan("create_task", held)
-    stage.script.plan("ask_lister", stage.adopt())
-    finish(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim(create_seconds=0.5))
+    harness.fake.plan("create_task", held)
+    harness.fake.plan("ask_lister", harness.adopt())
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
     assert await has_event(job, EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT)
-    assert stage.script.names() == ["look", "create_task", "ask_lister", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
     assert len(await scheduled(job, "create_task")) == 1
 
 
-async def test_a_create_that_a_stopping_worker_cut_off_is_unknown(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
+async def test_create_cut_off_by_worker_stop_is_unknown(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
     held = Held(CreateResult(kind="unknown"))
-    stage.script.plan("create_task", held)
-    stage.script.plan("ask_lister", stage.adopt())
-    finish(stage)
-    job = await stage.start()
+    harness.fake.plan("create_task", held)
+    harness.fake.plan("ask_lister", harness.adopt())
+    finish(harness)
+    job = await harness.start()
     await held.reached.wait()
-    await stage.stop("create")
-    await stage.serve("create")
+    await harness.stop("create")
+    await harness.start_workers("create")
     assert await job.result() == RESULT
-    assert held.disturbed
-    assert stage.script.names() == ["look", "create_task", "ask_lister", "get_task", "store_video"]
-    (event,) = [entry for entry in detail_of(await state(job)).timeline if "unknown" in entry.what]
-    assert event.note
+    assert held.cancelled
+    assert harness.fake.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
+    (event,) = [entry for entry in detail_of(await state(job)).timeline if entry.event == "outcome_unknown"]
+    assert event.detail
 
 
-async def test_a_create_without_a_worker_waits_for_one(stage: Stage) -> None:
-    await stage.stop("create")
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=0))
-    finish(stage)
-    job = await stage.start()
-    await shows(job, phase="creating")
-    assert stage.script.of("create_task") == []
-    await stage.serve("create")
+async def test_create_waits_for_worker(harness: Harness) -> None:
+    await harness.stop("create")
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    finish(harness)
+    job = await harness.start()
+    await until_state(job, phase="creating")
+    assert harness.fake.of("create_task") == []
+    await harness.start_workers("create")
     assert await job.result() == RESULT
     assert len(await scheduled(job, "create_task")) == 1
 
 
-async def test_a_new_attempt_after_a_recovery_has_the_full_time(stage: Stage) -> None:
-    """What recovery answers knows no time for a create: one that is cut off early would be unknown once more."""
-    stage.script.plan("look", stage.recover(), stage.claim(2))
-    stage.script.plan("ask_lister", stage.says("claim", attempt=2, search_attributes=()))
-    stage.script.plan("create_task", stage.created(again=0))
-    finish(stage)
-    job = await stage.start()
+async def test_attempt_after_recovery_has_full_patience(harness: Harness) -> None:
+    """A decision of recovery holds no time limit for a create: one that is cut off early would be unknown once more."""
+    harness.fake.plan("read_ledger", harness.recover(), harness.claim(2))
+    harness.fake.plan("ask_lister", harness.claim(2))
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
     (event,) = await scheduled(job, "create_task")
     assert event.start_to_close_timeout.ToTimedelta() >= timedelta(seconds=20) + policies.CREATE_MARGIN
-    assert stage.script.order("create_task").attempt == 2
+    assert harness.fake.input("create_task").attempt == 2
 
 
-# Outcomes that are known and not written
+# Known outcomes that were not written
 
 
 @pytest.mark.parametrize("kind", ["created", "refused", "not_sent"])
-async def test_a_known_outcome_is_written_before_anything_else(stage: Stage, kind: str) -> None:
-    stage.script.plan("look", stage.claim(5))
+async def test_known_outcome_is_written_first(harness: Harness, kind: str) -> None:
+    harness.fake.plan("read_ledger", harness.claim(5))
     reports = {
-        "created": stage.created(again=0, written=False),
-        "refused": stage.refused(written=False),
-        "not_sent": stage.not_sent(written=False),
+        "created": harness.created(seconds=0, written=False),
+        "refused": harness.refused(written=False),
+        "not_sent": harness.not_sent(written=False),
     }
-    stage.script.plan("create_task", reports[kind])
-    stage.script.plan("write_outcome", None)
-    stage.script.always("look", stage.adopt())
-    finish(stage)
-    job = await stage.start()
+    harness.fake.plan("create_task", reports[kind])
+    harness.fake.plan("write_outcome", None)
+    harness.fake.always("read_ledger", harness.adopt())
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names()[:3] == ["look", "create_task", "write_outcome"]
-    order = stage.script.order("write_outcome")
-    assert (order.claim.nonce, order.claim.attempt, order.outcome.kind) == (NONCE, 5, kind)
-    assert order.outcome.task_id == (TASK if kind == "created" else None)
+    assert harness.fake.names()[:3] == ["read_ledger", "create_task", "write_outcome"]
+    input = harness.fake.input("write_outcome")
+    assert (input.claim.nonce, input.claim.attempt, input.outcome.kind) == (NONCE, 5, kind)
+    assert input.outcome.task_id == (TASK if kind == "created" else None)
 
 
-async def test_a_written_outcome_is_not_written_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=0))
-    finish(stage)
-    await (await stage.start()).result()
-    assert stage.script.of("write_outcome") == []
+async def test_written_outcome_is_not_rewritten(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    finish(harness)
+    await (await harness.start()).result()
+    assert harness.fake.of("write_outcome") == []
 
 
-async def test_the_job_waits_until_the_outcome_is_written(skipping: Stage) -> None:
-    """The bucket may be away for hours: nothing goes on with a fact that only this run knows."""
-    stage = skipping
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=0, written=False))
-    stage.script.plan("write_outcome", *[ApplicationError("no bucket")] * 100, None)
-    finish(stage)
-    job = await stage.start()
+async def test_job_waits_for_written_outcome(skipping: Harness) -> None:
+    """The bucket may be away for hours: the job must not go on with a fact that only this run knows."""
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=0, written=False))
+    harness.fake.plan("write_outcome", *[ApplicationError("no bucket")] * 100, None)
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", *["write_outcome"] * 101, "get_task", "store_video"]
-    assert {call.order.claim.nonce for call in stage.script.of("write_outcome")} == {NONCE}
+    assert harness.fake.names() == ["read_ledger", "create_task", *["write_outcome"] * 101, "get_task", "store_video"]
+    assert {call.input.claim.nonce for call in harness.fake.of("write_outcome")} == {NONCE}
 
 
 # Limits
 
 
-async def test_where_limits_are_set_each_claim_is_allowed_first(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1, limited=True), stage.claim(2, limited=True))
-    stage.script.plan("allow", QuotaResult(used="1 of 10 videos today"), QuotaResult(used="1 of 10 videos today"))
-    stage.script.plan("create_task", stage.not_sent(), stage.created(again=0))
-    finish(stage)
-    job = await stage.start()
+async def test_limits_reserve_quota_before_each_claim(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1, limited=True), harness.claim(2, limited=True))
+    harness.fake.plan(
+        "reserve_quota", QuotaResult(used="1 of 10 videos today"), QuotaResult(used="1 of 10 videos today")
+    )
+    harness.fake.plan("create_task", harness.not_sent(), harness.created(seconds=0))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names()[:6] == ["look", "allow", "create_task"] * 2
-    order = stage.script.order("allow")
-    assert (order.job_id, order.request.user_id) == (job.id, "user-42")
+    assert harness.fake.names()[:6] == ["read_ledger", "reserve_quota", "create_task"] * 2
+    input = harness.fake.input("reserve_quota")
+    assert (input.job_id, input.request.user_id) == (job.id, "user-42")
 
 
-async def test_over_a_limit_the_run_ends_before_a_claim(stage: Stage) -> None:
+async def test_over_limit_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "over_limit", task_id=None, attempt=None)
-    stage.script.plan("look", stage.claim(limited=True))
-    stage.script.plan("allow", QuotaResult(error=error))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim(limited=True))
+    harness.fake.plan("reserve_quota", QuotaResult(error=error))
+    job = await harness.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "allow"]
+    assert harness.fake.names() == ["read_ledger", "reserve_quota"]
     assert (await state(job)).phase == "failed"
 
 
-async def test_a_cancelled_job_takes_no_place(stage: Stage) -> None:
-    held = Held(stage.claim(limited=True))
-    stage.script.plan("look", held, stage.claim(limited=True))
-    job = await stage.start()
+async def test_cancelled_job_reserves_no_quota(harness: Harness) -> None:
+    held = Held(harness.claim(limited=True))
+    harness.fake.plan("read_ledger", held, harness.claim(limited=True))
+    job = await harness.start()
     await held.reached.wait()
     update = await begin_to_cancel(job)
-    held.let_go()
+    held.release()
     assert (await update.result()).outcome == "cancelled"
     assert (await failed(job)).failure_class == "cancelled"
-    assert stage.script.names() == ["look", "look"]
+    assert harness.fake.names() == ["read_ledger", "read_ledger"]

@@ -1,4 +1,4 @@
-"""Ends without a video: written once with the story, and raised as the end that stands."""
+"""Ends without a video: written once with the timeline, and raised as the ledger holds them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     RESULT,
     TASK,
+    Harness,
     Held,
-    Stage,
     as_written,
     begin_to_cancel,
     callback,
@@ -27,11 +27,11 @@ from tests.workflows.scripted import (
     events,
     failed,
     failure,
-    shows,
+    noted,
     state,
     to_store,
+    until_state,
     waiting,
-    what,
 )
 
 ENDS: list[tuple[str, FailureClass, Phase]] = [
@@ -45,98 +45,102 @@ ENDS: list[tuple[str, FailureClass, Phase]] = [
 
 
 @pytest.mark.parametrize(("status", "of", "phase"), ENDS)
-async def test_an_end_is_written_and_raised_by_its_class(
-    stage: Stage, status: str, of: FailureClass, phase: Phase
+async def test_end_is_written_and_raised_by_class(
+    harness: Harness, status: str, of: FailureClass, phase: Phase
 ) -> None:
-    stage.script.plan("look", stage.claim(2))
-    stage.script.plan("create_task", stage.created(again=0))
+    harness.fake.plan("read_ledger", harness.claim(2))
+    harness.fake.plan("create_task", harness.created(seconds=0))
     error = failure(of, code=status, attempt=2)
     usage = Usage(total_tokens=42)
-    stage.script.plan("get_task", Observation(next="end", status=status, error=error, usage=usage, cost_usd=0.25))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
+    harness.fake.plan("get_task", Observation(next="end", status=status, error=error, usage=usage, cost_usd=0.25))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "create_task", "get_task", "write_end"]
-    order = stage.script.order("write_end")
-    assert (order.job_id, order.error, order.usage, order.cost_usd) == (job.id, error, usage, 0.25)
-    assert [entry.what for entry in order.timeline] == ["created as attempt 2", status]
+    assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "write_end"]
+    input = harness.fake.input("write_end")
+    assert (input.job_id, input.error, input.usage, input.cost_usd) == (job.id, error, usage, 0.25)
+    assert noted(input.timeline) == ["task_created 2", f"status {status}"]
     shown = await state(job)
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, TASK, 2)
     assert (detail_of(shown).next_poll_at, shown.result) == (None, None)
-    assert what(shown)[-1] == f"ended: {of}"
+    assert noted(shown)[-1] == f"ended {status} ({of})"
     run = await job.describe()
     assert run.status is WorkflowExecutionStatus.FAILED
     spent = [run.typed_search_attributes.get(key) for key in (SEEDANCE_TOKENS, SEEDANCE_COST_USD)]
     assert spent == ([42, 0.25] if of == "lost" else [None, None]), "only a task that succeeded is billed"
 
 
-async def test_what_an_old_end_cost_is_shown_by_a_later_run_as_well(stage: Stage) -> None:
-    """The run that saw it may be deleted, or out of its retention."""
-    stage.script.plan("look", stage.ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
-    job = await stage.start()
+async def test_later_run_shows_cost_of_end(harness: Harness) -> None:
+    """The run that saw it may have been deleted, or be out of its retention."""
+    harness.fake.plan("read_ledger", harness.ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
+    job = await harness.start()
     await failed(job)
     shown = (await job.describe()).typed_search_attributes
     assert (shown.get(SEEDANCE_TOKENS), shown.get(SEEDANCE_COST_USD)) == (42, 0.25)
 
 
-async def test_the_end_that_stands_is_the_one_that_is_raised(stage: Stage) -> None:
+async def test_existing_end_is_raised(harness: Harness) -> None:
     """Another run of the same job may have written it first."""
     standing = failure("expired", code="expired")
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", ending("failed", "provider"))
-    stage.script.plan("write_end", EndResult(error=standing))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", ending("failed", "provider"))
+    harness.fake.plan("write_end", EndResult(error=standing))
+    job = await harness.start()
     assert await failed(job) == standing
     assert (await state(job)).phase == "expired"
 
 
-async def test_an_end_that_was_written_meanwhile_is_raised_and_not_written_again(stage: Stage) -> None:
+async def test_concurrent_end_is_raised_not_rewritten(harness: Harness) -> None:
     error = failure("expired")
-    stage.script.plan("look", stage.adopt(), stage.ended(error))
-    stage.script.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt(), harness.ended(error))
+    harness.fake.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
+    job = await harness.start()
     assert await failed(job) == error
-    assert stage.script.names() == ["look", "get_task", "get_task", "look"]
+    assert harness.fake.names() == ["read_ledger", "get_task", "get_task", "read_ledger"]
 
 
-async def test_an_end_that_was_followed_by_another_attempt_is_not_the_job_s(stage: Stage) -> None:
+async def test_resubmitted_end_is_not_job_end(harness: Harness) -> None:
     """A Reset of an older run, while the attempt after its own is under way."""
     old = Observation(next="ended", status="expired", error=failure("expired"))
-    stage.script.plan("look", stage.adopt(), stage.adopt(2 * TASK, attempt=2))
-    stage.script.plan("get_task", old, to_store())
-    stage.script.plan("store_video", RESULT)
-    assert await (await stage.start()).result() == RESULT
-    assert [call.order.task_id for call in stage.script.of("get_task")] == [TASK, 2 * TASK]
+    harness.fake.plan("read_ledger", harness.adopt(), harness.adopt(2 * TASK, attempt=2))
+    harness.fake.plan("get_task", old, to_store())
+    harness.fake.plan("store_video", RESULT)
+    assert await (await harness.start()).result() == RESULT
+    assert [call.input.task_id for call in harness.fake.of("get_task")] == [TASK, 2 * TASK]
 
 
-async def test_an_end_waits_for_the_ledger(skipping: Stage) -> None:
-    stage = skipping
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", ending("failed", "provider"))
-    stage.script.plan("write_end", *[ApplicationError("no bucket")] * 30, as_written)
-    assert (await failed(await stage.start())).code == "failed"
-    assert len(stage.script.of("write_end")) == 31
+async def test_end_waits_for_ledger(skipping: Harness) -> None:
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", ending("failed", "provider"))
+    harness.fake.plan("write_end", *[ApplicationError("no bucket")] * 30, as_written)
+    assert (await failed(await harness.start())).code == "failed"
+    assert len(harness.fake.of("write_end")) == 31
 
 
-async def test_how_an_end_was_learned_is_told(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created())
-    stage.script.plan("get_task", ending("failed", "provider"))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
-    await stage.script.called("create_task")
+async def test_end_shows_its_source(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created())
+    harness.fake.plan("get_task", ending("failed", "provider"))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
+    await harness.fake.called("create_task")
     await callback(job, "failed")
     await failed(job)
-    assert [entry.how for entry in detail_of(await state(job)).timeline if entry.what == "failed"] == ["callback"]
+    assert [
+        entry.source
+        for entry in detail_of(await state(job)).timeline
+        if entry.detail == "failed" and entry.event == "status"
+    ] == ["callback"]
 
 
-async def test_the_failure_holds_the_error_as_other_languages_read_it(stage: Stage) -> None:
-    stage.script.plan("look", stage.ended(failure("moderation", "SensitiveContentDetected")))
-    job = await stage.start()
+async def test_failure_details_hold_json_error(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.ended(failure("moderation", "SensitiveContentDetected")))
+    job = await harness.start()
     await failed(job)
-    told = (await events(job))[-1].workflow_execution_failed_event_attributes.failure
-    assert told.application_failure_info.type == "moderation"
-    details = json.loads(told.application_failure_info.details.payloads[0].data)
+    ended = (await events(job))[-1].workflow_execution_failed_event_attributes.failure
+    assert ended.application_failure_info.type == "moderation"
+    details = json.loads(ended.application_failure_info.details.payloads[0].data)
     assert details == {
         "code": "SensitiveContentDetected",
         "message": "It ended: moderation.",
@@ -148,105 +152,107 @@ async def test_the_failure_holds_the_error_as_other_languages_read_it(stage: Sta
 
 
 @pytest.mark.parametrize("attention", ["task_gone", "credentials"])
-async def test_a_job_that_has_ended_needs_nobody(stage: Stage, attention: Attention) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
+async def test_ended_job_clears_attention(harness: Harness, attention: Attention) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
     await failed(job)
     shown = await state(job)
     assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
 
 
-async def test_a_second_task_is_still_shown_after_the_end(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(second_task="cgt-second"))
-    stage.script.plan("get_task", ending("failed", "provider"))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
+async def test_second_task_outlives_job_end(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt(second_task="cgt-second"))
+    harness.fake.plan("get_task", ending("failed", "provider"))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
     await failed(job)
     assert (await state(job)).attention == "second_task"
 
 
-# --- another attempt by itself ---------------------------------------------------------------------------------------
+# --- automatic resubmits ---------------------------------------------------------------------------------------------
 
 
-async def and_again(order: EndInput) -> EndResult:
-    """The setting has another attempt left."""
-    return EndResult(error=order.error, again=True)
+async def and_again(input: EndInput) -> EndResult:
+    """Answer that the setting has another attempt left."""
+    return EndResult(error=input.error, continues=True)
 
 
-async def test_an_attempt_that_expired_is_followed_by_another_in_the_same_run(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
-    stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created("cgt-2", again=0))
+async def test_expired_attempt_is_followed_in_same_run(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
+    harness.fake.plan("create_task", harness.created("cgt-1", seconds=0), harness.created("cgt-2", seconds=0))
     errors = [failure("expired", attempt=attempt) for attempt in (1, 2)]
-    stage.script.plan("get_task", *[Observation(next="end", status="expired", error=error) for error in errors])
-    stage.script.plan("write_end", and_again, as_written)
-    job = await stage.start()
+    harness.fake.plan("get_task", *[Observation(next="end", status="expired", error=error) for error in errors])
+    harness.fake.plan("write_end", and_again, as_written)
+    job = await harness.start()
     error = await failed(job)
     assert (error.failure_class, error.attempt) == ("expired", 2)
-    once = ["look", "create_task", "get_task", "write_end"]
-    assert stage.script.names() == once * 2
-    assert [call.order.attempt for call in stage.script.of("create_task")] == [1, 2]
-    assert [call.order.task_id for call in stage.script.of("get_task")] == ["cgt-1", "cgt-2"]
-    told = what(await state(job))
-    assert told.count("another attempt or task follows by itself") == 1
-    assert told[-1] == "ended: expired"
+    once = ["read_ledger", "create_task", "get_task", "write_end"]
+    assert harness.fake.names() == once * 2
+    assert [call.input.attempt for call in harness.fake.of("create_task")] == [1, 2]
+    assert [call.input.task_id for call in harness.fake.of("get_task")] == ["cgt-1", "cgt-2"]
+    timeline = noted(await state(job))
+    assert timeline.count("job_continues") == 1
+    assert timeline[-1] == "ended code (expired)"
     run = await job.describe()
     assert run.run_id == job.first_execution_run_id
 
 
-async def test_the_second_attempt_can_be_stored(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
-    stage.script.plan("create_task", stage.created("cgt-1"), stage.created(TASK))
-    stage.script.plan("get_task", ending("failed", "provider"), waiting("queued"), to_store())
-    stage.script.plan("write_end", and_again)
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="queued", task_id="cgt-1")
+async def test_second_attempt_is_stored(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
+    harness.fake.plan("create_task", harness.created("cgt-1"), harness.created(TASK))
+    harness.fake.plan("get_task", ending("failed", "provider"), waiting("queued"), to_store())
+    harness.fake.plan("write_end", and_again)
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="queued", task_id="cgt-1")
     await callback(job, "failed", "cgt-1")
-    await shows(job, phase="queued", task_id=TASK, attempt=2)
+    await until_state(job, phase="queued", task_id=TASK, attempt=2)
     await callback(job, "running", TASK, attempt=2)
     await callback(job, "succeeded", TASK, attempt=2)
-    await stage.script.called("get_task", 2)
+    await harness.fake.called("get_task", 2)
     await callback(job, "succeeded", TASK, attempt=2)
     assert await job.result() == RESULT
     assert (await state(job)).error is None
 
 
-async def test_a_cancel_meanwhile_is_stronger_than_another_attempt(stage: Stage) -> None:
-    held = Held(EndResult(error=failure("expired", "expired"), again=True))
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
-    stage.script.plan("create_task", stage.created(again=0))
-    stage.script.plan("get_task", ending("expired", "expired"))
-    stage.script.plan("write_end", held)
-    job = await stage.start()
+async def test_cancel_beats_automatic_resubmit(harness: Harness) -> None:
+    held = Held(EndResult(error=failure("expired", "expired"), continues=True))
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(2))
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    harness.fake.plan("get_task", ending("expired", "expired"))
+    harness.fake.plan("write_end", held)
+    job = await harness.start()
     await held.reached.wait()
-    wish = await begin_to_cancel(job)
-    held.let_go()
+    resubmit = await begin_to_cancel(job)
+    held.release()
     assert (await failed(job)).failure_class == "cancelled"
-    assert (await wish.result()).outcome == "cancelled"
-    assert len(stage.script.of("create_task")) == 1
+    assert (await resubmit.result()).outcome == "cancelled"
+    assert len(harness.fake.of("create_task")) == 1
 
 
-async def test_a_cancel_that_a_running_task_refused_still_keeps_the_next_attempt_from_being_paid(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(1), stage.claim(2), stage.claim(2))
-    stage.script.plan("create_task", stage.created())
-    stage.script.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
-    stage.script.plan("get_task", waiting("running"), ending("expired", "expired"))
-    stage.script.plan("write_end", and_again)
-    job = await stage.start()
-    await shows(job, phase="queued")
+async def test_refused_cancel_prevents_next_attempt(
+    harness: Harness,
+) -> None:
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(2))
+    harness.fake.plan("create_task", harness.created())
+    harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
+    harness.fake.plan("get_task", waiting("running"), ending("expired", "expired"))
+    harness.fake.plan("write_end", and_again)
+    job = await harness.start()
+    await until_state(job, phase="queued")
     assert (await cancel(job)).outcome == "running_will_finish"
     await callback(job, "expired")
     assert (await failed(job)).failure_class == "cancelled"
-    assert len(stage.script.of("create_task")) == 1
+    assert len(harness.fake.of("create_task")) == 1
 
 
-async def test_a_job_that_may_not_create_ends_where_another_attempt_would_follow(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(), stage.claim(2))
-    stage.script.plan("get_task", ending("expired", "expired"))
-    stage.script.plan("write_end", and_again)
-    job = await stage.start(may_create=False)
+async def test_may_create_false_ends_before_next_attempt(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt(), harness.claim(2))
+    harness.fake.plan("get_task", ending("expired", "expired"))
+    harness.fake.plan("write_end", and_again)
+    job = await harness.start(may_create=False)
     assert (await failed(job)).failure_class == "unsettled"
-    assert stage.script.of("create_task") == []
+    assert harness.fake.of("create_task") == []

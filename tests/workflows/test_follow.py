@@ -1,4 +1,4 @@
-"""Waiting for a task: a callback that announces its end, or the timer, and then a look. Only looks are believed."""
+"""Waiting for a task: a callback that announces its end, or the timer, and then a poll. Only polls are believed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tests.workflows.scripted import (
     SHORT,
     TASK,
     Handle,
+    Harness,
     Held,
-    Stage,
     callback,
     events,
     has_event,
-    shows,
+    noted,
     state,
     to_store,
     until,
+    until_state,
     waiting,
-    what,
 )
 from workflows import policies
 
@@ -41,75 +41,79 @@ TIMER_FIRED = EventType.EVENT_TYPE_TIMER_FIRED
 TIMER_CANCELED = EventType.EVENT_TYPE_TIMER_CANCELED
 
 
-def finish(stage: Stage) -> None:
-    stage.script.always("get_task", to_store())
-    stage.script.always("store_video", RESULT)
+def finish(harness: Harness) -> None:
+    harness.fake.always("get_task", to_store())
+    harness.fake.always("store_video", RESULT)
 
 
-async def heard(job: Handle, words: str) -> None:
-    """The workflow has noted it."""
+async def until_noted(job: Handle, event: str) -> None:
+    """Wait until the workflow has noted an event."""
 
-    async def noted() -> bool:
-        return words in what(await state(job))
+    async def is_noted() -> bool:
+        return event in noted(await state(job))
 
-    await until(noted, f"the timeline says {words!r}")
+    await until(is_noted, f"the timeline has {event!r}")
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
-async def test_a_callback_that_announces_an_end_is_followed_by_a_look_at_once(stage: Stage, status: str) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created())
-    finish(stage)
-    job = await stage.start()
-    await shows(job, phase="queued")
+async def test_end_callback_causes_poll_at_once(harness: Harness, status: str) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created())
+    finish(harness)
+    job = await harness.start()
+    await until_state(job, phase="queued")
     await callback(job, status)
     assert await job.result() == RESULT
     assert not await has_event(job, TIMER_FIRED)
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [True]
-    assert [entry.how for entry in detail_of(await state(job)).timeline if entry.what == "succeeded"] == ["callback"]
+    assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
+    assert [(e.source, e.task_id) for e in detail_of(await state(job)).timeline if e.event == "status"] == [
+        ("callback", TASK)
+    ]
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "polishing"])
-async def test_any_other_callback_is_noted_and_the_timer_kept(stage: Stage, status: str) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created())
-    finish(stage)
-    job = await stage.start()
-    await shows(job, phase="queued")
+async def test_other_callback_is_noted_without_poll(harness: Harness, status: str) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created())
+    finish(harness)
+    job = await harness.start()
+    await until_state(job, phase="queued")
     for _ in range(3):
         await callback(job, status)
-    await heard(job, f"callback: {status}")
-    assert stage.script.of("get_task") == []
+    await until_noted(job, f"callback_received {status}")
+    assert harness.fake.of("get_task") == []
     assert not await has_event(job, TIMER_CANCELED)
     assert len([e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_TIMER_STARTED]) == 1
-    # What a callback says is not believed either.
+    # A callback is not believed either.
     assert (await state(job)).phase == "queued"
     await callback(job, "succeeded")
     await job.result()
-    assert len(stage.script.of("get_task")) == 1
+    assert len(harness.fake.of("get_task")) == 1
 
 
-async def test_without_callbacks_the_timer_looks(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=SHORT))
-    stage.script.plan("get_task", waiting("queued", SHORT), waiting("running", SHORT), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_timer_polls_without_callbacks(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=SHORT))
+    harness.fake.plan("get_task", waiting("queued", SHORT), waiting("running", SHORT), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     assert await job.result() == RESULT
-    orders = [call.order for call in stage.script.of("get_task")]
-    assert [(order.looks, order.hinted) for order in orders] == [(0, False), (1, False), (2, False)]
-    assert {entry.how for entry in detail_of(await state(job)).timeline if entry.what in {"queued", "running"}} == {
-        "poll"
-    }
+    inputs = [call.input for call in harness.fake.of("get_task")]
+    assert [(input.polls, input.announced) for input in inputs] == [(0, False), (1, False), (2, False)]
+    assert {
+        e.source
+        for e in detail_of(await state(job)).timeline
+        if e.event == "status" and e.detail in {"queued", "running"}
+    } == {"poll"}
 
 
-async def test_the_interval_is_the_one_that_came_with_the_answer(skipping: Stage) -> None:
-    stage = skipping
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=90))
-    stage.script.plan("get_task", *[waiting("running", seconds) for seconds in (15, 22.5, 300)], to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_interval_comes_from_answer(skipping: Harness) -> None:
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=90))
+    harness.fake.plan("get_task", *[waiting("running", seconds) for seconds in (15, 22.5, 300)], to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     await job.result()
     started = [
         e.timer_started_event_attributes for e in await events(job) if e.HasField("timer_started_event_attributes")
@@ -119,149 +123,151 @@ async def test_the_interval_is_the_one_that_came_with_the_answer(skipping: Stage
 
 
 @pytest.mark.parametrize("first", ["callback", "timer"])
-async def test_callback_and_timer_in_one_step_make_one_look(stage: Stage, first: str) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=1))
-    finish(stage)
-    job = await stage.start()
-    await shows(job, phase="queued")
-    await stage.stop("workflows")
+async def test_callback_with_timer_causes_one_poll(harness: Harness, first: str) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=1))
+    finish(harness)
+    job = await harness.start()
+    await until_state(job, phase="queued")
+    await harness.stop("workflows")
     if first == "callback":
         await callback(job, "succeeded")
     await until(lambda: has_event(job, TIMER_FIRED), "the timer fires while no worker is there")
     if first == "timer":
         await callback(job, "succeeded")
-    await stage.serve("workflows")
+    await harness.start_workers("workflows")
     assert await job.result() == RESULT
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [True]
+    assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
 
 
-async def test_a_callback_just_before_the_time_is_over_needs_no_timer(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=5))
-    finish(stage)
-    job = await stage.start()
-    await shows(job, phase="queued")
-    await stage.stop("workflows")
+async def test_callback_before_timer_replaces_it(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=5))
+    finish(harness)
+    job = await harness.start()
+    await until_state(job, phase="queued")
+    await harness.stop("workflows")
     await callback(job, "succeeded")
-    await stage.serve("workflows")
+    await harness.start_workers("workflows")
     await job.result()
     assert not await has_event(job, TIMER_FIRED)
 
 
-async def test_a_callback_just_after_the_time_is_over_makes_one_more_look(stage: Stage) -> None:
+async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
     held = Held(waiting("running"))
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=SHORT))
-    stage.script.plan("get_task", held)
-    finish(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=SHORT))
+    harness.fake.plan("get_task", held)
+    finish(harness)
+    job = await harness.start()
     await held.reached.wait()
     await callback(job, "succeeded")
-    held.let_go()
+    held.release()
     assert await job.result() == RESULT
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [False, True]
+    assert [call.input.announced for call in harness.fake.of("get_task")] == [False, True]
 
 
 # Callbacks that come early
 
 
-async def test_an_end_that_is_announced_before_the_create_is_answered_is_not_forgotten(stage: Stage) -> None:
+async def test_early_end_callback_is_remembered(harness: Harness) -> None:
     held = Held(None)
 
-    async def create(order: Any) -> Any:
-        await held(order)
-        return await stage.created()(order)
+    async def create(input: Any) -> Any:
+        await held(input)
+        return await harness.created()(input)
 
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", create)
-    finish(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", create)
+    finish(harness)
+    job = await harness.start()
     await held.reached.wait()
     await callback(job, "succeeded")
-    held.let_go()
+    held.release()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
     assert not await has_event(job, TIMER_FIRED)
 
 
-async def test_a_beginning_that_is_announced_before_the_create_is_answered_is_no_reason_to_look(stage: Stage) -> None:
+async def test_early_running_callback_causes_no_poll(
+    harness: Harness,
+) -> None:
     held = Held(None)
 
-    async def create(order: Any) -> Any:
-        await held(order)
-        return await stage.created()(order)
+    async def create(input: Any) -> Any:
+        await held(input)
+        return await harness.created()(input)
 
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", create)
-    finish(stage)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", create)
+    finish(harness)
+    job = await harness.start()
     await held.reached.wait()
     await callback(job, "queued")
-    held.let_go()
-    await shows(job, phase="queued")
+    held.release()
+    await until_state(job, phase="queued")
     await callback(job, "running")
-    await heard(job, "callback: running")
-    assert stage.script.names() == ["look", "create_task"]
+    await until_noted(job, "callback_received running")
+    assert harness.fake.names() == ["read_ledger", "create_task"]
 
 
-async def test_a_callback_that_comes_with_the_start_is_not_forgotten(still: Stage) -> None:
-    stage = still
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start(first_signal=TaskChanged(task_id=TASK, status="succeeded", attempt=1))
-    await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
+async def test_callback_with_start_is_handled(idle: Harness) -> None:
+    harness = idle
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start(first_signal=TaskChanged(task_id=TASK, status="succeeded", attempt=1))
+    await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
     assert await job.result() == RESULT
-    assert [call.order.hinted for call in stage.script.of("get_task")] == [True]
+    assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
 
 
-# Callbacks that name something else
+# Callbacks that name other tasks
 
 
-async def test_a_callback_of_an_unknown_task_has_it_checked(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(attempt=2))
-    stage.script.plan("get_task", waiting("running"), waiting("running", second_task=OTHER_TASK))
-    stage.script.plan("identify_task", OURS)
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt(attempt=2))
+    harness.fake.plan("get_task", waiting("running"), waiting("running", second_task=OTHER_TASK))
+    harness.fake.plan("identify_task", OURS)
+    job = await harness.start()
+    await until_state(job, phase="running")
     await callback(job, "succeeded", OTHER_TASK, attempt=1)
-    shown = await shows(job, attention="second_task")
+    shown = await until_state(job, attention="second_task")
     assert OTHER_TASK in (detail_of(shown).advice or "")
-    order = stage.script.order("identify_task")
-    assert (order.attempt, order.task_id) == (1, OTHER_TASK)
+    input = harness.fake.input("identify_task")
+    assert (input.attempt, input.task_id) == (1, OTHER_TASK)
     # It is a note beside the story: the first task is still the one.
     assert (shown.task_id, shown.attempt, shown.phase) == (TASK, 2, "running")
-    assert {call.order.task_id for call in stage.script.of("get_task")} == {TASK}
+    assert {call.input.task_id for call in harness.fake.of("get_task")} == {TASK}
 
 
-async def test_the_same_unknown_task_is_checked_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.always("get_task", waiting("running"))
-    stage.script.plan("identify_task", OTHER)
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_repeated_unknown_task_is_checked_once(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.always("get_task", waiting("running"))
+    harness.fake.plan("identify_task", OTHER)
+    job = await harness.start()
+    await until_state(job, phase="running")
     await callback(job, "queued", OTHER_TASK)
-    await stage.script.called("identify_task")
+    await harness.fake.called("identify_task")
     await callback(job, "running", OTHER_TASK)
     await callback(job, "failed", OTHER_TASK)
-    await heard(job, "callback: failed")
-    assert len(stage.script.of("identify_task")) == 1
+    await until_noted(job, "callback_received failed")
+    assert len(harness.fake.of("identify_task")) == 1
 
 
-async def test_a_look_can_show_a_second_task(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running", second_task=OTHER_TASK), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, attention="second_task", phase="running")
+async def test_poll_shows_second_task(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running", second_task=OTHER_TASK), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, attention="second_task", phase="running")
     await callback(job, "succeeded")
     await job.result()
-    # Nothing that this job does settles it.
+    # No step of this job settles it.
     assert (await state(job)).attention == "second_task"
 
 
-# Callbacks that are nonsense
+# Malformed callbacks
 
 
 ODD: dict[str, list[Any]] = {
@@ -289,33 +295,33 @@ ODD: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
-async def test_nonsense_stops_no_job(stage: Stage, odd: list[Any]) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running"))
-    stage.script.always("identify_task", OTHER)
-    stage.script.always("get_task", waiting("running"))
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_nonsense_stops_no_job(harness: Harness, odd: list[Any]) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running"))
+    harness.fake.always("identify_task", OTHER)
+    harness.fake.always("get_task", waiting("running"))
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="running")
     await job.signal(SIGNAL_TASK_CHANGED, args=odd)
     await asyncio.sleep(0.1)
-    stage.script.always("get_task", to_store())
+    harness.fake.always("get_task", to_store())
     await callback(job, "succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
-    # Nothing of it is copied into the history at length, or shown.
+    # No long part of it is copied into the history, or shown.
     assert len((await state(job)).model_dump_json()) < 20_000
     after = [event for event in await events(job) if not event.HasField("workflow_execution_signaled_event_attributes")]
     assert sum(event.ByteSize() for event in after) < 50_000
 
 
-async def test_a_thousand_callbacks_cause_few_looks(stage: Stage) -> None:
+async def test_thousand_callbacks_cause_few_gets(harness: Harness) -> None:
     """A leaked callback URL costs the account's rate limit little."""
-    stage.script.plan("look", stage.adopt())
-    stage.script.always("get_task", waiting("running"))
-    stage.script.always("identify_task", OTHER)
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="running")
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.always("get_task", waiting("running"))
+    harness.fake.always("identify_task", OTHER)
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="running")
     for start in range(0, 1000, 100):
         numbers = range(start, start + 100)
         await asyncio.gather(
@@ -324,112 +330,110 @@ async def test_a_thousand_callbacks_cause_few_looks(stage: Stage) -> None:
                 for number in numbers
             )
         )
-    await until(lambda: _quiet(stage), "the job is quiet again")
-    assert len(stage.script.of("identify_task")) <= policies.MOST_HINTS
-    assert len(stage.script.of("get_task")) <= policies.MOST_HINTS + policies.MOST_FRUITLESS_CALLBACKS + 1
+    await until(lambda: _quiet(harness), "the job is quiet again")
+    assert len(harness.fake.of("identify_task")) <= policies.MOST_CALLBACKS
+    assert len(harness.fake.of("get_task")) <= policies.MOST_CALLBACKS + policies.MOST_FRUITLESS_CALLBACKS + 1
     shown = await state(job)
     assert len(detail_of(shown).timeline) <= 100
     assert shown.task_id == TASK
 
 
-async def _quiet(stage: Stage) -> bool:
-    before = len(stage.script.calls)
+async def _quiet(harness: Harness) -> bool:
+    before = len(harness.fake.calls)
     await asyncio.sleep(0.5)
-    return len(stage.script.calls) == before
+    return len(harness.fake.calls) == before
 
 
-async def test_after_many_fruitless_callbacks_the_timer_alone_is_followed(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    looks = policies.MOST_FRUITLESS_CALLBACKS
-    stage.script.plan("get_task", *[waiting("running")] * looks, waiting("running", again=3), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    for number in range(looks):
-        await stage.script.called("get_task", number + 1)
+async def test_fruitless_callbacks_leave_only_timer(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    polls = policies.MOST_FRUITLESS_CALLBACKS
+    harness.fake.plan("get_task", *[waiting("running")] * polls, waiting("running", seconds=3), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    for number in range(polls):
+        await harness.fake.called("get_task", number + 1)
         await callback(job, "succeeded")
-    await stage.script.called("get_task", looks + 1)
+    await harness.fake.called("get_task", polls + 1)
     for _ in range(5):
         await callback(job, "succeeded")
-    assert len(stage.script.of("get_task")) == looks + 1
+    assert len(harness.fake.of("get_task")) == polls + 1
     assert await job.result() == RESULT
-    assert len(stage.script.of("get_task")) == looks + 2
+    assert len(harness.fake.of("get_task")) == polls + 2
     assert await has_event(job, TIMER_FIRED)
 
 
-# What a look shows
+# Results of a poll
 
 
-async def test_a_status_never_goes_back(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running", 0), waiting("queued"))
-    job = await stage.start()
-    shown = await shows(job, provider_status="queued")
+async def test_status_never_goes_back(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running", 0), waiting("queued"))
+    job = await harness.start()
+    shown = await until_state(job, provider_status="queued")
     assert shown.phase == "running"
-    assert what(shown)[-2:] == ["running", "queued"]
+    assert noted(shown)[-2:] == ["status running", "status queued"]
 
 
-async def test_an_unknown_status_is_shown_and_waited_on(stage: Stage) -> None:
+async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
     held = Held(to_store())
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     await held.reached.wait()
     shown = await state(job)
     assert (shown.phase, detail_of(shown).provider_status, shown.attention) == ("running", "polishing", None)
-    assert [(entry.what, entry.times) for entry in detail_of(shown).timeline[-1:]] == [("polishing", 2)]
-    held.let_go()
+    assert [(e.event, e.detail, e.count) for e in detail_of(shown).timeline[-1:]] == [("status", "polishing", 2)]
+    held.release()
     assert await job.result() == RESULT
 
 
 @pytest.mark.parametrize("attention", ["task_gone", "credentials", "account"])
 @pytest.mark.parametrize("then", [waiting("running"), to_store()], ids=["running", "succeeded"])
-async def test_trouble_with_a_task_needs_a_person_until_it_is_mended(
-    stage: Stage, attention: Attention, then: Any
-) -> None:
+async def test_task_problem_needs_operator_until_fixed(harness: Harness, attention: Attention, then: Any) -> None:
     held = Held(then)
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
-    stage.script.plan("store_video", Held(RESULT))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
+    harness.fake.plan("store_video", Held(RESULT))
+    job = await harness.start()
     await held.reached.wait()
     shown = await state(job)
     assert (shown.attention, shown.phase, shown.task_id) == (attention, "queued", TASK)
     assert "401" in (detail_of(shown).advice or "")
-    held.let_go()
-    shown = await shows(job, phase="running" if then.next == "wait" else "storing")
+    held.release()
+    shown = await until_state(job, phase="running" if then.next == "wait" else "storing")
     assert (shown.attention, detail_of(shown).advice) == (None, None)
-    assert f"settled: {attention}" in what(shown)
+    assert f"attention_settled {attention}" in noted(shown)
 
 
-async def test_a_look_that_is_not_answered_is_repeated(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", RuntimeError("503"), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_unanswered_poll_is_repeated(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", RuntimeError("503"), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert [call.tries for call in stage.script.of("get_task")] == [1, 2]
+    assert [call.tries for call in harness.fake.of("get_task")] == [1, 2]
 
 
-async def test_a_video_that_is_stored_already_is_returned(stage: Stage) -> None:
-    """A Reset brings a run back to before what it did."""
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running", 0), _stored())
-    job = await stage.start()
+async def test_stored_video_is_returned(harness: Harness) -> None:
+    """A Reset brings a run back to an earlier step."""
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running", 0), _stored())
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "get_task", "get_task"]
+    assert harness.fake.names() == ["read_ledger", "get_task", "get_task"]
 
 
 def _stored() -> Any:
     return to_store().model_copy(update={"next": "stored", "result": RESULT})
 
 
-async def test_the_next_look_is_announced(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running", 600))
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_next_poll_is_announced(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running", 600))
+    job = await harness.start()
+    await until_state(job, phase="running")
     shown = await state(job)
     assert (due := detail_of(shown).next_poll_at) is not None
-    seen = next(entry for entry in detail_of(shown).timeline if entry.what == "running")
+    seen = next(entry for entry in detail_of(shown).timeline if entry.detail == "running")
     assert timedelta(seconds=599) < due - seen.at < timedelta(seconds=605)

@@ -1,4 +1,4 @@
-"""The lister: one listing of the account serves all who asked before it began, and whatever is asked, it goes on."""
+"""The lister: one listing answers all jobs that asked before it began, and no signal stops it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.task_list import ListedTask, ListerInput, ListPageInput, Page, Wanted
-from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_WANTED, Queues, lister_id
+from activities.task_list import ListedTask, ListerInput, ListingRequest, ListPageInput, Page
+from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, Queues, lister_id
 from seedance_temporal.ledger.facts import Listing
 from tests.replay.replaying import handle_of
-from tests.workflows.conftest import QUEUES, hold_to_account
-from tests.workflows.scripted import Held, Stage, dev_server, now, scheduled, until
+from tests.workflows.conftest import QUEUES, check_harness
+from tests.workflows.scripted import Harness, Held, dev_server, now, scheduled, until
 from workflows import policies
 
 MODEL = "dreamina-seedance-2-0-260128"
@@ -35,7 +35,7 @@ SUGGESTED_FROM = 40
 
 @workflow.defn(name="Asker")
 class Asker:
-    """Keeps what the lister answers."""
+    """A job that records the lister's answers."""
 
     def __init__(self) -> None:
         self._answers: list[Listing] = []
@@ -59,20 +59,20 @@ class Asker:
 
 
 @dataclass
-class Office:
-    """The lister of a route, and those who ask it."""
+class Lister:
+    """The lister of a route, and the jobs that ask it."""
 
-    stage: Stage
+    harness: Harness
     lister: WorkflowHandle[Any, Any] | None = None
     askers: dict[str, WorkflowHandle[Any, Any]] = field(default_factory=dict)
 
-    async def asker(self, name: str) -> None:
+    async def start_asker(self, name: str) -> None:
         if name not in self.askers:
-            self.askers[name] = await self.stage.client.start_workflow(
-                "Asker", id=f"{self.stage.route}-{name}", task_queue=f"{self.stage.route}-askers"
+            self.askers[name] = await self.harness.client.start_workflow(
+                "Asker", id=f"{self.harness.route}-{name}", task_queue=f"{self.harness.route}-askers"
             )
 
-    def wanted(self, name: str | None, attempt: int = 1, **given: Any) -> Wanted:
+    def request(self, name: str | None, attempt: int = 1, **given: Any) -> ListingRequest:
         nothing = {
             "attempt": attempt,
             "safety_identifier": OURS,
@@ -80,31 +80,31 @@ class Office:
             "service_tier": "default",
             "since": LONG_AGO,
         }
-        job_id = None if name is None else f"{self.stage.route}-{name}"
-        return Wanted.model_validate(nothing | {"job_id": job_id} | given)
+        job_id = None if name is None else f"{self.harness.route}-{name}"
+        return ListingRequest.model_validate(nothing | {"job_id": job_id} | given)
 
-    async def asks(self, name: str | None, attempt: int = 1, **given: Any) -> None:
-        """Asks as the activity does: starts the lister if there is none."""
+    async def ask(self, name: str | None, attempt: int = 1, **given: Any) -> None:
+        """Ask as the activity does: start the lister if there is none."""
         if name is not None:
-            await self.asker(name)
-        await self.start(SIGNAL_WANTED, self.wanted(name, attempt, **given))
+            await self.start_asker(name)
+        await self.start(SIGNAL_LISTING_REQUESTED, self.request(name, attempt, **given))
 
-    async def start(self, signal: str | None = None, *said: Any, wanted: tuple[Wanted, ...] = ()) -> None:
-        lister = await self.stage.client.start_workflow(
+    async def start(self, signal: str | None = None, *args: Any, requested: tuple[ListingRequest, ...] = ()) -> None:
+        lister = await self.harness.client.start_workflow(
             LISTER,
-            ListerInput(route=self.stage.route, wanted=wanted),
-            id=lister_id(self.stage.route),
-            task_queue=Queues(self.stage.route).workflows,
+            ListerInput(route=self.harness.route, requested=requested),
+            id=lister_id(self.harness.route),
+            task_queue=Queues(self.harness.route).workflows,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             start_signal=signal,
-            start_signal_args=said,
+            start_signal_args=args,
         )
-        if lister.first_execution_run_id not in {known.first_execution_run_id for known in self.stage.jobs}:
-            self.stage.jobs.append(lister)
+        if lister.first_execution_run_id not in {known.first_execution_run_id for known in self.harness.jobs}:
+            self.harness.jobs.append(lister)
         self.lister = lister
 
     async def answers(self, name: str, count: int = 1, seconds: float = 15) -> list[Listing]:
-        """What an asker was told, as soon as it is so much."""
+        """Return the answers to a job, as soon as there are so many."""
         told: list[Listing] = []
 
         async def enough() -> bool:
@@ -117,21 +117,21 @@ class Office:
 
     @property
     def pages(self) -> list[tuple[int, str]]:
-        return [(call.order.page, call.order.service_tier) for call in self.stage.script.of("list_page")]
+        return [(call.input.page, call.input.service_tier) for call in self.harness.fake.of("list_page")]
 
 
 @asynccontextmanager
-async def office(stage: Stage) -> AsyncIterator[Office]:
-    # It stands for jobs, and what the sandbox thinks of this module is no matter.
+async def lister(harness: Harness) -> AsyncIterator[Lister]:
+    # It runs workflows of this module, which the sandbox cannot import.
     runner = UnsandboxedWorkflowRunner()
-    async with Worker(stage.client, task_queue=f"{stage.route}-askers", workflows=[Asker], workflow_runner=runner):
-        yield Office(stage)
+    async with Worker(harness.client, task_queue=f"{harness.route}-askers", workflows=[Asker], workflow_runner=runner):
+        yield Lister(harness)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def desk(stage: Stage) -> AsyncIterator[Office]:
-    async with office(stage) as desk:
-        yield desk
+async def busy_lister(harness: Harness) -> AsyncIterator[Lister]:
+    async with lister(harness) as busy_lister:
+        yield busy_lister
 
 
 def a_task(task_id: str, identifier: str | None = THEIRS, model: str | None = MODEL, **given: Any) -> ListedTask:
@@ -143,80 +143,80 @@ def a_page(*tasks: ListedTask, total: int | None = None) -> Page:
     return Page(tasks=tasks, total=len(tasks) if total is None else total, asked_at=now())
 
 
-async def test_who_asks_is_told_what_the_listing_says(desk: Office) -> None:
+async def test_listing_is_signalled_to_job(busy_lister: Lister) -> None:
     before = now()
-    desk.stage.script.plan("list_page", a_page(a_task("cgt-1"), a_task("cgt-2", OURS)))
-    await desk.asks("a", attempt=3)
-    (told,) = await desk.answers("a")
+    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), a_task("cgt-2", OURS)))
+    await busy_lister.ask("a", attempt=3)
+    (told,) = await busy_lister.answers("a")
     assert (told.attempt, told.safety_identifier, told.task_id) == (3, OURS, "cgt-2")
     assert (told.complete, told.unmarked) == (True, False)
     assert before - timedelta(seconds=1) < told.began_at < now()
 
 
-async def test_pages_of_two_keys_make_a_listing_of_none(desk: Office) -> None:
-    """A fleet whose key is being exchanged reads one listing with two keys; each may hide what the other shows."""
+async def test_pages_of_two_keys_name_no_key(busy_lister: Lister) -> None:
+    """During a key exchange, one listing is read with two keys; each may hide tasks that the other shows."""
     for second, key in (("first", "first"), ("other", "")):
         pages = [a_page(a_task(f"cgt-{second}-{n}"), total=2) for n in (1, 2)]
         keyed = [page.model_copy(update={"key": k}) for page, k in zip(pages, ("first", second), strict=True)]
         held = Held(a_page())
-        desk.stage.script.plan("list_page", held, *keyed)
-        await desk.asks(f"{second}-before")
+        busy_lister.harness.fake.plan("list_page", held, *keyed)
+        await busy_lister.ask(f"{second}-before")
         await held.reached.wait()
-        # Several ask for the same listing.
+        # Several jobs ask for the same listing.
         for name in ("x", "y", "z"):
-            await desk.asks(f"{second}-{name}")
-        held.let_go()
+            await busy_lister.ask(f"{second}-{name}")
+        held.release()
         for name in ("x", "y", "z"):
-            (told,) = await desk.answers(f"{second}-{name}")
+            (told,) = await busy_lister.answers(f"{second}-{name}")
             assert (told.key, told.complete) == (key, True)
 
 
-async def test_one_listing_serves_all_who_asked_before_it_began(desk: Office) -> None:
-    """And who asks during a listing gets the next one: the first says nothing of what came after its beginning."""
+async def test_one_listing_answers_all_earlier_requests(busy_lister: Lister) -> None:
+    """A request during a listing gets the next one: the first does not show later tasks."""
     first = Held(a_page())
-    desk.stage.script.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
-    await desk.asks("a")
+    busy_lister.harness.fake.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
+    await busy_lister.ask("a")
     await first.reached.wait()
     for name in ("b", "c", "d"):
-        await desk.asks(name)
+        await busy_lister.ask(name)
     asked = now()
-    first.let_go()
-    assert [(await desk.answers(name))[0].task_id for name in ("a", "b", "c", "d")] == [None, *["cgt-1"] * 3]
-    assert (await desk.answers("a"))[0].began_at < asked <= (await desk.answers("b"))[0].began_at
-    assert desk.pages == [(1, "default")] * 2
+    first.release()
+    assert [(await busy_lister.answers(name))[0].task_id for name in ("a", "b", "c", "d")] == [None, *["cgt-1"] * 3]
+    assert (await busy_lister.answers("a"))[0].began_at < asked <= (await busy_lister.answers("b"))[0].began_at
+    assert busy_lister.pages == [(1, "default")] * 2
 
 
-async def test_who_asks_again_before_the_listing_is_answered_once(desk: Office) -> None:
+async def test_repeated_request_is_answered_once(busy_lister: Lister) -> None:
     first = Held(a_page())
-    desk.stage.script.plan("list_page", first, a_page())
-    await desk.asks("a")
+    busy_lister.harness.fake.plan("list_page", first, a_page())
+    await busy_lister.ask("a")
     await first.reached.wait()
     for attempt in (1, 1, 2, 1):
-        await desk.asks("b", attempt)
-    first.let_go()
-    assert sorted(told.attempt for told in await desk.answers("b", 2)) == [1, 2]
-    assert len(desk.pages) == 2
+        await busy_lister.ask("b", attempt)
+    first.release()
+    assert sorted(told.attempt for told in await busy_lister.answers("b", 2)) == [1, 2]
+    assert len(busy_lister.pages) == 2
 
 
-async def test_each_tier_is_listed_for_those_who_want_it(desk: Office) -> None:
+async def test_each_requested_tier_is_listed(busy_lister: Lister) -> None:
     first = Held(a_page())
 
-    async def tier(order: ListPageInput) -> Page:
-        return a_page(a_task(f"cgt-{order.service_tier}", OURS))
+    async def tier(input: ListPageInput) -> Page:
+        return a_page(a_task(f"cgt-{input.service_tier}", OURS))
 
-    desk.stage.script.plan("list_page", first)
-    desk.stage.script.always("list_page", tier)
-    await desk.asks("first")
+    busy_lister.harness.fake.plan("list_page", first)
+    busy_lister.harness.fake.always("list_page", tier)
+    await busy_lister.ask("first")
     await first.reached.wait()
-    await desk.asks("a", service_tier="flex")
-    await desk.asks("b", service_tier="default")
-    await desk.asks("c", service_tier="flex")
-    first.let_go()
-    assert [(await desk.answers(name))[0].task_id for name in "abc"] == ["cgt-flex", "cgt-default", "cgt-flex"]
-    assert desk.pages == [(1, "default"), (1, "default"), (1, "flex")]
+    await busy_lister.ask("a", service_tier="flex")
+    await busy_lister.ask("b", service_tier="default")
+    await busy_lister.ask("c", service_tier="flex")
+    first.release()
+    assert [(await busy_lister.answers(name))[0].task_id for name in "abc"] == ["cgt-flex", "cgt-default", "cgt-flex"]
+    assert busy_lister.pages == [(1, "default"), (1, "default"), (1, "flex")]
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------
+# --- the answer ------------------------------------------------------------------------------------------------------
 
 Told = tuple[bool, str | None, bool]
 SINCE = 1_800_000_000.0
@@ -260,59 +260,59 @@ NEW = {"created_at": 32_000_000_000.0}
         pytest.param([a_page(*numbered(1, created_at=None))], False, 1, id="one without an age"),
     ],
 )
-async def test_a_listing_is_complete_if_it_shows_all_that_was_there_when_it_began(
-    desk: Office, pages: list[Page], complete: bool, read: int
+async def test_listing_with_all_older_tasks_is_complete(
+    busy_lister: Lister, pages: list[Page], complete: bool, read: int
 ) -> None:
-    desk.stage.script.plan("list_page", *pages)
-    desk.stage.script.always("list_page", a_page(total=4))
-    await desk.asks("a")
-    (told,) = await desk.answers("a")
+    busy_lister.harness.fake.plan("list_page", *pages)
+    busy_lister.harness.fake.always("list_page", a_page(total=4))
+    await busy_lister.ask("a")
+    (told,) = await busy_lister.answers("a")
     assert (told.complete, told.task_id) == (complete, None)
-    assert [page for page, _ in desk.pages] == list(range(1, read + 1))
+    assert [page for page, _ in busy_lister.pages] == list(range(1, read + 1))
 
 
-async def test_a_listing_is_as_young_as_its_request(desk: Office) -> None:
-    """A page can wait for its turn: what is created meanwhile keeps no listing from being complete."""
-    await desk.stage.stop("list")
-    await desk.asks("a")
-    await until(lambda: _is_scheduled(desk), "the page waits")
+async def test_listing_age_counts_from_request(busy_lister: Lister) -> None:
+    """A page can wait for its turn: tasks that are created meanwhile do not make the listing incomplete."""
+    await busy_lister.harness.stop("list")
+    await busy_lister.ask("a")
+    await until(lambda: _is_scheduled(busy_lister), "the page waits")
     await asyncio.sleep(1)
-    desk.stage.script.plan("list_page", a_page(a_task("cgt-1", created_at=now().timestamp())))
-    await desk.stage.serve("list")
-    assert (await desk.answers("a"))[0].complete
+    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1", created_at=now().timestamp())))
+    await busy_lister.harness.start_workers("list")
+    assert (await busy_lister.answers("a"))[0].complete
 
 
-async def _is_scheduled(desk: Office) -> bool:
-    return desk.lister is not None and await scheduled(desk.lister, "list_page") != []
+async def _is_scheduled(busy_lister: Lister) -> bool:
+    return busy_lister.lister is not None and await scheduled(busy_lister.lister, "list_page") != []
 
 
-async def test_a_worker_whose_clock_is_ahead_makes_no_task_older(desk: Office) -> None:
+async def test_fast_worker_clock_makes_no_task_older(busy_lister: Lister) -> None:
     ahead = now() + timedelta(hours=2)
     task = a_task("cgt-1", created_at=(now() + timedelta(hours=1)).timestamp())
-    desk.stage.script.plan("list_page", a_page(task).model_copy(update={"asked_at": ahead}))
-    await desk.asks("a")
-    assert not (await desk.answers("a"))[0].complete
+    busy_lister.harness.fake.plan("list_page", a_page(task).model_copy(update={"asked_at": ahead}))
+    await busy_lister.ask("a")
+    assert not (await busy_lister.answers("a"))[0].complete
 
 
-async def test_a_task_on_a_later_page_is_found(desk: Office) -> None:
-    desk.stage.script.plan(
+async def test_task_on_later_page_is_found(busy_lister: Lister) -> None:
+    busy_lister.harness.fake.plan(
         "list_page", a_page(*numbered(1, 2), total=5), a_page(*numbered(3, 4), total=5), a_page(a_task("x", OURS))
     )
-    await desk.asks("a")
-    assert (await desk.answers("a"))[0].task_id == "x"
+    await busy_lister.ask("a")
+    assert (await busy_lister.answers("a"))[0].task_id == "x"
 
 
-async def test_a_listing_that_does_not_end_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "MOST_PAGES", 3)
-    stage = Stage(temporal, sandboxed=False)
-    await stage.serve(*QUEUES)
-    stage.script.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
-    async with office(stage) as desk:
-        await desk.asks("a")
-        assert not (await desk.answers("a"))[0].complete
-        assert len(desk.pages) == 3
-    await stage.close()
-    await stage.replay()
+    harness = Harness(temporal, sandboxed=False)
+    await harness.start_workers(*QUEUES)
+    harness.fake.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
+    async with lister(harness) as busy_lister:
+        await busy_lister.ask("a")
+        assert not (await busy_lister.answers("a"))[0].complete
+        assert len(busy_lister.pages) == 3
+    await harness.close()
+    await harness.replay()
 
 
 @pytest.mark.parametrize(
@@ -331,25 +331,25 @@ async def test_a_listing_that_does_not_end_is_given_up(temporal: Client, monkeyp
         pytest.param(a_task("x", OURS, created_at=SINCE), {}, False, id="ours"),
     ],
 )
-async def test_a_task_without_an_identifier_could_be_the_one(
-    desk: Office, task: ListedTask, wanted: dict[str, Any], unmarked: bool
+async def test_unmarked_task_bars_absence(
+    busy_lister: Lister, task: ListedTask, wanted: dict[str, Any], unmarked: bool
 ) -> None:
-    desk.stage.script.plan("list_page", a_page(a_task("cgt-1"), task))
-    await desk.asks("a", **{"since": SINCE} | wanted)
-    assert (await desk.answers("a"))[0].unmarked is unmarked
+    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1"), task))
+    await busy_lister.ask("a", **{"since": SINCE} | wanted)
+    assert (await busy_lister.answers("a"))[0].unmarked is unmarked
 
 
-async def test_each_asker_is_told_of_its_own_task(desk: Office) -> None:
+async def test_each_job_gets_its_task(busy_lister: Lister) -> None:
     first = Held(a_page())
     tasks = [a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(3)]
-    desk.stage.script.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
-    await desk.asks("first")
+    busy_lister.harness.fake.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
+    await busy_lister.ask("first")
     await first.reached.wait()
     for n in range(4):
         model = "another" if n == 3 else MODEL
-        await desk.asks(str(n), attempt=n + 1, safety_identifier=f"{n:016x}-{n:032x}", model=model)
-    first.let_go()
-    told = [(await desk.answers(str(n)))[0] for n in range(4)]
+        await busy_lister.ask(str(n), attempt=n + 1, safety_identifier=f"{n:016x}-{n:032x}", model=model)
+    first.release()
+    told = [(await busy_lister.answers(str(n)))[0] for n in range(4)]
     assert [(t.attempt, t.task_id, t.unmarked) for t in told] == [
         (1, "cgt-0", False),
         (2, "cgt-1", False),
@@ -358,139 +358,137 @@ async def test_each_asker_is_told_of_its_own_task(desk: Office) -> None:
     ]
 
 
-# --- it goes on ------------------------------------------------------------------------------------------------------
+# --- requests that change nothing ------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_has_ended_does_not_stop_the_others(desk: Office) -> None:
+async def test_ended_job_does_not_block_others(busy_lister: Lister) -> None:
     first = Held(a_page())
-    desk.stage.script.plan("list_page", first)
-    desk.stage.script.always("list_page", a_page())
-    await desk.asks("first")
+    busy_lister.harness.fake.plan("list_page", first)
+    busy_lister.harness.fake.always("list_page", a_page())
+    await busy_lister.ask("first")
     await first.reached.wait()
     for name in ("a", "ended"):
-        await desk.asks(name)
-    # Several questions may come in one signal.
-    await desk.asker("c")
-    await desk.start(SIGNAL_WANTED, desk.wanted("never-was"), desk.wanted("c"))
-    await desk.askers["ended"].signal("end")
-    await desk.askers["ended"].result()
-    first.let_go()
+        await busy_lister.ask(name)
+    # Several requests may come in one signal.
+    await busy_lister.start_asker("c")
+    await busy_lister.start(SIGNAL_LISTING_REQUESTED, busy_lister.request("never-was"), busy_lister.request("c"))
+    await busy_lister.askers["ended"].signal("end")
+    await busy_lister.askers["ended"].result()
+    first.release()
     for name in ("first", "a", "c"):
-        await desk.answers(name)
-    await desk.asks("later")
-    await desk.answers("later")
-    assert len(desk.stage.jobs) == 1, "it is still the same lister"
+        await busy_lister.answers(name)
+    await busy_lister.ask("later")
+    await busy_lister.answers("later")
+    assert len(busy_lister.harness.jobs) == 1, "it is still the same lister"
 
 
-async def test_a_question_that_nobody_waits_for_is_listed_all_the_same(desk: Office) -> None:
+async def test_request_without_job_is_listed(busy_lister: Lister) -> None:
     """The page notes whether identifiers are shown; that is the whole answer."""
-    desk.stage.script.plan("list_page", a_page(a_task("cgt-1")))
-    await desk.asks(None)
-    await desk.stage.script.called("list_page")
-    assert desk.lister is not None
-    assert await scheduled(desk.lister, "answer_jobs") == []
+    busy_lister.harness.fake.plan("list_page", a_page(a_task("cgt-1")))
+    await busy_lister.ask(None)
+    await busy_lister.harness.fake.called("list_page")
+    assert busy_lister.lister is not None
+    assert await scheduled(busy_lister.lister, "answer_jobs") == []
 
 
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"job_id": "x", "attempt": "one"}], [[1, 2]], [1, 2, 3]])
-async def test_nonsense_is_ignored(desk: Office, odd: list[Any]) -> None:
-    desk.stage.script.plan("list_page", a_page())
-    await desk.start(SIGNAL_WANTED, *odd)
-    await desk.asks("a")
-    await desk.answers("a")
-    assert len(desk.pages) == 1
+async def test_nonsense_is_ignored(busy_lister: Lister, odd: list[Any]) -> None:
+    busy_lister.harness.fake.plan("list_page", a_page())
+    await busy_lister.start(SIGNAL_LISTING_REQUESTED, *odd)
+    await busy_lister.ask("a")
+    await busy_lister.answers("a")
+    assert len(busy_lister.pages) == 1
 
 
-async def test_a_list_that_fails_is_repeated_and_everybody_waits_for_it(desk: Office) -> None:
-    desk.stage.script.plan("list_page", ApplicationError("500"), a_page(*numbered(1)))
-    await desk.asks("a")
-    assert (await desk.answers("a"))[0].complete
-    assert [call.tries for call in desk.stage.script.of("list_page")] == [1, 2]
+async def test_failed_list_is_retried_for_all_jobs(busy_lister: Lister) -> None:
+    busy_lister.harness.fake.plan("list_page", ApplicationError("500"), a_page(*numbered(1)))
+    await busy_lister.ask("a")
+    assert (await busy_lister.answers("a"))[0].complete
+    assert [call.tries for call in busy_lister.harness.fake.of("list_page")] == [1, 2]
 
 
-async def test_two_hundred_at_once_cost_a_handful_of_pages(desk: Office) -> None:
-    async def slow(order: ListPageInput) -> Page:
+async def test_two_hundred_requests_share_pages(busy_lister: Lister) -> None:
+    async def slow(input: ListPageInput) -> Page:
         await asyncio.sleep(1)
         return a_page(*[a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(0, 200, 2)])
 
-    desk.stage.script.always("list_page", slow)
+    busy_lister.harness.fake.always("list_page", slow)
     for n in range(200):
-        await desk.asker(str(n))
-    await asyncio.gather(*(desk.asks(str(n), safety_identifier=f"{n:016x}-{n:032x}") for n in range(200)))
+        await busy_lister.start_asker(str(n))
+    await asyncio.gather(*(busy_lister.ask(str(n), safety_identifier=f"{n:016x}-{n:032x}") for n in range(200)))
     for n in range(200):
-        (told,) = await desk.answers(str(n), seconds=60)
+        (told,) = await busy_lister.answers(str(n), seconds=60)
         assert told.task_id == (f"cgt-{n}" if n % 2 == 0 else None)
-    assert len(desk.pages) < 15
+    assert len(busy_lister.pages) < 15
 
 
-async def test_many_answers_go_out_in_parts(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_answers_are_sent_in_parts(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "ANSWERS_AT_ONCE", 5)
-    stage = Stage(temporal, sandboxed=False)
-    await stage.serve(*QUEUES)
+    harness = Harness(temporal, sandboxed=False)
+    await harness.start_workers(*QUEUES)
     first = Held(a_page())
-    stage.script.plan("list_page", first, a_page())
-    async with office(stage) as desk:
-        await desk.asks("first")
+    harness.fake.plan("list_page", first, a_page())
+    async with lister(harness) as busy_lister:
+        await busy_lister.ask("first")
         await first.reached.wait()
         for n in range(24):
-            await desk.asks(str(n))
-        first.let_go()
+            await busy_lister.ask(str(n))
+        first.release()
         for n in range(24):
-            await desk.answers(str(n))
-    assert len(await scheduled(stage.jobs[0], "answer_jobs")) == 1 + 5
-    await stage.close()
-    await stage.replay()
+            await busy_lister.answers(str(n))
+    assert len(await scheduled(harness.jobs[0], "answer_jobs")) == 1 + 5
+    await harness.close()
+    await harness.replay()
 
 
-async def test_it_ends_when_nobody_asks_and_the_next_question_starts_it_again(
-    temporal: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_idle_lister_ends_and_request_restarts_it(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "LISTER_IDLE", timedelta(seconds=1))
-    stage = Stage(temporal, sandboxed=False)
-    await stage.serve(*QUEUES)
-    stage.script.always("list_page", a_page())
-    async with office(stage) as desk:
+    harness = Harness(temporal, sandboxed=False)
+    await harness.start_workers(*QUEUES)
+    harness.fake.always("list_page", a_page())
+    async with lister(harness) as busy_lister:
         for turn in (1, 2):
-            await desk.asks("a")
-            await desk.answers("a", turn)
-            assert desk.lister is not None
-            await asyncio.wait_for(desk.lister.result(), 15)
-            assert (await desk.lister.describe()).status is WorkflowExecutionStatus.COMPLETED
-        assert len(stage.jobs) == 2
-    await stage.close()
-    await stage.replay()
+            await busy_lister.ask("a")
+            await busy_lister.answers("a", turn)
+            assert busy_lister.lister is not None
+            await asyncio.wait_for(busy_lister.lister.result(), 15)
+            assert (await busy_lister.lister.describe()).status is WorkflowExecutionStatus.COMPLETED
+        assert len(harness.jobs) == 2
+    await harness.close()
+    await harness.replay()
 
 
-async def test_what_is_wanted_is_carried_into_a_new_run(caplog: pytest.LogCaptureFixture) -> None:
+async def test_requests_are_carried_into_new_run(caplog: pytest.LogCaptureFixture) -> None:
     option = f"limit.historyCount.suggestContinueAsNew={SUGGESTED_FROM}"
     async with dev_server("--dynamic-config-value", option) as client:
-        stage = Stage(client)
-        await stage.serve(*QUEUES)
+        harness = Harness(client)
+        await harness.start_workers(*QUEUES)
         first = Held(a_page())
-        stage.script.plan("list_page", first)
-        stage.script.always("list_page", a_page())
-        async with office(stage) as desk:
-            await desk.asks("a")
+        harness.fake.plan("list_page", first)
+        harness.fake.always("list_page", a_page())
+        async with lister(harness) as busy_lister:
+            await busy_lister.ask("a")
             await first.reached.wait()
             for n in range(SUGGESTED_FROM + 5):
-                await desk.asks(f"late-{n % 3}", attempt=n // 3)
-            first.let_go()
-            await desk.answers("a")
+                await busy_lister.ask(f"late-{n % 3}", attempt=n // 3)
+            first.release()
+            await busy_lister.answers("a")
             for n in range(3):
-                assert len(await desk.answers(f"late-{n}", 15)) == 15
-            assert len(desk.pages) == 2
-            handle = handle_of(stage.jobs[0], stage.jobs[0].first_execution_run_id)
+                assert len(await busy_lister.answers(f"late-{n}", 15)) == 15
+            assert len(busy_lister.pages) == 2
+            handle = handle_of(harness.jobs[0], harness.jobs[0].first_execution_run_id)
             last = [event async for event in handle.fetch_history_events()][-1]
             assert last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
-        await stage.close()
-        await hold_to_account(stage, caplog)
+        await harness.close()
+        await check_harness(harness, caplog)
 
 
-async def test_a_worker_that_caches_nothing_lists_the_same(still: Stage) -> None:
-    still.cached = 0
-    await still.serve(*QUEUES)
-    still.script.always("list_page", a_page(*numbered(1)))
-    async with office(still) as desk:
+async def test_worker_without_cache_lists(idle: Harness) -> None:
+    idle.cached = 0
+    await idle.start_workers(*QUEUES)
+    idle.fake.always("list_page", a_page(*numbered(1)))
+    async with lister(idle) as busy_lister:
         for turn in (1, 2, 3):
-            await desk.asks("a")
-            began: list[datetime] = [told.began_at for told in await desk.answers("a", turn)]
+            await busy_lister.ask("a")
+            began: list[datetime] = [told.began_at for told in await busy_lister.answers("a", turn)]
             assert began == sorted(set(began))

@@ -1,4 +1,4 @@
-"""An attempt whose outcome is unknown: a callback, a listing or a person settles it; nothing is sent meanwhile."""
+"""An unknown outcome is settled by a callback, a listing or an operator; nothing is sent meanwhile."""
 
 from __future__ import annotations
 
@@ -20,382 +20,403 @@ from tests.workflows.scripted import (
     SHORT,
     TASK,
     Handle,
+    Harness,
     Held,
-    Stage,
     a_listing,
     callback,
     failed,
     failure,
     listed,
+    noted,
     resolve,
-    shows,
     state,
     to_store,
     until,
+    until_state,
     waiting,
-    what,
 )
 from workflows import policies
 
 
-def finish(stage: Stage) -> None:
-    stage.script.always("get_task", to_store())
-    stage.script.always("store_video", RESULT)
+def finish(harness: Harness) -> None:
+    harness.fake.always("get_task", to_store())
+    harness.fake.always("store_video", RESULT)
 
 
-async def test_it_looks_at_the_listing_again_and_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=3))
-    stage.script.plan("ask_lister", *[stage.recover(attempt=3, again=SHORT)] * 2, stage.adopt(attempt=3))
-    finish(stage)
-    job = await stage.start()
+async def test_search_requests_listings_repeatedly(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=3))
+    harness.fake.plan("ask_lister", *[harness.recover(attempt=3, seconds=SHORT)] * 2, harness.adopt(attempt=3))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert [(call.order.job_id, call.order.attempt) for call in stage.script.of("ask_lister")] == [(job.id, 3)] * 3
-    assert stage.script.order("get_task").attempt == 3
+    assert [(call.input.job_id, call.input.attempt) for call in harness.fake.of("ask_lister")] == [(job.id, 3)] * 3
+    assert harness.fake.input("get_task").attempt == 3
 
 
-async def test_it_is_shown_and_needs_nobody_while_it_looks(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2))
-    job = await stage.start()
-    await stage.script.called("ask_lister")
-    shown = await until(lambda: _waits(stage, job), "it waits for the next look")
+async def test_search_is_shown_without_attention(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2))
+    harness.fake.plan("ask_lister", harness.recover(attempt=2))
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
+    shown = await until(lambda: _waits(harness, job), "it waits for the next look")
     assert (shown.phase, shown.attempt, shown.attention) == ("recovering", 2, None)
 
 
-async def _waits(stage: Stage, job: object) -> object:
-    shown = await state(stage.jobs[-1])
+async def _waits(harness: Harness, job: object) -> object:
+    shown = await state(harness.jobs[-1])
     return shown if detail_of(shown).next_poll_at is not None else None
 
 
-async def test_a_callback_tells_the_task_at_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(OTHER_TASK, attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2))
-    stage.script.plan("identify_task", OURS)
-    finish(stage)
-    job = await stage.start()
-    await until(lambda: _waits(stage, job), "it waits for the next look")
+async def test_callback_names_task_at_once(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(OTHER_TASK, attempt=2))
+    harness.fake.plan("ask_lister", harness.recover(attempt=2))
+    harness.fake.plan("identify_task", OURS)
+    finish(harness)
+    job = await harness.start()
+    await until(lambda: _waits(harness, job), "it waits for the next look")
     await callback(job, "queued", OTHER_TASK, attempt=2)
     await job.result()
-    assert stage.script.names() == ["look", "ask_lister", "identify_task", "look", "get_task", "store_video"]
-    order = stage.script.order("identify_task")
-    assert (order.job_id, order.attempt, order.task_id) == (job.id, 2, OTHER_TASK)
-    assert stage.script.order("get_task").task_id == OTHER_TASK
+    assert harness.fake.names() == [
+        "read_ledger",
+        "ask_lister",
+        "identify_task",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
+    input = harness.fake.input("identify_task")
+    assert (input.job_id, input.attempt, input.task_id) == (job.id, 2, OTHER_TASK)
+    assert harness.fake.input("get_task").task_id == OTHER_TASK
 
 
-async def test_callback_during_a_question_is_heard(stage: Stage) -> None:
-    held = Held(stage.recover())
-    stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.plan("ask_lister", held)
-    stage.script.plan("identify_task", OURS)
-    finish(stage)
-    job = await stage.start()
+async def test_callback_during_request_is_handled(harness: Harness) -> None:
+    held = Held(harness.recover())
+    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
+    harness.fake.plan("ask_lister", held)
+    harness.fake.plan("identify_task", OURS)
+    finish(harness)
+    job = await harness.start()
     await held.reached.wait()
     await callback(job, "running")
-    await stage.script.called("identify_task")
-    held.let_go()
+    await harness.fake.called("identify_task")
+    held.release()
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "ask_lister", "identify_task", "look", "get_task", "store_video"]
+    assert harness.fake.names() == [
+        "read_ledger",
+        "ask_lister",
+        "identify_task",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
 
 
-async def test_a_task_of_somebody_else_settles_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover())
-    stage.script.plan("ask_lister", stage.recover(again=SHORT), stage.adopt())
-    stage.script.plan("identify_task", OTHER)
-    finish(stage)
-    job = await stage.start(first_signal=TaskChanged(task_id=OTHER_TASK, status="succeeded", attempt=1))
+async def test_foreign_task_settles_nothing(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover())
+    harness.fake.plan("ask_lister", harness.recover(seconds=SHORT), harness.adopt())
+    harness.fake.plan("identify_task", OTHER)
+    finish(harness)
+    job = await harness.start(first_signal=TaskChanged(task_id=OTHER_TASK, status="succeeded", attempt=1))
     await callback(job, "succeeded", OTHER_TASK)
     assert await job.result() == RESULT
-    assert len(stage.script.of("identify_task")) == 1, "another identifier closes a task id for good"
-    assert stage.script.of("create_task") == []
+    assert len(harness.fake.of("identify_task")) == 1, "another identifier closes a task id for good"
+    assert harness.fake.of("create_task") == []
 
 
-async def test_unchecked_task_is_asked_for_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.plan("ask_lister", stage.recover())
-    stage.script.plan("identify_task", *[ApplicationError("503")] * 3, OURS)
-    finish(stage)
-    job = await stage.start()
-    await stage.script.called("ask_lister")
+async def test_unchecked_task_is_asked_again(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
+    harness.fake.plan("ask_lister", harness.recover())
+    harness.fake.plan("identify_task", *[ApplicationError("503")] * 3, OURS)
+    finish(harness)
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
     await callback(job, "succeeded")
     assert await job.result() == RESULT
-    assert [call.tries for call in stage.script.of("identify_task")] == [1, 2, 3, 1]
-    assert await _says(stage, "a callback could not be checked")
+    assert [call.tries for call in harness.fake.of("identify_task")] == [1, 2, 3, 1]
+    assert await _says(harness, "task_not_checked callback")
 
 
-async def test_early_callback_does_not_deafen_a_job(skipping: Stage) -> None:
+async def test_early_callback_blocks_no_later_one(skipping: Harness) -> None:
     """Each callback of the job's own task is ahead of GET, but for the last one."""
-    stage = skipping
+    harness = skipping
     tries = 1 + len(policies.IDENTIFY_PAUSES)
-    stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.always("ask_lister", stage.recover())
-    stage.script.plan("identify_task", *[NOT_YET] * (2 * tries), OURS)
-    finish(stage)
-    job = await stage.start()
-    await stage.script.called("ask_lister")
+    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
+    harness.fake.always("ask_lister", harness.recover())
+    harness.fake.plan("identify_task", *[NOT_YET] * (2 * tries), OURS)
+    finish(harness)
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
     for named in (1, 2):
         await callback(job, "queued")
-        await stage.skip(90)
-        await stage.script.called("identify_task", named * tries)
+        await harness.skip(90)
+        await harness.fake.called("identify_task", named * tries)
     await callback(job, "succeeded")
     assert await job.result() == RESULT
-    assert len(stage.script.of("identify_task")) == 2 * tries + 1
+    assert len(harness.fake.of("identify_task")) == 2 * tries + 1
 
 
-async def _says(stage: Stage, words: str) -> bool:
-    return words in what(await state(stage.jobs[-1]))
+async def _says(harness: Harness, event: str) -> bool:
+    return event in noted(await state(harness.jobs[-1]))
 
 
-async def test_a_person_is_asked_for_when_the_time_is_over_and_no_longer_when_it_is_found(stage: Stage) -> None:
-    held = Held(stage.adopt(attempt=2))
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", *[stage.recover(attempt=2, again=0, recovery_over=True)] * 2, held)
-    finish(stage)
-    job = await stage.start()
+async def test_late_search_needs_operator_until_found(harness: Harness) -> None:
+    held = Held(harness.adopt(attempt=2))
+    harness.fake.plan("read_ledger", harness.recover(attempt=2))
+    harness.fake.plan("ask_lister", *[harness.recover(attempt=2, seconds=0, needs_operator=True)] * 2, held)
+    finish(harness)
+    job = await harness.start()
     await held.reached.wait()
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("recovering", "unknown_create")
     assert f"resolve {job.id} --attempt 2" in (detail_of(shown).advice or "")
-    assert what(shown).count("needs a person: unknown_create") == 1
+    assert noted(shown).count("attention_raised unknown_create") == 1
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == "unknown_create"
-    held.let_go()
+    held.release()
     await job.result()
     shown = await state(job)
     assert (shown.attention, detail_of(shown).advice) == (None, None)
-    assert "settled: unknown_create" in what(shown)
+    assert "attention_settled unknown_create" in noted(shown)
 
 
-async def test_nobody_is_called_before_the_first_listing_of_an_old_claim(stage: Stage) -> None:
-    """Such as that of a run that was terminated, and is submitted again on the next day."""
-    stage.script.plan("look", stage.recover(recovery_over=True), stage.adopt())
-    stage.script.plan("ask_lister", stage.recover(recovery_over=True))
-    stage.script.plan("identify_task", OURS)
-    finish(stage)
-    job = await stage.start()
-    await until(lambda: _waits(stage, job), "it waits for the lister")
+async def test_old_claim_waits_for_listing_before_attention(harness: Harness) -> None:
+    """Such as the claim of a run that was terminated, and is submitted again on the next day."""
+    harness.fake.plan("read_ledger", harness.recover(needs_operator=True), harness.adopt())
+    harness.fake.plan("ask_lister", harness.recover(needs_operator=True))
+    harness.fake.plan("identify_task", OURS)
+    finish(harness)
+    job = await harness.start()
+    await until(lambda: _waits(harness, job), "it waits for the lister")
     assert (await state(job)).attention is None
     await listed(job, a_listing(task_id=TASK))
     assert await job.result() == RESULT
-    assert "needs a person: unknown_create" not in what(await state(job))
+    assert "attention_raised unknown_create" not in noted(await state(job))
 
 
-async def test_a_question_stands_until_it_is_answered(skipping: Stage) -> None:
-    """So hundreds of jobs that look for their tasks do not hold the lister up by asking it over and over."""
-    stage = skipping
-    stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.always("ask_lister", stage.recover(again=60))
-    stage.script.plan("identify_task", OURS)
-    finish(stage)
-    job = await stage.start()
-    await stage.script.called("ask_lister")
-    await stage.skip(60 * (policies.LISTING_PATIENCE - 1))
-    assert len(stage.script.of("ask_lister")) == 1
-    await stage.skip(120)
-    assert len(stage.script.of("ask_lister")) == 2
+async def test_request_is_not_repeated_before_answer(skipping: Harness) -> None:
+    """So hundreds of jobs in recovery do not block the lister by asking it over and over."""
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
+    harness.fake.always("ask_lister", harness.recover(seconds=60))
+    harness.fake.plan("identify_task", OURS)
+    finish(harness)
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
+    await harness.skip(60 * (policies.LISTING_PATIENCE - 1))
+    assert len(harness.fake.of("ask_lister")) == 1
+    await harness.skip(120)
+    assert len(harness.fake.of("ask_lister")) == 2
     await listed(job, a_listing(complete=False))
-    await stage.skip(90)
-    assert len(stage.script.of("ask_lister")) == 3, "after an answer, the usual wait"
+    await harness.skip(90)
+    assert len(harness.fake.of("ask_lister")) == 3, "after an answer, the usual wait"
     await callback(job, "succeeded")
     assert await job.result() == RESULT
 
 
-async def test_a_lister_that_does_not_answer_keeps_nobody_from_helping(skipping: Stage) -> None:
-    """LIST can be down for hours, or refused: a person is asked for all the same, and a callback heard."""
-    stage = skipping
-    stage.script.plan("look", stage.recover(), stage.adopt())
-    stage.script.plan("ask_lister", *[stage.recover(again=300)] * 2)
-    stage.script.always("ask_lister", stage.recover(again=300, recovery_over=True))
-    stage.script.plan("identify_task", OURS)
-    finish(stage)
-    job = await stage.start()
-    await stage.skip(3600)
+async def test_silent_lister_delays_no_attention_or_callback(skipping: Harness) -> None:
+    """LIST can be down for hours, or refused: an Attention is raised all the same, and a callback handled."""
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
+    harness.fake.plan("ask_lister", *[harness.recover(seconds=300)] * 2)
+    harness.fake.always("ask_lister", harness.recover(seconds=300, needs_operator=True))
+    harness.fake.plan("identify_task", OURS)
+    finish(harness)
+    job = await harness.start()
+    await harness.skip(3600)
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("recovering", "unknown_create")
-    assert len(stage.script.of("ask_lister")) >= 4, "it goes on asking"
+    assert len(harness.fake.of("ask_lister")) >= 4, "it goes on asking"
     await callback(job, "succeeded")
     assert await job.result() == RESULT
 
 
-async def test_a_ledger_that_does_not_answer_is_waited_for(skipping: Stage) -> None:
-    stage = skipping
-    stage.script.plan("look", stage.recover())
-    stage.script.plan("ask_lister", *[ApplicationError("no bucket")] * 30, stage.adopt())
-    finish(stage)
-    assert await (await stage.start()).result() == RESULT
+async def test_silent_ledger_is_retried(skipping: Harness) -> None:
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.recover())
+    harness.fake.plan("ask_lister", *[ApplicationError("no bucket")] * 30, harness.adopt())
+    finish(harness)
+    assert await (await harness.start()).result() == RESULT
 
 
-# --- what the lister answers -----------------------------------------------------------------------------------------
+# --- answers of the lister -------------------------------------------------------------------------------------------
 
 
-async def asked(stage: Stage, *looks: Decision, attempt: int = 1) -> Handle:
-    """A job that has asked the lister, and waits for its answer."""
-    stage.script.plan("look", stage.recover(attempt))
-    stage.script.plan("ask_lister", stage.recover(attempt), *looks)
-    job = await stage.start()
-    await until(lambda: _waits(stage, job), "it waits for the lister")
+async def asked(harness: Harness, *decisions: Decision, attempt: int = 1) -> Handle:
+    """Start a job that has asked the lister, and waits for its answer."""
+    harness.fake.plan("read_ledger", harness.recover(attempt))
+    harness.fake.plan("ask_lister", harness.recover(attempt), *decisions)
+    job = await harness.start()
+    await until(lambda: _waits(harness, job), "it waits for the lister")
     return job
 
 
-async def test_a_listed_task_is_adopted_when_a_get_shows_it(stage: Stage) -> None:
-    job = await asked(stage, attempt=2)
-    stage.script.plan("look", stage.adopt(OTHER_TASK, attempt=2))
-    stage.script.plan("identify_task", OURS)
-    finish(stage)
+async def test_listed_task_shown_by_get_is_adopted(harness: Harness) -> None:
+    job = await asked(harness, attempt=2)
+    harness.fake.plan("read_ledger", harness.adopt(OTHER_TASK, attempt=2))
+    harness.fake.plan("identify_task", OURS)
+    finish(harness)
     await listed(job, a_listing(2, task_id=OTHER_TASK, complete=False))
     await job.result()
-    assert stage.script.names() == ["look", "ask_lister", "identify_task", "look", "get_task", "store_video"]
-    order = stage.script.order("identify_task")
-    assert (order.job_id, order.attempt, order.task_id, order.how) == (job.id, 2, OTHER_TASK, "list")
+    assert harness.fake.names() == [
+        "read_ledger",
+        "ask_lister",
+        "identify_task",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
+    input = harness.fake.input("identify_task")
+    assert (input.job_id, input.attempt, input.task_id, input.source) == (job.id, 2, OTHER_TASK, "list")
 
 
-async def test_a_listed_task_that_a_get_does_not_show_is_asked_for_again(stage: Stage) -> None:
-    job = await asked(stage)
-    stage.script.plan("look", stage.adopt(OTHER_TASK))
-    stage.script.plan("identify_task", *[ApplicationError("503")] * 3, NOT_YET, OURS)
-    finish(stage)
+async def test_listed_task_missing_from_get_is_asked_again(harness: Harness) -> None:
+    job = await asked(harness)
+    harness.fake.plan("read_ledger", harness.adopt(OTHER_TASK))
+    harness.fake.plan("identify_task", *[ApplicationError("503")] * 3, NOT_YET, OURS)
+    finish(harness)
     await listed(job, a_listing(task_id=OTHER_TASK))
     assert await job.result() == RESULT
-    assert await _says(stage, "a list could not be checked")
-    assert len(stage.script.of("identify_task")) == 5
+    assert await _says(harness, "task_not_checked list")
+    assert len(harness.fake.of("identify_task")) == 5
 
 
-async def test_two_complete_listings_are_shown_to_the_ledger_and_the_next_attempt_is_claimed(stage: Stage) -> None:
-    job = await asked(stage)
-    stage.script.plan("settle_absent", stage.says("claim", attempt=2))
-    stage.script.plan("look", stage.claim(2))
-    stage.script.plan("create_task", stage.created(again=0))
-    finish(stage)
+async def test_two_complete_listings_allow_next_claim(harness: Harness) -> None:
+    job = await asked(harness)
+    harness.fake.plan("settle_absent", harness.claim(2))
+    harness.fake.plan("read_ledger", harness.claim(2))
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    finish(harness)
     first, second = a_listing(), a_listing()
     await listed(job, first)
-    await until(lambda: _says(stage, "not in the listing"), "the first one is noted")
-    assert stage.script.of("settle_absent") == [], "one proves nothing"
+    await until(lambda: _says(harness, "not_listed"), "the first one is noted")
+    assert harness.fake.of("settle_absent") == [], "one proves nothing"
     await listed(job, second)
     assert await job.result() == RESULT
-    order = stage.script.order("settle_absent")
-    assert (order.job_id, order.attempt, order.listings) == (job.id, 1, (first, second))
-    assert [call.order.attempt for call in stage.script.of("create_task")] == [2]
+    input = harness.fake.input("settle_absent")
+    assert (input.job_id, input.attempt, input.listings) == (job.id, 1, (first, second))
+    assert [call.input.attempt for call in harness.fake.of("create_task")] == [2]
 
 
-async def test_what_the_ledger_does_not_take_as_proof_is_shown_again_with_the_next_one(stage: Stage) -> None:
-    job = await asked(stage)
-    stage.script.plan("settle_absent", stage.recover(), stage.adopt())
-    finish(stage)
+async def test_rejected_proof_is_sent_again_with_next(harness: Harness) -> None:
+    job = await asked(harness)
+    harness.fake.plan("settle_absent", harness.recover(), harness.adopt())
+    finish(harness)
     listings = [a_listing() for _ in range(3)]
     for listing in listings:
         await listed(job, listing)
     assert await job.result() == RESULT
-    assert [list(call.order.listings) for call in stage.script.of("settle_absent")] == [listings[:2], listings]
+    assert [list(call.input.listings) for call in harness.fake.of("settle_absent")] == [listings[:2], listings]
 
 
-async def test_listings_that_prove_nothing_are_not_kept(stage: Stage) -> None:
-    job = await asked(stage, attempt=2)
+async def test_useless_listings_are_dropped(harness: Harness) -> None:
+    job = await asked(harness, attempt=2)
     for listing in (a_listing(2, complete=False), a_listing(1), a_listing(3), a_listing(2)):
         await listed(job, listing)
-    await until(lambda: _says(stage, "not in the listing"), "they were read")
+    await until(lambda: _says(harness, "not_listed"), "they were read")
     await asyncio.sleep(0.3)
-    assert stage.script.names() == ["look", "ask_lister"]
-    noted = [(e.what, e.note) for e in detail_of(await state(job)).timeline if "listing" in e.what]
-    assert noted == [("not in the listing", "the listing was not complete"), ("not in the listing", None)]
+    assert harness.fake.names() == ["read_ledger", "ask_lister"]
+    told = [(e.attempt, e.detail) for e in detail_of(await state(job)).timeline if e.event == "not_listed"]
+    assert told == [(2, "incomplete listing"), (2, None)]
 
 
-async def test_a_listing_of_a_settled_attempt_proves_nothing_of_the_next_one(stage: Stage) -> None:
-    job = await asked(stage)
-    stage.script.plan("settle_absent", stage.says("claim", attempt=2))
-    stage.script.plan("look", stage.claim(2))
-    stage.script.plan("create_task", stage.report("unknown", None))
-    stage.script.always("ask_lister", stage.recover(2))
+async def test_listing_of_settled_attempt_proves_nothing(harness: Harness) -> None:
+    job = await asked(harness)
+    harness.fake.plan("settle_absent", harness.claim(2))
+    harness.fake.plan("read_ledger", harness.claim(2))
+    harness.fake.plan("create_task", harness.result_of("unknown", None))
+    harness.fake.always("ask_lister", harness.recover(2))
     for _ in range(2):
         await listed(job, a_listing())
-    await stage.script.called("ask_lister", 2)
-    stage.script.plan("settle_absent", stage.adopt(attempt=2))
-    finish(stage)
+    await harness.fake.called("ask_lister", 2)
+    harness.fake.plan("settle_absent", harness.adopt(attempt=2))
+    finish(harness)
     mine = [a_listing(2), a_listing(2)]
     for listing in (a_listing(1), *mine):
         await listed(job, listing)
     assert await job.result() == RESULT
-    assert [call.order.attempt for call in stage.script.of("settle_absent")] == [
+    assert [call.input.attempt for call in harness.fake.of("settle_absent")] == [
         1,
-        *[2] * (len(stage.script.of("settle_absent")) - 1),
+        *[2] * (len(harness.fake.of("settle_absent")) - 1),
     ]
-    assert set(stage.script.order("settle_absent").listings) <= set(mine)
+    assert set(harness.fake.input("settle_absent").listings) <= set(mine)
 
 
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"attempt": "one"}], [[1]], [1, 2]])
-async def test_an_answer_that_is_none_is_ignored(stage: Stage, odd: list[Any]) -> None:
-    job = await asked(stage)
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("identify_task", OURS)
-    finish(stage)
+async def test_invalid_listing_is_ignored(harness: Harness, odd: list[Any]) -> None:
+    job = await asked(harness)
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("identify_task", OURS)
+    finish(harness)
     await job.signal(SIGNAL_LISTED, args=odd)
     await listed(job, a_listing(task_id=TASK))
     assert await job.result() == RESULT
 
 
-async def test_a_flood_of_answers_stays_bounded(stage: Stage) -> None:
-    held = Held(stage.recover())
-    stage.script.plan("look", stage.recover())
-    stage.script.plan("ask_lister", held, stage.recover())
-    stage.script.always("settle_absent", stage.recover())
-    job = await stage.start()
+async def test_listing_flood_is_bounded(harness: Harness) -> None:
+    held = Held(harness.recover())
+    harness.fake.plan("read_ledger", harness.recover())
+    harness.fake.plan("ask_lister", held, harness.recover())
+    harness.fake.always("settle_absent", harness.recover())
+    job = await harness.start()
     await held.reached.wait()
     for _ in range(policies.MOST_LISTINGS + 20):
         await listed(job, a_listing())
-    held.let_go()
-    await stage.script.called("settle_absent", policies.MOST_LISTINGS - 1)
+    held.release()
+    await harness.fake.called("settle_absent", policies.MOST_LISTINGS - 1)
     await asyncio.sleep(0.3)
-    assert len(stage.script.of("settle_absent")) == policies.MOST_LISTINGS - 1
+    assert len(harness.fake.of("settle_absent")) == policies.MOST_LISTINGS - 1
     await listed(job, a_listing())
-    await stage.script.called("settle_absent", policies.MOST_LISTINGS)
-    assert len(stage.script.order("settle_absent").listings) == policies.MOST_LISTINGS
+    await harness.fake.called("settle_absent", policies.MOST_LISTINGS)
+    assert len(harness.fake.input("settle_absent").listings) == policies.MOST_LISTINGS
 
 
-async def test_an_answer_to_a_job_that_looks_for_nothing_disturbs_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running"), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="running")
-    stage.script.plan("identify_task", OTHER)
+async def test_unneeded_listing_changes_nothing(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running"), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="running")
+    harness.fake.plan("identify_task", OTHER)
     await listed(job, a_listing(task_id=OTHER_TASK))
-    await stage.script.called("identify_task")
+    await harness.fake.called("identify_task")
     await callback(job, "succeeded")
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "get_task", "identify_task", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "get_task", "identify_task", "get_task", "store_video"]
 
 
-async def test_an_attempt_that_is_given_up_ends_the_job(stage: Stage) -> None:
+async def test_given_up_attempt_ends_job(harness: Harness) -> None:
     error = failure("lost", "unknown_outcome", task_id=None, attempt=2)
-    stage.script.plan("look", stage.recover(attempt=2), stage.ended(error))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
-    stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="given up"))
-    job = await stage.start()
-    await stage.script.called("ask_lister")
+    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.ended(error))
+    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="given up"))
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
     await listed(job, a_listing(2, complete=False))
-    await shows(job, attention="unknown_create")
+    await until_state(job, attention="unknown_create")
     assert (await resolve(job, Resolve(attempt=2, action="lost"))).accepted
     assert await failed(job) == error
-    assert stage.script.of("create_task") == []
+    assert harness.fake.of("create_task") == []
     assert (await state(job)).attention is None
 
 
-async def test_an_attempt_that_was_not_created_is_followed_by_another(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(), stage.claim(2), stage.claim(2))
-    stage.script.plan("ask_lister", stage.recover(recovery_over=True))
-    stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="noted"))
-    stage.script.plan("create_task", stage.created(again=0))
-    finish(stage)
-    job = await stage.start()
-    await stage.script.called("ask_lister")
+async def test_not_created_attempt_is_followed_by_next(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(), harness.claim(2), harness.claim(2))
+    harness.fake.plan("ask_lister", harness.recover(needs_operator=True))
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="noted"))
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    finish(harness)
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
     await listed(job, a_listing(complete=False))
-    await shows(job, attention="unknown_create")
+    await until_state(job, attention="unknown_create")
     assert (await resolve(job, Resolve(attempt=1, action="not_created"))).accepted
     assert await job.result() == RESULT
-    assert [call.order.attempt for call in stage.script.of("create_task")] == [2]
+    assert [call.input.attempt for call in harness.fake.of("create_task")] == [2]
 
 
-async def test_another_attempt_can_become_the_unknown_one(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=1, again=0), stage.adopt(TASK, attempt=1))
-    finish(stage)
-    job = await stage.start()
+async def test_other_attempt_can_become_unknown(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2))
+    harness.fake.plan("ask_lister", harness.recover(attempt=1, seconds=0), harness.adopt(TASK, attempt=1))
+    finish(harness)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert [call.order.attempt for call in stage.script.of("ask_lister")] == [2, 1]
+    assert [call.input.attempt for call in harness.fake.of("ask_lister")] == [2, 1]

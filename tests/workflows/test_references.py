@@ -1,4 +1,4 @@
-"""The look at reference media, which stands before the claim."""
+"""The check of reference media, before the claim."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from seedance_temporal.job import JobError
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
 from tests.support.jobs import detail_of
-from tests.workflows.scripted import RESULT, Held, Stage, cancel, failed, scheduled, shows, state, to_store, what
+from tests.workflows.scripted import (
+    RESULT,
+    Harness,
+    Held,
+    cancel,
+    failed,
+    noted,
+    scheduled,
+    state,
+    to_store,
+    until_state,
+)
 from workflows import policies
 
 PICTURE = Reference(role="reference_image", url="https://cdn.example.com/a.png?sig=5ec4e7")
@@ -29,113 +40,113 @@ BAD = ReferencesResult(
 )
 
 
-def to_the_end(stage: Stage) -> None:
-    stage.script.always("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=0))
-    stage.script.plan("get_task", to_store())
-    stage.script.always("store_video", RESULT)
+def to_the_end(harness: Harness) -> None:
+    harness.fake.always("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.always("store_video", RESULT)
 
 
-async def test_references_are_looked_at_before_the_claim(stage: Stage) -> None:
-    to_the_end(stage)
-    stage.script.plan("check_references", GOOD)
-    job = await stage.start(references=(PICTURE, ASSET, PICTURE))
+async def test_references_are_checked_before_claim(harness: Harness) -> None:
+    to_the_end(harness)
+    harness.fake.plan("check_references", GOOD)
+    job = await harness.start(references=(PICTURE, ASSET, PICTURE))
     await job.result()
 
-    assert stage.script.names() == ["look", "check_references", "create_task", "get_task", "store_video"]
-    assert stage.script.order("check_references").request.references == (PICTURE, ASSET, PICTURE)
-    assert stage.script.order("create_task").media == (MEDIUM,)
-    assert "It was another picture once." in stage.script.order("create_task").warnings
-    assert "It was another picture once." in stage.script.order("store_video").warnings
+    assert harness.fake.names() == ["read_ledger", "check_references", "create_task", "get_task", "store_video"]
+    assert harness.fake.input("check_references").request.references == (PICTURE, ASSET, PICTURE)
+    assert harness.fake.input("create_task").media == (MEDIUM,)
+    assert "It was another picture once." in harness.fake.input("create_task").warnings
+    assert "It was another picture once." in harness.fake.input("store_video").warnings
     told = await state(job)
-    (entry,) = [entry for entry in detail_of(told).timeline if entry.how == "references"]
-    assert (entry.what, entry.note) == ("references are fine", "png 640x480 1234 bytes")
+    (entry,) = [entry for entry in detail_of(told).timeline if entry.source == "references"]
+    assert (entry.event, entry.detail) == ("references_checked", "png 640x480 1234 bytes")
     assert "It was another picture once." in detail_of(told).warnings
     (event,) = await scheduled(job, "check_references")
     assert event.heartbeat_timeout.ToTimedelta() == policies.REFERENCES_HEARTBEAT
 
 
 @pytest.mark.parametrize("references", [(), (ASSET,)], ids=["none", "an asset"])
-async def test_what_cannot_be_looked_at_is_not(stage: Stage, references: tuple[Reference, ...]) -> None:
-    to_the_end(stage)
-    job = await stage.start(references=references)
+async def test_assets_are_not_downloaded(harness: Harness, references: tuple[Reference, ...]) -> None:
+    to_the_end(harness)
+    job = await harness.start(references=references)
     await job.result()
-    assert "check_references" not in stage.script.names()
+    assert "check_references" not in harness.fake.names()
 
 
-async def test_a_finding_ends_the_job_before_a_claim(stage: Stage) -> None:
-    stage.script.always("look", stage.claim())
-    stage.script.plan("check_references", BAD)
-    job = await stage.start(references=(PICTURE,))
+async def test_bad_reference_ends_before_claim(harness: Harness) -> None:
+    harness.fake.always("read_ledger", harness.claim())
+    harness.fake.plan("check_references", BAD)
+    job = await harness.start(references=(PICTURE,))
     error = await failed(job)
     assert error == BAD.error
     assert error.attempt is None
-    assert stage.script.names() == ["look", "check_references"]
+    assert harness.fake.names() == ["read_ledger", "check_references"]
     assert (await state(job)).phase == "failed"
 
 
-async def test_they_are_looked_at_once_in_a_run(stage: Stage) -> None:
-    stage.script.plan("create_task", stage.not_sent(0), stage.not_sent(0))
-    to_the_end(stage)
-    stage.script.plan("check_references", GOOD)
-    job = await stage.start(references=(PICTURE,))
+async def test_references_are_checked_once_in_a_run(harness: Harness) -> None:
+    harness.fake.plan("create_task", harness.not_sent(0), harness.not_sent(0))
+    to_the_end(harness)
+    harness.fake.plan("check_references", GOOD)
+    job = await harness.start(references=(PICTURE,))
     await job.result()
-    assert stage.script.names().count("check_references") == 1
-    assert [call.order.media for call in stage.script.of("create_task")] == [(MEDIUM,)] * 3
+    assert harness.fake.names().count("check_references") == 1
+    assert [call.input.media for call in harness.fake.of("create_task")] == [(MEDIUM,)] * 3
 
 
-async def test_they_are_not_looked_at_where_a_task_exists(stage: Stage) -> None:
-    stage.script.always("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start(references=(PICTURE,))
+async def test_existing_task_skips_reference_check(harness: Harness) -> None:
+    harness.fake.always("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start(references=(PICTURE,))
     await job.result()
-    assert "check_references" not in stage.script.names()
+    assert "check_references" not in harness.fake.names()
 
 
-async def test_a_passing_fault_is_tried_again(stage: Stage) -> None:
-    to_the_end(stage)
+async def test_passing_fault_is_retried(harness: Harness) -> None:
+    to_the_end(harness)
     trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
-    stage.script.plan("check_references", trouble, GOOD)
-    job = await stage.start(references=(PICTURE,))
+    harness.fake.plan("check_references", trouble, GOOD)
+    job = await harness.start(references=(PICTURE,))
     await job.result()
-    assert [call.tries for call in stage.script.of("check_references")] == [1, 2]
+    assert [call.tries for call in harness.fake.of("check_references")] == [1, 2]
 
 
-async def test_a_fault_that_does_not_pass_ends_the_job(skipping: Stage) -> None:
-    skipping.script.always("look", skipping.claim())
+async def test_lasting_fault_ends_job(skipping: Harness) -> None:
+    skipping.fake.always("read_ledger", skipping.claim())
     trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
-    skipping.script.always("check_references", trouble)
+    skipping.fake.always("check_references", trouble)
     error = await failed(await skipping.start(references=(PICTURE,)))
     assert (error.code, error.failure_class, error.attempt) == ("references_unreachable", "invalid", None)
     assert error.message.startswith("Nothing was sent, and nothing is billed.")
     assert "HTTP 503" in error.message
-    assert len(skipping.script.of("check_references")) == policies.REFERENCES_RETRY.maximum_attempts
-    assert "create_task" not in skipping.script.names()
+    assert len(skipping.fake.of("check_references")) == policies.REFERENCES_RETRY.maximum_attempts
+    assert "create_task" not in skipping.fake.names()
 
 
-async def test_a_cancel_ends_the_look(stage: Stage) -> None:
+async def test_cancel_ends_reference_check(harness: Harness) -> None:
     held = Held(GOOD)
-    stage.script.always("look", stage.claim())
-    stage.script.plan("check_references", held)
-    job = await stage.start(references=(PICTURE,))
+    harness.fake.always("read_ledger", harness.claim())
+    harness.fake.plan("check_references", held)
+    job = await harness.start(references=(PICTURE,))
     await held.reached.wait()
-    await shows(job, phase="checking")
+    await until_state(job, phase="checking")
     async with asyncio.timeout(5):
         answer = await cancel(job)
         error = await failed(job)
     assert answer.outcome == "cancelled"
     assert (error.code, error.failure_class) == ("cancelled", "cancelled")
-    assert "create_task" not in stage.script.names()
-    held.let_go()
+    assert "create_task" not in harness.fake.names()
+    held.release()
 
 
-async def test_many_references_are_counted_in_the_timeline(stage: Stage) -> None:
-    to_the_end(stage)
+async def test_timeline_counts_many_references(harness: Harness) -> None:
+    to_the_end(harness)
     media: list[dict[str, Any]] = [{"reference": n} for n in range(9)] + [{"reference": 9, "kind": "audio"}]
-    stage.script.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
-    job = await stage.start(references=(PICTURE,) * 10)
+    harness.fake.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
+    job = await harness.start(references=(PICTURE,) * 10)
     await job.result()
-    (entry,) = [entry for entry in detail_of(await state(job)).timeline if entry.how == "references"]
-    assert entry.note == "9 image, 1 audio, 12340 bytes"
-    assert "references are fine" in what(await state(job))
+    (entry,) = [entry for entry in detail_of(await state(job)).timeline if entry.source == "references"]
+    assert entry.detail == "9 image, 1 audio, 12340 bytes"
+    assert "references_checked" in noted(await state(job))

@@ -1,4 +1,4 @@
-"""An operator's word goes into the ledger, and the story reads it there."""
+"""An operator's resolution is written to the ledger, and the run reads it there."""
 
 from __future__ import annotations
 
@@ -9,123 +9,132 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import UPDATE_CANCEL, UPDATE_RESOLVE, Resolve, ResolveAnswer
+from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     OTHER_TASK,
     RESULT,
     TASK,
     Handle,
+    Harness,
     Held,
-    Stage,
     a_listing,
     callback,
     listed,
+    noted,
     resolve,
-    shows,
     state,
     to_store,
     until,
+    until_state,
     waiting,
-    what,
 )
 
 ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
 
 
-async def _asks_for_a_person(stage: Stage, job: Handle) -> None:
-    """Once a listing has come that does not show the task."""
-    await stage.script.called("ask_lister")
+async def _asks_for_a_person(harness: Harness, job: Handle) -> None:
+    """Wait for the Attention, which follows a listing that does not show the task."""
+    await harness.fake.called("ask_lister")
     await listed(job, a_listing(2, complete=False))
-    await shows(job, attention="unknown_create")
+    await until_state(job, attention="unknown_create")
 
 
-async def test_an_accepted_word_is_followed_by_a_look_at_once(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
-    stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await _asks_for_a_person(stage, job)
+async def test_accepted_resolution_rereads_ledger(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
+    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await _asks_for_a_person(harness, job)
     assert await resolve(job, ADOPT) == ResolveAnswer(accepted=True, message="adopted")
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "ask_lister", "resolve_attempt", "look", "get_task", "store_video"]
-    order = stage.script.order("resolve_attempt")
-    assert (order.job_id, order.resolve) == (job.id, ADOPT)
-    assert "needs a person: unknown_create" in [entry.what for entry in order.timeline]
-    assert "resolve adopt: accepted" in what(await state(job))
+    assert harness.fake.names() == [
+        "read_ledger",
+        "ask_lister",
+        "resolve_attempt",
+        "read_ledger",
+        "get_task",
+        "store_video",
+    ]
+    input = harness.fake.input("resolve_attempt")
+    assert (input.job_id, input.resolution) == (job.id, ADOPT)
+    assert "attention_raised unknown_create" in noted(input.timeline)
+    (event,) = [e for e in detail_of(await state(job)).timeline if e.event == "resolution_accepted"]
+    assert (event.source, event.detail, event.attempt) == ("operator", "adopt", ADOPT.attempt)
 
 
-async def test_a_refused_word_is_answered_and_changes_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
-    stage.script.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
-    job = await stage.start()
-    await _asks_for_a_person(stage, job)
+async def test_refused_resolution_changes_nothing(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2))
+    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
+    job = await harness.start()
+    await _asks_for_a_person(harness, job)
     assert await resolve(job, ADOPT) == ResolveAnswer(accepted=False, message="no such task")
     await asyncio.sleep(0.2)
-    assert len(stage.script.of("ask_lister")) == 1
+    assert len(harness.fake.of("ask_lister")) == 1
     shown = await state(job)
     assert (shown.phase, shown.attention, shown.task_id) == ("recovering", "unknown_create", None)
 
 
-async def test_a_word_that_cannot_be_checked_is_not_accepted(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
-    stage.script.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
-    job = await stage.start()
-    await _asks_for_a_person(stage, job)
+async def test_unchecked_resolution_is_not_accepted(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2))
+    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    harness.fake.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
+    job = await harness.start()
+    await _asks_for_a_person(harness, job)
     answer = await resolve(job, ADOPT)
     assert not answer.accepted
     assert "Nothing was written" in answer.message
     assert "the provider is down" in answer.message
-    assert len(stage.script.of("ask_lister")) == 1
+    assert len(harness.fake.of("ask_lister")) == 1
 
 
-async def test_a_word_during_a_listing_is_not_forgotten(stage: Stage) -> None:
-    """What the listing answers can be older than what the operator wrote."""
-    held = Held(stage.recover(attempt=2))
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(attempt=2))
-    stage.script.plan("ask_lister", held)
-    stage.script.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
+    """The lister's decision can be older than the resolution."""
+    held = Held(harness.recover(attempt=2))
+    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
+    harness.fake.plan("ask_lister", held)
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     await held.reached.wait()
     assert (await resolve(job, ADOPT)).accepted
-    held.let_go()
+    held.release()
     assert await job.result() == RESULT
 
 
-async def test_a_word_on_a_job_that_is_not_unknown_disturbs_nothing(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running"), to_store())
-    stage.script.plan("resolve_attempt", ResolveAnswer(accepted=False, message="it is settled"))
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_resolution_of_known_job_changes_nothing(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running"), to_store())
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="it is settled"))
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="running")
     assert not (await resolve(job, Resolve(attempt=1, action="lost"))).accepted
-    assert len(stage.script.of("get_task")) == 1
+    assert len(harness.fake.of("get_task")) == 1
     await callback(job, "succeeded")
     assert await job.result() == RESULT
 
 
-async def test_the_job_ends_when_the_word_is_answered(stage: Stage) -> None:
-    """A run that closes takes the answers of unfinished updates with it."""
-    word, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("resolve_attempt", word)
-    stage.script.plan("store_video", copy)
-    job = await stage.start()
+async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
+    """A run that closes loses the answers of unfinished updates."""
+    resolution, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("resolve_attempt", resolution)
+    harness.fake.plan("store_video", copy)
+    job = await harness.start()
     await copy.reached.wait()
     answer = asyncio.create_task(resolve(job, Resolve(attempt=1, action="adopt", task_id=OTHER_TASK)))
-    await word.reached.wait()
-    copy.let_go()
+    await resolution.reached.wait()
+    copy.release()
     await asyncio.sleep(0.5)
-    # What the operator adopts may be a task to follow, so the run does not end over it.
+    # The operator may adopt a task to follow, so the run waits for the resolution.
     assert (await state(job)).phase == "storing"
     assert not answer.done()
-    word.let_go()
+    resolution.release()
     assert (await answer).message == "late"
     assert await job.result() == RESULT
 
@@ -133,13 +142,13 @@ async def test_the_job_ends_when_the_word_is_answered(stage: Stage) -> None:
 @pytest.mark.parametrize(
     "odd", [[], [None], ["adopt"], [{}], [{"attempt": 1, "action": "explode"}], [{"attempt": 1, "action": "lost"}, 1]]
 )
-async def test_a_word_that_is_none_is_refused_and_stops_no_job(stage: Stage, odd: list[object]) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", waiting("running"), to_store())
-    stage.script.plan("store_video", RESULT)
-    stage.script.always("resolve_attempt", ResolveAnswer(accepted=False, message="no"))
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_invalid_resolution_is_refused(harness: Harness, odd: list[object]) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", waiting("running"), to_store())
+    harness.fake.plan("store_video", RESULT)
+    harness.fake.always("resolve_attempt", ResolveAnswer(accepted=False, message="no"))
+    job = await harness.start()
+    await until_state(job, phase="running")
     update = asyncio.create_task(_refused(job.execute_update(UPDATE_RESOLVE, args=odd)))
     await callback(job, "succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
@@ -154,16 +163,16 @@ async def _refused(update: object) -> bool:
     return not answer["accepted"]
 
 
-async def test_a_cancel_with_an_argument_stops_no_job(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.always("get_task", waiting("running"))
-    stage.script.always("cancel_task", {"outcome": "running_will_finish", "status": "running"})
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await shows(job, phase="running")
+async def test_cancel_with_argument_is_accepted(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.always("get_task", waiting("running"))
+    harness.fake.always("cancel_task", {"outcome": "running_will_finish", "status": "running"})
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await until_state(job, phase="running")
     update = asyncio.create_task(job.execute_update(UPDATE_CANCEL, {"reason": "x"}))
     await asyncio.wait({update}, timeout=1)
-    stage.script.always("get_task", to_store())
+    harness.fake.always("get_task", to_store())
     await callback(job, "succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
     await until(update.done, "the update is answered")

@@ -1,4 +1,4 @@
-"""What a run shows of itself: the state query, and the search attributes that the namespace knows."""
+"""The state query, and the search attributes that the namespace has."""
 
 from __future__ import annotations
 
@@ -25,62 +25,62 @@ from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     RESULT,
     TASK,
+    Harness,
     Held,
-    Stage,
     callback,
     ending,
     events,
     failed,
     failure,
     has_event,
-    shows,
+    noted,
     state,
     to_store,
     until,
+    until_state,
     waiting,
-    what,
 )
 
 UPSERT = EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
 
 
-async def test_the_phases_follow_the_story(stage: Stage) -> None:
-    look, create, copy = Held(stage.claim()), Held(None), Held(RESULT)
-    find, get = Held(stage.adopt()), Held(waiting("running"))
+async def test_phases_follow_steps(harness: Harness) -> None:
+    read, create, copy = Held(harness.claim()), Held(None), Held(RESULT)
+    find, get = Held(harness.adopt()), Held(waiting("running"))
 
-    async def creating(order: Any) -> Any:
-        await create(order)
-        return await stage.report("unknown", None)(order)
+    async def creating(input: Any) -> Any:
+        await create(input)
+        return await harness.result_of("unknown", None)(input)
 
-    stage.script.plan("look", look)
-    stage.script.plan("create_task", creating)
-    stage.script.plan("ask_lister", find)
-    stage.script.plan("get_task", get, to_store())
-    stage.script.plan("store_video", copy)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", read)
+    harness.fake.plan("create_task", creating)
+    harness.fake.plan("ask_lister", find)
+    harness.fake.plan("get_task", get, to_store())
+    harness.fake.plan("store_video", copy)
+    job = await harness.start()
     seen = []
-    for held in (look, create, find, get):
+    for held in (read, create, find, get):
         await held.reached.wait()
         seen.append((await state(job)).phase)
-        held.let_go()
-    seen.append((await shows(job, phase="running")).phase)
+        held.release()
+    seen.append((await until_state(job, phase="running")).phase)
     await callback(job, "succeeded")
     await copy.reached.wait()
     seen.append((await state(job)).phase)
-    copy.let_go()
+    copy.release()
     await job.result()
     seen.append((await state(job)).phase)
     assert seen == ["checking", "creating", "recovering", "queued", "running", "storing", "stored"]
 
 
-async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) -> None:
+async def test_list_shows_attempt_and_estimate_without_worker(harness: Harness) -> None:
     estimate = {"estimated_tokens": 40_000, "estimated_usd": 0.14}
-    stage.script.plan("look", stage.claim(1, **estimate), stage.claim(2, **estimate))
-    stage.script.plan("create_task", stage.created("cgt-1", again=0), stage.created(TASK, again=0))
-    stage.script.plan("get_task", ending("expired", "expired"), to_store())
-    stage.script.plan("write_end", EndResult(error=failure("expired"), again=True))
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim(1, **estimate), harness.claim(2, **estimate))
+    harness.fake.plan("create_task", harness.created("cgt-1", seconds=0), harness.created(TASK, seconds=0))
+    harness.fake.plan("get_task", ending("expired", "expired"), to_store())
+    harness.fake.plan("write_end", EndResult(error=failure("expired"), continues=True))
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     await job.result()
     assert await (await job.describe()).memo() == estimate | {"attempt": 2}
     modified = EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED
@@ -89,75 +89,76 @@ async def test_a_list_shows_attempt_and_estimate_without_a_worker(stage: Stage) 
     )
 
 
-async def test_the_state_has_the_shape_of_the_contract(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(3))
-    stage.script.plan("create_task", stage.created(again=600))
-    job = await stage.start()
-    shown = await shows(job, phase="queued")
+async def test_state_has_contract_shape(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(3))
+    harness.fake.plan("create_task", harness.created(seconds=600))
+    job = await harness.start()
+    shown = await until_state(job, phase="queued")
     assert (shown.job_id, shown.request_hash) == (job.id, hash_of_job(job.id))
-    assert (shown.task_id, shown.attempt, detail_of(shown).request.route) == (TASK, 3, stage.route)
+    assert (shown.task_id, shown.attempt, detail_of(shown).request.route) == (TASK, 3, harness.route)
     assert (shown.result, shown.error, shown.attention, detail_of(shown).advice, detail_of(shown).provider_status) == (
         None,
     ) * 5
     created = detail_of(shown).timeline[0]
-    assert (created.what, created.how, created.note, created.times) == ("created as attempt 3", "create", TASK, 1)
+    assert (created.event, created.source, created.task_id, created.attempt) == ("task_created", "create", TASK, 3)
+    assert (created.detail, created.count) == (None, 1)
     assert detail_of(shown).next_poll_at == created.at + timedelta(seconds=600)
     raw = await job.query(QUERY_STATE)
     assert set(raw) == set(type(shown).model_fields)
 
 
-async def test_an_error_has_the_names_of_the_contract(stage: Stage) -> None:
-    stage.script.plan("look", stage.ended(failure("expired")))
-    job = await stage.start()
+async def test_error_has_contract_names(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.ended(failure("expired")))
+    job = await harness.start()
     await failed(job)
     raw = await job.query(QUERY_STATE)
     assert raw["error"]["class"] == "expired"
 
 
-async def test_the_timeline_keeps_its_beginning_and_its_newest_part(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created())
-    job = await stage.start()
-    await shows(job, phase="queued")
+async def test_timeline_keeps_first_and_newest_entries(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created())
+    job = await harness.start()
+    await until_state(job, phase="queued")
     for number in range(150):
         await callback(job, f"step {number}")
 
     async def bounded() -> bool:
-        return what(await state(job))[-1] == "callback: step 149"
+        return noted(await state(job))[-1] == "callback_received step 149"
 
     await until(bounded, "all callbacks are heard")
-    told = what(await state(job))
-    assert len(told) == 100
-    assert told[:3] == ["created as attempt 1", "callback: step 0", "callback: step 1"]
-    assert told[-2:] == ["callback: step 148", "callback: step 149"]
+    timeline = noted(await state(job))
+    assert len(timeline) == 100
+    assert timeline[:3] == ["task_created 1", "callback_received step 0", "callback_received step 1"]
+    assert timeline[-2:] == ["callback_received step 148", "callback_received step 149"]
 
 
-async def test_what_is_seen_again_is_counted(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
-    job = await stage.start()
-    await stage.script.called("get_task", 26)
+async def test_repeated_status_is_counted(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
+    job = await harness.start()
+    await harness.fake.called("get_task", 26)
 
     async def all_seen() -> bool:
-        return detail_of(await state(job)).timeline[-1].times == 26
+        return detail_of(await state(job)).timeline[-1].count == 26
 
     await until(all_seen, "all looks are counted")
-    assert what(await state(job)) == ["running"]
+    assert noted(await state(job)) == ["status running"]
 
 
-async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created())
-    stage.script.plan("get_task", waiting("running", 0, second_task="cgt-second"), to_store())
+async def test_search_attributes_describe_job(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created())
+    harness.fake.plan("get_task", waiting("running", 0, second_task="cgt-second"), to_store())
     copy = Held(RESULT)
-    stage.script.plan("store_video", copy)
-    job = await stage.start()
-    await shows(job, phase="queued")
+    harness.fake.plan("store_video", copy)
+    job = await harness.start()
+    await until_state(job, phase="queued")
     found = (await job.describe()).typed_search_attributes
     given = detail_of(await state(job)).request
     assert [found.get(key) for key in (SEEDANCE_USER, SEEDANCE_ROUTE, SEEDANCE_MODEL)] == [
         given.user_id,
-        stage.route,
+        harness.route,
         given.model,
     ]
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TASK_ID)) == ("queued", TASK)
@@ -166,39 +167,39 @@ async def test_the_search_attributes_tell_the_job(stage: Stage) -> None:
     await copy.reached.wait()
     found = (await job.describe()).typed_search_attributes
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_ATTENTION)) == ("storing", "second_task")
-    copy.let_go()
+    copy.release()
     await job.result()
     found = (await job.describe()).typed_search_attributes
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TOKENS), found.get(SEEDANCE_COST_USD)) == ("stored", 42, 0.5)
 
 
-async def test_the_task_of_a_stored_video_can_be_searched_for(stage: Stage) -> None:
-    stage.script.plan("look", stage.stored())
-    job = await stage.start()
+async def test_stored_task_is_searchable(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.stored())
+    job = await harness.start()
     await job.result()
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_TASK_ID) == TASK
 
 
-async def test_a_namespace_without_search_attributes_gets_none(stage: Stage) -> None:
+async def test_no_attributes_without_registration(harness: Harness) -> None:
     """An upsert of one that is not registered would leave the run stuck for good."""
-    stage.search_attributes = ()
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
-    stage.script.plan("create_task", stage.not_sent(attention="account"), stage.created(again=0))
-    stage.script.plan("get_task", waiting("running", 0, second_task="x"), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+    harness.search_attributes = ()
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
+    harness.fake.plan("create_task", harness.not_sent(attention="account"), harness.created(seconds=0))
+    harness.fake.plan("get_task", waiting("running", 0, second_task="x"), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     assert await job.result() == RESULT
     assert not await has_event(job, UPSERT)
 
 
 @pytest.mark.parametrize("known", ["SeedanceRoute", "SeedancePhase", "SeedanceAttention", "SeedanceCostUsd"])
-async def test_only_what_the_namespace_knows_is_set(stage: Stage, known: str) -> None:
-    stage.search_attributes = (known,)
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
-    stage.script.plan("create_task", stage.not_sent(again=0, attention="account"), stage.created(again=0))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_only_known_attributes_are_set(harness: Harness, known: str) -> None:
+    harness.search_attributes = (known,)
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
+    harness.fake.plan("create_task", harness.not_sent(seconds=0, attention="account"), harness.created(seconds=0))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     await job.result()
     set_by_us = {
         name
@@ -209,13 +210,13 @@ async def test_only_what_the_namespace_knows_is_set(stage: Stage, known: str) ->
     assert set_by_us == {known}
 
 
-async def test_long_keyword_does_not_end_a_run(stage: Stage) -> None:
-    """The server ends a run over a keyword of more than 2,048 bytes of JSON; an emoji has twelve."""
+async def test_long_keyword_does_not_end_a_run(harness: Harness) -> None:
+    """The server ends a run with a keyword of more than 2,048 bytes of JSON; an emoji has twelve."""
     task_id = "\N{CLAPPER BOARD}" * 250
-    stage.script.plan("look", stage.adopt(task_id))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start(user_id="\N{CLAPPER BOARD}" * 255)
+    harness.fake.plan("read_ledger", harness.adopt(task_id))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start(user_id="\N{CLAPPER BOARD}" * 255)
     assert await job.result() == RESULT
     shown = (await job.describe()).typed_search_attributes.get(SEEDANCE_USER)
     assert shown is not None

@@ -1,4 +1,4 @@
-"""The copy: retried while the URL lives, a person called in time, and no loss kept quiet."""
+"""The copy: retried while the URL lives, with an Attention in time, and every loss reported."""
 
 from __future__ import annotations
 
@@ -14,165 +14,165 @@ from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
     RESULT,
     TASK,
+    Harness,
     Held,
-    Stage,
     as_written,
     failed,
     failure,
+    noted,
     scheduled,
-    shows,
     state,
     to_store,
-    what,
+    until_state,
 )
 from workflows import policies
 
 DAY = timedelta(days=1)
 
 
-async def test_a_video_is_copied_and_told(stage: Stage) -> None:
+async def test_video_is_copied_and_returned(harness: Harness) -> None:
     held = Held(RESULT)
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created(again=0))
-    stage.script.plan("get_task", to_store(86_000))
-    stage.script.plan("store_video", held)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created(seconds=0))
+    harness.fake.plan("get_task", to_store(86_000))
+    harness.fake.plan("store_video", held)
+    job = await harness.start()
     await held.reached.wait()
-    shown = await shows(job, phase="storing")
+    shown = await until_state(job, phase="storing")
     # Nothing is asked of the provider any more.
     assert (shown.attention, shown.result, detail_of(shown).next_poll_at) == (None, None, None)
-    held.let_go()
+    held.release()
     assert await job.result() == RESULT
-    order = stage.script.order("store_video")
-    assert (order.job_id, order.attempt, order.task_id, order.request.route) == (job.id, 1, TASK, stage.route)
-    assert [entry.what for entry in order.timeline] == ["created as attempt 1", "succeeded"]
+    input = harness.fake.input("store_video")
+    assert (input.job_id, input.attempt, input.task_id, input.request.route) == (job.id, 1, TASK, harness.route)
+    assert noted(input.timeline) == ["task_created 1", "status succeeded"]
     (event,) = await scheduled(job, "store_video")
     assert event.schedule_to_close_timeout.ToTimedelta() == timedelta(seconds=86_000)
     # A worker that dies is noticed long before the try's time is over.
     assert timedelta(0) < event.heartbeat_timeout.ToTimedelta() <= timedelta(minutes=2)
     shown = await state(job)
     assert (shown.phase, shown.result, shown.task_id, detail_of(shown).next_poll_at) == ("stored", RESULT, TASK, None)
-    assert what(shown)[-2:] == ["succeeded", "stored"]
+    assert noted(shown)[-2:] == ["status succeeded", "stored"]
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_PHASE) == "stored"
 
 
-async def test_a_broken_copy_is_tried_again(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", ApplicationError("reset by peer", type="DownloadFailed"), RESULT)
-    job = await stage.start()
+async def test_broken_copy_is_retried(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", ApplicationError("reset by peer", type="DownloadFailed"), RESULT)
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert [call.tries for call in stage.script.of("store_video")] == [1, 2]
-    assert stage.script.of("write_end") == []
+    assert [call.tries for call in harness.fake.of("store_video")] == [1, 2]
+    assert harness.fake.of("write_end") == []
 
 
-async def test_a_copy_that_fails_for_long_is_at_risk_and_then_safe(skipping: Stage) -> None:
-    stage = skipping
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
-    job = await stage.start()
-    await stage.skip(50 * 60)
+async def test_long_failing_copy_is_at_risk_then_stored(skipping: Harness) -> None:
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
+    job = await harness.start()
+    await harness.skip(50 * 60)
     assert (await state(job)).attention is None
-    await stage.skip(20 * 60)
+    await harness.skip(20 * 60)
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("storing", "video_at_risk")
     assert TASK in (detail_of(shown).advice or "")
     # 24 hours after the task succeeded, as get_task has said.
-    told = re.search(r"dies at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", detail_of(shown).advice or "")
-    assert told is not None
-    dies_at = datetime.strptime(told[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    match = re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", detail_of(shown).advice or "")
+    assert match is not None
+    dies_at = datetime.strptime(match[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
     assert abs(dies_at - (detail_of(shown).timeline[0].at + DAY)) < timedelta(minutes=2)
     assert await job.result() == RESULT
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("stored", None)
-    assert "settled: video_at_risk" in what(shown)
+    assert "attention_settled video_at_risk" in noted(shown)
 
 
-async def test_a_video_that_could_not_be_copied_in_time_is_lost_and_that_is_said(skipping: Stage) -> None:
-    stage = skipping
-    stage.script.plan("look", stage.adopt(attempt=2))
-    stage.script.plan("get_task", to_store())
-    stage.script.always("store_video", ApplicationError("the bucket is gone", type="StoreFailed"))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
+async def test_video_not_copied_in_time_is_lost(skipping: Harness) -> None:
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.adopt(attempt=2))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.always("store_video", ApplicationError("the bucket is gone", type="StoreFailed"))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
     error = await failed(job)
     assert (error.failure_class, error.task_id, error.attempt) == ("lost", TASK, 2)
     assert error.resubmit_could_help
     assert "A paid video was lost" in error.message
     assert TASK in error.message
-    order = stage.script.order("write_end")
-    assert (order.error, order.usage, order.cost_usd) == (error, RESULT.usage, RESULT.cost_usd)
-    # The whole day was used, and the URL's 100 downloads were not.
-    assert 60 < len(stage.script.of("store_video")) < 95
+    input = harness.fake.input("write_end")
+    assert (input.error, input.usage, input.cost_usd) == (error, RESULT.usage, RESULT.cost_usd)
+    # The whole day was used, and fewer than the URL's 100 downloads.
+    assert 60 < len(harness.fake.of("store_video")) < 95
     shown = await state(job)
     assert (shown.phase, shown.attention) == ("lost", None)
-    timeline = stage.script.order("write_end").timeline
+    timeline = harness.fake.input("write_end").timeline
     assert timeline[-1].at - timeline[0].at < DAY
 
 
-async def test_the_end_that_stands_wins_over_a_loss(skipping: Stage) -> None:
-    stage = skipping
+async def test_existing_end_beats_loss(skipping: Harness) -> None:
+    harness = skipping
     standing = failure("expired")
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.always("store_video", ApplicationError("no"))
-    stage.script.plan("write_end", EndResult(error=standing))
-    assert await failed(await stage.start()) == standing
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.always("store_video", ApplicationError("no"))
+    harness.fake.plan("write_end", EndResult(error=standing))
+    assert await failed(await harness.start()) == standing
 
 
 @pytest.mark.parametrize("within", [-90_000.0, 0.0, 1.0])
-async def test_a_url_that_should_be_dead_is_tried_all_the_same(stage: Stage, within: float) -> None:
-    """A clock that stood still, or an outage: a negative time-out would leave the run stuck for good."""
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store(within))
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_expired_url_is_tried_once(harness: Harness, within: float) -> None:
+    """After a stopped clock, or an outage: a negative time-out would block the run for good."""
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store(within))
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     assert await job.result() == RESULT
     (event,) = await scheduled(job, "store_video")
     assert event.schedule_to_close_timeout.ToTimedelta() == policies.COPY_AT_LEAST
 
 
-async def test_little_time_is_at_risk_sooner(skipping: Stage) -> None:
-    stage = skipping
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store(0))
-    stage.script.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
-    job = await stage.start()
-    await stage.skip(policies.COPY_GRACE.total_seconds() / 2)
+async def test_little_time_is_at_risk_sooner(skipping: Harness) -> None:
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store(0))
+    harness.fake.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
+    job = await harness.start()
+    await harness.skip(policies.COPY_GRACE.total_seconds() / 2)
     assert (await state(job)).attention is None
-    await stage.skip(policies.COPY_GRACE.total_seconds())
+    await harness.skip(policies.COPY_GRACE.total_seconds())
     assert (await state(job)).attention == "video_at_risk"
     assert await job.result() == RESULT
 
 
-async def test_video_that_was_ready_for_hours_is_at_risk_at_once(skipping: Stage) -> None:
-    """The hour counts from the success, and not from when a worker noticed it."""
-    stage = skipping
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store(18 * 3600))
-    stage.script.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
-    job = await stage.start()
-    await stage.script.called("store_video")
-    await stage.skip(2 * policies.COPY_GRACE.total_seconds())
+async def test_old_finished_video_is_at_risk_at_once(skipping: Harness) -> None:
+    """The hour counts from the success, and not from the poll that saw it."""
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store(18 * 3600))
+    harness.fake.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
+    job = await harness.start()
+    await harness.fake.called("store_video")
+    await harness.skip(2 * policies.COPY_GRACE.total_seconds())
     assert (await state(job)).attention == "video_at_risk"
     assert await job.result() == RESULT
 
 
-async def test_a_video_at_risk_is_searchable(still: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = still
-    stage.sandboxed = False
+async def test_video_at_risk_is_searchable(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = idle
+    harness.sandboxed = False
     monkeypatch.setattr(policies, "COPY_AT_RISK", timedelta(seconds=0.2))
     monkeypatch.setattr(policies, "COPY_GRACE", timedelta(seconds=0.2))
-    await stage.serve("workflows", "ledger", "get", "transfer")
+    await harness.start_workers("workflows", "ledger", "get", "transfer")
     held = Held(RESULT)
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", held)
-    job = await stage.start()
-    await shows(job, attention="video_at_risk")
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", held)
+    job = await harness.start()
+    await until_state(job, attention="video_at_risk")
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == "video_at_risk"
-    held.let_go()
+    held.release()
     await job.result()
     assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
 
@@ -180,24 +180,24 @@ async def test_a_video_at_risk_is_searchable(still: Stage, monkeypatch: pytest.M
 # --- whether identifiers are listed ----------------------------------------------------------------------------------
 
 
-async def test_the_first_job_that_is_stored_has_the_listing_looked_at_once(stage: Stage) -> None:
-    """Recovery relies on what LIST shows, and only an account with a task of ours can tell."""
-    stage.script.plan("look", stage.adopt(identifiers_listed=False))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    stage.script.plan("ask_lister", stage.stored())
-    job = await stage.start()
+async def test_first_stored_job_requests_listing(harness: Harness) -> None:
+    """Recovery relies on listed identifiers, and only an account with a task of ours can show them."""
+    harness.fake.plan("read_ledger", harness.adopt(identifiers_listed=False))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    harness.fake.plan("ask_lister", harness.stored())
+    job = await harness.start()
     assert await job.result() == RESULT
-    order = stage.script.order("ask_lister")
-    assert (order.job_id, order.attempt) == (job.id, None)
+    input = harness.fake.input("ask_lister")
+    assert (input.job_id, input.attempt) == (job.id, None)
 
 
-async def test_a_lister_that_cannot_be_asked_keeps_no_video_from_its_owner(stage: Stage) -> None:
-    stage.script.plan("look", stage.adopt(identifiers_listed=False))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    stage.script.always("ask_lister", ApplicationError("Temporal is busy"))
-    job = await stage.start()
+async def test_failing_lister_delays_no_stored_video(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.adopt(identifiers_listed=False))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    harness.fake.always("ask_lister", ApplicationError("Temporal is busy"))
+    job = await harness.start()
     assert await job.result() == RESULT
-    assert len(stage.script.of("ask_lister")) == 2
-    assert "the lister could not be asked" in what(await state(job))
+    assert len(harness.fake.of("ask_lister")) == 2
+    assert "lister_unavailable" in noted(await state(job))

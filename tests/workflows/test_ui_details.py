@@ -1,4 +1,4 @@
-"""The current details of a run: what the Temporal UI tells beside the timeline, while it goes and when it has ended."""
+"""The current details of a run, as Temporal's UI shows them, while it is open and when it has ended."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_USER
 from seedance_temporal.identity import user_hash
-from seedance_temporal.ledger.decisions import Decision
 from tests.support.jobs import detail_of
 from tests.workflows.scripted import (
-    LONG,
     OURS,
     RESULT,
     TASK,
     Handle,
+    Harness,
     Held,
-    Stage,
     a_listing,
     as_written,
     callback,
@@ -31,10 +29,10 @@ from tests.workflows.scripted import (
     failure,
     listed,
     scheduled,
-    shows,
     state,
     to_store,
     until,
+    until_state,
     waiting,
 )
 
@@ -49,85 +47,89 @@ async def details(job: Handle) -> str:
 
 
 async def until_details_say(job: Handle, *sentences: str) -> str:
-    async def said() -> str:
-        told = await details(job)
-        return told if all(sentence in told for sentence in sentences) else ""
+    async def shown() -> str:
+        text = await details(job)
+        return text if all(sentence in text for sentence in sentences) else ""
 
-    told: str = await until(said, f"the details say {sentences}; they say {await details(job)}")
-    return told
+    text: str = await until(shown, f"the details say {sentences}; they say {await details(job)}")
+    return text
 
 
-async def test_they_follow_the_story(stage: Stage) -> None:
-    look, create, copy = Held(stage.claim(folder=FOLDER, **EXPECTED)), Held(None), Held(RESULT)
+async def test_details_follow_job(harness: Harness) -> None:
+    read, create, copy = Held(harness.claim(folder=FOLDER, **EXPECTED)), Held(None), Held(RESULT)
 
-    async def creating(order: Any) -> Any:
-        await create(order)
-        return await stage.created()(order)
+    async def creating(input: Any) -> Any:
+        await create(input)
+        return await harness.created()(input)
 
-    stage.script.plan("look", look)
-    stage.script.plan("create_task", creating)
-    stage.script.plan("get_task", waiting("running"), to_store())
-    stage.script.plan("store_video", copy)
-    job = await stage.start()
-    await look.reached.wait()
+    harness.fake.plan("read_ledger", read)
+    harness.fake.plan("create_task", creating)
+    harness.fake.plan("get_task", waiting("running"), to_store())
+    harness.fake.plan("store_video", copy)
+    job = await harness.start()
+    await read.reached.wait()
     assert await details(job) == ""
-    look.let_go()
+    read.release()
     await create.reached.wait()
-    told = await until_details_say(job, "**Creating.**", f"`python starter.py audit {job.id}`")
-    assert "- **cost**: at most 0.7623 USD, 108,900 tokens, if it succeeds" in told
-    assert f"- **ledger**: {FOLDER}attempts/" in told
-    assert "awaited" not in told, "nothing is waited for: the request is being sent"
-    create.let_go()
-    due = detail_of(await shows(job, phase="queued")).next_poll_at
-    told = await until_details_say(job, "**Queued.**", f"- **task**: {TASK}", "- **attempt**: 1")
-    assert f"- **awaited**: callback, or look again at {due:%Y-%m-%d %H:%M:%S} UTC" in told
+    text = await until_details_say(job, "**Creating.**", f"`python starter.py audit {job.id}`")
+    assert "- **cost**: at most 0.7623 USD, 108,900 tokens, if it succeeds" in text
+    assert f"- **ledger**: {FOLDER}attempts/" in text
+    assert "awaited" not in text, "nothing is waited for: the request is being sent"
+    create.release()
+    due = detail_of(await until_state(job, phase="queued")).next_poll_at
+    text = await until_details_say(job, "**Queued.**", f"- **task**: {TASK}", "- **attempt**: 1")
+    assert f"- **awaited**: callback, or poll at {due:%Y-%m-%d %H:%M:%S} UTC" in text
     await callback(job, "succeeded")
     await until_details_say(job, "**Running.**", "- **provider says**: running")
     await callback(job, "succeeded")
     await copy.reached.wait()
     assert "awaited" not in await until_details_say(job, "**Storing.**", "- **provider says**: succeeded")
-    copy.let_go()
+    copy.release()
     await job.result()
-    told = await details(job)
-    assert told.startswith("**Stored.** The video is in the bucket, verified, and on record.")
-    assert "- **cost**: 0.5000 USD, 42 tokens (expected: at most 0.7623 USD, 108,900 tokens)" in told
-    assert f"- **video**: {RESULT.video_uri}, 1.2 kB" in told
-    assert f"- **record**: {RESULT.record_uri}" in told
+    text = await details(job)
+    assert text.startswith("**Stored.** The video is in the bucket, verified, and on record.")
+    assert "- **cost**: 0.5000 USD, 42 tokens (expected: at most 0.7623 USD, 108,900 tokens)" in text
+    assert f"- **video**: {RESULT.video_uri}, 1.2 kB" in text
+    assert f"- **record**: {RESULT.record_uri}" in text
 
 
-async def test_a_person_is_told_what_happened_and_each_command(stage: Stage) -> None:
-    stage.script.plan("look", stage.recover(attempt=2), stage.adopt(attempt=2, look_again_after=LONG))
-    stage.script.plan("ask_lister", stage.recover(attempt=2, recovery_over=True))
-    stage.script.plan("identify_task", OURS)
-    job = await stage.start()
-    await stage.script.called("ask_lister")
+async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
+    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    harness.fake.plan("identify_task", OURS)
+    harness.fake.plan("get_task", waiting())
+    job = await harness.start()
+    await harness.fake.called("ask_lister")
     await listed(job, a_listing(attempt=2, complete=False))
-    told = await until_details_say(job, "**Needs a person: unknown\\_create.** Whether the provider took attempt 2")
-    assert "**Recovering.**" in told
-    commands = re.findall(r"`(python starter\.py resolve [^`]+)`", told)
+    text = await until_details_say(
+        job, "**Needs an operator: unknown\\_create.** Whether the provider accepted attempt 2"
+    )
+    assert "**Recovering.**" in text
+    commands = re.findall(r"`(python starter\.py resolve [^`]+)`", text)
     assert commands == [
-        f"python starter.py resolve {job.id} --attempt 2 {word}" for word in ("--task-id ID", "--not-created", "--lost")
+        f"python starter.py resolve {job.id} --attempt 2 {resolution}"
+        for resolution in ("--task-id ID", "--not-created", "--lost")
     ]
     # What the command line shows of it are the same words, without Markdown.
     advice = detail_of(await state(job)).advice or ""
     assert all(command in advice for command in commands)
     assert "`" not in advice
     await listed(job, a_listing(attempt=2, task_id=TASK))
-    assert "Needs a person" not in await until_details_say(job, "**Queued.**")
+    assert "Needs an operator" not in await until_details_say(job, "**Queued.**")
 
 
-async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
+async def test_video_at_risk_is_shown_at_once(skipping: Harness) -> None:
     """Nothing else changes then: the copy is still at work."""
-    stage = skipping
-    stage.script.plan("look", stage.adopt(look_again_after=0))
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
-    job = await stage.start()
-    await stage.skip(50 * 60)
+    harness = skipping
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
+    job = await harness.start()
+    await harness.skip(50 * 60)
     assert (await details(job)).startswith("**Storing.**")
-    await stage.skip(20 * 60)
+    await harness.skip(20 * 60)
     assert (await details(job)).startswith(
-        f"**Needs a person: video\\_at\\_risk.** The video of task {TASK} is paid for"
+        f"**Needs an operator: video\\_at\\_risk.** The video of task {TASK} is paid for"
     )
     await job.result()
     assert (await details(job)).startswith("**Stored.**")
@@ -137,87 +139,82 @@ async def test_a_video_in_danger_is_told_at_once(skipping: Stage) -> None:
     ("of", "cost"),
     [("moderation", "nothing is billed for attempt 1"), ("lost", "not known here (expected: at most 0.7623 USD")],
 )
-async def test_an_end_without_a_video_says_why_and_what_it_cost(stage: Stage, of: Any, cost: str) -> None:
+async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any, cost: str) -> None:
     error = failure(of).model_copy(
-        update={"message": f"It ended: {of}. ResubmitGrant: python starter.py resubmit X --attempt 1"}
+        update={"message": f"It ended: {of}. Resubmit: python starter.py resubmit X --attempt 1"}
     )
-    stage.script.plan("look", stage.ended(error, folder=FOLDER, **EXPECTED))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.ended(error, folder=FOLDER, **EXPECTED))
+    job = await harness.start()
     assert await failed(job) == error
-    told = await details(job)
+    text = await details(job)
     phase = (await state(job)).phase
-    assert told.startswith(
-        f"**No video: {phase} ({of}).** It ended: {of}. ResubmitGrant: `python starter.py resubmit X --attempt 1`"
+    assert text.startswith(
+        f"**No video: {phase} ({of}).** It ended: {of}. Resubmit: `python starter.py resubmit X --attempt 1`"
     )
-    assert f"- **cost**: {cost}" in told
-    assert f"- **ledger**: {FOLDER}attempts/" in told
+    assert f"- **cost**: {cost}" in text
+    assert f"- **ledger**: {FOLDER}attempts/" in text
 
 
-async def test_what_others_write_is_not_read_as_markdown(stage: Stage) -> None:
+async def test_foreign_text_is_escaped(harness: Harness) -> None:
     message = "![x](https://example.com/x.png) <b>*no*</b> `|\n\n# rm"
     error = failure("provider").model_copy(update={"message": message})
-    stage.script.plan("look", stage.ended(error, warnings=("a | b\n- c",)))
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.ended(error, warnings=("a | b\n- c",)))
+    job = await harness.start()
     await failed(job)
-    told = await details(job)
-    first, *_ = told.splitlines()
+    text = await details(job)
+    first, *_ = text.splitlines()
     assert first.endswith(r"\!\[x\](https://example.com/x.png) \<b\>\*no\*\</b\> \`\| \# rm")
-    assert r"- **warning 1**: a \| b - c" in told
+    assert r"- **warning 1**: a \| b - c" in text
 
 
-async def test_every_step_has_a_summary(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim(folder=FOLDER), stage.claim(2, folder=FOLDER))
-    stage.script.plan("create_task", stage.not_sent(again=0.2), stage.created(again=0.2, written=False))
-    stage.script.plan("write_outcome", None)
-    stage.script.plan("get_task", waiting("running", 0.2), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
+async def test_every_step_has_a_summary(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim(folder=FOLDER), harness.claim(2, folder=FOLDER))
+    harness.fake.plan("create_task", harness.not_sent(seconds=0.2), harness.created(seconds=0.2, written=False))
+    harness.fake.plan("write_outcome", None)
+    harness.fake.plan("get_task", waiting("running", 0.2), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
     await job.result()
-    converter = stage.client.data_converter
-    told = []
+    converter = harness.client.data_converter
+    text = []
     for event in await events(job):
         if event.event_type in {EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, TIMER}:
             (summary,) = await converter.decode([event.user_metadata.summary], [str])
-            told.append(summary)
-    assert told == [
-        "read the ledger: what is known of this job",
+            text.append(summary)
+    assert text == [
+        "read the ledger",
         "POST create: attempt 1, paid at most once",
         "nothing was created; create again in 0 s",
-        "read the ledger: what is known of this job",
+        "read the ledger",
         "POST create: attempt 2, paid at most once",
-        "write down what came of attempt 2: created",
-        "callback, or look again in 0 s",
-        f"GET {TASK}: how is it?",
-        "callback, or look again in 0 s",
-        f"GET {TASK}: how is it?",
+        "write the outcome of attempt 2: created",
+        "callback, or poll in 0 s",
+        f"GET {TASK}",
+        "callback, or poll in 0 s",
+        f"GET {TASK}",
         "copy MP4 to gs://videos, verified, and write the record",
-        "the copy, or it counts as at risk in 3600 s",
+        "the copy is at risk in 3600 s",
     ]
 
 
-async def test_a_long_code_of_the_provider_does_not_hold_up_the_end(stage: Stage) -> None:
+async def test_long_provider_code_does_not_block_end(harness: Harness) -> None:
     seen = ending("failed", "provider")
     assert seen.error is not None
     error = seen.error.model_copy(update={"code": "Long" * 200})
-    stage.script.plan("look", stage.adopt())
-    stage.script.plan("get_task", seen.model_copy(update={"error": error}))
-    stage.script.plan("write_end", as_written)
-    job = await stage.start()
+    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("get_task", seen.model_copy(update={"error": error}))
+    harness.fake.plan("write_end", as_written)
+    job = await harness.start()
     await callback(job, "failed")
     assert (await failed(job)).code == error.code
     assert len(await scheduled(job, "write_end")) == 1
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-async def test_the_user_is_shown_by_a_hash_where_the_worker_says_so(stage: Stage, hashed: bool) -> None:
-    stage.script.plan("look", stage.stored(hash_users=hashed))
-    job = await stage.start()
+async def test_user_is_hashed_by_setting(harness: Harness, hashed: bool) -> None:
+    harness.fake.plan("read_ledger", harness.stored(hash_users=hashed))
+    job = await harness.start()
     await job.result()
     shown = (await job.describe()).typed_search_attributes.get(SEEDANCE_USER)
     assert shown == (user_hash("user-42") if hashed else "user-42")
     assert "user-42" not in await details(job)
-
-
-def test_a_look_by_an_older_worker_says_nothing_of_place_and_hash() -> None:
-    look = Decision.model_validate({"next": "claim", "attempt": 1})
-    assert (look.folder, look.hash_users) == (None, False)

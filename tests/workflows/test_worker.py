@@ -1,4 +1,4 @@
-"""Workers come and go, and forget what they cached: the story goes on where it was."""
+"""Workers stop, start and lose their cache: the job goes on where it was."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ from typing import Any
 import pytest
 
 from tests.support.jobs import detail_of
-from tests.workflows.scripted import RESULT, Held, Stage, callback, shows, to_store, waiting
+from tests.workflows.scripted import RESULT, Harness, Held, callback, to_store, until_state, waiting
 
 
-async def test_a_worker_that_caches_nothing_tells_the_whole_story(still: Stage) -> None:
+async def test_worker_without_cache_finishes_job(idle: Harness) -> None:
     """Each workflow task replays the run from its beginning, and evicts it afterwards."""
-    stage = still
-    stage.cached = 0
-    await stage.serve("workflows", "ledger", "create", "get", "list", "transfer")
-    stage.script.plan("look", stage.claim(1), stage.claim(2))
-    stage.script.plan("create_task", stage.not_sent(again=0, written=False), stage.created(written=False))
-    stage.script.plan("write_outcome", None, None)
-    stage.script.plan("get_task", waiting("running"), to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    await stage.script.called("write_outcome", 2)
+    harness = idle
+    harness.cached = 0
+    await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
+    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
+    harness.fake.plan("create_task", harness.not_sent(seconds=0, written=False), harness.created(written=False))
+    harness.fake.plan("write_outcome", None, None)
+    harness.fake.plan("get_task", waiting("running"), to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await harness.fake.called("write_outcome", 2)
     await callback(job, "succeeded")
-    await stage.script.called("get_task")
+    await harness.fake.called("get_task")
     await callback(job, "succeeded")
     assert await job.result() == RESULT
 
 
-async def test_a_stopping_worker_drops_its_runs_quietly(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coroutine that awaits while it is thrown away could wake up in the event loop of another run."""
+async def test_stopping_worker_logs_no_error(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended coroutine that is garbage-collected could wake up in the event loop of another run."""
     complaints: list[Any] = []
     held = Held(waiting())
-    stage.script.plan("look", stage.adopt(), Held(stage.claim()))
-    stage.script.plan("get_task", held)
-    await stage.start()
-    await stage.start(take=2)
+    harness.fake.plan("read_ledger", harness.adopt(), Held(harness.claim()))
+    harness.fake.plan("get_task", held)
+    await harness.start()
+    await harness.start(take=2)
     await held.reached.wait()
     gc.collect()
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
-    await stage.stop("workflows")
+    await harness.stop("workflows")
     gc.collect()
     assert [complaint.exc_value for complaint in complaints] == []
 
 
-async def test_another_worker_goes_on_where_one_stopped(stage: Stage) -> None:
-    stage.script.plan("look", stage.claim())
-    stage.script.plan("create_task", stage.created())
-    stage.script.plan("get_task", to_store())
-    stage.script.plan("store_video", RESULT)
-    job = await stage.start()
-    before = await shows(job, phase="queued")
-    await stage.stop("workflows")
+async def test_other_worker_continues_job(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("create_task", harness.created())
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    before = await until_state(job, phase="queued")
+    await harness.stop("workflows")
     await callback(job, "succeeded")
-    await stage.serve("workflows")
+    await harness.start_workers("workflows")
     assert await job.result() == RESULT
-    assert stage.script.names() == ["look", "create_task", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
     assert (
         detail_of(before).timeline
-        == detail_of(await shows(job, phase="stored")).timeline[: len(detail_of(before).timeline)]
+        == detail_of(await until_state(job, phase="stored")).timeline[: len(detail_of(before).timeline)]
     )

@@ -1,4 +1,4 @@
-"""The stage for fault tests: a stack, and any number of namespaces on it, each with workers of its own.
+"""Cases of the fault tests: a stack, and any number of namespaces on it, each with workers of its own.
 
 Jobs in namespaces of their own can have their workers killed side by side. They share bucket and provider, as two
 deployments of one account do.
@@ -33,9 +33,9 @@ from tests.e2e.invariants import check_invariants
 from tests.e2e.requests import a_request, creates_of
 
 PATIENCE = 200.0
-# No person is faster; what settles itself until then needed nobody.
+# No operator is faster; a job that settles itself until then needs none.
 _REACTION_SECONDS = 5.0
-# Short, so that what is lost is noticed soon; polling alone, because each namespace would need a relay of its own.
+# Short, so that a lost create is noticed soon; polling alone, because each namespace would need a relay of its own.
 _SETTINGS = {
     "SEEDANCE_CALLBACK_URL": "",
     "SEEDANCE_POLL_FIRST_SECONDS": "2",
@@ -47,14 +47,14 @@ _SETTINGS = {
 
 
 @dataclass
-class Stage:
+class Harness:
     """A stack and its namespaces."""
 
     stack: Stack
     clients: list[Client] = field(default_factory=list)
 
     async def namespace(self) -> Client:
-        """A client of a new namespace."""
+        """Return a client of a new namespace."""
         name = f"faults-{uuid.uuid4().hex[:12]}"
         await self.stack.client.workflow_service.register_namespace(
             RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=_duration(timedelta(days=3)))
@@ -62,7 +62,7 @@ class Stage:
         client = await connect(target_host=f"{HOST}:{self.stack.ports.temporal}", namespace=name)
         async with asyncio.timeout(PATIENCE):
             while True:
-                # The server's parts learn of it one after another.
+                # The server's parts load it one after another.
                 with contextlib.suppress(RPCError):
                     await client.count_workflows()
                     break
@@ -70,14 +70,14 @@ class Stage:
         self.clients.append(client)
         return client
 
-    async def cell(self, name: str, **changes: Any) -> Cell:
-        """A job in a namespace of its own; nothing is started yet."""
+    async def case(self, name: str, **changes: Any) -> Case:
+        """Return a job in a namespace of its own; nothing is started yet."""
         client = await self.namespace()
         marker = self.stack.folder / f"{name}-{client.namespace}.marker"
-        return Cell(self, name, client, a_request(**changes), marker)
+        return Case(self, name, client, a_request(**changes), marker)
 
     async def restart_temporal(self, between: Callable[[], Any] = lambda: None) -> None:
-        """Kills the Temporal server as a crash would, and starts it again on the same ports and database."""
+        """Kill the Temporal server as a crash would, and start it again on the same ports and database."""
         server = self.stack.children["temporal"]
         await server.kill()
         assert server.process.returncode == -signal.SIGKILL, "the fault did not happen"
@@ -86,7 +86,7 @@ class Stage:
         await temporal_client(self.stack.children["temporal"], self.stack.ports)
 
     async def check(self) -> None:
-        """The invariants, over all namespaces."""
+        """Assert the invariants, over all namespaces."""
         for _ in range(5):
             try:
                 return await check_invariants(self.stack, self.clients)
@@ -105,18 +105,18 @@ def _duration(value: timedelta) -> Duration:
 
 
 @contextlib.asynccontextmanager
-async def staged(**settings: str) -> AsyncIterator[Stage]:
-    """A stack without workers. The provider is fast, and lets several listers of one account be."""
+async def started_harness(**settings: str) -> AsyncIterator[Harness]:
+    """Run a stack without workers. The provider is fast, and allows several listers of one account."""
     async with running_stack(speed=60, workers=False, settings=settings) as stack:
         await stack.ark.configure(list_per_second=None, get_per_second=None, running_limit=100, create_per_minute=None)
-        yield Stage(stack)
+        yield Harness(stack)
 
 
 @dataclass
-class Cell:
-    """One job, the worker that something happens to, and what is known of both."""
+class Case:
+    """One job, the worker that suffers a fault, and the facts about both."""
 
-    stage: Stage
+    harness: Harness
     name: str
     client: Client
     request: VideoRequest
@@ -127,7 +127,7 @@ class Cell:
 
     @property
     def stack(self) -> Stack:
-        return self.stage.stack
+        return self.harness.stack
 
     @property
     def jobs(self) -> VideoJobs:
@@ -148,11 +148,11 @@ class Cell:
         )
 
     async def start_worker(self, **changes: str) -> Child:
-        """A worker as it is in production."""
+        """Start a worker as it is in production."""
         return await self._start([sys.executable, "worker.py"], changes)
 
     async def start_faulty(self, **faults: str) -> Child:
-        """A worker that something happens to; faults: ``FAULT_…`` without the prefix."""
+        """Start a worker that suffers faults; faults: ``FAULT_…`` without the prefix."""
         meant = {"MARKER": str(self.marker), "HASH": request_hash(self.request), "PROMPT": str(self.request.prompt)}
         changes = {f"FAULT_{name}": value for name, value in (meant | faults).items()}
         return await self._start([sys.executable, "-m", "tests.faults.worker"], changes)
@@ -169,7 +169,7 @@ class Cell:
         await self.jobs.submit(self.request)
 
     async def until_fired(self, times: int = 1) -> None:
-        """Waits for the line in the marker file that shows that the fault happened.
+        """Wait for the line in the marker file that shows that the fault happened.
 
         Raises:
             TimeoutError: It did not.
@@ -183,7 +183,7 @@ class Cell:
         return self.marker.read_text().splitlines() if self.marker.exists() else []
 
     async def until_timed_out(self) -> None:
-        """Waits until Temporal has given an activity up, because of a worker that does not answer."""
+        """Wait until Temporal has given an activity up, because its worker does not answer."""
         async with asyncio.timeout(PATIENCE):
             while not await self._has_timed_out():
                 await asyncio.sleep(0.5)
@@ -202,7 +202,7 @@ class Cell:
         return run.status is not WorkflowExecutionStatus.RUNNING
 
     async def until_known(self) -> None:
-        """Waits until a server that was killed knows the namespace again, and goes on knowing it."""
+        """Wait until a server that was killed has loaded the namespace again for good."""
         since = 0
         async with asyncio.timeout(PATIENCE):
             while since < 20:
@@ -214,10 +214,10 @@ class Cell:
                 await asyncio.sleep(0.5)
 
     async def settle(self, seconds: float = PATIENCE) -> JobState:
-        """Follows the job to its end. Where it asks a person for a create's outcome, the person looks, and answers.
+        """Follow the job to its end. Where it needs an operator for a create's outcome, look up the truth, and answer.
 
         Raises:
-            AssertionError: It did not come to an end, and asked nobody.
+            AssertionError: It did not end, and has no Attention.
         """
         last: JobState | None = None
         try:
@@ -244,7 +244,7 @@ class Cell:
         await self.jobs.job(self.job_id).resolve(attempt=attempt, action="not_created")
 
     async def ledger(self) -> str:
-        """What stands in the ledger of the job, in short."""
+        """Return the job's ledger objects, in short."""
         names = ObjectNames("seedance", request_hash(self.request))
         facts = []
         for stored in await self.stack.bucket.list(f"{names.root}attempts/"):
@@ -255,7 +255,7 @@ class Cell:
         return ", ".join(facts)
 
     async def stored_once(self, job: JobState, *, paid: int = 1) -> dict[str, object]:
-        """Asserts that the job's video is stored and was paid for once; what the table shows of it."""
+        """Assert that the job's video is stored and was paid for once; return its row of the table."""
         assert job.result is not None, f"{self.name}: {job.phase}: {job.error}"
         entries = await creates_of(self.stack, self.request)
         committed = [entry for entry in entries if entry.committed]
@@ -266,11 +266,11 @@ class Cell:
             "POSTs": len(entries),
             "paid": len(committed),
             "ledger": await self.ledger(),
-            "end": f"{job.phase}, a person was asked" if self.asked else job.phase,
+            "end": f"{job.phase}, an operator was asked" if self.asked else job.phase,
         }
 
     async def close(self) -> None:
-        """Ends the cell's workers; a frozen one is thawed for that."""
+        """End the case's workers; thaw a frozen one for that."""
         for child in self.children:
             if child.process.returncode is None:
                 os.kill(child.process.pid, signal.SIGCONT)

@@ -1,0 +1,148 @@
+"""The daily quota of each user, counted in the bucket: exact under races, crashes and Resets.
+
+Each user and UTC day has a log of entries that are only ever created, numbered without a gap. A create that needs quota
+adds the next entry. Two workers cannot both create one number; the second one reads the log again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Collection
+from datetime import date, datetime, timedelta
+from pathlib import PurePosixPath
+from weakref import WeakValueDictionary
+
+from seedance_temporal.ledger.facts import Fact
+from seedance_temporal.limits import Refusal, usd
+from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket, as_json
+
+# Workers that tried the same number retry at different times.
+_PAUSE_SECONDS = 0.2
+_MICRO = 1_000_000
+
+
+class QuotaEntry(Fact):
+    """The permission for one paid create.
+
+    Attributes:
+        resubmits: How many resubmits had been granted: with the job, it names the attempt that may be paid for.
+        usd: The most that it should cost; None where that was not known.
+    """
+
+    job_id: str
+    resubmits: int
+    usd: float | None
+    at: datetime
+
+    def is_of(self, other: QuotaEntry) -> bool:
+        return (self.job_id, self.resubmits) == (other.job_id, other.resubmits)
+
+
+class DailyQuota:
+    """The logs of all users.
+
+    Args:
+        bucket: Holds them.
+        settings: The limits.
+        clock: Returns the time, in UTC.
+    """
+
+    def __init__(self, bucket: Bucket, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._bucket = bucket
+        self._settings = settings
+        # Jobs that wait for the same log in this process need not race for it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # The entries of today and yesterday, by object name. They never change, so each is read once.
+        self._read: dict[str, QuotaEntry] = {}
+        self._today = clock().date()
+
+    async def reserve(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
+        """Add an entry to the user's log of the day, unless the job's attempt has one.
+
+        Returns:
+            Why a limit forbids it; or the user's share of today's quota, for the timeline.
+        """
+        day = entry.at.date()
+        self._forget_before(day)
+        # It can have been added just before midnight, by a run that was then reset.
+        yesterday = await self._log(user_id, day - timedelta(days=1))
+        if any(other.is_of(entry) for other in yesterday.values()):
+            return "allowed yesterday"
+        async with self._turns.setdefault(self._folder(user_id, day), asyncio.Lock()):
+            return await self._add(entry, user_id)
+
+    async def _add(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
+        folder = self._folder(user_id, entry.at.date())
+        while True:
+            log = await self._log(user_id, entry.at.date())
+            if any(other.is_of(entry) for other in log.values()):
+                return self._used(log.values())
+            if refusal := self._refusal(log.values(), entry):
+                return refusal
+            # The next number can exist by now, also as our own entry whose answer was lost: read the log again.
+            number = max(log, default=0) + 1
+            if await self._bucket.create(f"{folder}{number:06d}.json", as_json(entry.model_dump(mode="json"))):
+                return self._used([*log.values(), entry])
+            await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
+
+    def _refusal(self, entries: Collection[QuotaEntry], entry: QuotaEntry) -> Refusal | None:
+        """Return why no quota is left for another create; None if there is."""
+        most_jobs = self._settings.seedance_max_jobs_per_user_day
+        most_usd = self._settings.seedance_max_usd_per_user_day
+        midnight = f"{entry.at.date() + timedelta(days=1)} 00:00 UTC"
+        if most_jobs is not None and len(entries) >= most_jobs:
+            return Refusal(
+                "over_limit",
+                f"The user has had {len(entries)} videos allowed today; SEEDANCE_MAX_JOBS_PER_USER_DAY allows "
+                f"{most_jobs}. Submit it again after {midnight}, when the count begins anew.",
+            )
+        if most_usd is not None and entry.usd is not None and _micro([*entries, entry]) > round(most_usd * _MICRO):
+            return Refusal(
+                "over_limit",
+                f"It can cost up to {usd(entry.usd)} by estimate, and the user has had "
+                f"{usd(_micro(entries) / _MICRO)} allowed today; SEEDANCE_MAX_USD_PER_USER_DAY allows {usd(most_usd)}. "
+                f"Submit it again after {midnight}, when the count begins anew.",
+            )
+        return None
+
+    def _used(self, entries: Collection[QuotaEntry]) -> str:
+        most_jobs = self._settings.seedance_max_jobs_per_user_day
+        most_usd = self._settings.seedance_max_usd_per_user_day
+        parts = [
+            f"{len(entries)} of {most_jobs} videos" if most_jobs is not None else "",
+            f"{usd(_micro(entries) / _MICRO)} of {usd(most_usd)}" if most_usd is not None else "",
+        ]
+        return f"{', '.join(filter(None, parts))} today"
+
+    def _folder(self, user_id: str, day: date) -> str:
+        """Return the folder of a user's log of a day; the user id is hashed, because it may hold any character."""
+        user = hashlib.sha256(user_id.encode()).hexdigest()[:32]
+        return f"{self._settings.seedance_prefix}/limits/{day.isoformat()}/{user}/"
+
+    async def _log(self, user_id: str, day: date) -> dict[int, QuotaEntry]:
+        """Read a user's entries of a day by their numbers, from one strongly consistent listing."""
+        names = [stored.name for stored in await self._bucket.list(self._folder(user_id, day))]
+        entries = await asyncio.gather(*map(self._entry, names))
+        return {int(PurePosixPath(name).stem): entry for name, entry in zip(names, entries, strict=True)}
+
+    async def _entry(self, name: str) -> QuotaEntry:
+        if name not in self._read:
+            content = await self._bucket.read(name)
+            if content is None:
+                raise FileNotFoundError(f"{name} was listed, and cannot be read")
+            self._read[name] = QuotaEntry.model_validate_json(content)
+        return self._read[name]
+
+    def _forget_before(self, today: date) -> None:
+        if today > self._today:
+            self._today = today
+            since = today - timedelta(days=1)
+            self._read = {name: entry for name, entry in self._read.items() if entry.at.date() >= since}
+
+
+def _micro(entries: Collection[QuotaEntry]) -> int:
+    """Add up the highest costs of entries, in millionths of a USD: floats do not add up exactly."""
+    return sum(round(entry.usd * _MICRO) for entry in entries if entry.usd is not None)

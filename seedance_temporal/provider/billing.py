@@ -1,0 +1,104 @@
+"""The provider's billing rule: it bills a task that succeeded, and nothing else. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from seedance_temporal.job import Phase
+from seedance_temporal.provider.task import Usage
+
+
+class Charge(BaseModel):
+    """The expected and the actual charge for an attempt or a job.
+
+    Attributes:
+        estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
+        tokens, usd: Counted by the provider, and priced by the price table; None where not known, or still open.
+        billed: None where not known, or still open.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    estimated_tokens: int | None = None
+    estimated_usd: float | None = None
+    tokens: int | None = None
+    usd: float | None = None
+    billed: bool | None = None
+
+
+@dataclass(frozen=True)
+class BilledTask:
+    """A task that is, or may be, billed. ``tokens`` and ``usd`` are None where they are not known."""
+
+    task_id: str | None
+    tokens: int | None = None
+    usd: float | None = None
+
+
+NOT_BILLED = Charge(tokens=0, usd=0.0, billed=False)
+
+
+def is_billed(phase: Phase) -> bool | None:
+    """Tell whether a task is billed, by the phase of its job.
+
+    A task is billed if its video is stored, or was lost: both mean that it succeeded, or may have. None while the
+    job is open.
+    """
+    if phase in {"stored", "lost"}:
+        return True
+    return False if phase in {"refused", "failed", "expired", "cancelled"} else None
+
+
+def charge(phase: Phase, usage: Usage | None, usd: float | None) -> Charge:
+    """Return the charge for an attempt, without an estimate.
+
+    Args:
+        phase: The phase of the job, if this attempt decides it.
+        usage: Counted by the provider; None where not known.
+        usd: Its price; None where not known.
+    """
+    match is_billed(phase):
+        case False:
+            return NOT_BILLED
+        case True if phase == "stored" or usage is not None:
+            return Charge(tokens=tokens(usage), usd=usd, billed=True)
+        case _:
+            # A task that was given up may have succeeded, or may not exist.
+            return Charge()
+
+
+def total(charges: Sequence[Charge]) -> Charge:
+    """Add charges. The estimate of an attempt that is not billed does not count."""
+    paid = [charge for charge in charges if charge.billed is not False]
+    return Charge(
+        estimated_tokens=_sum(charge.estimated_tokens for charge in paid),
+        estimated_usd=_sum(charge.estimated_usd for charge in paid),
+        tokens=_sum(charge.tokens for charge in paid),
+        usd=_sum(charge.usd for charge in paid),
+        billed=None if any(charge.billed is None for charge in paid) else bool(paid),
+    )
+
+
+def once(tasks: Iterable[BilledTask]) -> tuple[BilledTask, ...]:
+    """Keep one entry for each task, with tokens where any entry has them: several runs or objects may name a task."""
+    by_id: dict[str | None, BilledTask] = {}
+    for task in tasks:
+        known = by_id.get(task.task_id)
+        if known is None or known.tokens is None:
+            by_id[task.task_id] = task
+    return tuple(by_id.values())
+
+
+def tokens(usage: Usage | None) -> int | None:
+    """Return the tokens that the provider bills, where it counted them."""
+    return usage.total_tokens if usage is not None else None
+
+
+def _sum(numbers: Iterable[Any]) -> Any:
+    """Add numbers; None where one of them is not known."""
+    known = list(numbers)
+    return None if None in known else round(sum(known), 6)

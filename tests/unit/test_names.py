@@ -1,0 +1,176 @@
+"""The names that histories, records, relays and backends hold. A renamed one breaks running jobs or stored records."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from temporalio import activity, workflow
+
+from activities.create import CreateActivities
+from activities.ledger import LedgerActivities
+from activities.limits import LimitActivities
+from activities.poll import PollActivities
+from activities.recover import RecoverActivities
+from activities.references import ReferenceActivities
+from activities.store import StoreActivities
+from activities.task_list import TaskListActivities
+from seedance_temporal.contract import Queues
+from seedance_temporal.events import EventName, EventSource
+from seedance_temporal.identity import ObjectNames
+from seedance_temporal.job import Attention, Phase
+from seedance_temporal.ledger.store import KINDS
+from workflows.generate_video import GenerateVideo
+from workflows.list_tasks import ListTasks
+
+
+def test_activity_names() -> None:
+    classes: list[type[Any]] = [
+        CreateActivities,
+        LedgerActivities,
+        LimitActivities,
+        PollActivities,
+        RecoverActivities,
+        ReferenceActivities,
+        StoreActivities,
+        TaskListActivities,
+    ]
+    found = [
+        activity._Definition.from_callable(value) for one in classes for value in vars(one).values() if callable(value)
+    ]
+    assert sorted(str(definition.name) for definition in found if definition is not None) == [
+        "answer_jobs",
+        "ask_lister",
+        "cancel_task",
+        "check_references",
+        "create_task",
+        "get_task",
+        "identify_task",
+        "list_page",
+        "read_ledger",
+        "reserve_quota",
+        "resolve_attempt",
+        "settle_absent",
+        "store_video",
+        "write_end",
+        "write_outcome",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("defined", "name", "signals", "updates", "queries"),
+    [
+        (GenerateVideo, "GenerateVideo", {"task_changed", "listed"}, {"cancel", "resolve"}, {"state"}),
+        (ListTasks, "ListTasks", {"listing_requested"}, set(), set()),
+    ],
+)
+def test_workflow_names(defined: type[Any], name: str, signals: set[str], updates: set[str], queries: set[str]) -> None:
+    definition = workflow._Definition.must_from_class(defined)
+    assert definition.name == name
+    assert (set(definition.signals), set(definition.updates), set(definition.queries)) == (signals, updates, queries)
+
+
+def test_queue_names() -> None:
+    assert vars(Queues("byteplus")) == {
+        "workflows": "seedance-byteplus",
+        "create": "seedance-byteplus-create",
+        "get": "seedance-byteplus-get",
+        "list": "seedance-byteplus-list",
+        "transfer": "seedance-byteplus-transfer",
+    }
+
+
+def test_event_names() -> None:
+    assert set(get_args(EventName)) == {
+        "attempt_absent",
+        "attempt_claimed",
+        "attempt_settled",
+        "attention_raised",
+        "attention_settled",
+        "callback_received",
+        "cancel_answered",
+        "cancel_requested",
+        "ended",
+        "job_continues",
+        "lister_unavailable",
+        "not_listed",
+        "not_sent",
+        "outcome_unknown",
+        "references_checked",
+        "refused",
+        "resolution_accepted",
+        "resolution_refused",
+        "resubmit_granted",
+        "run_started",
+        "signal_ignored",
+        "status",
+        "stored",
+        "task_created",
+        "task_found",
+        "task_not_checked",
+        "task_not_found",
+    }
+
+
+def test_event_sources() -> None:
+    assert set(get_args(EventSource)) == {
+        "callback",
+        "caller",
+        "copy",
+        "create",
+        "ledger",
+        "list",
+        "operator",
+        "poll",
+        "references",
+        "temporal",
+        "workflow",
+    }
+
+
+def test_phases() -> None:
+    assert set(get_args(Phase)) == {
+        "cancelled",
+        "checking",
+        "creating",
+        "expired",
+        "failed",
+        "lost",
+        "queued",
+        "recovering",
+        "refused",
+        "running",
+        "stored",
+        "storing",
+        "waiting",
+    }
+
+
+def test_attentions() -> None:
+    assert set(get_args(Attention)) == {
+        "account",
+        "credentials",
+        "object_conflict",
+        "provider",
+        "second_task",
+        "storage",
+        "task_gone",
+        "unknown_create",
+        "video_at_risk",
+    }
+
+
+def test_ledger_objects() -> None:
+    assert set(KINDS) == {"claim", "outcome", "taken", "end", "again"}
+    names = ObjectNames("p", "h")
+    found = [*(names.attempt(1, kind) for kind in KINDS), names.late(1, "t"), names.end_of_task(1, "t"), names.record]
+    assert sorted(found) == [
+        "p/h/attempts/0001.again.json",
+        "p/h/attempts/0001.claim.json",
+        "p/h/attempts/0001.end-t.json",
+        "p/h/attempts/0001.end.json",
+        "p/h/attempts/0001.late-t.json",
+        "p/h/attempts/0001.outcome.json",
+        "p/h/attempts/0001.taken.json",
+        "p/h/record.json",
+    ]

@@ -1,0 +1,67 @@
+"""The search for the task of an attempt whose outcome is unknown."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from seedance_temporal.ledger.decisions import Decision, Recovery, other_key
+    from seedance_temporal.ledger.facts import Listing
+    from workflows import policies
+    from workflows.inbox import Inbox
+    from workflows.progress import Progress
+    from workflows.steps import Steps
+
+
+class Search:
+    """Ask the lister, and collect the listings that may prove absence."""
+
+    def __init__(self, steps: Steps, inbox: Inbox, progress: Progress) -> None:
+        self._steps = steps
+        self._inbox = inbox
+        self._progress = progress
+        self._heard = False
+        self._unanswered = 0
+        self._proofs: list[Listing] = []
+        self._doubt: str | None = None
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether the lister has answered, or was asked twice in vain.
+
+        A claim can be old when its search begins: the first listing, due in seconds, may show its task.
+        """
+        return self._heard or self._unanswered > 1
+
+    def doubt(self, recovery: Recovery) -> str | None:
+        """Return why absence cannot be proven from LIST; None where it can."""
+        return recovery.doubt or self._doubt
+
+    def wait_seconds(self, recovery: Recovery) -> float:
+        """Return how long to wait for a listing before the lister is asked again."""
+        if self._unanswered and not recovery.needs_operator:
+            return recovery.wait_seconds * policies.LISTING_PATIENCE
+        return recovery.wait_seconds
+
+    async def step(self, decision: Decision) -> Decision:
+        """Handle one listing that has arrived, or else ask for one; return the decision that follows."""
+        if not self._inbox.listings:
+            self._unanswered += 1
+            return await self._steps.ask_lister(decision.attempt)
+        listing = self._inbox.listings.pop(0)
+        if listing.attempt != decision.attempt:
+            return decision
+        self._heard, self._unanswered = True, 0
+        if listing.task_id is not None:
+            return decision  # the inbox identifies it
+        key = decision.recovery.key if decision.recovery is not None else ""
+        if key:
+            self._doubt = other_key(key, listing.key) if listing.key != key else None
+        detail = None if listing.complete else "incomplete listing"
+        self._progress.note("not_listed", "list", detail, attempt=decision.attempt)
+        if listing.complete:
+            self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
+        if len(self._proofs) > 1 and not await self._inbox.emptied():
+            proofs = tuple(proof for proof in self._proofs if proof.attempt == decision.attempt)
+            return await self._steps.settle_absent(decision.attempt, proofs)
+        return decision

@@ -1,0 +1,88 @@
+"""Have a create sent, and wait before the next one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.create import CreateResult
+    from activities.ledger import OutcomeInput, RunContext
+    from seedance_temporal.reference_media import Medium
+    from workflows import messages, policies
+    from workflows.inbox import Inbox
+    from workflows.progress import Progress
+    from workflows.steps import Steps, wait
+
+
+class Sending:
+    """Have the paid POST sent, and show the outcome."""
+
+    def __init__(self, steps: Steps, inbox: Inbox, progress: Progress) -> None:
+        self._steps = steps
+        self._inbox = inbox
+        self._progress = progress
+        self._not_sent = 0
+        self._not_sent_since: datetime | None = None
+
+    async def send(self, attempt: int, media: tuple[Medium, ...], context: RunContext) -> CreateResult:
+        """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
+        self._progress.enter("creating")
+        self._inbox.creating = attempt
+        create = self._steps.start_create(attempt, self._not_sent, media, context)
+        try:
+            await workflow.wait_condition(lambda: create.done() or self._inbox.interrupts)
+            if not create.done():
+                # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
+                create.cancel()
+            result = await create
+            if result.kind == "created":
+                assert result.outcome is not None
+                assert result.outcome.task_id is not None
+                # Before the inbox goes on: a callback can name the same task.
+                self._progress.follows(attempt, result.outcome.task_id)
+        except ActivityError as error:
+            if error.started_event_id == 0:
+                result = CreateResult(kind="not_sent", message="withdrawn before a worker started it")
+            else:
+                result = CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")
+        finally:
+            self._inbox.creating = None
+        if result.claim is not None and result.outcome is not None and not result.written:
+            await self._steps.write_outcome(OutcomeInput(claim=result.claim, outcome=result.outcome))
+        self._show(attempt, result)
+        return result
+
+    def _show(self, attempt: int, result: CreateResult) -> None:
+        if result.attention not in {"account", "credentials"}:
+            self._progress.settle("account", "credentials")
+        if result.kind not in {"not_sent", "conflict"}:
+            self._not_sent_since = None
+            self._progress.settle("storage", "provider")
+        if result.kind == "created":
+            assert result.outcome is not None
+            self._progress.note("task_created", "create", task_id=result.outcome.task_id, attempt=attempt)
+        elif result.kind == "unknown":
+            self._progress.note("outcome_unknown", "create", result.message, attempt=attempt)
+        elif result.kind == "refused":
+            self._progress.note("refused", "create", result.message, attempt=attempt)
+
+    async def wait_before_next(self, result: CreateResult) -> None:
+        """Wait before the next claim: nothing was created. Raise an Attention where an operator is needed."""
+        self._not_sent += 1
+        self._progress.enter("waiting")
+        attempt = result.claim.attempt if result.claim is not None else None
+        self._progress.note("not_sent", "create", result.message, attempt=attempt)
+        seconds = result.wait_seconds
+        if result.attention is not None:
+            self._progress.need(result.attention, f"{result.message}. Fix that; the job then goes on by itself.")
+        elif result.kind == "conflict":
+            seconds = policies.CONFLICT_WAIT.total_seconds()
+        else:
+            self._not_sent_since = since = self._not_sent_since or workflow.now()
+            if workflow.now() - since >= policies.PATIENCE:
+                code = result.outcome.code if result.outcome is not None else ""
+                self._progress.need(messages.part_of_create(code), messages.advice_on_create(since, result.message))
+        await wait(self._progress, lambda: self._inbox.interrupts, seconds, "nothing was created; create again")
