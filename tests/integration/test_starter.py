@@ -146,7 +146,7 @@ async def test_show_prints_the_timeline(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli story"))).id
     shown = await run_command(temporal, "show", job_id)
     assert shown.code == 0
-    for words in (job_id, "running", f"attempt 1 created task {TASK_ID}", "create"):
+    for words in (job_id, "running", TASK_ID, f"attempt 1 created task {TASK_ID}", "create"):
         assert words in shown.out
     assert "No worker" not in shown.err
 
@@ -159,7 +159,7 @@ async def test_show_prints_result_or_error(temporal: Client) -> None:
     assert any(line.endswith(f" {RESULT.video_uri}") for line in shown.out.splitlines())
     shown = await run_command(temporal, "show", failed)
     assert shown.code == 0
-    for words in (failed, "InternalServiceError", "It broke.", f"attempt 1 created task {TASK_ID}"):
+    for words in (failed, TASK_ID, "InternalServiceError", "It broke.", f"attempt 1 created task {TASK_ID}"):
         assert words in shown.out
     assert "try again" not in shown.out.lower()
 
