@@ -93,6 +93,10 @@ def test_every_phase_is_documented_and_no_other() -> None:
 def test_every_mutant_is_on_its_page_and_no_other() -> None:
     table = rows(ROOT / "docs" / "internals" / "mutants.md", "# Mutants")
     assert [(promise, edit) for promise, edit, _ in table] == [(str(mutant.promise), mutant.what) for mutant in MUTANTS]
+    for mutant, (_, edit, test) in zip(MUTANTS, table, strict=True):
+        # Of a mutant that names a file, the page has the test of it that turned red.
+        if "::" in mutant.test:
+            assert test == f"`{mutant.test.split('::')[-1].partition('[')[0]}`", edit
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
