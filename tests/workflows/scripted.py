@@ -463,6 +463,12 @@ async def state(job: Handle) -> JobState:
     return shown
 
 
+async def waits(job: Handle) -> JobState | None:
+    """Return the state of a job that waits for its next poll, create or listing; None before."""
+    shown = await state(job)
+    return shown if detail_of(shown).next_poll_at is not None else None
+
+
 async def cancel(job: Handle) -> CancelAnswer:
     answer: CancelAnswer = await job.execute_update(UPDATE_CANCEL, result_type=CancelAnswer)
     return answer

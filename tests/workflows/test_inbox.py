@@ -47,6 +47,7 @@ from tests.workflows.scripted import (
     until,
     until_state,
     waiting,
+    waits,
 )
 from workflows import policies
 
@@ -477,7 +478,7 @@ async def test_accepted_adoption_of_lost_attempt_is_followed(harness: Harness) -
     harness.fake.plan("resolve_attempt", adopt, ResolveAnswer(accepted=True, message="given up"))
     finish(harness)
     job = await harness.start()
-    await harness.fake.called("ask_lister")
+    await until(lambda: waits(job), "it waits for a listing")
     slow = asyncio.create_task(resolve(job, Resolve(attempt=1, action="adopt", task_id=TASK)))
     await adopt.reached.wait()
     assert (await resolve(job, Resolve(attempt=1, action="lost"))).accepted

@@ -34,6 +34,7 @@ from tests.workflows.scripted import (
     until,
     until_state,
     waiting,
+    waits,
 )
 from workflows import policies
 
@@ -58,13 +59,8 @@ async def test_search_is_shown_without_attention(harness: Harness) -> None:
     harness.fake.plan("ask_lister", harness.recover(attempt=2))
     job = await harness.start()
     await harness.fake.called("ask_lister")
-    shown = await until(lambda: _waits(harness, job), "it waits for a listing")
+    shown = await until(lambda: waits(job), "it waits for a listing")
     assert (shown.phase, shown.attempt, shown.attention) == ("recovering", 2, None)
-
-
-async def _waits(harness: Harness, job: object) -> object:
-    shown = await state(harness.jobs[-1])
-    return shown if detail_of(shown).next_poll_at is not None else None
 
 
 async def test_callback_names_task_at_once(harness: Harness) -> None:
@@ -73,7 +69,7 @@ async def test_callback_names_task_at_once(harness: Harness) -> None:
     harness.fake.plan("identify_task", OURS)
     finish(harness)
     job = await harness.start()
-    await until(lambda: _waits(harness, job), "it waits for a listing")
+    await until(lambda: waits(job), "it waits for a listing")
     await callback(job, "queued", OTHER_TASK, attempt=2)
     await job.result()
     assert harness.fake.names() == [
@@ -185,7 +181,7 @@ async def test_old_claim_waits_for_listing_before_attention(harness: Harness) ->
     harness.fake.plan("identify_task", OURS)
     finish(harness)
     job = await harness.start()
-    await until(lambda: _waits(harness, job), "it waits for the lister")
+    await until(lambda: waits(job), "it waits for the lister")
     assert (await state(job)).attention is None
     await listed(job, a_listing(task_id=TASK))
     assert await job.result() == RESULT
@@ -245,7 +241,7 @@ async def asked(harness: Harness, *decisions: Decision, attempt: int = 1) -> Han
     harness.fake.plan("read_ledger", harness.recover(attempt))
     harness.fake.plan("ask_lister", harness.recover(attempt), *decisions)
     job = await harness.start()
-    await until(lambda: _waits(harness, job), "it waits for the lister")
+    await until(lambda: waits(job), "it waits for the lister")
     return job
 
 
