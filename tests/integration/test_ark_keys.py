@@ -269,7 +269,7 @@ async def everywhere(server: ArkControl) -> dict[str, tuple[str, str]]:
     return tasks
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(holders=st.lists(HOLDERS, min_size=1, max_size=4))
 async def test_get_and_list_show_the_same_tasks(
     server: ArkControl, everywhere: dict[str, tuple[str, str]], holders: list[Key]

@@ -291,7 +291,7 @@ STEPS += ["elsewhere", "request", "none", "e\u0301", "\uff0e\uff0e", "~", "\0", 
 )
 @example(start="", steps=["up", "outside.png"], end="")
 @example(start="./", steps=["none", "..", "..", "outside.png"], end="")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_spelling_reads_outside(tree: Path, opened: Opened, start: str, steps: list[str], end: str) -> None:
     path, reader = start.format(outer=tree.parent, folder=tree) + "/".join(steps) + end, a_reader()
     with opened.heard() as paths:

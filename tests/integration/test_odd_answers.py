@@ -239,7 +239,7 @@ NAMES = st.sampled_from(["id", "status", "error", "content", "usage", "model", "
 
 
 @given(st.one_of(ODD_JSON, st.dictionaries(NAMES, ODD_JSON)), st.sampled_from([200, 400, 404, 429, 500]))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_answer_is_task_error_or_nothing(odd: Any, status: int) -> None:
     if isinstance(odd, dict) and status == 200:
         odd = {"id": "cgt-1", "status": "queued"} | odd

@@ -99,7 +99,6 @@ def test_boundary_values_are_accepted(changes: dict[str, Any]) -> None:
     assert_it_orders_what_was_asked(VideoRequest.model_validate(TEXT | changes))
 
 
-@settings(deadline=None)
 @given(valid_requests())
 def test_documented_requests_are_accepted_by_both(data: dict[str, Any]) -> None:
     assert_it_orders_what_was_asked(VideoRequest.from_dict(data))
@@ -145,7 +144,7 @@ AROUND: dict[str, st.SearchStrategy[Any]] = {
 assert AROUND.keys() >= {*OPTIONAL}
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(valid_requests(), st.data())
 def test_valid_requests_pass_the_local_ark(data: dict[str, Any], draw: st.DataObject) -> None:
     for name in draw.draw(st.lists(st.sampled_from(sorted(AROUND)), min_size=1, max_size=3, unique=True)):
@@ -157,7 +156,6 @@ def test_valid_requests_pass_the_local_ark(data: dict[str, Any], draw: st.DataOb
     assert_it_orders_what_was_asked(request)
 
 
-@settings(deadline=None)
 @given(valid_requests(), st.sampled_from(["ep-a", "ep-b"]))
 def test_behind_a_named_endpoint_both_see_the_model(data: dict[str, Any], endpoint: str) -> None:
     endpoints = {endpoint: data["model"] if data["model"] != "ep-20260101-abc" else SEEDANCE_2_0.ids[data["route"]]}

@@ -456,7 +456,7 @@ OBJECTS = {
 }
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     objects=st.sampled_from(list(OBJECTS)),
     answer=st.sampled_from(ANSWERS),

@@ -396,7 +396,7 @@ def assert_no_task_is_dropped(facts: Facts, decision: Decision) -> None:
 
 
 @given(some_facts())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_claim_needs_end_of_counting_attempts(facts: Facts) -> None:
     decision = decide(facts)
     if decision.next == "claim":
@@ -497,5 +497,5 @@ class Life(RuleBasedStateMachine):
         assert_no_task_is_dropped(self.facts, decide(self.facts))
 
 
-Life.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Life.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestLife = Life.TestCase

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seedance_temporal.errors import InvalidJobId
@@ -89,7 +89,6 @@ def test_hash_page_links_the_javascript() -> None:
     assert not re.search(r"^```(js|javascript)$", PAGE, re.MULTILINE)
 
 
-@settings(deadline=None)
 @given(st.permutations(list(EXAMPLE)))
 def test_the_order_of_fields_does_not_count(names: list[str]) -> None:
     assert hash_of() == request_hash(VideoRequest.model_validate({name: EXAMPLE[name] for name in names}))

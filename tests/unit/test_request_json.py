@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seedance_temporal.errors import InvalidRequest
@@ -272,21 +272,18 @@ def refusal(parse: Callable[[Any], VideoRequest], data: object) -> InvalidReques
     return None
 
 
-@settings(deadline=None)
 @given(JSON | NEARLY | st.builds(dict.__or__, TEXTS_OF_ALL, NEARLY))
 def test_any_value_is_a_request_or_refused(data: object) -> None:
     refused = refusal(VideoRequest.from_dict, data)
     assert refused is None or by_place(refused)
 
 
-@settings(deadline=None)
 @given(st.text() | st.binary() | (JSON | NEARLY).map(json.dumps))
 def test_any_text_is_a_request_or_refused(text: str | bytes) -> None:
     refused = refusal(VideoRequest.from_json, text)
     assert refused is None or by_place(refused)
 
 
-@settings(deadline=None)
 @given(st.builds(dict.__or__, TEXTS_OF_ALL, NEARLY))
 def test_any_well_shaped_request_can_be_checked(data: dict[str, Any]) -> None:
     try:
@@ -370,7 +367,6 @@ def valid_requests(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None)
 @given(valid_requests(), st.integers(0, 9), st.integers(3_600, 259_200), st.text(max_size=5))
 def test_hash_ignores_rights_and_priority(data: dict[str, Any], priority: int, expires: int, consent: str) -> None:
     before = VideoRequest.from_dict(data)
@@ -411,14 +407,12 @@ def test_every_field_is_either_ignored_or_counts() -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-@settings(deadline=None)
 @given(data=valid_requests())
 def test_the_hash_changes_with_everything_else(name: str, data: dict[str, Any]) -> None:
     changed = data | {name: CHANGES[name](data.get(name))}
     assert request_hash(VideoRequest.model_validate(changed)) != request_hash(VideoRequest.from_dict(data))
 
 
-@settings(deadline=None)
 @given(data=valid_requests())
 def test_the_hash_changes_with_a_field_that_goes(data: dict[str, Any]) -> None:
     counted = set(OPTIONAL) - {"priority", "execution_expires_after"}
@@ -427,7 +421,6 @@ def test_the_hash_changes_with_a_field_that_goes(data: dict[str, Any]) -> None:
         assert request_hash(VideoRequest.from_dict(data)) != request_hash(VideoRequest.model_validate(less))
 
 
-@settings(deadline=None)
 @given(data=valid_requests().filter(lambda data: data["references"]), index=st.integers(0, 9))
 def test_the_hash_changes_with_a_reference(data: dict[str, Any], index: int) -> None:
     references = data["references"]

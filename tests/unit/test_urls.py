@@ -255,7 +255,7 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join), st.sampled_from(["", "hush", "?", "@"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example("http://", "")
 @example("://", "@")
 @example("/callbacks/", "")
