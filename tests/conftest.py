@@ -1,4 +1,4 @@
-"""Tests know no settings but their own, because those of the shell could spend real money; and wait on busy machines."""
+"""Tests know no settings of the shell, which could spend real money, and set no deadline for generated cases."""
 
 import os
 

@@ -514,7 +514,6 @@ TIME = vars(activities.create)["time"]
 LedgerModel.TestCase.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
-    deadline=None,
     derandomize=EXAMPLES <= 60,
     phases=[phase for phase in Phase if SHRINK or phase is not Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

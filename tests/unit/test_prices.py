@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 from temporalio.testing import ActivityEnvironment
 
@@ -202,7 +201,6 @@ SETTINGS = st.dictionaries(
 )
 
 
-@effort(deadline=None)
 @given(SETTINGS.map(json.dumps) | st.text(max_size=20))
 def test_any_value_is_a_table_or_refused(value: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
