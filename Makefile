@@ -32,7 +32,7 @@ test: lint ## Lint, types, imports, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 docs: setup ## The documentation as a site, in build/docs
-	$(BIN)/mkdocs build --strict
+	PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 faults: setup ## The full crash matrix and its kin, some twenty minutes on two cores; FAULTS_REPORT names the file for its tables
 	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults \
