@@ -184,7 +184,7 @@ async def test_an_asset_id_with_other_content_is_warned_of(stack: Stack, host: R
         await submitted.result()
         name = ObjectNames("seedance", hash_of_job(submitted.id)).record
         record = json.loads(await stack.bucket.read(name) or b"")
-        warnings.append([warning for warning in record["warnings"] if "stood for other content" in warning])
+        warnings.append([warning for warning in record["warnings"] if "has named other content" in warning])
     assert warnings[0] == []
     assert len(warnings[1]) == 1
     assert "'front of the e2e product'" in warnings[1][0]

@@ -414,7 +414,7 @@ async def test_not_created_is_refused_for_accepted_create(ark: ArkControl) -> No
     assert world.objects == ["0001.claim.json", "0001.taken.json"]
 
 
-@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("accepted", [False, True])
 async def test_operator_gives_attempt_up(ark: ArkControl, accepted: bool) -> None:
     world = await a_world(ark)
     if accepted:

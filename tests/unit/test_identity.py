@@ -29,7 +29,7 @@ from seedance_temporal.identity import (
 )
 from seedance_temporal.request import VideoRequest
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs/reference"
 PAGE = (DOCS / "request-hash.md").read_text(encoding="utf-8")
 VECTORS: list[dict[str, Any]] = json.loads(re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0])
 EXAMPLE: dict[str, Any] = VECTORS[0]["request"]
