@@ -215,8 +215,8 @@ class _Batch:
         except (asyncio.CancelledError, SeedanceError):
             done = sum(line.phase is not None for line in self.jobs)
             err.print(
-                f"{done} of {len(self.jobs)} jobs are known to be submitted, and go on. The same command again submits the rest; "
-                "nothing is paid for twice."
+                f"{done} of {len(self.jobs)} jobs are known to be submitted, and go on. "
+                "The same command again submits the rest; nothing is paid for twice."
             )
             raise
 
