@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         seedance_poll_max_seconds: The longest wait where there are no callbacks.
         seedance_poll_with_callbacks_seconds: The wait where there are.
         seedance_create_timeout_seconds: Total time of the POST; references are downloaded during it.
-        seedance_recovery_seconds: How long an unknown create is looked for before it can count as absent.
+        seedance_recovery_seconds: How long to search for an unknown create before it can count as absent.
         seedance_clock_skew_seconds: How far the clocks of worker, bucket and provider may be apart.
         seedance_automatic_resubmits: How often a task that expired, or failed at the provider, is followed by
             another paid attempt without being asked.

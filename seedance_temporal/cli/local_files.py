@@ -149,7 +149,7 @@ class RequestReader:
         Its local files are read, and not decoded: :meth:`media_of` does that.
 
         A local file gets the hash of its content as asset_id, unless it has one: the same content is the same job,
-        whatever its path and however often it is uploaded.
+        under any path, and however often it is uploaded.
         """
         data = decode_json(text)
         of_files = self._replace_paths(data, folder)

@@ -166,7 +166,7 @@ MEDIA: Mapping[Kind, MediaLimits] = {
     ),
     "audio": MediaLimits(formats=("wav", "mp3"), max_bytes=15 * _MEGABYTE),
 }
-"""Table "reference media", O; the same for all models, but for the seconds, which stand with the model."""
+"""Table "reference media", O; the same for all models, but for the seconds, which are with the model."""
 
 
 @dataclass(frozen=True)
