@@ -247,8 +247,15 @@ class VideoJob:
             task_queue=TaskQueue(name=run.task_queue),
             task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
         )
+        ask = client.workflow_service.describe_task_queue
         with asking_temporal():
-            answer = await client.workflow_service.describe_task_queue(question)
+            try:
+                answer = await ask(question, retry=True)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.CANCELLED:
+                    raise
+                # A busy server has been seen to drop this question; it answers when asked again.
+                answer = await ask(question, retry=True)
         since = datetime.now(UTC) - _POLLED_WITHIN
         return any(poller.last_access_time.ToDatetime(UTC) > since for poller in answer.pollers)
 

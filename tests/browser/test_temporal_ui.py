@@ -134,6 +134,7 @@ async def look_at_the_waiting_run(ui: TemporalUi, job_id: str) -> None:
         f"task: {task_id} attempt: 1",
         "provider says: running",
         "USD, 216,900 tokens, if it succeeds",
+        "awaited: callback, or poll at",
     )
     assert re.search(r"awaited: callback, or poll at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", read)
     await ui.photograph("waiting-details")
