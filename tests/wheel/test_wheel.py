@@ -65,6 +65,7 @@ async def main():
     job = await submitted.state()
     print(json.dumps({"job_id": job.job_id, "phase": job.phase, "video": result.video_uri, "size": result.size,
                       "modules": sorted(sys.modules), "existing": submitted.existing}))
+    await asyncio.sleep(0.2)  # an interpreter that ends right after a call of the SDK can crash in its threads
 
 asyncio.run(main())
 """
