@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 
 from dev.ark.control import ArkControl
@@ -35,3 +36,15 @@ def google() -> Iterator[GoogleBucket]:
 async def host() -> AsyncIterator[ResultHost]:
     async with result_host() as host:
         yield host
+
+
+@pytest.fixture
+async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the local Ark, with its key."""
+    async with httpx.AsyncClient(
+        base_url=ark.base_url("byteplus"),
+        headers={"Authorization": "Bearer local-ark-key"},
+        trust_env=False,
+        verify=False,  # noqa: S501 - it is http
+    ) as http:
+        yield http

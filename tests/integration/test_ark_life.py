@@ -110,17 +110,6 @@ async def ark(server: ArkControl) -> ArkControl:
     return server
 
 
-@pytest.fixture
-async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        base_url=ark.base_url("byteplus"),
-        headers={"Authorization": "Bearer local-ark-key"},
-        trust_env=False,
-        verify=False,  # noqa: S501 - it is http
-    ) as http:
-        yield http
-
-
 async def create(client: httpx.AsyncClient, **fields: Any) -> str:
     answer = await client.post(PATH, json=REQUEST | fields)
     assert answer.status_code == 200, answer.text
