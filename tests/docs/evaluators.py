@@ -94,6 +94,17 @@ def evaluate_shell(example: Example) -> None:
         done.add(bare)
 
 
+def evaluate_session(example: Example) -> None:
+    """Run the commands after ``$``, and find the lines below each in its output, in this sequence."""
+    for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]:
+        command, *lines = part.strip().splitlines()
+        code, said = _bash(command, example.namespace["environment"])
+        assert code == 0, f"{command}\n{said}"
+        shown = [re.escape(line).replace("…", ".*") for line in lines]
+        assert lines
+        assert re.search("(?:.*\n)*?".join(f"{line}.*\n" for line in shown), said), f"{part}\nis not in\n{said}"
+
+
 def _commands_of(block: str) -> list[str]:
     """A block's commands, one a line, without comments."""
     lines = block.replace("\\\n", " ").splitlines()
@@ -154,6 +165,7 @@ async def run_python(text: str, place: str, given: Mapping[str, object] | None =
 EVALUATORS: dict[str, Callable[[Example], None]] = {
     "python": evaluate_python,
     "sh": evaluate_shell,
+    "console": evaluate_session,
     "json": evaluate_data,
     "yaml": evaluate_data,
     "js": evaluate_script,

@@ -104,7 +104,7 @@ def in_the_environment(monkeypatch: pytest.MonkeyPatch, shell_environment: dict[
             monkeypatch.setenv(name, value)
 
 
-WITHOUT_SERVERS = [block for block in all_blocks() if not block.not_run and block.language not in {"sh", "python"}]
+WITHOUT_SERVERS = [block for block in all_blocks() if not block.not_run and block.language not in {"sh", "console", "python"}]
 
 
 @pytest.mark.parametrize("block", WITHOUT_SERVERS, ids=by_place)
@@ -118,7 +118,7 @@ async def test_python(block: Block) -> None:
     await asyncio.to_thread(block.example.evaluate)
 
 
-@pytest.mark.parametrize("block", blocks("sh"), ids=by_place)
+@pytest.mark.parametrize("block", [*blocks("sh"), *blocks("console")], ids=by_place)
 async def test_shell(
     block: Block, stack: Stack, stored_job: str, shell_environment: dict[str, str], done: set[str], tmp_path: Path
 ) -> None:
