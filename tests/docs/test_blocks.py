@@ -104,7 +104,8 @@ def in_the_environment(monkeypatch: pytest.MonkeyPatch, shell_environment: dict[
             monkeypatch.setenv(name, value)
 
 
-WITHOUT_SERVERS = [block for block in all_blocks() if not block.not_run and block.language not in {"sh", "console", "python"}]
+SERVED = {"sh", "console", "python"}
+WITHOUT_SERVERS = [block for block in all_blocks() if not block.not_run and block.language not in SERVED]
 
 
 @pytest.mark.parametrize("block", WITHOUT_SERVERS, ids=by_place)
