@@ -14,13 +14,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
 from activities.poll import seconds_until_poll
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
-from seedance_temporal.job import Attention, JobError
+from seedance_temporal.job import Attention, JobError, Shape
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
@@ -54,7 +53,7 @@ _LONGEST_REASON = 500
 _log = logging.getLogger(__name__)
 
 
-class CreateInput(BaseModel):
+class CreateInput(Shape):
     """The request to send, and the attempt to send it as.
 
     Attributes:
@@ -64,8 +63,6 @@ class CreateInput(BaseModel):
         media: The properties of its references.
         timeline: The job's events so far, for the outcome: a refused job has no other object that could hold them.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     request: VideoRequest
@@ -77,7 +74,7 @@ class CreateInput(BaseModel):
     timeline: Timeline = ()
 
 
-class CreateResult(BaseModel):
+class CreateResult(Shape):
     """The outcome of a create.
 
     Attributes:
@@ -91,8 +88,6 @@ class CreateResult(BaseModel):
         attention: The problem that an operator must settle before a create can succeed.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
     claim: Claim | None = None
@@ -137,8 +132,37 @@ class CreateActivities:
         if problems := self._settings.rules.check(input.request):
             return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
+        claim = self._new_claim(input, info)
+        try:
+            async with asyncio.timeout(_SIGN_SECONDS):
+                body = await self._body(claim)
+        except CannotSign as error:
+            return _impossible("cannot_sign", str(error))
+        except Exception as error:
+            # Nothing was claimed, so there is no outcome to write.
+            failure = _failure("signing_failed", "a private reference could not be signed", error)
+            return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=True)
+        try:
+            if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
+                return CreateResult(kind="conflict")
+            facts = await self._ledger.read(input.job_id)
+        except Exception as error:
+            # Nothing is sent without a claim. It may be in the bucket all the same: the workflow settles that.
+            _log.warning("the ledger cannot be reached", extra={"job_id": input.job_id}, exc_info=True)
+            failure = _failure("bucket_unreachable", "the ledger cannot be written, or read", error)
+            return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=False)
+        current = decide(facts.without(input.attempt))
+        if current.next != "claim" or current.attempt > input.attempt:
+            # The workflow's decision is stale, such as one that a Reset brought back.
+            stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
+            outcome = _outcome(input, claim, stale, facts.objects)
+            result = self._not_sent(input, claim, stale, outcome, written=await self._settle(claim, outcome))
+            return result.model_copy(update={"wait_seconds": 0.0})
+        return await self._result(input, claim, await self._send(body, deadline), facts)
+
+    def _new_claim(self, input: CreateInput, info: activity.Info) -> Claim:
         estimated = self._settings.rules.estimate(input.request)
-        claim = Claim(
+        return Claim(
             job_id=input.job_id,
             attempt=input.attempt,
             nonce=secrets.token_hex(16),
@@ -153,32 +177,6 @@ class CreateActivities:
             media=input.media,
             key=self._settings.key_fingerprint,
         )
-        try:
-            async with asyncio.timeout(_SIGN_SECONDS):
-                body = await self._body(claim)
-        except CannotSign as error:
-            return _impossible("cannot_sign", str(error))
-        except Exception as error:
-            # Nothing was claimed, so there is no outcome to write.
-            failure = _signing_failure(error)
-            return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=True)
-        try:
-            if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
-                return CreateResult(kind="conflict")
-            facts = await self._ledger.read(input.job_id)
-        except Exception as error:
-            # Nothing is sent without a claim. It may be in the bucket all the same: the workflow settles that.
-            _log.warning("the ledger cannot be reached", extra={"job_id": input.job_id}, exc_info=True)
-            failure = _ledger_failure(error)
-            return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=False)
-        current = decide(facts.without(input.attempt))
-        if current.next != "claim" or current.attempt > input.attempt:
-            # The workflow's decision is stale, such as one that a Reset brought back.
-            stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
-            outcome = _outcome(input, claim, stale, facts.objects)
-            result = self._not_sent(input, claim, stale, outcome, written=await self._settle(claim, outcome))
-            return result.model_copy(update={"wait_seconds": 0.0})
-        return await self._result(input, claim, await self._send(body, deadline), facts)
 
     async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
         """Send the POST; send it again where the answer says that nothing was created, and time is left."""
@@ -195,18 +193,13 @@ class CreateActivities:
         return answer
 
     async def _result(self, input: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
+        message = f"{answer.code}: {answer.message}"
         if answer.kind == "unknown":
-            return CreateResult(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
+            return CreateResult(kind="unknown", claim=claim, message=message)
         outcome = _outcome(input, claim, answer, facts.objects)
         written = await self._settle(claim, outcome)
         if answer.kind == "accepted_without_id":
-            return CreateResult(
-                kind="unknown",
-                claim=claim,
-                outcome=outcome,
-                written=written,
-                message=f"{answer.code}: {answer.message}",
-            )
+            return CreateResult(kind="unknown", claim=claim, outcome=outcome, written=written, message=message)
         if answer.kind == "not_sent":
             return self._not_sent(input, claim, answer, outcome, written=written)
         return CreateResult(
@@ -286,25 +279,10 @@ def _outcome(
     )
 
 
-def _ledger_failure(error: Exception) -> CreateAnswer:
-    return CreateAnswer(
-        "not_sent",
-        code="bucket_unreachable",
-        message=f"nothing was sent: the ledger cannot be written ({_shown(error)})",
-    )
-
-
-def _signing_failure(error: Exception) -> CreateAnswer:
-    return CreateAnswer(
-        "not_sent",
-        code="signing_failed",
-        message=f"nothing was sent: a private reference could not be signed ({_shown(error)})",
-    )
-
-
-def _shown(error: Exception) -> str:
-    """Show another library's error: some quote whole answers, and URLs with their signatures."""
-    return redacted(repr(error), limit=_LONGEST_REASON)
+def _failure(code: str, reason: str, error: Exception) -> CreateAnswer:
+    # Some libraries' errors quote whole answers, and URLs with their signatures.
+    cause = redacted(repr(error), limit=_LONGEST_REASON)
+    return CreateAnswer("not_sent", code=code, message=f"nothing was sent: {reason} ({cause})")
 
 
 def _impossible(code: str, message: str) -> CreateResult:

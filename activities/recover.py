@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.events import EventSource, Timeline
-from seedance_temporal.job import JobError
+from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
 from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
@@ -25,10 +24,8 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
 
 
-class IdentifyInput(BaseModel):
+class IdentifyInput(Shape):
     """A task that could be an attempt's, and where it was seen."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     attempt: int
@@ -36,7 +33,7 @@ class IdentifyInput(BaseModel):
     source: Literal["callback", "list"] = "callback"
 
 
-class IdentifyResult(BaseModel):
+class IdentifyResult(Shape):
     """Whether a named task is one of the job.
 
     Attributes:
@@ -45,25 +42,19 @@ class IdentifyResult(BaseModel):
             not its identifier.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     answer: Literal["ours", "known", "other", "not_yet"]
 
 
-class AbsentInput(BaseModel):
+class AbsentInput(Shape):
     """An attempt that complete listings did not show."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     attempt: int
     listings: tuple[Listing, ...]
 
 
-class ResolveInput(BaseModel):
+class ResolveInput(Shape):
     """An operator's resolution."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     resolution: Resolve
@@ -93,15 +84,13 @@ class RecoverActivities:
             return IdentifyResult(answer="not_yet")
         if input.task_id in attempt.tasks:
             return IdentifyResult(answer="known")
-        try:
-            shown = await self._identifier(input.task_id)
-        except (ArkError, httpx.HTTPError) as error:
-            raise _unanswered(input.job_id, error) from None
+        shown = await self._identifier(input.job_id, input.task_id)
         if shown is None:
             return IdentifyResult(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
             return IdentifyResult(answer="other")
-        await self._settle(input.job_id, facts, input.attempt, input.task_id, input.source)
+        outcome = _outcome(facts, "created", input.source, task_id=input.task_id)
+        await self._ledger.settle(input.job_id, input.attempt, outcome)
         return IdentifyResult(answer="ours")
 
     @activity.defn
@@ -145,10 +134,7 @@ class RecoverActivities:
         assert attempt.claim is not None
         if not task_id:
             return ResolveAnswer(accepted=False, message="Adopting a task needs its task id.")
-        try:
-            shown = await self._identifier(task_id)
-        except (ArkError, httpx.HTTPError) as error:
-            raise _unanswered(input.job_id, error) from None
+        shown = await self._identifier(input.job_id, task_id)
         if shown != attempt.claim.safety_identifier:
             key = self._settings.key_fingerprint
             unseen = f" Note that {other_key(attempt.claim.key, key)}." if attempt.claim.key != key else ""
@@ -157,7 +143,8 @@ class RecoverActivities:
                 message=f"The provider knows no task {task_id} that shows the identifier of this attempt, "
                 f"{attempt.claim.safety_identifier}.{unseen}",
             )
-        await self._settle(input.job_id, facts, attempt.number, task_id, "operator")
+        outcome = _outcome(facts, "created", "operator", task_id=task_id)
+        await self._ledger.settle(input.job_id, attempt.number, outcome)
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
 
     async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
@@ -202,17 +189,17 @@ class RecoverActivities:
         await self._ledger.end(input.job_id, attempt.number, end)
         return ResolveAnswer(accepted=True, message=error.message)
 
-    async def _identifier(self, task_id: str) -> str | None:
+    async def _identifier(self, job_id: str, task_id: str) -> str | None:
         """GET a task, and return its safety identifier; None where no task, or no identifier, is shown."""
-        payload = await self._ark.get(task_id) or {}
+        try:
+            payload = await self._ark.get(task_id) or {}
+        except (ArkError, httpx.HTTPError) as error:
+            raise ApplicationError(
+                f"{job_id}: the provider gave no usable answer during the search for a task: {error!r}",
+                type="ProviderUnavailable",
+            ) from None
         shown = payload.get("safety_identifier")
         return shown if isinstance(shown, str) and shown else None
-
-    async def _settle(
-        self, job_id: str, facts: Facts, attempt: int, task_id: str, source: Literal["callback", "list", "operator"]
-    ) -> None:
-        outcome = _outcome(facts, "created", source, task_id=task_id)
-        await self._ledger.settle(job_id, attempt, outcome)
 
 
 def _outcome(
@@ -237,10 +224,3 @@ def _outcome(
 def _age(attempt: Attempt) -> float:
     assert attempt.claimed_at is not None
     return (datetime.now(UTC) - attempt.claimed_at).total_seconds()
-
-
-def _unanswered(job_id: str, error: Exception) -> ApplicationError:
-    return ApplicationError(
-        f"{job_id}: the provider gave no usable answer during the search for a task: {error!r}",
-        type="ProviderUnavailable",
-    )
