@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -63,7 +63,11 @@ class GenerateVideo:
 
     @workflow.run
     async def run(self, job: GenerateVideoInput) -> VideoResult:
-        """Generate the video in a task of its own: a cancel only leaves a request, and loses no create's answer."""
+        """Generate the video in an asyncio task of its own.
+
+        A cancel of the run then only leaves a request in the inbox. It cannot interrupt a create, whose answer would be
+        lost.
+        """
         video = asyncio.create_task(self._generate())
         video.add_done_callback(lambda _: self._inbox.close())
 
@@ -89,8 +93,8 @@ class GenerateVideo:
                 following = await self._proceed(decision)
             except _Ended as end:
                 # A task that was named just now decides, too: it may be paid for.
-                if not await self._inbox.emptied():
-                    self._fail(end)
+                if not await self._inbox.has_news():
+                    raise self._failure(end) from None
                 following = await self._read_ledger()
             if isinstance(following, VideoResult):
                 return following
@@ -147,7 +151,7 @@ class GenerateVideo:
                 continue
             if self._context.limited and (quota := await self._steps.reserve_quota()).error is not None:
                 raise _Ended(quota.error, "ledger")
-            if await self._inbox.emptied() or self._inbox.cancel_requested:
+            if await self._inbox.has_news() or self._inbox.cancel_requested:
                 continue
             result = await self._sending.send(decision.attempt, self._media, self._context)
             if result.kind == "impossible":
@@ -203,7 +207,7 @@ class GenerateVideo:
             decision = await search.step(decision)
             if decision.next != "recover" or self._inbox.listings:
                 continue
-            if await self._inbox.emptied():
+            if await self._inbox.has_news():
                 decision = await self._read_ledger()
                 continue
             assert decision.recovery is not None
@@ -218,7 +222,7 @@ class GenerateVideo:
             )
             if self._inbox.ledger_changed:
                 decision = await self._read_ledger()
-        self._progress.settle("unknown_create")
+        self._progress.clear("unknown_create")
         self._progress.note("attempt_settled", "ledger", decision.next, task_id=decision.task_id, attempt=attempt)
         return decision
 
@@ -236,6 +240,7 @@ class GenerateVideo:
         self._progress.enter("queued")
         # A cancel was answered for the task before this one.
         self._inbox.cancel_outcome = None
+        # Only a task that this run created needs a wait before its first poll.
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
         seconds, self._first_poll_after, polls = self._first_poll_after, 0.0, 0
         while True:
@@ -262,7 +267,7 @@ class GenerateVideo:
                 self._progress.seen(seen.status, how)
                 return await self._end(seen.error, how, seen)
             if seen.next == "store":
-                self._progress.settle("account", "credentials", "task_gone")
+                self._progress.clear("account", "credentials", "task_gone")
                 self._progress.seen(SUCCEEDED, how)
                 return await self._store(task, seen)
             seconds = seen.wait_seconds
@@ -279,6 +284,7 @@ class GenerateVideo:
                 seconds,
                 "callback, or poll",
             )
+        # The poll that follows reads the ledger first.
         self._inbox.ledger_changed = False
         return "callback" if self._inbox.take_announced_end(task_id) else "poll"
 
@@ -287,7 +293,7 @@ class GenerateVideo:
         if seen.attention is not None:
             self._progress.need(seen.attention, messages.advice_on_task(seen))
             return
-        self._progress.settle("account", "credentials", "task_gone")
+        self._progress.clear("account", "credentials", "task_gone")
         self._progress.second_task(None)
         self._progress.seen(seen.status, how)
         # A status never goes back; an unknown one is shown as it is, and counts as running.
@@ -310,11 +316,10 @@ class GenerateVideo:
                 result = await self._copy(task, url_dies, at_risk)
                 break
             except ActivityError as error:
-                reason = error.cause
-                conflict = isinstance(reason, ApplicationError) and reason.type == "ObjectConflict"
-                if reason is None or not conflict or workflow.now() + policies.CONFLICT_PAUSE >= url_dies:
+                conflict = messages.object_conflict(error)
+                if conflict is None or workflow.now() + policies.CONFLICT_PAUSE >= url_dies:
                     return await self._end(messages.lost(task, error), "copy", seen)
-                self._progress.need("object_conflict", messages.advice_on_conflict(reason, url_dies))
+                self._progress.need("object_conflict", messages.advice_on_conflict(conflict, url_dies))
             pause = policies.CONFLICT_PAUSE.total_seconds()
             await wait(self._progress, lambda: False, pause, "copy again, if the other object is gone", shown=False)
         if not self._context.identifiers_listed:
@@ -336,8 +341,8 @@ class GenerateVideo:
 
     async def _stored(self, result: VideoResult, how: EventSource) -> VideoResult:
         self._inbox.cancel_outcome = "running_will_finish"
-        self._settle_all()
-        while await self._inbox.emptied():
+        self._progress.close()
+        while await self._inbox.has_news():
             self._progress.second_task((await self._read_ledger()).second_task)
         self._progress.second_task(None)
         self._progress.note("stored", how, result.video_uri, task_id=result.task_id, attempt=self._progress.attempt)
@@ -352,20 +357,14 @@ class GenerateVideo:
         self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
         return await self._read_ledger()
 
-    def _fail(self, end: _Ended) -> NoReturn:
-        """End the run by the failure's own name and sentence."""
+    def _failure(self, end: _Ended) -> ApplicationError:
+        """Show how the job ended; return the error that ends the run, by the failure's own name and sentence."""
         error = end.error
         self._inbox.cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
-        self._settle_all()
+        self._progress.close()
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
         self._progress.ended(error, phase_of(error), end.usage, end.cost_usd)
-        raise ApplicationError(error.message, error, type=error.failure_class, non_retryable=True) from None
-
-    def _settle_all(self) -> None:
-        """Take back every Attention but ``second_task``, which outlives the job."""
-        self._progress.settle(
-            "unknown_create", "account", "credentials", "task_gone", "video_at_risk", "object_conflict"
-        )
+        return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
     def _continue_as_new_if_suggested(self) -> None:
         # Handlers end first: the next run knows nothing of the tasks that callbacks named, or of updates.

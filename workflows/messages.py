@@ -153,11 +153,16 @@ def advice_on_task(seen: Observation) -> str:
     )
 
 
-def advice_on_conflict(reason: BaseException, until: datetime) -> str:
+def object_conflict(error: ActivityError) -> ApplicationError | None:
+    """Return the failure of a copy that met another object; None where it failed otherwise."""
+    reason = error.cause
+    return reason if isinstance(reason, ApplicationError) and reason.type == "ObjectConflict" else None
+
+
+def advice_on_conflict(conflict: ApplicationError, until: datetime) -> str:
     """Advise on an object with other content under the name of a paid video."""
-    message = reason.message if isinstance(reason, ApplicationError) else str(reason)
     return (
-        f"{redacted(message)[:_LONGEST_REASON]} It is checked again every "
+        f"{redacted(conflict.message)[:_LONGEST_REASON]} It is checked again every "
         f"{policies.CONFLICT_PAUSE.total_seconds() / 60:.0f} minutes: once that object is moved away, the video, which "
         f"is paid for, is stored, while its URL is valid, until about {until:%Y-%m-%d %H:%M} UTC. The worker's "
         "account may not be allowed to move it; use one that is."

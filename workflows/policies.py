@@ -83,7 +83,7 @@ COPY_AT_LEAST = timedelta(minutes=10)
 URL_LIFE = timedelta(hours=24)
 # A video that is not stored by then is at risk, with most of the day left to fix the cause.
 COPY_AT_RISK = timedelta(hours=1)
-# A copy that begins later than that is at risk once its first try has failed.
+# A copy that begins later than that has a minute before it is at risk.
 COPY_GRACE = timedelta(minutes=1)
 
 # Another object with the video's name blocks the copy until an operator moves it away. Each try costs a listing, and a

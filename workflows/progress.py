@@ -40,8 +40,8 @@ class Progress:
         self._timeline = list(timeline)
         self._registered: frozenset[str] = frozenset()
         self._user: str | None = None
-        self._phase: Phase = "checking"
-        self._attention: Attention | None = None
+        self.phase: Phase = "checking"
+        self.attention: Attention | None = None
         self._advice: str | None = None
         self._provider_status: str | None = None
         self._awaited: str | None = None
@@ -49,8 +49,7 @@ class Progress:
         self._billed: tuple[float | None, int | None] = (None, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
-        self._estimated_tokens: int | None = None
-        self._estimated_usd: float | None = None
+        self._estimate: tuple[int | None, float | None] = (None, None)
         self._warnings: list[str] = []
         self.folder: str | None = None
         self._second_task: str | None = None
@@ -58,53 +57,35 @@ class Progress:
         self.attempt: int | None = None
 
     @property
-    def phase(self) -> Phase:
-        return self._phase
-
-    @property
-    def attention(self) -> Attention | None:
-        return self._attention
-
-    @property
     def timeline(self) -> tuple[Event, ...]:
         return tuple(self._timeline)
 
-    def register(self, search_attributes: Collection[str], *, hash_users: bool) -> None:
-        """Set the search attributes that the namespace has. Upserting any other would block the run for good.
+    def begin(self, context: RunContext) -> None:
+        """Take over what the worker knows of the job: search attributes, folder, estimates and warnings."""
+        self.folder = context.folder
+        self._register(context)
+        tokens, usd = context.estimated_tokens, context.estimated_usd
+        if (tokens, usd) != self._estimate:
+            self._estimate = tokens, usd
+            workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
+        self.warn(*context.warnings)
 
-        Args:
-            search_attributes: Their names.
-            hash_users: Whether to show a hash instead of the user.
-        """
-        if self._registered == frozenset(search_attributes):
-            return
-        self._registered = frozenset(search_attributes)
-        self._user = user_hash(self._request.user_id) if hash_users else self._request.user_id
+    def _register(self, context: RunContext) -> None:
+        """Set the search attributes that the namespace has. Upserting any other would block the run for good."""
+        self._registered = frozenset(context.search_attributes)
+        self._user = user_hash(self._request.user_id) if context.hash_users else self._request.user_id
         self._upsert(
             {
                 contract.SEEDANCE_USER: self._user,
                 contract.SEEDANCE_ROUTE: self._request.route,
                 contract.SEEDANCE_MODEL: self._request.model,
-                contract.SEEDANCE_PHASE: self._phase,
+                contract.SEEDANCE_PHASE: self.phase,
             }
         )
         # A continued run inherits the Attention of the run before it; a reason that remains raises it again.
         inherited = workflow.info().typed_search_attributes.get(contract.SEEDANCE_ATTENTION)
-        if inherited is not None and self._attention is None:
+        if inherited is not None and self.attention is None:
             self._unset_attention()
-
-    def begin(self, context: RunContext) -> None:
-        """Take over what the worker knows of the job: attributes, folder, estimates and warnings."""
-        self.register(context.search_attributes, hash_users=context.hash_users)
-        self.folder = context.folder
-        self.expect(context.estimated_tokens, context.estimated_usd)
-        self.warn(*context.warnings)
-
-    def expect(self, tokens: int | None, usd: float | None) -> None:
-        """Set the most that an attempt should cost; None where that is not known."""
-        if (tokens, usd) != (self._estimated_tokens, self._estimated_usd):
-            self._estimated_tokens, self._estimated_usd = tokens, usd
-            workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
 
     def warn(self, *warnings: str) -> None:
         """Add warnings that are not shown yet."""
@@ -145,8 +126,8 @@ class Progress:
 
     def enter(self, phase: Phase) -> None:
         """Change the phase."""
-        if phase != self._phase:
-            self._phase = phase
+        if phase != self.phase:
+            self.phase = phase
             self._upsert({contract.SEEDANCE_PHASE: phase})
         self._show()
 
@@ -162,7 +143,7 @@ class Progress:
         self._name_task(task_id)
         if task_id == self._second_task:
             self._second_task = None
-            self.settle("second_task")
+            self.clear("second_task")
 
     def seen(self, status: str, source: EventSource) -> None:
         """Show the provider's status of the task that the job follows."""
@@ -179,8 +160,8 @@ class Progress:
     def need(self, attention: Attention, advice: str) -> None:
         """Raise an Attention, with advice for an operator."""
         self._advice = advice
-        if attention != self._attention:
-            self._attention = attention
+        if attention != self.attention:
+            self.attention = attention
             self.note("attention_raised", "workflow", f"{attention}: {advice}")
             self._upsert({contract.SEEDANCE_ATTENTION: attention})
         self._show()
@@ -189,14 +170,19 @@ class Progress:
         """Raise an Attention for a task that is not followed; with None, raise it again where another one hid it."""
         self._second_task = task_id or self._second_task
         # Only one Attention is shown, and one that keeps the job from going on is more urgent.
-        if self._second_task is not None and self._attention is None:
+        if self._second_task is not None and self.attention is None:
             self.need("second_task", advice_on_second_task(self._second_task))
 
-    def settle(self, *attentions: Attention) -> None:
+    def close(self) -> None:
+        """Clear every Attention but ``second_task``, which outlives the job."""
+        if self.attention is not None and self.attention != "second_task":
+            self.clear(self.attention)
+
+    def clear(self, *attentions: Attention) -> None:
         """Clear the current Attention if it is one of these."""
-        if self._attention in attentions:
-            self.note("attention_settled", "workflow", self._attention)
-            self._attention = self._advice = None
+        if self.attention in attentions:
+            self.note("attention_settled", "workflow", self.attention)
+            self.attention = self._advice = None
             self._unset_attention()
             self._show()
 
@@ -236,8 +222,8 @@ class Progress:
         return JobState(
             job_id=self._job_id,
             request_hash=hash_of_job(self._job_id),
-            phase=self._phase,
-            attention=self._attention,
+            phase=self.phase,
+            attention=self.attention,
             task_id=self.task_id,
             attempt=self.attempt,
             result=self._result,
@@ -248,8 +234,8 @@ class Progress:
             started_at=workflow.info().start_time,
             tokens=tokens,
             cost_usd=cost_usd,
-            estimated_tokens=self._estimated_tokens,
-            estimated_usd=self._estimated_usd,
+            estimated_tokens=self._estimate[0],
+            estimated_usd=self._estimate[1],
             detail=JobDetail(
                 request=self._request,
                 provider_status=self._provider_status,

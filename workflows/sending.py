@@ -57,10 +57,10 @@ class Sending:
 
     def _show(self, attempt: int, result: CreateResult) -> None:
         if result.attention not in {"account", "credentials"}:
-            self._progress.settle("account", "credentials")
+            self._progress.clear("account", "credentials")
         if result.kind not in {"not_sent", "conflict"}:
             self._not_sent_since = None
-            self._progress.settle("storage", "provider")
+            self._progress.clear("storage", "provider")
         if result.kind == "created":
             assert result.outcome is not None
             self._progress.note("task_created", "create", task_id=result.outcome.task_id, attempt=attempt)

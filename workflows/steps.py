@@ -277,5 +277,5 @@ class Steps:
                 if (reason := messages.last_failure(error)) is not None:
                     self._progress.need(messages.failing_part(reason), messages.advice_on_step(summary, since, reason))
                 continue
-            self._progress.settle("storage", "provider")
+            self._progress.clear("storage", "provider")
             return answer

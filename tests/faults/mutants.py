@@ -158,7 +158,7 @@ MUTANTS = (
         1,
         "a claim goes out while a named task is being identified",
         _WORKFLOW,
-        "            if await self._inbox.emptied() or self._inbox.cancel_requested:\n",
+        "            if await self._inbox.has_news() or self._inbox.cancel_requested:\n",
         "            if self._inbox.cancel_requested:\n",
         "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
     ),
@@ -460,7 +460,7 @@ MUTANTS = (
         3,
         "a run ends over a task that was named while the video was copied",
         _WORKFLOW,
-        """        while await self._inbox.emptied():
+        """        while await self._inbox.has_news():
             self._progress.second_task((await self._read_ledger()).second_task)
 """,
         "",
