@@ -85,12 +85,7 @@ def asking_temporal(job_id: str | None = None) -> Iterator[None]:
     except RPCError as error:
         if job_id is not None and is_unknown_workflow(error):
             raise UnknownJob(job_id) from error
-        raise refusal(error) from error
-
-
-def refusal(error: RPCError) -> TemporalUnavailable:
-    """Return an error of this package for a failed RPC."""
-    return TemporalUnavailable(f"Temporal answered {error.status.name}: {error.message}")
+        raise TemporalUnavailable(f"Temporal answered {error.status.name}: {error.message}") from error
 
 
 def is_unknown_workflow(error: RPCError) -> bool:

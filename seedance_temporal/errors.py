@@ -44,19 +44,16 @@ class Problem(BaseModel):
     at: str
     problem: str
 
+    def __str__(self) -> str:
+        return f"{self.at}: {self.problem}" if self.at else self.problem
+
 
 class SeedanceError(Exception):
     """Anything that this package raises on purpose."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The constructors take other arguments than `args`: without this, no error could be sent to another process.
-        return _remade, (type(self), self.args, vars(self))
-
-
-def _remade(kind: type[SeedanceError], args: tuple[Any, ...], attributes: dict[str, Any]) -> SeedanceError:
-    error = kind.__new__(kind, *args)
-    vars(error).update(attributes)
-    return error
+        return Exception.__new__, (type(self), *self.args), vars(self)
 
 
 class InvalidRequest(SeedanceError):
@@ -68,7 +65,7 @@ class InvalidRequest(SeedanceError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{p.at}: {p.problem}" if p.at else p.problem for p in self.problems))
+        super().__init__("; ".join(map(str, self.problems)))
 
 
 class InvalidSettings(SeedanceError):

@@ -53,8 +53,8 @@ class VideoJob:
 
     Attributes:
         id: The job id, ``seedance-`` and the request hash.
-        submitted: The job as ``submit`` started or found it, without ``detail``; None for one from ``VideoJobs.job``.
-        existing: Whether Temporal knew the job before it was submitted; None for one from ``VideoJobs.job``.
+        submitted: The job as ``submit`` started or found it, without ``detail``; None for one from ``job`` or ``find``.
+        existing: Whether Temporal knew the job before it was submitted; None for one from ``job`` or ``find``.
     """
 
     def __init__(
@@ -154,9 +154,8 @@ class VideoJob:
             UnknownJob: Temporal knows no such job; submit its request instead.
         """
         with asking_temporal(self.id):
-            async for event in self._run().fetch_history_events(page_size=1):
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                break
+            first = await anext(self._run().fetch_history_events(page_size=1))
+        payloads = first.workflow_execution_started_event_attributes.input.payloads
         (argument,) = await self._jobs.client.data_converter.decode(payloads, [GenerateVideoInput])
         grant = Resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
         return await self._jobs.submit(argument.request, resubmit=grant)
@@ -212,18 +211,16 @@ class VideoJob:
 
     async def _query(self) -> JobState | None:
         """Ask the workflow for its state; None where no worker answers in time."""
-        try:
-            state: JobState = await self._run().query(
-                contract.QUERY_STATE, result_type=JobState, rpc_timeout=self._jobs.query_timeout
-            )
-        except RPCError as error:
-            if error.status in _NOBODY_ANSWERED:
-                return None
-            with asking_temporal(self.id):
-                raise
-        except WorkflowQueryFailedError:
-            return None
-        return state
+        with asking_temporal(self.id), suppress(WorkflowQueryFailedError):
+            try:
+                state: JobState = await self._run().query(
+                    contract.QUERY_STATE, result_type=JobState, rpc_timeout=self._jobs.query_timeout
+                )
+                return state
+            except RPCError as error:
+                if error.status not in _NOBODY_ANSWERED:
+                    raise
+        return None
 
     async def _ended(self, run: WorkflowExecutionDescription) -> JobState:
         state = await described(run)
