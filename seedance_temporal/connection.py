@@ -60,26 +60,21 @@ async def connect(**overrides: Any) -> Client:
     arguments: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "data_converter": pydantic_data_converter}
     arguments |= {**configured, **overrides}
     address = arguments["target_host"]
+    unreachable = f"Temporal cannot be reached at {address}"
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             return await Client.connect(**arguments)
     except ValueError as error:
         raise InvalidSettings(f"Temporal's address {address!r}: {error}") from None
     except TimeoutError:
-        raise TemporalUnavailable(
-            f"Temporal cannot be reached at {address}: no answer in {CONNECT_SECONDS} s"
-        ) from None
+        raise TemporalUnavailable(f"{unreachable}: no answer in {CONNECT_SECONDS} s") from None
     except RuntimeError as error:
-        raise TemporalUnavailable(f"Temporal cannot be reached at {address}: {error}") from error
+        raise TemporalUnavailable(f"{unreachable}: {error}") from error
 
 
 @contextmanager
 def asking_temporal(job_id: str | None = None) -> Iterator[None]:
-    """Raise the RPC errors of the block as errors of this package.
-
-    Args:
-        job_id: The job of the calls: where Temporal does not find it, the error is an UnknownJob.
-    """
+    """Raise the RPC errors of the block as errors of this package; UnknownJob where Temporal does not find the job."""
     try:
         yield
     except RPCError as error:

@@ -25,21 +25,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from seedance_temporal.job import JobError, JobState
 from seedance_temporal.provider.task import FailureClass
 
 
-class Problem(BaseModel):
+class Problem(BaseModel, frozen=True):
     """One thing that is wrong with a request.
 
     Attributes:
         at: Where, such as ``references[0].url``; empty for the request as a whole.
         problem: What is wrong, and what to do.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     at: str
     problem: str
@@ -104,11 +102,7 @@ class JobFailed(SeedanceError):
 
     Attributes:
         state: The job at its end.
-        code: The provider's own code, or ours in snake case.
-        message: What happened, and the free next step.
-        task_id: The provider's task; None where there is none.
-        attempt: The attempt that counts; None where nothing was claimed, so that submitting again starts anew.
-        resubmit_could_help: Whether another paid attempt has a chance.
+        code, message, task_id, attempt, resubmit_could_help: Those of the state's JobError.
     """
 
     def __init__(self, state: JobState, error: JobError) -> None:

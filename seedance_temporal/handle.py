@@ -40,9 +40,7 @@ _UPDATE_TIMEOUT = timedelta(seconds=15)
 # A wait for the end is renewed this often: the run can have been reset, or followed by another one.
 _RESULT_SECONDS = 60
 # The status of a query that no worker answered or could answer, by the server or by the SDK in its place.
-_NOBODY_ANSWERED = frozenset(
-    {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION}
-)
+_NOBODY_ANSWERED = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION}
 
 
 class VideoJob:
@@ -136,9 +134,8 @@ class VideoJob:
                 return answer
             run = await self._describe()
             if not _is_open(run):  # before the update arrived, or so soon after it that the answer was lost
-                error = (await self._ended(run)).error
-                cancelled = error is not None and error.failure_class == "cancelled"
-                return CancelAnswer(outcome="cancelled" if cancelled else "already_closed")
+                phase = (await self._ended(run)).phase
+                return CancelAnswer(outcome="cancelled" if phase == "cancelled" else "already_closed")
         with asking_temporal(self.id):
             await self._run().cancel()
         return CancelAnswer(outcome="requested")
@@ -267,7 +264,7 @@ class VideoJob:
 
 
 def may_follow(state: JobState, resubmit: Resubmit | None) -> bool:
-    """Tell whether a new run may follow a job that Temporal knows."""
+    """Return whether a new run may follow a job that Temporal knows."""
     if state.error is None:
         return False
     if state.error.attempt is None or state.error.failure_class == "unsettled":

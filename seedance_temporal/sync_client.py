@@ -1,10 +1,5 @@
 """The client without ``await``, for Django, Flask, Celery and scripts.
 
-::
-
-    with SyncVideoJobs.connect() as jobs:
-        result = jobs.submit(VideoRequest(...)).result(timeout=900)
-
 One event loop runs in a thread of its own; any number of threads may call. It belongs to the process that connected.
 """
 

@@ -16,15 +16,9 @@ _LETTERS = 200
 
 
 def summary_and_details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> tuple[str, str]:
-    """Describe the request on one line, and in Markdown with the command that shows the job.
+    """Describe a valid request on one line, and in Markdown with the command that shows the job.
 
     URLs are shown without their queries.
-
-    Args:
-        job_id: The job of the request.
-        request: A valid request.
-        rules: Those of the deployment.
-        hash_users: Whether the user is shown by a hash.
     """
     model = rules.model_of(request.model)
     name = request.model if model is None or rules.is_unknown_endpoint(request.model) else model.name
@@ -91,5 +85,5 @@ def rows(values: Mapping[str, str]) -> str:
 
 def money(usd: float | None, tokens: int | None) -> str:
     """Write a price; empty where it is not known."""
-    words = [] if usd is None else [f"{usd:.4f} USD"]
-    return ", ".join(words if tokens is None else [*words, f"{tokens:,} tokens"])
+    amounts = [] if usd is None else [f"{usd:.4f} USD"]
+    return ", ".join(amounts if tokens is None else [*amounts, f"{tokens:,} tokens"])

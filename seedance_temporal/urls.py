@@ -30,12 +30,7 @@ _SEARCHED = 64 * 1024
 
 
 def printable(text: str, keep: str = "\n") -> str:
-    """Escape characters that do not print: they could steer a terminal, or forge a line of a log.
-
-    Args:
-        text: A text of others.
-        keep: Characters that are not escaped.
-    """
+    """Escape characters that do not print, except those to keep: they could steer a terminal, or forge a log line."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -53,11 +48,8 @@ def is_public_address(address: str) -> bool:
 def https_problem(url: str, insecure_hosts: Collection[str] = ()) -> str | None:
     """Return why a URL is not a public https one, without asking DNS, or None if it is one.
 
-    The answer holds no part of the URL, which may hold secrets.
-
-    Args:
-        url: The URL.
-        insecure_hosts: Hosts, in lower case, for which plain http and private addresses are allowed.
+    The answer holds no part of the URL, which may hold secrets. Plain http and private addresses are allowed for
+    insecure hosts, which are in lower case.
     """
     if not url.isprintable() or " " in url or "\\" in url:
         return "holds a space, a backslash or a control character"  # parsers disagree on what these mean

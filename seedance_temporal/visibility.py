@@ -47,10 +47,6 @@ class Wanted(TypedDict, total=False):
 def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
     """Write the queries that together find the wanted runs: one, unless there are many job ids.
 
-    Args:
-        further: More terms of the query language.
-        wanted: The filters.
-
     Raises:
         ValueError: A time has no time zone.
     """

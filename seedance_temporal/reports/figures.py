@@ -58,7 +58,7 @@ class Account:
         return self.started_at.astimezone(UTC).date().isoformat()
 
     def has_started(self, since: datetime | None, until: datetime | None) -> bool:
-        """Tell whether it started at ``since`` or later, and before ``until``."""
+        """Return whether it started at ``since`` or later, and before ``until``."""
         return (since is None or self.started_at >= since) and (until is None or self.started_at < until)
 
 

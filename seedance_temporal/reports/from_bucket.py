@@ -22,13 +22,7 @@ _JOBS_AT_ONCE = 16
 
 
 async def read_accounts(bucket: Bucket, settings: Settings, *, since: datetime | None = None) -> list[Account]:
-    """Read an account of every job that claimed an attempt.
-
-    Args:
-        bucket: The bucket of the ledger.
-        settings: The prefix, and whether to show a hash instead of a user.
-        since: Jobs whose objects are all older are not read.
-    """
+    """Read an account of every job that claimed an attempt, except those whose objects are all older than ``since``."""
     ledger = Ledger(bucket, settings.seedance_prefix)
     at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
     name = re.compile(re.escape(settings.seedance_prefix) + "/([0-9a-f]{64})/.+")
