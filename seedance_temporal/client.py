@@ -74,17 +74,12 @@ class VideoJobs:
 
         Raises:
             InvalidSettings: The environment is wrong.
-            TemporalUnavailable: The server cannot be reached.
         """
         return cls(await connect(**overrides), settings=settings)
 
     @property
     def client(self) -> Client:
-        """The connection to Temporal.
-
-        Raises:
-            ProcessForked: It belongs to another process.
-        """
+        """The connection to Temporal."""
         require_same_process()
         return self._client
 
@@ -212,14 +207,7 @@ class VideoJobs:
         return sorted(jobs.values(), key=lambda job: job.started_at, reverse=True)
 
     def runs(self, **wanted: Unpack[Wanted]) -> AsyncIterator[JobState]:
-        """Yield every run that is wanted, also those of a job that was followed by another run.
-
-        Args:
-            wanted: Filters, see :class:`~seedance_temporal.visibility.Wanted`.
-
-        Raises:
-            SeedanceError: The filter needs search attributes that the namespace does not have.
-        """
+        """Yield every run that is wanted, also those of a job that was followed by another run; see :meth:`list`."""
         return self._runs(**wanted)
 
     async def _runs(self, *terms: str, **wanted: Unpack[Wanted]) -> AsyncIterator[JobState]:

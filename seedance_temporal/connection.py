@@ -23,12 +23,9 @@ _process: int | None = None
 
 
 def require_same_process() -> None:
-    """Note the process that uses Temporal's SDK first, and refuse its children.
+    """Note the process that uses Temporal's SDK first; raise ProcessForked in its children.
 
     The SDK's runtime has threads, of which a fork leaves none: a call in the child would fail, or wait for ever.
-
-    Raises:
-        ProcessForked: This process was forked from one that had connected.
     """
     global _process
     if _process is None:

@@ -146,9 +146,6 @@ class VideoJob:
         Args:
             attempt: The attempt that this answers. Asking twice for the same changes nothing.
             accept_second_charge: Needed after ``lost``, where the first one may have been billed.
-
-        Raises:
-            UnknownJob: Temporal knows no such job; submit its request instead.
         """
         with asking_temporal(self.id):
             first = await anext(self._run().fetch_history_events(page_size=1))

@@ -54,11 +54,7 @@ def job_id_of(request: VideoRequest) -> str:
 
 
 def hash_of_job(job_id: str) -> str:
-    """Return the request hash in a job id.
-
-    Raises:
-        InvalidJobId: It is not a job id.
-    """
+    """Return the request hash in a job id; raise InvalidJobId for any other text."""
     match = _JOB_ID.fullmatch(job_id)
     if match is None:
         raise InvalidJobId(f"not a job id: {job_id!r} (expected seedance- and 64 hex digits)")
@@ -66,11 +62,7 @@ def hash_of_job(job_id: str) -> str:
 
 
 def job_id_from(text: str) -> str:
-    """Return the job id of a text: a job id, or a request hash.
-
-    Raises:
-        InvalidJobId: It is neither.
-    """
+    """Return the job id of a text: a job id, or a request hash; raise InvalidJobId for any other."""
     job_id = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
     if _JOB_ID.fullmatch(job_id) is None:
         raise InvalidJobId(f"not a job id: {text!r} (expected seedance- and 64 hex digits, or the digits alone)")
@@ -80,8 +72,7 @@ def job_id_from(text: str) -> str:
 def id_prefix_from(text: str) -> str:
     """Return the prefix of a job id for a text: the beginning of a job id, or of a request hash.
 
-    Raises:
-        InvalidJobId: It has fewer than 6 hex digits, or is no beginning of a job id.
+    Raises InvalidJobId for any other, and for fewer than 6 hex digits.
     """
     prefix = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
     if _JOB_ID_PREFIX.fullmatch(prefix) is None:

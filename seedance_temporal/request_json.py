@@ -20,11 +20,7 @@ _Path = tuple[int | str, ...]
 
 
 def decode_json(text: str | bytes) -> Any:
-    """Decode JSON text for :func:`read_request`, and keep which names are in it twice. A byte order mark is ignored.
-
-    Raises:
-        InvalidRequest: It is not JSON.
-    """
+    """Decode JSON text, and keep which names are in it twice; raise InvalidRequest where it is not JSON."""
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         # NaN and Infinity become floats, which fit no field. A hundred digits are over all bounds already.

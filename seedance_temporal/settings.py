@@ -137,12 +137,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        for name, url in (
-            ("SEEDANCE_CALLBACK_URL", self.seedance_callback_url),
-            ("ARK_BASE_URL", self.ark_base_url),
-        ):
-            problem = https_problem(url, self.seedance_insecure_hosts) if url is not None else None
-            if problem:
+        urls = {"SEEDANCE_CALLBACK_URL": self.seedance_callback_url, "ARK_BASE_URL": self.ark_base_url}
+        for name, url in urls.items():
+            if url is not None and (problem := https_problem(url, self.seedance_insecure_hosts)):
                 raise ValueError(f"{name} {problem}. For a local stack, name its host in SEEDANCE_INSECURE_HOSTS.")
         if self.seedance_callback_url is not None and self.seedance_callback_secret is None:
             raise ValueError("SEEDANCE_CALLBACK_URL is set without SEEDANCE_CALLBACK_SECRET")

@@ -88,7 +88,6 @@ def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -
     length of the text.
 
     Args:
-        text: Any text.
         secrets: They are found where they are quoted or escaped, too, as in Python, JSON or a URL.
         limit: The most characters of the answer. The text may then be of any length: only its beginning is searched.
     """
@@ -111,14 +110,9 @@ def _bare(url: re.Match[str]) -> str:
 
 def _beginning(text: str, length: int, forms: Iterable[str]) -> str:
     """Return the beginning of a text, without the part of a secret that the cut leaves: no search finds half of one."""
-    beginning = text[:length]
-    shortest = len(beginning)
-    for form in forms:
-        around = text[max(0, length - len(form) + 1) : length + len(form) - 1]
-        at = around.find(form)
-        if at >= 0:
-            shortest = min(shortest, max(0, length - len(form) + 1) + at)
-    return _AUTHORITY_AT_THE_END.sub(r"\1", beginning[:shortest])
+    across_the_cut = (text.find(form, max(0, length - len(form) + 1), length + len(form) - 1) for form in forms)
+    cut = min([length, *(start for start in across_the_cut if start >= 0)])
+    return _AUTHORITY_AT_THE_END.sub(r"\1", text[:cut])
 
 
 @lru_cache(maxsize=16)

@@ -22,15 +22,9 @@ class Wanted(TypedDict, total=False):
     """The filters of runs; one that is absent or None does not filter.
 
     Attributes:
-        user: Runs of this user.
-        phase: Runs in this phase.
-        attention: Runs with this attention.
-        model: Runs of this model or inference endpoint, by the id in the request.
-        route: Runs of this route.
-        since: Runs started at this time or later. It needs a time zone, as ``until`` does.
-        until: Runs started before this time.
+        model: A model or inference endpoint, by the id in the request.
+        since, until: Runs started at ``since`` or later, and before ``until``. Both need a time zone.
         is_open: True for runs that have not ended.
-        job_ids: Runs of these jobs.
     """
 
     user: str | None
@@ -45,11 +39,7 @@ class Wanted(TypedDict, total=False):
 
 
 def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
-    """Write the queries that together find the wanted runs: one, unless there are many job ids.
-
-    Raises:
-        ValueError: A time has no time zone.
-    """
+    """Write the queries that together find the wanted runs: one, unless there are many job ids."""
     attributes = {
         contract.SEEDANCE_USER: wanted.get("user"),
         contract.SEEDANCE_PHASE: wanted.get("phase"),

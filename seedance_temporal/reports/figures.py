@@ -110,7 +110,6 @@ class Figures:
     """The figures of a group of jobs.
 
     Attributes:
-        jobs: Their number.
         outcomes: The number of jobs of each outcome that occurred.
         attempts: The sum of the attempts that are known.
         tokens: Billed, in the provider's tokens, as far as they are known.
