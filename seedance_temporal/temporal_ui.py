@@ -27,18 +27,16 @@ def summary_and_details(job_id: str, request: VideoRequest, rules: Rules, *, has
     summary = f"{name} {request.resolution} {request.ratio} {length} for {user[:60]}"
     estimate = rules.estimate(request)
     expected = money(estimate.usd, estimate.tokens)
-    details = rows(
-        {
-            "user": _cut(user),
-            "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
-            "video": ", ".join([request.resolution, request.ratio, length, *_extras(request)]),
-            "prompt": _cut(request.prompt or ""),
-            **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
-            "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
-            "current state": f"`{COMMAND} show {job_id}`",
-        }
-    )
-    return summary[:_SUMMARY_LETTERS], details
+    facts = {
+        "user": _cut(user),
+        "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
+        "video": ", ".join([request.resolution, request.ratio, length, *_extras(request)]),
+        "prompt": _cut(request.prompt or ""),
+        **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
+        "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
+        "current state": f"`{COMMAND} show {job_id}`",
+    }
+    return summary[:_SUMMARY_LETTERS], rows(facts)
 
 
 def _extras(request: VideoRequest) -> list[str]:
