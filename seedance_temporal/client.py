@@ -1,11 +1,4 @@
-"""The typed client for backends. It starts the workflow by name, and needs no worker's code.
-
-::
-
-    jobs = await VideoJobs.connect()
-    job = await jobs.submit(VideoRequest(...))   # the same request again gives the same job
-    result = await job.result(timeout=900)
-"""
+"""The typed client for backends. It starts the workflow by name, and needs no worker's code."""
 
 from __future__ import annotations
 
@@ -21,7 +14,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from seedance_temporal import contract, temporal_ui
-from seedance_temporal.connection import asking_temporal, connect, refusal, require_same_process
+from seedance_temporal.connection import asking_temporal, connect, require_same_process
 from seedance_temporal.contract import GenerateVideoInput, Queues, Resubmit
 from seedance_temporal.errors import (
     AmbiguousJobId,
@@ -36,17 +29,12 @@ from seedance_temporal.identity import hash_of_job, id_prefix_from, job_id_from,
 from seedance_temporal.job import JobState
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.visibility import Wanted, begins_with, described, queries
+from seedance_temporal.visibility import Wanted, described, queries
 
 # A round more is needed only where somebody else's run started or ended in between.
 _SUBMIT_ROUNDS = 5
 # So many jobs are named where a prefix is not unique.
 _CANDIDATES = 5
-
-
-def _fairness_key(user_id: str) -> str:
-    """The key that keeps one user's backlog from delaying all others, where the server is set to fairness."""
-    return hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
 class VideoJobs:
@@ -86,17 +74,12 @@ class VideoJobs:
 
         Raises:
             InvalidSettings: The environment is wrong.
-            TemporalUnavailable: The server cannot be reached.
         """
         return cls(await connect(**overrides), settings=settings)
 
     @property
     def client(self) -> Client:
-        """The connection to Temporal.
-
-        Raises:
-            ProcessForked: It belongs to another process.
-        """
+        """The connection to Temporal."""
         require_same_process()
         return self._client
 
@@ -125,8 +108,15 @@ class VideoJobs:
         reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
         for _ in range(_SUBMIT_ROUNDS):
             if await self._start(job_id, argument, reuse):
+                started = JobState(
+                    job_id=job_id,
+                    request_hash=hash_of_job(job_id),
+                    phase="checking",
+                    route=request.route,
+                    started_at=datetime.now(UTC),
+                )
                 known = reuse is not WorkflowIDReusePolicy.REJECT_DUPLICATE
-                return VideoJob(self, job_id, submitted=_just_started(job_id, request), existing=known)
+                return VideoJob(self, job_id, submitted=started, existing=known)
             try:
                 state = await self.job(job_id).state(detail=False)
             except UnknownJob:  # its retention ended just now
@@ -140,6 +130,9 @@ class VideoJobs:
     async def _start(self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy) -> bool:
         """Start a run; False where the policy, or a run that goes on, does not allow another."""
         request = argument.request
+        summary, details = temporal_ui.summary_and_details(job_id, request, self.rules, hash_users=self._hash_users)
+        # One user's backlog does not delay all others, where the server is set to fairness.
+        fairness_key = hashlib.sha256(request.user_id.encode()).hexdigest()[:32]
         try:
             with asking_temporal():
                 await self.client.start_workflow(
@@ -149,9 +142,9 @@ class VideoJobs:
                     task_queue=Queues(request.route).workflows,
                     id_reuse_policy=reuse,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    priority=Priority(fairness_key=_fairness_key(request.user_id)),
-                    static_summary=temporal_ui.summary(request, self.rules, hash_users=self._hash_users),
-                    static_details=temporal_ui.details(job_id, request, self.rules, hash_users=self._hash_users),
+                    priority=Priority(fairness_key=fairness_key),
+                    static_summary=summary,
+                    static_details=details,
                 )
         except WorkflowAlreadyStartedError:
             return False
@@ -184,7 +177,7 @@ class VideoJobs:
             return self.job(prefix)
         prefix = id_prefix_from(prefix)
         found: set[str] = set()
-        async for run in self._runs(begins_with(prefix)):
+        async for run in self._runs(f"WorkflowId STARTS_WITH '{prefix}'"):
             found.add(run.job_id)
             if len(found) == _CANDIDATES:
                 break
@@ -214,37 +207,21 @@ class VideoJobs:
         return sorted(jobs.values(), key=lambda job: job.started_at, reverse=True)
 
     def runs(self, **wanted: Unpack[Wanted]) -> AsyncIterator[JobState]:
-        """Yield every run that is wanted, also those of a job that was followed by another run.
-
-        Args:
-            wanted: Filters, see :class:`~seedance_temporal.visibility.Wanted`.
-
-        Raises:
-            SeedanceError: The filter needs search attributes that the namespace does not have.
-        """
+        """Yield every run that is wanted, also those of a job that was followed by another run; see :meth:`list`."""
         return self._runs(**wanted)
 
     async def _runs(self, *terms: str, **wanted: Unpack[Wanted]) -> AsyncIterator[JobState]:
         if self._hash_users and (user := wanted.get("user")) is not None:
             wanted["user"] = user_hash(user)
-        for query in queries(*terms, **wanted):
+        with asking_temporal():
             try:
-                async for run in self.client.list_workflows(query):
-                    yield await described(run)
+                for query in queries(*terms, **wanted):
+                    async for run in self.client.list_workflows(query):
+                        yield await described(run)
             except RPCError as error:
-                if error.status is RPCStatusCode.INVALID_ARGUMENT and "Seedance" in error.message:
-                    raise SeedanceError(
-                        f"The namespace {self.client.namespace} lacks search attributes that this filter needs: "
-                        f"{error.message}. A worker adds them at its start, or says the commands that do."
-                    ) from error
-                raise refusal(error) from error
-
-
-def _just_started(job_id: str, request: VideoRequest) -> JobState:
-    return JobState(
-        job_id=job_id,
-        request_hash=hash_of_job(job_id),
-        phase="checking",
-        route=request.route,
-        started_at=datetime.now(UTC),
-    )
+                if error.status is not RPCStatusCode.INVALID_ARGUMENT or "Seedance" not in error.message:
+                    raise
+                raise SeedanceError(
+                    f"The namespace {self.client.namespace} lacks search attributes that this filter needs: "
+                    f"{error.message}. A worker adds them at its start, or says the commands that do."
+                ) from error

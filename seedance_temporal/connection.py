@@ -23,12 +23,9 @@ _process: int | None = None
 
 
 def require_same_process() -> None:
-    """Note the process that uses Temporal's SDK first, and refuse its children.
+    """Note the process that uses Temporal's SDK first; raise ProcessForked in its children.
 
     The SDK's runtime has threads, of which a fork leaves none: a call in the child would fail, or wait for ever.
-
-    Raises:
-        ProcessForked: This process was forked from one that had connected.
     """
     global _process
     if _process is None:
@@ -60,37 +57,27 @@ async def connect(**overrides: Any) -> Client:
     arguments: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "data_converter": pydantic_data_converter}
     arguments |= {**configured, **overrides}
     address = arguments["target_host"]
+    unreachable = f"Temporal cannot be reached at {address}"
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             return await Client.connect(**arguments)
     except ValueError as error:
         raise InvalidSettings(f"Temporal's address {address!r}: {error}") from None
     except TimeoutError:
-        raise TemporalUnavailable(
-            f"Temporal cannot be reached at {address}: no answer in {CONNECT_SECONDS} s"
-        ) from None
+        raise TemporalUnavailable(f"{unreachable}: no answer in {CONNECT_SECONDS} s") from None
     except RuntimeError as error:
-        raise TemporalUnavailable(f"Temporal cannot be reached at {address}: {error}") from error
+        raise TemporalUnavailable(f"{unreachable}: {error}") from error
 
 
 @contextmanager
 def asking_temporal(job_id: str | None = None) -> Iterator[None]:
-    """Raise the RPC errors of the block as errors of this package.
-
-    Args:
-        job_id: The job of the calls: where Temporal does not find it, the error is an UnknownJob.
-    """
+    """Raise the RPC errors of the block as errors of this package; UnknownJob where Temporal does not find the job."""
     try:
         yield
     except RPCError as error:
         if job_id is not None and is_unknown_workflow(error):
             raise UnknownJob(job_id) from error
-        raise refusal(error) from error
-
-
-def refusal(error: RPCError) -> TemporalUnavailable:
-    """Return an error of this package for a failed RPC."""
-    return TemporalUnavailable(f"Temporal answered {error.status.name}: {error.message}")
+        raise TemporalUnavailable(f"Temporal answered {error.status.name}: {error.message}") from error
 
 
 def is_unknown_workflow(error: RPCError) -> bool:

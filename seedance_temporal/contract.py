@@ -45,7 +45,6 @@ SEEDANCE_ATTENTION = SearchAttributeKey.for_keyword("SeedanceAttention")
 SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
 SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
 
-
 SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | SearchAttributeKey[float], ...] = (
     SEEDANCE_USER,
     SEEDANCE_ROUTE,
@@ -56,7 +55,6 @@ SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | Sea
     SEEDANCE_TOKENS,
     SEEDANCE_COST_USD,
 )
-
 
 MEMO_ATTEMPT = "attempt"
 MEMO_ESTIMATED_TOKENS = "estimated_tokens"

@@ -9,11 +9,11 @@
     │   └── AmbiguousJobId       several jobs begin with this prefix
     ├── UnknownJob               Temporal knows no such job
     ├── JobFailed                the job ended without a video
-    │   ├── RequestRefused       the provider, or a check, refuses this request: change it
+    │   ├── RequestRefused       the provider, a check or a limit refuses the request: the message says what to do
     │   ├── ProviderFailed       the task failed at the provider
     │   ├── JobExpired           the task expired before it was begun, or done
     │   ├── JobCancelled         the job was cancelled
-    │   ├── VideoLost            the video was made and may be billed, and cannot be had any more
+    │   ├── VideoLost            a video may be made and billed, and cannot be had any more
     │   └── JobUnsettled         the run ended before the outcome was known: submit the request again
     ├── WorkerUnavailable        the job is known, but no worker answers for it; nothing is lost
     ├── TemporalUnavailable      Temporal could not be asked, or refused
@@ -25,13 +25,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from seedance_temporal.job import JobError, JobState
 from seedance_temporal.provider.task import FailureClass
 
 
-class Problem(BaseModel):
+class Problem(BaseModel, frozen=True):
     """One thing that is wrong with a request.
 
     Attributes:
@@ -39,10 +39,11 @@ class Problem(BaseModel):
         problem: What is wrong, and what to do.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     at: str
     problem: str
+
+    def __str__(self) -> str:
+        return f"{self.at}: {self.problem}" if self.at else self.problem
 
 
 class SeedanceError(Exception):
@@ -50,13 +51,7 @@ class SeedanceError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The constructors take other arguments than `args`: without this, no error could be sent to another process.
-        return _remade, (type(self), self.args, vars(self))
-
-
-def _remade(kind: type[SeedanceError], args: tuple[Any, ...], attributes: dict[str, Any]) -> SeedanceError:
-    error = kind.__new__(kind, *args)
-    vars(error).update(attributes)
-    return error
+        return Exception.__new__, (type(self), *self.args), vars(self)
 
 
 class InvalidRequest(SeedanceError):
@@ -68,7 +63,7 @@ class InvalidRequest(SeedanceError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{p.at}: {p.problem}" if p.at else p.problem for p in self.problems))
+        super().__init__("; ".join(map(str, self.problems)))
 
 
 class InvalidSettings(SeedanceError):
@@ -108,10 +103,10 @@ class JobFailed(SeedanceError):
     Attributes:
         state: The job at its end.
         code: The provider's own code, or ours in snake case.
-        message: What happened, and the free next step.
+        message: The reason, and the free next step.
         task_id: The provider's task; None where there is none.
-        attempt: The attempt that counts; None where nothing was claimed, so that submitting again starts anew.
-        resubmit_could_help: Whether another paid attempt has a chance.
+        attempt: The attempt that counts; None where nothing was claimed: submitting again starts over.
+        resubmit_could_help: Whether another paid attempt could succeed.
     """
 
     def __init__(self, state: JobState, error: JobError) -> None:
@@ -131,7 +126,10 @@ class JobFailed(SeedanceError):
 
 
 class RequestRefused(JobFailed):
-    """The provider, or a check before the create, refuses this request. Change it; nothing was billed."""
+    """The provider, a check before the create, or a limit refuses the request. Nothing was billed.
+
+    Change the request, or wait where a limit of a day is reached; the message says which.
+    """
 
 
 class ProviderFailed(JobFailed):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ValidationError
 
 EventName = Literal[
     "run_started",
@@ -58,7 +58,7 @@ provider; ``copy`` is the copy into the bucket; ``references`` is the check of t
 """
 
 
-class Event(BaseModel):
+class Event(BaseModel, frozen=True):
     """An event of a job.
 
     Attributes:
@@ -68,8 +68,6 @@ class Event(BaseModel):
         detail: Free text for people, such as the provider's status. Programs must not parse it.
         count: How often the same event came in a row.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     at: AwareDatetime
     event: EventName

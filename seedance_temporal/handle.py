@@ -40,9 +40,7 @@ _UPDATE_TIMEOUT = timedelta(seconds=15)
 # A wait for the end is renewed this often: the run can have been reset, or followed by another one.
 _RESULT_SECONDS = 60
 # The status of a query that no worker answered or could answer, by the server or by the SDK in its place.
-_NOBODY_ANSWERED = frozenset(
-    {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION}
-)
+_NOBODY_ANSWERED = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.FAILED_PRECONDITION}
 
 
 class VideoJob:
@@ -53,8 +51,8 @@ class VideoJob:
 
     Attributes:
         id: The job id, ``seedance-`` and the request hash.
-        submitted: The job as ``submit`` started or found it, without ``detail``; None for one from ``VideoJobs.job``.
-        existing: Whether Temporal knew the job before it was submitted; None for one from ``VideoJobs.job``.
+        submitted: The job as ``submit`` started or found it, without ``detail``; None for one from ``job`` or ``find``.
+        existing: Whether Temporal knew the job before it was submitted; None for one from ``job`` or ``find``.
     """
 
     def __init__(
@@ -136,9 +134,8 @@ class VideoJob:
                 return answer
             run = await self._describe()
             if not _is_open(run):  # before the update arrived, or so soon after it that the answer was lost
-                error = (await self._ended(run)).error
-                cancelled = error is not None and error.failure_class == "cancelled"
-                return CancelAnswer(outcome="cancelled" if cancelled else "already_closed")
+                phase = (await self._ended(run)).phase
+                return CancelAnswer(outcome="cancelled" if phase == "cancelled" else "already_closed")
         with asking_temporal(self.id):
             await self._run().cancel()
         return CancelAnswer(outcome="requested")
@@ -149,14 +146,10 @@ class VideoJob:
         Args:
             attempt: The attempt that this answers. Asking twice for the same changes nothing.
             accept_second_charge: Needed after ``lost``, where the first one may have been billed.
-
-        Raises:
-            UnknownJob: Temporal knows no such job; submit its request instead.
         """
         with asking_temporal(self.id):
-            async for event in self._run().fetch_history_events(page_size=1):
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                break
+            first = await anext(self._run().fetch_history_events(page_size=1))
+        payloads = first.workflow_execution_started_event_attributes.input.payloads
         (argument,) = await self._jobs.client.data_converter.decode(payloads, [GenerateVideoInput])
         grant = Resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
         return await self._jobs.submit(argument.request, resubmit=grant)
@@ -212,18 +205,16 @@ class VideoJob:
 
     async def _query(self) -> JobState | None:
         """Ask the workflow for its state; None where no worker answers in time."""
-        try:
-            state: JobState = await self._run().query(
-                contract.QUERY_STATE, result_type=JobState, rpc_timeout=self._jobs.query_timeout
-            )
-        except RPCError as error:
-            if error.status in _NOBODY_ANSWERED:
-                return None
-            with asking_temporal(self.id):
-                raise
-        except WorkflowQueryFailedError:
-            return None
-        return state
+        with asking_temporal(self.id), suppress(WorkflowQueryFailedError):
+            try:
+                state: JobState = await self._run().query(
+                    contract.QUERY_STATE, result_type=JobState, rpc_timeout=self._jobs.query_timeout
+                )
+                return state
+            except RPCError as error:
+                if error.status not in _NOBODY_ANSWERED:
+                    raise
+        return None
 
     async def _ended(self, run: WorkflowExecutionDescription) -> JobState:
         state = await described(run)
@@ -270,7 +261,7 @@ class VideoJob:
 
 
 def may_follow(state: JobState, resubmit: Resubmit | None) -> bool:
-    """Tell whether a new run may follow a job that Temporal knows."""
+    """Return whether a new run may follow a job that Temporal knows."""
     if state.error is None:
         return False
     if state.error.attempt is None or state.error.failure_class == "unsettled":

@@ -17,7 +17,7 @@ import rfc8785
 
 from seedance_temporal.errors import InvalidJobId
 from seedance_temporal.provider.task import quoted_id
-from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.request import VideoRequest
 
 HASH_VERSION = 1
 _SAFETY_IDENTIFIER = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
@@ -34,16 +34,13 @@ def canonical_json(request: VideoRequest) -> bytes:
     """Return the bytes that are hashed: JSON by RFC 8785, with defaults, without absent fields."""
     fields: dict[str, Any] = request.model_dump(exclude=_NOT_PART_OF_THE_IDENTITY, exclude_none=True)
     fields["v"] = HASH_VERSION
-    fields["references"] = [_canonical_reference(reference) for reference in request.references]
+    fields["references"] = [
+        reference.model_dump(exclude={"asset_id" if reference.asset_id is None else "url"})
+        for reference in request.references
+    ]
     if request.prompt is not None:
         fields["prompt"] = _WHITE_SPACE.sub(" ", unicodedata.normalize("NFC", request.prompt)).strip(" ")
     return rfc8785.dumps(fields)
-
-
-def _canonical_reference(reference: Reference) -> dict[str, str]:
-    if reference.asset_id is not None:
-        return {"role": reference.role, "asset_id": reference.asset_id}
-    return {"role": reference.role, "url": reference.url}
 
 
 def request_hash(request: VideoRequest) -> str:
@@ -57,11 +54,7 @@ def job_id_of(request: VideoRequest) -> str:
 
 
 def hash_of_job(job_id: str) -> str:
-    """Return the request hash in a job id.
-
-    Raises:
-        InvalidJobId: It is not a job id.
-    """
+    """Return the request hash in a job id; raise InvalidJobId for any other text."""
     match = _JOB_ID.fullmatch(job_id)
     if match is None:
         raise InvalidJobId(f"not a job id: {job_id!r} (expected seedance- and 64 hex digits)")
@@ -69,11 +62,7 @@ def hash_of_job(job_id: str) -> str:
 
 
 def job_id_from(text: str) -> str:
-    """Return the job id of a text: a job id, or a request hash.
-
-    Raises:
-        InvalidJobId: It is neither.
-    """
+    """Return the job id of a text: a job id, or a request hash; raise InvalidJobId for any other."""
     job_id = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
     if _JOB_ID.fullmatch(job_id) is None:
         raise InvalidJobId(f"not a job id: {text!r} (expected seedance- and 64 hex digits, or the digits alone)")
@@ -83,8 +72,7 @@ def job_id_from(text: str) -> str:
 def id_prefix_from(text: str) -> str:
     """Return the prefix of a job id for a text: the beginning of a job id, or of a request hash.
 
-    Raises:
-        InvalidJobId: It has fewer than 6 hex digits, or is no beginning of a job id.
+    Raises InvalidJobId for any other, and for fewer than 6 hex digits.
     """
     prefix = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"
     if _JOB_ID_PREFIX.fullmatch(prefix) is None:
@@ -133,12 +121,8 @@ class ObjectNames:
     def verified(self, task_id: str, crc32c: str) -> str:
         """Name the object that proves that a content was verified before its upload.
 
-        Args:
-            task_id: The provider's task.
-            crc32c: The content's checksum, base64.
-
         Raises:
-            ValueError: The checksum is not base64.
+            ValueError: The content's checksum is not base64.
         """
         return self.of_task(task_id, f"verified-{b64decode(crc32c, validate=True).hex()}.json")
 
@@ -159,11 +143,8 @@ def key_fingerprint(api_key: str) -> str:
 def safety_identifier(user_id: str, nonce: str) -> str:
     """Return the identifier that the provider repeats in GET and LIST, and that proves that a task is ours.
 
-    The first half is the same for all tasks of a user, as the provider asks for; the second is the claim's nonce.
-
-    Args:
-        user_id: The end user.
-        nonce: 32 hex digits, drawn for the claim.
+    The first half is the same for all tasks of a user, as the provider asks for; the second is the claim's nonce, of 32
+    hex digits.
     """
     return f"{user_hash(user_id)}-{nonce}"
 

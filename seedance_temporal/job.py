@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from seedance_temporal.events import Timeline
 from seedance_temporal.provider.task import FailureClass, Usage
@@ -40,10 +40,8 @@ Attention = Literal[
 """The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 
 
-class Shape(BaseModel):
+class Shape(BaseModel, frozen=True, validate_by_name=True, validate_by_alias=True):
     """A value that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
-
-    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
 
 class VideoResult(Shape):

@@ -19,12 +19,7 @@ class Refusal(NamedTuple):
 
 
 def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
-    """Return why the price of a request is over the limits, or None if it is not.
-
-    Args:
-        estimated: The most that the request should cost.
-        settings: The limits.
-    """
+    """Return why the price of a request is over the limits, or None if it is not."""
     most = settings.seedance_max_usd_per_request
     limits = {
         "SEEDANCE_MAX_USD_PER_REQUEST": most,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from seedance_temporal.errors import Problem
 from seedance_temporal.provider.models import (
@@ -18,7 +18,7 @@ from seedance_temporal.provider.models import (
 from seedance_temporal.request import Reference
 
 
-class Medium(BaseModel):
+class Medium(BaseModel, frozen=True):
     """The properties of a reference's content. They are stored in history and record, and so without its URL.
 
     Attributes:
@@ -31,8 +31,6 @@ class Medium(BaseModel):
         fps: Frames a second, of videos.
         codecs: Those of a video's pictures and sound, or of a sound.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     reference: int
     kind: Kind
@@ -63,15 +61,7 @@ def is_readable(reference: Reference) -> bool:
 
 
 def media_problems(media: Collection[Medium], model: Model) -> list[Problem]:
-    """Check reference media by the limits of a model.
-
-    Args:
-        media: The references that could be read.
-        model: The row of the request's model.
-
-    Returns:
-        All problems; empty if there are none.
-    """
+    """List all problems of the reference media that could be read, by the limits of the request's model."""
     problems = [
         Problem(at=f"references[{medium.reference}]", problem=problem)
         for medium in media
@@ -95,8 +85,7 @@ def _limit_problems(medium: Medium, limits: MediaLimits) -> Iterator[str]:
         yield f"is {medium.format}; the provider takes {', '.join(limits.formats)}"
     if medium.size > limits.max_bytes:
         yield f"has {medium.size} bytes; {limits.max_bytes} are allowed"
-    unknown = [codec for codec in medium.codecs if limits.codecs is not None and codec not in limits.codecs]
-    if unknown and limits.codecs is not None:
+    if limits.codecs is not None and (unknown := [codec for codec in medium.codecs if codec not in limits.codecs]):
         yield f"is encoded in {', '.join(unknown)}; the provider takes {', '.join(limits.codecs)}"
     if medium.width is not None and medium.height is not None:
         size = f"{medium.width}x{medium.height}"

@@ -122,19 +122,14 @@ class _Relay:
 
     async def _signal(self, job_id: str, change: TaskChanged) -> None:
         """Signal the job, and never start it: a callback must not be able to start, and pay for, a job."""
-        client = await self._connected()
+        async with self._connecting:
+            self._client = self._client or await self._client_source()
         try:
-            await client.get_workflow_handle(job_id).signal(SIGNAL_TASK_CHANGED, change)
+            await self._client.get_workflow_handle(job_id).signal(SIGNAL_TASK_CHANGED, change)
         except RPCError as error:
             if not is_unknown_workflow(error):
                 raise
             _log.info("callback for %s: closed or unknown, there is nothing to do", job_id)
-
-    async def _connected(self) -> Client:
-        async with self._connecting:
-            if self._client is None:
-                self._client = await self._client_source()
-            return self._client
 
 
 async def _body(request: Request) -> bytes:

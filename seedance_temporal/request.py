@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
 if TYPE_CHECKING:
@@ -54,10 +54,8 @@ OutputFormat = Annotated[Literal["mp4", "mov"] | str, _AnyText()]
 TaskType = Annotated[Literal["auto", "reference", "edit", "extend"] | str, _AnyText()]
 
 
-class _Given(BaseModel):
+class _Given(BaseModel, frozen=True, extra="forbid", strict=True):
     """The fields that a caller gave. Null counts as absent, as it does for the provider."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -20,14 +20,7 @@ _Path = tuple[int | str, ...]
 
 
 def decode_json(text: str | bytes) -> Any:
-    """Decode JSON text for :func:`read_request`, and keep which names are in it twice.
-
-    Args:
-        text: The document; bytes are UTF-8. A byte order mark is ignored.
-
-    Raises:
-        InvalidRequest: It is not JSON.
-    """
+    """Decode JSON text, and keep which names are in it twice; raise InvalidRequest where it is not JSON."""
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         # NaN and Infinity become floats, which fit no field. A hundred digits are over all bounds already.
@@ -44,11 +37,7 @@ def decode_json(text: str | bytes) -> Any:
 
 
 def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem]]:
-    """Read a request from decoded JSON, for a caller that checks more.
-
-    Args:
-        data: Any value. Null counts as absent, as it does for the provider.
-        rules: Those of the deployment; they are checked for all fields of the right shape.
+    """Read a request from decoded JSON, for a caller that checks more; check the rules of fields of the right shape.
 
     Returns:
         The request, with placeholders for fields of a wrong shape, and all problems.
@@ -117,8 +106,8 @@ def _known_fields(data: Mapping[str, Any], shape: type[BaseModel], at: str, prob
     for name, value in data.items():
         if value is not None and name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "take it out: the provider would ignore it, and bill"
-            problems.append(Problem(at=prefix + quoted(str(name))[1:-1], problem=f"is not a field; {hint}"))
+            advice = f"did you mean {close[0]}?" if close else "take it out: the provider would ignore it, and bill"
+            problems.append(Problem(at=prefix + quoted(str(name))[1:-1], problem=f"is not a field; {advice}"))
     return {name: data[name] for name in known if data.get(name) is not None}
 
 

@@ -38,11 +38,7 @@ async def register_search_attributes(client: Client) -> frozenset[str]:
 
 
 async def usable_search_attributes(client: Client) -> frozenset[str]:
-    """Return the names that jobs may use, without adding any.
-
-    Raises:
-        RPCError: The server does not answer.
-    """
+    """Return the names that jobs may use, without adding any; raise RPCError where the server does not answer."""
     return _usable(await _registered_types(client))
 
 

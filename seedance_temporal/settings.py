@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint
-from seedance_temporal.provider.models import ENDPOINT, MODELS
+from seedance_temporal.provider.models import ENDPOINT, MODELS, Model
 from seedance_temporal.provider.prices import price_table
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.urls import https_problem, printable
@@ -24,8 +25,7 @@ BASE_URLS = {
     "volcengine": "https://ark.cn-beijing.volces.com/api/v3",
 }
 Route = Literal["byteplus", "volcengine"]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 UsdPerMillion = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 # The name of an object has 1,024 bytes, of which the longest task id takes half.
@@ -35,39 +35,8 @@ _ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
 
 
 class Settings(BaseSettings):
-    """Every variable of the project. The field's name in capitals is the variable's.
-
-    Attributes:
-        ark_api_key: The provider's key; keys are isolated per route.
-        ark_route: The route that this worker serves.
-        ark_base_url: Overrides the route's, for gateways and the local Ark.
-        seedance_bucket: The bucket that videos and the ledger go to.
-        seedance_prefix: For several environments in one bucket.
-        seedance_callback_url: The relay's public base URL; unset: polling alone.
-        seedance_callback_secret: The HMAC secret of callback URLs.
-        seedance_callback_secret_previous: Still accepted during a rotation.
-        seedance_relay_host: Where ``relay.py`` listens.
-        seedance_relay_port: The same.
-        seedance_insecure_hosts: Hosts, comma separated, for which plain http and private addresses are allowed.
-        seedance_poll_first_seconds: The first wait where there are no callbacks; unset: by model and length.
-        seedance_poll_max_seconds: The longest wait where there are no callbacks.
-        seedance_poll_with_callbacks_seconds: The wait where there are.
-        seedance_create_timeout_seconds: Total time of the POST; references are downloaded during it.
-        seedance_recovery_seconds: How long to search for an unknown create before it can count as absent.
-        seedance_clock_skew_seconds: How far the clocks of worker, bucket and provider may be apart.
-        seedance_automatic_resubmits: How often a task that expired, or failed at the provider, is followed by
-            another paid attempt without being asked.
-        seedance_creates_per_minute: The account's rate for creates, over all workers.
-        seedance_copies_at_once: Copies into the bucket at once, per worker.
-        seedance_download_seconds: Total time for one download of a video.
-        seedance_max_video_bytes: A larger result is not downloaded.
-        seedance_prices: Prices that override the provider's list, as JSON: model id, resolution, and USD per million
-            tokens without and with a reference video; null where that is not known.
-        seedance_endpoints: The model behind each inference endpoint, as JSON: ``ep-…`` to model id.
-        seedance_hash_users: Whether search attributes and summaries in Temporal show a user by a hash.
-        seedance_max_usd_per_request: A request whose estimate is higher is refused; unset: no limit.
-        seedance_max_jobs_per_user_day: Paid creates that a user is allowed in a UTC day; unset: no limit.
-        seedance_max_usd_per_user_day: What they may cost together, by estimate; unset: no limit.
+    """Every variable of the project. The field's name in capitals is the variable's; its meaning is in
+    ``docs/reference/settings.md``.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
@@ -83,25 +52,25 @@ class Settings(BaseSettings):
     seedance_relay_host: str = "127.0.0.1"
     seedance_relay_port: Annotated[int, Field(ge=0, le=65_535)] = 8088
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
-    seedance_poll_first_seconds: Seconds | None = None
-    seedance_poll_max_seconds: Seconds = 300
-    seedance_poll_with_callbacks_seconds: Seconds = 300
-    seedance_create_timeout_seconds: Seconds = 120
-    seedance_recovery_seconds: Seconds = 600
+    seedance_poll_first_seconds: Positive | None = None
+    seedance_poll_max_seconds: Positive = 300
+    seedance_poll_with_callbacks_seconds: Positive = 300
+    seedance_create_timeout_seconds: Positive = 120
+    seedance_recovery_seconds: Positive = 600
     seedance_clock_skew_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
     seedance_automatic_resubmits: Annotated[int, Field(ge=0)] = 0
-    seedance_creates_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180
+    seedance_creates_per_minute: Positive = 180
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
-    seedance_download_seconds: Seconds = 1800
+    seedance_download_seconds: Positive = 1800
     seedance_max_video_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     seedance_prices: Annotated[
         dict[str, dict[str, tuple[UsdPerMillion | None, UsdPerMillion | None]]], NoDecode, Field(default_factory=dict)
     ]
     seedance_endpoints: Annotated[dict[str, str], NoDecode, Field(default_factory=dict)]
     seedance_hash_users: bool = False
-    seedance_max_usd_per_request: Usd | None = None
+    seedance_max_usd_per_request: Positive | None = None
     seedance_max_jobs_per_user_day: Annotated[int, Field(gt=0)] | None = None
-    seedance_max_usd_per_user_day: Usd | None = None
+    seedance_max_usd_per_user_day: Positive | None = None
 
     @field_validator("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous")
     @classmethod
@@ -141,9 +110,7 @@ class Settings(BaseSettings):
     @classmethod
     def _of_known_models(cls, prices: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for model_id, by_resolution in prices.items():
-            if model_id not in _ROWS:
-                raise ValueError(f"{model_id!r} is not a model id; use one of {', '.join(_ROWS)}")
-            known = _ROWS[model_id].resolutions
+            known = _model(model_id).resolutions
             unknown = [resolution for resolution in by_resolution if resolution not in known]
             if unknown:
                 raise ValueError(f"{model_id} has no resolution {unknown[0]!r}; it has {', '.join(known)}")
@@ -155,8 +122,7 @@ class Settings(BaseSettings):
         for endpoint, model_id in endpoints.items():
             if not ENDPOINT.fullmatch(endpoint):
                 raise ValueError(f"{endpoint!r} is not an endpoint id (ep-…)")
-            if model_id not in _ROWS:
-                raise ValueError(f"{model_id!r} is not a model id; use one of {', '.join(_ROWS)}")
+            _model(model_id)
         return endpoints
 
     @field_validator("seedance_prefix")
@@ -171,12 +137,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        for name, url in (
-            ("SEEDANCE_CALLBACK_URL", self.seedance_callback_url),
-            ("ARK_BASE_URL", self.ark_base_url),
-        ):
-            problem = https_problem(url, self.seedance_insecure_hosts) if url is not None else None
-            if problem:
+        urls = {"SEEDANCE_CALLBACK_URL": self.seedance_callback_url, "ARK_BASE_URL": self.ark_base_url}
+        for name, url in urls.items():
+            if url is not None and (problem := https_problem(url, self.seedance_insecure_hosts)):
                 raise ValueError(f"{name} {problem}. For a local stack, name its host in SEEDANCE_INSECURE_HOSTS.")
         if self.seedance_callback_url is not None and self.seedance_callback_secret is None:
             raise ValueError("SEEDANCE_CALLBACK_URL is set without SEEDANCE_CALLBACK_SECRET")
@@ -247,8 +210,14 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must not appear in any text, log or object."""
-        kept = (self.ark_api_key, self.seedance_callback_secret, self.seedance_callback_secret_previous)
-        return tuple(secret.get_secret_value() for secret in kept if secret is not None)
+        given = (self.ark_api_key, self.seedance_callback_secret, self.seedance_callback_secret_previous)
+        return tuple(secret.get_secret_value() for secret in given if secret is not None)
+
+
+def _model(model_id: str) -> Model:
+    if model_id not in _ROWS:
+        raise ValueError(f"{model_id!r} is not a model id; use one of {', '.join(_ROWS)}")
+    return _ROWS[model_id]
 
 
 def _variable(at: tuple[int | str, ...]) -> str:
@@ -259,9 +228,7 @@ def _variable(at: tuple[int | str, ...]) -> str:
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object; refuse a name that is given twice, of which the last would win silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"names {twice!r} more than once")
-    return found
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"names {name!r} more than once")
+    return dict(pairs)

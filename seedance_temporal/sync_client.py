@@ -1,10 +1,5 @@
 """The client without ``await``, for Django, Flask, Celery and scripts.
 
-::
-
-    with SyncVideoJobs.connect() as jobs:
-        result = jobs.submit(VideoRequest(...)).result(timeout=900)
-
 One event loop runs in a thread of its own; any number of threads may call. It belongs to the process that connected.
 """
 
@@ -14,7 +9,6 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from seedance_temporal.client import VideoJobs
@@ -22,7 +16,6 @@ from seedance_temporal.connection import require_same_process
 from seedance_temporal.contract import CancelAnswer, ResolveAction, ResolveAnswer, Resubmit
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.job import JobState, VideoResult
-from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.visibility import Wanted
@@ -35,17 +28,15 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._started = threading.Event()
-        # Not waited for by an interpreter that ends: `close` need not have been called.
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="seedance-jobs", daemon=True)
-        self._thread.start()
-        self._started.wait()
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._started.set()
-        await self._stop.wait()
+        # Not waited for by an interpreter that ends: `close` need not have been called.
+        self._thread = threading.Thread(target=self._serve, name="seedance-jobs", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._stop.wait())
 
     def call(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine in the loop, and wait for its end."""
@@ -75,7 +66,7 @@ class _LoopThread:
 
 
 class SyncVideoJobs:
-    """:class:`~seedance_temporal.VideoJobs` for code that does not await; the same methods with the same errors.
+    """:class:`~seedance_temporal.VideoJobs` for code that does not await; the same attributes, methods and errors.
 
     Make it with :meth:`connect`, once in each process. After :meth:`close`, every call raises RuntimeError.
     """
@@ -83,6 +74,7 @@ class SyncVideoJobs:
     def __init__(self, jobs: VideoJobs, loop: _LoopThread) -> None:
         self._jobs = jobs
         self._loop = loop
+        self.rules = jobs.rules
 
     @classmethod
     def connect(cls, *, settings: Settings | None = None, **overrides: Any) -> Self:
@@ -102,15 +94,8 @@ class SyncVideoJobs:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def rules(self) -> Rules:
-        """The rules that requests are checked by."""
-        return self._jobs.rules
 
     def submit(
         self, request: VideoRequest, *, resubmit: Resubmit | None = None, may_create: bool = True
@@ -139,29 +124,17 @@ class SyncVideoJobs:
 
 
 class SyncVideoJob:
-    """:class:`~seedance_temporal.VideoJob` for code that does not await; the same methods with the same errors."""
+    """:class:`~seedance_temporal.VideoJob` for code that does not await; the same attributes, methods and errors."""
 
     def __init__(self, job: VideoJob, loop: _LoopThread) -> None:
         self._job = job
         self._loop = loop
+        self.id = job.id
+        self.submitted = job.submitted
+        self.existing = job.existing
 
     def __repr__(self) -> str:
         return f"SyncVideoJob({self.id!r})"
-
-    @property
-    def id(self) -> str:
-        """The job id, ``seedance-`` and the request hash."""
-        return self._job.id
-
-    @property
-    def submitted(self) -> JobState | None:
-        """The job as ``submit`` started or found it, without ``detail``; None for one from ``job`` or ``find``."""
-        return self._job.submitted
-
-    @property
-    def existing(self) -> bool | None:
-        """Whether Temporal knew the job before it was submitted; None for one from ``job`` or ``find``."""
-        return self._job.existing
 
     def result(self, timeout: float | None = None) -> VideoResult:
         """See :meth:`VideoJob.result <seedance_temporal.VideoJob.result>`."""

@@ -15,54 +15,28 @@ _SUMMARY_LETTERS = 100
 _LETTERS = 200
 
 
-def summary(request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
-    """Write the video and its user on one line.
+def summary_and_details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> tuple[str, str]:
+    """Describe a valid request on one line, and in Markdown with the command that shows the job.
 
-    Args:
-        request: A valid request.
-        rules: Those of the deployment.
-        hash_users: Whether the user is shown by a hash.
+    URLs are shown without their queries.
     """
-    video = f"{_model(request, rules)} {request.resolution} {request.ratio} {_length(request)}"
-    return f"{video} for {_user(request, hash_users)[:60]}"[:_SUMMARY_LETTERS]
-
-
-def details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> str:
-    """Describe the request in Markdown, with the command that shows the job. URLs are shown without their queries.
-
-    Args:
-        job_id: The job of the request.
-        request: A valid request.
-        rules: Those of the deployment.
-        hash_users: Whether the user is shown by a hash.
-    """
-    name = _model(request, rules)
+    model = rules.model_of(request.model)
+    name = request.model if model is None or rules.is_unknown_endpoint(request.model) else model.name
+    user = user_hash(request.user_id) if hash_users else request.user_id
+    length = f"{request.duration} s" if request.duration > 0 else "as long as the model chooses"
+    summary = f"{name} {request.resolution} {request.ratio} {length} for {user[:60]}"
     estimate = rules.estimate(request)
     expected = money(estimate.usd, estimate.tokens)
-    return rows(
-        {
-            "user": _cut(_user(request, hash_users)),
-            "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
-            "video": ", ".join([request.resolution, request.ratio, _length(request), *_extras(request)]),
-            "prompt": _cut(request.prompt or ""),
-            **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
-            "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
-            "current state": f"`{COMMAND} show {job_id}`",
-        }
-    )
-
-
-def _model(request: VideoRequest, rules: Rules) -> str:
-    model = rules.model_of(request.model)
-    return request.model if model is None or rules.is_unknown_endpoint(request.model) else model.name
-
-
-def _user(request: VideoRequest, hash_users: bool) -> str:
-    return user_hash(request.user_id) if hash_users else request.user_id
-
-
-def _length(request: VideoRequest) -> str:
-    return f"{request.duration} s" if request.duration > 0 else "as long as the model chooses"
+    facts = {
+        "user": _cut(user),
+        "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
+        "video": ", ".join([request.resolution, request.ratio, length, *_extras(request)]),
+        "prompt": _cut(request.prompt or ""),
+        **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
+        "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
+        "current state": f"`{COMMAND} show {job_id}`",
+    }
+    return summary[:_SUMMARY_LETTERS], rows(facts)
 
 
 def _extras(request: VideoRequest) -> list[str]:
@@ -109,5 +83,5 @@ def rows(values: Mapping[str, str]) -> str:
 
 def money(usd: float | None, tokens: int | None) -> str:
     """Write a price; empty where it is not known."""
-    words = [] if usd is None else [f"{usd:.4f} USD"]
-    return ", ".join(words if tokens is None else [*words, f"{tokens:,} tokens"])
+    amounts = [] if usd is None else [f"{usd:.4f} USD"]
+    return ", ".join(amounts if tokens is None else [*amounts, f"{tokens:,} tokens"])

@@ -30,12 +30,7 @@ _SEARCHED = 64 * 1024
 
 
 def printable(text: str, keep: str = "\n") -> str:
-    """Escape characters that do not print: they could steer a terminal, or forge a line of a log.
-
-    Args:
-        text: A text of others.
-        keep: Characters that are not escaped.
-    """
+    """Escape characters that do not print, except those to keep: they could steer a terminal, or forge a log line."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -53,11 +48,8 @@ def is_public_address(address: str) -> bool:
 def https_problem(url: str, insecure_hosts: Collection[str] = ()) -> str | None:
     """Return why a URL is not a public https one, without asking DNS, or None if it is one.
 
-    The answer holds no part of the URL, which may hold secrets.
-
-    Args:
-        url: The URL.
-        insecure_hosts: Hosts, in lower case, for which plain http and private addresses are allowed.
+    The answer holds no part of the URL, which may hold secrets. Plain http and private addresses are allowed for
+    insecure hosts, which are in lower case.
     """
     if not url.isprintable() or " " in url or "\\" in url:
         return "holds a space, a backslash or a control character"  # parsers disagree on what these mean
@@ -96,7 +88,6 @@ def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -
     length of the text.
 
     Args:
-        text: Any text.
         secrets: They are found where they are quoted or escaped, too, as in Python, JSON or a URL.
         limit: The most characters of the answer. The text may then be of any length: only its beginning is searched.
     """
@@ -119,14 +110,9 @@ def _bare(url: re.Match[str]) -> str:
 
 def _beginning(text: str, length: int, forms: Iterable[str]) -> str:
     """Return the beginning of a text, without the part of a secret that the cut leaves: no search finds half of one."""
-    beginning = text[:length]
-    shortest = len(beginning)
-    for form in forms:
-        around = text[max(0, length - len(form) + 1) : length + len(form) - 1]
-        at = around.find(form)
-        if at >= 0:
-            shortest = min(shortest, max(0, length - len(form) + 1) + at)
-    return _AUTHORITY_AT_THE_END.sub(r"\1", beginning[:shortest])
+    across_the_cut = (text.find(form, max(0, length - len(form) + 1), length + len(form) - 1) for form in forms)
+    cut = min([length, *(start for start in across_the_cut if start >= 0)])
+    return _AUTHORITY_AT_THE_END.sub(r"\1", text[:cut])
 
 
 @lru_cache(maxsize=16)

@@ -12,19 +12,6 @@ from temporalio import exceptions
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 
 from seedance_temporal import contract
-from seedance_temporal.contract import (
-    MEMO_ATTEMPT,
-    MEMO_ESTIMATED_TOKENS,
-    MEMO_ESTIMATED_USD,
-    SEEDANCE_ATTENTION,
-    SEEDANCE_COST_USD,
-    SEEDANCE_MODEL,
-    SEEDANCE_PHASE,
-    SEEDANCE_TASK_ID,
-    SEEDANCE_TOKENS,
-    SEEDANCE_USER,
-    Queues,
-)
 from seedance_temporal.job import JobError, JobState
 
 # The most job ids in one query, which then has some kilobytes.
@@ -35,15 +22,9 @@ class Wanted(TypedDict, total=False):
     """The filters of runs; one that is absent or None does not filter.
 
     Attributes:
-        user: Runs of this user.
-        phase: Runs in this phase.
-        attention: Runs with this attention.
-        model: Runs of this model or inference endpoint, by the id in the request.
-        route: Runs of this route.
-        since: Runs started at this time or later. It needs a time zone, as ``until`` does.
-        until: Runs started before this time.
+        model: A model or inference endpoint, by the id in the request.
+        since, until: Runs started at ``since`` or later, and before ``until``. Both need a time zone.
         is_open: True for runs that have not ended.
-        job_ids: Runs of these jobs.
     """
 
     user: str | None
@@ -58,15 +39,7 @@ class Wanted(TypedDict, total=False):
 
 
 def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
-    """Write the queries that together find the wanted runs: one, unless there are many job ids.
-
-    Args:
-        further: More terms of the query language.
-        wanted: The filters.
-
-    Raises:
-        ValueError: A time has no time zone.
-    """
+    """Write the queries that together find the wanted runs: one, unless there are many job ids."""
     attributes = {
         contract.SEEDANCE_USER: wanted.get("user"),
         contract.SEEDANCE_PHASE: wanted.get("phase"),
@@ -77,7 +50,7 @@ def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
     terms += [f"{key.name} = {_quoted(value)}" for key, value in attributes.items() if value is not None]
     if (route := wanted.get("route")) is not None:
         # Every run has its queue, also where the search attributes are missing, or no worker has begun with it.
-        terms.append(f"TaskQueue = {_quoted(Queues(route).workflows)}")
+        terms.append(f"TaskQueue = {_quoted(contract.Queues(route).workflows)}")
     if (since := wanted.get("since")) is not None:
         terms.append(f"StartTime >= {_time(since)}")
     if (until := wanted.get("until")) is not None:
@@ -91,11 +64,6 @@ def queries(*further: str, **wanted: Unpack[Wanted]) -> Iterator[str]:
     for start in range(0, len(ids), _IDS_IN_A_QUERY):
         some = ", ".join(map(_quoted, ids[start : start + _IDS_IN_A_QUERY]))
         yield " AND ".join([*terms, f"WorkflowId IN ({some})"])
-
-
-def begins_with(prefix: str) -> str:
-    """Write a term for the jobs whose id begins with a prefix."""
-    return f"WorkflowId STARTS_WITH {_quoted(prefix)}"
 
 
 def _time(at: datetime) -> str:
@@ -119,35 +87,31 @@ _ENDS_FROM_OUTSIDE: dict[type[BaseException], str] = {
 async def described(run: WorkflowExecution) -> JobState:
     """Return a run's state without asking a worker: by its status, memo and search attributes."""
     shown = run.typed_search_attributes
-    phase: str | None = shown.get(SEEDANCE_PHASE)
-    match run.status:
-        case WorkflowExecutionStatus.COMPLETED:
-            phase = "stored"
-        case WorkflowExecutionStatus.FAILED:
-            phase = phase or "failed"
-        case WorkflowExecutionStatus.RUNNING:
-            phase = phase or "checking"
-        case _:
-            phase = "checking"
+    phase = shown.get(contract.SEEDANCE_PHASE)
+    phases: dict[WorkflowExecutionStatus | None, str] = {
+        WorkflowExecutionStatus.RUNNING: phase or "checking",
+        WorkflowExecutionStatus.FAILED: phase or "failed",
+        WorkflowExecutionStatus.COMPLETED: "stored",
+    }
     memo = await run.memo()
     return JobState.model_validate(
         {
             "job_id": run.id,
             "request_hash": run.id.removeprefix("seedance-"),
-            "phase": phase,
-            "attention": shown.get(SEEDANCE_ATTENTION),
-            "task_id": shown.get(SEEDANCE_TASK_ID),
-            "attempt": memo.get(MEMO_ATTEMPT),
-            "user": shown.get(SEEDANCE_USER),
+            "phase": phases.get(run.status, "checking"),
+            "attention": shown.get(contract.SEEDANCE_ATTENTION),
+            "task_id": shown.get(contract.SEEDANCE_TASK_ID),
+            "attempt": memo.get(contract.MEMO_ATTEMPT),
+            "user": shown.get(contract.SEEDANCE_USER),
             # Every run has its queue, also where the search attributes are missing, or no worker has begun with it.
-            "route": run.task_queue.removeprefix(Queues("").workflows),
-            "model": shown.get(SEEDANCE_MODEL),
+            "route": run.task_queue.removeprefix(contract.Queues("").workflows),
+            "model": shown.get(contract.SEEDANCE_MODEL),
             "started_at": run.start_time,
             "closed_at": run.close_time,
-            "tokens": shown.get(SEEDANCE_TOKENS),
-            "cost_usd": shown.get(SEEDANCE_COST_USD),
-            "estimated_tokens": memo.get(MEMO_ESTIMATED_TOKENS),
-            "estimated_usd": memo.get(MEMO_ESTIMATED_USD),
+            "tokens": shown.get(contract.SEEDANCE_TOKENS),
+            "cost_usd": shown.get(contract.SEEDANCE_COST_USD),
+            "estimated_tokens": memo.get(contract.MEMO_ESTIMATED_TOKENS),
+            "estimated_usd": memo.get(contract.MEMO_ESTIMATED_USD),
         }
     )
 

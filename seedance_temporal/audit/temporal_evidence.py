@@ -17,7 +17,7 @@ from temporalio.service import RPCError
 
 from seedance_temporal.audit import document
 from seedance_temporal.audit.document import RunHistory
-from seedance_temporal.connection import is_unknown_workflow, refusal
+from seedance_temporal.connection import asking_temporal, is_unknown_workflow
 from seedance_temporal.events import Event, Timeline
 from seedance_temporal.job import JobState
 from seedance_temporal.ledger.facts import Claim, Fact, Outcome
@@ -122,12 +122,10 @@ async def read_runs(client: Client, job_id: str, known: Collection[str] = ()) ->
     Raises:
         TemporalUnavailable: Temporal cannot be reached, or refuses.
     """
-    try:
+    with asking_temporal():
         listed = {run.run_id async for run in client.list_workflows(f"WorkflowId = '{job_id}'")}
         # Without a run id, Temporal describes the newest run.
         runs = [await _read_run(client, job_id, run_id) for run_id in {None, *listed, *known}]
-    except RPCError as error:
-        raise refusal(error) from error
     by_id = {run.shown.run_id: run for run in runs if run is not None}
     return sorted(by_id.values(), key=lambda run: (run.shown.started_at, run.shown.run_id))
 

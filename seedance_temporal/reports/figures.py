@@ -58,7 +58,7 @@ class Account:
         return self.started_at.astimezone(UTC).date().isoformat()
 
     def has_started(self, since: datetime | None, until: datetime | None) -> bool:
-        """Tell whether it started at ``since`` or later, and before ``until``."""
+        """Return whether it started at ``since`` or later, and before ``until``."""
         return (since is None or self.started_at >= since) and (until is None or self.started_at < until)
 
 
@@ -110,7 +110,6 @@ class Figures:
     """The figures of a group of jobs.
 
     Attributes:
-        jobs: Their number.
         outcomes: The number of jobs of each outcome that occurred.
         attempts: The sum of the attempts that are known.
         tokens: Billed, in the provider's tokens, as far as they are known.

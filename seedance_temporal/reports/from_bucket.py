@@ -13,7 +13,6 @@ from seedance_temporal.ledger.decisions import decide, ending
 from seedance_temporal.ledger.facts import Facts
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.billing import BilledTask, is_billed, once, tokens
-from seedance_temporal.provider.task import Usage
 from seedance_temporal.reports.figures import Account, outcome_of
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
@@ -23,21 +22,15 @@ _JOBS_AT_ONCE = 16
 
 
 async def read_accounts(bucket: Bucket, settings: Settings, *, since: datetime | None = None) -> list[Account]:
-    """Read an account of every job that claimed an attempt.
-
-    Args:
-        bucket: The bucket of the ledger.
-        settings: The prefix, and whether to show a hash instead of a user.
-        since: Jobs whose objects are all older are not read.
-    """
+    """Read an account of every job that claimed an attempt, except those whose objects are all older than ``since``."""
     ledger = Ledger(bucket, settings.seedance_prefix)
     at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
     name = re.compile(re.escape(settings.seedance_prefix) + "/([0-9a-f]{64})/.+")
-    jobs: set[str] = set()
-    for stored in await bucket.list(f"{settings.seedance_prefix}/"):
-        match = name.fullmatch(stored.name)
-        if match is not None and (since is None or stored.created_at >= since):
-            jobs.add(f"seedance-{match[1]}")
+    jobs = {
+        f"seedance-{match[1]}"
+        for stored in await bucket.list(f"{settings.seedance_prefix}/")
+        if (match := name.fullmatch(stored.name)) and (since is None or stored.created_at >= since)
+    }
 
     async def account(job_id: str) -> Account | None:
         async with at_once:
@@ -70,14 +63,10 @@ def _account(job_id: str, facts: Facts, settings: Settings) -> Account | None:
 
 def _tasks(facts: Facts) -> Iterator[BilledTask]:
     if facts.record is not None:
-        yield _task(facts.record.task_id, facts.record.usage, facts.record.cost_usd)
+        yield BilledTask(facts.record.task_id, tokens(facts.record.usage), facts.record.cost_usd)
     for end in (end for attempt in facts.attempts for end in attempt.ends):
         if is_billed(phase_of(end.error)):
-            yield _task(end.error.task_id, end.usage, end.cost_usd)
+            yield BilledTask(end.error.task_id, tokens(end.usage), end.cost_usd)
     second = decide(facts).second_task
     if second is not None and ending(facts) is not None:
         yield BilledTask(second)
-
-
-def _task(task_id: str | None, usage: Usage | None, usd: float | None) -> BilledTask:
-    return BilledTask(task_id, tokens(usage), usd)
