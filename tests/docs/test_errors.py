@@ -102,7 +102,9 @@ def test_job_codes() -> None:
 
 
 def test_create_codes() -> None:
-    made = {code.replace("http_*", "http_<status>") for code in codes(lambda name: name == "CreateAnswer")}
+    made = {
+        code.replace("http_*", "http_<status>") for code in codes(lambda name: name in {"CreateAnswer", "_failure"})
+    }
     assert documented("## Outcomes of a create") == made
 
 
