@@ -44,12 +44,6 @@ async def host() -> AsyncIterator[ResultHost]:
         yield host
 
 
-@pytest.fixture
-def bucket(google: GoogleBucket) -> dict[str, str]:
-    """What leads the command to the bucket."""
-    return {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": google._client._connection.API_BASE_URL}
-
-
 async def check(
     *urls: str,
     as_json: bool = True,
@@ -127,7 +121,7 @@ async def test_people_read_the_same(host: ResultHost) -> None:
     assert "Nothing was submitted" in said.out
 
 
-async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Path, bucket_env: dict[str, str]) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video at all")
     urls = [
@@ -135,7 +129,7 @@ async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Pat
         *("http://192.168.7.7/a.png", host.url("/a.png"), "file:///a.png"),
     ]
     changes = {"duration": 99, "prompt": "a cat --dur 15", "seed": 7, "rights": {"depicts_real_person": True}}
-    said = await check(*urls, options=("--allow-any-path",), changes=changes, variables=bucket)
+    said = await check(*urls, options=("--allow-any-path",), changes=changes, variables=bucket_env)
     found = problems(said)
     assert found.keys() == {
         *("duration", "prompt", "seed", "rights.consent_reference"),
@@ -147,11 +141,13 @@ async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Pat
     assert len(host.asked("/a.png")) == 1, "what is good is looked at as well"
 
 
-async def test_local_file_is_probed_not_uploaded(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
+async def test_local_file_is_probed_not_uploaded(
+    tmp_path: Path, bucket_env: dict[str, str], google: GoogleBucket
+) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
     before = await google.list("")
-    said = await check(str(path), options=("--allow-any-path",), variables=bucket)
+    said = await check(str(path), options=("--allow-any-path",), variables=bucket_env)
     assert said.code == 0, said.err
     (medium,) = said.document["media"]
     (sent,) = [one["image_url"]["url"] for one in said.document["sends"]["content"][1:]]
@@ -159,27 +155,27 @@ async def test_local_file_is_probed_not_uploaded(tmp_path: Path, bucket: dict[st
     assert await google.list("") == before
 
 
-async def test_paths_of_stdin_use_current_folder(tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_paths_of_stdin_use_current_folder(tmp_path: Path, bucket_env: dict[str, str]) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
-    assert "--allow-any-path" in problems(await check(str(path), variables=bucket))["references[0].url"]
-    found = problems(await check("tests/none.png", variables=bucket))
+    assert "--allow-any-path" in problems(await check(str(path), variables=bucket_env))["references[0].url"]
+    found = problems(await check("tests/none.png", variables=bucket_env))
     assert "No such file" in found["references[0].url"]
 
 
-async def test_lengths_of_all_files_are_added(host: ResultHost, tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_lengths_of_all_files_are_added(host: ResultHost, tmp_path: Path, bucket_env: dict[str, str]) -> None:
     path = tmp_path / "long.mp4"
     path.write_bytes(clip(frames=13 * FPS))
-    said = await check(str(path), host.url("/v.mp4"), options=("--allow-any-path",), variables=bucket)
+    said = await check(str(path), host.url("/v.mp4"), options=("--allow-any-path",), variables=bucket_env)
     assert "16.00 s of video in all" in problems(said)["references"]
 
 
-async def test_private_object_is_probed(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
+async def test_private_object_is_probed(tmp_path: Path, bucket_env: dict[str, str], google: GoogleBucket) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture(700, 500))
     stored = await google.upload("private/shot.png", path, "image/png")
     assert stored is not None
-    said = await check(f"gs://videos/private/shot.png#{stored.generation}", variables=bucket)
+    said = await check(f"gs://videos/private/shot.png#{stored.generation}", variables=bucket_env)
     assert said.code == 0, said.err
     assert said.document["media"][0]["width"] == 700
 
@@ -192,13 +188,13 @@ async def test_private_object_without_bucket_is_warned_of() -> None:
 
 
 async def test_asset_id_of_other_content_is_warned_of(
-    host: ResultHost, bucket: dict[str, str], google: GoogleBucket
+    host: ResultHost, bucket_env: dict[str, str], google: GoogleBucket
 ) -> None:
     references = [{"role": "reference_image", "url": host.url("/a.png"), "asset_id": "sku-7"}]
     request = VideoRequest.model_validate(REQUEST | {"references": references})
     other = Medium(reference=0, kind="image", format="png", size=1, sha256="0" * 64)
     await Assets(google, "seedance").note(request, [other])
-    said = await check(changes={"references": references}, variables=bucket)
+    said = await check(changes={"references": references}, variables=bucket_env)
     assert said.code == 0, said.err
     assert ["other content" in warning for warning in said.document["warnings"]] == [True]
 
@@ -209,10 +205,10 @@ async def test_passing_problem_advises_another_try(host: ResultHost) -> None:
     assert "try again later" in found["references[0]"]
 
 
-async def test_unusable_bucket_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_unusable_bucket_is_one_clear_error(tmp_path: Path, bucket_env: dict[str, str]) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture())
-    said = await check(str(path), options=("--allow-any-path",), variables=bucket | {"SEEDANCE_BUCKET": "missing"})
+    said = await check(str(path), options=("--allow-any-path",), variables=bucket_env | {"SEEDANCE_BUCKET": "missing"})
     assert said.code == 1
     assert said.document["error"]["code"] == "bucket"
     assert "The bucket missing cannot be used" in said.err

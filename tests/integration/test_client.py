@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -61,12 +61,6 @@ from tests.support.temporal_stub import (
 UNKNOWN = "seedance-" + "0" * 64
 # Nobody serves this route but the tests that start a worker of their own.
 LONELY = "volcengine"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -18,7 +18,6 @@ from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, GoogleBucket
-from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
 from tests.support.memory_bucket import MemoryBucket
 
@@ -224,13 +223,11 @@ async def test_racing_prices_stay_within_daily_usd() -> None:
     assert 1.0 - PRICE < spent <= 1.0
 
 
-async def test_real_bucket_behaves_the_same() -> None:
-    with fake_gcs("videos") as client:
-        bucket = GoogleBucket("videos", client)
-        workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
-        answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
-        assert sum(answer.error is None for answer in answers) == 10
-        assert len(await bucket.list("seedance/limits/")) == 10
+async def test_real_bucket_behaves_the_same(google: GoogleBucket) -> None:
+    workers = [Worker(google, jobs_per_user_day=10) for _ in range(3)]
+    answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
+    assert sum(answer.error is None for answer in answers) == 10
+    assert len(await google.list("seedance/limits/")) == 10
 
 
 class LosingAnswers(MemoryBucket):

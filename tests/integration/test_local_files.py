@@ -25,7 +25,6 @@ from seedance_temporal.provider.models import MEDIA
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket, StoredObject
 from tests.support.command_line import run_command
-from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import some_settings
 from tests.support.media_files import clip, picture, sound
 from tests.support.memory_bucket import MemoryBucket
@@ -523,19 +522,18 @@ async def test_no_copy_stays_behind(folder: Path, opened: Opened) -> None:
 # By the command
 
 
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
-
-
 @pytest.mark.parametrize("command", ["submit", "check", "batch"])
 @pytest.mark.parametrize(
     ("url", "options"),
     [("/etc/passwd", []), ("/etc/passwd", ["--allow-any-path"]), ("notes.png", []), ("../shot.png", [])],
 )
 async def test_refused_file_leaves_the_bucket_empty(
-    tmp_path: Path, google: GoogleBucket, command: str, url: str, options: list[str]
+    tmp_path: Path,
+    google: GoogleBucket,
+    bucket_env: dict[str, str],
+    command: str,
+    url: str,
+    options: list[str],
 ) -> None:
     (tmp_path / "shot.png").write_bytes(CONTENT)
     file = tmp_path / "request" / "request.json"
@@ -543,14 +541,8 @@ async def test_refused_file_leaves_the_bucket_empty(
     file.with_name("notes.png").write_text("no picture at all")
     file.write_bytes(with_urls(url))
     options = [*options, "--yes"] if command == "batch" else options
-    api = google._client._connection.API_BASE_URL
     # No Temporal is there: what had come so far would end with another exit code.
-    said = await run_command(
-        None,
-        *(command, str(file), "--json", *options),
-        SEEDANCE_BUCKET="videos",
-        STORAGE_EMULATOR_HOST=api,
-    )
+    said = await run_command(None, command, str(file), "--json", *options, **bucket_env)
     assert said.code == 2, said.err
     assert said.document["error"]["code"] == "invalid_request"
     assert said.document["error"]["problems"][0]["at"].endswith("references[0].url")

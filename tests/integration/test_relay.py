@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -29,7 +28,8 @@ from seedance_temporal.connection import connect
 from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
-from tests.support.temporal_stub import TASK_ID, address, dev_server, handle, request, worker
+from tests.support.command_line import script_process
+from tests.support.temporal_stub import TASK_ID, address, dev_server, handle, request
 
 ROOT = Path(__file__).parents[2]
 SECRET, PREVIOUS = "new secret", "old secret"
@@ -49,12 +49,6 @@ async def served(app: Any) -> AsyncIterator[str]:
         server.should_exit = True
         await serving
         listener.close()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -268,16 +262,11 @@ def test_process_names_bad_settings() -> None:
 async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "relay.py",
-        cwd=ROOT,
-        env=os.environ
-        | {"SEEDANCE_CALLBACK_SECRET": SECRET, "SEEDANCE_RELAY_PORT": str(port), "TEMPORAL_ADDRESS": "127.0.0.1:1"},
-        stderr=asyncio.subprocess.PIPE,
-    )
+    variables = {"SEEDANCE_CALLBACK_SECRET": SECRET, "SEEDANCE_RELAY_PORT": str(port)}
     base = f"http://127.0.0.1:{port}"
-    try:
+    async with script_process(
+        "relay.py", streams={"stderr": asyncio.subprocess.PIPE}, TEMPORAL_ADDRESS="127.0.0.1:1", **variables
+    ) as process:
         async with asyncio.timeout(20):
             while True:
                 try:
@@ -292,7 +281,3 @@ async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
         assert time.monotonic() - started < 3
         assert JOB in written.decode()
         assert callback_token(SECRET, JOB, 1) not in written.decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

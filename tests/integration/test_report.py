@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from seedance_temporal.storage.bucket import as_json
 from tests.support.command_line import run_command
 from tests.support.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
 from tests.support.memory_bucket import MemoryBucket
-from tests.support.temporal_stub import dev_server, eventually, request, worker
+from tests.support.temporal_stub import eventually, request
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HASH = "0" * 64
@@ -289,12 +288,6 @@ def test_spend_without_prices_is_in_tokens() -> None:
 
 
 # The command
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -7,12 +7,11 @@ import inspect
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client
 
 from seedance_temporal import (
@@ -27,15 +26,9 @@ from seedance_temporal import (
     VideoJob,
     VideoJobs,
 )
-from tests.support.temporal_stub import RESULT, address, dev_server, handle, request, worker
+from tests.support.temporal_stub import RESULT, address, handle, request
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
 
 
 def test_methods_are_those_of_the_async_client() -> None:
