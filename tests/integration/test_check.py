@@ -21,9 +21,7 @@ from tests.support.command_line import CommandResult, run_command
 from tests.support.media_files import FPS, clip, picture
 from tests.support.result_host import Answer, ResultHost, result_host
 
-KEYS = {
-    *("job_id", "request_hash", "scene", "estimated_tokens", "estimated_usd", "warnings", "sends", "media"),
-}
+KEYS = {*("job_id", "request_hash", "scene", "estimated_tokens", "estimated_usd", "warnings", "sends", "media")}
 REQUEST: dict[str, Any] = {
     "user_id": "user-42",
     "route": "byteplus",

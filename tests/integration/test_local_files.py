@@ -528,12 +528,7 @@ async def test_no_copy_stays_behind(folder: Path, opened: Opened) -> None:
     [("/etc/passwd", []), ("/etc/passwd", ["--allow-any-path"]), ("notes.png", []), ("../shot.png", [])],
 )
 async def test_refused_file_leaves_the_bucket_empty(
-    tmp_path: Path,
-    google: GoogleBucket,
-    bucket_env: dict[str, str],
-    command: str,
-    url: str,
-    options: list[str],
+    tmp_path: Path, google: GoogleBucket, bucket_env: dict[str, str], command: str, url: str, options: list[str]
 ) -> None:
     (tmp_path / "shot.png").write_bytes(CONTENT)
     file = tmp_path / "request" / "request.json"

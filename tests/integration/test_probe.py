@@ -226,8 +226,7 @@ def test_the_sides_of_a_video(side: int, allowed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "frames", "allowed"),
-    [(SEEDANCE_2_5, 755, True), (SEEDANCE_2_5, 756, False), (SEEDANCE_2_0, 755, False)],
+    ("model", "frames", "allowed"), [(SEEDANCE_2_5, 755, True), (SEEDANCE_2_5, 756, False), (SEEDANCE_2_0, 755, False)]
 )
 def test_the_longest_video_of_2_5(path: Path, model: Model, frames: int, allowed: bool) -> None:
     assert (problems([found(path, "video", clip(frames=frames))], model) == []) is allowed

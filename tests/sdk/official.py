@@ -14,10 +14,7 @@ from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
 
 KEYS: dict[Route, str] = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
-MODELS: dict[Route, str] = {
-    "byteplus": "dreamina-seedance-2-0-260128",
-    "volcengine": "doubao-seedance-2-0-260128",
-}
+MODELS: dict[Route, str] = {"byteplus": "dreamina-seedance-2-0-260128", "volcengine": "doubao-seedance-2-0-260128"}
 
 
 @asynccontextmanager

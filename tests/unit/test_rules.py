@@ -14,13 +14,7 @@ from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
 
 RULES = Rules()
-check, warnings, estimate, cost_of, model_of = (
-    RULES.check,
-    RULES.warnings,
-    RULES.estimate,
-    RULES.cost_of,
-    RULES.model_of,
-)
+check, warnings, estimate = RULES.check, RULES.warnings, RULES.estimate
 FULL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
 MINI = "dreamina-seedance-2-0-mini-260615"
@@ -31,6 +25,10 @@ TEXT: dict[str, Any] = {"user_id": "user-42", "route": "byteplus", "model": FULL
 
 def ref(role: str, url: str = "https://cdn.example.com/a", **more: Any) -> dict[str, Any]:
     return {"role": role, "url": url} | more
+
+
+def frame(url: str) -> dict[str, Any]:
+    return {"references": [ref("first_frame", url)]}
 
 
 def refs(*roles: str) -> dict[str, Any]:
@@ -146,12 +144,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "long prompt": ({"prompt": "狐" * 32_001}, "prompt", "shorten it to 32000"),
     "surrogate in the prompt": ({"prompt": "a\ud800"}, "prompt", "character 1"),
     "surrogate in the user": ({"user_id": "\udfff"}, "user_id", "surrogate"),
-    "surrogate in a URL": ({"references": [ref("first_frame", "asset://\ud800")]}, "references[0].url", "surrogate"),
-    "surrogate in the consent": (
-        {"rights": {"consent_reference": "\ud800"}},
-        "rights.consent_reference",
-        "surrogate",
-    ),
+    "surrogate in a URL": (frame("asset://\ud800"), "references[0].url", "surrogate"),
+    "surrogate in the consent": ({"rights": {"consent_reference": "\ud800"}}, "rights.consent_reference", "surrogate"),
     "unknown role": (refs("reference_picture"), "references[0].role", "reference_image"),
     "no role": (refs(""), "references[0].role", "not a role"),
     "two first frames": (refs("first_frame", "first_frame"), "references", "2 of first_frame"),
@@ -164,19 +158,19 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "four videos": (many(video=4), "references", "3 at most"),
     "four sounds": (many(image=1, audio=4), "references", "3 at most"),
     "sound alone": (many(audio=1), "references", "sound alone"),
-    "data url": ({"references": [ref("first_frame", "DATA:image/png;base64,AA")]}, "references[0].url", "gs://bucket"),
-    "huge data url": ({"references": [ref("first_frame", "data:" + "A" * 99_999)]}, "references[0].url", "data:"),
+    "data url": (frame("DATA:image/png;base64,AA"), "references[0].url", "gs://bucket"),
+    "huge data url": (frame("data:" + "A" * 99_999), "references[0].url", "data:"),
     "long url": (
         {"references": [ref("reference_image", "https://cdn.example.com/".ljust(8_193, "a"))]},
         "references[0].url",
         "shorten it to 8192",
     ),
-    "plain http": ({"references": [ref("first_frame", "http://cdn.example.com/a")]}, "references[0].url", "http"),
-    "private host": ({"references": [ref("first_frame", "https://10.0.0.1/a")]}, "references[0].url", "public"),
-    "no url": ({"references": [ref("first_frame", "")]}, "references[0].url", "https"),
-    "a path": ({"references": [ref("first_frame", "/tmp/a.png")]}, "references[0].url", "https"),  # noqa: S108
-    "asset without id": ({"references": [ref("first_frame", "asset://")]}, "references[0].url", "id"),
-    "asset with a space": ({"references": [ref("first_frame", "asset://a b")]}, "references[0].url", "id"),
+    "plain http": (frame("http://cdn.example.com/a"), "references[0].url", "http"),
+    "private host": (frame("https://10.0.0.1/a"), "references[0].url", "public"),
+    "no url": (frame(""), "references[0].url", "https"),
+    "a path": (frame("/tmp/a.png"), "references[0].url", "https"),  # noqa: S108
+    "asset without id": (frame("asset://"), "references[0].url", "id"),
+    "asset with a space": (frame("asset://a b"), "references[0].url", "id"),
     "blank asset id": (
         {"references": [ref("first_frame"), ref("last_frame", asset_id="")]},
         "references[1].asset_id",
@@ -236,11 +230,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "1.5 pro references": ({"model": PRO, **many(image=1)}, "references", "not documented for Seedance 1.5 pro"),
     "1.5 pro sound alone": ({"model": PRO, **many(audio=1)}, "references", "not documented"),
-    "loud https": (
-        {"references": [ref("first_frame", "HTTPS://cdn.example.com/a")]},
-        "references[0].url",
-        "small letters",
-    ),
+    "loud https": (frame("HTTPS://cdn.example.com/a"), "references[0].url", "small letters"),
     "take 0": ({"take": 0}, "take", "1 to 1000000"),
     "take too high": ({"take": 1_000_001}, "take", "1 to 1000000"),
     "person without consent": ({"rights": {"depicts_real_person": True}}, "rights.consent_reference", "required"),
@@ -260,37 +250,18 @@ def test_just_outside(changes: dict[str, Any], at: str, says: str) -> None:
 
 
 def test_unknown_values_are_refused_without_model() -> None:
-    assert {*wrong(model="x", resolution="8k", ratio="2:1", priority=10)} == {
-        "model",
-        "resolution",
-        "ratio",
-        "priority",
-    }
+    fields = {"model": "x", "resolution": "8k", "ratio": "2:1", "priority": 10}
+    assert wrong(**fields).keys() == fields.keys()
 
 
-@pytest.mark.parametrize(
-    "flag",
-    [
-        "--rs 480p",
-        "--rt 1:1",
-        "--dur 15",
-        "--fps 24",
-        "--seed 1",
-        "--cf true",
-        "--wm true",
-        "--resolution 4k",
-        "--ratio 1:1",
-        "--duration 15",
-        "--camerafixed true",
-        "--watermark true",
-        "--DUR 15",
-        "--dur=15",
-        "--dur15",
-        "--framespersecond 24",
-        "--anything",
-        "--x",
-    ],
-)
+FLAGS = [
+    *("--rs 480p", "--rt 1:1", "--dur 15", "--fps 24", "--seed 1", "--cf true", "--wm true"),
+    *("--resolution 4k", "--ratio 1:1", "--duration 15", "--camerafixed true", "--watermark true"),
+    *("--DUR 15", "--dur=15", "--dur15", "--framespersecond 24", "--anything", "--x"),
+]
+
+
+@pytest.mark.parametrize("flag", FLAGS)
 @pytest.mark.parametrize("before", ["", "A fox ", "A fox\n", "A fox\u3000", "A fox.", "("])
 def test_a_flag_is_refused(flag: str, before: str) -> None:
     assert flag.split()[0].rstrip("=15") in wrong(prompt=f"{before}{flag} and more")["prompt"]
@@ -329,7 +300,7 @@ def test_all_flags_of_a_prompt_are_named() -> None:
 )
 def test_no_object_in_one_generation(url: str) -> None:
     assert gs_object(url) is None
-    assert "gs://bucket/object#generation" in wrong(references=[ref("first_frame", url)])["references[0].url"]
+    assert "gs://bucket/object#generation" in wrong(**frame(url))["references[0].url"]
 
 
 def test_an_object_in_one_generation() -> None:
@@ -338,7 +309,7 @@ def test_an_object_in_one_generation() -> None:
 
 
 def test_an_insecure_host_is_allowed_where_it_is_named() -> None:
-    local = request(references=[ref("first_frame", "http://localhost:8080/a.png")])
+    local = request(**frame("http://localhost:8080/a.png"))
     assert [problem.at for problem in check(local)] == ["references[0].url"]
     assert [problem.at for problem in Rules(insecure_hosts=frozenset({"127.0.0.1"})).check(local)] == [
         "references[0].url"
@@ -348,7 +319,7 @@ def test_an_insecure_host_is_allowed_where_it_is_named() -> None:
 
 def test_a_problem_does_not_show_the_query_of_a_url() -> None:
     for url in ("http://cdn.example.com/a?sig=hush", "https://hush:hush@cdn.example.com", "https://a.example:hush/"):
-        assert "hush" not in wrong(references=[ref("first_frame", url)])["references[0].url"]
+        assert "hush" not in wrong(**frame(url))["references[0].url"]
 
 
 def test_all_problems_are_listed_at_once() -> None:
@@ -368,25 +339,11 @@ def test_all_problems_are_listed_at_once() -> None:
         rights={"depicts_real_person": True},
         take=0,
     )
-    assert {*problems} == {
-        "user_id",
-        "model",
-        "prompt",
-        "references",
-        "references[0].url",
-        "references[1].url",
-        "references[1].asset_id",
-        "ratio",
-        "resolution",
-        "duration",
-        "seed",
-        "service_tier",
-        "priority",
-        "execution_expires_after",
-        "web_search",
-        "rights.consent_reference",
-        "take",
-    }
+    fields = (
+        "user_id model prompt references references[0].url references[1].url references[1].asset_id ratio resolution "
+        "duration seed service_tier priority execution_expires_after web_search rights.consent_reference take"
+    )
+    assert {*problems} == {*fields.split()}
 
 
 def test_unknown_role_is_reported_once() -> None:
@@ -408,8 +365,8 @@ def test_rows() -> None:
     assert all(set(model.resolutions) <= PIXELS.keys() for model in MODELS)
     for model in MODELS[:3]:
         assert {*PRICES[model.ids["byteplus"]]} == {*model.resolutions}
-    assert model_of("ep-1") is model_of(FULL)
-    assert model_of("nothing") is None
+    assert RULES.model_of("ep-1") is RULES.model_of(FULL)
+    assert RULES.model_of("nothing") is None
 
 
 SCENES = {
@@ -458,10 +415,7 @@ def test_kinds() -> None:
         ({"prompt": "fox " * 1_001}, "1001 words"),
         ({"model": NEXT, "draft": True}, "480p"),
         ({"model": PRO, "draft": True, "resolution": "1080p"}, "480p"),
-        (
-            {"model": NEXT, "omni_reference_task_type": "extend", **many(audio=1)},
-            "without a reference_video",
-        ),
+        ({"model": NEXT, "omni_reference_task_type": "extend", **many(audio=1)}, "without a reference_video"),
     ],
 )
 def test_warning(changes: dict[str, Any], says: str) -> None:
@@ -653,4 +607,4 @@ def test_cost() -> None:
     ],
 )
 def test_cost_of_a_task(task: dict[str, Any], changes: dict[str, Any], usd: float | None) -> None:
-    assert cost_of(request(**changes), Task.model_validate({"id": "cgt-1", "status": "succeeded"} | task)) == usd
+    assert RULES.cost_of(request(**changes), Task.model_validate({"id": "cgt-1", "status": "succeeded"} | task)) == usd
