@@ -24,9 +24,9 @@ COLUMNS = (
 # The UI keeps its choice of columns in the browser.
 _COLUMNS_KEY = "namespace-workflow-table-columns"
 _WIDTH = 1440
-# Higher than any page that is looked at, and lower: its content then tells how high it is.
+# Higher than any page, and lower: the content then determines the height.
 _HIGH, _LOW = 2000, 300
-_LOOKS = 30
+_READS = 30
 _COLOURS = 128
 
 
@@ -50,12 +50,9 @@ class TemporalUi:
 
     async def open_run(self, job_id: str, tab: Literal["timeline", "user-metadata"]) -> None:
         run = await self.stack.client.get_workflow_handle(job_id).describe()
-        await self._open(f"{self.stack.run_url(job_id)}/{run.run_id}/{tab}")
-
-    async def _open(self, url: str) -> None:
         # What is out of sight is not drawn.
         await self.page.set_viewport_size({"width": _WIDTH, "height": _HIGH})
-        await self.page.goto(url)
+        await self.page.goto(f"{self.stack.run_url(job_id)}/{run.run_id}/{tab}")
 
     async def until_it_shows(self, *sentences: str) -> str:
         """All that can be read, as soon as these sentences are among it.
@@ -64,7 +61,7 @@ class TemporalUi:
             AssertionError: One of them did not come.
         """
         read = ""
-        for _ in range(_LOOKS):
+        for _ in range(_READS):
             read = await self._read()
             if all(sentence in read for sentence in sentences):
                 return read
@@ -89,7 +86,7 @@ class TemporalUi:
 
         Args:
             name: Of the file.
-            least: Pixels that it needs where it tells of no height, because a part of it scrolls by itself.
+            least: Pixels of a page whose content has no height of its own, because a part of it scrolls.
         """
         await self.page.set_viewport_size({"width": _WIDTH, "height": _LOW})
         # Frames take on the height of what they hold.
@@ -97,9 +94,9 @@ class TemporalUi:
         height = await self.page.evaluate("document.getElementById('content-wrapper').scrollHeight")
         await self.page.set_viewport_size({"width": _WIDTH, "height": max(height, least)})
         await self.page.wait_for_timeout(500)
-        taken = Image.open(io.BytesIO(await self.page.locator("#content").screenshot()))
+        image = Image.open(io.BytesIO(await self.page.locator("#content").screenshot()))
         # A page of text needs few colours, and is then a third of the size.
-        taken.convert("RGB").quantize(_COLOURS).save(self.pictures / f"{name}.png", optimize=True)
+        image.convert("RGB").quantize(_COLOURS).save(self.pictures / f"{name}.png", optimize=True)
 
 
 @asynccontextmanager

@@ -57,13 +57,13 @@ def raw() -> dict[str, Any]:
     return content
 
 
-def variables_of_local_profile() -> dict[str, str]:
-    return read_env(LOCAL_ENV)
-
-
 def read_env(path: Path) -> dict[str, str]:
     """What ``--env-file`` gives."""
     return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+def variables_of_local_profile() -> dict[str, str]:
+    return read_env(LOCAL_ENV)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def services(variables: Mapping[str, str], profiles: Collection[str] = ()) -> di
     """The services that Compose starts with these variables and profiles.
 
     Raises:
-        Missing: A variable that the file insists on. As with Compose, whatever the profile of the service.
+        Missing: A variable that the file insists on. As with Compose, the profile of the service does not count.
     """
     filled = _filled(raw()["services"], variables)
     assert isinstance(filled, dict)

@@ -32,13 +32,9 @@ class Loopback:
 
     @classmethod
     def of(cls, stack: Stack, services: Mapping[str, Service]) -> Loopback:
-        found = stack.ports
-        places = {
-            "temporal:7233": found.temporal,
-            "bucket:4443": found.bucket,
-            "ark:8089": found.ark,
-            "relay:8088": found.relay,
-        }
+        ports = stack.ports
+        places = {"temporal:7233": ports.temporal, "bucket:4443": ports.bucket, "ark:8089": ports.ark}
+        places["relay:8088"] = ports.relay
         return cls(places, frozenset(services))
 
     def environment(self, service: Service) -> dict[str, str]:
@@ -65,7 +61,7 @@ class Loopback:
         )
 
     async def start(
-        self, service: Service, folder: Path, image: Path, *, command: Sequence[str] | None = None, name: str = ""
+        self, service: Service, folder: Path, image: Path, *, command: Sequence[str] = (), name: str = ""
     ) -> Child:
         """Starts a service of ours from what the image holds.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -53,6 +54,9 @@ OF_OURS = {
 }
 
 
+Started = Callable[[], dict[str, Service]]
+
+
 def local() -> dict[str, Service]:
     return services(variables_of_local_profile(), ["local"])
 
@@ -89,14 +93,14 @@ def test_required_variables_are_demanded(name: str, value: str | None) -> None:
         services(variables)
 
 
-def test_the_local_profile_needs_its_file_alone() -> None:
+def test_local_profile_needs_its_file_alone() -> None:
     assert {"ark", "bucket", "bucket-setup", "worker", "relay", "temporal-ui"} <= local().keys()
     variables = variables_of_local_profile()
     assert variables["COMPOSE_PROFILES"] == "local"
     assert variables["COMPOSE_PROJECT_NAME"] != compose_file.raw()["name"], "it would use the real deployment's volume"
 
 
-def test_without_the_profile_nothing_local_is_there() -> None:
+def test_real_deployment_has_nothing_local() -> None:
     assert local().keys() - real().keys() == {"ark", "bucket", "bucket-setup"}
     for service in real().values():
         for name, value in service.environment.items():
@@ -138,7 +142,7 @@ def test_every_image_is_pinned() -> None:
     assert len(tags) == 2, "server and admin-tools have one version, the UI another"
 
 
-def test_our_image_has_the_version_of_the_project() -> None:
+def test_our_image_has_project_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     ours = [service for service in local().values() if service.is_ours]
     assert {service.name for service in ours} == {"worker", "relay", "ark", "bucket-setup"}
@@ -148,9 +152,8 @@ def test_our_image_has_the_version_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("started", [local, real])
-def test_awaited_services_exist(started: object) -> None:
-    assert callable(started)
-    found: dict[str, Service] = started()
+def test_awaited_services_exist(started: Started) -> None:
+    found = started()
     for service in found.values():
         for name, wait in service.depends_on.items():
             if name not in found:
@@ -185,7 +188,7 @@ def test_nothing_waits_in_a_circle() -> None:
     assert not left
 
 
-def test_worker_and_relay_come_after_the_namespace() -> None:
+def test_worker_and_relay_await_the_namespace() -> None:
     for name in ("worker", "relay", "temporal-ui"):
         assert "temporal-namespace" in real()[name].depends_on
     chain = ["temporal-namespace", "temporal", "temporal-schema", "postgres"]
@@ -212,7 +215,7 @@ def test_volumes_and_files_are_there() -> None:
     assert used == set(named)
 
 
-def test_the_database_is_kept_in_a_named_volume() -> None:
+def test_database_has_a_named_volume() -> None:
     assert "postgres:/var/lib/postgresql/data" in real()["postgres"].content["volumes"]
 
 
@@ -249,7 +252,7 @@ def test_services_know_their_variables() -> None:
         assert service.given.keys() <= known, f"{service.name}: {service.given.keys() - known}"
 
 
-def test_every_setting_can_be_given_to_the_worker() -> None:
+def test_worker_accepts_every_setting() -> None:
     settings = {name.upper() for name in Settings.model_fields} - {"SEEDANCE_RELAY_HOST", "SEEDANCE_RELAY_PORT"}
     assert settings <= real()["worker"].given.keys()
     chosen = services({**REAL, "SEEDANCE_POLL_MAX_SECONDS": "77"})["worker"]
@@ -259,9 +262,8 @@ def test_every_setting_can_be_given_to_the_worker() -> None:
 
 @pytest.mark.parametrize("started", [local, real])
 @pytest.mark.parametrize("name", ["worker", "relay"])
-def test_settings_accept_composed_variables(started: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert callable(started)
-    service: Service = started()[name]
+def test_settings_accept_composed_variables(started: Started, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = started()[name]
     for variable, value in service.environment.items():
         monkeypatch.setenv(variable, value)
     settings = Settings.from_environment(*(["ARK_API_KEY", "SEEDANCE_BUCKET"] if name == "worker" else []))
@@ -271,7 +273,7 @@ def test_settings_accept_composed_variables(started: object, name: str, monkeypa
             assert plain == type(plain)(service.environment[field.upper()]) or isinstance(plain, frozenset)
 
 
-def test_the_relay_is_not_given_the_providers_key() -> None:
+def test_relay_has_no_provider_key() -> None:
     assert not real()["relay"].given.keys() & {"ARK_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "SEEDANCE_BUCKET"}
 
 
@@ -308,5 +310,5 @@ def test_fairness_is_switched_on() -> None:
     assert config == {"matching.enableFairness": [{"value": True}], "matching.useNewMatcher": [{"value": True}]}
 
 
-def test_the_history_is_kept_for_years() -> None:
+def test_history_lasts_for_years() -> None:
     assert seconds(real()["temporal-namespace"].environment["NAMESPACE_RETENTION"]) >= 5 * 365 * 86_400

@@ -2,7 +2,7 @@
 
 Mermaid comes from the npm registry, once, in one version, checked by its hash, into pytest's cache folder.
 
-``python -m tests.docs.mermaid FOLDER`` renders the pictures of all pages to PNG files, to be looked at.
+``python -m tests.docs.mermaid FOLDER`` renders the pictures of all pages to PNG files, for a reviewer.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def fetched(cache: Path) -> Path:
 
 
 def rendered(sources: Iterable[str], script: Path) -> list[dict[str, object]]:
-    """What became of each picture: its type, texts and size, or the error."""
+    """Render each picture. Return its type, texts and size, or the error."""
     with tempfile.TemporaryDirectory() as folder:
         output = _chromium(Path(folder), list(sources), script, "--dump-dom")
     report = re.search(r'<pre id="report" hidden="" data-done="yes">(.*?)</pre>', output, re.DOTALL)

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sybil import Document, Example, Region
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
+from seedance_temporal import VideoRequest
 from tests.docs.evaluators import EVALUATORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,6 @@ class Block:
 
     @property
     def line(self) -> int:
-        """The line of its fence."""
         return self.example.line
 
     @property
@@ -63,7 +64,6 @@ def parse_blocks(document: Document) -> Iterator[Region]:
 
 
 def blocks_of(page: Path, text: str) -> list[Block]:
-    """The fenced blocks of a page, in their order."""
     document = Document(text, str(page))
     for region in parse_blocks(document):
         document.add(region)
@@ -105,3 +105,8 @@ def rows(page: Path, heading: str) -> list[list[str]]:
             break
         table.append([cell.strip() for cell in line.strip("|").split("|")])
     return table
+
+
+def fields_of(request: VideoRequest) -> dict[str, Any]:
+    """What a page's backend is sent for a request: it adds the user itself."""
+    return request.model_dump(mode="json", exclude_none=True, exclude={"user_id"})
