@@ -30,8 +30,9 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 class Worker:
     """One worker's limits, at a time of day that a test can set."""
 
-    def __init__(self, bucket: Bucket, now: datetime = NOON, **limits: Any) -> None:
-        self.now = now
+    def __init__(self, bucket: Bucket | None = None, **limits: Any) -> None:
+        bucket = bucket or MemoryBucket()
+        self.now = NOON
         self.ledger = Ledger(bucket, "seedance")
         settings = some_settings(**{f"seedance_max_{name}": limit for name, limit in limits.items()})
         self.activities = LimitActivities(self.ledger, bucket, settings, lambda: self.now)
@@ -123,7 +124,7 @@ async def test_daily_jobs_are_counted_and_named_in_refusal() -> None:
 async def test_daily_usd_is_added_exactly(duration: int) -> None:
     """Ten times the price is the limit: for some prices, a sum of floats would miss it."""
     price = Rules().estimate(a_request(duration=duration)).usd or 0
-    worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
+    worker = Worker(usd_per_user_day=round(10 * price, 6))
     for _ in range(10):
         assert (await worker.reserve(a_request(duration=duration))).error is None
     error = await worker.refuses(a_request(duration=duration))
@@ -133,7 +134,7 @@ async def test_daily_usd_is_added_exactly(duration: int) -> None:
 
 
 async def test_smaller_request_fits() -> None:
-    worker = Worker(MemoryBucket(), usd_per_user_day=2.5 * PRICE)
+    worker = Worker(usd_per_user_day=2.5 * PRICE)
     for _ in range(2):
         assert (await worker.reserve(a_request())).error is None
     assert (await worker.refuses(a_request())).code == "over_limit"

@@ -31,23 +31,12 @@ def path(tmp_path: Path) -> Path:
 
 def found(path: Path, kind: Kind, content: bytes, reference: int = 0) -> Medium:
     path.write_bytes(content)
-    probed = probe(kind, path)
-    return Medium(
-        reference=reference,
-        kind=kind,
-        format=probed.format,
-        size=len(content),
-        sha256="0" * 64,
-        width=probed.width,
-        height=probed.height,
-        seconds=probed.seconds,
-        fps=probed.fps,
-        codecs=probed.codecs,
-    )
+    size, sha256 = len(content), "0" * 64
+    return Medium(reference=reference, kind=kind, size=size, sha256=sha256, **vars(probe(kind, path)))
 
 
-def local_ark_takes(kind: Kind, content: bytes) -> bool:
-    """Whether the local provider, which shares no code with the worker, thinks the same."""
+def local_ark_accepts(kind: Kind, content: bytes) -> bool:
+    """Whether the local provider, which shares no code with the worker, decides the same."""
     try:
         check_media([(f"{kind}_url", content)], longest=15)
     except ArkError:
@@ -118,7 +107,7 @@ def test_an_mp3_is_as_long_as_its_frames(path: Path) -> None:
         ("image", lambda: picture(format_name="PNG")[:-40], "cut off"),
         ("image", lambda: picture(format_name="JPEG")[:-400], "cut off"),
         ("image", lambda: picture(format_name="HEIF")[:-40], "cut off"),
-        ("video", lambda: b"this is a text, whatever its name says\n" * 100, "neither MP4 nor MOV"),
+        ("video", lambda: b"this is a text under another name\n" * 100, "neither MP4 nor MOV"),
         ("video", lambda: b"<html>Not found</html>", "neither MP4 nor MOV"),
         ("video", lambda: picture(), "neither MP4 nor MOV"),
         ("video", lambda: sound(), "neither MP4 nor MOV"),
@@ -210,7 +199,7 @@ def test_file_over_memory_limit_is_refused(path: Path) -> None:
 )
 def test_a_limit_from_both_sides(path: Path, kind: Kind, content: File, problem: str | None) -> None:
     said = problems([found(path, kind, content())])
-    assert (said == []) is local_ark_takes(kind, content())
+    assert (said == []) is local_ark_accepts(kind, content())
     if problem is None:
         assert said == []
     else:
