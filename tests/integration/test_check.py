@@ -42,6 +42,13 @@ async def host() -> AsyncIterator[ResultHost]:
         yield host
 
 
+@pytest.fixture
+def shot(tmp_path: Path) -> Path:
+    path = tmp_path / "shot.png"
+    path.write_bytes(picture())
+    return path
+
+
 async def check(
     *urls: str,
     as_json: bool = True,
@@ -49,7 +56,7 @@ async def check(
     changes: dict[str, Any] | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> CommandResult:
-    """Checks a request with pictures, videos and sounds at these URLs."""
+    """Check a request with pictures, videos and sounds at these URLs."""
     roles = {"mp4": "reference_video", "wav": "reference_audio"}
     references = [
         {"role": roles.get(url.partition("?")[0].partition("#")[0][-3:], "reference_image"), "url": url} for url in urls
@@ -65,7 +72,7 @@ def problems(said: CommandResult) -> dict[str, str]:
     return {problem["at"]: problem["problem"] for problem in said.document["error"]["problems"]}
 
 
-async def test_a_text_alone() -> None:
+async def test_check_of_a_text() -> None:
     said = await check(changes={"ratio": "16:9"})
     assert said.code == 0, said.err
     found = said.document
@@ -101,22 +108,13 @@ async def test_each_medium_is_probed(host: ResultHost) -> None:
     assert "s3cret" not in said.out + said.err
 
 
-async def test_people_read_the_same(host: ResultHost) -> None:
+async def test_text_says_the_same(host: ResultHost) -> None:
     said = await check(host.url("/a.png?signature=s3cret"), as_json=False)
     assert said.code == 0
-    for words in (
-        "seedance-",
-        "references",
-        "adaptive",
-        "a cat",
-        "/a.png",
-        "png 640x480",
-        "USD at most",
-        "looks signed",
-    ):
+    figures = ("seedance-", "references", "adaptive", "a cat", "/a.png", "png 640x480", "USD at most")
+    for words in (*figures, "looks signed", "Nothing was submitted"):
         assert words in said.out
     assert "s3cret" not in said.out + said.err
-    assert "Nothing was submitted" in said.out
 
 
 async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Path, bucket_env: dict[str, str]) -> None:
@@ -136,16 +134,12 @@ async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Pat
     }
     assert "each side must have" in found["references[0]"]
     assert "404" in found["references[1]"]
-    assert len(host.asked("/a.png")) == 1, "what is good is looked at as well"
+    assert len(host.asked("/a.png")) == 1, "a good one is probed as well"
 
 
-async def test_local_file_is_probed_not_uploaded(
-    tmp_path: Path, bucket_env: dict[str, str], google: GoogleBucket
-) -> None:
-    path = tmp_path / "shot.png"
-    path.write_bytes(picture())
+async def test_local_file_is_probed_not_uploaded(shot: Path, bucket_env: dict[str, str], google: GoogleBucket) -> None:
     before = await google.list("")
-    said = await check(str(path), options=("--allow-any-path",), variables=bucket_env)
+    said = await check(str(shot), options=("--allow-any-path",), variables=bucket_env)
     assert said.code == 0, said.err
     (medium,) = said.document["media"]
     (sent,) = [one["image_url"]["url"] for one in said.document["sends"]["content"][1:]]
@@ -153,10 +147,8 @@ async def test_local_file_is_probed_not_uploaded(
     assert await google.list("") == before
 
 
-async def test_paths_of_stdin_use_current_folder(tmp_path: Path, bucket_env: dict[str, str]) -> None:
-    path = tmp_path / "shot.png"
-    path.write_bytes(picture())
-    assert "--allow-any-path" in problems(await check(str(path), variables=bucket_env))["references[0].url"]
+async def test_paths_of_stdin_use_current_folder(shot: Path, bucket_env: dict[str, str]) -> None:
+    assert "--allow-any-path" in problems(await check(str(shot), variables=bucket_env))["references[0].url"]
     found = problems(await check("tests/none.png", variables=bucket_env))
     assert "No such file" in found["references[0].url"]
 
@@ -203,14 +195,12 @@ async def test_passing_problem_advises_another_try(host: ResultHost) -> None:
     assert "try again later" in found["references[0]"]
 
 
-async def test_unusable_bucket_is_one_clear_error(tmp_path: Path, bucket_env: dict[str, str]) -> None:
-    path = tmp_path / "shot.png"
-    path.write_bytes(picture())
-    said = await check(str(path), options=("--allow-any-path",), variables=bucket_env | {"SEEDANCE_BUCKET": "missing"})
+async def test_unusable_bucket_is_one_clear_error(shot: Path, bucket_env: dict[str, str]) -> None:
+    said = await check(str(shot), options=("--allow-any-path",), variables=bucket_env | {"SEEDANCE_BUCKET": "missing"})
     assert said.code == 1
     assert said.document["error"]["code"] == "bucket"
     assert "The bucket missing cannot be used" in said.err
-    said = await check(str(path))
+    said = await check(str(shot))
     assert (said.code, said.document["error"]["code"]) == (2, "invalid_settings")
     assert "SEEDANCE_BUCKET" in said.err
 

@@ -177,8 +177,8 @@ async def test_accounts_from_the_bucket() -> None:
     await bucket.create("seedance/echo-byteplus.json", b"{}")
 
     accounts = {str(account.user)[-1]: account for account in await read_accounts(bucket, some_settings())}
-    told = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
-    assert told == {
+    said = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
+    assert said == {
         "a": ("stored", 2, {BilledTask("cgt-a1", 42, 0.25), BilledTask("cgt-a2", 43, 0.5)}),
         "b": ("failed", 1, set()),
         "c": ("refused", 1, set()),
@@ -305,14 +305,14 @@ async def reported(temporal: Client) -> list[str]:
 
 
 async def test_report_forms_agree(temporal: Client, reported: list[str], tmp_path: Path) -> None:
-    told = await run_command(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
-    assert told.code == 0
-    assert told.document["by"] == ["model", "user"]
-    (row,) = told.document["rows"]
+    said = await run_command(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
+    assert said.code == 0
+    assert said.document["by"] == ["model", "user"]
+    (row,) = said.document["rows"]
     assert (row["user"], row["jobs"]) == ("[bold]reported[/]", 3)
     assert row["outcomes"] == {"stored": 1, "failed": 1, "open": 1}
     assert (row["cost_usd"], row["uncounted_tasks"]) == (0, 1), "the stand-in shows no tokens"
-    assert told.document["total"] == {name: row[name] for name in told.document["total"]}
+    assert said.document["total"] == {name: row[name] for name in said.document["total"]}
 
     (line,) = csv.DictReader(io.StringIO((await run_command(temporal, "report", "--csv", "--by", "user")).out))
     assert (line["user"], line["stored"], line["refused"], line["jobs"]) == ("[bold]reported[/]", "1", "0", "3")
@@ -350,13 +350,13 @@ async def test_report_filters(temporal: Client, reported: list[str]) -> None:
     ids=" ".join,
 )
 async def test_wrong_usage_is_2(temporal: Client, options: list[str]) -> None:
-    told = await run_command(temporal, "report", *options, SEEDANCE_BUCKET="")
-    assert told.code == 2, told
-    assert "Traceback" not in told.err
+    said = await run_command(temporal, "report", *options, SEEDANCE_BUCKET="")
+    assert said.code == 2, said
+    assert "Traceback" not in said.err
 
 
 async def test_unreachable_bucket_is_one_error() -> None:
     nowhere = {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}
-    told = await run_command(None, "report", "--from-bucket", "--json", **nowhere)
-    assert told.code == 1
-    assert "videos" in json.loads(told.out)["error"]["message"]
+    said = await run_command(None, "report", "--from-bucket", "--json", **nowhere)
+    assert said.code == 1
+    assert "videos" in json.loads(said.out)["error"]["message"]
