@@ -112,23 +112,14 @@ async def test_wrong_url_is_404_without_reason(relay: str, http: httpx.AsyncClie
     assert (answer.status_code, answer.text) == (404, "Not Found")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"not json",
-        b"\xff",
-        b"[]",
-        b"[" * 60_000,
-        b'{"id": "x"}',
-        b'{"status": "queued"}',
-        b'{"id": "", "status": "queued"}',
-        b'{"id": 1, "status": "queued"}',
-        b'{"id": "x", "status": null}',
-        b'{"id": "' + b"x" * (LONGEST_TASK_ID + 1) + b'", "status": "queued"}',
-    ],
-    ids=lambda body: repr(body[:30]),
-)
+NO_TASKS = [
+    *(b"", b"not json", b"\xff", b"[]", b"[" * 60_000, b'{"id": "x"}', b'{"status": "queued"}'),
+    *(b'{"id": "", "status": "queued"}', b'{"id": 1, "status": "queued"}', b'{"id": "x", "status": null}'),
+    b'{"id": "' + b"x" * (LONGEST_TASK_ID + 1) + b'", "status": "queued"}',
+]
+
+
+@pytest.mark.parametrize("body", NO_TASKS, ids=lambda body: repr(body[:30]))
 async def test_body_without_task_is_400(relay: str, http: httpx.AsyncClient, body: bytes) -> None:
     assert (await http.post(callback_url(relay, SECRET, JOB, 1), content=body)).status_code == 400
 

@@ -36,30 +36,21 @@ from tests.support.temporal_stub import eventually, request
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HASH = "0" * 64
+BY_USER = {"user": "user-1", "model": "mini", "route": "byteplus"}
 
 
 def a_run(phase: str = "stored", minutes: float = 0, **given: Any) -> JobState:
     """A run that started so many minutes after noon, and took one."""
     started = NOON + timedelta(minutes=minutes)
-    fields = {
-        "job_id": f"seedance-{HASH}",
-        "request_hash": HASH,
-        "phase": phase,
-        "user": "user-1",
-        "model": "mini",
-        "route": "byteplus",
-        "started_at": started,
-        "closed_at": None if phase == "running" else started + timedelta(minutes=1),
-    }
-    return JobState.model_validate(fields | given)
+    fields = {"job_id": f"seedance-{HASH}", "request_hash": HASH, "phase": phase, "started_at": started, **BY_USER}
+    closed = None if phase == "running" else started + timedelta(minutes=1)
+    return JobState.model_validate(fields | {"closed_at": closed} | given)
 
 
 def an_account(**given: Any) -> Account:
     fields: dict[str, Any] = {
         "job_id": f"seedance-{HASH}",
-        "user": "user-1",
-        "model": "mini",
-        "route": "byteplus",
+        **BY_USER,
         "started_at": NOON,
         "ended_at": NOON + timedelta(minutes=3),
         "outcome": "stored",
@@ -337,18 +328,13 @@ async def test_report_filters(temporal: Client, reported: list[str]) -> None:
     assert await jobs("--model", "none' OR WorkflowType = 'GenerateVideo") == 0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--by", "colour"],
-        ["--json", "--csv"],
-        ["--csv", "--html", "x.html"],
-        ["--since", "yesterday"],
-        ["--html", "/nowhere/x.html"],
-        ["--from-bucket"],
-    ],
-    ids=" ".join,
-)
+WRONG_OPTIONS = [
+    *(["--by", "colour"], ["--json", "--csv"], ["--csv", "--html", "x.html"]),
+    *(["--since", "yesterday"], ["--html", "/nowhere/x.html"], ["--from-bucket"]),
+]
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS, ids=" ".join)
 async def test_wrong_usage_is_2(temporal: Client, options: list[str]) -> None:
     said = await run_command(temporal, "report", *options, SEEDANCE_BUCKET="")
     assert said.code == 2, said

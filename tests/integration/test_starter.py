@@ -253,19 +253,14 @@ async def test_resolve(temporal: Client) -> None:
     assert (refused.code, refused.out) == (1, "Not accepted: not_created None\n")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["resolve", UNKNOWN, "--attempt", "1"],
-        ["resolve", UNKNOWN, "--attempt", "1", "--lost", "--not-created"],
-        ["resolve", UNKNOWN, "--lost"],
-        ["resolve", UNKNOWN, "--attempt", "0", "--lost"],
-        ["show"],
-        ["list", "--limit", "0"],
-        ["nonsense"],
-    ],
-    ids=" ".join,
-)
+WRONG = [
+    *(["resolve", UNKNOWN, "--attempt", "1"], ["resolve", UNKNOWN, "--lost"], ["show"], ["nonsense"]),
+    *(["resolve", UNKNOWN, "--attempt", "1", "--lost", "--not-created"], ["list", "--limit", "0"]),
+    ["resolve", UNKNOWN, "--attempt", "0", "--lost"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
 async def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert (await run_command(None, *arguments)).code == 2
 

@@ -141,22 +141,9 @@ def test_secret_loses_white_space(monkeypatch: pytest.MonkeyPatch, around: str) 
 
 
 @pytest.mark.parametrize("name", SECRETS)
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        (" ", "white space"),
-        ("\n", "white space"),
-        ("hush\nhush", "printed"),
-        ("hush\x1b[0m", "printed"),
-        ("hush\x7f", "printed"),
-        ("hush\udcff", "printed"),
-        ("hush\u200bhush", "printed"),
-    ],
-)
-def test_secret_that_cannot_be_one_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
-) -> None:
-    with pytest.raises(InvalidSettings, match=says) as refused:
+@pytest.mark.parametrize("value", [" ", "\n", "hush\nhush", "hush\x1b[0m", "hush\x7f", "hush\udcff", "hush\u200bhush"])
+def test_unusable_secret_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match="printed" if value.strip() else "white space") as refused:
         settings(monkeypatch, **{name: value})
     assert str(refused.value).startswith(f"{name}: holds ")
     assert "hush" not in str(refused.value)
