@@ -67,52 +67,46 @@ def test_other_body_is_refused(raw: bytes) -> None:
         read_body(raw)
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"model": 1}, "model"),
-        ({"content": []}, "content"),
-        ({"content": "a cat"}, "content"),
-        ({"content": [{"type": ["text"]}]}, "content[0].type"),
-        ({"content": [text(" ")]}, "content[0].text"),
-        ({"duration": "5"}, "duration"),
-        ({"duration": 5.5}, "duration"),
-        ({"duration": True}, "duration"),
-        ({"duration": 3}, "duration"),
-        ({"duration": 16}, "duration"),
-        ({"ratio": "2:1"}, "ratio"),
-        ({"resolution": "720P"}, "resolution"),
-        ({"resolution": ["720p"]}, "resolution"),
-        ({"model": FAST, "resolution": "1080p"}, "resolution"),
-        ({"generate_audio": "true"}, "generate_audio"),
-        ({"watermark": 1}, "watermark"),
-        ({"return_last_frame": "no"}, "return_last_frame"),
-        ({"execution_expires_after": 3599}, "execution_expires_after"),
-        ({"execution_expires_after": 259_201}, "execution_expires_after"),
-        ({"priority": 10}, "priority"),
-        ({"callback_url": "ftp://example.com"}, "callback_url"),
-        ({"safety_identifier": "x" * 65}, "safety_identifier"),
-        ({"safety_identifier": "ü"}, "safety_identifier"),
-        ({"tools": [{"type": "other"}]}, "tools"),
-        ({"seed": 1}, "seed"),
-        ({"seed": -1}, "seed"),
-        ({"camera_fixed": False}, "camera_fixed"),
-        ({"service_tier": "default"}, "service_tier"),
-        ({"frames": 121}, "frames"),
-        ({"draft": True}, "draft"),
-        ({"output_format": "mp4"}, "output_format"),
-        ({"omni_reference_task_type": "auto"}, "omni_reference_task_type"),
-        ({"model": NEXT, "seed": 1}, "seed"),
-        ({"model": NEXT, "service_tier": "flex"}, "service_tier"),
-        ({"model": NEXT, "duration": 31}, "duration"),
-        ({"model": NEXT, "resolution": "4k"}, "resolution"),
-        ({"model": NEXT, "output_format": "avi"}, "output_format"),
-        ({"model": OLD, "priority": 1}, "priority"),
-        ({"model": OLD, "tools": [{"type": "web_search"}]}, "tools"),
-        ({"model": OLD, "duration": 13}, "duration"),
-        ({"model": OLD, "seed": 2**31}, "seed"),
-    ],
-)
+# The wrong values of a field, by the model.
+WRONG_VALUES: dict[str, dict[str, list[Any]]] = {
+    MODEL: {
+        "content": [[], "a cat"],
+        "duration": ["5", 5.5, True, 3, 16],
+        "ratio": ["2:1"],
+        "resolution": ["720P", ["720p"]],
+        "generate_audio": ["true"],
+        "watermark": [1],
+        "return_last_frame": ["no"],
+        "execution_expires_after": [3599, 259_201],
+        "priority": [10],
+        "callback_url": ["ftp://example.com"],
+        "safety_identifier": ["x" * 65, "ü"],
+        "tools": [[{"type": "other"}]],
+        "seed": [1, -1],
+        "camera_fixed": [False],
+        "service_tier": ["default"],
+        "frames": [121],
+        "draft": [True],
+        "output_format": ["mp4"],
+        "omni_reference_task_type": ["auto"],
+    },
+    FAST: {"resolution": ["1080p"]},
+    NEXT: {"seed": [1], "service_tier": ["flex"], "duration": [31], "resolution": ["4k"], "output_format": ["avi"]},
+    OLD: {"priority": [1], "tools": [[{"type": "web_search"}]], "duration": [13], "seed": [2**31]},
+}
+WRONG = [
+    *(({"model": 1}, "model"), ({"content": [{"type": ["text"]}]}, "content[0].type")),
+    ({"content": [text(" ")]}, "content[0].text"),
+    *(
+        ({"model": model, field: value}, field)
+        for model, fields in WRONG_VALUES.items()
+        for field, values in fields.items()
+        for value in values
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), WRONG)
 def test_known_field_is_checked(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(ArkError) as caught:
         request(**fields)

@@ -1,4 +1,4 @@
-"""The shape of a request: strict where a mistake would be paid for, and readable for as long as a run is kept."""
+"""The shape of a request: strict where a mistake would be paid for, and readable for as long as a run exists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("ratio", [{}, {"ratio": None}])
-def test_the_default_ratio_adapts_to_references(ratio: dict[str, Any]) -> None:
+def test_default_ratio_adapts_to_references(ratio: dict[str, Any]) -> None:
     assert VideoRequest.model_validate(LEAST | ratio | {"references": [IMAGE]}).ratio == "adaptive"
     assert VideoRequest.model_validate(LEAST | ratio | {"references": []}).ratio == "16:9"
     assert VideoRequest.model_validate(LEAST | {"ratio": "1:1", "references": [IMAGE]}).ratio == "1:1"
@@ -49,7 +49,7 @@ def test_null_counts_as_absent_everywhere() -> None:
 
 
 @pytest.mark.parametrize("name", LEAST)
-def test_null_is_no_value_where_one_is_required(name: str) -> None:
+def test_null_is_refused_where_required(name: str) -> None:
     with pytest.raises(ValidationError, match="Field required"):
         VideoRequest.model_validate(LEAST | {name: None})
 
@@ -75,7 +75,7 @@ def test_disallowed_values_stay_readable() -> None:
     assert VideoRequest.model_validate_json(request.model_dump_json()) == request
 
 
-def test_a_request_is_frozen() -> None:
+def test_request_is_frozen() -> None:
     request = VideoRequest(**LEAST)
     with pytest.raises(ValidationError, match="frozen"):
         request.take = 2  # type: ignore[misc]
