@@ -32,11 +32,7 @@ _COLOURS = 128
 
 @dataclass
 class TemporalUi:
-    """One page of the UI.
-
-    Attributes:
-        pictures: Where they are put.
-    """
+    """One page of the UI, and the folder for pictures of it."""
 
     page: Page
     stack: Stack
@@ -44,9 +40,8 @@ class TemporalUi:
 
     async def open_list(self) -> None:
         """The list of our workflows, with the columns that operations recommend."""
-        await self.page.goto(
-            f"{self.stack.ui_url}/namespaces/default/workflows?query=WorkflowType%3D%22GenerateVideo%22"
-        )
+        query = "WorkflowType%3D%22GenerateVideo%22"
+        await self.page.goto(f"{self.stack.ui_url}/namespaces/default/workflows?query={query}")
 
     async def open_run(self, job_id: str, tab: Literal["timeline", "user-metadata"]) -> None:
         run = await self.stack.client.get_workflow_handle(job_id).describe()
@@ -55,11 +50,7 @@ class TemporalUi:
         await self.page.goto(f"{self.stack.run_url(job_id)}/{run.run_id}/{tab}")
 
     async def until_it_shows(self, *sentences: str) -> str:
-        """All that can be read, as soon as these sentences are among it.
-
-        Raises:
-            AssertionError: One of them did not come.
-        """
+        """Return the text of the page, as soon as these sentences are in it."""
         read = ""
         for _ in range(_READS):
             read = await self._read()
@@ -82,12 +73,7 @@ class TemporalUi:
         return " ".join(" ".join(texts).split()).replace("\u2019", "'")
 
     async def photograph(self, name: str, least: int = 0) -> None:
-        """Takes a picture of the page without its menus, as high as it is.
-
-        Args:
-            name: Of the file.
-            least: Pixels of a page whose content has no height of its own, because a part of it scrolls.
-        """
+        """Take a picture of the page without its menus. A page that scrolls by itself needs a height at least."""
         await self.page.set_viewport_size({"width": _WIDTH, "height": _LOW})
         # Frames take on the height of what they hold.
         await self.page.wait_for_timeout(1500)

@@ -127,15 +127,9 @@ def evaluate_python(example: Example) -> None:
 
 
 async def run_python(text: str, place: str, given: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """Run a block as a module, then its functions that need nothing.
+    """Run a block as a module, with given names, then its functions that need nothing.
 
-    Args:
-        text: The block.
-        place: Where it is from, for tracebacks.
-        given: Names that another block of the page defines.
-
-    Returns:
-        The block's names; under ``name()`` what a function returned.
+    Return its names; under ``name()`` what a function returned.
     """
     names: dict[str, Any] = {**(given or {}), "__name__": "page"}
     code = compile(text, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

@@ -85,10 +85,9 @@ async def uploaded(bucket: MemoryBucket, reader: RequestReader, *requests: Video
 
 
 class Opened:
-    """Records every path that this process opens while a block runs. A hook is permanent: one for all tests.
+    """Record every path that this process opens in a block; ``followed``: those whose last link was followed.
 
-    Attributes:
-        followed: Those of the last block that were opened with a link at their end followed.
+    An audit hook is permanent, so that all tests share one.
     """
 
     def __init__(self) -> None:
