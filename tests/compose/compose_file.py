@@ -57,7 +57,7 @@ def read_env(path: Path) -> dict[str, str]:
     return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
 
 
-def variables_of_local_profile() -> dict[str, str]:
+def local_variables() -> dict[str, str]:
     return read_env(LOCAL_ENV)
 
 

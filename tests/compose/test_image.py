@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.compose import compose_file, image_file
-from tests.compose.compose_file import ROOT, services, variables_of_local_profile
+from tests.compose.compose_file import ROOT, local_variables, services
 
 # Lets only what the lock names be imported, and then imports everything.
 _IMPORT_ALL = """
@@ -125,7 +125,7 @@ def test_image_can_import_every_module(image: Path) -> None:
 
 
 def test_image_holds_each_services_program(image: Path) -> None:
-    ours = [s for s in services(variables_of_local_profile(), ["local"]).values() if s.is_ours]
+    ours = [s for s in services(local_variables(), ["local"]).values() if s.is_ours]
     for service in ours:
         python, *rest = service.command
         assert python == "python"

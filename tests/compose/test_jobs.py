@@ -13,7 +13,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
 from dev.stack import Ports, Stack
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
-from tests.compose.compose_file import seconds, services, variables_of_local_profile
+from tests.compose.compose_file import local_variables, seconds, services
 from tests.compose.running import Loopback
 
 
@@ -22,7 +22,7 @@ async def run_namespace_job(
 ) -> tuple[int, str]:
     """Run it with the user's retention; ``changes`` are for the container's environment alone."""
     given = {"TEMPORAL_NAMESPACE": namespace, "TEMPORAL_RETENTION": retention}
-    found = services(variables_of_local_profile() | given, ["local"])
+    found = services(local_variables() | given, ["local"])
     return await Loopback.of(stack, found).run_job(found["temporal-namespace"], folder, **changes)
 
 
@@ -44,7 +44,7 @@ def namespace() -> str:
 
 
 async def test_namespace_job_is_repeatable(stack: Stack, tmp_path: Path, namespace: str) -> None:
-    default = services(variables_of_local_profile())["temporal-namespace"].environment["NAMESPACE_RETENTION"]
+    default = services(local_variables())["temporal-namespace"].environment["NAMESPACE_RETENTION"]
     for days in ("", "", "4000d"):
         code, output = await run_namespace_job(stack, tmp_path, namespace, days)
         assert code == 0, output
@@ -76,7 +76,7 @@ async def test_both_schemas_are_set_up_in_order(stack: Stack, tmp_path: Path, br
         f'[ "$(wc -l < {notes})" -ne {breaks_at or 99} ]\n'
     )
     tool.chmod(0o755)
-    found = services(variables_of_local_profile())
+    found = services(local_variables())
     code, output = await Loopback.of(stack, found).run_job(
         found["temporal-schema"], tmp_path, PATH=f"{tmp_path}:/usr/bin:/bin"
     )

@@ -26,7 +26,7 @@ from seedance_temporal import connect
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.compose import image_file
-from tests.compose.compose_file import ROOT, Service, services, variables_of_local_profile
+from tests.compose.compose_file import ROOT, Service, local_variables, services
 from tests.compose.running import Loopback, ended
 from tests.support.jobs import detail_of
 
@@ -75,12 +75,9 @@ class Deployment:
 
 @pytest.fixture(scope="session")
 async def deployment(stack: Stack, image: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
-    variables = variables_of_local_profile() | {
-        "SEEDANCE_BUCKET": f"compose-{uuid.uuid4().hex[:8]}",
-        "TEMPORAL_NAMESPACE": f"compose-{uuid.uuid4().hex[:8]}",
-        "LOCAL_ARK_SPEED": "60",
-    }
-    found = services(variables, ["local"])
+    namespace, bucket = (f"compose-{uuid.uuid4().hex[:8]}" for _ in range(2))
+    variables = {"TEMPORAL_NAMESPACE": namespace, "SEEDANCE_BUCKET": bucket, "LOCAL_ARK_SPEED": "60"}
+    found = services(local_variables() | variables, ["local"])
     folder = tmp_path_factory.mktemp("compose")
     running = Deployment(found, Loopback.of(stack, found), folder, image, {}, stack)
     children = running.children
@@ -121,15 +118,13 @@ async def test_request_gets_its_video(deployment: Deployment) -> None:
 
     # The relay took the callback: nobody waited for the first poll, minutes away.
     assert deliveries
-    assert f"http://{HOST}:{deployment.stack.ports.relay}/callbacks/" in json.dumps(
-        [vars(d) for d in deliveries], default=str
-    )
+    sent = json.dumps([vars(delivery) for delivery in deliveries], default=str)
+    assert f"http://{HOST}:{deployment.stack.ports.relay}/callbacks/" in sent
     address = f"{HOST}:{deployment.stack.ports.temporal}"
     jobs = jobs_of(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]))
     state = await jobs.job(job["job_id"]).state()
-    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == [
-        "callback"
-    ]
+    timeline = detail_of(state).timeline
+    assert [e.source for e in timeline if (e.event, e.detail) == ("status", "succeeded")] == ["callback"]
 
 
 async def test_check_finds_every_part(deployment: Deployment) -> None:

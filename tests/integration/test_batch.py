@@ -139,7 +139,7 @@ async def test_waiting_for_all(temporal: Client, tmp_path: Path, prompts: list[s
     assert [result["phase"] for result in file.results] == [phases[prompt] for prompt in prompts]
 
 
-async def test_results_go_where_they_are_wanted(temporal: Client, tmp_path: Path) -> None:
+async def test_results_go_to_the_named_file(temporal: Client, tmp_path: Path) -> None:
     file = File(tmp_path, request("batch elsewhere"))
     other = tmp_path / "other.jsonl"
     assert (await file.batch(temporal, "--yes", "--results", str(other))).code == 0
@@ -163,11 +163,6 @@ async def test_unwritable_results_stop_the_batch(temporal: Client, tmp_path: Pat
 @pytest.mark.parametrize("lines", [(), ("", " "), ("{",)])
 async def test_no_request_at_all(tmp_path: Path, lines: tuple[str, ...]) -> None:
     assert (await File(tmp_path, *lines).batch(None, "--yes", "--skip-invalid")).code == 2
-
-
-async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    refused = await run_command(None, "batch", str(tmp_path / "none.jsonl"), "--json")
-    assert refused.document["error"]["problems"][0]["at"] == "FILE"
 
 
 async def test_temporal_outage_leaves_whole_results(tmp_path: Path) -> None:
@@ -232,7 +227,7 @@ async def test_batch_asks_before_it_submits(temporal: Client, tmp_path: Path) ->
 
 
 async def _on_a_terminal(temporal: Client, file: File, answer: str) -> int | None:
-    """The exit code, for somebody who types an answer."""
+    """The exit code after an answer is typed."""
     keyboard, terminal = os.openpty()
     streams = {"stdin": terminal, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
     command = ("starter.py", "batch", str(file.path))

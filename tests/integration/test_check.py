@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.command_line import CommandResult, run_command
 from tests.support.media_files import FPS, clip, picture
-from tests.support.result_host import Answer, ResultHost, result_host
+from tests.support.result_host import Answer, ResultHost
 
 KEYS = {*("job_id", "request_hash", "scene", "estimated_tokens", "estimated_usd", "warnings", "sends", "media")}
 REQUEST: dict[str, Any] = {
@@ -32,14 +32,10 @@ REQUEST: dict[str, Any] = {
 
 
 @pytest.fixture
-async def host() -> AsyncIterator[ResultHost]:
-    async with result_host() as host:
-        host.answers = {
-            "/a.png": [Answer(picture())],
-            "/v.mp4": [Answer(clip())],
-            "/small.png": [Answer(picture(9, 9))],
-        }
-        yield host
+def host(host: ResultHost) -> ResultHost:
+    files = {"/a.png": picture(), "/v.mp4": clip(), "/small.png": picture(9, 9)}
+    host.answers = {path: [Answer(content)] for path, content in files.items()}
+    return host
 
 
 @pytest.fixture

@@ -94,8 +94,9 @@ async def test_invalid_request_is_refused_without_temporal(text: str, at: str) -
     assert at in refused.err
 
 
-async def test_missing_file_is_refused(tmp_path: Path) -> None:
-    refused = await run_command(None, "submit", str(tmp_path / "none.json"), "--json")
+@pytest.mark.parametrize("command", ["submit", "batch"])
+async def test_missing_file_is_refused(tmp_path: Path, command: str) -> None:
+    refused = await run_command(None, command, str(tmp_path / "none.json"), "--json")
     assert refused.code == 2
     assert refused.document["error"]["problems"][0]["at"] == "FILE"
 

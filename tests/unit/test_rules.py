@@ -549,6 +549,7 @@ def test_cost() -> None:
     assert cost_usd(FULL, "4k", True, 1) is None
     assert cost_usd("ep-1", "720p", False, 1) is None
     assert cost_usd("doubao-seedance-2-0-260128", "720p", False, 1) is None
+    assert cost_usd(FULL, "720p", False, 10**400) is None
 
 
 @pytest.mark.parametrize(
