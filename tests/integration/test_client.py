@@ -18,27 +18,10 @@ import pytest_asyncio
 from temporalio.client import Client, Interceptor, OutboundInterceptor, QueryWorkflowInput, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 
-from seedance_temporal import connection
+from seedance_temporal import connection, errors
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
 from seedance_temporal.contract import SEEDANCE_USER, WORKFLOW, GenerateVideoInput, Queues, Resubmit
-from seedance_temporal.errors import (
-    AmbiguousJobId,
-    InvalidJobId,
-    InvalidRequest,
-    InvalidSettings,
-    JobCancelled,
-    JobExpired,
-    JobFailed,
-    JobUnsettled,
-    ProviderFailed,
-    RequestRefused,
-    SeedanceError,
-    TemporalUnavailable,
-    UnknownJob,
-    VideoLost,
-    WorkerUnavailable,
-)
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, Phase, phase_of
@@ -115,7 +98,7 @@ async def test_submit_starts_one_run(jobs: VideoJobs, temporal: Client) -> None:
 
 async def test_invalid_request_is_refused_without_temporal() -> None:
     nobody = VideoJobs(cast(Client, None))
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(errors.InvalidRequest) as refused:
         await nobody.submit(request("", "x"))
     assert [problem.at for problem in refused.value.problems] == ["user_id"]
 
@@ -125,14 +108,14 @@ async def test_insecure_hosts_are_for_references(temporal: Client) -> None:
     of = VideoRequest.model_validate(
         request("local").model_dump(exclude_none=True) | {"references": [{"role": "first_frame", "url": url}]}
     )
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(errors.InvalidRequest):
         await VideoJobs(temporal).submit(of)
     assert not (await VideoJobs(temporal, settings=some_settings()).submit(of)).existing
 
 
 async def test_settings_come_from_the_environment(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     of = request("endpoint").model_copy(update={"model": "ep-25", "duration": 20})
-    with pytest.raises(InvalidRequest, match="duration"):
+    with pytest.raises(errors.InvalidRequest, match="duration"):
         await VideoJobs(temporal).submit(of)
     monkeypatch.setenv("SEEDANCE_ENDPOINTS", '{"ep-25": "dreamina-seedance-2-5-260628"}')
     monkeypatch.setenv("SEEDANCE_HASH_USERS", "true")
@@ -144,7 +127,7 @@ async def test_settings_come_from_the_environment(temporal: Client, monkeypatch:
     assert summary.startswith("Seedance 2.5 720p 16:9 20 s for ")
     assert "endpoint" not in summary
     monkeypatch.setenv("SEEDANCE_ENDPOINTS", "{")
-    with pytest.raises(InvalidSettings, match="SEEDANCE_ENDPOINTS"):
+    with pytest.raises(errors.InvalidSettings, match="SEEDANCE_ENDPOINTS"):
         VideoJobs(temporal)
 
 
@@ -257,7 +240,7 @@ async def test_missing_worker_leaves_what_temporal_knows(temporal: Client) -> No
     assert (seen.attention, seen.task_id, seen.attempt) == ("account", TASK_ID, None)
     assert (seen.result, seen.error, seen.ended) == (None, None, False)
     assert (seen.user, seen.model, seen.closed_at) == ("deserted", of.model, None)
-    with pytest.raises(WorkerUnavailable, match="seedance-volcengine"):
+    with pytest.raises(errors.WorkerUnavailable, match="seedance-volcengine"):
         await quick.job(job_id).resolve(attempt=1, action="lost")
 
 
@@ -290,14 +273,14 @@ async def test_terminated_job_says_what_to_do(jobs: VideoJobs, temporal: Client)
 async def test_unknown_job_and_no_job_id(jobs: VideoJobs) -> None:
     unknown = jobs.job(UNKNOWN)
     for ask in (unknown.state, unknown.result, unknown.cancel, partial(unknown.resubmit, attempt=1)):
-        with pytest.raises(UnknownJob):
+        with pytest.raises(errors.UnknownJob):
             await ask()
     for text in ("seedance-1", "", "0" * 63, "seedance-" + "g" * 64):
-        with pytest.raises(InvalidJobId, match="not a job id"):
+        with pytest.raises(errors.InvalidJobId, match="not a job id"):
             jobs.job(text)
-    with pytest.raises(UnknownJob):
+    with pytest.raises(errors.UnknownJob):
         await anext(unknown.follow())
-    with pytest.raises(UnknownJob):
+    with pytest.raises(errors.UnknownJob):
         await jobs.job(UNKNOWN).resolve(attempt=1, action="lost")
 
 
@@ -316,10 +299,10 @@ async def test_result_waits_for_the_end(jobs: VideoJobs, temporal: Client) -> No
 
 async def test_result_of_a_failure_raises_it(jobs: VideoJobs) -> None:
     job_id = (await jobs.submit(request("broken", "refused"))).id
-    with pytest.raises(JobFailed, match="Refused") as failed:
+    with pytest.raises(errors.JobFailed, match="Refused") as failed:
         await jobs.job(job_id).result()
     assert (failed.value.state.error, failed.value.state.phase) == (ERRORS["refused"], "refused")
-    assert isinstance(failed.value, RequestRefused)
+    assert isinstance(failed.value, errors.RequestRefused)
     assert (failed.value.code, failed.value.message) == ("InvalidParameter", "Refused.")
     assert (failed.value.task_id, failed.value.attempt, failed.value.resubmit_could_help) == (None, 1, False)
 
@@ -337,12 +320,12 @@ async def test_result_timeout_leaves_the_job_running(jobs: VideoJobs, temporal: 
 
 
 FAILURES = {
-    "failed": ProviderFailed,
-    "refused": RequestRefused,
-    "unclaimed": RequestRefused,
-    "unsettled": JobUnsettled,
-    "cancelled": JobCancelled,
-    "terminated": JobUnsettled,
+    "failed": errors.ProviderFailed,
+    "refused": errors.RequestRefused,
+    "unclaimed": errors.RequestRefused,
+    "unsettled": errors.JobUnsettled,
+    "cancelled": errors.JobCancelled,
+    "terminated": errors.JobUnsettled,
 }
 
 
@@ -350,22 +333,22 @@ FAILURES = {
 async def test_failure_has_the_class_of_its_outcome(jobs: VideoJobs, temporal: Client, how: str) -> None:
     of = request(f"class {how}")
     await _ended(temporal, of, how)
-    with pytest.raises(JobFailed) as failed:
+    with pytest.raises(errors.JobFailed) as failed:
         await jobs.job(job_id_of(of)).result()
     assert type(failed.value) is FAILURES[how]
     assert failed.value.state.error is not None
     assert failed.value.code == failed.value.state.error.code
 
 
-@pytest.mark.parametrize(("failure_class", "kind"), [("expired", JobExpired), ("lost", VideoLost)])
-def test_failure_is_made_of_a_state(failure_class: FailureClass, kind: type[JobFailed]) -> None:
+@pytest.mark.parametrize(("failure_class", "kind"), [("expired", errors.JobExpired), ("lost", errors.VideoLost)])
+def test_failure_is_made_of_a_state(failure_class: FailureClass, kind: type[errors.JobFailed]) -> None:
     error = JobError(
         code="x", message="It ended.", failure_class=failure_class, task_id="cgt-1", attempt=2, resubmit_could_help=True
     )
     state = JobState(
         job_id=UNKNOWN, request_hash="0" * 64, phase="lost", route="byteplus", started_at=datetime.now(UTC), error=error
     )
-    failed = JobFailed.of(state)
+    failed = errors.JobFailed.of(state)
     assert type(failed) is kind
     assert (str(failed), failed.code, failed.task_id, failed.attempt) == ("It ended.", "x", "cgt-1", 2)
     assert failed.resubmit_could_help
@@ -475,7 +458,7 @@ async def test_result_follows_the_next_run(jobs: VideoJobs, temporal: Client) ->
 async def test_cancel_is_answered_by_the_workflow(jobs: VideoJobs) -> None:
     job_id = (await jobs.submit(request("cancelled"))).id
     assert (await jobs.job(job_id).cancel()).outcome == "cancelled"
-    with pytest.raises(JobFailed):
+    with pytest.raises(errors.JobFailed):
         await jobs.job(job_id).result()
     assert (await jobs.job(job_id).state()).phase == "cancelled"
     assert (await jobs.job(job_id).cancel()).outcome == "already_closed"
@@ -485,7 +468,7 @@ async def test_missing_worker_leaves_cancel_with_temporal(temporal: Client) -> N
     of = request("unheard", route=LONELY)
     quick = VideoJobs(temporal, query_seconds=0.3)
     job_id = (await quick.submit(of)).id
-    with pytest.raises(WorkerUnavailable):
+    with pytest.raises(errors.WorkerUnavailable):
         await quick.job(job_id).resolve(attempt=1, action="lost")
     assert (await quick.job(job_id).cancel()).outcome == "requested"
     history = await handle(temporal, of).fetch_history()
@@ -569,9 +552,9 @@ async def test_find_takes_id_hash_and_unique_prefix(jobs: VideoJobs, temporal: C
         assert (job.id, job.existing, job.submitted) == (job_id, None, None)
         assert (await job.state()).phase == "running"
     for text in (job_id[9:14], "found", "seedance-", f"{job_id}0", "'" * 6, ""):
-        with pytest.raises(InvalidJobId, match="at least 6 hex digits"):
+        with pytest.raises(errors.InvalidJobId, match="at least 6 hex digits"):
             await jobs.find(text)
-    with pytest.raises(UnknownJob, match="seedance-000000…"):
+    with pytest.raises(errors.UnknownJob, match="seedance-000000…"):
         await jobs.find("000000")
 
 
@@ -585,7 +568,7 @@ async def test_find_names_jobs_of_an_ambiguous_prefix(jobs: VideoJobs, temporal:
         return len(await jobs.list(job_ids=ids)) == 2
 
     await eventually(both)
-    with pytest.raises(AmbiguousJobId) as ambiguous:
+    with pytest.raises(errors.AmbiguousJobId) as ambiguous:
         await jobs.find("abcdef0")
     assert ambiguous.value.job_ids == tuple(ids)
     assert all(job_id in str(ambiguous.value) for job_id in ids)
@@ -596,7 +579,7 @@ async def test_list_without_search_attributes() -> None:
         jobs = VideoJobs(client)
         job_id = (await jobs.submit(request("bare", "no-attributes"))).id
         assert [job.job_id for job in await eventually(jobs.list)] == [job_id]
-        with pytest.raises(SeedanceError, match=rf"lacks search attributes.*{SEEDANCE_USER.name}"):
+        with pytest.raises(errors.SeedanceError, match=rf"lacks search attributes.*{SEEDANCE_USER.name}"):
             await jobs.list(user="bare")
 
 
@@ -610,7 +593,7 @@ async def test_connect_reads_the_environment(temporal: Client, monkeypatch: pyte
     client = await connect()
     assert client.namespace == "elsewhere"
     # A namespace that is not there is no reason to say that a job is not there.
-    with pytest.raises(TemporalUnavailable, match="elsewhere"):
+    with pytest.raises(errors.TemporalUnavailable, match="elsewhere"):
         await VideoJobs(client).job(UNKNOWN).state()
 
 
@@ -623,10 +606,10 @@ async def test_video_jobs_connect(temporal: Client, monkeypatch: pytest.MonkeyPa
 
 async def test_unreachable_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(TemporalUnavailable, match=r"cannot be reached at 127\.0\.0\.1:1"):
+    with pytest.raises(errors.TemporalUnavailable, match=r"cannot be reached at 127\.0\.0\.1:1"):
         await connect()
     monkeypatch.setenv("TEMPORAL_ADDRESS", "no address")
-    with pytest.raises(InvalidSettings, match="no address"):
+    with pytest.raises(errors.InvalidSettings, match="no address"):
         await connect()
 
 
@@ -634,7 +617,7 @@ async def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(TemporalUnavailable, match=r"no answer in 0\.3 s"),
+        pytest.raises(errors.TemporalUnavailable, match=r"no answer in 0\.3 s"),
     ):
         await connect(target_host=f"127.0.0.1:{silent.getsockname()[1]}")
 
@@ -643,7 +626,7 @@ async def test_broken_configuration_is_named(monkeypatch: pytest.MonkeyPatch, tm
     file = tmp_path / "temporal.toml"
     file.write_text("[profile.default\n")
     monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(file))
-    with pytest.raises(InvalidSettings, match="Temporal's configuration"):
+    with pytest.raises(errors.InvalidSettings, match="Temporal's configuration"):
         await connect()
 
 

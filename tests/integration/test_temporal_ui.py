@@ -1,4 +1,4 @@
-"""The summary and the details that a run has from its start, on a real server: it must take them whatever is asked."""
+"""The summary and the details that a run has from its start, on a real server that must accept those of any request."""
 
 from __future__ import annotations
 
