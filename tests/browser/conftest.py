@@ -1,4 +1,4 @@
-"""A browser to look at pages with, and where the pictures of them go."""
+"""A browser for pages, and the folder of their pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.browser.ui import CHROMIUM
 def chromium() -> str:
     found = shutil.which(CHROMIUM)
     if found is None:
-        pytest.skip(f"{CHROMIUM} is not installed: nobody looks at pages here")
+        pytest.skip(f"{CHROMIUM} is not installed: no page was checked")
     return found
 
 

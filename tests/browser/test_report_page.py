@@ -74,7 +74,7 @@ def _written(folder: Path, accounts: list[Account]) -> str:
     return file.as_uri()
 
 
-async def test_the_page_shows_figures_and_plots(page: Page, tmp_path: Path, pictures: Path) -> None:
+async def test_page_shows_figures_and_plots(page: Page, tmp_path: Path, pictures: Path) -> None:
     accounts = three_weeks()
     await page.goto(_written(tmp_path, accounts))
     total = figures(accounts)
@@ -116,7 +116,7 @@ async def test_page_loads_and_runs_nothing(page: Page, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_page_can_be_read_in_light_and_dark(page: Page, tmp_path: Path, scheme: str) -> None:
+async def test_page_is_readable_in_light_and_dark(page: Page, tmp_path: Path, scheme: str) -> None:
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     await page.goto(_written(tmp_path, three_weeks()))
     paper = await _brightness(page, "body", "backgroundColor")
@@ -143,7 +143,7 @@ async def _brightness(page: Page, selector: str, what: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-async def test_the_page_fits_a_phone(page: Page, tmp_path: Path) -> None:
+async def test_page_fits_a_phone(page: Page, tmp_path: Path) -> None:
     await page.set_viewport_size({"width": 380, "height": 800})
     await page.goto(_written(tmp_path, three_weeks()))
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "only the table scrolls sideways"

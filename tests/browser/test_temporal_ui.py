@@ -1,4 +1,4 @@
-"""Somebody who knows Temporal, and not this project, looks at four runs in its UI.
+"""Four runs in Temporal's UI, for a reader who knows Temporal and not this project.
 
 What happened, what did it cost, and what is to be done?
 
@@ -23,12 +23,13 @@ from tests.support.jobs import detail_of
 IMAGES = ROOT / "docs" / "images"
 LARGEST_IMAGE = 200_000
 PICTURES = (*("list", "finished-timeline", "finished-details", "waiting-details", "failed-details", "in-need-details"),)
-# Short enough to be waited for; the run that needs a person is then one after some ten seconds.
+# Short enough to be waited for; the run that needs an operator is then one after some ten seconds.
 SETTINGS = {
     "SEEDANCE_CREATE_TIMEOUT_SECONDS": "5",
     "SEEDANCE_CLOCK_SKEW_SECONDS": "1",
     "SEEDANCE_RECOVERY_SECONDS": "12",
 }
+CODE = "InputTextSensitiveContentDetected"
 REFUSAL = "The request failed because the input text may contain sensitive information."
 
 
@@ -48,7 +49,7 @@ class Runs:
 
 
 async def four_runs(stack: Stack) -> Runs:
-    """One run that is stored, one whose task runs, one that was refused, and one that needs a person."""
+    """One run that is stored, one whose task runs, one that was refused, and one that needs an operator."""
     # On a route of its own, where nothing is known yet of what LIST shows: its absence cannot be proved.
     lost = a_request("A lighthouse at dusk", route="volcengine", model="doubao-seedance-2-0-260128", user_id="user-7")
     slow = a_request("A paper boat on a pond", user_id="user-7", duration=10)
@@ -57,9 +58,7 @@ async def four_runs(stack: Stack) -> Runs:
     faults = [
         await stack.ark.fault("create", "reset_before_commit", contains=str(lost.prompt)),
         await stack.ark.fault("task", "stay_running", contains=str(slow.prompt), seconds=3600),
-        await stack.ark.fault(
-            "create", "400", contains=str(refused.prompt), code="InputTextSensitiveContentDetected", message=REFUSAL
-        ),
+        await stack.ark.fault("create", "400", contains=str(refused.prompt), code=CODE, message=REFUSAL),
     ]
     runs = Runs(*[(await stack.jobs.submit(r)).id for r in (finished, slow, refused, lost)])
     await stack.jobs.job(runs.finished).result()
@@ -75,22 +74,22 @@ async def test_ui_shows_timeline_cost_and_advice(chromium: str, pictures: Path) 
         await stack.start_worker("worker-polling", ARK_ROUTE="volcengine", SEEDANCE_CALLBACK_URL="")
         runs = await four_runs(stack)
         async with temporal_ui(stack, chromium, pictures) as ui:
-            await look_at_the_list(ui, runs)
-            await look_at_the_finished_run(ui, runs.finished)
-            await look_at_the_waiting_run(ui, runs.waiting)
-            await look_at_the_failed_run(ui, runs.failed)
-            command = await look_at_the_run_in_need(ui, runs.in_need)
+            await read_list(ui, runs)
+            await read_finished_run(ui, runs.finished)
+            await read_waiting_run(ui, runs.waiting)
+            await read_failed_run(ui, runs.failed)
+            command = await read_run_in_need(ui, runs.in_need)
         await do_what_it_says(stack, command)
         await stack.jobs.job(runs.in_need).result()
     assert {picture.stem for picture in pictures.glob("*.png")} >= set(PICTURES)
     assert all(picture.stat().st_size < LARGEST_IMAGE for picture in pictures.glob("*.png"))
 
 
-async def look_at_the_list(ui: TemporalUi, runs: Runs) -> None:
+async def read_list(ui: TemporalUi, runs: Runs) -> None:
     await ui.open_list()
     finished = (await ui.stack.jobs.job(runs.finished).state()).result
     assert finished is not None
-    # A row reads as its columns stand.
+    # A row reads in the order of its columns.
     await ui.until_it_shows(
         " ".join(COLUMNS),
         f"COMPLETED stored user-42 {finished.task_id} {finished.cost_usd} {runs.finished}",
@@ -101,7 +100,7 @@ async def look_at_the_list(ui: TemporalUi, runs: Runs) -> None:
     await ui.photograph("list", least=560)
 
 
-async def look_at_the_finished_run(ui: TemporalUi, job_id: str) -> None:
+async def read_finished_run(ui: TemporalUi, job_id: str) -> None:
     result = (await ui.stack.jobs.job(job_id).state()).result
     assert result is not None
     await ui.open_run(job_id, "timeline")
@@ -126,7 +125,7 @@ async def look_at_the_finished_run(ui: TemporalUi, job_id: str) -> None:
     await ui.photograph("finished-details")
 
 
-async def look_at_the_waiting_run(ui: TemporalUi, job_id: str) -> None:
+async def read_waiting_run(ui: TemporalUi, job_id: str) -> None:
     task_id = (await ui.stack.jobs.job(job_id).state()).task_id
     await ui.open_run(job_id, "user-metadata")
     read = await ui.until_it_shows(
@@ -140,10 +139,10 @@ async def look_at_the_waiting_run(ui: TemporalUi, job_id: str) -> None:
     await ui.photograph("waiting-details")
 
 
-async def look_at_the_failed_run(ui: TemporalUi, job_id: str) -> None:
+async def read_failed_run(ui: TemporalUi, job_id: str) -> None:
     await ui.open_run(job_id, "timeline")
     await ui.until_it_shows(
-        f'"message": "The provider refused the request (InputTextSensitiveContentDetected): {REFUSAL}',
+        f'"message": "The provider refused the request ({CODE}): {REFUSAL}',
         "nothing is billed. Submit a request that is changed accordingly.",
         "POST create: attempt 1, paid at most once",
     )
@@ -156,7 +155,7 @@ async def look_at_the_failed_run(ui: TemporalUi, job_id: str) -> None:
     await ui.photograph("failed-details")
 
 
-async def look_at_the_run_in_need(ui: TemporalUi, job_id: str) -> str:
+async def read_run_in_need(ui: TemporalUi, job_id: str) -> str:
     """Return the command for a task that certainly does not exist, as the UI shows it."""
     await ui.open_run(job_id, "user-metadata")
     resolve = f"python starter.py resolve {job_id} --attempt 1"

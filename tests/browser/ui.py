@@ -24,19 +24,15 @@ COLUMNS = (
 # The UI keeps its choice of columns in the browser.
 _COLUMNS_KEY = "namespace-workflow-table-columns"
 _WIDTH = 1440
-# Higher than any page that is looked at, and lower: its content then tells how high it is.
+# Higher than any page, and lower: the content then determines the height.
 _HIGH, _LOW = 2000, 300
-_LOOKS = 30
+_READS = 30
 _COLOURS = 128
 
 
 @dataclass
 class TemporalUi:
-    """One page of the UI.
-
-    Attributes:
-        pictures: Where they are put.
-    """
+    """One page of the UI, and the folder for pictures of it."""
 
     page: Page
     stack: Stack
@@ -44,27 +40,19 @@ class TemporalUi:
 
     async def open_list(self) -> None:
         """The list of our workflows, with the columns that operations recommend."""
-        await self.page.goto(
-            f"{self.stack.ui_url}/namespaces/default/workflows?query=WorkflowType%3D%22GenerateVideo%22"
-        )
+        query = "WorkflowType%3D%22GenerateVideo%22"
+        await self.page.goto(f"{self.stack.ui_url}/namespaces/default/workflows?query={query}")
 
     async def open_run(self, job_id: str, tab: Literal["timeline", "user-metadata"]) -> None:
         run = await self.stack.client.get_workflow_handle(job_id).describe()
-        await self._open(f"{self.stack.run_url(job_id)}/{run.run_id}/{tab}")
-
-    async def _open(self, url: str) -> None:
         # What is out of sight is not drawn.
         await self.page.set_viewport_size({"width": _WIDTH, "height": _HIGH})
-        await self.page.goto(url)
+        await self.page.goto(f"{self.stack.run_url(job_id)}/{run.run_id}/{tab}")
 
     async def until_it_shows(self, *sentences: str) -> str:
-        """All that can be read, as soon as these sentences are among it.
-
-        Raises:
-            AssertionError: One of them did not come.
-        """
+        """Return the text of the page, as soon as these sentences are in it."""
         read = ""
-        for _ in range(_LOOKS):
+        for _ in range(_READS):
             read = await self._read()
             if all(sentence in read for sentence in sentences):
                 return read
@@ -85,21 +73,16 @@ class TemporalUi:
         return " ".join(" ".join(texts).split()).replace("\u2019", "'")
 
     async def photograph(self, name: str, least: int = 0) -> None:
-        """Takes a picture of the page without its menus, as high as it is.
-
-        Args:
-            name: Of the file.
-            least: Pixels that it needs where it tells of no height, because a part of it scrolls by itself.
-        """
+        """Take a picture of the page without its menus. A page that scrolls by itself needs a height at least."""
         await self.page.set_viewport_size({"width": _WIDTH, "height": _LOW})
         # Frames take on the height of what they hold.
         await self.page.wait_for_timeout(1500)
         height = await self.page.evaluate("document.getElementById('content-wrapper').scrollHeight")
         await self.page.set_viewport_size({"width": _WIDTH, "height": max(height, least)})
         await self.page.wait_for_timeout(500)
-        taken = Image.open(io.BytesIO(await self.page.locator("#content").screenshot()))
+        image = Image.open(io.BytesIO(await self.page.locator("#content").screenshot()))
         # A page of text needs few colours, and is then a third of the size.
-        taken.convert("RGB").quantize(_COLOURS).save(self.pictures / f"{name}.png", optimize=True)
+        image.convert("RGB").quantize(_COLOURS).save(self.pictures / f"{name}.png", optimize=True)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Reads ``docker-compose.yml`` as Compose does, as far as the file goes: interpolation, pass-through, profiles."""
+"""Read ``docker-compose.yml`` as Compose does, as far as the file goes: interpolation, pass-through, profiles."""
 
 from __future__ import annotations
 
@@ -25,12 +25,7 @@ class Missing(Exception):
 
 
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Replaces ``$$``, ``${NAME}``, ``${NAME:-default}``, ``${NAME:?problem}`` and ``${NAME:+replacement}``.
-
-    Raises:
-        Missing: ``:?`` of a variable that is empty or not set.
-        ValueError: Any other form.
-    """
+    """Replace ``$$``, ``${NAME}``, ``${NAME:-default}``, ``${NAME:?problem}`` and ``${NAME:+replacement}``."""
 
     def value(match: re.Match[str]) -> str:
         if match["escaped"]:
@@ -57,13 +52,13 @@ def raw() -> dict[str, Any]:
     return content
 
 
-def variables_of_local_profile() -> dict[str, str]:
-    return read_env(LOCAL_ENV)
-
-
 def read_env(path: Path) -> dict[str, str]:
     """What ``--env-file`` gives."""
     return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+def local_variables() -> dict[str, str]:
+    return read_env(LOCAL_ENV)
 
 
 @dataclass(frozen=True)
@@ -106,27 +101,19 @@ class Service:
 
 
 def services(variables: Mapping[str, str], profiles: Collection[str] = ()) -> dict[str, Service]:
-    """The services that Compose starts with these variables and profiles.
-
-    Raises:
-        Missing: A variable that the file insists on. As with Compose, whatever the profile of the service.
-    """
+    """Return the services that Compose starts. The variables of all profiles must be set, as Compose demands."""
     filled = _filled(raw()["services"], variables)
     assert isinstance(filled, dict)
     found = {}
     for name, content in filled.items():
         if set(content.get("profiles", ())) <= set(profiles):
-            given = {key: None if value is None else str(value) for key, value in _environment(content).items()}
+            listed = content.get("environment", {})
+            assert isinstance(listed, dict)
+            given = {key: None if value is None else str(value) for key, value in listed.items()}
             passed = {key: variables.get(key) if value is None else value for key, value in given.items()}
             environment = {key: value for key, value in passed.items() if value is not None}
             found[name] = Service(name, content, environment, given)
     return found
-
-
-def _environment(content: dict[str, Any]) -> dict[str, Any]:
-    environment = content.get("environment", {})
-    assert isinstance(environment, dict)
-    return environment
 
 
 def _filled(node: Any, variables: Mapping[str, str]) -> Any:

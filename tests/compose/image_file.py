@@ -1,4 +1,4 @@
-"""Reads the Dockerfile, and lays out on disk what it copies into the image."""
+"""Read the Dockerfile, and lay out on disk what it copies into the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = ROOT / "Dockerfile"
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Each instruction with its arguments, continued lines joined."""
+    """Return each instruction with its arguments, continued lines joined."""
     lines = [line for line in FILE.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     return [(word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines())]
@@ -25,7 +25,7 @@ def arguments_of(instruction: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What ``ENV`` sets."""
+    """Return what ``ENV`` sets."""
     pairs = [pair for rest in arguments_of("ENV") for pair in shlex.split(rest)]
     return dict(pair.split("=", 1) for pair in pairs)
 
@@ -38,11 +38,7 @@ def default_command() -> list[str]:
 
 
 def copied() -> list[tuple[Path, Path]]:
-    """Each file that ``COPY`` copies, and where to, both relative.
-
-    Raises:
-        FileNotFoundError: A source that is not there.
-    """
+    """Return each file that ``COPY`` copies, and where to, both relative."""
     found = []
     for rest in arguments_of("COPY"):
         *sources, target = shlex.split(rest)
@@ -84,7 +80,7 @@ def _fits(path: Path, pattern: str) -> bool:
 
 
 def lay_out(folder: Path) -> Path:
-    """Copies into a folder what the image would hold of this project."""
+    """Copy into a folder what the image would hold of this project."""
     for source, target in copied():
         place = folder / target
         place.parent.mkdir(parents=True, exist_ok=True)

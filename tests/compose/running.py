@@ -1,4 +1,4 @@
-"""Runs a service's command as a process, in its environment, with the hosts of the compose network on loopback."""
+"""Run a service's command as a process, in its environment, with the hosts of the compose network on loopback."""
 
 from __future__ import annotations
 
@@ -20,25 +20,16 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Loopback:
-    """Where the hosts of the compose network are on this machine.
-
-    Attributes:
-        ports: By ``host:port`` of the compose network.
-        services: All names of that network.
-    """
+    """The places of the compose network on this machine: its ``host:port`` pairs, and all names of its services."""
 
     ports: Mapping[str, int]
     services: frozenset[str]
 
     @classmethod
     def of(cls, stack: Stack, services: Mapping[str, Service]) -> Loopback:
-        found = stack.ports
-        places = {
-            "temporal:7233": found.temporal,
-            "bucket:4443": found.bucket,
-            "ark:8089": found.ark,
-            "relay:8088": found.relay,
-        }
+        ports = stack.ports
+        places = {"temporal:7233": ports.temporal, "bucket:4443": ports.bucket, "ark:8089": ports.ark}
+        places["relay:8088"] = ports.relay
         return cls(places, frozenset(services))
 
     def environment(self, service: Service) -> dict[str, str]:
@@ -65,19 +56,14 @@ class Loopback:
         )
 
     async def start(
-        self, service: Service, folder: Path, image: Path, *, command: Sequence[str] | None = None, name: str = ""
+        self, service: Service, folder: Path, image: Path, *, command: Sequence[str] = (), name: str = ""
     ) -> Child:
-        """Starts a service of ours from what the image holds.
-
-        Args:
-            command: Instead of the service's own, as `docker compose exec` or a health check does.
-            name: For the log.
-        """
+        """Start a service of ours, or a command in its container, from what the image holds. Log under the name."""
         words = self.command(service, command or service.command)
         return await start(name or service.name, words, self.environment(service), folder, cwd=image)
 
     async def run_job(self, service: Service, folder: Path, **changes: str) -> tuple[int, str]:
-        """Runs a one-shot of admin-tools to its end; its exit code, and what it printed."""
+        """Run a one-shot of admin-tools. Return its exit code, and its output."""
         (mount,) = service.content["volumes"]
         source, target, _ = mount.split(":")
         words = [*service.content["entrypoint"], *service.command]
@@ -87,7 +73,7 @@ class Loopback:
 
 
 async def ended(child: Child) -> tuple[int, str]:
-    """Waits for the end of a process; its exit code, and all that it printed."""
+    """Wait for the end of a process. Return its exit code, and its output."""
     try:
         code = await asyncio.wait_for(child.process.wait(), _SECONDS)
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.compose import compose_file, image_file
-from tests.compose.compose_file import ROOT, services, variables_of_local_profile
+from tests.compose.compose_file import ROOT, local_variables, services
 
 # Lets only what the lock names be imported, and then imports everything.
 _IMPORT_ALL = """
@@ -42,7 +42,7 @@ def locked(path: Path) -> set[tuple[str, str, frozenset[str]]]:
     return found
 
 
-def test_the_base_is_pinned() -> None:
+def test_base_is_pinned() -> None:
     (base,) = image_file.arguments_of("FROM")
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base)
     (required,) = re.findall(r'requires-python = ">=(3\.\d+)"', (ROOT / "pyproject.toml").read_text())
@@ -68,13 +68,13 @@ def test_image_has_command_and_stop_signal() -> None:
 def test_image_holds_no_secret() -> None:
     assert image_file.arguments_of("ARG") == []
     assert not [name for name in image_file.environment() if re.search("KEY|SECRET|TOKEN|PASSW", name)]
-    kept = {source.as_posix() for source, _ in image_file.copied()}
-    assert not [path for path in kept if re.search(r"(^|/)\.|\.env$|\.json$|__pycache__", path)]
+    files = {source.as_posix() for source, _ in image_file.copied()}
+    assert not [path for path in files if re.search(r"(^|/)\.|\.env$|\.json$|__pycache__", path)]
     for path in (".env", ".git/config", "credentials.json", "dev/__pycache__/stack.pyc", "tests/conftest.py"):
         assert image_file.is_ignored(Path(path)), path
 
 
-def test_everything_that_is_copied_is_there() -> None:
+def test_copied_files_exist() -> None:
     for rest in image_file.arguments_of("COPY"):
         *sources, target = rest.split()
         assert target.endswith("/")
@@ -89,7 +89,7 @@ def test_copy_of_missing_file_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         image_file.copied()
 
 
-def test_packages_are_installed_by_hash_from_the_lock() -> None:
+def test_packages_come_by_hash_from_the_lock() -> None:
     (install,) = [rest for rest in image_file.arguments_of("RUN") if "pip install" in rest]
     assert "--require-hashes" in install
     (lock,) = re.findall(r"-r (\S+)", install)
@@ -100,7 +100,7 @@ def test_packages_are_installed_by_hash_from_the_lock() -> None:
     assert all(hashes for _, _, hashes in runtime)
 
 
-def test_files_and_packages_are_enough_for_every_module(image: Path) -> None:
+def test_image_can_import_every_module(image: Path) -> None:
     modules = [
         ".".join(path.relative_to(image).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted(image.rglob("*.py"))
@@ -125,7 +125,7 @@ def test_files_and_packages_are_enough_for_every_module(image: Path) -> None:
 
 
 def test_image_holds_each_services_program(image: Path) -> None:
-    ours = [s for s in services(variables_of_local_profile(), ["local"]).values() if s.is_ours]
+    ours = [s for s in services(local_variables(), ["local"]).values() if s.is_ours]
     for service in ours:
         python, *rest = service.command
         assert python == "python"

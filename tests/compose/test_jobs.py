@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,21 +13,16 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
 from dev.stack import Ports, Stack
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
-from tests.compose.compose_file import seconds, services, variables_of_local_profile
+from tests.compose.compose_file import local_variables, seconds, services
 from tests.compose.running import Loopback
 
 
 async def run_namespace_job(
-    stack: Stack, folder: Path, namespace: str, variables: Mapping[str, str] | None = None, **changes: str
+    stack: Stack, folder: Path, namespace: str, retention: str = "", **changes: str
 ) -> tuple[int, str]:
-    """Runs it.
-
-    Args:
-        variables: What the user sets.
-        changes: What else differs in the container's environment.
-    """
-    given = variables_of_local_profile() | {"TEMPORAL_NAMESPACE": namespace} | dict(variables or {})
-    found = services(given, ["local"])
+    """Run it with the user's retention; ``changes`` are for the container's environment alone."""
+    given = {"TEMPORAL_NAMESPACE": namespace, "TEMPORAL_RETENTION": retention}
+    found = services(local_variables() | given, ["local"])
     return await Loopback.of(stack, found).run_job(found["temporal-namespace"], folder, **changes)
 
 
@@ -50,20 +44,18 @@ def namespace() -> str:
 
 
 async def test_namespace_job_is_repeatable(stack: Stack, tmp_path: Path, namespace: str) -> None:
-    default = services(variables_of_local_profile())["temporal-namespace"].environment["NAMESPACE_RETENTION"]
+    default = services(local_variables())["temporal-namespace"].environment["NAMESPACE_RETENTION"]
     for days in ("", "", "4000d"):
-        code, output = await run_namespace_job(stack, tmp_path, namespace, {"TEMPORAL_RETENTION": days})
+        code, output = await run_namespace_job(stack, tmp_path, namespace, days)
         assert code == 0, output
         assert (await retention(stack, namespace)).total_seconds() == seconds(days or default)
-        found = await attributes(stack, namespace)
-        assert found == {
-            key.name: IndexedValueType.Name(IndexedValueType.ValueType(int(key.indexed_value_type)))
-            for key in SEARCH_ATTRIBUTES
-        }
+        kinds = {key.name: IndexedValueType.ValueType(int(key.indexed_value_type)) for key in SEARCH_ATTRIBUTES}
+        expected = {name: IndexedValueType.Name(kind) for name, kind in kinds.items()}
+        assert await attributes(stack, namespace) == expected
 
 
 async def test_refusal_stops_the_namespace_job(stack: Stack, tmp_path: Path, namespace: str) -> None:
-    code, output = await run_namespace_job(stack, tmp_path, namespace, {"TEMPORAL_RETENTION": "soon"}, TRIES="1")
+    code, output = await run_namespace_job(stack, tmp_path, namespace, "soon", TRIES="1")
     assert code == 1
     assert "soon" in output
 
@@ -84,7 +76,7 @@ async def test_both_schemas_are_set_up_in_order(stack: Stack, tmp_path: Path, br
         f'[ "$(wc -l < {notes})" -ne {breaks_at or 99} ]\n'
     )
     tool.chmod(0o755)
-    found = services(variables_of_local_profile())
+    found = services(local_variables())
     code, output = await Loopback.of(stack, found).run_job(
         found["temporal-schema"], tmp_path, PATH=f"{tmp_path}:/usr/bin:/bin"
     )

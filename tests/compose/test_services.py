@@ -2,7 +2,7 @@
 
 The local profile, without an engine: the files are those that the image would hold, the bucket server is the one of the
 development tools, in the image's version and with the image's arguments, Temporal is the embedded one, and the hosts
-stand on loopback.
+are on loopback.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import signal
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from seedance_temporal import connect
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.compose import image_file
-from tests.compose.compose_file import ROOT, Service, services, variables_of_local_profile
+from tests.compose.compose_file import ROOT, Service, local_variables, services
 from tests.compose.running import Loopback, ended
 from tests.support.jobs import detail_of
 
@@ -44,12 +44,12 @@ class Deployment:
     children: dict[str, Child]
     stack: Stack
 
-    async def start(self, name: str, command: list[str] | None = None, log: str = "") -> Child:
+    async def start(self, name: str, *command: str, log: str = "") -> Child:
         return await self.loopback.start(self.services[name], self.folder, self.image, command=command, name=log)
 
     async def run(self, name: str, *command: str) -> tuple[int, str]:
         """As ``docker compose exec`` would."""
-        return await ended(await self.start(name, list(command), f"exec-{uuid.uuid4().hex}"))
+        return await ended(await self.start(name, *command, log=f"exec-{uuid.uuid4().hex}"))
 
     async def set_up_namespace(self) -> None:
         code, output = await self.loopback.run_job(self.services["temporal-namespace"], self.folder)
@@ -75,12 +75,9 @@ class Deployment:
 
 @pytest.fixture(scope="session")
 async def deployment(stack: Stack, image: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
-    variables = variables_of_local_profile() | {
-        "SEEDANCE_BUCKET": f"compose-{uuid.uuid4().hex[:8]}",
-        "TEMPORAL_NAMESPACE": f"compose-{uuid.uuid4().hex[:8]}",
-        "LOCAL_ARK_SPEED": "60",
-    }
-    found = services(variables, ["local"])
+    namespace, bucket = (f"compose-{uuid.uuid4().hex[:8]}" for _ in range(2))
+    variables = {"TEMPORAL_NAMESPACE": namespace, "SEEDANCE_BUCKET": bucket, "LOCAL_ARK_SPEED": "60"}
+    found = services(local_variables() | variables, ["local"])
     folder = tmp_path_factory.mktemp("compose")
     running = Deployment(found, Loopback.of(stack, found), folder, image, {}, stack)
     children = running.children
@@ -99,7 +96,7 @@ async def deployment(stack: Stack, image: Path, tmp_path_factory: pytest.TempPat
         await asyncio.gather(*(child.stop() for child in servers))
 
 
-async def test_a_request_comes_to_its_video(deployment: Deployment) -> None:
+async def test_request_gets_its_video(deployment: Deployment) -> None:
     worker = deployment.services["worker"].environment
     request = json.loads((ROOT / "examples" / "product-shot.json").read_text())
     file = deployment.folder / "request.json"
@@ -121,18 +118,16 @@ async def test_a_request_comes_to_its_video(deployment: Deployment) -> None:
 
     # The relay took the callback: nobody waited for the first poll, minutes away.
     assert deliveries
-    assert f"http://{HOST}:{deployment.stack.ports.relay}/callbacks/" in json.dumps(
-        [vars(d) for d in deliveries], default=str
-    )
+    sent = json.dumps([vars(delivery) for delivery in deliveries], default=str)
+    assert f"http://{HOST}:{deployment.stack.ports.relay}/callbacks/" in sent
     address = f"{HOST}:{deployment.stack.ports.temporal}"
     jobs = jobs_of(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]))
     state = await jobs.job(job["job_id"]).state()
-    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == [
-        "callback"
-    ]
+    timeline = detail_of(state).timeline
+    assert [e.source for e in timeline if (e.event, e.detail) == ("status", "succeeded")] == ["callback"]
 
 
-async def test_the_check_finds_everything_in_its_place(deployment: Deployment) -> None:
+async def test_check_finds_every_part(deployment: Deployment) -> None:
     code, output = await deployment.run("worker", "python", "worker.py", "--check")
     assert code == 0, output
     for what in ("Temporal: ok", "search attributes: ok"):
@@ -145,20 +140,13 @@ async def test_the_check_finds_everything_in_its_place(deployment: Deployment) -
 @pytest.mark.parametrize("name", ["ark", "relay"])
 async def test_health_check_fails_without_server(deployment: Deployment, name: str) -> None:
     assert await deployment.is_healthy(name)
-    nobody = Ports.free().relay
-    ports = {
-        place: nobody if place.startswith(f"{name}:") else port for place, port in deployment.loopback.ports.items()
-    }
-    elsewhere = Loopback(ports, deployment.loopback.services)
-    command = deployment.services[name].content["healthcheck"]["test"][1:]
-    child = await elsewhere.start(
-        deployment.services[name], deployment.folder, deployment.image, command=command, name=f"nobody-{name}"
-    )
-    code, _ = await ended(child)
-    assert code != 0
+    nobody, places = Ports.free().relay, deployment.loopback.ports
+    ports = {place: nobody if place.startswith(f"{name}:") else port for place, port in places.items()}
+    elsewhere = replace(deployment, loopback=Loopback(ports, deployment.loopback.services))
+    assert not await elsewhere.is_healthy(name)
 
 
-async def test_the_stop_signal_lets_the_worker_end_in_order(deployment: Deployment) -> None:
+async def test_stop_signal_ends_the_worker_in_order(deployment: Deployment) -> None:
     worker = await deployment.start("worker", log="worker-to-stop")
     await worker.until_log_says("serving route byteplus", _SECONDS)
     (number,) = image_file.arguments_of("STOPSIGNAL")
@@ -167,12 +155,10 @@ async def test_the_stop_signal_lets_the_worker_end_in_order(deployment: Deployme
 
 
 async def test_missing_bucket_server_fails_the_job(deployment: Deployment) -> None:
-    code, output = await deployment.run(
-        "bucket-setup",
-        "python",
-        "-c",
+    program = (
         "import os, sys; sys.path.insert(0, 'deploy'); import create_bucket; create_bucket.SECONDS = 1; "
-        f"os.environ['STORAGE_EMULATOR_HOST'] = 'http://{HOST}:{Ports.free().bucket}'; sys.exit(create_bucket.main())",
+        f"os.environ['STORAGE_EMULATOR_HOST'] = 'http://{HOST}:{Ports.free().bucket}'; sys.exit(create_bucket.main())"
     )
+    code, output = await deployment.run("bucket-setup", "python", "-c", program)
     assert code == 1
     assert "create_bucket: http" in output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -13,17 +14,7 @@ from pydantic import SecretStr
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import https_problem
 from tests.compose import compose_file
-from tests.compose.compose_file import (
-    EXAMPLE_ENV,
-    ROOT,
-    Missing,
-    Service,
-    interpolate,
-    read_env,
-    seconds,
-    services,
-    variables_of_local_profile,
-)
+from tests.compose.compose_file import ROOT, Missing, Service, local_variables, read_env, seconds, services
 from workers.build import GRACE_BEYOND_CREATE
 from workers.serve import REST_SECONDS
 
@@ -53,8 +44,11 @@ OF_OURS = {
 }
 
 
+Started = Callable[[], dict[str, Service]]
+
+
 def local() -> dict[str, Service]:
-    return services(variables_of_local_profile(), ["local"])
+    return services(local_variables(), ["local"])
 
 
 def real() -> dict[str, Service]:
@@ -72,13 +66,13 @@ def real() -> dict[str, Service]:
     ],
 )
 def test_variables_are_filled_in(text: str, expected: str) -> None:
-    assert interpolate(text, {"SET": "value", "EMPTY": ""}) == expected
+    assert compose_file.interpolate(text, {"SET": "value", "EMPTY": ""}) == expected
 
 
 @pytest.mark.parametrize("text", ["$SET", "${SET-x}", "${SET:-${OTHER}}", "${SET"])
 def test_unknown_compose_forms_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not known here"):
-        interpolate(text, {"SET": "value"})
+        compose_file.interpolate(text, {"SET": "value"})
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
@@ -89,14 +83,14 @@ def test_required_variables_are_demanded(name: str, value: str | None) -> None:
         services(variables)
 
 
-def test_the_local_profile_needs_its_file_alone() -> None:
+def test_local_profile_needs_its_file_alone() -> None:
     assert {"ark", "bucket", "bucket-setup", "worker", "relay", "temporal-ui"} <= local().keys()
-    variables = variables_of_local_profile()
+    variables = local_variables()
     assert variables["COMPOSE_PROFILES"] == "local"
     assert variables["COMPOSE_PROJECT_NAME"] != compose_file.raw()["name"], "it would use the real deployment's volume"
 
 
-def test_without_the_profile_nothing_local_is_there() -> None:
+def test_real_deployment_has_nothing_local() -> None:
     assert local().keys() - real().keys() == {"ark", "bucket", "bucket-setup"}
     for service in real().values():
         for name, value in service.environment.items():
@@ -108,17 +102,17 @@ def test_without_the_profile_nothing_local_is_there() -> None:
 def test_every_variable_of_the_files_is_used() -> None:
     used = set(re.findall(r"\$\{(\w+)", compose_file.FILE.read_text()))
     passed = {name for service in local().values() for name, value in service.given.items() if value is None}
-    example = set(re.findall(r"^#?([A-Z]\w*)=", EXAMPLE_ENV.read_text(), re.MULTILINE))
+    example = set(re.findall(r"^#?([A-Z]\w*)=", compose_file.EXAMPLE_ENV.read_text(), re.MULTILINE))
     assert example <= used | passed
     assert example >= SECRETS
     own = {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME"}  # Compose's own
-    assert variables_of_local_profile().keys() - own <= used | passed
-    assert used - example <= variables_of_local_profile().keys(), "a variable of the file that no example shows"
+    assert local_variables().keys() - own <= used | passed
+    assert used - example <= local_variables().keys(), "a variable of the file that no example shows"
 
 
 def test_example_has_no_secret_values() -> None:
-    given = read_env(EXAMPLE_ENV)
-    assert {name for name in SECRETS if not given[name]} == SECRETS
+    given = read_env(compose_file.EXAMPLE_ENV)
+    assert not [name for name in SECRETS if given[name]]
 
 
 def test_compose_file_holds_no_secret() -> None:
@@ -138,7 +132,7 @@ def test_every_image_is_pinned() -> None:
     assert len(tags) == 2, "server and admin-tools have one version, the UI another"
 
 
-def test_our_image_has_the_version_of_the_project() -> None:
+def test_our_image_has_project_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     ours = [service for service in local().values() if service.is_ours]
     assert {service.name for service in ours} == {"worker", "relay", "ark", "bucket-setup"}
@@ -148,9 +142,8 @@ def test_our_image_has_the_version_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("started", [local, real])
-def test_awaited_services_exist(started: object) -> None:
-    assert callable(started)
-    found: dict[str, Service] = started()
+def test_awaited_services_exist(started: Started) -> None:
+    found = started()
     for service in found.values():
         for name, wait in service.depends_on.items():
             if name not in found:
@@ -185,7 +178,7 @@ def test_nothing_waits_in_a_circle() -> None:
     assert not left
 
 
-def test_worker_and_relay_come_after_the_namespace() -> None:
+def test_worker_and_relay_await_the_namespace() -> None:
     for name in ("worker", "relay", "temporal-ui"):
         assert "temporal-namespace" in real()[name].depends_on
     chain = ["temporal-namespace", "temporal", "temporal-schema", "postgres"]
@@ -210,9 +203,6 @@ def test_volumes_and_files_are_there() -> None:
                 assert source in named, source
                 used.add(source)
     assert used == set(named)
-
-
-def test_the_database_is_kept_in_a_named_volume() -> None:
     assert "postgres:/var/lib/postgresql/data" in real()["postgres"].content["volumes"]
 
 
@@ -249,7 +239,7 @@ def test_services_know_their_variables() -> None:
         assert service.given.keys() <= known, f"{service.name}: {service.given.keys() - known}"
 
 
-def test_every_setting_can_be_given_to_the_worker() -> None:
+def test_worker_accepts_every_setting() -> None:
     settings = {name.upper() for name in Settings.model_fields} - {"SEEDANCE_RELAY_HOST", "SEEDANCE_RELAY_PORT"}
     assert settings <= real()["worker"].given.keys()
     chosen = services({**REAL, "SEEDANCE_POLL_MAX_SECONDS": "77"})["worker"]
@@ -259,9 +249,8 @@ def test_every_setting_can_be_given_to_the_worker() -> None:
 
 @pytest.mark.parametrize("started", [local, real])
 @pytest.mark.parametrize("name", ["worker", "relay"])
-def test_settings_accept_composed_variables(started: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert callable(started)
-    service: Service = started()[name]
+def test_settings_accept_composed_variables(started: Started, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = started()[name]
     for variable, value in service.environment.items():
         monkeypatch.setenv(variable, value)
     settings = Settings.from_environment(*(["ARK_API_KEY", "SEEDANCE_BUCKET"] if name == "worker" else []))
@@ -271,7 +260,7 @@ def test_settings_accept_composed_variables(started: object, name: str, monkeypa
             assert plain == type(plain)(service.environment[field.upper()]) or isinstance(plain, frozenset)
 
 
-def test_the_relay_is_not_given_the_providers_key() -> None:
+def test_relay_has_no_provider_key() -> None:
     assert not real()["relay"].given.keys() & {"ARK_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "SEEDANCE_BUCKET"}
 
 
@@ -308,5 +297,5 @@ def test_fairness_is_switched_on() -> None:
     assert config == {"matching.enableFairness": [{"value": True}], "matching.useNewMatcher": [{"value": True}]}
 
 
-def test_the_history_is_kept_for_years() -> None:
+def test_history_lasts_for_years() -> None:
     assert seconds(real()["temporal-namespace"].environment["NAMESPACE_RETENTION"]) >= 5 * 365 * 86_400

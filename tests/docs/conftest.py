@@ -21,7 +21,7 @@ async def stack() -> AsyncIterator[Stack]:
 
 @pytest.fixture(scope="session")
 async def stored_job(stack: Stack) -> str:
-    """The job id that stands for JOB: that of the example, stored."""
+    """The job id for JOB: that of the example, stored."""
     request = VideoRequest.from_json((ROOT / "examples" / "product-shot.json").read_bytes())
     submitted = await stack.jobs.submit(request)
     await submitted.result()

@@ -1,7 +1,7 @@
 """Evaluate the blocks of a page, by language; Sybil calls these. A block that is wrong raises AssertionError.
 
 The namespace of an example holds ``environment``, the variables of its commands; ``replacements``, patterns with what
-stands for them; and ``done``, the commands that went well already.
+replaces them; and ``done``, the commands that went well already.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def evaluate_data(example: Example) -> None:
 
 
 def evaluate_script(example: Example) -> None:
-    """Check the syntax of JavaScript; ``test_relay_vector.py`` runs the script that stands alone."""
+    """Check the syntax of JavaScript; ``test_relay_vector.py`` runs the script that is complete."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no Node.js on this machine: a script was not checked")
@@ -58,7 +58,7 @@ def evaluate_script(example: Example) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def evaluate_picture(example: Example) -> None:
+def evaluate_picture(_: Example) -> None:
     """Pass: ``test_pictures.py`` draws all pictures at once."""
 
 
@@ -113,7 +113,7 @@ def _commands_of(block: str) -> list[str]:
 
 def _bash(script: str, environment: Mapping[str, str], *flags: str) -> tuple[int, str]:
     done = subprocess.run(
-        ["bash", *flags, "-c", script],  # noqa: S607 - the shell of the person who reads the page
+        ["bash", *flags, "-c", script],  # noqa: S607 - the reader's own shell
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -138,26 +138,17 @@ def evaluate_python(example: Example) -> None:
 
 
 async def run_python(text: str, place: str, given: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """Run a block as a module, then its functions that need nothing.
+    """Run a block as a module, with given names, then its functions that need nothing.
 
-    Args:
-        text: The block.
-        place: Where it is from, for tracebacks.
-        given: Names that another block of the page defines.
-
-    Returns:
-        The block's names; under ``name()`` what a function returned.
+    Return its names; under ``name()`` what a function returned.
     """
     names: dict[str, Any] = {**(given or {}), "__name__": "page"}
     code = compile(text, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     if inspect.iscoroutine(running := eval(code, names)):  # noqa: S307 - our own pages
         await running
     for name, value in list(names.items()):
-        if (
-            inspect.iscoroutinefunction(value)
-            and value.__module__ == "page"
-            and not inspect.signature(value).parameters
-        ):
+        is_own = inspect.iscoroutinefunction(value) and value.__module__ == "page"
+        if is_own and not inspect.signature(value).parameters:
             names[f"{name}()"] = await value()
     return names
 

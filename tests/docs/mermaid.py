@@ -1,8 +1,6 @@
 """Renders Mermaid pictures as GitHub does: Mermaid itself, in a headless Chromium.
 
 Mermaid comes from the npm registry, once, in one version, checked by its hash, into pytest's cache folder.
-
-``python -m tests.docs.mermaid FOLDER`` renders the pictures of all pages to PNG files, to be looked at.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable
@@ -87,9 +84,9 @@ def fetched(cache: Path) -> Path:
 
 
 def rendered(sources: Iterable[str], script: Path) -> list[dict[str, object]]:
-    """What became of each picture: its type, texts and size, or the error."""
+    """Render each picture. Return its type, texts and size, or the error."""
     with tempfile.TemporaryDirectory() as folder:
-        output = _chromium(Path(folder), list(sources), script, "--dump-dom")
+        output = _page_after_drawing(Path(folder), list(sources), script)
     report = re.search(r'<pre id="report" hidden="" data-done="yes">(.*?)</pre>', output, re.DOTALL)
     if report is None:
         raise RuntimeError(f"the page did not come to its end:\n{output[-2000:]}")
@@ -97,30 +94,11 @@ def rendered(sources: Iterable[str], script: Path) -> list[dict[str, object]]:
     return pictures
 
 
-def photographed(source: str, script: Path, to: Path) -> None:
-    """Renders one picture to a PNG file."""
-    with tempfile.TemporaryDirectory() as folder:
-        _chromium(Path(folder), [source], script, f"--screenshot={to}", "--window-size=1100,1300")
-
-
-def _chromium(folder: Path, sources: list[str], script: Path, *flags: str) -> str:
+def _page_after_drawing(folder: Path, sources: list[str], script: Path) -> str:
     shutil.copy(script, folder / "mermaid.min.js")
     # Inside of a script element only this sequence would be read as HTML.
     data = json.dumps(sources).replace("</", "<\\/")
     (folder / "page.html").write_text(_PAGE.replace("SOURCES", data), encoding="utf-8")
-    command = ["chromium", *_FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, f"file://{folder}/page.html"]
+    command = ["chromium", *_FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"file://{folder}/page.html"]
     done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", timeout=_SECONDS)
     return done.stdout
-
-
-def _main(folder: Path) -> None:
-    from tests.docs.pages import blocks
-
-    folder.mkdir(parents=True, exist_ok=True)
-    script = fetched(folder)
-    for number, block in enumerate(blocks("mermaid")):
-        photographed(block.text, script, folder / f"{number}-{block.page.stem}.png")
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]).resolve())

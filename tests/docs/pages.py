@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from sybil import Document, Example, Region
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
+from seedance_temporal import VideoRequest
 from tests.docs.evaluators import EVALUATORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +25,7 @@ _MARK = re.compile(r"<!-- not run: (?P<reason>[^>]+) -->\n+ *\Z")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block.
-
-    Attributes:
-        page: The file.
-        example: Sybil's view of it, which evaluates it.
-        not_run: Why it is not run, as the comment before it says; None where it is run.
-    """
+    """A fenced block of a page, as Sybil sees it; ``not_run`` is the reason in the comment before it, if any."""
 
     page: Path
     example: Example
@@ -36,18 +33,15 @@ class Block:
 
     @property
     def line(self) -> int:
-        """The line of its fence."""
         return self.example.line
 
     @property
     def language(self) -> str:
-        language: str = self.example.region.lexemes["language"]
-        return language
+        return str(self.example.region.lexemes["language"])
 
     @property
     def text(self) -> str:
-        text: str = self.example.parsed
-        return text
+        return str(self.example.parsed)
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -63,7 +57,6 @@ def parse_blocks(document: Document) -> Iterator[Region]:
 
 
 def blocks_of(page: Path, text: str) -> list[Block]:
-    """The fenced blocks of a page, in their order."""
     document = Document(text, str(page))
     for region in parse_blocks(document):
         document.add(region)
@@ -99,9 +92,10 @@ def rows(page: Path, heading: str) -> list[list[str]]:
     """The cells of the first table after a heading, without its head."""
     lines = f"\n{page.read_text(encoding='utf-8')}".split(f"\n{heading}\n", 1)[1].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    table = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        table.append([cell.strip() for cell in line.strip("|").split("|")])
-    return table
+    table = takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def fields_of(request: VideoRequest) -> dict[str, Any]:
+    """What a page's backend is sent for a request: it adds the user itself."""
+    return request.model_dump(mode="json", exclude_none=True, exclude={"user_id"})

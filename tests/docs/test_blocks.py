@@ -23,7 +23,8 @@ from seedance_temporal import VideoRequest
 from seedance_temporal.identity import callback_token
 from tests.docs import evaluators
 from tests.docs.evaluators import EVALUATORS
-from tests.docs.pages import PAGES, ROOT, Block, all_blocks, blocks, blocks_of
+from tests.docs.pages import PAGES, ROOT, Block, all_blocks, blocks, blocks_of, fields_of
+from tests.e2e.requests import a_request
 
 # Blocks that cannot be run are for what only an account, or somebody else's program, could run.
 MOST_NOT_RUN = 4
@@ -68,20 +69,18 @@ def test_no_fence_is_missed(page: Path) -> None:
 
 
 @pytest.mark.parametrize("block", all_blocks(), ids=by_place)
-def test_every_block_has_a_language_that_is_checked(block: Block) -> None:
+def test_language_of_block_is_checked(block: Block) -> None:
     assert block.not_run or block.language in EVALUATORS, "nothing here checks such a block"
 
 
-def test_few_blocks_are_not_run_and_each_says_why() -> None:
+def test_few_blocks_are_not_run() -> None:
     marked = [block for block in all_blocks() if block.not_run]
     assert len(marked) <= MOST_NOT_RUN, [f"{block}: {block.not_run}" for block in marked]
-    comments = sum(
-        block.page.read_text(encoding="utf-8").count("<!-- not run") for block in {b.page: b for b in marked}.values()
-    )
-    assert comments == len(marked), "a comment that stands before no block"
+    comments = sum(page.read_text(encoding="utf-8").count("<!-- not run") for page in {b.page for b in marked})
+    assert comments == len(marked), "a comment that precedes no block"
 
 
-def test_examples_are_requests_that_may_be_sent() -> None:
+def test_examples_are_valid_requests() -> None:
     examples = sorted((ROOT / "examples").glob("*.json"))
     assert examples
     for example in examples:
@@ -144,7 +143,7 @@ async def test_shell(
 # What single blocks promise
 
 
-def test_temporal_reads_the_variables_of_its_cloud() -> None:
+def test_temporal_reads_cloud_variables() -> None:
     words = shlex.split(block_with("TEMPORAL_API_KEY", "sh").text)
     variables = dict(word.split("=", 1) for word in words if word != "export")
     read = ClientConfig.load_client_connect_config(disable_file=True, override_env_vars=variables)
@@ -159,7 +158,7 @@ def test_temporal_reads_the_variables_of_its_cloud() -> None:
 
 @pytest.mark.parametrize("block", blocks_with("async def product_shot"), ids=by_place)
 @pytest.mark.usefixtures("in_the_environment")
-async def test_the_backend_of_the_readme_gets_its_video(block: Block, stack: Stack) -> None:
+async def test_readme_backend_gets_its_video(block: Block, stack: Stack) -> None:
     uri = (await run_python(block))["product_shot()"]
     stored = await stack.bucket.stat(uri.removeprefix(f"gs://{BUCKET}/"))
     assert stored is not None
@@ -167,7 +166,7 @@ async def test_the_backend_of_the_readme_gets_its_video(block: Block, stack: Sta
 
 
 @pytest.mark.usefixtures("in_the_environment")
-async def test_the_mounted_relay_takes_callbacks_where_it_is_mounted(stack: Stack, stored_job: str) -> None:
+async def test_mounted_relay_accepts_callbacks(stack: Stack, stored_job: str) -> None:
     app = (await run_python(block_with("relay_app(")))["app"]
     token = callback_token(stack.environment["SEEDANCE_CALLBACK_SECRET"], stored_job, 1)
     body = {"id": "cgt-1", "status": "succeeded"}
@@ -181,7 +180,7 @@ async def test_the_mounted_relay_takes_callbacks_where_it_is_mounted(stack: Stac
 
 
 @pytest.mark.usefixtures("in_the_environment")
-async def test_the_consumer_of_notices_reads_the_record_and_nothing_else(
+async def test_consumer_of_notices_reads_the_record(
     stack: Stack, stored_job: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = await run_python(block_with("def on_message"))
@@ -200,21 +199,14 @@ async def test_the_consumer_of_notices_reads_the_record_and_nothing_else(
         heard.append(capsys.readouterr().out)
         assert names["job_of"](attributes | {"eventType": "OBJECT_DELETE"}) is None
     assert len(heard) >= 4
-    (told,) = filter(None, heard)
-    job_id, record = told.split(" ", 1)
+    (notice,) = filter(None, heard)
+    job_id, record = notice.split(" ", 1)
     assert job_id == stored_job
     assert json.loads(record)["job_id"] == stored_job
 
 
 def fields(prompt: str) -> dict[str, Any]:
-    """A small request, without its user."""
-    return {
-        "route": "byteplus",
-        "model": "dreamina-seedance-2-0-mini-260615",
-        "prompt": prompt,
-        "resolution": "480p",
-        "duration": 4,
-    }
+    return fields_of(a_request(prompt=prompt))
 
 
 @pytest.mark.usefixtures("in_the_environment", "stack")

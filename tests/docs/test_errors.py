@@ -18,9 +18,12 @@ from seedance_temporal.visibility import _ENDS_FROM_OUTSIDE
 from tests.docs.pages import ROOT, rows
 
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
+PROVIDER = "".join(
+    (ROOT / "seedance_temporal" / "provider" / name).read_text(encoding="utf-8") for name in ("ark.py", "task.py")
+)
 PRODUCT = ("seedance_temporal", "activities", "workflows", "workers", "worker.py", "starter.py", "relay.py")
 # These make an error or an answer whose first text is its code.
-MADE_WITH_CODE_FIRST = {"nothing_sent", "_impossible", "Refusal", "error_document"}
+MADE_WITH_CODE_FIRST = {"nothing_sent", "_impossible", "_failure", "Refusal", "error_document"}
 # The first text of these is the type of a failure in Temporal.
 MADE_WITH_TYPE_FIRST = {"_Failed", "failed"}
 
@@ -28,9 +31,7 @@ MADE_WITH_TYPE_FIRST = {"_Failed", "failed"}
 @cache
 def calls() -> tuple[ast.Call, ...]:
     """Return every call in the product's code."""
-    files = [
-        file for part in PRODUCT for file in ([ROOT / part] if part.endswith(".py") else (ROOT / part).rglob("*.py"))
-    ]
+    files = [file for part in PRODUCT for file in ([ROOT / part] if "." in part else (ROOT / part).rglob("*.py"))]
     return tuple(
         node
         for file in files
@@ -139,31 +140,23 @@ def test_failure_types() -> None:
 
 @pytest.mark.parametrize("word", sorted(documented("## Codes of the provider")))
 def test_provider_codes_are_classified(word: str) -> None:
-    sources = "".join(
-        (ROOT / "seedance_temporal" / "provider" / name).read_text(encoding="utf-8") for name in ("ark.py", "task.py")
-    )
-    assert f'"{word.strip("…")}' in sources
+    assert f'"{word.strip("…")}' in PROVIDER
 
 
 def test_provider_codes_are_documented() -> None:
-    source = "".join(
-        (ROOT / "seedance_temporal" / "provider" / name).read_text(encoding="utf-8") for name in ("ark.py", "task.py")
-    )
     known = {
         text
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(ast.parse(PROVIDER))
         if isinstance(node, ast.Call) and name_of(node) == "startswith"
         for argument in node.args
         for part in (argument.elts if isinstance(argument, ast.Tuple) else [argument])
         for text in texts(part)
     }
     assert {"InvalidParameter", "SetLimitExceeded"} <= known
-    page = {word.strip("…") for word in documented("## Codes of the provider")}
-    assert known <= page
+    assert known <= {word.strip("…") for word in documented("## Codes of the provider")}
 
 
 def test_each_row_says_meaning_and_next_step() -> None:
-    text = ERRORS.read_text(encoding="utf-8")
-    for line in text.splitlines():
+    for line in ERRORS.read_text(encoding="utf-8").splitlines():
         if line.startswith("| `"):
             assert all(cell.strip() for cell in line.strip("|").split("|")), line

@@ -1,4 +1,4 @@
-"""What the pages say of settings, phases, Attentions and files is what the code says."""
+"""What the pages say of settings, phases and files is what the code says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from dev.stack import API_KEYS
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
-from seedance_temporal.job import Attention, Phase
+from seedance_temporal.job import Phase
 from seedance_temporal.provider import models as catalogue
 from seedance_temporal.settings import BASE_URLS, Route, Settings
 from tests.docs.pages import PAGES, ROOT, all_blocks, prose, rows
@@ -20,7 +20,7 @@ from tests.faults.mutants import MUTANTS
 
 REFERENCE = ROOT / "docs" / "reference"
 SETTINGS = REFERENCE / "settings.md"
-# Words that stand for "no default" in the table of settings.
+# How the table of settings says "no default".
 NO_DEFAULT = re.compile(r"-|none|the route's|required by .+|by .+")
 # Files that exist in a bucket, at a provider or on somebody's machine, and not in this repository.
 ELSEWHERE = re.compile(
@@ -35,9 +35,7 @@ def documented_settings() -> dict[str, str]:
     found: dict[str, str] = {}
     for variables, _, defaults in rows(SETTINGS, "# Settings"):
         names = re.findall(r"`([A-Z_]+)`", variables)
-        values = (
-            [value.strip().strip("`") for value in defaults.split(",")] if len(names) > 1 else [defaults.strip("`")]
-        )
+        values = [value.strip().strip("`") for value in (defaults.split(",") if len(names) > 1 else [defaults])]
         assert len(values) == len(names), variables
         assert not found.keys() & set(names), f"twice: {names}"
         found |= dict(zip(names, values, strict=True))
@@ -50,21 +48,17 @@ def as_documented(default: Any) -> str | None:
         return None
     if isinstance(default, SecretStr):
         return "a secret must have no default"
-    return (
-        f"{default:g}"
-        if isinstance(default, float)
-        else str(default).lower()
-        if isinstance(default, bool)
-        else str(default)
-    )
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
-def test_every_setting_is_documented_and_no_other() -> None:
+def test_every_setting_is_documented() -> None:
     assert {name.lower() for name in documented_settings()} == Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_the_default_of_a_setting(name: str) -> None:
+def test_default_of_a_setting(name: str) -> None:
     documented = documented_settings()[name.upper()]
     default = as_documented(Settings.model_fields[name].default)
     if default is None:
@@ -73,24 +67,18 @@ def test_the_default_of_a_setting(name: str) -> None:
         assert documented == default
 
 
-def test_every_route_is_documented_and_has_what_it_needs() -> None:
+def test_every_route_is_documented() -> None:
     (meaning,) = (cells[1] for cells in rows(SETTINGS, "# Settings") if cells[0] == "`ARK_ROUTE`")
     routes = set(get_args(Route))
     assert set(re.findall(r"`([a-z]+)`", meaning)) == routes
     assert BASE_URLS.keys() == routes == set(catalogue.ROUTES) == API_KEYS.keys()
 
 
-def test_every_attention_is_documented_and_no_other() -> None:
-    table = rows(REFERENCE / "errors.md", "## Attentions")
-    assert {name.strip("`") for name, *_ in table} == set(get_args(Attention))
-    assert all(all(cells) for cells in table)
-
-
-def test_every_phase_is_documented_and_no_other() -> None:
+def test_every_phase_is_documented() -> None:
     assert {name.strip("`") for name, *_ in rows(REFERENCE / "phases.md", "# Phases")} == set(get_args(Phase))
 
 
-def test_every_mutant_is_on_its_page_and_no_other() -> None:
+def test_every_mutant_is_on_its_page() -> None:
     table = rows(ROOT / "docs" / "internals" / "mutants.md", "# Mutants")
     assert [(promise, edit) for promise, edit, _ in table] == [(str(mutant.promise), mutant.what) for mutant in MUTANTS]
     for mutant, (_, edit, test) in zip(MUTANTS, table, strict=True):
@@ -128,11 +116,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def names_of_files() -> set[str]:
     """Every file of the checkout by its bare name, for pages that name one beside its folder."""
-    folders = [
-        path
-        for path in ROOT.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name != "demo-output"
-    ]
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "demo-output"]
     return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}
 
 
@@ -159,7 +143,7 @@ def test_each_page_is_linked_from_another() -> None:
     assert {*PAGES} - {ROOT / "README.md"} <= linked
 
 
-def test_the_pages_hold_no_local_address_of_ours() -> None:
+def test_pages_show_no_address_of_the_stack() -> None:
     """An address of the local stack in a command would be tried by a reader; only the relay's own port is one."""
     ports = {port for block in all_blocks() for port in re.findall(r"127\.0\.0\.1:(\d+)", block.text)}
     assert ports <= {str(Settings.model_fields["seedance_relay_port"].default)}

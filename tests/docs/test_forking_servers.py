@@ -8,14 +8,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from dev.process import start
-from tests.docs.pages import ROOT, Block, blocks
+from tests.docs.pages import ROOT, Block, blocks, fields_of
+from tests.e2e.requests import a_request
 
 SECONDS = 60
 # A project around the guide's views, as `django-admin startproject` makes one. Its parent imports all of it.
@@ -96,23 +95,13 @@ async def served(project: Path, environment: dict[str, str], *options: str) -> A
         await child.stop()
 
 
-def request_fields() -> dict[str, Any]:
-    return {
-        "route": "byteplus",
-        "model": "dreamina-seedance-2-0-mini-260615",
-        "prompt": f"A kite over dunes, {uuid4().hex}",
-        "resolution": "480p",
-        "duration": 4,
-    }
-
-
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["workers import", "preload"])
 @pytest.mark.parametrize("config", ["/dev/null", "gunicorn.conf.py"], ids=["first call", "post_fork"])
 async def test_gunicorn_workers_connect(
     project: Path, shell_environment: dict[str, str], preload: tuple[str, ...], config: str
 ) -> None:
     async with served(project, shell_environment, "--config", config, *preload) as http:
-        wanted = request_fields()
+        wanted = fields_of(a_request())
         answers = await asyncio.gather(*(http.post("/videos", json=wanted) for _ in range(8)))
         assert [answer.status_code for answer in answers] == [202] * 8
         (job_id,) = {answer.json()["job_id"] for answer in answers}
@@ -129,5 +118,5 @@ async def test_parent_that_connects_is_refused(project: Path, shell_environment:
     with (project / "videos" / "views.py").open("a") as file:
         file.write("\njobs()\n")
     async with served(project, shell_environment, "--config", "/dev/null", "--preload") as http:
-        assert (await http.post("/videos", json=request_fields())).status_code == 500
+        assert (await http.post("/videos", json=fields_of(a_request()))).status_code == 500
     assert "Connect after the fork" in "".join(path.read_text() for path in project.glob("*.log"))

@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-ENGLISH = Path("README.md").read_text()
-KOREAN = Path("README.ko.md").read_text()
+from tests.docs.pages import ROOT, blocks_of, prose
 
-
-def _blocks(page: str) -> list[str]:
-    return re.findall(r"^```.*?^```$", page, re.MULTILINE | re.DOTALL)
-
-
-def _links(page: str) -> list[str]:
-    return sorted(link for link in re.findall(r"\]\((.*?)\)", page) if not link.startswith("README"))
-
-
-def _headings(page: str) -> list[int]:
-    return [len(mark) for mark in re.findall(r"^(#+) ", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)]
-
-
-def _rows(page: str) -> list[str]:
-    """The first cell of each row of the tables."""
-    return re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+ENGLISH, KOREAN = ROOT / "README.md", ROOT / "README.ko.md"
 
 
 def test_each_links_to_the_other() -> None:
-    assert "](README.ko.md)" in ENGLISH
-    assert "](README.md)" in KOREAN
+    assert "](README.ko.md)" in prose(ENGLISH)
+    assert "](README.md)" in prose(KOREAN)
 
 
 def test_both_show_the_same_commands_and_code() -> None:
-    assert _blocks(ENGLISH)
-    assert _blocks(KOREAN) == _blocks(ENGLISH)
+    english, korean = (
+        [(block.language, block.text) for block in blocks_of(page, page.read_text())] for page in (ENGLISH, KOREAN)
+    )
+    assert english
+    assert korean == english
 
 
-def test_both_say_the_same_in_the_same_order() -> None:
-    assert _headings(KOREAN) == _headings(ENGLISH)
-    assert _links(KOREAN) == _links(ENGLISH)
-    assert _rows(KOREAN) == _rows(ENGLISH)
+def test_both_have_the_same_order() -> None:
+    english, korean = prose(ENGLISH), prose(KOREAN)
+    headings, links, rows = r"^(#+) ", r"\]\(((?!README).*?)\)", r"^\| (`.*?) \|"
+    for pattern in (headings, rows):
+        assert re.findall(pattern, korean, re.MULTILINE) == re.findall(pattern, english, re.MULTILINE)
+    assert sorted(re.findall(links, korean)) == sorted(re.findall(links, english))
     inline = re.compile(r"`([^`\n]+)`")
-    said = {word for word in inline.findall(ENGLISH) if not re.search(r"[<…]", word)}
-    assert said - set(inline.findall(KOREAN)) == set()
+    said = {word for word in inline.findall(english) if not re.search(r"[<…]", word)}
+    assert said - set(inline.findall(korean)) == set()

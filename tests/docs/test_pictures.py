@@ -29,18 +29,18 @@ def test_pictures_are_drawn(script: Path) -> None:
     for picture, seen in zip(PICTURES, drawn, strict=True):
         assert "error" not in seen, f"{picture}: {seen['error']}"
         assert min(float(str(seen["width"])), float(str(seen["height"]))) > 100, f"{picture} is empty"
-        # What the source says in quotation marks stands in the picture, so nothing was swallowed.
+        # What the source says in quotation marks is in the picture, so nothing was swallowed.
         for text in re.findall(r'"([^"]+)"', picture.text):
             for part in text.split("<br/>"):
                 assert part in str(seen["text"]), f"{picture} lacks {part!r}"
 
 
-def test_a_job_s_life_shows_every_phase() -> None:
+def test_job_picture_shows_every_phase() -> None:
     (picture,) = (picture for picture in PICTURES if picture.text.startswith("stateDiagram"))
     states = set(re.findall(r"^\s*(\w+) -->", picture.text, re.MULTILINE)) | set(re.findall(r"--> (\w+)", picture.text))
     assert states == set(get_args(Phase))
 
 
-def test_there_is_a_picture_of_the_parts_and_of_a_job_s_life() -> None:
+def test_pages_draw_each_kind_of_picture() -> None:
     kinds = {picture.text.split()[0] for picture in PICTURES}
     assert kinds >= {"flowchart", "stateDiagram-v2", "sequenceDiagram"}

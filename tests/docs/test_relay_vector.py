@@ -1,4 +1,4 @@
-"""What ``docs/how-to/relay.md`` tells relays in other languages, held against this package, Temporal, and Node."""
+"""What ``docs/how-to/relay.md`` says to relays in other languages, compared with this package, Temporal, and Node."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import uuid
 from typing import Any
 
 import pytest
@@ -18,9 +17,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import default as default_converter
 
 from dev.stack import Stack
-from seedance_temporal import VideoRequest, identity, relay
+from seedance_temporal import identity, relay
 from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
 from tests.docs.pages import ROOT, blocks
+from tests.e2e.requests import a_request
 from tests.support.jobs import detail_of
 
 _JSON = [json.loads(block.text) for block in blocks("json", "relay.md")]
@@ -60,24 +60,17 @@ async def test_signal_and_payload() -> None:
     assert await pydantic_data_converter.decode([plain], [TaskChanged]) == [ARGUMENT]
 
 
-def test_the_limits_of_the_page_are_those_of_the_relay() -> None:
+def test_page_names_limits_of_the_relay() -> None:
     page = (ROOT / "docs" / "how-to" / "relay.md").read_text(encoding="utf-8")
     assert f"more\nthan {relay.MAX_BODY_BYTES // 1024} KiB" in page
     assert relay.ANSWER_WITHIN_SECONDS < 5
     assert "within 5 seconds" in page
 
 
-async def test_a_running_job_takes_the_payload_as_it_stands(stack: Stack) -> None:
+async def test_running_job_accepts_the_payload(stack: Stack) -> None:
     """The bytes go to Temporal by its bare protocol, as from a relay in any language."""
-    request = VideoRequest(
-        user_id="user-docs",
-        route="byteplus",
-        model="dreamina-seedance-2-0-mini-260615",
-        prompt=f"A kite over dunes, {uuid.uuid4().hex}",
-        resolution="480p",
-        duration=4,
-    )
-    await stack.ark.fault("task", "stay_running", contains=request.prompt)
+    request = a_request()
+    await stack.ark.fault("task", "stay_running", contains=str(request.prompt))
     job_id = (await stack.jobs.submit(request)).id
     await stack.client.workflow_service.signal_workflow_execution(
         SignalWorkflowExecutionRequest(
@@ -100,9 +93,9 @@ async def test_a_running_job_takes_the_payload_as_it_stands(stack: Stack) -> Non
     assert job.result.task_id != VECTOR["body"]["id"]
 
 
-def test_the_script_in_node_gives_the_same() -> None:
-    expected = {"callback": {"jobId": VECTOR["job_id"], "attempt": VECTOR["attempt"]}, "argument": VECTOR["argument"]}
-    assert in_node() == expected
+def test_node_script_gives_the_same() -> None:
+    callback = {"jobId": VECTOR["job_id"], "attempt": VECTOR["attempt"]}
+    assert in_node() == {"callback": callback, "argument": VECTOR["argument"]}
 
 
 @pytest.mark.parametrize(
@@ -117,14 +110,14 @@ def test_the_script_in_node_gives_the_same() -> None:
         {"url": re.sub("seedance-95", "seedance-96", VECTOR["url"])},
     ],
 )
-def test_the_script_in_node_refuses_what_the_relay_refuses(changes: dict[str, str]) -> None:
+def test_node_script_refuses_wrong_urls(changes: dict[str, str]) -> None:
     assert in_node(**changes) == {"callback": None, "argument": None}
 
 
 @pytest.mark.parametrize("body", [None, [], {"id": "", "status": "x"}, {"id": "cgt-1"}, {"id": 1, "status": "x"}])
-def test_the_script_in_node_refuses_a_body_that_is_no_task(body: Any) -> None:
+def test_node_script_refuses_other_bodies(body: Any) -> None:
     assert in_node(body=body)["argument"] is None
 
 
-def test_the_vector_s_bytes_are_its_argument() -> None:
+def test_vector_bytes_are_its_argument() -> None:
     assert json.loads(base64.b64decode(VECTOR["payload"]["data"])) == VECTOR["argument"]

@@ -1,4 +1,4 @@
-"""Real servers for a test file that asks for them: the local Ark, a bucket server, a host of files."""
+"""Real servers for a test file that asks for them: Temporal, the local Ark, a bucket server, a host of files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from temporalio.client import Client
 
 from dev.ark.control import ArkControl
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import as_new, local_ark
 from tests.support.result_host import ResultHost, result_host
+from tests.support.temporal_stub import dev_server, worker
+
+
+@pytest.fixture(scope="module")
+async def temporal() -> AsyncIterator[Client]:
+    """A dev server, and a worker with the stand-in for the workflow."""
+    async with dev_server() as client, worker(client):
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +39,12 @@ async def ark(server: ArkControl) -> ArkControl:
 def google() -> Iterator[GoogleBucket]:
     with fake_gcs("videos") as client:
         yield GoogleBucket("videos", client)
+
+
+@pytest.fixture
+def bucket_env(google: GoogleBucket) -> dict[str, str]:
+    """The variables that lead a command to the bucket."""
+    return {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": google._client._connection.API_BASE_URL}
 
 
 @pytest.fixture

@@ -6,30 +6,19 @@ import asyncio
 import hashlib
 import json
 import os
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client
 
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
-from tests.support.command_line import CommandResult, run_command
-from tests.support.fake_gcs import fake_gcs
+from seedance_temporal.storage.bucket import GoogleBucket
+from tests.support.command_line import CommandResult, run_command, script_process
 from tests.support.media_files import picture
-from tests.support.temporal_stub import address, dev_server, request, worker
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
+from tests.support.temporal_stub import address, request
 
 
 class File:
@@ -150,7 +139,7 @@ async def test_waiting_for_all(temporal: Client, tmp_path: Path, prompts: list[s
     assert [result["phase"] for result in file.results] == [phases[prompt] for prompt in prompts]
 
 
-async def test_results_go_where_they_are_wanted(temporal: Client, tmp_path: Path) -> None:
+async def test_results_go_to_the_named_file(temporal: Client, tmp_path: Path) -> None:
     file = File(tmp_path, request("batch elsewhere"))
     other = tmp_path / "other.jsonl"
     assert (await file.batch(temporal, "--yes", "--results", str(other))).code == 0
@@ -176,11 +165,6 @@ async def test_no_request_at_all(tmp_path: Path, lines: tuple[str, ...]) -> None
     assert (await File(tmp_path, *lines).batch(None, "--yes", "--skip-invalid")).code == 2
 
 
-async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    refused = await run_command(None, "batch", str(tmp_path / "none.jsonl"), "--json")
-    assert refused.document["error"]["problems"][0]["at"] == "FILE"
-
-
 async def test_temporal_outage_leaves_whole_results(tmp_path: Path) -> None:
     down = await File(tmp_path, request("batch down")).batch(None, "--yes")
     assert down.code == 1
@@ -196,7 +180,9 @@ async def test_local_files_are_relative_to_batch_file(tmp_path: Path) -> None:
     assert str(tmp_path / "none.png") in problem["problem"]
 
 
-async def test_good_lines_go_on_beside_foreign_files(temporal: Client, tmp_path: Path) -> None:
+async def test_good_lines_go_on_beside_foreign_files(
+    temporal: Client, tmp_path: Path, google: GoogleBucket, bucket_env: dict[str, str]
+) -> None:
     shot = tmp_path / "shot.png"
     shot.write_bytes(picture())
     (tmp_path / "notes.png").write_text("no picture at all")
@@ -205,14 +191,12 @@ async def test_good_lines_go_on_beside_foreign_files(temporal: Client, tmp_path:
     urls = ["/etc/passwd", "notes.png", "shot.png", "link.png", "../x.png", "fifo.png", "."]
     fields = request("batch foreign").model_dump(exclude_none=True) | {"ratio": "adaptive"}
     lines = [json.dumps(fields | {"references": [{"role": "reference_image", "url": url}]}) for url in urls]
-    with fake_gcs("videos") as google:
-        bucket = {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": google._connection.API_BASE_URL}
-        file = File(tmp_path, *lines)
-        refused = await file.batch(temporal, "--yes", **bucket)
-        assert (refused.code, [*google.list_blobs("videos")]) == (2, [])
-        done = await file.batch(temporal, "--yes", "--skip-invalid", **bucket)
-        assert done.code == 0, done.err
-        stored = [blob.name for blob in google.list_blobs("videos")]
+    file = File(tmp_path, *lines)
+    refused = await file.batch(temporal, "--yes", **bucket_env)
+    assert (refused.code, await google.list("")) == (2, [])
+    done = await file.batch(temporal, "--yes", "--skip-invalid", **bucket_env)
+    assert done.code == 0, done.err
+    stored = [stored.name for stored in await google.list("")]
     assert (done.document["new"], done.document["invalid"]) == (1, 6)
     assert stored == [f"seedance/media/{hashlib.sha256(picture()).hexdigest()}.png"]
     assert {result["error"]["problems"][0]["at"] for result in file.results if "error" in result} == {
@@ -243,24 +227,14 @@ async def test_batch_asks_before_it_submits(temporal: Client, tmp_path: Path) ->
 
 
 async def _on_a_terminal(temporal: Client, file: File, answer: str) -> int | None:
-    """The exit code, for somebody who types an answer."""
+    """The exit code after an answer is typed."""
     keyboard, terminal = os.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", "batch", str(file.path)),
-        cwd=ROOT,
-        env=os.environ | {"TEMPORAL_ADDRESS": address(temporal)},
-        stdin=terminal,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
+    streams = {"stdin": terminal, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    command = ("starter.py", "batch", str(file.path))
+    async with script_process(*command, streams=streams, TEMPORAL_ADDRESS=address(temporal)) as process:
         os.write(keyboard, f"{answer}\n".encode())
-        _, told = await asyncio.wait_for(process.communicate(), 30)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(keyboard)
-        os.close(terminal)
-    assert b"Submit them?" in told
+        _, stderr = await asyncio.wait_for(process.communicate(), 30)
+    os.close(keyboard)
+    os.close(terminal)
+    assert b"Submit them?" in stderr
     return process.returncode

@@ -32,7 +32,7 @@ def prefix() -> str:
     return f"seedance/{next(_numbers)}/"
 
 
-async def test_a_created_object_is_read_and_described(bucket: Bucket, prefix: str) -> None:
+async def test_created_object_is_read(bucket: Bucket, prefix: str) -> None:
     before = datetime.now(UTC) - timedelta(seconds=5)
     assert await bucket.create(f"{prefix}a.json", b"123456789")
 
@@ -51,7 +51,7 @@ async def test_missing_object_is_none(bucket: Bucket, prefix: str) -> None:
     assert await bucket.list(prefix) == []
 
 
-async def test_an_object_is_created_once(bucket: Bucket, prefix: str) -> None:
+async def test_object_is_created_once(bucket: Bucket, prefix: str) -> None:
     assert await bucket.create(f"{prefix}a.json", b"first")
     assert not await bucket.create(f"{prefix}a.json", b"second")
     assert await bucket.read(f"{prefix}a.json") == b"first"
@@ -75,7 +75,7 @@ async def test_list_holds_prefix_in_order(bucket: Bucket, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 20 * 1024 * 1024 + 7], ids=["small", "in parts"])
-async def test_an_uploaded_file_arrives_whole(bucket: Bucket, prefix: str, tmp_path: Path, size: int) -> None:
+async def test_uploaded_file_is_whole(bucket: Bucket, prefix: str, tmp_path: Path, size: int) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(os.urandom(size))
 
@@ -98,21 +98,21 @@ async def test_an_upload_overwrites_nothing(bucket: Bucket, prefix: str, tmp_pat
     assert await bucket.read(f"{prefix}output.mp4") == b"first"
 
 
-async def test_a_name_with_odd_characters_is_kept(bucket: Bucket, prefix: str) -> None:
+async def test_odd_name_is_unchanged(bucket: Bucket, prefix: str) -> None:
     name = f"{prefix}late-cgt%2F1 ä?#.json"
     await bucket.create(name, b"{}")
     assert await bucket.read(name) == b"{}"
     assert [stored.name for stored in await bucket.list(prefix)] == [name]
 
 
-async def test_a_bucket_that_does_not_exist_is_an_error(google: GoogleBucket) -> None:
+async def test_missing_bucket_is_an_error(google: GoogleBucket) -> None:
     missing = GoogleBucket("missing", google._client)
     with pytest.raises(Exception, match="404"):
         await missing.check()
     await google.check()
 
 
-async def test_an_unreachable_bucket_is_an_error_in_time(google: GoogleBucket) -> None:
+async def test_unreachable_bucket_is_an_error_in_time(google: GoogleBucket) -> None:
     with fake_gcs("gone") as client:
         gone = GoogleBucket("gone", client)
     with pytest.raises(Exception, match=r"Retry|Timeout|refused"):

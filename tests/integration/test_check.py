@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,11 +19,9 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.command_line import CommandResult, run_command
 from tests.support.media_files import FPS, clip, picture
-from tests.support.result_host import Answer, ResultHost, result_host
+from tests.support.result_host import Answer, ResultHost
 
-KEYS = {
-    *("job_id", "request_hash", "scene", "estimated_tokens", "estimated_usd", "warnings", "sends", "media"),
-}
+KEYS = {*("job_id", "request_hash", "scene", "estimated_tokens", "estimated_usd", "warnings", "sends", "media")}
 REQUEST: dict[str, Any] = {
     "user_id": "user-42",
     "route": "byteplus",
@@ -34,20 +32,17 @@ REQUEST: dict[str, Any] = {
 
 
 @pytest.fixture
-async def host() -> AsyncIterator[ResultHost]:
-    async with result_host() as host:
-        host.answers = {
-            "/a.png": [Answer(picture())],
-            "/v.mp4": [Answer(clip())],
-            "/small.png": [Answer(picture(9, 9))],
-        }
-        yield host
+def host(host: ResultHost) -> ResultHost:
+    files = {"/a.png": picture(), "/v.mp4": clip(), "/small.png": picture(9, 9)}
+    host.answers = {path: [Answer(content)] for path, content in files.items()}
+    return host
 
 
 @pytest.fixture
-def bucket(google: GoogleBucket) -> dict[str, str]:
-    """What leads the command to the bucket."""
-    return {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": google._client._connection.API_BASE_URL}
+def shot(tmp_path: Path) -> Path:
+    path = tmp_path / "shot.png"
+    path.write_bytes(picture())
+    return path
 
 
 async def check(
@@ -57,7 +52,7 @@ async def check(
     changes: dict[str, Any] | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> CommandResult:
-    """Checks a request with pictures, videos and sounds at these URLs."""
+    """Check a request with pictures, videos and sounds at these URLs."""
     roles = {"mp4": "reference_video", "wav": "reference_audio"}
     references = [
         {"role": roles.get(url.partition("?")[0].partition("#")[0][-3:], "reference_image"), "url": url} for url in urls
@@ -73,7 +68,7 @@ def problems(said: CommandResult) -> dict[str, str]:
     return {problem["at"]: problem["problem"] for problem in said.document["error"]["problems"]}
 
 
-async def test_a_text_alone() -> None:
+async def test_check_of_a_text() -> None:
     said = await check(changes={"ratio": "16:9"})
     assert said.code == 0, said.err
     found = said.document
@@ -109,25 +104,16 @@ async def test_each_medium_is_probed(host: ResultHost) -> None:
     assert "s3cret" not in said.out + said.err
 
 
-async def test_people_read_the_same(host: ResultHost) -> None:
+async def test_text_says_the_same(host: ResultHost) -> None:
     said = await check(host.url("/a.png?signature=s3cret"), as_json=False)
     assert said.code == 0
-    for words in (
-        "seedance-",
-        "references",
-        "adaptive",
-        "a cat",
-        "/a.png",
-        "png 640x480",
-        "USD at most",
-        "looks signed",
-    ):
+    figures = ("seedance-", "references", "adaptive", "a cat", "/a.png", "png 640x480", "USD at most")
+    for words in (*figures, "looks signed", "Nothing was submitted"):
         assert words in said.out
     assert "s3cret" not in said.out + said.err
-    assert "Nothing was submitted" in said.out
 
 
-async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Path, bucket_env: dict[str, str]) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video at all")
     urls = [
@@ -135,7 +121,7 @@ async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Pat
         *("http://192.168.7.7/a.png", host.url("/a.png"), "file:///a.png"),
     ]
     changes = {"duration": 99, "prompt": "a cat --dur 15", "seed": 7, "rights": {"depicts_real_person": True}}
-    said = await check(*urls, options=("--allow-any-path",), changes=changes, variables=bucket)
+    said = await check(*urls, options=("--allow-any-path",), changes=changes, variables=bucket_env)
     found = problems(said)
     assert found.keys() == {
         *("duration", "prompt", "seed", "rights.consent_reference"),
@@ -144,14 +130,12 @@ async def test_all_problems_are_reported_at_once(host: ResultHost, tmp_path: Pat
     }
     assert "each side must have" in found["references[0]"]
     assert "404" in found["references[1]"]
-    assert len(host.asked("/a.png")) == 1, "what is good is looked at as well"
+    assert len(host.asked("/a.png")) == 1, "a good one is probed as well"
 
 
-async def test_local_file_is_probed_not_uploaded(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
-    path = tmp_path / "shot.png"
-    path.write_bytes(picture())
+async def test_local_file_is_probed_not_uploaded(shot: Path, bucket_env: dict[str, str], google: GoogleBucket) -> None:
     before = await google.list("")
-    said = await check(str(path), options=("--allow-any-path",), variables=bucket)
+    said = await check(str(shot), options=("--allow-any-path",), variables=bucket_env)
     assert said.code == 0, said.err
     (medium,) = said.document["media"]
     (sent,) = [one["image_url"]["url"] for one in said.document["sends"]["content"][1:]]
@@ -159,27 +143,25 @@ async def test_local_file_is_probed_not_uploaded(tmp_path: Path, bucket: dict[st
     assert await google.list("") == before
 
 
-async def test_paths_of_stdin_use_current_folder(tmp_path: Path, bucket: dict[str, str]) -> None:
-    path = tmp_path / "shot.png"
-    path.write_bytes(picture())
-    assert "--allow-any-path" in problems(await check(str(path), variables=bucket))["references[0].url"]
-    found = problems(await check("tests/none.png", variables=bucket))
+async def test_paths_of_stdin_use_current_folder(shot: Path, bucket_env: dict[str, str]) -> None:
+    assert "--allow-any-path" in problems(await check(str(shot), variables=bucket_env))["references[0].url"]
+    found = problems(await check("tests/none.png", variables=bucket_env))
     assert "No such file" in found["references[0].url"]
 
 
-async def test_lengths_of_all_files_are_added(host: ResultHost, tmp_path: Path, bucket: dict[str, str]) -> None:
+async def test_lengths_of_all_files_are_added(host: ResultHost, tmp_path: Path, bucket_env: dict[str, str]) -> None:
     path = tmp_path / "long.mp4"
     path.write_bytes(clip(frames=13 * FPS))
-    said = await check(str(path), host.url("/v.mp4"), options=("--allow-any-path",), variables=bucket)
+    said = await check(str(path), host.url("/v.mp4"), options=("--allow-any-path",), variables=bucket_env)
     assert "16.00 s of video in all" in problems(said)["references"]
 
 
-async def test_private_object_is_probed(tmp_path: Path, bucket: dict[str, str], google: GoogleBucket) -> None:
+async def test_private_object_is_probed(tmp_path: Path, bucket_env: dict[str, str], google: GoogleBucket) -> None:
     path = tmp_path / "shot.png"
     path.write_bytes(picture(700, 500))
     stored = await google.upload("private/shot.png", path, "image/png")
     assert stored is not None
-    said = await check(f"gs://videos/private/shot.png#{stored.generation}", variables=bucket)
+    said = await check(f"gs://videos/private/shot.png#{stored.generation}", variables=bucket_env)
     assert said.code == 0, said.err
     assert said.document["media"][0]["width"] == 700
 
@@ -192,13 +174,13 @@ async def test_private_object_without_bucket_is_warned_of() -> None:
 
 
 async def test_asset_id_of_other_content_is_warned_of(
-    host: ResultHost, bucket: dict[str, str], google: GoogleBucket
+    host: ResultHost, bucket_env: dict[str, str], google: GoogleBucket
 ) -> None:
     references = [{"role": "reference_image", "url": host.url("/a.png"), "asset_id": "sku-7"}]
     request = VideoRequest.model_validate(REQUEST | {"references": references})
     other = Medium(reference=0, kind="image", format="png", size=1, sha256="0" * 64)
     await Assets(google, "seedance").note(request, [other])
-    said = await check(changes={"references": references}, variables=bucket)
+    said = await check(changes={"references": references}, variables=bucket_env)
     assert said.code == 0, said.err
     assert ["other content" in warning for warning in said.document["warnings"]] == [True]
 
@@ -209,14 +191,12 @@ async def test_passing_problem_advises_another_try(host: ResultHost) -> None:
     assert "try again later" in found["references[0]"]
 
 
-async def test_unusable_bucket_is_one_clear_error(tmp_path: Path, bucket: dict[str, str]) -> None:
-    path = tmp_path / "shot.png"
-    path.write_bytes(picture())
-    said = await check(str(path), options=("--allow-any-path",), variables=bucket | {"SEEDANCE_BUCKET": "missing"})
+async def test_unusable_bucket_is_one_clear_error(shot: Path, bucket_env: dict[str, str]) -> None:
+    said = await check(str(shot), options=("--allow-any-path",), variables=bucket_env | {"SEEDANCE_BUCKET": "missing"})
     assert said.code == 1
     assert said.document["error"]["code"] == "bucket"
     assert "The bucket missing cannot be used" in said.err
-    said = await check(str(path))
+    said = await check(str(shot))
     assert (said.code, said.document["error"]["code"]) == (2, "invalid_settings")
     assert "SEEDANCE_BUCKET" in said.err
 

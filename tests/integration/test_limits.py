@@ -17,8 +17,7 @@ from seedance_temporal.limits import refusal_by_price
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import Bucket, GoogleBucket
-from tests.support.fake_gcs import fake_gcs
+from seedance_temporal.storage.bucket import Bucket
 from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
 from tests.support.memory_bucket import MemoryBucket
 
@@ -31,8 +30,9 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 class Worker:
     """One worker's limits, at a time of day that a test can set."""
 
-    def __init__(self, bucket: Bucket, now: datetime = NOON, **limits: Any) -> None:
-        self.now = now
+    def __init__(self, bucket: Bucket | None = None, **limits: Any) -> None:
+        bucket = bucket or MemoryBucket()
+        self.now = NOON
         self.ledger = Ledger(bucket, "seedance")
         settings = some_settings(**{f"seedance_max_{name}": limit for name, limit in limits.items()})
         self.activities = LimitActivities(self.ledger, bucket, settings, lambda: self.now)
@@ -45,6 +45,11 @@ class Worker:
         error = (await self.reserve(request)).error
         assert error is not None
         return error
+
+
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    return MemoryBucket()
 
 
 def entries(bucket: MemoryBucket) -> list[str]:
@@ -76,8 +81,7 @@ def test_request_limit_may_be_reached() -> None:
 
 
 @pytest.mark.parametrize("name", ["usd_per_request", "usd_per_user_day"])
-async def test_unknown_price_passes_usd_limit(name: str) -> None:
-    bucket = MemoryBucket()
+async def test_unknown_price_passes_usd_limit(bucket: MemoryBucket, name: str) -> None:
     limits: dict[str, Any] = {name: 1000.0}
     error = await Worker(bucket, **limits).refuses(a_request(**UNPRICED))
     assert (error.code, error.failure_class, error.attempt) == ("price_unknown", "invalid", None)
@@ -86,16 +90,14 @@ async def test_unknown_price_passes_usd_limit(name: str) -> None:
     assert entries(bucket) == []
 
 
-async def test_unknown_price_counts_as_job() -> None:
-    bucket = MemoryBucket()
+async def test_unknown_price_counts_as_job(bucket: MemoryBucket) -> None:
     worker = Worker(bucket, jobs_per_user_day=1)
     assert (await worker.reserve(a_request(**UNPRICED))).error is None
     assert content(bucket, entries(bucket)[0])["usd"] is None
     assert (await worker.refuses(a_request(**UNPRICED))).code == "over_limit"
 
 
-async def test_request_limit_writes_nothing() -> None:
-    bucket = MemoryBucket()
+async def test_request_limit_writes_nothing(bucket: MemoryBucket) -> None:
     worker = Worker(bucket, usd_per_request=PRICE)
     assert (await worker.reserve(a_request())).error is None
     assert (await worker.refuses(a_request(duration=15))).code == "over_limit"
@@ -105,13 +107,10 @@ async def test_request_limit_writes_nothing() -> None:
 # A day
 
 
-async def test_daily_jobs_are_counted_and_named_in_refusal() -> None:
-    bucket = MemoryBucket()
+async def test_daily_jobs_are_counted_and_named_in_refusal(bucket: MemoryBucket) -> None:
     worker = Worker(bucket, jobs_per_user_day=2)
-    assert [(await worker.reserve(a_request())).used for _ in range(2)] == [
-        "1 of 2 videos today",
-        "2 of 2 videos today",
-    ]
+    used = [(await worker.reserve(a_request())).used for _ in range(2)]
+    assert used == ["1 of 2 videos today", "2 of 2 videos today"]
     error = await worker.refuses(a_request())
     assert (error.code, error.failure_class, error.attempt) == ("over_limit", "invalid", None)
     for figure in ("Nothing was sent", "2 videos", "allows 2", "2026-11-23 00:00 UTC"):
@@ -124,17 +123,17 @@ async def test_daily_jobs_are_counted_and_named_in_refusal() -> None:
 async def test_daily_usd_is_added_exactly(duration: int) -> None:
     """Ten times the price is the limit: for some prices, a sum of floats would miss it."""
     price = Rules().estimate(a_request(duration=duration)).usd or 0
-    worker = Worker(MemoryBucket(), usd_per_user_day=round(10 * price, 6))
+    worker = Worker(usd_per_user_day=round(10 * price, 6))
     for _ in range(10):
         assert (await worker.reserve(a_request(duration=duration))).error is None
     error = await worker.refuses(a_request(duration=duration))
-    all_of_it = f"{10 * price:.4f} USD"
-    for figure in (f"{price:.4f} USD by estimate", f"{all_of_it} allowed today", f"allows {all_of_it}"):
+    total = f"{10 * price:.4f} USD"
+    for figure in (f"{price:.4f} USD by estimate", f"{total} allowed today", f"allows {total}"):
         assert figure in error.message
 
 
 async def test_smaller_request_fits() -> None:
-    worker = Worker(MemoryBucket(), usd_per_user_day=2.5 * PRICE)
+    worker = Worker(usd_per_user_day=2.5 * PRICE)
     for _ in range(2):
         assert (await worker.reserve(a_request())).error is None
     assert (await worker.refuses(a_request())).code == "over_limit"
@@ -142,17 +141,15 @@ async def test_smaller_request_fits() -> None:
     assert (await worker.reserve(mini)).error is None
 
 
-async def test_user_is_not_named() -> None:
-    bucket = MemoryBucket()
+async def test_user_is_not_named(bucket: MemoryBucket) -> None:
     await Worker(bucket, jobs_per_user_day=1).reserve(a_request(user_id="../a user@example.com"))
     (name,) = entries(bucket)
     assert name.startswith("seedance/limits/2026-11-22/")
     assert "example" not in name + bucket.contents[name].decode()
 
 
-async def test_job_reserves_one_quota_entry() -> None:
+async def test_job_reserves_one_quota_entry(bucket: MemoryBucket) -> None:
     """As a Reset does, and a run that crashed between its entry and its claim; also when no quota is left."""
-    bucket = MemoryBucket()
     request = a_request()
     for _ in range(3):
         assert (await Worker(bucket, jobs_per_user_day=1).reserve(request)).error is None
@@ -160,8 +157,7 @@ async def test_job_reserves_one_quota_entry() -> None:
     assert (await Worker(bucket, jobs_per_user_day=1).refuses(a_request())).code == "over_limit"
 
 
-async def test_resubmit_needs_new_quota_entry() -> None:
-    bucket = MemoryBucket()
+async def test_resubmit_needs_new_quota_entry(bucket: MemoryBucket) -> None:
     request = a_request()
     worker = Worker(bucket, jobs_per_user_day=2)
     await worker.reserve(request)
@@ -175,8 +171,7 @@ async def test_resubmit_needs_new_quota_entry() -> None:
     assert (await worker.refuses(a_request())).code == "over_limit"
 
 
-async def test_quota_day_begins_at_midnight_utc() -> None:
-    bucket = MemoryBucket()
+async def test_quota_day_begins_at_midnight_utc(bucket: MemoryBucket) -> None:
     worker = Worker(bucket, jobs_per_user_day=1)
     worker.now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
     late = a_request()
@@ -197,17 +192,17 @@ async def test_quota_day_begins_at_midnight_utc() -> None:
 # Faults
 
 
-async def test_fifty_racing_jobs_get_ten_entries() -> None:
-    bucket = MemoryBucket()
+@pytest.mark.parametrize("kind", ["memory", "google"])
+async def test_fifty_racing_jobs_get_ten_entries(request: pytest.FixtureRequest, kind: str) -> None:
+    bucket: Bucket = MemoryBucket() if kind == "memory" else request.getfixturevalue("google")
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
     answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
     assert sum(answer.error is None for answer in answers) == 10
     assert {answer.error.code for answer in answers if answer.error is not None} == {"over_limit"}
-    assert len(entries(bucket)) == 10
+    assert len(await bucket.list("seedance/limits/")) == 10
 
 
-async def test_racing_runs_reserve_one_entry() -> None:
-    bucket = MemoryBucket()
+async def test_racing_runs_reserve_one_entry(bucket: MemoryBucket) -> None:
     workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
     request = a_request()
     answers = await asyncio.gather(*(workers[n % 3].reserve(request) for n in range(12)))
@@ -215,22 +210,12 @@ async def test_racing_runs_reserve_one_entry() -> None:
     assert len(entries(bucket)) == 1
 
 
-async def test_racing_prices_stay_within_daily_usd() -> None:
-    bucket = MemoryBucket()
+async def test_racing_prices_stay_within_daily_usd(bucket: MemoryBucket) -> None:
     workers = [Worker(bucket, usd_per_user_day=1.0) for _ in range(3)]
     requests = [a_request(duration=4 + n % 5) for n in range(30)]
     await asyncio.gather(*(workers[n % 3].reserve(request) for n, request in enumerate(requests)))
     spent = sum(content(bucket, name)["usd"] for name in entries(bucket))
     assert 1.0 - PRICE < spent <= 1.0
-
-
-async def test_real_bucket_behaves_the_same() -> None:
-    with fake_gcs("videos") as client:
-        bucket = GoogleBucket("videos", client)
-        workers = [Worker(bucket, jobs_per_user_day=10) for _ in range(3)]
-        answers = await asyncio.gather(*(workers[n % 3].reserve(a_request()) for n in range(50)))
-        assert sum(answer.error is None for answer in answers) == 10
-        assert len(await bucket.list("seedance/limits/")) == 10
 
 
 class LosingAnswers(MemoryBucket):
@@ -249,8 +234,7 @@ async def test_entry_with_lost_answer_is_ours() -> None:
     assert len(entries(bucket)) == 2
 
 
-async def test_unreachable_bucket_allows_nothing() -> None:
-    bucket = MemoryBucket()
+async def test_unreachable_bucket_allows_nothing(bucket: MemoryBucket) -> None:
     worker = Worker(bucket, jobs_per_user_day=1)
     bucket.broken = ConnectionError("down")
     with pytest.raises(ConnectionError):
@@ -259,8 +243,7 @@ async def test_unreachable_bucket_allows_nothing() -> None:
     assert (await worker.reserve(a_request())).error is None
 
 
-async def test_lower_limit_applies_at_once() -> None:
-    bucket = MemoryBucket()
+async def test_lower_limit_applies_at_once(bucket: MemoryBucket) -> None:
     for _ in range(3):
         await Worker(bucket, jobs_per_user_day=3).reserve(a_request())
     assert "3 videos" in (await Worker(bucket, jobs_per_user_day=2).refuses(a_request())).message

@@ -25,7 +25,6 @@ from seedance_temporal.provider.models import MEDIA
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket, StoredObject
 from tests.support.command_line import run_command
-from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import some_settings
 from tests.support.media_files import clip, picture, sound
 from tests.support.memory_bucket import MemoryBucket
@@ -56,14 +55,14 @@ def with_urls(*urls: object, **changes: Any) -> bytes:
 
 
 def good(reader: RequestReader, text: bytes, folder: Path) -> VideoRequest:
-    """The request, whose files were read and not looked into."""
+    """The request, whose files were read and not probed."""
     request, found = reader.inspect(text, folder)
     assert found == []
     return request
 
 
 def problems(reader: RequestReader, text: bytes, folder: Path) -> dict[str, str]:
-    """What shows before the files are looked into."""
+    """The problems before the files are probed."""
     try:
         _, found = reader.inspect(text, folder)
     except InvalidRequest as refused:
@@ -73,7 +72,7 @@ def problems(reader: RequestReader, text: bytes, folder: Path) -> dict[str, str]
 
 
 async def unfit(reader: RequestReader, text: bytes, folder: Path) -> dict[str, str]:
-    """What shows at all."""
+    """All problems."""
     with pytest.raises(InvalidRequest) as refused:
         await reader.read(text, folder)
     return {problem.at: problem.problem for problem in refused.value.problems}
@@ -86,10 +85,9 @@ async def uploaded(bucket: MemoryBucket, reader: RequestReader, *requests: Video
 
 
 class Opened:
-    """Hears of every path that this process opens while a block runs. A hook stays: one for all tests.
+    """Record every path that this process opens in a block; ``followed``: those whose last link was followed.
 
-    Attributes:
-        followed: Those of the last block that were opened with a link at their end followed.
+    An audit hook is permanent, so that all tests share one.
     """
 
     def __init__(self) -> None:
@@ -130,17 +128,17 @@ def test_path_becomes_object_of_its_content(folder: Path, path: str) -> None:
     assert reader.files[reference.url].size == len(CONTENT)
 
 
-def test_an_absolute_path(folder: Path, tmp_path: Path) -> None:
+def test_absolute_path_is_read(folder: Path, tmp_path: Path) -> None:
     (reference,) = good(a_reader(), with_urls(str(tmp_path / "shot.png")), Path("/")).references
     assert reference.asset_id == f"sha256:{SHA256}"
 
 
-def test_the_prefix_is_that_of_the_settings(folder: Path) -> None:
+def test_prefix_comes_from_the_settings(folder: Path) -> None:
     (reference,) = good(a_reader(seedance_prefix="staging"), with_urls("shot.png"), folder).references
     assert reference.url == f"gs://videos/staging/media/{SHA256}.png#1"
 
 
-def test_given_asset_id_is_kept(folder: Path) -> None:
+def test_given_asset_id_is_unchanged(folder: Path) -> None:
     text = with_urls()[:-3] + b'[{"role": "reference_image", "url": "shot.png", "asset_id": "sku-7"}]}'
     (reference,) = good(a_reader(), text, folder).references
     assert reference.asset_id == "sku-7"
@@ -185,7 +183,7 @@ def test_paths_are_relative_to_request_or_folder(tmp_path: Path) -> None:
         ("~nobody/shot.png", "No such file"),
     ],
 )
-def test_a_path_that_leads_to_no_content(folder: Path, url: str, says: str) -> None:
+def test_path_without_content_is_refused(folder: Path, url: str, says: str) -> None:
     found = problems(a_reader(), with_urls("shot.png", url), folder)
     assert found.keys() == {"references[1].url"}
     assert says in found["references[1].url"]
@@ -231,7 +229,7 @@ SECRET = picture(700, 500)
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a request; what is beside it is nobody's business."""
+    """The folder of a request, with files beside it that are not to be read."""
     outer = tmp_path_factory.mktemp("outer")
     folder = outer / "request"
     (folder / "deep" / "er").mkdir(parents=True)
@@ -305,7 +303,7 @@ def test_no_spelling_reads_outside(tree: Path, opened: Opened, start: str, steps
 @pytest.mark.parametrize(
     "url", ["near", "deep/er/../../shot.png", "../request/shot.png", "{folder}/shot.png", "none/../near"]
 )
-def test_path_that_comes_back_is_taken(tree: Path, url: str) -> None:
+def test_path_that_comes_back_is_accepted(tree: Path, url: str) -> None:
     (reference,) = good(a_reader(), with_urls(url.format(folder=tree)), tree).references
     assert reference.asset_id == f"sha256:{SHA256}"
 
@@ -376,17 +374,15 @@ def test_kernel_files_are_refused_with_any_path(tmp_path: Path, opened: Opened, 
     assert not {"zero", "environ", "kmsg", "stdin", "tty"} & {Path(each).name for each in paths}
 
 
-async def test_media_of_each_kind_are_taken(tmp_path: Path) -> None:
+async def test_media_of_each_kind_are_accepted(tmp_path: Path) -> None:
     contents = {"image": picture(), "video": clip(), "audio": sound()}
     for kind, content in contents.items():
         (tmp_path / kind).write_bytes(content)
     references = [{"role": f"reference_{kind}", "url": kind} for kind in contents]
     request = await a_reader().read(with_urls(references=references), tmp_path)
     assert len(request.references) == 3
-    crossed = [
-        {"role": f"reference_{kind}", "url": name}
-        for kind, name in zip(contents, ["video", "audio", "image"], strict=True)
-    ]
+    names = {"image": "video", "video": "audio", "audio": "image"}
+    crossed = [{"role": f"reference_{kind}", "url": name} for kind, name in names.items()]
     found = await unfit(a_reader(), with_urls(references=crossed), tmp_path)
     assert found.keys() == {f"references[{index}].url" for index in range(3)}
 
@@ -428,17 +424,7 @@ async def test_media_limits_hold_before_upload(tmp_path: Path) -> None:
 
 # Swapped
 
-
-def other_content(path: Path) -> None:
-    path.write_bytes(picture(700, 500))
-
-
-def same_size(path: Path) -> None:
-    path.write_bytes(CONTENT[:-1] + b"?")
-
-
-def longer(path: Path) -> None:
-    path.write_bytes(CONTENT + b"?")
+Swap = Callable[[Path], object]
 
 
 def link_to_text(path: Path) -> None:
@@ -461,52 +447,66 @@ def as_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-SWAPS = [other_content, same_size, longer, link_to_text, link_to_the_same, folder_as_link, as_fifo, Path.unlink]
+SWAPS: dict[str, Swap] = {
+    "other content": lambda path: path.write_bytes(picture(700, 500)),
+    "same size": lambda path: path.write_bytes(CONTENT[:-1] + b"?"),
+    "longer": lambda path: path.write_bytes(CONTENT + b"?"),
+    "link to text": link_to_text,
+    "link to the same": link_to_the_same,
+    "folder as link": folder_as_link,
+    "as FIFO": as_fifo,
+    "removed": Path.unlink,
+}
+each_swap = pytest.mark.parametrize("swap", SWAPS.values(), ids=SWAPS.keys())
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> Path:
+    path = tmp_path / "sub" / "shot.png"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    return path
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("swap", SWAPS)
-async def test_file_swapped_after_probe_is_not_uploaded(tmp_path: Path, swap: Callable[[Path], None]) -> None:
-    bucket, reader, path = MemoryBucket(), a_reader(), tmp_path / "sub" / "shot.png"
-    path.parent.mkdir()
-    path.write_bytes(CONTENT)
+@each_swap
+async def test_file_swapped_after_probe_is_not_uploaded(tmp_path: Path, shot: Path, swap: Swap) -> None:
+    bucket, reader = MemoryBucket(), a_reader()
     request = await reader.read(with_urls("sub/shot.png"), tmp_path)
-    swap(path)
+    swap(shot)
     with pytest.raises(BucketRefused, match=r"was changed|cannot be read|is a FIFO"):
         await uploaded(bucket, reader, request)
     assert bucket.writes == []
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("swap", SWAPS)
-async def test_file_swapped_before_probe_is_refused(tmp_path: Path, swap: Callable[[Path], None]) -> None:
-    reader, path = a_reader(), tmp_path / "sub" / "shot.png"
-    path.parent.mkdir()
-    path.write_bytes(CONTENT)
+@each_swap
+async def test_file_swapped_before_probe_is_refused(tmp_path: Path, shot: Path, swap: Swap) -> None:
+    bucket, reader = MemoryBucket(), a_reader()
     request = good(reader, with_urls("sub/shot.png"), tmp_path)
-    swap(path)
+    swap(shot)
     media, found = await reader.media_of(request)
     assert (media, [problem.at for problem in found]) == ({}, ["references[0].url"])
+    with pytest.raises(BucketRefused, match=r"was changed|cannot be read|is a FIFO"):
+        await uploaded(bucket, reader, request)
+    assert bucket.writes == []
 
 
-class Swapping(MemoryBucket):
-    """The file is swapped at the last moment: directly before its content is sent."""
+class SlowBucket(MemoryBucket):
+    """Something happens at the last moment: directly before a content is sent."""
 
-    def __init__(self, swap: Callable[[], None]) -> None:
+    def __init__(self, meanwhile: Callable[[str], object]) -> None:
         super().__init__()
-        self._swap = swap
+        self._meanwhile = meanwhile
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
-        self._swap()
+        self._meanwhile(name)
         return await super().upload(name, path, content_type)
 
 
-@pytest.mark.parametrize("swap", SWAPS)
-async def test_late_swap_of_file_changes_nothing(tmp_path: Path, swap: Callable[[Path], None]) -> None:
-    reader, path = a_reader(), tmp_path / "sub" / "shot.png"
-    path.parent.mkdir()
-    path.write_bytes(CONTENT)
-    bucket = Swapping(lambda: swap(path))
+@each_swap
+async def test_late_swap_of_file_changes_nothing(tmp_path: Path, shot: Path, swap: Swap) -> None:
+    reader, bucket = a_reader(), SlowBucket(lambda _: swap(shot))
     await uploaded(bucket, reader, await reader.read(with_urls("sub/shot.png"), tmp_path))
     assert bucket.contents == {NAME: CONTENT}
 
@@ -523,19 +523,13 @@ async def test_no_copy_stays_behind(folder: Path, opened: Opened) -> None:
 # By the command
 
 
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleBucket]:
-    with fake_gcs("videos") as client:
-        yield GoogleBucket("videos", client)
-
-
 @pytest.mark.parametrize("command", ["submit", "check", "batch"])
 @pytest.mark.parametrize(
     ("url", "options"),
     [("/etc/passwd", []), ("/etc/passwd", ["--allow-any-path"]), ("notes.png", []), ("../shot.png", [])],
 )
 async def test_refused_file_leaves_the_bucket_empty(
-    tmp_path: Path, google: GoogleBucket, command: str, url: str, options: list[str]
+    tmp_path: Path, google: GoogleBucket, bucket_env: dict[str, str], command: str, url: str, options: list[str]
 ) -> None:
     (tmp_path / "shot.png").write_bytes(CONTENT)
     file = tmp_path / "request" / "request.json"
@@ -543,14 +537,8 @@ async def test_refused_file_leaves_the_bucket_empty(
     file.with_name("notes.png").write_text("no picture at all")
     file.write_bytes(with_urls(url))
     options = [*options, "--yes"] if command == "batch" else options
-    api = google._client._connection.API_BASE_URL
     # No Temporal is there: what had come so far would end with another exit code.
-    said = await run_command(
-        None,
-        *(command, str(file), "--json", *options),
-        SEEDANCE_BUCKET="videos",
-        STORAGE_EMULATOR_HOST=api,
-    )
+    said = await run_command(None, command, str(file), "--json", *options, **bucket_env)
     assert said.code == 2, said.err
     assert said.document["error"]["code"] == "invalid_request"
     assert said.document["error"]["problems"][0]["at"].endswith("references[0].url")
@@ -581,7 +569,7 @@ async def test_foreign_text_does_not_steer_the_terminal(tmp_path: Path, changes:
 # Uploaded
 
 
-async def test_a_file_goes_into_the_bucket_once(folder: Path) -> None:
+async def test_file_is_uploaded_once(folder: Path) -> None:
     bucket, reader = MemoryBucket(), a_reader()
     requests = [good(reader, with_urls("shot.png", "pictures/other.webp", take=take), folder) for take in range(1, 9)]
     sent = await uploaded(bucket, reader, *requests)
@@ -621,25 +609,9 @@ async def test_object_with_other_content_is_refused(folder: Path) -> None:
         await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
 
 
-async def test_changed_file_is_not_uploaded(folder: Path) -> None:
-    bucket, reader = MemoryBucket(), a_reader()
-    request = good(reader, with_urls("shot.png"), folder)
-    (folder / "shot.png").write_bytes(CONTENT[::-1])
-    with pytest.raises(BucketRefused, match="was changed"):
-        await uploaded(bucket, reader, request)
-    assert bucket.writes == []
-
-
-class Raced(MemoryBucket):
-    """Somebody else's upload stands there when ours arrives."""
-
-    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
-        await super().upload(name, path, content_type)
-        return None
-
-
 async def test_existing_upload_of_same_content_is_used(folder: Path) -> None:
-    bucket, reader = Raced(), a_reader()
+    reader = a_reader()
+    bucket = SlowBucket(lambda name: bucket._put(name, CONTENT))
     (sent,) = await uploaded(bucket, reader, good(reader, with_urls("shot.png"), folder))
     assert sent.references[0].url == f"gs://videos/{NAME}#1"
 

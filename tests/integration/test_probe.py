@@ -31,23 +31,12 @@ def path(tmp_path: Path) -> Path:
 
 def found(path: Path, kind: Kind, content: bytes, reference: int = 0) -> Medium:
     path.write_bytes(content)
-    probed = probe(kind, path)
-    return Medium(
-        reference=reference,
-        kind=kind,
-        format=probed.format,
-        size=len(content),
-        sha256="0" * 64,
-        width=probed.width,
-        height=probed.height,
-        seconds=probed.seconds,
-        fps=probed.fps,
-        codecs=probed.codecs,
-    )
+    size, sha256 = len(content), "0" * 64
+    return Medium(reference=reference, kind=kind, size=size, sha256=sha256, **vars(probe(kind, path)))
 
 
-def local_ark_takes(kind: Kind, content: bytes) -> bool:
-    """Whether the local provider, which shares no code with the worker, thinks the same."""
+def local_ark_accepts(kind: Kind, content: bytes) -> bool:
+    """Whether the local provider, which shares no code with the worker, decides the same."""
     try:
         check_media([(f"{kind}_url", content)], longest=15)
     except ArkError:
@@ -95,7 +84,7 @@ def test_metadata_without_utf8_is_accepted(path: Path, name: bytes) -> None:
     assert probe("video", path) == Probe("mp4", 864, 496, 3.0, 25.0, ("h264",))
 
 
-def test_an_mp3_is_as_long_as_its_frames(path: Path) -> None:
+def test_mp3_is_as_long_as_its_frames(path: Path) -> None:
     medium = found(path, "audio", sound(3, "mp3", "mp3"))
     assert (medium.format, medium.codecs) == ("mp3", ("mp3",))
     assert medium.seconds == pytest.approx(3, abs=0.1)
@@ -118,7 +107,7 @@ def test_an_mp3_is_as_long_as_its_frames(path: Path) -> None:
         ("image", lambda: picture(format_name="PNG")[:-40], "cut off"),
         ("image", lambda: picture(format_name="JPEG")[:-400], "cut off"),
         ("image", lambda: picture(format_name="HEIF")[:-40], "cut off"),
-        ("video", lambda: b"this is a text, whatever its name says\n" * 100, "neither MP4 nor MOV"),
+        ("video", lambda: b"this is a text under another name\n" * 100, "neither MP4 nor MOV"),
         ("video", lambda: b"<html>Not found</html>", "neither MP4 nor MOV"),
         ("video", lambda: picture(), "neither MP4 nor MOV"),
         ("video", lambda: sound(), "neither MP4 nor MOV"),
@@ -144,7 +133,7 @@ def test_other_or_cut_file_is_refused(path: Path, kind: Kind, content: File, rea
         probe(kind, path)
 
 
-def test_a_bomb_is_refused_by_its_header(path: Path) -> None:
+def test_bomb_is_refused_by_its_header(path: Path) -> None:
     """It would take 7.5 GB to decode, more than the process may have: then nothing would be known of its size."""
     path.write_bytes(png_bomb(50_000, 50_000))
     assert path.stat().st_size < 10_000
@@ -208,9 +197,9 @@ def test_file_over_memory_limit_is_refused(path: Path) -> None:
         ("audio", lambda: sound(15.21), "is 15.21 s long; Seedance 2.0 takes 2 to 15 s"),
     ],
 )
-def test_a_limit_from_both_sides(path: Path, kind: Kind, content: File, problem: str | None) -> None:
+def test_limit_from_both_sides(path: Path, kind: Kind, content: File, problem: str | None) -> None:
     said = problems([found(path, kind, content())])
-    assert (said == []) is local_ark_takes(kind, content())
+    assert (said == []) is local_ark_accepts(kind, content())
     if problem is None:
         assert said == []
     else:
@@ -219,17 +208,16 @@ def test_a_limit_from_both_sides(path: Path, kind: Kind, content: File, problem:
 
 
 @pytest.mark.parametrize(("side", "allowed"), [(300, True), (298, False), (6000, True), (6002, False)])
-def test_the_sides_of_a_video(side: int, allowed: bool) -> None:
+def test_sides_of_a_video(side: int, allowed: bool) -> None:
     """Such a video is too narrow as well, so that no file shows this limit alone."""
     medium = Medium(reference=0, kind="video", format="mp4", size=9, sha256="", width=side, height=1500)
     assert any("each side" in said for said in problems([medium])) is not allowed
 
 
 @pytest.mark.parametrize(
-    ("model", "frames", "allowed"),
-    [(SEEDANCE_2_5, 755, True), (SEEDANCE_2_5, 756, False), (SEEDANCE_2_0, 755, False)],
+    ("model", "frames", "allowed"), [(SEEDANCE_2_5, 755, True), (SEEDANCE_2_5, 756, False), (SEEDANCE_2_0, 755, False)]
 )
-def test_the_longest_video_of_2_5(path: Path, model: Model, frames: int, allowed: bool) -> None:
+def test_longest_video_of_2_5(path: Path, model: Model, frames: int, allowed: bool) -> None:
     assert (problems([found(path, "video", clip(frames=frames))], model) == []) is allowed
 
 
@@ -242,7 +230,7 @@ def test_the_longest_video_of_2_5(path: Path, model: Model, frames: int, allowed
         (SEEDANCE_2_5, [15.0, 15.24], "references holds 30.24 s of {} in all; Seedance 2.5 takes 30 s"),
     ],
 )
-def test_the_total_of_each_kind(path: Path, model: Model, lengths: list[float], problem: str | None) -> None:
+def test_total_of_each_kind(path: Path, model: Model, lengths: list[float], problem: str | None) -> None:
     videos = [found(path, "video", clip(frames=round(seconds * FPS)), at) for at, seconds in enumerate(lengths)]
     sounds = [found(path, "audio", sound(seconds), at + 2) for at, seconds in enumerate(lengths)]
     for kind, media in (("video", videos), ("audio", sounds)):
@@ -252,7 +240,7 @@ def test_the_total_of_each_kind(path: Path, model: Model, lengths: list[float], 
 
 
 @pytest.mark.parametrize(("kind", "most"), [("image", 30 * MB - 1), ("video", 200 * MB), ("audio", 15 * MB)])
-def test_the_size_of_each_kind(kind: Kind, most: int) -> None:
+def test_size_of_each_kind(kind: Kind, most: int) -> None:
     form = {"image": "png", "video": "mp4", "audio": "wav"}[kind]
     medium = Medium(reference=3, kind=kind, format=form, size=most, sha256="")
     assert problems([medium]) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -29,7 +27,8 @@ from seedance_temporal.connection import connect
 from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
-from tests.support.temporal_stub import TASK_ID, address, dev_server, handle, request, worker
+from tests.support.command_line import script_process
+from tests.support.temporal_stub import TASK_ID, address, dev_server, handle, request
 
 ROOT = Path(__file__).parents[2]
 SECRET, PREVIOUS = "new secret", "old secret"
@@ -51,22 +50,20 @@ async def served(app: Any) -> AsyncIterator[str]:
         listener.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def relay(temporal: Client) -> AsyncIterator[str]:
+def relay_of(client: Client, *secrets: str) -> Starlette:
     async def source() -> Client:
-        return temporal
+        return client
 
-    async with served(relay_app(source, [SECRET, PREVIOUS])) as base:
+    return relay_app(source, secrets)
+
+
+@pytest.fixture(scope="module")
+async def relay(temporal: Client) -> AsyncIterator[str]:
+    async with served(relay_of(temporal, SECRET, PREVIOUS)) as base:
         yield base
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest.fixture(scope="module")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(trust_env=False) as client:
         yield client
@@ -81,7 +78,7 @@ async def test_callback_signals_id_and_status_only(temporal: Client, relay: str,
 
 
 @pytest.mark.parametrize("secret", [SECRET, PREVIOUS])
-async def test_both_secrets_of_a_rotation_are_accepted(relay: str, http: httpx.AsyncClient, secret: str) -> None:
+async def test_both_secrets_are_accepted(relay: str, http: httpx.AsyncClient, secret: str) -> None:
     assert (await http.post(callback_url(relay, secret, JOB, 9999), json=BODY)).status_code == 200
 
 
@@ -115,32 +112,22 @@ async def test_wrong_url_is_404_without_reason(relay: str, http: httpx.AsyncClie
     assert (answer.status_code, answer.text) == (404, "Not Found")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"not json",
-        b"\xff",
-        b"[]",
-        b"[" * 60_000,
-        b'{"id": "x"}',
-        b'{"status": "queued"}',
-        b'{"id": "", "status": "queued"}',
-        b'{"id": 1, "status": "queued"}',
-        b'{"id": "x", "status": null}',
-        b'{"id": "' + b"x" * (LONGEST_TASK_ID + 1) + b'", "status": "queued"}',
-    ],
-    ids=lambda body: repr(body[:30]),
-)
+NO_TASKS = [
+    *(b"", b"not json", b"\xff", b"[]", b"[" * 60_000, b'{"id": "x"}', b'{"status": "queued"}'),
+    *(b'{"id": "", "status": "queued"}', b'{"id": 1, "status": "queued"}', b'{"id": "x", "status": null}'),
+    b'{"id": "' + b"x" * (LONGEST_TASK_ID + 1) + b'", "status": "queued"}',
+]
+
+
+@pytest.mark.parametrize("body", NO_TASKS, ids=lambda body: repr(body[:30]))
 async def test_body_without_task_is_400(relay: str, http: httpx.AsyncClient, body: bytes) -> None:
     assert (await http.post(callback_url(relay, SECRET, JOB, 1), content=body)).status_code == 400
 
 
-async def test_body_over_limit_is_413(relay: str, http: httpx.AsyncClient) -> None:
-    url = callback_url(relay, SECRET, JOB, 1)
-    task = json.dumps(BODY).encode()
-    assert (await http.post(url, content=task.ljust(MAX_BODY_BYTES))).status_code == 200
-    assert (await http.post(url, content=task.ljust(MAX_BODY_BYTES + 1))).status_code == 413
+@pytest.mark.parametrize(("more", "code"), [(0, 200), (1, 413)])
+async def test_body_over_limit_is_413(relay: str, http: httpx.AsyncClient, more: int, code: int) -> None:
+    body = json.dumps(BODY).encode().ljust(MAX_BODY_BYTES + more)
+    assert (await http.post(callback_url(relay, SECRET, JOB, 1), content=body)).status_code == code
 
 
 @pytest.mark.parametrize("length", [f"Content-Length: {2**40}", "Transfer-Encoding: chunked"])
@@ -170,20 +157,20 @@ async def test_closed_and_unknown_jobs_are_200(temporal: Client, relay: str, htt
         assert (await http.post(callback_url(relay, SECRET, job_id, 1), json=BODY)).status_code == 200
 
 
-async def test_a_forged_callback_starts_nothing(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
+async def test_forged_callback_starts_nothing(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
     await http.post(callback_url(relay, SECRET, JOB, 1), json=BODY)
     with pytest.raises(Exception, match="not found"):
         await temporal.get_workflow_handle(JOB).describe()
 
 
-async def test_a_thousand_identical_callbacks_do_no_harm(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
+async def test_thousand_equal_callbacks_do_no_harm(temporal: Client, relay: str, http: httpx.AsyncClient) -> None:
     jobs = VideoJobs(temporal)
     job = await jobs.submit(request("flooded"))
     url = callback_url(relay, SECRET, job.id, 1)
-    places = asyncio.Semaphore(50)
+    slots = asyncio.Semaphore(50)
 
     async def call() -> int:
-        async with places:
+        async with slots:
             return (await http.post(url, json=BODY)).status_code
 
     assert set(await asyncio.gather(*(call() for _ in range(1000)))) == {200}
@@ -192,10 +179,7 @@ async def test_a_thousand_identical_callbacks_do_no_harm(temporal: Client, relay
 
 
 async def test_mounted_in_another_application(temporal: Client, http: httpx.AsyncClient) -> None:
-    async def source() -> Client:
-        return temporal
-
-    backend = Starlette(routes=[Mount("/seedance/hooks", relay_app(source, [SECRET]))])
+    backend = Starlette(routes=[Mount("/seedance/hooks", relay_of(temporal, SECRET))])
     async with served(backend) as base:
         mounted = f"{base}/seedance/hooks"
         assert (await http.get(f"{mounted}/healthz")).text == "ok\n"
@@ -221,11 +205,7 @@ async def test_temporal_down_is_503_until_it_is_up(temporal: Client, http: httpx
 
 async def test_temporal_outage_is_503_in_time(http: httpx.AsyncClient) -> None:
     async with dev_server(attributes=False) as client:
-
-        async def source() -> Client:
-            return client
-
-        app = relay_app(source, [SECRET])
+        app = relay_of(client, SECRET)
         async with served(app) as base:
             assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 200
     async with served(app) as base:
@@ -268,16 +248,11 @@ def test_process_names_bad_settings() -> None:
 async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "relay.py",
-        cwd=ROOT,
-        env=os.environ
-        | {"SEEDANCE_CALLBACK_SECRET": SECRET, "SEEDANCE_RELAY_PORT": str(port), "TEMPORAL_ADDRESS": "127.0.0.1:1"},
-        stderr=asyncio.subprocess.PIPE,
-    )
+    variables = {"SEEDANCE_CALLBACK_SECRET": SECRET, "SEEDANCE_RELAY_PORT": str(port)}
     base = f"http://127.0.0.1:{port}"
-    try:
+    async with script_process(
+        "relay.py", streams={"stderr": asyncio.subprocess.PIPE}, TEMPORAL_ADDRESS="127.0.0.1:1", **variables
+    ) as process:
         async with asyncio.timeout(20):
             while True:
                 try:
@@ -292,7 +267,3 @@ async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
         assert time.monotonic() - started < 3
         assert JOB in written.decode()
         assert callback_token(SECRET, JOB, 1) not in written.decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,34 +32,25 @@ from seedance_temporal.storage.bucket import as_json
 from tests.support.command_line import run_command
 from tests.support.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
 from tests.support.memory_bucket import MemoryBucket
-from tests.support.temporal_stub import dev_server, eventually, request, worker
+from tests.support.temporal_stub import eventually, request
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HASH = "0" * 64
+BY_USER = {"user": "user-1", "model": "mini", "route": "byteplus"}
 
 
 def a_run(phase: str = "stored", minutes: float = 0, **given: Any) -> JobState:
     """A run that started so many minutes after noon, and took one."""
     started = NOON + timedelta(minutes=minutes)
-    fields = {
-        "job_id": f"seedance-{HASH}",
-        "request_hash": HASH,
-        "phase": phase,
-        "user": "user-1",
-        "model": "mini",
-        "route": "byteplus",
-        "started_at": started,
-        "closed_at": None if phase == "running" else started + timedelta(minutes=1),
-    }
-    return JobState.model_validate(fields | given)
+    fields = {"job_id": f"seedance-{HASH}", "request_hash": HASH, "phase": phase, "started_at": started, **BY_USER}
+    closed = None if phase == "running" else started + timedelta(minutes=1)
+    return JobState.model_validate(fields | {"closed_at": closed} | given)
 
 
 def an_account(**given: Any) -> Account:
     fields: dict[str, Any] = {
         "job_id": f"seedance-{HASH}",
-        "user": "user-1",
-        "model": "mini",
-        "route": "byteplus",
+        **BY_USER,
         "started_at": NOON,
         "ended_at": NOON + timedelta(minutes=3),
         "outcome": "stored",
@@ -178,8 +168,8 @@ async def test_accounts_from_the_bucket() -> None:
     await bucket.create("seedance/echo-byteplus.json", b"{}")
 
     accounts = {str(account.user)[-1]: account for account in await read_accounts(bucket, some_settings())}
-    told = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
-    assert told == {
+    said = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
+    assert said == {
         "a": ("stored", 2, {BilledTask("cgt-a1", 42, 0.25), BilledTask("cgt-a2", 43, 0.5)}),
         "b": ("failed", 1, set()),
         "c": ("refused", 1, set()),
@@ -292,12 +282,6 @@ def test_spend_without_prices_is_in_tokens() -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def reported(temporal: Client) -> list[str]:
     """A job that is stored, one that failed and one that goes on, of a user with a name that markup could be."""
     jobs, user = VideoJobs(temporal), "[bold]reported[/]"
@@ -312,14 +296,14 @@ async def reported(temporal: Client) -> list[str]:
 
 
 async def test_report_forms_agree(temporal: Client, reported: list[str], tmp_path: Path) -> None:
-    told = await run_command(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
-    assert told.code == 0
-    assert told.document["by"] == ["model", "user"]
-    (row,) = told.document["rows"]
+    said = await run_command(temporal, "report", "--user", "[bold]reported[/]", "--by", "model,user", "--json")
+    assert said.code == 0
+    assert said.document["by"] == ["model", "user"]
+    (row,) = said.document["rows"]
     assert (row["user"], row["jobs"]) == ("[bold]reported[/]", 3)
     assert row["outcomes"] == {"stored": 1, "failed": 1, "open": 1}
     assert (row["cost_usd"], row["uncounted_tasks"]) == (0, 1), "the stand-in shows no tokens"
-    assert told.document["total"] == {name: row[name] for name in told.document["total"]}
+    assert said.document["total"] == {name: row[name] for name in said.document["total"]}
 
     (line,) = csv.DictReader(io.StringIO((await run_command(temporal, "report", "--csv", "--by", "user")).out))
     assert (line["user"], line["stored"], line["refused"], line["jobs"]) == ("[bold]reported[/]", "1", "0", "3")
@@ -344,26 +328,21 @@ async def test_report_filters(temporal: Client, reported: list[str]) -> None:
     assert await jobs("--model", "none' OR WorkflowType = 'GenerateVideo") == 0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--by", "colour"],
-        ["--json", "--csv"],
-        ["--csv", "--html", "x.html"],
-        ["--since", "yesterday"],
-        ["--html", "/nowhere/x.html"],
-        ["--from-bucket"],
-    ],
-    ids=" ".join,
-)
+WRONG_OPTIONS = [
+    *(["--by", "colour"], ["--json", "--csv"], ["--csv", "--html", "x.html"]),
+    *(["--since", "yesterday"], ["--html", "/nowhere/x.html"], ["--from-bucket"]),
+]
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS, ids=" ".join)
 async def test_wrong_usage_is_2(temporal: Client, options: list[str]) -> None:
-    told = await run_command(temporal, "report", *options, SEEDANCE_BUCKET="")
-    assert told.code == 2, told
-    assert "Traceback" not in told.err
+    said = await run_command(temporal, "report", *options, SEEDANCE_BUCKET="")
+    assert said.code == 2, said
+    assert "Traceback" not in said.err
 
 
 async def test_unreachable_bucket_is_one_error() -> None:
     nowhere = {"SEEDANCE_BUCKET": "videos", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}
-    told = await run_command(None, "report", "--from-bucket", "--json", **nowhere)
-    assert told.code == 1
-    assert "videos" in json.loads(told.out)["error"]["message"]
+    said = await run_command(None, "report", "--from-bucket", "--json", **nowhere)
+    assert said.code == 1
+    assert "videos" in json.loads(said.out)["error"]["message"]

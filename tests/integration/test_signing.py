@@ -1,7 +1,7 @@
 """What is signed for the provider to read private media, and by whom.
 
-The bucket server of the tests takes any signature. So what is signed is looked at here, and the signature of a key is
-verified as Google would.
+The bucket server of the tests accepts any signature. So the signed request is checked here, and the signature of a key
+is verified as Google would.
 """
 
 from __future__ import annotations
@@ -130,9 +130,8 @@ def test_attached_account_signs_by_api() -> None:
 async def test_missing_role_differs_from_outage(
     local: storage.Client, answer: bytes, error: type[Exception], reason: str
 ) -> None:
-    bucket = GoogleBucket(
-        "media", local, signing(attached(), Google(Answer(json.loads(answer)["error"]["code"], answer)))
-    )
+    google = Google(Answer(json.loads(answer)["error"]["code"], answer))
+    bucket = GoogleBucket("media", local, signing(attached(), google))
     with pytest.raises(error, match=reason):
         await bucket.signed_url("media", "a.png", 17, HOUR)
 

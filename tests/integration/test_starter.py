@@ -1,28 +1,26 @@
-"""The command line: its JSON, its exit codes and what it says to people."""
+"""The command line: its JSON, its exit codes and its text."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import sys
 import time
 import tomllib
-from collections.abc import AsyncIterator
+from asyncio.subprocess import Process
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client
 
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
-from seedance_temporal.request import VideoRequest
 from seedance_temporal.temporal_ui import COMMAND
-from tests.support.command_line import run_command
-from tests.support.temporal_stub import RESULT, TASK_ID, address, dev_server, eventually, handle, request, worker
+from tests.support.command_line import run_command, script_process
+from tests.support.temporal_stub import RESULT, TASK_ID, address, eventually, handle, request
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = "seedance-" + "0" * 64
@@ -38,23 +36,13 @@ RESULT_KEYS = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
-
-
-def text_of(of: VideoRequest) -> str:
-    return of.model_dump_json()
-
-
 # submit
 
 
 async def test_repeated_submit_returns_same_job(temporal: Client, tmp_path: Path) -> None:
     of = request("cli")
     file = tmp_path / "request.json"
-    file.write_text(text_of(of))
+    file.write_text(of.model_dump_json())
     first = await run_command(temporal, "submit", str(file), "--json")
     assert first.code == 0
     assert first.document == dict.fromkeys(JOB_KEYS) | {
@@ -67,13 +55,15 @@ async def test_repeated_submit_returns_same_job(temporal: Client, tmp_path: Path
     }
     assert "0.76 USD" in first.err
     await VideoJobs(temporal).job(job_id_of(of)).state()  # asks the worker, which has then begun
-    again = await run_command(temporal, "submit", "-", "--json", stdin=text_of(of))
+    again = await run_command(temporal, "submit", "-", "--json", stdin=of.model_dump_json())
     assert (again.document["existing"], again.document["phase"], again.document["user"]) == (True, "running", "cli")
 
 
 @pytest.mark.parametrize(("prompt", "code"), [("stored", 0), ("refused", 3), ("attention:account", 4)])
 async def test_submit_and_wait(temporal: Client, prompt: str, code: int) -> None:
-    ended = await run_command(temporal, "submit", "-", "--wait", "--json", stdin=text_of(request("cli waits", prompt)))
+    ended = await run_command(
+        temporal, "submit", "-", "--wait", "--json", stdin=request("cli waits", prompt).model_dump_json()
+    )
     assert ended.code == code
     job = ended.document
     assert job.keys() == JOB_KEYS | {"existing"}
@@ -82,21 +72,15 @@ async def test_submit_and_wait(temporal: Client, prompt: str, code: int) -> None
         assert job["result"]["video_uri"] == RESULT.video_uri
         assert (job["phase"], job["error"]) == ("stored", None)
     elif prompt == "refused":
-        assert job["error"] == {
-            "code": "InvalidParameter",
-            "message": "Refused.",
-            "class": "invalid",
-            "task_id": None,
-            "attempt": 1,
-            "resubmit_could_help": False,
-        }
+        error = {"code": "InvalidParameter", "message": "Refused.", "class": "invalid", "task_id": None, "attempt": 1}
+        assert job["error"] == error | {"resubmit_could_help": False}
     else:
         assert (job["attention"], job["phase"]) == ("account", "running")
 
 
 @pytest.mark.parametrize(
     ("text", "at"),
-    [("{", ""), ('{"user_id": "u"}', "route"), (text_of(request("u", "x --dur 15")), "prompt")],
+    [("{", ""), ('{"user_id": "u"}', "route"), (request("u", "x --dur 15").model_dump_json(), "prompt")],
     ids=["no json", "missing", "rule"],
 )
 async def test_invalid_request_is_refused_without_temporal(text: str, at: str) -> None:
@@ -104,14 +88,15 @@ async def test_invalid_request_is_refused_without_temporal(text: str, at: str) -
     assert refused.code == 2
     assert refused.document["error"]["code"] == "invalid_request"
     assert at in [problem["at"] for problem in refused.document["error"]["problems"]]
-    told = await run_command(None, "submit", "-", stdin=text)
-    assert (told.code, told.out) == (2, "")
-    assert "nothing was spent" in told.err
-    assert at in told.err
+    refused = await run_command(None, "submit", "-", stdin=text)
+    assert (refused.code, refused.out) == (2, "")
+    assert "nothing was spent" in refused.err
+    assert at in refused.err
 
 
-async def test_missing_file_is_refused(tmp_path: Path) -> None:
-    refused = await run_command(None, "submit", str(tmp_path / "none.json"), "--json")
+@pytest.mark.parametrize("command", ["submit", "batch"])
+async def test_missing_file_is_refused(tmp_path: Path, command: str) -> None:
+    refused = await run_command(None, command, str(tmp_path / "none.json"), "--json")
     assert refused.code == 2
     assert refused.document["error"]["problems"][0]["at"] == "FILE"
 
@@ -125,7 +110,7 @@ async def test_insecure_hosts_come_from_the_environment(temporal: Client) -> Non
 
 
 async def test_unreachable_temporal_is_one_clear_error() -> None:
-    stdin = text_of(request("cli down"))
+    stdin = request("cli down").model_dump_json()
     down = await run_command(None, "submit", "-", "--json", stdin=stdin)
     assert down.code == 1
     assert down.document["error"].keys() == ERROR_KEYS
@@ -134,7 +119,9 @@ async def test_unreachable_temporal_is_one_clear_error() -> None:
 
 
 async def test_bad_settings_are_named(temporal: Client) -> None:
-    wrong = await run_command(temporal, "submit", "-", stdin=text_of(request("cli")), SEEDANCE_RELAY_PORT="many")
+    wrong = await run_command(
+        temporal, "submit", "-", stdin=request("cli").model_dump_json(), SEEDANCE_RELAY_PORT="many"
+    )
     assert wrong.code == 2
     assert "SEEDANCE_RELAY_PORT" in wrong.err
 
@@ -143,7 +130,7 @@ async def test_bad_settings_are_named(temporal: Client) -> None:
 
 
 async def test_show_prints_the_timeline(temporal: Client) -> None:
-    job_id = (await VideoJobs(temporal).submit(request("cli story"))).id
+    job_id = (await VideoJobs(temporal).submit(request("cli timeline"))).id
     shown = await run_command(temporal, "show", job_id)
     assert shown.code == 0
     for words in (job_id, "running", TASK_ID, f"attempt 1 created task {TASK_ID}", "create"):
@@ -253,10 +240,8 @@ async def test_list_is_one_json_list(temporal: Client) -> None:
 
 async def test_cancel(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli cancelled"))).id
-    assert (await run_command(temporal, "cancel", job_id, "--json")).document == {
-        "job_id": job_id,
-        "outcome": "cancelled",
-    }
+    cancelled = await run_command(temporal, "cancel", job_id, "--json")
+    assert cancelled.document == {"job_id": job_id, "outcome": "cancelled"}
     assert "nothing to cancel" in (await run_command(temporal, "cancel", job_id)).out
 
 
@@ -269,19 +254,14 @@ async def test_resolve(temporal: Client) -> None:
     assert (refused.code, refused.out) == (1, "Not accepted: not_created None\n")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["resolve", UNKNOWN, "--attempt", "1"],
-        ["resolve", UNKNOWN, "--attempt", "1", "--lost", "--not-created"],
-        ["resolve", UNKNOWN, "--lost"],
-        ["resolve", UNKNOWN, "--attempt", "0", "--lost"],
-        ["show"],
-        ["list", "--limit", "0"],
-        ["nonsense"],
-    ],
-    ids=" ".join,
-)
+WRONG = [
+    *(["resolve", UNKNOWN, "--attempt", "1"], ["resolve", UNKNOWN, "--lost"], ["show"], ["nonsense"]),
+    *(["resolve", UNKNOWN, "--attempt", "1", "--lost", "--not-created"], ["list", "--limit", "0"]),
+    ["resolve", UNKNOWN, "--attempt", "0", "--lost"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
 async def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert (await run_command(None, *arguments)).code == 2
 
@@ -289,20 +269,15 @@ async def test_wrong_usage_is_2(arguments: list[str]) -> None:
 # As a process
 
 
-async def _process(temporal: Client, *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", *arguments),
-        cwd=ROOT,
-        env=os.environ | {"TEMPORAL_ADDRESS": address(temporal)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+def starter(temporal: Client, *arguments: str) -> AbstractAsyncContextManager[Process]:
+    streams = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    return script_process("starter.py", *arguments, streams=streams, TEMPORAL_ADDRESS=address(temporal))
 
 
 async def test_process_prints_one_document(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("process"))).id
-    process = await _process(temporal, "show", job_id, "--json")
-    written, _ = await asyncio.wait_for(process.communicate(), 20)
+    async with starter(temporal, "show", job_id, "--json") as process:
+        written, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert json.loads(written)["job_id"] == job_id
 
@@ -331,36 +306,26 @@ async def test_installed_command_has_the_same_help() -> None:
 def test_messages_name_one_command_form() -> None:
     rooms = ("seedance_temporal", "activities", "workflows", "workers")
     files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
-    named = [
-        (path.relative_to(ROOT).as_posix(), line)
-        for path in files
-        for line in path.read_text().splitlines()
-        if "starter.py" in line
-    ]
-    assert named == [("seedance_temporal/temporal_ui.py", f'COMMAND = "{COMMAND}"')]
+    named = [(path, line) for path in files for line in path.read_text().splitlines() if "starter.py" in line]
+    assert named == [(ROOT / "seedance_temporal/temporal_ui.py", f'COMMAND = "{COMMAND}"')]
 
 
 async def test_ctrl_c_does_not_stop_the_job(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("interrupted"))).id
     # Several, because a process that hangs at its end does so now and then only.
-    for process, written, told in await asyncio.gather(*(_interrupted(temporal, job_id) for _ in range(5))):
-        assert process.returncode == 1
+    for code, written, stderr in await asyncio.gather(*(_interrupted(temporal, job_id) for _ in range(5))):
+        assert code == 1
         assert json.loads(written)["error"]["code"] == "interrupted"
-        assert "does not stop the job: it continues" in told
-        assert f"starter.py show {job_id}" in told
-        assert "Traceback" not in told
+        assert "does not stop the job: it continues" in stderr
+        assert f"starter.py show {job_id}" in stderr
+        assert "Traceback" not in stderr
     assert (await VideoJobs(temporal).job(job_id).state()).phase == "running"
 
 
-async def _interrupted(temporal: Client, job_id: str) -> tuple[asyncio.subprocess.Process, str, str]:
-    process = await _process(temporal, "wait", job_id, "--json")
-    try:
+async def _interrupted(temporal: Client, job_id: str) -> tuple[int | None, str, str]:
+    async with starter(temporal, "wait", job_id, "--json") as process:
         assert process.stderr is not None
         assert b"running" in await asyncio.wait_for(process.stderr.readline(), 30)
         process.send_signal(signal.SIGINT)
-        written, told = await asyncio.wait_for(process.communicate(), 30)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process, written.decode(), told.decode()
+        written, stderr = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, written.decode(), stderr.decode()

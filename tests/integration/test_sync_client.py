@@ -7,35 +7,17 @@ import inspect
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client
 
-from seedance_temporal import (
-    InvalidJobId,
-    InvalidRequest,
-    ProviderFailed,
-    Resubmit,
-    SyncVideoJob,
-    SyncVideoJobs,
-    TemporalUnavailable,
-    UnknownJob,
-    VideoJob,
-    VideoJobs,
-)
-from tests.support.temporal_stub import RESULT, address, dev_server, handle, request, worker
+from seedance_temporal import Resubmit, SyncVideoJob, SyncVideoJobs, VideoJob, VideoJobs, errors
+from tests.support.temporal_stub import RESULT, address, handle, request
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
 
 
 def test_methods_are_those_of_the_async_client() -> None:
@@ -50,7 +32,7 @@ def test_methods_are_those_of_the_async_client() -> None:
 
 
 def _all_methods(server: str) -> None:
-    """Runs in a thread: the worker of this test lives in the loop of the tests."""
+    """Run in a thread: the worker of this test lives in the loop of the tests."""
     with SyncVideoJobs.connect(target_host=server) as jobs:
         job = jobs.submit(request("plain"))
         assert (job.existing, jobs.submit(request("plain")).existing, jobs.job(job.id).existing) == (False, True, None)
@@ -72,13 +54,13 @@ def _all_methods(server: str) -> None:
         assert done.result(timeout=10) == RESULT
         assert jobs.find(done.id[9:]).id == done.id
         assert jobs.submit(request("plain done", "stored"), resubmit=Resubmit(attempt=1)).result() == RESULT
-        with pytest.raises(ProviderFailed, match="It broke"):
+        with pytest.raises(errors.ProviderFailed, match="It broke"):
             jobs.submit(request("plain broken", "failed")).result(timeout=10)
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(errors.InvalidRequest):
             jobs.submit(request("", "x"))
-        with pytest.raises(InvalidJobId):
+        with pytest.raises(errors.InvalidJobId):
             jobs.job("x")
-        with pytest.raises(UnknownJob):
+        with pytest.raises(errors.UnknownJob):
             jobs.job("0" * 64).state()
         while not (listed := jobs.list(user="plain done")):
             time.sleep(0.05)
@@ -113,7 +95,7 @@ async def test_abandoned_follow_ends_with_the_client(temporal: Client) -> None:
 
 
 async def test_unreachable_server_ends_no_thread_late() -> None:
-    with pytest.raises(TemporalUnavailable, match="cannot be reached"):
+    with pytest.raises(errors.TemporalUnavailable, match="cannot be reached"):
         await asyncio.to_thread(SyncVideoJobs.connect, target_host="127.0.0.1:1")
 
 

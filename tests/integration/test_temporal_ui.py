@@ -1,28 +1,19 @@
-"""The summary and the details that a run has from its start, on a real server: it must take them whatever is asked."""
+"""The summary and the details that a run has from its start, on a real server that must accept those of any request."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest_asyncio
 from temporalio.client import Client
 
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import safety_identifier, user_hash
 from seedance_temporal.request import VideoRequest
 from tests.support.jobs import some_settings
-from tests.support.temporal_stub import dev_server
 
 USER = "user-42@example.com"
 ENDPOINT = "ep-20260701120000-abcde"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client:
-        yield client
 
 
 async def said(temporal: Client, jobs: VideoJobs, **given: Any) -> tuple[str, str, str]:

@@ -6,25 +6,16 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from temporalio.client import Client
 
-from dev.stack import ROOT
 from seedance_temporal.client import VideoJobs
-from tests.support.command_line import run_command
+from tests.support.command_line import run_command, script_process
 from tests.support.temporal_stub import MODELS, TASK_ID, address, dev_server, eventually, handle, request, worker
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def temporal() -> AsyncIterator[Client]:
-    async with dev_server() as client, worker(client):
-        yield client
 
 
 async def _submit(temporal: Client, user: str, *prompts: str) -> list[str]:
@@ -46,9 +37,9 @@ async def test_list_filters_by_model_route_and_time(temporal: Client) -> None:
     (job_id,) = await _submit(temporal, "o'hara", "listed")
 
     async def listed(*options: str) -> list[str]:
-        told = await run_command(temporal, "list", "--user", "o'hara", "--json", *options)
-        assert told.code == 0, told
-        return [job["job_id"] for job in told.document]
+        said = await run_command(temporal, "list", "--user", "o'hara", "--json", *options)
+        assert said.code == 0, said
+        return [job["job_id"] for job in said.document]
 
     fits = ["--model", MODELS["byteplus"], "--route", "byteplus", "--since", "2026-01-01", "--open"]
     assert await listed(*fits) == [job_id]
@@ -62,9 +53,9 @@ async def test_filter_by_missing_attribute_is_clear_error() -> None:
         (job_id,) = [(await VideoJobs(client).submit(request("bare", "no-attributes"))).id]
         await eventually(VideoJobs(client).list)
         for command in ("list", "watch", "report"):
-            told = await run_command(client, command, "--user", "bare")
-            assert told.code == 1
-            assert "lacks search attributes that this filter needs" in told.err
+            said = await run_command(client, command, "--user", "bare")
+            assert said.code == 1
+            assert "lacks search attributes that this filter needs" in said.err
         assert job_id in (await run_command(client, "list", "--route", "byteplus", "--open")).out
         assert job_id in (await run_command(client, "watch", "--once")).out
         assert (await run_command(client, "report", "--json")).document["total"]["jobs"] == 1
@@ -81,9 +72,9 @@ async def test_show_follow_continues_under_attention(temporal: Client) -> None:
     await asyncio.sleep(1)
     assert not following.done()
     await handle(temporal, of).signal("end", "stored")
-    told = await following
-    assert (told.code, told.document["phase"]) == (0, "stored")
-    assert [line.split()[2] for line in told.err.splitlines()] == ["running", "stored"], "a line for each change"
+    said = await following
+    assert (said.code, said.document["phase"]) == (0, "stored")
+    assert [line.split()[2] for line in said.err.splitlines()] == ["running", "stored"], "a line for each change"
 
 
 async def test_follow_is_drawn_live_on_a_terminal(temporal: Client) -> None:
@@ -100,13 +91,13 @@ async def test_follow_is_drawn_live_on_a_terminal(temporal: Client) -> None:
 
 async def test_watch_once_shows_attention_first(temporal: Client) -> None:
     calm, needy, _ = await _submit(temporal, "watcher", "hold", "attention:account", "stored")
-    told = await run_command(temporal, "watch", "--user", "watcher", "--once")
-    assert told.code == 0
-    shown = [line for line in told.out.splitlines() if "seedance-" in line]
+    said = await run_command(temporal, "watch", "--user", "watcher", "--once")
+    assert said.code == 0
+    shown = [line for line in said.out.splitlines() if "seedance-" in line]
     assert [line.split()[-1] for line in shown] == [needy, calm], "not the one that is stored"
     assert shown[0].split()[:2] == ["account", "running"]
     assert TASK_ID in shown[1]
-    assert "2 open, 1 of them need an operator" in told.out
+    assert "2 open, 1 of them need an operator" in said.out
 
 
 async def test_watch_of_batch_ends_with_its_jobs(temporal: Client, tmp_path: Path) -> None:
@@ -120,11 +111,11 @@ async def test_watch_of_batch_ends_with_its_jobs(temporal: Client, tmp_path: Pat
         assert not watching.done()
         await handle(temporal, request("batcher", prompt)).signal("end", "stored")
         await asyncio.sleep(3)
-    told = await asyncio.wait_for(watching, 20)
-    assert told.code == 0
-    counts = [line for line in told.out.splitlines() if "open" in line]
+    said = await asyncio.wait_for(watching, 20)
+    assert said.code == 0
+    counts = [line for line in said.out.splitlines() if "open" in line]
     assert counts == ["2 open", "1 open", "No job is open."], "one table for each change"
-    assert ids[2] not in told.out
+    assert ids[2] not in said.out
 
 
 @pytest.mark.parametrize("text", [None, "[1]\n", "no json\n"])
@@ -132,9 +123,9 @@ async def test_watch_refuses_other_files(temporal: Client, tmp_path: Path, text:
     file = tmp_path / "x.jsonl"
     if text is not None:
         file.write_text(text)
-    told = await run_command(temporal, "watch", str(file))
-    assert told.code == 2
-    assert "RESULTS" in told.err
+    said = await run_command(temporal, "watch", str(file))
+    assert said.code == 2
+    assert "RESULTS" in said.err
 
 
 async def test_watch_refreshes_until_ctrl_c(temporal: Client) -> None:
@@ -167,19 +158,9 @@ async def _on_a_terminal(
     temporal: Client, *arguments: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, _Screen]]:
     screen, terminal = os.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", *arguments),
-        cwd=ROOT,
-        env=os.environ | {"TEMPORAL_ADDRESS": address(temporal), "TERM": "xterm", "COLUMNS": "160", "LINES": "40"},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    try:
+    streams = {"stdin": asyncio.subprocess.DEVNULL, "stdout": terminal, "stderr": terminal}
+    variables = {"TEMPORAL_ADDRESS": address(temporal), "TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
+    async with script_process("starter.py", *arguments, streams=streams, **variables) as process:
+        os.close(terminal)
         yield process, _Screen(screen)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(screen)
+    os.close(screen)

@@ -14,22 +14,19 @@ from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
 
 KEYS: dict[Route, str] = {"byteplus": "local-ark-key", "volcengine": "local-ark-key-cn"}
-MODELS: dict[Route, str] = {
-    "byteplus": "dreamina-seedance-2-0-260128",
-    "volcengine": "doubao-seedance-2-0-260128",
-}
+MODELS: dict[Route, str] = {"byteplus": "dreamina-seedance-2-0-260128", "volcengine": "doubao-seedance-2-0-260128"}
 
 
 @asynccontextmanager
 async def sdk(
     ark: ArkControl, route: Route = "byteplus", *, key: str | None = None, **arguments: Any
 ) -> AsyncIterator[Any]:
-    """The tasks resource of a client, which retries unless it is told not to."""
+    """The tasks resource of a client, which retries unless ``max_retries`` is 0."""
     async with AsyncArk(base_url=ark.base_url(route), api_key=key or KEYS[route], **arguments) as client:
         yield client.content_generation.tasks
 
 
-def an_order(route: Route = "byteplus", **fields: Any) -> dict[str, Any]:
+def an_input(route: Route = "byteplus", **fields: Any) -> dict[str, Any]:
     """Arguments of the SDK's create, with a prompt like no other."""
     return {"model": MODELS[route], "content": [text(a_prompt())]} | fields
 
@@ -43,5 +40,5 @@ def text(words: str) -> dict[str, Any]:
 
 
 async def posts(ark: ArkControl, prompt: str) -> list[CreateEntry]:
-    """What the provider got for a prompt, and what became of it."""
+    """Every POST that the provider got for a prompt."""
     return [entry for entry in await ark.ledger() if prompt in str(entry.body)]

@@ -10,7 +10,7 @@ import volcenginesdkarkruntime._exceptions as errors
 
 from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
-from tests.sdk.official import MODELS, a_prompt, an_order, posts, sdk, text
+from tests.sdk.official import MODELS, a_prompt, an_input, posts, sdk, text
 
 
 async def until(tasks: Any, task_id: str, status: str) -> Any:
@@ -21,10 +21,12 @@ async def until(tasks: Any, task_id: str, status: str) -> Any:
 
 
 @pytest.mark.parametrize("route", ["byteplus", "volcengine"])
-async def test_a_video_from_create_to_delete(ark: ArkControl, route: Route) -> None:
-    order = an_order(route, resolution="480p", ratio="9:16", duration=4, return_last_frame=True, safety_identifier="me")
+async def test_video_from_create_to_delete(ark: ArkControl, route: Route) -> None:
+    fields = an_input(
+        route, resolution="480p", ratio="9:16", duration=4, return_last_frame=True, safety_identifier="me"
+    )
     async with sdk(ark, route) as tasks:
-        created = await tasks.create(**order)
+        created = await tasks.create(**fields)
         task = await until(tasks, created.id, "succeeded")
         assert (task.id, task.model, task.error) == (created.id, MODELS[route], None)
         assert (task.resolution, task.ratio, task.duration, task.framespersecond) == ("480p", "9:16", 4, 24)
@@ -43,18 +45,18 @@ async def test_a_video_from_create_to_delete(ark: ArkControl, route: Route) -> N
             await tasks.get(task_id=created.id)
 
 
-async def test_a_failed_task_says_why(ark: ArkControl) -> None:
+async def test_failed_task_says_why(ark: ArkControl) -> None:
     await ark.fault("task", "fail", code="OutputVideoSensitiveContentDetected", message="No.")
     async with sdk(ark) as tasks:
-        task = await until(tasks, (await tasks.create(**an_order())).id, "failed")
+        task = await until(tasks, (await tasks.create(**an_input())).id, "failed")
     assert (task.error.code, task.error.message) == ("OutputVideoSensitiveContentDetected", "No.")
     assert (task.content, task.usage) == (None, None)
 
 
-async def test_a_queued_task_is_cancelled(ark: ArkControl) -> None:
+async def test_queued_task_is_cancelled(ark: ArkControl) -> None:
     await ark.fault("task", "stay_queued")
     async with sdk(ark) as tasks:
-        created = await tasks.create(**an_order())
+        created = await tasks.create(**an_input())
         await tasks.delete(created.id)
         assert (await tasks.get(task_id=created.id)).status == "cancelled"
 
@@ -68,12 +70,12 @@ async def test_a_queued_task_is_cancelled(ark: ArkControl) -> None:
         ({"model": MODELS["volcengine"]}, errors.ArkNotFoundError, 404, "InvalidEndpointOrModel.NotFound", "model"),
     ],
 )
-async def test_a_refusal_by_rule(
+async def test_rule_refuses_create(
     ark: ArkControl, fields: dict[str, Any], kind: type[errors.ArkAPIStatusError], status: int, code: str, param: str
 ) -> None:
     async with sdk(ark) as tasks:
         with pytest.raises(kind) as caught:
-            await tasks.create(**an_order() | fields)
+            await tasks.create(**an_input() | fields)
     error = caught.value
     assert (error.status_code, error.code, error.param) == (status, code, param)
     assert error.response.headers["X-Request-Id"] in error.body["message"]
@@ -92,14 +94,14 @@ async def test_a_refusal_by_rule(
         ("502", None, errors.ArkInternalServerError),
     ],
 )
-async def test_an_answer_that_says_no(
+async def test_refusal_by_status(
     ark: ArkControl, fault: str, code: str | None, kind: type[errors.ArkAPIStatusError]
 ) -> None:
     prompt = a_prompt()
     await ark.fault("create", fault, code=code)
     async with sdk(ark, max_retries=0) as tasks:
         with pytest.raises(kind) as caught:
-            await tasks.create(**an_order(content=[text(prompt)]))
+            await tasks.create(**an_input(content=[text(prompt)]))
     assert (caught.value.status_code, caught.value.code) == (int(fault), code)
     (entry,) = await posts(ark, prompt)
     assert not entry.committed
@@ -107,19 +109,19 @@ async def test_an_answer_that_says_no(
     assert caught.value.request_id == entry.client_request_id
 
 
-async def test_a_foreign_key_opens_nothing(ark: ArkControl) -> None:
+async def test_foreign_key_is_refused(ark: ArkControl) -> None:
     async with sdk(ark, key="local-ark-key-cn") as tasks:
-        calls = [tasks.create(**an_order()), tasks.get(task_id="cgt-1"), tasks.list(), tasks.delete("cgt-1")]
+        calls = [tasks.create(**an_input()), tasks.get(task_id="cgt-1"), tasks.list(), tasks.delete("cgt-1")]
         for call in calls:
             with pytest.raises(errors.ArkAuthenticationError) as caught:
                 await call
             assert caught.value.code == "AuthenticationError"
 
 
-async def test_a_running_task_cannot_be_cancelled(ark: ArkControl) -> None:
+async def test_running_task_cannot_be_cancelled(ark: ArkControl) -> None:
     await ark.fault("task", "stay_running")
     async with sdk(ark, max_retries=0) as tasks:
-        created = await tasks.create(**an_order())
+        created = await tasks.create(**an_input())
         await until(tasks, created.id, "running")
         with pytest.raises(errors.ArkConflictError) as caught:
             await tasks.delete(created.id)

@@ -1,14 +1,19 @@
-"""Run the command line in the process of the tests."""
+"""Run the command line, in the process of the tests or in one of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from temporalio.client import Client
 from typer.testing import CliRunner
 
+from dev.stack import ROOT
 from seedance_temporal.cli.main import app
 from tests.support.temporal_stub import address
 
@@ -33,3 +38,19 @@ async def run_command(temporal: Client | None, *arguments: str, stdin: str = "",
     result = await asyncio.to_thread(CliRunner().invoke, app, arguments, input=stdin, env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return CommandResult(result.exit_code, result.stdout, result.stderr)
+
+
+@asynccontextmanager
+async def script_process(
+    *command: str, streams: dict[str, Any], **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a script of this checkout as a process, and kill it at the end of the block."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command), cwd=ROOT, env=os.environ | variables, **streams
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -197,9 +198,10 @@ async def run_of(client: Client, of: VideoRequest) -> str:
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """Return the first true answer of an async condition."""
+    """Return the first true answer of a condition, async or not."""
     async with asyncio.timeout(seconds):
         while True:
-            if answer := await condition():
+            answer = condition()
+            if answer := await answer if inspect.isawaitable(answer) else answer:
                 return answer
             await asyncio.sleep(0.05)

@@ -1,18 +1,15 @@
-"""The local Ark's look into reference media: the limits of the documentation, each from both sides."""
+"""The local Ark's check of reference media: the limits of the documentation, each from both sides."""
 
-import io
-import wave
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 
-import av
 import pytest
-from av.video.frame import VideoFrame
 
 from dev.ark.errors import ArkError
 from dev.ark.media import Clip, last_frame, last_frame_jpeg, video
 from dev.ark.references import MediaUrl, check_media, fetch
+from tests.support import media_files
 
 
 @cache
@@ -25,30 +22,13 @@ def clip(width: int = 864, height: int = 496, seconds: int = 4) -> tuple[str, by
     return "video_url", video(Clip(width, height, seconds, audio=True), "cgt-1")
 
 
-@cache
-def other_clip(codec: str = "libx264", format_name: str = "mp4", rate: int = 24) -> tuple[str, bytes]:
+def other_clip(codec: str = "libx264", container: str = "mp4", fps: int = 24) -> tuple[str, bytes]:
     """Three seconds in another codec, container or rate."""
-    output = io.BytesIO()
-    with av.open(output, "w", format=format_name) as container:
-        stream = container.add_stream(codec, rate=rate)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 864, 496, "yuv420p"
-        stream.time_base = Fraction(1, rate)
-        for index in range(3 * rate):
-            frame = VideoFrame(864, 496, "yuv420p")
-            frame.pts, frame.time_base = index, Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return "video_url", output.getvalue()
+    return "video_url", media_files.clip(codec=codec, container=container, fps=Fraction(fps), frames=3 * fps)
 
 
-@cache
 def sound(seconds: float) -> tuple[str, bytes]:
-    output = io.BytesIO()
-    with wave.open(output, "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(bytes(int(2 * 8000 * seconds)))
-    return "audio_url", output.getvalue()
+    return "audio_url", media_files.sound(seconds)
 
 
 # Made when they are needed, not when the tests are collected.
@@ -62,7 +42,7 @@ Contents = Callable[[], list[tuple[str, bytes]]]
         lambda: [("image_url", last_frame_jpeg(Clip(864, 496, 4, audio=False), "cgt-1"))],
         lambda: [("image_url", b"\0\0\0\x18ftypheic....")],
         lambda: [clip(), clip(seconds=10)],
-        lambda: [other_clip(format_name="mov"), other_clip(rate=60)],
+        lambda: [other_clip(container="mov"), other_clip(fps=60)],
         lambda: [sound(1.9), sound(12), clip(seconds=15)],
     ],
     ids=["sides", "JPEG", "HEIC", "seconds", "MOV and 60 fps", "each kind counts alone"],
@@ -83,8 +63,8 @@ def test_valid_references_are_accepted(contents: Contents) -> None:
         (lambda: [clip(seconds=1)], "shorter than 2 seconds"),
         (lambda: [clip(seconds=8), clip(seconds=8)], "longer than 15 seconds"),
         (lambda: [other_clip(codec="mpeg4")], "codec that is not supported"),
-        (lambda: [other_clip(format_name="matroska")], "neither MP4 nor MOV"),
-        (lambda: [other_clip(rate=20)], "frames a second"),
+        (lambda: [other_clip(container="matroska")], "neither MP4 nor MOV"),
+        (lambda: [other_clip(fps=20)], "frames a second"),
         (lambda: [sound(1.5)], "shorter than 2 seconds"),
         (lambda: [sound(15.5)], "longer than 15 seconds"),
         (lambda: [("audio_url", clip()[1])], "neither WAV nor MP3"),
@@ -96,7 +76,7 @@ def test_invalid_references_are_refused(contents: Contents, problem: str) -> Non
         check_media(contents(), 15)
 
 
-def test_2_5_takes_longer_ones() -> None:
+def test_2_5_accepts_longer_videos() -> None:
     check_media([clip(seconds=15), clip(seconds=15)], 30)
     with pytest.raises(ArkError, match="longer than 30 seconds"):
         check_media([clip(seconds=15), clip(seconds=15), clip()], 30)
@@ -110,7 +90,7 @@ async def test_data_url_is_read_asset_is_not() -> None:
         await fetch([MediaUrl("image_url", "data:image/png;base64,A")])
 
 
-async def test_a_file_may_be_too_large() -> None:
+async def test_too_large_file_is_refused() -> None:
     data = "AAAA" * (15 * 1024 * 1024 // 3)
     assert len((await fetch([MediaUrl("audio_url", f"data:audio/wav;base64,{data}")]))[0][1]) == 15 * 1024 * 1024
     with pytest.raises(ArkError, match="too large"):

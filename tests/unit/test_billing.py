@@ -16,12 +16,7 @@ USAGE = Usage(total_tokens=42)
 def test_phases_that_are_billed() -> None:
     billed = {phase: is_billed(phase) for phase in get_args(Phase)}
     assert {phase for phase, is_so in billed.items() if is_so} == {"stored", "lost"}
-    assert {phase for phase, is_so in billed.items() if is_so is False} == {
-        "refused",
-        "failed",
-        "expired",
-        "cancelled",
-    }
+    assert {phase for phase, is_so in billed.items() if is_so is False} == {"refused", "failed", "expired", "cancelled"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from seedance_temporal.storage.bucket import as_json
 VALUE = {"prompt": "a cät", "cost_usd": 0.25, "attempt": 1, "note": None, "rights": {}, "tasks": ["cgt-1", "cgt-2"]}
 
 
-def test_what_was_sealed_is_what_is_opened() -> None:
+def test_sealed_value_is_opened() -> None:
     assert opened(sealed(VALUE)) == VALUE
     assert json.loads(sealed(VALUE)).keys() == {*VALUE, "sha256"}
 
@@ -26,7 +26,7 @@ def test_every_flipped_byte_shows(bit: int) -> None:
             value = opened(damaged)
         except ValueError:
             continue
-        # The name of the seal itself was hit: whoever knows the object's fields sees one that is none of them.
+        # The name of the seal itself was hit: a reader of the object's fields meets an unknown one.
         assert value.keys() - VALUE.keys(), f"byte {at}"
 
 
@@ -37,7 +37,7 @@ def test_white_space_and_double_names_show() -> None:
             opened(damaged)
 
 
-def test_an_object_of_an_older_worker_has_no_seal() -> None:
+def test_object_without_seal_is_opened() -> None:
     assert opened(as_json(VALUE)) == VALUE
 
 
@@ -45,6 +45,6 @@ def test_an_object_of_an_older_worker_has_no_seal() -> None:
     ("content", "problem"),
     [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "is no JSON object"), (b'{"a":1}', "not written as")],
 )
-def test_what_is_none_of_ours(content: bytes, problem: str) -> None:
+def test_other_content_is_refused(content: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         opened(content)

@@ -10,7 +10,7 @@ from tests.support.jobs import a_claim, a_request, an_end, created
 from tests.support.memory_bucket import MemoryBucket
 
 
-async def test_its_task_ends_the_attempt_and_a_resubmit_is_granted() -> None:
+async def test_late_task_ends_the_attempt() -> None:
     ledger = Ledger(MemoryBucket(), "seedance")
     request = a_request()
     job_id = job_id_of(request)
@@ -19,15 +19,15 @@ async def test_its_task_ends_the_attempt_and_a_resubmit_is_granted() -> None:
     assert decide(await ledger.read(job_id)).next == "ended"
 
     await ledger.settle(job_id, 1, created("cgt-late", "callback"))
-    look = decide(await ledger.read(job_id))
-    assert (look.next, look.task_id) == ("adopt", "cgt-late")
+    decision = decide(await ledger.read(job_id))
+    assert (decision.next, decision.task_id) == ("adopt", "cgt-late")
 
     failed = an_end(1, "cgt-late", "provider")
     assert await ledger.end(job_id, 1, failed) == failed
     assert await ledger.end(job_id, 1, an_end(1, "cgt-late", "expired")) == failed
-    look = decide(await ledger.read(job_id))
-    assert (look.next, look.error) == ("ended", failed.error)
+    decision = decide(await ledger.read(job_id))
+    assert (decision.next, decision.error) == ("ended", failed.error)
 
     await ledger.grant_resubmit(job_id, Resubmit(attempt=1))
-    look = decide(await ledger.read(job_id))
-    assert (look.next, look.attempt) == ("claim", 2)
+    decision = decide(await ledger.read(job_id))
+    assert (decision.next, decision.attempt) == ("claim", 2)

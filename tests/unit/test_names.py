@@ -7,14 +7,7 @@ from typing import Any, get_args
 import pytest
 from temporalio import activity, workflow
 
-from activities.create import CreateActivities
-from activities.ledger import LedgerActivities
-from activities.limits import LimitActivities
-from activities.poll import PollActivities
-from activities.recover import RecoverActivities
-from activities.references import ReferenceActivities
-from activities.store import StoreActivities
-from activities.task_list import TaskListActivities
+from activities import create, ledger, limits, poll, recover, references, store, task_list
 from seedance_temporal.contract import Queues
 from seedance_temporal.events import EventName, EventSource
 from seedance_temporal.identity import ObjectNames
@@ -23,38 +16,29 @@ from seedance_temporal.ledger.store import KINDS
 from workflows.generate_video import GenerateVideo
 from workflows.list_tasks import ListTasks
 
+ACTIVITIES = """
+answer_jobs ask_lister cancel_task check_references create_task get_task identify_task list_page
+read_ledger reserve_quota resolve_attempt settle_absent store_video write_end write_outcome
+"""
+EVENTS = """
+attempt_absent attempt_claimed attempt_settled attention_raised attention_settled callback_received cancel_answered
+cancel_requested ended job_continues lister_unavailable not_listed not_sent outcome_unknown references_checked refused
+resolution_accepted resolution_refused resubmit_granted run_started signal_ignored status stored task_created
+task_found task_not_checked task_not_found
+"""
+SOURCES = "callback caller copy create ledger list operator poll references temporal workflow"
+PHASES = "cancelled checking creating expired failed lost queued recovering refused running stored storing waiting"
+ATTENTIONS = """
+account credentials object_conflict provider second_task storage task_gone unknown_create video_at_risk
+"""
+
 
 def test_activity_names() -> None:
-    classes: list[type[Any]] = [
-        CreateActivities,
-        LedgerActivities,
-        LimitActivities,
-        PollActivities,
-        RecoverActivities,
-        ReferenceActivities,
-        StoreActivities,
-        TaskListActivities,
-    ]
-    found = [
-        activity._Definition.from_callable(value) for one in classes for value in vars(one).values() if callable(value)
-    ]
-    assert sorted(str(definition.name) for definition in found if definition is not None) == [
-        "answer_jobs",
-        "ask_lister",
-        "cancel_task",
-        "check_references",
-        "create_task",
-        "get_task",
-        "identify_task",
-        "list_page",
-        "read_ledger",
-        "reserve_quota",
-        "resolve_attempt",
-        "settle_absent",
-        "store_video",
-        "write_end",
-        "write_outcome",
-    ]
+    modules = (create, ledger, limits, poll, recover, references, store, task_list)
+    classes = [one for module in modules for one in vars(module).values() if isinstance(one, type)]
+    calls = {call for one in classes for call in vars(one).values() if callable(call)}
+    found = [activity._Definition.from_callable(call) for call in calls]
+    assert sorted(str(definition.name) for definition in found if definition is not None) == ACTIVITIES.split()
 
 
 @pytest.mark.parametrize(
@@ -80,97 +64,18 @@ def test_queue_names() -> None:
     }
 
 
-def test_event_names() -> None:
-    assert set(get_args(EventName)) == {
-        "attempt_absent",
-        "attempt_claimed",
-        "attempt_settled",
-        "attention_raised",
-        "attention_settled",
-        "callback_received",
-        "cancel_answered",
-        "cancel_requested",
-        "ended",
-        "job_continues",
-        "lister_unavailable",
-        "not_listed",
-        "not_sent",
-        "outcome_unknown",
-        "references_checked",
-        "refused",
-        "resolution_accepted",
-        "resolution_refused",
-        "resubmit_granted",
-        "run_started",
-        "signal_ignored",
-        "status",
-        "stored",
-        "task_created",
-        "task_found",
-        "task_not_checked",
-        "task_not_found",
-    }
-
-
-def test_event_sources() -> None:
-    assert set(get_args(EventSource)) == {
-        "callback",
-        "caller",
-        "copy",
-        "create",
-        "ledger",
-        "list",
-        "operator",
-        "poll",
-        "references",
-        "temporal",
-        "workflow",
-    }
-
-
-def test_phases() -> None:
-    assert set(get_args(Phase)) == {
-        "cancelled",
-        "checking",
-        "creating",
-        "expired",
-        "failed",
-        "lost",
-        "queued",
-        "recovering",
-        "refused",
-        "running",
-        "stored",
-        "storing",
-        "waiting",
-    }
-
-
-def test_attentions() -> None:
-    assert set(get_args(Attention)) == {
-        "account",
-        "credentials",
-        "object_conflict",
-        "provider",
-        "second_task",
-        "storage",
-        "task_gone",
-        "unknown_create",
-        "video_at_risk",
-    }
+@pytest.mark.parametrize(
+    ("names", "pinned"),
+    [(EventName, EVENTS), (EventSource, SOURCES), (Phase, PHASES), (Attention, ATTENTIONS)],
+    ids=["events", "sources", "phases", "attentions"],
+)
+def test_literals(names: object, pinned: str) -> None:
+    assert set(get_args(names)) == set(pinned.split())
 
 
 def test_ledger_objects() -> None:
     assert set(KINDS) == {"claim", "outcome", "taken", "end", "again"}
     names = ObjectNames("p", "h")
     found = [*(names.attempt(1, kind) for kind in KINDS), names.late(1, "t"), names.end_of_task(1, "t"), names.record]
-    assert sorted(found) == [
-        "p/h/attempts/0001.again.json",
-        "p/h/attempts/0001.claim.json",
-        "p/h/attempts/0001.end-t.json",
-        "p/h/attempts/0001.end.json",
-        "p/h/attempts/0001.late-t.json",
-        "p/h/attempts/0001.outcome.json",
-        "p/h/attempts/0001.taken.json",
-        "p/h/record.json",
-    ]
+    attempt = ["again", "claim", "end-t", "end", "late-t", "outcome", "taken"]
+    assert sorted(found) == [*(f"p/h/attempts/0001.{kind}.json" for kind in attempt), "p/h/record.json"]

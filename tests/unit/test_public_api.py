@@ -39,7 +39,7 @@ def test_all_errors_are_exported() -> None:
     assert {kind.__name__ for kind in _errors()} <= EXPORTED.keys()
 
 
-def test_docstring_shows_the_tree_of_errors() -> None:
+def test_docstring_shows_the_error_tree() -> None:
     shown = re.findall(r"^ *((?:[│ ]   )*(?:[├└]── )?)(\w+)(?:  .*)?$", errors.__doc__ or "", re.MULTILINE)
     depths = [(len(indent) // 4, name) for indent, name in shown if name[0].isupper()]
     path: list[str] = []
@@ -52,7 +52,7 @@ def test_docstring_shows_the_tree_of_errors() -> None:
 
 
 @pytest.mark.parametrize("module", RAISING, ids=lambda module: module.__name__)
-def test_every_error_that_is_raised_is_exported_or_builtin(module: ModuleType) -> None:
+def test_raised_errors_are_exported(module: ModuleType) -> None:
     raised = set()
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Raise) and node.exc is not None:
@@ -70,7 +70,7 @@ def _names(annotation: Any) -> Iterator[type]:
 
 
 @pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
-def test_every_type_in_a_signature_is_exported(kind: type) -> None:
+def test_types_in_signatures_are_exported(kind: type) -> None:
     known = vars(sys.modules[kind.__module__]) | vars(seedance_temporal)
     found = set()
     for name, member in vars(kind).items():
@@ -84,7 +84,7 @@ def test_every_type_in_a_signature_is_exported(kind: type) -> None:
 @pytest.mark.parametrize(
     "shape", [shapes.JobState, shapes.JobDetail, shapes.VideoResult, shapes.JobError, CancelAnswer]
 )
-def test_every_type_of_a_field_is_exported(shape: type) -> None:
+def test_types_of_fields_are_exported(shape: type) -> None:
     for annotation in typing.get_type_hints(shape).values():
         assert {each.__name__ for each in _names(annotation)} <= EXPORTED.keys()
 
@@ -94,7 +94,7 @@ def test_exports_are_sorted_and_few() -> None:
     assert ResolveAnswer in EXPORTED.values()
 
 
-def test_errors_can_be_raised_in_another_process() -> None:
+def test_errors_can_be_pickled() -> None:
     """Process pools and Celery send errors as pickles."""
     state = shapes.JobState.model_validate(
         {

@@ -48,7 +48,7 @@ def by_place(refused: InvalidRequest) -> dict[str, str]:
     return {problem.at: problem.problem for problem in refused.problems}
 
 
-def test_a_request() -> None:
+def test_request_is_read() -> None:
     assert VideoRequest.from_dict(TEXT) == VideoRequest.model_validate(TEXT)
     assert VideoRequest.from_json(json.dumps(TEXT)) == VideoRequest.model_validate(TEXT)
     assert VideoRequest.from_json(json.dumps(TEXT).encode("utf-8-sig")) == VideoRequest.model_validate(TEXT)
@@ -127,46 +127,29 @@ def test_null_counts_as_absent() -> None:
 
 
 def test_rules_apply_to_fields_of_right_shape() -> None:
-    assert {
-        *wrong(
-            {
-                "user_id": 42,
-                "model": "dreamina-seedance-2-0-fast-260128",
-                "prompt": "fox --dur 9",
-                "references": [
-                    {"role": "reference_image", "url": 5, "asset_id": " "},
-                    {"role": "picture", "url": "data:x"},
-                    7,
-                    {"url": "http://cdn.example.com/a", "nmae": 1},
-                ],
-                "resolution": "1080p",
-                "duration": "5",
-                "take": 0,
-                "seed": 1,
-                "rights": {"depicts_real_person": True, "consent": "contract 7"},
-                "durration": 5,
-            }
-        )
-    } == {
-        "user_id",
-        "route",
-        "prompt",
-        "references[0].url",
-        "references[0].asset_id",
-        "references[1].role",
-        "references[1].url",
-        "references[2]",
-        "references[3].role",
-        "references[3].url",
-        "references[3].nmae",
-        "resolution",
-        "duration",
-        "take",
-        "seed",
-        "rights.consent",
-        "rights.consent_reference",
-        "durration",
+    request = {
+        "user_id": 42,
+        "model": "dreamina-seedance-2-0-fast-260128",
+        "prompt": "fox --dur 9",
+        "references": [
+            {"role": "reference_image", "url": 5, "asset_id": " "},
+            {"role": "picture", "url": "data:x"},
+            7,
+            {"url": "http://cdn.example.com/a", "nmae": 1},
+        ],
+        "resolution": "1080p",
+        "duration": "5",
+        "take": 0,
+        "seed": 1,
+        "rights": {"depicts_real_person": True, "consent": "contract 7"},
+        "durration": 5,
     }
+    fields = (
+        "user_id route prompt references[0].url references[0].asset_id references[1].role references[1].url "
+        "references[2] references[3].role references[3].url references[3].nmae resolution duration take seed "
+        "rights.consent rights.consent_reference durration"
+    )
+    assert {*wrong(request)} == {*fields.split()}
 
 
 def test_wrong_shape_is_reported_once() -> None:
@@ -178,7 +161,7 @@ def test_wrong_shape_is_reported_once() -> None:
     assert {*wrong({**TEXT, "references": [sound, 5]})} == {"references[1]"}
 
 
-def test_very_many_problems_take_no_quadratic_time() -> None:
+def test_many_problems_take_little_time() -> None:
     assert len(wrong(TEXT | {"references": [1] * 20_000})) == 20_000
 
 
@@ -205,7 +188,7 @@ def test_no_json(text: str | bytes, says: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "5.0", "9" * 5_000, "-" + "9" * 5_000])
-def test_numbers_that_are_none(value: str) -> None:
+def test_other_numbers_are_refused(value: str) -> None:
     assert {*wrong_json(json.dumps(TEXT)[:-1] + f', "duration": {value}' + "}")} == {"duration"}
 
 
@@ -225,17 +208,8 @@ def test_repeated_field_is_reported() -> None:
 # Any value, and values that are nearly requests.
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([-1, 0, 4, 5, 15, 16, 3600, 10**30])
-TEXTS = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
-    [
-        "byteplus",
-        "dreamina-seedance-2-0-260128",
-        "16:9",
-        "720p",
-        "https://cdn.example.com/a",
-        "first_frame",
-        "fox --dur",
-    ]
-)
+KNOWN = ["byteplus", "dreamina-seedance-2-0-260128", "16:9", "720p", "https://cdn.example.com/a", "first_frame"]
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from([*KNOWN, "fox --dur"])
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
@@ -244,7 +218,7 @@ JSON = st.recursive(
 
 
 def some_of(*names: str, **better: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """An object with any of these fields, and perhaps one that nobody knows."""
+    """An object with any of these fields, and perhaps an unknown one."""
     return st.fixed_dictionaries({}, optional=dict.fromkeys([*names, "durration"], JSON) | better)
 
 
@@ -285,7 +259,7 @@ def test_any_text_is_a_request_or_refused(text: str | bytes) -> None:
 
 
 @given(st.builds(dict.__or__, TEXTS_OF_ALL, NEARLY))
-def test_any_well_shaped_request_can_be_checked(data: dict[str, Any]) -> None:
+def test_any_shape_can_be_checked(data: dict[str, Any]) -> None:
     try:
         request = VideoRequest.model_validate(data)
     except ValueError:
@@ -340,7 +314,7 @@ def valid_options(model: Model, *, has_references: bool) -> st.SearchStrategy[di
 
 @st.composite
 def valid_requests(draw: st.DrawFn) -> dict[str, Any]:
-    """A request of any model on any route, as JSON, with whatever it takes."""
+    """A request of any model on any route, as JSON, with any options that it takes."""
     route, model = draw(st.sampled_from(ROUTES)), draw(st.sampled_from(MODELS))
     ids = [model.ids[route]] + (["ep-20260101-abc"] if model is MODELS[0] else [])
     named = st.fixed_dictionaries({}, optional={"asset_id": IDS})
@@ -387,34 +361,30 @@ CHANGES: dict[str, Any] = {
     "ratio": lambda _: "3:4",
     "resolution": lambda resolution: resolution + "x",
     "duration": lambda duration: duration + 1 if duration > 0 else 5,
-    "generate_audio": lambda value: not value,
-    "watermark": lambda value: not value,
-    "return_last_frame": lambda value: not value,
+    **dict.fromkeys(("generate_audio", "watermark", "return_last_frame"), lambda value: not value),
     "take": lambda take: take + 1,
     "seed": lambda seed: -1 if seed is None else seed + 1,
-    "camera_fixed": lambda value: value is False,
+    **dict.fromkeys(("camera_fixed", "draft", "web_search"), lambda value: value is False),
     "service_tier": lambda tier: (tier or "default") + "x" * bool(tier),
-    "draft": lambda value: value is False,
     "output_format": lambda value: (value or "mp4") + "x" * bool(value),
     "omni_reference_task_type": lambda value: (value or "auto") + "x" * bool(value),
-    "web_search": lambda value: value is False,
 }
 
 
-def test_every_field_is_either_ignored_or_counts() -> None:
+def test_every_field_counts_or_is_ignored() -> None:
     ignored = {"rights", "priority", "execution_expires_after"}
     assert {*CHANGES} | ignored == {*VideoRequest.model_fields}
 
 
 @pytest.mark.parametrize("name", CHANGES)
 @given(data=valid_requests())
-def test_the_hash_changes_with_everything_else(name: str, data: dict[str, Any]) -> None:
+def test_hash_changes_with_other_fields(name: str, data: dict[str, Any]) -> None:
     changed = data | {name: CHANGES[name](data.get(name))}
     assert request_hash(VideoRequest.model_validate(changed)) != request_hash(VideoRequest.from_dict(data))
 
 
 @given(data=valid_requests())
-def test_the_hash_changes_with_a_field_that_goes(data: dict[str, Any]) -> None:
+def test_hash_changes_without_a_field(data: dict[str, Any]) -> None:
     counted = set(OPTIONAL) - {"priority", "execution_expires_after"}
     for name in data.keys() & counted:
         less = {key: value for key, value in data.items() if key != name}
@@ -422,7 +392,7 @@ def test_the_hash_changes_with_a_field_that_goes(data: dict[str, Any]) -> None:
 
 
 @given(data=valid_requests().filter(lambda data: data["references"]), index=st.integers(0, 9))
-def test_the_hash_changes_with_a_reference(data: dict[str, Any], index: int) -> None:
+def test_hash_changes_with_a_reference(data: dict[str, Any], index: int) -> None:
     references = data["references"]
     index %= len(references)
     counts = "asset_id" if "asset_id" in references[index] else "url"

@@ -39,7 +39,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default.secrets == ()
 
 
-def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read = settings(
         monkeypatch,
         **CALLBACKS,
@@ -59,19 +59,19 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read.seedance_poll_first_seconds == 1.5
 
 
-def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings(monkeypatch, ARK_API_KEY="", SEEDANCE_PREFIX="").ark_api_key is None
     with pytest.raises(InvalidSettings, match="ARK_API_KEY"):
         settings(monkeypatch, "ARK_API_KEY", ARK_API_KEY="")
 
 
-def test_the_base_url_overrides_the_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_url_overrides_the_routes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings(monkeypatch, ARK_BASE_URL="https://gateway.example.com/v3/").base_url == (
         "https://gateway.example.com/v3"
     )
 
 
-def test_all_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidSettings, match=r"ARK_API_KEY, SEEDANCE_BUCKET$"):
         settings(monkeypatch, "ARK_API_KEY", "SEEDANCE_BUCKET", "ARK_ROUTE")
 
@@ -141,22 +141,9 @@ def test_secret_loses_white_space(monkeypatch: pytest.MonkeyPatch, around: str) 
 
 
 @pytest.mark.parametrize("name", SECRETS)
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        (" ", "white space"),
-        ("\n", "white space"),
-        ("hush\nhush", "printed"),
-        ("hush\x1b[0m", "printed"),
-        ("hush\x7f", "printed"),
-        ("hush\udcff", "printed"),
-        ("hush\u200bhush", "printed"),
-    ],
-)
-def test_secret_that_cannot_be_one_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
-) -> None:
-    with pytest.raises(InvalidSettings, match=says) as refused:
+@pytest.mark.parametrize("value", [" ", "\n", "hush\nhush", "hush\x1b[0m", "hush\x7f", "hush\udcff", "hush\u200bhush"])
+def test_unusable_secret_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match="printed" if value.strip() else "white space") as refused:
         settings(monkeypatch, **{name: value})
     assert str(refused.value).startswith(f"{name}: holds ")
     assert "hush" not in str(refused.value)
@@ -173,12 +160,12 @@ def test_only_the_key_has_to_fit_a_header(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("prefix", ["p" * 201, "한" * 67, "a\nb", "a\udcffb"])
-def test_prefix_that_names_no_object_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+def test_unusable_prefix_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     with pytest.raises(InvalidSettings, match="SEEDANCE_PREFIX: must be printable, and have 200 bytes at most"):
         settings(monkeypatch, SEEDANCE_PREFIX=prefix)
 
 
-def test_name_in_a_setting_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEDANCE_PRICES", '{"\\u001b[2J": {"720p": "x"}}')
     with pytest.raises(InvalidSettings) as caught:
         Settings.from_environment()

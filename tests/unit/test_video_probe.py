@@ -12,6 +12,7 @@ import pytest
 
 from dev.ark.media import Clip, last_frame, video
 from seedance_temporal.media.probe import BadMedia, VideoProbe, picture_type, probe_video
+from tests.support.media_files import sound
 
 # Where an MP4 has its index: behind the frames, before them, or in pieces between them.
 KINDS: dict[str, dict[str, str]] = {
@@ -22,13 +23,13 @@ KINDS: dict[str, dict[str, str]] = {
 
 
 @cache
-def mp4(kind: str, audio: bool = True) -> bytes:
+def mp4(kind: str, has_sound: bool = True) -> bytes:
     with TemporaryDirectory() as directory:
         path = Path(directory) / "v.mp4"
         with av.open(str(path), "w", format="mp4", options=KINDS[kind]) as container:
             pictures = container.add_stream("libx264", rate=24)
             pictures.width, pictures.height, pictures.pix_fmt = 320, 192, "yuv420p"
-            sound = container.add_stream("aac", rate=44_100, layout="mono") if audio else None
+            audio = container.add_stream("aac", rate=44_100, layout="mono") if has_sound else None
             for n in range(24):
                 picture = av.VideoFrame(320, 192, "yuv420p")
                 for plane in picture.planes:
@@ -36,14 +37,13 @@ def mp4(kind: str, audio: bool = True) -> bytes:
                 picture.pts, picture.time_base = n, Fraction(1, 24)
                 container.mux(pictures.encode(picture))
             container.mux(pictures.encode(None))
-            for n in range(43 if sound is not None else 0):
-                assert sound is not None
-                silence = av.AudioFrame("fltp", "mono", 1024)
-                silence.planes[0].update(bytes(silence.planes[0].buffer_size))
-                silence.sample_rate, silence.pts = 44_100, n * 1024
-                container.mux(sound.encode(silence))
-            if sound is not None:
-                container.mux(sound.encode(None))
+            if audio is not None:
+                for n in range(43):
+                    silence = av.AudioFrame("fltp", "mono", 1024)
+                    silence.planes[0].update(bytes(silence.planes[0].buffer_size))
+                    silence.sample_rate, silence.pts = 44_100, n * 1024
+                    container.mux(audio.encode(silence))
+                container.mux(audio.encode(None))
         return path.read_bytes()
 
 
@@ -54,13 +54,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("audio", [True, False], ids=["sound", "silent"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_whole_video_is_described(path: Path, kind: str, audio: bool) -> None:
+def test_whole_video_is_described(path: Path, kind: str, audio: bool) -> None:
     path.write_bytes(mp4(kind, audio))
     codecs = ("h264", "aac") if audio else ("h264",)
     assert probe_video(path) == VideoProbe(width=320, height=192, frames=24, seconds=1.0, fps=24.0, codecs=codecs)
 
 
-def test_a_video_of_the_local_provider_is_one(path: Path) -> None:
+def test_video_of_the_local_ark_is_described(path: Path) -> None:
     path.write_bytes(video(Clip(864, 496, 4, audio=True), "cgt-1"))
     codecs = ("h264", "aac")
     assert probe_video(path) == VideoProbe(864, 496, frames=97, seconds=97 / 24, fps=24.0, codecs=codecs)
@@ -68,7 +68,7 @@ def test_a_video_of_the_local_provider_is_one(path: Path) -> None:
 
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.9, -100, -1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_video_is_refused(path: Path, kind: str, left: float) -> None:
+def test_cut_video_is_refused(path: Path, kind: str, left: float) -> None:
     whole = mp4(kind)
     path.write_bytes(whole[: int(len(whole) * left) if left > 0 else int(left)])
     with pytest.raises(BadMedia):
@@ -77,73 +77,54 @@ def test_a_cut_video_is_refused(path: Path, kind: str, left: float) -> None:
 
 def ends_at(at: int) -> bytes:
     """A silent video up to a place among its frames. The last box says that it ends there, so the boxes fit."""
-    whole = mp4("index first", audio=False)
+    whole = mp4("index first", has_sound=False)
     box = whole.rindex(b"mdat") - 4
     return whole[:box] + (at - box).to_bytes(4, "big") + whole[box + 4 : at]
 
 
 def last_packet(path: Path) -> tuple[int, int]:
-    path.write_bytes(mp4("index first", audio=False))
+    path.write_bytes(mp4("index first", has_sound=False))
     with av.open(str(path)) as container:
         return max((packet.pos, packet.size) for packet in container.demux() if packet.pos is not None)
 
 
-def test_missing_frames_are_noticed_though_the_boxes_fit(path: Path) -> None:
-    at, _ = last_packet(path)
-    path.write_bytes(ends_at(at))
-    with pytest.raises(BadMedia, match="23 of the 24 frames"):
-        probe_video(path)
-
-
-def test_half_a_frame_is_noticed_though_the_boxes_fit(path: Path) -> None:
+@pytest.mark.parametrize(("part", "reason"), [(0, "23 of the 24 frames"), (0.5, "not whole")])
+def test_missing_frame_is_noticed_though_the_boxes_fit(path: Path, part: float, reason: str) -> None:
     at, size = last_packet(path)
-    path.write_bytes(ends_at(at + size // 2))
-    with pytest.raises(BadMedia, match="not whole"):
+    path.write_bytes(ends_at(at + int(size * part)))
+    with pytest.raises(BadMedia, match=reason):
         probe_video(path)
 
 
 @pytest.mark.parametrize(
     "whole", [mp4("index first"), video(Clip(864, 496, 4, audio=False), "cgt-1")], ids=["made here", "local"]
 )
-@pytest.mark.parametrize("kept", [0.5, 0.9])
-def test_a_hole_is_noticed_though_the_length_is_right(path: Path, whole: bytes, kept: float) -> None:
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_hole_is_noticed_at_the_right_length(path: Path, whole: bytes, part: float) -> None:
     """As a download that was set to its length first, and then filled in part."""
-    left = int(len(whole) * kept)
+    left = int(len(whole) * part)
     path.write_bytes(whole[:left] + bytes(len(whole) - left))
     with pytest.raises(BadMedia):
         probe_video(path)
 
 
-def test_a_video_without_a_frame_is_refused(path: Path) -> None:
-    whole = mp4("in fragments", audio=False)
-    path.write_bytes(whole[: whole.index(b"moof") - 4])
-    with pytest.raises(BadMedia, match="no frame"):
-        probe_video(path)
+def without_frame() -> bytes:
+    whole = mp4("in fragments", has_sound=False)
+    return whole[: whole.index(b"moof") - 4]
 
 
-def test_frames_that_are_not_frames_are_refused(path: Path) -> None:
+def without_real_frames() -> bytes:
     whole = mp4("index first")
     at = whole.rindex(b"mdat") + 4
-    path.write_bytes(whole[:at] + b"\xff" * (len(whole) - at))
-    with pytest.raises(BadMedia):
-        probe_video(path)
-
-
-def test_sound_alone_is_no_video(path: Path) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        sound = container.add_stream("aac", rate=44_100, layout="mono")
-        silence = av.AudioFrame("fltp", "mono", 1024)
-        silence.planes[0].update(bytes(silence.planes[0].buffer_size))
-        silence.sample_rate = 44_100
-        container.mux(sound.encode(silence))
-        container.mux(sound.encode(None))
-    with pytest.raises(BadMedia, match="no video stream"):
-        probe_video(path)
+    return whole[:at] + b"\xff" * (len(whole) - at)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (without_frame(), "no frame"),
+        (without_real_frames(), "not a readable MP4"),
+        (sound(3, "mp4", "aac"), "no video stream"),
         (b"", "is empty"),
         (b"\n <!DOCTYPE html><html><body>Busy</body></html>", "page of text"),
         (b'<?xml version="1.0"?><Error/>', "page of text"),
@@ -152,6 +133,7 @@ def test_sound_alone_is_no_video(path: Path) -> None:
         (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/inside.ts\n", "is "),
         (b"\x1aE\xdf\xa3" + bytes(100), "is "),
     ],
+    ids=lambda value: value if isinstance(value, str) else "content",
 )
 def test_other_files_are_refused_with_reason(path: Path, content: bytes, reason: str) -> None:
     path.write_bytes(content)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """What a command prints; fails the test with everything that it said where it fails."""
+    """Return the output of a command; its failure fails the test."""
     done = subprocess.run(
         [str(word) for word in command], cwd=cwd, capture_output=True, encoding="utf-8", timeout=180, check=False
     )
