@@ -93,19 +93,11 @@ def _default(parameter: TyperArgument | TyperOption) -> str:
 
 
 def _fields(shape: type[VideoRequest | Reference | Rights]) -> str:
-    about = _attributes(shape.__doc__ or "")
     rows = (
-        (f"`{name}`", _type(field), _field_default(name, field), about.get(name, "The provider's own."))
+        (f"`{name}`", _type(field), _field_default(name, field), (field.description or "").replace("``", "`"))
         for name, field in shape.model_fields.items()
     )
     return _table(("field", "type", "default", "meaning"), rows)
-
-
-def _attributes(docstring: str) -> dict[str, str]:
-    """Read the meanings of fields from a docstring's section ``Attributes``."""
-    lines = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
-    found = re.findall(r"^ {8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", lines, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).replace("``", "`") for names, text in found for name in names.split(", ")}
 
 
 def _type(field: FieldInfo) -> str:

@@ -54,7 +54,7 @@ OutputFormat = Annotated[Literal["mp4", "mov"] | str, _AnyText()]
 TaskType = Annotated[Literal["auto", "reference", "edit", "extend"] | str, _AnyText()]
 
 
-class _Given(BaseModel, frozen=True, extra="forbid", strict=True):
+class _Given(BaseModel, frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True):
     """The fields that a caller gave. Null counts as absent, as it does for the provider."""
 
     @model_validator(mode="before")
@@ -64,77 +64,78 @@ class _Given(BaseModel, frozen=True, extra="forbid", strict=True):
 
 
 class Reference(_Given):
-    """A picture, video or sound that the model works from.
-
-    Attributes:
-        role: ``first_frame``, ``last_frame``, ``reference_image``, ``reference_video`` or ``reference_audio``.
-        url: ``https://…``, ``gs://bucket/object#generation`` (signed by the worker) or ``asset://…``.
-        asset_id: A stable name of the content. With it the request hash ignores the URL, which changes at
-            every signing.
-    """
+    """A picture, video or sound that the model works from."""
 
     role: Role
+    """The use of the medium; its kind (image, video, audio) follows from it."""
     url: str
+    """``https://…``, ``gs://bucket/object#generation`` (signed by the worker) or ``asset://…``."""
     asset_id: str | None = None
+    """A stable name of the content. With it the request hash ignores the URL, which changes at every signing."""
 
 
 class Rights(_Given):
-    """What the caller declares about the people who are shown.
-
-    Attributes:
-        depicts_real_person: Whether a real person can be recognised.
-        consent_reference: Where the consent is on file, such as a contract number.
-    """
+    """The caller's declarations about the people who are shown."""
 
     depicts_real_person: bool = False
+    """Whether a real person can be recognised."""
     consent_reference: str | None = None
+    """Where the consent is on file, such as a contract number."""
 
 
 class VideoRequest(_Given):
     """One video, as a backend asks for it. An unknown field is an error: the provider would ignore it, and bill.
 
     The constructor checks shapes; :meth:`from_json`, :meth:`from_dict` and ``VideoJobs.submit`` check the rules too.
-
-    Attributes:
-        user_id: The end user, in the backend's own terms.
-        route: ``byteplus`` or ``volcengine``.
-        model: A model id of that route, or an ``ep-…`` inference endpoint.
-        prompt: The text; required where nothing else says what to show.
-        references: Media to work from; their order counts.
-        ratio: ``16:9`` and others; defaults to ``adaptive`` where there is a reference.
-        resolution: ``480p``, ``720p``, ``1080p`` or ``4k``.
-        duration: Seconds, or -1 to let the model choose.
-        generate_audio: Whether the video has sound.
-        watermark: Whether the provider's mark is shown.
-        return_last_frame: Whether the last frame is stored as a picture as well.
-        rights: What is declared about the people who are shown.
-        take: Another rendition of the same request, on purpose.
-
-    The remaining fields are sent only when given, and are the provider's own.
     """
 
     user_id: str
+    """The end user, in the backend's own terms."""
     route: RouteName
+    """The provider's service, ``byteplus`` or ``volcengine``."""
     model: ModelName
+    """A model id of that route, or an ``ep-…`` inference endpoint."""
     prompt: str | None = None
+    """The text; required where nothing else says what to show."""
     references: Annotated[tuple[Reference, ...], Strict(False)] = ()
+    """Media to work from; their order counts."""
     ratio: Ratio = "16:9"
+    """Width to height; ``adaptive`` is the default where there is a reference."""
     resolution: Resolution = "720p"
+    """``480p``, ``720p``, ``1080p`` or ``4k``, as far as the model has it."""
     duration: int = 5
+    """Seconds, or -1 to let the model choose."""
     generate_audio: bool = False
+    """Whether the video has sound."""
     watermark: bool = False
+    """Whether the provider's mark is shown."""
     return_last_frame: bool = False
+    """Whether the last frame is stored as a picture as well."""
+
+    # Sent only when given; each model allows some of them. Any default but None would change the hash of every job.
     seed: int | None = None
+    """The random seed, as the provider takes it."""
     camera_fixed: bool | None = None
+    """Whether the camera keeps its position."""
     service_tier: ServiceTier | None = None
+    """``default`` or ``flex``, which is cheaper and slower."""
     priority: int | None = None
+    """0 to 9, the provider's own; no part of the request hash."""
     execution_expires_after: int | None = None
+    """Seconds after which the provider gives the task up, 3,600 to 259,200; no part of the request hash."""
     draft: bool | None = None
+    """Whether to make a preview at a low resolution."""
     output_format: OutputFormat | None = None
+    """``mp4`` or ``mov``."""
     omni_reference_task_type: TaskType | None = None
+    """The use of the references: ``auto``, ``reference``, ``edit`` or ``extend``."""
     web_search: bool | None = None
+    """Whether the model may search the web."""
+
     rights: Rights = Field(default_factory=Rights)
+    """The declarations about the people who are shown."""
     take: int = 1
+    """Another rendition of the same request, on purpose: 2, 3, …"""
 
     @model_validator(mode="before")
     @classmethod
