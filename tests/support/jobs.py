@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
+from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from dev.ark.control import ArkControl
@@ -138,9 +139,11 @@ def a_client(ark: ArkControl, *secrets: str, key: str = KEY) -> Ark:
     return Ark(ark.base_url("byteplus"), key, (key, *secrets), list_spacing=0)
 
 
-async def in_activity(call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1) -> _T:
+async def in_activity(
+    call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1, client: Client | None = None
+) -> _T:
     """Run an activity, as Temporal's attempt of that number."""
-    environment = ActivityEnvironment()
+    environment = ActivityEnvironment(client=client)
     environment.info = replace(environment.info, attempt=attempt, namespace="default", workflow_run_id="run-1")
     result: _T = await environment.run(call, *args)
     return result
