@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from dev.ark.control import ArkControl
+from seedance_temporal.media import public_http
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import as_new, local_ark
@@ -48,3 +51,13 @@ async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
         verify=False,  # noqa: S501 - it is http
     ) as http:
         yield http
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of temporary files, and no pause between the tries of a download."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(public_http, "_RESUME_PAUSE_SECONDS", 0)
+    return folder

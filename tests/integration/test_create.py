@@ -19,15 +19,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.signing import CannotSign
-from tests.support.jobs import (
-    KEY,
-    SECRET,
-    a_request,
-    absent,
-    created,
-    not_sent,
-    refused,
-)
+from tests.support.jobs import KEY, SECRET, a_request, absent, created, not_sent, refused
 from tests.support.world import NOWHERE, World
 
 QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that runs out of time

@@ -14,25 +14,13 @@ from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
 from activities import poll
-from activities.poll import (
-    seconds_since_success,
-    seconds_until_poll,
-)
+from activities.poll import seconds_since_success, seconds_until_poll
 from dev.ark.control import ArkControl
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import parse_task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.support.jobs import (
-    KEY,
-    SECRET,
-    a_claim,
-    a_request,
-    absent,
-    an_end,
-    created,
-    some_settings,
-)
+from tests.support.jobs import KEY, SECRET, a_claim, a_request, absent, an_end, created, some_settings
 from tests.support.world import NOWHERE, World
 
 

@@ -12,15 +12,7 @@ from temporalio.exceptions import ApplicationError
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.ledger.facts import Listing, Outcome
-from tests.support.jobs import (
-    FINGERPRINT,
-    absent,
-    an_end,
-    created,
-    not_sent,
-    refused,
-    some_settings,
-)
+from tests.support.jobs import FINGERPRINT, absent, an_end, created, not_sent, refused, some_settings
 from tests.support.world import World
 
 

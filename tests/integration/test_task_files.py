@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -15,43 +15,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 
-from activities.poll import GetTaskInput, PollActivities
 from dev.ark.media import video
 from seedance_temporal.identity import ObjectNames
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.record import RecordedObject
-from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles, Verified, read_verified
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
-from tests.support.jobs import a_claim, created, in_activity, make_older, names
+from tests.support.jobs import a_request, created, names
 from tests.support.media_files import bottomless_video
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
-from tests.support.stores import CLIP, PNG, TASK, VIDEO, World, an_input, scratch_folder
+from tests.support.stores import CLIP, GET, PNG, TASK, VIDEO, StoreWorld, a_stored_request
 
 # The bytes that another run was given for the same task, and those of another task.
 OTHER = video(CLIP, f"{TASK} again")
 FOREIGN = video(CLIP, "cgt-other")
-GET = f"/api/v3/contents/generations/tasks/{TASK}"
 NAMES = ObjectNames("seedance", "ab12")
 
 
-@pytest.fixture(autouse=True)
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return scratch_folder(tmp_path, monkeypatch)
-
-
 @pytest.fixture
-async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[World]:
+async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[StoreWorld]:
     """On a real bucket, without a last frame."""
     async with result_host() as host:
-        yield World(host, google, an_input(return_last_frame=False), scratch)
+        yield StoreWorld(a_request(), google, host=host, scratch=scratch)
 
 
 @pytest.fixture
-async def in_memory(scratch: Path) -> AsyncIterator[World]:
+async def in_memory(scratch: Path) -> AsyncIterator[StoreWorld]:
     async with result_host() as host:
-        yield World(host, MemoryBucket(), an_input(return_last_frame=False), scratch)
+        yield StoreWorld(a_request(), MemoryBucket(), host=host, scratch=scratch)
 
 
 class SpoilingBucket(GoogleBucket):
@@ -71,17 +63,7 @@ class RecordlessBucket(GoogleBucket):
         return await super().create(name, content, seconds=seconds)
 
 
-class RacedBucket(MemoryBucket):
-    """Another run finishes its own upload directly before ours."""
-
-    other: Callable[[], Any]
-
-    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
-        await self.other()
-        return await super().upload(name, path, content_type)
-
-
-def answers(world: World) -> dict[str, list[Answer]]:
+def answers(world: StoreWorld) -> dict[str, list[Answer]]:
     """All kinds of answers to GET, by name."""
 
     def task(**fields: Any) -> list[Answer]:
@@ -107,7 +89,7 @@ OTHER_ANSWERS = ("401", "503", "no answer", "404", "another 404", "no content", 
 ANSWERS = ("the task", "brackets", *OTHER_ANSWERS)
 
 
-async def damage(world: World, name: str, content: bytes | None) -> None:
+async def damage(world: StoreWorld, name: str, content: bytes | None) -> None:
     """Replace an object, as only an administrator of the bucket can; or remove it."""
     bucket = world.bucket
     if isinstance(bucket, MemoryBucket):
@@ -120,16 +102,16 @@ async def damage(world: World, name: str, content: bytes | None) -> None:
         await bucket.create(name, content)
 
 
-async def uploaded(world: World) -> None:
+async def uploaded(world: StoreWorld) -> None:
     """Let a run die between upload and record."""
     bucket = world.bucket
-    if isinstance(bucket, GoogleBucket):
-        world.bucket = RecordlessBucket("videos", bucket._client)
-    else:
+    if isinstance(bucket, MemoryBucket):
         await world.put("task.json", as_json(world.payload(content={"video_url": "https://example.com/v.mp4"})))
         await world.verify(VIDEO)
         await world.put("output.mp4", VIDEO)
         return
+    assert isinstance(bucket, GoogleBucket)
+    world.bucket = RecordlessBucket("videos", bucket._client)
     await world.fails("StoreFailed", "no record today")
     world.bucket = bucket
     world.host.requests.clear()
@@ -143,7 +125,7 @@ async def uploaded(world: World) -> None:
     [b"a text of another writer", b"", FOREIGN, VIDEO[:-1] + b"!", VIDEO[:-1]],
     ids=["text", "nothing", "another MP4", "the same length", "a part"],
 )
-async def test_foreign_object_is_never_video(world: World, planted: bytes) -> None:
+async def test_foreign_object_is_never_video(world: StoreWorld, planted: bytes) -> None:
     await world.put("output.mp4", planted)
     await world.fails("ObjectConflict", f"{world.name('output.mp4')} should hold {len(VIDEO)} bytes", final=True)
     world.host.requests.clear()
@@ -154,7 +136,7 @@ async def test_foreign_object_is_never_video(world: World, planted: bytes) -> No
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_damaged_upload_is_refused_in_every_try(world: World) -> None:
+async def test_damaged_upload_is_refused_in_every_try(world: StoreWorld) -> None:
     bucket = world.bucket
     assert isinstance(bucket, GoogleBucket)
     world.bucket = SpoilingBucket("videos", bucket._client)
@@ -166,14 +148,14 @@ async def test_damaged_upload_is_refused_in_every_try(world: World) -> None:
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_video_is_stored_after_conflict_moved(world: World) -> None:
+async def test_video_is_stored_after_conflict_moved(world: StoreWorld) -> None:
     await world.put("output.mp4", FOREIGN)
     await world.fails("ObjectConflict", final=True)
     await damage(world, world.name("output.mp4"), None)
     assert (await world.store()).md5 == Checksums.of(BytesIO(VIDEO)).md5
 
 
-async def test_large_object_is_not_overwritten(world: World) -> None:
+async def test_large_object_is_not_overwritten(world: StoreWorld) -> None:
     """The bucket server ignores the precondition above 8 MiB, where the library uploads in parts."""
     large = VIDEO + b"\0\0\0\x08free" * (9 * 1024 * 1024 // 8)
     world.host.answers["/v.mp4"] = [Answer(large)]
@@ -182,20 +164,20 @@ async def test_large_object_is_not_overwritten(world: World) -> None:
     assert await world.bucket.read(world.name("output.mp4")) == FOREIGN
 
 
-async def test_verified_picture_is_no_video(world: World) -> None:
+async def test_verified_picture_is_no_video(world: StoreWorld) -> None:
     await world.verify(PNG, "last_frame.png")
     await world.put("output.mp4", PNG)
     await world.fails("ObjectConflict", final=True)
 
 
-async def test_older_upload_is_compared(world: World) -> None:
+async def test_older_upload_is_compared(world: StoreWorld) -> None:
     await world.put("output.mp4", VIDEO)
     assert (await world.store()).size == len(VIDEO)
     assert len(world.host.asked("/v.mp4")) == 1
     assert await world.bucket.read(world.verified(VIDEO)[0]) == world.verified(VIDEO)[1]
 
 
-async def test_video_of_other_run_counts(world: World) -> None:
+async def test_video_of_other_run_counts(world: StoreWorld) -> None:
     await uploaded(world)
     await world.verify(OTHER)
     world.host.answers["/v.mp4"] = [Answer(OTHER)]
@@ -206,19 +188,19 @@ async def test_video_of_other_run_counts(world: World) -> None:
     assert {one["name"] for one in record["objects"]["verified"]} == {world.verified(b)[0] for b in (VIDEO, OTHER)}
 
 
-async def test_concurrent_upload_of_video_counts(in_memory: World) -> None:
+async def test_concurrent_upload_of_video_counts(in_memory: StoreWorld) -> None:
     world = in_memory
-    world.bucket = bucket = RacedBucket()
 
     async def other() -> None:
+        world.memory.before.clear()
         await world.verify(OTHER)
         await world.put("output.mp4", OTHER)
 
-    bucket.other = other
+    world.memory.before["output"] = other
     assert (await world.store()).md5 == Checksums.of(BytesIO(OTHER)).md5
 
 
-async def test_invalid_record_needs_operator(world: World) -> None:
+async def test_invalid_record_needs_operator(world: StoreWorld) -> None:
     await world.bucket.create(world.names.record, b'{"task_id": "cgt-1"}')
     await world.fails("ObjectConflict", "record.json is no record", final=True)
     assert world.host.requests == []
@@ -229,8 +211,8 @@ async def test_invalid_record_needs_operator(world: World) -> None:
 
 @pytest.mark.parametrize("planted", [b"a text", b"", PNG[:-1]], ids=["text", "nothing", "a part"])
 @pytest.mark.parametrize("noted", [False, True], ids=["first try", "after a try"])
-async def test_foreign_object_is_never_last_frame(world: World, planted: bytes, noted: bool) -> None:
-    world.input = an_input()
+async def test_foreign_object_is_never_last_frame(world: StoreWorld, planted: bytes, noted: bool) -> None:
+    world.request = a_stored_request()
     await world.put("last_frame.png", planted)
     if noted:
         await world.verify(PNG, "last_frame.png")
@@ -244,16 +226,16 @@ async def test_foreign_object_is_never_last_frame(world: World, planted: bytes, 
     assert await world.bucket.read(world.name("last_frame.png")) == planted
 
 
-async def test_foreign_picture_of_other_format_is_ignored(world: World) -> None:
-    world.input = an_input()
+async def test_foreign_picture_of_other_format_is_ignored(world: StoreWorld) -> None:
+    world.request = a_stored_request()
     await world.put("last_frame.jpg", b"a text")
     assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
 
 
 @pytest.mark.parametrize("answer", OTHER_ANSWERS)
-async def test_missing_last_frame_stores_video(in_memory: World, answer: str) -> None:
+async def test_missing_last_frame_stores_video(in_memory: StoreWorld, answer: str) -> None:
     world = in_memory
-    world.input = an_input()
+    world.request = a_stored_request()
     await world.put("task.json", as_json(world.payload(content={"last_frame_url": "https://example.com/f.png"})))
     await world.verify(VIDEO)
     await world.put("output.mp4", VIDEO)
@@ -267,8 +249,8 @@ async def test_missing_last_frame_stores_video(in_memory: World, answer: str) ->
     assert "last frame" in warning
 
 
-async def test_last_frame_of_stored_video_is_downloaded(world: World) -> None:
-    world.input = an_input()
+async def test_last_frame_of_stored_video_is_downloaded(world: StoreWorld) -> None:
+    world.request = a_stored_request()
     await uploaded(world)
     await damage(world, world.name("last_frame.png"), None)
     assert (await world.store()).last_frame_uri == f"gs://videos/{world.name('last_frame.png')}"
@@ -279,7 +261,7 @@ async def test_last_frame_of_stored_video_is_downloaded(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-async def test_verified_video_needs_no_provider(world: World, answer: str) -> None:
+async def test_verified_video_needs_no_provider(world: StoreWorld, answer: str) -> None:
     await uploaded(world)
     world.host.answers[GET] = answers(world)[answer]
     world.host.answers.pop("/v.mp4")
@@ -303,7 +285,7 @@ BAD_TASKS = {
 
 
 @pytest.mark.parametrize("content", BAD_TASKS.values(), ids=BAD_TASKS)
-async def test_damaged_payload_is_fetched_again(world: World, content: bytes) -> None:
+async def test_damaged_payload_is_fetched_again(world: StoreWorld, content: bytes) -> None:
     await uploaded(world)
     await damage(world, world.name("task.json"), content)
     assert (await world.store()).seed == 7
@@ -314,7 +296,7 @@ async def test_damaged_payload_is_fetched_again(world: World, content: bytes) ->
     assert await world.bucket.read(world.name("task.json")) == content
 
 
-async def test_missing_payload_is_written_again(world: World) -> None:
+async def test_missing_payload_is_written_again(world: StoreWorld) -> None:
     await uploaded(world)
     await damage(world, world.name("task.json"), None)
     await world.store()
@@ -324,7 +306,7 @@ async def test_missing_payload_is_written_again(world: World) -> None:
 
 @pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer not in {"the task", "no content"}])
 @pytest.mark.parametrize("content", [None, b"", BAD_TASKS["of another task"]], ids=["missing", "empty", "foreign"])
-async def test_lost_payload_stores_video(in_memory: World, answer: str, content: bytes | None) -> None:
+async def test_lost_payload_stores_video(in_memory: StoreWorld, answer: str, content: bytes | None) -> None:
     world = in_memory
     await uploaded(world)
     await damage(world, world.name("task.json"), content)
@@ -341,13 +323,13 @@ async def test_lost_payload_stores_video(in_memory: World, answer: str, content:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"media": {}}', b'{"media": [1]}', b"\xff", b"[" * 100_000], ids=range(7)
 )
-async def test_damaged_claim_stores_video(world: World, content: bytes) -> None:
+async def test_damaged_claim_stores_video(world: StoreWorld, content: bytes) -> None:
     await world.bucket.create(world.names.attempt(1, "claim"), content)
     await world.store()
     assert (await world.record())["references"] == []
 
 
-async def test_record_names_a_damaged_claim(world: World) -> None:
+async def test_record_names_a_damaged_claim(world: StoreWorld) -> None:
     await world.bucket.create(world.names.attempt(1, "claim"), b'{"media": [')
     await world.store()
     (warning,) = (await world.record())["warnings"]
@@ -357,7 +339,7 @@ async def test_record_names_a_damaged_claim(world: World) -> None:
 # Objects that should say that a content was verified
 
 
-def _bad_notes(world: World, content: bytes) -> dict[str, bytes]:
+def _bad_notes(world: StoreWorld, content: bytes) -> dict[str, bytes]:
     """Contents for the object of a verified content that must not be believed."""
     _, good = world.verified(content)
     value = json.loads(good)
@@ -384,7 +366,7 @@ BAD_NOTES = (
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
-async def test_damaged_note_is_ignored(in_memory: World, bad: str) -> None:
+async def test_damaged_note_is_ignored(in_memory: StoreWorld, bad: str) -> None:
     world = in_memory
     await world.put("output.mp4", FOREIGN)
     await world.bucket.create(world.verified(FOREIGN)[0], _bad_notes(world, FOREIGN)[bad])
@@ -393,7 +375,7 @@ async def test_damaged_note_is_ignored(in_memory: World, bad: str) -> None:
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
-async def test_damaged_note_stores_video(in_memory: World, bad: str) -> None:
+async def test_damaged_note_stores_video(in_memory: StoreWorld, bad: str) -> None:
     world = in_memory
     await world.bucket.create(world.verified(VIDEO)[0], _bad_notes(world, VIDEO)[bad])
     assert (await world.store()).size == len(VIDEO)
@@ -403,7 +385,7 @@ async def test_damaged_note_stores_video(in_memory: World, bad: str) -> None:
     assert record["objects"]["verified"] == []
 
 
-async def test_damaged_note_is_named_in_the_failure(in_memory: World) -> None:
+async def test_damaged_note_is_named_in_the_failure(in_memory: StoreWorld) -> None:
     world = in_memory
     await uploaded(world)
     await damage(world, world.verified(VIDEO)[0], b"")
@@ -464,10 +446,10 @@ OBJECTS = {
     payload=st.sampled_from(["whole", "missing", "damaged"]),
 )
 async def test_record_names_verified_bytes_or_nothing(
-    in_memory: World, objects: str, answer: str, damaged: bool, payload: str
+    in_memory: StoreWorld, objects: str, answer: str, damaged: bool, payload: str
 ) -> None:
     world = in_memory
-    world.bucket, world.input = MemoryBucket(), an_input(return_last_frame=False)
+    world.bucket, world.request = MemoryBucket(), a_request()
     content, earlier = OBJECTS[objects]
     if content is not None:
         await world.put("output.mp4", content)
@@ -503,68 +485,58 @@ async def test_record_names_verified_bytes_or_nothing(
 
 
 @pytest.mark.parametrize("days", [1, 8], ids=lambda days: f"{days} days old")
-async def test_verified_video_of_forgotten_task_is_stored(in_memory: World, days: int) -> None:
+async def test_verified_video_of_forgotten_task_is_stored(in_memory: StoreWorld, days: int) -> None:
     """The run was ended between upload and record; the next one asks for the task, and GET says 404."""
     world = in_memory
-    assert isinstance(world.bucket, MemoryBucket)
-    claim = a_claim(world.input.request)
-    ledger = Ledger(world.bucket, "seedance")
-    await ledger.claim(claim)
-    await ledger.settle(claim.job_id, 1, created(TASK))
-    make_older(world.bucket, names(world.input.request).attempt(1, "claim"), days=days)
-    observe = PollActivities(ledger, world.ark, world.settings)
-    input = GetTaskInput(job_id=claim.job_id, request=claim.request, attempt=1, task_id=TASK)
+    await world.claim()
+    await world.settle(created(TASK))
+    world.make_older(days=days)
     world.forgets()
     await world.put("output.mp4", VIDEO)
-    seen = await in_activity(observe.get_task, input)
+    seen = await world.poll()
     assert seen.next == ("wait" if days < 7 else "end"), "an unverified object is no video"
     await world.verify(VIDEO)
     await world.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
-    seen = await in_activity(observe.get_task, input)
+    seen = await world.poll()
     assert (seen.next, seen.copy_within) == ("store", 86_400)
 
 
 @pytest.mark.parametrize("depth", range(900, 1000, 7))
 async def test_deep_damaged_note_blocks_no_read(depth: int) -> None:
-    files = TaskFiles(MemoryBucket(), names(an_input().request), TASK)
+    files = TaskFiles(MemoryBucket(), names(a_request()), TASK)
     await files.bucket.create(files.name("verified-00000000.json"), b'{"a":' * depth + b"1" + b"}" * depth)
     await files.read()
     assert (len(files.verified), len(files.damaged)) == (0, 1)
 
 
-class PicturelessBucket(MemoryBucket):
-    """Accepts no picture."""
+async def test_failed_picture_upload_stores_video(in_memory: StoreWorld) -> None:
+    async def fail() -> None:
+        raise ConnectionError("no pictures today")
 
-    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
-        if content_type.startswith("image/"):
-            raise ConnectionError("no pictures today")
-        return await super().upload(name, path, content_type)
-
-
-async def test_failed_picture_upload_stores_video(scratch: Path) -> None:
-    async with result_host() as host:
-        world = World(host, PicturelessBucket(), an_input(), scratch)
-        for world.attempt in (1, 4):
-            await world.fails("StoreFailed", "last frame")
-        world.attempt = 5
-        assert (await world.store()).last_frame_uri is None
-        assert "no pictures today" in (await world.record())["warnings"][0]
+    world = in_memory
+    world.request = a_stored_request()
+    world.memory.before["last_frame"] = fail
+    for world.attempt in (1, 4):
+        await world.fails("StoreFailed", "last frame")
+    world.attempt = 5
+    assert (await world.store()).last_frame_uri is None
+    assert "no pictures today" in (await world.record())["warnings"][0]
 
 
-async def test_endless_video_uses_constant_memory(in_memory: World) -> None:
+async def test_endless_video_uses_constant_memory(in_memory: StoreWorld) -> None:
     in_memory.host.answers["/v.mp4"] = [Answer(bottomless_video())]
     before = getrusage(RUSAGE_SELF).ru_maxrss
     await in_memory.fails("BadVideo")
     assert getrusage(RUSAGE_SELF).ru_maxrss - before < 300_000, "kilobytes; in this process it took 1.8 GB"
 
 
-async def test_video_url_is_found_in_long_payload(in_memory: World) -> None:
+async def test_video_url_is_found_in_long_payload(in_memory: StoreWorld) -> None:
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content={"frames": [{"at": n} for n in range(400)]} | content))
     assert (await in_memory.store()).size == len(VIDEO)
 
 
-async def test_signed_url_as_name_is_redacted(in_memory: World) -> None:
+async def test_signed_url_as_name_is_redacted(in_memory: StoreWorld) -> None:
     """The world searches each object for the signature."""
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content=content | {"variants": {content["video_url"]: {"size": 1}}}))
