@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from temporalio.client import Client
 
 from activities.create import CreateActivities, CreateInput, CreateResult
-from activities.ledger import LedgerActivities, OutcomeInput, ReadLedgerInput, ReadLedgerResult
+from activities.ledger import EndInput, EndResult, LedgerActivities, OutcomeInput, ReadLedgerInput, ReadLedgerResult
 from activities.poll import CancelResult, GetTaskInput, Observation, PollActivities
 from activities.recover import AbsentInput, IdentifyInput, RecoverActivities, ResolveInput
 from activities.task_list import AskListerInput, TaskListActivities
@@ -20,8 +20,9 @@ from dev.ark.ledger import CreateEntry, TaskRequests
 from seedance_temporal.contract import Resolve, ResolveAnswer, Resubmit
 from seedance_temporal.events import Event
 from seedance_temporal.identity import ObjectNames, job_id_of
+from seedance_temporal.job import JobError
 from seedance_temporal.ledger.decisions import Decision, decide_at
-from seedance_temporal.ledger.facts import Claim, End, Listing, Outcome
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
@@ -107,6 +108,12 @@ class World:
     async def end(self, end: End, attempt: int = 1) -> None:
         await self.ledger.end(self.job_id, attempt, end)
 
+    async def read_attempt(self, number: int = 1) -> Attempt:
+        """Read the facts of an attempt."""
+        attempt = (await self.ledger.read(self.job_id)).attempt(number)
+        assert attempt is not None
+        return attempt
+
     async def grant(self, attempt: int = 1, *, accept: bool = False) -> None:
         await self.ledger.grant_resubmit(self.job_id, Resubmit(attempt=attempt, accept_second_charge=accept))
 
@@ -145,10 +152,16 @@ class World:
 
     # The activities
 
-    async def read_ledger(self, resubmit: int | None = None, *, accept: bool = False) -> ReadLedgerResult:
+    async def read_ledger(
+        self, resubmit: int | None = None, *, accept: bool = False, search_attributes: Collection[str] = ()
+    ) -> ReadLedgerResult:
         given = Resubmit(attempt=resubmit, accept_second_charge=accept) if resubmit is not None else None
         input = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=given, with_context=True)
-        return await in_activity(LedgerActivities(self.ledger, self.settings).read_ledger, input)
+        activities = LedgerActivities(self.ledger, self.settings, search_attributes)
+        return await in_activity(activities.read_ledger, input)
+
+    async def read_decision(self, resubmit: int | None = None, *, accept: bool = False) -> Decision:
+        return (await self.read_ledger(resubmit, accept=accept)).decision
 
     async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateResult:
         activities = CreateActivities(self.ledger, self.bucket, self.client, self.settings)
@@ -160,6 +173,10 @@ class World:
         assert outcome is not None
         activities = LedgerActivities(self.ledger, self.settings)
         await in_activity(activities.write_outcome, OutcomeInput(claim=claim, outcome=outcome))
+
+    async def write_end(self, error: JobError, **fields: Any) -> EndResult:
+        input = EndInput(job_id=self.job_id, error=error, **fields)
+        return await in_activity(LedgerActivities(self.ledger, self.settings).write_end, input)
 
     def _task(self, **fields: Any) -> GetTaskInput:
         given = {"job_id": self.job_id, "request": self.request, "attempt": 1, "task_id": self.task_id}
