@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from dev.ark.control import ArkControl
 from seedance_temporal.media import public_http
 from seedance_temporal.storage.bucket import GoogleBucket
+from tests.support.ark_api import Api, an_api
 from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import as_new, local_ark
 from tests.support.result_host import ResultHost, result_host
@@ -42,15 +42,9 @@ async def host() -> AsyncIterator[ResultHost]:
 
 
 @pytest.fixture
-async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the local Ark, with its key."""
-    async with httpx.AsyncClient(
-        base_url=ark.base_url("byteplus"),
-        headers={"Authorization": "Bearer local-ark-key"},
-        trust_env=False,
-        verify=False,  # noqa: S501 - it is http
-    ) as http:
-        yield http
+async def api(ark: ArkControl) -> AsyncIterator[Api]:
+    async with an_api(ark) as api:
+        yield api
 
 
 @pytest.fixture
