@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +14,12 @@ from pydantic import SecretStr
 import activities.create
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import callback_token
+from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.signing import CannotSign
-from tests.support.jobs import KEY, SECRET, a_request, absent, created, not_sent, refused
+from tests.support.jobs import KEY, SECRET, a_request, absent, accepted, created, not_sent, refused
 from tests.support.world import NOWHERE, World
 
 QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that runs out of time
@@ -215,41 +215,21 @@ async def test_concurrent_executions_send_once(world: World) -> None:
 # --- a stale decision ------------------------------------------------------------------------------------------------
 
 
-async def _created_before(world: World) -> None:
-    await world.claim()
-    await world.settle(created("cgt-1"))
+BEFORE: dict[str, tuple[Outcome, ...]] = {
+    "created": (created("cgt-1"),),
+    "unknown": (),
+    "refused": (refused(),),
+    "accepted": (absent(), accepted()),
+    "late": (not_sent(), created("cgt-1")),
+}
 
 
-async def _unknown_before(world: World) -> None:
-    await world.claim()
-
-
-async def _refused_before(world: World) -> None:
-    await world.claim()
-    await world.settle(refused())
-
-
-async def _accepted_before(world: World) -> None:
-    await world.claim()
-    await world.settle(absent())
-    await world.accept_without_id()
-
-
-async def _late_before(world: World) -> None:
-    await world.claim()
-    await world.settle(not_sent())
-    await world.settle(created("cgt-1"))
-
-
-async def _stored_before(world: World) -> None:
-    await world.write_record()
-
-
-@pytest.mark.parametrize(
-    "before", [_created_before, _unknown_before, _refused_before, _accepted_before, _late_before, _stored_before]
-)
-async def test_changed_ledger_sends_nothing(world: World, before: Callable[[World], Awaitable[None]]) -> None:
-    await before(world)
+@pytest.mark.parametrize("before", [*BEFORE, "stored"])
+async def test_changed_ledger_sends_nothing(world: World, before: str) -> None:
+    if before == "stored":
+        await world.write_record()
+    else:
+        await world.claim(1, *BEFORE[before])
     result = await world.create(attempt=2)
     assert (result.kind, result.written, result.wait_seconds) == ("not_sent", True, 0)
     assert result.message.startswith("ledger_changed")
@@ -258,8 +238,7 @@ async def test_changed_ledger_sends_nothing(world: World, before: Callable[[Worl
 
 async def test_past_attempt_sends_nothing(world: World) -> None:
     """Its own claim is gone, as after a lifecycle rule; the later attempts still exist."""
-    await world.claim(2)
-    await world.settle(not_sent(), 2)
+    await world.claim(2, not_sent())
     result = await world.create(attempt=1)
     assert (result.kind, await world.posts()) == ("not_sent", [])
 
@@ -276,7 +255,7 @@ async def test_facts_written_after_claim_count(world: World) -> None:
 
 
 async def test_granted_resubmit_is_sent(world: World) -> None:
-    await _refused_before(world)
+    await world.claim(1, refused())
     await world.grant()
     assert (await world.create(attempt=2)).kind == "created"
     assert len(await world.posts()) == 1
@@ -597,8 +576,7 @@ CALLBACKS: dict[str, Any] = {
 
 async def test_callback_url_names_attempt_and_is_signed(ark: ArkControl) -> None:
     world = await World.at(ark, **CALLBACKS)
-    await world.claim()
-    await world.settle(not_sent())
+    await world.claim(1, not_sent())
     assert (await world.create(attempt=2)).kind == "created"
     (post,) = await world.posts()
     url = urlsplit(post.body["callback_url"])

@@ -21,6 +21,7 @@ from tests.support.jobs import (
     a_claim,
     a_request,
     absent,
+    accepted,
     an_end,
     created,
     in_activity,
@@ -51,12 +52,7 @@ class Lying(MemoryBucket):
 
 
 async def test_facts_have_documented_names(world: World) -> None:
-    await world.claim()
-    await world.accept_without_id()
-    await world.settle(absent())
-    await world.settle(created("cgt-1"))
-    await world.settle(created("cgt/2 ä"))
-    await world.end(an_end(1, "cgt-1"))
+    await world.claim(1, accepted(), absent(), created("cgt-1"), created("cgt/2 ä"), an_end(1, "cgt-1"))
     await world.grant()
     await world.claim(2)
 
@@ -152,8 +148,7 @@ async def test_outcome_with_lost_answer_is_no_second_task() -> None:
 
 
 async def test_repeated_task_changes_nothing(world: World) -> None:
-    await world.settle(created("cgt-1"))
-    await world.settle(created("cgt-1", source="callback"))
+    await world.settle(created("cgt-1"), created("cgt-1", source="callback"))
     assert await world.facts() == ["0001.outcome.json"]
 
 
@@ -180,8 +175,7 @@ async def test_late_tasks_keep_order() -> None:
 
 @pytest.mark.parametrize("second", [not_sent(), refused(), absent()], ids=lambda o: o.kind)
 async def test_outcome_without_task_obeys_existing_one(world: World, second: Outcome) -> None:
-    await world.settle(created("cgt-1"))
-    await world.settle(second)
+    await world.settle(created("cgt-1"), second)
     assert await world.facts() == ["0001.outcome.json"]
     assert (await world.read_attempt()).tasks == ("cgt-1",)
 
@@ -215,9 +209,8 @@ async def test_outcome_is_not_written_to_foreign_claim(world: World) -> None:
 
 async def test_accepted_without_id_is_written(world: World) -> None:
     claim = await world.claim()
-    accepted = Outcome(kind="accepted_without_id", source="create", at=datetime.now(UTC), code="no_task_id")
     for _ in range(2):
-        await world.write_outcome(claim, accepted)
+        await world.write_outcome(claim, accepted())
     assert await world.facts() == ["0001.claim.json", "0001.taken.json"]
     attempt = await world.read_attempt()
     assert (attempt.accepted_without_id, attempt.outcome, attempt.counts) == (True, None, True)
@@ -256,7 +249,7 @@ async def ended(
 ) -> tuple[bool, Attempt]:
     """End an attempt that was created; return whether another one follows, and the facts about it."""
     await world.ledger.claim(a_claim(world.request, number))
-    await world.settle(created(f"cgt-{number}"), number)
+    await world.settle(created(f"cgt-{number}"), attempt=number)
     given: dict[str, Any] = {} if resubmits is None else {"seedance_automatic_resubmits": resubmits}
     world.settings = some_settings(**given)
     error = an_end(number, f"cgt-{number}", failure_class).error
@@ -291,7 +284,7 @@ async def test_final_or_lost_failure_is_not_resubmitted(world: World, failure_cl
 
 
 async def test_first_end_decides_automatic_resubmit(world: World) -> None:
-    await world.end(an_end(1, "cgt-1", "moderation"))
+    await world.settle(an_end(1, "cgt-1", "moderation"))
     world.settings = some_settings(seedance_automatic_resubmits=1)
     result = await world.write_end(an_end(1, "cgt-1", "expired").error)
     assert (result.continues, result.error.failure_class) == (False, "moderation")
@@ -379,9 +372,7 @@ async def test_foreign_job_id_is_refused_first(foreign: str) -> None:
 
 
 async def test_record_beats_everything(world: World) -> None:
-    await world.claim()
-    await world.settle(created("cgt-1"))
-    await world.end(an_end(1, "cgt-1"))
+    await world.claim(1, created("cgt-1"), an_end(1, "cgt-1"))
     await world.write_record()
     for attempt in (None, 1):
         seen = await world.read_decision(attempt, accept=True)
@@ -395,8 +386,7 @@ async def test_unreachable_bucket_is_retryable() -> None:
 
 
 async def test_resubmit_of_refused_attempt_is_granted(world: World) -> None:
-    await world.claim()
-    await world.settle(refused())
+    await world.claim(1, refused())
     assert (await world.read_decision()).next == "ended"
     for _ in range(2):  # a second click, and a Reset, change nothing
         seen = await world.read_decision(1)
@@ -404,10 +394,9 @@ async def test_resubmit_of_refused_attempt_is_granted(world: World) -> None:
 
 
 async def test_resubmit_of_ended_attempt_is_granted(world: World) -> None:
-    await world.claim()
-    await world.settle(created("cgt-1"))
+    await world.claim(1, created("cgt-1"))
     assert (await world.read_decision(1)).next == "adopt", "it runs: there is nothing to answer"
-    await world.end(an_end(1, "cgt-1"))
+    await world.settle(an_end(1, "cgt-1"))
     seen = await world.read_decision()
     assert (seen.next, seen.attempt) == ("ended", 1)
     assert seen.error is not None
@@ -416,9 +405,7 @@ async def test_resubmit_of_ended_attempt_is_granted(world: World) -> None:
     assert (seen.next, seen.attempt) == ("claim", 2)
 
     # A Reset brings the old resubmit back, after the next attempt ended, too: it allows no third one.
-    await world.claim(2)
-    await world.settle(created("cgt-2"), 2)
-    await world.end(an_end(2, "cgt-2"), 2)
+    await world.claim(2, created("cgt-2"), an_end(2, "cgt-2"))
     seen = await world.read_decision(1)
     assert (seen.next, seen.attempt) == ("ended", 2)
 
@@ -428,7 +415,7 @@ async def test_resubmit_of_lost_attempt_needs_consent(world: World, task_id: str
     await world.claim()
     if task_id is not None:
         await world.settle(created(task_id))
-    await world.end(an_end(1, task_id, "lost", "video_lost"))
+    await world.settle(an_end(1, task_id, "lost", "video_lost"))
     before = await world.facts()
 
     seen = await world.read_decision(1)
@@ -446,8 +433,7 @@ async def test_resubmit_of_lost_attempt_needs_consent(world: World, task_id: str
 
 @pytest.mark.parametrize("named", [0, 1, 2, 3, 99])
 async def test_resubmit_of_unknown_attempt_changes_nothing(world: World, named: int) -> None:
-    await world.claim()
-    await world.settle(not_sent())
+    await world.claim(1, not_sent())
     await world.claim(2)
     before = await world.facts()
     seen = await world.read_decision(named, accept=True)
@@ -468,7 +454,7 @@ async def test_claim_identifies_its_task(world: World) -> None:
 async def test_fact_is_readable_json() -> None:
     world = World()
     error = JobError(code="x", message="Größe", failure_class="provider", attempt=1)
-    await world.end(an_end(1, "cgt-1").model_copy(update={"error": error}))
+    await world.settle(an_end(1, "cgt-1").model_copy(update={"error": error}))
     assert (await world.fact("end"))["error"]["class"] == "provider"
     assert "Größe" in world.memory.contents[world.names.attempt(1, "end")].decode()
 
@@ -476,7 +462,7 @@ async def test_fact_is_readable_json() -> None:
 async def test_key_of_lost_attempt_bars_no_later_one() -> None:
     world = World()
     await world.claim(key="01234567")
-    await world.end(an_end(1, None, "lost"))
+    await world.settle(an_end(1, None, "lost"))
     await world.grant(accept=True)
     await world.claim(2)
     await world.ledger.note_identifiers_listed("byteplus", FINGERPRINT)
@@ -493,9 +479,7 @@ async def test_stray_object_is_no_attempt() -> None:
 
 async def test_live_task_beats_automatic_resubmit() -> None:
     world = World(settings=some_settings(seedance_automatic_resubmits=1))
-    await world.claim()
-    await world.settle(created("cgt-1"))
-    await world.settle(created("cgt-2", "callback"))
+    await world.claim(1, created("cgt-1"), created("cgt-2", "callback"))
     assert (await world.write_end(an_end(1, "cgt-1", "expired").error)).continues, "the other task follows"
     decision = await world.decision()
     assert (decision.next, decision.task_id) == ("adopt", "cgt-2")
@@ -508,8 +492,8 @@ async def test_record_beats_resubmit_without_consent(alive: bool) -> None:
     world = World()
     for number in (1, 2):
         await world.claim(number)
-    await world.end(an_end(1, None, "lost"))
-    await world.settle(created("cgt-2"), 2)
+    await world.settle(an_end(1, None, "lost"))
+    await world.settle(created("cgt-2"), attempt=2)
     if not alive:
         await world.write_record("cgt-2")
     decision = await world.read_decision(1)

@@ -59,21 +59,21 @@ async def test_record_is_returned_without_get(world: World) -> None:
 
 async def test_end_is_returned_without_get(world: World) -> None:
     end = an_end(1, world.task_id, "expired", "expired")
-    await world.end(end)
+    await world.settle(end)
     seen = await world.poll()
     assert (seen.next, seen.status, seen.error) == ("ended", "expired", end.error)
     assert (await world.asked()).get == 0
 
 
 async def test_end_of_other_attempt_is_not_ours(world: World) -> None:
-    await world.end(an_end(2, "cgt-other"), 2)
+    await world.settle(an_end(2, "cgt-other"), attempt=2)
     assert (await world.poll()).status == "queued"
 
 
 async def test_late_task_of_lost_attempt_is_followed(ark: ArkControl) -> None:
     """An operator gave the attempt up; then the slow create returned the id of a paid task."""
     world = await a_world(ark, "succeeded")
-    await world.end(an_end(1, None, "lost", "unknown_outcome"))
+    await world.settle(an_end(1, None, "lost", "unknown_outcome"))
     assert (await world.poll()).next == "store"
 
 

@@ -11,8 +11,8 @@ from temporalio.exceptions import ApplicationError
 
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.ledger.facts import Listing, Outcome
-from tests.support.jobs import FINGERPRINT, absent, an_end, created, not_sent, refused, some_settings
+from seedance_temporal.ledger.facts import End, Listing, Outcome
+from tests.support.jobs import FINGERPRINT, absent, accepted, an_end, created, not_sent, refused, some_settings
 from tests.support.world import World
 
 
@@ -101,7 +101,7 @@ async def test_second_task_of_created_attempt_is_shown(world: World) -> None:
 
 
 async def test_accepted_create_is_found(world: World) -> None:
-    await world.accept_without_id()
+    await world.settle(accepted())
     task_id = await world.create_task()
     assert await world.identify(task_id) == "ours"
     decision = await world.decision()
@@ -221,7 +221,7 @@ async def test_newer_ledger_facts_are_obeyed(silent: World, outcome: Outcome) ->
 
 
 async def test_accepted_create_is_never_absent(silent: World) -> None:
-    await silent.accept_without_id()
+    await silent.settle(accepted())
     assert (await silent.settle_absent(proofs(silent, 100, 10))).next == "recover"
     assert await silent.facts() == ["0001.claim.json", "0001.taken.json"]
 
@@ -293,53 +293,47 @@ async def test_not_created_after_window_allows_claim(world: World) -> None:
 
 async def test_not_created_is_refused_for_accepted_create(world: World) -> None:
     world.make_older(days=1)
-    await world.accept_without_id()
+    await world.settle(accepted())
     answer = await world.resolve("not_created")
     assert not answer.accepted
     assert "a task exists" in answer.message
     assert await world.facts() == ["0001.claim.json", "0001.taken.json"]
 
 
-@pytest.mark.parametrize("accepted", [False, True])
-async def test_operator_gives_attempt_up(world: World, accepted: bool) -> None:
-    if accepted:
-        await world.accept_without_id()
+@pytest.mark.parametrize("facts", [(), (accepted(),)], ids=["unknown", "accepted"])
+async def test_operator_gives_attempt_up(world: World, facts: tuple[Outcome, ...]) -> None:
+    await world.settle(*facts)
     before = await world.facts()
     answer = await world.resolve("lost")
     assert answer.accepted
     assert sorted({*await world.facts()} - {*before}) == ["0001.end.json"]
     decision = await world.decision()
     assert (decision.next, decision.attempt) == ("ended", 1)
-    assert decision.error is not None
-    assert (decision.error.failure_class, decision.error.task_id, decision.error.resubmit_could_help) == (
-        "lost",
-        None,
-        True,
-    )
+    error = decision.error
+    assert error is not None
+    assert (error.failure_class, error.task_id, error.resubmit_could_help) == ("lost", None, True)
     assert (await world.fact("end"))["timeline"][0]["event"] == "outcome_unknown"
 
 
-async def _known(world: World, how: str) -> None:
-    match how:
-        case "ended":
-            await world.settle(created("cgt-1"))
-            await world.end(an_end(1, "cgt-1"))
-        case "given up":
-            await world.end(an_end(1, None, "lost"))
-        case "late":
-            await world.settle(absent())
-            await world.settle(created("cgt-1"))
-        case _:
-            kinds = {"created": created("cgt-1"), "refused": refused(), "not_sent": not_sent(), "absent": absent()}
-            await world.settle(kinds[how])
+KNOWN: dict[str, tuple[Outcome | End, ...]] = {
+    "created": (created("cgt-1"),),
+    "refused": (refused(),),
+    "not_sent": (not_sent(),),
+    "absent": (absent(),),
+    "late": (absent(), created("cgt-1")),
+    "ended": (created("cgt-1"), an_end(1, "cgt-1")),
+    "given up": (an_end(1, None, "lost"),),
+}
 
 
 @pytest.mark.parametrize("action", ["adopt", "not_created", "lost"])
-@pytest.mark.parametrize("how", ["created", "refused", "not_sent", "absent", "late", "ended", "given up"])
-async def test_resolution_of_known_attempt_changes_nothing(world: World, how: str, action: str) -> None:
+@pytest.mark.parametrize("facts", KNOWN.values(), ids=KNOWN)
+async def test_resolution_of_known_attempt_changes_nothing(
+    world: World, facts: tuple[Outcome | End, ...], action: str
+) -> None:
     world.make_older(days=1)
     task_id = await world.create_task()
-    await _known(world, how)
+    await world.settle(*facts)
     before = await world.facts()
     answer = await world.resolve(action, task_id)
     assert not answer.accepted

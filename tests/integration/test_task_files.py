@@ -488,8 +488,7 @@ async def test_record_names_verified_bytes_or_nothing(
 async def test_verified_video_of_forgotten_task_is_stored(in_memory: StoreWorld, days: int) -> None:
     """The run was ended between upload and record; the next one asks for the task, and GET says 404."""
     world = in_memory
-    await world.claim()
-    await world.settle(created(TASK))
+    await world.claim(1, created(TASK))
     world.make_older(days=days)
     world.forgets()
     await world.put("output.mp4", VIDEO)

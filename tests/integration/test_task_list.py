@@ -43,6 +43,7 @@ from tests.support.jobs import (
     a_client,
     a_request,
     absent,
+    accepted,
     an_end,
     as_new,
     created,
@@ -340,7 +341,7 @@ async def test_known_attempt_is_not_requested(temporal: Client, world: World, ou
 
 
 async def test_stored_or_lost_job_requests_nothing(temporal: Client, world: World) -> None:
-    await world.end(an_end(1, None, "lost"))
+    await world.settle(an_end(1, None, "lost"))
     assert (await world.ask_lister(temporal)).next == "ended"
     await world.write_record()
     assert (await world.ask_lister(temporal)).next == "stored"
@@ -360,7 +361,7 @@ async def test_only_deciding_attempt_is_requested(temporal: Client, world: World
 
 
 async def test_accepted_attempt_is_requested(temporal: Client, world: World) -> None:
-    await world.accept_without_id()
+    await world.settle(accepted())
     assert (await world.ask_lister(temporal)).next == "recover"
     assert len(await requests(temporal)) == 1
 

@@ -86,6 +86,10 @@ def absent() -> Outcome:
     return Outcome(kind="absent", source="operator", at=datetime.now(UTC))
 
 
+def accepted() -> Outcome:
+    return Outcome(kind="accepted_without_id", source="create", at=datetime.now(UTC), code="no_task_id")
+
+
 def found(job: VideoJob) -> JobState:
     """The state in which a job was submitted."""
     assert job.submitted is not None

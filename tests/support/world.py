@@ -92,21 +92,23 @@ class World:
         value: dict[str, Any] = json.loads(await self.bucket.read(self.names.attempt(attempt, kind)) or b"")
         return value
 
-    async def claim(self, attempt: int = 1, **fields: Any) -> Claim:
-        """Claim an attempt."""
+    async def claim(self, attempt: int = 1, *facts: Outcome | End, **fields: Any) -> Claim:
+        """Claim an attempt with other fields of the claim, and write facts about it."""
         claim = a_claim(self.request, attempt).model_copy(update=fields)
         assert await self.ledger.claim(claim)
         self.claims.append(claim)
+        await self.settle(*facts, attempt=attempt)
         return claim
 
-    async def settle(self, outcome: Outcome, attempt: int = 1) -> None:
-        await self.ledger.settle(self.job_id, attempt, outcome)
-
-    async def accept_without_id(self, attempt: int = 1) -> None:
-        await self.ledger.note_accepted_without_id(self.job_id, attempt, "accepted")
-
-    async def end(self, end: End, attempt: int = 1) -> None:
-        await self.ledger.end(self.job_id, attempt, end)
+    async def settle(self, *facts: Outcome | End, attempt: int = 1) -> None:
+        """Write facts about an attempt, one after another."""
+        for fact in facts:
+            if isinstance(fact, End):
+                await self.ledger.end(self.job_id, attempt, fact)
+            elif fact.kind == "accepted_without_id":
+                await self.ledger.note_accepted_without_id(self.job_id, attempt, fact.code or "")
+            else:
+                await self.ledger.settle(self.job_id, attempt, fact)
 
     async def read_attempt(self, number: int = 1) -> Attempt:
         """Read the facts of an attempt."""

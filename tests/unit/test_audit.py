@@ -101,10 +101,12 @@ class AuditWorld(World):
             warnings=("The prompt is long.",),
         )
         outcome = Outcome(kind="created", source="create", at=at(seconds + 1), task_id=task_id)
-        await self.settle(outcome, number)
+        await self.settle(outcome, attempt=number)
 
-    async def settle(self, outcome: Outcome, attempt: int = 1) -> None:
-        await super().settle(outcome.model_copy(update=await self.written(attempt)), attempt)
+    async def settle(self, *facts: Outcome | End, attempt: int = 1) -> None:
+        for fact in facts:
+            update = await self.written(attempt) if isinstance(fact, Outcome) else {}
+            await super().settle(fact.model_copy(update=update), attempt=attempt)
 
     async def written(self, number: int, timeline: Iterable[Event] = ()) -> dict[str, Any]:
         objects = await self.ledger.objects(self.job_id)
@@ -115,7 +117,7 @@ class AuditWorld(World):
         """End the first attempt, and request another one."""
         error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
         end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
-        await self.end(end)
+        await self.settle(end)
         await self.grant()
 
     async def store(self) -> None:
@@ -266,7 +268,7 @@ async def test_later_count_of_an_event_wins(world: AuditWorld) -> None:
     """The timeline of an automatic second attempt begins with that of the first one, by the same run."""
     early = (FIRST_TIMELINE[0], FIRST_TIMELINE[1].model_copy(update={"count": 1}))
     written = await world.written(1, early)
-    await world.settle(Outcome(kind="not_sent", source="create", at=at(5)), 3)
+    await world.settle(Outcome(kind="not_sent", source="create", at=at(5)), attempt=3)
     end = json.loads(world.memory.contents[world.names.attempt(1, "end")])
     world.change(
         world.names.attempt(3, "outcome"),
