@@ -10,10 +10,12 @@ import pytest
 
 from dev.ark.control import ArkControl
 from seedance_temporal.media import public_http
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.ark_api import Api, an_api
 from tests.support.fake_gcs import fake_gcs
-from tests.support.jobs import as_new, local_ark
+from tests.support.jobs import KEY, as_new, local_ark
+from tests.support.raw_host import RawHost, raw_host
 from tests.support.result_host import ResultHost, result_host
 
 
@@ -39,6 +41,18 @@ def google() -> Iterator[GoogleBucket]:
 async def host() -> AsyncIterator[ResultHost]:
     async with result_host() as host:
         yield host
+
+
+@pytest.fixture
+async def raw() -> AsyncIterator[RawHost]:
+    async with raw_host() as host:
+        yield host
+
+
+@pytest.fixture
+def client(raw: RawHost) -> Ark:
+    """The worker's client of the raw host."""
+    return Ark(raw.url, KEY, list_spacing=0)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ async def other(ark: ArkControl) -> AsyncIterator[Api]:
 
 
 @pytest.mark.parametrize("route", ["byteplus", "volcengine"])
-async def test_a_task_succeeds_on_either_route(ark: ArkControl, route: Route) -> None:
+async def test_task_succeeds_on_either_route(ark: ArkControl, route: Route) -> None:
     given: dict[str, Any] = {"duration": 4, "resolution": "480p", "ratio": "1:1", "generate_audio": False}
     given |= {"safety_identifier": "user-1", "return_last_frame": True, "callback_url": "http://127.0.0.1:9/nowhere"}
     async with an_api(ark, route, body=body(route)) as api:
@@ -72,21 +72,21 @@ async def test_a_task_succeeds_on_either_route(ark: ArkControl, route: Route) ->
     assert not {"prompt", "text", "callback_url", "watermark"} & set(task)
 
 
-async def test_before_success_nothing_of_the_result_is_shown(ark: ArkControl, api: Api) -> None:
+async def test_unfinished_task_shows_no_result(ark: ArkControl, api: Api) -> None:
     await ark.configure(running_seconds=60)
     task = await api.create_until("running")
     assert not {"content", "usage", "seed", "ratio", "resolution", "duration"} & set(task)
     assert task["error"] is None
 
 
-async def test_the_ratio_is_never_adaptive(ark: ArkControl, api: Api) -> None:
+async def test_ratio_is_never_adaptive(ark: ArkControl, api: Api) -> None:
     await ark.configure(adaptive_ratio="9:16")
     task = await api.create_until("succeeded", duration=-1)
     await ark.configure(adaptive_ratio="16:9")
     assert (task["ratio"], task["resolution"], task["duration"]) == ("9:16", "720p", 5)
 
 
-async def test_an_endpoint_id_shows_the_model_behind_it(ark: ArkControl, other: Api) -> None:
+async def test_endpoint_id_shows_its_model(ark: ArkControl, other: Api) -> None:
     await ark.configure(endpoints={"ep-known": "doubao-seedance-2-0-fast-260128"})
     known, unknown = await other.create(model="ep-known"), await other.create(model="ep-20260101-abc")
     assert (await other.get(known)).json()["model"] == "doubao-seedance-2-0-fast-260128"
@@ -94,20 +94,20 @@ async def test_an_endpoint_id_shows_the_model_behind_it(ark: ArkControl, other: 
 
 
 @pytest.mark.parametrize("key", ["local-ark-key-cn", "wrong", "local-ark-key-"])
-async def test_a_key_of_another_route_is_no_key(ark: ArkControl, api: Api, key: str) -> None:
+async def test_other_route_key_is_unknown(ark: ArkControl, api: Api, key: str) -> None:
     api = api.under(key)
     answers = [await api.post(), await api.get("cgt-1"), await api.page(), await api.delete("cgt-1")]
     assert [answer.status_code for answer in answers] == [401] * 4
     assert answers[0].json()["error"]["code"] == "AuthenticationError"
 
 
-async def test_a_model_of_the_other_route_is_not_found(ark: ArkControl, api: Api) -> None:
+async def test_other_route_model_is_not_found(ark: ArkControl, api: Api) -> None:
     answer = await api.post(model=MODELS["volcengine"])
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "InvalidEndpointOrModel.NotFound"
 
 
-async def test_refusals_come_in_the_envelope_with_a_request_id(ark: ArkControl, api: Api) -> None:
+async def test_refusal_has_envelope_and_request_id(ark: ArkControl, api: Api) -> None:
     answer = await replace(api, headers={"X-Client-Request-Id": "mine-1"}).ask("POST", json={})
     error = answer.json()["error"]
     assert set(error) == {"code", "message", "param", "type"}
@@ -163,7 +163,7 @@ async def test_list_filters(ark: ArkControl, api: Api) -> None:
     assert [(await api.page(**params)).status_code for params in bad] == [400] * 3
 
 
-async def test_list_echoes_the_identifier_unless_switched_off(ark: ArkControl, api: Api) -> None:
+async def test_list_shows_identifier_unless_off(ark: ArkControl, api: Api) -> None:
     task_id = await api.create(safety_identifier="who")
     assert (await api.items(task_id))[0]["safety_identifier"] == "who"
     await ark.configure(list_echo=False)
@@ -201,7 +201,7 @@ async def test_list_may_say_failure_reason(ark: ArkControl, api: Api) -> None:
     assert item["failure_reason"] == task["error"] == {"code": "InternalServiceError", "message": "Oh."}
 
 
-async def test_tasks_of_other_applications_are_listed_and_nothing_else(ark: ArkControl, api: Api, other: Api) -> None:
+async def test_foreign_tasks_are_listed_only(ark: ArkControl, api: Api, other: Api) -> None:
     before = await ark.ledger()
     await ark.fault("task", "fail")  # for a task of ours
     silent = await ark.add_foreign("byteplus", count=3, status="running")
@@ -226,7 +226,7 @@ async def test_tasks_of_other_applications_are_listed_and_nothing_else(ark: ArkC
             await ark.add_foreign("byteplus", **wrong)
 
 
-async def test_a_create_may_show_the_identifier(ark: ArkControl, api: Api) -> None:
+async def test_create_may_show_identifier(ark: ArkControl, api: Api) -> None:
     await ark.configure(create_echo=True)
     shown = (await api.post(safety_identifier="who")).json()
     without = (await api.post()).json()
@@ -241,7 +241,7 @@ async def test_task_may_have_extra_fields(ark: ArkControl, api: Api) -> None:
     assert task["revised_prompt"] == item["revised_prompt"] == "a dog"
 
 
-async def test_a_client_request_id_is_no_idempotency_key(ark: ArkControl, api: Api) -> None:
+async def test_client_request_id_is_no_idempotency_key(ark: ArkControl, api: Api) -> None:
     api = replace(api, headers={"X-Client-Request-Id": "the same"})
     assert await api.create() != await api.create()
 
@@ -300,12 +300,12 @@ async def test_delete_follows_the_status(ark: ArkControl, api: Api) -> None:
     assert counted.get >= 2
 
 
-async def test_a_task_of_the_other_account_is_unknown(ark: ArkControl, api: Api, other: Api) -> None:
+async def test_other_account_task_is_unknown(ark: ArkControl, api: Api, other: Api) -> None:
     task_id = await api.create()
     assert (await other.get(task_id)).status_code == 404
 
 
-async def test_keys_and_standing_change_while_it_runs(ark: ArkControl, api: Api) -> None:
+async def test_keys_and_standing_change_at_runtime(ark: ArkControl, api: Api) -> None:
     task_id = await api.create()
     await ark.set_key_valid("byteplus", False)
     assert (await api.get(task_id)).status_code == 401

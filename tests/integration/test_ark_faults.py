@@ -66,7 +66,7 @@ async def assert_fired_once(ark: ArkControl, fault_id: int) -> None:
         ("reset_before_commit", "fin", httpx.RemoteProtocolError, False),
     ],
 )
-async def test_a_dropped_connection(
+async def test_dropped_connection_is_lost_answer(
     ark: ArkControl, api: Api, fault: str, close: str, error: type[Exception], committed: bool
 ) -> None:
     fault_id = await ark.fault("create", fault, close=close)
@@ -80,7 +80,7 @@ async def test_a_dropped_connection(
 
 
 @pytest.mark.parametrize(("fault", "committed"), [("hang_after_commit", True), ("hang_before_commit", False)])
-async def test_a_hanging_answer(ark: ArkControl, api: Api, fault: str, committed: bool) -> None:
+async def test_hanging_answer_is_lost(ark: ArkControl, api: Api, fault: str, committed: bool) -> None:
     fault_id = await ark.fault("create", fault)
     with pytest.raises(httpx.ReadTimeout):
         await replace(api, timeout=SOON).post()
@@ -89,7 +89,7 @@ async def test_a_hanging_answer(ark: ArkControl, api: Api, fault: str, committed
     await assert_fired_once(ark, fault_id)
 
 
-async def test_a_hang_ends_with_a_dropped_connection(ark: ArkControl, api: Api) -> None:
+async def test_hang_ends_with_dropped_connection(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "hang_after_commit", seconds=0.1)
     with pytest.raises(httpx.ReadError):
         await api.post()
@@ -97,7 +97,9 @@ async def test_a_hang_ends_with_a_dropped_connection(ark: ArkControl, api: Api) 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize(("phase", "committed"), [("", False), ("_before_commit", False), ("_after_commit", True)])
-async def test_a_server_error(ark: ArkControl, api: Api, status: int, phase: str, committed: bool) -> None:
+async def test_server_error_commits_by_phase(
+    ark: ArkControl, api: Api, status: int, phase: str, committed: bool
+) -> None:
     fault_id = await ark.fault("create", f"{status}{phase}")
     answer = await api.post()
     assert answer.status_code == status
@@ -130,7 +132,7 @@ async def test_a_server_error(ark: ArkControl, api: Api, status: int, phase: str
         (404, {"code": "InvalidEndpointOrModel.ModelIDAccessDisabled"}, "InvalidEndpointOrModel.ModelIDAccessDisabled"),
     ],
 )
-async def test_a_refusal(ark: ArkControl, api: Api, status: int, fields: dict[str, Any], code: str) -> None:
+async def test_refusal_has_code(ark: ArkControl, api: Api, status: int, fields: dict[str, Any], code: str) -> None:
     fault_id = await ark.fault("create", str(status), **fields)
     answer = await api.post()
     error = answer.json()["error"]
@@ -143,7 +145,7 @@ async def test_a_refusal(ark: ArkControl, api: Api, status: int, fields: dict[st
 
 
 @pytest.mark.parametrize("fault", GATEWAY_PAGES)
-async def test_a_page_of_something_in_between(ark: ArkControl, api: Api, fault: str) -> None:
+async def test_gateway_page_is_html(ark: ArkControl, api: Api, fault: str) -> None:
     fault_id = await ark.fault("create", fault)
     answer = await api.post()
     assert answer.status_code == int(fault[:3])
@@ -152,7 +154,7 @@ async def test_a_page_of_something_in_between(ark: ArkControl, api: Api, fault: 
     await assert_fired_once(ark, fault_id)
 
 
-async def test_an_answer_that_drips(ark: ArkControl, api: Api) -> None:
+async def test_dripping_answer_needs_total_limit(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "drip", seconds=0.3)
     answer = await api.post()
     assert answer.json()["id"] == (await last(ark)).task_id
@@ -167,7 +169,7 @@ async def test_an_answer_that_drips(ark: ArkControl, api: Api) -> None:
     assert (entry.answer, entry.committed) == (200, True)
 
 
-async def test_a_body_that_is_cut_off(ark: ArkControl, api: Api) -> None:
+async def test_cut_body_breaks_read(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("create", "cut_body")
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
         await api.post()
@@ -176,7 +178,7 @@ async def test_a_body_that_is_cut_off(ark: ArkControl, api: Api) -> None:
     await assert_fired_once(ark, fault_id)
 
 
-async def test_a_body_that_is_half_a_json(ark: ArkControl, api: Api) -> None:
+async def test_half_json_is_unreadable(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "cut_json")
     answer = await api.post()
     assert answer.status_code == 200
@@ -185,14 +187,14 @@ async def test_a_body_that_is_half_a_json(ark: ArkControl, api: Api) -> None:
     assert (await last(ark)).committed
 
 
-async def test_an_answer_without_an_id(ark: ArkControl, api: Api) -> None:
+async def test_answer_without_id_is_committed(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "no_id")
     answer = await api.post()
     assert (answer.status_code, answer.json()) == (200, {})
     assert (await last(ark)).committed
 
 
-async def test_a_slow_answer(ark: ArkControl, api: Api) -> None:
+async def test_slow_answer_arrives(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "slow", seconds=0.2)
     answer = await api.post()
     assert answer.json()["id"] == (await last(ark)).task_id
@@ -202,7 +204,7 @@ async def test_a_slow_answer(ark: ArkControl, api: Api) -> None:
     assert (await last(ark)).answer == "lost"
 
 
-def test_every_fault_on_create_has_a_test_here() -> None:
+def test_every_create_fault_is_tested() -> None:
     pages = {f"{s}{phase}" for s in (500, 502, 503, 504) for phase in ("", "_before_commit", "_after_commit")}
     drops = {"lost_after_commit", "reset_before_commit", "hang_after_commit", "hang_before_commit"}
     refusals = {"400", "401", "403", "404", "429"}
@@ -225,7 +227,7 @@ async def test_times_skip_and_removal(ark: ArkControl, api: Api) -> None:
     assert len(await ark.fired(endless)) == 3
 
 
-async def test_a_fault_can_wait_for_its_request(ark: ArkControl, api: Api) -> None:
+async def test_fault_waits_for_its_request(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "503", contains="job-7")
     await ark.fault("create", "502", route="volcengine")
     assert (await api.post(safety_identifier="job-6")).status_code == 200
@@ -247,7 +249,7 @@ async def test_refused_create_keeps_later_fault(ark: ArkControl, api: Api) -> No
         {"on": "create", "fault": "slow", "times": 0},
     ],
 )
-async def test_a_fault_that_could_never_fire_is_refused(ark: ArkControl, fault: dict[str, Any]) -> None:
+async def test_impossible_fault_is_refused(ark: ArkControl, fault: dict[str, Any]) -> None:
     async with httpx.AsyncClient(base_url=ark.url, trust_env=False) as http:
         answer = await http.post("/_ark/faults", json=fault)
     assert answer.status_code == 422
@@ -257,13 +259,13 @@ async def test_a_fault_that_could_never_fire_is_refused(ark: ArkControl, fault: 
 # --- on a task -------------------------------------------------------------------------------------------------
 
 
-async def test_a_task_that_fails(ark: ArkControl, api: Api) -> None:
+async def test_failed_task_has_error(ark: ArkControl, api: Api) -> None:
     await ark.fault("task", "fail", code="InternalServiceError", message="Oh.")
     task = await api.create_until("failed")
     assert task["error"] == {"code": "InternalServiceError", "message": "Oh."}
 
 
-async def test_a_task_that_expires(ark: ArkControl, api: Api) -> None:
+async def test_expired_task_has_no_content(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("task", "expire")
     task = await api.create_until("expired")
     assert "content" not in task
@@ -271,7 +273,7 @@ async def test_a_task_that_expires(ark: ArkControl, api: Api) -> None:
 
 
 @pytest.mark.parametrize(("fault", "status"), [("stay_queued", "queued"), ("stay_running", "running")])
-async def test_a_task_that_stays_until_it_is_released(ark: ArkControl, api: Api, fault: str, status: str) -> None:
+async def test_held_task_waits_for_release(ark: ArkControl, api: Api, fault: str, status: str) -> None:
     await ark.fault("task", fault)
     held = await api.create()
     free = await api.create()
@@ -282,7 +284,7 @@ async def test_a_task_that_stays_until_it_is_released(ark: ArkControl, api: Api,
     assert await ark.release() == []
 
 
-async def test_an_unknown_status_passes_or_stays(ark: ArkControl, api: Api) -> None:
+async def test_unknown_status_passes_or_stays(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("task", "unknown_status", seconds=0.05)
     await api.create_until("succeeded")
     assert len(await ark.fired(fault_id)) == 1
@@ -294,7 +296,7 @@ async def test_an_unknown_status_passes_or_stays(ark: ArkControl, api: Api) -> N
     await api.until(stays, "succeeded")
 
 
-async def test_a_task_with_a_pace_of_its_own(ark: ArkControl, api: Api) -> None:
+async def test_task_has_its_own_pace(ark: ArkControl, api: Api) -> None:
     await ark.fault("task", "seconds", running_seconds=3600)
     await ark.fault("task", "fail")  # a pace and an ending go together
     slow = await api.create()
@@ -308,7 +310,7 @@ async def test_a_task_with_a_pace_of_its_own(ark: ArkControl, api: Api) -> None:
 
 
 @pytest.mark.parametrize("on", ["get", "list", "delete"])
-async def test_asking_goes_wrong_in_all_ways(ark: ArkControl, api: Api, on: Operation) -> None:
+async def test_question_faults_fire(ark: ArkControl, api: Api, on: Operation) -> None:
     task_id = (await api.create_until("succeeded"))["id"]
 
     hasty = replace(api, timeout=SOON)
@@ -345,7 +347,7 @@ async def test_asking_goes_wrong_in_all_ways(ark: ArkControl, api: Api, on: Oper
         assert other.headers["content-type"] == "application/json"
 
 
-async def test_an_answer_about_another_task(ark: ArkControl, api: Api) -> None:
+async def test_other_task_answer_has_other_id(ark: ArkControl, api: Api) -> None:
     true = await api.create_until("succeeded")
     task_id = true["id"]
     await ark.fault("get", "another_task")
@@ -356,7 +358,7 @@ async def test_an_answer_about_another_task(ark: ArkControl, api: Api) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"size": 1000}])
-async def test_an_answer_that_is_far_too_long(ark: ArkControl, api: Api, fields: dict[str, int]) -> None:
+async def test_long_answer_is_padded(ark: ArkControl, api: Api, fields: dict[str, int]) -> None:
     task_id = (await api.create_until("succeeded"))["id"]
     calls: dict[Operation, Callable[[str], Awaitable[httpx.Response]]] = {"get": api.get, "list": api.page}
     for on, call in calls.items():
@@ -368,13 +370,13 @@ async def test_an_answer_that_is_far_too_long(ark: ArkControl, api: Api, fields:
         assert long.json() == true | {"padding": padding}
 
 
-async def test_a_refusal_does_not_use_up_a_spoilt_answer(ark: ArkControl, api: Api) -> None:
+async def test_refusal_spares_spoilt_answer(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("get", "another_task")
     assert (await api.get("cgt-none")).status_code == 404
     assert await ark.fired(fault_id) == []
 
 
-def test_every_fault_on_asking_has_a_test_here() -> None:
+def test_every_question_fault_is_tested() -> None:
     statuses = {"400", "401", "403", "404", "429", "500", "502", "503", "504"}
     shared = statuses | {*GATEWAY_PAGES} | {"hang", "reset", "slow", "other_body"}
     assert set(KNOWN["delete"]) == shared
@@ -382,7 +384,7 @@ def test_every_fault_on_asking_has_a_test_here() -> None:
     assert set(KNOWN["get"]) == shared | {"long_body", "another_task"}
 
 
-async def test_a_fault_on_one_task_leaves_the_others_alone(ark: ArkControl, api: Api) -> None:
+async def test_fault_on_one_task_spares_others(ark: ArkControl, api: Api) -> None:
     one, other = [await api.create() for _ in range(2)]
     await ark.fault("get", "404", task_id=one)
     assert (await api.get(other)).status_code == 200
@@ -392,7 +394,7 @@ async def test_a_fault_on_one_task_leaves_the_others_alone(ark: ArkControl, api:
 # --- on download -----------------------------------------------------------------------------------------------
 
 
-async def test_downloads_go_wrong_in_all_ways(ark: ArkControl, api: Api) -> None:
+async def test_download_faults_fire(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     task_id, url = task["id"], task["content"]["video_url"]
     whole = await ark.video_bytes(task_id)

@@ -59,7 +59,7 @@ def without_ids(answer: httpx.Response, task_id: str) -> tuple[int, str]:
     return answer.status_code, text
 
 
-async def test_a_key_has_all_of_the_default_project(ark: ArkControl) -> None:
+async def test_default_key_sees_default_project(ark: ArkControl) -> None:
     assert await ark.keys("byteplus") == [Key(key=KEY, project="default", models=None)]
     assert await ark.keys("volcengine") == [Key(key="local-ark-key-cn")]
 
@@ -99,7 +99,7 @@ async def test_custom_key_sees_named_models(ark: ArkControl, api: Api) -> None:
     assert await seen(wide, every, MODEL) == {preset, endpoint, other}  # documents disagree; All takes it for the model
 
 
-async def test_a_model_id_means_its_preset_endpoint(ark: ArkControl, api: Api) -> None:
+async def test_model_id_means_preset_endpoint(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "narrow", models=[MODEL])
     narrow = api.under("narrow")
     preset, endpoint = await api.create(model=MODEL), await api.create(model=ENDPOINT)
@@ -107,7 +107,7 @@ async def test_a_model_id_means_its_preset_endpoint(ark: ArkControl, api: Api) -
     assert (await narrow.get(endpoint)).status_code == 404
 
 
-async def test_list_under_a_custom_key_needs_one_named_model(ark: ArkControl, api: Api) -> None:
+async def test_custom_key_lists_one_named_model(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
     narrow = api.under("narrow")
     assert refusal(await narrow.page()) == (400, "MissingParameter")
@@ -121,7 +121,7 @@ async def test_list_under_a_custom_key_needs_one_named_model(ark: ArkControl, ap
     assert (await api.page()).status_code == 200  # a key with permission All needs none
 
 
-async def test_create_with_an_unnamed_model_is_refused(ark: ArkControl, api: Api) -> None:
+async def test_create_with_unnamed_model_is_refused(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
     narrow = api.under("narrow")
     for unnamed in (MODEL, OTHER_ENDPOINT):
@@ -132,7 +132,7 @@ async def test_create_with_an_unnamed_model_is_refused(ark: ArkControl, api: Api
         assert (await narrow.post(model=named)).status_code == 200
 
 
-async def test_a_key_is_narrowed_in_place_and_back(ark: ArkControl, api: Api) -> None:
+async def test_key_is_narrowed_and_widened(ark: ArkControl, api: Api) -> None:
     task_id = await api.create()
     for _ in range(2):
         await ark.set_key("byteplus", KEY, models=[FAST])
@@ -144,7 +144,7 @@ async def test_a_key_is_narrowed_in_place_and_back(ark: ArkControl, api: Api) ->
         assert await seen(api, [task_id]) == {task_id}
 
 
-async def test_a_key_that_moves_leaves_its_tasks_behind(ark: ArkControl, api: Api) -> None:
+async def test_moved_key_leaves_its_tasks(ark: ArkControl, api: Api) -> None:
     tasks: list[tuple[str, str]] = []
     for project in ("default", "films", "default", "films"):
         await ark.set_key("byteplus", KEY, project=project)
@@ -195,7 +195,7 @@ async def test_revoked_and_removed_keys_get_401(ark: ArkControl, api: Api) -> No
         await ark.remove_key("byteplus", odd)
 
 
-async def test_standing_and_rate_limits_are_the_accounts(ark: ArkControl, api: Api) -> None:
+async def test_standing_and_limits_are_per_account(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "films", project="films")
     clients = [api, api.under("films")]
     await ark.set_standing("byteplus", "AccountOverdueError")
@@ -206,7 +206,7 @@ async def test_standing_and_rate_limits_are_the_accounts(ark: ArkControl, api: A
 
 
 @pytest.mark.parametrize("wrong", [{}, {"key": ""}, {"key": "x", "models": "all"}, {"key": "x", "modells": []}])
-async def test_a_wrong_key_is_refused_and_changes_nothing(ark: ArkControl, wrong: dict[str, Any]) -> None:
+async def test_invalid_key_changes_nothing(ark: ArkControl, wrong: dict[str, Any]) -> None:
     before = await ark.keys("byteplus")
     async with httpx.AsyncClient(base_url=ark.url, trust_env=False) as http:
         answer = await http.post("/_ark/accounts/byteplus/keys", json=wrong)

@@ -129,7 +129,7 @@ async def test_more_than_the_limit_stay_queued(ark: ArkControl, api: Api) -> Non
         await api.until(task_id, "succeeded")
 
 
-async def test_updated_at_moves_with_the_status_alone(ark: ArkControl, api: Api) -> None:
+async def test_updated_at_follows_status_only(ark: ArkControl, api: Api) -> None:
     await ark.fault("task", "stay_running")
     task = await api.create_until("running")
     await asyncio.sleep(1.1)  # its clock is in seconds
@@ -140,7 +140,7 @@ async def test_updated_at_moves_with_the_status_alone(ark: ArkControl, api: Api)
     assert done["created_at"] == task["created_at"]
 
 
-async def test_a_task_expires_at_its_own_deadline(ark: ArkControl, api: Api) -> None:
+async def test_task_expires_at_its_deadline(ark: ArkControl, api: Api) -> None:
     await ark.configure(running_seconds=3600)
     early = await api.create(execution_expires_after=3600)
     late = await api.create(execution_expires_after=259_200)
@@ -203,7 +203,7 @@ async def test_creates_have_a_rate_limit(ark: ArkControl, api: Api) -> None:
     assert (await api.post()).status_code == 200
 
 
-async def test_references_are_fetched_when_switched_on(ark: ArkControl, api: Api, receiver: Receiver) -> None:
+async def test_references_are_fetched_when_set(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     root = receiver.url.removesuffix("/callbacks/job")
 
     async def create(url: str) -> int:
@@ -266,7 +266,7 @@ async def test_callbacks_announce_running_and_end(ark: ArkControl, api: Api, rec
     assert await quiet(ark, task_id, 2) == [("running", 1, 200), ("succeeded", 1, 200)]
 
 
-async def test_callbacks_tell_of_queued_when_switched_on(ark: ArkControl, api: Api, receiver: Receiver) -> None:
+async def test_queued_callback_is_optional(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.configure(callback_queued=True)
     await ark.fault("task", "stay_queued")
     task_id = await api.create(callback_url=receiver.url)
@@ -276,7 +276,7 @@ async def test_callbacks_tell_of_queued_when_switched_on(ark: ArkControl, api: A
 
 
 @pytest.mark.parametrize(("fault", "status"), [("fail", "failed"), ("expire", "expired")])
-async def test_callbacks_tell_of_other_ends(
+async def test_other_ends_are_called_back(
     ark: ArkControl, api: Api, receiver: Receiver, fault: Any, status: str
 ) -> None:
     await ark.fault("task", fault)
@@ -284,7 +284,7 @@ async def test_callbacks_tell_of_other_ends(
     assert status in await receiver.wait_for(2)
 
 
-async def test_callbacks_of_the_end_alone(ark: ArkControl, api: Api, receiver: Receiver) -> None:
+async def test_callbacks_of_end_only(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.configure(callbacks="ends", callback_queued=True)
     task_id = await api.create(callback_url=receiver.url)
     assert await receiver.wait_for(1) == ["succeeded"]
@@ -323,7 +323,7 @@ async def test_callbacks_are_tried_four_times(ark: ArkControl, api: Api, receive
     assert (await quiet(ark, task_id, 7))[3:] == [("succeeded", n, 500) for n in (1, 2, 3, 4)]
 
 
-async def test_a_receiver_that_is_away_or_asleep_breaks_nothing(ark: ArkControl, api: Api) -> None:
+async def test_silent_receiver_breaks_nothing(ark: ArkControl, api: Api) -> None:
     await ark.configure(callback_timeout_seconds=0.05)
     asleep = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
     async with asleep:

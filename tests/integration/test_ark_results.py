@@ -43,7 +43,7 @@ async def api(ark: ArkControl) -> AsyncIterator[Api]:
         yield api
 
 
-async def test_a_url_is_for_get_alone(ark: ArkControl, api: Api) -> None:
+async def test_url_serves_get_only(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
     assert url.startswith(f"{ark.url}/results/{task['id']}/video.mp4?")
@@ -54,7 +54,7 @@ async def test_a_url_is_for_get_alone(ark: ArkControl, api: Api) -> None:
     assert answer.content == await ark.video_bytes(task["id"])
 
 
-async def test_a_url_needs_its_signature(ark: ArkControl, api: Api) -> None:
+async def test_url_needs_its_signature(ark: ArkControl, api: Api) -> None:
     task, other = await api.create_until("succeeded"), await api.create_until("succeeded")
     url, query = task["content"]["video_url"], urlsplit(other["content"]["video_url"]).query
     bare = url.partition("?")[0]
@@ -66,7 +66,7 @@ async def test_a_url_needs_its_signature(ark: ArkControl, api: Api) -> None:
     ).status_code == 403
 
 
-async def test_a_url_expires(ark: ArkControl, api: Api) -> None:
+async def test_url_expires(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
     assert (await api.http.get(url)).status_code == 200
@@ -74,7 +74,7 @@ async def test_a_url_expires(ark: ArkControl, api: Api) -> None:
     assert (await api.http.get(url)).status_code == 403
 
 
-async def test_a_url_wears_out(ark: ArkControl, api: Api) -> None:
+async def test_url_wears_out(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
     statuses = [(await api.http.get(url, headers={"Range": "bytes=0-0"})).status_code for _ in range(101)]
@@ -83,7 +83,7 @@ async def test_a_url_wears_out(ark: ArkControl, api: Api) -> None:
     assert (await ark.requests()).tasks[task["id"]].download == 102
 
 
-async def test_a_url_stays_the_same_unless_switched(ark: ArkControl, api: Api) -> None:
+async def test_url_changes_only_when_set(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     assert (await api.get(task["id"])).json()["content"] == task["content"]
     await ark.configure(resign_urls=True)
@@ -93,7 +93,7 @@ async def test_a_url_stays_the_same_unless_switched(ark: ArkControl, api: Api) -
         assert (await api.http.get(url)).status_code == 200
 
 
-async def test_a_range_is_served(ark: ArkControl, api: Api) -> None:
+async def test_range_is_served(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
     whole = await ark.video_bytes(task["id"])
@@ -113,7 +113,7 @@ async def test_a_range_is_served(ark: ArkControl, api: Api) -> None:
     assert (await part("bytes=0-1", **{"If-Range": etag}))[0] == 206
 
 
-async def test_a_key_at_a_result_url_is_a_leak(ark: ArkControl, api: Api) -> None:
+async def test_key_at_result_url_is_leak(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     assert await ark.leaks() == []
     assert (await api.http.get(task["content"]["video_url"])).status_code == 200
@@ -123,13 +123,13 @@ async def test_a_key_at_a_result_url_is_a_leak(ark: ArkControl, api: Api) -> Non
     assert (leak.scheme, leak.path) == ("Bearer", f"/results/{task['id']}/video.mp4")
 
 
-async def test_the_object_outlives_the_record(ark: ArkControl, api: Api) -> None:
+async def test_object_outlives_record(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     await api.delete(task["id"])
     assert (await api.http.get(task["content"]["video_url"])).status_code == 200
 
 
-async def test_the_last_frame_is_there_when_asked_for(ark: ArkControl, api: Api) -> None:
+async def test_last_frame_comes_on_request(ark: ArkControl, api: Api) -> None:
     task = await api.create_until("succeeded")
     picture = await api.http.get(task["content"]["last_frame_url"])
     assert picture.headers["content-type"] == "image/png"
@@ -140,7 +140,7 @@ async def test_the_last_frame_is_there_when_asked_for(ark: ArkControl, api: Api)
         await ark.video_bytes(without["id"], "last_frame.png")
 
 
-async def test_the_last_frame_can_be_a_jpeg(ark: ArkControl, api: Api) -> None:
+async def test_last_frame_can_be_jpeg(ark: ArkControl, api: Api) -> None:
     await ark.configure(last_frame="jpeg")
     task = await api.create_until("succeeded")
     picture = await api.http.get(task["content"]["last_frame_url"])
@@ -179,7 +179,7 @@ def test_video_has_its_stated_properties(clip: Clip) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 24 * clip.seconds + 1
 
 
-def test_the_picture_moves() -> None:
+def test_picture_moves() -> None:
     with av.open(io.BytesIO(video(Clip(640, 640, 4, audio=False), "cgt-1")), "r") as container:
         rows = [bytes(frame.planes[0])[:640] for frame in container.decode(video=0)]
     assert len(set(rows[:24])) == 24
@@ -195,7 +195,7 @@ def test_two_tasks_never_have_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("make", "begins"), [(last_frame, b"\x89PNG"), (last_frame_jpeg, b"\xff\xd8\xff\xfe")], ids=["png", "jpeg"]
 )
-def test_the_last_frame_is_that_of_the_video(make: Callable[[Clip, str], bytes], begins: bytes) -> None:
+def test_last_frame_is_that_of_video(make: Callable[[Clip, str], bytes], begins: bytes) -> None:
     clip = Clip(640, 640, 4, audio=False)
     with av.open(io.BytesIO(video(clip, "cgt-1")), "r") as container:
         *_, end = container.decode(video=0)

@@ -26,7 +26,7 @@ from seedance_temporal.media.public_http import (
     resolve,
 )
 from tests.support.raw_host import raw_host
-from tests.support.result_host import Answer, ResultHost, result_host
+from tests.support.result_host import Answer, Names, ResultHost, result_host
 
 LOCAL = {"127.0.0.1"}
 CONTENT = bytes(range(256)) * 1000
@@ -35,19 +35,6 @@ CONTENT = bytes(range(256)) * 1000
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)
-
-
-class Names:
-    """A resolver that answers from a table, and counts; several answers are given in turn."""
-
-    def __init__(self, **table: list[list[str]]) -> None:
-        self.table = {name.replace("_", "."): answers for name, answers in table.items()}
-        self.asked: list[str] = []
-
-    async def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append(host)
-        answers = self.table.get(host, [[host]])
-        return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
 async def get(url: str, transport: PublicTransport) -> httpx.Response:
@@ -102,7 +89,7 @@ def etag(value: str) -> dict[str, str]:
 
 def named_locally() -> PublicTransport:
     """Return a transport for which the insecure host results.test is on this machine."""
-    return PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
+    return PublicTransport({"results.test"}, Names({"results.test": [["127.0.0.1"]]}))
 
 
 # Where requests may go
@@ -124,7 +111,8 @@ def named_locally() -> PublicTransport:
     ],
 )
 async def test_url_without_public_https_is_refused(url: str) -> None:
-    names = Names(private_test=[["192.168.1.1"]], half_test=[["8.8.8.8", "10.0.0.1"]], results_test=[["8.8.8.8"]])
+    half = ["8.8.8.8", "10.0.0.1"]
+    names = Names({"private.test": [["192.168.1.1"]], "half.test": [half], "results.test": [["8.8.8.8"]]})
     with pytest.raises((ForbiddenAddress, httpx.UnsupportedProtocol)) as refused:
         await get(f"{url}?sig=SECRET", PublicTransport(resolver=names))
     assert "SECRET" not in str(refused.value)
@@ -135,14 +123,14 @@ async def test_short_forms_of_private_address_are_refused() -> None:
         await get("https://127.1/v.mp4", PublicTransport())
 
 
-async def test_an_insecure_host_may_be_plain_and_private(host: ResultHost) -> None:
+async def test_insecure_host_may_be_private(host: ResultHost) -> None:
     host.answers["/v.mp4"] = [Answer(CONTENT)]
     response = await get(host.url("/v.mp4", "results.test"), named_locally())
     assert response.content == CONTENT
     assert host.requests[0].headers["host"] == f"results.test:{host.port}"
 
 
-async def test_a_redirect_to_a_private_address_is_refused(host: ResultHost, fetch: Fetch) -> None:
+async def test_redirect_to_private_address_is_refused(host: ResultHost, fetch: Fetch) -> None:
     inside, url = redirect(host.url("/inside?sig=SECRET")), host.url("/v.mp4", "results.test")
     with pytest.raises(DownloadFailed, match="is plain http") as refused:
         await fetch(inside, url=url, transport=named_locally())
@@ -151,7 +139,7 @@ async def test_a_redirect_to_a_private_address_is_refused(host: ResultHost, fetc
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_relative_redirect_keeps_the_name(host: ResultHost, fetch: Fetch, status: int) -> None:
+async def test_relative_redirect_keeps_name(host: ResultHost, fetch: Fetch, status: int) -> None:
     host.answers["/a/v.mp4"] = [redirect("../real.mp4?x=1", status)]
     host.answers["/real.mp4"] = [Answer(CONTENT)]
     url = host.url("/a/v.mp4", "results.test")
@@ -198,9 +186,7 @@ async def test_redirect_body_is_not_read(fetch: Fetch) -> None:
         ("https://" + "x" * 8000 + "/", "xxx"),
     ],
 )
-async def test_redirect_to_nowhere_is_a_failed_download(
-    host: ResultHost, fetch: Fetch, location: str, says: str
-) -> None:
+async def test_invalid_redirect_fails_download(host: ResultHost, fetch: Fetch, location: str, says: str) -> None:
     with pytest.raises(DownloadFailed, match=says) as refused:
         await fetch(redirect(location))
     assert "SECRET" not in str(refused.value)
@@ -209,14 +195,14 @@ async def test_redirect_to_nowhere_is_a_failed_download(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/\ud800", "http://[", "http://127.0.0.1:port/", "http://\n/", ""])
-async def test_address_that_is_none_is_a_failed_download(fetch: Fetch, url: str) -> None:
+async def test_invalid_url_fails_download(fetch: Fetch, url: str) -> None:
     with pytest.raises(DownloadFailed):
         await fetch(url=url, resumes=0)
 
 
-async def test_a_name_that_changes_gains_nothing(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changed_name_gains_nothing(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name is looked up once for each request, and the address of that look-up is where it connects."""
-    names = Names(results_test=[["203.0.113.7"], ["127.0.0.1"]])
+    names = Names({"results.test": [["203.0.113.7"], ["127.0.0.1"]]})
     monkeypatch.setattr(outbound, "is_public_address", lambda address: address == "203.0.113.7")
     went_to: list[str] = []
 
@@ -235,7 +221,7 @@ async def test_a_name_that_changes_gains_nothing(fetch: Fetch, monkeypatch: pyte
 
 async def test_next_address_is_tried_after_no_answer(host: ResultHost) -> None:
     host.answers["/v.mp4"] = [Answer(CONTENT)]
-    names = Names(results_test=[["127.0.0.2", "127.0.0.1"]])
+    names = Names({"results.test": [["127.0.0.2", "127.0.0.1"]]})
     assert (await get(host.url("/v.mp4", "results.test"), PublicTransport({"results.test"}, names))).status_code == 200
 
 
@@ -243,7 +229,7 @@ async def test_name_without_address_fails_connection() -> None:
     with pytest.raises(httpx.ConnectError):
         await resolve("nothing.invalid", 443)
     with pytest.raises(httpx.ConnectError):
-        await get("https://results.test/", PublicTransport(resolver=Names(results_test=[[]])))
+        await get("https://results.test/", PublicTransport(resolver=Names({"results.test": [[]]})))
 
 
 @pytest.fixture
@@ -278,7 +264,7 @@ async def test_tls_verifies_the_name(
     certificates: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     server, trusting = certificates
-    names = Names(results_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
+    names = Names({"results.test": [["127.0.0.1"]], "other.test": [["127.0.0.1"]]})
     hosts = {"results.test", "other.test"}
     async with result_host(server) as host:
         host.answers["/v.mp4"] = [Answer(CONTENT)]
@@ -291,7 +277,7 @@ async def test_tls_verifies_the_name(
             await get(host.url("/v.mp4", "results.test", "https"), PublicTransport(hosts, names))
 
 
-async def test_nothing_of_the_environment_goes_along(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_is_not_used(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     host.answers["/v.mp4"] = [Answer(CONTENT)]
@@ -316,17 +302,17 @@ async def test_odd_validator_is_not_sent_back(host: ResultHost, fetch: Fetch) ->
     assert "if-range" not in host.requests[1].headers
 
 
-async def test_zipped_content_is_kept_as_it_came(host: ResultHost, fetch: Fetch) -> None:
+async def test_zipped_content_is_not_unzipped(host: ResultHost, fetch: Fetch) -> None:
     await fetch(Answer(gzip.compress(CONTENT), headers={"Content-Encoding": "gzip"}))
     assert fetch.path.read_bytes() == host.answers["/v.mp4"][0].body
 
 
-async def test_a_download_is_byte_for_byte(host: ResultHost, fetch: Fetch) -> None:
+async def test_download_is_byte_for_byte(host: ResultHost, fetch: Fetch) -> None:
     assert await fetch(Answer(CONTENT)) == CONTENT
     assert host.requests[0].headers["accept-encoding"] == "identity"
 
 
-async def test_a_broken_download_goes_on_by_range(host: ResultHost, fetch: Fetch) -> None:
+async def test_broken_download_resumes_by_range(host: ResultHost, fetch: Fetch) -> None:
     whole = Answer(CONTENT, headers=etag("one"))
     cut = Answer(CONTENT, headers=etag("one"), cut_after=100_000)
     assert await fetch(cut, cut, whole) == CONTENT
@@ -334,17 +320,17 @@ async def test_a_broken_download_goes_on_by_range(host: ResultHost, fetch: Fetch
     assert [request.headers.get("if-range") for request in host.requests] == [None, '"one"', '"one"']
 
 
-async def test_a_host_that_ignores_range_starts_over(fetch: Fetch) -> None:
+async def test_ignored_range_starts_over(fetch: Fetch) -> None:
     assert await fetch(Answer(CONTENT, cut_after=100_000), Answer(CONTENT, ranges=False)) == CONTENT
 
 
-async def test_content_that_changed_meanwhile_is_not_mixed(fetch: Fetch) -> None:
+async def test_changed_content_is_not_mixed(fetch: Fetch) -> None:
     other = CONTENT[::-1]
     cut = Answer(CONTENT, headers=etag("one"), cut_after=100_000)
     assert await fetch(cut, Answer(other, headers=etag("two"))) == other
 
 
-async def test_a_weak_validator_is_not_relied_on(host: ResultHost, fetch: Fetch) -> None:
+async def test_weak_validator_is_not_used(host: ResultHost, fetch: Fetch) -> None:
     changed = {"ETag": 'W/"one"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"}
     await fetch(Answer(CONTENT, headers=changed, cut_after=9), Answer(CONTENT, headers=changed))
     assert host.requests[1].headers["if-range"] == "Sun, 22 Nov 2026 10:00:00 GMT"
@@ -378,12 +364,12 @@ async def test_resumes_are_bounded(host: ResultHost, fetch: Fetch) -> None:
     assert len(host.requests) == 3
 
 
-async def test_less_than_announced_is_no_whole_download(fetch: Fetch) -> None:
+async def test_short_download_fails(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="broke"):
         await fetch(Answer(CONTENT, announced=len(CONTENT) + 1, ranges=False), resumes=1)
 
 
-async def test_more_than_is_allowed_is_refused(fetch: Fetch) -> None:
+async def test_larger_download_is_refused(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="it has 256000 bytes; 255999 are allowed"):
         await fetch(Answer(CONTENT), max_bytes=len(CONTENT) - 1)
     assert fetch.path.stat().st_size == 0
@@ -399,7 +385,7 @@ async def test_unannounced_length_is_bounded(fetch: Fetch) -> None:
     assert await fetch(max_bytes=len(CONTENT)) == CONTENT
 
 
-async def test_the_time_is_limited_in_total(fetch: Fetch) -> None:
+async def test_total_time_is_limited(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="longer than"):
         await fetch(Answer(CONTENT, cut_after=10), seconds=0.3, resumes=10**6)
 
@@ -413,7 +399,7 @@ async def test_refusal_has_status_and_answer(host: ResultHost, fetch: Fetch) -> 
     assert len(host.requests) == 1
 
 
-async def test_a_forbidden_address_is_asked_once(fetch: Fetch) -> None:
+async def test_forbidden_address_is_tried_once(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
         await fetch(url="https://127.0.0.1/v.mp4?sig=SECRET", transport=PublicTransport(), resumes=10**6)
 

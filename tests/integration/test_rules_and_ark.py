@@ -157,7 +157,7 @@ def test_valid_requests_pass_the_local_ark(data: dict[str, Any], draw: st.DataOb
 
 
 @given(valid_requests(), st.sampled_from(["ep-a", "ep-b"]))
-def test_behind_a_named_endpoint_both_see_the_model(data: dict[str, Any], endpoint: str) -> None:
+def test_endpoint_model_is_seen_by_both(data: dict[str, Any], endpoint: str) -> None:
     endpoints = {endpoint: data["model"] if data["model"] != "ep-20260101-abc" else SEEDANCE_2_0.ids[data["route"]]}
     request = VideoRequest.from_dict(data | {"model": endpoint}, rules=Rules(endpoints=endpoints))
     assert_it_orders_what_was_asked(request, endpoints)
@@ -276,7 +276,7 @@ def test_frames(model: Model, route: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
-def test_fields_that_not_every_model_takes(model: Model, route: str) -> None:
+def test_optional_fields_depend_on_model(model: Model, route: str) -> None:
     assert VALUES.keys() == {*OPTIONAL}
     allowed = FIELDS["Seedance 2.0" if model.name.startswith("Seedance 2.0") else model.name]
     for name, values in VALUES.items():
@@ -307,7 +307,7 @@ def test_web_search_works_on_text_alone(model: Model, route: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
-def test_a_model_is_known_on_its_own_route_alone(model: Model, route: str) -> None:
+def test_model_is_known_on_its_route(model: Model, route: str) -> None:
     (other,) = set(ROUTES) - {route}
     moved = VideoRequest.model_validate(TEXT | {"route": other, "model": model.ids[route]})
     assert_both(moved, allow=False, at="model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -63,30 +63,29 @@ class RecordlessBucket(GoogleBucket):
         return await super().create(name, content, seconds=seconds)
 
 
-def answers(world: StoreWorld) -> dict[str, list[Answer]]:
-    """All kinds of answers to GET, by name."""
-
-    def task(**fields: Any) -> list[Answer]:
-        return [Answer(json.dumps(world.payload(**fields)).encode())]
-
-    gone = json.dumps({"error": {"code": "ResourceNotFound", "message": "no such task"}}).encode()
-    return {
-        "the task": task(),
-        "401": [Answer(b'{"error": {"code": "AuthenticationError", "message": "no"}}', 401)],
-        "503": [Answer(b"<html>", 503)],
-        "no answer": [Answer(b"{}", cut_after=0)],
-        "404": [Answer(gone, 404)],
-        "another 404": [Answer(b"<html>", 404)],
-        "no content": task(content=None),
-        "running": task(status="running"),
-        "another task": task(id="cgt-other"),
-        "no JSON": [Answer(b"<html>")],
-        "brackets": [Answer(b"[" * 100_000)],
-    }
+# Answers to GET; fields are those of the task.
+ANSWERS: dict[str, Answer | dict[str, Any]] = {
+    "the task": {},
+    "401": Answer(b'{"error": {"code": "AuthenticationError", "message": "no"}}', 401),
+    "503": Answer(b"<html>", 503),
+    "no answer": Answer(b"{}", cut_after=0),
+    "404": Answer(b'{"error": {"code": "ResourceNotFound", "message": "no such task"}}', 404),
+    "another 404": Answer(b"<html>", 404),
+    "no content": {"content": None},
+    "running": {"status": "running"},
+    "another task": {"id": "cgt-other"},
+    "no JSON": Answer(b"<html>"),
+    "brackets": Answer(b"[" * 100_000),
+}
+OTHER_ANSWERS = [name for name in ANSWERS if name not in {"the task", "brackets"}]
 
 
-OTHER_ANSWERS = ("401", "503", "no answer", "404", "another 404", "no content", "running", "another task", "no JSON")
-ANSWERS = ("the task", "brackets", *OTHER_ANSWERS)
+def answer_get(world: StoreWorld, name: str) -> None:
+    answer = ANSWERS[name]
+    if isinstance(answer, Answer):
+        world.host.answers[GET] = [answer]
+    else:
+        world.task(world.payload(**answer))
 
 
 async def damage(world: StoreWorld, name: str, content: bytes | None) -> None:
@@ -189,15 +188,14 @@ async def test_video_of_other_run_counts(world: StoreWorld) -> None:
 
 
 async def test_concurrent_upload_of_video_counts(in_memory: StoreWorld) -> None:
-    world = in_memory
 
     async def other() -> None:
-        world.memory.before.clear()
-        await world.verify(OTHER)
-        await world.put("output.mp4", OTHER)
+        in_memory.memory.before.clear()
+        await in_memory.verify(OTHER)
+        await in_memory.put("output.mp4", OTHER)
 
-    world.memory.before["output"] = other
-    assert (await world.store()).md5 == Checksums.of(BytesIO(OTHER)).md5
+    in_memory.memory.before["output"] = other
+    assert (await in_memory.store()).md5 == Checksums.of(BytesIO(OTHER)).md5
 
 
 async def test_invalid_record_needs_operator(world: StoreWorld) -> None:
@@ -234,18 +232,19 @@ async def test_foreign_picture_of_other_format_is_ignored(world: StoreWorld) -> 
 
 @pytest.mark.parametrize("answer", OTHER_ANSWERS)
 async def test_missing_last_frame_stores_video(in_memory: StoreWorld, answer: str) -> None:
-    world = in_memory
-    world.request = a_stored_request()
-    await world.put("task.json", as_json(world.payload(content={"last_frame_url": "https://example.com/f.png"})))
-    await world.verify(VIDEO)
-    await world.put("output.mp4", VIDEO)
-    world.host.answers[GET] = answers(world)[answer]
-    for world.attempt in (1, 4):
+    in_memory.request = a_stored_request()
+    await in_memory.put(
+        "task.json", as_json(in_memory.payload(content={"last_frame_url": "https://example.com/f.png"}))
+    )
+    await in_memory.verify(VIDEO)
+    await in_memory.put("output.mp4", VIDEO)
+    answer_get(in_memory, answer)
+    for in_memory.attempt in (1, 4):
         kind = {"404": "TaskGone", "no content": "NotReady", "running": "NotReady"}
-        await world.fails(kind.get(answer, "ProviderUnavailable"), "last frame")
-    world.attempt = 5
-    assert (await world.store()).last_frame_uri is None
-    (warning,) = (await world.record())["warnings"]
+        await in_memory.fails(kind.get(answer, "ProviderUnavailable"), "last frame")
+    in_memory.attempt = 5
+    assert (await in_memory.store()).last_frame_uri is None
+    (warning,) = (await in_memory.record())["warnings"]
     assert "last frame" in warning
 
 
@@ -263,7 +262,7 @@ async def test_last_frame_of_stored_video_is_downloaded(world: StoreWorld) -> No
 @pytest.mark.parametrize("answer", ANSWERS)
 async def test_verified_video_needs_no_provider(world: StoreWorld, answer: str) -> None:
     await uploaded(world)
-    world.host.answers[GET] = answers(world)[answer]
+    answer_get(world, answer)
     world.host.answers.pop("/v.mp4")
     result = await world.store()
     assert (result.size, result.seed) == (len(VIDEO), 7)
@@ -307,17 +306,16 @@ async def test_missing_payload_is_written_again(world: StoreWorld) -> None:
 @pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer not in {"the task", "no content"}])
 @pytest.mark.parametrize("content", [None, b"", BAD_TASKS["of another task"]], ids=["missing", "empty", "foreign"])
 async def test_lost_payload_stores_video(in_memory: StoreWorld, answer: str, content: bytes | None) -> None:
-    world = in_memory
-    await uploaded(world)
-    await damage(world, world.name("task.json"), content)
-    world.host.answers[GET] = answers(world)[answer]
+    await uploaded(in_memory)
+    await damage(in_memory, in_memory.name("task.json"), content)
+    answer_get(in_memory, answer)
     kind = {"404": "TaskGone", "running": "NotReady"}.get(answer, "ProviderUnavailable")
-    for world.attempt in (1, 7):
-        await world.fails(kind)
-    world.attempt = 8
-    result = await world.store()
+    for in_memory.attempt in (1, 7):
+        await in_memory.fails(kind)
+    in_memory.attempt = 8
+    result = await in_memory.store()
     assert (result.size, result.task_id, result.usage) == (len(VIDEO), TASK, None)
-    assert "such as its tokens" in (await world.record())["warnings"][0]
+    assert "such as its tokens" in (await in_memory.record())["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -339,58 +337,51 @@ async def test_record_names_a_damaged_claim(world: StoreWorld) -> None:
 # Objects that should say that a content was verified
 
 
-def _bad_notes(world: StoreWorld, content: bytes) -> dict[str, bytes]:
-    """Contents for the object of a verified content that must not be believed."""
-    _, good = world.verified(content)
-    value = json.loads(good)
-    del value["sha256"]
-    return {
-        "empty": b"",
-        "text": b"verified, believe me",
-        "a list": b"[]",
-        "cut": good[:-5],
-        "without a seal": as_json(value),
-        "with a changed size": good.replace(b'"size": ', b'"size": 1'),
-        "of another task": sealed(value | {"task_id": "cgt-other"}),
-        "of another content": sealed(value | {"crc32c": "AAAAAA=="}),
-        "without base64": sealed(value | {"crc32c": "?"}),
-        "without fields": sealed({}),
-        "brackets": b"[" * 100_000,
-    }
+# Contents for the object of a verified content that must not be believed, by what a right one says.
+BAD_NOTES: dict[str, Callable[[bytes, dict[str, Any]], bytes]] = {
+    "empty": lambda right, said: b"",
+    "text": lambda right, said: b"verified, believe me",
+    "a list": lambda right, said: b"[]",
+    "cut": lambda right, said: right[:-5],
+    "without a seal": lambda right, said: as_json(said),
+    "with a changed size": lambda right, said: right.replace(b'"size": ', b'"size": 1'),
+    "of another task": lambda right, said: sealed(said | {"task_id": "cgt-other"}),
+    "of another content": lambda right, said: sealed(said | {"crc32c": "AAAAAA=="}),
+    "without base64": lambda right, said: sealed(said | {"crc32c": "?"}),
+    "without fields": lambda right, said: sealed({}),
+    "brackets": lambda right, said: b"[" * 100_000,
+}
 
 
-BAD_NOTES = (
-    *("empty", "text", "a list", "cut", "without a seal", "with a changed size", "of another task"),
-    *("of another content", "without base64", "without fields", "brackets"),
-)
+async def note_badly(world: StoreWorld, content: bytes, bad: str) -> None:
+    name, right = world.verified(content)
+    said = {key: value for key, value in json.loads(right).items() if key != "sha256"}
+    await world.bucket.create(name, BAD_NOTES[bad](right, said))
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
 async def test_damaged_note_is_ignored(in_memory: StoreWorld, bad: str) -> None:
-    world = in_memory
-    await world.put("output.mp4", FOREIGN)
-    await world.bucket.create(world.verified(FOREIGN)[0], _bad_notes(world, FOREIGN)[bad])
-    await world.fails("ObjectConflict", "was ignored", final=True)
-    assert await world.bucket.read(world.names.record) is None
+    await in_memory.put("output.mp4", FOREIGN)
+    await note_badly(in_memory, FOREIGN, bad)
+    await in_memory.fails("ObjectConflict", "was ignored", final=True)
+    assert await in_memory.bucket.read(in_memory.names.record) is None
 
 
 @pytest.mark.parametrize("bad", BAD_NOTES)
 async def test_damaged_note_stores_video(in_memory: StoreWorld, bad: str) -> None:
-    world = in_memory
-    await world.bucket.create(world.verified(VIDEO)[0], _bad_notes(world, VIDEO)[bad])
-    assert (await world.store()).size == len(VIDEO)
-    record = await world.record()
+    await note_badly(in_memory, VIDEO, bad)
+    assert (await in_memory.store()).size == len(VIDEO)
+    record = await in_memory.record()
     (warning,) = record["warnings"]
-    assert world.verified(VIDEO)[0] in warning
+    assert in_memory.verified(VIDEO)[0] in warning
     assert record["objects"]["verified"] == []
 
 
 async def test_damaged_note_is_named_in_the_failure(in_memory: StoreWorld) -> None:
-    world = in_memory
-    await uploaded(world)
-    await damage(world, world.verified(VIDEO)[0], b"")
-    world.forgets()
-    await world.fails("TaskGone", rf"output\.mp4 exists.*{world.verified(VIDEO)[0]} is not JSON")
+    await uploaded(in_memory)
+    await damage(in_memory, in_memory.verified(VIDEO)[0], b"")
+    in_memory.forgets()
+    await in_memory.fails("TaskGone", rf"output\.mp4 exists.*{in_memory.verified(VIDEO)[0]} is not JSON")
 
 
 def _verified(content: bytes) -> tuple[str, bytes]:
@@ -441,34 +432,33 @@ OBJECTS = {
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     objects=st.sampled_from(list(OBJECTS)),
-    answer=st.sampled_from(ANSWERS),
+    answer=st.sampled_from(list(ANSWERS)),
     damaged=st.booleans(),
     payload=st.sampled_from(["whole", "missing", "damaged"]),
 )
 async def test_record_names_verified_bytes_or_nothing(
     in_memory: StoreWorld, objects: str, answer: str, damaged: bool, payload: str
 ) -> None:
-    world = in_memory
-    world.bucket, world.request = MemoryBucket(), a_request()
+    in_memory.bucket, in_memory.request = MemoryBucket(), a_request()
     content, earlier = OBJECTS[objects]
     if content is not None:
-        await world.put("output.mp4", content)
+        await in_memory.put("output.mp4", content)
     for one in earlier:
-        name, said = world.verified(one)
-        await world.bucket.create(name, said[:-9] if damaged else said)
+        name, said = in_memory.verified(one)
+        await in_memory.bucket.create(name, said[:-9] if damaged else said)
     if payload != "missing":
-        await world.put("task.json", as_json(world.payload(content=None)) if payload == "whole" else b"{")
-    world.host.answers[GET] = answers(world)[answer]
+        await in_memory.put("task.json", as_json(in_memory.payload(content=None)) if payload == "whole" else b"{")
+    answer_get(in_memory, answer)
     believed = () if damaged else earlier
     end = None
-    for world.attempt in (1, 9):
+    for in_memory.attempt in (1, 9):
         try:
-            await world.store()
+            await in_memory.store()
         except ApplicationError as error:
             end = error.type
 
-    record = await world.bucket.read(world.names.record)
-    found = await world.bucket.read(world.name("output.mp4"))
+    record = await in_memory.bucket.read(in_memory.names.record)
+    found = await in_memory.bucket.read(in_memory.name("output.mp4"))
     assert content is None or found == content, "nothing is overwritten"
     if record is None:
         assert end in {"ObjectConflict", "ProviderUnavailable", "TaskGone", "NotReady"}
@@ -477,26 +467,25 @@ async def test_record_names_verified_bytes_or_nothing(
     # The provider gives the same bytes each time, and this run verified them where no valid object did.
     assert found in {VIDEO, *believed}
     named = json.loads(record)["objects"]
-    stored = await world.bucket.stat(world.name("output.mp4"))
+    stored = await in_memory.bucket.stat(in_memory.name("output.mp4"))
     assert stored is not None
     assert named["video"] == RecordedObject.of(stored).model_dump()
     if not damaged:
-        assert world.verified(found)[0] in {one["name"] for one in named["verified"]}
+        assert in_memory.verified(found)[0] in {one["name"] for one in named["verified"]}
 
 
 @pytest.mark.parametrize("days", [1, 8], ids=lambda days: f"{days} days old")
 async def test_verified_video_of_forgotten_task_is_stored(in_memory: StoreWorld, days: int) -> None:
     """The run was ended between upload and record; the next one asks for the task, and GET says 404."""
-    world = in_memory
-    await world.claim(1, created(TASK))
-    world.make_older(days=days)
-    world.forgets()
-    await world.put("output.mp4", VIDEO)
-    seen = await world.poll()
+    await in_memory.claim(1, created(TASK))
+    in_memory.make_older(days=days)
+    in_memory.forgets()
+    await in_memory.put("output.mp4", VIDEO)
+    seen = await in_memory.poll()
     assert seen.next == ("wait" if days < 7 else "end"), "an unverified object is no video"
-    await world.verify(VIDEO)
-    await world.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
-    seen = await world.poll()
+    await in_memory.verify(VIDEO)
+    await in_memory.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
+    seen = await in_memory.poll()
     assert (seen.next, seen.copy_within) == ("store", 86_400)
 
 
@@ -512,14 +501,13 @@ async def test_failed_picture_upload_stores_video(in_memory: StoreWorld) -> None
     async def fail() -> None:
         raise ConnectionError("no pictures today")
 
-    world = in_memory
-    world.request = a_stored_request()
-    world.memory.before["last_frame"] = fail
-    for world.attempt in (1, 4):
-        await world.fails("StoreFailed", "last frame")
-    world.attempt = 5
-    assert (await world.store()).last_frame_uri is None
-    assert "no pictures today" in (await world.record())["warnings"][0]
+    in_memory.request = a_stored_request()
+    in_memory.memory.before["last_frame"] = fail
+    for in_memory.attempt in (1, 4):
+        await in_memory.fails("StoreFailed", "last frame")
+    in_memory.attempt = 5
+    assert (await in_memory.store()).last_frame_uri is None
+    assert "no pictures today" in (await in_memory.record())["warnings"][0]
 
 
 async def test_endless_video_uses_constant_memory(in_memory: StoreWorld) -> None:
@@ -536,7 +524,7 @@ async def test_video_url_is_found_in_long_payload(in_memory: StoreWorld) -> None
 
 
 async def test_signed_url_as_name_is_redacted(in_memory: StoreWorld) -> None:
-    """The world searches each object for the signature."""
+    """The in_memory searches each object for the signature."""
     content = in_memory.payload()["content"]
     in_memory.task(in_memory.payload(content=content | {"variants": {content["video_url"]: {"size": 1}}}))
     await in_memory.store()

@@ -53,7 +53,7 @@ from tests.support.jobs import (
     some_settings,
 )
 from tests.support.memory_bucket import MemoryBucket
-from tests.support.raw_host import RawHost, raw_host
+from tests.support.raw_host import RawHost
 from tests.support.world import World
 from tests.workflows.scripted import dev_server
 
@@ -129,30 +129,24 @@ async def test_identifiers_listed_is_noted_once(ark: ArkControl) -> None:
     assert reader.bucket.writes == [IDENTIFIERS_LISTED]
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[RawHost]:
-    async with raw_host() as host:
-        yield host
-
-
-def listed(host: RawHost, *items: Any, total: int | None = None) -> Reader:
-    host.answers(200, json.dumps({"items": items, "total": len(items) if total is None else total}))
-    return Reader(Ark(host.url, KEY, list_spacing=0))
+def listed(raw: RawHost, *items: Any, total: int | None = None) -> Reader:
+    raw.answers(200, json.dumps({"items": items, "total": len(items) if total is None else total}))
+    return Reader(Ark(raw.url, KEY, list_spacing=0))
 
 
 @pytest.mark.parametrize(
     "identifier",
     ["c" * 32, f"{'c' * 16}-{'c' * 31}", f"{'C' * 16}-{'C' * 32}", f"x{OURS}", f"{OURS}\n", "somebody", "", 7, None],
 )
-async def test_foreign_identifiers_prove_nothing(host: RawHost, identifier: object) -> None:
-    reader = listed(host, {"id": "cgt-1", "safety_identifier": identifier})
+async def test_foreign_identifiers_prove_nothing(raw: RawHost, identifier: object) -> None:
+    reader = listed(raw, {"id": "cgt-1", "safety_identifier": identifier})
     await reader.page()
     assert reader.bucket.writes == []
 
 
-async def test_odd_tasks_are_read_partly(host: RawHost) -> None:
+async def test_odd_tasks_are_read_partly(raw: RawHost) -> None:
     reader = listed(
-        host,
+        raw,
         {"id": "cgt-1"},
         {"id": "cgt-2", "safety_identifier": "", "model": 7, "created_at": "yesterday"},
         {"id": "cgt-3", "safety_identifier": ["x"], "model": None, "created_at": None},
@@ -171,10 +165,10 @@ async def test_odd_tasks_are_read_partly(host: RawHost) -> None:
 
 
 @pytest.mark.parametrize("created_at", ["1e999", "-1e999", "NaN", "true", "1" + "0" * 400])
-async def test_invalid_age_is_unknown(host: RawHost, created_at: str) -> None:
+async def test_invalid_age_is_unknown(raw: RawHost, created_at: str) -> None:
     """An unmarked task of unknown age could be the attempt's; one that is never young could not."""
-    reader = listed(host)
-    host.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
+    reader = listed(raw)
+    raw.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
     (task,) = (await reader.page()).tasks
     assert task.created_at is None
 
@@ -191,15 +185,15 @@ async def test_unusable_list_answer_is_retryable(ark: ArkControl, fault: str) ->
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"items": {}, "total": 1}', '{"items": [], "total": "1"}', "<html>"])
-async def test_non_list_answer_is_retryable(host: RawHost, body: str) -> None:
-    reader = listed(host)
-    host.answers(200, body)
+async def test_non_list_answer_is_retryable(raw: RawHost, body: str) -> None:
+    reader = listed(raw)
+    raw.answers(200, body)
     with pytest.raises(ApplicationError):
         await reader.page()
 
 
-async def test_failed_note_rereads_page(host: RawHost) -> None:
-    reader = listed(host, {"id": "cgt-1", "safety_identifier": OURS})
+async def test_failed_note_rereads_page(raw: RawHost) -> None:
+    reader = listed(raw, {"id": "cgt-1", "safety_identifier": OURS})
     reader.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
         await reader.page()

@@ -101,3 +101,16 @@ async def result_host(tls: ssl.SSLContext | None = None) -> AsyncIterator[Result
         yield host
     finally:
         server.close()
+
+
+@dataclass
+class Names:
+    """A resolver that answers from a table, in turn where a name has several answers, and records the names."""
+
+    table: dict[str, list[list[str]]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def __call__(self, name: str, port: int) -> list[str]:
+        self.asked.append(name)
+        answers = self.table.get(name, [[name]])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
