@@ -30,7 +30,7 @@ async def the_post(ark: ArkControl, before: int) -> CreateEntry:
         while any(entry.answer is None for entry in await ark.ledger()):
             await asyncio.sleep(0.02)
     entries = (await ark.ledger())[before:]
-    assert len(entries) == 1, "a create is one POST, whatever comes of it"
+    assert len(entries) == 1, "a create is one POST"
     return entries[0]
 
 

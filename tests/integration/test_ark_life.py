@@ -212,7 +212,7 @@ async def test_references_are_fetched_when_set(ark: ArkControl, api: Api, receiv
 
     assert await create(f"{root}/there") == 400  # http
     await ark.configure(allow_http_references=True)
-    assert await create(f"{root}/gone") == 200  # nobody looks
+    assert await create(f"{root}/gone") == 200  # nobody checks
     await ark.configure(fetch_references=True)
     assert [await create(f"{root}/there"), await create(f"{root}/gone"), await create("asset://a")] == [200, 400, 200]
 
@@ -223,7 +223,7 @@ async def test_references_are_checked_when_set(ark: ArkControl, api: Api) -> Non
         url = {"url": f"data:image/png;base64,{picture}"}
         return await api.post(content=[{"type": "image_url", "image_url": url}])
 
-    assert (await create(200)).status_code == 200  # nobody looks
+    assert (await create(200)).status_code == 200  # nobody checks
     await ark.configure(inspect_references=True)
     assert (await create(300)).status_code == 200
     refused = await create(298)

@@ -511,11 +511,7 @@ async def test_references_keep_roles_and_order(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(references=references))
     assert body["content"] == [
         {"type": "text", "text": "a cat"},
-        {
-            "type": "image_url",
-            "image_url": {"url": "https://cdn.example.com/a.webp?sig=1"},
-            "role": "reference_image",
-        },
+        {"type": "image_url", "image_url": {"url": "https://cdn.example.com/a.webp?sig=1"}, "role": "reference_image"},
         {"type": "video_url", "video_url": {"url": "asset://video-1"}, "role": "reference_video"},
         {"type": "audio_url", "audio_url": {"url": "https://cdn.example.com/a.mp3"}, "role": "reference_audio"},
         {"type": "image_url", "image_url": {"url": "https://cdn.example.com/b.png"}, "role": "reference_image"},
@@ -526,10 +522,8 @@ async def test_references_keep_roles_and_order(ark: ArkControl) -> None:
 async def test_picture_needs_no_prompt(ark: ArkControl) -> None:
     frames = [{"role": role, "url": f"https://cdn.example.com/{role}.png"} for role in ("first_frame", "last_frame")]
     _, body = await the_body(ark, a_request(prompt=None, references=frames))
-    assert [(item["type"], item["role"]) for item in body["content"]] == [
-        ("image_url", "first_frame"),
-        ("image_url", "last_frame"),
-    ]
+    sent = [(item["type"], item["role"]) for item in body["content"]]
+    assert sent == [("image_url", "first_frame"), ("image_url", "last_frame")]
 
 
 GS = [{"role": "first_frame", "url": "gs://private/pictures/a.png#17"}]

@@ -327,7 +327,7 @@ def test_log_redacts_tracebacks() -> None:
 
 
 async def test_identifier_survives_short_secret(raw: RawHost) -> None:
-    """A secret of a few hex digits occurs in our identifiers by chance: redacted, our own task would look foreign."""
+    """A secret of a few hex digits occurs in our identifiers by chance: redacted, our own task would seem foreign."""
     identifier = f"{'cafe' * 4}-{'0123cafe' * 4}"
     task = {"id": "cgt-1", "status": "queued", "safety_identifier": identifier}
     client = Ark(raw.url, KEY, secrets=("cafe",), list_spacing=0)

@@ -201,7 +201,7 @@ async def test_invalid_url_fails_download(fetch: Fetch, url: str) -> None:
 
 
 async def test_changed_name_gains_nothing(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name is looked up once for each request, and the address of that look-up is where it connects."""
+    """The name is resolved once for each request, and the request connects to that address."""
     names = Names({"results.test": [["203.0.113.7"], ["127.0.0.1"]]})
     monkeypatch.setattr(outbound, "is_public_address", lambda address: address == "203.0.113.7")
     went_to: list[str] = []

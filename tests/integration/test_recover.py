@@ -12,7 +12,17 @@ from temporalio.exceptions import ApplicationError
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.ledger.facts import End, Listing, Outcome
-from tests.support.jobs import FINGERPRINT, absent, accepted, an_end, created, not_sent, refused, some_settings
+from tests.support.jobs import (
+    FINGERPRINT,
+    a_listing,
+    absent,
+    accepted,
+    an_end,
+    created,
+    not_sent,
+    refused,
+    some_settings,
+)
 from tests.support.world import World
 
 
@@ -151,16 +161,8 @@ async def silent() -> World:
 
 def proofs(world: World, *ages: float, **given: Any) -> tuple[Listing, ...]:
     """Complete listings, so many seconds ago, that do not show the attempt."""
-    nothing = {
-        "attempt": 1,
-        "safety_identifier": world.claims[0].safety_identifier,
-        "complete": True,
-        "task_id": None,
-        "unmarked": False,
-        "key": FINGERPRINT,
-    }
     now = datetime.now(UTC)
-    return tuple(Listing.model_validate(nothing | {"began_at": now - timedelta(seconds=age)} | given) for age in ages)
+    return tuple(a_listing(world.claims[0], now - timedelta(seconds=age), **given) for age in ages)
 
 
 async def test_two_listings_prove_absence_and_allow_claim(silent: World) -> None:

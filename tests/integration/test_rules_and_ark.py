@@ -37,7 +37,7 @@ from tests.unit.test_rules import RIGHT, TEXT, refs
 
 
 class SigningBucket(MemoryBucket):
-    """Signs URLs that can be sent, whatever the object is called, as Google's library does."""
+    """Signs URLs that can be sent, for any name of an object, as Google's library does."""
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
         return await super().signed_url(bucket, quote(name), generation, lifetime)
@@ -79,11 +79,8 @@ def assert_it_orders_what_was_asked(request: VideoRequest, endpoints: dict[str, 
     assert received.resolution == request.resolution
     assert request.ratio in {received.ratio, "adaptive"}
     assert request.duration in {received.duration, -1}
-    assert (received.generate_audio, received.watermark, received.return_last_frame) == (
-        request.generate_audio,
-        request.watermark,
-        request.return_last_frame,
-    )
+    for name in ("generate_audio", "watermark", "return_last_frame"):
+        assert getattr(received, name) == getattr(request, name)
     assert received.draft == bool(request.draft)
     assert received.priority == (request.priority or 0)
     assert received.service_tier == (request.service_tier or "default")

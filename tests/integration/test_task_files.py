@@ -16,21 +16,20 @@ from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 
 from dev.ark.media import video
-from seedance_temporal.identity import ObjectNames
 from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.record import RecordedObject
-from seedance_temporal.ledger.task_files import TaskFiles, Verified, read_verified
+from seedance_temporal.ledger.task_files import TaskFiles, read_verified
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
 from tests.support.jobs import a_request, created, names
 from tests.support.media_files import bottomless_video
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
 from tests.support.stores import CLIP, GET, PNG, TASK, VIDEO, StoreWorld, a_stored_request
+from tests.support.world import World
 
 # The bytes that another run was given for the same task, and those of another task.
 OTHER = video(CLIP, f"{TASK} again")
 FOREIGN = video(CLIP, "cgt-other")
-NAMES = ObjectNames("seedance", "ab12")
 
 
 @pytest.fixture
@@ -384,25 +383,22 @@ async def test_damaged_note_is_named_in_the_failure(in_memory: StoreWorld) -> No
     await in_memory.fails("TaskGone", rf"output\.mp4 exists.*{in_memory.verified(VIDEO)[0]} is not JSON")
 
 
-def _verified(content: bytes) -> tuple[str, bytes]:
-    of = Checksums.of(BytesIO(content))
-    said = Verified(task_id="cgt-1", file="output.mp4", size=of.size, crc32c=of.crc32c, md5=of.md5)
-    return NAMES.verified("cgt-1", of.crc32c), sealed(said.model_dump())
+JOB = World()
 
 
 @given(st.binary(max_size=40), st.data())
 def test_changed_note_is_refused(content: bytes, data: st.DataObject) -> None:
-    name, said = _verified(content)
-    assert read_verified(NAMES, name, said).size == len(content)
+    name, said = JOB.verified(content)
+    assert read_verified(JOB.names, name, said).size == len(content)
     at = data.draw(st.integers(0, len(said) - 1))
     changed = said[:at] + bytes([said[at] ^ data.draw(st.integers(1, 255))]) + said[at + 1 :]
     with pytest.raises(ValueError, match=r"^(is|carries|lacks|holds|does) "):
-        read_verified(NAMES, name, changed)
+        read_verified(JOB.names, name, changed)
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_only_same_content_is_equal(one: bytes, other: bytes) -> None:
-    said = read_verified(NAMES, *_verified(one))
+    said = read_verified(JOB.names, *JOB.verified(one))
     of = Checksums.of(BytesIO(other))
     stored = RecordedObject(name="x", generation=1, size=of.size, crc32c=of.crc32c, md5=of.md5)
     assert said.equals(stored) == (one == other)

@@ -31,7 +31,7 @@ from activities.task_list import (
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, lister_id
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.ledger.facts import Listing, Outcome
+from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
@@ -41,6 +41,7 @@ from tests.support.jobs import (
     KEY,
     a_claim,
     a_client,
+    a_listing,
     a_request,
     absent,
     accepted,
@@ -232,12 +233,8 @@ async def test_unknown_attempt_is_requested(temporal: Client, world: World) -> N
     world.make_older(seconds=100)
     decision = await world.ask_lister(temporal)
     assert decision.recovery is not None
-    assert (decision.next, decision.attempt, decision.recovery.needs_operator, decision.recovery.wait_seconds) == (
-        "recover",
-        1,
-        False,
-        30,
-    )
+    assert (decision.next, decision.attempt) == ("recover", 1)
+    assert (decision.recovery.needs_operator, decision.recovery.wait_seconds) == (False, 30)
     claimed_at = (await world.ledger.read(world.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
     assert await requests(temporal) == [
@@ -292,9 +289,7 @@ async def test_unreachable_lister_is_error(temporal: Client, world: World) -> No
 
 async def test_answer_to_missing_job_delays_no_other(temporal: Client, world: World) -> None:
     await world.ask_lister(temporal)
-    listing = Listing(
-        attempt=1, safety_identifier=OURS, began_at=datetime.now(UTC), complete=True, task_id=None, unmarked=False
-    )
+    listing = a_listing(world.claims[0], datetime.now(UTC))
     # Any running workflow can be signalled; the lister itself is available.
     there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
     answers = tuple(Answer(job_id=job_id, listing=listing) for job_id in (not_there, there, not_there))

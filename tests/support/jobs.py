@@ -20,7 +20,7 @@ from seedance_temporal import VideoJob
 from seedance_temporal.events import EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
 from seedance_temporal.job import JobDetail, JobError, JobState, VideoResult
-from seedance_temporal.ledger.facts import Claim, End, Outcome
+from seedance_temporal.ledger.facts import Claim, End, Listing, Outcome
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -97,7 +97,7 @@ def found(job: VideoJob) -> JobState:
 
 
 def detail_of(state: JobState) -> JobDetail:
-    """What a worker told of a job."""
+    """What a worker says of a job."""
     assert state.detail is not None, "no worker answered"
     return state.detail
 
@@ -107,6 +107,13 @@ def an_end(attempt: int, task_id: str | None, failure_class: str = "provider", c
         {"code": code, "message": "it ended", "class": failure_class, "task_id": task_id, "attempt": attempt}
     )
     return End(error=error, at=datetime.now(UTC))
+
+
+def a_listing(claim: Claim, began_at: datetime, **fields: Any) -> Listing:
+    """Return a complete listing that does not show the task of a claim."""
+    known = {"attempt": claim.attempt, "safety_identifier": claim.safety_identifier, "key": claim.key}
+    nothing = {"began_at": began_at, "complete": True, "task_id": None, "unmarked": False}
+    return Listing.model_validate(known | nothing | fields)
 
 
 def a_record(task_id: str) -> bytes:

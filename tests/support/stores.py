@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from activities.store import StoreActivities, StoreInput
 from dev.ark.media import Clip, last_frame, video
 from seedance_temporal.events import Event
 from seedance_temporal.job import VideoResult
-from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.storage.bucket import Checksums
 from tests.support.jobs import a_request
 from tests.support.result_host import Answer, ResultHost
 from tests.support.world import World
@@ -136,12 +133,6 @@ class StoreWorld(World):
     async def put(self, file: str, content: bytes) -> None:
         """Create an object beside the video."""
         assert await self.bucket.create(self.name(file), content)
-
-    def verified(self, content: bytes, file: str = "output.mp4", task_id: str = TASK) -> tuple[str, bytes]:
-        """Return name and content of the object that says that a content was verified."""
-        of = Checksums.of(BytesIO(content))
-        fields = {"task_id": task_id, "file": file, "size": of.size, "crc32c": of.crc32c, "md5": of.md5}
-        return self.names.verified(task_id, of.crc32c), sealed(fields)
 
     async def verify(self, content: bytes, file: str = "output.mp4") -> None:
         """Write, as an earlier run does, that a content was verified."""

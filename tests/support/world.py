@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from temporalio.client import Client
@@ -21,13 +22,15 @@ from seedance_temporal.contract import Resolve, ResolveAnswer, Resubmit
 from seedance_temporal.events import Event
 from seedance_temporal.identity import ObjectNames, job_id_of
 from seedance_temporal.job import JobError
+from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.decisions import Decision, decide_at
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.ledger.task_files import Verified
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import Bucket
+from seedance_temporal.storage.bucket import Bucket, Checksums
 from tests.support import jobs
 from tests.support.jobs import BODY, KEY, a_claim, a_client, a_record, a_request, in_activity, names, some_settings
 from tests.support.memory_bucket import MemoryBucket
@@ -127,6 +130,12 @@ class World:
 
     async def decision(self) -> Decision:
         return decide_at(await self.ledger.read(self.job_id), self.settings)
+
+    def verified(self, content: bytes, file: str = "output.mp4") -> tuple[str, bytes]:
+        """Return name and content of the object that says that a content was verified."""
+        of = Checksums.of(BytesIO(content))
+        said = Verified(task_id=self.task_id, file=file, size=of.size, crc32c=of.crc32c, md5=of.md5)
+        return self.names.verified(self.task_id, of.crc32c), sealed(said.model_dump())
 
     # The provider
 
