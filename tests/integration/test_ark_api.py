@@ -94,14 +94,14 @@ async def test_endpoint_id_shows_its_model(ark: ArkControl, other: Api) -> None:
 
 
 @pytest.mark.parametrize("key", ["local-ark-key-cn", "wrong", "local-ark-key-"])
-async def test_other_route_key_is_unknown(ark: ArkControl, api: Api, key: str) -> None:
+async def test_other_route_key_is_unknown(api: Api, key: str) -> None:
     api = api.under(key)
     answers = [await api.post(), await api.get("cgt-1"), await api.page(), await api.delete("cgt-1")]
     assert [answer.status_code for answer in answers] == [401] * 4
     assert answers[0].json()["error"]["code"] == "AuthenticationError"
 
 
-async def test_other_route_model_is_not_found(ark: ArkControl, api: Api) -> None:
+async def test_other_route_model_is_not_found(api: Api) -> None:
     answer = await api.post(model=MODELS["volcengine"])
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "InvalidEndpointOrModel.NotFound"
@@ -138,7 +138,7 @@ async def test_only_success_is_billed(ark: ArkControl, api: Api) -> None:
     assert [entry.billed_tokens for entry in await ark.ledger() if entry.task_id == task["id"]] == [None]
 
 
-async def test_list_pages_newest_first_without_gaps(ark: ArkControl, other: Api) -> None:
+async def test_list_pages_newest_first_without_gaps(other: Api) -> None:
     ids = [await other.create() for _ in range(5)]
     pages = [(await other.page(*ids, page_num=number, page_size=2)).json() for number in (1, 2, 3, 4)]
     assert [page["total"] for page in pages] == [5] * 4
@@ -146,7 +146,7 @@ async def test_list_pages_newest_first_without_gaps(ark: ArkControl, other: Api)
     assert listed == [[ids[4], ids[3]], [ids[2], ids[1]], [ids[0]], []]
 
 
-async def test_list_filters(ark: ArkControl, api: Api) -> None:
+async def test_list_filters(api: Api) -> None:
     done = (await api.create_until("succeeded"))["id"]
     flex = await api.create(model="seedance-1-5-pro-251215", service_tier="flex")
 
@@ -241,7 +241,7 @@ async def test_task_may_have_extra_fields(ark: ArkControl, api: Api) -> None:
     assert task["revised_prompt"] == item["revised_prompt"] == "a dog"
 
 
-async def test_client_request_id_is_no_idempotency_key(ark: ArkControl, api: Api) -> None:
+async def test_client_request_id_is_no_idempotency_key(api: Api) -> None:
     api = replace(api, headers={"X-Client-Request-Id": "the same"})
     assert await api.create() != await api.create()
 
@@ -300,7 +300,7 @@ async def test_delete_follows_the_status(ark: ArkControl, api: Api) -> None:
     assert counted.get >= 2
 
 
-async def test_other_account_task_is_unknown(ark: ArkControl, api: Api, other: Api) -> None:
+async def test_other_account_task_is_unknown(api: Api, other: Api) -> None:
     task_id = await api.create()
     assert (await other.get(task_id)).status_code == 404
 

@@ -25,6 +25,7 @@ from dev.ark.validate import read_request
 from dev.process import running_ark
 from tests.support.ark_api import Api
 from tests.support.jobs import BODY
+from tests.support.raw_host import serving
 
 SWITCHES = {
     "speed": 1,
@@ -325,9 +326,7 @@ async def test_callbacks_are_tried_four_times(ark: ArkControl, api: Api, receive
 
 async def test_silent_receiver_breaks_nothing(ark: ArkControl, api: Api) -> None:
     await ark.configure(callback_timeout_seconds=0.05)
-    asleep = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
-    async with asleep:
-        port = asleep.sockets[0].getsockname()[1]
+    async with serving(lambda reader, writer: asyncio.sleep(3600)) as port:
         slow = await api.create(callback_url=f"http://127.0.0.1:{port}/")
         assert [answer for _, _, answer in await quiet(ark, slow, 8)] == [None] * 8
     away = await api.create(callback_url=f"http://127.0.0.1:{port}/")

@@ -54,7 +54,7 @@ async def test_url_serves_get_only(ark: ArkControl, api: Api) -> None:
     assert answer.content == await ark.video_bytes(task["id"])
 
 
-async def test_url_needs_its_signature(ark: ArkControl, api: Api) -> None:
+async def test_url_needs_its_signature(api: Api) -> None:
     task, other = await api.create_until("succeeded"), await api.create_until("succeeded")
     url, query = task["content"]["video_url"], urlsplit(other["content"]["video_url"]).query
     bare = url.partition("?")[0]
@@ -123,7 +123,7 @@ async def test_key_at_result_url_is_leak(ark: ArkControl, api: Api) -> None:
     assert (leak.scheme, leak.path) == ("Bearer", f"/results/{task['id']}/video.mp4")
 
 
-async def test_object_outlives_record(ark: ArkControl, api: Api) -> None:
+async def test_object_outlives_record(api: Api) -> None:
     task = await api.create_until("succeeded")
     await api.delete(task["id"])
     assert (await api.http.get(task["content"]["video_url"])).status_code == 200
@@ -148,7 +148,7 @@ async def test_last_frame_can_be_jpeg(ark: ArkControl, api: Api) -> None:
     assert picture.content == await ark.video_bytes(task["id"], "last_frame.jpeg")
 
 
-async def test_video_has_the_requested_shape(ark: ArkControl, api: Api) -> None:
+async def test_video_has_the_requested_shape(api: Api) -> None:
     task = await api.create_until("succeeded", resolution="720p", ratio="9:16", duration=15, generate_audio=True)
     with av.open(io.BytesIO((await api.http.get(task["content"]["video_url"])).content), "r") as container:
         stream = container.streams.video[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -115,7 +116,7 @@ async def test_accepted_without_id_is_returned_when_bucket_fails(world: World) -
     # The workflow writes it.
     world.memory.before.clear()
     await world.write_outcome(result.claim, result.outcome)
-    assert (await world.ledger.read(world.job_id)).attempts[0].accepted_without_id
+    assert (await world.read_attempt()).accepted_without_id
 
 
 async def test_second_temporal_attempt_sends_nothing(world: World) -> None:
@@ -147,10 +148,10 @@ async def test_claim_precedes_post(world: World) -> None:
     world.memory.before["claim"] = world.memory.after["claim"] = count_posts
     result = await world.create()
     assert (result.kind, posts_at_the_claim) == ("created", [0, 0])
-    assert world.memory.writes[0].endswith("0001.claim.json")
+    claim = world.memory.writes[0]
+    assert claim.endswith("0001.claim.json")
     (post,) = await world.posts()
-    claimed_at = world.memory.stored[world.memory.writes[0]].created_at.timestamp()
-    assert claimed_at <= post.time
+    assert world.memory.stored[claim].created_at.timestamp() <= post.time
 
 
 async def test_no_claim_sends_nothing(world: World) -> None:
@@ -279,11 +280,7 @@ async def test_unwritten_outcome_is_returned(world: World, fault: str | None, ki
 
 async def test_hanging_outcome_does_not_delay_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.create, "_OUTCOME_SECONDS", 0.2)
-
-    async def hang() -> None:
-        await asyncio.sleep(60)
-
-    world.memory.before["outcome"] = hang
+    world.memory.before["outcome"] = partial(asyncio.sleep, 60)
     result = await world.create()
     assert (result.kind, result.written) == ("created", False)
 
@@ -372,11 +369,7 @@ async def test_closed_port_is_not_sent(world: World, monkeypatch: pytest.MonkeyP
 
 async def test_nothing_is_sent_after_time_over(ark: ArkControl) -> None:
     world = await World.at(ark, **QUICK)
-
-    async def slow() -> None:
-        await asyncio.sleep(1.7)
-
-    world.memory.after["claim"] = slow
+    world.memory.after["claim"] = partial(asyncio.sleep, 1.7)
     result = await world.create()
     assert (result.kind, result.written, await world.posts()) == ("not_sent", True, [])
     assert (await world.fact("outcome"))["code"] == "no_time_left"

@@ -20,7 +20,7 @@ from seedance_temporal.provider import answers
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer, NoAnswer
 from seedance_temporal.provider.task import parse_task
 from tests.support.jobs import BODY, KEY
-from tests.support.raw_host import RawHost
+from tests.support.raw_host import RawHost, serving
 from workers.log_format import RedactingFormatter
 
 TOO_LONG = answers.MOST_BYTES + 1
@@ -142,7 +142,6 @@ async def test_long_answer_is_not_read(raw: RawHost, client: Ark, content: bytes
 @pytest.mark.parametrize("status", [200, 500])
 async def test_endless_answer_is_abandoned(raw: RawHost, client: Ark, status: int) -> None:
     raw.answers(status, "", "Transfer-Encoding: chunked")
-    raw.answer = raw.answer.replace(b"Content-Length: 0\r\n", b"")
     raw.repeats = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     assert (await client.create(BODY)).kind == ("accepted_without_id" if status == 200 else "unknown")
     with pytest.raises(ArkError):
@@ -366,9 +365,7 @@ async def test_key_as_task_id_is_not_written(raw: RawHost, client: Ark) -> None:
 
 async def test_timeout_while_connecting_is_not_sent() -> None:
     """A host that accepts the connection, and never answers TLS."""
-    server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with serving(lambda reader, writer: asyncio.sleep(3600)) as port:
         answer = await Ark(f"https://127.0.0.1:{port}", KEY).create(BODY, 0.5)
     assert (answer.kind, answer.code) == ("not_sent", "not_connected")
 
@@ -383,7 +380,5 @@ async def test_timeout_after_sending_is_unknown(sent: bytes, kind: str) -> None:
         await writer.drain()
         await asyncio.sleep(3600)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with serving(serve) as port:
         assert (await Ark(f"http://127.0.0.1:{port}", KEY).create(BODY, 0.7)).kind == kind

@@ -157,7 +157,6 @@ async def test_redirects_are_few(host: ResultHost, fetch: Fetch) -> None:
 async def test_redirect_body_is_not_read(fetch: Fetch) -> None:
     async with raw_host() as host:
         host.answers(302, "", f"Location: {host.url}", "Content-Encoding: gzip", "Transfer-Encoding: chunked")
-        host.answer = host.answer.replace(b"Content-Length: 0\r\n", b"")
         bomb = gzip.compress(bytes(64 * 1024 * 1024), 9)
         host.repeats = b"%x\r\n%b\r\n" % (len(bomb), bomb)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

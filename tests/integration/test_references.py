@@ -33,6 +33,7 @@ from seedance_temporal.storage.signing import CannotSign
 from tests.support.jobs import a_request, in_activity, some_settings
 from tests.support.media_files import clip, padded_mp4, picture, png_bomb, sound
 from tests.support.memory_bucket import MemoryBucket
+from tests.support.raw_host import serving
 from tests.support.result_host import Answer, Names, ResultHost, result_host
 
 MB = 1024 * 1024
@@ -338,11 +339,8 @@ async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, li
         finally:
             writer.close()
 
-    server = await asyncio.start_server(pour, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png", sent
-    finally:
-        server.close()
+    async with serving(pour) as port:
+        yield f"http://127.0.0.1:{port}/a.png", sent
 
 
 async def test_long_answer_is_read_up_to_limit(sizes: list[int]) -> None:
@@ -433,14 +431,9 @@ async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png"
-    try:
-        result = await Checker()(
-            *(image(f"{url}?{n}") for n in range(12)), model="dreamina-seedance-2-5-260628", resolution="720p"
-        )
-    finally:
-        server.close()
+    async with serving(answer) as port:
+        images = [image(f"http://127.0.0.1:{port}/a.png?{n}") for n in range(12)]
+        result = await Checker()(*images, model="dreamina-seedance-2-5-260628", resolution="720p")
     assert (result.error, len(result.media), most[0]) == (None, 12, 8)
 
 
