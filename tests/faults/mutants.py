@@ -136,7 +136,7 @@ MUTANTS = (
         _ARK,
         "follow_redirects=False",
         "follow_redirects=True",
-        "tests/integration/test_ark_client.py::test_a_redirect_is_not_followed",
+        "tests/integration/test_ark_client.py::test_redirect_is_not_followed",
     ),
     Mutant(
         1,
@@ -235,7 +235,7 @@ MUTANTS = (
         _ARK,
         "if status in {400, 404}:",
         "if status in {400, 404, 500}:",
-        "tests/integration/test_ark_client.py::test_an_answer_to_a_create",
+        "tests/integration/test_ark_client.py::test_create_answer_is_classified",
     ),
     Mutant(
         2,
@@ -251,7 +251,7 @@ MUTANTS = (
         _ARK,
         '"unknown", code=f"http_{status}"',
         '"not_sent", code=f"http_{status}"',
-        "tests/integration/test_ark_client.py::test_an_answer_to_a_create",
+        "tests/integration/test_ark_client.py::test_create_answer_is_classified",
     ),
     Mutant(
         2,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
-import httpx
 import pytest
 from temporalio.client import Client
 
 from dev.ark.control import ArkControl
+from seedance_temporal.media import public_http
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.storage.bucket import GoogleBucket
+from tests.support.ark_api import Api, an_api
 from tests.support.fake_gcs import fake_gcs
-from tests.support.jobs import as_new, local_ark
+from tests.support.jobs import KEY, as_new, local_ark
+from tests.support.raw_host import RawHost, raw_host
 from tests.support.result_host import ResultHost, result_host
 from tests.support.temporal_stub import dev_server, worker
 
@@ -54,12 +59,28 @@ async def host() -> AsyncIterator[ResultHost]:
 
 
 @pytest.fixture
-async def client(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the local Ark, with its key."""
-    async with httpx.AsyncClient(
-        base_url=ark.base_url("byteplus"),
-        headers={"Authorization": "Bearer local-ark-key"},
-        trust_env=False,
-        verify=False,  # noqa: S501 - it is http
-    ) as http:
-        yield http
+async def raw() -> AsyncIterator[RawHost]:
+    async with raw_host() as host:
+        yield host
+
+
+@pytest.fixture
+def client(raw: RawHost) -> Ark:
+    """The worker's client of the raw host."""
+    return Ark(raw.url, KEY, list_spacing=0)
+
+
+@pytest.fixture
+async def api(ark: ArkControl) -> AsyncIterator[Api]:
+    async with an_api(ark) as api:
+        yield api
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of temporary files, and no pause between the tries of a download."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(public_http, "_RESUME_PAUSE_SECONDS", 0)
+    return folder

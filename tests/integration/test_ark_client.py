@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -19,16 +18,10 @@ from dev.ark.control import ArkControl
 from dev.ark.ledger import CreateEntry
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
 from tests.support.jobs import BODY, KEY, a_client
-from tests.support.raw_host import RawHost, raw_host
+from tests.support.raw_host import RawHost
 
 TOKEN = "0123456789abcdef" * 4
 CALLBACK = f"https://relay.example.com/callbacks/seedance-{'a' * 64}/1/{TOKEN}"
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[RawHost]:
-    async with raw_host() as host:
-        yield host
 
 
 async def the_post(ark: ArkControl, before: int) -> CreateEntry:
@@ -37,7 +30,7 @@ async def the_post(ark: ArkControl, before: int) -> CreateEntry:
         while any(entry.answer is None for entry in await ark.ledger()):
             await asyncio.sleep(0.02)
     entries = (await ark.ledger())[before:]
-    assert len(entries) == 1, "a create is one POST, whatever comes of it"
+    assert len(entries) == 1, "a create is one POST"
     return entries[0]
 
 
@@ -48,7 +41,7 @@ def envelope(code: Any, message: str = "no") -> str:
 # --- create: the table ---------------------------------------------------------------------------------------------
 
 
-async def test_a_create_that_works(ark: ArkControl) -> None:
+async def test_create_returns_task_id(ark: ArkControl) -> None:
     before = len(await ark.ledger())
     answer = await a_client(ark).create(BODY)
     entry = await the_post(ark, before)
@@ -83,13 +76,8 @@ def refused(fault: str, code: str, failure_class: str) -> Row:
 
 
 TABLE = [
-    *(
-        Row(f"lost_{phase}", "unknown", "answer_lost", True, {"close": c})
-        for phase in ["after_commit"]
-        for c in ("rst", "fin")
-    ),
-    Row("reset_before_commit", "unknown", "answer_lost", fields={"close": "rst"}),
-    Row("reset_before_commit", "unknown", "answer_lost", fields={"close": "fin"}),
+    *(Row("lost_after_commit", "unknown", "answer_lost", True, {"close": close}) for close in ("rst", "fin")),
+    *(Row("reset_before_commit", "unknown", "answer_lost", fields={"close": close}) for close in ("rst", "fin")),
     Row("hang_after_commit", "unknown", "answer_lost", True, {"seconds": 0.1}),
     Row("500_before_commit", "unknown", "InternalServiceError"),
     Row("500_after_commit", "unknown", "InternalServiceError", True),
@@ -131,7 +119,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
-async def test_an_answer_to_a_create(ark: ArkControl, row: Row) -> None:
+async def test_create_answer_is_classified(ark: ArkControl, row: Row) -> None:
     before = len(await ark.ledger())
     fault_id = await ark.fault("create", row.fault, **row.fields)
 
@@ -166,7 +154,7 @@ async def test_hanging_create_ends_in_time(ark: ArkControl, fault: str) -> None:
     assert (await the_post(ark, before)).committed is (fault == "hang_after_commit")
 
 
-async def test_a_key_of_another_route(ark: ArkControl) -> None:
+async def test_other_route_key_is_not_sent(ark: ArkControl) -> None:
     answer = await a_client(ark, key="local-ark-key-cn").create(BODY)
     assert (answer.kind, answer.attention, answer.code) == ("not_sent", "credentials", "AuthenticationError")
 
@@ -181,7 +169,7 @@ async def test_refusals_of_the_service_are_classified(ark: ArkControl) -> None:
 # --- create: what never reached the provider -----------------------------------------------------------------------
 
 
-async def test_a_refused_connection() -> None:
+async def test_refused_connection_is_not_sent() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         answer = await Ark(f"http://127.0.0.1:{closed.getsockname()[1]}", KEY).create(BODY)
@@ -193,9 +181,9 @@ async def test_unknown_host_is_not_sent() -> None:
     assert (answer.kind, answer.code) == ("not_sent", "not_connected")
 
 
-async def test_a_host_that_speaks_no_tls(host: RawHost) -> None:
-    answer = await Ark(host.url.replace("http:", "https:"), KEY).create(BODY)
-    assert (answer.kind, answer.code, host.requests) == ("not_sent", "not_connected", [])
+async def test_host_without_tls_is_not_sent(raw: RawHost) -> None:
+    answer = await Ark(raw.url.replace("http:", "https:"), KEY).create(BODY)
+    assert (answer.kind, answer.code, raw.requests) == ("not_sent", "not_connected", [])
 
 
 @pytest.mark.parametrize(
@@ -259,36 +247,39 @@ async def test_broken_exchange_is_unknown_after_sending(error: type[httpx.Transp
         (200, '{"id": ""}', "accepted_without_id", "no_task_id"),
         (200, '{"id": 7}', "accepted_without_id", "no_task_id"),
         (200, b'{"id": "\xff"}', "accepted_without_id", "no_task_id"),
+        (200, f'{{"id": "{"x" * 513}"}}', "accepted_without_id", "unusable_task_id"),
+        (200, '{"id": "\\ud800"}', "accepted_without_id", "unusable_task_id"),
+        (200, f'{{"id": "{"한" * 57}"}}', "accepted_without_id", "unusable_task_id"),
         (200, '{"id": "cgt-1", "safety_identifier": "x", "more": {}}', "created", ""),
     ],
 )
-async def test_an_answer_that_no_provider_gives(
-    host: RawHost, status: int, body: str | bytes, kind: str, code: str
+async def test_gateway_answer_is_classified(
+    raw: RawHost, client: Ark, status: int, body: str | bytes, kind: str, code: str
 ) -> None:
-    host.answers(status, body, "Content-Type: application/json")
-    answer = await Ark(host.url, KEY).create(BODY)
+    raw.answers(status, body, "Content-Type: application/json")
+    answer = await client.create(BODY)
     assert (answer.kind, answer.code, answer.attention) == (kind, code, None)
     assert answer.task_id == ("cgt-1" if kind == "created" else None)
-    assert host.requests == ["POST /api/v3/contents/generations/tasks HTTP/1.1"]
+    assert raw.requests == ["POST /api/v3/contents/generations/tasks HTTP/1.1"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed(host: RawHost, status: int) -> None:
-    host.answers(status, "", f"Location: {host.url}/elsewhere")
-    answer = await Ark(host.url, KEY).create(BODY)
-    assert (answer.kind, answer.code, len(host.requests)) == ("unknown", f"http_{status}", 1)
+async def test_redirect_is_not_followed(raw: RawHost, client: Ark, status: int) -> None:
+    raw.answers(status, "", f"Location: {raw.url}/elsewhere")
+    answer = await client.create(BODY)
+    assert (answer.kind, answer.code, len(raw.requests)) == ("unknown", f"http_{status}", 1)
 
 
 @pytest.mark.parametrize("status", [400, 429])
-async def test_a_refusal_that_broke_off_is_unknown(host: RawHost, status: int) -> None:
-    host.answers(status, envelope("InvalidParameter")[:-1], length=500)
-    answer = await Ark(host.url, KEY).create(BODY)
-    assert (answer.kind, len(host.requests)) == ("unknown", 1)
+async def test_cut_refusal_is_unknown(raw: RawHost, client: Ark, status: int) -> None:
+    raw.answers(status, envelope("InvalidParameter")[:-1], length=500)
+    answer = await client.create(BODY)
+    assert (answer.kind, len(raw.requests)) == ("unknown", 1)
 
 
-async def test_undecodable_200_is_accepted_without_id(host: RawHost) -> None:
-    host.answers(200, '{"id": "cgt-1"}', "Content-Encoding: gzip")
-    assert (await Ark(host.url, KEY).create(BODY)).kind == "accepted_without_id"
+async def test_undecodable_200_is_accepted_without_id(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, '{"id": "cgt-1"}', "Content-Encoding: gzip")
+    assert (await client.create(BODY)).kind == "accepted_without_id"
 
 
 @pytest.mark.parametrize(
@@ -300,18 +291,18 @@ async def test_undecodable_200_is_accepted_without_id(host: RawHost) -> None:
     ],
     ids=["seconds", "date to come", "date gone by"],
 )
-async def test_retry_after_in_both_of_its_forms(host: RawHost, value: str, least: float, most: float) -> None:
-    host.answers(429, envelope("RateLimitExceeded"), f"Retry-After: {value}")
-    answer = await Ark(host.url, KEY).create(BODY)
+async def test_retry_after_forms(raw: RawHost, client: Ark, value: str, least: float, most: float) -> None:
+    raw.answers(429, envelope("RateLimitExceeded"), f"Retry-After: {value}")
+    answer = await client.create(BODY)
     assert answer.kind == "not_sent"
     assert answer.retry_after is not None
     assert least <= answer.retry_after <= most
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "Sun, 99 Nov 2026 25:00:00 GMT", "1.5", "", "9" * 400])
-async def test_an_odd_retry_after_breaks_nothing(host: RawHost, value: str) -> None:
-    host.answers(429, envelope("RateLimitExceeded"), f"Retry-After: {value}")
-    answer = await Ark(host.url, KEY).create(BODY)
+async def test_odd_retry_after_breaks_nothing(raw: RawHost, client: Ark, value: str) -> None:
+    raw.answers(429, envelope("RateLimitExceeded"), f"Retry-After: {value}")
+    answer = await client.create(BODY)
     assert answer.kind == "not_sent"
     assert answer.retry_after is None or answer.retry_after > 0
 
@@ -320,7 +311,7 @@ async def test_an_odd_retry_after_breaks_nothing(host: RawHost, value: str) -> N
 
 
 @pytest.mark.parametrize("fault", ["400", "401", "429", "500"])
-async def test_no_secret_comes_through_in_the_answer_to_a_create(ark: ArkControl, fault: str) -> None:
+async def test_create_answer_shows_no_secret(ark: ArkControl, fault: str) -> None:
     signed = "https://storage.example.com/ref.png?X-Goog-Signature=5ec4e7#frag"
     message = f"Bearer {KEY} cannot fetch {signed}, nor call {CALLBACK}; hush"
     await ark.fault("create", fault, message=message)
@@ -330,7 +321,7 @@ async def test_no_secret_comes_through_in_the_answer_to_a_create(ark: ArkControl
         assert secret not in repr(answer)
 
 
-async def test_no_secret_comes_through_in_an_error(ark: ArkControl) -> None:
+async def test_error_shows_no_secret(ark: ArkControl) -> None:
     message = f"{KEY} https://storage.example.com/ref.png?sig=5ec4e7 {CALLBACK}"
     client = a_client(ark)
     for on, call in (("get", client.get("cgt-1")), ("list", client.list(1, 10)), ("delete", client.delete("cgt-1"))):
@@ -342,7 +333,7 @@ async def test_no_secret_comes_through_in_an_error(ark: ArkControl) -> None:
             assert secret not in caught.value.message
 
 
-async def test_a_long_message_is_cut(ark: ArkControl) -> None:
+async def test_long_message_is_cut(ark: ArkControl) -> None:
     await ark.fault("create", "400", message="x" * 5000)
     assert len((await a_client(ark).create(BODY)).message) == 1000
 
@@ -363,7 +354,7 @@ async def test_get_shows_the_task_as_it_came(ark: ArkControl) -> None:
     assert (payload["id"], payload["status"], payload["safety_identifier"]) == (task_id, "queued", "u-1")
 
 
-async def test_get_of_a_task_that_the_provider_does_not_know(ark: ArkControl) -> None:
+async def test_get_of_unknown_task_is_none(ark: ArkControl) -> None:
     assert await a_client(ark).get("cgt-nobody") is None
 
 
@@ -381,7 +372,7 @@ async def test_get_of_a_task_that_the_provider_does_not_know(ark: ArkControl) ->
     ],
 )
 @pytest.mark.parametrize("on", ["get", "list", "delete"])
-async def test_an_answer_to_a_question(
+async def test_question_error_is_classified(
     ark: ArkControl, on: str, fault: str, fields: dict[str, Any], code: str, attention: str | None
 ) -> None:
     task_id = await a_task(ark)
@@ -395,36 +386,35 @@ async def test_an_answer_to_a_question(
 
 
 @pytest.mark.parametrize("on", ["get", "delete"])
-async def test_gateway_404_is_an_error(host: RawHost, on: str) -> None:
-    host.answers(404, "<html>no such page</html>")
-    client = Ark(host.url, KEY)
+async def test_gateway_404_is_an_error(raw: RawHost, client: Ark, on: str) -> None:
+    raw.answers(404, "<html>no such page</html>")
     with pytest.raises(ArkError) as caught:
         await (client.get if on == "get" else client.delete)("cgt-1")
     assert (caught.value.status, caught.value.code) == (404, "")
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "[]", "{}", '{"id": 1, "status": "queued"}', '{"id": "cgt-1"}'])
-async def test_a_get_that_shows_no_task_is_an_error(host: RawHost, body: str) -> None:
-    host.answers(200, body)
+async def test_get_without_task_is_error(raw: RawHost, client: Ark, body: str) -> None:
+    raw.answers(200, body)
     with pytest.raises(ArkError):
-        await Ark(host.url, KEY).get("cgt-1")
+        await client.get("cgt-1")
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"items": []}', '{"items": {}, "total": 0}', '{"items": null}'])
-async def test_a_list_that_is_none_is_an_error(host: RawHost, body: str) -> None:
-    host.answers(200, body)
+async def test_list_without_page_is_error(raw: RawHost, client: Ark, body: str) -> None:
+    raw.answers(200, body)
     with pytest.raises(ArkError):
-        await Ark(host.url, KEY).list(1, 10)
+        await client.list(1, 10)
 
 
-async def test_redirected_get_is_an_error(host: RawHost) -> None:
-    host.answers(302, "", f"Location: {host.url}/elsewhere")
+async def test_redirected_get_is_an_error(raw: RawHost, client: Ark) -> None:
+    raw.answers(302, "", f"Location: {raw.url}/elsewhere")
     with pytest.raises(ArkError):
-        await Ark(host.url, KEY).get("cgt-1")
-    assert len(host.requests) == 1
+        await client.get("cgt-1")
+    assert len(raw.requests) == 1
 
 
-async def test_a_broken_connection_of_a_question(ark: ArkControl) -> None:
+async def test_broken_question_is_http_error(ark: ArkControl) -> None:
     task_id = await a_task(ark)
     for on, call in (("get", a_client(ark).get), ("delete", a_client(ark).delete)):
         await ark.fault(on, "reset")  # type: ignore[arg-type]
@@ -442,11 +432,11 @@ async def test_list_gives_a_page_and_the_total(ark: ArkControl) -> None:
     assert ids <= {task["id"] for page in pages for task in page.items}
 
 
-async def test_list_asks_for_one_service_tier(host: RawHost) -> None:
-    host.answers(200, '{"items": [{"id": "a"}, 7], "total": 2}')
-    page = await Ark(host.url, KEY).list(2, 500, "flex")
+async def test_list_asks_for_one_service_tier(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, '{"items": [{"id": "a"}, 7], "total": 2}')
+    page = await client.list(2, 500, "flex")
     assert page.items == [{"id": "a"}]  # what is no task is left out
-    assert host.requests[0].split("?")[1].split(" ")[0] == "page_num=2&page_size=500&filter.service_tier=flex"
+    assert raw.requests[0].split("?")[1].split(" ")[0] == "page_num=2&page_size=500&filter.service_tier=flex"
 
 
 async def test_lists_of_one_process_keep_the_rate(ark: ArkControl) -> None:
@@ -462,7 +452,7 @@ async def test_lists_of_one_process_keep_the_rate(ark: ArkControl) -> None:
     assert caught.value.status == 429
 
 
-async def test_delete_cancels_a_queued_task_and_no_running_one(ark: ArkControl) -> None:
+async def test_delete_cancels_queued_task_only(ark: ArkControl) -> None:
     client = a_client(ark)
     task_id = await a_task(ark)
     await client.delete(task_id)
@@ -486,12 +476,11 @@ ODD_IDS = [".", "..", "../tasks", "a/b", "a\\b", "a?b=c", "a#b", "a%2fb", "a b",
 
 
 @pytest.mark.parametrize("task_id", [*ODD_IDS, "cgt-20260525143012-x7k2p", "..."])
-async def test_task_id_is_one_part_of_the_path(host: RawHost, task_id: str) -> None:
-    host.answers(200, json.dumps({"id": task_id, "status": "queued"}))
-    client = Ark(host.url, KEY)
+async def test_task_id_is_one_part_of_the_path(raw: RawHost, client: Ark, task_id: str) -> None:
+    raw.answers(200, json.dumps({"id": task_id, "status": "queued"}))
     assert await client.get(task_id) == {"id": task_id, "status": "queued"}
     await client.delete(task_id)
-    for request, method in zip(host.requests, ["GET", "DELETE"], strict=True):
+    for request, method in zip(raw.requests, ["GET", "DELETE"], strict=True):
         start, part = f"{method} /api/v3/contents/generations/tasks/", request.split("/")[-2].removesuffix(" HTTP")
         assert request == f"{start}{part} HTTP/1.1"
         assert unquote(part) == task_id
@@ -499,40 +488,32 @@ async def test_task_id_is_one_part_of_the_path(host: RawHost, task_id: str) -> N
 
 
 @pytest.mark.parametrize("task_id", ["", "\ud800", "x" * 513, "한" * 57])
-async def test_impossible_task_id_is_not_requested(host: RawHost, task_id: str) -> None:
-    client = Ark(host.url, KEY)
+async def test_impossible_task_id_is_not_requested(raw: RawHost, client: Ark, task_id: str) -> None:
     assert await client.get(task_id) is None
     with pytest.raises(ArkError):
         await client.delete(task_id)
-    assert host.requests == []
+    assert raw.requests == []
 
 
-@pytest.mark.parametrize("task_id", ["x" * 513, "\\ud800", "한" * 57])
-async def test_create_with_an_unusable_id_is_taken(host: RawHost, task_id: str) -> None:
-    host.answers(200, f'{{"id": "{task_id}"}}')
-    answer = await Ark(host.url, KEY).create(BODY)
-    assert (answer.kind, answer.code, answer.task_id) == ("accepted_without_id", "unusable_task_id", None)
+async def test_listed_unusable_id_is_cut(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, json.dumps({"items": [{"id": "x" * 100_000}, {"id": "\ud800"}, {"id": ""}], "total": 3}))
+    assert (await client.list(1, 10)).items == [{"id": "x" * 512}, {"id": "?"}, {"id": ""}]
 
 
-async def test_listed_unusable_id_is_cut(host: RawHost) -> None:
-    host.answers(200, json.dumps({"items": [{"id": "x" * 100_000}, {"id": "\ud800"}, {"id": ""}], "total": 3}))
-    assert (await Ark(host.url, KEY).list(1, 10)).items == [{"id": "x" * 512}, {"id": "?"}, {"id": ""}]
-
-
-async def test_answer_about_another_task_is_none(host: RawHost) -> None:
-    host.answers(200, '{"id": "cgt-2", "status": "queued"}')
+async def test_answer_about_another_task_is_none(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, '{"id": "cgt-2", "status": "queued"}')
     with pytest.raises(ArkError, match="another task"):
-        await Ark(host.url, KEY).get("cgt-1")
+        await client.get("cgt-1")
 
 
 @pytest.mark.parametrize("code", ["ResourceNotFound", "ResourceNotFound.Task", "NotFound.TaskId"])
-async def test_codes_of_an_unknown_task(host: RawHost, code: str) -> None:
-    host.answers(404, envelope(code))
-    assert await Ark(host.url, KEY).get("cgt-1") is None
+async def test_codes_of_unknown_task(raw: RawHost, client: Ark, code: str) -> None:
+    raw.answers(404, envelope(code))
+    assert await client.get("cgt-1") is None
 
 
 @pytest.mark.parametrize("code", ["NotFound", "ModelNotOpen", "InvalidEndpointOrModel.NotFound", "EndpointNotFound.x"])
-async def test_other_404_says_nothing_about_the_task(host: RawHost, code: str) -> None:
-    host.answers(404, envelope(code))
+async def test_other_404_is_error(raw: RawHost, client: Ark, code: str) -> None:
+    raw.answers(404, envelope(code))
     with pytest.raises(ArkError):
-        await Ark(host.url, KEY).get("cgt-1")
+        await client.get("cgt-1")

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,15 +13,10 @@ from dev.ark.control import ArkControl
 from dev.ark.faults import AFTER_COMMIT, BEFORE_COMMIT, DOWNLOAD, GATEWAY_PAGES, KNOWN, Operation
 from dev.ark.ledger import CreateEntry
 from dev.process import start_ark, stop
+from tests.support.ark_api import PATH, Api
+from tests.support.jobs import BODY
 
-PATH = "/contents/generations/tasks"
-REQUEST = {
-    "model": "dreamina-seedance-2-0-260128",
-    "content": [{"type": "text", "text": "a cat"}],
-    "duration": 4,
-    "resolution": "480p",
-}
-SOON = httpx.Timeout(10, read=0.3)  # a client that gives up on an answer
+SOON = 0.3  # a client that gives up on an answer
 
 
 OPTIONS = ("--queued-seconds", "0", "--running-seconds", "0", "--set", "get_per_second=null")
@@ -43,19 +39,6 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ArkC
 async def ark(server: ArkControl) -> ArkControl:
     await server.clear_faults()
     return server
-
-
-async def create(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
-    return await client.post(PATH, json=REQUEST | fields)
-
-
-async def until(client: httpx.AsyncClient, task_id: str, status: str) -> dict[str, Any]:
-    async with asyncio.timeout(10):
-        while True:
-            task: dict[str, Any] = (await client.get(f"{PATH}/{task_id}")).json()
-            if task["status"] == status:
-                return task
-            await asyncio.sleep(0.02)
 
 
 async def last(ark: ArkControl) -> CreateEntry:
@@ -83,42 +66,42 @@ async def assert_fired_once(ark: ArkControl, fault_id: int) -> None:
         ("reset_before_commit", "fin", httpx.RemoteProtocolError, False),
     ],
 )
-async def test_a_dropped_connection(
-    ark: ArkControl, client: httpx.AsyncClient, fault: str, close: str, error: type[Exception], committed: bool
+async def test_dropped_connection_is_lost_answer(
+    ark: ArkControl, api: Api, fault: str, close: str, error: type[Exception], committed: bool
 ) -> None:
     fault_id = await ark.fault("create", fault, close=close)
     with pytest.raises(error):
-        await create(client)
+        await api.post()
     entry = await last(ark)
     assert (entry.answer, entry.fault, entry.committed) == ("lost", fault, committed)
     assert (entry.task_id is not None) is committed
     await assert_fired_once(ark, fault_id)
-    assert (await create(client)).status_code == 200
+    assert (await api.post()).status_code == 200
 
 
 @pytest.mark.parametrize(("fault", "committed"), [("hang_after_commit", True), ("hang_before_commit", False)])
-async def test_a_hanging_answer(ark: ArkControl, client: httpx.AsyncClient, fault: str, committed: bool) -> None:
+async def test_hanging_answer_is_lost(ark: ArkControl, api: Api, fault: str, committed: bool) -> None:
     fault_id = await ark.fault("create", fault)
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(PATH, json=REQUEST, timeout=SOON)
+        await replace(api, timeout=SOON).post()
     entry = await last(ark)  # it notices that the client has gone
     assert (entry.answer, entry.committed) == ("lost", committed)
     await assert_fired_once(ark, fault_id)
 
 
-async def test_a_hang_ends_with_a_dropped_connection(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_hang_ends_with_dropped_connection(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "hang_after_commit", seconds=0.1)
     with pytest.raises(httpx.ReadError):
-        await create(client)
+        await api.post()
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize(("phase", "committed"), [("", False), ("_before_commit", False), ("_after_commit", True)])
-async def test_a_server_error(
-    ark: ArkControl, client: httpx.AsyncClient, status: int, phase: str, committed: bool
+async def test_server_error_commits_by_phase(
+    ark: ArkControl, api: Api, status: int, phase: str, committed: bool
 ) -> None:
     fault_id = await ark.fault("create", f"{status}{phase}")
-    answer = await create(client)
+    answer = await api.post()
     assert answer.status_code == status
     if status == 500:
         assert answer.json()["error"]["code"] == "InternalServiceError"
@@ -149,11 +132,9 @@ async def test_a_server_error(
         (404, {"code": "InvalidEndpointOrModel.ModelIDAccessDisabled"}, "InvalidEndpointOrModel.ModelIDAccessDisabled"),
     ],
 )
-async def test_a_refusal(
-    ark: ArkControl, client: httpx.AsyncClient, status: int, fields: dict[str, Any], code: str
-) -> None:
+async def test_refusal_has_code(ark: ArkControl, api: Api, status: int, fields: dict[str, Any], code: str) -> None:
     fault_id = await ark.fault("create", str(status), **fields)
-    answer = await create(client)
+    answer = await api.post()
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)
     assert error["message"].startswith(fields.get("message", ""))
@@ -164,23 +145,23 @@ async def test_a_refusal(
 
 
 @pytest.mark.parametrize("fault", GATEWAY_PAGES)
-async def test_a_page_of_something_in_between(ark: ArkControl, client: httpx.AsyncClient, fault: str) -> None:
+async def test_gateway_page_is_html(ark: ArkControl, api: Api, fault: str) -> None:
     fault_id = await ark.fault("create", fault)
-    answer = await create(client)
+    answer = await api.post()
     assert answer.status_code == int(fault[:3])
     assert answer.headers["content-type"].startswith("text/html")
     assert not (await last(ark)).committed
     await assert_fired_once(ark, fault_id)
 
 
-async def test_an_answer_that_drips(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_dripping_answer_needs_total_limit(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "drip", seconds=0.3)
-    answer = await create(client)
+    answer = await api.post()
     assert answer.json()["id"] == (await last(ark)).task_id
     await ark.fault("create", "drip", seconds=30)
-    got = b""
+    got, key = b"", {"Authorization": f"Bearer {api.key}"}
     with pytest.raises(TimeoutError):  # noqa: PT012 - every byte comes in time; only a limit on the whole ends it
-        async with asyncio.timeout(1), client.stream("POST", PATH, json=REQUEST, timeout=5) as response:
+        async with asyncio.timeout(1), api.http.stream("POST", PATH, json=BODY, headers=key, timeout=5) as response:
             async for part in response.aiter_raw():
                 got += part
     assert 0 < len(got) < 40
@@ -188,42 +169,42 @@ async def test_an_answer_that_drips(ark: ArkControl, client: httpx.AsyncClient) 
     assert (entry.answer, entry.committed) == (200, True)
 
 
-async def test_a_body_that_is_cut_off(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_cut_body_breaks_read(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("create", "cut_body")
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
-        await create(client)
+        await api.post()
     entry = await last(ark)
     assert (entry.answer, entry.committed) == (200, True)
     await assert_fired_once(ark, fault_id)
 
 
-async def test_a_body_that_is_half_a_json(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_half_json_is_unreadable(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "cut_json")
-    answer = await create(client)
+    answer = await api.post()
     assert answer.status_code == 200
     with pytest.raises(json.JSONDecodeError):
         answer.json()
     assert (await last(ark)).committed
 
 
-async def test_an_answer_without_an_id(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_answer_without_id_is_committed(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "no_id")
-    answer = await create(client)
+    answer = await api.post()
     assert (answer.status_code, answer.json()) == (200, {})
     assert (await last(ark)).committed
 
 
-async def test_a_slow_answer(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_slow_answer_arrives(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "slow", seconds=0.2)
-    answer = await create(client)
+    answer = await api.post()
     assert answer.json()["id"] == (await last(ark)).task_id
     await ark.fault("create", "slow", seconds=30)
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(PATH, json=REQUEST, timeout=SOON)
+        await replace(api, timeout=SOON).post()
     assert (await last(ark)).answer == "lost"
 
 
-def test_every_fault_on_create_has_a_test_here() -> None:
+def test_every_create_fault_is_tested() -> None:
     pages = {f"{s}{phase}" for s in (500, 502, 503, 504) for phase in ("", "_before_commit", "_after_commit")}
     drops = {"lost_after_commit", "reset_before_commit", "hang_after_commit", "hang_before_commit"}
     refusals = {"400", "401", "403", "404", "429"}
@@ -234,28 +215,28 @@ def test_every_fault_on_create_has_a_test_here() -> None:
 # --- how faults are chosen -------------------------------------------------------------------------------------
 
 
-async def test_times_skip_and_removal(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_times_skip_and_removal(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("create", "503", times=2, skip=1)
-    assert [(await create(client)).status_code for _ in range(4)] == [200, 503, 503, 200]
+    assert [(await api.post()).status_code for _ in range(4)] == [200, 503, 503, 200]
     assert len(await ark.fired(fault_id)) == 2
 
     endless = await ark.fault("create", "503", times=None)
-    assert [(await create(client)).status_code for _ in range(3)] == [503] * 3
+    assert [(await api.post()).status_code for _ in range(3)] == [503] * 3
     await ark.clear_faults(endless)
-    assert (await create(client)).status_code == 200
+    assert (await api.post()).status_code == 200
     assert len(await ark.fired(endless)) == 3
 
 
-async def test_a_fault_can_wait_for_its_request(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_fault_waits_for_its_request(ark: ArkControl, api: Api) -> None:
     await ark.fault("create", "503", contains="job-7")
     await ark.fault("create", "502", route="volcengine")
-    assert (await create(client, safety_identifier="job-6")).status_code == 200
-    assert (await create(client, safety_identifier="job-7")).status_code == 503
+    assert (await api.post(safety_identifier="job-6")).status_code == 200
+    assert (await api.post(safety_identifier="job-7")).status_code == 503
 
 
-async def test_refused_create_keeps_later_fault(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_refused_create_keeps_later_fault(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("create", "lost_after_commit")
-    assert (await create(client, duration=99)).status_code == 400
+    assert (await api.post(duration=99)).status_code == 400
     assert await ark.fired(fault_id) == []
 
 
@@ -268,7 +249,7 @@ async def test_refused_create_keeps_later_fault(ark: ArkControl, client: httpx.A
         {"on": "create", "fault": "slow", "times": 0},
     ],
 )
-async def test_a_fault_that_could_never_fire_is_refused(ark: ArkControl, fault: dict[str, Any]) -> None:
+async def test_impossible_fault_is_refused(ark: ArkControl, fault: dict[str, Any]) -> None:
     async with httpx.AsyncClient(base_url=ark.url, trust_env=False) as http:
         answer = await http.post("/_ark/faults", json=fault)
     assert answer.status_code == 422
@@ -278,52 +259,50 @@ async def test_a_fault_that_could_never_fire_is_refused(ark: ArkControl, fault: 
 # --- on a task -------------------------------------------------------------------------------------------------
 
 
-async def test_a_task_that_fails(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_failed_task_has_error(ark: ArkControl, api: Api) -> None:
     await ark.fault("task", "fail", code="InternalServiceError", message="Oh.")
-    task = await until(client, (await create(client)).json()["id"], "failed")
+    task = await api.create_until("failed")
     assert task["error"] == {"code": "InternalServiceError", "message": "Oh."}
 
 
-async def test_a_task_that_expires(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_expired_task_has_no_content(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("task", "expire")
-    task = await until(client, (await create(client)).json()["id"], "expired")
+    task = await api.create_until("expired")
     assert "content" not in task
     assert (await ark.fired(fault_id))[0].task_id == task["id"]
 
 
 @pytest.mark.parametrize(("fault", "status"), [("stay_queued", "queued"), ("stay_running", "running")])
-async def test_a_task_that_stays_until_it_is_released(
-    ark: ArkControl, client: httpx.AsyncClient, fault: str, status: str
-) -> None:
+async def test_held_task_waits_for_release(ark: ArkControl, api: Api, fault: str, status: str) -> None:
     await ark.fault("task", fault)
-    held = (await create(client)).json()["id"]
-    free = (await create(client)).json()["id"]
-    await until(client, free, "succeeded")  # the other one went all the way meanwhile
-    assert (await until(client, held, status))["status"] == status
+    held = await api.create()
+    free = await api.create()
+    await api.until(free, "succeeded")  # the other one went all the way meanwhile
+    assert (await api.until(held, status))["status"] == status
     assert await ark.release() == [held]
-    await until(client, held, "succeeded")
+    await api.until(held, "succeeded")
     assert await ark.release() == []
 
 
-async def test_an_unknown_status_passes_or_stays(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_unknown_status_passes_or_stays(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("task", "unknown_status", seconds=0.05)
-    await until(client, (await create(client)).json()["id"], "succeeded")
+    await api.create_until("succeeded")
     assert len(await ark.fired(fault_id)) == 1
     await ark.fault("task", "unknown_status", status="dreaming")
-    stays = (await create(client)).json()["id"]
-    await until(client, stays, "dreaming")
-    assert (await client.delete(f"{PATH}/{stays}")).status_code == 409
+    stays = await api.create()
+    await api.until(stays, "dreaming")
+    assert (await api.delete(stays)).status_code == 409
     assert await ark.release(stays) == [stays]
-    await until(client, stays, "succeeded")
+    await api.until(stays, "succeeded")
 
 
-async def test_a_task_with_a_pace_of_its_own(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_task_has_its_own_pace(ark: ArkControl, api: Api) -> None:
     await ark.fault("task", "seconds", running_seconds=3600)
     await ark.fault("task", "fail")  # a pace and an ending go together
-    slow = (await create(client)).json()["id"]
-    quick = (await create(client)).json()["id"]
-    await until(client, quick, "succeeded")
-    assert (await client.get(f"{PATH}/{slow}")).json()["status"] == "running"
+    slow = await api.create()
+    quick = await api.create()
+    await api.until(quick, "succeeded")
+    assert (await api.get(slow)).json()["status"] == "running"
     assert len(await ark.armed()) == 0
 
 
@@ -331,18 +310,13 @@ async def test_a_task_with_a_pace_of_its_own(ark: ArkControl, client: httpx.Asyn
 
 
 @pytest.mark.parametrize("on", ["get", "list", "delete"])
-async def test_asking_goes_wrong_in_all_ways(ark: ArkControl, client: httpx.AsyncClient, on: Operation) -> None:
-    task_id = (await create(client)).json()["id"]
-    await until(client, task_id, "succeeded")
+async def test_question_faults_fire(ark: ArkControl, api: Api, on: Operation) -> None:
+    task_id = (await api.create_until("succeeded"))["id"]
+
+    hasty = replace(api, timeout=SOON)
 
     async def ask() -> httpx.Response:
-        match on:
-            case "get":
-                return await client.get(f"{PATH}/{task_id}", timeout=SOON)
-            case "list":
-                return await client.get(PATH, timeout=SOON)
-            case _:
-                return await client.delete(f"{PATH}/{task_id}", timeout=SOON)
+        return await (hasty.page() if on == "list" else hasty.get(task_id) if on == "get" else hasty.delete(task_id))
 
     for status in (400, 401, 403, 404, 429, 500, 502, 503, 504):
         await ark.fault(on, str(status))
@@ -373,39 +347,36 @@ async def test_asking_goes_wrong_in_all_ways(ark: ArkControl, client: httpx.Asyn
         assert other.headers["content-type"] == "application/json"
 
 
-async def test_an_answer_about_another_task(ark: ArkControl, client: httpx.AsyncClient) -> None:
-    task_id = (await create(client)).json()["id"]
-    true = await until(client, task_id, "succeeded")
+async def test_other_task_answer_has_other_id(ark: ArkControl, api: Api) -> None:
+    true = await api.create_until("succeeded")
+    task_id = true["id"]
     await ark.fault("get", "another_task")
-    other = (await client.get(f"{PATH}/{task_id}")).json()
+    other = (await api.get(task_id)).json()
     assert other["id"] != task_id
     assert other | {"id": task_id} == true
-    assert (await client.get(f"{PATH}/{other['id']}")).status_code == 404
+    assert (await api.get(other["id"])).status_code == 404
 
 
 @pytest.mark.parametrize("fields", [{}, {"size": 1000}])
-async def test_an_answer_that_is_far_too_long(
-    ark: ArkControl, client: httpx.AsyncClient, fields: dict[str, int]
-) -> None:
-    task_id = (await create(client)).json()["id"]
-    await until(client, task_id, "succeeded")
-    paths: dict[Operation, str] = {"get": f"{PATH}/{task_id}", "list": f"{PATH}?filter.task_ids={task_id}"}
-    for on, path in paths.items():
-        true = (await client.get(path)).json()
+async def test_long_answer_is_padded(ark: ArkControl, api: Api, fields: dict[str, int]) -> None:
+    task_id = (await api.create_until("succeeded"))["id"]
+    calls: dict[Operation, Callable[[str], Awaitable[httpx.Response]]] = {"get": api.get, "list": api.page}
+    for on, call in calls.items():
+        true = (await call(task_id)).json()
         await ark.fault(on, "long_body", **fields)
-        long = await client.get(path)
+        long = await call(task_id)
         assert len(long.content) > fields.get("size", 16 * 1024 * 1024)
         padding = long.json().pop("padding")
         assert long.json() == true | {"padding": padding}
 
 
-async def test_a_refusal_does_not_use_up_a_spoilt_answer(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_refusal_spares_spoilt_answer(ark: ArkControl, api: Api) -> None:
     fault_id = await ark.fault("get", "another_task")
-    assert (await client.get(f"{PATH}/cgt-none")).status_code == 404
+    assert (await api.get("cgt-none")).status_code == 404
     assert await ark.fired(fault_id) == []
 
 
-def test_every_fault_on_asking_has_a_test_here() -> None:
+def test_every_question_fault_is_tested() -> None:
     statuses = {"400", "401", "403", "404", "429", "500", "502", "503", "504"}
     shared = statuses | {*GATEWAY_PAGES} | {"hang", "reset", "slow", "other_body"}
     assert set(KNOWN["delete"]) == shared
@@ -413,27 +384,26 @@ def test_every_fault_on_asking_has_a_test_here() -> None:
     assert set(KNOWN["get"]) == shared | {"long_body", "another_task"}
 
 
-async def test_a_fault_on_one_task_leaves_the_others_alone(ark: ArkControl, client: httpx.AsyncClient) -> None:
-    one, other = [(await create(client)).json()["id"] for _ in range(2)]
+async def test_fault_on_one_task_spares_others(ark: ArkControl, api: Api) -> None:
+    one, other = [await api.create() for _ in range(2)]
     await ark.fault("get", "404", task_id=one)
-    assert (await client.get(f"{PATH}/{other}")).status_code == 200
-    assert (await client.get(f"{PATH}/{one}")).status_code == 404
+    assert (await api.get(other)).status_code == 200
+    assert (await api.get(one)).status_code == 404
 
 
 # --- on download -----------------------------------------------------------------------------------------------
 
 
-async def test_downloads_go_wrong_in_all_ways(ark: ArkControl, client: httpx.AsyncClient) -> None:
-    task_id = (await create(client)).json()["id"]
-    url = (await until(client, task_id, "succeeded"))["content"]["video_url"]
+async def test_download_faults_fire(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
+    task_id, url = task["id"], task["content"]["video_url"]
     whole = await ark.video_bytes(task_id)
-    del client.headers["Authorization"]
     seen = set()
 
     async def get(fault: str, **fields: Any) -> httpx.Response:
         seen.add(fault)
         await ark.fault("download", fault, task_id=task_id, **fields)
-        return await client.get(url, timeout=SOON)
+        return await api.http.get(url, timeout=httpx.Timeout(10, read=SOON))
 
     assert (await get("refuse")).status_code == 403
     assert (await get("404")).status_code == 404
@@ -454,13 +424,13 @@ async def test_downloads_go_wrong_in_all_ways(ark: ArkControl, client: httpx.Asy
     seen.add("truncate")
     await ark.fault("download", "truncate")
     got = b""
-    async with client.stream("GET", url) as answer:
+    async with api.http.stream("GET", url) as answer:
         with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012 - what came before it counts
             assert answer.headers["content-length"] == str(len(whole))
             async for part in answer.aiter_raw():
                 got += part
     assert got == whole[: len(whole) // 2]
-    rest = await client.get(url, headers={"Range": f"bytes={len(got)}-"})
+    rest = await api.http.get(url, headers={"Range": f"bytes={len(got)}-"})
     assert (rest.status_code, got + rest.content) == (206, whole)
 
     assert seen == set(DOWNLOAD)

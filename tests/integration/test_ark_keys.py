@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dev.ark.control import ArkControl
 from dev.ark.keys import Key
 from dev.process import running_ark
+from tests.support.ark_api import Api, an_api
+from tests.support.jobs import KEY
 
-PATH = "/contents/generations/tasks"
-KEY = "local-ark-key"
 MODEL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
 ENDPOINT = "ep-20260101-abc"  # MODEL is behind it
@@ -40,45 +40,13 @@ async def ark(server: ArkControl) -> ArkControl:
     return server
 
 
-@pytest.fixture
-async def http(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=ark.base_url("byteplus"), trust_env=False, verify=False) as client:  # noqa: S501 - it is http
-        yield client
-
-
-class Client:
-    """The API under one key."""
-
-    def __init__(self, http: httpx.AsyncClient, key: str = KEY) -> None:
-        self._http = http
-        self._headers = {"Authorization": f"Bearer {key}"}
-
-    async def post(self, model: str = MODEL, **fields: Any) -> httpx.Response:
-        body = {"model": model, "content": [{"type": "text", "text": "a cat"}]} | fields
-        return await self._http.post(PATH, json=body, headers=self._headers)
-
-    async def create(self, model: str = MODEL) -> str:
-        answer = await self.post(model)
-        assert answer.status_code == 200, answer.text
-        task_id: str = answer.json()["id"]
-        return task_id
-
-    async def get(self, task_id: str) -> httpx.Response:
-        return await self._http.get(f"{PATH}/{task_id}", headers=self._headers)
-
-    async def delete(self, task_id: str) -> httpx.Response:
-        return await self._http.delete(f"{PATH}/{task_id}", headers=self._headers)
-
-    async def page(self, **params: Any) -> httpx.Response:
-        return await self._http.get(PATH, params=params, headers=self._headers)
-
-    async def seen(self, task_ids: list[str], *models: str) -> set[str]:
-        """Those of the tasks that LIST shows, filtered by model where one is given; its total must fit."""
-        answer = await self.page(**{"filter.task_ids": task_ids, "filter.model": models, "page_size": 500})
-        assert answer.status_code == 200, answer.text
-        listed = [item["id"] for item in answer.json()["items"]]
-        assert answer.json()["total"] == len(listed)
-        return set(listed)
+async def seen(api: Api, task_ids: list[str], *models: str) -> set[str]:
+    """Those of the tasks that LIST shows, filtered by model where one is given; its total must fit."""
+    answer = await api.page(*task_ids, filter_model=models, page_size=500)
+    assert answer.status_code == 200, answer.text
+    listed = [item["id"] for item in answer.json()["items"]]
+    assert answer.json()["total"] == len(listed)
+    return set(listed)
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
@@ -91,19 +59,19 @@ def without_ids(answer: httpx.Response, task_id: str) -> tuple[int, str]:
     return answer.status_code, text
 
 
-async def test_a_key_has_all_of_the_default_project(ark: ArkControl) -> None:
+async def test_default_key_sees_default_project(ark: ArkControl) -> None:
     assert await ark.keys("byteplus") == [Key(key=KEY, project="default", models=None)]
     assert await ark.keys("volcengine") == [Key(key="local-ark-key-cn")]
 
 
-async def test_tasks_of_another_project_are_unknown(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_tasks_of_another_project_are_unknown(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "films", project="films")
-    ours, theirs = Client(http), Client(http, "films")
+    ours, theirs = api, api.under("films")
     one, two, three = await ours.create(), await theirs.create(), await theirs.create()
     projects = {task["id"]: task["project"] for task in await ark.tasks()}
     assert [projects[task_id] for task_id in (one, two, three)] == ["default", "films", "films"]
-    assert await ours.seen([one, two, three]) == {one}
-    assert await theirs.seen([one, two, three]) == {two, three}
+    assert await seen(ours, [one, two, three]) == {one}
+    assert await seen(theirs, [one, two, three]) == {two, three}
     for ask in (ours.get, ours.delete):
         hidden, unknown = await ask(two), await ask("cgt-none")
         assert refusal(hidden) == (404, "ResourceNotFound")
@@ -112,108 +80,106 @@ async def test_tasks_of_another_project_are_unknown(ark: ArkControl, http: httpx
     assert (await theirs.delete(two)).status_code == 204
 
 
-async def test_two_keys_of_one_project_share_its_tasks(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_two_keys_of_one_project_share_its_tasks(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "second")
-    task_id = await Client(http).create()
-    assert (await Client(http, "second").get(task_id)).status_code == 200
+    task_id = await api.create()
+    assert (await api.under("second").get(task_id)).status_code == 200
 
 
-async def test_custom_key_sees_named_models(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_custom_key_sees_named_models(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
-    wide, narrow = Client(http), Client(http, "narrow")
-    preset, fast, endpoint, other = [await wide.create(m) for m in (MODEL, FAST, ENDPOINT, OTHER_ENDPOINT)]
+    wide, narrow = api, api.under("narrow")
+    preset, fast, endpoint, other = [await wide.create(model=m) for m in (MODEL, FAST, ENDPOINT, OTHER_ENDPOINT)]
     every = [preset, fast, endpoint, other]
     assert [(await narrow.get(one)).status_code for one in every] == [404, 200, 200, 404]
     assert [(await narrow.delete(one)).status_code for one in (preset, other)] == [404, 404]
-    assert await narrow.seen(every, FAST) == {fast}
-    assert await narrow.seen(every, ENDPOINT) == {endpoint}
-    assert await wide.seen(every) == set(every)
-    assert await wide.seen(every, MODEL) == {preset, endpoint, other}  # documents disagree; All takes it for the model
+    assert await seen(narrow, every, FAST) == {fast}
+    assert await seen(narrow, every, ENDPOINT) == {endpoint}
+    assert await seen(wide, every) == set(every)
+    assert await seen(wide, every, MODEL) == {preset, endpoint, other}  # documents disagree; All takes it for the model
 
 
-async def test_a_model_id_means_its_preset_endpoint(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_model_id_means_preset_endpoint(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "narrow", models=[MODEL])
-    narrow = Client(http, "narrow")
-    preset, endpoint = await Client(http).create(MODEL), await Client(http).create(ENDPOINT)
-    assert await narrow.seen([preset, endpoint], MODEL) == {preset}
+    narrow = api.under("narrow")
+    preset, endpoint = await api.create(model=MODEL), await api.create(model=ENDPOINT)
+    assert await seen(narrow, [preset, endpoint], MODEL) == {preset}
     assert (await narrow.get(endpoint)).status_code == 404
 
 
-async def test_list_under_a_custom_key_needs_one_named_model(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_custom_key_lists_one_named_model(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
-    narrow = Client(http, "narrow")
+    narrow = api.under("narrow")
     assert refusal(await narrow.page()) == (400, "MissingParameter")
-    assert refusal(await narrow.page(**{"filter.model": ""})) == (400, "MissingParameter")
-    assert refusal(await narrow.page(**{"filter.model": [FAST, ENDPOINT]})) == (400, "InvalidParameter")
+    assert refusal(await narrow.page(filter_model="")) == (400, "MissingParameter")
+    assert refusal(await narrow.page(filter_model=[FAST, ENDPOINT])) == (400, "InvalidParameter")
     for unnamed in (MODEL, OTHER_ENDPOINT):
-        answer = await narrow.page(**{"filter.model": unnamed})
+        answer = await narrow.page(filter_model=unnamed)
         assert refusal(answer) == (404, "InvalidEndpointOrModel.NotFound")
         assert answer.json()["error"]["param"] == "filter.model"
-    assert (await narrow.page(**{"filter.model": FAST})).status_code == 200
-    assert (await Client(http).page()).status_code == 200  # a key with permission All needs none
+    assert (await narrow.page(filter_model=FAST)).status_code == 200
+    assert (await api.page()).status_code == 200  # a key with permission All needs none
 
 
-async def test_create_with_an_unnamed_model_is_refused(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_create_with_unnamed_model_is_refused(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "narrow", models=[FAST, ENDPOINT])
-    narrow = Client(http, "narrow")
+    narrow = api.under("narrow")
     for unnamed in (MODEL, OTHER_ENDPOINT):
-        assert refusal(await narrow.post(unnamed)) == (404, "InvalidEndpointOrModel.NotFound")
+        assert refusal(await narrow.post(model=unnamed)) == (404, "InvalidEndpointOrModel.NotFound")
         entry = (await ark.ledger())[-1]
         assert (entry.committed, entry.answer, entry.code) == (False, 404, "InvalidEndpointOrModel.NotFound")
     for named in (FAST, ENDPOINT):
-        assert (await narrow.post(named)).status_code == 200
+        assert (await narrow.post(model=named)).status_code == 200
 
 
-async def test_a_key_is_narrowed_in_place_and_back(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    client = Client(http)
-    task_id = await client.create()
+async def test_key_is_narrowed_and_widened(ark: ArkControl, api: Api) -> None:
+    task_id = await api.create()
     for _ in range(2):
         await ark.set_key("byteplus", KEY, models=[FAST])
-        assert refusal(await client.get(task_id)) == (404, "ResourceNotFound")
-        assert refusal(await client.page()) == (400, "MissingParameter")
-        assert await client.seen([task_id], FAST) == set()
+        assert refusal(await api.get(task_id)) == (404, "ResourceNotFound")
+        assert refusal(await api.page()) == (400, "MissingParameter")
+        assert await seen(api, [task_id], FAST) == set()
         await ark.set_key("byteplus", KEY)
-        assert (await client.get(task_id)).status_code == 200
-        assert await client.seen([task_id]) == {task_id}
+        assert (await api.get(task_id)).status_code == 200
+        assert await seen(api, [task_id]) == {task_id}
 
 
-async def test_a_key_that_moves_leaves_its_tasks_behind(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    client = Client(http)
+async def test_moved_key_leaves_its_tasks(ark: ArkControl, api: Api) -> None:
     tasks: list[tuple[str, str]] = []
     for project in ("default", "films", "default", "films"):
         await ark.set_key("byteplus", KEY, project=project)
         before = {task_id for task_id, home in tasks if home == project}
-        assert await client.seen([task_id for task_id, _ in tasks] or ["cgt-none"]) == before
+        assert await seen(api, [task_id for task_id, _ in tasks] or ["cgt-none"]) == before
         for task_id, home in tasks:
-            assert (await client.get(task_id)).status_code == (200 if home == project else 404)
-        tasks.append((await client.create(), project))
+            assert (await api.get(task_id)).status_code == (200 if home == project else 404)
+        tasks.append((await api.create(), project))
 
 
-async def test_total_counts_visible_tasks(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_total_counts_visible_tasks(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "crowd", project="crowd")
     await ark.set_key("byteplus", "narrow", project="crowd", models=[FAST])
     await ark.add_foreign("byteplus", project="crowd", count=5)
     fast = await ark.add_foreign("byteplus", project="crowd", count=3, fields={"model": FAST})
     await ark.add_foreign("byteplus", count=2)
-    page = (await Client(http, "crowd").page(page_size=2)).json()
+    page = (await api.under("crowd").page(page_size=2)).json()
     assert (len(page["items"]), page["total"]) == (2, 8)
-    page = (await Client(http, "narrow").page(**{"filter.model": FAST, "page_size": 2, "page_num": 2})).json()
+    page = (await api.under("narrow").page(filter_model=FAST, page_size=2, page_num=2)).json()
     assert (len(page["items"]), page["total"]) == (1, 3)
-    assert (await Client(http).get(fast[0])).status_code == 404  # the default project's key
+    assert (await api.get(fast[0])).status_code == 404  # the default project's key
 
 
-async def test_foreign_tasks_are_of_the_default_project(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_foreign_tasks_are_of_the_default_project(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "films", project="films")
     (task_id,) = await ark.add_foreign("byteplus")
-    assert [(await Client(http, key).get(task_id)).status_code for key in (KEY, "films")] == [200, 404]
+    assert [(await api.under(key).get(task_id)).status_code for key in (KEY, "films")] == [200, 404]
 
 
-async def test_revoked_and_removed_keys_get_401(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_revoked_and_removed_keys_get_401(ark: ArkControl, api: Api) -> None:
     odd = "a key/with ?odd#parts%"
     await ark.set_key("byteplus", odd, project="films")
-    clients = [Client(http), Client(http, odd)]
+    clients = [api, api.under(odd)]
 
-    async def statuses(client: Client) -> list[int]:
+    async def statuses(client: Api) -> list[int]:
         calls = (client.post(), client.get("cgt-1"), client.delete("cgt-1"), client.page())
         return [(await call).status_code for call in calls]
 
@@ -229,9 +195,9 @@ async def test_revoked_and_removed_keys_get_401(ark: ArkControl, http: httpx.Asy
         await ark.remove_key("byteplus", odd)
 
 
-async def test_standing_and_rate_limits_are_the_accounts(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_standing_and_limits_are_per_account(ark: ArkControl, api: Api) -> None:
     await ark.set_key("byteplus", "films", project="films")
-    clients = [Client(http), Client(http, "films")]
+    clients = [api, api.under("films")]
     await ark.set_standing("byteplus", "AccountOverdueError")
     assert [(await client.post()).status_code for client in clients] == [403, 403]
     await ark.set_standing("byteplus", "ok")
@@ -240,7 +206,7 @@ async def test_standing_and_rate_limits_are_the_accounts(ark: ArkControl, http: 
 
 
 @pytest.mark.parametrize("wrong", [{}, {"key": ""}, {"key": "x", "models": "all"}, {"key": "x", "modells": []}])
-async def test_a_wrong_key_is_refused_and_changes_nothing(ark: ArkControl, wrong: dict[str, Any]) -> None:
+async def test_invalid_key_changes_nothing(ark: ArkControl, wrong: dict[str, Any]) -> None:
     before = await ark.keys("byteplus")
     async with httpx.AsyncClient(base_url=ark.url, trust_env=False) as http:
         answer = await http.post("/_ark/accounts/byteplus/keys", json=wrong)
@@ -275,8 +241,7 @@ async def test_get_and_list_show_the_same_tasks(
     server: ArkControl, everywhere: dict[str, tuple[str, str]], holders: list[Key]
 ) -> None:
     """However one key is changed in place, it sees the tasks of its project and models: in GET, and in LIST."""
-    async with httpx.AsyncClient(base_url=server.base_url("byteplus"), trust_env=False, verify=False) as http:  # noqa: S501 - it is http
-        client = Client(http, "drawn")
+    async with an_api(server, key="drawn") as client:
         for holder in holders:
             await server.set_key("byteplus", holder.key, project=holder.project, models=holder.models)
             mine = {
@@ -286,7 +251,7 @@ async def test_get_and_list_show_the_same_tasks(
             }
             assert {task_id for task_id in everywhere if (await client.get(task_id)).status_code == 200} == set(mine)
             if holder.models is None:
-                assert await client.seen(list(everywhere)) == set(mine)
+                assert await seen(client, list(everywhere)) == set(mine)
             for model in holder.models or ():
                 of_model = {task_id for task_id, given in mine.items() if given == model}
-                assert await client.seen(list(everywhere), model) == of_model
+                assert await seen(client, list(everywhere), model) == of_model

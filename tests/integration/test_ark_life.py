@@ -23,14 +23,10 @@ from dev.ark.results import Results
 from dev.ark.settings import Settings
 from dev.ark.validate import read_request
 from dev.process import running_ark
+from tests.support.ark_api import Api
+from tests.support.jobs import BODY
+from tests.support.raw_host import serving
 
-PATH = "/contents/generations/tasks"
-REQUEST = {
-    "model": "dreamina-seedance-2-0-260128",
-    "content": [{"type": "text", "text": "a cat"}],
-    "duration": 4,
-    "resolution": "480p",
-}
 SWITCHES = {
     "speed": 1,
     "queued_seconds": 0,
@@ -110,22 +106,6 @@ async def ark(server: ArkControl) -> ArkControl:
     return server
 
 
-async def create(client: httpx.AsyncClient, **fields: Any) -> str:
-    answer = await client.post(PATH, json=REQUEST | fields)
-    assert answer.status_code == 200, answer.text
-    task_id: str = answer.json()["id"]
-    return task_id
-
-
-async def until(client: httpx.AsyncClient, task_id: str, status: str) -> dict[str, Any]:
-    async with asyncio.timeout(10):
-        while True:
-            task: dict[str, Any] = (await client.get(f"{PATH}/{task_id}")).json()
-            if task["status"] == status:
-                return task
-            await asyncio.sleep(0.02)
-
-
 # --- a task's life ---------------------------------------------------------------------------------------------
 
 
@@ -137,66 +117,66 @@ def test_speed_divides_defaults() -> None:
     assert (settings.queued_seconds, settings.running_seconds) == (1, 4)
 
 
-async def test_more_than_the_limit_stay_queued(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_more_than_the_limit_stay_queued(ark: ArkControl, api: Api) -> None:
     await ark.configure(running_limit=1, running_seconds=3600)
-    first = await create(client)
-    await until(client, first, "running")
-    second, third = await create(client), await create(client)
+    first = await api.create()
+    await api.until(first, "running")
+    second, third = await api.create(), await api.create()
     await ark.configure(running_limit=2)
-    await until(client, second, "running")  # first come, first served
-    assert (await client.get(f"{PATH}/{third}")).json()["status"] == "queued"
+    await api.until(second, "running")  # first come, first served
+    assert (await api.get(third)).json()["status"] == "queued"
     await ark.configure(running_seconds=0)
     for task_id in (first, second, third):
-        await until(client, task_id, "succeeded")
+        await api.until(task_id, "succeeded")
 
 
-async def test_updated_at_moves_with_the_status_alone(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_updated_at_follows_status_only(ark: ArkControl, api: Api) -> None:
     await ark.fault("task", "stay_running")
-    task = await until(client, await create(client), "running")
+    task = await api.create_until("running")
     await asyncio.sleep(1.1)  # its clock is in seconds
-    assert await until(client, task["id"], "running") == task
+    assert await api.until(task["id"], "running") == task
     await ark.release(task["id"])
-    done = await until(client, task["id"], "succeeded")
+    done = await api.until(task["id"], "succeeded")
     assert done["updated_at"] > task["updated_at"]
     assert done["created_at"] == task["created_at"]
 
 
-async def test_a_task_expires_at_its_own_deadline(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_task_expires_at_its_deadline(ark: ArkControl, api: Api) -> None:
     await ark.configure(running_seconds=3600)
-    early = await create(client, execution_expires_after=3600)
-    late = await create(client, execution_expires_after=259_200)
-    await until(client, late, "running")
+    early = await api.create(execution_expires_after=3600)
+    late = await api.create(execution_expires_after=259_200)
+    await api.until(late, "running")
     await ark.configure(**SWITCHES | {"speed": 36_000, "running_seconds": 3600})  # an hour takes 0.1 s
-    expired = await until(client, early, "expired")
+    expired = await api.until(early, "expired")
     assert expired["execution_expires_after"] == 3600
-    assert (await client.get(f"{PATH}/{late}")).json()["status"] == "running"
+    assert (await api.get(late)).json()["status"] == "running"
     await ark.configure(**SWITCHES)
-    await until(client, late, "succeeded")
+    await api.until(late, "succeeded")
 
 
-async def test_tasks_are_forgotten(ark: ArkControl, client: httpx.AsyncClient) -> None:
-    done = await create(client)
-    await until(client, done, "succeeded")
+async def test_tasks_are_forgotten(ark: ArkControl, api: Api) -> None:
+    done = await api.create()
+    await api.until(done, "succeeded")
     await ark.fault("task", "stay_queued")
-    cancelled = await create(client)
-    await client.delete(f"{PATH}/{cancelled}")
+    cancelled = await api.create()
+    await api.delete(cancelled)
 
     async def known() -> list[bool]:
-        return [(await client.get(f"{PATH}/{one}")).status_code == 200 for one in (done, cancelled)]
+        return [(await api.get(one)).status_code == 200 for one in (done, cancelled)]
 
     assert await known() == [True, True]
     await ark.configure(cancelled_kept_seconds=0)
     assert await known() == [True, False]
     await ark.configure(kept_seconds=0)
     assert await known() == [False, False]
-    assert (await client.get(PATH)).json()["total"] == 0
+    assert (await api.page()).json()["total"] == 0
 
 
 @pytest.mark.parametrize("speed", [1, 60])
 def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
     settings, day = Settings(speed=speed), 86_400 / speed
     provider, results = Provider(settings, Faults(), lambda task: None), Results(settings)
-    request, key = read_request("byteplus", REQUEST, settings), Key(key="one")
+    request, key = read_request("byteplus", BODY, settings), Key(key="one")
 
     def known(status: str, age: float) -> bool:
         task = provider.add_foreign("byteplus", key.project, request, status, age)
@@ -216,50 +196,48 @@ def test_tasks_and_results_go_by_the_scaled_clock(speed: float) -> None:
             assert results.redeem(task, "video.mp4", signature) is task
 
 
-async def test_creates_have_a_rate_limit(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_creates_have_a_rate_limit(ark: ArkControl, api: Api) -> None:
     await ark.configure(create_per_minute=0)
-    answer = await client.post(PATH, json=REQUEST)
+    answer = await api.post()
     await ark.configure(create_per_minute=None)
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "RateLimitExceeded")
-    assert (await client.post(PATH, json=REQUEST)).status_code == 200
+    assert (await api.post()).status_code == 200
 
 
-async def test_references_are_fetched_when_switched_on(
-    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver
-) -> None:
+async def test_references_are_fetched_when_set(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     root = receiver.url.removesuffix("/callbacks/job")
 
     async def create(url: str) -> int:
         item = {"type": "image_url", "image_url": {"url": url}, "role": "reference_image"}
-        return (await client.post(PATH, json=REQUEST | {"content": [item]})).status_code
+        return (await api.post(content=[item])).status_code
 
     assert await create(f"{root}/there") == 400  # http
     await ark.configure(allow_http_references=True)
-    assert await create(f"{root}/gone") == 200  # nobody looks
+    assert await create(f"{root}/gone") == 200  # nobody checks
     await ark.configure(fetch_references=True)
     assert [await create(f"{root}/there"), await create(f"{root}/gone"), await create("asset://a")] == [200, 400, 200]
 
 
-async def test_references_are_checked_when_set(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_references_are_checked_when_set(ark: ArkControl, api: Api) -> None:
     async def create(size: int) -> httpx.Response:
         picture = base64.b64encode(last_frame(Clip(size, size, 4, audio=False), "cgt-1")).decode()
         url = {"url": f"data:image/png;base64,{picture}"}
-        return await client.post(PATH, json=REQUEST | {"content": [{"type": "image_url", "image_url": url}]})
+        return await api.post(content=[{"type": "image_url", "image_url": url}])
 
-    assert (await create(200)).status_code == 200  # nobody looks
+    assert (await create(200)).status_code == 200  # nobody checks
     await ark.configure(inspect_references=True)
     assert (await create(300)).status_code == 200
     refused = await create(298)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "content")
 
 
-async def test_inner_state_shows_hidden_fields(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_inner_state_shows_hidden_fields(ark: ArkControl, api: Api) -> None:
     await ark.fault("task", "stay_queued")
-    task_id = await create(client, watermark=True, callback_url="https://relay.example.com/x")
+    task_id = await api.create(watermark=True, callback_url="https://relay.example.com/x")
     (inside,) = [task for task in await ark.tasks() if task["id"] == task_id]
     assert (inside["status"], inside["fault"], inside["route"]) == ("queued", "stay_queued", "byteplus")
     assert (inside["watermark"], inside["callback_url"]) == (True, "https://relay.example.com/x")
-    await client.delete(f"{PATH}/{task_id}")
+    await api.delete(task_id)
 
 
 # --- callbacks -------------------------------------------------------------------------------------------------
@@ -278,87 +256,81 @@ async def quiet(ark: ArkControl, task_id: str, count: int) -> list[tuple[str, in
     return [(one.status, one.attempt, one.answer) for one in tries]
 
 
-async def test_callbacks_announce_running_and_end(
-    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver
-) -> None:
+async def test_callbacks_announce_running_and_end(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.fault("task", "stay_running")
-    task_id = await create(client, callback_url=receiver.url, safety_identifier="who")
+    task_id = await api.create(callback_url=receiver.url, safety_identifier="who")
     assert await receiver.wait_for(1) == ["running"]
     await ark.release(task_id)
     assert await receiver.wait_for(2) == ["running", "succeeded"]
-    assert receiver.received[1] == (await client.get(f"{PATH}/{task_id}")).json()
+    assert receiver.received[1] == (await api.get(task_id)).json()
     assert receiver.received[1]["safety_identifier"] == "who"
     assert await quiet(ark, task_id, 2) == [("running", 1, 200), ("succeeded", 1, 200)]
 
 
-async def test_callbacks_tell_of_queued_when_switched_on(
-    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver
-) -> None:
+async def test_queued_callback_is_optional(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.configure(callback_queued=True)
     await ark.fault("task", "stay_queued")
-    task_id = await create(client, callback_url=receiver.url)
+    task_id = await api.create(callback_url=receiver.url)
     assert await receiver.wait_for(1) == ["queued"]
-    await client.delete(f"{PATH}/{task_id}")
+    await api.delete(task_id)
     assert await quiet(ark, task_id, 1) == [("queued", 1, 200)]  # cancelled is not announced
 
 
 @pytest.mark.parametrize(("fault", "status"), [("fail", "failed"), ("expire", "expired")])
-async def test_callbacks_tell_of_other_ends(
-    ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver, fault: Any, status: str
+async def test_other_ends_are_called_back(
+    ark: ArkControl, api: Api, receiver: Receiver, fault: Any, status: str
 ) -> None:
     await ark.fault("task", fault)
-    await create(client, callback_url=receiver.url)
+    await api.create(callback_url=receiver.url)
     assert status in await receiver.wait_for(2)
 
 
-async def test_callbacks_of_the_end_alone(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_callbacks_of_end_only(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.configure(callbacks="ends", callback_queued=True)
-    task_id = await create(client, callback_url=receiver.url)
+    task_id = await api.create(callback_url=receiver.url)
     assert await receiver.wait_for(1) == ["succeeded"]
     assert await quiet(ark, task_id, 1) == [("succeeded", 1, 200)]
 
 
-async def test_callbacks_off(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_callbacks_off(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.configure(callbacks="off")
-    task_id = await create(client, callback_url=receiver.url)
-    await until(client, task_id, "succeeded")
+    task_id = await api.create(callback_url=receiver.url)
+    await api.until(task_id, "succeeded")
     assert await quiet(ark, task_id, 0) == []
     assert receiver.received == []
 
 
-async def test_callbacks_repeated(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_callbacks_repeated(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.configure(callbacks="repeated")
-    task_id = await create(client, callback_url=receiver.url)
+    task_id = await api.create(callback_url=receiver.url)
     assert sorted(await receiver.wait_for(6)) == ["running"] * 3 + ["succeeded"] * 3
     assert len(await quiet(ark, task_id, 6)) == 6
 
 
-async def test_callbacks_reversed(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_callbacks_reversed(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.configure(callbacks="reversed")
-    task_id = await create(client, callback_url=receiver.url)
+    task_id = await api.create(callback_url=receiver.url)
     assert await receiver.wait_for(2) == ["succeeded", "running"]
     assert len(await quiet(ark, task_id, 2)) == 2
 
 
-async def test_callbacks_are_tried_four_times(ark: ArkControl, client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_callbacks_are_tried_four_times(ark: ArkControl, api: Api, receiver: Receiver) -> None:
     await ark.fault("task", "stay_running")
     receiver.answers = [503, 404]
-    task_id = await create(client, callback_url=receiver.url)
+    task_id = await api.create(callback_url=receiver.url)
     assert await quiet(ark, task_id, 3) == [("running", 1, 503), ("running", 2, 404), ("running", 3, 200)]
     receiver.answers = [500] * 9
     await ark.release(task_id)
     assert (await quiet(ark, task_id, 7))[3:] == [("succeeded", n, 500) for n in (1, 2, 3, 4)]
 
 
-async def test_a_receiver_that_is_away_or_asleep_breaks_nothing(ark: ArkControl, client: httpx.AsyncClient) -> None:
+async def test_silent_receiver_breaks_nothing(ark: ArkControl, api: Api) -> None:
     await ark.configure(callback_timeout_seconds=0.05)
-    asleep = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
-    async with asleep:
-        port = asleep.sockets[0].getsockname()[1]
-        slow = await create(client, callback_url=f"http://127.0.0.1:{port}/")
+    async with serving(lambda reader, writer: asyncio.sleep(3600)) as port:
+        slow = await api.create(callback_url=f"http://127.0.0.1:{port}/")
         assert [answer for _, _, answer in await quiet(ark, slow, 8)] == [None] * 8
-    away = await create(client, callback_url=f"http://127.0.0.1:{port}/")
-    await until(client, away, "succeeded")
+    away = await api.create(callback_url=f"http://127.0.0.1:{port}/")
+    await api.until(away, "succeeded")
     assert [answer for _, _, answer in await quiet(ark, away, 8)] == [None] * 8
     assert {one.error for one in await ark.deliveries() if one.task_id == slow} == {"TimeoutError"}
     assert {one.error for one in await ark.deliveries() if one.task_id == away} == {"ConnectError"}

@@ -1,9 +1,7 @@
 """The local Ark's results: what a URL allows, and what the bytes are."""
 
-import asyncio
 import io
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import av
@@ -13,17 +11,9 @@ import pytest
 from dev.ark.control import ArkControl
 from dev.ark.media import Clip, last_frame, last_frame_jpeg, video
 from dev.process import running_ark
+from tests.support.ark_api import Api, an_api
+from tests.support.jobs import BODY
 
-PATH = "/contents/generations/tasks"
-REQUEST = {
-    "model": "dreamina-seedance-2-0-260128",
-    "content": [{"type": "text", "text": "a cat"}],
-    "duration": 4,
-    "resolution": "480p",
-    "ratio": "16:9",
-    "generate_audio": False,
-    "return_last_frame": True,
-}
 SWITCHES = {
     "url_seconds": 86_400,
     "downloads_per_url": 100,
@@ -47,86 +37,69 @@ async def ark(server: ArkControl) -> ArkControl:
 
 
 @pytest.fixture
-async def http(ark: ArkControl) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that knows no key."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501 - it is http
-        yield client
+async def api(ark: ArkControl) -> AsyncIterator[Api]:
+    body = BODY | {"ratio": "16:9", "generate_audio": False, "return_last_frame": True}
+    async with an_api(ark, body=body) as api:
+        yield api
 
 
-async def ask(ark: ArkControl, http: httpx.AsyncClient, task_id: str) -> dict[str, Any]:
-    url = f"{ark.base_url('byteplus')}{PATH}/{task_id}"
-    answer: dict[str, Any] = (await http.get(url, headers={"Authorization": "Bearer local-ark-key"})).json()
-    return answer
-
-
-async def succeed(ark: ArkControl, http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    """A task that has succeeded, as GET shows it."""
-    answer = await http.post(
-        ark.base_url("byteplus") + PATH,
-        json=REQUEST | fields,
-        headers={"Authorization": "Bearer local-ark-key"},
-    )
-    async with asyncio.timeout(10):
-        while (task := await ask(ark, http, answer.json()["id"]))["status"] != "succeeded":
-            await asyncio.sleep(0.02)
-    return task
-
-
-async def test_a_url_is_for_get_alone(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
+async def test_url_serves_get_only(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
     assert url.startswith(f"{ark.url}/results/{task['id']}/video.mp4?")
     assert parse_qs(urlsplit(url).query)["X-Tos-Expires"] == ["86400"]
-    assert (await http.head(url)).status_code == 403
-    answer = await http.get(url)
+    assert (await api.http.head(url)).status_code == 403
+    answer = await api.http.get(url)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
     assert answer.content == await ark.video_bytes(task["id"])
 
 
-async def test_a_url_needs_its_signature(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task, other = await succeed(ark, http), await succeed(ark, http)
+async def test_url_needs_its_signature(api: Api) -> None:
+    task, other = await api.create_until("succeeded"), await api.create_until("succeeded")
     url, query = task["content"]["video_url"], urlsplit(other["content"]["video_url"]).query
     bare = url.partition("?")[0]
-    assert (await http.get(bare)).status_code == 403
-    assert (await http.get(f"{bare}?{query}")).status_code == 403
-    assert (await http.get(url.replace(task["id"], "cgt-none"))).status_code == 403
-    assert (await http.get(task["content"]["last_frame_url"].replace("last_frame.png", "video.mp4"))).status_code == 403
+    assert (await api.http.get(bare)).status_code == 403
+    assert (await api.http.get(f"{bare}?{query}")).status_code == 403
+    assert (await api.http.get(url.replace(task["id"], "cgt-none"))).status_code == 403
+    assert (
+        await api.http.get(task["content"]["last_frame_url"].replace("last_frame.png", "video.mp4"))
+    ).status_code == 403
 
 
-async def test_a_url_expires(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
+async def test_url_expires(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
-    assert (await http.get(url)).status_code == 200
+    assert (await api.http.get(url)).status_code == 200
     await ark.configure(url_seconds=0)
-    assert (await http.get(url)).status_code == 403
+    assert (await api.http.get(url)).status_code == 403
 
 
-async def test_a_url_wears_out(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
+async def test_url_wears_out(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
-    statuses = [(await http.get(url, headers={"Range": "bytes=0-0"})).status_code for _ in range(101)]
+    statuses = [(await api.http.get(url, headers={"Range": "bytes=0-0"})).status_code for _ in range(101)]
     assert statuses == [206] * 100 + [403]
-    assert (await http.get(task["content"]["last_frame_url"])).status_code == 200
+    assert (await api.http.get(task["content"]["last_frame_url"])).status_code == 200
     assert (await ark.requests()).tasks[task["id"]].download == 102
 
 
-async def test_a_url_stays_the_same_unless_switched(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
-    assert (await ask(ark, http, task["id"]))["content"] == task["content"]
+async def test_url_changes_only_when_set(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
+    assert (await api.get(task["id"])).json()["content"] == task["content"]
     await ark.configure(resign_urls=True)
-    again = (await ask(ark, http, task["id"]))["content"]["video_url"]
+    again = (await api.get(task["id"])).json()["content"]["video_url"]
     assert again != task["content"]["video_url"]
     for url in (again, task["content"]["video_url"]):
-        assert (await http.get(url)).status_code == 200
+        assert (await api.http.get(url)).status_code == 200
 
 
-async def test_a_range_is_served(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
+async def test_range_is_served(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
     url = task["content"]["video_url"]
     whole = await ark.video_bytes(task["id"])
 
     async def part(asked: str, **headers: str) -> tuple[int, bytes, str | None]:
-        answer = await http.get(url, headers={"Range": asked, **headers})
+        answer = await api.http.get(url, headers={"Range": asked, **headers})
         return answer.status_code, answer.content, answer.headers.get("content-range")
 
     size = len(whole)
@@ -136,49 +109,48 @@ async def test_a_range_is_served(ark: ArkControl, http: httpx.AsyncClient) -> No
     assert await part(f"bytes=0-{size + 9}") == (206, whole, f"bytes 0-{size - 1}/{size}")
     assert await part(f"bytes={size}-") == (416, b"", f"bytes */{size}")
     assert await part("bytes=0-1", **{"If-Range": '"another"'}) == (200, whole, None)
-    etag = (await http.get(url)).headers["etag"]
+    etag = (await api.http.get(url)).headers["etag"]
     assert (await part("bytes=0-1", **{"If-Range": etag}))[0] == 206
 
 
-async def test_a_key_at_a_result_url_is_a_leak(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
+async def test_key_at_result_url_is_leak(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
     assert await ark.leaks() == []
-    assert (await http.get(task["content"]["video_url"])).status_code == 200
+    assert (await api.http.get(task["content"]["video_url"])).status_code == 200
     assert await ark.leaks() == []
-    await http.get(task["content"]["video_url"], headers={"Authorization": "Bearer secret"})
+    await api.http.get(task["content"]["video_url"], headers={"Authorization": "Bearer secret"})
     (leak,) = await ark.leaks()
     assert (leak.scheme, leak.path) == ("Bearer", f"/results/{task['id']}/video.mp4")
 
 
-async def test_the_object_outlives_the_record(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
-    url = f"{ark.base_url('byteplus')}{PATH}/{task['id']}"
-    await http.delete(url, headers={"Authorization": "Bearer local-ark-key"})
-    assert (await http.get(task["content"]["video_url"])).status_code == 200
+async def test_object_outlives_record(api: Api) -> None:
+    task = await api.create_until("succeeded")
+    await api.delete(task["id"])
+    assert (await api.http.get(task["content"]["video_url"])).status_code == 200
 
 
-async def test_the_last_frame_is_there_when_asked_for(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http)
-    picture = await http.get(task["content"]["last_frame_url"])
+async def test_last_frame_comes_on_request(ark: ArkControl, api: Api) -> None:
+    task = await api.create_until("succeeded")
+    picture = await api.http.get(task["content"]["last_frame_url"])
     assert picture.headers["content-type"] == "image/png"
     assert picture.content == await ark.video_bytes(task["id"], "last_frame.png")
-    without = await succeed(ark, http, return_last_frame=False)
+    without = await api.create_until("succeeded", return_last_frame=False)
     assert set(without["content"]) == {"video_url"}
     with pytest.raises(httpx.HTTPStatusError, match="404"):
         await ark.video_bytes(without["id"], "last_frame.png")
 
 
-async def test_the_last_frame_can_be_a_jpeg(ark: ArkControl, http: httpx.AsyncClient) -> None:
+async def test_last_frame_can_be_jpeg(ark: ArkControl, api: Api) -> None:
     await ark.configure(last_frame="jpeg")
-    task = await succeed(ark, http)
-    picture = await http.get(task["content"]["last_frame_url"])
+    task = await api.create_until("succeeded")
+    picture = await api.http.get(task["content"]["last_frame_url"])
     assert picture.headers["content-type"] == "image/jpeg"
     assert picture.content == await ark.video_bytes(task["id"], "last_frame.jpeg")
 
 
-async def test_video_has_the_requested_shape(ark: ArkControl, http: httpx.AsyncClient) -> None:
-    task = await succeed(ark, http, resolution="720p", ratio="9:16", duration=15, generate_audio=True)
-    with av.open(io.BytesIO((await http.get(task["content"]["video_url"])).content), "r") as container:
+async def test_video_has_the_requested_shape(api: Api) -> None:
+    task = await api.create_until("succeeded", resolution="720p", ratio="9:16", duration=15, generate_audio=True)
+    with av.open(io.BytesIO((await api.http.get(task["content"]["video_url"])).content), "r") as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height) == (720, 1280)
         assert container.duration is not None
@@ -207,7 +179,7 @@ def test_video_has_its_stated_properties(clip: Clip) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 24 * clip.seconds + 1
 
 
-def test_the_picture_moves() -> None:
+def test_picture_moves() -> None:
     with av.open(io.BytesIO(video(Clip(640, 640, 4, audio=False), "cgt-1")), "r") as container:
         rows = [bytes(frame.planes[0])[:640] for frame in container.decode(video=0)]
     assert len(set(rows[:24])) == 24
@@ -223,7 +195,7 @@ def test_two_tasks_never_have_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("make", "begins"), [(last_frame, b"\x89PNG"), (last_frame_jpeg, b"\xff\xd8\xff\xfe")], ids=["png", "jpeg"]
 )
-def test_the_last_frame_is_that_of_the_video(make: Callable[[Clip, str], bytes], begins: bytes) -> None:
+def test_last_frame_is_that_of_video(make: Callable[[Clip, str], bytes], begins: bytes) -> None:
     clip = Clip(640, 640, 4, audio=False)
     with av.open(io.BytesIO(video(clip, "cgt-1")), "r") as container:
         *_, end = container.decode(video=0)

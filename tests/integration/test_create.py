@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,120 +13,40 @@ import pytest
 from pydantic import SecretStr
 
 import activities.create
-from activities.create import CreateActivities, CreateInput, CreateResult
-from activities.ledger import LedgerActivities, OutcomeInput
 from dev.ark.control import ArkControl
-from dev.ark.ledger import CreateEntry
-from seedance_temporal.contract import Resubmit
-from seedance_temporal.identity import callback_token, job_id_of
-from seedance_temporal.ledger.decisions import decide
-from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.identity import callback_token
+from seedance_temporal.ledger.facts import Outcome
+from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.settings import Settings
 from seedance_temporal.storage.signing import CannotSign
-from tests.support.jobs import (
-    KEY,
-    SECRET,
-    a_claim,
-    a_client,
-    a_record,
-    a_request,
-    absent,
-    content,
-    created,
-    in_activity,
-    names,
-    not_sent,
-    refused,
-    some_settings,
-)
-from tests.support.memory_bucket import MemoryBucket
+from tests.support.jobs import KEY, SECRET, a_request, absent, accepted, created, not_sent, refused
+from tests.support.world import NOWHERE, World
 
 QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that runs out of time
-
-
-@dataclass
-class Hooked(MemoryBucket):
-    """A bucket in memory that calls a hook before or after it writes an object of some kind."""
-
-    before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
-    after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
-    signing: list[tuple[str, str, int, timedelta]] = field(default_factory=list)
-    signing_fails: Exception | None = None
-
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        kind = name.split(".")[-2]
-        if kind in self.before:
-            await self.before[kind]()
-        created = await super().create(name, content, seconds=seconds)
-        if kind in self.after:
-            await self.after[kind]()
-        return created
-
-    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        if self.signing_fails is not None:
-            raise self.signing_fails
-        self.signing.append((bucket, name, generation, lifetime))
-        return await super().signed_url(bucket, name, generation, lifetime)
 
 
 async def fail() -> None:
     raise ConnectionError("no bucket")
 
 
-@dataclass
-class World:
-    """One job, a ledger of its own, and the local Ark of all tests."""
-
-    ark: ArkControl
-    request: VideoRequest
-    bucket: Hooked
-    settings: Settings
-    posts_before: int
-
-    @property
-    def job_id(self) -> str:
-        return job_id_of(self.request)
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.bucket, "seedance")
-
-    @property
-    def objects(self) -> list[str]:
-        return sorted(name.removeprefix(names(self.request).root + "attempts/") for name in self.bucket.contents)
-
-    async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateResult:
-        client = a_client(self.ark, *self.settings.secrets)
-        create = CreateActivities(self.ledger, self.bucket, client, self.settings)
-        input = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
-        return await in_activity(create.create_task, input, attempt=temporal_attempt)
-
-    async def posts(self) -> list[CreateEntry]:
-        return (await self.ark.ledger())[self.posts_before :]
-
-    def outcome(self, attempt: int = 1) -> dict[str, Any]:
-        return content(self.bucket, names(self.request).attempt(attempt, "outcome"))
-
-
-async def a_world(ark: ArkControl, request: VideoRequest | None = None, **settings: Any) -> World:
-    return World(ark, request or a_request(), Hooked(), some_settings(ark, **settings), len(await ark.ledger()))
+@pytest.fixture
+async def world(ark: ArkControl) -> World:
+    return await World.at(ark)
 
 
 # --- the outcome -----------------------------------------------------------------------------------------------------
 
 
-async def test_created_task_is_returned(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_created_task_is_returned(world: World) -> None:
     result = await world.create()
 
     (post,) = await world.posts()
     assert (result.kind, result.written, result.attention) == ("created", True, None)
     assert result.outcome is not None
     assert result.outcome.task_id == post.task_id
-    assert world.objects == ["0001.claim.json", "0001.outcome.json"]
-    assert (world.outcome()["kind"], world.outcome()["task_id"]) == ("created", post.task_id)
+    assert await world.facts() == ["0001.claim.json", "0001.outcome.json"]
+    assert (await world.fact("outcome")).items() >= {"kind": "created", "task_id": post.task_id}.items()
     assert result.claim is not None
     assert post.body["safety_identifier"] == result.claim.safety_identifier
     assert result.wait_seconds > 0
@@ -141,171 +59,154 @@ async def test_created_task_is_returned(ark: ArkControl) -> None:
     ("fault", "code", "failure_class"),
     [("400", "InputTextSensitiveContentDetected", "moderation"), ("404", "ModelNotOpen", "invalid")],
 )
-async def test_refused_request_is_settled(ark: ArkControl, fault: str, code: str, failure_class: str) -> None:
-    world = await a_world(ark)
-    await ark.fault("create", fault, code=code)
+async def test_refused_request_is_settled(world: World, fault: str, code: str, failure_class: str) -> None:
+    await world.ark.fault("create", fault, code=code)
     result = await world.create()
+    outcome = await world.fact("outcome")
     assert (result.kind, result.written, len(await world.posts())) == ("refused", True, 1)
-    assert (world.outcome()["kind"], world.outcome()["code"]) == ("refused", code)
-    assert world.outcome()["failure_class"] == failure_class
+    assert (outcome["kind"], outcome["code"], outcome["failure_class"]) == ("refused", code, failure_class)
     # For audits: its writer, and the objects before it.
     assert result.claim is not None
     assert result.claim.estimated_tokens
-    assert world.outcome()["run_id"] == "run-1"
-    assert [one["name"] for one in world.outcome()["ledger"]] == [names(world.request).attempt(1, "claim")]
+    assert outcome["run_id"] == "run-1"
+    assert [one["name"] for one in outcome["ledger"]] == [world.names.attempt(1, "claim")]
 
 
 @pytest.mark.parametrize(
     "fault",
     ["lost_after_commit", "reset_before_commit", "500", "500_after_commit", "502", "504_after_commit"],
 )
-async def test_unknown_outcome_is_sent_once(ark: ArkControl, fault: str) -> None:
-    world = await a_world(ark)
-    fault_id = await ark.fault("create", fault, times=None)
+async def test_unknown_outcome_is_sent_once(world: World, fault: str) -> None:
+    fault_id = await world.ark.fault("create", fault, times=None)
     result = await world.create()
     assert (result.kind, result.outcome) == ("unknown", None)
     assert result.claim is not None
-    assert len(await ark.fired(fault_id)) == 1
+    assert len(await world.ark.fired(fault_id)) == 1
     assert len(await world.posts()) == 1
-    assert world.objects == ["0001.claim.json"]
-    assert decide(await world.ledger.read(world.job_id)).next == "recover"
+    assert await world.facts() == ["0001.claim.json"]
+    assert (await world.decision()).next == "recover"
 
 
 async def test_no_answer_in_time_is_unknown(ark: ArkControl) -> None:
-    world = await a_world(ark, **QUICK)
+    world = await World.at(ark, **QUICK)
     fault_id = await ark.fault("create", "hang_after_commit")
     result = await world.create()
     assert (result.kind, result.message.split(":")[0]) == ("unknown", "timed_out")
     assert len(await ark.fired(fault_id)) == 1
     assert len(await world.posts()) == 1
-    assert world.objects == ["0001.claim.json"]
+    assert await world.facts() == ["0001.claim.json"]
 
 
 @pytest.mark.parametrize("fault", ["cut_body", "cut_json", "no_id"])
-async def test_unreadable_task_id_is_accepted_without_id(ark: ArkControl, fault: str) -> None:
-    world = await a_world(ark)
-    await ark.fault("create", fault)
+async def test_unreadable_task_id_is_accepted_without_id(world: World, fault: str) -> None:
+    await world.ark.fault("create", fault)
     result = await world.create()
     assert (result.kind, result.written, len(await world.posts())) == ("unknown", True, 1)
-    assert world.objects == ["0001.claim.json", "0001.taken.json"]
+    assert await world.facts() == ["0001.claim.json", "0001.taken.json"]
 
 
-async def test_accepted_without_id_is_returned_when_bucket_fails(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    world.bucket.before["taken"] = fail
-    await ark.fault("create", "no_id")
+async def test_accepted_without_id_is_returned_when_bucket_fails(world: World) -> None:
+    world.memory.before["taken"] = fail
+    await world.ark.fault("create", "no_id")
     result = await world.create()
     assert (result.kind, result.written) == ("unknown", False)
     assert result.claim is not None
     assert result.outcome is not None
     assert result.outcome.kind == "accepted_without_id"
     # The workflow writes it.
-    world.bucket.before.clear()
-    input = OutcomeInput(claim=result.claim, outcome=result.outcome)
-    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, input)
-    assert (await world.ledger.read(world.job_id)).attempts[0].accepted_without_id
+    world.memory.before.clear()
+    await world.write_outcome(result.claim, result.outcome)
+    assert (await world.read_attempt()).accepted_without_id
 
 
-async def test_second_temporal_attempt_sends_nothing(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_second_temporal_attempt_sends_nothing(world: World) -> None:
     result = await world.create(temporal_attempt=2)
     assert (result.kind, result.claim) == ("unknown", None)
-    assert (world.bucket.writes, await world.posts()) == ([], [])
+    assert (world.memory.writes, await world.posts()) == ([], [])
 
 
 async def test_invalid_request_is_not_claimed(ark: ArkControl) -> None:
-    world = await a_world(ark, a_request(duration=99, resolution="8k"))
+    world = await World.at(ark, a_request(duration=99, resolution="8k"))
     result = await world.create()
     assert result.kind == "impossible"
     assert result.error is not None
     assert (result.error.code, result.error.failure_class, result.error.attempt) == ("invalid_request", "invalid", None)
     assert "duration" in result.error.message
     assert "resolution" in result.error.message
-    assert (world.bucket.writes, await world.posts()) == ([], [])
+    assert (world.memory.writes, await world.posts()) == ([], [])
 
 
 # --- the claim comes first -------------------------------------------------------------------------------------------
 
 
-async def test_claim_precedes_post(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_claim_precedes_post(world: World) -> None:
     posts_at_the_claim = []
 
     async def count_posts() -> None:
         posts_at_the_claim.append(len(await world.posts()))
 
-    world.bucket.before["claim"] = world.bucket.after["claim"] = count_posts
+    world.memory.before["claim"] = world.memory.after["claim"] = count_posts
     result = await world.create()
     assert (result.kind, posts_at_the_claim) == ("created", [0, 0])
-    assert world.bucket.writes[0].endswith("0001.claim.json")
+    claim = world.memory.writes[0]
+    assert claim.endswith("0001.claim.json")
     (post,) = await world.posts()
-    claimed_at = world.bucket.stored[world.bucket.writes[0]].created_at.timestamp()
-    assert claimed_at <= post.time
+    assert world.memory.stored[claim].created_at.timestamp() <= post.time
 
 
-async def test_no_claim_sends_nothing(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    world.bucket.before["claim"] = fail
+async def test_no_claim_sends_nothing(world: World) -> None:
+    world.memory.before["claim"] = fail
     result = await world.create()
     assert (result.kind, result.written, result.attention) == ("not_sent", False, None)
     assert result.message.startswith("bucket_unreachable")
     assert result.claim is not None
     assert result.outcome is not None
-    assert (world.objects, await world.posts()) == ([], [])
+    assert (await world.facts(), await world.posts()) == ([], [])
 
 
-async def test_claim_that_landed_with_error_is_settled(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    world.bucket.after["claim"] = fail
+async def test_claim_that_landed_with_error_is_settled(world: World) -> None:
+    world.memory.after["claim"] = fail
     result = await world.create()
     assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
-    assert decide(await world.ledger.read(world.job_id)).next == "recover"
+    assert (await world.decision()).next == "recover"
     # The workflow settles it with the result, so that no recovery starts.
-    world.bucket.after.clear()
-    assert result.claim is not None
-    assert result.outcome is not None
-    input = OutcomeInput(claim=result.claim, outcome=result.outcome)
-    await in_activity(LedgerActivities(world.ledger, world.settings).write_outcome, input)
-    decision = decide(await world.ledger.read(world.job_id))
+    world.memory.after.clear()
+    await world.write_outcome(result.claim, result.outcome)
+    decision = await world.decision()
     assert (decision.next, decision.attempt) == ("claim", 2)
 
 
-async def test_unreadable_ledger_after_claim_sends_nothing(ark: ArkControl) -> None:
-    world = await a_world(ark)
-
+async def test_unreadable_ledger_after_claim_sends_nothing(world: World) -> None:
     async def away() -> None:
-        world.bucket.broken = ConnectionError("no bucket")
+        world.memory.broken = ConnectionError("no bucket")
 
-    world.bucket.after["claim"] = away
+    world.memory.after["claim"] = away
     result = await world.create()
     assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
 
 
-async def test_foreign_claim_is_conflict(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await world.ledger.claim(a_claim(world.request))
+async def test_foreign_claim_is_conflict(world: World) -> None:
+    await world.claim()
     result = await world.create()
     assert (result.kind, result.claim, result.outcome) == ("conflict", None, None)
-    assert (world.objects, await world.posts()) == (["0001.claim.json"], [])
+    assert (await world.facts(), await world.posts()) == (["0001.claim.json"], [])
 
 
-async def test_claim_that_met_itself_is_ours(ark: ArkControl) -> None:
+async def test_claim_that_met_itself_is_ours(world: World) -> None:
     """The library repeats a write whose answer was lost, and gets 412 on its own object."""
-    world = await a_world(ark)
     create = world.bucket.create
 
     async def repeated(name: str, content: bytes, *, seconds: float = 60) -> bool:
         await create(name, content, seconds=seconds)
         return await create(name, content, seconds=seconds)
 
-    world.bucket.create = repeated  # type: ignore[method-assign]
+    world.memory.create = repeated  # type: ignore[method-assign]
     result = await world.create()
     assert (result.kind, result.written, len(await world.posts())) == ("created", True, 1)
-    assert world.objects == ["0001.claim.json", "0001.outcome.json"]
+    assert await world.facts() == ["0001.claim.json", "0001.outcome.json"]
 
 
-async def test_concurrent_executions_send_once(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_concurrent_executions_send_once(world: World) -> None:
     reports = await asyncio.gather(*(world.create() for _ in range(5)))
     assert sorted(result.kind for result in reports) == ["conflict"] * 4 + ["created"]
     assert len(await world.posts()) == 1
@@ -315,73 +216,48 @@ async def test_concurrent_executions_send_once(ark: ArkControl) -> None:
 # --- a stale decision ------------------------------------------------------------------------------------------------
 
 
-async def _created_before(world: World) -> None:
-    await world.ledger.claim(a_claim(world.request))
-    await world.ledger.settle(world.job_id, 1, created("cgt-1"))
+BEFORE: dict[str, tuple[Outcome, ...]] = {
+    "created": (created("cgt-1"),),
+    "unknown": (),
+    "refused": (refused(),),
+    "accepted": (absent(), accepted()),
+    "late": (not_sent(), created("cgt-1")),
+}
 
 
-async def _unknown_before(world: World) -> None:
-    await world.ledger.claim(a_claim(world.request))
-
-
-async def _refused_before(world: World) -> None:
-    await world.ledger.claim(a_claim(world.request))
-    await world.ledger.settle(world.job_id, 1, refused())
-
-
-async def _accepted_before(world: World) -> None:
-    await world.ledger.claim(a_claim(world.request))
-    await world.ledger.settle(world.job_id, 1, absent())
-    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
-
-
-async def _late_before(world: World) -> None:
-    await world.ledger.claim(a_claim(world.request))
-    await world.ledger.settle(world.job_id, 1, not_sent())
-    await world.ledger.settle(world.job_id, 1, created("cgt-1"))
-
-
-async def _stored_before(world: World) -> None:
-    await world.bucket.create(names(world.request).record, a_record("cgt-1"))
-
-
-@pytest.mark.parametrize(
-    "before", [_created_before, _unknown_before, _refused_before, _accepted_before, _late_before, _stored_before]
-)
-async def test_changed_ledger_sends_nothing(ark: ArkControl, before: Callable[[World], Awaitable[None]]) -> None:
-    world = await a_world(ark)
-    await before(world)
+@pytest.mark.parametrize("before", [*BEFORE, "stored"])
+async def test_changed_ledger_sends_nothing(world: World, before: str) -> None:
+    if before == "stored":
+        await world.write_record()
+    else:
+        await world.claim(1, *BEFORE[before])
     result = await world.create(attempt=2)
     assert (result.kind, result.written, result.wait_seconds) == ("not_sent", True, 0)
     assert result.message.startswith("ledger_changed")
-    assert (world.outcome(2)["kind"], await world.posts()) == ("not_sent", [])
+    assert ((await world.fact("outcome", 2))["kind"], await world.posts()) == ("not_sent", [])
 
 
-async def test_past_attempt_sends_nothing(ark: ArkControl) -> None:
+async def test_past_attempt_sends_nothing(world: World) -> None:
     """Its own claim is gone, as after a lifecycle rule; the later attempts still exist."""
-    world = await a_world(ark)
-    await world.ledger.claim(a_claim(world.request, 2))
-    await world.ledger.settle(world.job_id, 2, not_sent())
+    await world.claim(2, not_sent())
     result = await world.create(attempt=1)
     assert (result.kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_facts_written_after_claim_count(ark: ArkControl) -> None:
+async def test_facts_written_after_claim_count(world: World) -> None:
     """Another run claims the attempt just before our claim."""
-    world = await a_world(ark)
 
     async def another_run() -> None:
-        world.bucket.after.clear()
-        await world.ledger.claim(a_claim(world.request, 1))
+        world.memory.after.clear()
+        await world.claim()
 
-    world.bucket.after["claim"] = another_run
+    world.memory.after["claim"] = another_run
     assert ((await world.create(attempt=2)).kind, await world.posts()) == ("not_sent", [])
 
 
-async def test_granted_resubmit_is_sent(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await _refused_before(world)
-    await world.ledger.grant_resubmit(world.job_id, Resubmit(attempt=1))
+async def test_granted_resubmit_is_sent(world: World) -> None:
+    await world.claim(1, refused())
+    await world.grant()
     assert (await world.create(attempt=2)).kind == "created"
     assert len(await world.posts()) == 1
 
@@ -390,11 +266,10 @@ async def test_granted_resubmit_is_sent(ark: ArkControl) -> None:
 
 
 @pytest.mark.parametrize(("fault", "kind"), [(None, "created"), ("400", "refused"), ("401", "not_sent")])
-async def test_unwritten_outcome_is_returned(ark: ArkControl, fault: str | None, kind: str) -> None:
-    world = await a_world(ark)
-    world.bucket.before["outcome"] = fail
+async def test_unwritten_outcome_is_returned(world: World, fault: str | None, kind: str) -> None:
+    world.memory.before["outcome"] = fail
     if fault is not None:
-        await ark.fault("create", fault)
+        await world.ark.fault("create", fault)
     result = await world.create()
     assert (result.kind, result.written) == (kind, False)
     assert result.claim is not None
@@ -403,14 +278,9 @@ async def test_unwritten_outcome_is_returned(ark: ArkControl, fault: str | None,
     assert result.outcome.task_id == (await world.posts())[0].task_id
 
 
-async def test_hanging_outcome_does_not_delay_result(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_outcome_does_not_delay_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.create, "_OUTCOME_SECONDS", 0.2)
-    world = await a_world(ark)
-
-    async def hang() -> None:
-        await asyncio.sleep(60)
-
-    world.bucket.before["outcome"] = hang
+    world.memory.before["outcome"] = partial(asyncio.sleep, 60)
     result = await world.create()
     assert (result.kind, result.written) == ("created", False)
 
@@ -428,37 +298,34 @@ async def test_hanging_outcome_does_not_delay_result(ark: ArkControl, monkeypatc
     ],
 )
 async def test_account_refusal_is_not_retried_at_once(
-    ark: ArkControl, fault: str, fields: dict[str, Any], attention: str
+    world: World, fault: str, fields: dict[str, Any], attention: str
 ) -> None:
-    world = await a_world(ark)
-    await ark.fault("create", fault, **fields)
+    await world.ark.fault("create", fault, **fields)
     result = await world.create()
     assert (result.kind, result.attention, result.written) == ("not_sent", attention, True)
-    assert (len(await world.posts()), world.outcome()["kind"]) == (1, "not_sent")
+    assert (len(await world.posts()), (await world.fact("outcome"))["kind"]) == (1, "not_sent")
     assert result.wait_seconds >= 30
 
 
-async def test_busy_provider_is_retried_under_same_claim(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    fault_id = await ark.fault("create", "429", times=2, code="ServerOverloaded", retry_after=0)
+async def test_busy_provider_is_retried_under_same_claim(world: World) -> None:
+    fault_id = await world.ark.fault("create", "429", times=2, code="ServerOverloaded", retry_after=0)
     result = await world.create()
     posts = await world.posts()
-    assert (result.kind, len(await ark.fired(fault_id))) == ("created", 2)
+    assert (result.kind, len(await world.ark.fired(fault_id))) == ("created", 2)
     assert [post.answer for post in posts] == [429, 429, 200]
     assert len({post.body["safety_identifier"] for post in posts}) == 1
-    assert world.objects == ["0001.claim.json", "0001.outcome.json"]
-    assert world.outcome()["task_id"] == posts[-1].task_id
+    assert await world.facts() == ["0001.claim.json", "0001.outcome.json"]
+    assert (await world.fact("outcome"))["task_id"] == posts[-1].task_id
 
 
-async def test_unknown_answer_ends_retries(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await ark.fault("create", "429", retry_after=0)
-    await ark.fault("create", "lost_after_commit")
+async def test_unknown_answer_ends_retries(world: World) -> None:
+    await world.ark.fault("create", "429", retry_after=0)
+    await world.ark.fault("create", "lost_after_commit")
     assert (await world.create()).kind == "unknown"
     assert [post.answer for post in await world.posts()] == [429, "lost"]
 
 
-async def test_busy_provider_is_left_to_workflow(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_busy_provider_is_left_to_workflow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -466,63 +333,51 @@ async def test_busy_provider_is_left_to_workflow(ark: ArkControl, monkeypatch: p
         pauses.extend([seconds] if seconds else [])
         await sleep(0)
 
-    world = await a_world(ark)
-    await ark.fault("create", "429", times=None)
+    await world.ark.fault("create", "429", times=None)
     monkeypatch.setattr(asyncio, "sleep", no_pause)
     result = await world.create()
     monkeypatch.undo()
     assert (result.kind, result.attention, len(await world.posts())) == ("not_sent", None, 3)
     assert [pause for pause in pauses if pause >= 1] == [1, 2], "no pause after the last one: nothing follows it"
-    assert world.outcome()["code"] == "RateLimitExceeded"
+    assert (await world.fact("outcome"))["code"] == "RateLimitExceeded"
 
 
-async def test_long_pause_is_left_to_workflow(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await ark.fault("create", "429", times=None, retry_after=120)
+async def test_long_pause_is_left_to_workflow(world: World) -> None:
+    await world.ark.fault("create", "429", times=None, retry_after=120)
     result = await world.create()
     assert (result.kind, len(await world.posts())) == ("not_sent", 1)
     assert 120 <= result.wait_seconds <= 144
 
 
 @pytest.mark.parametrize(("refusals", "least"), [(0, 2), (1, 4), (5, 64), (50, 900)])
-async def test_wait_grows_with_each_unsent_create(ark: ArkControl, refusals: int, least: float) -> None:
-    world = await a_world(ark)
-    world.bucket.before["claim"] = fail
+async def test_wait_grows_with_each_unsent_create(world: World, refusals: int, least: float) -> None:
+    world.memory.before["claim"] = fail
     result = await world.create(refusals=refusals)
     assert least <= result.wait_seconds <= least * 1.2
 
 
-async def test_closed_port_is_not_sent(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closed_port_is_not_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities.create, "_SENDS", 1)
-    world = await a_world(ark)
-    client = a_client(ark)
-    client._url = "http://127.0.0.1:1/api/v3/contents/generations/tasks"
-    create = CreateActivities(world.ledger, world.bucket, client, world.settings)
-    input = CreateInput(job_id=world.job_id, request=world.request, attempt=1)
-    result = await in_activity(create.create_task, input)
+    world.client = Ark(NOWHERE, KEY)
+    result = await world.create()
     assert (result.kind, result.written, result.attention) == ("not_sent", True, None)
-    assert world.outcome()["code"] == "not_connected"
+    assert (await world.fact("outcome"))["code"] == "not_connected"
 
 
 # --- the total time --------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_sent_after_time_over(ark: ArkControl) -> None:
-    world = await a_world(ark, **QUICK)
-
-    async def slow() -> None:
-        await asyncio.sleep(1.7)
-
-    world.bucket.after["claim"] = slow
+    world = await World.at(ark, **QUICK)
+    world.memory.after["claim"] = partial(asyncio.sleep, 1.7)
     result = await world.create()
     assert (result.kind, result.written, await world.posts()) == ("not_sent", True, [])
-    assert world.outcome()["code"] == "no_time_left"
+    assert (await world.fact("outcome"))["code"] == "no_time_left"
 
 
 @pytest.mark.parametrize("clock", ["time", "monotonic"])
-async def test_clock_jump_ahead_ends_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
+async def test_clock_jump_ahead_ends_time(world: World, monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
     """A machine that slept between claim and POST: one of the clocks may not have noticed."""
-    world = await a_world(ark)
     clocks = {"time": time.time, "monotonic": time.monotonic}
 
     class Jumped:
@@ -533,14 +388,14 @@ async def test_clock_jump_ahead_ends_time(ark: ArkControl, monkeypatch: pytest.M
         setattr(Jumped, clock, staticmethod(lambda: clocks[clock]() + 3600))
 
     monkeypatch.setattr(activities.create, "time", Jumped)
-    world.bucket.after["claim"] = jump
+    world.memory.after["claim"] = jump
     result = await world.create()
     assert (result.kind, await world.posts()) == ("not_sent", [])
-    assert world.outcome()["code"] == "no_time_left"
+    assert (await world.fact("outcome"))["code"] == "no_time_left"
 
 
 async def test_clock_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = await a_world(ark, **QUICK)
+    world = await World.at(ark, **QUICK)
     back = [0.0]
 
     class Clock:
@@ -552,23 +407,23 @@ async def test_clock_set_back_wins_no_time(ark: ArkControl, monkeypatch: pytest.
         await asyncio.sleep(1.7)
 
     monkeypatch.setattr(activities.create, "time", Clock)
-    world.bucket.after["claim"] = set_back_and_slow
+    world.memory.after["claim"] = set_back_and_slow
     assert ((await world.create()).kind, await world.posts()) == ("not_sent", [])
 
 
 async def test_no_resend_after_time_over(ark: ArkControl) -> None:
-    world = await a_world(ark, **QUICK)
+    world = await World.at(ark, **QUICK)
     await ark.fault("create", "429", times=None, retry_after=2)
     result = await world.create()
     assert (result.kind, len(await world.posts())) == ("not_sent", 1)
-    assert world.outcome()["code"] == "RateLimitExceeded"
+    assert (await world.fact("outcome"))["code"] == "RateLimitExceeded"
 
 
 # --- the body --------------------------------------------------------------------------------------------------------
 
 
 async def the_body(ark: ArkControl, request: VideoRequest, **settings: Any) -> tuple[World, dict[str, Any]]:
-    world = await a_world(ark, request, **settings)
+    world = await World.at(ark, request, **settings)
     assert (await world.create()).kind == "created"
     (post,) = await world.posts()
     return world, post.body
@@ -649,11 +504,7 @@ async def test_references_keep_roles_and_order(ark: ArkControl) -> None:
     _, body = await the_body(ark, a_request(references=references))
     assert body["content"] == [
         {"type": "text", "text": "a cat"},
-        {
-            "type": "image_url",
-            "image_url": {"url": "https://cdn.example.com/a.webp?sig=1"},
-            "role": "reference_image",
-        },
+        {"type": "image_url", "image_url": {"url": "https://cdn.example.com/a.webp?sig=1"}, "role": "reference_image"},
         {"type": "video_url", "video_url": {"url": "asset://video-1"}, "role": "reference_video"},
         {"type": "audio_url", "audio_url": {"url": "https://cdn.example.com/a.mp3"}, "role": "reference_audio"},
         {"type": "image_url", "image_url": {"url": "https://cdn.example.com/b.png"}, "role": "reference_image"},
@@ -664,10 +515,8 @@ async def test_references_keep_roles_and_order(ark: ArkControl) -> None:
 async def test_picture_needs_no_prompt(ark: ArkControl) -> None:
     frames = [{"role": role, "url": f"https://cdn.example.com/{role}.png"} for role in ("first_frame", "last_frame")]
     _, body = await the_body(ark, a_request(prompt=None, references=frames))
-    assert [(item["type"], item["role"]) for item in body["content"]] == [
-        ("image_url", "first_frame"),
-        ("image_url", "last_frame"),
-    ]
+    sent = [(item["type"], item["role"]) for item in body["content"]]
+    assert sent == [("image_url", "first_frame"), ("image_url", "last_frame")]
 
 
 GS = [{"role": "first_frame", "url": "gs://private/pictures/a.png#17"}]
@@ -678,31 +527,31 @@ async def test_private_reference_is_signed(ark: ArkControl) -> None:
     url = body["content"][1]["image_url"]["url"]
     assert url.startswith("https://")
     assert "X-Goog-Signature" in url
-    ((bucket, name, generation, lifetime),) = world.bucket.signing
+    ((bucket, name, generation, lifetime),) = world.memory.signed
     assert (bucket, name, generation) == ("private", "pictures/a.png", 17)
     assert lifetime.total_seconds() > world.settings.claim_is_young_seconds
     # A signed URL opens the picture for every reader; it belongs in the POST alone.
-    assert not any(b"X-Goog-Signature" in stored for stored in world.bucket.contents.values())
+    assert not any(b"X-Goog-Signature" in stored for stored in world.memory.contents.values())
 
 
 async def test_unsigning_credentials_are_found_before_claim(ark: ArkControl) -> None:
-    world = await a_world(ark, a_request(references=GS))
-    world.bucket.signing_fails = CannotSign("the bucket's credentials cannot sign")
+    world = await World.at(ark, a_request(references=GS))
+    world.memory.signing_fails = CannotSign("the bucket's credentials cannot sign")
     result = await world.create()
     assert result.kind == "impossible"
     assert result.error is not None
     assert (result.error.code, result.error.attempt) == ("cannot_sign", None)
-    assert (world.bucket.writes, await world.posts()) == ([], [])
+    assert (world.memory.writes, await world.posts()) == ([], [])
 
 
 async def test_failed_signing_is_retried_later(ark: ArkControl) -> None:
-    world = await a_world(ark, a_request(references=GS))
-    world.bucket.signing_fails = ConnectionError("https://iam.example.com/sign?token=5ec4e7")
+    world = await World.at(ark, a_request(references=GS))
+    world.memory.signing_fails = ConnectionError("https://iam.example.com/sign?token=5ec4e7")
     result = await world.create()
     assert (result.kind, result.attention, result.written) == ("not_sent", None, True)
     assert result.wait_seconds > 0
     assert "5ec4e7" not in result.model_dump_json()
-    assert (world.bucket.writes, await world.posts()) == ([], [])
+    assert (world.memory.writes, await world.posts()) == ([], [])
 
 
 CALLBACKS: dict[str, Any] = {
@@ -713,9 +562,8 @@ CALLBACKS: dict[str, Any] = {
 
 
 async def test_callback_url_names_attempt_and_is_signed(ark: ArkControl) -> None:
-    world = await a_world(ark, **CALLBACKS)
-    await world.ledger.claim(a_claim(world.request))
-    await world.ledger.settle(world.job_id, 1, not_sent())
+    world = await World.at(ark, **CALLBACKS)
+    await world.claim(1, not_sent())
     assert (await world.create(attempt=2)).kind == "created"
     (post,) = await world.posts()
     url = urlsplit(post.body["callback_url"])
@@ -730,12 +578,12 @@ async def test_no_callback_url_without_relay(ark: ArkControl) -> None:
 
 @pytest.mark.parametrize("fault", [None, "400", "401", "no_id"])
 async def test_objects_and_results_hold_no_secret(ark: ArkControl, fault: str | None) -> None:
-    world = await a_world(ark, **CALLBACKS)
+    world = await World.at(ark, **CALLBACKS)
     token = callback_token(SECRET, world.job_id, 1)
     url = f"https://relay.example.com/base/callbacks/{world.job_id}/1/{token}"
     if fault is not None:
         await ark.fault("create", fault, message=f"{KEY} may not call {url} or https://a.example.com/b?sig=5ec4e7")
     result = await world.create()
-    written = b"\n".join(world.bucket.contents.values()).decode() + result.model_dump_json()
+    written = b"\n".join(world.memory.contents.values()).decode() + result.model_dump_json()
     for secret in (KEY, SECRET, "the secret before", token, "5ec4e7"):
         assert secret not in written

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -20,7 +20,7 @@ from seedance_temporal.provider import answers
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer, NoAnswer
 from seedance_temporal.provider.task import parse_task
 from tests.support.jobs import BODY, KEY
-from tests.support.raw_host import RawHost, raw_host
+from tests.support.raw_host import RawHost, serving
 from workers.log_format import RedactingFormatter
 
 TOO_LONG = answers.MOST_BYTES + 1
@@ -32,12 +32,6 @@ QUESTIONS: dict[str, Callable[[Ark], Awaitable[Any]]] = {
 TASK = '{"id": "cgt-1", "status": "queued"'
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[RawHost]:
-    async with raw_host() as host:
-        yield host
-
-
 def through(exchange: Callable[[httpx.Request], httpx.Response], key: str = KEY) -> Ark:
     return Ark("http://ark.test", key, (), lambda: httpx.MockTransport(exchange), list_spacing=0)
 
@@ -46,8 +40,8 @@ def through(exchange: Callable[[httpx.Request], httpx.Response], key: str = KEY)
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}\r\nX: y", f"{KEY}\x00", f"{KEY}é", f"{KEY}\ud800"])
-async def test_invalid_key_is_not_sent_or_shown(host: RawHost, key: str) -> None:
-    client = Ark(host.url, key)
+async def test_invalid_key_is_not_sent_or_shown(raw: RawHost, key: str) -> None:
+    client = Ark(raw.url, key)
     answer = await client.create(BODY)
     assert (answer.kind, answer.code, answer.attention) == ("not_sent", "cannot_send", "credentials")
     assert "connection" not in answer.message
@@ -56,13 +50,13 @@ async def test_invalid_key_is_not_sent_or_shown(host: RawHost, key: str) -> None
         with pytest.raises(NoAnswer) as caught:
             await ask(client)
         assert KEY not in f"{caught.value!r} {caught.value}"
-    assert host.requests == []
+    assert raw.requests == []
 
 
 @pytest.mark.parametrize("body", [{"prompt": "\ud800"}, {"duration": float("nan")}, {"more": object()}])
-async def test_unbuildable_body_is_not_sent(host: RawHost, body: dict[str, Any]) -> None:
-    answer = await Ark(host.url, KEY).create(BODY | body)
-    assert (answer.kind, answer.code, answer.attention, host.requests) == ("not_sent", "cannot_send", None, [])
+async def test_unbuildable_body_is_not_sent(raw: RawHost, client: Ark, body: dict[str, Any]) -> None:
+    answer = await client.create(BODY | body)
+    assert (answer.kind, answer.code, answer.attention, raw.requests) == ("not_sent", "cannot_send", None, [])
 
 
 @pytest.mark.parametrize("url", ["http://[", "ftp://ark.test", "http://ark.test:port", "http://\n", "no url"])
@@ -133,11 +127,10 @@ LONG: list[tuple[bytes, tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("content", "headers"), LONG, ids=["plain", "gzip", "gzip twice", "deflate"])
-async def test_long_answer_is_not_read(host: RawHost, content: bytes, headers: tuple[str, ...]) -> None:
-    client = Ark(host.url, KEY, list_spacing=0)
+async def test_long_answer_is_not_read(raw: RawHost, client: Ark, content: bytes, headers: tuple[str, ...]) -> None:
     for status in (200, 400, 429):
         expected = ("accepted_without_id", "no_task_id") if status == 200 else ("unknown", f"http_{status}")
-        host.answers(status, content, *headers)
+        raw.answers(status, content, *headers)
         answer = await client.create(BODY)
         assert (answer.kind, answer.code) == expected
         for name, ask in QUESTIONS.items():
@@ -147,28 +140,27 @@ async def test_long_answer_is_not_read(host: RawHost, content: bytes, headers: t
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_endless_answer_is_abandoned(host: RawHost, status: int) -> None:
-    host.answers(status, "", "Transfer-Encoding: chunked")
-    host.answer = host.answer.replace(b"Content-Length: 0\r\n", b"")
-    host.repeats = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    assert (await Ark(host.url, KEY).create(BODY)).kind == ("accepted_without_id" if status == 200 else "unknown")
+async def test_endless_answer_is_abandoned(raw: RawHost, client: Ark, status: int) -> None:
+    raw.answers(status, "", "Transfer-Encoding: chunked")
+    raw.repeats = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    assert (await client.create(BODY)).kind == ("accepted_without_id" if status == 200 else "unknown")
     with pytest.raises(ArkError):
-        await Ark(host.url, KEY).get("cgt-1")
-    assert host.repeated < 2 * TOO_LONG + 16 * 1024 * 1024
+        await client.get("cgt-1")
+    assert raw.repeated < 2 * TOO_LONG + 16 * 1024 * 1024
 
 
-async def test_endless_headers_are_abandoned(host: RawHost) -> None:
-    host.answer, host.repeats = b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"x" * 1000 + b"\r\n"
-    assert (await Ark(host.url, KEY).create(BODY)).kind == "unknown"
+async def test_endless_headers_are_abandoned(raw: RawHost, client: Ark) -> None:
+    raw.answer, raw.repeats = b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"x" * 1000 + b"\r\n"
+    assert (await client.create(BODY)).kind == "unknown"
     with pytest.raises(NoAnswer):
-        await Ark(host.url, KEY).get("cgt-1")
-    assert host.repeated < 32 * 1024 * 1024
+        await client.get("cgt-1")
+    assert raw.repeated < 32 * 1024 * 1024
 
 
-async def test_zipped_answer_is_read(host: RawHost) -> None:
-    host.answers(200, zipped(TASK.encode() + b"}"), "Content-Encoding: gzip")
-    assert (await Ark(host.url, KEY).create(BODY)).task_id == "cgt-1"
-    assert await Ark(host.url, KEY).get("cgt-1") == {"id": "cgt-1", "status": "queued"}
+async def test_zipped_answer_is_read(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, zipped(TASK.encode() + b"}"), "Content-Encoding: gzip")
+    assert (await client.create(BODY)).task_id == "cgt-1"
+    assert await client.get("cgt-1") == {"id": "cgt-1", "status": "queued"}
 
 
 async def test_identity_encoding_is_requested() -> None:
@@ -205,9 +197,8 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: value[:20])
-async def test_odd_value_hides_no_other(host: RawHost, value: str) -> None:
-    host.answers(200, f'{{"odd": {value}, "id": "cgt-1", "status": "succeeded", "usage": {{"total_tokens": 7}}}}')
-    client = Ark(host.url, KEY, list_spacing=0)
+async def test_odd_value_hides_no_other(raw: RawHost, client: Ark, value: str) -> None:
+    raw.answers(200, f'{{"odd": {value}, "id": "cgt-1", "status": "succeeded", "usage": {{"total_tokens": 7}}}}')
     assert (await client.create(BODY)).task_id == "cgt-1"
     payload = await client.get("cgt-1")
     assert payload is not None
@@ -220,9 +211,8 @@ async def test_odd_value_hides_no_other(host: RawHost, value: str) -> None:
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"a":' * 100_000, b"\xed\xa0\x80", '{"id": NaN}', '{"id": 1e999}', "{"]
 )
-async def test_unreadable_answer_is_error(host: RawHost, body: str | bytes) -> None:
-    host.answers(200, body)
-    client = Ark(host.url, KEY, list_spacing=0)
+async def test_unreadable_answer_is_error(raw: RawHost, client: Ark, body: str | bytes) -> None:
+    raw.answers(200, body)
     assert (await client.create(BODY)).kind == "accepted_without_id"
     for name in ("get", "list"):
         with pytest.raises(ArkError):
@@ -270,47 +260,46 @@ def test_answer_is_task_error_or_nothing(odd: Any, status: int) -> None:
 
 
 @pytest.mark.parametrize("total", ["true", "-1", "1.5", '"2"', "null", "9" * 5000, "NaN"])
-async def test_total_that_counts_nothing_is_an_error(host: RawHost, total: str) -> None:
-    host.answers(200, f'{{"items": [], "total": {total}}}')
+async def test_invalid_total_is_error(raw: RawHost, client: Ark, total: str) -> None:
+    raw.answers(200, f'{{"items": [], "total": {total}}}')
     with pytest.raises(ArkError):
-        await Ark(host.url, KEY).list(1, 10)
+        await client.list(1, 10)
 
 
-async def test_contradicted_total_counts_as_larger(host: RawHost) -> None:
-    host.answers(200, '{"items": [{"id": "a"}, 7, {"id": "b"}], "total": 2}')
-    page = await Ark(host.url, KEY).list(1, 10)
+async def test_contradicted_total_counts_as_larger(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, '{"items": [{"id": "a"}, 7, {"id": "b"}], "total": 2}')
+    page = await client.list(1, 10)
     assert page.total > len(page.items) == 2
 
 
-async def test_page_is_not_longer_than_requested(host: RawHost) -> None:
-    host.answers(200, json.dumps({"items": [{"id": f"cgt-{n}"} for n in range(1000)], "total": 1000}))
-    page = await Ark(host.url, KEY).list(1, 10)
+async def test_page_is_not_longer_than_requested(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, json.dumps({"items": [{"id": f"cgt-{n}"} for n in range(1000)], "total": 1000}))
+    page = await client.list(1, 10)
     assert (len(page.items), page.total) == (10, 1000)
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
-async def test_payload_keeps_only_result_urls(host: RawHost) -> None:
+async def test_payload_keeps_only_result_urls(raw: RawHost, client: Ark) -> None:
     url = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7"
     odd = {KEY: f"{KEY} {url}", "deep": [{"more": url}]}
     task = {"id": "cgt-1", "status": "failed", "error": {"code": KEY, "message": url}, "content": {"video_url": url}}
-    host.answers(200, json.dumps(task | odd))
-    payload = await Ark(host.url, KEY).get("cgt-1")
-    host.answers(200, json.dumps({"items": [task | odd], "total": 1}))
+    raw.answers(200, json.dumps(task | odd))
+    payload = await client.get("cgt-1")
+    raw.answers(200, json.dumps({"items": [task | odd], "total": 1}))
     assert payload is not None
     needed = {name: payload[name] for name in ("id", "status")}
-    assert (await Ark(host.url, KEY).list(1, 10)).items == [needed], "unneeded fields of a listed task are dropped"
+    assert (await client.list(1, 10)).items == [needed], "unneeded fields of a listed task are dropped"
     assert payload.pop("content") == {"video_url": url}
     assert KEY not in json.dumps(payload)
     assert "5ec4e7" not in json.dumps(payload)
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
-async def test_error_code_and_message_are_redacted_and_cut(host: RawHost, status: int) -> None:
+async def test_error_code_and_message_are_redacted_and_cut(raw: RawHost, client: Ark, status: int) -> None:
     code, message = f"Bad.{KEY}." + "c" * 5000, f"{json.dumps(KEY)} https://user:5ec4e7@x.example/ " + "m" * 5000
-    host.answers(status, json.dumps({"error": {"code": code, "message": message}}))
-    client = Ark(host.url, KEY, list_spacing=0)
+    raw.answers(status, json.dumps({"error": {"code": code, "message": message}}))
     answer = await client.create(BODY)
     texts = [repr(answer)]
     for ask in QUESTIONS.values():
@@ -336,22 +325,21 @@ def test_log_redacts_tracebacks() -> None:
     assert "5ec4e7" not in written
 
 
-async def test_identifier_survives_short_secret(host: RawHost) -> None:
-    """A secret of a few hex digits occurs in our identifiers by chance: redacted, our own task would look foreign."""
+async def test_identifier_survives_short_secret(raw: RawHost) -> None:
+    """A secret of a few hex digits occurs in our identifiers by chance: redacted, our own task would seem foreign."""
     identifier = f"{'cafe' * 4}-{'0123cafe' * 4}"
     task = {"id": "cgt-1", "status": "queued", "safety_identifier": identifier}
-    client = Ark(host.url, KEY, secrets=("cafe",), list_spacing=0)
-    host.answers(200, json.dumps(task))
+    client = Ark(raw.url, KEY, secrets=("cafe",), list_spacing=0)
+    raw.answers(200, json.dumps(task))
     assert (await client.get("cgt-1") or {})["safety_identifier"] == identifier
-    host.answers(200, json.dumps({"items": [task], "total": 1}))
+    raw.answers(200, json.dumps({"items": [task], "total": 1}))
     assert (await client.list(1, 10)).items[0]["safety_identifier"] == identifier
 
 
-async def test_junk_page_does_not_block_loop(host: RawHost) -> None:
+async def test_junk_page_does_not_block_loop(raw: RawHost, client: Ark) -> None:
     junk = {f"field-{n}": [""] * 200 for n in range(40)}
     tasks = [{"id": f"cgt-{n}", "status": "queued"} | junk for n in range(200)]
-    host.answers(200, json.dumps({"items": tasks, "total": len(tasks)}))
-    client = Ark(host.url, KEY)
+    raw.answers(200, json.dumps({"items": tasks, "total": len(tasks)}))
     longest = 0.0
 
     async def ticks() -> None:
@@ -368,18 +356,16 @@ async def test_junk_page_does_not_block_loop(host: RawHost) -> None:
     assert longest < 4, "it took over 8 s when every field was checked, on a quiet machine"
 
 
-async def test_key_as_task_id_is_not_written(host: RawHost) -> None:
-    host.answers(200, json.dumps({"id": f"Bearer {KEY}"}))
-    answer = await Ark(host.url, KEY).create(BODY)
+async def test_key_as_task_id_is_not_written(raw: RawHost, client: Ark) -> None:
+    raw.answers(200, json.dumps({"id": f"Bearer {KEY}"}))
+    answer = await client.create(BODY)
     assert answer.kind == "accepted_without_id"
     assert KEY not in repr(answer)
 
 
 async def test_timeout_while_connecting_is_not_sent() -> None:
     """A host that accepts the connection, and never answers TLS."""
-    server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with serving(lambda reader, writer: asyncio.sleep(3600)) as port:
         answer = await Ark(f"https://127.0.0.1:{port}", KEY).create(BODY, 0.5)
     assert (answer.kind, answer.code) == ("not_sent", "not_connected")
 
@@ -394,7 +380,5 @@ async def test_timeout_after_sending_is_unknown(sent: bytes, kind: str) -> None:
         await writer.drain()
         await asyncio.sleep(3600)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with serving(serve) as port:
         assert (await Ark(f"http://127.0.0.1:{port}", KEY).create(BODY, 0.7)).kind == kind

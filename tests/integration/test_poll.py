@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,86 +13,15 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from temporalio.exceptions import ApplicationError
 
-from activities import poll as observe
-from activities.poll import (
-    CancelResult,
-    GetTaskInput,
-    Observation,
-    PollActivities,
-    seconds_since_success,
-    seconds_until_poll,
-)
+from activities import poll
+from activities.poll import seconds_since_success, seconds_until_poll
 from dev.ark.control import ArkControl
-from dev.ark.ledger import TaskRequests
-from seedance_temporal.ledger.facts import Claim
-from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import parse_task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.support.jobs import (
-    BODY,
-    KEY,
-    SECRET,
-    a_claim,
-    a_client,
-    a_record,
-    a_request,
-    absent,
-    an_end,
-    created,
-    in_activity,
-    make_older,
-    names,
-    some_settings,
-)
-from tests.support.memory_bucket import MemoryBucket
-
-
-@dataclass
-class World:
-    """One job whose first attempt was created, and its task."""
-
-    ark: ArkControl
-    bucket: MemoryBucket
-    claim: Claim
-    task_id: str
-    settings: Settings
-    client: Ark
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.bucket, "seedance")
-
-    @property
-    def request(self) -> VideoRequest:
-        return self.claim.request
-
-    def input(self, **fields: Any) -> GetTaskInput:
-        given = {"job_id": self.claim.job_id, "request": self.request, "attempt": 1, "task_id": self.task_id}
-        return GetTaskInput.model_validate(given | fields)
-
-    @property
-    def activities(self) -> PollActivities:
-        return PollActivities(self.ledger, self.client, self.settings)
-
-    async def poll(self, **fields: Any) -> Observation:
-        return await in_activity(self.activities.get_task, self.input(**fields))
-
-    async def cancel(self, *, attempt: int = 1, **fields: Any) -> CancelResult:
-        return await in_activity(self.activities.cancel_task, self.input(**fields), attempt=attempt)
-
-    async def asked(self) -> TaskRequests:
-        return (await self.ark.requests()).tasks.get(self.task_id, TaskRequests())
-
-    async def until(self, status: str) -> None:
-        """Wait for the task, without a request as a client's: those are counted."""
-        async with asyncio.timeout(10):
-            while next(t for t in await self.ark.tasks() if t["id"] == self.task_id)["status"] != status:
-                await asyncio.sleep(0.02)
-
-    def make_older(self, **by: float) -> None:
-        make_older(self.bucket, names(self.request).attempt(1, "claim"), **by)
+from tests.support.jobs import KEY, SECRET, a_claim, a_request, absent, an_end, created, some_settings
+from tests.support.world import NOWHERE, World
 
 
 async def a_world(ark: ArkControl, status: str = "queued") -> World:
@@ -104,24 +31,25 @@ async def a_world(ark: ArkControl, status: str = "queued") -> World:
         await ark.fault("task", endings[status])
     if status not in {"queued", "cancelled"}:
         await ark.fault("task", "seconds", queued_seconds=0, running_seconds=0)
-    bucket, claim, client = MemoryBucket(), a_claim(a_request()), a_client(ark)
-    answer = await client.create(BODY | {"safety_identifier": claim.safety_identifier})
-    assert answer.task_id is not None
-    world = World(ark, bucket, claim, answer.task_id, some_settings(ark), client)
-    await world.ledger.claim(claim)
-    await world.ledger.settle(claim.job_id, 1, created(answer.task_id))
+    world = await World.at(ark)
+    await world.claim()
+    await world.settle(created(await world.create_task()))
     if status == "cancelled":
-        await client.delete(answer.task_id)
+        await world.client.delete(world.task_id)
     await world.until(status)
     return world
+
+
+@pytest.fixture
+async def world(ark: ArkControl) -> World:
+    return await a_world(ark)
 
 
 # --- the ledger first ------------------------------------------------------------------------------------------------
 
 
-async def test_record_is_returned_without_get(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await world.bucket.create(names(world.request).record, a_record(world.task_id))
+async def test_record_is_returned_without_get(world: World) -> None:
+    await world.write_record(world.task_id)
     seen = await world.poll()
     assert (seen.next, seen.status, seen.second_task) == ("stored", "succeeded", None)
     assert seen.result is not None
@@ -129,25 +57,23 @@ async def test_record_is_returned_without_get(ark: ArkControl) -> None:
     assert (await world.asked()).get == 0
 
 
-async def test_end_is_returned_without_get(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_end_is_returned_without_get(world: World) -> None:
     end = an_end(1, world.task_id, "expired", "expired")
-    await world.ledger.end(world.claim.job_id, 1, end)
+    await world.settle(end)
     seen = await world.poll()
     assert (seen.next, seen.status, seen.error) == ("ended", "expired", end.error)
     assert (await world.asked()).get == 0
 
 
-async def test_end_of_other_attempt_is_not_ours(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await world.ledger.end(world.claim.job_id, 2, an_end(2, "cgt-other"))
+async def test_end_of_other_attempt_is_not_ours(world: World) -> None:
+    await world.settle(an_end(2, "cgt-other"), attempt=2)
     assert (await world.poll()).status == "queued"
 
 
 async def test_late_task_of_lost_attempt_is_followed(ark: ArkControl) -> None:
     """An operator gave the attempt up; then the slow create returned the id of a paid task."""
     world = await a_world(ark, "succeeded")
-    await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost", "unknown_outcome"))
+    await world.settle(an_end(1, None, "lost", "unknown_outcome"))
     assert (await world.poll()).next == "store"
 
 
@@ -224,8 +150,7 @@ async def test_ended_task_is_ended(ark: ArkControl, status: str, failure_class: 
         ("InternalServiceError", "provider"),
     ],
 )
-async def test_failure_code_decides_advice(ark: ArkControl, code: str, failure_class: str) -> None:
-    world = await a_world(ark)
+async def test_failure_code_decides_advice(world: World, code: str, failure_class: str) -> None:
     world.client = answering(
         id=world.task_id,
         status="failed",
@@ -241,27 +166,24 @@ async def test_failure_code_decides_advice(ark: ArkControl, code: str, failure_c
     assert (seen.usage.total_tokens, seen.cost_usd) == (0, 0)
 
 
-async def test_second_task_is_reported_beside_followed_one(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await world.ledger.settle(world.claim.job_id, 1, created("cgt-second"))
+async def test_second_task_is_reported_beside_followed_one(world: World) -> None:
+    await world.settle(created("cgt-second"))
     assert (await world.poll()).second_task == "cgt-second"
-    await world.bucket.create(names(world.request).record, a_record(world.task_id))
+    await world.write_record(world.task_id)
     assert (await world.poll()).second_task == "cgt-second"
 
 
 # --- no such task, and no usable answer ------------------------------------------------------------------------------
 
 
-async def test_young_unknown_task_waits(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_young_unknown_task_waits(world: World) -> None:
     world.make_older(days=6, hours=23)
     seen = await world.poll(task_id="cgt-gone")
     assert (seen.next, seen.attention, seen.error) == ("wait", "task_gone", None)
     assert seen.wait_seconds == 300
 
 
-async def test_old_unknown_task_is_lost(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_old_unknown_task_is_lost(world: World) -> None:
     world.make_older(days=7, minutes=1)
     seen = await world.poll(task_id="cgt-gone")
     assert (seen.next, seen.status) == ("end", "lost")
@@ -270,21 +192,18 @@ async def test_old_unknown_task_is_lost(ark: ArkControl) -> None:
     assert seen.error.attempt == 1
 
 
-async def test_known_task_of_old_claim_goes_on(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_known_task_of_old_claim_goes_on(world: World) -> None:
     world.make_older(days=8)
     assert (await world.poll()).status == "queued"
 
 
-async def test_unknown_task_without_claim_waits(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_unknown_task_without_claim_waits(world: World) -> None:
     assert (await world.poll(task_id="cgt-gone", attempt=9)).attention == "task_gone"
 
 
-async def test_foreign_404_loses_no_task(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_foreign_404_loses_no_task(world: World) -> None:
     world.make_older(days=8)
-    await ark.fault("get", "404", code="InvalidEndpointOrModel.NotFound")
+    await world.ark.fault("get", "404", code="InvalidEndpointOrModel.NotFound")
     with pytest.raises(ApplicationError):
         await world.poll()
 
@@ -294,10 +213,9 @@ async def test_foreign_404_loses_no_task(ark: ArkControl) -> None:
     [("401", {}, "credentials"), ("403", {}, "account"), ("429", {"code": "SetLimitExceeded"}, "account")],
 )
 async def test_account_problem_waits_with_attention(
-    ark: ArkControl, fault: str, fields: dict[str, Any], attention: str
+    world: World, fault: str, fields: dict[str, Any], attention: str
 ) -> None:
-    world = await a_world(ark)
-    await ark.fault("get", fault, **fields)
+    await world.ark.fault("get", fault, **fields)
     seen = await world.poll()
     assert (seen.next, seen.attention, seen.error) == ("wait", attention, None)
     assert seen.wait_seconds >= 30
@@ -306,28 +224,25 @@ async def test_account_problem_waits_with_attention(
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "504", "reset", "400"])
-async def test_unusable_answer_is_retryable(ark: ArkControl, fault: str) -> None:
-    world = await a_world(ark)
-    fault_id = await ark.fault("get", fault)
+async def test_unusable_answer_is_retryable(world: World, fault: str) -> None:
+    fault_id = await world.ark.fault("get", fault)
     with pytest.raises(ApplicationError) as caught:
         await world.poll()
     assert (caught.value.type, caught.value.non_retryable) == ("ProviderUnavailable", False)
-    assert len(await ark.fired(fault_id)) == 1
+    assert len(await world.ark.fired(fault_id)) == 1
     assert (await world.poll()).status == "queued"
 
 
-async def test_unreachable_provider_is_retryable(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    world.client = Ark("http://127.0.0.1:1", KEY, (KEY,))
+async def test_unreachable_provider_is_retryable(world: World) -> None:
+    world.client = Ark(NOWHERE, KEY, (KEY,))
     for call in (world.poll(), world.cancel()):
         with pytest.raises(ApplicationError) as caught:
             await call
         assert caught.value.type == "ProviderUnavailable"
 
 
-async def test_unreachable_ledger_identifies_nothing(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    world.bucket.broken = ConnectionError("no bucket")
+async def test_unreachable_ledger_identifies_nothing(world: World) -> None:
+    world.memory.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
         await world.poll()
     assert (await world.asked()).get == 0
@@ -391,8 +306,7 @@ def test_poll_plan_follows_settings() -> None:
 # --- cancel ----------------------------------------------------------------------------------------------------------
 
 
-async def test_queued_task_is_cancelled(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_queued_task_is_cancelled(world: World) -> None:
     result = await world.cancel()
     assert (result.outcome, result.status) == ("cancelled", "cancelled")
     asked = await world.asked()
@@ -417,36 +331,32 @@ async def test_cancelled_task_stays_cancelled(ark: ArkControl) -> None:
     assert (await world.asked()).delete == 1  # the one that cancelled it
 
 
-async def test_unknown_task_is_not_deleted(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_unknown_task_is_not_deleted(world: World) -> None:
     result = await world.cancel(task_id="cgt-gone", attempt=6)
     assert result.outcome == "running_will_finish"
-    assert (await ark.requests()).tasks["cgt-gone"].delete == 0
+    assert (await world.ark.requests()).tasks["cgt-gone"].delete == 0
 
 
 @pytest.mark.parametrize("fault", ["401", "404", "429", "500", "502", "reset"])
-async def test_failed_get_deletes_nothing(ark: ArkControl, fault: str) -> None:
-    world = await a_world(ark)
+async def test_failed_get_deletes_nothing(world: World, fault: str) -> None:
     fields = {"code": "NotFound"} if fault == "404" else {}
-    await ark.fault("get", fault, **fields)
+    await world.ark.fault("get", fault, **fields)
     with pytest.raises(ApplicationError):
         await world.cancel()
     assert (await world.asked()).delete == 0
 
 
-async def test_slow_get_deletes_nothing(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observe, "_GET_IS_FRESH_SECONDS", 0.05)
-    world = await a_world(ark)
-    await ark.fault("get", "slow", seconds=0.2)
+async def test_slow_get_deletes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poll, "_GET_IS_FRESH_SECONDS", 0.05)
+    await world.ark.fault("get", "slow", seconds=0.2)
     with pytest.raises(ApplicationError):
         await world.cancel()
     assert (await world.asked()).delete == 0
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "reset"])
-async def test_failed_cancel_starts_with_new_get(ark: ArkControl, fault: str) -> None:
-    world = await a_world(ark)
-    await ark.fault("delete", fault)
+async def test_failed_cancel_starts_with_new_get(world: World, fault: str) -> None:
+    await world.ark.fault("delete", fault)
     with pytest.raises(ApplicationError):
         await world.cancel()
     assert (await world.cancel()).outcome == "cancelled"
@@ -454,7 +364,7 @@ async def test_failed_cancel_starts_with_new_get(ark: ArkControl, fault: str) ->
     assert (asked.get, asked.delete) == (2, 2)
 
 
-async def test_task_starting_meanwhile_finishes(ark: ArkControl) -> None:
+async def test_task_starting_meanwhile_finishes(world: World) -> None:
     """GET said queued, DELETE is refused: the next try sees it run."""
     statuses = iter(["queued", "running"])
     asked = []
@@ -465,8 +375,7 @@ async def test_task_starting_meanwhile_finishes(ark: ArkControl) -> None:
             return httpx.Response(409, json={"error": {"code": "InvalidAction.RunningTaskDeletion", "message": "no"}})
         return httpx.Response(200, json={"id": world.task_id, "status": next(statuses)})
 
-    world = await a_world(ark)
-    world.client = Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(exchange))
+    world.client = Ark("http://world.ark.test", KEY, (), lambda: httpx.MockTransport(exchange))
     with pytest.raises(ApplicationError):
         await world.cancel()
     assert (await world.cancel()).outcome == "running_will_finish"
@@ -479,8 +388,7 @@ def answering(**payload: Any) -> Ark:
     return Ark("http://ark.test", KEY, (), lambda: httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
 
 
-async def test_failed_task_message_is_redacted_and_short(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_failed_task_message_is_redacted_and_short(world: World) -> None:
     signed = "https://cdn.example.com/ref.png?X-Tos-Signature=5ec4e7"
     error = {"code": f"Bad.{KEY}" + "c" * 9000, "message": f"Bearer {KEY} cannot fetch {signed} " + "m" * 9000}
     world.client = answering(id=world.task_id, status="failed", error=error)
@@ -491,8 +399,7 @@ async def test_failed_task_message_is_redacted_and_short(ark: ArkControl) -> Non
     assert len(written) < 3000
 
 
-async def test_reason_without_code_is_shown(ark: ArkControl) -> None:
-    world = await a_world(ark)
+async def test_reason_without_code_is_shown(world: World) -> None:
     world.client = answering(id=world.task_id, status="failed", failure_reason="out of luck")
     seen = await world.poll()
     assert seen.error is not None
@@ -509,17 +416,15 @@ async def test_task_of_absent_attempt_is_followed(ark: ArkControl) -> None:
     assert (seen.next, seen.status, seen.second_task) == ("wait", "running", None)
 
 
-async def test_missing_task_under_other_key_names_both(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    world.settings = some_settings(ark, ark_api_key=SecretStr("a key of another project"))
+async def test_missing_task_under_other_key_names_both(world: World) -> None:
+    world.settings = some_settings(world.ark, ark_api_key=SecretStr("a key of another project"))
     note = (await world.poll(task_id="cgt-gone")).note or ""
-    assert world.claim.key in note
+    assert world.claims[0].key in note
     assert world.settings.key_fingerprint in note
 
 
-async def test_cancel_waits_for_task_missing_from_get(ark: ArkControl) -> None:
-    world = await a_world(ark)
-    await ark.fault("get", "404", code="ResourceNotFound")
+async def test_cancel_waits_for_task_missing_from_get(world: World) -> None:
+    await world.ark.fault("get", "404", code="ResourceNotFound")
     with pytest.raises(ApplicationError) as caught:
         await world.cancel()
     assert not caught.value.non_retryable

@@ -7,6 +7,7 @@ import gzip
 import resource
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ from seedance_temporal.media.public_http import (
     resolve,
 )
 from tests.support.raw_host import raw_host
-from tests.support.result_host import Answer, ResultHost, result_host
+from tests.support.result_host import Answer, Names, ResultHost, result_host
 
 LOCAL = {"127.0.0.1"}
 CONTENT = bytes(range(256)) * 1000
@@ -36,37 +37,59 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)
 
 
-class Names:
-    """A resolver that answers from a table, and counts; several answers are given in turn."""
-
-    def __init__(self, **table: list[list[str]]) -> None:
-        self.table = {name.replace("_", "."): answers for name, answers in table.items()}
-        self.asked: list[str] = []
-
-    async def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append(host)
-        answers = self.table.get(host, [[host]])
-        return answers.pop(0) if len(answers) > 1 else answers[0]
-
-
 async def get(url: str, transport: PublicTransport) -> httpx.Response:
     """One request; redirects are the download's."""
     async with outbound_client(transport) as client:
         return await client.get(url)
 
 
-async def fetch_by(transport: PublicTransport, url: str, path: Path, *, resumes: int = 0, seconds: float = 10) -> bytes:
-    async with outbound_client(transport) as client:
-        await download(
-            client,
-            url,
-            path / "v.mp4",
-            max_bytes=10**6,
-            seconds=seconds,
-            resumes=resumes,
-            progress=lambda done, total: None,
-        )
-    return (path / "v.mp4").read_bytes()
+@dataclass
+class Fetch:
+    """Downloads ``/v.mp4`` of the host, or another URL, and returns the bytes."""
+
+    host: ResultHost
+    path: Path
+
+    async def __call__(
+        self,
+        *answers: Answer,
+        url: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        max_bytes: int = 10**6,
+        seconds: float = 10,
+        resumes: int = 4,
+    ) -> bytes:
+        if answers:
+            self.host.answers["/v.mp4"] = list(answers)
+        async with outbound_client(transport or PublicTransport(LOCAL)) as client:
+            await download(
+                client,
+                self.host.url("/v.mp4?sig=SECRET") if url is None else url,
+                self.path,
+                max_bytes=max_bytes,
+                seconds=seconds,
+                resumes=resumes,
+                progress=lambda done, total: None,
+            )
+        return self.path.read_bytes()
+
+
+@pytest.fixture
+def fetch(host: ResultHost, tmp_path: Path) -> Fetch:
+    return Fetch(host, tmp_path / "v.mp4")
+
+
+def redirect(location: str, status: int = 302) -> Answer:
+    return Answer(status=status, headers={"Location": location})
+
+
+def etag(value: str) -> dict[str, str]:
+    return {"ETag": f'"{value}"'}
+
+
+def named_locally() -> PublicTransport:
+    """Return a transport for which the insecure host results.test is on this machine."""
+    return PublicTransport({"results.test"}, Names({"results.test": [["127.0.0.1"]]}))
 
 
 # Where requests may go
@@ -88,7 +111,8 @@ async def fetch_by(transport: PublicTransport, url: str, path: Path, *, resumes:
     ],
 )
 async def test_url_without_public_https_is_refused(url: str) -> None:
-    names = Names(private_test=[["192.168.1.1"]], half_test=[["8.8.8.8", "10.0.0.1"]], results_test=[["8.8.8.8"]])
+    half = ["8.8.8.8", "10.0.0.1"]
+    names = Names({"private.test": [["192.168.1.1"]], "half.test": [half], "results.test": [["8.8.8.8"]]})
     with pytest.raises((ForbiddenAddress, httpx.UnsupportedProtocol)) as refused:
         await get(f"{url}?sig=SECRET", PublicTransport(resolver=names))
     assert "SECRET" not in str(refused.value)
@@ -99,52 +123,45 @@ async def test_short_forms_of_private_address_are_refused() -> None:
         await get("https://127.1/v.mp4", PublicTransport())
 
 
-async def test_an_insecure_host_may_be_plain_and_private(host: ResultHost) -> None:
+async def test_insecure_host_may_be_private(host: ResultHost) -> None:
     host.answers["/v.mp4"] = [Answer(CONTENT)]
-    response = await get(
-        host.url("/v.mp4", "results.test"), PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
-    )
-
+    response = await get(host.url("/v.mp4", "results.test"), named_locally())
     assert response.content == CONTENT
     assert host.requests[0].headers["host"] == f"results.test:{host.port}"
 
 
-async def test_a_redirect_to_a_private_address_is_refused(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": host.url("/inside?sig=SECRET")})]
-    transport = PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
+async def test_redirect_to_private_address_is_refused(host: ResultHost, fetch: Fetch) -> None:
+    inside, url = redirect(host.url("/inside?sig=SECRET")), host.url("/v.mp4", "results.test")
     with pytest.raises(DownloadFailed, match="is plain http") as refused:
-        await fetch_by(transport, host.url("/v.mp4", "results.test"), tmp_path)
+        await fetch(inside, url=url, transport=named_locally())
     assert "SECRET" not in str(refused.value)
     assert not host.asked("/inside")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_relative_redirect_keeps_the_name(host: ResultHost, tmp_path: Path, status: int) -> None:
-    host.answers["/a/v.mp4"] = [Answer(status=status, headers={"Location": "../real.mp4?x=1"})]
+async def test_relative_redirect_keeps_name(host: ResultHost, fetch: Fetch, status: int) -> None:
+    host.answers["/a/v.mp4"] = [redirect("../real.mp4?x=1", status)]
     host.answers["/real.mp4"] = [Answer(CONTENT)]
-    transport = PublicTransport({"results.test"}, Names(results_test=[["127.0.0.1"]]))
-
-    assert await fetch_by(transport, host.url("/a/v.mp4", "results.test"), tmp_path) == CONTENT
+    url = host.url("/a/v.mp4", "results.test")
+    assert await fetch(url=url, transport=named_locally()) == CONTENT
     assert host.asked("/real.mp4")[0].headers["host"] == f"results.test:{host.port}"
     assert host.asked("/real.mp4")[0].target == "/real.mp4?x=1"
 
 
-async def test_redirects_are_few(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": "/v.mp4"})]
+async def test_redirects_are_few(host: ResultHost, fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="more than 5 times"):
-        await fetch_by(PublicTransport(LOCAL), host.url("/v.mp4"), tmp_path, resumes=4)
+        await fetch(redirect("/v.mp4"))
     assert len(host.requests) == 6
 
 
-async def test_redirect_body_is_not_read(tmp_path: Path) -> None:
+async def test_redirect_body_is_not_read(fetch: Fetch) -> None:
     async with raw_host() as host:
         host.answers(302, "", f"Location: {host.url}", "Content-Encoding: gzip", "Transfer-Encoding: chunked")
-        host.answer = host.answer.replace(b"Content-Length: 0\r\n", b"")
         bomb = gzip.compress(bytes(64 * 1024 * 1024), 9)
         host.repeats = b"%x\r\n%b\r\n" % (len(bomb), bomb)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(DownloadFailed, match="more than 5 times"):
-            await fetch_by(PublicTransport(LOCAL), host.url, tmp_path)
+            await fetch(url=host.url, resumes=0)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert len(host.requests) == 6
     # Buffers of the system on both sides of six connections; of what was sent, nothing was unzipped.
@@ -168,28 +185,23 @@ async def test_redirect_body_is_not_read(tmp_path: Path) -> None:
         ("https://" + "x" * 8000 + "/", "xxx"),
     ],
 )
-async def test_redirect_to_nowhere_is_a_failed_download(
-    host: ResultHost, tmp_path: Path, location: str, says: str
-) -> None:
-    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": location})]
+async def test_invalid_redirect_fails_download(host: ResultHost, fetch: Fetch, location: str, says: str) -> None:
     with pytest.raises(DownloadFailed, match=says) as refused:
-        await fetch_by(PublicTransport(LOCAL), host.url("/v.mp4"), tmp_path, resumes=4)
+        await fetch(redirect(location))
     assert "SECRET" not in str(refused.value)
     assert len(str(refused.value)) <= 300
     assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/\ud800", "http://[", "http://127.0.0.1:port/", "http://\n/", ""])
-async def test_address_that_is_none_is_a_failed_download(tmp_path: Path, url: str) -> None:
+async def test_invalid_url_fails_download(fetch: Fetch, url: str) -> None:
     with pytest.raises(DownloadFailed):
-        await fetch_by(PublicTransport(LOCAL), url, tmp_path)
+        await fetch(url=url, resumes=0)
 
 
-async def test_a_name_that_changes_gains_nothing(
-    host: ResultHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The name is looked up once for each request, and the address of that look-up is where it connects."""
-    names = Names(results_test=[["203.0.113.7"], ["127.0.0.1"]])
+async def test_changed_name_gains_nothing(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is resolved once for each request, and the request connects to that address."""
+    names = Names({"results.test": [["203.0.113.7"], ["127.0.0.1"]]})
     monkeypatch.setattr(outbound, "is_public_address", lambda address: address == "203.0.113.7")
     went_to: list[str] = []
 
@@ -201,14 +213,14 @@ async def test_a_name_that_changes_gains_nothing(
 
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", connect)
     with pytest.raises(DownloadFailed, match="not public"):
-        await fetch_by(PublicTransport(resolver=names), "https://results.test/v.mp4", tmp_path)
+        await fetch(url="https://results.test/v.mp4", transport=PublicTransport(resolver=names), resumes=0)
     assert went_to == ["203.0.113.7"]
     assert names.asked == ["results.test", "results.test"]
 
 
 async def test_next_address_is_tried_after_no_answer(host: ResultHost) -> None:
     host.answers["/v.mp4"] = [Answer(CONTENT)]
-    names = Names(results_test=[["127.0.0.2", "127.0.0.1"]])
+    names = Names({"results.test": [["127.0.0.2", "127.0.0.1"]]})
     assert (await get(host.url("/v.mp4", "results.test"), PublicTransport({"results.test"}, names))).status_code == 200
 
 
@@ -216,7 +228,7 @@ async def test_name_without_address_fails_connection() -> None:
     with pytest.raises(httpx.ConnectError):
         await resolve("nothing.invalid", 443)
     with pytest.raises(httpx.ConnectError):
-        await get("https://results.test/", PublicTransport(resolver=Names(results_test=[[]])))
+        await get("https://results.test/", PublicTransport(resolver=Names({"results.test": [[]]})))
 
 
 @pytest.fixture
@@ -251,7 +263,7 @@ async def test_tls_verifies_the_name(
     certificates: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     server, trusting = certificates
-    names = Names(results_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
+    names = Names({"results.test": [["127.0.0.1"]], "other.test": [["127.0.0.1"]]})
     hosts = {"results.test", "other.test"}
     async with result_host(server) as host:
         host.answers["/v.mp4"] = [Answer(CONTENT)]
@@ -264,7 +276,7 @@ async def test_tls_verifies_the_name(
             await get(host.url("/v.mp4", "results.test", "https"), PublicTransport(hosts, names))
 
 
-async def test_nothing_of_the_environment_goes_along(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_is_not_used(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     host.answers["/v.mp4"] = [Answer(CONTENT)]
@@ -272,11 +284,10 @@ async def test_nothing_of_the_environment_goes_along(host: ResultHost, monkeypat
     assert not {"authorization", "cookie"} & host.requests[0].headers.keys()
 
 
-async def test_no_query_is_logged(host: ResultHost, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_query_is_logged(host: ResultHost, fetch: Fetch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    host.answers["/v.mp4"] = [Answer(status=302, headers={"Location": host.url("/w.mp4?sig=SECRET")})]
     host.answers["/w.mp4"] = [Answer(CONTENT)]
-    await fetch_by(PublicTransport(LOCAL), host.url("/v.mp4?sig=SECRET"), tmp_path)
+    await fetch(redirect(host.url("/w.mp4?sig=SECRET")))
     assert "/w.mp4" in caplog.text
     assert "SECRET" not in caplog.text
 
@@ -284,156 +295,112 @@ async def test_no_query_is_logged(host: ResultHost, tmp_path: Path, caplog: pyte
 # Downloads
 
 
-async def test_odd_validator_is_not_sent_back(host: ResultHost, tmp_path: Path) -> None:
+async def test_odd_validator_is_not_sent_back(host: ResultHost, fetch: Fetch) -> None:
     odd = {"ETag": '"caf\xe9"'}
-    host.answers["/v.mp4"] = [Answer(CONTENT, headers=odd, cut_after=9), Answer(CONTENT, headers=odd)]
-    await fetch(host, tmp_path / "v.mp4")
+    await fetch(Answer(CONTENT, headers=odd, cut_after=9), Answer(CONTENT, headers=odd))
     assert "if-range" not in host.requests[1].headers
 
 
-async def test_endless_content_range_is_refused(host: ResultHost, tmp_path: Path) -> None:
-    says = f"bytes 9-{'9' * 5000}/{'9' * 5000}"
-    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=9), Answer(CONTENT, says_range=says)]
-    with pytest.raises(DownloadFailed, match="another range"):
-        await fetch(host, tmp_path / "v.mp4")
+async def test_zipped_content_is_not_unzipped(host: ResultHost, fetch: Fetch) -> None:
+    await fetch(Answer(gzip.compress(CONTENT), headers={"Content-Encoding": "gzip"}))
+    assert fetch.path.read_bytes() == host.answers["/v.mp4"][0].body
 
 
-async def test_zipped_content_is_kept_as_it_came(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(gzip.compress(CONTENT), headers={"Content-Encoding": "gzip"})]
-    await fetch(host, tmp_path / "v.mp4")
-    assert (tmp_path / "v.mp4").read_bytes() == host.answers["/v.mp4"][0].body
-
-
-async def fetch(host: ResultHost, path: Path, *, max_bytes: int = 10**6, seconds: float = 10, resumes: int = 4) -> None:
-    async with outbound_client(PublicTransport(LOCAL)) as client:
-        await download(
-            client,
-            host.url("/v.mp4?sig=SECRET"),
-            path,
-            max_bytes=max_bytes,
-            seconds=seconds,
-            resumes=resumes,
-            progress=lambda done, total: None,
-        )
-
-
-async def test_a_download_is_byte_for_byte(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(CONTENT)]
-    await fetch(host, tmp_path / "v.mp4")
-    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+async def test_download_is_byte_for_byte(host: ResultHost, fetch: Fetch) -> None:
+    assert await fetch(Answer(CONTENT)) == CONTENT
     assert host.requests[0].headers["accept-encoding"] == "identity"
 
 
-async def test_a_broken_download_goes_on_by_range(host: ResultHost, tmp_path: Path) -> None:
-    whole = Answer(CONTENT, headers={"ETag": '"one"'})
-    cut = Answer(CONTENT, headers={"ETag": '"one"'}, cut_after=100_000)
-    host.answers["/v.mp4"] = [cut, cut, whole]
-    await fetch(host, tmp_path / "v.mp4")
-
-    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+async def test_broken_download_resumes_by_range(host: ResultHost, fetch: Fetch) -> None:
+    whole = Answer(CONTENT, headers=etag("one"))
+    cut = Answer(CONTENT, headers=etag("one"), cut_after=100_000)
+    assert await fetch(cut, cut, whole) == CONTENT
     assert [request.headers.get("range") for request in host.requests] == [None, "bytes=100000-", "bytes=200000-"]
     assert [request.headers.get("if-range") for request in host.requests] == [None, '"one"', '"one"']
 
 
-async def test_a_host_that_ignores_range_starts_over(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=100_000), Answer(CONTENT, ranges=False)]
-    await fetch(host, tmp_path / "v.mp4")
-    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+async def test_ignored_range_starts_over(fetch: Fetch) -> None:
+    assert await fetch(Answer(CONTENT, cut_after=100_000), Answer(CONTENT, ranges=False)) == CONTENT
 
 
-async def test_content_that_changed_meanwhile_is_not_mixed(host: ResultHost, tmp_path: Path) -> None:
+async def test_changed_content_is_not_mixed(fetch: Fetch) -> None:
     other = CONTENT[::-1]
-    host.answers["/v.mp4"] = [
-        Answer(CONTENT, headers={"ETag": '"one"'}, cut_after=100_000),
-        Answer(other, headers={"ETag": '"two"'}),
-    ]
-    await fetch(host, tmp_path / "v.mp4")
-    assert (tmp_path / "v.mp4").read_bytes() == other
+    cut = Answer(CONTENT, headers=etag("one"), cut_after=100_000)
+    assert await fetch(cut, Answer(other, headers=etag("two"))) == other
 
 
-async def test_a_weak_validator_is_not_relied_on(host: ResultHost, tmp_path: Path) -> None:
+async def test_weak_validator_is_not_used(host: ResultHost, fetch: Fetch) -> None:
     changed = {"ETag": 'W/"one"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"}
-    host.answers["/v.mp4"] = [Answer(CONTENT, headers=changed, cut_after=9), Answer(CONTENT, headers=changed)]
-    await fetch(host, tmp_path / "v.mp4")
+    await fetch(Answer(CONTENT, headers=changed, cut_after=9), Answer(CONTENT, headers=changed))
     assert host.requests[1].headers["if-range"] == "Sun, 22 Nov 2026 10:00:00 GMT"
 
 
 @pytest.mark.parametrize(
-    "says", ["bytes 5-9/10", f"bytes 99999-255999/{len(CONTENT)}", "bytes 100000-255999/256001", "?"]
+    ("cut_after", "says"),
+    [
+        (100_000, "bytes 5-9/10"),
+        (100_000, f"bytes 99999-255999/{len(CONTENT)}"),
+        (100_000, "bytes 100000-255999/256001"),
+        (100_000, "?"),
+        (9, f"bytes 9-{'9' * 5000}/{'9' * 5000}"),
+    ],
+    ids=["one too short", "one too early", "of another length", "none", "one without end"],
 )
-async def test_another_range_than_asked_for_is_refused(host: ResultHost, tmp_path: Path, says: str) -> None:
-    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=100_000), Answer(CONTENT, says_range=says)]
+async def test_other_range_is_refused(fetch: Fetch, cut_after: int, says: str) -> None:
     with pytest.raises(DownloadFailed, match="another range"):
-        await fetch(host, tmp_path / "v.mp4")
+        await fetch(Answer(CONTENT, cut_after=cut_after), Answer(CONTENT, says_range=says))
 
 
-async def test_part_of_rest_is_refused(host: ResultHost, tmp_path: Path) -> None:
+async def test_part_of_rest_is_refused(fetch: Fetch) -> None:
     part = Answer(CONTENT[9:99], status=206, headers={"Content-Range": f"bytes 9-98/{len(CONTENT)}"})
-    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=9), part]
     with pytest.raises(DownloadFailed, match="99 bytes; 256000 were announced"):
-        await fetch(host, tmp_path / "v.mp4")
+        await fetch(Answer(CONTENT, cut_after=9), part)
 
 
-async def test_resumes_are_bounded(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=10)]
+async def test_resumes_are_bounded(host: ResultHost, fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="after 30 bytes"):
-        await fetch(host, tmp_path / "v.mp4", resumes=2)
+        await fetch(Answer(CONTENT, cut_after=10), resumes=2)
     assert len(host.requests) == 3
 
 
-async def test_less_than_announced_is_no_whole_download(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(CONTENT, announced=len(CONTENT) + 1, ranges=False)]
+async def test_short_download_fails(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="broke"):
-        await fetch(host, tmp_path / "v.mp4", resumes=1)
+        await fetch(Answer(CONTENT, announced=len(CONTENT) + 1, ranges=False), resumes=1)
 
 
-async def test_more_than_is_allowed_is_refused(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(CONTENT)]
+async def test_larger_download_is_refused(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="it has 256000 bytes; 255999 are allowed"):
-        await fetch(host, tmp_path / "v.mp4", max_bytes=len(CONTENT) - 1)
-    assert (tmp_path / "v.mp4").stat().st_size == 0
+        await fetch(Answer(CONTENT), max_bytes=len(CONTENT) - 1)
+    assert fetch.path.stat().st_size == 0
 
 
 def chunked(content: bytes) -> Answer:
     return Answer(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content), headers={"Transfer-Encoding": "chunked"})
 
 
-async def test_unannounced_length_is_bounded(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [chunked(CONTENT)]
+async def test_unannounced_length_is_bounded(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="more than the 255999 bytes"):
-        await fetch(host, tmp_path / "v.mp4", max_bytes=len(CONTENT) - 1)
-    await fetch(host, tmp_path / "v.mp4", max_bytes=len(CONTENT))
-    assert (tmp_path / "v.mp4").read_bytes() == CONTENT
+        await fetch(chunked(CONTENT), max_bytes=len(CONTENT) - 1)
+    assert await fetch(max_bytes=len(CONTENT)) == CONTENT
 
 
-async def test_the_time_is_limited_in_total(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(CONTENT, cut_after=10)]
+async def test_total_time_is_limited(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="longer than"):
-        await fetch(host, tmp_path / "v.mp4", seconds=0.3, resumes=10**6)
+        await fetch(Answer(CONTENT, cut_after=10), seconds=0.3, resumes=10**6)
 
 
-async def test_refusal_has_status_and_answer(host: ResultHost, tmp_path: Path) -> None:
-    host.answers["/v.mp4"] = [Answer(b"<StringToSign>SECRET</StringToSign>", status=403)]
+async def test_refusal_has_status_and_answer(host: ResultHost, fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed) as refused:
-        await fetch(host, tmp_path / "v.mp4")
+        await fetch(Answer(b"<StringToSign>SECRET</StringToSign>", status=403))
     assert refused.value.status == 403
     assert "SECRET" in refused.value.answer
     assert "SECRET" not in str(refused.value)
     assert len(host.requests) == 1
 
 
-async def test_a_forbidden_address_is_asked_once(tmp_path: Path) -> None:
-    async with outbound_client(PublicTransport()) as client:
-        with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
-            await download(
-                client,
-                "https://127.0.0.1/v.mp4?sig=SECRET",
-                tmp_path / "v.mp4",
-                max_bytes=1,
-                seconds=5,
-                resumes=10**6,
-                progress=lambda done, total: None,
-            )
+async def test_forbidden_address_is_tried_once(fetch: Fetch) -> None:
+    with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
+        await fetch(url="https://127.0.0.1/v.mp4?sig=SECRET", transport=PublicTransport(), resumes=10**6)
 
 
 class _BrokenTls(httpx.AsyncByteStream):
@@ -444,17 +411,8 @@ class _BrokenTls(httpx.AsyncByteStream):
         raise ssl.SSLError(1, "record layer failure")
 
 
-async def test_broken_tls_fails_the_download(tmp_path: Path) -> None:
+async def test_broken_tls_fails_the_download(fetch: Fetch) -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=_BrokenTls()))
-    async with outbound_client(transport) as client:
-        with pytest.raises(DownloadFailed, match="it broke") as caught:
-            await download(
-                client,
-                "https://cdn.example.com/f.png",
-                tmp_path / "f.png",
-                max_bytes=1000,
-                seconds=10,
-                resumes=1,
-                progress=lambda done, total: None,
-            )
+    with pytest.raises(DownloadFailed, match="it broke") as caught:
+        await fetch(url="https://cdn.example.com/f.png", transport=transport, resumes=1)
     assert caught.value.passing

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from seedance_temporal.storage.signing import CannotSign
 from tests.support.jobs import a_request, in_activity, some_settings
 from tests.support.media_files import clip, padded_mp4, picture, png_bomb, sound
 from tests.support.memory_bucket import MemoryBucket
-from tests.support.result_host import Answer, ResultHost, result_host
+from tests.support.raw_host import serving
+from tests.support.result_host import Answer, Names, ResultHost, result_host
 
 MB = 1024 * 1024
 PUBLIC = "93.184.215.14"
@@ -42,27 +44,11 @@ PUBLIC = "93.184.215.14"
 class SigningBucket(MemoryBucket):
     """Signs URLs of a host on loopback."""
 
-    host: ResultHost | None = None
-    fails: Exception | None = None
+    host: ResultHost = field(default_factory=ResultHost)
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        if self.fails is not None:
-            raise self.fails
-        assert self.host is not None
+        await super().signed_url(bucket, name, generation, lifetime)
         return self.host.url(f"/{bucket}/{name}?generation={generation}&X-Goog-Signature=5ec4e7")
-
-
-class Names:
-    """A resolver that answers from a table, in turn where there are several answers, and counts."""
-
-    def __init__(self, table: dict[str, list[list[str]]]) -> None:
-        self.table = table
-        self.asked: list[str] = []
-
-    async def __call__(self, name: str, port: int) -> list[str]:
-        self.asked.append(name)
-        answers = self.table.get(name, [[name]])
-        return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
 @dataclass
@@ -71,7 +57,7 @@ class Checker:
 
     bucket: SigningBucket = field(default_factory=SigningBucket)
     insecure: frozenset[str] = frozenset({"127.0.0.1"})
-    names: Names = field(default_factory=lambda: Names({}))
+    names: Names = field(default_factory=Names)
     seconds: float = 20
 
     async def __call__(self, *references: dict[str, Any], **fields: Any) -> ReferencesResult:
@@ -92,16 +78,12 @@ class Checker:
         return f"{result.error.code}: {result.error.message}"
 
 
-def image(url: str, **more: Any) -> dict[str, Any]:
-    return {"role": "reference_image", "url": url} | more
+def image(url: str, role: str = "reference_image", **more: Any) -> dict[str, Any]:
+    return {"role": role, "url": url} | more
 
 
-def video(url: str) -> dict[str, Any]:
-    return {"role": "reference_video", "url": url}
-
-
-def audio(url: str) -> dict[str, Any]:
-    return {"role": "reference_audio", "url": url}
+video = partial(image, role="reference_video")
+audio = partial(image, role="reference_audio")
 
 
 @pytest.fixture
@@ -130,7 +112,7 @@ async def test_each_medium_is_described(host: ResultHost) -> None:
     host.answers = {path: [Answer(content)] for path, content in contents.items()}
     result = await Checker()(
         image(host.url("/a.png?sig=5ec4e7")),
-        {"role": "reference_video", "url": "asset://v"},
+        video("asset://v"),
         video(host.url("/v.mp4")),
         audio(host.url("/s.wav")),
     )
@@ -160,7 +142,7 @@ async def test_private_object_is_downloaded_by_signed_url(host: ResultHost) -> N
 
 
 async def test_unsignable_reference_is_refused(host: ResultHost) -> None:
-    message = await Checker(SigningBucket(fails=CannotSign("it may not sign: grant it the role")))(
+    message = await Checker(SigningBucket(signing_fails=CannotSign("it may not sign: grant it the role")))(
         image("gs://media/a.png#17")
     )
     assert message.error is not None
@@ -171,7 +153,7 @@ async def test_unsignable_reference_is_refused(host: ResultHost) -> None:
 async def test_failed_signing_is_retryable(host: ResultHost) -> None:
     fault = ConnectionError("https://iam.example.com/x?token=5ec4e7")
     with pytest.raises(ApplicationError) as raised:
-        await Checker(SigningBucket(fails=fault))(image("gs://media/a.png#17"))
+        await Checker(SigningBucket(signing_fails=fault))(image("gs://media/a.png#17"))
     assert (raised.value.type, raised.value.non_retryable) == ("ReferencesFailed", False)
     assert "5ec4e7" not in str(raised.value)
 
@@ -264,7 +246,7 @@ async def test_short_break_is_retried(host: ResultHost) -> None:
     ],
 )
 async def test_private_address_in_any_form_is_refused(url: str) -> None:
-    names = Names({})
+    names = Names()
     message = await Checker(insecure=frozenset(), names=names).refusal(image(f"{url}?sig=5ec4e7"))
     assert message.startswith("invalid_request: ")
     assert "references[0].url" in message
@@ -305,8 +287,8 @@ async def test_redirect_to_private_host_is_refused(host: ResultHost, location: s
 async def test_default_transport_refuses_private_addresses(host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(status=302, headers={"Location": f"http://localhost:{host.port}/inside"})]
     host.answers["/inside"] = [Answer(picture())]
-    references_ = References(MemoryBucket(), some_settings())
-    findings = await references_.examine(a_request(references=[image(host.url("/a.png"))]))
+    references = References(MemoryBucket(), some_settings())
+    findings = await references.examine(a_request(references=[image(host.url("/a.png"))]))
     assert (findings.media, len(findings.problems)) == ((), 1)
     assert not host.asked("/inside")
 
@@ -357,11 +339,8 @@ async def pouring(chunk: bytes, pause: float = 0) -> AsyncIterator[tuple[str, li
         finally:
             writer.close()
 
-    server = await asyncio.start_server(pour, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png", sent
-    finally:
-        server.close()
+    async with serving(pour) as port:
+        yield f"http://127.0.0.1:{port}/a.png", sent
 
 
 async def test_long_answer_is_read_up_to_limit(sizes: list[int]) -> None:
@@ -452,14 +431,9 @@ async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.png"
-    try:
-        result = await Checker()(
-            *(image(f"{url}?{n}") for n in range(12)), model="dreamina-seedance-2-5-260628", resolution="720p"
-        )
-    finally:
-        server.close()
+    async with serving(answer) as port:
+        images = [image(f"http://127.0.0.1:{port}/a.png?{n}") for n in range(12)]
+        result = await Checker()(*images, model="dreamina-seedance-2-5-260628", resolution="720p")
     assert (result.error, len(result.media), most[0]) == (None, 12, 8)
 
 

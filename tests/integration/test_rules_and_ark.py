@@ -37,7 +37,7 @@ from tests.unit.test_rules import RIGHT, TEXT, refs
 
 
 class SigningBucket(MemoryBucket):
-    """Signs URLs that can be sent, whatever the object is called, as Google's library does."""
+    """Signs URLs that can be sent, for any name of an object, as Google's library does."""
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
         return await super().signed_url(bucket, quote(name), generation, lifetime)
@@ -79,11 +79,8 @@ def assert_it_orders_what_was_asked(request: VideoRequest, endpoints: dict[str, 
     assert received.resolution == request.resolution
     assert request.ratio in {received.ratio, "adaptive"}
     assert request.duration in {received.duration, -1}
-    assert (received.generate_audio, received.watermark, received.return_last_frame) == (
-        request.generate_audio,
-        request.watermark,
-        request.return_last_frame,
-    )
+    for name in ("generate_audio", "watermark", "return_last_frame"):
+        assert getattr(received, name) == getattr(request, name)
     assert received.draft == bool(request.draft)
     assert received.priority == (request.priority or 0)
     assert received.service_tier == (request.service_tier or "default")
@@ -157,7 +154,7 @@ def test_valid_requests_pass_the_local_ark(data: dict[str, Any], draw: st.DataOb
 
 
 @given(valid_requests(), st.sampled_from(["ep-a", "ep-b"]))
-def test_behind_a_named_endpoint_both_see_the_model(data: dict[str, Any], endpoint: str) -> None:
+def test_endpoint_model_is_seen_by_both(data: dict[str, Any], endpoint: str) -> None:
     endpoints = {endpoint: data["model"] if data["model"] != "ep-20260101-abc" else SEEDANCE_2_0.ids[data["route"]]}
     request = VideoRequest.from_dict(data | {"model": endpoint}, rules=Rules(endpoints=endpoints))
     assert_it_orders_what_was_asked(request, endpoints)
@@ -276,7 +273,7 @@ def test_frames(model: Model, route: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
-def test_fields_that_not_every_model_takes(model: Model, route: str) -> None:
+def test_optional_fields_depend_on_model(model: Model, route: str) -> None:
     assert VALUES.keys() == {*OPTIONAL}
     allowed = FIELDS["Seedance 2.0" if model.name.startswith("Seedance 2.0") else model.name]
     for name, values in VALUES.items():
@@ -307,7 +304,7 @@ def test_web_search_works_on_text_alone(model: Model, route: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "route"), MODELS_ON_ROUTES)
-def test_a_model_is_known_on_its_own_route_alone(model: Model, route: str) -> None:
+def test_model_is_known_on_its_route(model: Model, route: str) -> None:
     (other,) = set(ROUTES) - {route}
     moved = VideoRequest.model_validate(TEXT | {"route": other, "model": model.ids[route]})
     assert_both(moved, allow=False, at="model")

@@ -19,30 +19,25 @@ from activities.store import StoreActivities, StoreInput
 from seedance_temporal.identity import request_hash
 from seedance_temporal.ledger.record import Record, result_of_record
 from seedance_temporal.media.public_http import PublicTransport
-from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket
+from tests.support.jobs import a_request
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
-from tests.support.stores import PNG, SIGNATURE, TASK, VIDEO, World, an_input, scratch_folder
-
-
-@pytest.fixture(autouse=True)
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return scratch_folder(tmp_path, monkeypatch)
+from tests.support.stores import GET, PNG, SIGNATURE, TASK, VIDEO, StoreWorld, a_stored_request
 
 
 @pytest.fixture
-async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[World]:
+async def world(google: GoogleBucket, scratch: Path) -> AsyncIterator[StoreWorld]:
     async with result_host() as host:
-        yield World(host, google, an_input(), scratch)
+        yield StoreWorld(bucket=google, host=host, scratch=scratch)
 
 
 # The good path
 
 
-async def test_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> None:
+async def test_video_is_stored_byte_for_byte(world: StoreWorld, tmp_path: Path) -> None:
     result = await world.store()
 
     assert await world.bucket.read(world.name("output.mp4")) == VIDEO
@@ -57,18 +52,18 @@ async def test_video_is_stored_byte_for_byte(world: World, tmp_path: Path) -> No
     assert result.cost_usd == pytest.approx(0.284158)
 
 
-async def test_record_describes_whole_job(world: World) -> None:
-    world.input = an_input(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+async def test_record_describes_whole_job(world: StoreWorld) -> None:
+    world.request = a_stored_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
     await world.bucket.create(world.names.attempt(1, "claim"), b"{}")
     await world.store()
     record = await world.record()
 
     assert record["v"] == 1
     assert record["request"]["prompt"] == "a cat"
-    assert VideoRequest.model_validate(record["request"]) == world.input.request
+    assert VideoRequest.model_validate(record["request"]) == world.request
     assert record["rights"] == Rights(depicts_real_person=True, consent_reference="contract 7").model_dump()
-    assert record["request_hash"] == request_hash(world.input.request)
-    assert (record["job_id"], record["attempt"], record["task_id"]) == (world.input.job_id, 1, TASK)
+    assert record["request_hash"] == request_hash(world.request)
+    assert (record["job_id"], record["attempt"], record["task_id"]) == (world.job_id, 1, TASK)
     assert (record["status"], record["model"]) == ("succeeded", "dreamina-seedance-2-0-260128")
     expected = {"seed": 7, "ratio": "16:9", "resolution": "480p", "duration": 4, "generate_audio": True}
     assert expected.items() <= record.items()
@@ -89,7 +84,7 @@ async def test_record_describes_whole_job(world: World) -> None:
         assert one == {name: getattr(stored, name) for name in ("name", "generation", "size", "crc32c", "md5")}
 
 
-async def test_payload_is_stored_without_signatures(world: World) -> None:
+async def test_payload_is_stored_without_signatures(world: StoreWorld) -> None:
     world.task(world.payload(new_field={"deep": [world.host.url(f"/x?{SIGNATURE}"), 1.5, None]}))
     await world.store()
     content = await world.bucket.read(world.name("task.json"))
@@ -101,7 +96,7 @@ async def test_payload_is_stored_without_signatures(world: World) -> None:
     assert payload["framespersecond"] == 24
 
 
-async def test_no_key_goes_to_the_result_host(world: World) -> None:
+async def test_no_key_goes_to_the_result_host(world: StoreWorld) -> None:
     await world.store()
     for path in ("/v.mp4", "/f.png"):
         (request,) = world.host.asked(path)
@@ -109,14 +104,14 @@ async def test_no_key_goes_to_the_result_host(world: World) -> None:
         assert "ark-key" not in str(request)
 
 
-async def test_no_signature_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_signature_is_logged(world: StoreWorld, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     await world.store()
     assert "/v.mp4" in caplog.text
     assert "SECRET" not in caplog.text
 
 
-async def test_progress_shows_in_the_heartbeats(world: World) -> None:
+async def test_progress_shows_in_the_heartbeats(world: StoreWorld) -> None:
     await world.store()
     steps = [beat["step"] for beat in world.heartbeats]
     assert steps[-1] == "writing the record"
@@ -124,12 +119,12 @@ async def test_progress_shows_in_the_heartbeats(world: World) -> None:
     assert {"step": "uploading output.mp4", "bytes": 0, "of": len(VIDEO)} in world.heartbeats
 
 
-async def test_input_crosses_temporal(world: World) -> None:
+async def test_input_crosses_temporal(world: StoreWorld) -> None:
     (payload,) = await pydantic_data_converter.encode([world.input])
     assert await pydantic_data_converter.decode([payload], [StoreInput]) == [world.input]
 
 
-async def test_cancelled_copy_leaves_nothing(world: World) -> None:
+async def test_cancelled_copy_leaves_nothing(world: StoreWorld) -> None:
     world.host.answers["/v.mp4"] = [Answer(VIDEO, cut_after=1000, hangs=True)]
     copy = asyncio.create_task(world.store())
     async with asyncio.timeout(10):
@@ -141,9 +136,9 @@ async def test_cancelled_copy_leaves_nothing(world: World) -> None:
     assert await world.files() == []
 
 
-async def test_endpoint_costs_as_its_model(world: World) -> None:
+async def test_endpoint_costs_as_its_model(world: StoreWorld) -> None:
     reference = Reference(role="reference_video", url="https://cdn.example.com/a.mp4")
-    world.input = an_input(model="ep-1", references=(reference,), ratio="16:9")
+    world.request = a_stored_request(model="ep-1", references=(reference,), ratio="16:9")
     assert (await world.store()).cost_usd == pytest.approx(0.174554)
     assert (await world.record())["model"] == "dreamina-seedance-2-0-260128"
 
@@ -151,7 +146,7 @@ async def test_endpoint_costs_as_its_model(world: World) -> None:
 # Downloads that go wrong
 
 
-async def test_broken_download_is_resumed(world: World) -> None:
+async def test_broken_download_is_resumed(world: StoreWorld) -> None:
     cut = Answer(VIDEO, cut_after=len(VIDEO) // 2, headers={"ETag": '"one"'})
     world.host.answers["/v.mp4"] = [cut, Answer(VIDEO, headers={"ETag": '"one"'})]
     await world.store()
@@ -159,7 +154,7 @@ async def test_broken_download_is_resumed(world: World) -> None:
     assert world.host.asked("/v.mp4")[1].headers["range"] == f"bytes={len(VIDEO) // 2}-"
 
 
-async def test_late_tries_download_without_resume(world: World) -> None:
+async def test_late_tries_download_without_resume(world: StoreWorld) -> None:
     world.host.answers["/v.mp4"] = [Answer(VIDEO, cut_after=10)]
     await world.fails("DownloadFailed", "broke")
     assert len(world.host.asked("/v.mp4")) == 5
@@ -182,32 +177,32 @@ async def test_late_tries_download_without_resume(world: World) -> None:
         (Answer(b"bad", status=400), "DownloadFailed", "HTTP 400"),
     ],
 )
-async def test_incomplete_video_is_not_uploaded(world: World, answer: Answer, kind: str, match: str) -> None:
+async def test_incomplete_video_is_not_uploaded(world: StoreWorld, answer: Answer, kind: str, match: str) -> None:
     world.host.answers["/v.mp4"] = [answer]
     await world.fails(kind, match)
     assert await world.files() == []
 
 
-async def test_refused_url_is_refreshed(world: World) -> None:
+async def test_refused_url_is_refreshed(world: StoreWorld) -> None:
     world.host.answers["/old.mp4"] = [Answer(b"expired", status=403)]
     world.task(world.payload(video="/old.mp4"), world.payload())
     await world.fails("DownloadFailed", "403")
     assert (await world.store()).size == len(VIDEO)
 
 
-async def test_too_large_video_is_not_downloaded(world: World) -> None:
+async def test_too_large_video_is_not_downloaded(world: StoreWorld) -> None:
     world.settings = world.settings.model_copy(update={"seedance_max_video_bytes": len(VIDEO) - 1})
     await world.fails("DownloadFailed", f"it has {len(VIDEO)} bytes")
     assert await world.files() == []
 
 
-async def test_private_address_is_refused(world: World) -> None:
+async def test_private_address_is_refused(world: StoreWorld) -> None:
     world.settings = Settings()
     await world.fails("DownloadFailed", r"127\.0\.0\.1")
     assert not world.host.asked("/v.mp4")
 
 
-async def test_redirect_to_private_address_is_refused(world: World) -> None:
+async def test_redirect_to_private_address_is_refused(world: StoreWorld) -> None:
     async def resolver(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
@@ -233,27 +228,27 @@ async def test_redirect_to_private_address_is_refused(world: World) -> None:
         ({"content": {"video_url": None}}, "no URL"),
     ],
 )
-async def test_task_without_video_is_not_ready(world: World, fields: dict[str, Any], match: str) -> None:
+async def test_task_without_video_is_not_ready(world: StoreWorld, fields: dict[str, Any], match: str) -> None:
     world.task(world.payload(**fields))
     await world.fails("NotReady", match)
     assert not world.host.asked("/v.mp4")
     assert await world.files() == []
 
 
-async def test_missing_task_is_gone(world: World) -> None:
+async def test_missing_task_is_gone(world: StoreWorld) -> None:
     world.forgets()
     await world.fails("TaskGone")
 
 
-async def test_silent_provider_is_retryable(world: World) -> None:
-    world.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(b"<html>", 503)]
+async def test_silent_provider_is_retryable(world: StoreWorld) -> None:
+    world.host.answers[GET] = [Answer(b"<html>", 503)]
     await world.fails("ProviderUnavailable", "503")
 
 
 # Objects that exist already
 
 
-async def test_second_run_returns_record_without_download(world: World) -> None:
+async def test_second_run_returns_record_without_download(world: StoreWorld) -> None:
     first = await world.store()
     asked = len(world.host.requests)
     stored = await world.bucket.list(world.names.root)
@@ -264,7 +259,7 @@ async def test_second_run_returns_record_without_download(world: World) -> None:
     assert await world.bucket.list(world.names.root) == stored
 
 
-async def test_stored_video_needs_no_live_url(world: World) -> None:
+async def test_stored_video_needs_no_live_url(world: StoreWorld) -> None:
     await world.put("task.json", json.dumps({"id": TASK, "status": "succeeded"}).encode())
     for file, content in (("output.mp4", VIDEO), ("last_frame.jpg", b"\xff\xd8\xff")):
         await world.verify(content, file)
@@ -278,8 +273,8 @@ async def test_stored_video_needs_no_live_url(world: World) -> None:
     assert not world.host.asked("/f.png")
 
 
-async def test_stored_video_outlives_task(world: World) -> None:
-    world.input = an_input(return_last_frame=False)
+async def test_stored_video_outlives_task(world: StoreWorld) -> None:
+    world.request = a_request()
     await world.put("task.json", json.dumps(world.payload()).encode().replace(b"SECRET", b""))
     await world.verify(VIDEO)
     await world.put("output.mp4", VIDEO)
@@ -289,7 +284,7 @@ async def test_stored_video_outlives_task(world: World) -> None:
     assert (result.size, result.seed, result.usage is not None) == (len(VIDEO), 7, True)
 
 
-async def test_equal_uploaded_video_is_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_equal_uploaded_video_is_ours(world: StoreWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another object, or an upload of ours whose answer was lost, appears between the listing and the upload."""
     upload = GoogleBucket.upload
 
@@ -301,14 +296,14 @@ async def test_equal_uploaded_video_is_ours(world: World, monkeypatch: pytest.Mo
     assert (await world.store()).size == len(VIDEO)
 
 
-async def test_other_content_under_name_is_conflict(world: World) -> None:
+async def test_other_content_under_name_is_conflict(world: StoreWorld) -> None:
     await world.put("output.mp4", b"")
     await world.fails("ObjectConflict", "holds 0 bytes", final=True)
     assert await world.bucket.read(world.name("output.mp4")) == b""
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_bucket_content_is_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bucket_content_is_compared(world: StoreWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = GoogleBucket.upload
 
     async def spoilt(self: GoogleBucket, name: str, path: Path, content_type: str) -> Any:
@@ -320,7 +315,7 @@ async def test_bucket_content_is_compared(world: World, monkeypatch: pytest.Monk
     assert await world.bucket.read(world.names.record) is None
 
 
-async def test_first_record_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_first_record_wins(world: StoreWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run commits between our listing and our record, even with another task."""
     first = await world.store()
     read = GoogleBucket.read
@@ -330,7 +325,7 @@ async def test_first_record_wins(world: World, monkeypatch: pytest.MonkeyPatch) 
         return None if next(reads) == 0 else await read(self, name)
 
     monkeypatch.setattr(GoogleBucket, "read", blind_at_first)
-    world.input = world.input.model_copy(update={"task_id": "cgt-other"})
+    world.task_id = "cgt-other"
     other = world.payload(id="cgt-other", seed=99)
     world.host.answers["/api/v3/contents/generations/tasks/cgt-other"] = [Answer(json.dumps(other).encode())]
 
@@ -338,11 +333,10 @@ async def test_first_record_wins(world: World, monkeypatch: pytest.MonkeyPatch) 
     assert (await world.record())["task_id"] == TASK
 
 
-async def test_bucket_error_shows_no_queries(world: World) -> None:
+async def test_bucket_error_shows_no_queries(world: StoreWorld) -> None:
     upload = "https://storage.googleapis.com/upload?upload_id=SECRET"
     world.bucket = MemoryBucket(broken=RuntimeError(f"PUT {upload}: 503"))
-    ark = Ark(world.host.url("/api/v3"), "ark-key")
-    activities = StoreActivities(world.bucket, ark, world.settings)
+    activities = StoreActivities(world.bucket, world.client, world.settings)
     with pytest.raises(ApplicationError, match=r"storage\.googleapis\.com/upload") as failed:
         await ActivityEnvironment().run(activities.store_video, world.input)
     assert failed.value.type == "StoreFailed"
@@ -350,7 +344,7 @@ async def test_bucket_error_shows_no_queries(world: World) -> None:
     assert failed.value.__cause__ is None
 
 
-async def test_task_and_checksums_precede_upload(world: World) -> None:
+async def test_task_and_checksums_precede_upload(world: StoreWorld) -> None:
     bucket = MemoryBucket()
     world.bucket = bucket
     await world.store()
@@ -367,20 +361,20 @@ async def test_task_and_checksums_precede_upload(world: World) -> None:
 # The last frame
 
 
-async def test_jpeg_frame_is_named_jpg(world: World) -> None:
+async def test_jpeg_frame_is_named_jpg(world: StoreWorld) -> None:
     world.host.answers["/f.png"] = [Answer(b"\xff\xd8\xff\xe0 a picture")]
     result = await world.store()
     assert result.last_frame_uri == f"gs://videos/{world.name('last_frame.jpg')}"
 
 
-async def test_unrequested_frame_is_skipped(world: World) -> None:
-    world.input = an_input(return_last_frame=False)
+async def test_unrequested_frame_is_skipped(world: StoreWorld) -> None:
+    world.request = a_request()
     assert (await world.store()).last_frame_uri is None
     assert not world.host.asked("/f.png")
     assert (await world.record())["warnings"] == []
 
 
-async def test_missing_frame_stores_video(world: World) -> None:
+async def test_missing_frame_stores_video(world: StoreWorld) -> None:
     world.task(world.payload(frame=None))
     result = await world.store()
     assert (result.size, result.last_frame_uri) == (len(VIDEO), None)
@@ -388,7 +382,7 @@ async def test_missing_frame_stores_video(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", [Answer(b"<html>"), Answer(b"gone", status=403)])
-async def test_broken_last_frame_is_dropped_after_tries(world: World, answer: Answer) -> None:
+async def test_broken_last_frame_is_dropped_after_tries(world: StoreWorld, answer: Answer) -> None:
     world.host.answers["/f.png"] = [answer]
     await world.fails("DownloadFailed", "last frame")
     assert await world.bucket.read(world.names.record) is None
@@ -401,7 +395,7 @@ async def test_broken_last_frame_is_dropped_after_tries(world: World, answer: An
     assert len(world.host.asked("/v.mp4")) == 1
 
 
-async def test_late_last_frame_is_stored(world: World) -> None:
+async def test_late_last_frame_is_stored(world: StoreWorld) -> None:
     world.host.answers["/f.png"] = [Answer(b"", status=403), Answer(PNG)]
     await world.fails("DownloadFailed", "last frame")
     assert (await world.store()).last_frame_uri is not None

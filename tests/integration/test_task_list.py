@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,6 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
-from temporalio.testing import ActivityEnvironment
 
 from activities import task_list as listing
 from activities.task_list import (
@@ -30,10 +29,9 @@ from activities.task_list import (
     TaskListActivities,
 )
 from dev.ark.control import ArkControl
-from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, Resubmit, lister_id
+from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, lister_id
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.ledger.decisions import Decision
-from seedance_temporal.ledger.facts import Claim, Listing, Outcome
+from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
@@ -43,21 +41,21 @@ from tests.support.jobs import (
     KEY,
     a_claim,
     a_client,
-    a_record,
+    a_listing,
     a_request,
     absent,
+    accepted,
     an_end,
     as_new,
     created,
     in_activity,
-    make_older,
-    names,
     not_sent,
     refused,
     some_settings,
 )
 from tests.support.memory_bucket import MemoryBucket
-from tests.support.raw_host import RawHost, raw_host
+from tests.support.raw_host import RawHost
+from tests.support.world import World
 from tests.workflows.scripted import dev_server
 
 IDENTIFIERS_LISTED = f"seedance/echo-byteplus-{FINGERPRINT}.json"
@@ -132,30 +130,24 @@ async def test_identifiers_listed_is_noted_once(ark: ArkControl) -> None:
     assert reader.bucket.writes == [IDENTIFIERS_LISTED]
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[RawHost]:
-    async with raw_host() as host:
-        yield host
-
-
-def listed(host: RawHost, *items: Any, total: int | None = None) -> Reader:
-    host.answers(200, json.dumps({"items": items, "total": len(items) if total is None else total}))
-    return Reader(Ark(host.url, KEY, list_spacing=0))
+def listed(raw: RawHost, *items: Any, total: int | None = None) -> Reader:
+    raw.answers(200, json.dumps({"items": items, "total": len(items) if total is None else total}))
+    return Reader(Ark(raw.url, KEY, list_spacing=0))
 
 
 @pytest.mark.parametrize(
     "identifier",
     ["c" * 32, f"{'c' * 16}-{'c' * 31}", f"{'C' * 16}-{'C' * 32}", f"x{OURS}", f"{OURS}\n", "somebody", "", 7, None],
 )
-async def test_foreign_identifiers_prove_nothing(host: RawHost, identifier: object) -> None:
-    reader = listed(host, {"id": "cgt-1", "safety_identifier": identifier})
+async def test_foreign_identifiers_prove_nothing(raw: RawHost, identifier: object) -> None:
+    reader = listed(raw, {"id": "cgt-1", "safety_identifier": identifier})
     await reader.page()
     assert reader.bucket.writes == []
 
 
-async def test_odd_tasks_are_read_partly(host: RawHost) -> None:
+async def test_odd_tasks_are_read_partly(raw: RawHost) -> None:
     reader = listed(
-        host,
+        raw,
         {"id": "cgt-1"},
         {"id": "cgt-2", "safety_identifier": "", "model": 7, "created_at": "yesterday"},
         {"id": "cgt-3", "safety_identifier": ["x"], "model": None, "created_at": None},
@@ -174,10 +166,10 @@ async def test_odd_tasks_are_read_partly(host: RawHost) -> None:
 
 
 @pytest.mark.parametrize("created_at", ["1e999", "-1e999", "NaN", "true", "1" + "0" * 400])
-async def test_invalid_age_is_unknown(host: RawHost, created_at: str) -> None:
+async def test_invalid_age_is_unknown(raw: RawHost, created_at: str) -> None:
     """An unmarked task of unknown age could be the attempt's; one that is never young could not."""
-    reader = listed(host)
-    host.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
+    reader = listed(raw)
+    raw.answers(200, f'{{"items": [{{"id": "cgt-1", "created_at": {created_at}}}], "total": 1}}')
     (task,) = (await reader.page()).tasks
     assert task.created_at is None
 
@@ -194,15 +186,15 @@ async def test_unusable_list_answer_is_retryable(ark: ArkControl, fault: str) ->
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"items": {}, "total": 1}', '{"items": [], "total": "1"}', "<html>"])
-async def test_non_list_answer_is_retryable(host: RawHost, body: str) -> None:
-    reader = listed(host)
-    host.answers(200, body)
+async def test_non_list_answer_is_retryable(raw: RawHost, body: str) -> None:
+    reader = listed(raw)
+    raw.answers(200, body)
     with pytest.raises(ApplicationError):
         await reader.page()
 
 
-async def test_failed_note_rereads_page(host: RawHost) -> None:
-    reader = listed(host, {"id": "cgt-1", "safety_identifier": OURS})
+async def test_failed_note_rereads_page(raw: RawHost) -> None:
+    reader = listed(raw, {"id": "cgt-1", "safety_identifier": OURS})
     reader.bucket.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
         await reader.page()
@@ -211,187 +203,160 @@ async def test_failed_note_rereads_page(host: RawHost) -> None:
 # --- asking the lister -----------------------------------------------------------------------------------------------
 
 
-@dataclass
-class World:
-    """One job whose first attempt was claimed, and a server without workers, which keeps the lister's signals."""
-
-    temporal: Client
-    claim: Claim
-    settings: Settings = field(default_factory=some_settings)
-    bucket: MemoryBucket = field(default_factory=MemoryBucket)
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.bucket, "seedance")
-
-    @property
-    def activities(self) -> TaskListActivities:
-        return TaskListActivities(self.ledger, Ark("http://127.0.0.1:1", KEY), self.settings)
-
-    async def ask(self, attempt: int | None = 1) -> Decision:
-        decision: Decision = await self.run(
-            self.activities.ask_lister, AskListerInput(job_id=self.claim.job_id, attempt=attempt)
-        )
-        return decision
-
-    async def run(self, call: Callable[..., Awaitable[Any]], input: object) -> Any:
-        return await ActivityEnvironment(client=self.temporal).run(call, input)
-
-    async def requests(self) -> list[ListingRequest]:
-        """Return the requests that the lister has received."""
-        lister = self.temporal.get_workflow_handle(lister_id("byteplus"))
-        requests: list[ListingRequest] = []
-        with suppress(RPCError):
-            if (await lister.describe()).status is not WorkflowExecutionStatus.RUNNING:
-                return requests  # it is the one that another test left
-            async for event in lister.fetch_history_events():
-                if event.HasField("workflow_execution_signaled_event_attributes"):
-                    signal = event.workflow_execution_signaled_event_attributes
-                    assert signal.signal_name == SIGNAL_LISTING_REQUESTED
-                    payloads = signal.input.payloads
-                    requests += await self.temporal.data_converter.decode(payloads, [ListingRequest] * len(payloads))
-        return requests
+async def requests(temporal: Client) -> list[ListingRequest]:
+    """Return the requests that the lister has received."""
+    lister = temporal.get_workflow_handle(lister_id("byteplus"))
+    requests: list[ListingRequest] = []
+    with suppress(RPCError):
+        if (await lister.describe()).status is not WorkflowExecutionStatus.RUNNING:
+            return requests  # it is the one that another test left
+        async for event in lister.fetch_history_events():
+            if event.HasField("workflow_execution_signaled_event_attributes"):
+                signal = event.workflow_execution_signaled_event_attributes
+                assert signal.signal_name == SIGNAL_LISTING_REQUESTED
+                payloads = signal.input.payloads
+                requests += await temporal.data_converter.decode(payloads, [ListingRequest] * len(payloads))
+    return requests
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(temporal: Client) -> AsyncIterator[World]:
-    world = World(temporal, a_claim(a_request()))
-    await world.ledger.claim(world.claim)
+    """A claimed attempt, and a server without workers, which records the lister's signals."""
+    world = World()
+    await world.claim()
     yield world
     with suppress(RPCError):
         await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
 
 
-async def test_unknown_attempt_is_requested(world: World) -> None:
-    make_older(world.bucket, names(world.claim.request).attempt(1, "claim"), seconds=100)
-    decision = await world.ask()
+async def test_unknown_attempt_is_requested(temporal: Client, world: World) -> None:
+    world.make_older(seconds=100)
+    decision = await world.ask_lister(temporal)
     assert decision.recovery is not None
-    assert (decision.next, decision.attempt, decision.recovery.needs_operator, decision.recovery.wait_seconds) == (
-        "recover",
-        1,
-        False,
-        30,
-    )
-    claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
+    assert (decision.next, decision.attempt) == ("recover", 1)
+    assert (decision.recovery.needs_operator, decision.recovery.wait_seconds) == (False, 30)
+    claimed_at = (await world.ledger.read(world.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
-    assert await world.requests() == [
+    assert await requests(temporal) == [
         ListingRequest(
-            job_id=world.claim.job_id,
+            job_id=world.job_id,
             attempt=1,
-            safety_identifier=world.claim.safety_identifier,
+            safety_identifier=world.claims[0].safety_identifier,
             model="dreamina-seedance-2-0-260128",
             service_tier="default",
             since=claimed_at.timestamp() - 30,
         )
     ]
-    run = await world.temporal.get_workflow_handle(lister_id("byteplus")).describe()
+    run = await temporal.get_workflow_handle(lister_id("byteplus")).describe()
     assert (run.workflow_type, run.task_queue) == (LISTER, "seedance-byteplus")
 
 
-async def test_running_lister_is_signalled(world: World) -> None:
+async def test_running_lister_is_signalled(temporal: Client, world: World) -> None:
     for _ in range(3):
-        await world.ask()
-    assert len(await world.requests()) == 3, "one run has them all in its history"
+        await world.ask_lister(temporal)
+    assert len(await requests(temporal)) == 3, "one run has them all in its history"
 
 
-async def test_concurrent_requests_share_one_signal(world: World) -> None:
+async def test_concurrent_requests_share_one_signal(temporal: Client, world: World) -> None:
     """A server accepts the signals of a workflow one after another: 500 blocked one for minutes."""
     claims = [a_claim(a_request()) for _ in range(100)]
     for claim in claims:
         await world.ledger.claim(claim)
-    activities = world.activities
+    activities = TaskListActivities(world.ledger, world.client, world.settings)
     inputs = [AskListerInput(job_id=claim.job_id, attempt=1) for claim in claims]
-    await asyncio.gather(*(world.run(activities.ask_lister, input) for input in inputs))
-    assert sorted(str(request.job_id) for request in await world.requests()) == sorted(claim.job_id for claim in claims)
-    history = await world.temporal.get_workflow_handle(lister_id("byteplus")).fetch_history()
+    await asyncio.gather(*(in_activity(activities.ask_lister, input, client=temporal) for input in inputs))
+    assert sorted(str(request.job_id) for request in await requests(temporal)) == sorted(
+        claim.job_id for claim in claims
+    )
+    history = await temporal.get_workflow_handle(lister_id("byteplus")).fetch_history()
     assert sum(event.HasField("workflow_execution_signaled_event_attributes") for event in history.events) <= 3
-    await world.ask()
-    assert len(await world.requests()) == 101, "and it goes on"
+    await world.ask_lister(temporal)
+    assert len(await requests(temporal)) == 101, "and it goes on"
 
 
-async def test_unreachable_lister_is_error(world: World) -> None:
+async def test_unreachable_lister_is_error(temporal: Client, world: World) -> None:
     nowhere = await Client.connect("127.0.0.1:1", lazy=True, data_converter=pydantic_data_converter)
-    activities, input = world.activities, AskListerInput(job_id=world.claim.job_id, attempt=1)
+    activities = TaskListActivities(world.ledger, world.client, world.settings)
 
     async def ask(client: Client) -> None:
-        await ActivityEnvironment(client=client).run(activities.ask_lister, input)
+        await in_activity(activities.ask_lister, AskListerInput(job_id=world.job_id, attempt=1), client=client)
 
     answers = await asyncio.gather(*(ask(nowhere) for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [RuntimeError] * 3, "a server that is not there"
-    await ask(world.temporal)
-    assert len(await world.requests()) == 1
+    await ask(temporal)
+    assert len(await requests(temporal)) == 1
 
 
-async def test_answer_to_missing_job_delays_no_other(world: World) -> None:
-    await world.ask()
-    listing = Listing(
-        attempt=1, safety_identifier=OURS, began_at=datetime.now(UTC), complete=True, task_id=None, unmarked=False
-    )
+async def test_answer_to_missing_job_delays_no_other(temporal: Client, world: World) -> None:
+    await world.ask_lister(temporal)
+    listing = a_listing(world.claims[0], datetime.now(UTC))
     # Any running workflow can be signalled; the lister itself is available.
     there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
     answers = tuple(Answer(job_id=job_id, listing=listing) for job_id in (not_there, there, not_there))
-    await world.run(world.activities.answer_jobs, AnswerJobsInput(answers=answers))
-    history = await world.temporal.get_workflow_handle(there).fetch_history()
+    activities = TaskListActivities(world.ledger, world.client, world.settings)
+    await in_activity(activities.answer_jobs, AnswerJobsInput(answers=answers), client=temporal)
+    history = await temporal.get_workflow_handle(there).fetch_history()
     signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in history.events]
     assert signals.count(SIGNAL_LISTED) == 1
 
 
 async def test_listing_request_follows_claim(temporal: Client) -> None:
     request = a_request(model="ep-20261122-abc", service_tier="flex")
-    world = World(temporal, a_claim(request), some_settings(seedance_clock_skew_seconds=7))
-    await world.ledger.claim(world.claim)
-    await world.ask()
-    (sent,) = await world.requests()
-    claimed_at = (await world.ledger.read(world.claim.job_id)).attempts[0].claimed_at
+    world = World(request, settings=some_settings(seedance_clock_skew_seconds=7))
+    await world.claim()
+    await world.ask_lister(temporal)
+    (sent,) = await requests(temporal)
+    claimed_at = (await world.ledger.read(world.job_id)).attempts[0].claimed_at
     assert claimed_at is not None
     assert (sent.model, sent.service_tier) == ("ep-20261122-abc", "flex")
     assert sent.since == claimed_at.timestamp() - 7
     await temporal.get_workflow_handle(lister_id("byteplus")).terminate()
 
 
-async def test_identifier_check_needs_no_attempt(world: World) -> None:
-    await world.ledger.settle(world.claim.job_id, 1, created("cgt-1"))
-    await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
-    assert (await world.ask(None)).next == "stored"
-    (request,) = await world.requests()
+async def test_identifier_check_needs_no_attempt(temporal: Client, world: World) -> None:
+    await world.settle(created("cgt-1"))
+    await world.write_record()
+    assert (await world.ask_lister(temporal, None)).next == "stored"
+    (request,) = await requests(temporal)
     assert (request.job_id, request.service_tier) == (None, "default")
 
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
-async def test_known_attempt_is_not_requested(world: World, outcome: Outcome) -> None:
-    await world.ledger.settle(world.claim.job_id, 1, outcome)
-    assert (await world.ask()).next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
-    assert await world.requests() == []
+async def test_known_attempt_is_not_requested(temporal: Client, world: World, outcome: Outcome) -> None:
+    await world.settle(outcome)
+    decision = await world.ask_lister(temporal)
+    assert decision.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
+    assert await requests(temporal) == []
 
 
-async def test_stored_or_lost_job_requests_nothing(world: World) -> None:
-    await world.ledger.end(world.claim.job_id, 1, an_end(1, None, "lost"))
-    assert (await world.ask()).next == "ended"
-    await world.bucket.create(names(world.claim.request).record, a_record("cgt-1"))
-    assert (await world.ask()).next == "stored"
-    assert await world.requests() == []
+async def test_stored_or_lost_job_requests_nothing(temporal: Client, world: World) -> None:
+    await world.settle(an_end(1, None, "lost"))
+    assert (await world.ask_lister(temporal)).next == "ended"
+    await world.write_record()
+    assert (await world.ask_lister(temporal)).next == "stored"
+    assert await requests(temporal) == []
 
 
-async def test_only_deciding_attempt_is_requested(world: World) -> None:
-    await world.ledger.settle(world.claim.job_id, 1, refused())
-    await world.ledger.grant_resubmit(world.claim.job_id, Resubmit(attempt=1))
-    await world.ledger.claim(a_claim(world.claim.request, 2))
+async def test_only_deciding_attempt_is_requested(temporal: Client, world: World) -> None:
+    await world.settle(refused())
+    await world.grant()
+    await world.claim(2)
     for attempt in (0, 1, 7):
-        decision = await world.ask(attempt)
+        decision = await world.ask_lister(temporal, attempt)
         assert (decision.next, decision.attempt) == ("recover", 2)
-    assert await world.requests() == []
-    await world.ask(2)
-    assert [request.attempt for request in await world.requests()] == [2]
+    assert await requests(temporal) == []
+    await world.ask_lister(temporal, 2)
+    assert [request.attempt for request in await requests(temporal)] == [2]
 
 
-async def test_accepted_attempt_is_requested(world: World) -> None:
-    await world.ledger.note_accepted_without_id(world.claim.job_id, 1, "accepted")
-    assert (await world.ask()).next == "recover"
-    assert len(await world.requests()) == 1
+async def test_accepted_attempt_is_requested(temporal: Client, world: World) -> None:
+    await world.settle(accepted())
+    assert (await world.ask_lister(temporal)).next == "recover"
+    assert len(await requests(temporal)) == 1
 
 
-async def test_unreadable_ledger_requests_nothing(world: World) -> None:
-    world.bucket.broken = ConnectionError("no bucket")
+async def test_unreadable_ledger_requests_nothing(temporal: Client, world: World) -> None:
+    world.memory.broken = ConnectionError("no bucket")
     with pytest.raises(ConnectionError):
-        await world.ask()
-    assert await world.requests() == []
+        await world.ask_lister(temporal)
+    assert await requests(temporal) == []

@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
+from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from dev.ark.control import ArkControl
@@ -19,7 +20,7 @@ from seedance_temporal import VideoJob
 from seedance_temporal.events import EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, request_hash
 from seedance_temporal.job import JobDetail, JobError, JobState, VideoResult
-from seedance_temporal.ledger.facts import Claim, End, Outcome
+from seedance_temporal.ledger.facts import Claim, End, Listing, Outcome
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -85,6 +86,10 @@ def absent() -> Outcome:
     return Outcome(kind="absent", source="operator", at=datetime.now(UTC))
 
 
+def accepted() -> Outcome:
+    return Outcome(kind="accepted_without_id", source="create", at=datetime.now(UTC), code="no_task_id")
+
+
 def found(job: VideoJob) -> JobState:
     """The state in which a job was submitted."""
     assert job.submitted is not None
@@ -92,7 +97,7 @@ def found(job: VideoJob) -> JobState:
 
 
 def detail_of(state: JobState) -> JobDetail:
-    """What a worker told of a job."""
+    """What a worker says of a job."""
     assert state.detail is not None, "no worker answered"
     return state.detail
 
@@ -102,6 +107,13 @@ def an_end(attempt: int, task_id: str | None, failure_class: str = "provider", c
         {"code": code, "message": "it ended", "class": failure_class, "task_id": task_id, "attempt": attempt}
     )
     return End(error=error, at=datetime.now(UTC))
+
+
+def a_listing(claim: Claim, began_at: datetime, **fields: Any) -> Listing:
+    """Return a complete listing that does not show the task of a claim."""
+    known = {"attempt": claim.attempt, "safety_identifier": claim.safety_identifier, "key": claim.key}
+    nothing = {"began_at": began_at, "complete": True, "task_id": None, "unmarked": False}
+    return Listing.model_validate(known | nothing | fields)
 
 
 def a_record(task_id: str) -> bytes:
@@ -138,9 +150,11 @@ def a_client(ark: ArkControl, *secrets: str, key: str = KEY) -> Ark:
     return Ark(ark.base_url("byteplus"), key, (key, *secrets), list_spacing=0)
 
 
-async def in_activity(call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1) -> _T:
+async def in_activity(
+    call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1, client: Client | None = None
+) -> _T:
     """Run an activity, as Temporal's attempt of that number."""
-    environment = ActivityEnvironment()
+    environment = ActivityEnvironment(client=client)
     environment.info = replace(environment.info, attempt=attempt, namespace="default", workflow_run_id="run-1")
     result: _T = await environment.run(call, *args)
     return result

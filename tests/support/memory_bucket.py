@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import google_crc32c
 
 from seedance_temporal.storage.bucket import Checksums, StoredObject
+
+Hook = Callable[[], Awaitable[object]]
 
 
 @dataclass
@@ -28,6 +31,10 @@ class MemoryBucket:
         stored: The objects as the bucket lists them.
         broken: If set, every call raises it.
         writes: The names of all objects that were created, in sequence.
+        before: Hooks by kind of object, such as ``claim`` or ``output``: called before one is written.
+        after: The same, called afterwards.
+        signed: The arguments of each signed URL.
+        signing_fails: If set, signing raises it.
     """
 
     name: str = "videos"
@@ -35,6 +42,10 @@ class MemoryBucket:
     stored: dict[str, StoredObject] = field(default_factory=dict)
     broken: Exception | None = None
     writes: list[str] = field(default_factory=list)
+    before: dict[str, Hook] = field(default_factory=dict)
+    after: dict[str, Hook] = field(default_factory=dict)
+    signed: list[tuple[str, str, int, timedelta]] = field(default_factory=list)
+    signing_fails: Exception | None = None
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)  # other tasks run, as during a call to a real bucket
@@ -59,12 +70,21 @@ class MemoryBucket:
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
         await self._reach()
-        return self._put(name, content)
+        return await self._hooked(name, content)
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         await self._reach()
         content = await asyncio.to_thread(path.read_bytes)
-        return self.stored[name] if self._put(name, content) else None
+        return self.stored[name] if await self._hooked(name, content) else None
+
+    async def _hooked(self, name: str, content: bytes) -> bool:
+        kind = PurePosixPath(name).stem.rpartition(".")[2]
+        if kind in self.before:
+            await self.before[kind]()
+        created = self._put(name, content)
+        if kind in self.after:
+            await self.after[kind]()
+        return created
 
     def _put(self, name: str, content: bytes) -> bool:
         if name in self.stored:
@@ -82,6 +102,9 @@ class MemoryBucket:
         return True
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        if self.signing_fails is not None:
+            raise self.signing_fails
+        self.signed.append((bucket, name, generation, lifetime))
         return a_signed_url(bucket, name, generation)
 
     async def signing_problem(self) -> str | None:

@@ -5,7 +5,8 @@ in front of it can.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -31,7 +32,9 @@ class RawHost:
 
     def answers(self, status: int, body: str | bytes, *headers: str, length: int | None = None) -> None:
         content = body.encode() if isinstance(body, str) else body
-        head = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(content) if length is None else length}", *headers]
+        head = [f"HTTP/1.1 {status} Status", *headers]
+        if "Transfer-Encoding: chunked" not in headers:
+            head.append(f"Content-Length: {len(content) if length is None else length}")
         self.answer = "\r\n".join([*head, "Connection: close", "", ""]).encode() + content
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -56,12 +59,20 @@ class RawHost:
 
 
 @asynccontextmanager
+async def serving(
+    handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Run a TCP server on a free port of 127.0.0.1, and yield the port."""
+    server = await asyncio.start_server(handler, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@asynccontextmanager
 async def raw_host() -> AsyncIterator[RawHost]:
     """Run a host on a free port of 127.0.0.1."""
     host = RawHost()
-    server = await asyncio.start_server(host.serve, "127.0.0.1", 0)
-    host.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(host.serve) as host.port:
         yield host
-    finally:
-        server.close()

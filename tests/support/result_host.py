@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from tests.support.raw_host import serving
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -95,9 +97,18 @@ def _in_range(answer: Answer, request: Request) -> Answer:
 async def result_host(tls: ssl.SSLContext | None = None) -> AsyncIterator[ResultHost]:
     """Run a host on a free port of 127.0.0.1."""
     host = ResultHost()
-    server = await asyncio.start_server(host.serve, "127.0.0.1", 0, ssl=tls)
-    host.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(host.serve, tls) as host.port:
         yield host
-    finally:
-        server.close()
+
+
+@dataclass
+class Names:
+    """A resolver that answers from a table, in turn where a name has several answers, and records the names."""
+
+    table: dict[str, list[list[str]]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def __call__(self, name: str, port: int) -> list[str]:
+        self.asked.append(name)
+        answers = self.table.get(name, [[name]])
+        return answers.pop(0) if len(answers) > 1 else answers[0]

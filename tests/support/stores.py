@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from io import BytesIO
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,80 +16,55 @@ from temporalio.testing import ActivityEnvironment
 from activities.store import StoreActivities, StoreInput
 from dev.ark.media import Clip, last_frame, video
 from seedance_temporal.events import Event
-from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
 from seedance_temporal.job import VideoResult
-from seedance_temporal.ledger.checksummed_json import sealed
-from seedance_temporal.media import public_http as outbound
 from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
-from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import Bucket, Checksums
+from tests.support.jobs import a_request
 from tests.support.result_host import Answer, ResultHost
+from tests.support.world import World
 
 TASK = "cgt-20261122101010-abcde"
 CLIP = Clip(864, 496, 4, audio=True)
 VIDEO = video(CLIP, TASK)
 PNG = last_frame(CLIP, TASK)
+GET = f"/api/v3/contents/generations/tasks/{TASK}"
 SIGNATURE = "X-Tos-Signature=SECRET"
-_takes = count(1)
 
 
-def scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of temporary files; it must be empty afterwards."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(outbound, "_RESUME_PAUSE_SECONDS", 0)
-    return folder
-
-
-def an_input(**fields: Any) -> StoreInput:
-    request = VideoRequest.model_validate(
-        {
-            "user_id": "user-42",
-            "route": "byteplus",
-            "model": "dreamina-seedance-2-0-260128",
-            "prompt": "a cat",
-            "resolution": "480p",
-            "duration": 4,
-            "return_last_frame": True,
-            "take": next(_takes),
-        }
-        | fields
-    )
-    at = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
-    return StoreInput(
-        job_id=job_id_of(request),
-        request=request,
-        attempt=1,
-        task_id=TASK,
-        timeline=(Event(at=at, event="task_created", source="create", attempt=1),),
-    )
+def a_stored_request(**fields: Any) -> VideoRequest:
+    """Return a request with a last frame, that no other test has."""
+    return a_request(**{"return_last_frame": True} | fields)
 
 
 @dataclass
-class World:
-    """A provider and a result host in one server, a bucket, and one input."""
+class StoreWorld(World):
+    """A job whose video is to be stored; one server is its provider and its result host.
 
-    host: ResultHost
-    bucket: Bucket
-    input: StoreInput
-    scratch: Path
+    Attributes:
+        attempt: The number of Temporal's attempt of the activity.
+        scratch: The directory of temporary files; it must be empty after each run.
+    """
+
+    request: VideoRequest = field(default_factory=a_stored_request)
+    task_id: str = TASK
+    host: ResultHost = field(kw_only=True)
+    scratch: Path = field(kw_only=True)
     attempt: int = 1
-    settings: Settings = field(default_factory=lambda: Settings(seedance_insecure_hosts=frozenset({"127.0.0.1"})))
     transport: Callable[[], PublicTransport] | None = None
+    heartbeats: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.task()
         self.host.answers["/v.mp4"] = [Answer(VIDEO)]
         self.host.answers["/f.png"] = [Answer(PNG)]
-        self.ark = Ark(self.host.url("/api/v3"), "ark-key")
-        self.heartbeats: list[dict[str, Any]] = []
+        self.client = Ark(self.host.url("/api/v3"), "ark-key")
 
     @property
-    def names(self) -> ObjectNames:
-        return ObjectNames(self.settings.seedance_prefix, request_hash(self.input.request))
+    def input(self) -> StoreInput:
+        created = Event(at=datetime(2026, 11, 22, 10, 0, tzinfo=UTC), event="task_created", source="create", attempt=1)
+        given = {"job_id": self.job_id, "request": self.request, "attempt": 1, "task_id": self.task_id}
+        return StoreInput.model_validate(given | {"timeline": (created,)})
 
     def name(self, file: str) -> str:
         return self.names.of_task(TASK, file)
@@ -117,17 +89,15 @@ class World:
 
     def task(self, *payloads: dict[str, Any]) -> None:
         """Set the answers of GET, in turn."""
-        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [
-            Answer(json.dumps(payload).encode()) for payload in payloads or (self.payload(),)
-        ]
+        self.host.answers[GET] = [Answer(json.dumps(payload).encode()) for payload in payloads or (self.payload(),)]
 
     def forgets(self) -> None:
         error = {"error": {"code": "ResourceNotFound", "message": "no such task"}}
-        self.host.answers[f"/api/v3/contents/generations/tasks/{TASK}"] = [Answer(json.dumps(error).encode(), 404)]
+        self.host.answers[GET] = [Answer(json.dumps(error).encode(), 404)]
 
     async def store(self) -> VideoResult:
         """Run the activity once, and assert the invariants."""
-        activities = StoreActivities(self.bucket, self.ark, self.settings, self.transport)
+        activities = StoreActivities(self.bucket, self.client, self.settings, self.transport)
         environment = ActivityEnvironment()
         environment.info = replace(environment.info, attempt=self.attempt)
         environment.on_heartbeat = self.heartbeats.append
@@ -147,7 +117,7 @@ class World:
         assert failed.value.type == kind
         assert failed.value.non_retryable == final
         assert failed.value.__cause__ is None
-        assert self.input.job_id in str(failed.value)
+        assert self.job_id in str(failed.value)
         assert TASK in str(failed.value)
         assert "SECRET" not in str(failed.value)
 
@@ -163,12 +133,6 @@ class World:
     async def put(self, file: str, content: bytes) -> None:
         """Create an object beside the video."""
         assert await self.bucket.create(self.name(file), content)
-
-    def verified(self, content: bytes, file: str = "output.mp4", task_id: str = TASK) -> tuple[str, bytes]:
-        """Return name and content of the object that says that a content was verified."""
-        of = Checksums.of(BytesIO(content))
-        fields = {"task_id": task_id, "file": file, "size": of.size, "crc32c": of.crc32c, "md5": of.md5}
-        return self.names.verified(task_id, of.crc32c), sealed(fields)
 
     async def verify(self, content: bytes, file: str = "output.mp4") -> None:
         """Write, as an earlier run does, that a content was verified."""

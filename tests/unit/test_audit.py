@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from typing import Any
 
 import pytest
@@ -17,19 +17,19 @@ from seedance_temporal.audit.build import audit_of
 from seedance_temporal.audit.document import Audit, RunHistory
 from seedance_temporal.audit.temporal_evidence import ActivityCall, Run, TemporalEvidence
 from seedance_temporal.audit.verify import verify
-from seedance_temporal.contract import Resubmit
 from seedance_temporal.events import Event, EventName, EventSource
 from seedance_temporal.identity import ObjectNames, job_id_of
 from seedance_temporal.job import JobError, JobState, VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
-from seedance_temporal.ledger.facts import Claim, End, Outcome
+from seedance_temporal.ledger.facts import End, Outcome
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, result_of_record
-from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import Verified
 from seedance_temporal.provider.task import Usage
-from seedance_temporal.storage.bucket import Checksums, as_json
-from tests.support.jobs import a_claim, a_request, names, refused
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.storage.bucket import as_json
+from tests.support.jobs import a_claim, a_request, refused
 from tests.support.memory_bucket import MemoryBucket
+from tests.support.world import World
 
 FIRST, SECOND = "cgt-1", "cgt-2"
 VIDEO = b"a video" * 1000
@@ -73,47 +73,36 @@ SECOND_TIMELINE = (
 )
 
 
-class World:
+def a_real_person() -> VideoRequest:
+    return a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
+
+
+@dataclass
+class AuditWorld(World):
     """A job with two attempts: the first one failed, the video of the second one is stored."""
 
-    def __init__(self) -> None:
-        self.request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
-        self.bucket = MemoryBucket()
-        self.ledger = Ledger(self.bucket, "seedance")
-        self.claims: list[Claim] = []
+    request: VideoRequest = field(default_factory=a_real_person)
 
-    @property
-    def job_id(self) -> str:
-        return job_id_of(self.request)
-
-    @property
-    def names(self) -> ObjectNames:
-        return names(self.request)
-
-    @property
-    def verified(self) -> str:
-        """What says that the video was verified."""
-        return self.names.verified(SECOND, Checksums.of(BytesIO(VIDEO)).crc32c)
+    task_id: str = SECOND
 
     async def attempt(self, number: int, task_id: str, seconds: float) -> None:
         """Claim, and create a task."""
-        claim = a_claim(self.request, number).model_copy(
-            update={
-                "run_id": f"run-{number}",
-                "submitted_at": at(seconds - 0.5),
-                "claimed_at": at(seconds),
-                "estimated_tokens": 40_000,
-                "estimated_usd": 0.2,
-                "warnings": ("The prompt is long.",),
-            }
+        await self.claim(
+            number,
+            run_id=f"run-{number}",
+            submitted_at=at(seconds - 0.5),
+            claimed_at=at(seconds),
+            estimated_tokens=40_000,
+            estimated_usd=0.2,
+            warnings=("The prompt is long.",),
         )
-        self.claims.append(claim)
-        await self.ledger.claim(claim)
-        await self.settle(number, Outcome(kind="created", source="create", at=at(seconds + 1), task_id=task_id))
+        outcome = Outcome(kind="created", source="create", at=at(seconds + 1), task_id=task_id)
+        await self.settle(outcome, attempt=number)
 
-    async def settle(self, number: int, outcome: Outcome) -> None:
-        written = await self.written(number)
-        await self.ledger.settle(self.job_id, number, outcome.model_copy(update=written))
+    async def settle(self, *facts: Outcome | End, attempt: int = 1) -> None:
+        for fact in facts:
+            update = await self.written(attempt) if isinstance(fact, Outcome) else {}
+            await super().settle(fact.model_copy(update=update), attempt=attempt)
 
     async def written(self, number: int, timeline: Iterable[Event] = ()) -> dict[str, Any]:
         objects = await self.ledger.objects(self.job_id)
@@ -124,14 +113,13 @@ class World:
         """End the first attempt, and request another one."""
         error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
         end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
-        await self.ledger.end(self.job_id, 1, end)
-        await self.ledger.grant_resubmit(self.job_id, Resubmit(attempt=1))
+        await self.settle(end)
+        await self.grant()
 
     async def store(self) -> None:
         await self.bucket.create(self.names.of_task(SECOND, "task.json"), as_json({"id": SECOND}))
-        of = Checksums.of(BytesIO(VIDEO))
-        said = Verified(task_id=SECOND, file="output.mp4", size=of.size, crc32c=of.crc32c, md5=of.md5)
-        await self.bucket.create(self.verified, sealed(said.model_dump()))
+        verified, said = self.verified(VIDEO)
+        await self.bucket.create(verified, said)
         await self.bucket.create(self.names.of_task(SECOND, "output.mp4"), VIDEO)
         stored = {one.name: RecordedObject.of(one) for one in await self.bucket.list(self.names.root)}
         record = Record(
@@ -148,7 +136,7 @@ class World:
             objects=RecordedObjects(
                 video=stored[self.names.of_task(SECOND, "output.mp4")],
                 task=stored[self.names.of_task(SECOND, "task.json")],
-                verified=(stored[self.verified],),
+                verified=(stored[verified],),
                 ledger=tuple(one for name, one in stored.items() if name.startswith(self.names.ledger)),
             ),
             warnings=["The last frame was asked for, and the provider gave none."],
@@ -169,36 +157,47 @@ class World:
         found = await verify(self.bucket, await self.evidence(), temporal)
         return {one.name.removeprefix(self.names.root): one.problems for one in found if one.problems}
 
+    async def problems_of(self, name: str) -> str:
+        """Return the problems of one object, or nothing."""
+        return " ".join((await self.problems()).get(name.removeprefix(self.names.root), ()))
+
+    @contextmanager
+    def restored(self, name: str) -> Iterator[bytes]:
+        """Yield the content of an object; afterwards it is as it was."""
+        content, stored = self.memory.contents[name], self.memory.stored[name]
+        yield content
+        self.memory.contents[name], self.memory.stored[name] = content, stored
+
     def put(self, name: str, content: bytes, *, generation: int | None = None) -> None:
         """Rewrite an object; the bucket's own checksums fit."""
-        standing = self.bucket.stored.pop(name)
-        self.bucket._put(name, content)
-        fresh = self.bucket.stored[name]
-        generation = standing.generation if generation is None else generation
-        self.bucket.stored[name] = replace(fresh, generation=generation, created_at=standing.created_at)
+        before = self.memory.stored.pop(name)
+        self.memory._put(name, content)
+        self.memory.stored[name] = replace(
+            self.memory.stored[name], generation=generation or before.generation, created_at=before.created_at
+        )
 
     def change(self, name: str, change: Callable[[dict[str, Any]], object], *, generation: int | None = None) -> None:
         """Rewrite an object with a checksum that fits."""
-        value = json.loads(self.bucket.contents[name])
+        value = json.loads(self.memory.contents[name])
         del value["sha256"]
         change(value)
         self.put(name, sealed(value), generation=generation)
 
     def remove(self, name: str) -> None:
-        del self.bucket.stored[name]
-        del self.bucket.contents[name]
+        del self.memory.stored[name]
+        del self.memory.contents[name]
 
     def temporal(self, result: VideoResult) -> TemporalEvidence:
         """Return Temporal's evidence about both runs."""
         job = _state(self.names, phase="stored", result=result)
-        end = {"error": json.loads(self.bucket.contents[self.names.attempt(1, "end")])["error"]}
+        end = {"error": json.loads(self.memory.contents[self.names.attempt(1, "end")])["error"]}
         calls = [
             [ActivityCall("write_end", 1, FIRST_TIMELINE, end)],
             [ActivityCall("store_video", 2, SECOND_TIMELINE, result.model_dump(mode="json"))],
         ]
         runs = []
         for number, (claim, of) in enumerate(zip(self.claims, calls, strict=True), 1):
-            outcome = Outcome.model_validate_json(self.bucket.contents[self.names.attempt(number, "outcome")])
+            outcome = Outcome.model_validate_json(self.memory.contents[self.names.attempt(number, "outcome")])
             created = CreateResult(kind="created", claim=claim, outcome=outcome).model_dump(mode="json")
             shown = RunHistory(run_id=f"run-{number}", status="completed", started_at=at(20 * number), closed_at=at(60))
             argument = {"request": self.request.model_dump(mode="json")}
@@ -207,8 +206,8 @@ class World:
 
 
 @pytest.fixture
-async def world() -> World:
-    world = World()
+async def world() -> AuditWorld:
+    world = AuditWorld()
     await world.attempt(1, FIRST, 0)
     await world.fail()
     await world.attempt(2, SECOND, 20)
@@ -217,15 +216,15 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def temporal(world: World) -> TemporalEvidence:
-    record = Record.model_validate_json(world.bucket.contents[world.names.record])
+async def temporal(world: AuditWorld) -> TemporalEvidence:
+    record = Record.model_validate_json(world.memory.contents[world.names.record])
     return world.temporal(result_of_record(record, "videos", world.names.record))
 
 
 # The audit
 
 
-async def test_audit_from_the_objects(world: World) -> None:
+async def test_audit_from_the_objects(world: AuditWorld) -> None:
     audit = await world.audit()
     assert (audit.source, audit.phase, audit.missing) == ("record", "stored", ())
     assert (audit.polls, audit.callbacks) == (3 + 1 + 2 + 1, 2)
@@ -234,19 +233,15 @@ async def test_audit_from_the_objects(world: World) -> None:
     assert "seed" not in audit.request
     first, second = audit.attempts
     assert (first.charge.billed, first.charge.tokens, first.asked_again_by) == (False, 0, "caller")
-    assert (second.charge.tokens, second.charge.usd, second.create_seconds, second.task_seconds) == (
-        39_000,
-        0.19,
-        1,
-        9.5,
-    )
+    assert (second.charge.tokens, second.charge.usd) == (39_000, 0.19)
+    assert (second.create_seconds, second.task_seconds) == (1, 9.5)
     assert (audit.charge.estimated_tokens, audit.charge.tokens, audit.charge.billed) == (40_000, 39_000, True)
     assert audit.submitted_at == at(-0.5)
     assert audit.result is not None
-    assert [stored.name for stored in audit.objects] == sorted(world.bucket.stored)
+    assert [stored.name for stored in audit.objects] == sorted(world.memory.stored)
 
 
-async def test_events_come_once_in_order_of_time(world: World) -> None:
+async def test_events_come_once_in_order_of_time(world: AuditWorld) -> None:
     timeline = (await world.audit()).timeline
     found = [(step.event, step.source, step.task_id, step.attempt, step.detail) for step in timeline]
     assert len(found) == len(set(found))
@@ -260,12 +255,12 @@ async def test_events_come_once_in_order_of_time(world: World) -> None:
     assert timeline[1].after == 0.5
 
 
-async def test_later_count_of_an_event_wins(world: World) -> None:
+async def test_later_count_of_an_event_wins(world: AuditWorld) -> None:
     """The timeline of an automatic second attempt begins with that of the first one, by the same run."""
     early = (FIRST_TIMELINE[0], FIRST_TIMELINE[1].model_copy(update={"count": 1}))
     written = await world.written(1, early)
-    await world.settle(3, Outcome(kind="not_sent", source="create", at=at(5)))
-    end = json.loads(world.bucket.contents[world.names.attempt(1, "end")])
+    await world.settle(Outcome(kind="not_sent", source="create", at=at(5)), attempt=3)
+    end = json.loads(world.memory.contents[world.names.attempt(1, "end")])
     world.change(
         world.names.attempt(3, "outcome"),
         lambda value: value.update(timeline=[one.model_dump(mode="json") for one in written["timeline"]]),
@@ -274,7 +269,7 @@ async def test_later_count_of_an_event_wins(world: World) -> None:
     assert [step.count for step in (await world.audit()).timeline if step.at == at(2)] == [3]
 
 
-async def test_temporal_and_objects_agree(world: World, temporal: TemporalEvidence) -> None:
+async def test_temporal_and_objects_agree(world: AuditWorld, temporal: TemporalEvidence) -> None:
     by_temporal, by_objects = await world.audit(temporal), await world.audit()
     assert by_temporal.source == "temporal"
     assert by_temporal.model_copy(update={"source": "record"}) == by_objects
@@ -284,7 +279,7 @@ def statuses(audit: Audit) -> list[str | None]:
     return [step.detail for step in audit.timeline if step.event == "status"]
 
 
-async def test_history_wins_while_temporal_has_it(world: World, temporal: TemporalEvidence) -> None:
+async def test_history_wins_while_temporal_has_it(world: AuditWorld, temporal: TemporalEvidence) -> None:
     temporal.runs[1].calls[-1].timeline = (*SECOND_TIMELINE[:-1], second(30.7, "status", "poll", "polishing"))
     audit = await world.audit(temporal)
     assert "polishing" in statuses(audit)
@@ -296,7 +291,7 @@ async def test_history_wins_while_temporal_has_it(world: World, temporal: Tempor
         assert "succeeded" in statuses(audit)
 
 
-async def test_audit_from_temporal_alone(world: World, temporal: TemporalEvidence) -> None:
+async def test_audit_from_temporal_alone(world: AuditWorld, temporal: TemporalEvidence) -> None:
     audit = audit_of(world.job_id, None, temporal, ["SEEDANCE_BUCKET is not set."])
     assert audit is not None
     assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", temporal.job.result)
@@ -313,8 +308,8 @@ async def test_unknown_job_has_no_audit() -> None:
     assert audit_of(job_id_of(request), evidence, None) is None
 
 
-async def test_open_attempt_without_temporal(world: World) -> None:
-    for name in [name for name in world.bucket.stored if "/attempts/0001.outcome" not in name]:
+async def test_open_attempt_without_temporal(world: AuditWorld) -> None:
+    for name in [name for name in world.memory.stored if "/attempts/0001.outcome" not in name]:
         if not name.endswith("0001.claim.json"):
             world.remove(name)
     audit = await world.audit()
@@ -325,7 +320,7 @@ async def test_open_attempt_without_temporal(world: World) -> None:
 
 
 async def test_objects_of_older_versions_are_whole() -> None:
-    world = World()
+    world = AuditWorld()
     claim = a_claim(world.request)
     new = {"submitted_at", "estimated_tokens", "estimated_usd", "warnings", "media"}
     put = {"claim": claim.model_dump(mode="json", exclude=new)}
@@ -344,7 +339,7 @@ async def test_objects_of_older_versions_are_whole() -> None:
     assert await world.problems() == {}
 
 
-async def test_damaged_objects_are_named_and_skipped(world: World) -> None:
+async def test_damaged_objects_are_named_and_skipped(world: AuditWorld) -> None:
     world.put(world.names.attempt(1, "end"), b"{")
     world.put(world.names.record, b'{"task_id": "cgt-2"}')
     audit = await world.audit()
@@ -359,67 +354,63 @@ EVERY = 23
 """Bytes between two that are flipped; tests/unit/test_checksummed_json.py flips each."""
 
 
-async def test_untouched_job_is_whole(world: World, temporal: TemporalEvidence) -> None:
+async def test_untouched_job_is_whole(world: AuditWorld, temporal: TemporalEvidence) -> None:
     assert await world.problems() == {}
     assert await world.problems(temporal) == {}
-    assert len(await verify(world.bucket, await world.evidence(), temporal)) == len(world.bucket.stored) == 10
+    assert len(await verify(world.bucket, await world.evidence(), temporal)) == len(world.memory.stored) == 10
 
 
-async def test_flipped_byte_is_found_by_objects_alone(world: World) -> None:
+async def test_flipped_byte_is_found_by_objects_alone(world: AuditWorld) -> None:
     """Nothing else gives them away: generation and the bucket's own checksums fit."""
-    for name in sorted(world.bucket.stored):
-        content, stored = world.bucket.contents[name], world.bucket.stored[name]
-        for byte in range(0, len(content), EVERY if len(content) < 5000 else 1500):
-            world.put(name, content[:byte] + bytes([content[byte] ^ 0x01]) + content[byte + 1 :])
-            assert name.removeprefix(world.names.root) in await world.problems(), f"byte {byte} of {name}"
-        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+    for name in sorted(world.memory.stored):
+        with world.restored(name) as content:
+            for byte in range(0, len(content), EVERY if len(content) < 5000 else 1500):
+                world.put(name, content[:byte] + bytes([content[byte] ^ 0x01]) + content[byte + 1 :])
+                assert await world.problems_of(name), f"byte {byte} of {name}"
 
 
-async def test_flipped_byte_in_the_checksum_name(world: World) -> None:
+async def test_flipped_byte_in_the_checksum_name(world: AuditWorld) -> None:
     """Without its checksum, an object could be of an older version, except for a field that no such version had."""
     for name in (world.names.record, world.names.attempt(1, "end"), world.names.attempt(1, "claim")):
-        content, stored = world.bucket.contents[name], world.bucket.stored[name]
-        world.put(name, content.replace(b'"sha256"', b'"sha257"'))
-        assert "no checksum" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
-        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+        with world.restored(name) as content:
+            world.put(name, content.replace(b'"sha256"', b'"sha257"'))
+            assert "no checksum" in await world.problems_of(name)
 
 
-async def test_content_and_bucket_checksum_disagree(world: World) -> None:
-    for name, content in world.bucket.contents.items():
-        world.bucket.contents[name] = content[:-2] + b"?" + content[-1:]
+async def test_content_and_bucket_checksum_disagree(world: AuditWorld) -> None:
+    for name, content in world.memory.contents.items():
+        world.memory.contents[name] = content[:-2] + b"?" + content[-1:]
         (problems,) = [found for one, found in (await world.problems()).items() if name.endswith(one)]
         assert "the bucket says" in problems[0]
-        world.bucket.contents[name] = content
+        world.memory.contents[name] = content
 
 
-async def test_removed_object_is_missed(world: World) -> None:
-    for name in list(world.bucket.stored):
-        content, stored = world.bucket.contents[name], world.bucket.stored[name]
-        world.remove(name)
-        assert "it is missing" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
-        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+async def test_removed_object_is_missed(world: AuditWorld) -> None:
+    for name in list(world.memory.stored):
+        with world.restored(name):
+            world.remove(name)
+            assert "it is missing" in await world.problems_of(name)
 
 
-async def test_rewritten_object_has_another_generation(world: World) -> None:
+async def test_rewritten_object_has_another_generation(world: AuditWorld) -> None:
     """Its checksum fits; later objects recorded another one."""
-    for name in sorted(world.bucket.stored):
+    for name in sorted(world.memory.stored):
         if name.endswith((".mp4", "task.json", "record.json")):
             continue
-        content, stored = world.bucket.contents[name], world.bucket.stored[name]
-        world.change(name, lambda value: None, generation=99)
-        assert "was replaced" in (await world.problems())[name.removeprefix(world.names.root)][0]
-        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+        with world.restored(name):
+            world.change(name, lambda value: None, generation=99)
+            assert "was replaced" in (await world.problems())[name.removeprefix(world.names.root)][0]
 
 
-async def test_rewritten_record_differs_from_temporal_and_clock(world: World, temporal: TemporalEvidence) -> None:
+async def test_rewritten_record_differs_from_temporal_and_clock(world: AuditWorld, temporal: TemporalEvidence) -> None:
     """The objects alone cannot show it, as docs/how-to/auditing.md says."""
     world.change(world.names.record, lambda value: value.update(cost_usd=0.01), generation=99)
     assert await world.problems() == {}
     assert "another one" in (await world.problems(temporal))["record.json"][0]
     world.change(world.names.record, lambda value: value["timeline"].pop())
     assert "another timeline" in (await world.problems(temporal))["record.json"][0]
-    stored = world.bucket.stored[world.names.record]
-    world.bucket.stored[world.names.record] = replace(stored, created_at=stored.created_at + timedelta(hours=2))
+    stored = world.memory.stored[world.names.record]
+    world.memory.stored[world.names.record] = replace(stored, created_at=stored.created_at + timedelta(hours=2))
     assert "the bucket made it at" in (await world.problems())["record.json"][0]
 
 
@@ -435,22 +426,24 @@ async def test_rewritten_record_differs_from_temporal_and_clock(world: World, te
         ("record.json", {"attempt": 1}, "is none of attempt 1"),
     ],
 )
-async def test_contradictory_objects_are_found(world: World, name: str, change: dict[str, Any], problem: str) -> None:
+async def test_contradictory_objects_are_found(
+    world: AuditWorld, name: str, change: dict[str, Any], problem: str
+) -> None:
     world.change(world.names.root + name, lambda value: value.update(change))
     assert problem in str(await world.problems())
 
 
-async def test_unverified_video_is_found(world: World) -> None:
+async def test_unverified_video_is_found(world: AuditWorld) -> None:
     """The record was rewritten to fit another video, and nothing else."""
     name = world.names.of_task(SECOND, "output.mp4")
     world.put(name, b"another video")
-    put = RecordedObject.of(world.bucket.stored[name]).model_dump()
+    put = RecordedObject.of(world.memory.stored[name]).model_dump()
     world.change(world.names.record, lambda value: value["objects"].update(video=put))
     (problem,) = (await world.problems())[f"{SECOND}/output.mp4"]
     assert problem == "it equals no content that was verified"
 
 
-async def test_planted_picture_is_found(world: World) -> None:
+async def test_planted_picture_is_found(world: AuditWorld) -> None:
     """No record names it."""
     name = world.names.of_task(SECOND, "last_frame.png")
     await world.bucket.create(name, b"a text")
@@ -460,20 +453,20 @@ async def test_planted_picture_is_found(world: World) -> None:
     assert (await world.problems()) == {f"{SECOND}/last_frame.png": ("it equals no content that was verified",)}
 
 
-async def test_unrecorded_payload_is_found(world: World) -> None:
+async def test_unrecorded_payload_is_found(world: AuditWorld) -> None:
     world.change(world.names.record, lambda value: value["objects"].update(task=None))
     assert "the record does not name it" in (await world.problems())[f"{SECOND}/task.json"][0]
 
 
-async def test_record_without_verified_objects_is_whole(world: World) -> None:
+async def test_record_without_verified_objects_is_whole(world: AuditWorld) -> None:
     """As versions before them wrote it."""
-    world.remove(world.verified)
+    world.remove(world.verified(VIDEO)[0])
     world.change(world.names.record, lambda value: value["objects"].pop("verified"))
     assert await world.problems() == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", sealed({}), sealed({"task_id": SECOND})])
-async def test_damaged_verified_object_is_found(world: World, content: bytes) -> None:
+async def test_damaged_verified_object_is_found(world: AuditWorld, content: bytes) -> None:
     """Also one that no record names."""
     name = world.names.of_task(SECOND, "verified-00000000.json")
     await world.bucket.create(name, content)
@@ -481,24 +474,23 @@ async def test_damaged_verified_object_is_found(world: World, content: bytes) ->
     assert problem.startswith("it ")
 
 
-async def test_changed_request_differs_from_job_id(world: World) -> None:
+async def test_changed_request_differs_from_job_id(world: AuditWorld) -> None:
     for name in (world.names.attempt(1, "claim"), world.names.record):
-        content, stored = world.bucket.contents[name], world.bucket.stored[name]
-        world.change(name, lambda value: value["request"].update(prompt="a dog"))
-        assert "the job id is the hash of" in " ".join((await world.problems())[name.removeprefix(world.names.root)])
-        world.bucket.contents[name], world.bucket.stored[name] = content, stored
+        with world.restored(name):
+            world.change(name, lambda value: value["request"].update(prompt="a dog"))
+            assert "the job id is the hash of" in await world.problems_of(name)
 
 
 async def test_missing_end_is_found_by_temporal() -> None:
-    world = World()
-    await world.ledger.claim(a_claim(world.request))
+    world = AuditWorld()
+    await world.claim()
     error = JobError(code="InvalidParameter", message="no", failure_class="invalid", attempt=1)
     job = _state(world.names, phase="refused", error=error)
     shown = RunHistory(run_id="run-1", status="failed", started_at=START)
     assert "the run in Temporal ended" in str(await world.problems(TemporalEvidence("default", job, [Run(shown)])))
     running = job.model_copy(update={"error": None, "phase": "creating"})
     assert await world.problems(TemporalEvidence("default", running, [Run(shown)])) == {}
-    await world.ledger.settle(world.job_id, 1, refused())
+    await world.settle(refused())
     assert await world.problems() == {}
 
 

@@ -15,7 +15,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from seedance_temporal.ledger import decisions
 from seedance_temporal.ledger.decisions import Decision, Ending, decide, decide_at, ending, is_absent
 from seedance_temporal.ledger.facts import Attempt, Facts, Listing, Outcome, ResubmitGrant
-from tests.support.jobs import a_claim, a_request, a_result, absent, an_end, created, not_sent, refused, some_settings
+from tests.support.jobs import (
+    a_claim,
+    a_listing,
+    a_request,
+    a_result,
+    absent,
+    an_end,
+    created,
+    not_sent,
+    refused,
+    some_settings,
+)
 
 GRANT = ResubmitGrant(accept_second_charge=False, at=datetime.now(UTC))
 
@@ -129,12 +140,8 @@ def test_facts_decide_next_step(attempts: list[Attempt], expected: tuple[object,
 )
 def test_record_beats_everything(attempts: list[Attempt], attempt: int, second_task: str | None) -> None:
     decision = decide(Facts(a_result("a"), tuple(attempts)))
-    assert (decision.next, decision.attempt, decision.task_id, decision.second_task) == (
-        "stored",
-        attempt,
-        "a",
-        second_task,
-    )
+    assert (decision.next, decision.task_id) == ("stored", "a")
+    assert (decision.attempt, decision.second_task) == (attempt, second_task)
     assert decision.result == a_result("a")
 
 
@@ -176,12 +183,8 @@ def test_refusal_shows_provider_message() -> None:
     outcome = refused("InvalidParameter.Ratio").model_copy(update={"message": "no such ratio."})
     error = decide(Facts(None, (an_attempt(3, outcome),))).error
     assert error is not None
-    assert (error.code, error.failure_class, error.attempt, error.task_id) == (
-        "InvalidParameter.Ratio",
-        "invalid",
-        3,
-        None,
-    )
+    assert (error.code, error.failure_class) == ("InvalidParameter.Ratio", "invalid")
+    assert (error.attempt, error.task_id) == (3, None)
     assert "no such ratio." in error.message
     assert "nothing is billed" in error.message
     assert not error.resubmit_could_help
@@ -223,22 +226,14 @@ def unknown(age: timedelta, **given: Any) -> Attempt:
     return replace(an_attempt(), claim=CLAIM, claimed_at=NOW - age, **given)
 
 
-def a_listing(after: timedelta, **given: Any) -> Listing:
+def after(window: timedelta, **given: Any) -> Listing:
     """A complete listing begun so long after the end of the window of an attempt of 20 minutes."""
-    nothing = {
-        "attempt": 1,
-        "safety_identifier": CLAIM.safety_identifier,
-        "complete": True,
-        "task_id": None,
-        "unmarked": False,
-        "key": CLAIM.key,
-    }
-    return Listing.model_validate(nothing | {"began_at": NOW - 2 * WINDOW + WINDOW + after} | given)
+    return a_listing(CLAIM, **{"began_at": NOW - WINDOW + window} | given)
 
 
 FIRST, MINUTE = timedelta(seconds=1), timedelta(seconds=60)
 SECOND = FIRST + MINUTE
-TWO = (a_listing(FIRST), a_listing(SECOND))
+TWO = (after(FIRST), after(SECOND))
 EARLIER_ABSENT = an_attempt(1, absent())
 
 
@@ -248,28 +243,28 @@ EARLIER_ABSENT = an_attempt(1, absent())
     [
         pytest.param(True, TWO, id="two, a tenth of the window apart"),
         pytest.param(True, TWO[::-1], id="in any order"),
-        pytest.param(True, (*TWO, a_listing(FIRST + MINUTE / 2)), id="more between them"),
+        pytest.param(True, (*TWO, after(FIRST + MINUTE / 2)), id="more between them"),
         pytest.param(False, (), id="none"),
         pytest.param(False, TWO[:1], id="one"),
         pytest.param(False, (TWO[0], TWO[0]), id="one, given twice"),
-        pytest.param(False, (TWO[0], a_listing(SECOND - TICK)), id="too close together"),
-        pytest.param(False, (a_listing(timedelta(0)), a_listing(MINUTE)), id="begun as the window ended"),
-        pytest.param(True, (a_listing(TICK), a_listing(TICK + MINUTE)), id="begun just after the window"),
-        pytest.param(False, (a_listing(-MINUTE), TWO[0]), id="begun in the window"),
-        pytest.param(True, (a_listing(-MINUTE), *TWO), id="a third one in the window"),
-        pytest.param(False, (TWO[0], a_listing(SECOND, complete=False)), id="one is not complete"),
-        pytest.param(False, (TWO[0], a_listing(SECOND, safety_identifier="another")), id="one of another claim"),
-        pytest.param(False, (TWO[0], a_listing(SECOND, key="01234567")), id="one of another key"),
-        pytest.param(False, (a_listing(FIRST, key=""), a_listing(SECOND, key="")), id="of several keys"),
-        pytest.param(True, (a_listing(FIRST, key="01234567"), *TWO), id="a third one of another key"),
-        pytest.param(False, (TWO[0], a_listing(SECOND, unmarked=True)), id="an unmarked task in the last"),
-        pytest.param(False, (a_listing(FIRST, unmarked=True), *TWO), id="an unmarked task in the first of three"),
-        pytest.param(False, (a_listing(-MINUTE, unmarked=True), *TWO), id="an unmarked task within the window"),
+        pytest.param(False, (TWO[0], after(SECOND - TICK)), id="too close together"),
+        pytest.param(False, (after(timedelta(0)), after(MINUTE)), id="begun as the window ended"),
+        pytest.param(True, (after(TICK), after(TICK + MINUTE)), id="begun just after the window"),
+        pytest.param(False, (after(-MINUTE), TWO[0]), id="begun in the window"),
+        pytest.param(True, (after(-MINUTE), *TWO), id="a third one in the window"),
+        pytest.param(False, (TWO[0], after(SECOND, complete=False)), id="one is not complete"),
+        pytest.param(False, (TWO[0], after(SECOND, safety_identifier="another")), id="one of another claim"),
+        pytest.param(False, (TWO[0], after(SECOND, key="01234567")), id="one of another key"),
+        pytest.param(False, (after(FIRST, key=""), after(SECOND, key="")), id="of several keys"),
+        pytest.param(True, (after(FIRST, key="01234567"), *TWO), id="a third one of another key"),
+        pytest.param(False, (TWO[0], after(SECOND, unmarked=True)), id="an unmarked task in the last"),
+        pytest.param(False, (after(FIRST, unmarked=True), *TWO), id="an unmarked task in the first of three"),
+        pytest.param(False, (after(-MINUTE, unmarked=True), *TWO), id="an unmarked task within the window"),
         pytest.param(
-            False, (a_listing(FIRST, unmarked=True, complete=False), *TWO), id="an unmarked task, and not complete"
+            False, (after(FIRST, unmarked=True, complete=False), *TWO), id="an unmarked task, and not complete"
         ),
-        pytest.param(False, (TWO[0], a_listing(SECOND, task_id="cgt-1")), id="found in the last"),
-        pytest.param(False, (a_listing(-MINUTE, task_id="cgt-1"), *TWO), id="found once, within the window"),
+        pytest.param(False, (TWO[0], after(SECOND, task_id="cgt-1")), id="found in the last"),
+        pytest.param(False, (after(-MINUTE, task_id="cgt-1"), *TWO), id="found once, within the window"),
     ],
 )
 def test_which_listings_prove_absence(proved: bool, listings: tuple[Listing, ...]) -> None:
@@ -313,9 +308,9 @@ def test_doubts_bar_absence(
 ) -> None:
     known = Facts(None, (*others, attempt), identifiers_listed)
     assert attempt.claimed_at is not None
-    after = attempt.claimed_at + WINDOW + FIRST
+    began = attempt.claimed_at + WINDOW + FIRST
     key = attempt.claim.key if attempt.claim is not None else ""
-    listings = (a_listing(FIRST, began_at=after, key=key), a_listing(FIRST, began_at=after + MINUTE, key=key))
+    listings = (after(FIRST, began_at=began, key=key), after(FIRST, began_at=began + MINUTE, key=key))
     assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
     doubt = decisions._no_proof_of_absence(known, attempt)
     assert (doubt is None) if bar is None else (bar in (doubt or ""))
