@@ -135,7 +135,7 @@ class CreateActivities:
         if info.attempt > 1:
             return CreateResult(kind="unknown", message="Temporal started the create a second time; nothing was sent")
         if problems := self._settings.rules.check(input.request):
-            return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
+            return _impossible("invalid_request", "; ".join(map(str, problems)))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
         estimated = self._settings.rules.estimate(input.request)
         claim = Claim(

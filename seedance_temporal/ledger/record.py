@@ -33,9 +33,7 @@ class RecordedObject(_Part):
 
     @classmethod
     def of(cls, stored: StoredObject) -> RecordedObject:
-        return cls(
-            name=stored.name, generation=stored.generation, size=stored.size, crc32c=stored.crc32c, md5=stored.md5
-        )
+        return cls.model_validate(stored, from_attributes=True)
 
 
 class RecordedObjects(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -168,8 +168,3 @@ def _in_words(error: DownloadFailed) -> str:
 def _digest(path: Path) -> tuple[str, int]:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-
-
-def joined(problems: Iterable[Problem]) -> str:
-    """Write problems as one text."""
-    return "; ".join(f"{each.at}: {each.problem}" for each in problems)
