@@ -33,6 +33,9 @@ _LONGEST_REASON = 300
 _BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19})")
 
+# Made once: it reads the certificate store.
+_usual_tls = cache(httpx.create_ssl_context)
+
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 Progress = Callable[[int, int | None], None]
 
@@ -70,12 +73,6 @@ async def resolve(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
-@cache
-def _usual_tls() -> ssl.SSLContext:
-    """Made once: it reads the certificate store."""
-    return httpx.create_ssl_context()
-
-
 class PublicTransport(httpx.AsyncBaseTransport):
     """A transport that reaches public https addresses only. Each redirect is a request, and is checked too.
 
@@ -86,19 +83,14 @@ class PublicTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(
-        self,
-        insecure_hosts: Collection[str] = (),
-        resolver: Resolver = resolve,
-        tls: ssl.SSLContext | None = None,
+        self, insecure_hosts: Collection[str] = (), resolver: Resolver = resolve, tls: ssl.SSLContext | None = None
     ) -> None:
         self._insecure_hosts = insecure_hosts
         self._resolve = resolver
         # The pool knows connections by address. One that is kept would serve another name at the same address, whose
         # certificate was not verified: each request gets its own.
-        self._inner = httpx.AsyncHTTPTransport(
-            verify=tls or _usual_tls(),
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._inner = httpx.AsyncHTTPTransport(verify=tls or _usual_tls(), limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to one of the addresses that were checked.
