@@ -42,13 +42,7 @@ class QuotaEntry(Fact):
 
 
 class DailyQuota:
-    """The logs of all users.
-
-    Args:
-        bucket: Holds them.
-        settings: The limits.
-        clock: Returns the time, in UTC.
-    """
+    """The logs of all users, in a bucket. The settings hold the limits; the clock returns the time, in UTC."""
 
     def __init__(self, bucket: Bucket, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._bucket = bucket
@@ -62,8 +56,7 @@ class DailyQuota:
     async def reserve(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
         """Add an entry to the user's log of the day, unless the job's attempt has one.
 
-        Returns:
-            Why a limit forbids it; or the user's share of today's quota, for the timeline.
+        Return why a limit forbids it; or the user's share of today's quota, for the timeline.
         """
         day = entry.at.date()
         self._forget_before(day)

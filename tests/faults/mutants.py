@@ -479,8 +479,8 @@ MUTANTS = (
         4,
         "the record is not asked first",
         _DECISIONS,
-        "    if facts.record is not None:\n        highest",
-        "    if facts.record is not None and not facts.attempts:\n        highest",
+        "    if facts.record is not None:\n        return Decision(",
+        "    if facts.record is not None and not facts.attempts:\n        return Decision(",
         "tests/unit/test_facts.py::test_record_beats_everything",
     ),
     Mutant(
