@@ -171,12 +171,19 @@ def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
 
 
 async def download(
-    client: httpx.AsyncClient, url: str, path: Path, *, max_bytes: int, seconds: float, resumes: int, progress: Progress
+    transport: httpx.AsyncBaseTransport,
+    url: str,
+    path: Path,
+    *,
+    max_bytes: int,
+    seconds: float,
+    resumes: int,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Download a URL to a file, in constant memory. Resume a broken download at the byte where it broke.
 
     Args:
-        client: See :func:`outbound_client`.
+        transport: Such as :class:`PublicTransport`; it is closed afterwards.
         url: The URL of the content.
         path: The file, which is overwritten.
         max_bytes: A longer content is refused.
@@ -189,7 +196,7 @@ async def download(
     """
     file = await asyncio.to_thread(path.open, "wb", _WRITE_BYTES)
     try:
-        async with asyncio.timeout(seconds):
+        async with outbound_client(transport) as client, asyncio.timeout(seconds):
             await _Download(client, url, file, max_bytes, progress).run(resumes)
     except TimeoutError:
         raise DownloadFailed(f"it took longer than {seconds:g} seconds") from None

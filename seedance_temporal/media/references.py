@@ -15,7 +15,7 @@ import httpx
 
 from seedance_temporal.errors import Problem
 from seedance_temporal.media.probe import BadMedia, probed
-from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
+from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
 from seedance_temporal.provider.checks import gs_object
 from seedance_temporal.provider.models import KINDS, MEDIA, Kind
 from seedance_temporal.reference_media import Medium, is_readable, media_problems
@@ -117,7 +117,9 @@ class References:
             async with self._downloads:
                 with TemporaryDirectory(prefix="seedance-") as directory:
                     path = Path(directory) / "reference"
-                    await self._download(url, path, MEDIA[kind].max_bytes)
+                    seconds = self._settings.seedance_create_timeout_seconds
+                    most = MEDIA[kind].max_bytes
+                    await download(self._transport(), url, path, max_bytes=most, seconds=seconds, resumes=_RESUMES)
                     return await self.probe(index, kind, path)
         except DownloadFailed as error:
             return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
@@ -139,18 +141,6 @@ class References:
             found = await probed(kind, path, self._probe_seconds)
         sha256, size = await asyncio.to_thread(_digest, path)
         return Medium.model_validate(found | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
-
-    async def _download(self, url: str, path: Path, max_bytes: int) -> None:
-        async with outbound_client(self._transport()) as client:
-            await download(
-                client,
-                url,
-                path,
-                max_bytes=max_bytes,
-                seconds=self._settings.seedance_create_timeout_seconds,
-                resumes=_RESUMES,
-                progress=lambda done, total: None,
-            )
 
 
 @dataclass(frozen=True)

@@ -56,16 +56,7 @@ async def get(url: str, transport: PublicTransport) -> httpx.Response:
 
 
 async def fetch_by(transport: PublicTransport, url: str, path: Path, *, resumes: int = 0, seconds: float = 10) -> bytes:
-    async with outbound_client(transport) as client:
-        await download(
-            client,
-            url,
-            path / "v.mp4",
-            max_bytes=10**6,
-            seconds=seconds,
-            resumes=resumes,
-            progress=lambda done, total: None,
-        )
+    await download(transport, url, path / "v.mp4", max_bytes=10**6, seconds=seconds, resumes=resumes)
     return (path / "v.mp4").read_bytes()
 
 
@@ -305,16 +296,8 @@ async def test_zipped_content_is_kept_as_it_came(host: ResultHost, tmp_path: Pat
 
 
 async def fetch(host: ResultHost, path: Path, *, max_bytes: int = 10**6, seconds: float = 10, resumes: int = 4) -> None:
-    async with outbound_client(PublicTransport(LOCAL)) as client:
-        await download(
-            client,
-            host.url("/v.mp4?sig=SECRET"),
-            path,
-            max_bytes=max_bytes,
-            seconds=seconds,
-            resumes=resumes,
-            progress=lambda done, total: None,
-        )
+    url = host.url("/v.mp4?sig=SECRET")
+    await download(PublicTransport(LOCAL), url, path, max_bytes=max_bytes, seconds=seconds, resumes=resumes)
 
 
 async def test_a_download_is_byte_for_byte(host: ResultHost, tmp_path: Path) -> None:
@@ -423,17 +406,9 @@ async def test_refusal_has_status_and_answer(host: ResultHost, tmp_path: Path) -
 
 
 async def test_a_forbidden_address_is_asked_once(tmp_path: Path) -> None:
-    async with outbound_client(PublicTransport()) as client:
-        with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
-            await download(
-                client,
-                "https://127.0.0.1/v.mp4?sig=SECRET",
-                tmp_path / "v.mp4",
-                max_bytes=1,
-                seconds=5,
-                resumes=10**6,
-                progress=lambda done, total: None,
-            )
+    url = "https://127.0.0.1/v.mp4?sig=SECRET"
+    with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
+        await download(PublicTransport(), url, tmp_path / "v.mp4", max_bytes=1, seconds=5, resumes=10**6)
 
 
 class _BrokenTls(httpx.AsyncByteStream):
@@ -446,15 +421,7 @@ class _BrokenTls(httpx.AsyncByteStream):
 
 async def test_broken_tls_fails_the_download(tmp_path: Path) -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=_BrokenTls()))
-    async with outbound_client(transport) as client:
-        with pytest.raises(DownloadFailed, match="it broke") as caught:
-            await download(
-                client,
-                "https://cdn.example.com/f.png",
-                tmp_path / "f.png",
-                max_bytes=1000,
-                seconds=10,
-                resumes=1,
-                progress=lambda done, total: None,
-            )
+    url = "https://cdn.example.com/f.png"
+    with pytest.raises(DownloadFailed, match="it broke") as caught:
+        await download(transport, url, tmp_path / "f.png", max_bytes=1000, seconds=10, resumes=1)
     assert caught.value.passing
