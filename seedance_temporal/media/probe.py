@@ -18,7 +18,6 @@ from typing import BinaryIO, Literal
 
 import av
 import pillow_heif
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from PIL import Image, UnidentifiedImageError
@@ -28,15 +27,7 @@ _MEMORY_BYTES = 3 * 1024**3
 _LARGEST_SIDE = 6000
 _START_BYTES = 512
 # The formats that Pillow may try. Others are left out: some of them start other programs.
-_PICTURES = {
-    "JPEG": "jpeg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "BMP": "bmp",
-    "TIFF": "tiff",
-    "GIF": "gif",
-    "HEIF": "heif",
-}
+_PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "HEIF")
 # The boxes that an MP4 or MOV can begin with: old MOVs do not state their type.
 _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 _HEIF_BRANDS = {b"heic": "heic", b"heix": "heic", b"mif1": "heif", b"heif": "heif"}
@@ -56,8 +47,7 @@ class BadMedia(Exception):
 class Probe:
     """The properties of a file. Attributes as in :class:`seedance_temporal.reference_media.Medium`.
 
-    Attributes:
-        frames: Those that a video holds.
+    ``frames`` are those that a video holds.
     """
 
     format: str
@@ -95,12 +85,12 @@ def _picture(path: Path, start: bytes) -> Probe:
     Image.MAX_IMAGE_PIXELS = None
     pillow_heif.register_heif_opener()
     try:
-        with Image.open(path, formats=tuple(_PICTURES)) as picture:
+        with Image.open(path, formats=_PICTURES) as picture:
             width, height = picture.size
             if max(width, height) <= _LARGEST_SIDE:
                 picture.load()
             # Several pictures in one file, as telephones write them; the first is a JPEG like any other.
-            format_name = _PICTURES["JPEG" if picture.format == "MPO" else picture.format or ""]
+            format_name = "jpeg" if picture.format == "MPO" else str(picture.format).lower()
     except UnidentifiedImageError:
         raise BadMedia("is no picture that the provider takes") from None
     except Exception:  # Pillow's decoders raise errors of any type, which quote the file
@@ -201,7 +191,7 @@ def _sound(path: Path, start: bytes) -> Probe:
 def _probe_sound(container: InputContainer, format_name: str) -> Probe:
     if not container.streams.audio:
         raise BadMedia("holds no sound")
-    stream: AudioStream = container.streams.audio[0]
+    stream = container.streams.audio[0]
     # Counted: an MP3 states its length only by its bit rate, and a header can be wrong.
     seconds = sum(
         float(packet.duration * packet.time_base)
@@ -230,17 +220,13 @@ def picture_type(picture: Path) -> Literal["png", "jpg"]:
 
 
 async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
-    """Read the properties of a file in a process of its own, as :func:`probe` does.
-
-    Args:
-        kind, path: As there.
-        seconds: Total time.
+    """Read the properties of a file as :func:`probe` does, but in a process of its own, and in a total time.
 
     Returns:
         The fields of :class:`Probe`.
 
     Raises:
-        BadMedia: The file is of another kind, or cannot be read.
+        BadMedia: The file is of another kind, or cannot be read in that time.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, kind, str(path)),

@@ -109,8 +109,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(_sent_to(last, host, request))
 
     async def _checked_addresses(self, url: httpx.URL, host: str) -> list[str]:
-        problem = https_problem(str(url), self._insecure_hosts)
-        if problem:
+        if problem := https_problem(str(url), self._insecure_hosts):
             raise ForbiddenAddress(f"the URL of host {host} {problem}")
         addresses = await self._resolve(host, url.port or (443 if url.scheme == "https" else 80))
         if not addresses:
@@ -138,11 +137,7 @@ def _sent_to(address: str, host: str, request: httpx.Request) -> httpx.Request:
 
 
 async def _check_location(response: httpx.Response) -> None:
-    """Refuse a redirect that the client cannot follow, before the client reads its address.
-
-    Raises:
-        DownloadFailed: It is too long, or not a URL.
-    """
+    """Refuse a redirect that is too long or not a URL, before the client reads its address."""
     if not response.has_redirect_location:
         return
     location = response.headers["Location"]
@@ -286,12 +281,7 @@ class _Download:
 
 
 async def _redirected(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """Send a request, and follow redirects without reading their bodies. The body of the answer is not read yet.
-
-    Raises:
-        DownloadFailed: There are too many redirects, or one cannot be followed.
-        httpx.HTTPError: No answer.
-    """
+    """Send a request, and follow redirects without reading their bodies. The body of the answer is not read yet."""
     for _ in range(_REDIRECTS + 1):
         response = await client.send(request, stream=True)
         if response.next_request is None:

@@ -76,7 +76,7 @@ class References:
         """Download and probe every reference but ``asset://``, which only the provider can read.
 
         Args:
-            request: One against whose references :func:`seedance_temporal.provider.rules.check` has nothing.
+            request: One whose references have no problem by :meth:`seedance_temporal.provider.rules.Rules.check`.
             known: The media of references that were probed already, by their index, counted from 0.
 
         Raises:
@@ -127,12 +127,7 @@ class References:
             return _Trouble(Problem(at=at, problem=str(error)))
 
     async def probe(self, index: int, kind: Kind, path: Path) -> Medium:
-        """Probe one reference that was downloaded, or is a local file.
-
-        Args:
-            index: The index of the reference in the request, counted from 0.
-            kind: The kind of its role.
-            path: An absolute path.
+        """Probe one reference by its absolute path: it was downloaded, or is a local file.
 
         Raises:
             BadMedia: It is of another kind, or damaged.

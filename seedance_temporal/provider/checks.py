@@ -8,22 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from seedance_temporal.errors import Problem
-from seedance_temporal.provider.models import (
-    BOUNDS,
-    CHOICES,
-    FRAMES,
-    KINDS,
-    MAX_PROMPT,
-    MODEL_CHOOSES,
-    MODELS,
-    OPTIONAL,
-    PIXELS,
-    RATIOS,
-    ROUTES,
-    WORKS_ON_REFERENCES,
-    Model,
-    Scene,
-)
+from seedance_temporal.provider import models
+from seedance_temporal.provider.models import KINDS, OPTIONAL, ROUTES, Model, Scene
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import https_problem
 
@@ -72,7 +58,7 @@ def scene(request: VideoRequest) -> Scene:
         return "first_frame"
     if roles == ["first_frame", "last_frame"]:
         return "first_and_last_frame"
-    return "references" if set(roles) <= KINDS.keys() - FRAMES else "unknown"
+    return "references" if set(roles) <= KINDS.keys() - models.FRAMES else "unknown"
 
 
 def problems_of(request: VideoRequest, rules: Rules) -> list[Problem]:
@@ -114,7 +100,7 @@ def _route_and_model_problems(request: VideoRequest, model: Model | None, rules:
     if not route_known:
         yield "route", f"{quoted(request.route)} is not a route; use {_either(ROUTES)}"
     if model is None:
-        ids = [model.ids[route] for route in ROUTES for model in MODELS if request.route == route or not route_known]
+        ids = [model.ids[route] for route in ([request.route] if route_known else ROUTES) for model in models.MODELS]
         yield "model", f"{quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
         return
     behind = rules.behind(request.model)
@@ -132,10 +118,9 @@ def _prompt_problems(request: VideoRequest) -> _Problems:
         return
     if _is_blank(prompt):
         yield "prompt", "is blank; say what to show, or leave it out where there are references"
-    if len(prompt) > MAX_PROMPT:
-        yield "prompt", f"has {len(prompt)} characters; shorten it to {MAX_PROMPT}"
-    flags = dict.fromkeys(match[0] for match in _FLAG.finditer(prompt))
-    if flags:
+    if len(prompt) > models.MAX_PROMPT:
+        yield "prompt", f"has {len(prompt)} characters; shorten it to {models.MAX_PROMPT}"
+    if flags := dict.fromkeys(match[0] for match in _FLAG.finditer(prompt)):
         yield (
             "prompt",
             f"holds {', '.join(quoted(flag) for flag in flags)}: the service obeys such flags, and bills by "
@@ -147,8 +132,8 @@ def _scene_problems(request: VideoRequest, model: Model | None) -> _Problems:
     roles = [reference.role for reference in request.references]
     if not set(roles) <= KINDS.keys():
         return  # an unknown role is reported by its reference, and may mean anything
-    frames = [role for role in roles if role in FRAMES]
-    for role in sorted(FRAMES):
+    frames = [role for role in roles if role in models.FRAMES]
+    for role in sorted(models.FRAMES):
         if roles.count(role) > 1:
             yield "references", f"holds {roles.count(role)} of {role}; keep one"
     if frames and len(frames) < len(roles):
@@ -165,8 +150,7 @@ def _scene_problems(request: VideoRequest, model: Model | None) -> _Problems:
         )
         return
     for kind, most in model.references.items():
-        count = roles.count(f"reference_{kind}")
-        if count > most:
+        if (count := roles.count(f"reference_{kind}")) > most:
             yield "references", f"holds {count} of reference_{kind}; {model.name} takes {most} at most"
     if set(roles) == {"reference_audio"} and not model.lone_audio:
         yield "references", f"holds sound alone; {model.name} needs a reference_image or reference_video too"
@@ -175,8 +159,7 @@ def _scene_problems(request: VideoRequest, model: Model | None) -> _Problems:
 def _reference_problems(reference: Reference, at: str, insecure_hosts: Collection[str]) -> _Problems:
     if reference.role not in KINDS:
         yield f"{at}.role", f"{quoted(reference.role)} is not a role; use {_either(KINDS)}"
-    problem = _url_problem(reference.url, insecure_hosts)
-    if problem:
+    if problem := _url_problem(reference.url, insecure_hosts):
         yield f"{at}.url", problem
     if reference.asset_id is not None:
         yield from _name_problems(f"{at}.asset_id", reference.asset_id, _MAX_NAME)
@@ -205,17 +188,17 @@ def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
 
 
 def _output_problems(request: VideoRequest, model: Model | None) -> _Problems:
-    if request.ratio not in RATIOS:
-        yield "ratio", f"{quoted(request.ratio)} is not a ratio; use {_either(RATIOS)}"
+    if request.ratio not in models.RATIOS:
+        yield "ratio", f"{quoted(request.ratio)} is not a ratio; use {_either(models.RATIOS)}"
     if request.ratio == "adaptive" and not request.references:
         yield "ratio", "adaptive needs a reference to adapt to; choose a ratio such as 16:9"
     elif model and request.ratio != "adaptive" and (why := _keeps_ratio(request, model)):
         yield "ratio", f"must be adaptive for {why} with {model.name}; leave it out"
-    resolutions = model.resolutions if model else tuple(PIXELS)
+    resolutions = model.resolutions if model else tuple(models.PIXELS)
     if request.resolution not in resolutions:
         of = f"a resolution of {model.name}" if model else "a resolution"
         yield "resolution", f"{quoted(request.resolution)} is not {of}; use {_either(resolutions)}"
-    if model and request.duration != MODEL_CHOOSES and request.duration not in model.durations:
+    if model and request.duration != models.MODEL_CHOOSES and request.duration not in model.durations:
         yield (
             "duration",
             f"must be {model.durations[0]} to {model.durations[-1]} seconds with {model.name}, "
@@ -236,11 +219,11 @@ def _keeps_ratio(request: VideoRequest, model: Model) -> str | None:
 def _optional_problems(request: VideoRequest, model: Model | None) -> _Problems:
     given = {name: value for name in OPTIONAL if (value := getattr(request, name)) is not None}
     for name, value in given.items():
-        choices = model.service_tiers if model and name == "service_tier" else CHOICES.get(name)
+        choices = model.service_tiers if model and name == "service_tier" else models.CHOICES.get(name)
         if model and name not in model.optional:
             yield name, f"is not supported by {model.name}; leave it out"
-        elif name in BOUNDS:
-            least, most = BOUNDS[name]
+        elif name in models.BOUNDS:
+            least, most = models.BOUNDS[name]
             if not least <= value <= most:
                 yield name, f"must be {least} to {most}"
         elif choices is not None and value not in choices:
@@ -248,7 +231,7 @@ def _optional_problems(request: VideoRequest, model: Model | None) -> _Problems:
             yield name, f"{quoted(value)} is not one{of}; use {_either(choices)}"
     if request.web_search and request.references:
         yield "web_search", "works with text alone; leave out web_search or the references"
-    if request.omni_reference_task_type in WORKS_ON_REFERENCES and not request.references:
+    if request.omni_reference_task_type in models.WORKS_ON_REFERENCES and not request.references:
         yield (
             "omni_reference_task_type",
             f"{request.omni_reference_task_type} needs a reference to work on; add one or leave it out",
