@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from seedance_temporal.identity import ObjectNames
+from seedance_temporal.job import Shape
 from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
@@ -23,7 +24,7 @@ class OtherContent(Exception):
     """The object of a file was not verified. The message names it, in sentences."""
 
 
-class Verified(BaseModel):
+class Verified(Shape):
     """A content that was verified. The same content always gives the same object.
 
     Attributes:
@@ -31,8 +32,6 @@ class Verified(BaseModel):
         size: Bytes.
         crc32c, md5: Base64, as the bucket gives them.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     task_id: str
     file: str
@@ -52,12 +51,7 @@ def is_verified_object(name: str) -> bool:
 
 
 def read_verified(names: ObjectNames, name: str, content: bytes) -> Verified:
-    """Read an object that says that a content was verified.
-
-    Args:
-        names: The names of the job's objects.
-        name: The object's own name.
-        content: The object's content.
+    """Read the object of a job that says that a content was verified.
 
     Raises:
         ValueError: It is damaged or foreign. The message is the end of a sentence: "the object …".

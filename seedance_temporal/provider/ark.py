@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -180,12 +181,12 @@ class Ark:
             return _unsendable(error)
         answer = response = None
         try:
-            async with asyncio.timeout(seconds), client:
-                response = await client.send(request, stream=True)
-                try:
-                    answer = self._classify(await read_answer(response))
-                finally:
-                    await response.aclose()
+            async with (
+                asyncio.timeout(seconds),
+                client,
+                aclosing(await client.send(request, stream=True)) as response,
+            ):
+                answer = self._classify(await read_answer(response))
         except Exception as error:
             # An answer that was read counts, also where the connection breaks while it is closed.
             if answer is None and response is not None and response.status_code == httpx.codes.OK:

@@ -38,7 +38,6 @@ FailureClass = Literal["moderation", "invalid", "provider", "expired", "cancelle
 longer be had, ``unsettled`` a run that was not allowed to claim.
 """
 
-
 LONGEST_TASK_ID = 512
 """The most bytes of a task id, percent-quoted. It is part of URLs, of object names (1,024 bytes) and of search
 attributes (2,048 bytes).
@@ -65,11 +64,7 @@ def is_task_id(text: str) -> bool:
 
 
 def usable_task_id(text: str) -> str:
-    """Check a task id, for a field of a model.
-
-    Raises:
-        ValueError: See :func:`is_task_id`.
-    """
+    """Check a task id, as a validator of pydantic."""
     if not is_task_id(text):
         raise ValueError("is no task id")
     return text
@@ -229,12 +224,7 @@ def progress(status: str) -> int:
 
 
 def failure_class(status: str, code: str) -> FailureClass:
-    """Classify a task that ended without a video.
-
-    Args:
-        status: The terminal status of the task.
-        code: The provider's code, or an empty text.
-    """
+    """Classify a task that ended without a video, by its terminal status and the provider's code, if any."""
     if status == EXPIRED:
         return "expired"
     if status == CANCELLED:
