@@ -118,24 +118,19 @@ class Ledger:
         """Write the outcome of a claim.
 
         An outcome that exists already is obeyed, but no task is dropped: the id of another one is written beside it.
-        A create that was accepted without an id leaves the outcome open.
+        A create that was accepted without an id leaves the outcome open, and is noted as an object of its own.
         """
-        if outcome.kind == "accepted_without_id":
-            await self.note_accepted_without_id(job_id, attempt, outcome.message, seconds=seconds)
-            return
         names = self.names(job_id)
+        if outcome.kind == "accepted_without_id":
+            content = sealed({"at": datetime.now(UTC).isoformat(), "message": outcome.message})
+            await self._bucket.create(names.attempt(attempt, ACCEPTED_WITHOUT_ID), content, seconds=seconds)
+            return
         name = names.attempt(attempt, "outcome")
         if await self._write(name, outcome, seconds) or outcome.task_id is None:
             return
         existing = await self._read(name, Outcome)
         if existing is None or existing.task_id != outcome.task_id:
             await self._write(names.late(attempt, outcome.task_id), outcome, seconds)
-
-    async def note_accepted_without_id(self, job_id: str, attempt: int, message: str, *, seconds: float = 60) -> None:
-        """Write that a task exists whose id could not be read."""
-        content = sealed({"at": datetime.now(UTC).isoformat(), "message": message})
-        name = self.names(job_id).attempt(attempt, ACCEPTED_WITHOUT_ID)
-        await self._bucket.create(name, content, seconds=seconds)
 
     async def end(self, job_id: str, attempt: int, end: End) -> End:
         """Write how a task ended; return the end that counts for it, which is the first one written.

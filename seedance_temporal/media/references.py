@@ -16,12 +16,11 @@ import httpx
 from seedance_temporal.errors import Problem
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
-from seedance_temporal.provider.checks import gs_object
 from seedance_temporal.provider.models import KINDS, MEDIA, Kind
 from seedance_temporal.reference_media import Medium, is_readable, media_problems
-from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import Bucket
+from seedance_temporal.storage.bucket import Bucket, readable_url
 
 # Per process, over all its jobs: bounds for disk (200 MB each), and for memory and processors.
 _DOWNLOADS = 8
@@ -35,11 +34,10 @@ _SIGNED_FOR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Findings:
-    """The properties and problems of all references of a request.
+    """The references of a request that could be read, and the problems of all.
 
     Attributes:
-        media: The references that could be read.
-        problems: Problems that stay: the request cannot succeed.
+        problems: The request cannot succeed.
         passing: Problems that may pass, such as a host that cannot be reached.
     """
 
@@ -83,7 +81,8 @@ class References:
             CannotSign: A private reference cannot be signed.
         """
         distant = [i for i, each in enumerate(request.references) if is_readable(each) and i not in known]
-        urls = await asyncio.gather(*(self._url_of(request.references[index]) for index in distant))
+        given = [request.references[index].url for index in distant]
+        urls = await asyncio.gather(*(readable_url(self._bucket, url, _SIGNED_FOR) for url in given))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._read(index, KINDS[request.references[index].role], url))
@@ -101,14 +100,6 @@ class References:
             tuple(sorted(problems, key=lambda each: (len(each.at), each.at))),  # the second comes before the tenth
             tuple(each.problem for each in troubles if each.passing),
         )
-
-    async def _url_of(self, reference: Reference) -> str:
-        """Return the URL that the provider would get."""
-        private = gs_object(reference.url)
-        if private is None:
-            return reference.url
-        assert self._bucket is not None, "there is a private reference and no bucket"
-        return await self._bucket.signed_url(private.bucket, private.name, private.generation, _SIGNED_FOR)
 
     async def _read(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
         """Download and probe one reference."""

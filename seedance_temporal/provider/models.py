@@ -103,11 +103,9 @@ class MediaLimits:
 
     Attributes:
         formats: By content.
-        max_bytes: The most bytes.
         advised_bytes: The most that older pages of the provider allow: more is warned of.
         ratio: Width by height.
-        side: Pixels of width, and of height.
-        pixels: Width times height.
+        side, pixels: Pixels of width, and of height; their product.
         fps: Frames a second.
         codecs: Of its pictures and of its sound.
     """
@@ -149,17 +147,14 @@ class Model:
     """What one model allows.
 
     Attributes:
-        name: As people say it.
         ids: The model id, by route.
-        resolutions: What ``resolution`` may be.
-        durations: The seconds that ``duration`` may be; -1 is always allowed.
+        durations: Seconds; -1 is always allowed.
         references: The most references of each kind; empty where there is no references scene.
         reference_seconds: The most seconds of one reference video or sound, and of all of a kind together.
         lone_audio: Whether a ``reference_audio`` can do without a picture or video beside it.
         adaptive_scenes: The scenes that take no ``ratio`` but ``adaptive``.
         adaptive_task_types: The same, by ``omni_reference_task_type``.
         optional: The fields of :data:`OPTIONAL` that may be given.
-        service_tiers: What ``service_tier`` may be.
         contradicted: Fields that one official source allows and another one does not: allowed, and warned of.
         languages: Documented languages of the prompt; empty where the documentation leaves none out that we can tell.
         unsized: Resolutions whose pixels are not documented.

@@ -27,6 +27,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
 
 from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.provider.checks import gs_object
 from seedance_temporal.storage.signing import CannotSign, signing
 from seedance_temporal.urls import redacted
 
@@ -89,19 +90,15 @@ class Bucket(Protocol):
 
     async def list(self, prefix: str) -> list[StoredObject]:
         """Return all objects whose name starts with a prefix, ordered by name; strongly consistent."""
-        ...
 
     async def read(self, name: str) -> bytes | None:
         """Return the content of a small object, or None where there is no object."""
-        ...
 
     async def stat(self, name: str) -> StoredObject | None:
         """Return the metadata of an object, or None where there is no object."""
-        ...
 
     async def checksums(self, name: str) -> Checksums | None:
         """Read an object to its end in constant memory. Return its checksums, or None where there is no object."""
-        ...
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
         """Create a JSON object; return False where the object exists.
@@ -111,11 +108,9 @@ class Bucket(Protocol):
         Args:
             seconds: Total time, the library's own repetitions included.
         """
-        ...
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         """Upload a file where there is no object yet. Return its metadata, or None where the object exists."""
-        ...
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
         """Sign a URL that lets anybody read one object, in any bucket that the credentials reach.
@@ -128,11 +123,9 @@ class Bucket(Protocol):
         Raises:
             CannotSign: The credentials cannot sign.
         """
-        ...
 
     async def signing_problem(self) -> str | None:
         """Return why no URL can be signed and how to fix that, or None where one can."""
-        ...
 
 
 def _in_thread(
@@ -265,6 +258,19 @@ class GoogleBucket:
         """
         retry, timeout = DEFAULT_RETRY.with_timeout(seconds), min(seconds, _REQUEST_SECONDS)
         next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=timeout, retry=retry)), None)
+
+
+async def readable_url(bucket: Bucket | None, url: str, lifetime: timedelta) -> str:
+    """Return a URL by which anybody can read a reference: sign that of a private object.
+
+    Raises:
+        CannotSign: The credentials cannot sign.
+    """
+    private = gs_object(url)
+    if private is None:
+        return url
+    assert bucket is not None, "there is a private reference and no bucket"
+    return await bucket.signed_url(private.bucket, private.name, private.generation, lifetime)
 
 
 def _stored(blob: Any) -> StoredObject:

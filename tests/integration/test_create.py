@@ -35,6 +35,7 @@ from tests.support.jobs import (
     a_record,
     a_request,
     absent,
+    accepted_without_id,
     content,
     created,
     in_activity,
@@ -332,7 +333,7 @@ async def _refused_before(world: World) -> None:
 async def _accepted_before(world: World) -> None:
     await world.ledger.claim(a_claim(world.request))
     await world.ledger.settle(world.job_id, 1, absent())
-    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
+    await world.ledger.settle(world.job_id, 1, accepted_without_id())
 
 
 async def _late_before(world: World) -> None:

@@ -26,6 +26,7 @@ from tests.support.jobs import (
     a_record,
     a_request,
     absent,
+    accepted_without_id,
     an_end,
     content,
     created,
@@ -85,7 +86,7 @@ class Lying(MemoryBucket):
 
 async def test_facts_have_documented_names(bucket: Bucket, ledger: Ledger, request_: VideoRequest, job_id: str) -> None:
     assert await ledger.claim(a_claim(request_))
-    await ledger.note_accepted_without_id(job_id, 1, "accepted")
+    await ledger.settle(job_id, 1, accepted_without_id())
     await ledger.settle(job_id, 1, absent())
     await ledger.settle(job_id, 1, created("cgt-1"))
     await ledger.settle(job_id, 1, created("cgt/2 ä"))

@@ -29,6 +29,7 @@ from tests.support.jobs import (
     a_client,
     a_request,
     absent,
+    accepted_without_id,
     an_end,
     content,
     created,
@@ -203,7 +204,7 @@ async def test_second_task_of_created_attempt_is_shown(ark: ArkControl) -> None:
 
 async def test_accepted_create_is_found(ark: ArkControl) -> None:
     world = await a_world(ark)
-    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
+    await world.ledger.settle(world.job_id, 1, accepted_without_id())
     task_id = await world.task()
     assert await world.identify(task_id) == "ours"
     decision = await world.decision()
@@ -328,7 +329,7 @@ async def test_newer_ledger_facts_are_obeyed(silent: World, outcome: Outcome) ->
 
 
 async def test_accepted_create_is_never_absent(silent: World) -> None:
-    await silent.ledger.note_accepted_without_id(silent.job_id, 1, "accepted")
+    await silent.ledger.settle(silent.job_id, 1, accepted_without_id())
     assert (await silent.absent(*proofs(silent, 100, 10))).next == "recover"
     assert silent.objects == ["0001.claim.json", "0001.taken.json"]
 
@@ -407,7 +408,7 @@ async def test_not_created_after_window_allows_claim(ark: ArkControl) -> None:
 async def test_not_created_is_refused_for_accepted_create(ark: ArkControl) -> None:
     world = await a_world(ark)
     world.make_older(days=1)
-    await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
+    await world.ledger.settle(world.job_id, 1, accepted_without_id())
     answer = await world.resolve("not_created")
     assert not answer.accepted
     assert "a task exists" in answer.message
@@ -418,7 +419,7 @@ async def test_not_created_is_refused_for_accepted_create(ark: ArkControl) -> No
 async def test_operator_gives_attempt_up(ark: ArkControl, accepted: bool) -> None:
     world = await a_world(ark)
     if accepted:
-        await world.ledger.note_accepted_without_id(world.job_id, 1, "accepted")
+        await world.ledger.settle(world.job_id, 1, accepted_without_id())
     before = world.objects
     answer = await world.resolve("lost")
     assert answer.accepted

@@ -46,6 +46,7 @@ from tests.support.jobs import (
     a_record,
     a_request,
     absent,
+    accepted_without_id,
     an_end,
     as_new,
     created,
@@ -385,7 +386,7 @@ async def test_only_deciding_attempt_is_requested(world: World) -> None:
 
 
 async def test_accepted_attempt_is_requested(world: World) -> None:
-    await world.ledger.note_accepted_without_id(world.claim.job_id, 1, "accepted")
+    await world.ledger.settle(world.claim.job_id, 1, accepted_without_id())
     assert (await world.ask()).next == "recover"
     assert len(await world.requests()) == 1
 

@@ -81,6 +81,10 @@ def refused(code: str = "InvalidParameter") -> Outcome:
     return Outcome(kind="refused", source="create", at=datetime.now(UTC), code=code, failure_class="invalid")
 
 
+def accepted_without_id() -> Outcome:
+    return Outcome(kind="accepted_without_id", source="create", at=datetime.now(UTC), message="accepted")
+
+
 def absent() -> Outcome:
     return Outcome(kind="absent", source="operator", at=datetime.now(UTC))
 
