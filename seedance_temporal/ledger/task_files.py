@@ -77,7 +77,6 @@ class TaskFiles:
     """The files of one task in the bucket, and which contents were verified for them.
 
     Attributes:
-        objects: All of them, by name.
         verified: The verified contents, by the name of the object that says so.
         damaged: Why such an object does not count, by name.
     """

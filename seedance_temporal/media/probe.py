@@ -45,10 +45,7 @@ class BadMedia(Exception):
 
 @dataclass(frozen=True)
 class Probe:
-    """The properties of a file. Attributes as in :class:`seedance_temporal.reference_media.Medium`.
-
-    ``frames`` are those that a video holds.
-    """
+    """The properties of a file, as in :class:`seedance_temporal.reference_media.Medium`, and a video's frames."""
 
     format: str
     width: int | None = None
@@ -65,7 +62,6 @@ def probe(kind: str, path: Path) -> Probe:
     Args:
         kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made, for which
             the limits of references do not count.
-        path: The file.
 
     Raises:
         BadMedia: The file is of another kind, or cannot be read.

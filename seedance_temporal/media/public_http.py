@@ -179,7 +179,6 @@ async def download(
 
     Args:
         transport: Such as :class:`PublicTransport`; it is closed afterwards.
-        url: The URL of the content.
         path: The file, which is overwritten.
         max_bytes: A longer content is refused.
         seconds: Total time.

@@ -31,13 +31,7 @@ _PLAIN = frozenset({"", "identity"})
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that was read.
-
-    Attributes:
-        status: The HTTP status.
-        headers: The headers.
-        content: The body; None where it is longer than 8 MiB, or its encoding is not known here.
-    """
+    """An answer that was read. Its content is None where it is longer than 8 MiB, or its encoding is not known."""
 
     status: int
     headers: Mapping[str, str]

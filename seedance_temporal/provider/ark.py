@@ -75,8 +75,7 @@ class ArkError(Exception):
 
     Attributes:
         status: The HTTP status.
-        code: The provider's code; empty where the answer had no envelope.
-        message: The provider's message, without secrets.
+        code, message: The provider's, without secrets; the code is empty where the answer had no envelope.
         attention: Set where an operator must act.
     """
 
@@ -262,8 +261,7 @@ class Ark:
         are left out. An id that cannot be used is cut, and GET finds no task by it.
 
         Args:
-            page: The number of the page, from 1.
-            page_size: Tasks on a page, at most 500.
+            page, page_size: Counted from 1, with at most 500 tasks each.
             service_tier: Only tasks of this tier.
 
         Raises:

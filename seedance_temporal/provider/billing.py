@@ -50,12 +50,7 @@ def is_billed(phase: Phase) -> bool | None:
 
 
 def charge(phase: Phase, usage: Usage | None, usd: float | None) -> Charge:
-    """Return the charge for an attempt, without an estimate.
-
-    Args:
-        phase: The phase of the job, if this attempt decides it.
-        usage, usd: Counted by the provider, and its price; None where not known.
-    """
+    """Return the charge for an attempt, without an estimate, by the phase of the job if this attempt decides it."""
     match is_billed(phase):
         case False:
             return NOT_BILLED

@@ -13,12 +13,7 @@ _ALWAYS_SENT = ("ratio", "resolution", "duration", "generate_audio", "watermark"
 
 
 def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON body.
-
-    Args:
-        request: A valid request.
-        urls: The URL by which the provider reads each reference.
-    """
+    """Return the JSON body of a valid request, with the URL by which the provider reads each reference."""
     content: list[dict[str, Any]] = []
     if request.prompt is not None:
         content.append({"type": "text", "text": request.prompt})

@@ -39,8 +39,7 @@ def price_table(overrides: Mapping[str, Mapping[str, Sequence[float | None]]]) -
     """Return the list prices with some replaced or added.
 
     Args:
-        overrides: By model id and resolution: USD per million tokens without and with a reference video, null where
-            that is not known.
+        overrides: By model id and resolution, the fields of a :class:`Price`.
     """
     table = {model: dict(by_resolution) for model, by_resolution in PRICES.items()}
     for model, by_resolution in overrides.items():
@@ -50,12 +49,7 @@ def price_table(overrides: Mapping[str, Mapping[str, Sequence[float | None]]]) -
 
 @dataclass(frozen=True)
 class Estimate:
-    """The most that a request should cost; None where that is not known.
-
-    Attributes:
-        tokens: In the provider's tokens.
-        usd: By the price table.
-    """
+    """The most that a request should cost, in tokens and by the price table; None where that is not known."""
 
     tokens: int | None
     usd: float | None
@@ -67,8 +61,8 @@ def cost_usd(
     """Return the price of tokens in USD, or None where it is not known.
 
     Args:
-        model: The model id of the request.
-        resolution: The resolution of the video.
+        model: The model id, not that of an endpoint.
+        resolution: Of the video.
         has_reference_video: With one, there are more tokens, and each is cheaper.
         tokens: Counted by the provider, or estimated.
         prices: From :func:`price_table`.

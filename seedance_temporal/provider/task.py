@@ -71,11 +71,7 @@ def usable_task_id(text: str) -> str:
 
 
 def quoted_id(task_id: str) -> str:
-    """Quote a task id as one part of a path or of an object's name, also an id of dots.
-
-    Raises:
-        UnicodeEncodeError: It holds half a character; see :func:`is_task_id`.
-    """
+    """Quote a task id, for which :func:`is_task_id` is true, as one part of a path or of an object's name."""
     return task_id.replace(".", "%2E") if task_id in {".", ".."} else quote(task_id, safe="")
 
 

@@ -113,12 +113,7 @@ class Bucket(Protocol):
         """Upload a file where there is no object yet. Return its metadata, or None where the object exists."""
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        """Sign a URL that lets anybody read one object, in any bucket that the credentials reach.
-
-        Args:
-            bucket, name: The names of the object's bucket, and of the object.
-            generation: The URL serves no other content.
-            lifetime: How long the URL is valid.
+        """Sign a URL that lets anybody read one generation of an object, in any bucket that the credentials reach.
 
         Raises:
             CannotSign: The credentials cannot sign.
@@ -251,11 +246,7 @@ class GoogleBucket:
 
     @_in_thread
     def check(self, *, seconds: float = 60) -> None:
-        """Raise where the bucket cannot be reached, or its objects cannot be listed. Write nothing.
-
-        Args:
-            seconds: Total time, the library's own repetitions included.
-        """
+        """Raise where no object can be listed in a total time, the library's repetitions included. Write nothing."""
         retry, timeout = DEFAULT_RETRY.with_timeout(seconds), min(seconds, _REQUEST_SECONDS)
         next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=timeout, retry=retry)), None)
 
