@@ -13,8 +13,6 @@ from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import StoredObject, as_json
 from seedance_temporal.urls import redacted
 
-RECORD_VERSION = 1
-
 
 class RecordedObject(Shape):
     """An object as the bucket showed it when the record was written. ``size`` is bytes; checksums are base64."""
@@ -62,7 +60,7 @@ class Record(Shape):
         warnings: The job's warnings, and what is missing, in sentences.
     """
 
-    v: int = RECORD_VERSION
+    v: int = 1
     job_id: str = ""
     request_hash: str = ""
     namespace: str = ""

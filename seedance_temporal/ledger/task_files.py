@@ -17,8 +17,6 @@ from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
 
-_START = "verified-"
-
 
 class OtherContent(Exception):
     """The object of a file was not verified. The message names it, in sentences."""
@@ -47,7 +45,7 @@ class Verified(Shape):
 
 def is_verified_object(name: str) -> bool:
     """Return whether an object of this name should say that a content was verified."""
-    return name.rpartition("/")[2].startswith(_START)
+    return name.rpartition("/")[2].startswith("verified-")
 
 
 def read_verified(names: ObjectNames, name: str, content: bytes) -> Verified:

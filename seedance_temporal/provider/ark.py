@@ -36,8 +36,6 @@ _LONGEST_PAUSE = 86_400.0
 # More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
 
-CreateKind = Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
-
 
 @dataclass(frozen=True)
 class CreateAnswer:
@@ -55,7 +53,7 @@ class CreateAnswer:
         retry_after: Seconds, where the provider names them.
     """
 
-    kind: CreateKind
+    kind: Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
     code: str = ""
     message: str = ""
     task_id: str | None = None
