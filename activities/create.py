@@ -25,12 +25,11 @@ from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, CreateAnswer
-from seedance_temporal.provider.checks import gs_object
 from seedance_temporal.provider.payload import body_of
 from seedance_temporal.reference_media import Medium
-from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import Bucket
+from seedance_temporal.storage.bucket import Bucket, readable_url
 from seedance_temporal.storage.signing import CannotSign
 from seedance_temporal.urls import redacted
 
@@ -130,7 +129,7 @@ class CreateActivities:
         if info.attempt > 1:
             return CreateResult(kind="unknown", message="Temporal started the create a second time; nothing was sent")
         if problems := self._settings.rules.check(input.request):
-            return _impossible("invalid_request", "; ".join(f"{p.at}: {p.problem}" for p in problems))
+            return _impossible("invalid_request", "; ".join(map(str, problems)))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
         claim = self._new_claim(input, info)
         try:
@@ -242,7 +241,10 @@ class CreateActivities:
         Raises:
             CannotSign: A private reference cannot be signed.
         """
-        urls = await asyncio.gather(*map(self._url_of, claim.request.references))
+        # The URL is valid for as long as a create can take.
+        lifetime = timedelta(seconds=self._settings.claim_is_young_seconds) + _SIGNED_LONGER
+        references = claim.request.references
+        urls = await asyncio.gather(*(readable_url(self._bucket, each.url, lifetime) for each in references))
         body = body_of(claim.request, urls) | {"safety_identifier": claim.safety_identifier}
         secret = self._settings.seedance_callback_secret
         if self._settings.seedance_callback_url is not None and secret is not None:
@@ -250,14 +252,6 @@ class CreateActivities:
                 self._settings.seedance_callback_url, secret.get_secret_value(), claim.job_id, claim.attempt
             )
         return body
-
-    async def _url_of(self, reference: Reference) -> str:
-        """Return the URL that the provider downloads; sign a private object for as long as a create can take."""
-        private = gs_object(reference.url)
-        if private is None:
-            return reference.url
-        lifetime = timedelta(seconds=self._settings.claim_is_young_seconds) + _SIGNED_LONGER
-        return await self._bucket.signed_url(private.bucket, private.name, private.generation, lifetime)
 
 
 def _outcome(

@@ -44,7 +44,7 @@ class LimitActivities:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._ledger = ledger
-        self._quota = DailyQuota(bucket, settings, clock)
+        self._quota = DailyQuota(bucket, settings)
         self._settings = settings
         self._clock = clock
 

@@ -15,7 +15,7 @@ from activities.heartbeat import heartbeats
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.ledger.facts import nothing_sent
-from seedance_temporal.media.references import References, joined
+from seedance_temporal.media.references import References
 from seedance_temporal.reference_media import Medium, media_warnings
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -62,7 +62,7 @@ class ReferenceActivities:
         """
         request = input.request
         if problems := self._settings.rules.check(request):
-            return ReferencesResult(error=nothing_sent("invalid_request", joined(problems)))
+            return ReferencesResult(error=nothing_sent("invalid_request", "; ".join(map(str, problems))))
         try:
             async with heartbeats(lambda: {"references": len(request.references)}):
                 findings = await self._references.examine(request)
@@ -75,10 +75,11 @@ class ReferenceActivities:
             ) from None
         if findings.problems:
             advice = "Fix or replace these references, and submit the request again."
-            message = f"{joined([*findings.problems, *findings.passing])}. {advice}"
+            message = f"{'; '.join(map(str, [*findings.problems, *findings.passing]))}. {advice}"
             return ReferencesResult(media=findings.media, error=nothing_sent("invalid_references", message))
         if findings.passing:
-            raise ApplicationError(f"{input.job_id}: {joined(findings.passing)}", type="ReferencesUnreachable")
+            passing = "; ".join(map(str, findings.passing))
+            raise ApplicationError(f"{input.job_id}: {passing}", type="ReferencesUnreachable")
         return ReferencesResult(
             media=findings.media,
             warnings=(*media_warnings(findings.media), *await self._reuse(request, findings.media)),

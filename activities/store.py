@@ -30,7 +30,7 @@ from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObje
 from seedance_temporal.ledger.store import written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
 from seedance_temporal.media.probe import BadMedia, picture_type, probed
-from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
+from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import SUCCEEDED, Task, parse_task
 from seedance_temporal.request import VideoRequest
@@ -295,16 +295,15 @@ class _Copy:
     async def _download(self, url: str, name: str, seconds: float) -> Path:
         self.progress.begin(f"downloading the {name}")
         path = self.directory / name
-        async with outbound_client(self.transport()) as client:
-            await download(
-                client,
-                url,
-                path,
-                max_bytes=self.settings.seedance_max_video_bytes,
-                seconds=seconds,
-                resumes=_RESUMES if activity.info().attempt <= _TRIES_WITH_RESUMES else 0,
-                progress=self.progress.move,
-            )
+        await download(
+            self.transport(),
+            url,
+            path,
+            max_bytes=self.settings.seedance_max_video_bytes,
+            seconds=seconds,
+            resumes=_RESUMES if activity.info().attempt <= _TRIES_WITH_RESUMES else 0,
+            progress=self.progress.move,
+        )
         return path
 
     async def _upload(self, path: Path, file: str, content_type: str) -> StoredObject:

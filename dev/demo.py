@@ -25,7 +25,7 @@ from dev.stack import HOST, READY_SECONDS, ROOT, Ports, Stack, running_stack, st
 from seedance_temporal import JobState, VideoJobs, VideoRequest, VideoResult
 from seedance_temporal.errors import InvalidSettings, JobFailed
 from seedance_temporal.events import Event, sentence
-from seedance_temporal.media.probe import probe_video
+from seedance_temporal.media.probe import probe
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject
@@ -193,7 +193,7 @@ async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, 
     root = result.record_uri.removeprefix(f"gs://{bucket.name}/").removesuffix("record.json")
     for stored in await bucket.list(root):
         objects.add_row(_short(stored, state.request_hash), str(stored.size), stored.crc32c)
-    probe = await asyncio.to_thread(probe_video, video)
+    probed = await asyncio.to_thread(probe, "result", video)
     tokens = result.usage.total_tokens if result.usage is not None else None
     console.print()
     console.print(timeline)
@@ -202,7 +202,7 @@ async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, 
     console.print(
         f"\n[bold]Video[/]    {video}\n"
         f"         {result.size} bytes, CRC32C {result.crc32c}, MD5 {result.md5}\n"
-        f"         plays: {probe.width}x{probe.height}, {probe.seconds:.1f} s\n"
+        f"         plays: {probed.width}x{probed.height}, {probed.seconds:.1f} s\n"
         f"[bold]Cost[/]     {tokens} tokens, {result.cost_usd} USD at list price"
     )
 

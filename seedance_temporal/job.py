@@ -41,7 +41,7 @@ Attention = Literal[
 
 
 class Shape(BaseModel, frozen=True, validate_by_name=True, validate_by_alias=True):
-    """A value that crosses Temporal. Unknown fields are ignored, so that an older reader understands a newer writer."""
+    """A value that crosses Temporal, or is stored. Unknown fields are ignored: an older reader meets newer writers."""
 
 
 class VideoResult(Shape):

@@ -148,7 +148,7 @@ class _Batch:
         if problems and not skip:
             raise InvalidRequest(problems)
         for problem in problems:
-            err.print(f"[yellow]skipped {plain(f'{problem.at}: {problem.problem}')}[/]")
+            err.print(f"[yellow]skipped {plain(str(problem))}[/]")
 
     def outlook(self) -> Iterator[str]:
         """Describe the jobs and their price before they are submitted."""

@@ -59,8 +59,7 @@ def run(command: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
     except InvalidRequest as error:
         problems = [problem.model_dump() for problem in error.problems]
         document: dict[str, Any] = {"code": "invalid_request", "problems": problems}
-        lines = [str(problem) for problem in error.problems]
-        code = fail(REFUSED, document, ["Refused; nothing was spent.", *lines], as_json)
+        code = fail(REFUSED, document, ["Refused; nothing was spent.", *map(str, error.problems)], as_json)
     except SeedanceError as error:
         name = _ERROR_CODES.get(type(error), "temporal")
         code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER

@@ -19,12 +19,7 @@ from seedance_temporal.storage.bucket import Bucket, as_json
 
 
 class Assets:
-    """The contents of all asset ids, in a bucket.
-
-    Args:
-        bucket: Holds them.
-        prefix: The common start of all object names.
-    """
+    """The contents of all asset ids, in a bucket, where all object names start with a prefix."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self._bucket = bucket
@@ -40,10 +35,9 @@ class Assets:
         for medium in media:
             asset_id = request.references[medium.reference].asset_id
             if asset_id is not None:
+                name = f"{self._folder(request.user_id, asset_id)}{medium.sha256}.json"
                 content = {"asset_id": asset_id, "sha256": medium.sha256, "at": datetime.now(UTC).isoformat()}
-                await self._bucket.create(
-                    f"{self._folder(request.user_id, asset_id)}{medium.sha256}.json", as_json(content)
-                )
+                await self._bucket.create(name, as_json(content))
 
     async def _warning(self, request: VideoRequest, medium: Medium) -> str | None:
         asset_id = request.references[medium.reference].asset_id

@@ -24,10 +24,6 @@ def is_sealed(content: bytes) -> bool:
     return f'"{SEAL}": '.encode() in content
 
 
-class _Damaged(ValueError):
-    """The content is JSON, and was changed."""
-
-
 def opened(content: bytes) -> dict[str, Any]:
     """Decode a value and check it; an object of an older worker may carry no checksum.
 
@@ -36,15 +32,14 @@ def opened(content: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(content)
-        if not isinstance(value, dict):
-            raise _Damaged("is no JSON object")
-        seal = value.pop(SEAL, None)
-        if seal is None and as_json(value) != content:
-            raise _Damaged("is not written as this project writes JSON")
-        if seal is not None and sealed(value) != content:
-            raise _Damaged("does not match the SHA-256 that it carries")
-    except _Damaged:
-        raise
+        seal = value.pop(SEAL, None) if isinstance(value, dict) else None
+        rewritten = as_json(value) if seal is None else sealed(value)
     except (ValueError, RecursionError) as error:  # The latter by a thousand brackets, in reading or in writing.
         raise ValueError(f"is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError("is no JSON object")
+    if seal is None and rewritten != content:
+        raise ValueError("is not written as this project writes JSON")
+    if rewritten != content:
+        raise ValueError("does not match the SHA-256 that it carries")
     return value

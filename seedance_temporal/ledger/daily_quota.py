@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from pathlib import PurePosixPath
 from weakref import WeakValueDictionary
@@ -37,55 +37,52 @@ class QuotaEntry(Fact):
     usd: float | None
     at: datetime
 
-    def is_of(self, other: QuotaEntry) -> bool:
-        return (self.job_id, self.resubmits) == (other.job_id, other.resubmits)
+    def is_among(self, entries: Collection[QuotaEntry]) -> bool:
+        """Return whether the job's attempt has an entry."""
+        return any((self.job_id, self.resubmits) == (other.job_id, other.resubmits) for other in entries)
 
 
 class DailyQuota:
-    """The logs of all users.
+    """The logs of all users, in a bucket. The settings hold the limits."""
 
-    Args:
-        bucket: Holds them.
-        settings: The limits.
-        clock: Returns the time, in UTC.
-    """
-
-    def __init__(self, bucket: Bucket, settings: Settings, clock: Callable[[], datetime]) -> None:
+    def __init__(self, bucket: Bucket, settings: Settings) -> None:
         self._bucket = bucket
         self._settings = settings
         # Jobs that wait for the same log in this process need not race for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # The entries of today and yesterday, by object name. They never change, so each is read once.
         self._read: dict[str, QuotaEntry] = {}
-        self._today = clock().date()
+        self._today = date.min
 
     async def reserve(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
         """Add an entry to the user's log of the day, unless the job's attempt has one.
 
-        Returns:
-            Why a limit forbids it; or the user's share of today's quota, for the timeline.
+        Return why a limit forbids it; or the user's share of today's quota, for the timeline.
         """
-        day = entry.at.date()
-        self._forget_before(day)
+        today = entry.at.date()
+        yesterday = today - timedelta(days=1)
+        if today > self._today:
+            self._today = today
+            self._read = {name: other for name, other in self._read.items() if other.at.date() >= yesterday}
         # It can have been added just before midnight, by a run that was then reset.
-        yesterday = await self._log(user_id, day - timedelta(days=1))
-        if any(other.is_of(entry) for other in yesterday.values()):
+        if entry.is_among((await self._log(self._folder(user_id, yesterday))).values()):
             return "allowed yesterday"
-        async with self._turns.setdefault(self._folder(user_id, day), asyncio.Lock()):
-            return await self._add(entry, user_id)
+        folder = self._folder(user_id, today)
+        async with self._turns.setdefault(folder, asyncio.Lock()):
+            return await self._add(entry, folder)
 
-    async def _add(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
-        folder = self._folder(user_id, entry.at.date())
+    async def _add(self, entry: QuotaEntry, folder: str) -> Refusal | str:
         while True:
-            log = await self._log(user_id, entry.at.date())
-            if any(other.is_of(entry) for other in log.values()):
-                return self._used(log.values())
-            if refusal := self._refusal(log.values(), entry):
+            log = await self._log(folder)
+            entries = log.values()
+            if entry.is_among(entries):
+                return self._used(entries)
+            if refusal := self._refusal(entries, entry):
                 return refusal
             # The next number can exist by now, also as our own entry whose answer was lost: read the log again.
-            number = max(log, default=0) + 1
-            if await self._bucket.create(f"{folder}{number:06d}.json", as_json(entry.model_dump(mode="json"))):
-                return self._used([*log.values(), entry])
+            name = f"{folder}{max(log, default=0) + 1:06d}.json"
+            if await self._bucket.create(name, as_json(entry.model_dump(mode="json"))):
+                return self._used([*entries, entry])
             await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
 
     def _refusal(self, entries: Collection[QuotaEntry], entry: QuotaEntry) -> Refusal | None:
@@ -122,9 +119,9 @@ class DailyQuota:
         user = hashlib.sha256(user_id.encode()).hexdigest()[:32]
         return f"{self._settings.seedance_prefix}/limits/{day.isoformat()}/{user}/"
 
-    async def _log(self, user_id: str, day: date) -> dict[int, QuotaEntry]:
-        """Read a user's entries of a day by their numbers, from one strongly consistent listing."""
-        names = [stored.name for stored in await self._bucket.list(self._folder(user_id, day))]
+    async def _log(self, folder: str) -> dict[int, QuotaEntry]:
+        """Read the entries of a log by their numbers, from one strongly consistent listing."""
+        names = [stored.name for stored in await self._bucket.list(folder)]
         entries = await asyncio.gather(*map(self._entry, names))
         return {int(PurePosixPath(name).stem): entry for name, entry in zip(names, entries, strict=True)}
 
@@ -135,12 +132,6 @@ class DailyQuota:
                 raise FileNotFoundError(f"{name} was listed, and cannot be read")
             self._read[name] = QuotaEntry.model_validate_json(content)
         return self._read[name]
-
-    def _forget_before(self, today: date) -> None:
-        if today > self._today:
-            self._today = today
-            since = today - timedelta(days=1)
-            self._read = {name: entry for name, entry in self._read.items() if entry.at.date() >= since}
 
 
 def _micro(entries: Collection[QuotaEntry]) -> int:

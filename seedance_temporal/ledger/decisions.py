@@ -63,10 +63,10 @@ def decide(facts: Facts) -> Decision:
 
 
 def _next(facts: Facts) -> Decision:
-    if facts.record is not None:
-        highest = max((attempt.number for attempt in facts.attempts), default=0)
-        return Decision(next="stored", attempt=highest, result=facts.record, task_id=facts.record.task_id)
     newest_first = sorted(facts.attempts, key=lambda a: a.number, reverse=True)
+    highest = newest_first[0].number if newest_first else 0
+    if facts.record is not None:
+        return Decision(next="stored", attempt=highest, result=facts.record, task_id=facts.record.task_id)
     for attempt in newest_first:
         if attempt.live:
             return Decision(next="adopt", attempt=attempt.number, task_id=attempt.live[0])
@@ -77,7 +77,7 @@ def _next(facts: Facts) -> Decision:
             usage, cost_usd = (attempt.end.usage, attempt.end.cost_usd) if attempt.end is not None else (None, None)
             return Decision(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
         return Decision(next="recover", attempt=attempt.number)
-    return Decision(next="claim", attempt=max((a.number for a in facts.attempts), default=0) + 1)
+    return Decision(next="claim", attempt=highest + 1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
     assert attempt is not None
     window = timedelta(seconds=settings.seedance_recovery_seconds)
     # Two listings after the window prove absence. Where they cannot, an operator must know at once.
-    doubt = _no_proof_of_absence(facts, attempt) or _other_key(attempt, settings.key_fingerprint)
+    doubt = _no_proof_of_absence(facts, attempt)
+    if doubt is None and attempt.claim is not None and attempt.claim.key != settings.key_fingerprint:
+        doubt = other_key(attempt.claim.key, settings.key_fingerprint)
     needs_operator = _age(attempt) > (window if doubt else 1.5 * window)
     recovery = Recovery(
         needs_operator=needs_operator,
@@ -129,11 +131,7 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
 
 
 def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], settings: Settings) -> bool:
-    """Return whether listings prove that an attempt created no task, so that another claim may be made.
-
-    Args:
-        listings: Those that were read for this attempt.
-    """
+    """Return whether the listings that were read for an attempt prove that it created no task."""
     if attempt.claim is None or attempt.claimed_at is None or _no_proof_of_absence(facts, attempt) is not None:
         return False
     window = timedelta(seconds=settings.seedance_recovery_seconds)
@@ -164,12 +162,6 @@ def _no_proof_of_absence(facts: Facts, attempt: Attempt) -> str | None:
     if any(other.outcome is not None and other.outcome.kind == "absent" for other in facts.attempts):
         return "an earlier attempt of this job counted as absent already"
     return None
-
-
-def _other_key(attempt: Attempt, key: str) -> str | None:
-    if attempt.claim is None or attempt.claim.key == key:
-        return None
-    return other_key(attempt.claim.key, key)
 
 
 def other_key(sent: str, now: str) -> str:

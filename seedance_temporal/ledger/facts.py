@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import JobError, VideoResult
+from seedance_temporal.job import JobError, Shape, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.reference_media import Medium
@@ -24,10 +22,8 @@ from seedance_temporal.request import VideoRequest
 FORGOTTEN_AFTER = timedelta(days=6)
 
 
-class Fact(BaseModel):
-    """An object of the ledger. Unknown fields are ignored, so that an older worker reads what a newer one wrote."""
-
-    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+class Fact(Shape):
+    """An object of the ledger."""
 
 
 class Claim(Fact):
@@ -158,7 +154,7 @@ class Attempt:
     def tasks(self) -> tuple[str, ...]:
         """The ids of all its known tasks, the one to follow first."""
         created = (self.outcome.task_id,) if self.outcome is not None and self.outcome.task_id else ()
-        return created + tuple(task_id for task_id in self.late if task_id not in created)
+        return tuple(dict.fromkeys((*created, *self.late)))
 
     @property
     def live(self) -> tuple[str, ...]:

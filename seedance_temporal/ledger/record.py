@@ -5,24 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from seedance_temporal.events import Timeline
-from seedance_temporal.job import VideoResult
+from seedance_temporal.job import Shape, VideoResult
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import StoredObject, as_json
 from seedance_temporal.urls import redacted
 
-RECORD_VERSION = 1
 
-
-class _Part(BaseModel):
-    """Unknown fields are ignored, so that an older reader understands a newer record."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class RecordedObject(_Part):
+class RecordedObject(Shape):
     """An object as the bucket showed it when the record was written. ``size`` is bytes; checksums are base64."""
 
     name: str
@@ -33,12 +25,10 @@ class RecordedObject(_Part):
 
     @classmethod
     def of(cls, stored: StoredObject) -> RecordedObject:
-        return cls(
-            name=stored.name, generation=stored.generation, size=stored.size, crc32c=stored.crc32c, md5=stored.md5
-        )
+        return cls.model_validate(stored, from_attributes=True)
 
 
-class RecordedObjects(_Part):
+class RecordedObjects(Shape):
     """The objects of a job.
 
     Attributes:
@@ -54,7 +44,7 @@ class RecordedObjects(_Part):
     ledger: tuple[RecordedObject, ...] = ()
 
 
-class Record(_Part):
+class Record(Shape):
     """Everything about a stored video.
 
     Fields that only readers and audits use, such as ``request``, have no shape here: a later change of that shape must
@@ -70,7 +60,7 @@ class Record(_Part):
         warnings: The job's warnings, and what is missing, in sentences.
     """
 
-    v: int = RECORD_VERSION
+    v: int = 1
     job_id: str = ""
     request_hash: str = ""
     namespace: str = ""
@@ -88,23 +78,17 @@ class Record(_Part):
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
     cost_usd: float | None = None
-    request: dict[str, Any] = {}
-    rights: dict[str, Any] = {}
-    references: list[dict[str, Any]] = []
+    request: dict[str, Any] = Field(default_factory=dict)
+    rights: dict[str, Any] = Field(default_factory=dict)
+    references: list[dict[str, Any]] = Field(default_factory=list)
     timeline: Timeline = ()
     objects: RecordedObjects
-    warnings: list[str] = []
+    warnings: list[str] = Field(default_factory=list)
     stored_at: datetime | None = None
 
 
 def result_of_record(record: Record, bucket: str, name: str) -> VideoResult:
-    """Return the result of a job, by its record.
-
-    Args:
-        record: The record.
-        bucket: The bucket that holds it.
-        name: The record's own object name.
-    """
+    """Return the result of a job, by its record, which is the object of a name in a bucket."""
     video, last_frame = record.objects.video, record.objects.last_frame
     return VideoResult(
         video_uri=f"gs://{bucket}/{video.name}",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
+from pydantic import BaseModel
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
@@ -17,8 +18,7 @@ from seedance_temporal.ledger.record import Record, RecordedObject, result_of_re
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.storage.bucket import Bucket, StoredObject, as_json
 
-_F = TypeVar("_F", bound=Fact)
-
+_M = TypeVar("_M", bound=BaseModel)
 
 # Object names are fixed: buckets hold such objects for years. These three are older than the words of the code.
 ACCEPTED_WITHOUT_ID = "taken"
@@ -29,12 +29,7 @@ KINDS = {"claim", "outcome", ACCEPTED_WITHOUT_ID, "end", RESUBMIT_GRANT}
 
 
 class Ledger:
-    """The facts of all jobs, in a bucket.
-
-    Args:
-        bucket: Holds them.
-        prefix: The common start of all object names.
-    """
+    """The facts of all jobs, in a bucket, where all object names start with a prefix."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self._bucket = bucket
@@ -69,18 +64,14 @@ class Ledger:
         return tuple(RecordedObject.of(stored) for stored in await self._bucket.list(self.names(job_id).root))
 
     async def identifiers_listed(self, route: str, key: str) -> bool:
-        """Return whether a LIST of this route has ever shown an identifier of ours to an API key.
-
-        Args:
-            key: The key's fingerprint.
-        """
+        """Return whether a LIST of this route has ever shown an identifier of ours to the key of a fingerprint."""
         name = self._identifiers_listed(route, key)
         if name not in self._listed and await self._bucket.stat(name) is not None:
             self._listed.add(name)
         return name in self._listed
 
     async def note_identifiers_listed(self, route: str, key: str) -> None:
-        """Write that a LIST of this route has shown an identifier of ours to an API key."""
+        """Write that a LIST of this route has shown an identifier of ours to the key of a fingerprint."""
         if not await self.identifiers_listed(route, key):
             content = as_json({"at": datetime.now(UTC).isoformat(), "key": key})
             await self._bucket.create(self._identifiers_listed(route, key), content)
@@ -96,59 +87,50 @@ class Ledger:
 
     async def record(self, job_id: str) -> Record | None:
         """Return the record of a job; None if no video is stored."""
-        content = await self._bucket.read(self.names(job_id).record)
-        return None if content is None else Record.model_validate_json(content)
+        return await self._read(self.names(job_id).record, Record)
 
     async def _attempt(self, number: int, objects: Mapping[str, StoredObject]) -> Attempt:
         # The listing says everything about the other kinds.
-        read = [kind for kind in ("claim", "outcome", *end_kinds(objects), "again") if kind in objects]
-        contents = {objects[kind].name: await self._bucket.read(objects[kind].name) for kind in read}
+        kinds = ("claim", "outcome", *end_kinds(objects), RESUBMIT_GRANT)
+        names = [objects[kind].name for kind in kinds if kind in objects]
+        contents = {name: await self._bucket.read(name) for name in names}
 
-        def fact(name: str, model: type[_F]) -> _F | None:
-            content = contents[name]
-            return None if content is None else model.model_validate_json(content)
+        def read(name: str, model: type[_M]) -> _M | None:
+            return _parsed(contents[name], model)
 
-        return read_attempt(number, objects, fact)
+        return read_attempt(number, objects, read)
 
-    async def _fact(self, name: str, model: type[_F]) -> _F | None:
-        content = await self._bucket.read(name)
-        return None if content is None else model.model_validate_json(content)
+    async def _read(self, name: str, model: type[_M]) -> _M | None:
+        return _parsed(await self._bucket.read(name), model)
 
     async def claim(self, claim: Claim, *, seconds: float = 60) -> bool:
-        """Create the claim object.
+        """Create the claim object; return whether the claim in the bucket is this very one.
 
-        Returns:
-            Whether the claim in the bucket is this very one. The storage library may repeat its own write and report a
-            412, so the nonce decides.
+        The storage library may repeat its own write and report a 412, so the nonce decides.
         """
         name = self.names(claim.job_id).attempt(claim.attempt, "claim")
         if await self._write(name, claim, seconds):
             return True
-        existing = await self._fact(name, Claim)
+        existing = await self._read(name, Claim)
         return existing is not None and existing.nonce == claim.nonce
 
     async def settle(self, job_id: str, attempt: int, outcome: Outcome, *, seconds: float = 60) -> None:
         """Write the outcome of a claim.
 
         An outcome that exists already is obeyed, but no task is dropped: the id of another one is written beside it.
-        A create that was accepted without an id leaves the outcome open.
+        A create that was accepted without an id leaves the outcome open, and is noted as an object of its own.
         """
-        if outcome.kind == "accepted_without_id":
-            await self.note_accepted_without_id(job_id, attempt, outcome.message, seconds=seconds)
-            return
         names = self.names(job_id)
+        if outcome.kind == "accepted_without_id":
+            content = sealed({"at": datetime.now(UTC).isoformat(), "message": outcome.message})
+            await self._bucket.create(names.attempt(attempt, ACCEPTED_WITHOUT_ID), content, seconds=seconds)
+            return
         name = names.attempt(attempt, "outcome")
         if await self._write(name, outcome, seconds) or outcome.task_id is None:
             return
-        existing = await self._fact(name, Outcome)
+        existing = await self._read(name, Outcome)
         if existing is None or existing.task_id != outcome.task_id:
             await self._write(names.late(attempt, outcome.task_id), outcome, seconds)
-
-    async def note_accepted_without_id(self, job_id: str, attempt: int, message: str, *, seconds: float = 60) -> None:
-        """Write that a task exists whose id could not be read."""
-        content = sealed({"at": datetime.now(UTC).isoformat(), "message": message})
-        name = self.names(job_id).attempt(attempt, ACCEPTED_WITHOUT_ID)
-        await self._bucket.create(name, content, seconds=seconds)
 
     async def end(self, job_id: str, attempt: int, end: End) -> End:
         """Write how a task ended; return the end that counts for it, which is the first one written.
@@ -159,12 +141,12 @@ class Ledger:
         name = names.attempt(attempt, "end")
         if await self._write(name, end):
             return end
-        existing = await self._fact(name, End) or end
+        existing = await self._read(name, End) or end
         if end.error.task_id in {None, existing.error.task_id}:
             return existing
         assert end.error.task_id is not None
         name = names.end_of_task(attempt, end.error.task_id)
-        return end if await self._write(name, end) else await self._fact(name, End) or end
+        return end if await self._write(name, end) else await self._read(name, End) or end
 
     async def grant_resubmit(self, job_id: str, resubmit: Resubmit, *, automatic: bool = False) -> None:
         """Allow another attempt after this one, once."""
@@ -175,6 +157,10 @@ class Ledger:
 
     async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
         return await self._bucket.create(name, sealed(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
+
+
+def _parsed(content: bytes | None, model: type[_M]) -> _M | None:
+    return None if content is None else model.model_validate_json(content)
 
 
 def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int, dict[str, StoredObject]]:
@@ -192,36 +178,27 @@ def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int,
 class ReadFact(Protocol):
     """Read an object of the ledger as a model; return None if it is missing."""
 
-    def __call__(self, name: str, model: type[_F], /) -> _F | None: ...
+    def __call__(self, name: str, model: type[_M], /) -> _M | None: ...
 
 
 def read_attempt(number: int, objects: Mapping[str, StoredObject], read: ReadFact) -> Attempt:
-    """Read an attempt from its objects.
+    """Read an attempt from its objects, which are given by their kind."""
 
-    Args:
-        objects: Its objects, by their kind.
-        read: Reads one of them.
-    """
-
-    def fact(kind: str, model: type[_F]) -> _F | None:
+    def fact(kind: str, model: type[_M]) -> _M | None:
         return read(objects[kind].name, model) if kind in objects else None
 
+    # In the order in which they were found.
+    late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
     return Attempt(
         number=number,
         claim=fact("claim", Claim),
         claimed_at=objects["claim"].created_at if "claim" in objects else None,
         outcome=fact("outcome", Outcome),
         accepted_without_id=ACCEPTED_WITHOUT_ID in objects,
-        late=_late_tasks(objects),
+        late=tuple(unquote(kind.removeprefix("late-")) for kind in late),
         ends=tuple(end for kind in end_kinds(objects) if (end := fact(kind, End)) is not None),
         resubmit_grant=fact(RESUBMIT_GRANT, ResubmitGrant),
     )
-
-
-def _late_tasks(objects: Mapping[str, StoredObject]) -> tuple[str, ...]:
-    """Return the tasks that were found after another outcome, in the order in which they were found."""
-    late = sorted((kind for kind in objects if kind.startswith("late-")), key=lambda kind: objects[kind].created_at)
-    return tuple(unquote(kind.removeprefix("late-")) for kind in late)
 
 
 def end_kinds(objects: Iterable[str]) -> list[str]:

@@ -9,21 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from seedance_temporal.identity import ObjectNames
+from seedance_temporal.job import Shape
 from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.storage.bucket import Bucket, Checksums, StoredObject
-
-_START = "verified-"
 
 
 class OtherContent(Exception):
     """The object of a file was not verified. The message names it, in sentences."""
 
 
-class Verified(BaseModel):
+class Verified(Shape):
     """A content that was verified. The same content always gives the same object.
 
     Attributes:
@@ -31,8 +30,6 @@ class Verified(BaseModel):
         size: Bytes.
         crc32c, md5: Base64, as the bucket gives them.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     task_id: str
     file: str
@@ -48,16 +45,11 @@ class Verified(BaseModel):
 
 def is_verified_object(name: str) -> bool:
     """Return whether an object of this name should say that a content was verified."""
-    return name.rpartition("/")[2].startswith(_START)
+    return name.rpartition("/")[2].startswith("verified-")
 
 
 def read_verified(names: ObjectNames, name: str, content: bytes) -> Verified:
-    """Read an object that says that a content was verified.
-
-    Args:
-        names: The names of the job's objects.
-        name: The object's own name.
-        content: The object's content.
+    """Read the object of a job that says that a content was verified.
 
     Raises:
         ValueError: It is damaged or foreign. The message is the end of a sentence: "the object …".
@@ -83,7 +75,6 @@ class TaskFiles:
     """The files of one task in the bucket, and which contents were verified for them.
 
     Attributes:
-        objects: All of them, by name.
         verified: The verified contents, by the name of the object that says so.
         damaged: Why such an object does not count, by name.
     """

@@ -11,14 +11,13 @@ import json
 import resource
 import struct
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import av
 import pillow_heif
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from PIL import Image, UnidentifiedImageError
@@ -28,15 +27,7 @@ _MEMORY_BYTES = 3 * 1024**3
 _LARGEST_SIDE = 6000
 _START_BYTES = 512
 # The formats that Pillow may try. Others are left out: some of them start other programs.
-_PICTURES = {
-    "JPEG": "jpeg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "BMP": "bmp",
-    "TIFF": "tiff",
-    "GIF": "gif",
-    "HEIF": "heif",
-}
+_PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "HEIF")
 # The boxes that an MP4 or MOV can begin with: old MOVs do not state their type.
 _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 _HEIF_BRANDS = {b"heic": "heic", b"heix": "heic", b"mif1": "heif", b"heif": "heif"}
@@ -53,120 +44,8 @@ class BadMedia(Exception):
 
 
 @dataclass(frozen=True)
-class VideoProbe:
-    """The properties of a whole, readable video.
-
-    Attributes:
-        width: Pixels.
-        height: Pixels.
-        frames: Frames in the file.
-        seconds: Its length; None where the file does not state it.
-        fps: Frames a second, on average; None where the file does not state it.
-        codecs: Those of the pictures and of each sound.
-    """
-
-    width: int
-    height: int
-    frames: int
-    seconds: float | None
-    fps: float | None
-    codecs: tuple[str, ...]
-
-
-def probe_video(path: Path) -> VideoProbe:
-    """Read a video from end to end, and decode its first frame.
-
-    Raises:
-        BadMedia: It is no MP4 or MOV, holds no readable video, or is cut off.
-    """
-    _refuse_other_content(path)
-    try:
-        # No other format is tried: some, such as playlists, would open further files and addresses. Edit lists hide
-        # frames, and would spoil the count. A title that is not UTF-8 does no harm.
-        options = {"ignore_editlist": "1"}
-        with av.open(str(path), format="mov", options=options, metadata_errors="replace") as container:
-            return _probe(container)
-    except av.FFmpegError as error:
-        raise BadMedia(f"is not a readable MP4: {error.strerror}") from None
-
-
-def _refuse_other_content(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(_START_BYTES)
-        if not start:
-            raise BadMedia("is empty")
-        if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{")):
-            raise BadMedia("is not a video but a page of text")
-        _refuse_cut_boxes(file)
-
-
-def _refuse_cut_boxes(file: BinaryIO) -> None:
-    """Refuse an MP4 that is cut off: each box states its size, and the last one would end behind the file's end."""
-    end = file.seek(0, SEEK_END)
-    at = 0
-    while at + _BOX_HEADER.size <= end:
-        file.seek(at)
-        size, _kind = _BOX_HEADER.unpack(file.read(_BOX_HEADER.size))
-        if size == 1:  # The real size follows, in 64 bits.
-            size = int.from_bytes(file.read(8), "big")
-        if size < _BOX_HEADER.size:  # The last box, up to the end; or no box, which the demuxer refuses.
-            return
-        at += size
-        if at > end:
-            raise BadMedia(f"is cut off: it has {end} bytes, and its parts at least {at}")
-
-
-def _probe(container: InputContainer) -> VideoProbe:
-    if not container.streams.video:
-        raise BadMedia("holds no video stream")
-    stream = container.streams.video[0]
-    frames = _count_frames(container, stream)
-    container.seek(0)
-    first = next(container.decode(stream), None)
-    if first is None:
-        raise BadMedia("holds no frame that can be decoded")
-    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-    fps = float(stream.average_rate) if stream.average_rate else None
-    codecs = tuple(each.codec.canonical_name for each in (stream, *container.streams.audio))
-    return VideoProbe(first.width, first.height, frames, seconds, fps, codecs)
-
-
-def _count_frames(container: InputContainer, stream: VideoStream) -> int:
-    """Count the frames that the file holds. The index of a cut file announces more."""
-    found = 0
-    for packet in container.demux():
-        if packet.is_corrupt:
-            raise BadMedia("is cut off: a frame in it is not whole")
-        if packet.stream is stream and packet.size:
-            if stream.codec_context.name in _ESCAPING_CODECS and _HOLE in bytes(packet):
-                raise BadMedia("has a hole: a frame in it is overwritten with zeros")
-            found += 1
-    if not found:
-        raise BadMedia("holds no frame")
-    if found < stream.frames:
-        raise BadMedia(f"is cut off: it holds {found} of the {stream.frames} frames that it announces")
-    return found
-
-
-def picture_type(picture: Path | bytes) -> Literal["png", "jpg"]:
-    """Return the format of a picture by its content, which is the file's extension as well.
-
-    Raises:
-        BadMedia: It is neither PNG nor JPEG.
-    """
-    if isinstance(picture, Path):
-        with picture.open("rb") as file:
-            picture = file.read(_START_BYTES)
-    if picture.startswith(_PNG):
-        return "png"
-    if picture.startswith(_JPEG):
-        return "jpg"
-    raise BadMedia("is neither PNG nor JPEG")
-
-
-@dataclass(frozen=True)
 class Probe:
-    """The properties of a file. Attributes as in :class:`seedance_temporal.reference_media.Medium`."""
+    """The properties of a file, as in :class:`seedance_temporal.reference_media.Medium`, and a video's frames."""
 
     format: str
     width: int | None = None
@@ -174,6 +53,7 @@ class Probe:
     seconds: float | None = None
     fps: float | None = None
     codecs: tuple[str, ...] = ()
+    frames: int = 0
 
 
 def probe(kind: str, path: Path) -> Probe:
@@ -182,7 +62,6 @@ def probe(kind: str, path: Path) -> Probe:
     Args:
         kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made, for which
             the limits of references do not count.
-        path: The file.
 
     Raises:
         BadMedia: The file is of another kind, or cannot be read.
@@ -202,12 +81,12 @@ def _picture(path: Path, start: bytes) -> Probe:
     Image.MAX_IMAGE_PIXELS = None
     pillow_heif.register_heif_opener()
     try:
-        with Image.open(path, formats=tuple(_PICTURES)) as picture:
+        with Image.open(path, formats=_PICTURES) as picture:
             width, height = picture.size
             if max(width, height) <= _LARGEST_SIDE:
                 picture.load()
             # Several pictures in one file, as telephones write them; the first is a JPEG like any other.
-            format_name = _PICTURES["JPEG" if picture.format == "MPO" else picture.format or ""]
+            format_name = "jpeg" if picture.format == "MPO" else str(picture.format).lower()
     except UnidentifiedImageError:
         raise BadMedia("is no picture that the provider takes") from None
     except Exception:  # Pillow's decoders raise errors of any type, which quote the file
@@ -218,24 +97,76 @@ def _picture(path: Path, start: bytes) -> Probe:
 def _video(path: Path, start: bytes) -> Probe:
     if start[4:8] not in _FIRST_BOXES or (start[4:8] == b"ftyp" and start[8:11] in {b"3gp", b"3g2"}):
         raise BadMedia("is neither MP4 nor MOV")
-    video = probe_video(path)
+    found = _result(path, start)
     is_mov = start[4:8] != b"ftyp" or start[8:12] == b"qt  "  # before MP4 there was no such box
-    seconds = video.seconds if video.seconds is not None or not video.fps else video.frames / video.fps
-    if seconds is None or video.fps is None:
+    seconds = found.seconds if found.seconds is not None or not found.fps else found.frames / found.fps
+    if seconds is None or found.fps is None:
         raise BadMedia("does not say how long it is")
-    return Probe(
-        "mov" if is_mov else "mp4",
-        video.width,
-        video.height,
-        round(seconds, 3),
-        round(video.fps, 3),
-        video.codecs,
-    )
+    return replace(found, format="mov" if is_mov else "mp4", seconds=round(seconds, 3), fps=round(found.fps, 3))
 
 
 def _result(path: Path, start: bytes) -> Probe:
-    found = probe_video(path)
-    return Probe("mp4", found.width, found.height, found.seconds, found.fps, found.codecs)
+    """Read an MP4 or MOV from end to end, and decode its first frame."""
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{")):
+        raise BadMedia("is not a video but a page of text")
+    with path.open("rb") as file:
+        _refuse_cut_boxes(file)
+    try:
+        # No other format is tried: some, such as playlists, would open further files and addresses. Edit lists hide
+        # frames, and would spoil the count. A title that is not UTF-8 does no harm.
+        options = {"ignore_editlist": "1"}
+        with av.open(str(path), format="mov", options=options, metadata_errors="replace") as container:
+            return _probe_video(container)
+    except av.FFmpegError as error:
+        raise BadMedia(f"is not a readable MP4: {error.strerror}") from None
+
+
+def _refuse_cut_boxes(file: BinaryIO) -> None:
+    """Refuse an MP4 that is cut off: each box states its size, and the last one would end behind the file's end."""
+    end = file.seek(0, SEEK_END)
+    at = 0
+    while at + _BOX_HEADER.size <= end:
+        file.seek(at)
+        size, _kind = _BOX_HEADER.unpack(file.read(_BOX_HEADER.size))
+        if size == 1:  # The real size follows, in 64 bits.
+            size = int.from_bytes(file.read(8), "big")
+        if size < _BOX_HEADER.size:  # The last box, up to the end; or no box, which the demuxer refuses.
+            return
+        at += size
+        if at > end:
+            raise BadMedia(f"is cut off: it has {end} bytes, and its parts at least {at}")
+
+
+def _probe_video(container: InputContainer) -> Probe:
+    if not container.streams.video:
+        raise BadMedia("holds no video stream")
+    stream = container.streams.video[0]
+    frames = _count_frames(container, stream)
+    container.seek(0)
+    first = next(container.decode(stream), None)
+    if first is None:
+        raise BadMedia("holds no frame that can be decoded")
+    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    fps = float(stream.average_rate) if stream.average_rate else None
+    codecs = tuple(each.codec.canonical_name for each in (stream, *container.streams.audio))
+    return Probe("mp4", first.width, first.height, seconds, fps, codecs, frames)
+
+
+def _count_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Count the frames that the file holds. The index of a cut file announces more."""
+    found = 0
+    for packet in container.demux():
+        if packet.is_corrupt:
+            raise BadMedia("is cut off: a frame in it is not whole")
+        if packet.stream is stream and packet.size:
+            if stream.codec_context.name in _ESCAPING_CODECS and _HOLE in bytes(packet):
+                raise BadMedia("has a hole: a frame in it is overwritten with zeros")
+            found += 1
+    if not found:
+        raise BadMedia("holds no frame")
+    if found < stream.frames:
+        raise BadMedia(f"is cut off: it holds {found} of the {stream.frames} frames that it announces")
+    return found
 
 
 def _sound(path: Path, start: bytes) -> Probe:
@@ -256,7 +187,7 @@ def _sound(path: Path, start: bytes) -> Probe:
 def _probe_sound(container: InputContainer, format_name: str) -> Probe:
     if not container.streams.audio:
         raise BadMedia("holds no sound")
-    stream: AudioStream = container.streams.audio[0]
+    stream = container.streams.audio[0]
     # Counted: an MP3 states its length only by its bit rate, and a header can be wrong.
     seconds = sum(
         float(packet.duration * packet.time_base)
@@ -269,19 +200,29 @@ def _probe_sound(container: InputContainer, format_name: str) -> Probe:
     return Probe(format_name, seconds=round(seconds, 3), codecs=(stream.codec.canonical_name,))
 
 
-async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
-    """Read the properties of a file in a process of its own.
+def picture_type(picture: Path) -> Literal["png", "jpg"]:
+    """Return the format of a picture by its content, which is the file's extension as well.
 
-    Args:
-        kind: ``image``, ``video`` or ``audio`` of a reference; ``result``: a video that the provider made.
-        path: The file.
-        seconds: Total time.
+    Raises:
+        BadMedia: It is neither PNG nor JPEG.
+    """
+    with picture.open("rb") as file:
+        start = file.read(_START_BYTES)
+    if start.startswith(_PNG):
+        return "png"
+    if start.startswith(_JPEG):
+        return "jpg"
+    raise BadMedia("is neither PNG nor JPEG")
+
+
+async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
+    """Read the properties of a file as :func:`probe` does, but in a process of its own, and in a total time.
 
     Returns:
         The fields of :class:`Probe`.
 
     Raises:
-        BadMedia: The file is of another kind, or cannot be read.
+        BadMedia: The file is of another kind, or cannot be read in that time.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, kind, str(path)),

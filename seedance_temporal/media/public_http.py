@@ -33,6 +33,9 @@ _LONGEST_REASON = 300
 _BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19})")
 
+# Made once: it reads the certificate store.
+_usual_tls = cache(httpx.create_ssl_context)
+
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 Progress = Callable[[int, int | None], None]
 
@@ -70,12 +73,6 @@ async def resolve(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
-@cache
-def _usual_tls() -> ssl.SSLContext:
-    """Made once: it reads the certificate store."""
-    return httpx.create_ssl_context()
-
-
 class PublicTransport(httpx.AsyncBaseTransport):
     """A transport that reaches public https addresses only. Each redirect is a request, and is checked too.
 
@@ -86,19 +83,14 @@ class PublicTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(
-        self,
-        insecure_hosts: Collection[str] = (),
-        resolver: Resolver = resolve,
-        tls: ssl.SSLContext | None = None,
+        self, insecure_hosts: Collection[str] = (), resolver: Resolver = resolve, tls: ssl.SSLContext | None = None
     ) -> None:
         self._insecure_hosts = insecure_hosts
         self._resolve = resolver
         # The pool knows connections by address. One that is kept would serve another name at the same address, whose
         # certificate was not verified: each request gets its own.
-        self._inner = httpx.AsyncHTTPTransport(
-            verify=tls or _usual_tls(),
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._inner = httpx.AsyncHTTPTransport(verify=tls or _usual_tls(), limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to one of the addresses that were checked.
@@ -117,8 +109,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(_sent_to(last, host, request))
 
     async def _checked_addresses(self, url: httpx.URL, host: str) -> list[str]:
-        problem = https_problem(str(url), self._insecure_hosts)
-        if problem:
+        if problem := https_problem(str(url), self._insecure_hosts):
             raise ForbiddenAddress(f"the URL of host {host} {problem}")
         addresses = await self._resolve(host, url.port or (443 if url.scheme == "https" else 80))
         if not addresses:
@@ -146,11 +137,7 @@ def _sent_to(address: str, host: str, request: httpx.Request) -> httpx.Request:
 
 
 async def _check_location(response: httpx.Response) -> None:
-    """Refuse a redirect that the client cannot follow, before the client reads its address.
-
-    Raises:
-        DownloadFailed: It is too long, or not a URL.
-    """
+    """Refuse a redirect that is too long or not a URL, before the client reads its address."""
     if not response.has_redirect_location:
         return
     location = response.headers["Location"]
@@ -179,13 +166,19 @@ def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
 
 
 async def download(
-    client: httpx.AsyncClient, url: str, path: Path, *, max_bytes: int, seconds: float, resumes: int, progress: Progress
+    transport: httpx.AsyncBaseTransport,
+    url: str,
+    path: Path,
+    *,
+    max_bytes: int,
+    seconds: float,
+    resumes: int,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Download a URL to a file, in constant memory. Resume a broken download at the byte where it broke.
 
     Args:
-        client: See :func:`outbound_client`.
-        url: The URL of the content.
+        transport: Such as :class:`PublicTransport`; it is closed afterwards.
         path: The file, which is overwritten.
         max_bytes: A longer content is refused.
         seconds: Total time.
@@ -197,7 +190,7 @@ async def download(
     """
     file = await asyncio.to_thread(path.open, "wb", _WRITE_BYTES)
     try:
-        async with asyncio.timeout(seconds):
+        async with outbound_client(transport) as client, asyncio.timeout(seconds):
             await _Download(client, url, file, max_bytes, progress).run(resumes)
     except TimeoutError:
         raise DownloadFailed(f"it took longer than {seconds:g} seconds") from None
@@ -287,12 +280,7 @@ class _Download:
 
 
 async def _redirected(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """Send a request, and follow redirects without reading their bodies. The body of the answer is not read yet.
-
-    Raises:
-        DownloadFailed: There are too many redirects, or one cannot be followed.
-        httpx.HTTPError: No answer.
-    """
+    """Send a request, and follow redirects without reading their bodies. The body of the answer is not read yet."""
     for _ in range(_REDIRECTS + 1):
         response = await client.send(request, stream=True)
         if response.next_request is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,13 +15,12 @@ import httpx
 
 from seedance_temporal.errors import Problem
 from seedance_temporal.media.probe import BadMedia, probed
-from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, outbound_client
-from seedance_temporal.provider.checks import gs_object
+from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
 from seedance_temporal.provider.models import KINDS, MEDIA, Kind
 from seedance_temporal.reference_media import Medium, is_readable, media_problems
-from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import Bucket
+from seedance_temporal.storage.bucket import Bucket, readable_url
 
 # Per process, over all its jobs: bounds for disk (200 MB each), and for memory and processors.
 _DOWNLOADS = 8
@@ -35,11 +34,10 @@ _SIGNED_FOR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Findings:
-    """The properties and problems of all references of a request.
+    """The references of a request that could be read, and the problems of all.
 
     Attributes:
-        media: The references that could be read.
-        problems: Problems that stay: the request cannot succeed.
+        problems: The request cannot succeed.
         passing: Problems that may pass, such as a host that cannot be reached.
     """
 
@@ -76,14 +74,15 @@ class References:
         """Download and probe every reference but ``asset://``, which only the provider can read.
 
         Args:
-            request: One against whose references :func:`seedance_temporal.provider.rules.check` has nothing.
+            request: One whose references have no problem by :meth:`seedance_temporal.provider.rules.Rules.check`.
             known: The media of references that were probed already, by their index, counted from 0.
 
         Raises:
             CannotSign: A private reference cannot be signed.
         """
         distant = [i for i, each in enumerate(request.references) if is_readable(each) and i not in known]
-        urls = await asyncio.gather(*(self._url_of(request.references[index]) for index in distant))
+        given = [request.references[index].url for index in distant]
+        urls = await asyncio.gather(*(readable_url(self._bucket, url, _SIGNED_FOR) for url in given))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._read(index, KINDS[request.references[index].role], url))
@@ -102,14 +101,6 @@ class References:
             tuple(each.problem for each in troubles if each.passing),
         )
 
-    async def _url_of(self, reference: Reference) -> str:
-        """Return the URL that the provider would get."""
-        private = gs_object(reference.url)
-        if private is None:
-            return reference.url
-        assert self._bucket is not None, "there is a private reference and no bucket"
-        return await self._bucket.signed_url(private.bucket, private.name, private.generation, _SIGNED_FOR)
-
     async def _read(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
         """Download and probe one reference."""
         at = f"references[{index}]"
@@ -117,7 +108,9 @@ class References:
             async with self._downloads:
                 with TemporaryDirectory(prefix="seedance-") as directory:
                     path = Path(directory) / "reference"
-                    await self._download(url, path, MEDIA[kind].max_bytes)
+                    seconds = self._settings.seedance_create_timeout_seconds
+                    most = MEDIA[kind].max_bytes
+                    await download(self._transport(), url, path, max_bytes=most, seconds=seconds, resumes=_RESUMES)
                     return await self.probe(index, kind, path)
         except DownloadFailed as error:
             return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
@@ -125,12 +118,7 @@ class References:
             return _Trouble(Problem(at=at, problem=str(error)))
 
     async def probe(self, index: int, kind: Kind, path: Path) -> Medium:
-        """Probe one reference that was downloaded, or is a local file.
-
-        Args:
-            index: The index of the reference in the request, counted from 0.
-            kind: The kind of its role.
-            path: An absolute path.
+        """Probe one reference by its absolute path: it was downloaded, or is a local file.
 
         Raises:
             BadMedia: It is of another kind, or damaged.
@@ -139,18 +127,6 @@ class References:
             found = await probed(kind, path, self._probe_seconds)
         sha256, size = await asyncio.to_thread(_digest, path)
         return Medium.model_validate(found | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
-
-    async def _download(self, url: str, path: Path, max_bytes: int) -> None:
-        async with outbound_client(self._transport()) as client:
-            await download(
-                client,
-                url,
-                path,
-                max_bytes=max_bytes,
-                seconds=self._settings.seedance_create_timeout_seconds,
-                resumes=_RESUMES,
-                progress=lambda done, total: None,
-            )
 
 
 @dataclass(frozen=True)
@@ -168,8 +144,3 @@ def _in_words(error: DownloadFailed) -> str:
 def _digest(path: Path) -> tuple[str, int]:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-
-
-def joined(problems: Iterable[Problem]) -> str:
-    """Write problems as one text."""
-    return "; ".join(f"{each.at}: {each.problem}" for each in problems)

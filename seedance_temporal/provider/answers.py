@@ -25,19 +25,13 @@ _MOST_FIELDS = 500
 _MOST_VALUES_OF_A_FIELD = 200
 _DEEPEST = 20
 _LONGEST_TEXT = 16 * 1024
-_NEEDED = tuple(dict.fromkeys([*TaskContent.model_fields, *Usage.model_fields, *TaskError.model_fields]))
+_NEEDED = (*TaskContent.model_fields, *Usage.model_fields, *TaskError.model_fields)
 _PLAIN = frozenset({"", "identity"})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that was read.
-
-    Attributes:
-        status: The HTTP status.
-        headers: The headers.
-        content: The body; None where it is longer than 8 MiB, or its encoding is not known here.
-    """
+    """An answer that was read. Its content is None where it is longer than 8 MiB, or its encoding is not known."""
 
     status: int
     headers: Mapping[str, str]
@@ -132,15 +126,12 @@ class _Clearing:
             return self._text(value)
         if isinstance(value, dict) and depth < _DEEPEST:
             # Known fields first: the others may use up the bound.
-            names = [*(name for name in _NEEDED if name in value), *(name for name in value if name not in _NEEDED)]
-            value = {name: value[name] for name in names}
-            return {self._text(name): self.of(part, depth + 1) for name, part in value.items() if self.left > 0}
+            names = [name for name in dict.fromkeys([*_NEEDED, *value]) if name in value]
+            return {self._text(name): self.of(value[name], depth + 1) for name in names if self.left > 0}
         if isinstance(value, list) and depth < _DEEPEST:
             return [self.of(part, depth + 1) for part in value if self.left > 0]
         return None if isinstance(value, dict | list) else value
 
     def _text(self, text: str) -> str:
         is_url = text.startswith(("https://", "http://")) and text.isprintable() and len(text) <= _LONGEST_TEXT
-        if self.urls_stay and is_url:
-            return text
-        return redacted(text, self.secrets, _LONGEST_TEXT)
+        return text if self.urls_stay and is_url else redacted(text, self.secrets, _LONGEST_TEXT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -35,8 +36,6 @@ _LONGEST_PAUSE = 86_400.0
 # More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
 
-CreateKind = Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
-
 
 @dataclass(frozen=True)
 class CreateAnswer:
@@ -46,28 +45,26 @@ class CreateAnswer:
         kind: ``created`` with a task id; ``refused`` for good; ``not_sent``: no task exists, and another POST is safe;
             ``accepted_without_id``: a task was accepted, and its id could not be read or used; ``unknown``: a task may
             exist.
-        task_id: With ``created``.
         code: The provider's code, or ours in snake case.
         message: The provider's message, or ours; without secrets, and short, as the code is.
+        task_id: With ``created``.
         failure_class: With ``refused``.
         attention: With ``not_sent``, where an operator must act.
         retry_after: Seconds, where the provider names them.
     """
 
-    kind: CreateKind
-    task_id: str | None = None
+    kind: Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
     code: str = ""
     message: str = ""
+    task_id: str | None = None
     failure_class: FailureClass | None = None
     attention: Attention | None = None
     retry_after: float | None = None
 
 
-_ACCEPTED_WITHOUT_ID = CreateAnswer(
-    "accepted_without_id", code="no_task_id", message="accepted, but the task id could not be read"
-)
+_ACCEPTED_WITHOUT_ID = CreateAnswer("accepted_without_id", "no_task_id", "accepted, but the task id could not be read")
 _ACCEPTED_WITH_ODD_ID = CreateAnswer(
-    "accepted_without_id", code="unusable_task_id", message="accepted, but the task id could not be used"
+    "accepted_without_id", "unusable_task_id", "accepted, but the task id could not be used"
 )
 
 
@@ -76,8 +73,7 @@ class ArkError(Exception):
 
     Attributes:
         status: The HTTP status.
-        code: The provider's code; empty where the answer had no envelope.
-        message: The provider's message, without secrets.
+        code, message: The provider's, without secrets; the code is empty where the answer had no envelope.
         attention: Set where an operator must act.
     """
 
@@ -175,19 +171,19 @@ class Ark:
         try:
             client = self._client(read_seconds=None)
         except Exception as error:
-            return _unsendable(error, "credentials" if isinstance(error, UnicodeError) else None)
+            return _unsendable(error, wrong_key=isinstance(error, UnicodeError))
         try:
             request = client.build_request("POST", self._url, json=body, extensions={"trace": sending})
         except Exception as error:
-            return _unsendable(error, None)
+            return _unsendable(error)
         answer = response = None
         try:
-            async with asyncio.timeout(seconds), client:
-                response = await client.send(request, stream=True)
-                try:
-                    answer = await self._read_answer(response)
-                finally:
-                    await response.aclose()
+            async with (
+                asyncio.timeout(seconds),
+                client,
+                aclosing(await client.send(request, stream=True)) as response,
+            ):
+                answer = self._classify(await read_answer(response))
         except Exception as error:
             # An answer that was read counts, also where the connection breaks while it is closed.
             if answer is None and response is not None and response.status_code == httpx.codes.OK:
@@ -198,36 +194,40 @@ class Ark:
     def _broken(self, error: Exception, sending: _Sending) -> CreateAnswer:
         if not sending.sent_nothing(error):
             if isinstance(error, TimeoutError):
-                message = "the provider did not answer within the time for a create"
-                return CreateAnswer("unknown", code="timed_out", message=message)
-            return CreateAnswer("unknown", code="answer_lost", message=f"the answer was lost: {self._named(error)}")
+                return CreateAnswer("unknown", "timed_out", "the provider did not answer within the time for a create")
+            return CreateAnswer("unknown", "answer_lost", f"the answer was lost: {self._named(error)}")
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
-            return _unsendable(error, "credentials" if isinstance(error, httpx.LocalProtocolError) else None)
-        return CreateAnswer("not_sent", code="not_connected", message=f"no connection: {self._named(error)}")
-
-    async def _read_answer(self, response: httpx.Response) -> CreateAnswer:
-        return self._classify(await read_answer(response))
+            return _unsendable(error, wrong_key=isinstance(error, httpx.LocalProtocolError))
+        return CreateAnswer("not_sent", "not_connected", f"no connection: {self._named(error)}")
 
     def _classify(self, answer: Answer) -> CreateAnswer:
         """Classify an answer to a create: this is the one table."""
         status = answer.status
         if status == httpx.codes.OK:
-            return _classify_taken(answer, self._key)
+            return self._classify_accepted(answer)
         envelope = self._envelope(answer)
         if envelope is None:
             return _in_between(status)
         code, message = envelope
         if status in {400, 404}:
-            return CreateAnswer("refused", code=code, message=message, failure_class=refusal_class(code))
+            return CreateAnswer("refused", code, message, failure_class=refusal_class(code))
         if status in {401, 403, 429}:
-            return CreateAnswer(
-                "not_sent",
-                code=code,
-                message=message,
-                attention=_attention(status, code, message),
-                retry_after=_retry_after(answer),
-            )
-        return CreateAnswer("unknown", code=code, message=message)
+            attention = _attention(status, code, message)
+            return CreateAnswer("not_sent", code, message, attention=attention, retry_after=_retry_after(answer))
+        return CreateAnswer("unknown", code, message)
+
+    def _classify_accepted(self, answer: Answer) -> CreateAnswer:
+        """Classify a 200: the task exists, unless a gateway answered with a page."""
+        if answer.content is None:
+            return _ACCEPTED_WITHOUT_ID
+        payload = answer.json
+        task_id = payload.get("id") if isinstance(payload, dict) else None
+        if isinstance(task_id, str) and task_id:
+            # An id that holds the key would be logged and stored.
+            usable = is_task_id(task_id) and self._key not in task_id
+            return CreateAnswer("created", task_id=task_id) if usable else _ACCEPTED_WITH_ODD_ID
+        # The provider answers with JSON, even if it is broken; a gateway's page proves no task.
+        return _ACCEPTED_WITHOUT_ID if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
 
     async def get(self, task_id: str) -> dict[str, Any] | None:
         """Get a task's payload, which :func:`parse_task` can read, or None where the provider knows no such task.
@@ -259,8 +259,7 @@ class Ark:
         are left out. An id that cannot be used is cut, and GET finds no task by it.
 
         Args:
-            page: The number of the page, from 1.
-            page_size: Tasks on a page, at most 500.
+            page, page_size: Counted from 1, with at most 500 tasks each.
             service_tier: Only tasks of this tier.
 
         Raises:
@@ -344,34 +343,15 @@ class Ark:
         return redacted(text, self._secrets, limit)
 
 
-def _unsendable(error: Exception, attention: Attention | None) -> CreateAnswer:
+def _unsendable(error: Exception, *, wrong_key: bool = False) -> CreateAnswer:
     """Describe a request that cannot be built. Its error is not quoted: it holds the request, with the key."""
-    where = "ARK_API_KEY holds characters that no header can carry" if attention else "check ARK_BASE_URL"
+    where = "ARK_API_KEY holds characters that no header can carry" if wrong_key else "check ARK_BASE_URL"
     message = f"the request cannot be built ({type(error).__name__}): {where}"
-    return CreateAnswer("not_sent", code="cannot_send", message=message, attention=attention)
-
-
-def _classify_taken(answer: Answer, key: str) -> CreateAnswer:
-    """Classify a 200: the task exists, unless a gateway answered with a page.
-
-    Args:
-        answer: The answer.
-        key: The API key. A task id that holds it cannot be used: it would be logged and stored.
-    """
-    if answer.content is None:
-        return _ACCEPTED_WITHOUT_ID
-    payload = answer.json
-    task_id = payload.get("id") if isinstance(payload, dict) else None
-    if isinstance(task_id, str) and task_id:
-        usable = is_task_id(task_id) and key not in task_id
-        return CreateAnswer("created", task_id=task_id) if usable else _ACCEPTED_WITH_ODD_ID
-    # The provider answers with JSON, even if it is broken; a gateway's page proves no task.
-    return _ACCEPTED_WITHOUT_ID if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)
+    return CreateAnswer("not_sent", "cannot_send", message, attention="credentials" if wrong_key else None)
 
 
 def _in_between(status: int) -> CreateAnswer:
-    message = f"HTTP {status} from a gateway or proxy, not from the provider"
-    return CreateAnswer("unknown", code=f"http_{status}", message=message)
+    return CreateAnswer("unknown", f"http_{status}", f"HTTP {status} from a gateway or proxy, not from the provider")
 
 
 def _attention(status: int, code: str, message: str) -> Attention | None:

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from seedance_temporal.job import Phase
+from seedance_temporal.job import Phase, Shape
 from seedance_temporal.provider.task import Usage
 
 
-class Charge(BaseModel):
+class Charge(Shape):
     """The expected and the actual charge for an attempt or a job.
 
     Attributes:
@@ -20,8 +18,6 @@ class Charge(BaseModel):
         tokens, usd: Counted by the provider, and priced by the price table; None where not known, or still open.
         billed: None where not known, or still open.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
@@ -54,13 +50,7 @@ def is_billed(phase: Phase) -> bool | None:
 
 
 def charge(phase: Phase, usage: Usage | None, usd: float | None) -> Charge:
-    """Return the charge for an attempt, without an estimate.
-
-    Args:
-        phase: The phase of the job, if this attempt decides it.
-        usage: Counted by the provider; None where not known.
-        usd: Its price; None where not known.
-    """
+    """Return the charge for an attempt, without an estimate, by the phase of the job if this attempt decides it."""
     match is_billed(phase):
         case False:
             return NOT_BILLED

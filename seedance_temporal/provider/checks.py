@@ -8,22 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from seedance_temporal.errors import Problem
-from seedance_temporal.provider.models import (
-    BOUNDS,
-    CHOICES,
-    FRAMES,
-    KINDS,
-    MAX_PROMPT,
-    MODEL_CHOOSES,
-    MODELS,
-    OPTIONAL,
-    PIXELS,
-    RATIOS,
-    ROUTES,
-    WORKS_ON_REFERENCES,
-    Model,
-    Scene,
-)
+from seedance_temporal.provider import models
+from seedance_temporal.provider.models import KINDS, OPTIONAL, ROUTES, Model, Scene
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import https_problem
 
@@ -43,6 +29,10 @@ _ASSET = re.compile(r"asset://[A-Za-z0-9._~-]+")
 # that must be edited costs nothing, a flag that changes the price does.
 _KNOWN_FLAG = "rs|rt|dur|fps|seed|cf|wm|resolution|ratio|duration|camerafixed|watermark|frames|framespersecond"
 _FLAG = re.compile(rf"--(?:{_KNOWN_FLAG})(?![A-Za-z])|(?<![\w-])--[A-Za-z]\w*", re.IGNORECASE)
+
+
+_Problems = Iterator[tuple[str, str]]
+"""Places and problems, as in :class:`~seedance_temporal.errors.Problem`."""
 
 
 class GsObject(NamedTuple):
@@ -68,7 +58,7 @@ def scene(request: VideoRequest) -> Scene:
         return "first_frame"
     if roles == ["first_frame", "last_frame"]:
         return "first_and_last_frame"
-    return "references" if set(roles) <= KINDS.keys() - FRAMES else "unknown"
+    return "references" if set(roles) <= KINDS.keys() - models.FRAMES else "unknown"
 
 
 def problems_of(request: VideoRequest, rules: Rules) -> list[Problem]:
@@ -86,10 +76,10 @@ def problems_of(request: VideoRequest, rules: Rules) -> list[Problem]:
     ]
     for index, reference in enumerate(request.references):
         problems += _reference_problems(reference, f"references[{index}]", rules.insecure_hosts)
-    return problems
+    return [Problem(at=at, problem=problem) for at, problem in problems]
 
 
-def _text_problems(request: VideoRequest) -> Iterator[Problem]:
+def _text_problems(request: VideoRequest) -> _Problems:
     texts = [(name, value) for name, value in request if isinstance(value, str)]
     texts += [
         (f"references[{index}].{name}", value)
@@ -102,92 +92,75 @@ def _text_problems(request: VideoRequest) -> Iterator[Problem]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            yield Problem(
-                at=at, problem=f"is not valid Unicode: half a surrogate pair at character {error.start}; repair it"
-            )
+            yield at, f"is not valid Unicode: half a surrogate pair at character {error.start}; repair it"
 
 
-def _route_and_model_problems(request: VideoRequest, model: Model | None, rules: Rules) -> Iterator[Problem]:
+def _route_and_model_problems(request: VideoRequest, model: Model | None, rules: Rules) -> _Problems:
     route_known = request.route in ROUTES
     if not route_known:
-        yield Problem(at="route", problem=f"{quoted(request.route)} is not a route; use {_either(ROUTES)}")
+        yield "route", f"{quoted(request.route)} is not a route; use {_either(ROUTES)}"
     if model is None:
-        ids = [model.ids[route] for route in ROUTES for model in MODELS if request.route == route or not route_known]
-        yield Problem(
-            at="model", problem=f"{quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
-        )
+        ids = [model.ids[route] for route in ([request.route] if route_known else ROUTES) for model in models.MODELS]
+        yield "model", f"{quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
         return
     behind = rules.behind(request.model)
     home = next((route for route, model_id in model.ids.items() if model_id == behind), None)
     if route_known and home is not None and home != request.route:
         named = quoted(behind) if behind == request.model else f"{quoted(behind)}, behind {quoted(request.model)},"
-        yield Problem(
-            at="model",
-            problem=f"{named} belongs to route {home}; on {request.route} it is {model.ids[request.route]}",
-        )
+        yield "model", f"{named} belongs to route {home}; on {request.route} it is {model.ids[request.route]}"
 
 
-def _prompt_problems(request: VideoRequest) -> Iterator[Problem]:
+def _prompt_problems(request: VideoRequest) -> _Problems:
     prompt = request.prompt
     if prompt is None:
         if not request.references:
-            yield Problem(at="prompt", problem="is required where there are no references; say what to show")
+            yield "prompt", "is required where there are no references; say what to show"
         return
     if _is_blank(prompt):
-        yield Problem(at="prompt", problem="is blank; say what to show, or leave it out where there are references")
-    if len(prompt) > MAX_PROMPT:
-        yield Problem(at="prompt", problem=f"has {len(prompt)} characters; shorten it to {MAX_PROMPT}")
-    flags = dict.fromkeys(match[0] for match in _FLAG.finditer(prompt))
-    if flags:
-        yield Problem(
-            at="prompt",
-            problem=f"holds {', '.join(quoted(flag) for flag in flags)}: the service obeys such flags, and bills by "
+        yield "prompt", "is blank; say what to show, or leave it out where there are references"
+    if len(prompt) > models.MAX_PROMPT:
+        yield "prompt", f"has {len(prompt)} characters; shorten it to {models.MAX_PROMPT}"
+    if flags := dict.fromkeys(match[0] for match in _FLAG.finditer(prompt)):
+        yield (
+            "prompt",
+            f"holds {', '.join(quoted(flag) for flag in flags)}: the service obeys such flags, and bills by "
             "them; take them out and use the fields of the request (a dash between words needs a space after it)",
         )
 
 
-def _scene_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
+def _scene_problems(request: VideoRequest, model: Model | None) -> _Problems:
     roles = [reference.role for reference in request.references]
     if not set(roles) <= KINDS.keys():
         return  # an unknown role is reported by its reference, and may mean anything
-    frames = [role for role in roles if role in FRAMES]
-    for role in sorted(FRAMES):
+    frames = [role for role in roles if role in models.FRAMES]
+    for role in sorted(models.FRAMES):
         if roles.count(role) > 1:
-            yield Problem(at="references", problem=f"holds {roles.count(role)} of {role}; keep one")
+            yield "references", f"holds {roles.count(role)} of {role}; keep one"
     if frames and len(frames) < len(roles):
-        yield Problem(
-            at="references",
-            problem="mixes first_frame or last_frame with reference_… roles; use one or the other",
-        )
+        yield "references", "mixes first_frame or last_frame with reference_… roles; use one or the other"
     elif frames and "first_frame" not in frames:
-        yield Problem(at="references", problem="holds a last_frame alone; add a first_frame")
+        yield "references", "holds a last_frame alone; add a first_frame"
     if model is None:
         return
     if not model.references and len(frames) < len(roles):
-        yield Problem(
-            at="references",
-            problem=f"holds reference_… roles, which are not documented for {model.name}; use first_frame and "
+        yield (
+            "references",
+            f"holds reference_… roles, which are not documented for {model.name}; use first_frame and "
             "last_frame, or another model",
         )
         return
     for kind, most in model.references.items():
-        count = roles.count(f"reference_{kind}")
-        if count > most:
-            yield Problem(
-                at="references", problem=f"holds {count} of reference_{kind}; {model.name} takes {most} at most"
-            )
+        if (count := roles.count(f"reference_{kind}")) > most:
+            yield "references", f"holds {count} of reference_{kind}; {model.name} takes {most} at most"
     if set(roles) == {"reference_audio"} and not model.lone_audio:
-        yield Problem(
-            at="references", problem=f"holds sound alone; {model.name} needs a reference_image or reference_video too"
-        )
+        yield "references", f"holds sound alone; {model.name} needs a reference_image or reference_video too"
 
 
-def _reference_problems(reference: Reference, at: str, insecure_hosts: Collection[str]) -> Iterator[Problem]:
+def _reference_problems(reference: Reference, at: str, insecure_hosts: Collection[str]) -> _Problems:
     if reference.role not in KINDS:
-        yield Problem(at=f"{at}.role", problem=f"{quoted(reference.role)} is not a role; use {_either(KINDS)}")
-    problem = _url_problem(reference.url, insecure_hosts)
-    if problem:
-        yield Problem(at=f"{at}.url", problem=problem)
+        yield f"{at}.role", f"{quoted(reference.role)} is not a role; use {_either(KINDS)}"
+    if problem := _url_problem(reference.url, insecure_hosts):
+        yield f"{at}.url", problem
     if reference.asset_id is not None:
         yield from _name_problems(f"{at}.asset_id", reference.asset_id, _MAX_NAME)
 
@@ -214,25 +187,25 @@ def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
     return problem and f"{problem}; give a public https URL, gs://bucket/object#generation or asset://ID"
 
 
-def _output_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
-    if request.ratio not in RATIOS:
-        yield Problem(at="ratio", problem=f"{quoted(request.ratio)} is not a ratio; use {_either(RATIOS)}")
+def _output_problems(request: VideoRequest, model: Model | None) -> _Problems:
+    if request.ratio not in models.RATIOS:
+        yield "ratio", f"{quoted(request.ratio)} is not a ratio; use {_either(models.RATIOS)}"
     if request.ratio == "adaptive" and not request.references:
-        yield Problem(at="ratio", problem="adaptive needs a reference to adapt to; choose a ratio such as 16:9")
+        yield "ratio", "adaptive needs a reference to adapt to; choose a ratio such as 16:9"
     elif model and request.ratio != "adaptive" and (why := _keeps_ratio(request, model)):
-        yield Problem(at="ratio", problem=f"must be adaptive for {why} with {model.name}; leave it out")
-    resolutions = model.resolutions if model else tuple(PIXELS)
+        yield "ratio", f"must be adaptive for {why} with {model.name}; leave it out"
+    resolutions = model.resolutions if model else tuple(models.PIXELS)
     if request.resolution not in resolutions:
         of = f"a resolution of {model.name}" if model else "a resolution"
-        yield Problem(at="resolution", problem=f"{quoted(request.resolution)} is not {of}; use {_either(resolutions)}")
-    if model and request.duration != MODEL_CHOOSES and request.duration not in model.durations:
-        yield Problem(
-            at="duration",
-            problem=f"must be {model.durations[0]} to {model.durations[-1]} seconds with {model.name}, "
+        yield "resolution", f"{quoted(request.resolution)} is not {of}; use {_either(resolutions)}"
+    if model and request.duration != models.MODEL_CHOOSES and request.duration not in model.durations:
+        yield (
+            "duration",
+            f"must be {model.durations[0]} to {model.durations[-1]} seconds with {model.name}, "
             "or -1 to let the model choose",
         )
     if not 1 <= request.take <= _MAX_TAKE:
-        yield Problem(at="take", problem=f"must be 1 to {_MAX_TAKE}")
+        yield "take", f"must be 1 to {_MAX_TAKE}"
 
 
 def _keeps_ratio(request: VideoRequest, model: Model) -> str | None:
@@ -243,44 +216,44 @@ def _keeps_ratio(request: VideoRequest, model: Model) -> str | None:
     return "a first frame" if scene(request) in model.adaptive_scenes else None
 
 
-def _optional_problems(request: VideoRequest, model: Model | None) -> Iterator[Problem]:
+def _optional_problems(request: VideoRequest, model: Model | None) -> _Problems:
     given = {name: value for name in OPTIONAL if (value := getattr(request, name)) is not None}
     for name, value in given.items():
-        choices = model.service_tiers if model and name == "service_tier" else CHOICES.get(name)
+        choices = model.service_tiers if model and name == "service_tier" else models.CHOICES.get(name)
         if model and name not in model.optional:
-            yield Problem(at=name, problem=f"is not supported by {model.name}; leave it out")
-        elif name in BOUNDS:
-            least, most = BOUNDS[name]
+            yield name, f"is not supported by {model.name}; leave it out"
+        elif name in models.BOUNDS:
+            least, most = models.BOUNDS[name]
             if not least <= value <= most:
-                yield Problem(at=name, problem=f"must be {least} to {most}")
+                yield name, f"must be {least} to {most}"
         elif choices is not None and value not in choices:
             of = f" of {model.name}" if model else ""
-            yield Problem(at=name, problem=f"{quoted(value)} is not one{of}; use {_either(choices)}")
+            yield name, f"{quoted(value)} is not one{of}; use {_either(choices)}"
     if request.web_search and request.references:
-        yield Problem(at="web_search", problem="works with text alone; leave out web_search or the references")
-    if request.omni_reference_task_type in WORKS_ON_REFERENCES and not request.references:
-        yield Problem(
-            at="omni_reference_task_type",
-            problem=f"{request.omni_reference_task_type} needs a reference to work on; add one or leave it out",
+        yield "web_search", "works with text alone; leave out web_search or the references"
+    if request.omni_reference_task_type in models.WORKS_ON_REFERENCES and not request.references:
+        yield (
+            "omni_reference_task_type",
+            f"{request.omni_reference_task_type} needs a reference to work on; add one or leave it out",
         )
 
 
-def _rights_problems(request: VideoRequest) -> Iterator[Problem]:
+def _rights_problems(request: VideoRequest) -> _Problems:
     at, consent = "rights.consent_reference", request.rights.consent_reference or ""
     if request.rights.depicts_real_person and _is_blank(consent):
-        yield Problem(at=at, problem="is required for a real person; name the consent, such as a contract number")
+        yield at, "is required for a real person; name the consent, such as a contract number"
     elif consent:
         yield from _name_problems(at, consent, _MAX_NAME)
 
 
-def _name_problems(at: str, name: str, most: int) -> Iterator[Problem]:
+def _name_problems(at: str, name: str, most: int) -> _Problems:
     """Check a name that the backend chose."""
     if _is_blank(name):
-        yield Problem(at=at, problem="must not be blank")
+        yield at, "must not be blank"
     if any(unicodedata.category(character) == "Cc" for character in name):
-        yield Problem(at=at, problem="holds a control character; take it out")
+        yield at, "holds a control character; take it out"
     if len(name) > most:
-        yield Problem(at=at, problem=f"has {len(name)} characters; shorten it to {most}")
+        yield at, f"has {len(name)} characters; shorten it to {most}"
 
 
 def _is_blank(text: str) -> bool:

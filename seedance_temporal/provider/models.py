@@ -35,43 +35,19 @@ FRAMES = frozenset({"first_frame", "last_frame"})
 MODEL_CHOOSES = -1
 """The ``duration`` that leaves the length to the model. Table "body", O."""
 
+_SIZED = ("16:9", "4:3", "1:1", "3:4", "9:16", "21:9")
+_SIZES = {
+    "480p": ((864, 496), (752, 560), (640, 640), (560, 752), (496, 864), (992, 432)),
+    "720p": ((1280, 720), (1112, 834), (960, 960), (834, 1112), (720, 1280), (1470, 630)),
+    "1080p": ((1920, 1080), (1664, 1248), (1440, 1440), (1248, 1664), (1080, 1920), (2206, 946)),
+    "4k": ((3840, 2160), (3326, 2494), (2880, 2880), (2494, 3326), (2160, 3840), (4398, 1886)),
+}
 PIXELS: Mapping[str, Mapping[str, tuple[int, int]]] = {
-    "480p": {
-        "16:9": (864, 496),
-        "4:3": (752, 560),
-        "1:1": (640, 640),
-        "3:4": (560, 752),
-        "9:16": (496, 864),
-        "21:9": (992, 432),
-    },
-    "720p": {
-        "16:9": (1280, 720),
-        "4:3": (1112, 834),
-        "1:1": (960, 960),
-        "3:4": (834, 1112),
-        "9:16": (720, 1280),
-        "21:9": (1470, 630),
-    },
-    "1080p": {
-        "16:9": (1920, 1080),
-        "4:3": (1664, 1248),
-        "1:1": (1440, 1440),
-        "3:4": (1248, 1664),
-        "9:16": (1080, 1920),
-        "21:9": (2206, 946),
-    },
-    "4k": {
-        "16:9": (3840, 2160),
-        "4:3": (3326, 2494),
-        "1:1": (2880, 2880),
-        "3:4": (2494, 3326),
-        "9:16": (2160, 3840),
-        "21:9": (4398, 1886),
-    },
+    resolution: dict(zip(_SIZED, sizes, strict=True)) for resolution, sizes in _SIZES.items()
 }
 """Width and height in pixels, by resolution and ratio. Table "pixels", O; its 480p is of 2.0 and 1.5 pro alone."""
 
-RATIOS = (*PIXELS["720p"], "adaptive")
+RATIOS = (*_SIZED, "adaptive")
 """Table "body", O."""
 
 OPTIONAL = (
@@ -118,7 +94,6 @@ REFERENCE_TOLERANCE_SECONDS = 0.2
 ENDPOINT = re.compile(r"ep-[A-Za-z0-9-]{1,128}")
 """An inference endpoint, valid on either route. Section "routes and models", O; its letters are not documented."""
 
-
 _MEGABYTE = 1024 * 1024  # whether it is 10^6 is not documented, and the larger one is allowed
 
 
@@ -128,11 +103,9 @@ class MediaLimits:
 
     Attributes:
         formats: By content.
-        max_bytes: The most bytes.
         advised_bytes: The most that older pages of the provider allow: more is warned of.
         ratio: Width by height.
-        side: Pixels of width, and of height.
-        pixels: Width times height.
+        side, pixels: Pixels of width, and of height; their product.
         fps: Frames a second.
         codecs: Of its pictures and of its sound.
     """
@@ -174,17 +147,14 @@ class Model:
     """What one model allows.
 
     Attributes:
-        name: As people say it.
         ids: The model id, by route.
-        resolutions: What ``resolution`` may be.
-        durations: The seconds that ``duration`` may be; -1 is always allowed.
+        durations: Seconds; -1 is always allowed.
         references: The most references of each kind; empty where there is no references scene.
         reference_seconds: The most seconds of one reference video or sound, and of all of a kind together.
         lone_audio: Whether a ``reference_audio`` can do without a picture or video beside it.
         adaptive_scenes: The scenes that take no ``ratio`` but ``adaptive``.
         adaptive_task_types: The same, by ``omni_reference_task_type``.
         optional: The fields of :data:`OPTIONAL` that may be given.
-        service_tiers: What ``service_tier`` may be.
         contradicted: Fields that one official source allows and another one does not: allowed, and warned of.
         languages: Documented languages of the prompt; empty where the documentation leaves none out that we can tell.
         unsized: Resolutions whose pixels are not documented.
@@ -272,8 +242,3 @@ SEEDANCE_1_5_PRO = Model(
     languages=(),
 )
 MODELS = (SEEDANCE_2_0, SEEDANCE_2_0_FAST, SEEDANCE_2_0_MINI, SEEDANCE_2_5, SEEDANCE_1_5_PRO)
-
-
-def pixels(resolution: str, ratio: str) -> tuple[int, int] | None:
-    """Width and height of a video; None for ``adaptive``, and for what is not known."""
-    return PIXELS.get(resolution, {}).get(ratio)

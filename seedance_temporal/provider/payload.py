@@ -8,29 +8,20 @@ from typing import Any
 from seedance_temporal.provider.models import KINDS, OPTIONAL
 from seedance_temporal.request import VideoRequest
 
+# Their defaults are not documented.
+_ALWAYS_SENT = ("ratio", "resolution", "duration", "generate_audio", "watermark")
+
 
 def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON body. Fields whose defaults are not documented are always sent.
-
-    Args:
-        request: A valid request.
-        urls: The URL by which the provider reads each reference.
-    """
+    """Return the JSON body of a valid request, with the URL by which the provider reads each reference."""
     content: list[dict[str, Any]] = []
     if request.prompt is not None:
         content.append({"type": "text", "text": request.prompt})
     for reference, url in zip(request.references, urls, strict=True):
         kind = f"{KINDS[reference.role]}_url"
         content.append({"type": kind, kind: {"url": url}, "role": reference.role})
-    body: dict[str, Any] = {
-        "model": request.model,
-        "content": content,
-        "ratio": request.ratio,
-        "resolution": request.resolution,
-        "duration": request.duration,
-        "generate_audio": request.generate_audio,
-        "watermark": request.watermark,
-    }
+    body: dict[str, Any] = {"model": request.model, "content": content}
+    body |= {name: getattr(request, name) for name in _ALWAYS_SENT}
     if request.return_last_frame:
         body["return_last_frame"] = True
     if request.web_search:

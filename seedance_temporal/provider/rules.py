@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from seedance_temporal.errors import Problem
 from seedance_temporal.provider.checks import problems_of
-from seedance_temporal.provider.models import ENDPOINT, MODELS, SEEDANCE_2_0, Model
-from seedance_temporal.provider.prices import PRICES, Estimate, PriceTable, cost_of, estimate
+from seedance_temporal.provider.models import ENDPOINT, KINDS, MODEL_CHOOSES, MODELS, PIXELS, SEEDANCE_2_0, Model
+from seedance_temporal.provider.prices import PRICES, Estimate, PriceTable, cost_usd
 from seedance_temporal.provider.task import Task
 from seedance_temporal.provider.warnings import warnings_of
 from seedance_temporal.request import VideoRequest
@@ -43,12 +43,41 @@ class Rules:
         return warnings_of(request, self)
 
     def estimate(self, request: VideoRequest) -> Estimate:
-        """Estimate the most that one attempt should cost. The request need not be valid."""
-        return estimate(request, self)
+        """Estimate the most that one attempt should cost. The request need not be valid.
+
+        Where the provider chooses (``duration`` -1, ``ratio`` adaptive), the longest and the largest video is counted,
+        and with a reference video, the most seconds that all of them may have. The formula was measured on 2.0
+        (section "pixels and tokens"), and is used for the other models too. Savings by ``draft`` or ``flex`` are not
+        counted.
+        """
+        model = self.model_of(request.model)
+        seconds = request.duration
+        if seconds == MODEL_CHOOSES and model is not None:
+            seconds = model.durations[-1]
+        sizes = PIXELS.get(request.resolution, {})
+        if model is not None and request.resolution in model.unsized:
+            sizes = {}
+        if request.ratio != "adaptive":
+            sizes = {ratio: size for ratio, size in sizes.items() if ratio == request.ratio}
+        if not sizes or seconds < 1:
+            return Estimate(tokens=None, usd=None)
+        if model is not None and _has_reference_video(request):
+            seconds += model.reference_seconds
+        tokens = max(width * height for width, height in sizes.values()) * (24 * seconds + 1) // 1024
+        return Estimate(tokens, self._cost_usd(request, request.model, request.resolution, tokens))
 
     def cost_of(self, request: VideoRequest, task: Task) -> float | None:
-        """Price the tokens that the provider counted, in USD; None where tokens or price are not known."""
-        return cost_of(request, task, self)
+        """Price the tokens that the provider counted, in USD; None where tokens or price are not known.
+
+        An inference endpoint is priced by the model behind it, which the task names.
+        """
+        if task.usage is None or task.usage.total_tokens is None:
+            return None
+        model, resolution = task.model or request.model, task.resolution or request.resolution
+        return self._cost_usd(request, model, resolution, task.usage.total_tokens)
+
+    def _cost_usd(self, request: VideoRequest, model_id: str, resolution: str, tokens: int) -> float | None:
+        return cost_usd(self.behind(model_id), resolution, _has_reference_video(request), tokens, self.prices)
 
     def behind(self, model_id: str) -> str:
         """Return the model id behind an inference endpoint; any other id, and an unknown endpoint, as it is."""
@@ -67,3 +96,7 @@ class Rules:
     def is_unknown_endpoint(self, model_id: str) -> bool:
         """Tell whether an id is an inference endpoint that is not in ``endpoints``."""
         return model_id not in self.endpoints and ENDPOINT.fullmatch(model_id) is not None
+
+
+def _has_reference_video(request: VideoRequest) -> bool:
+    return any(KINDS.get(reference.role) == "video" for reference in request.references)

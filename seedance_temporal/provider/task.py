@@ -38,7 +38,6 @@ FailureClass = Literal["moderation", "invalid", "provider", "expired", "cancelle
 longer be had, ``unsettled`` a run that was not allowed to claim.
 """
 
-
 LONGEST_TASK_ID = 512
 """The most bytes of a task id, percent-quoted. It is part of URLs, of object names (1,024 bytes) and of search
 attributes (2,048 bytes).
@@ -65,31 +64,20 @@ def is_task_id(text: str) -> bool:
 
 
 def usable_task_id(text: str) -> str:
-    """Check a task id, for a field of a model.
-
-    Raises:
-        ValueError: See :func:`is_task_id`.
-    """
+    """Check a task id, as a validator of pydantic."""
     if not is_task_id(text):
         raise ValueError("is no task id")
     return text
 
 
 def quoted_id(task_id: str) -> str:
-    """Quote a task id as one part of a path or of an object's name, also an id of dots.
-
-    Raises:
-        UnicodeEncodeError: It holds half a character; see :func:`is_task_id`.
-    """
+    """Quote a task id, for which :func:`is_task_id` is true, as one part of a path or of an object's name."""
     return task_id.replace(".", "%2E") if task_id in {".", ".."} else quote(task_id, safe="")
 
 
-def _of_whole_characters(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
 def _cut(text: str, length: int) -> str:
-    return _of_whole_characters(text[:length])
+    """Cut a text, and replace its half characters."""
+    return text[:length].encode(errors="replace").decode()
 
 
 def _no_bool(value: object) -> object:
@@ -98,29 +86,34 @@ def _no_bool(value: object) -> object:
     return value
 
 
-def _or_absent(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+def _or(default: str | None) -> WrapValidator:
     """Read a field of an unknown form as absent: it must not make a paid task unreadable."""
-    try:
-        return handler(value)
-    except ValidationError:
-        return None
+
+    def read(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            return default
+
+    return WrapValidator(read)
 
 
 def _url(text: str) -> str:
     """Refuse a URL that would have to be cut."""
-    if len(text) > _LONGEST_URL or _of_whole_characters(text) != text:
+    if _cut(text, _LONGEST_URL) != text:
         raise ValueError("no URL")
     return text
 
 
 _Word = Annotated[str, AfterValidator(lambda text: _cut(text, _LONGEST_WORD))]
 _Message = Annotated[str, AfterValidator(lambda text: _cut(text, _LONGEST_MESSAGE))]
-_OR_ABSENT = WrapValidator(_or_absent)
+_OR_ABSENT = _or(None)
 _WordOrNone = Annotated[_Word | None, _OR_ABSENT]
 _UrlOrNone = Annotated[Annotated[str, AfterValidator(_url)] | None, _OR_ABSENT]
-_Count = Annotated[Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=MOST)] | None, _OR_ABSENT]
-_Seconds = Annotated[Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=_END_OF_TIME)] | None, _OR_ABSENT]
-_Number = Annotated[Annotated[int, BeforeValidator(_no_bool), Field(ge=-MOST, le=MOST)] | None, _OR_ABSENT]
+_Int = Annotated[int, BeforeValidator(_no_bool)]
+_Count = Annotated[Annotated[_Int, Field(ge=0, le=MOST)] | None, _OR_ABSENT]
+_Seconds = Annotated[Annotated[_Int, Field(ge=0, le=_END_OF_TIME)] | None, _OR_ABSENT]
+_Number = Annotated[Annotated[_Int, Field(ge=-MOST, le=MOST)] | None, _OR_ABSENT]
 
 
 class _Payload(BaseModel):
@@ -158,16 +151,9 @@ def _in_bounds(value: object) -> bool:
     return not isinstance(value, int | float) or abs(value) <= MOST
 
 
-def _or_empty(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return handler(value)
-    except ValidationError:
-        return ""
-
-
 class TaskError(_Payload):
-    code: Annotated[_Word, WrapValidator(_or_empty)] = ""
-    message: Annotated[_Message, WrapValidator(_or_empty)] = ""
+    code: Annotated[_Word, _or("")] = ""
+    message: Annotated[_Message, _or("")] = ""
 
 
 class TaskContent(_Payload):
@@ -234,12 +220,7 @@ def progress(status: str) -> int:
 
 
 def failure_class(status: str, code: str) -> FailureClass:
-    """Classify a task that ended without a video.
-
-    Args:
-        status: The terminal status of the task.
-        code: The provider's code, or an empty text.
-    """
+    """Classify a task that ended without a video, by its terminal status and the provider's code, if any."""
     if status == EXPIRED:
         return "expired"
     if status == CANCELLED:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from seedance_temporal.provider.checks import quoted
 from seedance_temporal.provider.models import ADVISED_PROMPT_WORDS, KINDS, OPTIONAL, WORKS_ON_REFERENCES, Model
-from seedance_temporal.request import Reference, VideoRequest
+from seedance_temporal.request import VideoRequest
 
 if TYPE_CHECKING:
     from seedance_temporal.provider.rules import Rules
@@ -78,7 +78,8 @@ _REAL_FACES = "The provider refuses pictures and videos of real faces, unless th
 
 
 def _face_warnings(request: VideoRequest) -> Iterator[str]:
-    if not any(_may_show_faces(reference) for reference in request.references):
+    visible = [reference for reference in request.references if KINDS.get(reference.role) in {"image", "video"}]
+    if all(reference.url.startswith("asset://") for reference in visible):
         return
     if request.rights.depicts_real_person:
         yield f"{_REAL_FACES} The consent that is named here is kept in the record, and not sent to it."
@@ -87,10 +88,6 @@ def _face_warnings(request: VideoRequest) -> Iterator[str]:
             f"Nothing is declared in rights.depicts_real_person. {_REAL_FACES} Declare false where no real person can "
             "be recognised, and true with a consent_reference where one can."
         )
-
-
-def _may_show_faces(reference: Reference) -> bool:
-    return KINDS.get(reference.role) in {"image", "video"} and not reference.url.startswith("asset://")
 
 
 def _signature_warnings(request: VideoRequest) -> Iterator[str]:

@@ -10,12 +10,13 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Concatenate, ParamSpec, Protocol, TypeVar
 
 import google_crc32c
 from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
@@ -26,9 +27,11 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
 
 from seedance_temporal.errors import InvalidSettings
+from seedance_temporal.provider.checks import gs_object
 from seedance_temporal.storage.signing import CannotSign, signing
 from seedance_temporal.urls import redacted
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 # Above this size the library uploads in parts; each part is held in memory.
 _CHUNK_BYTES = 8 * 1024 * 1024
@@ -87,54 +90,54 @@ class Bucket(Protocol):
 
     async def list(self, prefix: str) -> list[StoredObject]:
         """Return all objects whose name starts with a prefix, ordered by name; strongly consistent."""
-        ...
 
     async def read(self, name: str) -> bytes | None:
         """Return the content of a small object, or None where there is no object."""
-        ...
 
     async def stat(self, name: str) -> StoredObject | None:
         """Return the metadata of an object, or None where there is no object."""
-        ...
 
     async def checksums(self, name: str) -> Checksums | None:
         """Read an object to its end in constant memory. Return its checksums, or None where there is no object."""
-        ...
 
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        """Create a JSON object where there is none yet.
+        """Create a JSON object; return False where the object exists.
+
+        It can be our own: the library repeats a write whose answer was lost.
 
         Args:
-            name: The name of the object.
-            content: The JSON document.
             seconds: Total time, the library's own repetitions included.
-
-        Returns:
-            False where the object exists. It can be our own: the library repeats a write whose answer was lost.
         """
-        ...
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         """Upload a file where there is no object yet. Return its metadata, or None where the object exists."""
-        ...
 
     async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        """Sign a URL that lets anybody read one object, in any bucket that the credentials reach.
-
-        Args:
-            bucket: The name of the object's bucket.
-            name: The name of the object.
-            generation: Its generation: the URL serves no other content.
-            lifetime: How long the URL is valid.
+        """Sign a URL that lets anybody read one generation of an object, in any bucket that the credentials reach.
 
         Raises:
             CannotSign: The credentials cannot sign.
         """
-        ...
 
     async def signing_problem(self) -> str | None:
         """Return why no URL can be signed and how to fix that, or None where one can."""
-        ...
+
+
+def _in_thread(
+    call: Callable[Concatenate[GoogleBucket, _P], _T],
+) -> Callable[Concatenate[GoogleBucket, _P], Coroutine[Any, Any, _T]]:
+    """Run a method in one of the bucket's threads."""
+
+    @wraps(call)
+    async def run(bucket: GoogleBucket, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            threads = bucket._threads
+            return await asyncio.get_running_loop().run_in_executor(threads, partial(call, bucket, *args, **kwargs))
+        except (GoogleAPICallError, RequestException) as error:
+            # These errors quote whole answers and addresses, and would take them into a run's history.
+            raise BucketError(f"{type(error).__name__}: {redacted(str(error), limit=_LONGEST_REASON)}") from None
+
+    return run
 
 
 class GoogleBucket:
@@ -162,92 +165,77 @@ class GoogleBucket:
     def name(self) -> str:
         return str(self._bucket.name)
 
-    async def list(self, prefix: str) -> list[StoredObject]:
-        def call() -> list[StoredObject]:
-            blobs = self._client.list_blobs(self._bucket, prefix=prefix, timeout=_REQUEST_SECONDS)
-            return sorted((_stored(blob) for blob in blobs), key=lambda stored: stored.name)
+    @_in_thread
+    def list(self, prefix: str) -> list[StoredObject]:
+        blobs = self._client.list_blobs(self._bucket, prefix=prefix, timeout=_REQUEST_SECONDS)
+        return sorted((_stored(blob) for blob in blobs), key=lambda stored: stored.name)
 
-        return await self._in_thread(call)
+    @_in_thread
+    def read(self, name: str) -> bytes | None:
+        try:
+            return bytes(self._bucket.blob(name).download_as_bytes(timeout=_REQUEST_SECONDS))
+        except NotFound:
+            return None
 
-    async def read(self, name: str) -> bytes | None:
-        def call() -> bytes | None:
-            try:
-                return bytes(self._bucket.blob(name).download_as_bytes(timeout=_REQUEST_SECONDS))
-            except NotFound:
-                return None
+    @_in_thread
+    def stat(self, name: str) -> StoredObject | None:
+        blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
+        return None if blob is None else _stored(blob)
 
-        return await self._in_thread(call)
+    @_in_thread
+    def checksums(self, name: str) -> Checksums | None:
+        blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
+        if blob is None:
+            return None
+        with blob.open("rb", chunk_size=_CHUNK_BYTES, timeout=_REQUEST_SECONDS) as file:
+            return Checksums.of(file)
 
-    async def stat(self, name: str) -> StoredObject | None:
-        def call() -> StoredObject | None:
-            blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
-            return None if blob is None else _stored(blob)
+    @_in_thread
+    def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        try:
+            self._bucket.blob(name).upload_from_string(
+                content,
+                content_type="application/json",
+                if_generation_match=0,
+                checksum="crc32c",
+                timeout=min(seconds, _REQUEST_SECONDS),
+                retry=DEFAULT_RETRY.with_timeout(seconds),
+            )
+        except PreconditionFailed:
+            return False
+        return True
 
-        return await self._in_thread(call)
+    @_in_thread
+    def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
+        blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
+        try:
+            blob.upload_from_filename(
+                str(path),
+                content_type=content_type,
+                if_generation_match=0,
+                checksum="crc32c",
+                timeout=_REQUEST_SECONDS,
+                retry=DEFAULT_RETRY,
+            )
+        except PreconditionFailed:
+            return None
+        return _stored(blob)
 
-    async def checksums(self, name: str) -> Checksums | None:
-        def call() -> Checksums | None:
-            blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
-            if blob is None:
-                return None
-            with blob.open("rb", chunk_size=_CHUNK_BYTES, timeout=_REQUEST_SECONDS) as file:
-                return Checksums.of(file)
-
-        return await self._in_thread(call)
-
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        def call() -> bool:
-            try:
-                self._bucket.blob(name).upload_from_string(
-                    content,
-                    content_type="application/json",
-                    if_generation_match=0,
-                    checksum="crc32c",
-                    timeout=min(seconds, _REQUEST_SECONDS),
-                    retry=DEFAULT_RETRY.with_timeout(seconds),
-                )
-            except PreconditionFailed:
-                return False
-            return True
-
-        return await self._in_thread(call)
-
-    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
-        def call() -> StoredObject | None:
-            blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
-            try:
-                blob.upload_from_filename(
-                    str(path),
-                    content_type=content_type,
-                    if_generation_match=0,
-                    checksum="crc32c",
-                    timeout=_REQUEST_SECONDS,
-                    retry=DEFAULT_RETRY,
-                )
-            except PreconditionFailed:
-                return None
-            return _stored(blob)
-
-        return await self._in_thread(call)
-
-    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        def call() -> str:
-            signer = self._signing()
-            try:
-                return str(
-                    self._client.bucket(bucket)
-                    .blob(name)
-                    .generate_signed_url(version="v4", expiration=lifetime, generation=generation, credentials=signer)
-                )
-            except TransportError as error:
-                if "PERMISSION_DENIED" not in str(error):
-                    raise
-                raise CannotSign(
-                    f"{signer.signer_email} may not sign: its user needs the role Service Account Token Creator on it "
-                    "(an attached account on itself), and the project the IAM Service Account Credentials API"
-                ) from None
-
-        return await self._in_thread(call)
+    @_in_thread
+    def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
+        signer = self._signer = self._signer or signing(self._client._credentials)
+        blob = self._client.bucket(bucket).blob(name)
+        try:
+            return str(
+                blob.generate_signed_url(version="v4", expiration=lifetime, generation=generation, credentials=signer)
+            )
+        except TransportError as error:
+            if "PERMISSION_DENIED" not in str(error):
+                raise
+            raise CannotSign(
+                f"{signer.signer_email} may not sign: its user needs the role Service Account Token Creator on it "
+                "(an attached account on itself), and the project the IAM Service Account Credentials API"
+            ) from None
 
     async def signing_problem(self) -> str | None:
         try:
@@ -256,30 +244,24 @@ class GoogleBucket:
             return str(error)
         return None
 
-    async def check(self, *, seconds: float = 60) -> None:
-        """Raise where the bucket cannot be reached, or its objects cannot be listed. Write nothing.
+    @_in_thread
+    def check(self, *, seconds: float = 60) -> None:
+        """Raise where no object can be listed in a total time, the library's repetitions included. Write nothing."""
+        retry, timeout = DEFAULT_RETRY.with_timeout(seconds), min(seconds, _REQUEST_SECONDS)
+        next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=timeout, retry=retry)), None)
 
-        Args:
-            seconds: Total time, the library's own repetitions included.
-        """
 
-        def call() -> None:
-            retry = DEFAULT_RETRY.with_timeout(seconds)
-            timeout = min(seconds, _REQUEST_SECONDS)
-            next(iter(self._client.list_blobs(self._bucket, max_results=1, timeout=timeout, retry=retry)), None)
+async def readable_url(bucket: Bucket | None, url: str, lifetime: timedelta) -> str:
+    """Return a URL by which anybody can read a reference: sign that of a private object.
 
-        await self._in_thread(call)
-
-    def _signing(self) -> Signing:
-        self._signer = self._signer or signing(self._client._credentials)
-        return self._signer
-
-    async def _in_thread(self, call: Callable[[], _T]) -> _T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except (GoogleAPICallError, RequestException) as error:
-            # These errors quote whole answers and addresses, and would take them into a run's history.
-            raise BucketError(f"{type(error).__name__}: {redacted(str(error), limit=_LONGEST_REASON)}") from None
+    Raises:
+        CannotSign: The credentials cannot sign.
+    """
+    private = gs_object(url)
+    if private is None:
+        return url
+    assert bucket is not None, "there is a private reference and no bucket"
+    return await bucket.signed_url(private.bucket, private.name, private.generation, lifetime)
 
 
 def _stored(blob: Any) -> StoredObject:

@@ -22,8 +22,8 @@ PROVIDER = "".join(
     (ROOT / "seedance_temporal" / "provider" / name).read_text(encoding="utf-8") for name in ("ark.py", "task.py")
 )
 PRODUCT = ("seedance_temporal", "activities", "workflows", "workers", "worker.py", "starter.py", "relay.py")
-# These make an error or an answer whose first text is its code.
-MADE_WITH_CODE_FIRST = {"nothing_sent", "_impossible", "_failure", "Refusal", "error_document"}
+# These make an error or an answer, and take its code at this position.
+CODE_AT = {"nothing_sent": 0, "_impossible": 0, "_failure": 0, "Refusal": 0, "error_document": 0, "CreateAnswer": 1}
 # The first text of these is the type of a failure in Temporal.
 MADE_WITH_TYPE_FIRST = {"_Failed", "failed"}
 
@@ -66,8 +66,8 @@ def codes(made: Callable[[str], bool]) -> set[str]:
     for call in calls():
         if made(name_of(call)):
             found |= {*texts(keyword(call, "code"))}
-            if name_of(call) in MADE_WITH_CODE_FIRST and call.args:
-                found |= {*texts(call.args[0])}
+            if (at := CODE_AT.get(name_of(call))) is not None and len(call.args) > at:
+                found |= {*texts(call.args[at])}
     return found
 
 

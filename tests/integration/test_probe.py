@@ -63,10 +63,10 @@ def problems(media: list[Medium], model: Model = SEEDANCE_2_0) -> list[str]:
         ("image", lambda: picture(format_name="GIF"), Probe("gif", 640, 480)),
         ("image", lambda: picture(format_name="HEIF"), Probe("heic", 640, 480)),
         ("image", lambda: heif(b"mif1"), Probe("heif", 640, 480)),
-        ("video", lambda: clip(), Probe("mp4", 864, 496, 3.0, 25.0, ("h264",))),
-        ("video", lambda: clip(sound="aac"), Probe("mp4", 864, 496, 3.0, 25.0, ("h264", "aac"))),
-        ("video", lambda: clip(codec="libx265", sound="mp3"), Probe("mp4", 864, 496, 3.0, 25.0, ("hevc", "mp3"))),
-        ("video", lambda: clip(container="mov"), Probe("mov", 864, 496, 3.0, 25.0, ("h264",))),
+        ("video", lambda: clip(), Probe("mp4", 864, 496, 3.0, 25.0, ("h264",), 75)),
+        ("video", lambda: clip(sound="aac"), Probe("mp4", 864, 496, 3.0, 25.0, ("h264", "aac"), 75)),
+        ("video", lambda: clip(codec="libx265", sound="mp3"), Probe("mp4", 864, 496, 3.0, 25.0, ("hevc", "mp3"), 75)),
+        ("video", lambda: clip(container="mov"), Probe("mov", 864, 496, 3.0, 25.0, ("h264",), 75)),
         ("audio", lambda: sound(), Probe("wav", seconds=3.0, codecs=("pcm_s16le",))),
     ],
 )
@@ -81,7 +81,7 @@ def test_metadata_without_utf8_is_accepted(path: Path, name: bytes) -> None:
     content = clip().replace(name, b"\xff\xfe" + name[2:])
     assert content != clip()
     path.write_bytes(content)
-    assert probe("video", path) == Probe("mp4", 864, 496, 3.0, 25.0, ("h264",))
+    assert probe("video", path) == Probe("mp4", 864, 496, 3.0, 25.0, ("h264",), 75)
 
 
 def test_mp3_is_as_long_as_its_frames(path: Path) -> None:

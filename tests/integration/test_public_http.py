@@ -61,16 +61,14 @@ class Fetch:
     ) -> bytes:
         if answers:
             self.host.answers["/v.mp4"] = list(answers)
-        async with outbound_client(transport or PublicTransport(LOCAL)) as client:
-            await download(
-                client,
-                self.host.url("/v.mp4?sig=SECRET") if url is None else url,
-                self.path,
-                max_bytes=max_bytes,
-                seconds=seconds,
-                resumes=resumes,
-                progress=lambda done, total: None,
-            )
+        await download(
+            transport or PublicTransport(LOCAL),
+            self.host.url("/v.mp4?sig=SECRET") if url is None else url,
+            self.path,
+            max_bytes=max_bytes,
+            seconds=seconds,
+            resumes=resumes,
+        )
         return self.path.read_bytes()
 
 

@@ -108,8 +108,6 @@ class World:
         for fact in facts:
             if isinstance(fact, End):
                 await self.ledger.end(self.job_id, attempt, fact)
-            elif fact.kind == "accepted_without_id":
-                await self.ledger.note_accepted_without_id(self.job_id, attempt, fact.code or "")
             else:
                 await self.ledger.settle(self.job_id, attempt, fact)
 

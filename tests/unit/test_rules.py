@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from seedance_temporal.provider.checks import GsObject, gs_object, scene
-from seedance_temporal.provider.models import KINDS, MODELS, PIXELS, RATIOS, ROUTES, pixels
+from seedance_temporal.provider.models import KINDS, MODELS, PIXELS, RATIOS, ROUTES
 from seedance_temporal.provider.prices import PRICES, Estimate, cost_usd
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import Task
@@ -482,10 +482,10 @@ def test_endpoint_of_unknown_model_is_refused() -> None:
 
 
 def test_pixels() -> None:
-    assert pixels("720p", "16:9") == (1280, 720)
-    assert pixels("4k", "21:9") == (4398, 1886)
-    assert pixels("720p", "adaptive") is None
-    assert pixels("8k", "16:9") is None
+    assert PIXELS["720p"]["16:9"] == (1280, 720)
+    assert PIXELS["4k"]["21:9"] == (4398, 1886)
+    assert "adaptive" not in PIXELS["720p"]
+    assert "8k" not in PIXELS
     for sizes in PIXELS.values():
         assert {*sizes, "adaptive"} == {*RATIOS}
         for ratio, (width, height) in sizes.items():

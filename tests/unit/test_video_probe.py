@@ -11,7 +11,7 @@ import av
 import pytest
 
 from dev.ark.media import Clip, last_frame, video
-from seedance_temporal.media.probe import BadMedia, VideoProbe, picture_type, probe_video
+from seedance_temporal.media.probe import BadMedia, Probe, picture_type, probe
 from tests.support.media_files import sound
 
 # Where an MP4 has its index: behind the frames, before them, or in pieces between them.
@@ -57,13 +57,13 @@ def path(tmp_path: Path) -> Path:
 def test_whole_video_is_described(path: Path, kind: str, audio: bool) -> None:
     path.write_bytes(mp4(kind, audio))
     codecs = ("h264", "aac") if audio else ("h264",)
-    assert probe_video(path) == VideoProbe(width=320, height=192, frames=24, seconds=1.0, fps=24.0, codecs=codecs)
+    assert probe("result", path) == Probe("mp4", 320, 192, 1.0, 24.0, codecs, frames=24)
 
 
 def test_video_of_the_local_ark_is_described(path: Path) -> None:
     path.write_bytes(video(Clip(864, 496, 4, audio=True), "cgt-1"))
     codecs = ("h264", "aac")
-    assert probe_video(path) == VideoProbe(864, 496, frames=97, seconds=97 / 24, fps=24.0, codecs=codecs)
+    assert probe("result", path) == Probe("mp4", 864, 496, 97 / 24, 24.0, codecs, frames=97)
 
 
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.9, -100, -1])
@@ -72,7 +72,7 @@ def test_cut_video_is_refused(path: Path, kind: str, left: float) -> None:
     whole = mp4(kind)
     path.write_bytes(whole[: int(len(whole) * left) if left > 0 else int(left)])
     with pytest.raises(BadMedia):
-        probe_video(path)
+        probe("result", path)
 
 
 def ends_at(at: int) -> bytes:
@@ -93,7 +93,7 @@ def test_missing_frame_is_noticed_though_the_boxes_fit(path: Path, part: float, 
     at, size = last_packet(path)
     path.write_bytes(ends_at(at + int(size * part)))
     with pytest.raises(BadMedia, match=reason):
-        probe_video(path)
+        probe("result", path)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_hole_is_noticed_at_the_right_length(path: Path, whole: bytes, part: flo
     left = int(len(whole) * part)
     path.write_bytes(whole[:left] + bytes(len(whole) - left))
     with pytest.raises(BadMedia):
-        probe_video(path)
+        probe("result", path)
 
 
 def without_frame() -> bytes:
@@ -138,17 +138,18 @@ def without_real_frames() -> bytes:
 def test_other_files_are_refused_with_reason(path: Path, content: bytes, reason: str) -> None:
     path.write_bytes(content)
     with pytest.raises(BadMedia, match=reason):
-        probe_video(path)
+        probe("result", path)
 
 
 def test_picture_type_comes_from_content(path: Path) -> None:
     png = last_frame(Clip(64, 64, 4, audio=False), "cgt-1")
-    path.write_bytes(png)
-    assert picture_type(path) == picture_type(png) == "png"
-    assert picture_type(b"\xff\xd8\xff\xe0\x00\x10JFIF") == "jpg"
+    for content, kind in ((png, "png"), (b"\xff\xd8\xff\xe0\x00\x10JFIF", "jpg")):
+        path.write_bytes(content)
+        assert picture_type(path) == kind
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"GIF89a", b"RIFF\0\0\0\0WEBP"])
-def test_other_content_is_no_picture(content: bytes) -> None:
+def test_other_content_is_no_picture(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
     with pytest.raises(BadMedia):
-        picture_type(content)
+        picture_type(path)
