@@ -536,7 +536,7 @@ MUTANTS = (
     Mutant(
         6,
         "a conflicting object raises no Attention",
-        _WORKFLOW,
+        "workflows/messages.py",
         'reason.type == "ObjectConflict"',
         'reason.type == "Conflict"',
         "tests/workflows/test_patience.py::test_conflict_is_reported_at_once_and_retried",
