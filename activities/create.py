@@ -14,13 +14,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
 from activities.poll import seconds_until_poll
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
-from seedance_temporal.job import Attention, JobError
+from seedance_temporal.job import Attention, JobError, Shape
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
@@ -54,7 +53,7 @@ _LONGEST_REASON = 500
 _log = logging.getLogger(__name__)
 
 
-class CreateInput(BaseModel):
+class CreateInput(Shape):
     """The request to send, and the attempt to send it as.
 
     Attributes:
@@ -64,8 +63,6 @@ class CreateInput(BaseModel):
         media: The properties of its references.
         timeline: The job's events so far, for the outcome: a refused job has no other object that could hold them.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     request: VideoRequest
@@ -77,7 +74,7 @@ class CreateInput(BaseModel):
     timeline: Timeline = ()
 
 
-class CreateResult(BaseModel):
+class CreateResult(Shape):
     """The outcome of a create.
 
     Attributes:
@@ -91,8 +88,6 @@ class CreateResult(BaseModel):
         attention: The problem that an operator must settle before a create can succeed.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     kind: Literal["created", "refused", "not_sent", "unknown", "conflict", "impossible"]
     claim: Claim | None = None

@@ -14,23 +14,23 @@ from temporalio import activity
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError
+from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
-from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Outcome
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
 
-class ReadLedgerInput(Fact):
+class ReadLedgerInput(Shape):
     job_id: str
     request: VideoRequest
     resubmit: Resubmit | None = None
     with_context: bool = False
 
 
-class RunContext(Fact):
+class RunContext(Shape):
     """The settings and estimates that a run needs, fetched once.
 
     Attributes:
@@ -55,21 +55,21 @@ class RunContext(Fact):
     limited: bool = False
 
 
-class ReadLedgerResult(Fact):
+class ReadLedgerResult(Shape):
     """The decision by the ledger, and the run's context where it was asked for."""
 
     decision: Decision
     context: RunContext | None = None
 
 
-class OutcomeInput(Fact):
+class OutcomeInput(Shape):
     """An outcome that may not be in the ledger yet, with its claim."""
 
     claim: Claim
     outcome: Outcome
 
 
-class EndInput(Fact):
+class EndInput(Shape):
     job_id: str
     error: JobError
     source: EventSource = "ledger"
@@ -78,7 +78,7 @@ class EndInput(Fact):
     timeline: Timeline = ()
 
 
-class EndResult(Fact):
+class EndResult(Shape):
     """The end in the ledger; ``continues``: the job goes on with another attempt or task."""
 
     error: JobError

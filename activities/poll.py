@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.job import Attention, JobError, VideoResult
+from seedance_temporal.job import Attention, JobError, Shape, VideoResult
 from seedance_temporal.ledger.decisions import other_key, second_task
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger
@@ -46,15 +45,13 @@ _TRIES_FOR_A_NEW_TASK = 5
 _TYPICAL_SECONDS = {"480p": 60.0, "720p": 90.0, "1080p": 150.0, "4k": 240.0}
 
 
-class GetTaskInput(BaseModel):
+class GetTaskInput(Shape):
     """The task to poll.
 
     Attributes:
         polls: How often it was polled before.
         announced: Whether a callback announced its end.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     request: VideoRequest
@@ -64,7 +61,7 @@ class GetTaskInput(BaseModel):
     announced: bool = False
 
 
-class Observation(BaseModel):
+class Observation(Shape):
     """The answer to a poll.
 
     Attributes:
@@ -77,8 +74,6 @@ class Observation(BaseModel):
         copy_within: Seconds that the result URL still lives, with ``store``: from 0 to 24 hours.
         second_task: A task that is not followed.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     next: Literal["wait", "store", "stored", "end", "ended"]
     status: str = ""
@@ -93,10 +88,8 @@ class Observation(BaseModel):
     second_task: str | None = None
 
 
-class CancelResult(BaseModel):
+class CancelResult(Shape):
     """The outcome of a request to cancel."""
-
-    model_config = ConfigDict(frozen=True)
 
     outcome: Literal["cancelled", "running_will_finish"]
     status: str

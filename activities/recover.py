@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.events import EventSource, Timeline
-from seedance_temporal.job import JobError
+from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
 from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
@@ -25,10 +24,8 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
 
 
-class IdentifyInput(BaseModel):
+class IdentifyInput(Shape):
     """A task that could be an attempt's, and where it was seen."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     attempt: int
@@ -36,7 +33,7 @@ class IdentifyInput(BaseModel):
     source: Literal["callback", "list"] = "callback"
 
 
-class IdentifyResult(BaseModel):
+class IdentifyResult(Shape):
     """Whether a named task is one of the job.
 
     Attributes:
@@ -45,25 +42,19 @@ class IdentifyResult(BaseModel):
             not its identifier.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     answer: Literal["ours", "known", "other", "not_yet"]
 
 
-class AbsentInput(BaseModel):
+class AbsentInput(Shape):
     """An attempt that complete listings did not show."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     attempt: int
     listings: tuple[Listing, ...]
 
 
-class ResolveInput(BaseModel):
+class ResolveInput(Shape):
     """An operator's resolution."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     resolution: Resolve

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import heartbeats
-from seedance_temporal.job import JobError
+from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.asset_ids import Assets
 from seedance_temporal.ledger.facts import nothing_sent
 from seedance_temporal.media.references import References, joined
@@ -26,17 +25,13 @@ from seedance_temporal.urls import redacted
 _log = logging.getLogger(__name__)
 
 
-class ReferencesInput(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class ReferencesInput(Shape):
     job_id: str
     request: VideoRequest
 
 
-class ReferencesResult(BaseModel):
+class ReferencesResult(Shape):
     """The properties of the references; or, as ``error``, why nothing can be created with them."""
-
-    model_config = ConfigDict(frozen=True)
 
     media: tuple[Medium, ...] = ()
     warnings: tuple[str, ...] = ()

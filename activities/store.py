@@ -17,14 +17,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import Progress, heartbeats
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import ObjectNames, hash_of_job
-from seedance_temporal.job import VideoResult
+from seedance_temporal.job import Shape, VideoResult
 from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, payload_json, result_of_record
 from seedance_temporal.ledger.store import written_by
@@ -58,7 +58,7 @@ _PICTURES = {"last_frame.png": "image/png", "last_frame.jpg": "image/jpeg"}
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
 
-class StoreInput(BaseModel):
+class StoreInput(Shape):
     """The video to store.
 
     Attributes:
@@ -66,8 +66,6 @@ class StoreInput(BaseModel):
         warnings: The job's warnings, in sentences.
         timeline: The job's events so far, for the record.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     request: VideoRequest

@@ -14,7 +14,6 @@ import math
 from datetime import UTC, datetime
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
@@ -24,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from seedance_temporal import contract
 from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
+from seedance_temporal.job import Shape
 from seedance_temporal.ledger.decisions import Decision, decide_at
 from seedance_temporal.ledger.facts import Attempt, Listing
 from seedance_temporal.ledger.store import Ledger
@@ -40,7 +40,7 @@ _ANSWERS_SIDE_BY_SIDE = 20
 _LONGEST_TEXT = 200
 
 
-class ListingRequest(BaseModel):
+class ListingRequest(Shape):
     """A request of a job for the next listing.
 
     Attributes:
@@ -52,8 +52,6 @@ class ListingRequest(BaseModel):
         since: Unix seconds: no task of the attempt can be older.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     job_id: str | None
     attempt: int
     safety_identifier: str
@@ -62,26 +60,20 @@ class ListingRequest(BaseModel):
     since: float
 
 
-class ListerInput(BaseModel):
+class ListerInput(Shape):
     """The lister's argument; requests are carried over at continue-as-new."""
-
-    model_config = ConfigDict(frozen=True)
 
     route: str
     requested: tuple[ListingRequest, ...] = ()
 
 
-class ListPageInput(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class ListPageInput(Shape):
     page: int
     service_tier: str
 
 
-class ListedTask(BaseModel):
+class ListedTask(Shape):
     """The needed fields of a listed task; only its identifier shows its owner. ``created_at`` is Unix seconds."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     safety_identifier: str | None
@@ -89,7 +81,7 @@ class ListedTask(BaseModel):
     created_at: float | None
 
 
-class Page(BaseModel):
+class Page(Shape):
     """One page, and the number of tasks on all pages.
 
     Attributes:
@@ -97,33 +89,25 @@ class Page(BaseModel):
         key: Fingerprint of the API key that read it.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     tasks: tuple[ListedTask, ...]
     total: int
     asked_at: datetime
     key: str = ""
 
 
-class Answer(BaseModel):
+class Answer(Shape):
     """The answer to a job that asked for a listing."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     listing: Listing
 
 
-class AnswerJobsInput(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class AnswerJobsInput(Shape):
     answers: tuple[Answer, ...]
 
 
-class AskListerInput(BaseModel):
+class AskListerInput(Shape):
     """The attempt to find; without one, only whether LIST shows identifiers is asked."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     attempt: int | None = None
