@@ -155,7 +155,7 @@ class CreateActivities:
             return _impossible("cannot_sign", str(error))
         except Exception as error:
             # Nothing was claimed, so there is no outcome to write.
-            failure = _signing_failure(error)
+            failure = _failure("signing_failed", "a private reference could not be signed", error)
             return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=True)
         try:
             if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
@@ -164,14 +164,13 @@ class CreateActivities:
         except Exception as error:
             # Nothing is sent without a claim. It may be in the bucket all the same: the workflow settles that.
             _log.warning("the ledger cannot be reached", extra={"job_id": input.job_id}, exc_info=True)
-            failure = _ledger_failure(error)
+            failure = _failure("bucket_unreachable", "the ledger cannot be written", error)
             return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=False)
         current = decide(facts.without(input.attempt))
         if current.next != "claim" or current.attempt > input.attempt:
             # The workflow's decision is stale, such as one that a Reset brought back.
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
-            outcome = _outcome(input, claim, stale, facts.objects)
-            result = self._not_sent(input, claim, stale, outcome, written=await self._settle(claim, outcome))
+            result = await self._result(input, claim, stale, facts)
             return result.model_copy(update={"wait_seconds": 0.0})
         return await self._result(input, claim, await self._send(body, deadline), facts)
 
@@ -190,18 +189,13 @@ class CreateActivities:
         return answer
 
     async def _result(self, input: CreateInput, claim: Claim, answer: CreateAnswer, facts: Facts) -> CreateResult:
+        message = f"{answer.code}: {answer.message}"
         if answer.kind == "unknown":
-            return CreateResult(kind="unknown", claim=claim, message=f"{answer.code}: {answer.message}")
+            return CreateResult(kind="unknown", claim=claim, message=message)
         outcome = _outcome(input, claim, answer, facts.objects)
         written = await self._settle(claim, outcome)
         if answer.kind == "accepted_without_id":
-            return CreateResult(
-                kind="unknown",
-                claim=claim,
-                outcome=outcome,
-                written=written,
-                message=f"{answer.code}: {answer.message}",
-            )
+            return CreateResult(kind="unknown", claim=claim, outcome=outcome, written=written, message=message)
         if answer.kind == "not_sent":
             return self._not_sent(input, claim, answer, outcome, written=written)
         return CreateResult(
@@ -229,7 +223,7 @@ class CreateActivities:
         )
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
-        """Write the outcome within a time limit; return whether it was written. If not, the workflow writes it."""
+        """Write the outcome within a time limit; return False where the workflow has to write it."""
         try:
             async with asyncio.timeout(_OUTCOME_SECONDS):
                 await self._ledger.settle(claim.job_id, claim.attempt, outcome, seconds=_OUTCOME_SECONDS)
@@ -239,18 +233,11 @@ class CreateActivities:
         return True
 
     async def _body(self, claim: Claim) -> dict[str, Any]:
-        """Build the create's JSON body.
-
-        Raises:
-            CannotSign: A private reference cannot be signed.
-        """
         urls = await asyncio.gather(*map(self._url_of, claim.request.references))
         body = body_of(claim.request, urls) | {"safety_identifier": claim.safety_identifier}
-        secret = self._settings.seedance_callback_secret
-        if self._settings.seedance_callback_url is not None and secret is not None:
-            body["callback_url"] = callback_url(
-                self._settings.seedance_callback_url, secret.get_secret_value(), claim.job_id, claim.attempt
-            )
+        base, secret = self._settings.seedance_callback_url, self._settings.seedance_callback_secret
+        if base is not None and secret is not None:
+            body["callback_url"] = callback_url(base, secret.get_secret_value(), claim.job_id, claim.attempt)
         return body
 
     async def _url_of(self, reference: Reference) -> str:
@@ -281,25 +268,10 @@ def _outcome(
     )
 
 
-def _ledger_failure(error: Exception) -> CreateAnswer:
-    return CreateAnswer(
-        "not_sent",
-        code="bucket_unreachable",
-        message=f"nothing was sent: the ledger cannot be written ({_shown(error)})",
-    )
-
-
-def _signing_failure(error: Exception) -> CreateAnswer:
-    return CreateAnswer(
-        "not_sent",
-        code="signing_failed",
-        message=f"nothing was sent: a private reference could not be signed ({_shown(error)})",
-    )
-
-
-def _shown(error: Exception) -> str:
-    """Show another library's error: some quote whole answers, and URLs with their signatures."""
-    return redacted(repr(error), limit=_LONGEST_REASON)
+def _failure(code: str, reason: str, error: Exception) -> CreateAnswer:
+    # Some libraries quote whole answers, and URLs with their signatures.
+    shown = redacted(repr(error), limit=_LONGEST_REASON)
+    return CreateAnswer("not_sent", code=code, message=f"nothing was sent: {reason} ({shown})")
 
 
 def _impossible(code: str, message: str) -> CreateResult:
