@@ -20,7 +20,7 @@ from tests.docs.pages import ROOT, rows
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
 PRODUCT = ("seedance_temporal", "activities", "workflows", "workers", "worker.py", "starter.py", "relay.py")
 # These make an error or an answer whose first text is its code.
-MADE_WITH_CODE_FIRST = {"nothing_sent", "_impossible", "Refusal", "error_document"}
+MADE_WITH_CODE_FIRST = {"nothing_sent", "_impossible", "_failure", "Refusal", "error_document"}
 # The first text of these is the type of a failure in Temporal.
 MADE_WITH_TYPE_FIRST = {"_Failed", "failed"}
 
@@ -102,7 +102,9 @@ def test_job_codes() -> None:
 
 
 def test_create_codes() -> None:
-    made = {code.replace("http_*", "http_<status>") for code in codes(lambda name: name == "CreateAnswer")}
+    made = {
+        code.replace("http_*", "http_<status>") for code in codes(lambda name: name in {"CreateAnswer", "_failure"})
+    }
     assert documented("## Outcomes of a create") == made
 
 
