@@ -154,8 +154,7 @@ class CreateActivities:
         if current.next != "claim" or current.attempt > input.attempt:
             # The workflow's decision is stale, such as one that a Reset brought back.
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
-            outcome = _outcome(input, claim, stale, facts.objects)
-            result = self._not_sent(input, claim, stale, outcome, written=await self._settle(claim, outcome))
+            result = await self._result(input, claim, stale, facts)
             return result.model_copy(update={"wait_seconds": 0.0})
         return await self._result(input, claim, await self._send(body, deadline), facts)
 
@@ -226,7 +225,7 @@ class CreateActivities:
         )
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
-        """Write the outcome within a time limit; return whether it was written. If not, the workflow writes it."""
+        """Write the outcome within a time limit; return False where the workflow has to write it."""
         try:
             async with asyncio.timeout(_OUTCOME_SECONDS):
                 await self._ledger.settle(claim.job_id, claim.attempt, outcome, seconds=_OUTCOME_SECONDS)
@@ -246,11 +245,9 @@ class CreateActivities:
         references = claim.request.references
         urls = await asyncio.gather(*(readable_url(self._bucket, each.url, lifetime) for each in references))
         body = body_of(claim.request, urls) | {"safety_identifier": claim.safety_identifier}
-        secret = self._settings.seedance_callback_secret
-        if self._settings.seedance_callback_url is not None and secret is not None:
-            body["callback_url"] = callback_url(
-                self._settings.seedance_callback_url, secret.get_secret_value(), claim.job_id, claim.attempt
-            )
+        base, secret = self._settings.seedance_callback_url, self._settings.seedance_callback_secret
+        if base is not None and secret is not None:
+            body["callback_url"] = callback_url(base, secret.get_secret_value(), claim.job_id, claim.attempt)
         return body
 
 

@@ -14,23 +14,23 @@ from temporalio import activity
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError
+from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
-from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Outcome
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
 
-class ReadLedgerInput(Fact):
+class ReadLedgerInput(Shape):
     job_id: str
     request: VideoRequest
     resubmit: Resubmit | None = None
     with_context: bool = False
 
 
-class RunContext(Fact):
+class RunContext(Shape):
     """The settings and estimates that a run needs, fetched once.
 
     Attributes:
@@ -55,21 +55,21 @@ class RunContext(Fact):
     limited: bool = False
 
 
-class ReadLedgerResult(Fact):
+class ReadLedgerResult(Shape):
     """The decision by the ledger, and the run's context where it was asked for."""
 
     decision: Decision
     context: RunContext | None = None
 
 
-class OutcomeInput(Fact):
+class OutcomeInput(Shape):
     """An outcome that may not be in the ledger yet, with its claim."""
 
     claim: Claim
     outcome: Outcome
 
 
-class EndInput(Fact):
+class EndInput(Shape):
     job_id: str
     error: JobError
     source: EventSource = "ledger"
@@ -78,7 +78,7 @@ class EndInput(Fact):
     timeline: Timeline = ()
 
 
-class EndResult(Fact):
+class EndResult(Shape):
     """The end in the ledger; ``continues``: the job goes on with another attempt or task."""
 
     error: JobError
@@ -100,25 +100,21 @@ class LedgerActivities:
     @activity.defn
     async def read_ledger(self, input: ReadLedgerInput) -> ReadLedgerResult:
         """Read the ledger, and decide the next step. Grant the resubmit that the input asks for."""
-        context = None
         if input.job_id != job_id_of(input.request):
             return ReadLedgerResult(decision=Decision(next="ended", attempt=0, error=_foreign_id(input)))
         facts = await self._ledger.read(input.job_id)
+        decision = decide_at(facts, self._settings)
         resubmit = input.resubmit
-        refusal: JobError | None = None
         failed = facts.attempt(resubmit.attempt) if resubmit is not None else None
         # A resubmit of an attempt that did not fail, or that was granted before, changes nothing.
         if resubmit is not None and failed is not None and failed.error is not None and failed.resubmit_grant is None:
             if failed.error.failure_class != "lost" or resubmit.accept_second_charge:
                 await self._ledger.grant_resubmit(input.job_id, resubmit)
                 facts = await self._ledger.read(input.job_id)
-            elif decide(facts).next == "ended":
-                refusal = _second_charge(failed.error)
-        decision = decide_at(facts, self._settings)
-        if refusal is not None and resubmit is not None:
-            decision = Decision(next="ended", attempt=resubmit.attempt, error=refusal)
-        if input.with_context:
-            context = await self._context(input, facts.attempt(decision.attempt))
+                decision = decide_at(facts, self._settings)
+            elif decision.next == "ended":
+                decision = Decision(next="ended", attempt=resubmit.attempt, error=_second_charge(failed.error))
+        context = await self._context(input, facts.attempt(decision.attempt)) if input.with_context else None
         return ReadLedgerResult(decision=decision, context=context)
 
     async def _context(self, input: ReadLedgerInput, attempt: Attempt | None) -> RunContext:
@@ -167,17 +163,15 @@ class LedgerActivities:
         )
         error = (await self._ledger.end(input.job_id, input.error.attempt, end)).error
         facts = await self._ledger.read(input.job_id)
-        grants = [attempt.resubmit_grant for attempt in facts.attempts if attempt.resubmit_grant is not None]
-        automatic = sum(grant.automatic for grant in grants)
+        decision = decide(facts)
+        grants = {attempt.number: attempt.resubmit_grant for attempt in facts.attempts}
+        automatic = sum(grant is not None and grant.automatic for grant in grants.values())
         # A live task of the job comes before another paid one.
-        left = automatic < self._settings.seedance_automatic_resubmits and decide(facts).next == "ended"
-        ended = facts.attempt(input.error.attempt)
-        not_granted = ended is not None and ended.resubmit_grant is None
-        if left and not_granted and error.failure_class in {"expired", "provider"}:
+        left = automatic < self._settings.seedance_automatic_resubmits and decision.next == "ended"
+        if left and grants[input.error.attempt] is None and error.failure_class in {"expired", "provider"}:
             await self._ledger.grant_resubmit(input.job_id, Resubmit(attempt=input.error.attempt), automatic=True)
             return EndResult(error=error, continues=True)
         # The end of another attempt can be the end of the job.
-        decision = decide(facts)
         return EndResult(error=decision.error or error, continues=decision.next != "ended")
 
 

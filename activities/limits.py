@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 from temporalio import activity
 
-from seedance_temporal.job import JobError
+from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.daily_quota import DailyQuota, QuotaEntry
-from seedance_temporal.ledger.facts import Fact
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal, refusal_by_price
 from seedance_temporal.request import VideoRequest
@@ -17,12 +16,12 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 
 
-class QuotaInput(Fact):
+class QuotaInput(Shape):
     job_id: str
     request: VideoRequest
 
 
-class QuotaResult(Fact):
+class QuotaResult(Shape):
     """Whether a create may be paid for: ``error`` says why not, ``used`` is the user's share of today's quota."""
 
     error: JobError | None = None

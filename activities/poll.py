@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.job import Attention, JobError, Shape, VideoResult
 from seedance_temporal.ledger.decisions import other_key, second_task
-from seedance_temporal.ledger.facts import Attempt, Facts
+from seedance_temporal.ledger.facts import Attempt
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.provider.task import (
@@ -151,24 +151,19 @@ class PollActivities:
             ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
         facts = await self._ledger.read(input.job_id)
-        attempt = facts.attempt(input.attempt)
-        ended = attempt.end_of(input.task_id) if attempt is not None else None
         if facts.record is not None:
             second = second_task(facts, facts.record.task_id)
             return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=second)
-        if ended is not None:
+        attempt = facts.attempt(input.attempt)
+        if attempt is not None and (ended := attempt.end_of(input.task_id)) is not None:
             return Observation(next="ended", status=ended.error.code, error=ended.error)
+        second = second_task(facts, input.task_id)
         video = self._ledger.names(input.job_id).of_task(input.task_id, "output.mp4")
         if any(stored.name == video for stored in facts.objects) and await self._ledger.has_verified_video(
             input.job_id, input.task_id
         ):
             # Only the record is missing, and it can be written without the provider.
-            return Observation(
-                next="store",
-                status=SUCCEEDED,
-                copy_within=URL_LIVES_SECONDS,
-                second_task=second_task(facts, input.task_id),
-            )
+            return Observation(next="store", status=SUCCEEDED, copy_within=URL_LIVES_SECONDS, second_task=second)
         try:
             payload = await self._ark.get(input.task_id)
         except ArkError as error:
@@ -178,10 +173,9 @@ class PollActivities:
         except httpx.HTTPError as error:
             raise _unanswered(input, error) from None
         if payload is None:
-            return self._gone(input, facts)
+            return self._gone(input, attempt)
         claimed_at = attempt.claimed_at if attempt is not None else None
-        observation = self._of_task(input, parse_task(payload), claimed_at)
-        return observation.model_copy(update={"second_task": second_task(facts, input.task_id)})
+        return self._of_task(input, parse_task(payload), claimed_at).model_copy(update={"second_task": second})
 
     def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
         cost_usd = self._settings.rules.cost_of(input.request, task)
@@ -202,14 +196,13 @@ class PollActivities:
         return Observation(next="wait", status=task.status, wait_seconds=wait)
 
     def _why_gone(self, attempt: Attempt | None) -> str:
-        sent, key = attempt.claim.key if attempt is not None and attempt.claim is not None else "", self._key
-        if sent and sent != key:
-            return f"Note that {other_key(sent, key)}."
+        sent = attempt.claim.key if attempt is not None and attempt.claim is not None else ""
+        if sent and sent != self._key:
+            return f"Note that {other_key(sent, self._key)}."
         return "Ask the provider's support."
 
-    def _gone(self, input: GetTaskInput, facts: Facts) -> Observation:
+    def _gone(self, input: GetTaskInput, attempt: Attempt | None) -> Observation:
         """Observe a task that the provider does not know: wait while it is young, give it up later."""
-        attempt = facts.attempt(input.attempt)
         claimed_at = attempt.claimed_at if attempt is not None else None
         age = (datetime.now(UTC) - claimed_at).total_seconds() if claimed_at is not None else 0.0
         if age < TASK_KEPT_SECONDS:
@@ -262,11 +255,10 @@ def _task_error(input: GetTaskInput, task: Task) -> JobError:
     next_step = "Change the request and submit that."
     if new_attempt_could_help(kind):
         next_step = f"To ask for another attempt: {COMMAND} resubmit {input.job_id} --attempt {input.attempt}"
-    code = failure.code or task.status
-    named = f" ({code})" if code != task.status else ""
+    named = f" ({failure.code})" if failure.code not in {"", task.status} else ""
     reason = f"{named}: {failure.message}".rstrip(" .:")
     return JobError(
-        code=code,
+        code=failure.code or task.status,
         message=f"Task {task.id} ended {task.status}{reason}. The provider does not bill it. {next_step}",
         failure_class=kind,
         task_id=task.id,

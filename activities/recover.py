@@ -17,7 +17,7 @@ from seedance_temporal.contract import Resolve, ResolveAnswer
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
-from seedance_temporal.ledger.facts import Attempt, End, Facts, Listing, Outcome
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
@@ -89,8 +89,7 @@ class RecoverActivities:
             return IdentifyResult(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
             return IdentifyResult(answer="other")
-        outcome = _outcome(facts, "created", input.source, task_id=input.task_id)
-        await self._ledger.settle(input.job_id, input.attempt, outcome)
+        await self._settle(input.job_id, facts, input.attempt, "created", input.source, task_id=input.task_id)
         return IdentifyResult(answer="ours")
 
     @activity.defn
@@ -99,13 +98,11 @@ class RecoverActivities:
         facts = await self._ledger.read(input.job_id)
         decision = decide_at(facts, self._settings)
         attempt = facts.attempt(input.attempt)
-        if decision.next != "recover" or decision.attempt != input.attempt or attempt is None:
-            return decision
-        if not is_absent(facts, attempt, input.listings, self._settings):
+        is_open = (decision.next, decision.attempt) == ("recover", input.attempt)
+        if attempt is None or not is_open or not is_absent(facts, attempt, input.listings, self._settings):
             return decision
         message = f"{len(input.listings)} complete listings do not show it"
-        outcome = _outcome(facts, "absent", "list", message=message)
-        await self._ledger.settle(input.job_id, input.attempt, outcome)
+        await self._settle(input.job_id, facts, input.attempt, "absent", "list", message=message)
         return decide_at(await self._ledger.read(input.job_id), self._settings)
 
     @activity.defn
@@ -119,63 +116,59 @@ class RecoverActivities:
         facts = await self._ledger.read(input.job_id)
         attempt = facts.attempt(resolution.attempt)
         if attempt is None or attempt.claim is None:
-            return ResolveAnswer(accepted=False, message=f"{input.job_id} has no attempt {resolution.attempt}.")
+            return _refused(f"{input.job_id} has no attempt {resolution.attempt}.")
         if attempt.tasks or attempt.error is not None or not attempt.counts:
             known = f"its task is {attempt.tasks[0]}" if attempt.tasks else "it is settled"
-            return ResolveAnswer(accepted=False, message=f"Attempt {resolution.attempt} is not unknown: {known}.")
-        if resolution.action == "adopt":
-            return await self._adopt(input, facts, attempt)
-        if resolution.action == "not_created":
-            return await self._not_created(input, facts, attempt)
-        return await self._lost(input, facts, attempt)
+            return _refused(f"Attempt {resolution.attempt} is not unknown: {known}.")
+        match resolution.action:
+            case "adopt":
+                return await self._adopt(input, facts, attempt.number, attempt.claim)
+            case "not_created":
+                return await self._not_created(input, facts, attempt, attempt.claim)
+            case "lost":
+                return await self._lost(input, facts, attempt.number)
 
-    async def _adopt(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
-        task_id = input.resolution.task_id
-        assert attempt.claim is not None
+    async def _adopt(self, input: ResolveInput, facts: Facts, attempt: int, claim: Claim) -> ResolveAnswer:
+        task_id, key = input.resolution.task_id, self._settings.key_fingerprint
         if not task_id:
-            return ResolveAnswer(accepted=False, message="Adopting a task needs its task id.")
-        shown = await self._identifier(input.job_id, task_id)
-        if shown != attempt.claim.safety_identifier:
-            key = self._settings.key_fingerprint
-            unseen = f" Note that {other_key(attempt.claim.key, key)}." if attempt.claim.key != key else ""
-            return ResolveAnswer(
-                accepted=False,
-                message=f"The provider knows no task {task_id} that shows the identifier of this attempt, "
-                f"{attempt.claim.safety_identifier}.{unseen}",
+            return _refused("Adopting a task needs its task id.")
+        if await self._identifier(input.job_id, task_id) != claim.safety_identifier:
+            unseen = f" Note that {other_key(claim.key, key)}." if claim.key != key else ""
+            return _refused(
+                f"The provider knows no task {task_id} that shows the identifier of this attempt, "
+                f"{claim.safety_identifier}.{unseen}"
             )
-        outcome = _outcome(facts, "created", "operator", task_id=task_id)
-        await self._ledger.settle(input.job_id, attempt.number, outcome)
+        await self._settle(input.job_id, facts, attempt, "created", "operator", task_id=task_id)
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
 
-    async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt, claim: Claim) -> ResolveAnswer:
         if attempt.accepted_without_id:
-            return ResolveAnswer(accepted=False, message="The provider accepted this create: a task exists.")
-        left = self._settings.seedance_recovery_seconds - _age(attempt)
+            return _refused("The provider accepted this create: a task exists.")
+        assert attempt.claimed_at is not None
+        left = self._settings.seedance_recovery_seconds - (datetime.now(UTC) - attempt.claimed_at).total_seconds()
         if left > 0:
-            return ResolveAnswer(
-                accepted=False,
-                message=f"The search for its task is not over. Send this again in {left:.0f} s, if no task is found.",
+            return _refused(
+                f"The search for its task is not over. Send this again in {left:.0f} s, if no task is found."
             )
-        assert attempt.claim is not None
-        if attempt.claim.key and attempt.claim.key != self._settings.key_fingerprint:
+        if claim.key and claim.key != self._settings.key_fingerprint:
             # An operator sees only the tasks of the present key's project; the task can be in another one.
-            unseen = other_key(attempt.claim.key, self._settings.key_fingerprint)
-            return ResolveAnswer(
-                accepted=False,
-                message=f"The task may exist all the same: {unseen}. If that cannot be found out, resolve with --lost.",
+            unseen = other_key(claim.key, self._settings.key_fingerprint)
+            return _refused(
+                f"The task may exist all the same: {unseen}. If that cannot be found out, resolve with --lost."
             )
-        outcome = _outcome(facts, "absent", "operator", message="an operator found no task")
-        await self._ledger.settle(input.job_id, attempt.number, outcome)
+        await self._settle(
+            input.job_id, facts, attempt.number, "absent", "operator", message="an operator found no task"
+        )
         return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")
 
-    async def _lost(self, input: ResolveInput, facts: Facts, attempt: Attempt) -> ResolveAnswer:
+    async def _lost(self, input: ResolveInput, facts: Facts, attempt: int) -> ResolveAnswer:
         error = JobError(
             code="unknown_outcome",
-            message=f"It is not known whether attempt {attempt.number} was created and billed; an operator gave it up. "
+            message=f"It is not known whether attempt {attempt} was created and billed; an operator gave it up. "
             "The provider's invoice shows whether it was billed. Another attempt may be a second charge: "
-            f"{COMMAND} resubmit {input.job_id} --attempt {attempt.number} --accept-second-charge",
+            f"{COMMAND} resubmit {input.job_id} --attempt {attempt} --accept-second-charge",
             failure_class="lost",
-            attempt=attempt.number,
+            attempt=attempt,
             resubmit_could_help=True,
         )
         end = End(
@@ -186,7 +179,7 @@ class RecoverActivities:
             ledger=facts.objects,
             **written_by(),
         )
-        await self._ledger.end(input.job_id, attempt.number, end)
+        await self._ledger.end(input.job_id, attempt, end)
         return ResolveAnswer(accepted=True, message=error.message)
 
     async def _identifier(self, job_id: str, task_id: str) -> str | None:
@@ -201,26 +194,28 @@ class RecoverActivities:
         shown = payload.get("safety_identifier")
         return shown if isinstance(shown, str) and shown else None
 
+    async def _settle(
+        self,
+        job_id: str,
+        facts: Facts,
+        attempt: int,
+        kind: Literal["created", "absent"],
+        source: EventSource,
+        *,
+        task_id: str | None = None,
+        message: str = "",
+    ) -> None:
+        outcome = Outcome(
+            kind=kind,
+            source=source,
+            at=datetime.now(UTC),
+            task_id=task_id,
+            message=message,
+            ledger=facts.objects,
+            **written_by(),
+        )
+        await self._ledger.settle(job_id, attempt, outcome)
 
-def _outcome(
-    facts: Facts,
-    kind: Literal["created", "absent"],
-    source: EventSource,
-    *,
-    task_id: str | None = None,
-    message: str = "",
-) -> Outcome:
-    return Outcome(
-        kind=kind,
-        source=source,
-        at=datetime.now(UTC),
-        task_id=task_id,
-        message=message,
-        ledger=facts.objects,
-        **written_by(),
-    )
 
-
-def _age(attempt: Attempt) -> float:
-    assert attempt.claimed_at is not None
-    return (datetime.now(UTC) - attempt.claimed_at).total_seconds()
+def _refused(message: str) -> ResolveAnswer:
+    return ResolveAnswer(accepted=False, message=message)

@@ -75,19 +75,13 @@ class StoreInput(Shape):
     timeline: Timeline = ()
 
     def failed(self, kind: str, reason: str, *, non_retryable: bool = False) -> ApplicationError:
-        """Build an error that names job and task, and holds no signature of a URL.
-
-        Args:
-            kind: The error's type in Temporal.
-            reason: The sentence.
-            non_retryable: Whether Temporal must not retry the activity.
-        """
+        """Build an error that names job and task, and holds no signature of a URL."""
         message = f"{self.job_id}: task {self.task_id}: {redacted(reason)}"
         return ApplicationError(message, type=kind, non_retryable=non_retryable)
 
 
 class _Failed(Exception):
-    """A failure that can be retried; ``StoreInput.failed`` explains the arguments."""
+    """A failure that can be retried; ``kind`` becomes the type of the error in Temporal."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(redacted(reason))
@@ -145,7 +139,7 @@ class StoreActivities:
 
 @dataclass
 class _Copy:
-    """One execution of the activity. ``payload``: the task as the provider showed it."""
+    """One execution of the activity. ``payload``: the task, once the provider has shown that it succeeded."""
 
     files: TaskFiles
     ark: Ark
@@ -184,11 +178,7 @@ class _Copy:
         return self._succeeded(self.payload)
 
     def _succeeded(self, payload: Any) -> Task:
-        """Parse a payload as the input's task.
-
-        Raises:
-            _Failed: It is no task, another one, or has not succeeded.
-        """
+        """Parse a payload as the input's task, which must have succeeded."""
         try:
             task = parse_task(payload)
         except ValueError as error:

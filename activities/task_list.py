@@ -167,20 +167,8 @@ class TaskListActivities:
         if input.attempt is None:
             await self._requests.send(_whether_identifiers_are_listed())
         elif decision.next == "recover" and decision.attempt == input.attempt and attempt is not None:
-            await self._requests.send(self._request_for(attempt))
+            await self._requests.send(_for_attempt(attempt, self._settings.seedance_clock_skew_seconds))
         return decision
-
-    def _request_for(self, attempt: Attempt) -> ListingRequest:
-        assert attempt.claim is not None
-        assert attempt.claimed_at is not None
-        return ListingRequest(
-            job_id=attempt.claim.job_id,
-            attempt=attempt.number,
-            safety_identifier=attempt.claim.safety_identifier,
-            model=attempt.claim.request.model,
-            service_tier=attempt.claim.request.service_tier or "default",
-            since=attempt.claimed_at.timestamp() - self._settings.seedance_clock_skew_seconds,
-        )
 
 
 class _Requests:
@@ -188,8 +176,9 @@ class _Requests:
 
     def __init__(self, route: str) -> None:
         self._route = route
-        self._open: list[tuple[ListingRequest, asyncio.Future[None]]] = []
+        self._batch: list[ListingRequest] = []
         self._delivery: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
 
     async def send(self, request: ListingRequest) -> None:
         """Send a request; return when the lister has it.
@@ -197,45 +186,47 @@ class _Requests:
         Raises:
             RPCError: The server did not accept it.
         """
-        sent = asyncio.get_running_loop().create_future()
-        self._open.append((request, sent))
-        if self._delivery is None or self._delivery.done():
-            self._delivery = asyncio.create_task(self._deliver(activity.client()))
-        await sent
+        if self._delivery is None or len(self._batch) == _MOST_AT_ONCE:
+            self._batch = []
+            self._delivery = asyncio.create_task(self._deliver(activity.client(), self._batch))
+        self._batch.append(request)
+        # The other requests of the batch are sent where this activity is cancelled.
+        await asyncio.shield(self._delivery)
 
-    async def _deliver(self, client: Client) -> None:
-        while self._open:
+    async def _deliver(self, client: Client, batch: list[ListingRequest]) -> None:
+        async with self._sending:
             await asyncio.sleep(_COLLECT_SECONDS)
-            batch, self._open = self._open[:_MOST_AT_ONCE], self._open[_MOST_AT_ONCE:]
-            problem: Exception | None = None
-            try:
-                await self._signal(client, [request for request, _ in batch])
-            except Exception as error:
-                problem = error
-            for _, sent in batch:
-                if sent.done():  # its activity was cancelled meanwhile
-                    continue
-                if problem is None:
-                    sent.set_result(None)
-                else:
-                    sent.set_exception(problem)
-
-    async def _signal(self, client: Client, requests: list[ListingRequest]) -> None:
-        await client.start_workflow(
-            contract.LISTER,
-            ListerInput(route=self._route),
-            id=contract.lister_id(self._route),
-            task_queue=Queues(self._route).workflows,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            start_signal=contract.SIGNAL_LISTING_REQUESTED,
-            start_signal_args=requests,
-            static_summary=f"LIST for all jobs of {self._route} that search for a task",
-        )
+            if batch is self._batch:
+                self._delivery = None
+            await client.start_workflow(
+                contract.LISTER,
+                ListerInput(route=self._route),
+                id=contract.lister_id(self._route),
+                task_queue=Queues(self._route).workflows,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                start_signal=contract.SIGNAL_LISTING_REQUESTED,
+                start_signal_args=batch,
+                static_summary=f"LIST for all jobs of {self._route} that search for a task",
+            )
 
 
 def _whether_identifiers_are_listed() -> ListingRequest:
     now = datetime.now(UTC).timestamp()
     return ListingRequest(job_id=None, attempt=0, safety_identifier="", model="", service_tier="default", since=now)
+
+
+def _for_attempt(attempt: Attempt, skew: float) -> ListingRequest:
+    claim, claimed_at = attempt.claim, attempt.claimed_at
+    assert claim is not None
+    assert claimed_at is not None
+    return ListingRequest(
+        job_id=claim.job_id,
+        attempt=attempt.number,
+        safety_identifier=claim.safety_identifier,
+        model=claim.request.model,
+        service_tier=claim.request.service_tier or "default",
+        since=claimed_at.timestamp() - skew,
+    )
 
 
 def _listed(task: dict[str, object]) -> ListedTask:

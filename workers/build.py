@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -64,10 +65,13 @@ def build_workers(
     recover = RecoverActivities(ledger, ark, settings)
     task_list = TaskListActivities(ledger, ark, settings)
     store = StoreActivities(bucket, ark, settings, result_transport)
-    grace = timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE
+    worker = partial(
+        Worker,
+        client,
+        graceful_shutdown_timeout=timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE,
+    )
     return [
-        Worker(
-            client,
+        worker(
             task_queue=queues.workflows,
             workflows=[GenerateVideo, ListTasks],
             activities=[
@@ -81,35 +85,26 @@ def build_workers(
                 task_list.answer_jobs,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
-            graceful_shutdown_timeout=grace,
         ),
-        Worker(
-            client,
+        worker(
             task_queue=queues.create,
             activities=[create.create_task],
             max_task_queue_activities_per_second=settings.seedance_creates_per_minute / 60,
-            graceful_shutdown_timeout=grace,
         ),
-        Worker(
-            client,
+        worker(
             task_queue=queues.get,
             activities=[poll.get_task, poll.cancel_task, recover.identify_task, recover.resolve_attempt],
             max_task_queue_activities_per_second=GETS_PER_SECOND,
-            graceful_shutdown_timeout=grace,
         ),
-        Worker(
-            client,
+        worker(
             task_queue=queues.list,
             activities=[task_list.list_page],
             max_concurrent_activities=1,
             max_task_queue_activities_per_second=LISTS_PER_SECOND,
-            graceful_shutdown_timeout=grace,
         ),
-        Worker(
-            client,
+        worker(
             task_queue=queues.transfer,
             activities=[store.store_video],
             max_concurrent_activities=settings.seedance_copies_at_once,
-            graceful_shutdown_timeout=grace,
         ),
     ]

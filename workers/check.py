@@ -57,17 +57,14 @@ def _print_settings(settings: Settings) -> None:
 
 
 async def _list(ark: Ark) -> None:
-    listings = 0
-    while True:
-        listings += 1
+    for listing in range(1, _MOST_LISTINGS + 1):
         try:
             await ark.list(page=1, page_size=1)
+            return
         except ArkError as error:
-            if error.status != 429 or listings == _MOST_LISTINGS:
+            if error.status != 429 or listing == _MOST_LISTINGS:
                 raise
             await asyncio.sleep(_SECONDS_BETWEEN_LISTINGS)
-        else:
-            return
 
 
 async def _search_attributes(client: Client) -> None:

@@ -16,7 +16,6 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.ledger import RunContext
     from activities.poll import GetTaskInput, Observation
     from seedance_temporal import contract
     from seedance_temporal.contract import CancelAnswer, Carried, GenerateVideoInput, Resolve, ResolveAnswer
@@ -30,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.progress import Progress
     from workflows.search import Search
     from workflows.sending import Sending
-    from workflows.steps import Steps, wait
+    from workflows.steps import Steps
 
 
 @dataclass(eq=False)
@@ -57,7 +56,6 @@ class GenerateVideo:
         self._steps = Steps(job, self._progress)
         self._inbox = Inbox(self._steps, self._progress, cancel_requested=carried.cancel_requested)
         self._sending = Sending(self._steps, self._inbox, self._progress)
-        self._context = RunContext()
         self._media: tuple[Medium, ...] | None = None
         self._first_poll_after = 0.0
 
@@ -109,24 +107,25 @@ class GenerateVideo:
         Raises:
             _Ended: No step is left.
         """
-        if decision.next == "stored":
-            assert decision.result is not None
-            self._progress.tries(decision.attempt)
-            return await self._stored(decision.result, "ledger")
-        if decision.next == "ended":
-            assert decision.error is not None
-            raise _Ended(decision.error, "ledger", decision.usage, decision.cost_usd)
-        if decision.next == "adopt":
-            return await self._follow(decision)
-        if decision.next == "recover":
-            return await self._recover(decision)
-        return await self._create(decision)
+        match decision.next:
+            case "stored":
+                assert decision.result is not None
+                self._progress.tries(decision.attempt)
+                return await self._stored(decision.result, "ledger")
+            case "ended":
+                assert decision.error is not None
+                raise _Ended(decision.error, "ledger", decision.usage, decision.cost_usd)
+            case "adopt":
+                return await self._follow(decision)
+            case "recover":
+                return await self._recover(decision)
+            case "claim":
+                return await self._create(decision)
 
     async def _read_ledger(self, *, with_context: bool = False) -> Decision:
         self._inbox.ledger_changed = False
         answer = await self._steps.read_ledger(with_context=with_context)
         if answer.context is not None:
-            self._context = answer.context
             self._progress.begin(answer.context)
         return answer.decision
 
@@ -149,11 +148,11 @@ class GenerateVideo:
             if self._media is None:
                 self._media = await self._check_references()
                 continue
-            if self._context.limited and (quota := await self._steps.reserve_quota()).error is not None:
+            if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
                 raise _Ended(quota.error, "ledger")
             if await self._inbox.has_news() or self._inbox.cancel_requested:
                 continue
-            result = await self._sending.send(decision.attempt, self._media, self._context)
+            result = await self._sending.send(decision.attempt, self._media)
             if result.kind == "impossible":
                 assert result.error is not None
                 raise _Ended(result.error, "workflow")
@@ -214,8 +213,7 @@ class GenerateVideo:
             if decision.recovery.needs_operator and search.was_answered:
                 advice = messages.advice_on_unknown(self._job_id, decision.attempt, search.doubt(decision.recovery))
                 self._progress.need("unknown_create", advice)
-            await wait(
-                self._progress,
+            await self._progress.wait(
                 lambda: bool(self._inbox.listings) or self._inbox.ledger_changed,
                 search.wait_seconds(decision.recovery),
                 "callback or listing, or ask for one",
@@ -276,8 +274,7 @@ class GenerateVideo:
     async def _next_poll(self, task_id: str, seconds: float) -> EventSource:
         """Wait for a reason to poll; return its source."""
         if seconds > 0:
-            await wait(
-                self._progress,
+            await self._progress.wait(
                 lambda: (
                     self._inbox.end_is_announced(task_id) or self._inbox.ledger_changed or self._inbox.cancel_pending
                 ),
@@ -321,8 +318,8 @@ class GenerateVideo:
                     return await self._end(messages.lost(task, error), "copy", seen)
                 self._progress.need("object_conflict", messages.advice_on_conflict(conflict, url_dies))
             pause = policies.CONFLICT_PAUSE.total_seconds()
-            await wait(self._progress, lambda: False, pause, "copy again, if the other object is gone", shown=False)
-        if not self._context.identifiers_listed:
+            await self._progress.wait(lambda: False, pause, "copy again, if the other object is gone", shown=False)
+        if not self._progress.context.identifiers_listed:
             await self._steps.learn_whether_identifiers_are_listed()
         return await self._stored(result, "copy")
 
@@ -331,7 +328,7 @@ class GenerateVideo:
         # At least one try: a wait before it can have ended late.
         copy = self._steps.start_copy(task, max(url_dies - workflow.now(), policies.COPY_AT_LEAST))
         patience = (at_risk - workflow.now()).total_seconds()
-        in_time = patience > 0 and await wait(self._progress, copy.done, patience, "the copy is at risk", shown=False)
+        in_time = patience > 0 and await self._progress.wait(copy.done, patience, "the copy is at risk", shown=False)
         # An object in the way is why it is at risk, and says more.
         if not in_time and self._progress.attention != "object_conflict":
             self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, url_dies))

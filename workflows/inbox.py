@@ -107,7 +107,7 @@ class Inbox:
         )
         if named.status in TERMINAL and len(self._ends_announced) < policies.MOST_CALLBACKS:
             self._ends_announced.add(named.task_id)
-        await self._take_in(named, "callback")
+        await self._identify(named, "callback")
 
     async def listing(self, args: Sequence[Any]) -> None:
         """Take in an answer of the lister. It counts once a GET, or the ledger's own rules, prove it."""
@@ -118,7 +118,7 @@ class Inbox:
         if len(self.listings) < policies.MOST_LISTINGS:
             self.listings.append(listing)
         if listing.task_id is not None and is_task_id(listing.task_id):
-            await self._take_in(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
+            await self._identify(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
 
     def end_is_announced(self, task_id: str) -> bool:
         """Say whether a callback announced the end of a task, and callbacks have been right often enough."""
@@ -167,29 +167,23 @@ class Inbox:
 
     # Identifying tasks
 
-    async def _take_in(self, named: TaskChanged, source: Source) -> None:
-        if named.task_id != self._progress.task_id and await self._identify(named, source):
-            self.ledger_changed = True
-
-    async def _identify(self, named: TaskChanged, source: Source) -> bool:
+    async def _identify(self, named: TaskChanged, source: Source) -> None:
         """Find out whether a named task is one of the job, and have the ledger say so if it is.
 
         "The provider does not know it" can mean "not yet": such a task is asked for again, with growing pauses, and
         once more when it is named again. Only another identifier closes a task id for good.
-
-        Returns:
-            Whether the ledger holds a task that the run may not have read yet.
         """
         key = named.attempt, named.task_id
-        if key in self._open | self._identified or not self._accepts(source):
-            return False
+        is_known = named.task_id == self._progress.task_id or key in self._open | self._identified
+        if is_known or not self._accepts(source):
+            return
         self._open.add(key)
         self._awaited.add(key)
         try:
             await workflow.wait_condition(
                 lambda: (self.ledger_was_read and self.creating != named.attempt) or self._closed
             )
-            return await self._ask_until_known(named, source)
+            await self._ask_until_known(named, source)
         finally:
             self._awaited.discard(key)
             self._open.discard(key)
@@ -207,7 +201,7 @@ class Inbox:
         self._callbacks += 1
         return True
 
-    async def _ask_until_known(self, named: TaskChanged, source: Source) -> bool:
+    async def _ask_until_known(self, named: TaskChanged, source: Source) -> None:
         key, pauses = (named.attempt, named.task_id), list(policies.IDENTIFY_PAUSES)
         while named.task_id != self._progress.task_id:
             answer = await self._ask(named, source)
@@ -216,16 +210,16 @@ class Inbox:
                 if answer == "ours":
                     self._progress.note("task_found", source, task_id=named.task_id, attempt=named.attempt)
                 # "known" can be the answer to a second try, whose first one wrote it.
-                return answer != "other"
+                self.ledger_changed = self.ledger_changed or answer != "other"
+                return
             if answer == "not_yet" and not pauses:
                 self._progress.note("task_not_found", source, task_id=named.task_id, attempt=named.attempt)
-                return False
+                return
             if not pauses:
                 # The provider or the bucket is away: keep asking, and hold nothing up any longer.
                 self._awaited.discard(key)
             if not await self._pause(pauses.pop(0) if pauses else policies.IDENTIFY_LATER):
-                return False
-        return False
+                return
 
     async def _pause(self, pause: timedelta) -> bool:
         """Wait before the next question; False where there is none, because the run ends or goes on in a new one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,10 +38,7 @@ class Progress:
         self._job_id = workflow.info().workflow_id
         self._request = request
         self._timeline = list(timeline)
-        self._registered: frozenset[str] = frozenset()
         self._user: str | None = None
-        self.phase: Phase = "checking"
-        self.attention: Attention | None = None
         self._advice: str | None = None
         self._provider_status: str | None = None
         self._awaited: str | None = None
@@ -49,10 +46,11 @@ class Progress:
         self._billed: tuple[float | None, int | None] = (None, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
-        self._estimate: tuple[int | None, float | None] = (None, None)
-        self._warnings: list[str] = []
-        self.folder: str | None = None
         self._second_task: str | None = None
+        self.context = RunContext()
+        self.warnings: tuple[str, ...] = ()
+        self.phase: Phase = "checking"
+        self.attention: Attention | None = None
         self.task_id: str | None = None
         self.attempt: int | None = None
 
@@ -62,18 +60,9 @@ class Progress:
 
     def begin(self, context: RunContext) -> None:
         """Take over what the worker knows of the job: search attributes, folder, estimates and warnings."""
-        self.folder = context.folder
-        self._register(context)
-        tokens, usd = context.estimated_tokens, context.estimated_usd
-        if (tokens, usd) != self._estimate:
-            self._estimate = tokens, usd
-            workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
-        self.warn(*context.warnings)
-
-    def _register(self, context: RunContext) -> None:
-        """Set the search attributes that the namespace has. Upserting any other would block the run for good."""
-        self._registered = frozenset(context.search_attributes)
-        self._user = user_hash(self._request.user_id) if context.hash_users else self._request.user_id
+        self.context = context
+        if context.search_attributes:
+            self._user = user_hash(self._request.user_id) if context.hash_users else self._request.user_id
         self._upsert(
             {
                 contract.SEEDANCE_USER: self._user,
@@ -85,16 +74,16 @@ class Progress:
         # A continued run inherits the Attention of the run before it; a reason that remains raises it again.
         inherited = workflow.info().typed_search_attributes.get(contract.SEEDANCE_ATTENTION)
         if inherited is not None and self.attention is None:
-            self._unset_attention()
+            self._upsert({contract.SEEDANCE_ATTENTION: None})
+        tokens, usd = context.estimated_tokens, context.estimated_usd
+        if (tokens, usd) != (None, None):
+            workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
+        self.warn(*context.warnings)
 
     def warn(self, *warnings: str) -> None:
         """Add warnings that are not shown yet."""
-        self._warnings += [warning for warning in dict.fromkeys(warnings) if warning not in self._warnings]
+        self.warnings = tuple(dict.fromkeys([*self.warnings, *warnings]))
         self._show()
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return tuple(self._warnings)
 
     def note(
         self,
@@ -105,19 +94,10 @@ class Progress:
         task_id: str | None = None,
         attempt: int | None = None,
     ) -> None:
-        """Add an event to the timeline; count an event that repeats the one before it.
-
-        Args:
-            event: Its name.
-            source: Its cause, or the way it was learned.
-            detail: Free text for people.
-            task_id: The task it is about.
-            attempt: The attempt it is about.
-        """
+        """Add an event to the timeline; count an event that repeats the one before it."""
         detail = detail[:_LONGEST_DETAIL] if detail is not None else None
         new = Event(at=workflow.now(), event=event, source=source, task_id=task_id, attempt=attempt, detail=detail)
-        last = self._timeline[-1] if self._timeline else None
-        if last is not None and last.repeats(new):
+        if self._timeline and (last := self._timeline[-1]).repeats(new):
             self._timeline[-1] = last.model_copy(update={"count": last.count + 1})
             return
         self._timeline.append(new)
@@ -151,11 +131,29 @@ class Progress:
         self.note("status", source, status, task_id=self.task_id, attempt=self.attempt)
         self._show()
 
-    def waits(self, what: str | None, seconds: float = 0) -> None:
-        """Show the cause of a wait, and when the wait ends by itself; None where the run does not wait."""
-        self._awaited = what
-        self._next_poll_at = None if what is None else workflow.now() + timedelta(seconds=seconds)
+    async def wait(self, condition: Callable[[], bool], seconds: float, purpose: str, *, shown: bool = True) -> bool:
+        """Wait for a condition.
+
+        Args:
+            condition: Ends the wait.
+            seconds: End it as well.
+            purpose: The awaited event and the next step; "in 40 s", or a time of day, follows it.
+            shown: Whether the next step is a poll or a create, and so part of the state.
+
+        Returns:
+            Whether the condition was met in time.
+        """
+        if shown:
+            self._awaited, self._next_poll_at = purpose, workflow.now() + timedelta(seconds=seconds)
+            self._show()
+        met = True
+        try:
+            await workflow.wait_condition(condition, timeout=seconds, timeout_summary=f"{purpose} in {seconds:.0f} s")
+        except TimeoutError:
+            met = False
+        self._awaited = self._next_poll_at = None
         self._show()
+        return met
 
     def need(self, attention: Attention, advice: str) -> None:
         """Raise an Attention, with advice for an operator."""
@@ -183,14 +181,13 @@ class Progress:
         if self.attention in attentions:
             self.note("attention_settled", "workflow", self.attention)
             self.attention = self._advice = None
-            self._unset_attention()
+            self._upsert({contract.SEEDANCE_ATTENTION: None})
             self._show()
 
     def stored(self, result: VideoResult) -> None:
         """Show that the video is stored."""
         self._result = result
         self._name_task(result.task_id)
-        self.waits(None)
         self.enter("stored")
         self._spent(result.usage, result.cost_usd)
         self._show()
@@ -200,21 +197,18 @@ class Progress:
         self._error = error
         self.tries(error.attempt)
         self._name_task(error.task_id)
-        self.waits(None)
         self.enter(phase)
         if is_billed(phase):
             self._spent(usage, cost_usd)
         self._show()
 
     def _spent(self, usage: Usage | None, cost_usd: float | None) -> None:
-        spent: dict[Any, str | int | float] = {}
-        counted = tokens(usage)
-        self._billed = cost_usd, counted
-        if counted is not None:
-            spent[contract.SEEDANCE_TOKENS] = counted
-        if cost_usd is not None:
-            spent[contract.SEEDANCE_COST_USD] = cost_usd
-        self._upsert(spent)
+        self._billed = cost_usd, tokens(usage)
+        spent: dict[Any, float | None] = {
+            contract.SEEDANCE_TOKENS: tokens(usage),
+            contract.SEEDANCE_COST_USD: cost_usd,
+        }
+        self._upsert({key: value for key, value in spent.items() if value is not None})
 
     def state(self) -> JobState:
         """Return the answer to the state query."""
@@ -234,8 +228,8 @@ class Progress:
             started_at=workflow.info().start_time,
             tokens=tokens,
             cost_usd=cost_usd,
-            estimated_tokens=self._estimate[0],
-            estimated_usd=self._estimate[1],
+            estimated_tokens=self.context.estimated_tokens,
+            estimated_usd=self.context.estimated_usd,
             detail=JobDetail(
                 request=self._request,
                 provider_status=self._provider_status,
@@ -248,20 +242,23 @@ class Progress:
 
     def _show(self) -> None:
         """Renew the current details; needed after every change that they show."""
-        text = details(self.state(), awaited=self._awaited, folder=self.folder, billed=self._billed)
-        workflow.set_current_details(text)
-
-    def _unset_attention(self) -> None:
-        if contract.SEEDANCE_ATTENTION.name in self._registered:
-            workflow.upsert_search_attributes([contract.SEEDANCE_ATTENTION.value_unset()])
+        workflow.set_current_details(details(self.state(), awaited=self._awaited, folder=self.context.folder))
 
     def _name_task(self, task_id: str | None) -> None:
         if task_id is not None and task_id != self.task_id:
             self.task_id = task_id
             self._upsert({contract.SEEDANCE_TASK_ID: task_id})
 
-    def _upsert(self, values: dict[Any, str | int | float]) -> None:
-        updates = [key.value_set(_fitting(value)) for key, value in values.items() if key.name in self._registered]
+    def _upsert(self, values: Mapping[Any, str | int | float | None]) -> None:
+        """Set search attributes, or unset those that are None, except where the namespace lacks them.
+
+        Upserting one that it lacks would block the run for good.
+        """
+        updates = [
+            key.value_set(_fitting(value)) if value is not None else key.value_unset()
+            for key, value in values.items()
+            if key.name in self.context.search_attributes
+        ]
         if updates:
             workflow.upsert_search_attributes(updates)
 

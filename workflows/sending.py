@@ -9,12 +9,12 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.create import CreateResult
-    from activities.ledger import OutcomeInput, RunContext
+    from activities.ledger import OutcomeInput
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.inbox import Inbox
     from workflows.progress import Progress
-    from workflows.steps import Steps, wait
+    from workflows.steps import Steps
 
 
 class Sending:
@@ -27,11 +27,11 @@ class Sending:
         self._not_sent = 0
         self._not_sent_since: datetime | None = None
 
-    async def send(self, attempt: int, media: tuple[Medium, ...], context: RunContext) -> CreateResult:
+    async def send(self, attempt: int, media: tuple[Medium, ...]) -> CreateResult:
         """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
         self._progress.enter("creating")
         self._inbox.creating = attempt
-        create = self._steps.start_create(attempt, self._not_sent, media, context)
+        create = self._steps.start_create(attempt, self._not_sent, media)
         try:
             await workflow.wait_condition(lambda: create.done() or self._inbox.interrupts)
             if not create.done():
@@ -85,4 +85,4 @@ class Sending:
             if workflow.now() - since >= policies.PATIENCE:
                 code = result.outcome.code if result.outcome is not None else ""
                 self._progress.need(messages.part_of_create(code), messages.advice_on_create(since, result.message))
-        await wait(self._progress, lambda: self._inbox.interrupts, seconds, "nothing was created; create again")
+        await self._progress.wait(lambda: self._inbox.interrupts, seconds, "nothing was created; create again")

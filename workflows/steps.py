@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, RetryState
 from temporalio.types import MethodAsyncSingleParam, ParamType, ReturnType, SelfType
 
@@ -20,7 +18,6 @@ with workflow.unsafe.imports_passed_through():
         OutcomeInput,
         ReadLedgerInput,
         ReadLedgerResult,
-        RunContext,
     )
     from activities.limits import LimitActivities, QuotaInput, QuotaResult
     from activities.poll import CancelResult, GetTaskInput, Observation, PollActivities
@@ -39,31 +36,6 @@ with workflow.unsafe.imports_passed_through():
     from workflows.progress import Progress
 
 
-async def wait(
-    progress: Progress, condition: Callable[[], bool], seconds: float, purpose: str, *, shown: bool = True
-) -> bool:
-    """Wait for a condition.
-
-    Args:
-        progress: Shows the wait.
-        condition: Ends the wait.
-        seconds: End it as well.
-        purpose: The awaited event and the next step; "in 40 s", or a time of day, follows it.
-        shown: Whether the next step is a poll or a create, and so part of the state.
-
-    Returns:
-        Whether the condition was met in time.
-    """
-    progress.waits(purpose if shown else None, seconds)
-    met = True
-    try:
-        await workflow.wait_condition(condition, timeout=seconds, timeout_summary=f"{purpose} in {seconds:.0f} s")
-    except TimeoutError:
-        met = False
-    progress.waits(None)
-    return met
-
-
 class Steps:
     """The activities of one run.
 
@@ -76,59 +48,59 @@ class Steps:
         self._job_id = workflow.info().workflow_id
         self._queues = Queues(job.request.route)
         self._progress = progress
+        self._on_ledger = workflow.ActivityConfig(
+            task_queue=self._queues.workflows,
+            schedule_to_close_timeout=policies.PATIENCE,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.LEDGER_RETRY,
+        )
+        self._on_task = workflow.ActivityConfig(
+            task_queue=self._queues.get,
+            schedule_to_close_timeout=policies.PATIENCE,
+            start_to_close_timeout=policies.OBSERVE_TIMEOUT,
+            retry_policy=policies.OBSERVE_RETRY,
+        )
 
     # Ledger
 
     async def read_ledger(self, *, with_context: bool) -> ReadLedgerResult:
-        return await self._ledger(
-            LedgerActivities.read_ledger,
-            ReadLedgerInput(
-                job_id=self._job_id,
-                request=self._job.request,
-                resubmit=self._job.resubmit,
-                with_context=with_context,
-            ),
-            "read the ledger",
-        )
+        request, resubmit = self._job.request, self._job.resubmit
+        input = ReadLedgerInput(job_id=self._job_id, request=request, resubmit=resubmit, with_context=with_context)
+        return await self._insist(LedgerActivities.read_ledger, input, "read the ledger", self._on_ledger)
 
     async def reserve_quota(self) -> QuotaResult:
-        return await self._ledger(
-            LimitActivities.reserve_quota,
-            QuotaInput(job_id=self._job_id, request=self._job.request),
-            "do the limits per request, user and day allow a create?",
-        )
+        input = QuotaInput(job_id=self._job_id, request=self._job.request)
+        summary = "do the limits per request, user and day allow a create?"
+        return await self._insist(LimitActivities.reserve_quota, input, summary, self._on_ledger)
 
     async def write_outcome(self, input: OutcomeInput) -> None:
         summary = f"write the outcome of attempt {input.claim.attempt}: {input.outcome.kind}"
-        await self._ledger(LedgerActivities.write_outcome, input, summary)
+        await self._insist(LedgerActivities.write_outcome, input, summary, self._on_ledger)
 
     async def write_end(
         self, error: JobError, source: EventSource, usage: Usage | None, cost_usd: float | None
     ) -> EndResult:
-        return await self._ledger(
-            LedgerActivities.write_end,
-            EndInput(
-                job_id=self._job_id,
-                error=error,
-                source=source,
-                usage=usage,
-                cost_usd=cost_usd,
-                timeline=self._progress.timeline,
-            ),
-            f"write how attempt {error.attempt} ended: {error.code}",
+        input = EndInput(
+            job_id=self._job_id,
+            error=error,
+            source=source,
+            usage=usage,
+            cost_usd=cost_usd,
+            timeline=self._progress.timeline,
         )
+        summary = f"write how attempt {error.attempt} ended: {error.code}"
+        return await self._insist(LedgerActivities.write_end, input, summary, self._on_ledger)
 
     async def ask_lister(self, attempt: int) -> Decision:
         """Ask for the next listing of the account's tasks, and read the ledger."""
         input = AskListerInput(job_id=self._job_id, attempt=attempt)
-        return await self._ledger(TaskListActivities.ask_lister, input, f"ask the lister for attempt {attempt}")
+        summary = f"ask the lister for attempt {attempt}"
+        return await self._insist(TaskListActivities.ask_lister, input, summary, self._on_ledger)
 
     async def settle_absent(self, attempt: int, listings: tuple[Listing, ...]) -> Decision:
-        return await self._ledger(
-            RecoverActivities.settle_absent,
-            AbsentInput(job_id=self._job_id, attempt=attempt, listings=listings),
-            f"do listings prove that attempt {attempt} created no task?",
-        )
+        input = AbsentInput(job_id=self._job_id, attempt=attempt, listings=listings)
+        summary = f"do listings prove that attempt {attempt} created no task?"
+        return await self._insist(RecoverActivities.settle_absent, input, summary, self._on_ledger)
 
     # Create
 
@@ -144,7 +116,7 @@ class Steps:
         )
 
     def start_create(
-        self, attempt: int, refusals: int, media: tuple[Medium, ...], context: RunContext
+        self, attempt: int, refusals: int, media: tuple[Medium, ...]
     ) -> workflow.ActivityHandle[CreateResult]:
         """Start the one activity that can send a paid POST."""
         return workflow.start_activity_method(
@@ -160,7 +132,7 @@ class Steps:
                 timeline=self._progress.timeline,
             ),
             task_queue=self._queues.create,
-            start_to_close_timeout=timedelta(seconds=context.create_seconds) + policies.CREATE_MARGIN,
+            start_to_close_timeout=timedelta(seconds=self._progress.context.create_seconds) + policies.CREATE_MARGIN,
             retry_policy=policies.CREATE_RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"POST create: attempt {attempt}, paid at most once",
@@ -191,10 +163,11 @@ class Steps:
         )
 
     async def get_task(self, input: GetTaskInput) -> Observation:
-        return await self._get(PollActivities.get_task, input, f"GET {input.task_id}")
+        return await self._insist(PollActivities.get_task, input, f"GET {input.task_id}", self._on_task)
 
     async def cancel_task(self, input: GetTaskInput) -> CancelResult:
-        return await self._get(PollActivities.cancel_task, input, f"GET, and DELETE if queued: {input.task_id}")
+        summary = f"GET, and DELETE if queued: {input.task_id}"
+        return await self._insist(PollActivities.cancel_task, input, summary, self._on_task)
 
     def start_copy(self, input: GetTaskInput, within: timedelta) -> workflow.ActivityHandle[VideoResult]:
         return workflow.start_activity_method(
@@ -212,7 +185,7 @@ class Steps:
             start_to_close_timeout=policies.COPY_TIMEOUT,
             heartbeat_timeout=policies.COPY_HEARTBEAT,
             retry_policy=policies.COPY_RETRY,
-            summary=f"copy MP4 to {messages.bucket_of(self._progress.folder)}, verified, and write the record",
+            summary=f"copy MP4 to {messages.bucket_of(self._progress.context.folder)}, verified, and write the record",
         )
 
     async def learn_whether_identifiers_are_listed(self) -> None:
@@ -229,26 +202,12 @@ class Steps:
         except ActivityError as error:
             self._progress.note("lister_unavailable", "list", str(error.cause))
 
-    async def _ledger(
-        self, activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType], input: ParamType, summary: str
-    ) -> ReturnType:
-        queue, timeout, retry = self._queues.workflows, policies.LEDGER_TIMEOUT, policies.LEDGER_RETRY
-        return await self._insist(activity, input, summary, queue, timeout, retry)
-
-    async def _get(
-        self, activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType], input: ParamType, summary: str
-    ) -> ReturnType:
-        queue, timeout, retry = self._queues.get, policies.OBSERVE_TIMEOUT, policies.OBSERVE_RETRY
-        return await self._insist(activity, input, summary, queue, timeout, retry)
-
     async def _insist(
         self,
         activity: MethodAsyncSingleParam[SelfType, ParamType, ReturnType],
         input: ParamType,
         summary: str,
-        queue: str,
-        timeout: timedelta,
-        retry: RetryPolicy,
+        options: workflow.ActivityConfig,
     ) -> ReturnType:
         """Execute an activity until it succeeds. Raise an Attention where it keeps failing, and go on.
 
@@ -258,18 +217,11 @@ class Steps:
         Raises:
             ActivityError: It failed in a way that cannot pass.
         """
+        config: workflow.ActivityConfig = {**options, "summary": summary}
         since = workflow.now()
         while True:
             try:
-                answer = await workflow.execute_activity_method(
-                    activity,
-                    input,
-                    task_queue=queue,
-                    schedule_to_close_timeout=policies.PATIENCE,
-                    start_to_close_timeout=timeout,
-                    retry_policy=retry,
-                    summary=summary,
-                )
+                answer = await workflow.execute_activity_method(activity, input, **config)
             except ActivityError as error:
                 if error.retry_state is not RetryState.TIMEOUT:
                     raise

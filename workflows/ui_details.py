@@ -25,16 +25,13 @@ _AT_WORK: Mapping[Phase, str] = {
 _STORED = "**Stored.** The video is in the bucket, verified, and on record."
 
 
-def details(
-    state: JobState, *, awaited: str | None, folder: str | None, billed: tuple[float | None, int | None]
-) -> str:
+def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
     """Return the current details of a run.
 
     Args:
         state: The job as it is now.
         awaited: The cause of a wait until ``next_poll_at``; None where the run does not wait.
         folder: ``gs://…/``, the start of the names of all objects of the job; None where it is not known yet.
-        billed: USD and tokens, as far as they are known.
     """
     detail = state.detail
     assert detail is not None
@@ -44,7 +41,7 @@ def details(
         "attempt": str(state.attempt or ""),
         "provider says": plain(detail.provider_status or ""),
         "awaited": f"{awaited} at {_time(detail.next_poll_at)}" if awaited and detail.next_poll_at else "",
-        "cost": _cost(state, money(*billed)),
+        "cost": _cost(state),
         **_objects(state, folder),
         **{f"warning {number}": plain(warning) for number, warning in enumerate(detail.warnings, 1)},
         "audit": f"`{COMMAND} audit {state.job_id}`",
@@ -72,8 +69,8 @@ def _headline(state: JobState) -> str:
     return _STORED if state.result is not None else _AT_WORK[state.phase]
 
 
-def _cost(state: JobState, billed: str) -> str:
-    expected = money(state.estimated_usd, state.estimated_tokens)
+def _cost(state: JobState) -> str:
+    billed, expected = money(state.cost_usd, state.tokens), money(state.estimated_usd, state.estimated_tokens)
     if state.error is not None and is_billed(state.phase) is False:
         return f"nothing is billed for attempt {state.attempt}" if state.attempt else "nothing is billed"
     if state.error is None and state.result is None:

@@ -520,8 +520,8 @@ MUTANTS = (
         5,
         "the nonce of a task is not compared",
         _RECOVER,
-        "        if shown != attempt.claim.safety_identifier:\n            key =",
-        "        if shown is None:\n            key =",
+        "if await self._identifier(input.job_id, task_id) != claim.safety_identifier:",
+        "if await self._identifier(input.job_id, task_id) is None:",
         "tests/integration/test_recover.py::test_operator_cannot_adopt_foreign_task",
     ),
     # 6: nothing fails in silence
