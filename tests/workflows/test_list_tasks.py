@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -21,16 +21,16 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.task_list import ListedTask, ListerInput, ListingRequest, ListPageInput, Page
 from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, Queues, lister_id
 from seedance_temporal.ledger.facts import Listing
-from tests.replay.replaying import handle_of
-from tests.workflows.conftest import QUEUES, check_harness
-from tests.workflows.scripted import Harness, Held, dev_server, now, scheduled, until
+from tests.support.polling import until
+from tests.workflows.conftest import SUGGESTED_FROM
+from tests.workflows.fakes import Held, now
+from tests.workflows.harness import Harness, Job
 from workflows import policies
 
 MODEL = "dreamina-seedance-2-0-260128"
 OURS = "0123456789abcdef-" + "a" * 32
 THEIRS = "fedcba9876543210-" + "b" * 32
 LONG_AGO = 1_700_000_000.0
-SUGGESTED_FROM = 40
 
 
 @workflow.defn(name="AskingJob")
@@ -63,7 +63,7 @@ class Lister:
     """The lister of a route, and the jobs that ask it."""
 
     harness: Harness
-    handle: WorkflowHandle[Any, Any] | None = None
+    handle: Job | None = None
     jobs: dict[str, WorkflowHandle[Any, Any]] = field(default_factory=dict)
 
     async def start_job(self, name: str) -> None:
@@ -99,9 +99,9 @@ class Lister:
             start_signal=signal,
             start_signal_args=args,
         )
+        self.handle = Job(handle)
         if handle.first_execution_run_id not in {known.first_execution_run_id for known in self.harness.jobs}:
-            self.harness.jobs.append(handle)
-        self.handle = handle
+            self.harness.jobs.append(self.handle)
 
     async def answers(self, name: str, count: int = 1, seconds: float = 15) -> list[Listing]:
         """Return the answers to a job, as soon as there are so many."""
@@ -283,7 +283,7 @@ async def test_listing_age_counts_from_request(lister: Lister) -> None:
 
 
 async def _is_scheduled(lister: Lister) -> bool:
-    return lister.handle is not None and await scheduled(lister.handle, "list_page") != []
+    return lister.handle is not None and await lister.handle.scheduled("list_page") != []
 
 
 async def test_fast_worker_clock_makes_no_task_older(lister: Lister) -> None:
@@ -302,17 +302,13 @@ async def test_task_on_later_page_is_found(lister: Lister) -> None:
     assert (await lister.answers("a"))[0].task_id == "x"
 
 
-async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_listing_is_given_up(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "MOST_PAGES", 3)
-    harness = Harness(temporal, sandboxed=False)
-    await harness.start_workers(*QUEUES)
-    harness.fake.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
-    async with run_lister(harness) as lister:
+    unsandboxed.fake.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
+    async with run_lister(unsandboxed) as lister:
         await lister.ask("a")
         assert not (await lister.answers("a"))[0].complete
         assert len(lister.pages) == 3
-    await harness.close()
-    await harness.replay()
 
 
 @pytest.mark.parametrize(
@@ -388,7 +384,7 @@ async def test_request_without_job_is_listed(lister: Lister) -> None:
     await lister.ask(None)
     await lister.harness.fake.called("list_page")
     assert lister.handle is not None
-    assert await scheduled(lister.handle, "answer_jobs") == []
+    assert await lister.handle.scheduled("answer_jobs") == []
 
 
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"job_id": "x", "attempt": "one"}], [[1, 2]], [1, 2, 3]])
@@ -422,13 +418,11 @@ async def test_two_hundred_requests_share_pages(lister: Lister) -> None:
     assert len(lister.pages) < 15
 
 
-async def test_many_answers_are_sent_in_parts(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_answers_are_sent_in_parts(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "ANSWERS_AT_ONCE", 5)
-    harness = Harness(temporal, sandboxed=False)
-    await harness.start_workers(*QUEUES)
     first = Held(a_page())
-    harness.fake.plan("list_page", first, a_page())
-    async with run_lister(harness) as lister:
+    unsandboxed.fake.plan("list_page", first, a_page())
+    async with run_lister(unsandboxed) as lister:
         await lister.ask("first")
         await first.reached.wait()
         for n in range(24):
@@ -436,56 +430,43 @@ async def test_many_answers_are_sent_in_parts(temporal: Client, monkeypatch: pyt
         first.release()
         for n in range(24):
             await lister.answers(str(n))
-    assert len(await scheduled(harness.jobs[0], "answer_jobs")) == 1 + 5
-    await harness.close()
-    await harness.replay()
+    assert len(await unsandboxed.jobs[0].scheduled("answer_jobs")) == 1 + 5
 
 
-async def test_idle_lister_ends_and_request_restarts_it(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_lister_ends_and_restarts(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "LISTER_IDLE", timedelta(seconds=1))
-    harness = Harness(temporal, sandboxed=False)
-    await harness.start_workers(*QUEUES)
-    harness.fake.always("list_page", a_page())
-    async with run_lister(harness) as lister:
+    unsandboxed.fake.always("list_page", a_page())
+    async with run_lister(unsandboxed) as lister:
         for turn in (1, 2):
             await lister.ask("a")
             await lister.answers("a", turn)
             assert lister.handle is not None
             await asyncio.wait_for(lister.handle.result(), 15)
             assert (await lister.handle.describe()).status is WorkflowExecutionStatus.COMPLETED
-        assert len(harness.jobs) == 2
-    await harness.close()
-    await harness.replay()
+        assert len(unsandboxed.jobs) == 2
 
 
-async def test_requests_are_carried_into_new_run(caplog: pytest.LogCaptureFixture) -> None:
-    option = f"limit.historyCount.suggestContinueAsNew={SUGGESTED_FROM}"
-    async with dev_server("--dynamic-config-value", option) as client:
-        harness = Harness(client)
-        await harness.start_workers(*QUEUES)
-        first = Held(a_page())
-        harness.fake.plan("list_page", first)
-        harness.fake.always("list_page", a_page())
-        async with run_lister(harness) as lister:
-            await lister.ask("a")
-            await first.reached.wait()
-            for n in range(SUGGESTED_FROM + 5):
-                await lister.ask(f"late-{n % 3}", attempt=n // 3)
-            first.release()
-            await lister.answers("a")
-            for n in range(3):
-                assert len(await lister.answers(f"late-{n}", 15)) == 15
-            assert len(lister.pages) == 2
-            handle = handle_of(harness.jobs[0], harness.jobs[0].first_execution_run_id)
-            last = [event async for event in handle.fetch_history_events()][-1]
-            assert last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
-        await harness.close()
-        await check_harness(harness, caplog)
+async def test_requests_are_carried_into_new_run(renewing: Harness) -> None:
+    first = Held(a_page())
+    renewing.fake.plan("list_page", first)
+    renewing.fake.always("list_page", a_page())
+    async with run_lister(renewing) as lister:
+        await lister.ask("a")
+        await first.reached.wait()
+        for n in range(SUGGESTED_FROM + 5):
+            await lister.ask(f"late-{n % 3}", attempt=n // 3)
+        first.release()
+        await lister.answers("a")
+        for n in range(3):
+            assert len(await lister.answers(f"late-{n}", 15)) == 15
+        assert len(lister.pages) == 2
+        last = (await renewing.jobs[0].events())[-1]
+        assert last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
 
 
 async def test_worker_without_cache_lists(idle: Harness) -> None:
     idle.cached = 0
-    await idle.start_workers(*QUEUES)
+    await idle.start_workers()
     idle.fake.always("list_page", a_page(*numbered(1)))
     async with run_lister(idle) as lister:
         for turn in (1, 2, 3):
