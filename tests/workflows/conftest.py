@@ -82,8 +82,8 @@ async def checked_harness(client: Client, caplog: pytest.LogCaptureFixture) -> A
     await harness.close()
     assert harness.fake.unexpected == []
     logged = [*caplog.get_records("call"), *caplog.get_records("teardown")]
-    said = [(record.levelno, record.getMessage()) for record in logged if record.name.startswith("temporalio")]
-    trouble = [text for level, text in said if level >= logging.ERROR or "Failed activation" in text]
+    messages = [(record.levelno, record.getMessage()) for record in logged if record.name.startswith("temporalio")]
+    trouble = [text for level, text in messages if level >= logging.ERROR or "Failed activation" in text]
     # Only a signal that cannot be decoded may be dropped.
     assert [text for text in trouble if not text.startswith("Failed deserializing signal input")] == []
     await harness.replay()

@@ -118,6 +118,16 @@ class FakeActivities:
         self.plan("get_task", to_store())
         self.plan("store_video", RESULT)
 
+    def end(self, status: str, of: FailureClass) -> None:
+        """Plan a poll that finds an end without a video, and the ledger's agreement."""
+        self.plan("get_task", ending(status, of))
+        self.plan("write_end", as_written)
+
+    def cancel(self) -> None:
+        """Plan that the provider cancels the task."""
+        self.plan("cancel_task", CANCELLED)
+        self.end("cancelled", "cancelled")
+
     def names(self) -> list[str]:
         return [call.name for call in self.calls]
 

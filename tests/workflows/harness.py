@@ -54,9 +54,11 @@ from tests.workflows.fakes import (
     Answer,
     FakeActivities,
     Held,
+    a_listing,
     adopt,
     claim,
     created,
+    recover,
     to_store,
     waiting,
 )
@@ -281,6 +283,25 @@ class Harness:
         self.jobs.append(Job(handle))
         return self.jobs[-1]
 
+    async def start_until(self, held: Held, **given: Any) -> Job:
+        """Start a job, and return when it reaches an answer that is held back."""
+        job = await self.start(**given)
+        await held.reached.wait()
+        return job
+
+    async def start_until_called(self, name: str, **given: Any) -> Job:
+        """Start a job, and return when it has called an activity."""
+        job = await self.start(**given)
+        await self.fake.called(name)
+        return job
+
+    async def start_creating(self, answer: Answer) -> tuple[Job, Held]:
+        """Start a job, and return when its create is under way, with the answer that is held back."""
+        held = Held(answer)
+        self.fake.plan("read_ledger", claim())
+        self.fake.plan("create_task", held)
+        return await self.start_until(held), held
+
     async def start_queued(self, seconds: float = LONG) -> Job:
         """Start a job, and return when its task is created; it polls after so many seconds."""
         self.fake.plan("read_ledger", claim())
@@ -297,15 +318,22 @@ class Harness:
         await job.until_state(phase="running")
         return job
 
+    async def start_unknown(self, attempt: int = 1) -> Job:
+        """Start a job whose create is unknown, and return when it needs an operator, after a useless listing."""
+        self.fake.plan("read_ledger", recover(attempt))
+        self.fake.plan("ask_lister", recover(attempt, needs_operator=True))
+        job = await self.start_until_called("ask_lister")
+        await job.listed(a_listing(attempt, complete=False))
+        await job.until_state(attention="unknown_create")
+        return job
+
     async def start_copying(self, answer: Answer = RESULT) -> tuple[Job, Held]:
         """Start a job, and return when its video is being copied, with the answer that is held back."""
         held = Held(answer)
         self.fake.plan("read_ledger", adopt())
         self.fake.plan("get_task", to_store())
         self.fake.plan("store_video", held)
-        job = await self.start()
-        await held.reached.wait()
-        return job, held
+        return await self.start_until(held), held
 
     async def skip(self, seconds: float) -> None:
         """Let the clock of a time-skipping server jump, in steps that fit into the time of one request."""

@@ -50,7 +50,6 @@ async def by_update(job: Job) -> Callable[[], Awaitable[str | None]]:
 
 async def by_temporal(job: Job) -> Callable[[], Awaitable[str | None]]:
     await job.cancel()
-
     await job.until_noted("cancel_requested")
 
     async def none() -> None:
@@ -77,8 +76,7 @@ async def is_cancelled(job: Job, code: str = "cancelled") -> None:
 async def test_nothing_is_sent_before_ledger_read(harness: Harness, ask: Ask) -> None:
     held = Held(claim())
     harness.fake.plan("read_ledger", held, claim())
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     answer = await ask(job)
     held.release()
     assert await answer() in {None, "cancelled"}
@@ -103,10 +101,9 @@ async def test_cancel_with_stale_decision_leaves_no_task(harness: Harness) -> No
     """A Reset brings back the cancel request, and a decision from before the create."""
     held = Held(claim())
     harness.fake.plan("read_ledger", held, adopt())
-    harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
+    harness.fake.plan("cancel_task", TOO_LATE)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await job.cancel()
     held.release()
     assert await job.result() == RESULT
@@ -147,9 +144,7 @@ async def test_nothing_is_sent_before_wait_is_over(harness: Harness, ask: Ask) -
 async def test_foreign_created_task_is_followed(harness: Harness, ask: Ask) -> None:
     harness.fake.plan("read_ledger", claim(1), adopt(2 * TASK, attempt=2))
     harness.fake.plan("create_task", not_sent(seconds=3600))
-    harness.fake.plan("cancel_task", CANCELLED)
-    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
-    harness.fake.plan("write_end", as_written)
+    harness.fake.cancel()
     job = await harness.start()
     await job.until_state(phase="waiting")
     answer = await ask(job)
@@ -161,20 +156,10 @@ async def test_foreign_created_task_is_followed(harness: Harness, ask: Ask) -> N
 # While a create is under way
 
 
-def cancelled_at_the_provider(harness: Harness) -> None:
-    harness.fake.plan("cancel_task", CANCELLED)
-    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
-    harness.fake.plan("write_end", as_written)
-
-
 @both
 async def test_running_create_is_awaited_and_task_cancelled(harness: Harness, ask: Ask) -> None:
-    go = Held(created())
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", go)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.cancel()
+    job, go = await harness.start_creating(created())
     answer = await ask(job)
     await asyncio.sleep(0.2)
     assert not go.cancelled
@@ -189,7 +174,6 @@ async def test_running_create_is_awaited_and_task_cancelled(harness: Harness, as
 @pytest.mark.parametrize("first", ["cancel", "completion"])
 @pytest.mark.parametrize("how", ["update", "temporal"])
 async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str, how: str) -> None:
-    go = Held(created())
 
     async def complete() -> None:
         go.release()
@@ -203,11 +187,8 @@ async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str
             await asyncio.sleep(0.3)
 
     waiting_for: list[asyncio.Task[CancelAnswer]] = []
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", go)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.cancel()
+    job, go = await harness.start_creating(created())
     await harness.stop("workflows")
     for step in (request_cancel, complete) if first == "cancel" else (complete, request_cancel):
         await step()
@@ -225,11 +206,8 @@ async def _completions(job: Job, count: int) -> bool:
 
 @both
 async def test_running_create_not_sent_is_not_repeated(harness: Harness, ask: Ask) -> None:
-    go = Held(not_sent(seconds=3600))
-    harness.fake.plan("read_ledger", claim(), claim(2), claim(2))
-    harness.fake.plan("create_task", go)
-    job = await harness.start()
-    await go.reached.wait()
+    job, go = await harness.start_creating(not_sent(seconds=3600))
+    harness.fake.plan("read_ledger", claim(2), claim(2))
     await ask(job)
     go.release()
     await is_cancelled(job)
@@ -238,13 +216,9 @@ async def test_running_create_not_sent_is_not_repeated(harness: Harness, ask: As
 
 @both
 async def test_running_create_with_unknown_outcome_recovers(harness: Harness, ask: Ask) -> None:
-    go = Held(CreateResult(kind="unknown", message="no answer"))
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", go)
     harness.fake.plan("ask_lister", recover(seconds=0), adopt())
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.cancel()
+    job, go = await harness.start_creating(CreateResult(kind="unknown", message="no answer"))
     await ask(job)
     go.release()
     await is_cancelled(job)
@@ -253,12 +227,9 @@ async def test_running_create_with_unknown_outcome_recovers(harness: Harness, as
 
 @both
 async def test_refused_create_ends_refused(harness: Harness, ask: Ask) -> None:
-    go = Held(refused())
     error = failure("invalid", task_id=None)
-    harness.fake.plan("read_ledger", claim(), ended(error))
-    harness.fake.plan("create_task", go)
-    job = await harness.start()
-    await go.reached.wait()
+    job, go = await harness.start_creating(refused())
+    harness.fake.plan("read_ledger", ended(error))
     answer = await ask(job)
     go.release()
     assert await job.failed() == error
@@ -273,9 +244,8 @@ async def test_unknown_outcome_outlives_cancel(harness: Harness, ask: Ask) -> No
     harness.fake.plan("read_ledger", recover(), adopt())
     harness.fake.plan("ask_lister", recover())
     harness.fake.plan("identify_task", OURS)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    harness.fake.cancel()
+    job = await harness.start_until_called("ask_lister")
     asked = time.monotonic()
     answer = await ask(job)
     # The outcome is not known yet: the update says so while its caller waits, and the job goes on.
@@ -292,8 +262,7 @@ async def test_cancel_prevents_attempt_after_absent_one(harness: Harness) -> Non
     harness.fake.plan("read_ledger", recover(), claim(2), claim(2))
     held = Held(claim(2))
     harness.fake.plan("ask_lister", held)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await by_temporal(job)
     held.release()
     await is_cancelled(job)
@@ -305,7 +274,7 @@ async def test_cancel_prevents_attempt_after_absent_one(harness: Harness) -> Non
 
 @both
 async def test_queued_task_is_cancelled_at_provider(harness: Harness, ask: Ask) -> None:
-    cancelled_at_the_provider(harness)
+    harness.fake.cancel()
     job = await harness.start_queued()
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
@@ -338,9 +307,8 @@ async def test_cancel_during_poll_follows_it(harness: Harness, ask: Ask) -> None
     held = Held(waiting("queued"))
     harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", held)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await held.reached.wait()
+    harness.fake.cancel()
+    job = await harness.start_until(held)
     await ask(job)
     held.release()
     await is_cancelled(job)
@@ -417,9 +385,8 @@ async def test_cancel_waits_for_written_outcome(harness: Harness) -> None:
     harness.fake.plan("read_ledger", claim())
     harness.fake.plan("create_task", created(seconds=0, written=False))
     harness.fake.plan("write_outcome", go)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.cancel()
+    job = await harness.start_until(go)
     await by_temporal(job)
     await asyncio.sleep(0.2)
     assert harness.fake.names() == ["read_ledger", "create_task", "write_outcome"]

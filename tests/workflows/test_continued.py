@@ -7,7 +7,6 @@ import asyncio
 import pytest
 from temporalio.api.enums.v1 import EventType
 
-from activities.poll import CancelResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
 from tests.replay.replaying import replay
 from tests.support.jobs import detail_of
@@ -19,12 +18,11 @@ from tests.workflows.fakes import (
     OURS,
     RESULT,
     TASK,
+    TOO_LATE,
     Held,
     adopt,
-    as_written,
     claim,
     created,
-    ending,
     not_sent,
     recover,
     to_store,
@@ -54,8 +52,7 @@ async def test_long_wait_continues_with_timeline(harness: Harness) -> None:
     harness.fake.plan("create_task", created(seconds=0))
     harness.fake.plan("get_task", held, waiting("running"), to_store())
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     before = (await job.detail()).timeline
     await noise(job)
     held.release()
@@ -77,19 +74,12 @@ async def test_long_search_continues_with_cancel_request(harness: Harness) -> No
     held = Held(recover(seconds=0))
     harness.fake.plan("read_ledger", recover(), recover())
     harness.fake.plan("ask_lister", held, adopt())
-    harness.fake.plan("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
-    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
-    harness.fake.plan("write_end", as_written)
+    harness.fake.cancel()
     harness.fake.always("identify_task", OTHER)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await job.cancel()
-
-    async def is_requested() -> bool:
-        return "cancel_requested" in await job.noted()
-
     # Within one activation, signals come before a cancel that was sent before them.
-    await until(is_requested, "the run has heard of the cancel")
+    await job.until_noted("cancel_requested")
     await noise(job)
     held.release()
     assert (await job.newest().failed()).failure_class == "cancelled"
@@ -125,8 +115,7 @@ async def test_unhandled_callback_survives_new_run(harness: Harness) -> None:
     harness.fake.plan("get_task", held)
     harness.fake.always("get_task", waiting("running"))
     harness.fake.plan("identify_task", OURS)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await noise(job)
     await job.callback("succeeded", OTHER_TASK)
     held.release()
@@ -141,8 +130,7 @@ async def test_callback_during_search_is_handled(harness: Harness) -> None:
     harness.fake.plan("ask_lister", held)
     harness.fake.plan("identify_task", OTHER, OURS)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     for _ in range(SUGGESTED_FROM):
         await job.callback("running", OTHER_TASK, attempt=1)
     await job.callback("running", TASK, attempt=1)
@@ -157,9 +145,8 @@ async def test_waiting_cancel_is_answered_before_new_run(harness: Harness) -> No
     harness.fake.plan("read_ledger", adopt(), adopt())
     harness.fake.plan("get_task", held)
     harness.fake.always("get_task", waiting("running"))
-    harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
-    job = await harness.start()
-    await held.reached.wait()
+    harness.fake.plan("cancel_task", TOO_LATE)
+    job = await harness.start_until(held)
     await noise(job)
     update = await job.start_cancel_update()
     held.release()
@@ -170,16 +157,11 @@ async def test_fixed_attention_is_cleared_in_new_run(harness: Harness) -> None:
     held = Held(waiting("", attention="credentials", note="401"))
     harness.fake.plan("read_ledger", adopt(), adopt())
     harness.fake.plan("get_task", waiting("", 0, attention="credentials", note="401"), held, waiting("running"))
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     assert (await job.state()).attention == "credentials"
     await noise(job)
     held.release()
     now = job.newest()
     await harness.fake.called("get_task", 3)
     assert (await now.until_state(phase="running")).attention is None
-
-    async def unset() -> bool:
-        return (await now.attributes()).get(SEEDANCE_ATTENTION) is None
-
-    await until(unset, "the search attribute of the old run is cleared", 5)
+    await now.until_unset(SEEDANCE_ATTENTION)

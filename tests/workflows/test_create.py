@@ -14,7 +14,6 @@ from activities.limits import QuotaResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION
 from seedance_temporal.job import Attention
 from tests.support.jobs import detail_of
-from tests.support.polling import until
 from tests.workflows.fakes import (
     NONCE,
     RESULT,
@@ -100,8 +99,7 @@ async def test_account_problem_needs_operator_until_fixed(harness: Harness, atte
     held = Held(claim(2))
     harness.fake.plan("read_ledger", claim(1), held)
     harness.fake.plan("create_task", not_sent(attention=attention), created())
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     shown = await job.state()
     assert (shown.attention, shown.phase) == (attention, "waiting")
     assert "Fix that" in (detail_of(shown).advice or "")
@@ -110,11 +108,7 @@ async def test_account_problem_needs_operator_until_fixed(harness: Harness, atte
     shown = await job.until_state(phase="queued")
     assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert f"attention_settled {attention}" in noted(shown)
-
-    async def unset() -> bool:
-        return (await job.attributes()).get(SEEDANCE_ATTENTION) is None
-
-    await until(unset, "the search attribute is cleared")
+    await job.until_unset(SEEDANCE_ATTENTION)
 
 
 async def test_lasting_problem_is_noted_once(harness: Harness) -> None:
@@ -192,8 +186,7 @@ async def test_create_cut_off_by_worker_stop_is_unknown(harness: Harness) -> Non
     harness.fake.plan("create_task", held)
     harness.fake.plan("ask_lister", adopt())
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await harness.stop("create")
     await harness.start_workers("create")
     assert await job.result() == RESULT
@@ -302,8 +295,7 @@ async def test_over_limit_ends_before_claim(harness: Harness) -> None:
 async def test_cancelled_job_reserves_no_quota(harness: Harness) -> None:
     held = Held(claim(limited=True))
     harness.fake.plan("read_ledger", held, claim(limited=True))
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     update = await job.start_cancel_update()
     held.release()
     assert (await update.result()).outcome == "cancelled"

@@ -9,7 +9,7 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 
 from activities.ledger import EndInput, EndResult
-from activities.poll import CancelResult, Observation
+from activities.poll import Observation
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS
 from seedance_temporal.job import Attention, Phase
 from seedance_temporal.provider.task import FailureClass, Usage
@@ -17,6 +17,7 @@ from tests.support.jobs import detail_of
 from tests.workflows.fakes import (
     RESULT,
     TASK,
+    TOO_LATE,
     Held,
     adopt,
     as_written,
@@ -116,10 +117,8 @@ async def test_end_waits_for_ledger(skipping: Harness) -> None:
 async def test_end_shows_its_source(harness: Harness) -> None:
     harness.fake.plan("read_ledger", claim())
     harness.fake.plan("create_task", created())
-    harness.fake.plan("get_task", ending("failed", "provider"))
-    harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await harness.fake.called("create_task")
+    harness.fake.end("failed", "provider")
+    job = await harness.start_until_called("create_task")
     await job.callback("failed")
     await job.failed()
     assert [
@@ -158,8 +157,7 @@ async def test_ended_job_clears_attention(harness: Harness, attention: Attention
 
 async def test_second_task_outlives_job_end(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt(second_task="cgt-second"))
-    harness.fake.plan("get_task", ending("failed", "provider"))
-    harness.fake.plan("write_end", as_written)
+    harness.fake.end("failed", "provider")
     job = await harness.start()
     await job.failed()
     assert (await job.state()).attention == "second_task"
@@ -217,8 +215,7 @@ async def test_cancel_beats_automatic_resubmit(harness: Harness) -> None:
     harness.fake.plan("create_task", created(seconds=0))
     harness.fake.plan("get_task", ending("expired", "expired"))
     harness.fake.plan("write_end", held)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     resubmit = await job.start_cancel_update()
     held.release()
     assert (await job.failed()).failure_class == "cancelled"
@@ -226,12 +223,10 @@ async def test_cancel_beats_automatic_resubmit(harness: Harness) -> None:
     assert len(harness.fake.of("create_task")) == 1
 
 
-async def test_refused_cancel_prevents_next_attempt(
-    harness: Harness,
-) -> None:
+async def test_refused_cancel_prevents_next_attempt(harness: Harness) -> None:
     harness.fake.plan("read_ledger", claim(1), claim(2), claim(2))
     harness.fake.plan("create_task", created())
-    harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
+    harness.fake.plan("cancel_task", TOO_LATE)
     harness.fake.plan("get_task", waiting("running"), ending("expired", "expired"))
     harness.fake.plan("write_end", and_again)
     job = await harness.start()

@@ -124,8 +124,7 @@ async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
     harness.fake.plan("create_task", created(seconds=SHORT))
     harness.fake.plan("get_task", held)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await job.callback("succeeded")
     held.release()
     assert await job.result() == RESULT
@@ -136,12 +135,8 @@ async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
 
 
 async def test_early_end_callback_is_remembered(harness: Harness) -> None:
-    held = Held(created())
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", held)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job, held = await harness.start_creating(created())
     await job.callback("succeeded")
     held.release()
     assert await job.result() == RESULT
@@ -149,15 +144,9 @@ async def test_early_end_callback_is_remembered(harness: Harness) -> None:
     assert not await job.has_event(TIMER_FIRED)
 
 
-async def test_early_running_callback_causes_no_poll(
-    harness: Harness,
-) -> None:
-    held = Held(created())
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", held)
+async def test_early_running_callback_causes_no_poll(harness: Harness) -> None:
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job, held = await harness.start_creating(created())
     await job.callback("queued")
     held.release()
     await job.until_state(phase="queued")
@@ -189,7 +178,7 @@ async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
     assert OTHER_TASK in (detail_of(shown).advice or "")
     input = harness.fake.input("identify_task")
     assert (input.attempt, input.task_id) == (1, OTHER_TASK)
-    # It is a note beside the story: the first task is still the one.
+    # The first task is still followed.
     assert (shown.task_id, shown.attempt, shown.phase) == (TASK, 2, "running")
     assert {call.input.task_id for call in harness.fake.of("get_task")} == {TASK}
 
@@ -329,8 +318,7 @@ async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     shown = await job.state()
     assert (shown.phase, detail_of(shown).provider_status, shown.attention) == ("running", "polishing", None)
     assert [(e.event, e.detail, e.count) for e in detail_of(shown).timeline[-1:]] == [("status", "polishing", 2)]
@@ -345,8 +333,7 @@ async def test_task_problem_needs_operator_until_fixed(harness: Harness, attenti
     harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
     harness.fake.plan("store_video", Held(RESULT))
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     shown = await job.state()
     assert (shown.attention, shown.phase, shown.task_id) == (attention, "queued", TASK)
     assert "401" in (detail_of(shown).advice or "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -14,14 +13,13 @@ from temporalio.service import RPCError
 
 from activities.ledger import EndResult
 from activities.limits import QuotaResult
-from activities.poll import CancelResult
 from activities.recover import IdentifyResult
 from activities.references import ReferencesResult
 from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
 from tests.support.jobs import detail_of
-from tests.support.polling import until
 from tests.workflows.fakes import (
+    CANCELLED,
     NOT_YET,
     OTHER,
     OTHER_TASK,
@@ -29,7 +27,9 @@ from tests.workflows.fakes import (
     RESULT,
     SHORT,
     TASK,
+    Answer,
     Held,
+    Planned,
     a_listing,
     adopt,
     as_written,
@@ -45,86 +45,58 @@ from tests.workflows.fakes import (
     to_store,
     waiting,
 )
-from tests.workflows.harness import Harness, Job, noted
+from tests.workflows.harness import Harness, noted
 from workflows import policies
 
 REFERENCES = (Reference(role="reference_image", url="https://cdn.example.com/a.png"),)
 # The ledger's decision once the named task is written: it is the first attempt's, and lives.
 FIRST_TASK = "cgt-20261125-of-the-first-attempt"
+FIRST_NAMED = TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1)
 
 
 # --- before a claim --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Wait:
-    """A moment at which a job whose second attempt is due waits.
+class Step:
+    """A step of a job whose second attempt is due, during which the task of the first one is named."""
 
-    Attributes:
-        plan: Plans the answers up to there; returns the held answer, if there is one.
-        reached: The activity whose call shows that the moment is reached.
-        creates: How many creates were scheduled by then, and how many of them reached a worker.
-    """
-
-    plan: Callable[[Harness], Held | None]
-    reached: str
-    creates: int = 0
+    decision: Planned
+    activity: str
+    answer: Answer
     references: tuple[Reference, ...] = ()
 
 
-def _references(harness: Harness) -> Held:
-    held = Held(ReferencesResult())
-    harness.fake.plan("check_references", held)
-    return held
-
-
-def _limits(harness: Harness) -> Held:
-    held = Held(QuotaResult())
-    harness.fake.plan("reserve_quota", held)
-    return held
-
-
-def _rate_limited(harness: Harness) -> None:
-    harness.fake.plan("create_task", not_sent(seconds=3600))
-
-
-def _account(harness: Harness) -> None:
-    harness.fake.plan("create_task", not_sent(seconds=3600, attention="account"))
-
-
-def _conflict(harness: Harness) -> None:
-    harness.fake.plan("create_task", create_result("conflict"))
-
-
+# During an activity, or after a create that sent nothing.
 WAITS = {
-    "references": Wait(_references, "check_references", references=REFERENCES),
-    "limits": Wait(_limits, "reserve_quota"),
-    "rate limit": Wait(_rate_limited, "create_task", creates=1),
-    "account": Wait(_account, "create_task", creates=1),
-    "conflict": Wait(_conflict, "create_task", creates=1),
+    "references": Step(claim(2), "check_references", ReferencesResult(), REFERENCES),
+    "limits": Step(claim(2, limited=True), "reserve_quota", QuotaResult()),
+    "rate limit": Step(claim(2), "create_task", not_sent(seconds=3600)),
+    "account": Step(claim(2), "create_task", not_sent(seconds=3600, attention="account")),
+    "conflict": Step(claim(2), "create_task", create_result("conflict")),
 }
 
 
 @pytest.mark.parametrize("how", ["callback", "list"])
-@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-async def test_task_named_before_a_claim_is_followed(harness: Harness, wait: Wait, how: str) -> None:
+@pytest.mark.parametrize("step", WAITS.values(), ids=WAITS)
+async def test_task_named_before_a_claim_is_followed(harness: Harness, step: Step, how: str) -> None:
     """The first attempt counted as absent by mistake: its task must not be paid for once more."""
-    held = wait.plan(harness)
-    adopted = adopt(FIRST_TASK, attempt=1)
-    harness.fake.plan("read_ledger", claim(2, limited=wait.reached == "reserve_quota"), adopted)
+    held, creates = Held(step.answer), int(step.activity == "create_task")
+    if creates:
+        held.release()
+    harness.fake.plan(step.activity, held)
+    harness.fake.plan("read_ledger", step.decision, adopt(FIRST_TASK, attempt=1))
     harness.fake.plan("identify_task", OURS)
     harness.fake.finish()
-    job = await harness.start(references=wait.references)
-    await harness.fake.called(wait.reached)
+    job = await harness.start_until_called(step.activity, references=step.references)
     if how == "callback":
         await job.callback("queued", FIRST_TASK, attempt=1)
     else:
         await job.listed(a_listing(1, task_id=FIRST_TASK))
     await harness.fake.called("identify_task")
-    if held is not None:
-        held.release()
+    held.release()
     assert await job.result() == RESULT
-    assert len(harness.fake.of("create_task")) == wait.creates
+    assert len(harness.fake.of("create_task")) == creates
     assert {call.input.task_id for call in harness.fake.of("get_task")} == {FIRST_TASK}
 
 
@@ -148,7 +120,7 @@ async def test_claim_waits_for_named_task(skipping: Harness) -> None:
     skipping.fake.plan("identify_task", *[NOT_YET] * tries)
     skipping.fake.plan("create_task", created(seconds=0))
     skipping.fake.finish()
-    job = await skipping.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+    job = await skipping.start(first_signal=FIRST_NAMED)
     assert await job.result() == RESULT
     assert skipping.fake.names() == [
         "read_ledger",
@@ -163,12 +135,8 @@ async def test_claim_waits_for_named_task(skipping: Harness) -> None:
 
 
 async def test_callback_before_create_answer_costs_no_get(harness: Harness) -> None:
-    held = Held(created(seconds=0))
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", held)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job, held = await harness.start_creating(created(seconds=0))
     await job.callback("queued")
     await job.callback("running")
     held.release()
@@ -177,14 +145,11 @@ async def test_callback_before_create_answer_costs_no_get(harness: Harness) -> N
 
 
 async def test_callback_for_lost_create_answer_is_followed(harness: Harness) -> None:
-    held = Held(create_result("unknown"))
-    harness.fake.plan("read_ledger", claim(), adopt())
-    harness.fake.plan("create_task", held)
     harness.fake.always("ask_lister", recover())
     harness.fake.plan("identify_task", OURS)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job, held = await harness.start_creating(create_result("unknown"))
+    harness.fake.plan("read_ledger", adopt())
     await job.callback("queued")
     held.release()
     assert await job.result() == RESULT
@@ -197,12 +162,10 @@ async def test_named_task_prevents_absence(harness: Harness) -> None:
     harness.fake.always("ask_lister", recover())
     harness.fake.plan("identify_task", held)
     harness.fake.finish()
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    job = await harness.start_until_called("ask_lister")
     await job.callback("queued")
     await held.reached.wait()
-    await job.listed(a_listing())
-    await job.listed(a_listing())
+    await job.listed(a_listing(), a_listing())
     held.release()
     assert await job.result() == RESULT
     assert harness.fake.of("settle_absent") == []
@@ -211,79 +174,40 @@ async def test_named_task_prevents_absence(harness: Harness) -> None:
 # --- before an end ---------------------------------------------------------------------------------------------------
 
 
-async def _refused(harness: Harness) -> Job:
-    harness.fake.plan("read_ledger", ended(failure("invalid", task_id=None, attempt=2)))
-    return await harness.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
-
-
-async def _bad_references(harness: Harness) -> Job:
-    held = Held(ReferencesResult(error=failure("invalid", task_id=None, attempt=None)))
-    harness.fake.plan("read_ledger", claim(2))
-    harness.fake.plan("check_references", held)
-    job = await harness.start(references=REFERENCES)
-    await held.reached.wait()
-    await job.callback("queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
-async def _over_limit(harness: Harness) -> Job:
-    held = Held(QuotaResult(error=failure("invalid", task_id=None, attempt=None)))
-    harness.fake.plan("read_ledger", claim(2, limited=True))
-    harness.fake.plan("reserve_quota", held)
-    job = await harness.start()
-    await held.reached.wait()
-    await job.callback("queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
-async def _impossible(harness: Harness) -> Job:
-    error = failure("invalid", task_id=None, attempt=None)
-    held = Held(create_result("impossible", error=error))
-    harness.fake.plan("read_ledger", claim(2))
-    harness.fake.plan("create_task", held)
-    job = await harness.start()
-    await held.reached.wait()
-    await job.callback("queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
-async def _unsettled(harness: Harness) -> Job:
-    harness.fake.plan("read_ledger", claim(2))
-    named = TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1)
-    return await harness.start(first_signal=named, may_create=False)
-
-
-async def _failed_task(harness: Harness) -> Job:
-    harness.fake.plan("read_ledger", adopt(TASK, attempt=2))
-    held = Held(ending("failed", "provider"))
-    harness.fake.plan("get_task", held)
-    harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await held.reached.wait()
-    await job.callback("queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
+INVALID = failure("invalid", task_id=None, attempt=None)
 ENDS = {
-    "refused": _refused,
-    "references": _bad_references,
-    "limits": _over_limit,
-    "impossible": _impossible,
-    "unsettled": _unsettled,
-    "failed": _failed_task,
+    "references": Step(claim(2), "check_references", ReferencesResult(error=INVALID), REFERENCES),
+    "limits": Step(claim(2, limited=True), "reserve_quota", QuotaResult(error=INVALID)),
+    "impossible": Step(claim(2), "create_task", create_result("impossible", error=INVALID)),
+    "failed": Step(adopt(TASK, attempt=2), "get_task", ending("failed", "provider")),
 }
 
 
-@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_task_named_before_an_end_is_followed(harness: Harness, end: Callable[[Harness], Awaitable[Job]]) -> None:
+@pytest.mark.parametrize("step", ENDS.values(), ids=ENDS)
+async def test_task_named_before_an_end_is_followed(harness: Harness, step: Step) -> None:
+    held = Held(step.answer)
+    harness.fake.plan("read_ledger", step.decision, adopt(FIRST_TASK, attempt=1))
+    harness.fake.plan(step.activity, held)
+    harness.fake.plan("write_end", as_written)
     harness.fake.plan("identify_task", OURS)
-    job = await end(harness)
-    harness.fake.plan("read_ledger", adopt(FIRST_TASK, attempt=1))
     harness.fake.finish()
+    job = await harness.start_until(held, references=step.references)
+    await job.callback("queued", FIRST_TASK, attempt=1)
+    held.release()
+    assert await job.result() == RESULT
+    assert harness.fake.input("get_task").task_id == FIRST_TASK
+
+
+@pytest.mark.parametrize(
+    ("decision", "may_create"),
+    [(claim(2), False), (ended(failure("invalid", task_id=None, attempt=2)), True)],
+    ids=["unsettled", "refused"],
+)
+async def test_task_named_at_start_is_followed(harness: Harness, decision: Planned, may_create: bool) -> None:
+    harness.fake.plan("read_ledger", decision, adopt(FIRST_TASK, attempt=1))
+    harness.fake.plan("identify_task", OURS)
+    harness.fake.finish()
+    job = await harness.start(first_signal=FIRST_NAMED, may_create=may_create)
     assert await job.result() == RESULT
     assert harness.fake.input("get_task").task_id == FIRST_TASK
 
@@ -293,11 +217,8 @@ async def test_task_named_before_cancel_end_is_cancelled(harness: Harness) -> No
     harness.fake.plan("read_ledger", claim(2), claim(2), adopt(FIRST_TASK, attempt=1))
     harness.fake.plan("create_task", not_sent(seconds=3600))
     harness.fake.plan("identify_task", held)
-    harness.fake.plan("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
-    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
-    harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await harness.fake.called("create_task")
+    harness.fake.cancel()
+    job = await harness.start_until_called("create_task")
     await job.callback("queued", FIRST_TASK, attempt=1)
     await held.reached.wait()
     await job.cancel()
@@ -312,12 +233,11 @@ async def test_task_named_during_copy_is_identified(harness: Harness) -> None:
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", copying)
     harness.fake.plan("identify_task", identifying)
-    job = await harness.start()
-    await copying.reached.wait()
+    job = await harness.start_until(copying)
     await job.callback("queued", FIRST_TASK, attempt=1)
     await identifying.reached.wait()
     copying.release()
-    await until(lambda: _copied(harness), "the copy is done")
+    await harness.fake.called("store_video")
     assert (await job.state()).phase == "storing", "the run ends after the task is identified"
     identifying.release()
     assert await job.result() == RESULT
@@ -325,10 +245,6 @@ async def test_task_named_during_copy_is_identified(harness: Harness) -> None:
     assert (shown.phase, shown.attention) == ("stored", "second_task")
     assert FIRST_TASK in (detail_of(shown).advice or "")
     assert "task_found" in noted(shown)
-
-
-def _copied(harness: Harness) -> bool:
-    return len(harness.fake.of("store_video")) == 1
 
 
 async def test_unknown_task_delays_stored_video_briefly(skipping: Harness) -> None:
@@ -351,8 +267,7 @@ async def test_cancel_is_answered_during_identification(harness: Harness) -> Non
     harness.fake.plan("identify_task", held)
     harness.fake.always("identify_task", NOT_YET)
     harness.fake.always("read_ledger", claim(2))
-    job = await harness.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
-    await held.reached.wait()
+    job = await harness.start_until(held, first_signal=FIRST_NAMED)
     assert (await job.update_cancel()).outcome == "requested"
     held.release()
     await job.terminate()
@@ -367,8 +282,7 @@ async def test_callback_flood_blocks_no_later_task(harness: Harness) -> None:
     harness.fake.always("ask_lister", recover())
     harness.fake.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
     harness.fake.finish()
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    job = await harness.start_until_called("ask_lister")
     for number in range(policies.MOST_CALLBACKS):
         await job.callback("queued", f"{OTHER_TASK}-{number}")
     await harness.fake.called("identify_task", policies.MOST_CALLBACKS)
@@ -381,8 +295,7 @@ async def test_callbacks_are_accepted_again_after_flood(skipping: Harness) -> No
     skipping.fake.always("ask_lister", recover())
     skipping.fake.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
     skipping.fake.finish()
-    job = await skipping.start()
-    await skipping.fake.called("ask_lister")
+    job = await skipping.start_until_called("ask_lister")
     for number in range(policies.MOST_CALLBACKS + 5):
         await job.callback("queued", f"{OTHER_TASK}-{number}")
     await skipping.fake.called("identify_task", policies.MOST_CALLBACKS)
@@ -418,8 +331,7 @@ async def test_task_named_in_outage_is_identified_later(skipping: Harness, how: 
     skipping.fake.always("ask_lister", recover(seconds=120, needs_operator=True))
     skipping.fake.always("identify_task", answer)
     skipping.fake.finish()
-    job = await skipping.start()
-    await skipping.fake.called("ask_lister")
+    job = await skipping.start_until_called("ask_lister")
     await (job.callback("queued") if how == "callback" else job.listed(a_listing(task_id=TASK)))
     await skipping.skip(40 * 60)
     assert (await job.state()).attention == "unknown_create", "an outage holds up nothing else"
@@ -432,7 +344,7 @@ async def test_task_from_lost_try_counts(harness: Harness) -> None:
     harness.fake.plan("read_ledger", ended(failure("invalid", task_id=None, attempt=2)), adopt(FIRST_TASK))
     harness.fake.plan("identify_task", ApplicationError("its worker died"), IdentifyResult(answer="known"))
     harness.fake.finish()
-    job = await harness.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+    job = await harness.start(first_signal=FIRST_NAMED)
     assert await job.result() == RESULT
 
 
@@ -456,9 +368,7 @@ async def test_accepted_adoption_of_lost_attempt_is_followed(harness: Harness) -
 async def test_second_task_returns_after_other_attention(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt())
     harness.fake.plan(
-        "get_task",
-        waiting("", SHORT, attention="credentials", note="401", second_task=OTHER_TASK),
-        to_store(),
+        "get_task", waiting("", SHORT, attention="credentials", note="401", second_task=OTHER_TASK), to_store()
     )
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
@@ -471,10 +381,9 @@ async def test_second_task_returns_after_other_attention(harness: Harness) -> No
 async def test_cancel_reaches_next_followed_task(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt(TASK, attempt=2), adopt(OTHER_TASK, attempt=1))
     harness.fake.plan("get_task", waiting("queued"), *[ending("cancelled", "cancelled")] * 2)
-    harness.fake.always("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
+    harness.fake.always("cancel_task", CANCELLED)
     harness.fake.plan("write_end", EndResult(error=failure("cancelled"), continues=True), as_written)
-    job = await harness.start()
-    await harness.fake.called("get_task")
+    job = await harness.start_until_called("get_task")
     assert (await job.update_cancel()).outcome == "cancelled"
     assert (await job.failed()).failure_class == "cancelled"
     assert [call.input.task_id for call in harness.fake.of("cancel_task")] == [TASK, OTHER_TASK]
@@ -486,8 +395,7 @@ async def test_task_named_during_reference_check_is_followed(harness: Harness) -
     harness.fake.plan("check_references", held)
     harness.fake.plan("identify_task", OURS)
     harness.fake.finish()
-    job = await harness.start(references=REFERENCES)
-    await held.reached.wait()
+    job = await harness.start_until(held, references=REFERENCES)
     await job.callback("succeeded", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT
     held.release()

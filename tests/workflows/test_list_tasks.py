@@ -89,6 +89,14 @@ class Lister:
             await self.start_job(name)
         await self.start(SIGNAL_LISTING_REQUESTED, self.request(name, attempt, **given))
 
+    async def ask_held(self, name: str) -> Held:
+        """Ask for a job, and return the listing that answers it, when it has begun; it is held back."""
+        held = Held(a_page())
+        self.harness.fake.plan("list_page", held)
+        await self.ask(name)
+        await held.reached.wait()
+        return held
+
     async def start(self, signal: str | None = None, *args: Any, requested: tuple[ListingRequest, ...] = ()) -> None:
         handle = await self.harness.client.start_workflow(
             LISTER,
@@ -158,10 +166,8 @@ async def test_pages_of_two_keys_name_no_key(lister: Lister) -> None:
     for second, key in (("first", "first"), ("other", "")):
         pages = [a_page(a_task(f"cgt-{second}-{n}"), total=2) for n in (1, 2)]
         keyed = [page.model_copy(update={"key": k}) for page, k in zip(pages, ("first", second), strict=True)]
-        held = Held(a_page())
-        lister.harness.fake.plan("list_page", held, *keyed)
-        await lister.ask(f"{second}-before")
-        await held.reached.wait()
+        held = await lister.ask_held(f"{second}-before")
+        lister.harness.fake.plan("list_page", *keyed)
         # Several jobs ask for the same listing.
         for name in ("x", "y", "z"):
             await lister.ask(f"{second}-{name}")
@@ -173,10 +179,8 @@ async def test_pages_of_two_keys_name_no_key(lister: Lister) -> None:
 
 async def test_one_listing_answers_all_earlier_requests(lister: Lister) -> None:
     """A request during a listing gets the next one: the first does not show later tasks."""
-    first = Held(a_page())
-    lister.harness.fake.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
-    await lister.ask("a")
-    await first.reached.wait()
+    first = await lister.ask_held("a")
+    lister.harness.fake.plan("list_page", a_page(a_task("cgt-1", OURS)))
     for name in ("b", "c", "d"):
         await lister.ask(name)
     asked = now()
@@ -187,10 +191,8 @@ async def test_one_listing_answers_all_earlier_requests(lister: Lister) -> None:
 
 
 async def test_repeated_request_is_answered_once(lister: Lister) -> None:
-    first = Held(a_page())
-    lister.harness.fake.plan("list_page", first, a_page())
-    await lister.ask("a")
-    await first.reached.wait()
+    first = await lister.ask_held("a")
+    lister.harness.fake.plan("list_page", a_page())
     for attempt in (1, 1, 2, 1):
         await lister.ask("b", attempt)
     first.release()
@@ -199,15 +201,11 @@ async def test_repeated_request_is_answered_once(lister: Lister) -> None:
 
 
 async def test_each_requested_tier_is_listed(lister: Lister) -> None:
-    first = Held(a_page())
-
     async def tier(input: ListPageInput) -> Page:
         return a_page(a_task(f"cgt-{input.service_tier}", OURS))
 
-    lister.harness.fake.plan("list_page", first)
+    first = await lister.ask_held("first")
     lister.harness.fake.always("list_page", tier)
-    await lister.ask("first")
-    await first.reached.wait()
     await lister.ask("a", service_tier="flex")
     await lister.ask("b", service_tier="default")
     await lister.ask("c", service_tier="flex")
@@ -218,7 +216,6 @@ async def test_each_requested_tier_is_listed(lister: Lister) -> None:
 
 # --- the answer ------------------------------------------------------------------------------------------------------
 
-Told = tuple[bool, str | None, bool]
 SINCE = 1_800_000_000.0
 
 
@@ -336,11 +333,9 @@ async def test_unmarked_task_bars_absence(
 
 
 async def test_each_job_gets_its_task(lister: Lister) -> None:
-    first = Held(a_page())
     tasks = [a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(3)]
-    lister.harness.fake.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
-    await lister.ask("first")
-    await first.reached.wait()
+    first = await lister.ask_held("first")
+    lister.harness.fake.plan("list_page", a_page(*tasks, a_task("unmarked", None, "another")))
     for n in range(4):
         model = "another" if n == 3 else MODEL
         await lister.ask(str(n), attempt=n + 1, safety_identifier=f"{n:016x}-{n:032x}", model=model)
@@ -358,11 +353,8 @@ async def test_each_job_gets_its_task(lister: Lister) -> None:
 
 
 async def test_ended_job_does_not_block_others(lister: Lister) -> None:
-    first = Held(a_page())
-    lister.harness.fake.plan("list_page", first)
+    first = await lister.ask_held("first")
     lister.harness.fake.always("list_page", a_page())
-    await lister.ask("first")
-    await first.reached.wait()
     for name in ("a", "ended"):
         await lister.ask(name)
     # Several requests may come in one signal.
@@ -420,11 +412,9 @@ async def test_two_hundred_requests_share_pages(lister: Lister) -> None:
 
 async def test_many_answers_are_sent_in_parts(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "ANSWERS_AT_ONCE", 5)
-    first = Held(a_page())
-    unsandboxed.fake.plan("list_page", first, a_page())
     async with run_lister(unsandboxed) as lister:
-        await lister.ask("first")
-        await first.reached.wait()
+        first = await lister.ask_held("first")
+        unsandboxed.fake.plan("list_page", a_page())
         for n in range(24):
             await lister.ask(str(n))
         first.release()
@@ -447,12 +437,9 @@ async def test_idle_lister_ends_and_restarts(unsandboxed: Harness, monkeypatch: 
 
 
 async def test_requests_are_carried_into_new_run(renewing: Harness) -> None:
-    first = Held(a_page())
-    renewing.fake.plan("list_page", first)
-    renewing.fake.always("list_page", a_page())
     async with run_lister(renewing) as lister:
-        await lister.ask("a")
-        await first.reached.wait()
+        first = await lister.ask_held("a")
+        renewing.fake.always("list_page", a_page())
         for n in range(SUGGESTED_FROM + 5):
             await lister.ask(f"late-{n % 3}", attempt=n // 3)
         first.release()

@@ -120,10 +120,8 @@ async def test_failing_absence_raises_an_attention(impatient: Harness) -> None:
     impatient.fake.plan("read_ledger", recover())
     impatient.fake.always("ask_lister", recover())
     impatient.fake.always("settle_absent", DENIED)
-    job = await impatient.start()
-    await impatient.fake.called("ask_lister")
-    for _ in range(2):
-        await job.listed(a_listing())
+    job = await impatient.start_until_called("ask_lister")
+    await job.listed(a_listing(), a_listing())
     await job.until_state(attention="storage")
     await job.terminate()
 
@@ -162,8 +160,7 @@ async def test_conflict_is_reported_at_once_and_retried(skipping: Harness) -> No
     skipping.fake.plan("read_ledger", adopt())
     skipping.fake.plan("get_task", to_store())
     skipping.fake.plan("store_video", *[CONFLICT] * 20, RESULT)
-    job = await skipping.start()
-    await skipping.fake.called("store_video")
+    job = await skipping.start_until_called("store_video")
     await skipping.skip(1)
     shown = await job.state()
     assert shown.attention == "object_conflict"
@@ -205,8 +202,7 @@ async def test_unsent_create_raises_attention(skipping: Harness, code: str, atte
     outcome = Outcome(kind="not_sent", source="create", at=now(), code=code, message="no")
     skipping.fake.always("read_ledger", claim())
     skipping.fake.always("create_task", create_result("not_sent", outcome, 900, message=f"{code}: no"))
-    job = await skipping.start()
-    await skipping.fake.called("create_task")
+    job = await skipping.start_until_called("create_task")
     await skipping.skip(policies.PATIENCE.total_seconds() * 0.8)
     assert (await job.state()).attention is None
     await skipping.skip(policies.PATIENCE.total_seconds() * 0.6)

@@ -11,7 +11,6 @@ from temporalio.exceptions import ApplicationError
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.ledger.decisions import Decision
 from tests.support.jobs import detail_of
-from tests.support.polling import until
 from tests.workflows.fakes import (
     NOT_YET,
     OTHER,
@@ -33,6 +32,8 @@ from tests.workflows.fakes import (
 from tests.workflows.harness import Harness, Job, noted
 from workflows import policies
 
+FOUND = ["read_ledger", "ask_lister", "identify_task", "read_ledger", "get_task", "store_video"]
+
 
 async def test_search_requests_listings_repeatedly(harness: Harness) -> None:
     harness.fake.plan("read_ledger", recover(attempt=3))
@@ -47,8 +48,7 @@ async def test_search_requests_listings_repeatedly(harness: Harness) -> None:
 async def test_search_is_shown_without_attention(harness: Harness) -> None:
     harness.fake.plan("read_ledger", recover(attempt=2))
     harness.fake.plan("ask_lister", recover(attempt=2))
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    job = await harness.start_until_called("ask_lister")
     shown = await job.until_waiting()
     assert (shown.phase, shown.attempt, shown.attention) == ("recovering", 2, None)
 
@@ -62,14 +62,7 @@ async def test_callback_names_task_at_once(harness: Harness) -> None:
     await job.until_waiting()
     await job.callback("queued", OTHER_TASK, attempt=2)
     await job.result()
-    assert harness.fake.names() == [
-        "read_ledger",
-        "ask_lister",
-        "identify_task",
-        "read_ledger",
-        "get_task",
-        "store_video",
-    ]
+    assert harness.fake.names() == FOUND
     input = harness.fake.input("identify_task")
     assert (input.job_id, input.attempt, input.task_id) == (job.id, 2, OTHER_TASK)
     assert harness.fake.input("get_task").task_id == OTHER_TASK
@@ -81,20 +74,12 @@ async def test_callback_during_request_is_handled(harness: Harness) -> None:
     harness.fake.plan("ask_lister", held)
     harness.fake.plan("identify_task", OURS)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await job.callback("running")
     await harness.fake.called("identify_task")
     held.release()
     assert await job.result() == RESULT
-    assert harness.fake.names() == [
-        "read_ledger",
-        "ask_lister",
-        "identify_task",
-        "read_ledger",
-        "get_task",
-        "store_video",
-    ]
+    assert harness.fake.names() == FOUND
 
 
 async def test_foreign_task_settles_nothing(harness: Harness) -> None:
@@ -114,12 +99,11 @@ async def test_unchecked_task_is_asked_again(harness: Harness) -> None:
     harness.fake.plan("ask_lister", recover())
     harness.fake.plan("identify_task", *[ApplicationError("503")] * 3, OURS)
     harness.fake.finish()
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    job = await harness.start_until_called("ask_lister")
     await job.callback("succeeded")
     assert await job.result() == RESULT
     assert [call.tries for call in harness.fake.of("identify_task")] == [1, 2, 3, 1]
-    assert await _says(harness, "task_not_checked callback")
+    assert "task_not_checked callback" in await job.noted()
 
 
 async def test_early_callback_blocks_no_later_one(skipping: Harness) -> None:
@@ -129,8 +113,7 @@ async def test_early_callback_blocks_no_later_one(skipping: Harness) -> None:
     skipping.fake.always("ask_lister", recover())
     skipping.fake.plan("identify_task", *[NOT_YET] * (2 * tries), OURS)
     skipping.fake.finish()
-    job = await skipping.start()
-    await skipping.fake.called("ask_lister")
+    job = await skipping.start_until_called("ask_lister")
     for named in (1, 2):
         await job.callback("queued")
         await skipping.skip(90)
@@ -140,17 +123,12 @@ async def test_early_callback_blocks_no_later_one(skipping: Harness) -> None:
     assert len(skipping.fake.of("identify_task")) == 2 * tries + 1
 
 
-async def _says(harness: Harness, event: str) -> bool:
-    return event in (await harness.jobs[-1].noted())
-
-
 async def test_late_search_needs_operator_until_found(harness: Harness) -> None:
     held = Held(adopt(attempt=2))
     harness.fake.plan("read_ledger", recover(attempt=2))
     harness.fake.plan("ask_lister", *[recover(attempt=2, seconds=0, needs_operator=True)] * 2, held)
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     shown = await job.state()
     assert (shown.phase, shown.attention) == ("recovering", "unknown_create")
     assert f"resolve {job.id} --attempt 2" in (detail_of(shown).advice or "")
@@ -183,8 +161,7 @@ async def test_request_is_not_repeated_before_answer(skipping: Harness) -> None:
     skipping.fake.always("ask_lister", recover(seconds=60))
     skipping.fake.plan("identify_task", OURS)
     skipping.fake.finish()
-    job = await skipping.start()
-    await skipping.fake.called("ask_lister")
+    job = await skipping.start_until_called("ask_lister")
     await skipping.skip(60 * (policies.LISTING_PATIENCE - 1))
     assert len(skipping.fake.of("ask_lister")) == 1
     await skipping.skip(120)
@@ -238,14 +215,7 @@ async def test_listed_task_shown_by_get_is_adopted(harness: Harness) -> None:
     harness.fake.finish()
     await job.listed(a_listing(2, task_id=OTHER_TASK, complete=False))
     await job.result()
-    assert harness.fake.names() == [
-        "read_ledger",
-        "ask_lister",
-        "identify_task",
-        "read_ledger",
-        "get_task",
-        "store_video",
-    ]
+    assert harness.fake.names() == FOUND
     input = harness.fake.input("identify_task")
     assert (input.job_id, input.attempt, input.task_id, input.source) == (job.id, 2, OTHER_TASK, "list")
 
@@ -257,7 +227,7 @@ async def test_listed_task_missing_from_get_is_asked_again(harness: Harness) -> 
     harness.fake.finish()
     await job.listed(a_listing(task_id=OTHER_TASK))
     assert await job.result() == RESULT
-    assert await _says(harness, "task_not_checked list")
+    assert "task_not_checked list" in await job.noted()
     assert len(harness.fake.of("identify_task")) == 5
 
 
@@ -269,7 +239,7 @@ async def test_two_complete_listings_allow_next_claim(harness: Harness) -> None:
     harness.fake.finish()
     first, second = a_listing(), a_listing()
     await job.listed(first)
-    await until(lambda: _says(harness, "not_listed"), "the first one is noted")
+    await job.until_noted("not_listed")
     assert harness.fake.of("settle_absent") == [], "one proves nothing"
     await job.listed(second)
     assert await job.result() == RESULT
@@ -283,21 +253,19 @@ async def test_rejected_proof_is_sent_again_with_next(harness: Harness) -> None:
     harness.fake.plan("settle_absent", recover(), adopt())
     harness.fake.finish()
     listings = [a_listing() for _ in range(3)]
-    for listing in listings:
-        await job.listed(listing)
+    await job.listed(*listings)
     assert await job.result() == RESULT
     assert [list(call.input.listings) for call in harness.fake.of("settle_absent")] == [listings[:2], listings]
 
 
 async def test_useless_listings_are_dropped(harness: Harness) -> None:
     job = await asked(harness, attempt=2)
-    for listing in (a_listing(2, complete=False), a_listing(1), a_listing(3), a_listing(2)):
-        await job.listed(listing)
-    await until(lambda: _says(harness, "not_listed"), "they were read")
+    await job.listed(a_listing(2, complete=False), a_listing(1), a_listing(3), a_listing(2))
+    await job.until_noted("not_listed")
     await asyncio.sleep(0.3)
     assert harness.fake.names() == ["read_ledger", "ask_lister"]
-    told = [(e.attempt, e.detail) for e in (await job.detail()).timeline if e.event == "not_listed"]
-    assert told == [(2, "incomplete listing"), (2, None)]
+    listings = [(e.attempt, e.detail) for e in (await job.detail()).timeline if e.event == "not_listed"]
+    assert listings == [(2, "incomplete listing"), (2, None)]
 
 
 async def test_listing_of_settled_attempt_proves_nothing(harness: Harness) -> None:
@@ -306,14 +274,12 @@ async def test_listing_of_settled_attempt_proves_nothing(harness: Harness) -> No
     harness.fake.plan("read_ledger", claim(2))
     harness.fake.plan("create_task", create_result("unknown"))
     harness.fake.always("ask_lister", recover(2))
-    for _ in range(2):
-        await job.listed(a_listing())
+    await job.listed(a_listing(), a_listing())
     await harness.fake.called("ask_lister", 2)
     harness.fake.plan("settle_absent", adopt(attempt=2))
     harness.fake.finish()
     mine = [a_listing(2), a_listing(2)]
-    for listing in (a_listing(1), *mine):
-        await job.listed(listing)
+    await job.listed(a_listing(1), *mine)
     assert await job.result() == RESULT
     assert [call.input.attempt for call in harness.fake.of("settle_absent")] == [
         1,
@@ -338,10 +304,8 @@ async def test_listing_flood_is_bounded(harness: Harness) -> None:
     harness.fake.plan("read_ledger", recover())
     harness.fake.plan("ask_lister", held, recover())
     harness.fake.always("settle_absent", recover())
-    job = await harness.start()
-    await held.reached.wait()
-    for _ in range(policies.MOST_LISTINGS + 20):
-        await job.listed(a_listing())
+    job = await harness.start_until(held)
+    await job.listed(*(a_listing() for _ in range(policies.MOST_LISTINGS + 20)))
     held.release()
     await harness.fake.called("settle_absent", policies.MOST_LISTINGS - 1)
     await asyncio.sleep(0.3)
@@ -364,13 +328,9 @@ async def test_unneeded_listing_changes_nothing(harness: Harness) -> None:
 
 async def test_given_up_attempt_ends_job(harness: Harness) -> None:
     error = failure("lost", "unknown_outcome", task_id=None, attempt=2)
-    harness.fake.plan("read_ledger", recover(attempt=2), ended(error))
-    harness.fake.plan("ask_lister", recover(attempt=2, needs_operator=True))
+    job = await harness.start_unknown(2)
+    harness.fake.plan("read_ledger", ended(error))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="given up"))
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
-    await job.listed(a_listing(2, complete=False))
-    await job.until_state(attention="unknown_create")
     assert (await job.resolve(Resolve(attempt=2, action="lost"))).accepted
     assert await job.failed() == error
     assert harness.fake.of("create_task") == []
@@ -378,15 +338,11 @@ async def test_given_up_attempt_ends_job(harness: Harness) -> None:
 
 
 async def test_not_created_attempt_is_followed_by_next(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", recover(), claim(2), claim(2))
-    harness.fake.plan("ask_lister", recover(needs_operator=True))
+    job = await harness.start_unknown()
+    harness.fake.plan("read_ledger", claim(2), claim(2))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="noted"))
     harness.fake.plan("create_task", created(seconds=0))
     harness.fake.finish()
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
-    await job.listed(a_listing(complete=False))
-    await job.until_state(attention="unknown_create")
     assert (await job.resolve(Resolve(attempt=1, action="not_created"))).accepted
     assert await job.result() == RESULT
     assert [call.input.attempt for call in harness.fake.of("create_task")] == [2]

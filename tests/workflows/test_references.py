@@ -12,7 +12,6 @@ from activities.references import ReferencesResult
 from seedance_temporal.job import JobError
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
-from tests.support.jobs import detail_of
 from tests.workflows.fakes import RESULT, Held, adopt, claim, created, not_sent, to_store
 from tests.workflows.harness import Harness
 from workflows import policies
@@ -48,10 +47,10 @@ async def test_references_are_checked_before_claim(harness: Harness) -> None:
     assert harness.fake.input("create_task").media == (MEDIUM,)
     assert "It was another picture once." in harness.fake.input("create_task").warnings
     assert "It was another picture once." in harness.fake.input("store_video").warnings
-    told = await job.state()
-    (entry,) = [entry for entry in detail_of(told).timeline if entry.source == "references"]
+    shown = await job.detail()
+    (entry,) = [entry for entry in shown.timeline if entry.source == "references"]
     assert (entry.event, entry.detail) == ("references_checked", "png 640x480 1234 bytes")
-    assert "It was another picture once." in detail_of(told).warnings
+    assert "It was another picture once." in shown.warnings
     (event,) = await job.scheduled("check_references")
     assert event.heartbeat_timeout.ToTimedelta() == policies.REFERENCES_HEARTBEAT
 
@@ -118,8 +117,7 @@ async def test_cancel_ends_reference_check(harness: Harness) -> None:
     held = Held(GOOD)
     harness.fake.always("read_ledger", claim())
     harness.fake.plan("check_references", held)
-    job = await harness.start(references=(PICTURE,))
-    await held.reached.wait()
+    job = await harness.start_until(held, references=(PICTURE,))
     await job.until_state(phase="checking")
     async with asyncio.timeout(5):
         answer = await job.update_cancel()

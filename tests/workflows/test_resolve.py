@@ -10,26 +10,17 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import UPDATE_CANCEL, UPDATE_RESOLVE, Resolve, ResolveAnswer
 from tests.support.polling import until
-from tests.workflows.fakes import OTHER_TASK, RESULT, TASK, Held, a_listing, adopt, recover, to_store, waiting
-from tests.workflows.harness import Harness, Job, noted
+from tests.workflows.fakes import OTHER_TASK, RESULT, TASK, Held, adopt, recover, to_store, waiting
+from tests.workflows.harness import Harness, noted
 
 ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
 
 
-async def _asks_for_a_person(harness: Harness, job: Job) -> None:
-    """Wait for the Attention, which follows a listing that does not show the task."""
-    await harness.fake.called("ask_lister")
-    await job.listed(a_listing(2, complete=False))
-    await job.until_state(attention="unknown_create")
-
-
 async def test_accepted_resolution_rereads_ledger(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", recover(attempt=2), adopt(attempt=2))
-    harness.fake.plan("ask_lister", recover(attempt=2, needs_operator=True))
+    job = await harness.start_unknown(2)
+    harness.fake.plan("read_ledger", adopt(attempt=2))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
     harness.fake.finish()
-    job = await harness.start()
-    await _asks_for_a_person(harness, job)
     assert await job.resolve(ADOPT) == ResolveAnswer(accepted=True, message="adopted")
     assert await job.result() == RESULT
     assert harness.fake.names() == [
@@ -48,11 +39,8 @@ async def test_accepted_resolution_rereads_ledger(harness: Harness) -> None:
 
 
 async def test_refused_resolution_changes_nothing(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", recover(attempt=2))
-    harness.fake.plan("ask_lister", recover(attempt=2, needs_operator=True))
+    job = await harness.start_unknown(2)
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
-    job = await harness.start()
-    await _asks_for_a_person(harness, job)
     assert await job.resolve(ADOPT) == ResolveAnswer(accepted=False, message="no such task")
     await asyncio.sleep(0.2)
     assert len(harness.fake.of("ask_lister")) == 1
@@ -61,11 +49,8 @@ async def test_refused_resolution_changes_nothing(harness: Harness) -> None:
 
 
 async def test_unchecked_resolution_is_not_accepted(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", recover(attempt=2))
-    harness.fake.plan("ask_lister", recover(attempt=2, needs_operator=True))
+    job = await harness.start_unknown(2)
     harness.fake.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
-    job = await harness.start()
-    await _asks_for_a_person(harness, job)
     answer = await job.resolve(ADOPT)
     assert not answer.accepted
     assert "Nothing was written" in answer.message
@@ -80,8 +65,7 @@ async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
     harness.fake.plan("ask_lister", held)
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
     harness.fake.finish()
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     assert (await job.resolve(ADOPT)).accepted
     held.release()
     assert await job.result() == RESULT
@@ -105,8 +89,7 @@ async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("resolve_attempt", resolution)
     harness.fake.plan("store_video", copy)
-    job = await harness.start()
-    await copy.reached.wait()
+    job = await harness.start_until(copy)
     answer = asyncio.create_task(job.resolve(Resolve(attempt=1, action="adopt", task_id=OTHER_TASK)))
     await resolution.reached.wait()
     copy.release()

@@ -123,7 +123,7 @@ async def test_timeline_keeps_first_and_newest_entries(harness: Harness) -> None
     async def bounded() -> bool:
         return (await job.noted())[-1] == "callback_received step 149"
 
-    await until(bounded, "all callbacks are heard")
+    await until(bounded, "all callbacks are noted")
     timeline = await job.noted()
     assert len(timeline) == 100
     assert timeline[:3] == ["task_created 1", "callback_received step 0", "callback_received step 1"]

@@ -24,8 +24,7 @@ async def test_video_is_copied_and_returned(harness: Harness) -> None:
     harness.fake.plan("create_task", created(seconds=0))
     harness.fake.plan("get_task", to_store(86_000))
     harness.fake.plan("store_video", held)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     shown = await job.until_state(phase="storing")
     # Nothing is asked of the provider any more.
     assert (shown.attention, shown.result, detail_of(shown).next_poll_at) == (None, None, None)
@@ -65,7 +64,7 @@ async def test_long_failing_copy_is_at_risk_then_stored(skipping: Harness) -> No
     shown = await job.state()
     assert (shown.phase, shown.attention) == ("storing", "video_at_risk")
     assert TASK in (detail_of(shown).advice or "")
-    # 24 hours after the task succeeded, as get_task has said.
+    # 24 hours after the task succeeded, as get_task has reported.
     match = re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", detail_of(shown).advice or "")
     assert match is not None
     dies_at = datetime.strptime(match[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
@@ -135,8 +134,7 @@ async def test_old_finished_video_is_at_risk_at_once(skipping: Harness) -> None:
     skipping.fake.plan("read_ledger", adopt())
     skipping.fake.plan("get_task", to_store(18 * 3600))
     skipping.fake.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
-    job = await skipping.start()
-    await skipping.fake.called("store_video")
+    job = await skipping.start_until_called("store_video")
     await skipping.skip(2 * policies.COPY_GRACE.total_seconds())
     assert (await job.state()).attention == "video_at_risk"
     assert await job.result() == RESULT

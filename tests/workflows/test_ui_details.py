@@ -65,8 +65,7 @@ async def test_details_follow_job(harness: Harness) -> None:
     harness.fake.plan("create_task", creating)
     harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("store_video", copy)
-    job = await harness.start()
-    await read.reached.wait()
+    job = await harness.start_until(read)
     assert await details(job) == ""
     read.release()
     await create.reached.wait()
@@ -97,8 +96,7 @@ async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
     harness.fake.plan("ask_lister", recover(attempt=2, needs_operator=True))
     harness.fake.plan("identify_task", OURS)
     harness.fake.plan("get_task", waiting())
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    job = await harness.start_until_called("ask_lister")
     await job.listed(a_listing(attempt=2, complete=False))
     text = await until_details_say(
         job, "**Needs an operator: unknown\\_create.** Whether the provider accepted attempt 2"
