@@ -1,4 +1,4 @@
-"""A large batch that is interrupted, and run again: what must have come of it, by Temporal and by the provider."""
+"""A large batch that is interrupted and run again, checked by Temporal and by the provider."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BAD, REPEATED = 10, 5
 
 
 class Batch:
-    """A file of requests of one user: good ones, bad ones, and some that stand in it twice."""
+    """A file of requests of one user: good ones, bad ones, and some that it has twice."""
 
     def __init__(self, stack: Stack, folder: Path, good: int) -> None:
         self._stack = stack
@@ -36,7 +36,7 @@ class Batch:
         return [json.loads(line) for line in (self.path.parent / "requests.results.jsonl").read_text().splitlines()]
 
     async def run(self, interrupt_at: int | None = None) -> tuple[int, dict[str, Any], str]:
-        """Runs it, with Ctrl-C as soon as Temporal has so many of its jobs."""
+        """Run it, with Ctrl-C as soon as Temporal has so many of its jobs."""
         before = await self._runs()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "starter.py", "batch", str(self.path), "--skip-invalid", "--yes", "--json"),
@@ -45,12 +45,12 @@ class Batch:
             env=self._stack.environment,
             cwd=ROOT,
         )
-        said = asyncio.create_task(process.communicate())
+        output = asyncio.create_task(process.communicate())
         if interrupt_at is not None:
-            while not said.done() and await self._runs() < before + interrupt_at:
+            while not output.done() and await self._runs() < before + interrupt_at:
                 await asyncio.sleep(0.02)
             process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(said, 600)
+        out, err = await asyncio.wait_for(output, 600)
         assert process.returncode is not None
         return process.returncode, json.loads(out), err.decode()
 
@@ -58,7 +58,7 @@ class Batch:
         return (await self._stack.client.count_workflows("WorkflowType = 'GenerateVideo'")).count
 
     async def all_created(self) -> Counter[str]:
-        """How often each prompt was created, as soon as all were."""
+        """Return how often each prompt was created, as soon as all were."""
         prompts = {str(request.prompt) for request in self.requests}
         while True:
             ledger = [entry for entry in await self._stack.ark.ledger() if entry.committed]
@@ -73,33 +73,33 @@ def _texts(body: dict[str, Any]) -> list[str]:
 
 
 async def interrupted_and_run_again(stack: Stack, folder: Path, good: int, seconds: float) -> str:
-    """Interrupts a batch, runs it again, and holds that each good line is one job, created once, and stored.
+    """Interrupt a batch, run it again, and assert that each good line is one job, created once, and stored.
 
     Args:
         stack: With a worker.
         folder: For the file and its results.
-        good: How many good lines it has, besides bad ones and some that stand in it twice.
+        good: How many good lines it has, besides bad ones and some that it has twice.
         seconds: The time for all jobs to be stored.
 
     Returns:
-        How it went, for a report.
+        How many jobs were new and known, for a report.
     """
     batch = Batch(stack, folder, good)
-    code, document, told = await batch.run(interrupt_at=good // 3)
+    code, document, messages = await batch.run(interrupt_at=good // 3)
     assert (code, document["error"]["code"]) == (1, "interrupted")
-    assert f"of {good} jobs are known to be submitted, and go on" in told
-    assert "Traceback" not in told
+    assert f"of {good} jobs are known to be submitted, and go on" in messages
+    assert "Traceback" not in messages
     first = batch.results
     assert len(first) == good + BAD + REPEATED
     submitted = sum(result.get("existing") is False for result in first)
     assert 0 < submitted < good, "the interruption did not happen in between"
     assert sum("error" in result for result in first) == BAD
 
-    code, summary, told = await batch.run()
-    assert code == 0, told
+    code, summary, messages = await batch.run()
+    assert code == 0, messages
     assert (summary["jobs"], summary["invalid"], summary["repeated"]) == (good, BAD, REPEATED)
     assert summary["new"] + summary["existing"] == good
-    # What was cut off may have arrived as well.
+    # The submission that was cut off may have arrived as well.
     assert submitted <= summary["existing"] < good
     second = batch.results
     assert [result.get("job_id") for result in second] == [result.get("job_id") for result in first]
@@ -117,7 +117,7 @@ async def interrupted_and_run_again(stack: Stack, folder: Path, good: int, secon
 
 
 async def _runs_of(stack: Stack, requests: list[VideoRequest]) -> Counter[str]:
-    """How many runs Temporal has of each job."""
+    """Return how many runs Temporal has of each job."""
     job_ids = {job_id_of(request) for request in requests}
     runs = stack.client.list_workflows("WorkflowType = 'GenerateVideo'")
     return Counter([run.id async for run in runs if run.id in job_ids])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dev.stack import ROOT, Stack
@@ -13,30 +14,36 @@ _SECONDS = 120
 
 
 class Ran(NamedTuple):
-    """A command that has ended: its exit code, its answer in JSON, and what it told people."""
+    """A command that has ended: its exit code, its answer in JSON, and its messages."""
 
     code: int
     answer: Any
-    told: str
+    messages: str
+
+
+async def python(*arguments: str, env: Mapping[str, str], stdin: str = "") -> tuple[int, str, str]:
+    """Run a Python program in the repository's root, and return its exit code, output and messages."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=env,
+        cwd=ROOT,
+    )
+    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), _SECONDS)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
 
 
 async def starter(stack: Stack, *arguments: str, stdin: str = "", **changes: str) -> Ran:
-    """Runs a command to its end, with ``--json``.
+    """Run a command to its end, with ``--json``.
 
     Args:
         stack: Whose environment it gets.
         stdin: What it can read.
         changes: Variables that differ from the stack's.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "starter.py", *arguments, "--json"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=stack.environment | changes,
-        cwd=ROOT,
-    )
-    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), _SECONDS)
-    assert process.returncode is not None
-    assert out, err.decode()
-    return Ran(process.returncode, json.loads(out), err.decode())
+    code, out, err = await python("starter.py", *arguments, "--json", env=stack.environment | changes, stdin=stdin)
+    assert out, err
+    return Ran(code, json.loads(out), err)

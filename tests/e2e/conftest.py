@@ -12,7 +12,7 @@ from tests.e2e.invariants import check_invariants
 
 @pytest.fixture(scope="session")
 async def stack() -> AsyncIterator[Stack]:
-    """The whole stack, with a worker of each route: ``byteplus`` hears callbacks, ``volcengine`` only polls."""
+    """The whole stack, with a worker of each route: ``byteplus`` receives callbacks, ``volcengine`` only polls."""
     # 60 times as fast as the real provider: a task runs for two seconds.
     async with running_stack(speed=60) as stack:
         await stack.start_worker("worker-polling", ARK_ROUTE="volcengine", SEEDANCE_CALLBACK_URL="")

@@ -1,4 +1,4 @@
-"""What holds after any test, whatever went wrong in it: by the provider's own ledger, the bucket and the histories."""
+"""Invariants after every test, by the provider's own ledger, the bucket and the histories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seedance_temporal.identity import ObjectNames, callback_token
 from seedance_temporal.storage.bucket import StoredObject
 from tests.replay.replaying import histories_of, replay_histories
 
-# Jobs that a test left behind may still be under way; one that waits longer than this, and for nobody, is stuck.
+# Jobs that a test left behind may still be under way; one that is older, and has no Attention, is stuck.
 _PATIENCE_SECONDS = 90.0
 # Of result URLs, and of private references.
 _SIGNATURES = ("X-Tos-Signature", "X-Tos-Expires", "X-Goog-Signature")
@@ -32,14 +32,14 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Traces:
-    """What everybody has written down by now.
+    """The records of all sides.
 
     Attributes:
         creates: The provider's own ledger.
         objects: The bucket's, by name.
-        contents: What they hold.
+        contents: Theirs, by name.
         histories: Of all jobs and listers, of all namespaces.
-        attention: The jobs that ask for a person.
+        attention: The jobs that need an operator.
     """
 
     creates: list[CreateEntry]
@@ -70,17 +70,17 @@ class Traces:
         return cls(creates, objects, dict(zip(objects, contents, strict=True)), histories, attention)
 
     def documents(self, *ends: str) -> Iterable[tuple[str, dict[str, Any]]]:
-        """The JSON objects whose names end so."""
+        """Return the JSON objects whose names end so."""
         for name, content in self.contents.items():
             if name.endswith(ends):
                 yield name, json.loads(content)
 
 
 async def check_invariants(stack: Stack, clients: Sequence[Client] = ()) -> None:
-    """Checks them all.
+    """Check all invariants.
 
     Args:
-        stack: Whose provider, bucket, logs and default namespace are looked at.
+        stack: Whose provider, bucket, logs and default namespace are read.
         clients: Of further namespaces that worked on the same bucket.
 
     Raises:
@@ -99,7 +99,7 @@ async def check_invariants(stack: Stack, clients: Sequence[Client] = ()) -> None
 
 
 async def no_job_is_stuck(clients: Sequence[Client]) -> None:
-    """Every job has ended, or is young, or tells a person what it needs."""
+    """Assert that every job has ended, or is young, or has an Attention."""
     young = datetime.now(UTC) - timedelta(seconds=_PATIENCE_SECONDS)
     running = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus = 'Running'"
     for client in clients:
@@ -113,7 +113,7 @@ async def no_job_is_stuck(clients: Sequence[Client]) -> None:
 
 
 def absent_is_never_wrong(traces: Traces) -> None:
-    """Nothing is called absent whose task the provider has."""
+    """Assert that no attempt counts as absent whose task the provider has."""
     committed = {entry.body["safety_identifier"]: entry.task_id for entry in traces.creates if entry.committed}
     task_of = {identifier[-32:]: task_id for identifier, task_id in committed.items()}
     for name, outcome in traces.documents(".outcome.json"):
@@ -127,7 +127,7 @@ def absent_is_never_wrong(traces: Traces) -> None:
 
 
 def every_paid_video_is_named(traces: Traces) -> None:
-    """Whatever was billed is named by a record or by a fact in the ledger, or its job asks a person."""
+    """Assert that each billed task is named by a record or by a fact in the ledger, or its job needs an operator."""
     lates = [name.rpartition(".late-") for name in traces.objects]
     named = {unquote(task.removesuffix(".json")) for _, late, task in lates if late}
     for _, fact in traces.documents(*_FACTS):
@@ -137,12 +137,12 @@ def every_paid_video_is_named(traces: Traces) -> None:
         if entry.billed_tokens is None or entry.task_id in named:
             continue
         job_id = job_of.get(str(entry.body["safety_identifier"])[-32:])
-        assert job_id is not None, f"task {entry.task_id} was paid, and nobody has claimed it"
+        assert job_id is not None, f"task {entry.task_id} was paid, and no claim is its own"
         assert job_id in traces.attention, f"task {entry.task_id} of {job_id} was paid, and is named nowhere"
 
 
 async def final_objects_are_right(stack: Stack, traces: Traces) -> None:
-    """One record and one video for a job at most, byte for byte what the provider has."""
+    """Assert that a job has at most one record and one video, byte for byte the provider's."""
     videos: dict[str, list[str]] = defaultdict(list)
     paid = {entry.task_id for entry in traces.creates}
     for name, stored in traces.objects.items():
@@ -152,7 +152,7 @@ async def final_objects_are_right(stack: Stack, traces: Traces) -> None:
             continue
         videos[job].append(task_id)
         made = await stack.ark.video_bytes(unquote(task_id))
-        assert traces.contents[name] == made, f"{name} is not what was made"
+        assert traces.contents[name] == made, f"{name} is not the provider's video"
         verified = ObjectNames(*job.split("/")).verified(unquote(task_id), stored.crc32c)
         assert verified in traces.objects, f"{name} was uploaded, and {verified} is not there"
         record = traces.contents.get(f"{job}/record.json")
@@ -166,21 +166,21 @@ async def final_objects_are_right(stack: Stack, traces: Traces) -> None:
 
 
 def each_claim_has_one_task_at_most(traces: Traces) -> None:
-    """Per claim one committed create at most; per job, one for each attempt that somebody asked for."""
+    """Assert at most one committed create per claim; per job, one and another for each resubmit grant."""
     committed = [str(entry.body["safety_identifier"]) for entry in traces.creates if entry.committed]
     of_claim = Counter(committed)
     assert max(of_claim.values(), default=0) <= 1, f"a claim was sent more than once: {of_claim}"
 
     job_of = {claim["nonce"]: claim["job_id"] for _, claim in traces.documents(".claim.json")}
     paid = Counter(job_of.get(identifier[-32:]) for identifier in committed)
-    agains = Counter("seedance-" + name.split("/")[1] for name in traces.objects if name.endswith(".again.json"))
+    grants = Counter("seedance-" + name.split("/")[1] for name in traces.objects if name.endswith(".again.json"))
     for job_id, times in paid.items():
         if job_id is not None:
-            assert times <= 1 + agains[job_id], f"{job_id} was created {times} times"
+            assert times <= 1 + grants[job_id], f"{job_id} was created {times} times"
 
 
 def no_secret_is_anywhere(stack: Stack, traces: Traces) -> None:
-    """No key, callback secret, callback token or URL signature in histories, logs, object names or objects."""
+    """Assert that histories, logs and objects have no key, callback secret, callback token or URL signature."""
     secrets = [value.encode() for value in (*API_KEYS.values(), CALLBACK_SECRET, *_SIGNATURES)]
     jobs = {history.workflow_id for history in traces.histories}
     tokens = {callback_token(CALLBACK_SECRET, job_id, attempt).encode() for job_id in jobs for attempt in (1, 2, 3)}

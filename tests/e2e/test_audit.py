@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.service import RPCError
 
 from dev.stack import Stack
 from seedance_temporal import JobState, VideoRequest
 from seedance_temporal.audit.bucket_evidence import read_bucket_evidence
 from seedance_temporal.audit.verify import verify
 from seedance_temporal.identity import ObjectNames
+from tests.e2e import scenarios
 from tests.e2e.command import starter
-from tests.e2e.operator import reset_to_the_first_task
-from tests.e2e.requests import a_request, until
+from tests.e2e.operator import delete_runs, reset, runs_of
+from tests.e2e.requests import a_faulty_request, a_request, until, until_ended
+from tests.e2e.scenarios import Scenario
 
 
 async def _audit(stack: Stack, *arguments: str, **changes: str) -> tuple[int, Any]:
@@ -28,95 +27,54 @@ async def _audit(stack: Stack, *arguments: str, **changes: str) -> tuple[int, An
     return ran.code, ran.answer
 
 
-async def _ended(stack: Stack, request: VideoRequest) -> JobState:
-    async for job in (await stack.jobs.submit(request)).follow():
-        last = job
-    return last
+async def _reset(stack: Stack, request: VideoRequest) -> JobState:
+    job = await scenarios.failed(stack, request)
+    await reset(stack, job.job_id)
+    return await until_ended(stack, job.job_id)
 
 
-async def _stored(stack: Stack) -> JobState:
-    return await _ended(stack, a_request(return_last_frame=True))
+@dataclass(frozen=True)
+class Life:
+    """How a job goes, and its audit afterwards.
+
+    Attributes:
+        changes: Of the request.
+        source: The object that the audit is read from.
+        outcomes: Of its attempts, each with the source of its outcome.
+        sources: Those of its events.
+    """
+
+    scenario: Scenario
+    phase: str
+    source: str
+    outcomes: list[tuple[str, str | None]]
+    sources: set[str]
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    async def live(self, stack: Stack) -> JobState:
+        return await self.scenario(stack, a_request(**self.changes))
 
 
-async def _refused(stack: Stack) -> JobState:
-    request = a_request()
-    await stack.ark.fault("create", "400", contains=request.prompt)
-    return await _ended(stack, request)
-
-
-async def _failed(stack: Stack) -> JobState:
-    request = a_request()
-    await stack.ark.fault("task", "fail", contains=request.prompt)
-    return await _ended(stack, request)
-
-
-async def _resubmitted(stack: Stack) -> JobState:
-    request = a_request()
-    await stack.ark.fault("task", "expire", contains=request.prompt)
-    await stack.jobs.job((await _ended(stack, request)).job_id).resubmit(attempt=1)
-    return await _ended(stack, request)
-
-
-async def _recovered(stack: Stack) -> JobState:
-    request = a_request("volcengine")
-    await stack.ark.fault("create", "lost_after_commit", contains=request.prompt)
-    return await _ended(stack, request)
-
-
-async def _cancelled_while_queued(stack: Stack) -> JobState:
-    request = a_request()
-    await stack.ark.fault("task", "stay_queued", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).id
-    await until(stack, job_id, lambda job: job.task_id is not None)
-    await stack.jobs.job(job_id).cancel()
-    return await _ended(stack, request)
-
-
-async def _given_up(stack: Stack) -> JobState:
-    request = a_request("volcengine")
-    await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).id
-    await until(stack, job_id, lambda job: job.phase == "recovering")
-    assert (await stack.jobs.job(job_id).resolve(attempt=1, action="lost")).accepted
-    return await _ended(stack, request)
-
-
-async def _reset(stack: Stack) -> JobState:
-    job = await _failed(stack)
-    await reset_to_the_first_task(stack, job.job_id)
-    async for after in stack.jobs.job(job.job_id).follow():
-        last = after
-    return last
-
-
-JOBS: dict[str, tuple[Callable[[Stack], Awaitable[JobState]], str, str, list[tuple[str, str | None]], list[str]]] = {
-    # The job, its phase and the source afterwards, its outcomes with their sources, and the sources of its events.
-    "stored": (_stored, "stored", "record", [("created", "create")], ["caller", "create", "callback", "copy"]),
-    "refused": (_refused, "refused", "outcome", [("refused", "create")], ["caller", "create"]),
-    "failed": (_failed, "failed", "end", [("created", "create")], ["caller", "create", "callback"]),
-    "resubmitted": (
-        _resubmitted,
-        "stored",
-        "record",
-        [("created", "create"), ("created", "create")],
-        ["caller", "create", "callback", "copy"],
+POLLED = {"route": "volcengine"}
+CREATED: list[tuple[str, str | None]] = [("created", "create")]
+BY_CALLBACK = {"caller", "create", "callback"}
+JOBS = {
+    "stored": Life(scenarios.stored, "stored", "record", CREATED, BY_CALLBACK | {"copy"}, {"return_last_frame": True}),
+    "refused": Life(scenarios.refused, "refused", "outcome", [("refused", "create")], {"caller", "create"}),
+    "failed": Life(scenarios.failed, "failed", "end", CREATED, BY_CALLBACK),
+    "resubmitted": Life(scenarios.resubmitted, "stored", "record", CREATED * 2, BY_CALLBACK | {"copy"}),
+    "recovered": Life(
+        scenarios.found, "stored", "record", [("created", "list")], {"caller", "create", "list", "ledger"}, POLLED
     ),
-    "recovered": (_recovered, "stored", "record", [("created", "list")], ["caller", "create", "list", "ledger"]),
-    "cancelled while queued": (
-        _cancelled_while_queued,
-        "cancelled",
-        "end",
-        [("created", "create")],
-        ["caller", "create", "poll"],
-    ),
-    "given up": (_given_up, "lost", "end", [("unknown", None)], ["caller", "create", "operator"]),
-    "reset": (_reset, "failed", "end", [("created", "create")], ["caller", "create", "callback"]),
+    "cancelled while queued": Life(scenarios.cancelled, "cancelled", "end", CREATED, {"caller", "create", "poll"}),
+    "given up": Life(scenarios.given_up, "lost", "end", [("unknown", None)], {"caller", "create", "operator"}, POLLED),
+    "reset": Life(_reset, "failed", "end", CREATED, BY_CALLBACK),
 }
 
 
 @dataclass(frozen=True)
 class Audits:
-    """Of one job: exit code and document, before its runs were deleted and after."""
+    """The exit code and document of one job's audit, before its runs were deleted and after."""
 
     job: JobState
     before: tuple[int, Any]
@@ -128,37 +86,37 @@ async def audits(stack: Stack) -> dict[str, Audits]:
     """Return the audits of all jobs side by side: a deletion takes the server half a minute."""
 
     async def live(name: str) -> Audits:
-        job = await JOBS[name][0](stack)
+        job = await JOBS[name].live(stack)
         before = await _audit(stack, job.job_id, "--verify", "--history")
-        await _delete_runs(stack, job.job_id)
+        await delete_runs(stack, job.job_id, await runs_of(stack, job.job_id))
         return Audits(job, before, await _audit(stack, job.job_id, "--verify", "--history"))
 
     return dict(zip(JOBS, await asyncio.gather(*map(live, JOBS)), strict=True))
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_audit_is_the_same_without_the_runs(audits: dict[str, Audits], name: str) -> None:
-    _, phase, source, outcomes, sources = JOBS[name]
+def test_audit_survives_deleted_runs(audits: dict[str, Audits], name: str) -> None:
+    life = JOBS[name]
     job, (code, before), (code_after, after) = audits[name].job, audits[name].before, audits[name].after
     assert (code, code_after) == (0, 0)
     assert before.pop("history")[-1]["events"]
     assert after.pop("history") == []
-    assert (before.pop("source"), after.pop("source")) == ("temporal", source)
+    assert (before.pop("source"), after.pop("source")) == ("temporal", life.source)
     assert after == before
 
     assert not [finding for finding in after["verification"] if finding["problems"]]
     assert [one["name"] for one in after["verification"]] == [stored["name"] for stored in after["objects"]]
 
-    assert (after["phase"], after["missing"]) == (phase, [])
-    assert [(one["outcome"], one["known_by"]) for one in after["attempts"]] == outcomes
-    assert {step["source"] for step in after["timeline"]} >= set(sources)
+    assert (after["phase"], after["missing"]) == (life.phase, [])
+    assert [(one["outcome"], one["known_by"]) for one in after["attempts"]] == life.outcomes
+    assert {step["source"] for step in after["timeline"]} >= life.sources
     assert [step["at"] for step in after["timeline"]] == sorted(step["at"] for step in after["timeline"])
     assert (after["result"] or after["error"])["task_id"] == job.task_id
     assert after["seconds"] > 0
 
 
-async def test_audit_of_a_resubmitted_job(stack: Stack) -> None:
-    job = await _resubmitted(stack)
+async def test_audit_of_resubmitted_job(stack: Stack) -> None:
+    job = await JOBS["resubmitted"].live(stack)
     _, audit = await _audit(stack, job.job_id)
     assert job.result is not None
     assert job.result.usage is not None
@@ -174,16 +132,15 @@ async def test_audit_of_a_resubmitted_job(stack: Stack) -> None:
     assert second["copy_seconds"] > 0
 
 
-async def test_unclaimed_job_is_audited_by_temporal_alone(stack: Stack) -> None:
-    request = a_request()
-    await stack.ark.fault("create", "429", contains=request.prompt, times=None, retry_after=30)
+async def test_audit_of_unclaimed_job(stack: Stack) -> None:
+    request, _ = await a_faulty_request(stack, "create", "429", times=None, retry_after=30)
     job_id = (await stack.jobs.submit(request)).id
     await until(stack, job_id, lambda job: job.phase == "waiting")
-    going_on = (await _audit(stack, job_id))[1]
-    assert (going_on["phase"], going_on["result"], going_on["error"]) == ("waiting", None, None)
-    assert going_on["charge"]["billed"] is False
+    _, open_job = await _audit(stack, job_id)
+    assert (open_job["phase"], open_job["result"], open_job["error"]) == ("waiting", None, None)
+    assert open_job["charge"]["billed"] is False
     await stack.jobs.job(job_id).cancel()
-    await _ended_by(stack, job_id)
+    await until_ended(stack, job_id)
     code, audit = await _audit(stack, job_id, "--verify")
     assert (code, audit["source"], audit["phase"], audit["error"]["class"]) == (0, "temporal", "cancelled", "cancelled")
     assert {step["event"] for step in audit["timeline"]} >= {"not_sent", "cancel_requested", "ended"}
@@ -191,14 +148,9 @@ async def test_unclaimed_job_is_audited_by_temporal_alone(stack: Stack) -> None:
     assert [one["outcome"] for one in audit["attempts"]] == ["not_sent"]
 
 
-async def _ended_by(stack: Stack, job_id: str) -> None:
-    async for _ in stack.jobs.job(job_id).follow():
-        pass
-
-
 async def test_audit_without_bucket_or_temporal(stack: Stack) -> None:
-    job = await _stored(stack)
-    whole = (await _audit(stack, job.job_id))[1]
+    job = await JOBS["stored"].live(stack)
+    _, whole = await _audit(stack, job.job_id)
 
     for unset in ({"SEEDANCE_BUCKET": ""}, {"SEEDANCE_BUCKET": "nobody-has-this"}):
         code, audit = await _audit(stack, job.job_id, **unset)
@@ -219,14 +171,14 @@ async def test_audit_without_bucket_or_temporal(stack: Stack) -> None:
         assert value == whole[name], name
 
 
-async def test_unknown_job_is_one_error(stack: Stack) -> None:
+async def test_audit_of_unknown_job_fails(stack: Stack) -> None:
     code, answer = await _audit(stack, f"seedance-{'0' * 64}")
     assert (code, answer["error"]["code"]) == (1, "unknown_job")
     assert "nothing was ever paid" in answer["error"]["message"]
     assert (await _audit(stack, "no-job-id"))[0] == 2
 
 
-# What was changed
+# Changed objects
 
 KINDS = {
     "stored": {"claim", "outcome", "output", "last_frame", "task", "verified", "record"},
@@ -237,9 +189,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_flipped_and_missing_objects_are_found(stack: Stack, name: str) -> None:
-    """By the objects alone, as after Temporal's retention. What was put back counts as replaced from then on."""
-    job = await JOBS[name][0](stack)
+async def test_changed_objects_are_found(stack: Stack, name: str) -> None:
+    """By the objects alone, as after Temporal's retention. An object that was put back counts as replaced."""
+    job = await JOBS[name].live(stack)
     names = [stored.name for stored in await stack.bucket.list(ObjectNames("seedance", job.request_hash).root)]
     kinds = {one.rpartition("/")[2].split(".")[-2].partition("-")[0] for one in names}
     assert kinds == KINDS[name]
@@ -262,8 +214,8 @@ async def test_flipped_and_missing_objects_are_found(stack: Stack, name: str) ->
         known = await _problems(stack, job.job_id)
 
 
-async def test_verify_exits_1_and_names_the_object(stack: Stack) -> None:
-    job = await _stored(stack)
+async def test_verify_names_replaced_object(stack: Stack) -> None:
+    job = await JOBS["stored"].live(stack)
     name = ObjectNames("seedance", job.request_hash).attempt(1, "claim")
     content = await stack.bucket.read(name)
     assert content is not None
@@ -272,20 +224,19 @@ async def test_verify_exits_1_and_names_the_object(stack: Stack) -> None:
     assert code == 1
     (wrong,) = [finding for finding in audit["verification"] if finding["problems"]]
     assert wrong["name"] == name
-    said = " ".join(wrong["problems"])
+    problems = " ".join(wrong["problems"])
     for words in ("SHA-256", "was replaced", "not the one that the job id is the hash of"):
-        assert words in said
+        assert words in problems
 
 
 async def _problems(stack: Stack, job_id: str) -> Mapping[str, tuple[str, ...]]:
-    """By the objects alone."""
     evidence = await read_bucket_evidence(stack.bucket, "seedance", job_id)
     return {finding.name: finding.problems for finding in await verify(stack.bucket, evidence, None)}
 
 
 @asynccontextmanager
 async def _instead(stack: Stack, name: str, content: bytes | None, original: bytes) -> AsyncIterator[None]:
-    """An object is overwritten, or removed, and put back. Only an operator could: no worker may."""
+    """Overwrite or remove an object, and put it back. Only an operator could: no worker may."""
     blob = stack.bucket._bucket.blob(name)
     try:
         if content is None:
@@ -295,28 +246,3 @@ async def _instead(stack: Stack, name: str, content: bytes | None, original: byt
         yield
     finally:
         await asyncio.to_thread(blob.upload_from_string, original)
-
-
-async def _delete_runs(stack: Stack, job_id: str) -> None:
-    """What the end of retention does, for all runs of the job."""
-    newest = (await stack.client.get_workflow_handle(job_id).describe()).run_id
-    runs = {run.run_id async for run in stack.client.list_workflows(f"WorkflowId = '{job_id}'")} | {newest}
-    for run_id in runs:
-        await stack.client.workflow_service.delete_workflow_execution(
-            DeleteWorkflowExecutionRequest(
-                namespace=stack.client.namespace,
-                workflow_execution=WorkflowExecution(workflow_id=job_id, run_id=run_id),
-            )
-        )
-    async with asyncio.timeout(180):
-        for run_id in runs:
-            while await _is_there(stack, job_id, run_id):
-                await asyncio.sleep(0.2)
-
-
-async def _is_there(stack: Stack, job_id: str, run_id: str) -> bool:
-    try:
-        await stack.client.get_workflow_handle(job_id, run_id=run_id).describe()
-    except RPCError:
-        return False
-    return True

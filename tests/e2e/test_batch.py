@@ -1,4 +1,4 @@
-"""A batch through the whole stack, and local files in it."""
+"""A batch through the whole stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.batches import interrupted_and_run_again
 
 @pytest.fixture
 async def quick(stack: Stack) -> AsyncIterator[Stack]:
-    """A worker and a provider that take many creates in a few seconds."""
+    """A worker and a provider that accept many creates in a few seconds."""
     usual = await stack.ark.configure()
     await stack.ark.configure(create_per_minute=None, running_limit=1_000)
     await stack.children["worker"].stop()
@@ -24,6 +24,6 @@ async def quick(stack: Stack) -> AsyncIterator[Stack]:
     await stack.ark.configure(**{name: usual[name] for name in ("create_per_minute", "running_limit")})
 
 
-async def test_interrupted_and_run_again_each_good_line_is_one_job(quick: Stack, tmp_path: Path) -> None:
+async def test_interrupted_batch_is_run_again(quick: Stack, tmp_path: Path) -> None:
     """The same with 1,000 lines is a fault test."""
     await interrupted_and_run_again(quick, tmp_path, good=60, seconds=200)

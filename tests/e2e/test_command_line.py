@@ -14,23 +14,14 @@ import httpx
 import pytest
 
 from dev.stack import FIXED_PORTS, HOST, ROOT, Stack, _is_taken
-from tests.e2e.command import starter
-from tests.e2e.requests import a_request, creates_of
+from tests.e2e.command import python, starter
+from tests.e2e.requests import a_faulty_request, a_request, creates_of
 
 
-async def _run(*arguments: str, env: dict[str, str], stdin: str = "") -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=env,
-        cwd=ROOT,
-    )
-    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 120)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+def _as_if_real(stack: Stack, **changes: str) -> dict[str, str]:
+    """The environment of an account: the programs cannot tell this provider and bucket from the real ones."""
+    account = {"ARK_API_KEY": "local-ark-key", "ARK_BASE_URL": stack.ark.base_url("byteplus")}
+    return stack.environment | account | changes
 
 
 async def test_submit_show_and_list(stack: Stack) -> None:
@@ -48,7 +39,7 @@ async def test_submit_show_and_list(stack: Stack) -> None:
     assert [one["job_id"] for one in listed] == [job["job_id"]]
 
 
-async def test_an_invalid_request_is_refused_before_anything_is_spent(stack: Stack) -> None:
+async def test_invalid_request_costs_nothing(stack: Stack) -> None:
     wrong = a_request().model_dump(mode="json") | {"duration": 99, "seed": 7, "prompt": "a boat --dur 15", "colour": 1}
     before = len(await stack.ark.ledger())
     code, answer, _ = await starter(stack, "submit", "-", stdin=json.dumps(wrong))
@@ -58,9 +49,8 @@ async def test_an_invalid_request_is_refused_before_anything_is_spent(stack: Sta
     assert len(await stack.ark.ledger()) == before
 
 
-async def test_a_failed_job_ends_with_exit_code_3(stack: Stack) -> None:
-    request = a_request()
-    await stack.ark.fault("task", "fail", contains=request.prompt)
+async def test_failed_job_exits_3(stack: Stack) -> None:
+    request, _ = await a_faulty_request(stack, "task", "fail")
     code, job, _ = await starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
     assert code == 3
     assert job["phase"] == "failed"
@@ -68,9 +58,8 @@ async def test_a_failed_job_ends_with_exit_code_3(stack: Stack) -> None:
     assert job["error"]["task_id"] == (await creates_of(stack, request))[0].task_id
 
 
-async def test_a_job_that_needs_a_person_ends_the_wait_with_exit_code_4(stack: Stack) -> None:
-    request = a_request()
-    armed = await stack.ark.fault("create", "401", contains=request.prompt, times=None)
+async def test_job_needing_operator_exits_4(stack: Stack) -> None:
+    request, armed = await a_faulty_request(stack, "create", "401", times=None)
     code, job, _ = await starter(stack, "submit", "-", "--wait", stdin=request.model_dump_json())
     assert code == 4
     assert job["attention"] == "credentials"
@@ -78,14 +67,10 @@ async def test_a_job_that_needs_a_person_ends_the_wait_with_exit_code_4(stack: S
     assert (await starter(stack, "cancel", job["job_id"]))[0] == 0
 
 
-async def test_the_check_tries_all_parts_and_spends_nothing(stack: Stack) -> None:
-    environment = stack.environment | {
-        "ARK_API_KEY": "local-ark-key",
-        "ARK_BASE_URL": stack.ark.base_url("byteplus"),
-        "SEEDANCE_POLL_FRIST_SECONDS": "3",
-    }
+async def test_check_tries_all_parts_for_free(stack: Stack) -> None:
+    environment = _as_if_real(stack, SEEDANCE_POLL_FRIST_SECONDS="3")
     before = len(await stack.ark.ledger())
-    code, out, err = await _run("worker.py", "--check", env=environment)
+    code, out, err = await python("worker.py", "--check", env=environment)
     assert code == 0, out + err
     assert out.count(": ok") == 5
     assert "SEEDANCE_POLL_FRIST_SECONDS is set, and no setting" in out
@@ -94,24 +79,22 @@ async def test_the_check_tries_all_parts_and_spends_nothing(stack: Stack) -> Non
     assert len(await stack.ark.ledger()) == before
 
 
-async def test_check_passes_over_a_listing_refused_by_rate(stack: Stack) -> None:
-    environment = stack.environment | {"ARK_API_KEY": "local-ark-key", "ARK_BASE_URL": stack.ark.base_url("byteplus")}
+async def test_check_passes_rate_limited_listing(stack: Stack) -> None:
     armed = await stack.ark.fault("list", "429", times=2)
-    code, out, err = await _run("worker.py", "--check", env=environment)
+    code, out, err = await python("worker.py", "--check", env=_as_if_real(stack))
     assert len(await stack.ark.fired(armed)) == 2
     assert code == 0, out + err
 
 
-async def test_the_check_says_what_does_not_work(stack: Stack) -> None:
-    environment = stack.environment | {"ARK_API_KEY": "wrong", "ARK_BASE_URL": stack.ark.base_url("byteplus")}
-    code, out, _err = await _run("worker.py", "--check", env=environment)
+async def test_check_reports_wrong_key(stack: Stack) -> None:
+    code, out, _ = await python("worker.py", "--check", env=_as_if_real(stack, ARK_API_KEY="wrong"))
     assert code == 1
     assert re.search(r"provider .*FAILED: HTTP 401 AuthenticationError", out)
 
 
-async def test_the_demo_ends_with_a_video_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_demo_ends_with_video(tmp_path: Path) -> None:
     environment = dict(os.environ) | {"ARK_API_KEY": "must-not-be-used"}
-    code, out, err = await _run("-m", "dev.demo", env=environment)
+    code, out, err = await python("-m", "dev.demo", env=environment)
     assert code == 0, out + err
     video = re.search(r"Video\s+(\S+\.mp4)", out)
     assert video is not None
@@ -121,15 +104,6 @@ async def test_the_demo_ends_with_a_video_and_leaves_nothing(tmp_path: Path) -> 
     assert not _is_taken(int(ui[1]))
 
 
-def _as_if_real(stack: Stack) -> dict[str, str]:
-    """The environment of somebody with an account: the demo cannot tell this provider and bucket from the real ones."""
-    return stack.environment | {
-        "ARK_API_KEY": "local-ark-key",
-        "ARK_BASE_URL": stack.ark.base_url("byteplus"),
-        "SEEDANCE_CALLBACK_URL": "",
-    }
-
-
 async def _demo_on_a_terminal(stack: Stack, answer: str) -> tuple[int, str]:
     keyboard, terminal = os.openpty()
     process = await asyncio.create_subprocess_exec(
@@ -137,7 +111,7 @@ async def _demo_on_a_terminal(stack: Stack, answer: str) -> tuple[int, str]:
         stdin=terminal,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=_as_if_real(stack),
+        env=_as_if_real(stack, SEEDANCE_CALLBACK_URL=""),
         cwd=ROOT,
     )
     os.write(keyboard, f"{answer}\n".encode())
@@ -148,14 +122,14 @@ async def _demo_on_a_terminal(stack: Stack, answer: str) -> tuple[int, str]:
     return process.returncode, out.decode()
 
 
-async def test_the_demo_asks_before_it_spends_real_money(stack: Stack) -> None:
+async def test_demo_asks_before_real_costs(stack: Stack) -> None:
     before = len(await stack.ark.ledger())
     code, out = await _demo_on_a_terminal(stack, "n")
     assert code == 0
     assert "This spends money" in out
     assert "0.28 USD" in out
     assert len(await stack.ark.ledger()) == before
-    code, out, err = await _run("-m", "dev.demo", env=_as_if_real(stack))
+    code, out, err = await python("-m", "dev.demo", env=_as_if_real(stack, SEEDANCE_CALLBACK_URL=""))
     assert (code, "no terminal to ask on" in err) == (1, True)
     assert len(await stack.ark.ledger()) == before
 
@@ -167,7 +141,7 @@ async def test_the_demo_asks_before_it_spends_real_money(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-async def test_a_demo_that_is_interrupted_leaves_no_process(number: signal.Signals) -> None:
+async def test_interrupted_demo_leaves_no_process(number: signal.Signals) -> None:
     demo = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "dev.demo", stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
@@ -196,19 +170,19 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-async def test_the_stack_stays_up_and_says_how_to_submit(tmp_path: Path) -> None:
+async def test_stack_prints_submit_command(tmp_path: Path) -> None:
     stack = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "dev.stack", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT
     )
     assert stack.stdout is not None
-    said = ""
+    printed = ""
     async with asyncio.timeout(120):
         async for line in stack.stdout:
-            said += line.decode()
-            if "Ctrl-C" in said:
+            printed += line.decode()
+            if "Ctrl-C" in printed:
                 break
-    command = re.search(r"^  (.*starter\.py submit .*)$", said, re.MULTILINE)
-    assert command is not None, said
+    command = re.search(r"^  (.*starter\.py submit .*)$", printed, re.MULTILINE)
+    assert command is not None, printed
     shell = await asyncio.create_subprocess_shell(
         command[1].replace(".venv/bin/python", sys.executable), stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )

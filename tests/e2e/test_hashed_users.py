@@ -1,4 +1,4 @@
-"""With SEEDANCE_HASH_USERS, whoever reads Temporal's list, or the heading of a run, does not read who the user is."""
+"""With SEEDANCE_HASH_USERS, Temporal's list and the heading of a run show no user id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMESPACE = "discreet"
 USER = "user-42@example.com"
 
 
-async def test_worker_and_command_line_show_a_hash_and_take_the_user_id(stack: Stack) -> None:
+async def test_user_is_shown_as_hash(stack: Stack) -> None:
     client = await new_namespace(stack, NAMESPACE)
     changes = {"TEMPORAL_NAMESPACE": NAMESPACE, "SEEDANCE_HASH_USERS": "true"}
     worker = await stack.start_worker("worker-discreet", **changes)
@@ -25,7 +25,7 @@ async def test_worker_and_command_line_show_a_hash_and_take_the_user_id(stack: S
 
     async def run_command(*words: str, stdin: str = "") -> Any:
         ran = await starter(stack, *words, stdin=stdin, **changes)
-        assert ran.code == 0, ran.told
+        assert ran.code == 0, ran.messages
         return ran.answer
 
     submitted = await run_command("submit", "-", "--wait", stdin=request.model_dump_json())
@@ -40,9 +40,9 @@ async def test_worker_and_command_line_show_a_hash_and_take_the_user_id(stack: S
 
 
 async def everything_shown(client: Client, job_id: str) -> str:
-    """What the list and the heading of a run show of it, without its input."""
+    """Return the text of a run in the list and in its heading, without its input."""
     run = await client.get_workflow_handle(job_id).describe()
     attributes = {pair.key.name: pair.value for pair in run.typed_search_attributes}
     assert attributes[SEEDANCE_USER.name] == user_hash(USER)
-    told = [await run.static_summary(), await run.static_details(), attributes, await run.memo()]
-    return " ".join(map(str, told))
+    shown = [await run.static_summary(), await run.static_details(), attributes, await run.memo()]
+    return " ".join(map(str, shown))

@@ -33,13 +33,13 @@ def with_reference(path: Path | str, **changes: Any) -> dict[str, Any]:
 
 
 async def media(stack: Stack, path: Path) -> list[str]:
-    """The objects that hold a file's content, with their generations."""
+    """Return the objects with a file's content, with their generations."""
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     stored = await stack.bucket.list(f"seedance/media/{sha256}")
     return [f"gs://{stack.bucket.name}/{one.name}#{one.generation}" for one in stored]
 
 
-async def test_a_local_file_is_checked_uploaded_once_and_paid_for_once(stack: Stack, shot: Path) -> None:
+async def test_local_file_is_uploaded_and_paid_once(stack: Stack, shot: Path) -> None:
     file = shot.parent / "request.json"
     file.write_text(json.dumps(with_reference("shot.png")))
     code, checked, err = await starter(stack, "check", str(file))
@@ -58,7 +58,7 @@ async def test_a_local_file_is_checked_uploaded_once_and_paid_for_once(stack: St
     ]
     assert f"generation={uri.rpartition('#')[2]}" in str(create.body), "the provider got a signed URL of the object"
 
-    # Somebody deletes the object: it is uploaded again, and is another generation of the same content.
+    # After the object was deleted, it is uploaded again, as another generation of the same content.
     await asyncio.to_thread(
         stack.bucket._bucket.delete_blob, uri.partition("#")[0].removeprefix(f"gs://{stack.bucket.name}/")
     )
@@ -69,7 +69,7 @@ async def test_a_local_file_is_checked_uploaded_once_and_paid_for_once(stack: St
     assert other != uri
 
 
-async def test_the_lines_of_a_batch_share_a_file(stack: Stack, shot: Path) -> None:
+async def test_batch_lines_share_a_file(stack: Stack, shot: Path) -> None:
     file = shot.parent / "requests.jsonl"
     file.write_text("\n".join(json.dumps(with_reference("shot.png", take=take)) for take in range(1, 4)))
     code, summary, err = await starter(stack, "batch", str(file), "--yes", "--wait")
@@ -78,7 +78,7 @@ async def test_the_lines_of_a_batch_share_a_file(stack: Stack, shot: Path) -> No
     assert len(await media(stack, shot)) == 1
 
 
-async def test_what_is_no_picture_never_leaves_this_machine(stack: Stack, shot: Path) -> None:
+async def test_file_without_picture_is_not_uploaded(stack: Stack, shot: Path) -> None:
     shot.write_text("no picture at all")
     file = shot.parent / "request.json"
     file.write_text(json.dumps(with_reference(shot)))

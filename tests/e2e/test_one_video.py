@@ -1,4 +1,4 @@
-"""The main job: a request becomes an MP4 in the bucket, paid for once, and everything about it can be read."""
+"""The main job: a request becomes an MP4 in the bucket, paid for once, with a complete record."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ import json
 import pytest
 
 from dev.stack import Stack, jobs_of
+from seedance_temporal import VideoJob
+from seedance_temporal.events import EventSource
 from seedance_temporal.identity import ObjectNames, hash_of_job, request_hash
 from tests.e2e.requests import a_request, creates_of
 from tests.support.jobs import detail_of, found
 
 
-async def test_a_callback_brings_the_video_without_a_poll(stack: Stack) -> None:
+async def _success_was_seen_by(job: VideoJob) -> list[EventSource]:
+    timeline = detail_of(await job.state()).timeline
+    return [e.source for e in timeline if (e.event, e.detail) == ("status", "succeeded")]
+
+
+async def test_callback_stores_video_without_poll(stack: Stack) -> None:
     request = a_request(return_last_frame=True, generate_audio=True, ratio="9:16")
     submitted = await stack.jobs.submit(request)
     assert not submitted.existing
     result = await submitted.result()
 
-    state = await submitted.state()
-    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == [
-        "callback"
-    ]
-    # One look after the callback, and one by the copy for a fresh URL: nobody polled.
+    assert await _success_was_seen_by(submitted) == ["callback"]
+    # One GET after the callback, and one by the copy for a fresh URL.
     requests = await stack.ark.requests()
     assert requests.tasks[result.task_id].get == 2
     assert len(await creates_of(stack, request)) == 1
@@ -37,7 +41,7 @@ async def test_a_callback_brings_the_video_without_a_poll(stack: Stack) -> None:
     assert frame == await stack.ark.video_bytes(result.task_id, "last_frame.png")
 
 
-async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
+async def test_record_is_complete(stack: Stack) -> None:
     request = a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
     submitted = await stack.jobs.submit(request)
     result = await submitted.result()
@@ -81,7 +85,7 @@ async def test_the_record_says_all_about_the_job(stack: Stack) -> None:
     assert task["safety_identifier"] == entry.body["safety_identifier"]
 
 
-async def test_one_request_is_one_job_however_often_it_is_submitted(stack: Stack) -> None:
+async def test_repeated_request_is_one_job(stack: Stack) -> None:
     request = a_request()
     others = [jobs_of(stack.client) for _ in range(10)]
     submitted = await asyncio.gather(*(jobs.submit(request) for jobs in others))
@@ -96,7 +100,7 @@ async def test_one_request_is_one_job_however_often_it_is_submitted(stack: Stack
     assert len(await creates_of(stack, request)) == 1
 
 
-async def test_another_take_is_another_video(stack: Stack) -> None:
+async def test_other_take_is_other_video(stack: Stack) -> None:
     request = a_request()
     first, second = [await stack.jobs.submit(request.model_copy(update={"take": take})) for take in (1, 2)]
     results = [await stack.jobs.job(one.id).result() for one in (first, second)]
@@ -105,17 +109,16 @@ async def test_another_take_is_another_video(stack: Stack) -> None:
     assert len(await creates_of(stack, request)) == 2
 
 
-async def test_without_callbacks_polling_finds_the_video(stack: Stack) -> None:
+async def test_polling_without_callbacks_stores_video(stack: Stack) -> None:
     request = a_request("volcengine")
     submitted = await stack.jobs.submit(request)
     await submitted.result()
     (entry,) = await creates_of(stack, request)
     assert "callback_url" not in entry.body
-    state = await submitted.state()
-    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == ["poll"]
+    assert await _success_was_seen_by(submitted) == ["poll"]
 
 
-async def test_callbacks_that_are_all_lost_cost_latency_only(stack: Stack) -> None:
+async def test_lost_callbacks_cost_only_latency(stack: Stack) -> None:
     await stack.ark.configure(callbacks="off")
     try:
         request = a_request()
@@ -126,12 +129,11 @@ async def test_callbacks_that_are_all_lost_cost_latency_only(stack: Stack) -> No
     (entry,) = await creates_of(stack, request)
     assert entry.body["callback_url"].startswith(f"http://127.0.0.1:{stack.ports.relay}/callbacks/")
     assert not [one for one in await stack.ark.deliveries() if one.task_id == result.task_id]
-    state = await submitted.state()
-    assert [e.source for e in detail_of(state).timeline if (e.event, e.detail) == ("status", "succeeded")] == ["poll"]
+    assert await _success_was_seen_by(submitted) == ["poll"]
 
 
 @pytest.mark.parametrize("mode", ["repeated", "reversed"])
-async def test_callbacks_may_come_repeated_or_in_any_order(stack: Stack, mode: str) -> None:
+async def test_repeated_or_reversed_callbacks_store_video(stack: Stack, mode: str) -> None:
     await stack.ark.configure(callbacks=mode)
     try:
         request = a_request()
@@ -145,7 +147,7 @@ async def test_callbacks_may_come_repeated_or_in_any_order(stack: Stack, mode: s
     assert len(await creates_of(stack, request)) == 1
 
 
-async def test_the_state_tells_the_story(stack: Stack) -> None:
+async def test_followed_job_ends_stored(stack: Stack) -> None:
     submitted = await stack.jobs.submit(a_request())
     phases = [job.phase async for job in submitted.follow(every=0.05)]
     assert phases[-1] == "stored"

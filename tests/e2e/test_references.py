@@ -1,4 +1,4 @@
-"""Reference media through the whole stack: looked at before a claim, and refused before anything is sent."""
+"""Reference media through the whole stack: checked before a claim, and refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ async def host() -> AsyncIterator[ResultHost]:
 
 
 @pytest.fixture
-async def looking(stack: Stack) -> AsyncIterator[None]:
-    """The provider downloads references, too, and refuses what it cannot take."""
+async def inspecting(stack: Stack) -> AsyncIterator[None]:
+    """The provider downloads references, too, and refuses unusable ones."""
     await stack.ark.configure(fetch_references=True, inspect_references=True)
     yield
     await stack.ark.configure(fetch_references=False, inspect_references=False)
 
 
 async def _refused(stack: Stack, request: VideoRequest) -> str:
-    """How a job ended that nothing may have been claimed or sent for."""
+    """Return the error of a job that ends before a claim."""
     submitted = await stack.jobs.submit(request)
     with pytest.raises(JobFailed) as raised:
         await submitted.result()
@@ -49,8 +49,8 @@ async def _refused(stack: Stack, request: VideoRequest) -> str:
     return f"{error.code}: {error.message}"
 
 
-@pytest.mark.usefixtures("looking")
-async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, host: ResultHost) -> None:
+@pytest.mark.usefixtures("inspecting")
+async def test_checked_media_are_recorded(stack: Stack, host: ResultHost) -> None:
     contents = {"/a.png": picture(), "/v.mp4": clip(sound="aac"), "/s.wav": sound()}
     host.answers = {path: [Answer(content)] for path, content in contents.items()}
     roles = ("reference_image", "reference_video", "reference_audio")
@@ -72,9 +72,8 @@ async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, hos
         for at, (form, content) in enumerate(zip(("png", "mp4", "wav"), contents.values(), strict=True))
     ]
     assert "5ec4e7" not in json.dumps(record["references"])
-    state = await submitted.state()
-    assert state.detail is not None
-    (entry,) = [entry for entry in detail_of(state).timeline if entry.source == "references"]
+    timeline = detail_of(await submitted.state()).timeline
+    (entry,) = [entry for entry in timeline if entry.source == "references"]
     assert entry.detail is not None
     assert entry.detail.startswith("png 640x480 ")
     # Once by us, and once by the provider.
@@ -84,8 +83,8 @@ async def test_what_was_found_stands_in_claim_state_and_record(stack: Stack, hos
     assert [one["sha256"] for one in audit["media"]] == [one["sha256"] for one in record["references"]]
 
 
-async def test_a_worker_killed_during_the_look(stack: Stack, host: ResultHost) -> None:
-    """Nothing is claimed yet: another worker looks again, as soon as the heartbeats are missed."""
+async def test_worker_killed_during_check(stack: Stack, host: ResultHost) -> None:
+    """Nothing is claimed yet: another worker checks again, as soon as the heartbeats are missed."""
     host.answers["/a.png"] = [Answer(picture(), cut_after=1000, hangs=True), Answer(picture())]
     request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
     submitted = await stack.jobs.submit(request)
@@ -104,8 +103,8 @@ async def test_a_worker_killed_during_the_look(stack: Stack, host: ResultHost) -
     assert [one.name.rpartition("/")[2] for one in claims] == ["0001.claim.json", "0001.outcome.json"]
 
 
-@pytest.mark.usefixtures("looking")
-async def test_a_private_object_reaches_the_provider_by_a_signed_url(stack: Stack) -> None:
+@pytest.mark.usefixtures("inspecting")
+async def test_private_object_is_sent_as_signed_url(stack: Stack) -> None:
     name = "media/a picture ä.png"
     await stack.bucket.create(name, picture(700, 700))
     stored = await stack.bucket.stat(name)
@@ -121,14 +120,14 @@ async def test_a_private_object_reaches_the_provider_by_a_signed_url(stack: Stac
     assert "X-Goog-Signature=" in sent
 
 
-async def test_everything_that_cannot_do_is_refused_at_once(stack: Stack, host: ResultHost) -> None:
+async def test_all_unusable_references_are_listed(stack: Stack, host: ResultHost) -> None:
     host.answers = {
         "/bomb.png": [Answer(png_bomb(50_000, 50_000))],
         "/inside": [Answer(picture())],
-        # The host is one that may be private; where it sends us to is not.
+        # The host is one that may be private; its redirect's target is not.
         "/away.png": [Answer(status=302, headers={"Location": f"http://localhost:{host.port}/inside"})],
         "/flood.png": [Answer(bytes(65_536), announced=10 * 1024**3, hangs=True)],
-        "/text.mp4": [Answer(b"this is a text, whatever its name says", headers={"Content-Type": "video/mp4"})],
+        "/text.mp4": [Answer(b"this is a text, despite its name", headers={"Content-Type": "video/mp4"})],
         "/cut.mp4": [Answer(clip()[:-100])],
         "/drip.wav": [Answer(sound(), cut_after=1000, hangs=True)],
     }
@@ -140,8 +139,8 @@ async def test_everything_that_cannot_do_is_refused_at_once(stack: Stack, host: 
             {"role": "reference_audio", "url": host.url("/drip.wav")},
         ]
     )
-    said = await _refused(stack, request)
-    assert said.startswith("invalid_references: ")
+    message = await _refused(stack, request)
+    assert message.startswith("invalid_references: ")
     for place, reason in enumerate(
         [
             "is 50000x50000 pixels large",
@@ -153,13 +152,13 @@ async def test_everything_that_cannot_do_is_refused_at_once(stack: Stack, host: 
             "it took longer than 10 seconds",  # SEEDANCE_CREATE_TIMEOUT_SECONDS of the stack
         ]
     ):
-        assert f"references[{place}]: " in said
-        assert reason in said
+        assert f"references[{place}]: " in message
+        assert reason in message
     assert not host.asked("/inside")
-    assert "5ec4e7" not in said
+    assert "5ec4e7" not in message
 
 
-async def test_mended_media_start_the_job_anew(stack: Stack, host: ResultHost) -> None:
+async def test_fixed_reference_starts_job_anew(stack: Stack, host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(picture(200, 200))]
     request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
     assert "each side must have 300 to 6000" in await _refused(stack, request)
@@ -168,14 +167,14 @@ async def test_mended_media_start_the_job_anew(stack: Stack, host: ResultHost) -
     assert len(await creates_of(stack, request)) == 1
 
 
-async def test_a_host_that_comes_back_is_waited_for(stack: Stack, host: ResultHost) -> None:
+async def test_unavailable_host_is_asked_again(stack: Stack, host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(b"later", 503), Answer(picture())]
     request = a_request(references=[{"role": "first_frame", "url": host.url("/a.png")}])
     await (await stack.jobs.submit(request)).result()
     assert len(host.asked("/a.png")) == 2
 
 
-async def test_an_asset_id_with_other_content_is_warned_of(stack: Stack, host: ResultHost) -> None:
+async def test_asset_id_with_other_content_warns(stack: Stack, host: ResultHost) -> None:
     host.answers["/a.png"] = [Answer(picture()), Answer(picture(700, 700))]
     reference = {"role": "first_frame", "url": host.url("/a.png"), "asset_id": "front of the e2e product"}
     warnings = []

@@ -1,19 +1,14 @@
-"""What the provider refuses, and how tasks end without a video: by name, and never paid for twice."""
+"""Refused creates and tasks that end without a video: named, and never paid for twice."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from dev.stack import Stack
-from seedance_temporal import JobState
-from tests.e2e.requests import a_request, creates_of, until
+from tests.e2e.requests import a_faulty_request, a_request, creates_of, until, until_created, until_ended
 from tests.support.jobs import detail_of, found
-
-
-async def _ended(stack: Stack, job_id: str) -> JobState:
-    async for job in stack.jobs.job(job_id).follow():
-        last = job
-    return last
 
 
 @pytest.mark.parametrize(
@@ -29,13 +24,12 @@ async def _ended(stack: Stack, job_id: str) -> JobState:
         ("404", {"code": "ModelNotOpen", "message": "activate it"}, "ModelNotOpen", "invalid"),
     ],
 )
-async def test_a_refused_create(
+async def test_refused_create_is_final(
     stack: Stack, fault: str, fields: dict[str, str], code: str, failure_class: str
 ) -> None:
-    request = a_request()
-    armed = await stack.ark.fault("create", fault, contains=request.prompt, **fields)
+    request, armed = await a_faulty_request(stack, "create", fault, **fields)
     submitted = await stack.jobs.submit(request)
-    job = await _ended(stack, submitted.id)
+    job = await until_ended(stack, submitted.id)
     assert len(await stack.ark.fired(armed)) == 1
     assert job.phase == "refused"
     assert job.error is not None
@@ -47,10 +41,9 @@ async def test_a_refused_create(
 
 
 @pytest.mark.parametrize("retry_after", [None, 1, 12])
-async def test_a_rate_limit_is_waited_out(stack: Stack, retry_after: int | None) -> None:
-    request = a_request()
-    fields = {} if retry_after is None else {"retry_after": retry_after}
-    armed = await stack.ark.fault("create", "429", contains=request.prompt, **fields)
+async def test_rate_limited_create_is_sent_later(stack: Stack, retry_after: int | None) -> None:
+    fields: dict[str, Any] = {} if retry_after is None else {"retry_after": retry_after}
+    request, armed = await a_faulty_request(stack, "create", "429", **fields)
     submitted = await stack.jobs.submit(request)
     await submitted.result()
     assert len(await stack.ark.fired(armed)) == 1
@@ -60,9 +53,8 @@ async def test_a_rate_limit_is_waited_out(stack: Stack, retry_after: int | None)
 
 
 @pytest.mark.parametrize(("fault", "attention"), [("401", "credentials"), ("403", "account")])
-async def test_a_key_or_account_that_a_person_must_mend(stack: Stack, fault: str, attention: str) -> None:
-    request = a_request()
-    armed = await stack.ark.fault("create", fault, contains=request.prompt, times=None)
+async def test_account_problem_waits_for_operator(stack: Stack, fault: str, attention: str) -> None:
+    request, armed = await a_faulty_request(stack, "create", fault, times=None)
     submitted = await stack.jobs.submit(request)
     state = await until(stack, submitted.id, lambda job: job.attention == attention)
     assert state.phase == "waiting"
@@ -81,13 +73,12 @@ async def test_a_key_or_account_that_a_person_must_mend(stack: Stack, fault: str
         ("expire", {}, "expired", "expired"),
     ],
 )
-async def test_a_task_that_ends_without_a_video(
+async def test_task_without_video_is_final(
     stack: Stack, fault: str, fields: dict[str, str], phase: str, failure_class: str
 ) -> None:
-    request = a_request()
-    armed = await stack.ark.fault("task", fault, contains=request.prompt, **fields)
+    request, armed = await a_faulty_request(stack, "task", fault, **fields)
     submitted = await stack.jobs.submit(request)
-    job = await _ended(stack, submitted.id)
+    job = await until_ended(stack, submitted.id)
     assert len(await stack.ark.fired(armed)) == 1
     assert job.phase == phase
     assert job.error is not None
@@ -98,9 +89,9 @@ async def test_a_task_that_ends_without_a_video(
     assert len(await creates_of(stack, request)) == 1
 
 
-async def test_an_unknown_status_is_shown_and_waited_on(stack: Stack) -> None:
-    request = a_request("volcengine")
-    armed = await stack.ark.fault("task", "unknown_status", contains=request.prompt, status="warming", seconds=6)
+async def test_unknown_status_is_shown(stack: Stack) -> None:
+    fields: dict[str, Any] = {"status": "warming", "seconds": 6}
+    request, armed = await a_faulty_request(stack, "task", "unknown_status", "volcengine", **fields)
     submitted = await stack.jobs.submit(request)
     state = await until(stack, submitted.id, lambda job: detail_of(job).provider_status == "warming")
     assert state.phase == "running"
@@ -109,10 +100,10 @@ async def test_an_unknown_status_is_shown_and_waited_on(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("fault", ["truncate", "refuse", "not_ready", "html", "reset", "wrong_length"])
-async def test_a_download_that_goes_wrong_at_first(stack: Stack, fault: str) -> None:
+async def test_failed_download_is_repeated(stack: Stack, fault: str) -> None:
     request = a_request()
     submitted = await stack.jobs.submit(request)
-    job = await until(stack, submitted.id, lambda job: job.task_id is not None)
+    job = await until_created(stack, submitted.id)
     armed = await stack.ark.fault("download", fault, task_id=job.task_id)
     result = await submitted.result()
     assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"

@@ -1,28 +1,21 @@
-"""Another attempt, paid for on purpose: it names the attempt that it answers, and saying it twice changes nothing."""
+"""Another attempt, paid for on purpose: it names the attempt that it follows, and repeating it changes nothing."""
 
 from __future__ import annotations
 
 import asyncio
 
 from dev.stack import Stack
-from seedance_temporal import JobState
 from seedance_temporal.contract import Resubmit
-from tests.e2e.operator import reset_to_the_first_task
-from tests.e2e.requests import a_request, creates_of, until
+from tests.e2e import scenarios
+from tests.e2e.operator import reset
+from tests.e2e.requests import a_faulty_request, a_request, creates_of, until_ended
 from tests.support.jobs import found
 
 
-async def _ended(stack: Stack, job_id: str) -> JobState:
-    async for job in stack.jobs.job(job_id).follow():
-        last = job
-    return last
-
-
-async def test_a_failed_task_is_followed_by_one_more_attempt(stack: Stack) -> None:
-    request = a_request()
-    armed = await stack.ark.fault("task", "expire", contains=request.prompt)
+async def test_resubmit_creates_one_task(stack: Stack) -> None:
+    request, armed = await a_faulty_request(stack, "task", "expire")
     job_id = (await stack.jobs.submit(request)).id
-    failed = await _ended(stack, job_id)
+    failed = await until_ended(stack, job_id)
     assert failed.error is not None
     assert f"resubmit {job_id} --attempt 1" in failed.error.message
     assert len(await stack.ark.fired(armed)) == 1
@@ -39,13 +32,12 @@ async def test_a_failed_task_is_followed_by_one_more_attempt(stack: Stack) -> No
     assert len(await creates_of(stack, request)) == 2
 
 
-async def test_a_second_failure_needs_a_word_of_its_own(stack: Stack) -> None:
-    request = a_request()
-    await stack.ark.fault("task", "fail", contains=request.prompt, times=2, code="InternalServiceError")
+async def test_each_failure_needs_own_resubmit(stack: Stack) -> None:
+    request, _ = await a_faulty_request(stack, "task", "fail", times=2, code="InternalServiceError")
     job_id = (await stack.jobs.submit(request)).id
-    await _ended(stack, job_id)
+    await until_ended(stack, job_id)
     await stack.jobs.job(job_id).resubmit(attempt=1)
-    second = await _ended(stack, job_id)
+    second = await until_ended(stack, job_id)
     assert second.error is not None
     assert second.error.attempt == 2
     assert found(await stack.jobs.job(job_id).resubmit(attempt=1)).error == second.error
@@ -55,16 +47,14 @@ async def test_a_second_failure_needs_a_word_of_its_own(stack: Stack) -> None:
     assert len(await creates_of(stack, request)) == 3
 
 
-async def test_what_may_have_been_billed_needs_the_second_charge_to_be_accepted(stack: Stack) -> None:
+async def test_lost_attempt_needs_accepted_charge(stack: Stack) -> None:
     request = a_request("volcengine")
-    await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).id
-    await until(stack, job_id, lambda job: job.phase == "recovering")
-    assert (await stack.jobs.job(job_id).resolve(attempt=1, action="lost")).accepted
-    assert (await _ended(stack, job_id)).phase == "lost"
+    lost = await scenarios.given_up(stack, request)
+    assert lost.phase == "lost"
+    job_id = lost.job_id
 
     await stack.jobs.job(job_id).resubmit(attempt=1)
-    refused = await _ended(stack, job_id)
+    refused = await until_ended(stack, job_id)
     assert refused.error is not None
     assert refused.error.code == "second_charge_not_accepted"
     assert len(await creates_of(stack, request)) == 1
@@ -74,14 +64,12 @@ async def test_what_may_have_been_billed_needs_the_second_charge_to_be_accepted(
     assert [entry.committed for entry in await creates_of(stack, request)] == [False, True]
 
 
-async def test_the_wish_comes_back_with_a_reset_and_changes_nothing(stack: Stack) -> None:
+async def test_resubmit_repeated_by_reset_changes_nothing(stack: Stack) -> None:
     request = a_request()
-    await stack.ark.fault("task", "expire", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).id
-    await _ended(stack, job_id)
+    job_id = (await scenarios.expired(stack, request)).job_id
     submitted = await stack.jobs.submit(request, resubmit=Resubmit(attempt=1))
     assert submitted.existing
     result = await stack.jobs.job(job_id).result()
-    await reset_to_the_first_task(stack, job_id)
+    await reset(stack, job_id)
     assert await stack.jobs.job(job_id).result() == result
     assert len(await creates_of(stack, request)) == 2

@@ -1,4 +1,4 @@
-"""Search attributes that are missing, or of another type, stop no job; the worker says which, and what adds them."""
+"""Search attributes that are missing, or of another type, stop no job; the worker logs the commands that add them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from seedance_temporal.errors import SeedanceError
 from seedance_temporal.search_attributes import register_search_attributes
 from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request
-from tests.workflows.scripted import skipping_server
+from tests.support.servers import skipping_server
 
 NAMESPACE = "crowded"
 # The server has columns for ten keywords in each namespace: with these, there is no room for the last of ours.
@@ -34,43 +34,43 @@ KEYWORD, INT = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD, IndexedValueType.IND
 async def crowded(stack: Stack) -> Client:
     """A namespace with little room left, in which the phase is registered as a number."""
     client = await new_namespace(stack, NAMESPACE)
-    standing = dict.fromkeys(OF_OTHERS, KEYWORD) | {"SeedancePhase": INT}
+    existing = dict.fromkeys(OF_OTHERS, KEYWORD) | {"SeedancePhase": INT}
     await client.operator_service.add_search_attributes(
-        AddSearchAttributesRequest(namespace=NAMESPACE, search_attributes=standing)
+        AddSearchAttributesRequest(namespace=NAMESPACE, search_attributes=existing)
     )
     return client
 
 
 @pytest.fixture(scope="module")
-async def said(stack: Stack, crowded: Client) -> AsyncIterator[str]:
-    """What a worker says at its start there; it serves until the tests of this file are over."""
+async def log(stack: Stack, crowded: Client) -> AsyncIterator[str]:
+    """The log of a worker's start there; it serves until the tests of this file are over."""
     worker = await stack.start_worker("worker-crowded", TEMPORAL_NAMESPACE=NAMESPACE)
     yield worker.log.read_text()
     await worker.stop()
 
 
-async def test_jobs_run_without_what_is_missing(crowded: Client, said: str) -> None:
-    missing = {key.name for key in SEARCH_ATTRIBUTES if f"without the search attribute {key.name}" in said}
-    assert missing == {"SeedancePhase", "SeedanceAttention"}, said
+async def test_jobs_run_without_missing_attributes(crowded: Client, log: str) -> None:
+    missing = {key.name for key in SEARCH_ATTRIBUTES if f"without the search attribute {key.name}" in log}
+    assert missing == {"SeedancePhase", "SeedanceAttention"}, log
     jobs = jobs_of(crowded)
     result = await (await jobs.submit(a_request())).result()
-    # What there was room for is used.
+    # The registered ones are used.
     (job,) = await jobs.list(user="user-e2e")
     assert (job.phase, job.task_id) == ("stored", result.task_id)
 
 
-async def test_a_filter_by_what_is_not_there_says_so(crowded: Client, said: str) -> None:
+async def test_filter_by_missing_attribute_is_refused(crowded: Client, log: str) -> None:
     with pytest.raises(SeedanceError, match=f"namespace {NAMESPACE} lacks search attributes.*SeedanceAttention"):
         await VideoJobs(crowded).list(attention="account")
 
 
-async def test_the_commands_that_the_worker_says_mend_it(stack: Stack, crowded: Client, said: str) -> None:
+async def test_logged_commands_fix_attributes(stack: Stack, crowded: Client, log: str) -> None:
     jobs = VideoJobs(crowded)
     with pytest.raises(SeedanceError, match="SeedancePhase"):
         await jobs.list(phase="running")
-    (line,) = [line for line in said.splitlines() if "SeedancePhase, which is registered as Int" in line]
+    (line,) = [line for line in log.splitlines() if "SeedancePhase, which is registered as Int" in line]
     remove, create = re.findall(r"temporal operator search-attribute [^&]+", line)
-    assert f"search-attribute create --namespace {NAMESPACE} --name SeedanceAttention --type Keyword" in said
+    assert f"search-attribute create --namespace {NAMESPACE} --name SeedanceAttention --type Keyword" in log
 
     # There is room for a keyword more once one of the others is gone.
     others = remove.replace("SeedancePhase", OF_OTHERS[0])
@@ -86,16 +86,15 @@ async def test_the_commands_that_the_worker_says_mend_it(stack: Stack, crowded: 
     assert "SeedancePhase" in await register_search_attributes(crowded)
     async with asyncio.timeout(90):
         while True:
-            # The part of the server that answers queries learns of it a little later.
+            # The part of the server that answers queries loads it a little later.
             with contextlib.suppress(SeedanceError):
                 await jobs.list(phase="running")
                 break
             await asyncio.sleep(0.2)
 
 
-async def test_a_server_that_cannot_be_asked_has_none(caplog: pytest.LogCaptureFixture) -> None:
+async def test_server_without_attributes_has_none(caplog: pytest.LogCaptureFixture) -> None:
     async with skipping_server() as client:
         assert await register_search_attributes(client) == frozenset()
-    said = caplog.text
-    assert "cannot be asked for" in said
-    assert all(f"--name {key.name} --type" in said for key in SEARCH_ATTRIBUTES)
+    assert "cannot be asked for" in caplog.text
+    assert all(f"--name {key.name} --type" in caplog.text for key in SEARCH_ATTRIBUTES)

@@ -9,11 +9,11 @@ import uuid
 import pytest
 
 from dev.stack import Stack, running_stack
-from seedance_temporal.contract import Resolve
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import VideoResult
+from tests.e2e import scenarios
 from tests.e2e.invariants import check_invariants
-from tests.e2e.requests import a_request, creates_of, until
+from tests.e2e.requests import a_faulty_request, a_request, creates_of, until
 from tests.support.jobs import detail_of
 
 # As the stack has it.
@@ -31,9 +31,8 @@ LOST_ANSWERS = [
 
 @pytest.mark.parametrize(("fault", "fields"), LOST_ANSWERS, ids=[fault for fault, _ in LOST_ANSWERS])
 @pytest.mark.parametrize("route", ["byteplus", "volcengine"], ids=["callbacks", "polling"])
-async def test_an_answer_lost_after_the_commit(stack: Stack, route: str, fault: str, fields: dict[str, float]) -> None:
-    request = a_request(route)
-    armed = await stack.ark.fault("create", fault, contains=request.prompt, **fields)
+async def test_lost_answer_is_found(stack: Stack, route: str, fault: str, fields: dict[str, float]) -> None:
+    request, armed = await a_faulty_request(stack, "create", fault, route, **fields)
     submitted = await stack.jobs.submit(request)
     result = await submitted.result()
 
@@ -50,47 +49,41 @@ async def test_an_answer_lost_after_the_commit(stack: Stack, route: str, fault: 
 NEVER_ARRIVED = ("reset_before_commit", "500_before_commit", "502_before_commit")
 
 
-async def test_creates_that_never_arrived_are_found_absent_and_sent_once_more(stack: Stack) -> None:
+async def test_creates_that_never_arrived_are_resent(stack: Stack) -> None:
     """On an account that has had a job, so that it is known that LIST shows our identifiers."""
     await (await stack.jobs.submit(a_request("volcengine"))).result()
-    requests = [a_request("volcengine") for _ in NEVER_ARRIVED]
-    armed = [
-        await stack.ark.fault("create", fault, contains=request.prompt)
-        for fault, request in zip(NEVER_ARRIVED, requests, strict=True)
-    ]
-    submitted = [await stack.jobs.submit(request) for request in requests]
-    results = await asyncio.gather(*(_without_a_person(stack, job.id) for job in submitted))
-    for request, job, result, fault in zip(requests, submitted, results, armed, strict=True):
-        assert len(await stack.ark.fired(fault)) == 1, "the fault did not happen"
+    faulty = [await a_faulty_request(stack, "create", fault, "volcengine") for fault in NEVER_ARRIVED]
+    submitted = [await stack.jobs.submit(request) for request, _ in faulty]
+    results = await asyncio.gather(*(_without_attention(stack, job.id) for job in submitted))
+    for (request, armed), job, result in zip(faulty, submitted, results, strict=True):
+        assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"
         first, second = await creates_of(stack, request)
         assert (first.committed, second.committed) == (False, True)
         assert second.task_id == result.task_id
         assert second.billed_tokens is not None
         assert second.time - first.time > RECOVERY_SECONDS, "the window comes first"
         outcome = await stack.bucket.read(ObjectNames("seedance", hash_of_job(job.id)).attempt(1, "outcome"))
-        told = json.loads(outcome or b"")
-        assert (told["kind"], told["source"]) == ("absent", "list")
+        written = json.loads(outcome or b"")
+        assert (written["kind"], written["source"]) == ("absent", "list")
 
 
-async def _without_a_person(stack: Stack, job_id: str) -> VideoResult:
-    """The result of a job that never had an Attention."""
+async def _without_attention(stack: Stack, job_id: str) -> VideoResult:
+    """Return the result of a job that never had an Attention."""
     async with asyncio.timeout(180):
         async for job in stack.jobs.job(job_id).follow(every=0.5):
-            assert job.attention is None, "no person is needed"
+            assert job.attention is None, "no operator is needed"
     return await stack.jobs.job(job_id).result()
 
 
-async def test_on_an_account_that_has_had_no_job_a_person_is_asked() -> None:
-    """Nobody knows whether its LIST shows our identifiers, so that it does not show a task proves nothing."""
+async def test_new_account_needs_operator() -> None:
+    """It is unknown whether its LIST shows our identifiers, so a task that it does not show may still exist."""
     async with running_stack(speed=60, workers=False) as stack:
         await stack.start_worker("worker-polling", ARK_ROUTE="volcengine", SEEDANCE_CALLBACK_URL="")
-        request = a_request("volcengine")
-        armed = await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
+        request, armed = await a_faulty_request(stack, "create", "reset_before_commit", "volcengine")
         submitted = await stack.jobs.submit(request)
         early = await until(stack, submitted.id, lambda job: job.phase == "recovering")
-        assert early.attention is None, "no person is needed while it is being looked for"
-        word = Resolve(attempt=1, action="not_created")
-        refused = await submitted.resolve(**word.model_dump())
+        assert early.attention is None, "no operator is needed during the search"
+        refused = await submitted.resolve(attempt=1, action="not_created")
         assert not refused.accepted, "it cannot be known before the recovery window is over"
 
         state = await until(stack, submitted.id, lambda job: job.attention == "unknown_create", seconds=90)
@@ -102,7 +95,7 @@ async def test_on_an_account_that_has_had_no_job_a_person_is_asked() -> None:
 
         wrong = await submitted.resolve(attempt=1, action="adopt", task_id="cgt-none")
         assert not wrong.accepted
-        assert (await submitted.resolve(**word.model_dump())).accepted
+        assert (await submitted.resolve(attempt=1, action="not_created")).accepted
         result = await submitted.result()
         first, second = await creates_of(stack, request)
         assert (first.committed, second.committed) == (False, True)
@@ -110,7 +103,7 @@ async def test_on_an_account_that_has_had_no_job_a_person_is_asked() -> None:
         await check_invariants(stack)
 
 
-async def test_many_lost_answers_are_found_with_few_listings(stack: Stack) -> None:
+async def test_many_lost_answers_need_few_listings(stack: Stack) -> None:
     mark = uuid.uuid4().hex
     requests = [a_request("volcengine", prompt=f"A kite over a field, {mark}, {number}.") for number in range(30)]
     armed = await stack.ark.fault("create", "lost_after_commit", contains=mark, times=len(requests))
@@ -126,14 +119,9 @@ async def test_many_lost_answers_are_found_with_few_listings(stack: Stack) -> No
     assert listings <= len(requests) / 2, f"{listings} listings for {len(requests)} jobs"
 
 
-async def test_an_operator_can_give_an_attempt_up(stack: Stack) -> None:
+async def test_operator_gives_attempt_up(stack: Stack) -> None:
     request = a_request("volcengine")
-    await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    submitted = await stack.jobs.submit(request)
-    await until(stack, submitted.id, lambda job: job.phase == "recovering")
-    assert (await submitted.resolve(attempt=1, action="lost")).accepted
-    async for job in submitted.follow():
-        last = job
+    last = await scenarios.given_up(stack, request)
     assert last.phase == "lost"
     assert last.error is not None
     assert last.error.failure_class == "lost"

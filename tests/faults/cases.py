@@ -13,26 +13,27 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from dev.process import Child, start
-from dev.stack import HOST, ROOT, Stack, jobs_of, running_stack, start_temporal, temporal_client
-from seedance_temporal import JobState, VideoJobs, VideoRequest, connect
-from seedance_temporal.identity import ObjectNames, request_hash
+from dev.stack import ROOT, Stack, jobs_of, running_stack, start_temporal, temporal_client
+from seedance_temporal import JobState, VideoJobs, VideoRequest
+from seedance_temporal.identity import ObjectNames, job_id_of, request_hash
 from tests.e2e.invariants import check_invariants
+from tests.e2e.operator import new_namespace
 from tests.e2e.requests import a_request, creates_of
+from tests.support.polling import until
 
 PATIENCE = 200.0
+# With these, a lost create is noticed after 35 seconds, when its window is over.
+SOON = {"SEEDANCE_CREATE_TIMEOUT_SECONDS": "5", "SEEDANCE_RECOVERY_SECONDS": "20"}
 # No operator is faster; a job that settles itself until then needs none.
 _REACTION_SECONDS = 5.0
 # Short, so that a lost create is noticed soon; polling alone, because each namespace would need a relay of its own.
@@ -53,28 +54,22 @@ class Harness:
     stack: Stack
     clients: list[Client] = field(default_factory=list)
 
-    async def namespace(self) -> Client:
-        """Return a client of a new namespace."""
-        name = f"faults-{uuid.uuid4().hex[:12]}"
-        await self.stack.client.workflow_service.register_namespace(
-            RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=_duration(timedelta(days=3)))
-        )
-        client = await connect(target_host=f"{HOST}:{self.stack.ports.temporal}", namespace=name)
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                # The server's parts load it one after another.
-                with contextlib.suppress(RPCError):
-                    await client.count_workflows()
-                    break
-                await asyncio.sleep(0.2)
-        self.clients.append(client)
-        return client
+    @contextlib.asynccontextmanager
+    async def case(self, name: str, settings: dict[str, str] | None = None) -> AsyncIterator[Case]:
+        """Yield a job in a namespace of its own, without a worker; those that the test starts end with it.
 
-    async def case(self, name: str, **changes: Any) -> Case:
-        """Return a job in a namespace of its own; nothing is started yet."""
-        client = await self.namespace()
+        Args:
+            name: Of the case, for messages.
+            settings: Variables of its workers.
+        """
+        client = await new_namespace(self.stack, f"faults-{uuid.uuid4().hex[:12]}")
+        self.clients.append(client)
         marker = self.stack.folder / f"{name}-{client.namespace}.marker"
-        return Case(self, name, client, a_request(**changes), marker)
+        case = Case(self, name, client, a_request(), marker, settings or {})
+        try:
+            yield case
+        finally:
+            await case.close()
 
     async def restart_temporal(self, between: Callable[[], Any] = lambda: None) -> None:
         """Kill the Temporal server as a crash would, and start it again on the same ports and database."""
@@ -98,10 +93,16 @@ class Harness:
         return await check_invariants(self.stack, self.clients)
 
 
-def _duration(value: timedelta) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(value)
-    return duration
+async def all_of(cases: Sequence[Awaitable[None]]) -> None:
+    """Run cases side by side, each to its end.
+
+    Raises:
+        BaseExceptionGroup: The failures of all.
+    """
+    ended = await asyncio.gather(*cases, return_exceptions=True)
+    wrong = [error for error in ended if isinstance(error, BaseException)]
+    if wrong:
+        raise BaseExceptionGroup(f"{len(wrong)} of {len(ended)} cases", wrong)
 
 
 @contextlib.asynccontextmanager
@@ -110,6 +111,11 @@ async def started_harness(**settings: str) -> AsyncIterator[Harness]:
     async with running_stack(speed=60, workers=False, settings=settings) as stack:
         await stack.ark.configure(list_per_second=None, get_per_second=None, running_limit=100, create_per_minute=None)
         yield Harness(stack)
+
+
+async def is_killed(process: asyncio.subprocess.Process) -> None:
+    """Assert that a process ends by SIGKILL."""
+    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
 
 
 @dataclass
@@ -121,7 +127,7 @@ class Case:
     client: Client
     request: VideoRequest
     marker: Path
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str]
     children: list[Child] = field(default_factory=list)
     asked: bool = False
 
@@ -135,7 +141,7 @@ class Case:
 
     @property
     def job_id(self) -> str:
-        return f"seedance-{request_hash(self.request)}"
+        return job_id_of(self.request)
 
     def _environment(self, changes: dict[str, str]) -> dict[str, str]:
         return (
@@ -168,15 +174,20 @@ class Case:
     async def submit(self) -> None:
         await self.jobs.submit(self.request)
 
-    async def until_fired(self, times: int = 1) -> None:
-        """Wait for the line in the marker file that shows that the fault happened.
+    async def submit_to_faulty(self, point: str, signal: str, **faults: str) -> asyncio.subprocess.Process:
+        """Submit the job to a worker that sends itself a signal at a point, and return when it does."""
+        worker = await self.start_faulty(POINT=point, SIGNAL=signal, **faults)
+        await self.submit()
+        await self.until_fired()
+        return worker.process
 
-        Raises:
-            TimeoutError: It did not.
-        """
-        async with asyncio.timeout(PATIENCE):
-            while not self.marker.exists() or len(self.marker.read_text().splitlines()) < times:
-                await asyncio.sleep(0.05)
+    async def crash(self, point: str) -> None:
+        """Submit the job to a worker that is killed at a point."""
+        await is_killed(await self.submit_to_faulty(point, "SIGKILL"))
+
+    async def until_fired(self, times: int = 1) -> None:
+        """Wait for the lines in the marker file that show that the fault happened."""
+        await until(lambda: len(self.fired) >= times, "the fault happens", PATIENCE)
 
     @property
     def fired(self) -> list[str]:
@@ -184,9 +195,7 @@ class Case:
 
     async def until_timed_out(self) -> None:
         """Wait until Temporal has given an activity up, because its worker does not answer."""
-        async with asyncio.timeout(PATIENCE):
-            while not await self._has_timed_out():
-                await asyncio.sleep(0.5)
+        await until(self._has_timed_out, "an activity times out", PATIENCE, every=0.5)
 
     async def _has_timed_out(self) -> bool:
         handle = self.client.get_workflow_handle(self.job_id)
@@ -214,7 +223,7 @@ class Case:
                 await asyncio.sleep(0.5)
 
     async def settle(self, seconds: float = PATIENCE) -> JobState:
-        """Follow the job to its end. Where it needs an operator for a create's outcome, look up the truth, and answer.
+        """Follow the job to its end. Where it needs an operator for a create's outcome, answer by the provider's own.
 
         Raises:
             AssertionError: It did not end, and has no Attention.

@@ -1,7 +1,7 @@
 """Chaos: many jobs on the embedded stack under every fault at once, then quiet, and then the invariants.
 
-``make chaos`` takes ``SEED``, ``JOBS`` and ``MINUTES`` (of faults). Every event, its job and its time are drawn
-from the seed before anything starts; how it interleaves is up to the machine.
+``make chaos`` takes ``SEED``, ``JOBS`` and ``MINUTES`` (of faults). The seed decides the plan (``chaos_plan.py``); how
+it interleaves is up to the machine.
 """
 
 from __future__ import annotations
@@ -16,35 +16,24 @@ import re
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.service import RPCError
 
-from dev.ark.faults import KNOWN, Operation
 from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
-from seedance_temporal import JobState, VideoRequest
+from seedance_temporal import JobState
 from seedance_temporal.contract import Resolve, Resubmit
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.events import sentence
-from seedance_temporal.identity import ObjectNames, callback_token, hash_of_job, job_id_of
+from seedance_temporal.identity import ObjectNames, callback_token, hash_of_job
 from tests.e2e.invariants import check_invariants
-from tests.e2e.requests import a_request
+from tests.e2e.operator import reset
+from tests.faults.chaos_plan import ROUTES, USUAL, WORKERS, Event, Plan, PlannedJob, Route, Trouble, make_plan
+from tests.faults.chaos_report import Report
 
-Route = Literal["byteplus", "volcengine"]
-ROUTES: tuple[Route, ...] = ("byteplus", "volcengine")
-WORKERS: dict[Route, tuple[str, dict[str, str]]] = {
-    # One route receives callbacks, the other one only polls.
-    "byteplus": ("worker", {}),
-    "volcengine": ("worker-polling", {"ARK_ROUTE": "volcengine", "SEEDANCE_CALLBACK_URL": ""}),
-}
 SETTINGS = {
     "SEEDANCE_CREATE_TIMEOUT_SECONDS": "6",
     "SEEDANCE_RECOVERY_SECONDS": "15",
@@ -56,202 +45,8 @@ ARK_OPTIONS = tuple(
     for switch in ("running_limit=200", "create_per_minute=null", "delete_per_second=null")
     for resolution in ("--set", switch)
 )
-# These cost a minute of waiting or more: the smoke leaves them out.
-SLOW: dict[Operation, tuple[str, ...]] = {"get": ("401", "403"), "delete": ("401", "403")}
-SWITCHES: tuple[dict[str, Any], ...] = (
-    {"callbacks": "off"},
-    {"callbacks": "repeated"},
-    {"callbacks": "reversed"},
-    {"callbacks": "ends"},
-    {"callback_queued": True},
-    {"list_order": "shuffled"},
-    {"list_order": "oldest"},
-    {"list_delay_seconds": 3.0},
-    {"list_echo": False},
-    {"resign_urls": True},
-    {"create_echo": True},
-    {"extra_fields": {"nobody": "knows this"}},
-)
-USUAL: dict[str, Any] = {
-    "callbacks": "on",
-    "callback_queued": False,
-    "list_order": "newest",
-    "list_delay_seconds": 0.0,
-    "list_echo": True,
-    "resign_urls": False,
-    "create_echo": False,
-    "extra_fields": {},
-}
 # One job at a time costs little; all at once would only measure this machine.
 _AT_ONCE = 12
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """A fault of the local Ark, armed for one job's create or task, or for the next one on a route."""
-
-    on: Operation
-    fault: str
-    fields: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event of a job or of the stack, in seconds from the start (of the job, or of the run)."""
-
-    at: float
-    kind: str
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PlannedJob:
-    at: float
-    request: VideoRequest
-    troubles: tuple[Trouble, ...]
-    events: tuple[Event, ...]
-    resubmit: bool
-
-    @property
-    def job_id(self) -> str:
-        return job_id_of(self.request)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that is drawn from the seed."""
-
-    seed: int
-    minutes: float
-    jobs: tuple[PlannedJob, ...]
-    events: tuple[Event, ...]
-
-
-def make_plan(seed: int, jobs: int, minutes: float, *, quick: bool = False) -> Plan:
-    """Draw the faults.
-
-    Args:
-        quick: Leave out faults that take minutes to be noticed: killed workers, a restarted server, refused keys.
-    """
-    draw = random.Random(seed)
-    seconds = minutes * 60
-    planned = tuple(_plan_job(draw, seed, number, seconds, jobs) for number in range(jobs))
-    return Plan(seed, minutes, planned, tuple(_plan_world(draw, seconds, jobs, quick=quick)))
-
-
-def _plan_job(draw: random.Random, seed: int, number: int, seconds: float, jobs: int) -> PlannedJob:
-    prompt = f"A paper boat on a pond, chaos {seed}-{number}."
-    request = a_request(
-        draw.choice(ROUTES), prompt=prompt, return_last_frame=draw.random() < 0.2, user_id=f"user-{number % 7}"
-    )
-    troubles = []
-    if draw.random() < 0.5:
-        # Each kind in its turn, so that even a small run sees many kinds.
-        fault = KNOWN["create"][(number + seed) % len(KNOWN["create"])]
-        troubles.append(Trouble("create", fault, _fields(draw, "create", fault) | {"contains": prompt}))
-    if draw.random() < 0.2:
-        fault = draw.choice(KNOWN["task"])
-        troubles.append(Trouble("task", fault, _fields(draw, "task", fault) | {"contains": prompt}))
-    kinds = {"cancel": 0.08, "terminate": 0.06, "reset": 0.06, "submit": 0.1, "forge": 0.06, "cancel_run": 0.03}
-    events = [Event(draw.uniform(0, 8), kind) for kind, share in kinds.items() if draw.random() < share]
-    if any(event.kind.startswith("cancel") for event in events) and draw.random() < 0.6:
-        # Only queued tasks are deleted.
-        troubles.append(Trouble("task", "stay_queued", _fields(draw, "task", "stay_queued") | {"contains": prompt}))
-    return PlannedJob(
-        at=seconds * 0.6 * number / max(1, jobs),
-        request=request,
-        troubles=tuple(troubles),
-        events=tuple(sorted(events, key=lambda event: event.at)),
-        resubmit=draw.random() < 0.5,
-    )
-
-
-def _fields(draw: random.Random, on: Operation, fault: str) -> dict[str, Any]:
-    fields: dict[str, Any] = {"close": draw.choice(("rst", "fin"))}
-    if on == "task":
-        return fields | {"seconds": draw.uniform(1, 4), "queued_seconds": 0.5, "running_seconds": draw.uniform(0, 5)}
-    if fault.startswith("hang"):
-        fields["seconds"] = draw.choice((3.0, 12.0)) if on == "create" else 3.0
-    if fault in {"slow", "drip"}:
-        fields["seconds"] = draw.uniform(0.5, 2)
-    if fault == "429":
-        fields["retry_after"] = draw.choice((None, 0.0, 1.0, 12.0))
-    if on == "create" and fault == "400":
-        fields["code"] = draw.choice(("InvalidParameter", "InputTextSensitiveContentDetected"))
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _plan_world(draw: random.Random, seconds: float, jobs: int, *, quick: bool) -> Iterable[Event]:
-    asked: list[Operation] = ["get", "list", "delete", "download"]
-    for number in range(max(16, jobs // 3)):
-        on = asked[number % len(asked)]
-        fault = draw.choice([name for name in KNOWN[on] if not quick or name not in SLOW.get(on, ())])
-        fields = _fields(draw, on, fault) | {"times": draw.randint(1, 2)}
-        if on != "download":  # the result host serves both routes alike
-            fields["route"] = draw.choice(ROUTES)
-        yield Event(draw.uniform(0, seconds), "fault", {"on": on, "fault": fault, "fields": fields})
-    for _ in range(max(6, int(seconds / 6))):
-        yield Event(draw.uniform(0, seconds), "switch", {"switch": draw.choice(SWITCHES)})
-    for _ in range(max(2, int(seconds / 20))):
-        yield Event(draw.uniform(0, seconds), "foreign", {"route": draw.choice(ROUTES), "count": draw.randint(1, 30)})
-        yield Event(draw.uniform(0, seconds), "relay", {"how": draw.choice(("SIGKILL", "SIGTERM"))})
-        yield Event(draw.uniform(0, seconds), "worker", {"route": draw.choice(ROUTES), "how": "SIGTERM"})
-        name = draw.choice(("bucket", "relay", *(name for name, _ in WORKERS.values())))
-        # Shorter than the recovery window: docs/promises.md says why longer freezes are not covered.
-        yield Event(draw.uniform(0, seconds), "freeze", {"name": name, "seconds": draw.uniform(2, 8)})
-    if quick:
-        return
-    for _ in range(max(2, int(seconds / 20))):
-        yield Event(draw.uniform(0, seconds), "worker", {"route": draw.choice(ROUTES), "how": "SIGKILL"})
-        standing = draw.choice(("key", "AccountOverdueError", "SetLimitExceeded", "AccessDenied"))
-        yield Event(draw.uniform(0, seconds), "account", {"route": draw.choice(ROUTES), "standing": standing})
-    yield Event(seconds / 2, "temporal")
-
-
-@dataclass
-class Report:
-    """The results of a run of chaos."""
-
-    plan: Plan
-    armed: Counter[str] = field(default_factory=Counter)
-    fired: Counter[str] = field(default_factory=Counter)
-    done: Counter[str] = field(default_factory=Counter)
-    resolved: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    posts: int = 0
-    paid: int = 0
-    grants: int = 0
-    billed: int = 0
-    runs: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    def markdown(self) -> str:
-        """Return the run as tables."""
-        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        lines = [
-            f"Seed {self.plan.seed}, {len(self.plan.jobs)} jobs, {self.plan.minutes:g} minutes of trouble ({spent}). "
-            f"{self.posts} POSTs reached the provider, {self.paid} made a task, {self.grants} further attempts were "
-            f"asked for, {self.billed} tasks were billed. "
-            + ("Every invariant held." if not self.problems else f"BROKEN: {len(self.problems)}."),
-            "",
-            "| the job ended | jobs |",
-            "| -- | -- |",
-            *(f"| {name} | {times} |" for name, times in sorted(self.outcomes.items())),
-            "",
-            "| settled by an operator | times |",
-            "| -- | -- |",
-            *(f"| {name} | {times} |" for name, times in sorted(self.resolved.items())),
-            "",
-            "| done to processes, runs and accounts | times |",
-            "| -- | -- |",
-            *(f"| {name} | {times} |" for name, times in sorted(self.done.items())),
-            "",
-            "| fault | armed | fired |",
-            "| -- | -- | -- |",
-            *(f"| {name} | {times} | {self.fired[name]} |" for name, times in sorted(self.armed.items())),
-        ]
-        return "\n".join(lines) + "\n"
 
 
 class Chaos:
@@ -332,9 +127,9 @@ class Chaos:
             # The server can be away, and the job can have ended: then this has no effect, as it would for a caller.
             with contextlib.suppress(SeedanceError, RPCError, httpx.TransportError):
                 async with self._slots:
-                    await self._happens(job, event.kind)
+                    await self._apply(job, event.kind)
 
-    async def _happens(self, job: PlannedJob, kind: str) -> None:
+    async def _apply(self, job: PlannedJob, kind: str) -> None:
         handle = self._stack.client.get_workflow_handle(job.job_id)
         match kind:
             case "cancel":
@@ -345,29 +140,12 @@ class Chaos:
                 await handle.terminate("chaos")
                 await self._stack.jobs.submit(job.request)
             case "reset":
-                await self._reset(job.job_id)
+                with contextlib.suppress(LookupError):  # it has not begun
+                    await reset(self._stack, job.job_id)
             case "submit":
                 await asyncio.gather(*(self._stack.jobs.submit(job.request) for _ in range(3)))
             case "forge":
                 await self._forge(job.job_id)
-
-    async def _reset(self, job_id: str) -> None:
-        """Do what "Reset" to the first workflow task does in the Temporal UI."""
-        run = await self._stack.client.get_workflow_handle(job_id).describe()
-        handle = self._stack.client.get_workflow_handle(job_id, run_id=run.run_id)
-        completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-        first = next((e for e in (await handle.fetch_history()).events if e.event_type == completed), None)
-        if first is None:
-            return  # it has not begun
-        await self._stack.client.workflow_service.reset_workflow_execution(
-            ResetWorkflowExecutionRequest(
-                namespace=self._stack.client.namespace,
-                workflow_execution=WorkflowExecution(workflow_id=job_id, run_id=run.run_id),
-                reason="chaos",
-                workflow_task_finish_event_id=first.event_id,
-                request_id=f"chaos-{run.run_id}",
-            )
-        )
 
     async def _forge(self, job_id: str) -> None:
         """Send a callback with a wrong token, and a false one by a sender who knows the URL."""
@@ -469,7 +247,7 @@ class Chaos:
         self._open = {}
         while waiting and time.monotonic() < deadline:
             await self._stack.ark.release()
-            await asyncio.gather(*map(self._see, waiting))
+            await asyncio.gather(*map(self._check, waiting))
             waiting = [job for job in waiting if job.job_id not in self._ended]
             await asyncio.sleep(2)
         for job in waiting:
@@ -478,30 +256,25 @@ class Chaos:
                 detail = seen.detail if seen is not None else None
                 timeline = [sentence(event) for event in detail.timeline] if detail is not None else ""
                 phase = seen.phase if seen is not None else "unseen"
-                self.report.problems.append(f"{job.job_id} neither ended nor asks for anybody: {phase} {timeline}")
+                self.report.problems.append(f"{job.job_id} has neither ended nor an Attention: {phase} {timeline}")
 
-    async def _see(self, planned: PlannedJob) -> None:
+    async def _check(self, planned: PlannedJob) -> None:
         job_id = planned.job_id
         job: JobState = await self._persist(lambda: self._stack.jobs.job(job_id).state())
-        if job.result is not None or (job.error is not None and not self._makes_way(job)):
-            self._ended[job_id] = job
-            return
-        if job.error is not None:
+        if job.error is not None and job.error.failure_class == "unsettled":
             # Terminated, and not submitted again yet: its caller does so now.
             await self._persist(lambda: self._stack.jobs.submit(planned.request))
+            return
+        if job.result is not None or job.error is not None:
+            self._ended[job_id] = job
             return
         self._open[job_id] = job
         if job.attention == "unknown_create" and job.attempt is not None:
             resolution = await self._truth(job_id, job.attempt)
             if resolution is not None:
                 answer = await self._persist(lambda: self._stack.jobs.job(job_id).resolve(**resolution.model_dump()))
-                said = "taken" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
-                self.report.resolved[f"{resolution.action}: {said}"] += 1
-
-    @staticmethod
-    def _makes_way(job: JobState) -> bool:
-        """Return whether it ended with an unknown claim, so that a new run goes on; a cancel is an end."""
-        return job.error is not None and job.error.failure_class == "unsettled"
+                result = "accepted" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
+                self.report.resolved[f"{resolution.action}: {result}"] += 1
 
     async def _truth(self, job_id: str, attempt: int) -> Resolve | None:
         """Return the resolution that fits the provider's own ledger."""
@@ -515,8 +288,8 @@ class Chaos:
         if made:
             return Resolve(attempt=attempt, action="adopt", task_id=made[0])
         # An answer said 200 and no task exists: it was not the provider's, but the job cannot know that.
-        taken = await self._stack.bucket.stat(names.attempt(attempt, "taken"))
-        return Resolve(attempt=attempt, action="lost" if taken is not None else "not_created")
+        without_id = await self._stack.bucket.stat(names.attempt(attempt, "taken"))
+        return Resolve(attempt=attempt, action="lost" if without_id is not None else "not_created")
 
     async def _resubmit_some(self) -> None:
         """Resubmit half of those whose task failed, twice each."""
@@ -585,8 +358,8 @@ async def run_chaos(plan: Plan, patience: float) -> Report:
             raise
 
 
-def _say(words: str) -> None:
-    sys.stdout.write(f"{words}\n")
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 

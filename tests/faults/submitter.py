@@ -1,6 +1,6 @@
 """A backend's process that submits one request many times at once: ``python -m tests.faults.submitter N < request``.
 
-Print how many of the answers said that the job was new, and the job ids.
+Print how many answers report a new job, and the job ids.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 
 from dev.stack import CALLBACK_SECRET, HOST, Stack
 from seedance_temporal.identity import callback_url, job_id_of
-from tests.e2e.requests import a_request, creates_of, until
+from tests.e2e.requests import a_faulty_request, a_request, creates_of, until_committed, until_created
 from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 
@@ -34,35 +34,39 @@ class Caller:
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
         return (await self._http.post(url, **content)).status_code
 
-    def says(self, status: str, task_id: str = "") -> dict[str, str]:
+    async def send(self, *statuses: str, attempt: int = 1, job_id: str = "", task_id: str = "") -> list[int]:
+        """Send callbacks to the right URL, and return the relay's answers."""
+        url = self.url(attempt, job_id)
+        return [await self.post(url, self.body(status, task_id)) for status in statuses]
+
+    def body(self, status: str, task_id: str = "") -> dict[str, str]:
         return {"id": task_id or self.task_id, "status": status}
 
 
 async def _forged(caller: Caller) -> list[int]:
     url = caller.url()
     wrong = [url[:-1] + ("0" if url[-1] != "0" else "1"), url.replace("/1/", "/2/"), url[:-20], url + "/", url.upper()]
-    return [await caller.post(one, caller.says("succeeded")) for one in wrong]
+    return [await caller.post(one, caller.body("succeeded")) for one in wrong]
 
 
 async def _replayed(caller: Caller) -> list[int]:
-    return [await caller.post(caller.url(), caller.says("running")) for _ in range(20)]
+    return await caller.send(*["running"] * 20)
 
 
 async def _wrong_end(caller: Caller) -> list[int]:
-    said = ("succeeded", "failed", "expired", "cancelled")
-    return [await caller.post(caller.url(), caller.says(status)) for status in said]
+    return await caller.send("succeeded", "failed", "expired", "cancelled")
 
 
 async def _of_another_attempt(caller: Caller) -> list[int]:
-    return [await caller.post(caller.url(attempt), caller.says("failed")) for attempt in (2, 3, 9999)]
+    return [code for attempt in (2, 3, 9999) for code in await caller.send("failed", attempt=attempt)]
 
 
 async def _of_another_job(caller: Caller) -> list[int]:
     """With a URL that is right for the other job, which exists, and a task that is not its own."""
     request = a_request()
     other = (await caller.stack.jobs.submit(request)).id
-    answers = [await caller.post(caller.url(job_id=other), caller.says(status)) for status in ("failed", "succeeded")]
-    answers.append(await caller.post(caller.url(), caller.says("failed", "cgt-of-somebody-else")))
+    answers = await caller.send("failed", "succeeded", job_id=other)
+    answers += await caller.send("failed", task_id="cgt-of-other-job")
     theirs = await caller.stack.jobs.job(other).result()
     assert theirs.task_id != caller.task_id
     assert len(await creates_of(caller.stack, request)) == 1
@@ -70,14 +74,13 @@ async def _of_another_job(caller: Caller) -> list[int]:
 
 
 async def _reordered(caller: Caller) -> list[int]:
-    said = ("succeeded", "running", "queued", "running", "queued")
-    return [await caller.post(caller.url(), caller.says(status)) for status in said]
+    return await caller.send("succeeded", "running", "queued", "running", "queued")
 
 
 async def _a_thousand(caller: Caller) -> list[int]:
     async def some(worker: int) -> list[int]:
-        said = ("running", "succeeded", "failed", "queued")
-        return [await caller.post(caller.url(), caller.says(said[(worker + n) % 4])) for n in range(50)]
+        statuses = ("running", "succeeded", "failed", "queued")
+        return await caller.send(*(statuses[(worker + n) % 4] for n in range(50)))
 
     return [code for codes in await asyncio.gather(*map(some, range(20))) for code in codes]
 
@@ -92,7 +95,7 @@ async def _malformed(caller: Caller) -> list[int]:
 KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
     "forged": _forged,
     "replayed": _replayed,
-    "of an end that is not so": _wrong_end,
+    "of a wrong end": _wrong_end,
     "of another attempt": _of_another_attempt,
     "of another job": _of_another_job,
     "reordered": _reordered,
@@ -103,15 +106,15 @@ KINDS: dict[str, Callable[[Caller], Awaitable[list[int]]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_callbacks_change_no_running_job(served: Harness, report: AddRow, kind: str) -> None:
-    stack, request = served.stack, a_request()
-    await stack.ark.fault("task", "stay_running", contains=request.prompt)
+    stack = served.stack
+    request, _ = await a_faulty_request(stack, "task", "stay_running")
     job_id = (await stack.jobs.submit(request)).id
-    before = await until(stack, job_id, lambda job: job.task_id is not None)
+    before = await until_created(stack, job_id)
     caller = Caller(stack, job_id, str(before.task_id))
     codes = await KINDS[kind](caller)
     if kind == "forged":
         assert set(codes) == {404}
-    assert all(code < 500 for code in codes), "the relay takes it, or refuses it"
+    assert all(code < 500 for code in codes), "the relay accepts it, or refuses it"
     state = await stack.jobs.job(job_id).state()
     assert state.phase in {"queued", "running"}, "no callback is believed"
     await stack.ark.release(before.task_id)
@@ -128,25 +131,23 @@ async def test_callbacks_change_no_running_job(served: Harness, report: AddRow, 
     report(TITLE, {"callbacks": kind, "the relay answered": answers, "paid": 1, "end": again.phase})
 
 
-async def test_early_callbacks(served: Harness, report: AddRow) -> None:
+async def test_early_callbacks_change_nothing(served: Harness, report: AddRow) -> None:
     """Before the create is answered: of its own task, which the job does not know yet, and of foreign ids."""
-    stack, request = served.stack, a_request()
-    await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
+    stack = served.stack
+    request, _ = await a_faulty_request(stack, "create", "slow", seconds=4)
     job_id = job_id_of(request)
     await stack.jobs.submit(request)
-    async with asyncio.timeout(30):
-        while not [entry for entry in await creates_of(stack, request) if entry.task_id]:
-            await asyncio.sleep(0.05)
-    (entry,) = await creates_of(stack, request)
-    caller = Caller(stack, job_id, str(entry.task_id))
-    codes = [await caller.post(caller.url(), caller.says(status)) for status in ("running", "succeeded", "failed")]
-    codes += [await caller.post(caller.url(), caller.says("succeeded", f"cgt-nobody-{n}")) for n in range(60)]
+    task_id = await until_committed(stack, request)
+    caller = Caller(stack, job_id, task_id)
+    codes = await caller.send("running", "succeeded", "failed")
+    for n in range(60):
+        codes += await caller.send("succeeded", task_id=f"cgt-nobody-{n}")
     assert set(codes) == {200}
     state = await stack.jobs.job(job_id).state()
     assert state.detail is not None, "the workflow answers"
     async with asyncio.timeout(PATIENCE):
         result = await stack.jobs.job(job_id).result()
-    assert result.task_id == entry.task_id
+    assert result.task_id == task_id
     assert len(await creates_of(stack, request)) == 1
     report(TITLE, {"callbacks": "early", "the relay answered": f"{len(codes)}× 200", "paid": 1, "end": "stored"})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.chaos import make_plan, run_chaos
+from tests.faults.chaos import run_chaos
+from tests.faults.chaos_plan import make_plan
 
 SEED = 7
 JOBS = 20

@@ -13,7 +13,7 @@ import pytest
 
 from dev.stack import ROOT, Stack
 from seedance_temporal import JobState, VideoRequest
-from tests.e2e.requests import a_request, creates_of
+from tests.e2e.requests import a_request, creates_of, until_ended
 from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 from tests.support.jobs import detail_of
@@ -53,14 +53,14 @@ async def test_simultaneous_submits_of_one_request(served: Harness, report: AddR
 
 async def test_racing_namespaces_claim_once(served: Harness, report: AddRow) -> None:
     """The same requests at the same time, by two deployments that share nothing but bucket and account."""
-    cases = [await served.case("race"), await served.case("race")]
     requests = [a_request() for _ in range(20)]
-    try:
+    async with served.case("race") as one, served.case("race") as other:
+        cases = [one, other]
         await asyncio.gather(*(case.start_worker() for case in cases))
         await asyncio.gather(*(case.jobs.submit(request) for request in requests for case in cases))
 
         async def settled(request: VideoRequest) -> bool:
-            """Both say the same; whether they really raced."""
+            """Assert that both have the same result; return whether they raced."""
             job_ids = [(await case.jobs.submit(request)).id for case in cases]
             assert len(set(job_ids)) == 1
             async with asyncio.timeout(PATIENCE):
@@ -71,9 +71,6 @@ async def test_racing_namespaces_claim_once(served: Harness, report: AddRow) -> 
             return any(event.event == "not_sent" for state in states for event in detail_of(state).timeline)
 
         raced = await asyncio.gather(*map(settled, requests))
-    finally:
-        for case in cases:
-            await case.close()
     ends = f"stored: {len(requests)}, claims that were lost to the other: {sum(raced)}"
     report(TITLE, {"what": "two namespaces, the same requests", "jobs": 20, "paid": 20, "ends": ends})
 
@@ -97,14 +94,12 @@ async def test_many_unknown_creates_never_pay_twice(served: Harness, report: Add
     usual = await stack.ark.configure()
     await stack.ark.configure(callbacks="off", list_per_second=1.0)
     try:
-        # So that recovery has what it needs: LIST has shown an identifier.
+        # Recovery needs a LIST that has shown an identifier.
         await (await stack.jobs.submit(a_request())).result()
         before = (await stack.ark.requests()).list.get("byteplus", 0)
         armed = await stack.ark.fault("create", "lost_after_commit", contains=mark, times=JOBS)
         began = time.monotonic()
-        job_ids = await _submit_all(stack, requests)
-        async with asyncio.timeout(800):
-            ended = await _ends(stack, job_ids)
+        ended = await _ends(stack, requests)
         seconds = time.monotonic() - began
     finally:
         await stack.ark.configure(**{name: usual[name] for name in ("callbacks", "list_per_second")})
@@ -118,41 +113,32 @@ async def test_many_unknown_creates_never_pay_twice(served: Harness, report: Add
     report(TITLE, {"what": f"{JOBS} creates whose answer was lost", "jobs": JOBS, "paid": len(creates), "ends": ends})
 
 
-async def _submit_all(stack: Stack, requests: list[VideoRequest]) -> list[str]:
+async def _ends(stack: Stack, requests: list[VideoRequest]) -> list[JobState]:
+    """Submit all requests, and return the ends of their jobs."""
     limit = asyncio.Semaphore(50)
 
     async def submit(request: VideoRequest) -> str:
         async with limit:
             return (await stack.jobs.submit(request)).id
 
-    return await asyncio.gather(*map(submit, requests))
-
-
-async def _ends(stack: Stack, job_ids: list[str]) -> list[JobState]:
-    limit = asyncio.Semaphore(50)
-
     async def end(job_id: str) -> JobState:
         async with limit:
-            last = None
-            async for job in stack.jobs.job(job_id).follow(every=30):
-                last = job
-        assert last is not None
-        return last
+            return await until_ended(stack, job_id, every=30, seconds=800)
 
-    return await asyncio.gather(*map(end, job_ids))
+    job_ids = await asyncio.gather(*map(submit, requests))
+    assert len(set(job_ids)) == len(requests)
+    async with asyncio.timeout(800):
+        return await asyncio.gather(*map(end, job_ids))
 
 
-async def test_mixed_jobs(served: Harness, report: AddRow) -> None:
+async def test_mixed_jobs_pay_once(served: Harness, report: AddRow) -> None:
     stack = served.stack
     requests = [a_request(return_last_frame=number % 7 == 0) for number in range(JOBS)]
     armed = []
     for number, request in enumerate(requests):
         if fault := _mixed(number):
             armed.append(await stack.ark.fault(**fault, contains=request.prompt))  # type: ignore[arg-type]
-    job_ids = await _submit_all(stack, requests)
-    assert len(set(job_ids)) == JOBS
-    async with asyncio.timeout(800):
-        ended = await _ends(stack, job_ids)
+    ended = await _ends(stack, requests)
     for one in armed:
         assert await stack.ark.fired(one), "the fault did not happen"
     phases = Counter(job.phase for job in ended)

@@ -7,44 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import pytest
 
 from seedance_temporal import JobState
 from seedance_temporal.identity import key_fingerprint
 from tests.e2e.requests import creates_of
-from tests.faults.cases import PATIENCE, Case, Harness
+from tests.faults.cases import PATIENCE, SOON, Case, Harness, all_of
 from tests.faults.report import AddRow
 from tests.support.jobs import detail_of
+from tests.support.polling import until
 
 TITLE = "An exchanged API key"
 FIRST, OTHER, NARROWED = "key-of-the-films-project", "key-of-the-shop-project", "key-of-one-fast-model"
 FAST = "dreamina-seedance-2-0-fast-260128"
-# A lost create is noticed after 35 seconds, when its window is over.
-SOON = {"SEEDANCE_CREATE_TIMEOUT_SECONDS": "5", "SEEDANCE_RECOVERY_SECONDS": "20"}
 # Two listings a tenth of the window apart prove absence, and a search asks at least every sixth of it.
 LONG_ENOUGH_FOR_ABSENCE = 15.0
 
 EXCHANGES = {"another project": OTHER, "narrowed to another model": NARROWED}
 
 
-@dataclass(frozen=True)
-class At:
-    """A stage of the create, and the number of POSTs that have been sent by then."""
-
-    point: str
-    posts: int
-
-
+# The points of the create, and the number of POSTs that have been sent by then.
 STAGES = {
-    "before the claim": At("before the claim", 0),
-    "after the claim": At("after the claim", 0),
-    "before the POST left": At("before the POST left", 0),
-    "after the POST left": At("after the POST left", 1),
-    "after its answer": At("after its answer", 1),
+    "before the claim": 0,
+    "after the claim": 0,
+    "before the POST left": 0,
+    "after the POST left": 1,
+    "after its answer": 1,
 }
 
 
@@ -59,39 +49,27 @@ async def keys(harness: Harness) -> None:
 
 
 async def _identifiers_are_listed(harness: Harness, key: str) -> None:
-    case = await harness.case("first-job")
-    try:
+    async with harness.case("first-job") as case:
         await case.start_worker(ARK_API_KEY=key)
         await case.submit()
         await case.stored_once(await case.settle())
         note = f"seedance/echo-byteplus-{key_fingerprint(key)}.json"
-        async with asyncio.timeout(PATIENCE):
-            while await harness.stack.bucket.stat(note) is None:
-                await asyncio.sleep(0.2)
-    finally:
-        await case.close()
+        await until(lambda: harness.stack.bucket.stat(note), "LIST has shown an identifier", PATIENCE)
 
 
 async def _case(harness: Harness, report: AddRow, what: str, play: Callable[[Case], Awaitable[str]]) -> None:
-    case = await harness.case("keys")
-    case.settings = SOON | {"ARK_API_KEY": FIRST}
-    try:
+    async with harness.case("keys", SOON | {"ARK_API_KEY": FIRST}) as case:
         end = await play(case)
         entries = await creates_of(harness.stack, case.request)
         assert sum(entry.committed for entry in entries) <= 1, f"{what}: paid {entries}"
         report(TITLE, {"what happens": what, "POSTs": len(entries), "ledger": await case.ledger(), "end": end})
-    finally:
-        await case.close()
 
 
 def _exchanged(point: str, posts: int, key: str) -> Callable[[Case], Awaitable[str]]:
     """Kill the worker at a point of the create; start one with another key, then one with the first key."""
 
     async def play(case: Case) -> str:
-        worker = await case.start_faulty(POINT=point, SIGNAL="SIGKILL")
-        await case.submit()
-        await case.until_fired()
-        assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
+        await case.crash(point)
         second = await case.start_worker(ARK_API_KEY=key)
         if not await _is_claimed(case):
             if key == NARROWED:
@@ -123,21 +101,23 @@ async def _refused(case: Case) -> str:
 
 
 async def _asks_for_an_operator(case: Case) -> JobState:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            job = await case.jobs.job(case.job_id).state()
-            if job.detail is not None and job.attention == "unknown_create" and detail_of(job).advice:
-                return job
-            await asyncio.sleep(0.5)
+    async def asks() -> JobState | None:
+        job = await case.jobs.job(case.job_id).state()
+        return job if job.detail is not None and job.attention == "unknown_create" and job.detail.advice else None
+
+    job: JobState = await until(asks, "the job needs an operator", PATIENCE, every=0.5)
+    return job
 
 
 async def _is_listed_for_long(case: Case) -> None:
     """Wait for longer than listings need that would prove absence under the same key."""
     ark = case.stack.ark
     before = (await ark.requests()).list.get("byteplus", 0)
-    async with asyncio.timeout(PATIENCE):
-        while (await ark.requests()).list.get("byteplus", 0) < before + 3:
-            await asyncio.sleep(0.5)
+
+    async def is_listed() -> bool:
+        return (await ark.requests()).list.get("byteplus", 0) >= before + 3
+
+    await until(is_listed, "three more listings", PATIENCE, every=0.5)
     await asyncio.sleep(LONG_ENOUGH_FOR_ABSENCE)
 
 
@@ -146,10 +126,7 @@ async def _narrowed_in_place(case: Case) -> str:
     key, ark = f"key-of-{case.client.namespace}", case.stack.ark
     await ark.set_key("byteplus", key, project="films")
     case.settings = SOON | {"ARK_API_KEY": key}
-    worker = await case.start_faulty(POINT="after its answer", SIGNAL="SIGKILL")
-    await case.submit()
-    await case.until_fired()
-    assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
+    await case.crash("after its answer")
     await ark.set_key("byteplus", key, project="films", models=[FAST])
     await case.start_worker()
     await _asks_for_an_operator(case)
@@ -162,31 +139,20 @@ async def _narrowed_in_place(case: Case) -> str:
 
 async def _same_key(case: Case) -> str:
     """The control: under the claim's own key, absence is proved, and the POST sent again."""
-    worker = await case.start_faulty(POINT="after the claim", SIGNAL="SIGKILL")
-    await case.submit()
-    await case.until_fired()
-    assert await asyncio.wait_for(worker.process.wait(), 60) == -signal.SIGKILL, "the fault did not happen"
+    await case.crash("after the claim")
     await case.start_worker()
     name = f"seedance/{case.job_id.removeprefix('seedance-')}/attempts/0001.outcome.json"
     # A busy machine may need an operator before the second listing. No operator answers: that listing decides.
-    async with asyncio.timeout(PATIENCE):
-        while (outcome := await case.stack.bucket.read(name)) is None:
-            await asyncio.sleep(0.5)
+    outcome = await until(lambda: case.stack.bucket.read(name), "the outcome is written", PATIENCE, every=0.5)
     assert json.loads(outcome)["kind"] == "absent", "two listings prove it"
     await case.stored_once(await case.settle())
     return "absent; stored"
 
 
-async def _all(cases: list[Awaitable[None]]) -> None:
-    wrong = [error for error in await asyncio.gather(*cases, return_exceptions=True) if isinstance(error, Exception)]
-    if wrong:
-        raise ExceptionGroup(f"{len(wrong)} of {len(cases)} cases", wrong)
-
-
 @pytest.mark.timeout(400)
 async def test_exchanged_key_smoke(harness: Harness, report: AddRow) -> None:
     """The exchange that once paid twice, and the control without an exchange, whose listings prove absence."""
-    await _all(
+    await all_of(
         [
             _case(harness, report, "after its answer: another project", _exchanged("after its answer", 1, OTHER)),
             _case(harness, report, "after the claim: the same key", _same_key),
@@ -199,10 +165,10 @@ async def test_exchanged_key_smoke(harness: Harness, report: AddRow) -> None:
 @pytest.mark.parametrize("exchange", EXCHANGES)
 async def test_exchanged_key_never_pays_twice(harness: Harness, report: AddRow, exchange: str) -> None:
     key = EXCHANGES[exchange]
-    await _all(
+    await all_of(
         [
-            _case(harness, report, f"{name}: {exchange}", _exchanged(at.point, at.posts, key))
-            for name, at in STAGES.items()
+            _case(harness, report, f"{point}: {exchange}", _exchanged(point, posts, key))
+            for point, posts in STAGES.items()
         ]
     )
 

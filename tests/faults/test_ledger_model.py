@@ -19,7 +19,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +39,7 @@ from seedance_temporal.ledger.decisions import Decision, decide
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
-from seedance_temporal.storage.bucket import StoredObject
+from tests.faults.ledger_gates import Call, GatedBucket, Gates, Loop, Provider
 from tests.support.jobs import a_request, absent, an_end, created, in_activity, some_settings
 from tests.support.memory_bucket import MemoryBucket
 
@@ -63,76 +63,6 @@ POSTS = (
 )
 
 
-@dataclass(eq=False)
-class Call:
-    """A call that waits at a gate: ``effect`` is its effect on the other side, once."""
-
-    run: int
-    kind: str
-    effect: Callable[[], Any]
-    answered: asyncio.Future[Any]
-
-    def __repr__(self) -> str:
-        return f"{self.kind} of run {self.run}"
-
-
-class Gates:
-    """The waiting calls, and those that their caller has given up and that still travel."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Call] = []
-        self.travelling: list[Call] = []
-
-    async def __call__(self, run: int, kind: str, effect: Callable[[], Any]) -> Any:
-        call = Call(run, kind, effect, asyncio.get_running_loop().create_future())
-        self.waiting.append(call)
-        try:
-            return await call.answered
-        finally:
-            # The caller may have been killed meanwhile: it does not wait any more.
-            if call in self.waiting:
-                self.waiting.remove(call)
-
-
-@dataclass
-class GatedBucket(MemoryBucket):
-    """A bucket of one run, over the objects that all runs share. Objects never change, so reads pass at once."""
-
-    gates: Gates = field(default_factory=Gates)
-    run: int = 0
-
-    async def list(self, prefix: str) -> list[StoredObject]:
-        def decision() -> list[StoredObject]:
-            return [self.stored[name] for name in sorted(self.stored) if name.startswith(prefix)]
-
-        listed: list[StoredObject] = await self.gates(self.run, "listing", decision)
-        return listed
-
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        kind = name.split("/")[-1].split(".")[1].split("-")[0]
-        return bool(await self.gates(self.run, kind, lambda: self._put(name, content)))
-
-
-@dataclass
-class Provider:
-    """Accepts creates, also a second time for one nonce: that is under test.
-
-    Attributes:
-        posts: The nonces of all POSTs that arrived or may arrive, in order.
-        closed: Nonces of which a POST may have been accepted: another one with it could be paid twice.
-        tasks: The nonce of each task, by task id.
-    """
-
-    posts: list[str] = field(default_factory=list)
-    closed: set[str] = field(default_factory=set)
-    tasks: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, nonce: str) -> str:
-        task_id = f"cgt-{len(self.tasks) + 1}"
-        self.tasks[task_id] = nonce
-        return task_id
-
-
 @dataclass
 class Run:
     """A run: its worker's clients, and its progress.
@@ -154,14 +84,9 @@ class Run:
     def busy(self) -> bool:
         return self.steps is not None and not self.steps.done()
 
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose sleepers can be woken before their time."""
-
-    ahead = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead
+    @property
+    def creates(self) -> bool:
+        return self.create is not None and not self.create.done()
 
 
 class LedgerModel(RuleBasedStateMachine):
@@ -213,7 +138,7 @@ class LedgerModel(RuleBasedStateMachine):
     async def _steps(self, run: Run, resubmit: Resubmit | None) -> None:
         while True:
             input = ReadLedgerInput(job_id=self.job_id, request=self.request, resubmit=resubmit)
-            answer = await _repeated(lambda input=input: in_activity(run.bookkeeping.read_ledger, input))  # type: ignore[misc]
+            answer = await _repeated(run.bookkeeping.read_ledger, input)
             run.decision = decision = answer.decision
             if decision.next != "claim":
                 return
@@ -225,7 +150,7 @@ class LedgerModel(RuleBasedStateMachine):
             result = run.create.result()
             if result.claim is not None and result.outcome is not None and not result.written:
                 outcome = OutcomeInput(claim=result.claim, outcome=result.outcome)
-                await _repeated(lambda outcome=outcome: in_activity(run.bookkeeping.write_outcome, outcome))  # type: ignore[misc]
+                await _repeated(run.bookkeeping.write_outcome, outcome)
             if result.outcome is not None and result.outcome.task_id is not None:
                 self.known_tasks.add(result.outcome.task_id)
             if result.kind in {"created", "unknown"}:
@@ -249,11 +174,7 @@ class LedgerModel(RuleBasedStateMachine):
 
     def _at_once(self, call: Awaitable[Any]) -> Any:
         """Execute what another worker does between two steps of all others, without faults."""
-
-        async def wait() -> Any:
-            return await call
-
-        return self.loop.run_until_complete(wait())
+        return self.loop.run_until_complete(call)
 
     @property
     def facts(self) -> Facts:
@@ -261,18 +182,6 @@ class LedgerModel(RuleBasedStateMachine):
         if self.cached is None or self.cached[0] != now:
             self.cached = now, self._at_once(self.ledger.read(self.job_id))
         return self.cached[1]
-
-    def _answer(self, call: Call, fate: str) -> None:
-        self.gates.waiting.remove(call)
-        if fate in {"lands_later", "commits_later"}:
-            self.gates.travelling.append(call)
-        arrives = fate in {"ok", "lost_answer", "created", "500_after", "no_id"}
-        effect = call.effect() if arrives else None
-        if fate in {"lost_answer", "never_arrived", "lands_later", "commits_later"}:
-            error = httpx.ReadError("lost") if call.kind == "POST" else ConnectionError("lost")
-            call.answered.set_exception(error)
-        else:
-            call.answered.set_result(_response(fate, effect) if call.kind == "POST" else effect)
 
     @precondition(lambda self: not all(run.busy for run in self.runs))
     @rule(data=st.data(), answered=st.sampled_from([None, None, "last"]))
@@ -303,14 +212,14 @@ class LedgerModel(RuleBasedStateMachine):
             call = next((call for call in self.gates.waiting if call.run == run), None)
             if call is None or call.kind == "POST":
                 break
-            self._step(lambda call=call: self._answer(call, "ok"))  # type: ignore[misc]
+            self._step(lambda call=call: self.gates.answer(call, "ok"))  # type: ignore[misc]
         if call is not None:
             self._go_on(data, call)
 
     def _go_on(self, data: st.DataObject, call: Call) -> None:
         fates = POSTS if call.kind == "POST" else LISTINGS if call.kind == "listing" else WRITES
         fate = data.draw(st.sampled_from(fates), label="fate")
-        self._step(lambda: self._answer(call, fate))
+        self._step(lambda: self.gates.answer(call, fate))
 
     @precondition(lambda self: self.gates.travelling)
     @rule(data=st.data())
@@ -319,12 +228,11 @@ class LedgerModel(RuleBasedStateMachine):
         self.gates.travelling.remove(call)
         call.effect()
 
-    @precondition(lambda self: any(run.create is not None and not run.create.done() for run in self.runs))
+    @precondition(lambda self: any(run.creates for run in self.runs))
     @rule(data=st.data())
     def kill_a_worker(self, data: st.DataObject) -> None:
-        """Kill a worker in a create: its calls on the way may land or not. The run goes on, and learns nothing."""
-        under_way = [run for run in self.runs if run.create is not None and not run.create.done()]
-        run = data.draw(st.sampled_from(under_way), label="run")
+        """Kill a worker in a create: its calls on the way may land or not. The run goes on without a result."""
+        run = data.draw(st.sampled_from([run for run in self.runs if run.creates]), label="run")
         self._abandon(data, run)
         assert run.create is not None
         self._step(run.create.cancel)
@@ -332,10 +240,9 @@ class LedgerModel(RuleBasedStateMachine):
     @precondition(lambda self: any(run.busy for run in self.runs))
     @rule(data=st.data())
     def terminate(self, data: st.DataObject) -> None:
-        """Terminate or reset a run: it learns nothing more; a create under way ends by itself, without a reader."""
+        """Terminate or reset a run. A create under way ends by itself, without a reader."""
         run = data.draw(st.sampled_from([run for run in self.runs if run.busy]), label="run")
-        alone = run.create is not None and not run.create.done()
-        if not alone:
+        if not run.creates:
             self._abandon(data, run)
         assert run.steps is not None
         self._step(run.steps.cancel)
@@ -351,7 +258,7 @@ class LedgerModel(RuleBasedStateMachine):
     def _asleep(self) -> bool:
         """Return whether a create waits before it sends once more."""
         at_gates = {call.run for call in self.gates.waiting}
-        return any(r.create is not None and not r.create.done() and r.number not in at_gates for r in self.runs)
+        return any(run.creates and run.number not in at_gates for run in self.runs)
 
     @precondition(lambda self: self._asleep())
     @rule()
@@ -370,7 +277,7 @@ class LedgerModel(RuleBasedStateMachine):
             if post in self.gates.travelling:
                 self.gates.travelling.remove(post)
             else:
-                self._step(lambda post=post: self._answer(post, "never_arrived"))  # type: ignore[misc]
+                self._step(lambda post=post: self.gates.answer(post, "never_arrived"))  # type: ignore[misc]
         self.clock += WINDOW.total_seconds()
         for name, stored in self.shared.stored.items():
             self.shared.stored[name] = replace(stored, created_at=stored.created_at - WINDOW)
@@ -433,10 +340,10 @@ class LedgerModel(RuleBasedStateMachine):
                 if not self.gates.waiting:
                     break
                 call = self.gates.waiting[0]
-                self._step(lambda call=call: self._answer(call, "created" if call.kind == "POST" else "ok"))  # type: ignore[misc]
+                self._step(lambda call=call: self.gates.answer(call, "created" if call.kind == "POST" else "ok"))  # type: ignore[misc]
             while self.gates.travelling:
                 self.gates.travelling.pop().effect()
-            self.nothing_is_paid_that_nobody_asked_for()
+            self.no_unauthorised_task_is_paid()
             self.no_known_task_is_dropped()
         finally:
             for task in asyncio.all_tasks(self.loop):
@@ -446,13 +353,14 @@ class LedgerModel(RuleBasedStateMachine):
             vars(activities.create)["time"] = TIME
 
     @invariant()
-    def nothing_is_paid_that_nobody_asked_for(self) -> None:
+    def no_unauthorised_task_is_paid(self) -> None:
         attempts = self.facts.attempts
         tasks = Counter(self.provider.tasks.values())
         assert max(tasks.values(), default=0) <= 1, "two tasks of one claim"
         nonces = {a.claim.nonce for a in attempts if a.claim is not None}
         assert set(tasks) <= nonces, "a task whose claim is not in the ledger"
-        grants = sum(a.resubmit_grant is not None and _may_be_paid(a) for a in attempts)
+        # Of an attempt without a task, a grant allows no second payment.
+        grants = sum(a.resubmit_grant is not None and a.counts for a in attempts)
         wrong = sum(
             a.outcome is not None and a.outcome.kind == "absent" and a.claim is not None and a.claim.nonce in tasks
             for a in attempts
@@ -472,41 +380,13 @@ class LedgerModel(RuleBasedStateMachine):
         assert (decision.second_task in loose) if loose else (decision.second_task is None)
 
 
-def _may_be_paid(attempt: Attempt) -> bool:
-    """Return whether the grant beside it allows a payment: no fact says that the attempt has no task."""
-    return attempt.counts
-
-
-async def _repeated(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Retry for ever, as the ledger's retry policy does."""
+async def _repeated(activity: Callable[..., Awaitable[Any]], input: Any) -> Any:
+    """Retry an activity for ever, as the ledger's retry policy does."""
     while True:
         try:
-            return await call()
+            return await in_activity(activity, input)
         except ConnectionError:
             await asyncio.sleep(0)
-
-
-def _response(fate: str, task_id: str | None) -> httpx.Response:
-    def refusal(status: int, code: str, **headers: str) -> httpx.Response:
-        return httpx.Response(status, json={"error": {"code": code, "message": "no"}}, headers=headers)
-
-    match fate:
-        case "created":
-            return httpx.Response(200, json={"id": task_id})
-        case "no_id":
-            return httpx.Response(200, json={})
-        case "refused":
-            return refusal(400, "InvalidParameter")
-        case "401":
-            return refusal(401, "AuthenticationError")
-        case "429_at_once":
-            return refusal(429, "RateLimitExceeded", **{"Retry-After": "0"})
-        case "429_soon":
-            return refusal(429, "RateLimitExceeded")
-        case "429_later":
-            return refusal(429, "RateLimitExceeded", **{"Retry-After": "60"})
-        case _:
-            return refusal(500, "InternalServiceError")
 
 
 TIME = vars(activities.create)["time"]

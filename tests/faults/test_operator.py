@@ -4,111 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
-from collections.abc import Awaitable, Callable
 
 import pytest
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import (
-    DeleteWorkflowExecutionRequest,
-    PauseActivityRequest,
-    ResetActivityRequest,
-    ResetWorkflowExecutionRequest,
-    UnpauseActivityRequest,
-)
+from temporalio.api.workflowservice.v1 import PauseActivityRequest, ResetActivityRequest, UnpauseActivityRequest
 from temporalio.service import RPCError
 
 from dev.stack import Stack
 from seedance_temporal import JobState, VideoRequest
+from tests.e2e import scenarios
 from tests.e2e.command import starter
-from tests.e2e.requests import a_request, creates_of, until
+from tests.e2e.operator import delete_runs, newest_run, reset, reset_points, runs_of
+from tests.e2e.requests import a_request, creates_of, until, until_ended, until_posted
+from tests.e2e.scenarios import Scenario
 from tests.faults.cases import PATIENCE, Harness
 from tests.faults.report import AddRow
 from tests.support.jobs import found
 
 TITLE = "The operator matrix"
-RESETTABLE = (
-    EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
-    EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED,
-    EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
-)
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
-
-
-async def _end(stack: Stack, job_id: str) -> JobState:
-    last = None
-    async with asyncio.timeout(PATIENCE):
-        async for job in stack.jobs.job(job_id).follow(every=0.5):
-            last = job
-    assert last is not None
-    return last
 
 
 def _what_counts(job: JobState) -> object:
     return job.result or job.error
 
 
-async def _run_id(stack: Stack, job_id: str) -> str:
-    return (await stack.client.get_workflow_handle(job_id).describe()).run_id
-
-
-async def _points(stack: Stack, job_id: str, run_id: str) -> list[int]:
-    handle = stack.client.get_workflow_handle(job_id, run_id=run_id)
-    return [e.event_id async for e in handle.fetch_history_events() if e.event_type in RESETTABLE]
-
-
-async def _reset(stack: Stack, job_id: str, run_id: str, point: int) -> None:
-    before = await _run_id(stack, job_id)
-    await stack.client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=stack.client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=job_id, run_id=run_id),
-            reason="a test",
-            workflow_task_finish_event_id=point,
-            request_id=uuid.uuid4().hex,
-        )
-    )
-    assert await _run_id(stack, job_id) != before, "the fault did not happen: no reset"
-
-
 async def _tasks(stack: Stack, request: VideoRequest) -> int:
     return sum(entry.committed for entry in await creates_of(stack, request))
-
-
-async def _stored(stack: Stack, request: VideoRequest) -> JobState:
-    return await _end(stack, (await stack.jobs.submit(request)).id)
-
-
-async def _found(stack: Stack, request: VideoRequest) -> JobState:
-    await stack.ark.fault("create", "lost_after_commit", contains=request.prompt)
-    return await _stored(stack, request)
-
-
-async def _refused(stack: Stack, request: VideoRequest) -> JobState:
-    await stack.ark.fault("create", "400", contains=request.prompt)
-    return await _stored(stack, request)
-
-
-async def _failed(stack: Stack, request: VideoRequest) -> JobState:
-    await stack.ark.fault("task", "fail", contains=request.prompt)
-    return await _stored(stack, request)
-
-
-async def _cancelled(stack: Stack, request: VideoRequest) -> JobState:
-    await stack.ark.fault("task", "stay_queued", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).id
-    await until(stack, job_id, lambda job: job.task_id is not None)
-    await stack.jobs.job(job_id).cancel()
-    return await _end(stack, job_id)
-
-
-async def _resolved(stack: Stack, request: VideoRequest) -> JobState:
-    await stack.ark.fault("create", "reset_before_commit", contains=request.prompt)
-    job_id = (await stack.jobs.submit(request)).id
-    await until(stack, job_id, lambda job: job.phase == "recovering")
-    assert (await stack.jobs.job(job_id).resolve(attempt=1, action="lost")).accepted
-    return await _end(stack, job_id)
 
 
 async def _resolved_as_not_created(stack: Stack, request: VideoRequest) -> JobState:
@@ -119,31 +41,25 @@ async def _resolved_as_not_created(stack: Stack, request: VideoRequest) -> JobSt
         while await _tasks(stack, request) == 0:
             await stack.jobs.job(job_id).resolve(attempt=1, action="not_created")
             await asyncio.sleep(2)
-    return await _end(stack, job_id)
-
-
-async def _resubmitted(stack: Stack, request: VideoRequest) -> JobState:
-    first = await _failed(stack, request)
-    await stack.jobs.job(first.job_id).resubmit(attempt=1)
-    return await _end(stack, first.job_id)
+    return await until_ended(stack, job_id)
 
 
 async def _resubmitted_after_lost(stack: Stack, request: VideoRequest) -> JobState:
-    first = await _resolved(stack, request)
+    first = await scenarios.given_up(stack, request)
     await stack.jobs.job(first.job_id).resubmit(attempt=1, accept_second_charge=True)
-    return await _end(stack, first.job_id)
+    return await until_ended(stack, first.job_id)
 
 
-Scenario = Callable[[Stack, VideoRequest], Awaitable[JobState]]
+# With the phase and the number of tasks in the end.
 SCENARIOS: dict[str, tuple[Scenario, str, int]] = {
-    "stored": (_stored, "stored", 1),
-    "stored after its answer was lost": (_found, "stored", 1),
-    "refused": (_refused, "failed", 0),
-    "failed": (_failed, "failed", 1),
-    "cancelled while queued": (_cancelled, "cancelled", 1),
-    "resolved as lost": (_resolved, "lost", 0),
+    "stored": (scenarios.stored, "stored", 1),
+    "stored after its answer was lost": (scenarios.found, "stored", 1),
+    "refused": (scenarios.refused, "failed", 0),
+    "failed": (scenarios.failed, "failed", 1),
+    "cancelled while queued": (scenarios.cancelled, "cancelled", 1),
+    "resolved as lost": (scenarios.given_up, "lost", 0),
     "resolved as not created": (_resolved_as_not_created, "stored", 1),
-    "resubmitted after a failure": (_resubmitted, "stored", 2),
+    "resubmitted after a failure": (scenarios.resubmitted, "stored", 2),
     "resubmitted after lost": (_resubmitted_after_lost, "stored", 1),
 }
 
@@ -158,17 +74,16 @@ async def test_reset_to_every_point(served: Harness, report: AddRow, name: str) 
     assert await _tasks(stack, request) == paid
     posts = len(await creates_of(stack, request))
 
-    newest = await _run_id(stack, ended.job_id)
-    runs = {run.run_id async for run in stack.client.list_workflows(f"WorkflowId = '{ended.job_id}'")} | {newest}
+    newest, runs = await newest_run(stack, ended.job_id), await runs_of(stack, ended.job_id)
     resets = 0
     for run_id in sorted(runs):
-        for point in await _points(stack, ended.job_id, run_id):
-            await _reset(stack, ended.job_id, run_id, point)
-            after = await _end(stack, ended.job_id)
+        for point in await reset_points(stack, ended.job_id, run_id):
+            await reset(stack, ended.job_id, run_id, point)
+            after = await until_ended(stack, ended.job_id)
             if run_id != newest and after.error is not None:
-                # The older run ends as its own history says. Asking for what was granted before costs nothing.
+                # The older run ends by its own history. Repeating a resubmit costs nothing.
                 await stack.jobs.job(ended.job_id).resubmit(attempt=1, accept_second_charge=True)
-                after = await _end(stack, ended.job_id)
+                after = await until_ended(stack, ended.job_id)
             assert _what_counts(after) == _what_counts(ended), f"reset to {point} changed the end"
             assert len(await creates_of(stack, request)) == posts, f"reset to {point} sent a create"
             resets += 1
@@ -181,42 +96,42 @@ async def test_reset_after_late_cancel(served: Harness, report: AddRow) -> None:
     stack, request = served.stack, a_request()
     job_id = await _running(stack, request)
     assert (await stack.jobs.job(job_id).cancel()).outcome == "running_will_finish"
-    run_id = await _run_id(stack, job_id)
+    run_id = await newest_run(stack, job_id)
     ends = []
-    for point in await _points(stack, job_id, run_id):
-        await _reset(stack, job_id, run_id, point)
+    for point in await reset_points(stack, job_id, run_id):
+        await reset(stack, job_id, run_id, point)
         await asyncio.sleep(3)
         ends.append((point, (await stack.jobs.job(job_id).state()).phase))
     await stack.ark.release()
-    ended = await _end(stack, job_id)
+    ended = await until_ended(stack, job_id)
     (entry,) = await creates_of(stack, request)
     try:
         assert ended.phase == "stored", f"task {entry.task_id} is paid, and the job says: {ended.error}"
         assert not [end for end in ends if end[1] == "cancelled"], f"task {entry.task_id} runs, and is paid: {ends}"
     finally:
-        await _end(stack, (await stack.jobs.submit(request)).id)
+        await until_ended(stack, (await stack.jobs.submit(request)).id)
     report(TITLE, {"job": "running, cancel refused", "what an operator does": "Resets", "tasks": 1, "end": "stored"})
 
 
 async def test_reset_of_followed_run(served: Harness, report: AddRow) -> None:
     """The second attempt is under way: the reset run goes on with that one."""
     stack, request = served.stack, a_request()
-    first = await _failed(stack, request)
-    first_run = await _run_id(stack, first.job_id)
+    first = await scenarios.failed(stack, request)
+    first_run = await newest_run(stack, first.job_id)
     await stack.ark.fault("task", "stay_running", contains=request.prompt)
     await stack.jobs.job(first.job_id).resubmit(attempt=1)
     await until(stack, first.job_id, lambda job: job.phase == "running")
-    points = await _points(stack, first.job_id, first_run)
+    points = await reset_points(stack, first.job_id, first_run)
     ends = []
     try:
         for point in points[1:-1]:
-            await _reset(stack, first.job_id, first_run, point)
+            await reset(stack, first.job_id, first_run, point)
             await asyncio.sleep(3)
             ends.append((point, (await stack.jobs.job(first.job_id).state()).phase))
     finally:
         await stack.ark.release()
         await stack.jobs.job(first.job_id).resubmit(attempt=1)
-        assert (await _end(stack, first.job_id)).phase == "stored"
+        assert (await until_ended(stack, first.job_id)).phase == "stored"
     assert await _tasks(stack, request) == 2
     assert not [end for end in ends if end[1] == "failed"], f"attempt 2 runs, and is paid: {ends}"
     report(TITLE, {"job": "resubmitted", "what an operator does": "Resets of run 1", "tasks": 2, "end": "stored"})
@@ -225,9 +140,7 @@ async def test_reset_of_followed_run(served: Harness, report: AddRow) -> None:
 async def _creating(stack: Stack, request: VideoRequest) -> str:
     await stack.ark.fault("create", "slow", contains=request.prompt, seconds=4)
     job_id = (await stack.jobs.submit(request)).id
-    async with asyncio.timeout(30):
-        while not await creates_of(stack, request):
-            await asyncio.sleep(0.05)
+    await until_posted(stack, request)
     return job_id
 
 
@@ -248,7 +161,7 @@ async def _storing(stack: Stack, request: VideoRequest) -> str:
 
 
 async def _over(stack: Stack, request: VideoRequest) -> str:
-    return (await _stored(stack, request)).job_id
+    return (await scenarios.stored(stack, request)).job_id
 
 
 async def _recovering(stack: Stack, request: VideoRequest) -> str:
@@ -269,18 +182,7 @@ async def _terminate(stack: Stack, job_id: str) -> None:
 
 
 async def _delete(stack: Stack, job_id: str) -> None:
-    """Do what the end of retention does, for a closed run; an open one is ended by it."""
-    execution = WorkflowExecution(workflow_id=job_id, run_id=await _run_id(stack, job_id))
-    await stack.client.workflow_service.delete_workflow_execution(
-        DeleteWorkflowExecutionRequest(namespace=stack.client.namespace, workflow_execution=execution)
-    )
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await stack.client.get_workflow_handle(job_id).describe()
-            except RPCError:
-                return
-            await asyncio.sleep(0.2)
+    await delete_runs(stack, job_id, [await newest_run(stack, job_id)])
 
 
 DEEDS = {"Terminate and submit": _terminate, "delete the run and submit": _delete}
@@ -298,7 +200,7 @@ async def test_terminated_run_is_continued(served: Harness, report: AddRow, mome
     submitted = await stack.jobs.submit(request)
     assert found(submitted).phase == "checking", "a new run"
     await stack.ark.release()
-    ended = await _end(stack, job_id)
+    ended = await until_ended(stack, job_id)
     assert ended.phase == "stored"
     assert len(await creates_of(stack, request)) == 1
     report(TITLE, {"job": moment, "what an operator does": deed, "tasks": 1, "end": ended.phase})
@@ -339,14 +241,14 @@ SPARED = {"waiting": 0, "queued": 1}
 
 @pytest.mark.parametrize("moment", [*MOMENTS, *SPARED])
 @pytest.mark.parametrize("by", CANCELS)
-async def test_cancel(served: Harness, report: AddRow, moment: str, by: str) -> None:
+async def test_cancelled_job_pays_once(served: Harness, report: AddRow, moment: str, by: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await (MOMENTS | {"waiting": _waiting, "queued": _queued})[moment](stack, request)
     for _ in range(2):
         await CANCELS[by](stack, job_id)
     if moment not in SPARED:
         await stack.ark.release()
-    ended = await _end(stack, job_id)
+    ended = await until_ended(stack, job_id)
     (entry,) = await creates_of(stack, request)
     committed = [entry] if entry.committed else []
     assert len(committed) == SPARED.get(moment, 1)
@@ -354,22 +256,17 @@ async def test_cancel(served: Harness, report: AddRow, moment: str, by: str) -> 
     assert (ended.phase, len(billed)) in {("stored", 1), ("cancelled", 0)}, "a billed task is stored"
     if moment in SPARED:
         assert ended.phase == "cancelled"
-    row = {
-        "job": moment,
-        "what an operator does": f"Cancel by {by}, twice",
-        "tasks": len(committed),
-        "end": ended.phase,
-    }
-    report(TITLE, row)
+    deed = f"Cancel by {by}, twice"
+    report(TITLE, {"job": moment, "what an operator does": deed, "tasks": len(committed), "end": ended.phase})
 
 
 # A resubmit after these pays for another attempt; repeating it changes nothing.
-ENDED = {"refused": _refused, "failed": _failed, "cancelled while queued": _cancelled, "resolved as lost": _resolved}
+ENDED = {name: SCENARIOS[name][0] for name in ("refused", "failed", "cancelled while queued", "resolved as lost")}
 
 
 @pytest.mark.parametrize("by", ["client", "command line"])
 @pytest.mark.parametrize("name", ENDED)
-async def test_resubmit(served: Harness, report: AddRow, name: str, by: str) -> None:
+async def test_repeated_resubmit_pays_once(served: Harness, report: AddRow, name: str, by: str) -> None:
     stack, request = served.stack, a_request()
     ended = await ENDED[name](stack, request)
     assert ended.error is not None
@@ -383,16 +280,15 @@ async def test_resubmit(served: Harness, report: AddRow, name: str, by: str) -> 
         else:
             accepted = ["--accept-second-charge"] if is_lost else []
             ran = await starter(stack, "resubmit", ended.job_id, "--attempt", "1", *accepted)
-            assert ran.code == 0, ran.told
+            assert ran.code == 0, ran.messages
 
     await asyncio.gather(ask(), ask())
-    again = await _end(stack, ended.job_id)
+    again = await until_ended(stack, ended.job_id)
     await ask()
     assert again.phase == "stored"
-    run_id = await _run_id(stack, ended.job_id)
-    await _reset(stack, ended.job_id, run_id, (await _points(stack, ended.job_id, run_id))[0])
+    await reset(stack, ended.job_id)
     await ask()
-    assert (await _end(stack, ended.job_id)).result == again.result
+    assert (await until_ended(stack, ended.job_id)).result == again.result
     assert len(await creates_of(stack, request)) == before + 1, "one further attempt, and no more"
     what = f"resubmit by {by}, four times, a Reset among them"
     report(TITLE, {"job": name, "what an operator does": what, "tasks": await _tasks(stack, request), "end": "stored"})
@@ -402,16 +298,13 @@ async def test_resubmit(served: Harness, report: AddRow, name: str, by: str) -> 
 async def test_second_namespace_shares_ledger(served: Harness, report: AddRow, moment: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
-    other = await served.case("second")
-    other.request = request
-    try:
+    async with served.case("second") as other:
+        other.request = request
         await other.start_worker()
         await other.submit()
         await asyncio.sleep(2)
         await stack.ark.release()
-        ours, theirs = await _end(stack, job_id), await other.settle()
-    finally:
-        await other.close()
+        ours, theirs = await until_ended(stack, job_id), await other.settle()
     assert ours.result is not None
     assert ours.result == theirs.result
     assert len(await creates_of(stack, request)) == 1
@@ -420,7 +313,7 @@ async def test_second_namespace_shares_ledger(served: Harness, report: AddRow, m
 
 @pytest.mark.parametrize(("moment", "activity"), [("creating", "create_task"), ("storing", "store_video")])
 @pytest.mark.parametrize("deed", ["pause and unpause", "reset", "reset, and the worker is killed"])
-async def test_activities(served: Harness, report: AddRow, moment: str, activity: str, deed: str) -> None:
+async def test_reset_activity_pays_once(served: Harness, report: AddRow, moment: str, activity: str, deed: str) -> None:
     stack, request = served.stack, a_request()
     job_id = await MOMENTS[moment](stack, request)
     service, run = stack.client.workflow_service, WorkflowExecution(workflow_id=job_id)
@@ -438,7 +331,7 @@ async def test_activities(served: Harness, report: AddRow, moment: str, activity
     if "killed" in deed:
         await stack.children["worker"].kill()
         await stack.start_worker()
-    ended = await _end(stack, job_id)
+    ended = await until_ended(stack, job_id)
     assert ended.phase == "stored"
     assert len(await creates_of(stack, request)) == 1
     report(TITLE, {"job": moment, "what an operator does": f"{activity}: {deed}", "tasks": 1, "end": ended.phase})

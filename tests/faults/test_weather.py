@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.requests import creates_of
-from tests.faults.cases import PATIENCE, Case, Harness
+from tests.e2e.requests import until_committed
+from tests.faults.cases import PATIENCE, Case, Harness, all_of
 from tests.faults.report import AddRow
 
 TITLE = "The copy under bad weather"
@@ -44,15 +44,6 @@ BUCKET: dict[str, dict[str, Any]] = {
 _AWAY_SECONDS = 20.0
 
 
-async def _task_of(case: Case) -> str:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            tasks = [entry.task_id for entry in await creates_of(case.stack, case.request) if entry.task_id]
-            if tasks:
-                return tasks[0]
-            await asyncio.sleep(0.1)
-
-
 async def _complaint(case: Case) -> str:
     """Return the last failure of the pending copy."""
     run = await case.client.get_workflow_handle(case.job_id).describe()
@@ -61,13 +52,12 @@ async def _complaint(case: Case) -> str:
 
 async def _result_host(harness: Harness, report: AddRow, what: str) -> None:
     fault, fields = RESULT_HOST[what]
-    case = await harness.case("weather")
     ark = harness.stack.ark
-    try:
+    async with harness.case("weather") as case:
         await case.start_worker()
         await ark.fault("task", "stay_running", contains=case.request.prompt)
         await case.submit()
-        task_id = await _task_of(case)
+        task_id = await until_committed(case.stack, case.request)
         armed = await ark.fault("download", fault, task_id=task_id, **fields)
         await ark.release(task_id)
         complaints = ""
@@ -80,49 +70,35 @@ async def _result_host(harness: Harness, report: AddRow, what: str) -> None:
         fired = len(await ark.fired(armed))
         assert fired, f"{what}: the fault did not happen"
         report(TITLE, {"weather": f"result host: {what}", "fired": f"{fired} times", "paid": row["paid"]})
-    finally:
-        await case.close()
 
 
 async def _bucket(harness: Harness, report: AddRow, what: str) -> None:
     faults = BUCKET[what]
-    case = await harness.case("weather")
-    try:
+    async with harness.case("weather") as case:
         await case.start_faulty(WEATHER=json.dumps(faults))
         await case.submit()
         await case.until_fired(faults.get("times", 1))
         if faults["kind"] == "away":
             await asyncio.sleep(_AWAY_SECONDS)
-            assert (await case.jobs.job(case.job_id).state()).detail is not None, "the job waits, and tells"
+            assert (await case.jobs.job(case.job_id).state()).detail is not None, "its worker answers"
             case.marker.with_suffix(".back").touch()
         row = await case.stored_once(await case.settle())
         report(TITLE, {"weather": f"bucket: {what}", "fired": f"{len(case.fired)} times", "paid": row["paid"]})
-    finally:
-        await case.close()
 
 
 async def _spoilt(harness: Harness, report: AddRow) -> None:
-    case = await harness.case("weather")
-    try:
+    async with harness.case("weather") as case:
         await case.start_faulty(SPOIL="1")
         await case.submit()
         await case.until_fired()
         row = await case.stored_once(await case.settle())
         what = "result host: half of the MP4, and the right length"
         report(TITLE, {"weather": what, "fired": f"{len(case.fired)} times", "paid": row["paid"]})
-    finally:
-        await case.close()
 
 
 async def test_result_host_faults_lose_no_video(harness: Harness, report: AddRow) -> None:
-    await _all([*(_result_host(harness, report, what) for what in RESULT_HOST), _spoilt(harness, report)])
+    await all_of([*(_result_host(harness, report, what) for what in RESULT_HOST), _spoilt(harness, report)])
 
 
 async def test_bucket_outages_never_pay_twice(harness: Harness, report: AddRow) -> None:
-    await _all([_bucket(harness, report, what) for what in BUCKET])
-
-
-async def _all(cases: list[Any]) -> None:
-    wrong = [error for error in await asyncio.gather(*cases, return_exceptions=True) if isinstance(error, Exception)]
-    if wrong:
-        raise ExceptionGroup(f"{len(wrong)} of {len(cases)} cases", wrong)
+    await all_of([_bucket(harness, report, what) for what in BUCKET])

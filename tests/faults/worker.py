@@ -22,7 +22,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -35,7 +34,7 @@ from requests.adapters import HTTPAdapter
 from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
-from seedance_temporal.storage.bucket import Bucket, Checksums, GoogleBucket, StoredObject
+from seedance_temporal.storage.bucket import GoogleBucket
 from workers.serve import serve
 
 POINTS = {
@@ -90,52 +89,27 @@ class Faults:
             time.sleep(0.02)
         os.kill(os.getpid(), self.signal)
 
-    def happened(self, what: str) -> None:
+    def happened(self, fault: str) -> None:
         with self.marker.open("a") as file:
-            file.write(what + "\n")
+            file.write(fault + "\n")
 
     def times(self) -> int:
         return len(self.marker.read_text().splitlines()) if self.marker.exists() else 0
 
 
-class FaultyBucket:
+class FaultyBucket(GoogleBucket):
     """The real bucket, with points before and after the objects that matter."""
 
-    def __init__(self, inner: Bucket, faults: Faults) -> None:
-        self._inner = inner
+    def __init__(self, name: str, client: storage.Client, faults: Faults) -> None:
+        super().__init__(name, client)
         self._faults = faults
 
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    async def list(self, prefix: str) -> list[StoredObject]:
-        return await self._inner.list(prefix)
-
-    async def read(self, name: str) -> bytes | None:
-        return await self._inner.read(name)
-
-    async def stat(self, name: str) -> StoredObject | None:
-        return await self._inner.stat(name)
-
-    async def checksums(self, name: str) -> Checksums | None:
-        return await self._inner.checksums(name)
-
     async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        what = next((kind for kind in ("claim", "outcome", "record") if name.endswith(f"{kind}.json")), "")
-        self._faults.at(f"before the {what}", name)
-        created = await self._inner.create(name, content, seconds=seconds)
-        self._faults.at(f"after the {what}", name)
+        kind = next((kind for kind in ("claim", "outcome", "record") if name.endswith(f"{kind}.json")), "")
+        self._faults.at(f"before the {kind}", name)
+        created = await super().create(name, content, seconds=seconds)
+        self._faults.at(f"after the {kind}", name)
         return created
-
-    async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
-        return await self._inner.upload(name, path, content_type)
-
-    async def signed_url(self, bucket: str, name: str, generation: int, lifetime: timedelta) -> str:
-        return await self._inner.signed_url(bucket, name, generation, lifetime)
-
-    async def signing_problem(self) -> str | None:
-        return await self._inner.signing_problem()
 
 
 class FaultyStorage(HTTPAdapter):
@@ -196,17 +170,17 @@ class FaultyStorage(HTTPAdapter):
             raise requests.ConnectionError("the bucket is away")
 
 
-class FaultyPost(httpx.AsyncBaseTransport):
+class FaultyPost(httpx.AsyncHTTPTransport):
     """A transport under the provider client: points around the paid POST."""
 
     def __init__(self, faults: Faults) -> None:
-        self._inner = httpx.AsyncHTTPTransport()
+        super().__init__()
         self._faults = faults
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         is_meant = request.method == "POST" and self._faults.prompt.encode() in await request.aread()
         if not is_meant:
-            return await self._inner.handle_async_request(request)
+            return await super().handle_async_request(request)
 
         async def trace(event: str, _: dict[str, Any]) -> None:
             if event == "http11.send_request_body.started":
@@ -215,29 +189,23 @@ class FaultyPost(httpx.AsyncBaseTransport):
                 self._faults.at("after the POST left")
 
         request.extensions = {**request.extensions, "trace": trace}
-        response = await self._inner.handle_async_request(request)
+        response = await super().handle_async_request(request)
         self._faults.at("after its answer")
         return response
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
-
-class FaultyDownload(httpx.AsyncBaseTransport):
+class FaultyDownload(PublicTransport):
     """A transport of result downloads. A URL does not name its job: the job is alone in its namespace."""
 
     def __init__(self, faults: Faults, insecure_hosts: frozenset[str]) -> None:
-        self._inner = PublicTransport(insecure_hosts)
+        super().__init__(insecure_hosts)
         self._faults = faults
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await self._inner.handle_async_request(request)
+        response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Pieces(response.stream, self._faults)
         return response
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 class _Pieces(httpx.AsyncByteStream):
@@ -269,7 +237,7 @@ def main() -> None:
     assert settings.seedance_bucket is not None
     client = storage.Client()
     client._http.mount("http://", FaultyStorage(faults))
-    bucket = FaultyBucket(GoogleBucket(settings.seedance_bucket, client), faults)
+    bucket = FaultyBucket(settings.seedance_bucket, client, faults)
     ark = Ark(
         settings.base_url,
         settings.ark_api_key.get_secret_value(),
@@ -277,12 +245,7 @@ def main() -> None:
         transport=lambda: FaultyPost(faults),
     )
     asyncio.run(
-        serve(
-            settings,
-            bucket,
-            ark,
-            result_transport=lambda: FaultyDownload(faults, settings.seedance_insecure_hosts),
-        )
+        serve(settings, bucket, ark, result_transport=lambda: FaultyDownload(faults, settings.seedance_insecure_hosts))
     )
 
 

@@ -55,8 +55,8 @@ from tests.support.jobs import (
 )
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.raw_host import RawHost
+from tests.support.servers import dev_server
 from tests.support.world import World
-from tests.workflows.scripted import dev_server
 
 IDENTIFIERS_LISTED = f"seedance/echo-byteplus-{FINGERPRINT}.json"
 OURS = safety_identifier("user-42", "c" * 32)

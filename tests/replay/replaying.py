@@ -1,7 +1,6 @@
-"""Replay every history that a test made with the present workflow.
+"""Replay histories with the present workflow.
 
-A worker replays a history whenever it loads a run. Code that then does something else than before blocks the job, so
-every history of every test has to replay.
+A worker replays a history when it loads a run, and code that then gives other commands blocks the job.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     """Replay runs, as far as they have come.
 
     Args:
-        workflows: Other ones than those of today.
+        workflows: By default the present ones.
 
     Returns:
         How many have begun; the Replayer would wait for ever for the others.
 
     Raises:
-        NondeterminismError: The workflow would do something else today.
+        NondeterminismError: The workflow would give other commands.
     """
-    begun = [history for history in histories if _has_begun(history)]
+    completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    begun = [history for history in histories if any(event.event_type == completed for event in history.events)]
     replayer = Replayer(
         workflows=workflows or [GenerateVideo, ListTasks],
         data_converter=pydantic_data_converter,
@@ -50,10 +50,6 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
                 result.replay_failure.add_note(f"{result.history.workflow_id}, run {result.history.run_id}")
                 raise result.replay_failure
     return len(begun)
-
-
-def _has_begun(history: WorkflowHistory) -> bool:
-    return any(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED for event in history.events)
 
 
 async def replay(handle: WorkflowHandle[Any, Any]) -> int:

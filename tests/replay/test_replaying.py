@@ -13,7 +13,10 @@ from temporalio.workflow import NondeterminismError
 from seedance_temporal.contract import WORKFLOW, GenerateVideoInput
 from seedance_temporal.job import VideoResult
 from tests.replay.replaying import histories_of, replay, replay_histories
-from tests.workflows.scripted import RESULT, Handle, Harness, callback, dev_server, to_store, until, until_state
+from tests.support.polling import until
+from tests.support.servers import dev_server
+from tests.workflows.fakes import RESULT, claim, created
+from tests.workflows.harness import Harness, Job
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -23,25 +26,24 @@ async def server() -> AsyncIterator[Client]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def jobs(server: Client) -> AsyncIterator[tuple[Handle, Handle]]:
+async def jobs(server: Client) -> AsyncIterator[tuple[Job, Job]]:
     """A job that has ended, and one that still waits."""
     harness = Harness(server)
-    await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
-    harness.fake.plan("read_ledger", harness.claim(), harness.claim())
-    harness.fake.plan("create_task", harness.created(), harness.created())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
+    await harness.start_workers()
+    harness.fake.plan("read_ledger", claim(), claim())
+    harness.fake.plan("create_task", created(), created())
+    harness.fake.finish()
     over = await harness.start()
-    await until_state(over, phase="queued")
-    await callback(over, "succeeded")
+    await over.until_state(phase="queued")
+    await over.callback("succeeded")
     await over.result()
     waits = await harness.start(take=2)
-    await until_state(waits, phase="queued")
+    await waits.until_state(phase="queued")
     await harness.close()
     yield over, waits
 
 
-async def test_history_can_be_replayed(jobs: tuple[Handle, Handle]) -> None:
+async def test_history_can_be_replayed(jobs: tuple[Job, Job]) -> None:
     over, waits = jobs
     assert await replay(over) == 1
     assert await replay(waits) == 1
@@ -51,14 +53,14 @@ async def test_unstarted_run_is_skipped(server: Client) -> None:
     assert await replay(await Harness(server).start()) == 1
 
 
-async def test_namespace_jobs_are_replayed(server: Client, jobs: tuple[Handle, Handle]) -> None:
+async def test_namespace_jobs_are_replayed(server: Client, jobs: tuple[Job, Job]) -> None:
     async def all_of_them() -> bool:
         return await replay_histories(await histories_of(server)) >= len(jobs)
 
     await until(all_of_them, "visibility shows all jobs")
 
 
-async def test_changed_history_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+async def test_changed_history_is_noticed(jobs: tuple[Job, Job]) -> None:
     history = await jobs[0].fetch_history()
     scheduled = [e.activity_task_scheduled_event_attributes for e in history.events]
     event = next(attributes for attributes in scheduled if attributes.activity_type.name == "create_task")
@@ -67,7 +69,7 @@ async def test_changed_history_is_noticed(jobs: tuple[Handle, Handle]) -> None:
         await replay_histories([history])
 
 
-async def test_other_task_id_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+async def test_other_task_id_is_noticed(jobs: tuple[Job, Job]) -> None:
     """Recorded answers of activities decide the next step."""
     history = await jobs[0].fetch_history()
     for event in history.events:
@@ -88,7 +90,7 @@ class CreatesAtOnce:
         return RESULT
 
 
-async def test_other_workflow_is_noticed(jobs: tuple[Handle, Handle]) -> None:
+async def test_other_workflow_is_noticed(jobs: tuple[Job, Job]) -> None:
     for job in jobs:
         with pytest.raises(NondeterminismError):
             await replay_histories([await job.fetch_history()], CreatesAtOnce)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
@@ -14,37 +13,34 @@ from temporalio.client import WorkflowExecutionStatus
 from activities.create import CreateResult
 from activities.poll import CancelResult
 from seedance_temporal.contract import CancelAnswer
-from tests.workflows.scripted import (
+from tests.support.polling import until
+from tests.workflows.fakes import (
+    CANCELLED,
     OURS,
     RESULT,
     TASK,
-    Handle,
-    Harness,
+    TOO_LATE,
     Held,
+    adopt,
     as_written,
-    begin_to_cancel,
-    callback,
-    cancel,
+    claim,
+    created,
+    ended,
     ending,
-    events,
-    failed,
     failure,
-    noted,
-    scheduled,
-    state,
+    not_sent,
+    recover,
+    refused,
     to_store,
-    until,
-    until_state,
     waiting,
 )
+from tests.workflows.harness import Harness, Job, noted
 
-CANCELLED = CancelResult(outcome="cancelled", status="cancelled")
-TOO_LATE = CancelResult(outcome="running_will_finish", status="running")
-Ask = Callable[[Handle], Awaitable[Callable[[], Awaitable[str | None]]]]
+Ask = Callable[[Job], Awaitable[Callable[[], Awaitable[str | None]]]]
 
 
-async def by_update(job: Handle) -> Callable[[], Awaitable[str | None]]:
-    update = await begin_to_cancel(job)
+async def by_update(job: Job) -> Callable[[], Awaitable[str | None]]:
+    update = await job.start_cancel_update()
 
     async def answer() -> str | None:
         return (await update.result()).outcome
@@ -52,13 +48,9 @@ async def by_update(job: Handle) -> Callable[[], Awaitable[str | None]]:
     return answer
 
 
-async def by_temporal(job: Handle) -> Callable[[], Awaitable[str | None]]:
+async def by_temporal(job: Job) -> Callable[[], Awaitable[str | None]]:
     await job.cancel()
-
-    async def requested() -> bool:
-        return "cancel_requested" in noted(await state(job))
-
-    await until(requested, "the cancel is received")
+    await job.until_noted("cancel_requested")
 
     async def none() -> None:
         return None
@@ -69,12 +61,12 @@ async def by_temporal(job: Handle) -> Callable[[], Awaitable[str | None]]:
 both = pytest.mark.parametrize("ask", [by_update, by_temporal], ids=["update", "temporal"])
 
 
-async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
+async def is_cancelled(job: Job, code: str = "cancelled") -> None:
     """Assert that the run ended Failed, in class cancelled; Temporal's own Cancelled says nothing of the cost."""
-    error = await failed(job)
+    error = await job.failed()
     assert (error.failure_class, error.code) == ("cancelled", code)
     assert (await job.describe()).status is WorkflowExecutionStatus.FAILED
-    assert (await state(job)).phase == "cancelled"
+    assert (await job.state()).phase == "cancelled"
 
 
 # Before anything was created
@@ -82,40 +74,36 @@ async def is_cancelled(job: Handle, code: str = "cancelled") -> None:
 
 @both
 async def test_nothing_is_sent_before_ledger_read(harness: Harness, ask: Ask) -> None:
-    held = Held(harness.claim())
-    harness.fake.plan("read_ledger", held, harness.claim())
-    job = await harness.start()
-    await held.reached.wait()
+    held = Held(claim())
+    harness.fake.plan("read_ledger", held, claim())
+    job = await harness.start_until(held)
     answer = await ask(job)
     held.release()
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
     assert harness.fake.names() == ["read_ledger", "read_ledger"]
-    assert await scheduled(job, "create_task") == []
-    assert "nothing is billed" in (await failed(job)).message
+    assert await job.scheduled("create_task") == []
+    assert "nothing is billed" in (await job.failed()).message
     # The same request can be submitted again, because no attempt is named.
-    assert (await failed(job)).attempt is None
+    assert (await job.failed()).attempt is None
 
 
 async def test_early_cancel_sends_nothing(idle: Harness) -> None:
-    harness = idle
-    harness.fake.plan("read_ledger", harness.claim(), harness.claim())
-    job = await harness.start()
+    idle.fake.plan("read_ledger", claim(), claim())
+    job = await idle.start()
     await job.cancel()
-    await harness.start_workers("workflows", "ledger", "create")
+    await idle.start_workers("workflows", "ledger", "create")
     await is_cancelled(job)
-    assert harness.fake.names() == ["read_ledger", "read_ledger"]
+    assert idle.fake.names() == ["read_ledger", "read_ledger"]
 
 
 async def test_cancel_with_stale_decision_leaves_no_task(harness: Harness) -> None:
     """A Reset brings back the cancel request, and a decision from before the create."""
-    held = Held(harness.claim())
-    harness.fake.plan("read_ledger", held, harness.adopt())
-    harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="running"))
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await held.reached.wait()
+    held = Held(claim())
+    harness.fake.plan("read_ledger", held, adopt())
+    harness.fake.plan("cancel_task", TOO_LATE)
+    harness.fake.finish()
+    job = await harness.start_until(held)
     await job.cancel()
     held.release()
     assert await job.result() == RESULT
@@ -125,14 +113,14 @@ async def test_cancel_with_stale_decision_leaves_no_task(harness: Harness) -> No
 @both
 async def test_unstarted_create_is_withdrawn(harness: Harness, ask: Ask) -> None:
     await harness.stop("create")
-    harness.fake.plan("read_ledger", harness.claim(), harness.claim(2), harness.claim(2))
+    harness.fake.plan("read_ledger", claim(), claim(2), claim(2))
     job = await harness.start()
-    await until_state(job, phase="creating")
+    await job.until_state(phase="creating")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
     assert harness.fake.names() == ["read_ledger", "read_ledger", "read_ledger"]
-    (withdrawn,) = [e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED]
+    (withdrawn,) = [e for e in await job.events() if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED]
     assert withdrawn.activity_task_canceled_event_attributes.started_event_id == 0
     await harness.start_workers("create")
     await asyncio.sleep(0.5)
@@ -141,26 +129,24 @@ async def test_unstarted_create_is_withdrawn(harness: Harness, ask: Ask) -> None
 
 @both
 async def test_nothing_is_sent_before_wait_is_over(harness: Harness, ask: Ask) -> None:
-    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(2))
-    harness.fake.plan("create_task", harness.not_sent(seconds=3600, attention="account"))
+    harness.fake.plan("read_ledger", claim(1), claim(2), claim(2))
+    harness.fake.plan("create_task", not_sent(seconds=3600, attention="account"))
     job = await harness.start()
-    await until_state(job, phase="waiting")
+    await job.until_state(phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
     assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger", "read_ledger"]
-    assert (await state(job)).attention is None
+    assert (await job.state()).attention is None
 
 
 @both
 async def test_foreign_created_task_is_followed(harness: Harness, ask: Ask) -> None:
-    harness.fake.plan("read_ledger", harness.claim(1), harness.adopt(2 * TASK, attempt=2))
-    harness.fake.plan("create_task", harness.not_sent(seconds=3600))
-    harness.fake.plan("cancel_task", CANCELLED)
-    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
-    harness.fake.plan("write_end", as_written)
+    harness.fake.plan("read_ledger", claim(1), adopt(2 * TASK, attempt=2))
+    harness.fake.plan("create_task", not_sent(seconds=3600))
+    harness.fake.cancel()
     job = await harness.start()
-    await until_state(job, phase="waiting")
+    await job.until_state(phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
@@ -170,25 +156,10 @@ async def test_foreign_created_task_is_followed(harness: Harness, ask: Ask) -> N
 # While a create is under way
 
 
-def cancelled_at_the_provider(harness: Harness) -> None:
-    harness.fake.plan("cancel_task", CANCELLED)
-    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
-    harness.fake.plan("write_end", as_written)
-
-
 @both
 async def test_running_create_is_awaited_and_task_cancelled(harness: Harness, ask: Ask) -> None:
-    go = Held(None)
-
-    async def create(input: Any) -> Any:
-        await go(input)
-        return await harness.created()(input)
-
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", create)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.cancel()
+    job, go = await harness.start_creating(created())
     answer = await ask(job)
     await asyncio.sleep(0.2)
     assert not go.cancelled
@@ -203,11 +174,6 @@ async def test_running_create_is_awaited_and_task_cancelled(harness: Harness, as
 @pytest.mark.parametrize("first", ["cancel", "completion"])
 @pytest.mark.parametrize("how", ["update", "temporal"])
 async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str, how: str) -> None:
-    go = Held(None)
-
-    async def create(input: Any) -> Any:
-        await go(input)
-        return await harness.created()(input)
 
     async def complete() -> None:
         go.release()
@@ -217,15 +183,12 @@ async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str
         if how == "temporal":
             await job.cancel()
         else:
-            waiting_for.append(asyncio.create_task(cancel(job)))
+            waiting_for.append(asyncio.create_task(job.update_cancel()))
             await asyncio.sleep(0.3)
 
     waiting_for: list[asyncio.Task[CancelAnswer]] = []
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", create)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.cancel()
+    job, go = await harness.start_creating(created())
     await harness.stop("workflows")
     for step in (request_cancel, complete) if first == "cancel" else (complete, request_cancel):
         await step()
@@ -236,23 +199,15 @@ async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str
     assert [(await answer).outcome for answer in waiting_for] == (["cancelled"] if how == "update" else [])
 
 
-async def _completions(job: Handle, count: int) -> bool:
-    done = [e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED]
+async def _completions(job: Job, count: int) -> bool:
+    done = [e for e in await job.events() if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED]
     return len(done) >= count
 
 
 @both
 async def test_running_create_not_sent_is_not_repeated(harness: Harness, ask: Ask) -> None:
-    go = Held(None)
-
-    async def create(input: Any) -> Any:
-        await go(input)
-        return await harness.not_sent(seconds=3600)(input)
-
-    harness.fake.plan("read_ledger", harness.claim(), harness.claim(2), harness.claim(2))
-    harness.fake.plan("create_task", create)
-    job = await harness.start()
-    await go.reached.wait()
+    job, go = await harness.start_creating(not_sent(seconds=3600))
+    harness.fake.plan("read_ledger", claim(2), claim(2))
     await ask(job)
     go.release()
     await is_cancelled(job)
@@ -261,13 +216,9 @@ async def test_running_create_not_sent_is_not_repeated(harness: Harness, ask: As
 
 @both
 async def test_running_create_with_unknown_outcome_recovers(harness: Harness, ask: Ask) -> None:
-    go = Held(CreateResult(kind="unknown", message="no answer"))
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", go)
-    harness.fake.plan("ask_lister", harness.recover(seconds=0), harness.adopt())
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.plan("ask_lister", recover(seconds=0), adopt())
+    harness.fake.cancel()
+    job, go = await harness.start_creating(CreateResult(kind="unknown", message="no answer"))
     await ask(job)
     go.release()
     await is_cancelled(job)
@@ -276,20 +227,12 @@ async def test_running_create_with_unknown_outcome_recovers(harness: Harness, as
 
 @both
 async def test_refused_create_ends_refused(harness: Harness, ask: Ask) -> None:
-    go = Held(None)
-
-    async def create(input: Any) -> Any:
-        await go(input)
-        return await harness.refused()(input)
-
     error = failure("invalid", task_id=None)
-    harness.fake.plan("read_ledger", harness.claim(), harness.ended(error))
-    harness.fake.plan("create_task", create)
-    job = await harness.start()
-    await go.reached.wait()
+    job, go = await harness.start_creating(refused())
+    harness.fake.plan("read_ledger", ended(error))
     answer = await ask(job)
     go.release()
-    assert await failed(job) == error
+    assert await job.failed() == error
     assert await answer() in {None, "already_closed"}
 
 
@@ -298,30 +241,28 @@ async def test_refused_create_ends_refused(harness: Harness, ask: Ask) -> None:
 
 @both
 async def test_unknown_outcome_outlives_cancel(harness: Harness, ask: Ask) -> None:
-    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
-    harness.fake.plan("ask_lister", harness.recover())
+    harness.fake.plan("read_ledger", recover(), adopt())
+    harness.fake.plan("ask_lister", recover())
     harness.fake.plan("identify_task", OURS)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    harness.fake.cancel()
+    job = await harness.start_until_called("ask_lister")
     asked = time.monotonic()
     answer = await ask(job)
     # The outcome is not known yet: the update says so while its caller waits, and the job goes on.
     assert await answer() in {None, "requested"}
     assert time.monotonic() - asked < 10
     assert (await job.describe()).status is WorkflowExecutionStatus.RUNNING
-    assert (await state(job)).phase == "recovering"
-    await callback(job, "running")
+    assert (await job.state()).phase == "recovering"
+    await job.callback("running")
     await is_cancelled(job)
     assert harness.fake.names()[-4:] == ["read_ledger", "cancel_task", "get_task", "write_end"]
 
 
 async def test_cancel_prevents_attempt_after_absent_one(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.recover(), harness.claim(2), harness.claim(2))
-    held = Held(harness.claim(2))
+    harness.fake.plan("read_ledger", recover(), claim(2), claim(2))
+    held = Held(claim(2))
     harness.fake.plan("ask_lister", held)
-    job = await harness.start()
-    await held.reached.wait()
+    job = await harness.start_until(held)
     await by_temporal(job)
     held.release()
     await is_cancelled(job)
@@ -333,11 +274,8 @@ async def test_cancel_prevents_attempt_after_absent_one(harness: Harness) -> Non
 
 @both
 async def test_queued_task_is_cancelled_at_provider(harness: Harness, ask: Ask) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created())
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await until_state(job, phase="queued")
+    harness.fake.cancel()
+    job = await harness.start_queued()
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
@@ -351,17 +289,15 @@ async def test_queued_task_is_cancelled_at_provider(harness: Harness, ask: Ask) 
 
 @both
 async def test_cancelled_running_task_is_stored(harness: Harness, ask: Ask) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", waiting("running"), waiting("running"), to_store())
+    job = await harness.start_running()
+    harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("cancel_task", TOO_LATE)
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await until_state(job, phase="running")
     answer = await ask(job)
     assert await answer() in {None, "running_will_finish"}
     await harness.fake.called("get_task", 2)
-    assert (await state(job)).phase == "running"
-    await callback(job, "succeeded")
+    assert (await job.state()).phase == "running"
+    await job.callback("succeeded")
     assert await job.result() == RESULT
     assert len(harness.fake.of("cancel_task")) == 1
 
@@ -369,11 +305,10 @@ async def test_cancelled_running_task_is_stored(harness: Harness, ask: Ask) -> N
 @both
 async def test_cancel_during_poll_follows_it(harness: Harness, ask: Ask) -> None:
     held = Held(waiting("queued"))
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", held)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await held.reached.wait()
+    harness.fake.cancel()
+    job = await harness.start_until(held)
     await ask(job)
     held.release()
     await is_cancelled(job)
@@ -381,12 +316,7 @@ async def test_cancel_during_poll_follows_it(harness: Harness, ask: Ask) -> None
 
 @both
 async def test_cancel_during_copy_stores_video(harness: Harness, ask: Ask) -> None:
-    held = Held(RESULT)
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", held)
-    job = await harness.start()
-    await held.reached.wait()
+    job, held = await harness.start_copying()
     answer = await ask(job)
     # At once, though the copy goes on: its outcome is known.
     assert await asyncio.wait_for(answer(), 5) in {None, "running_will_finish"}
@@ -397,24 +327,22 @@ async def test_cancel_during_copy_stores_video(harness: Harness, ask: Ask) -> No
 
 
 async def test_task_ended_during_cancel_keeps_its_end(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", waiting("running"), ending("failed", "provider"))
+    job = await harness.start_running()
+    harness.fake.plan("get_task", ending("failed", "provider"))
     harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="failed"))
     harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await until_state(job, phase="running")
-    assert (await cancel(job)).outcome == "running_will_finish"
-    assert (await failed(job)).failure_class == "provider"
+    assert (await job.update_cancel()).outcome == "running_will_finish"
+    assert (await job.failed()).failure_class == "provider"
 
 
 async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("queued"), ending("cancelled", "cancelled"))
     harness.fake.plan("cancel_task", RuntimeError("503"), CANCELLED)
     harness.fake.plan("write_end", as_written)
     job = await harness.start()
-    await until_state(job, provider_status="queued")
-    assert (await cancel(job)).outcome == "cancelled"
+    await job.until_state(provider_status="queued")
+    assert (await job.update_cancel()).outcome == "cancelled"
     await is_cancelled(job)
 
 
@@ -422,36 +350,29 @@ async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
 
 
 async def test_repeated_cancel_is_done_once(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", waiting("running"), waiting("running"), to_store())
+    job = await harness.start_running()
+    harness.fake.plan("get_task", waiting("running"), to_store())
     go = Held(TOO_LATE)
     harness.fake.plan("cancel_task", go)
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await until_state(job, phase="running")
-    first, second = await begin_to_cancel(job), await begin_to_cancel(job)
+    first, second = await job.start_cancel_update(), await job.start_cancel_update()
     await job.cancel()
     await job.cancel()
     go.release()
     assert [(await update.result()).outcome for update in (first, second)] == ["running_will_finish"] * 2
-    assert (await cancel(job)).outcome == "running_will_finish"
-    await callback(job, "succeeded")
+    assert (await job.update_cancel()).outcome == "running_will_finish"
+    await job.callback("succeeded")
     assert await job.result() == RESULT
     assert len(harness.fake.of("cancel_task")) == 1
-    assert noted(await state(job)).count("cancel_requested") == 1
+    assert (await job.noted()).count("cancel_requested") == 1
 
 
 async def test_cancel_in_last_step_is_answered(harness: Harness) -> None:
     """The video is stored, and the run closes, in the step in which the update comes."""
-    held = Held(RESULT)
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", held)
-    job = await harness.start()
-    await held.reached.wait()
-    await until_state(job, phase="storing")
+    job, held = await harness.start_copying()
+    await job.until_state(phase="storing")
     await harness.stop("workflows")
-    update = asyncio.create_task(cancel(job))
+    update = asyncio.create_task(job.update_cancel())
     held.release()
     await asyncio.sleep(0.5)
     await harness.start_workers("workflows")
@@ -461,12 +382,11 @@ async def test_cancel_in_last_step_is_answered(harness: Harness) -> None:
 
 async def test_cancel_waits_for_written_outcome(harness: Harness) -> None:
     go = Held(None)
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=0, written=False))
+    harness.fake.plan("read_ledger", claim())
+    harness.fake.plan("create_task", created(seconds=0, written=False))
     harness.fake.plan("write_outcome", go)
-    cancelled_at_the_provider(harness)
-    job = await harness.start()
-    await go.reached.wait()
+    harness.fake.cancel()
+    job = await harness.start_until(go)
     await by_temporal(job)
     await asyncio.sleep(0.2)
     assert harness.fake.names() == ["read_ledger", "create_task", "write_outcome"]

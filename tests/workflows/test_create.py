@@ -14,51 +14,44 @@ from activities.limits import QuotaResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION
 from seedance_temporal.job import Attention
 from tests.support.jobs import detail_of
-from tests.workflows.scripted import (
+from tests.workflows.fakes import (
     NONCE,
     RESULT,
     TASK,
-    Harness,
     Held,
-    begin_to_cancel,
-    failed,
+    adopt,
+    claim,
+    created,
+    ended,
     failure,
-    has_event,
-    noted,
-    scheduled,
-    state,
-    to_store,
-    until,
-    until_state,
+    not_sent,
+    recover,
+    refused,
 )
+from tests.workflows.harness import Harness, noted
 from workflows import policies
 
 
-def finish(harness: Harness) -> None:
-    harness.fake.always("get_task", to_store())
-    harness.fake.always("store_video", RESULT)
-
-
 async def test_created_task_is_followed(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim(attempt=2))
-    harness.fake.plan("create_task", harness.created(seconds=0))
-    finish(harness)
+    harness.fake.plan("read_ledger", claim(attempt=2))
+    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.finish()
     job = await harness.start()
     assert await job.result() == RESULT
     assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
     input = harness.fake.input("create_task")
     assert (input.job_id, input.attempt, input.refusals) == (job.id, 2, 0)
     assert harness.fake.input("get_task").attempt == 2
-    assert "task_created 2" in noted(await state(job))
+    assert "task_created 2" in await job.noted()
 
 
 async def test_temporal_never_retries_create(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=0))
-    finish(harness)
+    harness.fake.plan("read_ledger", claim())
+    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.finish()
     job = await harness.start()
     await job.result()
-    (event,) = await scheduled(job, "create_task")
+    (event,) = await job.scheduled("create_task")
     assert event.retry_policy.maximum_attempts == 1
     assert event.task_queue.name == f"seedance-{harness.route}-create"
     # After pause and unpause, a worker that heartbeats in it could be given it again.
@@ -70,18 +63,18 @@ async def test_temporal_never_retries_create(harness: Harness) -> None:
 
 async def test_refusal_in_ledger_is_raised(harness: Harness) -> None:
     error = failure("invalid", "InvalidParameter", task_id=None)
-    harness.fake.plan("read_ledger", harness.claim(), harness.ended(error))
-    harness.fake.plan("create_task", harness.refused())
+    harness.fake.plan("read_ledger", claim(), ended(error))
+    harness.fake.plan("create_task", refused())
     job = await harness.start()
-    assert await failed(job) == error
+    assert await job.failed() == error
     assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger"]
-    assert (await state(job)).phase == "refused"
+    assert (await job.state()).phase == "refused"
 
 
 async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(3))
-    harness.fake.plan("create_task", harness.not_sent(), harness.not_sent(), harness.created(seconds=0))
-    finish(harness)
+    harness.fake.plan("read_ledger", claim(1), claim(2), claim(3))
+    harness.fake.plan("create_task", not_sent(), not_sent(), created(seconds=0))
+    harness.fake.finish()
     job = await harness.start()
     assert await job.result() == RESULT
     assert harness.fake.names()[:6] == ["read_ledger", "create_task"] * 3
@@ -91,10 +84,10 @@ async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
 
 
 async def test_unsent_create_shows_waiting(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.not_sent(seconds=3600))
+    harness.fake.plan("read_ledger", claim())
+    harness.fake.plan("create_task", not_sent(seconds=3600))
     job = await harness.start()
-    shown = await until_state(job, phase="waiting")
+    shown = await job.until_state(phase="waiting")
     assert shown.attention is None
     assert (due := detail_of(shown).next_poll_at) is not None
     assert detail_of(shown).timeline[-1].detail == "ServerOverloaded: busy"
@@ -103,53 +96,45 @@ async def test_unsent_create_shows_waiting(harness: Harness) -> None:
 
 @pytest.mark.parametrize("attention", ["account", "credentials"])
 async def test_account_problem_needs_operator_until_fixed(harness: Harness, attention: Attention) -> None:
-    held = Held(harness.claim(2))
-    harness.fake.plan("read_ledger", harness.claim(1), held)
-    harness.fake.plan("create_task", harness.not_sent(attention=attention), harness.created())
-    job = await harness.start()
-    await held.reached.wait()
-    shown = await state(job)
+    held = Held(claim(2))
+    harness.fake.plan("read_ledger", claim(1), held)
+    harness.fake.plan("create_task", not_sent(attention=attention), created())
+    job = await harness.start_until(held)
+    shown = await job.state()
     assert (shown.attention, shown.phase) == (attention, "waiting")
     assert "Fix that" in (detail_of(shown).advice or "")
-    assert (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) == attention
+    assert (await job.attributes()).get(SEEDANCE_ATTENTION) == attention
     held.release()
-    shown = await until_state(job, phase="queued")
+    shown = await job.until_state(phase="queued")
     assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert f"attention_settled {attention}" in noted(shown)
-
-    async def unset() -> bool:
-        return (await job.describe()).typed_search_attributes.get(SEEDANCE_ATTENTION) is None
-
-    await until(unset, "the search attribute is cleared")
+    await job.until_unset(SEEDANCE_ATTENTION)
 
 
 async def test_lasting_problem_is_noted_once(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2), harness.claim(3))
-    harness.fake.plan(
-        "create_task", *[harness.not_sent(attention="account")] * 2, harness.not_sent(3600, attention="account")
-    )
+    harness.fake.plan("read_ledger", claim(1), claim(2), claim(3))
+    harness.fake.plan("create_task", *[not_sent(attention="account")] * 2, not_sent(3600, attention="account"))
     job = await harness.start()
     await harness.fake.called("create_task", 3)
-    shown = await until_state(job, phase="waiting", attention="account")
+    shown = await job.until_state(phase="waiting", attention="account")
     assert noted(shown).count("attention_raised account") == 1
 
 
 async def test_conflicting_claim_waits_and_rereads(skipping: Harness) -> None:
-    harness = skipping
-    harness.fake.plan("read_ledger", harness.claim(), harness.adopt())
-    harness.fake.plan("create_task", CreateResult(kind="conflict"))
-    finish(harness)
-    job = await harness.start()
+    skipping.fake.plan("read_ledger", claim(), adopt())
+    skipping.fake.plan("create_task", CreateResult(kind="conflict"))
+    skipping.fake.finish()
+    job = await skipping.start()
     assert await job.result() == RESULT
-    assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger", "get_task", "store_video"]
+    assert skipping.fake.names() == ["read_ledger", "create_task", "read_ledger", "get_task", "store_video"]
 
 
 async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "invalid_request", task_id=None, attempt=None)
-    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("read_ledger", claim())
     harness.fake.plan("create_task", CreateResult(kind="impossible", error=error))
     job = await harness.start()
-    assert await failed(job) == error
+    assert await job.failed() == error
     assert harness.fake.names() == ["read_ledger", "create_task"]
 
 
@@ -167,76 +152,72 @@ async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     ids=["reported", "error", "final error", "bug"],
 )
 async def test_unknown_outcome_is_never_paid_again(harness: Harness, answer: Any) -> None:
-    harness.fake.plan("read_ledger", harness.claim(4))
+    harness.fake.plan("read_ledger", claim(4))
     harness.fake.plan("create_task", answer)
     # The ledger does not say that the attempt is settled, however often it is read.
-    harness.fake.plan("ask_lister", *[harness.recover(attempt=4, seconds=0)] * 6, harness.adopt(attempt=4))
-    finish(harness)
+    harness.fake.plan("ask_lister", *[recover(attempt=4, seconds=0)] * 6, adopt(attempt=4))
+    harness.fake.finish()
     job = await harness.start()
     assert await job.result() == RESULT
     assert harness.fake.names() == ["read_ledger", "create_task", *["ask_lister"] * 7, "get_task", "store_video"]
-    assert len(await scheduled(job, "create_task")) == 1
+    assert len(await job.scheduled("create_task")) == 1
     assert {call.input.attempt for call in harness.fake.of("ask_lister")} == {4}
-    shown = await state(job)
+    shown = await job.state()
     assert "outcome_unknown 4" in noted(shown)
 
 
-async def test_timed_out_create_is_unknown(idle: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    harness = idle
-    harness.sandboxed = False
+async def test_timed_out_create_is_unknown(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "CREATE_MARGIN", timedelta(seconds=0.5))
-    await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
     held = Held(CreateResult(kind="unknown"))
-    harness.fake.plan("read_ledger", harness.claim(create_seconds=0.5))
-    harness.fake.plan("create_task", held)
-    harness.fake.plan("ask_lister", harness.adopt())
-    finish(harness)
-    job = await harness.start()
+    unsandboxed.fake.plan("read_ledger", claim(create_seconds=0.5))
+    unsandboxed.fake.plan("create_task", held)
+    unsandboxed.fake.plan("ask_lister", adopt())
+    unsandboxed.fake.finish()
+    job = await unsandboxed.start()
     assert await job.result() == RESULT
-    assert await has_event(job, EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT)
-    assert harness.fake.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
-    assert len(await scheduled(job, "create_task")) == 1
+    assert await job.has_event(EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT)
+    assert unsandboxed.fake.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
+    assert len(await job.scheduled("create_task")) == 1
 
 
 async def test_create_cut_off_by_worker_stop_is_unknown(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
+    harness.fake.plan("read_ledger", claim())
     held = Held(CreateResult(kind="unknown"))
     harness.fake.plan("create_task", held)
-    harness.fake.plan("ask_lister", harness.adopt())
-    finish(harness)
-    job = await harness.start()
-    await held.reached.wait()
+    harness.fake.plan("ask_lister", adopt())
+    harness.fake.finish()
+    job = await harness.start_until(held)
     await harness.stop("create")
     await harness.start_workers("create")
     assert await job.result() == RESULT
     assert held.cancelled
     assert harness.fake.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
-    (event,) = [entry for entry in detail_of(await state(job)).timeline if entry.event == "outcome_unknown"]
+    (event,) = [entry for entry in (await job.detail()).timeline if entry.event == "outcome_unknown"]
     assert event.detail
 
 
 async def test_create_waits_for_worker(harness: Harness) -> None:
     await harness.stop("create")
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=0))
-    finish(harness)
+    harness.fake.plan("read_ledger", claim())
+    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.finish()
     job = await harness.start()
-    await until_state(job, phase="creating")
+    await job.until_state(phase="creating")
     assert harness.fake.of("create_task") == []
     await harness.start_workers("create")
     assert await job.result() == RESULT
-    assert len(await scheduled(job, "create_task")) == 1
+    assert len(await job.scheduled("create_task")) == 1
 
 
 async def test_attempt_after_recovery_has_full_patience(harness: Harness) -> None:
     """A decision of recovery holds no time limit for a create: one that is cut off early would be unknown once more."""
-    harness.fake.plan("read_ledger", harness.recover(), harness.claim(2))
-    harness.fake.plan("ask_lister", harness.claim(2))
-    harness.fake.plan("create_task", harness.created(seconds=0))
-    finish(harness)
+    harness.fake.plan("read_ledger", recover(), claim(2))
+    harness.fake.plan("ask_lister", claim(2))
+    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.finish()
     job = await harness.start()
     assert await job.result() == RESULT
-    (event,) = await scheduled(job, "create_task")
+    (event,) = await job.scheduled("create_task")
     assert event.start_to_close_timeout.ToTimedelta() >= timedelta(seconds=20) + policies.CREATE_MARGIN
     assert harness.fake.input("create_task").attempt == 2
 
@@ -246,16 +227,16 @@ async def test_attempt_after_recovery_has_full_patience(harness: Harness) -> Non
 
 @pytest.mark.parametrize("kind", ["created", "refused", "not_sent"])
 async def test_known_outcome_is_written_first(harness: Harness, kind: str) -> None:
-    harness.fake.plan("read_ledger", harness.claim(5))
+    harness.fake.plan("read_ledger", claim(5))
     reports = {
-        "created": harness.created(seconds=0, written=False),
-        "refused": harness.refused(written=False),
-        "not_sent": harness.not_sent(written=False),
+        "created": created(seconds=0, written=False),
+        "refused": refused(written=False),
+        "not_sent": not_sent(written=False),
     }
     harness.fake.plan("create_task", reports[kind])
     harness.fake.plan("write_outcome", None)
-    harness.fake.always("read_ledger", harness.adopt())
-    finish(harness)
+    harness.fake.always("read_ledger", adopt())
+    harness.fake.finish()
     job = await harness.start()
     assert await job.result() == RESULT
     assert harness.fake.names()[:3] == ["read_ledger", "create_task", "write_outcome"]
@@ -265,36 +246,35 @@ async def test_known_outcome_is_written_first(harness: Harness, kind: str) -> No
 
 
 async def test_written_outcome_is_not_rewritten(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=0))
-    finish(harness)
+    harness.fake.plan("read_ledger", claim())
+    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.finish()
     await (await harness.start()).result()
     assert harness.fake.of("write_outcome") == []
 
 
 async def test_job_waits_for_written_outcome(skipping: Harness) -> None:
     """The bucket may be away for hours: the job must not go on with a fact that only this run knows."""
-    harness = skipping
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=0, written=False))
-    harness.fake.plan("write_outcome", *[ApplicationError("no bucket")] * 100, None)
-    finish(harness)
-    job = await harness.start()
+    skipping.fake.plan("read_ledger", claim())
+    skipping.fake.plan("create_task", created(seconds=0, written=False))
+    skipping.fake.plan("write_outcome", *[ApplicationError("no bucket")] * 100, None)
+    skipping.fake.finish()
+    job = await skipping.start()
     assert await job.result() == RESULT
-    assert harness.fake.names() == ["read_ledger", "create_task", *["write_outcome"] * 101, "get_task", "store_video"]
-    assert {call.input.claim.nonce for call in harness.fake.of("write_outcome")} == {NONCE}
+    assert skipping.fake.names() == ["read_ledger", "create_task", *["write_outcome"] * 101, "get_task", "store_video"]
+    assert {call.input.claim.nonce for call in skipping.fake.of("write_outcome")} == {NONCE}
 
 
 # Limits
 
 
 async def test_limits_reserve_quota_before_each_claim(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim(1, limited=True), harness.claim(2, limited=True))
+    harness.fake.plan("read_ledger", claim(1, limited=True), claim(2, limited=True))
     harness.fake.plan(
         "reserve_quota", QuotaResult(used="1 of 10 videos today"), QuotaResult(used="1 of 10 videos today")
     )
-    harness.fake.plan("create_task", harness.not_sent(), harness.created(seconds=0))
-    finish(harness)
+    harness.fake.plan("create_task", not_sent(), created(seconds=0))
+    harness.fake.finish()
     job = await harness.start()
     assert await job.result() == RESULT
     assert harness.fake.names()[:6] == ["read_ledger", "reserve_quota", "create_task"] * 2
@@ -304,21 +284,20 @@ async def test_limits_reserve_quota_before_each_claim(harness: Harness) -> None:
 
 async def test_over_limit_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "over_limit", task_id=None, attempt=None)
-    harness.fake.plan("read_ledger", harness.claim(limited=True))
+    harness.fake.plan("read_ledger", claim(limited=True))
     harness.fake.plan("reserve_quota", QuotaResult(error=error))
     job = await harness.start()
-    assert await failed(job) == error
+    assert await job.failed() == error
     assert harness.fake.names() == ["read_ledger", "reserve_quota"]
-    assert (await state(job)).phase == "failed"
+    assert (await job.state()).phase == "failed"
 
 
 async def test_cancelled_job_reserves_no_quota(harness: Harness) -> None:
-    held = Held(harness.claim(limited=True))
-    harness.fake.plan("read_ledger", held, harness.claim(limited=True))
-    job = await harness.start()
-    await held.reached.wait()
-    update = await begin_to_cancel(job)
+    held = Held(claim(limited=True))
+    harness.fake.plan("read_ledger", held, claim(limited=True))
+    job = await harness.start_until(held)
+    update = await job.start_cancel_update()
     held.release()
     assert (await update.result()).outcome == "cancelled"
-    assert (await failed(job)).failure_class == "cancelled"
+    assert (await job.failed()).failure_class == "cancelled"
     assert harness.fake.names() == ["read_ledger", "read_ledger"]

@@ -15,85 +15,59 @@ from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
 from seedance_temporal.job import Attention
 from seedance_temporal.provider.task import TERMINAL
 from tests.support.jobs import detail_of
-from tests.workflows.scripted import (
+from tests.support.polling import until
+from tests.workflows.fakes import (
     OTHER,
     OTHER_TASK,
     OURS,
     RESULT,
     SHORT,
     TASK,
-    Handle,
-    Harness,
     Held,
-    callback,
-    events,
-    has_event,
-    noted,
-    state,
+    adopt,
+    claim,
+    created,
     to_store,
-    until,
-    until_state,
     waiting,
 )
+from tests.workflows.harness import Harness, noted
 from workflows import policies
 
 TIMER_FIRED = EventType.EVENT_TYPE_TIMER_FIRED
 TIMER_CANCELED = EventType.EVENT_TYPE_TIMER_CANCELED
 
 
-def finish(harness: Harness) -> None:
-    harness.fake.always("get_task", to_store())
-    harness.fake.always("store_video", RESULT)
-
-
-async def until_noted(job: Handle, event: str) -> None:
-    """Wait until the workflow has noted an event."""
-
-    async def is_noted() -> bool:
-        return event in noted(await state(job))
-
-    await until(is_noted, f"the timeline has {event!r}")
-
-
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 async def test_end_callback_causes_poll_at_once(harness: Harness, status: str) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created())
-    finish(harness)
-    job = await harness.start()
-    await until_state(job, phase="queued")
-    await callback(job, status)
+    harness.fake.finish()
+    job = await harness.start_queued()
+    await job.callback(status)
     assert await job.result() == RESULT
-    assert not await has_event(job, TIMER_FIRED)
+    assert not await job.has_event(TIMER_FIRED)
     assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
-    assert [(e.source, e.task_id) for e in detail_of(await state(job)).timeline if e.event == "status"] == [
-        ("callback", TASK)
-    ]
+    assert [(e.source, e.task_id) for e in (await job.detail()).timeline if e.event == "status"] == [("callback", TASK)]
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "polishing"])
 async def test_other_callback_is_noted_without_poll(harness: Harness, status: str) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created())
-    finish(harness)
-    job = await harness.start()
-    await until_state(job, phase="queued")
+    harness.fake.finish()
+    job = await harness.start_queued()
     for _ in range(3):
-        await callback(job, status)
-    await until_noted(job, f"callback_received {status}")
+        await job.callback(status)
+    await job.until_noted(f"callback_received {status}")
     assert harness.fake.of("get_task") == []
-    assert not await has_event(job, TIMER_CANCELED)
-    assert len([e for e in await events(job) if e.event_type == EventType.EVENT_TYPE_TIMER_STARTED]) == 1
+    assert not await job.has_event(TIMER_CANCELED)
+    assert len([e for e in await job.events() if e.event_type == EventType.EVENT_TYPE_TIMER_STARTED]) == 1
     # A callback is not believed either.
-    assert (await state(job)).phase == "queued"
-    await callback(job, "succeeded")
+    assert (await job.state()).phase == "queued"
+    await job.callback("succeeded")
     await job.result()
     assert len(harness.fake.of("get_task")) == 1
 
 
 async def test_timer_polls_without_callbacks(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=SHORT))
+    harness.fake.plan("read_ledger", claim())
+    harness.fake.plan("create_task", created(seconds=SHORT))
     harness.fake.plan("get_task", waiting("queued", SHORT), waiting("running", SHORT), to_store())
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
@@ -101,22 +75,19 @@ async def test_timer_polls_without_callbacks(harness: Harness) -> None:
     inputs = [call.input for call in harness.fake.of("get_task")]
     assert [(input.polls, input.announced) for input in inputs] == [(0, False), (1, False), (2, False)]
     assert {
-        e.source
-        for e in detail_of(await state(job)).timeline
-        if e.event == "status" and e.detail in {"queued", "running"}
+        e.source for e in (await job.detail()).timeline if e.event == "status" and e.detail in {"queued", "running"}
     } == {"poll"}
 
 
 async def test_interval_comes_from_answer(skipping: Harness) -> None:
-    harness = skipping
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=90))
-    harness.fake.plan("get_task", *[waiting("running", seconds) for seconds in (15, 22.5, 300)], to_store())
-    harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
+    skipping.fake.plan("read_ledger", claim())
+    skipping.fake.plan("create_task", created(seconds=90))
+    skipping.fake.plan("get_task", *[waiting("running", seconds) for seconds in (15, 22.5, 300)], to_store())
+    skipping.fake.plan("store_video", RESULT)
+    job = await skipping.start()
     await job.result()
     started = [
-        e.timer_started_event_attributes for e in await events(job) if e.HasField("timer_started_event_attributes")
+        e.timer_started_event_attributes for e in await job.events() if e.HasField("timer_started_event_attributes")
     ]
     waits = [timer.start_to_fire_timeout.ToTimedelta().total_seconds() for timer in started]
     assert waits[:4] == [90, 15, 22.5, 300]
@@ -124,44 +95,37 @@ async def test_interval_comes_from_answer(skipping: Harness) -> None:
 
 @pytest.mark.parametrize("first", ["callback", "timer"])
 async def test_callback_with_timer_causes_one_poll(harness: Harness, first: str) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=1))
-    finish(harness)
-    job = await harness.start()
-    await until_state(job, phase="queued")
+    harness.fake.finish()
+    job = await harness.start_queued(1)
     await harness.stop("workflows")
     if first == "callback":
-        await callback(job, "succeeded")
-    await until(lambda: has_event(job, TIMER_FIRED), "the timer fires while no worker is there")
+        await job.callback("succeeded")
+    await until(lambda: job.has_event(TIMER_FIRED), "the timer fires while no worker is there")
     if first == "timer":
-        await callback(job, "succeeded")
+        await job.callback("succeeded")
     await harness.start_workers("workflows")
     assert await job.result() == RESULT
     assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
 
 
 async def test_callback_before_timer_replaces_it(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=5))
-    finish(harness)
-    job = await harness.start()
-    await until_state(job, phase="queued")
+    harness.fake.finish()
+    job = await harness.start_queued(5)
     await harness.stop("workflows")
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     await harness.start_workers("workflows")
     await job.result()
-    assert not await has_event(job, TIMER_FIRED)
+    assert not await job.has_event(TIMER_FIRED)
 
 
 async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
     held = Held(waiting("running"))
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=SHORT))
+    harness.fake.plan("read_ledger", claim())
+    harness.fake.plan("create_task", created(seconds=SHORT))
     harness.fake.plan("get_task", held)
-    finish(harness)
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "succeeded")
+    harness.fake.finish()
+    job = await harness.start_until(held)
+    await job.callback("succeeded")
     held.release()
     assert await job.result() == RESULT
     assert [call.input.announced for call in harness.fake.of("get_task")] == [False, True]
@@ -171,100 +135,78 @@ async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
 
 
 async def test_early_end_callback_is_remembered(harness: Harness) -> None:
-    held = Held(None)
-
-    async def create(input: Any) -> Any:
-        await held(input)
-        return await harness.created()(input)
-
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", create)
-    finish(harness)
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "succeeded")
+    harness.fake.finish()
+    job, held = await harness.start_creating(created())
+    await job.callback("succeeded")
     held.release()
     assert await job.result() == RESULT
     assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
-    assert not await has_event(job, TIMER_FIRED)
+    assert not await job.has_event(TIMER_FIRED)
 
 
-async def test_early_running_callback_causes_no_poll(
-    harness: Harness,
-) -> None:
-    held = Held(None)
-
-    async def create(input: Any) -> Any:
-        await held(input)
-        return await harness.created()(input)
-
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", create)
-    finish(harness)
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "queued")
+async def test_early_running_callback_causes_no_poll(harness: Harness) -> None:
+    harness.fake.finish()
+    job, held = await harness.start_creating(created())
+    await job.callback("queued")
     held.release()
-    await until_state(job, phase="queued")
-    await callback(job, "running")
-    await until_noted(job, "callback_received running")
+    await job.until_state(phase="queued")
+    await job.callback("running")
+    await job.until_noted("callback_received running")
     assert harness.fake.names() == ["read_ledger", "create_task"]
 
 
 async def test_callback_with_start_is_handled(idle: Harness) -> None:
-    harness = idle
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
-    job = await harness.start(first_signal=TaskChanged(task_id=TASK, status="succeeded", attempt=1))
-    await harness.start_workers("workflows", "ledger", "create", "get", "list", "transfer")
+    idle.fake.plan("read_ledger", adopt())
+    idle.fake.finish()
+    job = await idle.start(first_signal=TaskChanged(task_id=TASK, status="succeeded", attempt=1))
+    await idle.start_workers()
     assert await job.result() == RESULT
-    assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
+    assert [call.input.announced for call in idle.fake.of("get_task")] == [True]
 
 
 # Callbacks that name other tasks
 
 
 async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt(attempt=2))
+    harness.fake.plan("read_ledger", adopt(attempt=2))
     harness.fake.plan("get_task", waiting("running"), waiting("running", second_task=OTHER_TASK))
     harness.fake.plan("identify_task", OURS)
     job = await harness.start()
-    await until_state(job, phase="running")
-    await callback(job, "succeeded", OTHER_TASK, attempt=1)
-    shown = await until_state(job, attention="second_task")
+    await job.until_state(phase="running")
+    await job.callback("succeeded", OTHER_TASK, attempt=1)
+    shown = await job.until_state(attention="second_task")
     assert OTHER_TASK in (detail_of(shown).advice or "")
     input = harness.fake.input("identify_task")
     assert (input.attempt, input.task_id) == (1, OTHER_TASK)
-    # It is a note beside the story: the first task is still the one.
+    # The first task is still followed.
     assert (shown.task_id, shown.attempt, shown.phase) == (TASK, 2, "running")
     assert {call.input.task_id for call in harness.fake.of("get_task")} == {TASK}
 
 
 async def test_repeated_unknown_task_is_checked_once(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.always("get_task", waiting("running"))
     harness.fake.plan("identify_task", OTHER)
     job = await harness.start()
-    await until_state(job, phase="running")
-    await callback(job, "queued", OTHER_TASK)
+    await job.until_state(phase="running")
+    await job.callback("queued", OTHER_TASK)
     await harness.fake.called("identify_task")
-    await callback(job, "running", OTHER_TASK)
-    await callback(job, "failed", OTHER_TASK)
-    await until_noted(job, "callback_received failed")
+    await job.callback("running", OTHER_TASK)
+    await job.callback("failed", OTHER_TASK)
+    await job.until_noted("callback_received failed")
     assert len(harness.fake.of("identify_task")) == 1
 
 
 async def test_poll_shows_second_task(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("running", second_task=OTHER_TASK), to_store())
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
-    await until_state(job, attention="second_task", phase="running")
-    await callback(job, "succeeded")
+    await job.until_state(attention="second_task", phase="running")
+    await job.callback("succeeded")
     await job.result()
     # No step of this job settles it.
-    assert (await state(job)).attention == "second_task"
+    assert (await job.state()).attention == "second_task"
 
 
 # Malformed callbacks
@@ -296,44 +238,41 @@ ODD: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 async def test_nonsense_stops_no_job(harness: Harness, odd: list[Any]) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", waiting("running"))
+    job = await harness.start_running()
     harness.fake.always("identify_task", OTHER)
     harness.fake.always("get_task", waiting("running"))
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await until_state(job, phase="running")
     await job.signal(SIGNAL_TASK_CHANGED, args=odd)
     await asyncio.sleep(0.1)
     harness.fake.always("get_task", to_store())
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
     # No long part of it is copied into the history, or shown.
-    assert len((await state(job)).model_dump_json()) < 20_000
-    after = [event for event in await events(job) if not event.HasField("workflow_execution_signaled_event_attributes")]
-    assert sum(event.ByteSize() for event in after) < 50_000
+    assert len((await job.state()).model_dump_json()) < 20_000
+    signalled = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+    assert sum(event.ByteSize() for event in await job.events() if event.event_type != signalled) < 50_000
 
 
 async def test_thousand_callbacks_cause_few_gets(harness: Harness) -> None:
     """A leaked callback URL costs the account's rate limit little."""
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.always("get_task", waiting("running"))
     harness.fake.always("identify_task", OTHER)
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
-    await until_state(job, phase="running")
+    await job.until_state(phase="running")
     for start in range(0, 1000, 100):
         numbers = range(start, start + 100)
         await asyncio.gather(
             *(
-                callback(job, "succeeded", TASK if number % 2 else f"{OTHER_TASK}-{number}", attempt=number % 3)
+                job.callback("succeeded", TASK if number % 2 else f"{OTHER_TASK}-{number}", attempt=number % 3)
                 for number in numbers
             )
         )
     await until(lambda: _quiet(harness), "the job is quiet again")
     assert len(harness.fake.of("identify_task")) <= policies.MOST_CALLBACKS
     assert len(harness.fake.of("get_task")) <= policies.MOST_CALLBACKS + policies.MOST_FRUITLESS_CALLBACKS + 1
-    shown = await state(job)
+    shown = await job.state()
     assert len(detail_of(shown).timeline) <= 100
     assert shown.task_id == TASK
 
@@ -345,43 +284,42 @@ async def _quiet(harness: Harness) -> bool:
 
 
 async def test_fruitless_callbacks_leave_only_timer(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     polls = policies.MOST_FRUITLESS_CALLBACKS
     harness.fake.plan("get_task", *[waiting("running")] * polls, waiting("running", seconds=3), to_store())
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
     for number in range(polls):
         await harness.fake.called("get_task", number + 1)
-        await callback(job, "succeeded")
+        await job.callback("succeeded")
     await harness.fake.called("get_task", polls + 1)
     for _ in range(5):
-        await callback(job, "succeeded")
+        await job.callback("succeeded")
     assert len(harness.fake.of("get_task")) == polls + 1
     assert await job.result() == RESULT
     assert len(harness.fake.of("get_task")) == polls + 2
-    assert await has_event(job, TIMER_FIRED)
+    assert await job.has_event(TIMER_FIRED)
 
 
 # Results of a poll
 
 
 async def test_status_never_goes_back(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("running", 0), waiting("queued"))
     job = await harness.start()
-    shown = await until_state(job, provider_status="queued")
+    shown = await job.until_state(provider_status="queued")
     assert shown.phase == "running"
     assert noted(shown)[-2:] == ["status running", "status queued"]
 
 
 async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
     held = Held(to_store())
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await held.reached.wait()
-    shown = await state(job)
+    job = await harness.start_until(held)
+    shown = await job.state()
     assert (shown.phase, detail_of(shown).provider_status, shown.attention) == ("running", "polishing", None)
     assert [(e.event, e.detail, e.count) for e in detail_of(shown).timeline[-1:]] == [("status", "polishing", 2)]
     held.release()
@@ -392,22 +330,21 @@ async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
 @pytest.mark.parametrize("then", [waiting("running"), to_store()], ids=["running", "succeeded"])
 async def test_task_problem_needs_operator_until_fixed(harness: Harness, attention: Attention, then: Any) -> None:
     held = Held(then)
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
     harness.fake.plan("store_video", Held(RESULT))
-    job = await harness.start()
-    await held.reached.wait()
-    shown = await state(job)
+    job = await harness.start_until(held)
+    shown = await job.state()
     assert (shown.attention, shown.phase, shown.task_id) == (attention, "queued", TASK)
     assert "401" in (detail_of(shown).advice or "")
     held.release()
-    shown = await until_state(job, phase="running" if then.next == "wait" else "storing")
+    shown = await job.until_state(phase="running" if then.next == "wait" else "storing")
     assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert f"attention_settled {attention}" in noted(shown)
 
 
 async def test_unanswered_poll_is_repeated(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", RuntimeError("503"), to_store())
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
@@ -417,7 +354,7 @@ async def test_unanswered_poll_is_repeated(harness: Harness) -> None:
 
 async def test_stored_video_is_returned(harness: Harness) -> None:
     """A Reset brings a run back to an earlier step."""
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("running", 0), _stored())
     job = await harness.start()
     assert await job.result() == RESULT
@@ -429,11 +366,11 @@ def _stored() -> Any:
 
 
 async def test_next_poll_is_announced(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", waiting("running", 600))
     job = await harness.start()
-    await until_state(job, phase="running")
-    shown = await state(job)
+    await job.until_state(phase="running")
+    shown = await job.state()
     assert (due := detail_of(shown).next_poll_at) is not None
     seen = next(entry for entry in detail_of(shown).timeline if entry.detail == "running")
     assert timedelta(seconds=599) < due - seen.at < timedelta(seconds=605)

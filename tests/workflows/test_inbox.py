@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,16 +11,15 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.create import CreateInput, CreateResult
 from activities.ledger import EndResult
 from activities.limits import QuotaResult
-from activities.poll import CancelResult
 from activities.recover import IdentifyResult
 from activities.references import ReferencesResult
 from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
 from tests.support.jobs import detail_of
-from tests.workflows.scripted import (
+from tests.workflows.fakes import (
+    CANCELLED,
     NOT_YET,
     OTHER,
     OTHER_TASK,
@@ -29,180 +27,130 @@ from tests.workflows.scripted import (
     RESULT,
     SHORT,
     TASK,
-    Handle,
-    Harness,
+    Answer,
     Held,
+    Planned,
     a_listing,
+    adopt,
     as_written,
-    callback,
-    cancel,
+    claim,
+    create_result,
+    created,
+    ended,
     ending,
-    failed,
     failure,
-    listed,
-    noted,
-    resolve,
-    state,
+    not_sent,
+    recover,
+    stored,
     to_store,
-    until,
-    until_state,
     waiting,
-    waits,
 )
+from tests.workflows.harness import Harness, noted
 from workflows import policies
 
 REFERENCES = (Reference(role="reference_image", url="https://cdn.example.com/a.png"),)
 # The ledger's decision once the named task is written: it is the first attempt's, and lives.
 FIRST_TASK = "cgt-20261125-of-the-first-attempt"
-
-
-def finish(harness: Harness) -> None:
-    harness.fake.always("get_task", to_store())
-    harness.fake.always("store_video", RESULT)
-
-
-Create = Callable[[CreateInput], Awaitable[CreateResult]]
-
-
-def after(held: Held, answer: Create) -> Create:
-    """Answer a create once ``held`` is released."""
-
-    async def call(input: CreateInput) -> CreateResult:
-        await held(input)
-        return await answer(input)
-
-    return call
+FIRST_NAMED = TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1)
 
 
 # --- before a claim --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Wait:
-    """A moment at which a job whose second attempt is due waits.
+class Step:
+    """A step of a job whose second attempt is due, during which the task of the first one is named."""
 
-    Attributes:
-        plan: Plans the answers up to there; returns the held answer, if there is one.
-        reached: The activity whose call shows that the moment is reached.
-        creates: How many creates were scheduled by then, and how many of them reached a worker.
-    """
-
-    plan: Callable[[Harness], Held | None]
-    reached: str
-    creates: int = 0
+    decision: Planned
+    activity: str
+    answer: Answer
     references: tuple[Reference, ...] = ()
 
 
-def _references(harness: Harness) -> Held:
-    held = Held(ReferencesResult())
-    harness.fake.plan("check_references", held)
-    return held
-
-
-def _limits(harness: Harness) -> Held:
-    held = Held(QuotaResult())
-    harness.fake.plan("reserve_quota", held)
-    return held
-
-
-def _rate_limited(harness: Harness) -> None:
-    harness.fake.plan("create_task", harness.not_sent(seconds=3600))
-
-
-def _account(harness: Harness) -> None:
-    harness.fake.plan("create_task", harness.not_sent(seconds=3600, attention="account"))
-
-
-def _conflict(harness: Harness) -> None:
-    harness.fake.plan("create_task", harness.result_of("conflict", None))
-
-
+# During an activity, or after a create that sent nothing.
 WAITS = {
-    "references": Wait(_references, "check_references", references=REFERENCES),
-    "limits": Wait(_limits, "reserve_quota"),
-    "rate limit": Wait(_rate_limited, "create_task", creates=1),
-    "account": Wait(_account, "create_task", creates=1),
-    "conflict": Wait(_conflict, "create_task", creates=1),
+    "references": Step(claim(2), "check_references", ReferencesResult(), REFERENCES),
+    "limits": Step(claim(2, limited=True), "reserve_quota", QuotaResult()),
+    "rate limit": Step(claim(2), "create_task", not_sent(seconds=3600)),
+    "account": Step(claim(2), "create_task", not_sent(seconds=3600, attention="account")),
+    "conflict": Step(claim(2), "create_task", create_result("conflict")),
 }
 
 
 @pytest.mark.parametrize("how", ["callback", "list"])
-@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-async def test_task_named_before_a_claim_is_followed(harness: Harness, wait: Wait, how: str) -> None:
+@pytest.mark.parametrize("step", WAITS.values(), ids=WAITS)
+async def test_task_named_before_a_claim_is_followed(harness: Harness, step: Step, how: str) -> None:
     """The first attempt counted as absent by mistake: its task must not be paid for once more."""
-    held = wait.plan(harness)
-    adopted = harness.adopt(FIRST_TASK, attempt=1)
-    harness.fake.plan("read_ledger", harness.claim(2, limited=wait.reached == "reserve_quota"), adopted)
-    harness.fake.plan("identify_task", OURS)
-    finish(harness)
-    job = await harness.start(references=wait.references)
-    await harness.fake.called(wait.reached)
-    if how == "callback":
-        await callback(job, "queued", FIRST_TASK, attempt=1)
-    else:
-        await listed(job, a_listing(1, task_id=FIRST_TASK))
-    await harness.fake.called("identify_task")
-    if held is not None:
+    held, creates = Held(step.answer), int(step.activity == "create_task")
+    if creates:
         held.release()
+    harness.fake.plan(step.activity, held)
+    harness.fake.plan("read_ledger", step.decision, adopt(FIRST_TASK, attempt=1))
+    harness.fake.plan("identify_task", OURS)
+    harness.fake.finish()
+    job = await harness.start_until_called(step.activity, references=step.references)
+    if how == "callback":
+        await job.callback("queued", FIRST_TASK, attempt=1)
+    else:
+        await job.listed(a_listing(1, task_id=FIRST_TASK))
+    await harness.fake.called("identify_task")
+    held.release()
     assert await job.result() == RESULT
-    assert len(harness.fake.of("create_task")) == wait.creates
+    assert len(harness.fake.of("create_task")) == creates
     assert {call.input.task_id for call in harness.fake.of("get_task")} == {FIRST_TASK}
 
 
 async def test_unstarted_create_is_withdrawn_for_named_task(idle: Harness) -> None:
     """The queue of creates has a rate: a create can wait in it for minutes."""
-    harness = idle
-    await harness.start_workers("workflows", "ledger", "get", "transfer")
-    harness.fake.plan("read_ledger", harness.claim(2), harness.adopt(FIRST_TASK, attempt=1))
-    harness.fake.plan("identify_task", OURS)
-    finish(harness)
-    job = await harness.start()
-    await until_state(job, phase="creating")
-    await callback(job, "running", FIRST_TASK, attempt=1)
+    await idle.start_workers("workflows", "ledger", "get", "transfer")
+    idle.fake.plan("read_ledger", claim(2), adopt(FIRST_TASK, attempt=1))
+    idle.fake.plan("identify_task", OURS)
+    idle.fake.finish()
+    job = await idle.start()
+    await job.until_state(phase="creating")
+    await job.callback("running", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT
-    await harness.start_workers("create")
-    assert harness.fake.of("create_task") == []
+    await idle.start_workers("create")
+    assert idle.fake.of("create_task") == []
 
 
 async def test_claim_waits_for_named_task(skipping: Harness) -> None:
-    harness = skipping
     tries = 1 + len(policies.IDENTIFY_PAUSES)
-    harness.fake.plan("read_ledger", harness.claim(2))
-    harness.fake.plan("identify_task", *[NOT_YET] * tries)
-    harness.fake.plan("create_task", harness.created(seconds=0))
-    finish(harness)
-    job = await harness.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+    skipping.fake.plan("read_ledger", claim(2))
+    skipping.fake.plan("identify_task", *[NOT_YET] * tries)
+    skipping.fake.plan("create_task", created(seconds=0))
+    skipping.fake.finish()
+    job = await skipping.start(first_signal=FIRST_NAMED)
     assert await job.result() == RESULT
-    assert harness.fake.names() == ["read_ledger", *["identify_task"] * tries, "create_task", "get_task", "store_video"]
+    assert skipping.fake.names() == [
+        "read_ledger",
+        *["identify_task"] * tries,
+        "create_task",
+        "get_task",
+        "store_video",
+    ]
 
 
 # --- during a create -------------------------------------------------------------------------------------------------
 
 
 async def test_callback_before_create_answer_costs_no_get(harness: Harness) -> None:
-    held = Held(None)
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", after(held, harness.created(seconds=0)))
-    finish(harness)
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "queued")
-    await callback(job, "running")
+    harness.fake.finish()
+    job, held = await harness.start_creating(created(seconds=0))
+    await job.callback("queued")
+    await job.callback("running")
     held.release()
     assert await job.result() == RESULT
     assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
 
 
 async def test_callback_for_lost_create_answer_is_followed(harness: Harness) -> None:
-    held = Held(None)
-    harness.fake.plan("read_ledger", harness.claim(), harness.adopt())
-    harness.fake.plan("create_task", after(held, harness.result_of("unknown", None)))
-    harness.fake.always("ask_lister", harness.recover())
+    harness.fake.always("ask_lister", recover())
     harness.fake.plan("identify_task", OURS)
-    finish(harness)
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "queued")
+    harness.fake.finish()
+    job, held = await harness.start_creating(create_result("unknown"))
+    harness.fake.plan("read_ledger", adopt())
+    await job.callback("queued")
     held.release()
     assert await job.result() == RESULT
     assert len(harness.fake.of("create_task")) == 1
@@ -210,16 +158,14 @@ async def test_callback_for_lost_create_answer_is_followed(harness: Harness) -> 
 
 async def test_named_task_prevents_absence(harness: Harness) -> None:
     held = Held(OURS)
-    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
-    harness.fake.always("ask_lister", harness.recover())
+    harness.fake.plan("read_ledger", recover(), adopt())
+    harness.fake.always("ask_lister", recover())
     harness.fake.plan("identify_task", held)
-    finish(harness)
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
-    await callback(job, "queued")
+    harness.fake.finish()
+    job = await harness.start_until_called("ask_lister")
+    await job.callback("queued")
     await held.reached.wait()
-    await listed(job, a_listing())
-    await listed(job, a_listing())
+    await job.listed(a_listing(), a_listing())
     held.release()
     assert await job.result() == RESULT
     assert harness.fake.of("settle_absent") == []
@@ -228,157 +174,101 @@ async def test_named_task_prevents_absence(harness: Harness) -> None:
 # --- before an end ---------------------------------------------------------------------------------------------------
 
 
-async def _refused(harness: Harness) -> Handle:
-    harness.fake.plan("read_ledger", harness.ended(failure("invalid", task_id=None, attempt=2)))
-    return await harness.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
-
-
-async def _bad_references(harness: Harness) -> Handle:
-    held = Held(ReferencesResult(error=failure("invalid", task_id=None, attempt=None)))
-    harness.fake.plan("read_ledger", harness.claim(2))
-    harness.fake.plan("check_references", held)
-    job = await harness.start(references=REFERENCES)
-    await held.reached.wait()
-    await callback(job, "queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
-async def _over_limit(harness: Harness) -> Handle:
-    held = Held(QuotaResult(error=failure("invalid", task_id=None, attempt=None)))
-    harness.fake.plan("read_ledger", harness.claim(2, limited=True))
-    harness.fake.plan("reserve_quota", held)
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
-async def _impossible(harness: Harness) -> Handle:
-    held = Held(None)
-    error = failure("invalid", task_id=None, attempt=None)
-    harness.fake.plan("read_ledger", harness.claim(2))
-    harness.fake.plan("create_task", after(held, harness.result_of("impossible", None, error=error)))
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
-async def _unsettled(harness: Harness) -> Handle:
-    harness.fake.plan("read_ledger", harness.claim(2))
-    named = TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1)
-    return await harness.start(first_signal=named, may_create=False)
-
-
-async def _failed_task(harness: Harness) -> Handle:
-    harness.fake.plan("read_ledger", harness.adopt(TASK, attempt=2))
-    held = Held(ending("failed", "provider"))
-    harness.fake.plan("get_task", held)
-    harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await held.reached.wait()
-    await callback(job, "queued", FIRST_TASK, attempt=1)
-    held.release()
-    return job
-
-
+INVALID = failure("invalid", task_id=None, attempt=None)
 ENDS = {
-    "refused": _refused,
-    "references": _bad_references,
-    "limits": _over_limit,
-    "impossible": _impossible,
-    "unsettled": _unsettled,
-    "failed": _failed_task,
+    "references": Step(claim(2), "check_references", ReferencesResult(error=INVALID), REFERENCES),
+    "limits": Step(claim(2, limited=True), "reserve_quota", QuotaResult(error=INVALID)),
+    "impossible": Step(claim(2), "create_task", create_result("impossible", error=INVALID)),
+    "failed": Step(adopt(TASK, attempt=2), "get_task", ending("failed", "provider")),
 }
 
 
-@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_task_named_before_an_end_is_followed(
-    harness: Harness, end: Callable[[Harness], Awaitable[Handle]]
-) -> None:
+@pytest.mark.parametrize("step", ENDS.values(), ids=ENDS)
+async def test_task_named_before_an_end_is_followed(harness: Harness, step: Step) -> None:
+    held = Held(step.answer)
+    harness.fake.plan("read_ledger", step.decision, adopt(FIRST_TASK, attempt=1))
+    harness.fake.plan(step.activity, held)
+    harness.fake.plan("write_end", as_written)
     harness.fake.plan("identify_task", OURS)
-    job = await end(harness)
-    harness.fake.plan("read_ledger", harness.adopt(FIRST_TASK, attempt=1))
-    finish(harness)
+    harness.fake.finish()
+    job = await harness.start_until(held, references=step.references)
+    await job.callback("queued", FIRST_TASK, attempt=1)
+    held.release()
+    assert await job.result() == RESULT
+    assert harness.fake.input("get_task").task_id == FIRST_TASK
+
+
+@pytest.mark.parametrize(
+    ("decision", "may_create"),
+    [(claim(2), False), (ended(failure("invalid", task_id=None, attempt=2)), True)],
+    ids=["unsettled", "refused"],
+)
+async def test_task_named_at_start_is_followed(harness: Harness, decision: Planned, may_create: bool) -> None:
+    harness.fake.plan("read_ledger", decision, adopt(FIRST_TASK, attempt=1))
+    harness.fake.plan("identify_task", OURS)
+    harness.fake.finish()
+    job = await harness.start(first_signal=FIRST_NAMED, may_create=may_create)
     assert await job.result() == RESULT
     assert harness.fake.input("get_task").task_id == FIRST_TASK
 
 
 async def test_task_named_before_cancel_end_is_cancelled(harness: Harness) -> None:
     held = Held(OURS)
-    harness.fake.plan("read_ledger", harness.claim(2), harness.claim(2), harness.adopt(FIRST_TASK, attempt=1))
-    harness.fake.plan("create_task", harness.not_sent(seconds=3600))
+    harness.fake.plan("read_ledger", claim(2), claim(2), adopt(FIRST_TASK, attempt=1))
+    harness.fake.plan("create_task", not_sent(seconds=3600))
     harness.fake.plan("identify_task", held)
-    harness.fake.plan("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
-    harness.fake.plan("get_task", ending("cancelled", "cancelled"))
-    harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await harness.fake.called("create_task")
-    await callback(job, "queued", FIRST_TASK, attempt=1)
+    harness.fake.cancel()
+    job = await harness.start_until_called("create_task")
+    await job.callback("queued", FIRST_TASK, attempt=1)
     await held.reached.wait()
     await job.cancel()
     held.release()
-    assert (await failed(job)).failure_class == "cancelled"
+    assert (await job.failed()).failure_class == "cancelled"
     assert [call.input.task_id for call in harness.fake.of("cancel_task")] == [FIRST_TASK]
 
 
 async def test_task_named_during_copy_is_identified(harness: Harness) -> None:
     copying, identifying = Held(RESULT), Held(OURS)
-    harness.fake.plan("read_ledger", harness.adopt(TASK, attempt=2), harness.stored(second_task=FIRST_TASK))
+    harness.fake.plan("read_ledger", adopt(TASK, attempt=2), stored(second_task=FIRST_TASK))
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("store_video", copying)
     harness.fake.plan("identify_task", identifying)
-    job = await harness.start()
-    await copying.reached.wait()
-    await callback(job, "queued", FIRST_TASK, attempt=1)
+    job = await harness.start_until(copying)
+    await job.callback("queued", FIRST_TASK, attempt=1)
     await identifying.reached.wait()
     copying.release()
-    await until(lambda: _copied(harness), "the copy is done")
-    assert (await state(job)).phase == "storing", "the run ends after the task is identified"
+    await harness.fake.called("store_video")
+    assert (await job.state()).phase == "storing", "the run ends after the task is identified"
     identifying.release()
     assert await job.result() == RESULT
-    shown = await state(job)
+    shown = await job.state()
     assert (shown.phase, shown.attention) == ("stored", "second_task")
     assert FIRST_TASK in (detail_of(shown).advice or "")
     assert "task_found" in noted(shown)
 
 
-def _copied(harness: Harness) -> bool:
-    return len(harness.fake.of("store_video")) == 1
-
-
 async def test_unknown_task_delays_stored_video_briefly(skipping: Harness) -> None:
-    harness = skipping
-    copying = Held(RESULT)
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", copying)
-    harness.fake.always("identify_task", NOT_YET)
-    job = await harness.start()
-    await copying.reached.wait()
-    await callback(job, "queued", OTHER_TASK)
-    await harness.fake.called("identify_task")
+    skipping.fake.always("identify_task", NOT_YET)
+    job, copying = await skipping.start_copying()
+    await job.callback("queued", OTHER_TASK)
+    await skipping.fake.called("identify_task")
     copying.release()
     assert await job.result() == RESULT
     described = await job.describe()
     assert described.close_time is not None
     took = (described.close_time - described.start_time).total_seconds()
     assert took < sum(pause.total_seconds() for pause in policies.IDENTIFY_PAUSES) + 30
-    assert len(harness.fake.of("identify_task")) == 1 + len(policies.IDENTIFY_PAUSES)
+    assert len(skipping.fake.of("identify_task")) == 1 + len(policies.IDENTIFY_PAUSES)
 
 
 async def test_cancel_is_answered_during_identification(harness: Harness) -> None:
     held = Held(NOT_YET)
-    harness.fake.plan("read_ledger", harness.claim(2))
+    harness.fake.plan("read_ledger", claim(2))
     harness.fake.plan("identify_task", held)
     harness.fake.always("identify_task", NOT_YET)
-    harness.fake.always("read_ledger", harness.claim(2))
-    job = await harness.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
-    await held.reached.wait()
-    assert (await cancel(job)).outcome == "requested"
+    harness.fake.always("read_ledger", claim(2))
+    job = await harness.start_until(held, first_signal=FIRST_NAMED)
+    assert (await job.update_cancel()).outcome == "requested"
     held.release()
     await job.terminate()
 
@@ -388,58 +278,48 @@ async def test_cancel_is_answered_during_identification(harness: Harness) -> Non
 
 async def test_callback_flood_blocks_no_later_task(harness: Harness) -> None:
     """Invented ids, by a callback URL that leaked: a listing shows only tasks with our identifier, and is accepted."""
-    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
-    harness.fake.always("ask_lister", harness.recover())
+    harness.fake.plan("read_ledger", recover(), adopt())
+    harness.fake.always("ask_lister", recover())
     harness.fake.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
-    finish(harness)
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    harness.fake.finish()
+    job = await harness.start_until_called("ask_lister")
     for number in range(policies.MOST_CALLBACKS):
-        await callback(job, "queued", f"{OTHER_TASK}-{number}")
+        await job.callback("queued", f"{OTHER_TASK}-{number}")
     await harness.fake.called("identify_task", policies.MOST_CALLBACKS)
-    await listed(job, a_listing(task_id=TASK))
+    await job.listed(a_listing(task_id=TASK))
     assert await job.result() == RESULT
 
 
 async def test_callbacks_are_accepted_again_after_flood(skipping: Harness) -> None:
-    harness = skipping
-    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
-    harness.fake.always("ask_lister", harness.recover())
-    harness.fake.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
-    finish(harness)
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
+    skipping.fake.plan("read_ledger", recover(), adopt())
+    skipping.fake.always("ask_lister", recover())
+    skipping.fake.plan("identify_task", *[OTHER] * policies.MOST_CALLBACKS, OURS)
+    skipping.fake.finish()
+    job = await skipping.start_until_called("ask_lister")
     for number in range(policies.MOST_CALLBACKS + 5):
-        await callback(job, "queued", f"{OTHER_TASK}-{number}")
-    await harness.fake.called("identify_task", policies.MOST_CALLBACKS)
-    await harness.skip(policies.ONE_MORE_CALLBACK.total_seconds() + 1)
-    await callback(job, "succeeded")
+        await job.callback("queued", f"{OTHER_TASK}-{number}")
+    await skipping.fake.called("identify_task", policies.MOST_CALLBACKS)
+    await skipping.skip(policies.ONE_MORE_CALLBACK.total_seconds() + 1)
+    await job.callback("succeeded")
     assert await job.result() == RESULT
 
 
 async def test_flood_delays_stored_video_by_minutes(skipping: Harness) -> None:
-    harness = skipping
-    copying = Held(RESULT)
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", copying)
-    harness.fake.always("identify_task", NOT_YET)
-    job = await harness.start()
-    await copying.reached.wait()
-    await callback(job, "queued", OTHER_TASK)
-    await harness.fake.called("identify_task")
+    skipping.fake.always("identify_task", NOT_YET)
+    job, copying = await skipping.start_copying()
+    await job.callback("queued", OTHER_TASK)
+    await skipping.fake.called("identify_task")
     copying.release()
     for number in range(int(policies.LISTEN_AT_MOST.total_seconds()) // 30 + 1):
         with contextlib.suppress(RPCError):  # it has ended
-            await callback(job, "queued", f"{OTHER_TASK}-{number}")
-        await harness.skip(30)
+            await job.callback("queued", f"{OTHER_TASK}-{number}")
+        await skipping.skip(30)
     assert (await job.describe()).status is not WorkflowExecutionStatus.RUNNING
     assert await job.result() == RESULT
 
 
 @pytest.mark.parametrize("how", ["callback", "list"])
 async def test_task_named_in_outage_is_identified_later(skipping: Harness, how: str) -> None:
-    harness = skipping
     away = [True]
 
     async def answer(input: object) -> IdentifyResult:
@@ -447,82 +327,75 @@ async def test_task_named_in_outage_is_identified_later(skipping: Harness, how: 
             raise ApplicationError("503", type="ProviderUnavailable")
         return OURS
 
-    harness.fake.plan("read_ledger", harness.recover(), harness.adopt())
-    harness.fake.always("ask_lister", harness.recover(seconds=120, needs_operator=True))
-    harness.fake.always("identify_task", answer)
-    finish(harness)
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
-    await (callback(job, "queued") if how == "callback" else listed(job, a_listing(task_id=TASK)))
-    await harness.skip(40 * 60)
-    assert (await state(job)).attention == "unknown_create", "an outage holds up nothing else"
+    skipping.fake.plan("read_ledger", recover(), adopt())
+    skipping.fake.always("ask_lister", recover(seconds=120, needs_operator=True))
+    skipping.fake.always("identify_task", answer)
+    skipping.fake.finish()
+    job = await skipping.start_until_called("ask_lister")
+    await (job.callback("queued") if how == "callback" else job.listed(a_listing(task_id=TASK)))
+    await skipping.skip(40 * 60)
+    assert (await job.state()).attention == "unknown_create", "an outage holds up nothing else"
     away.clear()
     assert await job.result() == RESULT
 
 
 async def test_task_from_lost_try_counts(harness: Harness) -> None:
     """The first try of the identification writes the task, and its answer is lost: the second try finds it known."""
-    harness.fake.plan(
-        "read_ledger", harness.ended(failure("invalid", task_id=None, attempt=2)), harness.adopt(FIRST_TASK)
-    )
+    harness.fake.plan("read_ledger", ended(failure("invalid", task_id=None, attempt=2)), adopt(FIRST_TASK))
     harness.fake.plan("identify_task", ApplicationError("its worker died"), IdentifyResult(answer="known"))
-    finish(harness)
-    job = await harness.start(first_signal=TaskChanged(task_id=FIRST_TASK, status="queued", attempt=1))
+    harness.fake.finish()
+    job = await harness.start(first_signal=FIRST_NAMED)
     assert await job.result() == RESULT
 
 
 async def test_accepted_adoption_of_lost_attempt_is_followed(harness: Harness) -> None:
-    adopt = Held(ResolveAnswer(accepted=True, message="adopted"))
-    harness.fake.plan("read_ledger", harness.recover(), harness.ended(failure("lost", task_id=None)), harness.adopt())
-    harness.fake.always("ask_lister", harness.recover())
-    harness.fake.plan("resolve_attempt", adopt, ResolveAnswer(accepted=True, message="given up"))
-    finish(harness)
+    slow = Held(ResolveAnswer(accepted=True, message="adopted"))
+    harness.fake.plan("read_ledger", recover(), ended(failure("lost", task_id=None)), adopt())
+    harness.fake.always("ask_lister", recover())
+    harness.fake.plan("resolve_attempt", slow, ResolveAnswer(accepted=True, message="given up"))
+    harness.fake.finish()
     job = await harness.start()
-    await until(lambda: waits(job), "it waits for a listing")
-    slow = asyncio.create_task(resolve(job, Resolve(attempt=1, action="adopt", task_id=TASK)))
-    await adopt.reached.wait()
-    assert (await resolve(job, Resolve(attempt=1, action="lost"))).accepted
+    await job.until_waiting()
+    adoption = asyncio.create_task(job.resolve(Resolve(attempt=1, action="adopt", task_id=TASK)))
+    await slow.reached.wait()
+    assert (await job.resolve(Resolve(attempt=1, action="lost"))).accepted
     await harness.fake.called("read_ledger", 2)
-    adopt.release()
-    assert (await slow).accepted
+    slow.release()
+    assert (await adoption).accepted
     assert await job.result() == RESULT
 
 
 async def test_second_task_returns_after_other_attention(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan(
-        "get_task",
-        waiting("", SHORT, attention="credentials", note="401", second_task=OTHER_TASK),
-        to_store(),
+        "get_task", waiting("", SHORT, attention="credentials", note="401", second_task=OTHER_TASK), to_store()
     )
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
     assert await job.result() == RESULT
-    shown = await state(job)
+    shown = await job.state()
     assert shown.attention == "second_task"
     assert OTHER_TASK in (detail_of(shown).advice or "")
 
 
 async def test_cancel_reaches_next_followed_task(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt(TASK, attempt=2), harness.adopt(OTHER_TASK, attempt=1))
+    harness.fake.plan("read_ledger", adopt(TASK, attempt=2), adopt(OTHER_TASK, attempt=1))
     harness.fake.plan("get_task", waiting("queued"), *[ending("cancelled", "cancelled")] * 2)
-    harness.fake.always("cancel_task", CancelResult(outcome="cancelled", status="cancelled"))
+    harness.fake.always("cancel_task", CANCELLED)
     harness.fake.plan("write_end", EndResult(error=failure("cancelled"), continues=True), as_written)
-    job = await harness.start()
-    await harness.fake.called("get_task")
-    assert (await cancel(job)).outcome == "cancelled"
-    assert (await failed(job)).failure_class == "cancelled"
+    job = await harness.start_until_called("get_task")
+    assert (await job.update_cancel()).outcome == "cancelled"
+    assert (await job.failed()).failure_class == "cancelled"
     assert [call.input.task_id for call in harness.fake.of("cancel_task")] == [TASK, OTHER_TASK]
 
 
 async def test_task_named_during_reference_check_is_followed(harness: Harness) -> None:
     held = Held(ReferencesResult())
-    harness.fake.plan("read_ledger", harness.claim(2), harness.adopt(FIRST_TASK, attempt=1))
+    harness.fake.plan("read_ledger", claim(2), adopt(FIRST_TASK, attempt=1))
     harness.fake.plan("check_references", held)
     harness.fake.plan("identify_task", OURS)
-    finish(harness)
-    job = await harness.start(references=REFERENCES)
-    await held.reached.wait()
-    await callback(job, "succeeded", FIRST_TASK, attempt=1)
+    harness.fake.finish()
+    job = await harness.start_until(held, references=REFERENCES)
+    await job.callback("succeeded", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT
     held.release()

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -21,16 +21,16 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.task_list import ListedTask, ListerInput, ListingRequest, ListPageInput, Page
 from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, Queues, lister_id
 from seedance_temporal.ledger.facts import Listing
-from tests.replay.replaying import handle_of
-from tests.workflows.conftest import QUEUES, check_harness
-from tests.workflows.scripted import Harness, Held, dev_server, now, scheduled, until
+from tests.support.polling import until
+from tests.workflows.conftest import SUGGESTED_FROM
+from tests.workflows.fakes import Held, now
+from tests.workflows.harness import Harness, Job
 from workflows import policies
 
 MODEL = "dreamina-seedance-2-0-260128"
 OURS = "0123456789abcdef-" + "a" * 32
 THEIRS = "fedcba9876543210-" + "b" * 32
 LONG_AGO = 1_700_000_000.0
-SUGGESTED_FROM = 40
 
 
 @workflow.defn(name="AskingJob")
@@ -63,7 +63,7 @@ class Lister:
     """The lister of a route, and the jobs that ask it."""
 
     harness: Harness
-    handle: WorkflowHandle[Any, Any] | None = None
+    handle: Job | None = None
     jobs: dict[str, WorkflowHandle[Any, Any]] = field(default_factory=dict)
 
     async def start_job(self, name: str) -> None:
@@ -89,6 +89,14 @@ class Lister:
             await self.start_job(name)
         await self.start(SIGNAL_LISTING_REQUESTED, self.request(name, attempt, **given))
 
+    async def ask_held(self, name: str) -> Held:
+        """Ask for a job, and return the listing that answers it, when it has begun; it is held back."""
+        held = Held(a_page())
+        self.harness.fake.plan("list_page", held)
+        await self.ask(name)
+        await held.reached.wait()
+        return held
+
     async def start(self, signal: str | None = None, *args: Any, requested: tuple[ListingRequest, ...] = ()) -> None:
         handle = await self.harness.client.start_workflow(
             LISTER,
@@ -99,9 +107,9 @@ class Lister:
             start_signal=signal,
             start_signal_args=args,
         )
+        self.handle = Job(handle)
         if handle.first_execution_run_id not in {known.first_execution_run_id for known in self.harness.jobs}:
-            self.harness.jobs.append(handle)
-        self.handle = handle
+            self.harness.jobs.append(self.handle)
 
     async def answers(self, name: str, count: int = 1, seconds: float = 15) -> list[Listing]:
         """Return the answers to a job, as soon as there are so many."""
@@ -158,10 +166,8 @@ async def test_pages_of_two_keys_name_no_key(lister: Lister) -> None:
     for second, key in (("first", "first"), ("other", "")):
         pages = [a_page(a_task(f"cgt-{second}-{n}"), total=2) for n in (1, 2)]
         keyed = [page.model_copy(update={"key": k}) for page, k in zip(pages, ("first", second), strict=True)]
-        held = Held(a_page())
-        lister.harness.fake.plan("list_page", held, *keyed)
-        await lister.ask(f"{second}-before")
-        await held.reached.wait()
+        held = await lister.ask_held(f"{second}-before")
+        lister.harness.fake.plan("list_page", *keyed)
         # Several jobs ask for the same listing.
         for name in ("x", "y", "z"):
             await lister.ask(f"{second}-{name}")
@@ -173,10 +179,8 @@ async def test_pages_of_two_keys_name_no_key(lister: Lister) -> None:
 
 async def test_one_listing_answers_all_earlier_requests(lister: Lister) -> None:
     """A request during a listing gets the next one: the first does not show later tasks."""
-    first = Held(a_page())
-    lister.harness.fake.plan("list_page", first, a_page(a_task("cgt-1", OURS)))
-    await lister.ask("a")
-    await first.reached.wait()
+    first = await lister.ask_held("a")
+    lister.harness.fake.plan("list_page", a_page(a_task("cgt-1", OURS)))
     for name in ("b", "c", "d"):
         await lister.ask(name)
     asked = now()
@@ -187,10 +191,8 @@ async def test_one_listing_answers_all_earlier_requests(lister: Lister) -> None:
 
 
 async def test_repeated_request_is_answered_once(lister: Lister) -> None:
-    first = Held(a_page())
-    lister.harness.fake.plan("list_page", first, a_page())
-    await lister.ask("a")
-    await first.reached.wait()
+    first = await lister.ask_held("a")
+    lister.harness.fake.plan("list_page", a_page())
     for attempt in (1, 1, 2, 1):
         await lister.ask("b", attempt)
     first.release()
@@ -199,15 +201,11 @@ async def test_repeated_request_is_answered_once(lister: Lister) -> None:
 
 
 async def test_each_requested_tier_is_listed(lister: Lister) -> None:
-    first = Held(a_page())
-
     async def tier(input: ListPageInput) -> Page:
         return a_page(a_task(f"cgt-{input.service_tier}", OURS))
 
-    lister.harness.fake.plan("list_page", first)
+    first = await lister.ask_held("first")
     lister.harness.fake.always("list_page", tier)
-    await lister.ask("first")
-    await first.reached.wait()
     await lister.ask("a", service_tier="flex")
     await lister.ask("b", service_tier="default")
     await lister.ask("c", service_tier="flex")
@@ -218,7 +216,6 @@ async def test_each_requested_tier_is_listed(lister: Lister) -> None:
 
 # --- the answer ------------------------------------------------------------------------------------------------------
 
-Told = tuple[bool, str | None, bool]
 SINCE = 1_800_000_000.0
 
 
@@ -283,7 +280,7 @@ async def test_listing_age_counts_from_request(lister: Lister) -> None:
 
 
 async def _is_scheduled(lister: Lister) -> bool:
-    return lister.handle is not None and await scheduled(lister.handle, "list_page") != []
+    return lister.handle is not None and await lister.handle.scheduled("list_page") != []
 
 
 async def test_fast_worker_clock_makes_no_task_older(lister: Lister) -> None:
@@ -302,17 +299,13 @@ async def test_task_on_later_page_is_found(lister: Lister) -> None:
     assert (await lister.answers("a"))[0].task_id == "x"
 
 
-async def test_endless_listing_is_given_up(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_listing_is_given_up(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "MOST_PAGES", 3)
-    harness = Harness(temporal, sandboxed=False)
-    await harness.start_workers(*QUEUES)
-    harness.fake.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
-    async with run_lister(harness) as lister:
+    unsandboxed.fake.always("list_page", a_page(a_task("cgt-1"), total=1_000_000))
+    async with run_lister(unsandboxed) as lister:
         await lister.ask("a")
         assert not (await lister.answers("a"))[0].complete
         assert len(lister.pages) == 3
-    await harness.close()
-    await harness.replay()
 
 
 @pytest.mark.parametrize(
@@ -340,11 +333,9 @@ async def test_unmarked_task_bars_absence(
 
 
 async def test_each_job_gets_its_task(lister: Lister) -> None:
-    first = Held(a_page())
     tasks = [a_task(f"cgt-{n}", f"{n:016x}-{n:032x}") for n in range(3)]
-    lister.harness.fake.plan("list_page", first, a_page(*tasks, a_task("unmarked", None, "another")))
-    await lister.ask("first")
-    await first.reached.wait()
+    first = await lister.ask_held("first")
+    lister.harness.fake.plan("list_page", a_page(*tasks, a_task("unmarked", None, "another")))
     for n in range(4):
         model = "another" if n == 3 else MODEL
         await lister.ask(str(n), attempt=n + 1, safety_identifier=f"{n:016x}-{n:032x}", model=model)
@@ -362,11 +353,8 @@ async def test_each_job_gets_its_task(lister: Lister) -> None:
 
 
 async def test_ended_job_does_not_block_others(lister: Lister) -> None:
-    first = Held(a_page())
-    lister.harness.fake.plan("list_page", first)
+    first = await lister.ask_held("first")
     lister.harness.fake.always("list_page", a_page())
-    await lister.ask("first")
-    await first.reached.wait()
     for name in ("a", "ended"):
         await lister.ask(name)
     # Several requests may come in one signal.
@@ -388,7 +376,7 @@ async def test_request_without_job_is_listed(lister: Lister) -> None:
     await lister.ask(None)
     await lister.harness.fake.called("list_page")
     assert lister.handle is not None
-    assert await scheduled(lister.handle, "answer_jobs") == []
+    assert await lister.handle.scheduled("answer_jobs") == []
 
 
 @pytest.mark.parametrize("odd", [[], [None], ["x"], [{}], [{"job_id": "x", "attempt": "one"}], [[1, 2]], [1, 2, 3]])
@@ -422,70 +410,50 @@ async def test_two_hundred_requests_share_pages(lister: Lister) -> None:
     assert len(lister.pages) < 15
 
 
-async def test_many_answers_are_sent_in_parts(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_answers_are_sent_in_parts(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "ANSWERS_AT_ONCE", 5)
-    harness = Harness(temporal, sandboxed=False)
-    await harness.start_workers(*QUEUES)
-    first = Held(a_page())
-    harness.fake.plan("list_page", first, a_page())
-    async with run_lister(harness) as lister:
-        await lister.ask("first")
-        await first.reached.wait()
+    async with run_lister(unsandboxed) as lister:
+        first = await lister.ask_held("first")
+        unsandboxed.fake.plan("list_page", a_page())
         for n in range(24):
             await lister.ask(str(n))
         first.release()
         for n in range(24):
             await lister.answers(str(n))
-    assert len(await scheduled(harness.jobs[0], "answer_jobs")) == 1 + 5
-    await harness.close()
-    await harness.replay()
+    assert len(await unsandboxed.jobs[0].scheduled("answer_jobs")) == 1 + 5
 
 
-async def test_idle_lister_ends_and_request_restarts_it(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_lister_ends_and_restarts(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "LISTER_IDLE", timedelta(seconds=1))
-    harness = Harness(temporal, sandboxed=False)
-    await harness.start_workers(*QUEUES)
-    harness.fake.always("list_page", a_page())
-    async with run_lister(harness) as lister:
+    unsandboxed.fake.always("list_page", a_page())
+    async with run_lister(unsandboxed) as lister:
         for turn in (1, 2):
             await lister.ask("a")
             await lister.answers("a", turn)
             assert lister.handle is not None
             await asyncio.wait_for(lister.handle.result(), 15)
             assert (await lister.handle.describe()).status is WorkflowExecutionStatus.COMPLETED
-        assert len(harness.jobs) == 2
-    await harness.close()
-    await harness.replay()
+        assert len(unsandboxed.jobs) == 2
 
 
-async def test_requests_are_carried_into_new_run(caplog: pytest.LogCaptureFixture) -> None:
-    option = f"limit.historyCount.suggestContinueAsNew={SUGGESTED_FROM}"
-    async with dev_server("--dynamic-config-value", option) as client:
-        harness = Harness(client)
-        await harness.start_workers(*QUEUES)
-        first = Held(a_page())
-        harness.fake.plan("list_page", first)
-        harness.fake.always("list_page", a_page())
-        async with run_lister(harness) as lister:
-            await lister.ask("a")
-            await first.reached.wait()
-            for n in range(SUGGESTED_FROM + 5):
-                await lister.ask(f"late-{n % 3}", attempt=n // 3)
-            first.release()
-            await lister.answers("a")
-            for n in range(3):
-                assert len(await lister.answers(f"late-{n}", 15)) == 15
-            assert len(lister.pages) == 2
-            handle = handle_of(harness.jobs[0], harness.jobs[0].first_execution_run_id)
-            last = [event async for event in handle.fetch_history_events()][-1]
-            assert last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
-        await harness.close()
-        await check_harness(harness, caplog)
+async def test_requests_are_carried_into_new_run(renewing: Harness) -> None:
+    async with run_lister(renewing) as lister:
+        first = await lister.ask_held("a")
+        renewing.fake.always("list_page", a_page())
+        for n in range(SUGGESTED_FROM + 5):
+            await lister.ask(f"late-{n % 3}", attempt=n // 3)
+        first.release()
+        await lister.answers("a")
+        for n in range(3):
+            assert len(await lister.answers(f"late-{n}", 15)) == 15
+        assert len(lister.pages) == 2
+        last = (await renewing.jobs[0].events())[-1]
+        assert last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
 
 
 async def test_worker_without_cache_lists(idle: Harness) -> None:
     idle.cached = 0
-    await idle.start_workers(*QUEUES)
+    await idle.start_workers()
     idle.fake.always("list_page", a_page(*numbered(1)))
     async with run_lister(idle) as lister:
         for turn in (1, 2, 3):

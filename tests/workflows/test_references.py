@@ -12,19 +12,8 @@ from activities.references import ReferencesResult
 from seedance_temporal.job import JobError
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
-from tests.support.jobs import detail_of
-from tests.workflows.scripted import (
-    RESULT,
-    Harness,
-    Held,
-    cancel,
-    failed,
-    noted,
-    scheduled,
-    state,
-    to_store,
-    until_state,
-)
+from tests.workflows.fakes import RESULT, Held, adopt, claim, created, not_sent, to_store
+from tests.workflows.harness import Harness
 from workflows import policies
 
 PICTURE = Reference(role="reference_image", url="https://cdn.example.com/a.png?sig=5ec4e7")
@@ -41,8 +30,8 @@ BAD = ReferencesResult(
 
 
 def to_the_end(harness: Harness) -> None:
-    harness.fake.always("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created(seconds=0))
+    harness.fake.always("read_ledger", claim())
+    harness.fake.plan("create_task", created(seconds=0))
     harness.fake.plan("get_task", to_store())
     harness.fake.always("store_video", RESULT)
 
@@ -58,11 +47,11 @@ async def test_references_are_checked_before_claim(harness: Harness) -> None:
     assert harness.fake.input("create_task").media == (MEDIUM,)
     assert "It was another picture once." in harness.fake.input("create_task").warnings
     assert "It was another picture once." in harness.fake.input("store_video").warnings
-    told = await state(job)
-    (entry,) = [entry for entry in detail_of(told).timeline if entry.source == "references"]
+    shown = await job.detail()
+    (entry,) = [entry for entry in shown.timeline if entry.source == "references"]
     assert (entry.event, entry.detail) == ("references_checked", "png 640x480 1234 bytes")
-    assert "It was another picture once." in detail_of(told).warnings
-    (event,) = await scheduled(job, "check_references")
+    assert "It was another picture once." in shown.warnings
+    (event,) = await job.scheduled("check_references")
     assert event.heartbeat_timeout.ToTimedelta() == policies.REFERENCES_HEARTBEAT
 
 
@@ -75,18 +64,18 @@ async def test_assets_are_not_downloaded(harness: Harness, references: tuple[Ref
 
 
 async def test_bad_reference_ends_before_claim(harness: Harness) -> None:
-    harness.fake.always("read_ledger", harness.claim())
+    harness.fake.always("read_ledger", claim())
     harness.fake.plan("check_references", BAD)
     job = await harness.start(references=(PICTURE,))
-    error = await failed(job)
+    error = await job.failed()
     assert error == BAD.error
     assert error.attempt is None
     assert harness.fake.names() == ["read_ledger", "check_references"]
-    assert (await state(job)).phase == "failed"
+    assert (await job.state()).phase == "failed"
 
 
 async def test_references_are_checked_once_in_a_run(harness: Harness) -> None:
-    harness.fake.plan("create_task", harness.not_sent(0), harness.not_sent(0))
+    harness.fake.plan("create_task", not_sent(0), not_sent(0))
     to_the_end(harness)
     harness.fake.plan("check_references", GOOD)
     job = await harness.start(references=(PICTURE,))
@@ -96,9 +85,8 @@ async def test_references_are_checked_once_in_a_run(harness: Harness) -> None:
 
 
 async def test_existing_task_skips_reference_check(harness: Harness) -> None:
-    harness.fake.always("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
+    harness.fake.always("read_ledger", adopt())
+    harness.fake.finish()
     job = await harness.start(references=(PICTURE,))
     await job.result()
     assert "check_references" not in harness.fake.names()
@@ -114,10 +102,10 @@ async def test_passing_fault_is_retried(harness: Harness) -> None:
 
 
 async def test_lasting_fault_ends_job(skipping: Harness) -> None:
-    skipping.fake.always("read_ledger", skipping.claim())
+    skipping.fake.always("read_ledger", claim())
     trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
     skipping.fake.always("check_references", trouble)
-    error = await failed(await skipping.start(references=(PICTURE,)))
+    error = await (await skipping.start(references=(PICTURE,))).failed()
     assert (error.code, error.failure_class, error.attempt) == ("references_unreachable", "invalid", None)
     assert error.message.startswith("Nothing was sent, and nothing is billed.")
     assert "HTTP 503" in error.message
@@ -127,14 +115,13 @@ async def test_lasting_fault_ends_job(skipping: Harness) -> None:
 
 async def test_cancel_ends_reference_check(harness: Harness) -> None:
     held = Held(GOOD)
-    harness.fake.always("read_ledger", harness.claim())
+    harness.fake.always("read_ledger", claim())
     harness.fake.plan("check_references", held)
-    job = await harness.start(references=(PICTURE,))
-    await held.reached.wait()
-    await until_state(job, phase="checking")
+    job = await harness.start_until(held, references=(PICTURE,))
+    await job.until_state(phase="checking")
     async with asyncio.timeout(5):
-        answer = await cancel(job)
-        error = await failed(job)
+        answer = await job.update_cancel()
+        error = await job.failed()
     assert answer.outcome == "cancelled"
     assert (error.code, error.failure_class) == ("cancelled", "cancelled")
     assert "create_task" not in harness.fake.names()
@@ -147,6 +134,6 @@ async def test_timeline_counts_many_references(harness: Harness) -> None:
     harness.fake.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
     job = await harness.start(references=(PICTURE,) * 10)
     await job.result()
-    (entry,) = [entry for entry in detail_of(await state(job)).timeline if entry.source == "references"]
+    (entry,) = [entry for entry in (await job.detail()).timeline if entry.source == "references"]
     assert entry.detail == "9 image, 1 audio, 12340 bytes"
-    assert "references_checked" in noted(await state(job))
+    assert "references_checked" in await job.noted()

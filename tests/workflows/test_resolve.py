@@ -9,45 +9,19 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import UPDATE_CANCEL, UPDATE_RESOLVE, Resolve, ResolveAnswer
-from tests.support.jobs import detail_of
-from tests.workflows.scripted import (
-    OTHER_TASK,
-    RESULT,
-    TASK,
-    Handle,
-    Harness,
-    Held,
-    a_listing,
-    callback,
-    listed,
-    noted,
-    resolve,
-    state,
-    to_store,
-    until,
-    until_state,
-    waiting,
-)
+from tests.support.polling import until
+from tests.workflows.fakes import OTHER_TASK, RESULT, TASK, Held, adopt, recover, to_store, waiting
+from tests.workflows.harness import Harness, noted
 
 ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
 
 
-async def _asks_for_a_person(harness: Harness, job: Handle) -> None:
-    """Wait for the Attention, which follows a listing that does not show the task."""
-    await harness.fake.called("ask_lister")
-    await listed(job, a_listing(2, complete=False))
-    await until_state(job, attention="unknown_create")
-
-
 async def test_accepted_resolution_rereads_ledger(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
-    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    job = await harness.start_unknown(2)
+    harness.fake.plan("read_ledger", adopt(attempt=2))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await _asks_for_a_person(harness, job)
-    assert await resolve(job, ADOPT) == ResolveAnswer(accepted=True, message="adopted")
+    harness.fake.finish()
+    assert await job.resolve(ADOPT) == ResolveAnswer(accepted=True, message="adopted")
     assert await job.result() == RESULT
     assert harness.fake.names() == [
         "read_ledger",
@@ -60,30 +34,24 @@ async def test_accepted_resolution_rereads_ledger(harness: Harness) -> None:
     input = harness.fake.input("resolve_attempt")
     assert (input.job_id, input.resolution) == (job.id, ADOPT)
     assert "attention_raised unknown_create" in noted(input.timeline)
-    (event,) = [e for e in detail_of(await state(job)).timeline if e.event == "resolution_accepted"]
+    (event,) = [e for e in (await job.detail()).timeline if e.event == "resolution_accepted"]
     assert (event.source, event.detail, event.attempt) == ("operator", "adopt", ADOPT.attempt)
 
 
 async def test_refused_resolution_changes_nothing(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.recover(attempt=2))
-    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    job = await harness.start_unknown(2)
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="no such task"))
-    job = await harness.start()
-    await _asks_for_a_person(harness, job)
-    assert await resolve(job, ADOPT) == ResolveAnswer(accepted=False, message="no such task")
+    assert await job.resolve(ADOPT) == ResolveAnswer(accepted=False, message="no such task")
     await asyncio.sleep(0.2)
     assert len(harness.fake.of("ask_lister")) == 1
-    shown = await state(job)
+    shown = await job.state()
     assert (shown.phase, shown.attention, shown.task_id) == ("recovering", "unknown_create", None)
 
 
 async def test_unchecked_resolution_is_not_accepted(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.recover(attempt=2))
-    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    job = await harness.start_unknown(2)
     harness.fake.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
-    job = await harness.start()
-    await _asks_for_a_person(harness, job)
-    answer = await resolve(job, ADOPT)
+    answer = await job.resolve(ADOPT)
     assert not answer.accepted
     assert "Nothing was written" in answer.message
     assert "the provider is down" in answer.message
@@ -92,47 +60,42 @@ async def test_unchecked_resolution_is_not_accepted(harness: Harness) -> None:
 
 async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
     """The lister's decision can be older than the resolution."""
-    held = Held(harness.recover(attempt=2))
-    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
+    held = Held(recover(attempt=2))
+    harness.fake.plan("read_ledger", recover(attempt=2), adopt(attempt=2))
     harness.fake.plan("ask_lister", held)
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await held.reached.wait()
-    assert (await resolve(job, ADOPT)).accepted
+    harness.fake.finish()
+    job = await harness.start_until(held)
+    assert (await job.resolve(ADOPT)).accepted
     held.release()
     assert await job.result() == RESULT
 
 
 async def test_resolution_of_known_job_changes_nothing(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", waiting("running"), to_store())
+    job = await harness.start_running()
+    harness.fake.plan("get_task", to_store())
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="it is settled"))
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await until_state(job, phase="running")
-    assert not (await resolve(job, Resolve(attempt=1, action="lost"))).accepted
+    assert not (await job.resolve(Resolve(attempt=1, action="lost"))).accepted
     assert len(harness.fake.of("get_task")) == 1
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     assert await job.result() == RESULT
 
 
 async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
     """A run that closes loses the answers of unfinished updates."""
     resolution, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", to_store())
     harness.fake.plan("resolve_attempt", resolution)
     harness.fake.plan("store_video", copy)
-    job = await harness.start()
-    await copy.reached.wait()
-    answer = asyncio.create_task(resolve(job, Resolve(attempt=1, action="adopt", task_id=OTHER_TASK)))
+    job = await harness.start_until(copy)
+    answer = asyncio.create_task(job.resolve(Resolve(attempt=1, action="adopt", task_id=OTHER_TASK)))
     await resolution.reached.wait()
     copy.release()
     await asyncio.sleep(0.5)
     # The operator may adopt a task to follow, so the run waits for the resolution.
-    assert (await state(job)).phase == "storing"
+    assert (await job.state()).phase == "storing"
     assert not answer.done()
     resolution.release()
     assert (await answer).message == "late"
@@ -143,14 +106,11 @@ async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
     "odd", [[], [None], ["adopt"], [{}], [{"attempt": 1, "action": "explode"}], [{"attempt": 1, "action": "lost"}, 1]]
 )
 async def test_invalid_resolution_is_refused(harness: Harness, odd: list[object]) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", waiting("running"), to_store())
-    harness.fake.plan("store_video", RESULT)
+    job = await harness.start_running()
+    harness.fake.finish()
     harness.fake.always("resolve_attempt", ResolveAnswer(accepted=False, message="no"))
-    job = await harness.start()
-    await until_state(job, phase="running")
     update = asyncio.create_task(_refused(job.execute_update(UPDATE_RESOLVE, args=odd)))
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
     assert await asyncio.wait_for(update, 10)
 
@@ -164,16 +124,16 @@ async def _refused(update: object) -> bool:
 
 
 async def test_cancel_with_argument_is_accepted(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.always("get_task", waiting("running"))
     harness.fake.always("cancel_task", {"outcome": "running_will_finish", "status": "running"})
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
-    await until_state(job, phase="running")
+    await job.until_state(phase="running")
     update = asyncio.create_task(job.execute_update(UPDATE_CANCEL, {"reason": "x"}))
     await asyncio.wait({update}, timeout=1)
     harness.fake.always("get_task", to_store())
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
     await until(update.done, "the update is answered")
     update.exception()

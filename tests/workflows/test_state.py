@@ -22,35 +22,35 @@ from seedance_temporal.contract import (
 )
 from seedance_temporal.identity import hash_of_job
 from tests.support.jobs import detail_of
-from tests.workflows.scripted import (
+from tests.support.polling import until
+from tests.workflows.fakes import (
     RESULT,
     TASK,
-    Harness,
     Held,
-    callback,
+    adopt,
+    claim,
+    create_result,
+    created,
+    ended,
     ending,
-    events,
-    failed,
     failure,
-    has_event,
-    noted,
-    state,
+    not_sent,
+    stored,
     to_store,
-    until,
-    until_state,
     waiting,
 )
+from tests.workflows.harness import Harness
 
 UPSERT = EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
 
 
 async def test_phases_follow_steps(harness: Harness) -> None:
-    read, create, copy = Held(harness.claim()), Held(None), Held(RESULT)
-    find, get = Held(harness.adopt()), Held(waiting("running"))
+    read, create, copy = Held(claim()), Held(None), Held(RESULT)
+    find, get = Held(adopt()), Held(waiting("running"))
 
     async def creating(input: Any) -> Any:
         await create(input)
-        return await harness.result_of("unknown", None)(input)
+        return await create_result("unknown")(input)
 
     harness.fake.plan("read_ledger", read)
     harness.fake.plan("create_task", creating)
@@ -61,22 +61,22 @@ async def test_phases_follow_steps(harness: Harness) -> None:
     seen = []
     for held in (read, create, find, get):
         await held.reached.wait()
-        seen.append((await state(job)).phase)
+        seen.append((await job.state()).phase)
         held.release()
-    seen.append((await until_state(job, phase="running")).phase)
-    await callback(job, "succeeded")
+    seen.append((await job.until_state(phase="running")).phase)
+    await job.callback("succeeded")
     await copy.reached.wait()
-    seen.append((await state(job)).phase)
+    seen.append((await job.state()).phase)
     copy.release()
     await job.result()
-    seen.append((await state(job)).phase)
+    seen.append((await job.state()).phase)
     assert seen == ["checking", "creating", "recovering", "queued", "running", "storing", "stored"]
 
 
 async def test_list_shows_attempt_and_estimate_without_worker(harness: Harness) -> None:
     estimate = {"estimated_tokens": 40_000, "estimated_usd": 0.14}
-    harness.fake.plan("read_ledger", harness.claim(1, **estimate), harness.claim(2, **estimate))
-    harness.fake.plan("create_task", harness.created("cgt-1", seconds=0), harness.created(TASK, seconds=0))
+    harness.fake.plan("read_ledger", claim(1, **estimate), claim(2, **estimate))
+    harness.fake.plan("create_task", created("cgt-1", seconds=0), created(TASK, seconds=0))
     harness.fake.plan("get_task", ending("expired", "expired"), to_store())
     harness.fake.plan("write_end", EndResult(error=failure("expired"), continues=True))
     harness.fake.plan("store_video", RESULT)
@@ -84,78 +84,72 @@ async def test_list_shows_attempt_and_estimate_without_worker(harness: Harness) 
     await job.result()
     assert await (await job.describe()).memo() == estimate | {"attempt": 2}
     modified = EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED
-    assert sum(event.event_type == modified for event in await events(job)) == 3, (
+    assert sum(event.event_type == modified for event in await job.events()) == 3, (
         "once for each change, not for each poll"
     )
 
 
 async def test_state_has_contract_shape(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim(3))
-    harness.fake.plan("create_task", harness.created(seconds=600))
+    harness.fake.plan("read_ledger", claim(3))
+    harness.fake.plan("create_task", created(seconds=600))
     job = await harness.start()
-    shown = await until_state(job, phase="queued")
+    shown = await job.until_state(phase="queued")
     assert (shown.job_id, shown.request_hash) == (job.id, hash_of_job(job.id))
     assert (shown.task_id, shown.attempt, detail_of(shown).request.route) == (TASK, 3, harness.route)
     assert (shown.result, shown.error, shown.attention, detail_of(shown).advice, detail_of(shown).provider_status) == (
         None,
     ) * 5
-    created = detail_of(shown).timeline[0]
-    assert (created.event, created.source, created.task_id, created.attempt) == ("task_created", "create", TASK, 3)
-    assert (created.detail, created.count) == (None, 1)
-    assert detail_of(shown).next_poll_at == created.at + timedelta(seconds=600)
+    first = detail_of(shown).timeline[0]
+    assert (first.event, first.source, first.task_id, first.attempt) == ("task_created", "create", TASK, 3)
+    assert (first.detail, first.count) == (None, 1)
+    assert detail_of(shown).next_poll_at == first.at + timedelta(seconds=600)
     raw = await job.query(QUERY_STATE)
     assert set(raw) == set(type(shown).model_fields)
 
 
 async def test_error_has_contract_names(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.ended(failure("expired")))
+    harness.fake.plan("read_ledger", ended(failure("expired")))
     job = await harness.start()
-    await failed(job)
+    await job.failed()
     raw = await job.query(QUERY_STATE)
     assert raw["error"]["class"] == "expired"
 
 
 async def test_timeline_keeps_first_and_newest_entries(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created())
-    job = await harness.start()
-    await until_state(job, phase="queued")
+    job = await harness.start_queued()
     for number in range(150):
-        await callback(job, f"step {number}")
+        await job.callback(f"step {number}")
 
     async def bounded() -> bool:
-        return noted(await state(job))[-1] == "callback_received step 149"
+        return (await job.noted())[-1] == "callback_received step 149"
 
-    await until(bounded, "all callbacks are heard")
-    timeline = noted(await state(job))
+    await until(bounded, "all callbacks are noted")
+    timeline = await job.noted()
     assert len(timeline) == 100
     assert timeline[:3] == ["task_created 1", "callback_received step 0", "callback_received step 1"]
     assert timeline[-2:] == ["callback_received step 148", "callback_received step 149"]
 
 
 async def test_repeated_status_is_counted(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
     job = await harness.start()
     await harness.fake.called("get_task", 26)
 
     async def all_seen() -> bool:
-        return detail_of(await state(job)).timeline[-1].count == 26
+        return (await job.detail()).timeline[-1].count == 26
 
     await until(all_seen, "all polls are counted")
-    assert noted(await state(job)) == ["status running"]
+    assert (await job.noted()) == ["status running"]
 
 
 async def test_search_attributes_describe_job(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim())
-    harness.fake.plan("create_task", harness.created())
     harness.fake.plan("get_task", waiting("running", 0, second_task="cgt-second"), to_store())
     copy = Held(RESULT)
     harness.fake.plan("store_video", copy)
-    job = await harness.start()
-    await until_state(job, phase="queued")
-    found = (await job.describe()).typed_search_attributes
-    given = detail_of(await state(job)).request
+    job = await harness.start_queued()
+    found = await job.attributes()
+    given = (await job.detail()).request
     assert [found.get(key) for key in (SEEDANCE_USER, SEEDANCE_ROUTE, SEEDANCE_MODEL)] == [
         given.user_id,
         harness.route,
@@ -163,47 +157,46 @@ async def test_search_attributes_describe_job(harness: Harness) -> None:
     ]
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TASK_ID)) == ("queued", TASK)
     assert [found.get(key) for key in (SEEDANCE_ATTENTION, SEEDANCE_TOKENS, SEEDANCE_COST_USD)] == [None] * 3
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     await copy.reached.wait()
-    found = (await job.describe()).typed_search_attributes
+    found = await job.attributes()
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_ATTENTION)) == ("storing", "second_task")
     copy.release()
     await job.result()
-    found = (await job.describe()).typed_search_attributes
+    found = await job.attributes()
     assert (found.get(SEEDANCE_PHASE), found.get(SEEDANCE_TOKENS), found.get(SEEDANCE_COST_USD)) == ("stored", 42, 0.5)
 
 
 async def test_stored_task_is_searchable(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.stored())
+    harness.fake.plan("read_ledger", stored())
     job = await harness.start()
     await job.result()
-    assert (await job.describe()).typed_search_attributes.get(SEEDANCE_TASK_ID) == TASK
+    assert (await job.attributes()).get(SEEDANCE_TASK_ID) == TASK
 
 
 async def test_no_attributes_without_registration(harness: Harness) -> None:
     """An upsert of one that is not registered would leave the run stuck for good."""
-    harness.search_attributes = ()
-    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
-    harness.fake.plan("create_task", harness.not_sent(attention="account"), harness.created(seconds=0))
+    harness.fake.search_attributes = ()
+    harness.fake.plan("read_ledger", claim(1), claim(2))
+    harness.fake.plan("create_task", not_sent(attention="account"), created(seconds=0))
     harness.fake.plan("get_task", waiting("running", 0, second_task="x"), to_store())
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
     assert await job.result() == RESULT
-    assert not await has_event(job, UPSERT)
+    assert not await job.has_event(UPSERT)
 
 
 @pytest.mark.parametrize("known", ["SeedanceRoute", "SeedancePhase", "SeedanceAttention", "SeedanceCostUsd"])
 async def test_only_known_attributes_are_set(harness: Harness, known: str) -> None:
-    harness.search_attributes = (known,)
-    harness.fake.plan("read_ledger", harness.claim(1), harness.claim(2))
-    harness.fake.plan("create_task", harness.not_sent(seconds=0, attention="account"), harness.created(seconds=0))
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
+    harness.fake.search_attributes = (known,)
+    harness.fake.plan("read_ledger", claim(1), claim(2))
+    harness.fake.plan("create_task", not_sent(seconds=0, attention="account"), created(seconds=0))
+    harness.fake.finish()
     job = await harness.start()
     await job.result()
     set_by_us = {
         name
-        for event in await events(job)
+        for event in await job.events()
         if event.event_type == UPSERT
         for name in event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
     }
@@ -213,11 +206,10 @@ async def test_only_known_attributes_are_set(harness: Harness, known: str) -> No
 async def test_long_keyword_does_not_end_a_run(harness: Harness) -> None:
     """The server ends a run with a keyword of more than 2,048 bytes of JSON; an emoji has twelve."""
     task_id = "\N{CLAPPER BOARD}" * 250
-    harness.fake.plan("read_ledger", harness.adopt(task_id))
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", RESULT)
+    harness.fake.plan("read_ledger", adopt(task_id))
+    harness.fake.finish()
     job = await harness.start(user_id="\N{CLAPPER BOARD}" * 255)
     assert await job.result() == RESULT
-    shown = (await job.describe()).typed_search_attributes.get(SEEDANCE_USER)
+    shown = (await job.attributes()).get(SEEDANCE_USER)
     assert shown is not None
     assert set(shown) == {"\N{CLAPPER BOARD}"}

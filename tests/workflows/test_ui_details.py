@@ -13,40 +13,39 @@ from temporalio.exceptions import ApplicationError
 from seedance_temporal.contract import SEEDANCE_USER
 from seedance_temporal.identity import user_hash
 from tests.support.jobs import detail_of
-from tests.workflows.scripted import (
+from tests.support.polling import until
+from tests.workflows.fakes import (
     OURS,
     RESULT,
     TASK,
-    Handle,
-    Harness,
     Held,
     a_listing,
+    adopt,
     as_written,
-    callback,
+    claim,
+    created,
+    ended,
     ending,
-    events,
-    failed,
     failure,
-    listed,
-    scheduled,
-    state,
+    not_sent,
+    recover,
+    stored,
     to_store,
-    until,
-    until_state,
     waiting,
 )
+from tests.workflows.harness import Harness, Job
 
 FOLDER = "gs://videos/seedance/hash/"
 EXPECTED: dict[str, Any] = {"estimated_tokens": 108_900, "estimated_usd": 0.7623}
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
 
-async def details(job: Handle) -> str:
+async def details(job: Job) -> str:
     metadata: WorkflowMetadata = await job.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
     return metadata.current_details
 
 
-async def until_details_say(job: Handle, *sentences: str) -> str:
+async def until_details_say(job: Job, *sentences: str) -> str:
     async def shown() -> str:
         text = await details(job)
         return text if all(sentence in text for sentence in sentences) else ""
@@ -56,18 +55,17 @@ async def until_details_say(job: Handle, *sentences: str) -> str:
 
 
 async def test_details_follow_job(harness: Harness) -> None:
-    read, create, copy = Held(harness.claim(folder=FOLDER, **EXPECTED)), Held(None), Held(RESULT)
+    read, create, copy = Held(claim(folder=FOLDER, **EXPECTED)), Held(None), Held(RESULT)
 
     async def creating(input: Any) -> Any:
         await create(input)
-        return await harness.created()(input)
+        return await created()(input)
 
     harness.fake.plan("read_ledger", read)
     harness.fake.plan("create_task", creating)
     harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("store_video", copy)
-    job = await harness.start()
-    await read.reached.wait()
+    job = await harness.start_until(read)
     assert await details(job) == ""
     read.release()
     await create.reached.wait()
@@ -76,12 +74,12 @@ async def test_details_follow_job(harness: Harness) -> None:
     assert f"- **ledger**: {FOLDER}attempts/" in text
     assert "awaited" not in text, "nothing is waited for: the request is being sent"
     create.release()
-    due = detail_of(await until_state(job, phase="queued")).next_poll_at
+    due = detail_of(await job.until_state(phase="queued")).next_poll_at
     text = await until_details_say(job, "**Queued.**", f"- **task**: {TASK}", "- **attempt**: 1")
     assert f"- **awaited**: callback, or poll at {due:%Y-%m-%d %H:%M:%S} UTC" in text
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     await until_details_say(job, "**Running.**", "- **provider says**: running")
-    await callback(job, "succeeded")
+    await job.callback("succeeded")
     await copy.reached.wait()
     assert "awaited" not in await until_details_say(job, "**Storing.**", "- **provider says**: succeeded")
     copy.release()
@@ -94,13 +92,12 @@ async def test_details_follow_job(harness: Harness) -> None:
 
 
 async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.recover(attempt=2), harness.adopt(attempt=2))
-    harness.fake.plan("ask_lister", harness.recover(attempt=2, needs_operator=True))
+    harness.fake.plan("read_ledger", recover(attempt=2), adopt(attempt=2))
+    harness.fake.plan("ask_lister", recover(attempt=2, needs_operator=True))
     harness.fake.plan("identify_task", OURS)
     harness.fake.plan("get_task", waiting())
-    job = await harness.start()
-    await harness.fake.called("ask_lister")
-    await listed(job, a_listing(attempt=2, complete=False))
+    job = await harness.start_until_called("ask_lister")
+    await job.listed(a_listing(attempt=2, complete=False))
     text = await until_details_say(
         job, "**Needs an operator: unknown\\_create.** Whether the provider accepted attempt 2"
     )
@@ -111,23 +108,22 @@ async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
         for resolution in ("--task-id ID", "--not-created", "--lost")
     ]
     # What the command line shows of it are the same words, without Markdown.
-    advice = detail_of(await state(job)).advice or ""
+    advice = (await job.detail()).advice or ""
     assert all(command in advice for command in commands)
     assert "`" not in advice
-    await listed(job, a_listing(attempt=2, task_id=TASK))
+    await job.listed(a_listing(attempt=2, task_id=TASK))
     assert "Needs an operator" not in await until_details_say(job, "**Queued.**")
 
 
 async def test_video_at_risk_is_shown_at_once(skipping: Harness) -> None:
     """Nothing else changes then: the copy is still at work."""
-    harness = skipping
-    harness.fake.plan("read_ledger", harness.adopt())
-    harness.fake.plan("get_task", to_store())
-    harness.fake.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
-    job = await harness.start()
-    await harness.skip(50 * 60)
+    skipping.fake.plan("read_ledger", adopt())
+    skipping.fake.plan("get_task", to_store())
+    skipping.fake.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
+    job = await skipping.start()
+    await skipping.skip(50 * 60)
     assert (await details(job)).startswith("**Storing.**")
-    await harness.skip(20 * 60)
+    await skipping.skip(20 * 60)
     assert (await details(job)).startswith(
         f"**Needs an operator: video\\_at\\_risk.** The video of task {TASK} is paid for"
     )
@@ -143,11 +139,11 @@ async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any
     error = failure(of).model_copy(
         update={"message": f"It ended: {of}. Resubmit: python starter.py resubmit X --attempt 1"}
     )
-    harness.fake.plan("read_ledger", harness.ended(error, folder=FOLDER, **EXPECTED))
+    harness.fake.plan("read_ledger", ended(error, folder=FOLDER, **EXPECTED))
     job = await harness.start()
-    assert await failed(job) == error
+    assert await job.failed() == error
     text = await details(job)
-    phase = (await state(job)).phase
+    phase = (await job.state()).phase
     assert text.startswith(
         f"**No video: {phase} ({of}).** It ended: {of}. Resubmit: `python starter.py resubmit X --attempt 1`"
     )
@@ -158,9 +154,9 @@ async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any
 async def test_foreign_text_is_escaped(harness: Harness) -> None:
     message = "![x](https://example.com/x.png) <b>*no*</b> `|\n\n# rm"
     error = failure("provider").model_copy(update={"message": message})
-    harness.fake.plan("read_ledger", harness.ended(error, warnings=("a | b\n- c",)))
+    harness.fake.plan("read_ledger", ended(error, warnings=("a | b\n- c",)))
     job = await harness.start()
-    await failed(job)
+    await job.failed()
     text = await details(job)
     first, *_ = text.splitlines()
     assert first.endswith(r"\!\[x\](https://example.com/x.png) \<b\>\*no\*\</b\> \`\| \# rm")
@@ -168,8 +164,8 @@ async def test_foreign_text_is_escaped(harness: Harness) -> None:
 
 
 async def test_every_step_has_a_summary(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", harness.claim(folder=FOLDER), harness.claim(2, folder=FOLDER))
-    harness.fake.plan("create_task", harness.not_sent(seconds=0.2), harness.created(seconds=0.2, written=False))
+    harness.fake.plan("read_ledger", claim(folder=FOLDER), claim(2, folder=FOLDER))
+    harness.fake.plan("create_task", not_sent(seconds=0.2), created(seconds=0.2, written=False))
     harness.fake.plan("write_outcome", None)
     harness.fake.plan("get_task", waiting("running", 0.2), to_store())
     harness.fake.plan("store_video", RESULT)
@@ -177,7 +173,7 @@ async def test_every_step_has_a_summary(harness: Harness) -> None:
     await job.result()
     converter = harness.client.data_converter
     text = []
-    for event in await events(job):
+    for event in await job.events():
         if event.event_type in {EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, TIMER}:
             (summary,) = await converter.decode([event.user_metadata.summary], [str])
             text.append(summary)
@@ -201,20 +197,20 @@ async def test_long_provider_code_does_not_block_end(harness: Harness) -> None:
     seen = ending("failed", "provider")
     assert seen.error is not None
     error = seen.error.model_copy(update={"code": "Long" * 200})
-    harness.fake.plan("read_ledger", harness.adopt())
+    harness.fake.plan("read_ledger", adopt())
     harness.fake.plan("get_task", seen.model_copy(update={"error": error}))
     harness.fake.plan("write_end", as_written)
     job = await harness.start()
-    await callback(job, "failed")
-    assert (await failed(job)).code == error.code
-    assert len(await scheduled(job, "write_end")) == 1
+    await job.callback("failed")
+    assert (await job.failed()).code == error.code
+    assert len(await job.scheduled("write_end")) == 1
 
 
 @pytest.mark.parametrize("hashed", [False, True])
 async def test_user_is_hashed_by_setting(harness: Harness, hashed: bool) -> None:
-    harness.fake.plan("read_ledger", harness.stored(hash_users=hashed))
+    harness.fake.plan("read_ledger", stored(hash_users=hashed))
     job = await harness.start()
     await job.result()
-    shown = (await job.describe()).typed_search_attributes.get(SEEDANCE_USER)
+    shown = (await job.attributes()).get(SEEDANCE_USER)
     assert shown == (user_hash("user-42") if hashed else "user-42")
     assert "user-42" not in await details(job)
