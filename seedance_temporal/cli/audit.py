@@ -119,7 +119,7 @@ async def _read_temporal(job_id: str, evidence: BucketEvidence | None, missing: 
         client = jobs.client
         state = await jobs.job(job_id).state()
         parts = evidence.parts if evidence is not None else []
-        named = {part.run_id for part in parts if part.namespace == client.namespace}
+        named = {part.provenance.run_id for part in parts if part.provenance.namespace == client.namespace}
         return TemporalEvidence(client.namespace, state, await read_runs(client, job_id, named))
     except UnknownJob:
         return None
