@@ -44,6 +44,9 @@ class Problem(BaseModel):
     at: str
     problem: str
 
+    def __str__(self) -> str:
+        return f"{self.at}: {self.problem}" if self.at else self.problem
+
 
 class SeedanceError(Exception):
     """Anything that this package raises on purpose."""
@@ -68,7 +71,7 @@ class InvalidRequest(SeedanceError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{p.at}: {p.problem}" if p.at else p.problem for p in self.problems))
+        super().__init__("; ".join(map(str, self.problems)))
 
 
 class InvalidSettings(SeedanceError):

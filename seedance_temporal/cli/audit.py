@@ -11,16 +11,14 @@ from rich import box
 from rich.table import Table
 
 from seedance_temporal.audit.document import Audit, AuditedAttempt, Finding, RunHistory
+from seedance_temporal.cli.options import JobArgument, JsonOption
 from seedance_temporal.cli.output import DONE, OTHER, out, plain, print_json, print_table
 from seedance_temporal.cli.runtime import (
     BucketRefused,
-    JobArgument,
-    JsonOption,
-    error_document,
-    fail,
+    JobNotFound,
+    command,
     find_job,
     open_bucket,
-    run,
 )
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJob
@@ -36,7 +34,8 @@ if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import Bucket
 
 
-def audit(
+@command
+async def audit(
     job: JobArgument,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every object, and compare it with the others.")
@@ -45,49 +44,38 @@ def audit(
         bool, typer.Option("--history", help="Also show Temporal's own events, while Temporal keeps them.")
     ] = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Show a job: its timeline, its attempts, its cost, and its objects in the bucket."""
+    from seedance_temporal.audit.build import audit_of
+    from seedance_temporal.audit.verify import verify as findings
 
-    async def command() -> int:
-        from seedance_temporal.audit.build import audit_of
-        from seedance_temporal.audit.verify import verify as findings
-
-        try:
-            job_id = job_id_from(job)
-        except InvalidJobId:  # a prefix, for which Temporal must be asked
-            job_id = (await find_job(job)).id
-        missing: list[str] = []
-        bucket, evidence = await _read_bucket(job_id, missing)
-        temporal = await _read_temporal(job_id, evidence, missing)
-        document = audit_of(job_id, evidence, temporal, missing)
-        if document is None:
-            return _unknown(job_id, missing, as_json)
-        if verify and (bucket is None or evidence is None):
-            message = f"Nothing can be verified. {missing[0]}"
-            return fail(OTHER, error_document("bucket", message), [message], as_json)
-        found = (
-            await findings(bucket, evidence, temporal)
-            if verify and bucket is not None and evidence is not None
-            else None
+    try:
+        job_id = job_id_from(job)
+    except InvalidJobId:  # a prefix, for which Temporal must be asked
+        job_id = (await find_job(job)).id
+    missing: list[str] = []
+    bucket, evidence = await _read_bucket(job_id, missing)
+    temporal = await _read_temporal(job_id, evidence, missing)
+    document = audit_of(job_id, evidence, temporal, missing)
+    if document is None:
+        raise JobNotFound(
+            f"No job {job_id} was found. {' '.join(missing)}"
+            if missing
+            else f"Neither Temporal nor the bucket has a job {job_id}: nothing was ever paid for it."
         )
-        runs = [run.shown for run in temporal.runs] if temporal is not None else []
-        document = document.model_copy(
-            update={"verification": found, "history": tuple(runs) if history else None},
-        )
-        if as_json:
-            print_json(document.model_dump(mode="json", by_alias=True))
-        else:
-            _print(document)
-        return OTHER if any(finding.problems for finding in found or ()) else DONE
-
-    run(command(), as_json)
-
-
-def _unknown(job_id: str, missing: Sequence[str], as_json: bool) -> int:
-    message = f"Neither Temporal nor the bucket has a job {job_id}: nothing was ever paid for it."
-    if missing:
-        message = f"No job {job_id} was found. {' '.join(missing)}"
-    return fail(OTHER, error_document("unknown_job", message), [message], as_json)
+    changes: dict[str, Any] = {}
+    if verify:
+        if bucket is None or evidence is None:
+            raise BucketRefused(f"Nothing can be verified. {missing[0]}")
+        changes["verification"] = await findings(bucket, evidence, temporal)
+    if history:
+        changes["history"] = tuple(run.shown for run in temporal.runs) if temporal is not None else ()
+    document = document.model_copy(update=changes)
+    if as_json:
+        print_json(document.model_dump(mode="json", by_alias=True))
+    else:
+        _print(document)
+    return OTHER if any(finding.problems for finding in document.verification or ()) else DONE
 
 
 # Reading

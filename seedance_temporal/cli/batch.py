@@ -16,8 +16,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
+from seedance_temporal.cli.options import AnyPathOption, JsonOption
 from seedance_temporal.cli.output import DONE, err, exit_code, out, plain, print_json
-from seedance_temporal.cli.runtime import WAITS_ON, AnyPathOption, JsonOption, open_bucket, read, run, video_jobs
+from seedance_temporal.cli.runtime import WAITS_ON, command, open_bucket, read
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
@@ -69,7 +70,8 @@ class _Line:
         return result | {"phase": self.same_as.phase, "existing": existing, "same_as": self.same_as.number}
 
 
-def batch(
+@command
+async def batch(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="One request a line; blank lines are skipped.")],
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Submit the valid lines where others are invalid.")
@@ -82,39 +84,40 @@ def batch(
     ] = None,
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Submit one request a line. All lines are checked before the first is submitted."""
-    results_path = results or Path(file).with_suffix(".results.jsonl")
-    if results_path.resolve() == Path(file).resolve():
+    results_file = _results_file(file, results)
+    settings = Settings.from_environment()
+    reader = RequestReader(settings, allow_any_path=allow_any_path)
+    with spinner() as progress:
+        progress.add_task("checking the requests and their files", total=None)
+        lines = await _read_lines(read(file), folder_of(file), reader)
+    work = _Batch(lines, results_file, settings)
+    work.refuse_invalid(skip=skip_invalid)
+    console = err if as_json else out
+    for sentence in work.outlook():
+        console.print(sentence)
+    if not yes:
+        await _ask()
+    bucket = await open_bucket(settings) if reader.files else None
+    jobs = await VideoJobs.connect()
+    with work.recorded(), _bar() as bar:
+        await work.submit(jobs, Uploads(bucket, reader.files, bar) if bucket is not None else None, bar)
+        if wait:
+            await work.follow(jobs, bar)
+    if as_json:
+        print_json(work.summary())
+    else:
+        for sentence in work.outcome():
+            out.print(sentence)
+    return max(line.ended for line in work.jobs)
+
+
+def _results_file(file: str, results: Path | None) -> Path:
+    chosen = results or Path(file).with_suffix(".results.jsonl")
+    if chosen.resolve() == Path(file).resolve():
         raise typer.BadParameter("the results and the requests cannot be the same file")
-
-    async def command() -> int:
-        settings = Settings.from_environment()
-        reader = RequestReader(settings, allow_any_path=allow_any_path)
-        with spinner() as progress:
-            progress.add_task("checking the requests and their files", total=None)
-            lines = await _read_lines(read(file), folder_of(file), reader)
-        work = _Batch(lines, results_path, settings)
-        work.refuse_invalid(skip=skip_invalid)
-        console = err if as_json else out
-        for sentence in work.outlook():
-            console.print(sentence)
-        if not yes:
-            await _ask()
-        bucket = await open_bucket(settings) if reader.files else None
-        jobs = await video_jobs()
-        with work.recorded(), _bar() as bar:
-            await work.submit(jobs, Uploads(bucket, reader.files, bar) if bucket is not None else None, bar)
-            if wait:
-                await work.follow(jobs, bar)
-        if as_json:
-            print_json(work.summary())
-        else:
-            for sentence in work.outcome():
-                out.print(sentence)
-        return max(line.ended for line in work.jobs)
-
-    run(command(), as_json)
+    return chosen
 
 
 class _Batch:
@@ -148,7 +151,7 @@ class _Batch:
         if problems and not skip:
             raise InvalidRequest(problems)
         for problem in problems:
-            err.print(f"[yellow]skipped {plain(f'{problem.at}: {problem.problem}')}[/]")
+            err.print(f"[yellow]skipped {plain(str(problem))}[/]")
 
     def outlook(self) -> Iterator[str]:
         """Describe the jobs and their price before they are submitted."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from seedance_temporal.cli.local_files import UNREAD, RequestReader, folder_of
+from seedance_temporal.cli.options import AnyPathOption, JsonOption, RequestArgument
 from seedance_temporal.cli.output import DONE, out, plain, print_json
-from seedance_temporal.cli.runtime import AnyPathOption, JsonOption, open_bucket, read, run
+from seedance_temporal.cli.runtime import command, open_bucket, read
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.provider.checks import gs_object, scene
@@ -23,29 +22,26 @@ if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import GoogleBucket
 
 
-def check(
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")],
+@command
+async def check(
+    file: RequestArgument,
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Check a request: print its problems, or its cost and the body that would be sent. Submits and spends nothing."""
-
-    async def command() -> int:
-        settings = Settings.from_environment()
-        reader = RequestReader(settings, allow_any_path=allow_any_path)
-        request, problems = await asyncio.to_thread(reader.inspect, read(file), folder_of(file))
-        local, unfit = await reader.media_of(request)
-        checked = _Check(request, problems + unfit, local, settings)
-        await checked.read_media()
-        if checked.problems:
-            raise InvalidRequest(checked.problems)
-        if as_json:
-            print_json(checked.document())
-        else:
-            _print(checked.document())
-        return DONE
-
-    run(command(), as_json)
+    settings = Settings.from_environment()
+    reader = RequestReader(settings, allow_any_path=allow_any_path)
+    request, problems = await asyncio.to_thread(reader.inspect, read(file), folder_of(file))
+    local, unfit = await reader.media_of(request)
+    checked = _Check(request, problems + unfit, local, settings)
+    await checked.read_media()
+    if checked.problems:
+        raise InvalidRequest(checked.problems)
+    if as_json:
+        print_json(checked.document())
+    else:
+        _print(checked.document())
+    return DONE
 
 
 class _Check:

@@ -1,4 +1,4 @@
-"""The options that choose jobs, shared by several commands."""
+"""The options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+
+from seedance_temporal.cli.safe_open import ANY_PATH
 
 
 def moment(text: str) -> datetime:
@@ -16,6 +18,13 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(f"{text!r} is no date or time; give one as 2026-11-22 or 2026-11-22T14:30Z") from None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+AnyPathOption = Annotated[
+    bool, typer.Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
+]
+RequestArgument = Annotated[str, typer.Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id, its hash, or the first digits.")]
 
 UserOption = Annotated[str | None, typer.Option("--user", help="Only this user's jobs.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Only jobs of this model id.")]

@@ -16,10 +16,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from seedance_temporal.cli.options import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
+from seedance_temporal.cli.options import JsonOption, ModelOption, RouteOption, SinceOption, UntilOption, UserOption
 from seedance_temporal.cli.output import DONE, err, out, print_json, print_table
 from seedance_temporal.cli.report_table import columns, named, remarks
-from seedance_temporal.cli.runtime import BucketRefused, JsonOption, open_bucket, run, video_jobs
+from seedance_temporal.cli.runtime import BucketRefused, command, open_bucket
+from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import user_hash
 from seedance_temporal.reports.figures import KEYS, OUTCOMES, Account, Figures, Key, Row, accounts_of, figures, rows
@@ -37,7 +38,8 @@ def keys(text: str) -> list[Key]:
     return [key for name in dict.fromkeys(names) for key in KEYS if key == name]
 
 
-def report(
+@command
+async def report(
     by: Annotated[
         Any, typer.Option("--by", parser=keys, metavar="KEYS", help="The groups, such as user,model.")
     ] = ALL_KEYS,
@@ -54,38 +56,35 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots to this file.")
     ] = None,
-) -> None:
+) -> int:
     """Report outcomes and costs of jobs, by user, model, route and the day of their start."""
     if as_json + as_csv + (html is not None) > 1:
         raise typer.BadParameter("give at most one of --json, --csv and --html")
 
-    async def command() -> int:
-        chosen = (user, model, route, since)
-        found = await (_from_bucket(*chosen) if from_bucket else _from_temporal(*chosen[:3]))
-        accounts = [account for account in found if account.has_started(since, until)]
-        groups, total = rows(accounts, by), figures(accounts)
-        if as_json:
-            print_json(_document(by, groups, total))
-        elif as_csv:
-            _print_csv(by, groups)
-        elif html is not None:
-            from seedance_temporal.cli.report_page import page  # a large import, for plots
+    chosen = (user, model, route, since)
+    found = await (_from_bucket(*chosen) if from_bucket else _from_temporal(*chosen[:3]))
+    accounts = [account for account in found if account.has_started(since, until)]
+    groups, total = rows(accounts, by), figures(accounts)
+    if as_json:
+        print_json(_document(by, groups, total))
+    elif as_csv:
+        _print_csv(by, groups)
+    elif html is not None:
+        from seedance_temporal.cli.report_page import page  # a large import, for plots
 
-            source = "the objects in the bucket" if from_bucket else "Temporal"
-            _write(html, page(accounts, by, groups, total, source=source, made_at=datetime.now(UTC)))
-            out.print(str(html))
-        else:
-            print_table(_table(by, groups, total))
-        for remark in () if as_json else remarks(total):
-            err.print(remark)
-        return DONE
-
-    run(command(), as_json)
+        source = "the objects in the bucket" if from_bucket else "Temporal"
+        _write(html, page(accounts, by, groups, total, source=source, made_at=datetime.now(UTC)))
+        out.print(str(html))
+    else:
+        print_table(_table(by, groups, total))
+    for remark in () if as_json else remarks(total):
+        err.print(remark)
+    return DONE
 
 
 async def _from_temporal(user: str | None, model: str | None, route: str | None) -> list[Account]:
     # Not by time: an account needs all runs of a job, and some can be older than --since.
-    runs = (await video_jobs()).runs(user=user, model=model, route=route)
+    runs = (await VideoJobs.connect()).runs(user=user, model=model, route=route)
     return accounts_of([run async for run in runs])
 
 

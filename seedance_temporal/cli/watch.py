@@ -15,7 +15,7 @@ from rich.text import Text
 from seedance_temporal.cli.live import table_of
 from seedance_temporal.cli.options import UserOption
 from seedance_temporal.cli.output import DONE, SHOW, out, print_table
-from seedance_temporal.cli.runtime import run, video_jobs
+from seedance_temporal.cli.runtime import command
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.job import JobState
@@ -24,26 +24,23 @@ from seedance_temporal.job import JobState
 _EVERY_SECONDS = 2.0
 
 
-def watch(
+@command
+async def watch(
     results: Annotated[
         Path | None, typer.Argument(metavar="[RESULTS]", help="Only the jobs of a batch, by its results file.")
     ] = None,
     user: UserOption = None,
     once: Annotated[bool, typer.Option("--once", help="Show them once, and end.")] = False,
-) -> None:
+) -> int:
     """Show all open jobs until none is open, those that need an operator first. Ctrl-C does not stop the jobs."""
-
-    async def command() -> int:
-        jobs = await video_jobs()
-        if once:
-            print_table(_shown(await _open(jobs, user, results)))
-        elif out.is_terminal:
-            await _draw(jobs, user, results)
-        else:
-            await _print(jobs, user, results)
-        return DONE
-
-    run(command(), False)
+    jobs = await VideoJobs.connect()
+    if once:
+        print_table(_shown(await _open(jobs, user, results)))
+    elif out.is_terminal:
+        await _draw(jobs, user, results)
+    else:
+        await _print(jobs, user, results)
+    return DONE
 
 
 async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobState]:
