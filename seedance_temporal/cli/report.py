@@ -73,7 +73,7 @@ async def report(
         from seedance_temporal.cli.report_page import page  # a large import, for plots
 
         source = "the objects in the bucket" if from_bucket else "Temporal"
-        _write(html, page(accounts, by, groups, total, source=source, made_at=datetime.now(UTC)))
+        _write(html, page(accounts, by, source=source, made_at=datetime.now(UTC)))
         out.print(str(html))
     else:
         print_table(_table(by, groups, total))
