@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -34,40 +35,22 @@ async def watch(
 ) -> int:
     """Show all open jobs until none is open, those that need an operator first. Ctrl-C does not stop the jobs."""
     jobs = await VideoJobs.connect()
-    if once:
-        print_table(_shown(await _open(jobs, user, results)))
-    elif out.is_terminal:
-        await _draw(jobs, user, results)
-    else:
-        await _print(jobs, user, results)
-    return DONE
-
-
-async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobState]:
-    # Read each time: a batch that is still submitting adds to it.
-    job_ids = job_ids_of(results) if results is not None else None
-    return await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
-
-
-async def _draw(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
-    with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:
-        while found := await _open(jobs, user, results):
-            live.update(_shown(found), refresh=True)
-            await asyncio.sleep(_EVERY_SECONDS)
-        live.update(_shown(found), refresh=True)
-
-
-async def _print(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
+    draws = out.is_terminal and not once
     printed = None
-    while True:
-        found = await _open(jobs, user, results)
-        states = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
-        if states != printed:
-            print_table(_shown(found))
-            printed = states
-        if not found:
-            return
-        await asyncio.sleep(_EVERY_SECONDS)
+    with Live(console=out, auto_refresh=False, vertical_overflow="crop") if draws else nullcontext() as live:
+        while True:
+            # Read each time: a batch that is still submitting adds to it.
+            job_ids = job_ids_of(results) if results is not None else None
+            found = await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
+            states = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
+            if live is not None:
+                live.update(_shown(found), refresh=True)
+            elif states != printed:
+                print_table(_shown(found))
+                printed = states
+            if once or not found:
+                return DONE
+            await asyncio.sleep(_EVERY_SECONDS)
 
 
 def _shown(found: list[JobState]) -> RenderableType:
