@@ -37,26 +37,27 @@ def audit_of(
     if temporal is None and (bucket is None or not bucket.objects):
         return None
     temporal = temporal or TemporalEvidence()
-    # Where objects say how the job ended, only they and the runs that wrote them count: a later run only read them.
     end = ending(bucket.facts) if bucket is not None else None
+    # Where objects say how the job ended, only they and the runs that wrote them count: a later run only read them.
+    current = temporal if end is None else TemporalEvidence()
     bucket = bucket or _evidence_of_creates(job_id, temporal)
     facts, record = bucket.facts, bucket.record
-    state = _state(facts, end, temporal)
-    source, timelines = _timelines(bucket, temporal, ended=end is not None)
-    timeline = _merged(timelines, [*_starts(facts, temporal.runs if end is None else ()), *_events(bucket)])
+    state = _state(current) if end is None else _state_at(end, facts)
+    source, timelines = _timelines(bucket, temporal, current)
+    timeline = _merged(timelines, [*_starts(facts, current.runs), *_events(bucket)])
     attempts = tuple(_audited(attempt, record, timeline) for attempt in facts.attempts)
     claims = [attempt.claim for attempt in facts.attempts if attempt.claim is not None]
-    shown = temporal.job if end is None else None
-    detail = shown.detail if shown is not None else None
+    detail = current.job.detail if current.job is not None else None
     request = _request(facts, record, temporal)
     warnings = [warning for claim in claims for warning in claim.warnings]
     warnings += [*(record.warnings if record is not None else ()), *(detail.warnings if detail is not None else ())]
     submitted = next((step.at for step in timeline if step.event == "run_started"), None)
+    damaged = (f"{name} cannot be read ({why}): its content is not shown." for name, why in bucket.damaged.items())
     return Audit(
         job_id=job_id,
         request_hash=hash_of_job(job_id),
         source=source,
-        missing=(*missing, *_gaps(bucket, temporal, ended=end is not None)),
+        missing=(*missing, *damaged, *(_gaps(current) if end is None else ())),
         **state,
         submitted_at=submitted,
         seconds=_seconds(submitted, state.get("ended_at")),
@@ -64,7 +65,7 @@ def audit_of(
         polls=_count(timeline, "status"),
         callbacks=_count(timeline, "callback_received"),
         attempts=attempts,
-        charge=_charge_of_job(attempts, shown),
+        charge=_charge_of_job(attempts, current.job),
         objects=tuple(AuditedObject(**vars(stored)) for stored in bucket.objects.values()),
         warnings=tuple(dict.fromkeys(warnings)),
         request=request,
@@ -76,12 +77,12 @@ def audit_of(
 # The state
 
 
-def _state(facts: Facts, end: Ending | None, temporal: TemporalEvidence) -> dict[str, Any]:
-    """Return the fields of an audit that say how the job ended, or its phase."""
-    if end is not None:
-        attention = "second_task" if decide(facts).second_task is not None else None
-        of = {"phase": end.phase, "attention": attention, "result": end.result, "error": end.error}
-        return of | {"ended_at": end.at}
+def _state_at(end: Ending, facts: Facts) -> dict[str, Any]:
+    attention = "second_task" if decide(facts).second_task is not None else None
+    return {"phase": end.phase, "attention": attention, "result": end.result, "error": end.error, "ended_at": end.at}
+
+
+def _state(temporal: TemporalEvidence) -> dict[str, Any]:
     if (job := temporal.job) is None:
         return {}
     return {
@@ -94,11 +95,7 @@ def _state(facts: Facts, end: Ending | None, temporal: TemporalEvidence) -> dict
     }
 
 
-def _gaps(bucket: BucketEvidence, temporal: TemporalEvidence, *, ended: bool) -> Iterator[str]:
-    for name, reason in bucket.damaged.items():
-        yield f"{name} cannot be read ({reason}): its content is not shown."
-    if ended:
-        return
+def _gaps(temporal: TemporalEvidence) -> Iterator[str]:
     if temporal.job is None:
         yield "Nothing in the bucket says how the job ended, and Temporal does not show it."
     elif temporal.job.detail is None:
@@ -109,7 +106,7 @@ def _gaps(bucket: BucketEvidence, temporal: TemporalEvidence, *, ended: bool) ->
 
 
 def _timelines(
-    bucket: BucketEvidence, temporal: TemporalEvidence, *, ended: bool
+    bucket: BucketEvidence, temporal: TemporalEvidence, current: TemporalEvidence
 ) -> tuple[Source, list[Iterable[Event]]]:
     """Return all parts of the timeline, and the origin of the newest one."""
     source: Source = "ledger"
@@ -120,10 +117,7 @@ def _timelines(
         call = temporal.call_for(part)
         source = part.object if call is None else "temporal"
         timelines.append(part.provenance.timeline if call is None else call.timeline)
-    if temporal.job is not None and not ended:
-        source = "temporal"
-        timelines += temporal.timelines()
-    return source, timelines
+    return "temporal" if current.job is not None else source, [*timelines, *current.timelines()]
 
 
 def _starts(facts: Facts, runs: Iterable[Run]) -> Iterator[Event]:
