@@ -213,16 +213,16 @@ def _evidence_of_creates(job_id: str, temporal: TemporalEvidence) -> BucketEvide
     """Return claims and their outcomes, as the creates returned them, where the ledger itself cannot be read."""
     found: dict[int, Attempt] = {}
     for call in (call for run in temporal.runs for call in run.calls):
-        if (claim := call.claim) is None:
-            continue
-        accepted = call.outcome is not None and call.outcome.kind == "accepted_without_id"
-        found[claim.attempt] = Attempt(
-            claim.attempt,
-            claim=claim,
-            claimed_at=claim.claimed_at,
-            outcome=None if accepted else call.outcome,
-            accepted_without_id=accepted,
-        )
+        claim, outcome = call.created("claim", Claim), call.created("outcome", Outcome)
+        if claim is not None:
+            accepted = outcome is not None and outcome.kind == "accepted_without_id"
+            found[claim.attempt] = Attempt(
+                claim.attempt,
+                claim=claim,
+                claimed_at=claim.claimed_at,
+                outcome=None if accepted else outcome,
+                accepted_without_id=accepted,
+            )
     attempts = tuple(found[number] for number in sorted(found))
     return BucketEvidence(ObjectNames("", hash_of_job(job_id)), {}, {}, facts=Facts(None, attempts))
 

@@ -20,7 +20,7 @@ from seedance_temporal.audit.document import RunHistory
 from seedance_temporal.connection import is_unknown_workflow, refusal
 from seedance_temporal.events import Event, Timeline
 from seedance_temporal.job import JobState
-from seedance_temporal.ledger.facts import Claim, Fact, Outcome
+from seedance_temporal.ledger.facts import Fact
 
 if TYPE_CHECKING:
     from seedance_temporal.audit.bucket_evidence import TimelinePart
@@ -45,17 +45,8 @@ class ActivityCall:
     timeline: tuple[Event, ...]
     result: Any = None
 
-    @property
-    def claim(self) -> Claim | None:
-        """The claim that a create returned."""
-        return self._fact("claim", Claim)
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """The outcome that a create returned."""
-        return self._fact("outcome", Outcome)
-
-    def _fact(self, name: str, model: type[_F]) -> _F | None:
+    def created(self, name: str, model: type[_F]) -> _F | None:
+        """Return a fact that a create returned: its ``claim`` or its ``outcome``."""
         value = self.result.get(name) if isinstance(self.result, dict) and self.activity == "create_task" else None
         with suppress(ValidationError):
             return model.model_validate(value)
@@ -191,8 +182,10 @@ class _Reader:
     async def _summary(self, event: HistoryEvent) -> str:
         """Name an event's activity or signal, its summary, or those of the event that it answers, and its failure."""
         attributes: Any = getattr(event, event.WhichOneof("attributes") or "", None)
-        parts = [getattr(getattr(attributes, "activity_type", None), "name", "")]
-        parts.append(getattr(attributes, "signal_name", ""))
+        parts = [
+            getattr(getattr(attributes, "activity_type", None), "name", ""),
+            getattr(attributes, "signal_name", ""),
+        ]
         if event.user_metadata.HasField("summary"):
             parts.append(str(await self._value([event.user_metadata.summary])))
         answered = (getattr(attributes, cause, 0) for cause in ("scheduled_event_id", "started_event_id"))

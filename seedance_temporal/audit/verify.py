@@ -56,7 +56,7 @@ async def verify(bucket: Bucket, evidence: BucketEvidence, temporal: TemporalEvi
         problems[name] += _content(stored, await bucket.checksums(name))
     temporal = temporal or TemporalEvidence()
     checks = [_shapes(evidence), _recorded(evidence), _attempts(evidence), _record(evidence), _beside(evidence)]
-    checks += [_missing_end(evidence, temporal), _times(evidence), _histories(evidence, temporal)]
+    checks += [_missing_end(evidence, temporal), _writers(evidence, temporal)]
     for name, problem in chain.from_iterable(checks):
         problems.setdefault(name, []).append(problem)
     return tuple(Finding(name=name, problems=tuple(problems[name])) for name in sorted(problems))
@@ -215,18 +215,13 @@ def _missing_end(evidence: BucketEvidence, temporal: TemporalEvidence) -> _Probl
             )
 
 
-def _times(evidence: BucketEvidence) -> _Problems:
-    """Check that records and ends were made when they say."""
+def _writers(evidence: BucketEvidence, temporal: TemporalEvidence) -> _Problems:
+    """Check that records and ends were made when they say, and agree with the histories of the runs that wrote them."""
     for part in evidence.parts:
         made = evidence.objects[part.name].created_at
         if part.object != "outcome" and abs(made - part.at) > _WRITTEN_WITHIN:
             says = f"it says that it was written at {part.at.isoformat()}"
             yield part.name, f"{says}, and the bucket made it at {made.isoformat()}"
-
-
-def _histories(evidence: BucketEvidence, temporal: TemporalEvidence) -> _Problems:
-    """Check that the histories of the runs that wrote the objects agree with them."""
-    for part in evidence.parts:
         call = temporal.call_for(part)
         if call is None:
             continue
@@ -246,7 +241,8 @@ def _others_than_returned(evidence: BucketEvidence, part: TimelinePart, call: Ac
     if call.activity == "write_end" and JobError.model_validate(call.result["error"]) != evidence.ends[part.name].error:
         yield part.name
     if call.activity == "create_task" and attempt is not None and attempt.outcome is not None:
-        if call.outcome is not None and call.outcome.kind != "accepted_without_id" and call.outcome != attempt.outcome:
+        outcome = call.created("outcome", Outcome)
+        if outcome is not None and outcome.kind != "accepted_without_id" and outcome != attempt.outcome:
             yield part.name
-        if attempt.claim is not None and call.claim != attempt.claim:
+        if attempt.claim is not None and call.created("claim", Claim) != attempt.claim:
             yield evidence.names.attempt(part.attempt, "claim")

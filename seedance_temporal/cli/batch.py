@@ -66,8 +66,9 @@ class _Line:
         result = {"line": self.number, "job_id": self.job_id, "request_hash": hash_of_job(self.job_id)}
         if self.same_as is None:
             return result | {"phase": self.phase, "existing": self.existing}
-        existing = None if self.same_as.phase is None else True
-        return result | {"phase": self.same_as.phase, "existing": existing, "same_as": self.same_as.number}
+        first = self.same_as
+        existing = None if first.phase is None else True
+        return result | {"phase": first.phase, "existing": existing, "same_as": first.number}
 
 
 @command
@@ -102,14 +103,13 @@ async def batch(
     bucket = await open_bucket(settings) if reader.files else None
     jobs = await VideoJobs.connect()
     with work.recorded(), _bar() as bar:
-        await work.submit(jobs, Uploads(bucket, reader.files, bar) if bucket is not None else None, bar)
+        await work.submit(jobs, Uploads(bucket, reader.files, bar), bar)
         if wait:
             await work.follow(jobs, bar)
     if as_json:
         print_json(work.summary())
-    else:
-        for sentence in work.outcome():
-            out.print(sentence)
+    for sentence in () if as_json else work.outcome():
+        out.print(sentence)
     return max(line.ended for line in work.jobs)
 
 
@@ -146,10 +146,8 @@ class _Batch:
             for line in self._invalid
             for problem in line.problems
         ]
-        if not self.jobs:
+        if not self.jobs or (problems and not skip):
             raise InvalidRequest(problems or [Problem(at="FILE", problem="holds no request")])
-        if problems and not skip:
-            raise InvalidRequest(problems)
         for problem in problems:
             err.print(f"[yellow]skipped {plain(str(problem))}[/]")
 
@@ -201,14 +199,13 @@ class _Batch:
         estimates = [self._settings.rules.estimate(one).usd for one in self._requests()]
         return sum(usd for usd in estimates if usd is not None), estimates.count(None)
 
-    async def submit(self, jobs: VideoJobs, uploads: Uploads | None, bar: Progress) -> None:
+    async def submit(self, jobs: VideoJobs, uploads: Uploads, bar: Progress) -> None:
         """Submit all jobs, a few at once. Jobs that were submitted go on where an error stops this."""
         shown = bar.add_task("submitting", total=len(self.jobs))
 
         async def submit(line: _Line) -> None:
             assert line.request is not None
-            request = line.request if uploads is None else await uploads.uploaded(line.request)
-            job = await jobs.submit(request)
+            job = await jobs.submit(await uploads.uploaded(line.request))
             assert job.submitted is not None
             line.phase, line.existing = job.submitted.phase, job.existing
             bar.advance(shown)

@@ -42,12 +42,12 @@ class Uploads:
     """Upload local files to the bucket, each content once.
 
     Args:
-        bucket: The bucket.
+        bucket: The bucket; None where there are no files.
         files: The files by their provisional URL, from :class:`RequestReader`.
         progress: Shows the running uploads.
     """
 
-    def __init__(self, bucket: Bucket, files: Mapping[str, LocalFile], progress: Progress) -> None:
+    def __init__(self, bucket: Bucket | None, files: Mapping[str, LocalFile], progress: Progress) -> None:
         self._bucket = bucket
         self._files = files
         self._progress = progress
@@ -75,6 +75,7 @@ class Uploads:
         """Return the object's URL. An object that exists is not uploaded again."""
         from seedance_temporal.storage.bucket import Checksums
 
+        assert self._bucket is not None
         uri = f"gs://{self._bucket.name}/{file.name}"
         path = file.place.shown
         content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"

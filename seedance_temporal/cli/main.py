@@ -74,9 +74,8 @@ async def submit(
     bucket = await open_bucket(settings) if reader.files else None
     jobs = await VideoJobs.connect()
     with job_goes_on(job_id_of(request)):
-        if bucket is not None:
-            with spinner() as progress:
-                request = await Uploads(bucket, reader.files, progress).uploaded(request)
+        with spinner() as progress:
+            request = await Uploads(bucket, reader.files, progress).uploaded(request)
         job = await jobs.submit(request)
     assert job.submitted is not None
     say.print(f"{job.id}  {'known already' if job.existing else 'new'}, {job.submitted.phase}")

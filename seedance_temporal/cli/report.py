@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,13 +59,17 @@ async def report(
     """Report outcomes and costs of jobs, by user, model, route and the day of their start."""
     if as_json + as_csv + (html is not None) > 1:
         raise typer.BadParameter("give at most one of --json, --csv and --html")
-
-    chosen = (user, model, route, since)
-    found = await (_from_bucket(*chosen) if from_bucket else _from_temporal(*chosen[:3]))
+    if from_bucket:
+        found = await _from_bucket(user, model, route, since)
+    else:
+        # Not by time: an account needs all runs of a job, and some can be older than --since.
+        runs = (await VideoJobs.connect()).runs(user=user, model=model, route=route)
+        found = accounts_of([run async for run in runs])
     accounts = [account for account in found if account.has_started(since, until)]
     groups, total = rows(accounts, by), figures(accounts)
     if as_json:
-        print_json(_document(by, groups, total))
+        shown = [dict(zip(by, row.group, strict=True)) | asdict(row.figures) for row in groups]
+        print_json({"by": by, "rows": shown, "total": asdict(total)})
     elif as_csv:
         _print_csv(by, groups)
     elif html is not None:
@@ -80,12 +83,6 @@ async def report(
     for remark in () if as_json else remarks(total):
         err.print(remark)
     return DONE
-
-
-async def _from_temporal(user: str | None, model: str | None, route: str | None) -> list[Account]:
-    # Not by time: an account needs all runs of a job, and some can be older than --since.
-    runs = (await VideoJobs.connect()).runs(user=user, model=model, route=route)
-    return accounts_of([run async for run in runs])
 
 
 async def _from_bucket(user: str | None, model: str | None, route: str | None, since: datetime | None) -> list[Account]:
@@ -106,13 +103,8 @@ async def _from_bucket(user: str | None, model: str | None, route: str | None, s
     ]
 
 
-def _document(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> dict[str, Any]:
-    shown = [dict(zip(by, row.group, strict=True)) | asdict(row.figures) for row in groups]
-    return {"by": by, "rows": shown, "total": asdict(total)}
-
-
 def _print_csv(by: Sequence[Key], groups: Sequence[Row]) -> None:
-    numbers = [field.name for field in dataclasses.fields(Figures) if field.name != "outcomes"]
+    numbers = [field.name for field in fields(Figures) if field.name != "outcomes"]
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow([*by, *OUTCOMES, *numbers])
     for row in groups:
@@ -127,9 +119,8 @@ def _table(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> Table:
     for head, shown in columns(total):
         table.add_column(head, footer=shown(total), justify="right", no_wrap=True)
     for row in groups:
-        table.add_row(
-            *(Text(named(value)) for value in row.group), *(shown(row.figures) for _, shown in columns(total))
-        )
+        cells = (shown(row.figures) for _, shown in columns(total))
+        table.add_row(*(Text(named(value)) for value in row.group), *cells)
     return table
 
 
