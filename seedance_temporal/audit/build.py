@@ -48,7 +48,7 @@ def audit_of(
     attempts = tuple(_audited(attempt, record, timeline) for attempt in facts.attempts)
     claims = [attempt.claim for attempt in facts.attempts if attempt.claim is not None]
     detail = current.job.detail if current.job is not None else None
-    request = _request(facts, record, temporal)
+    request = _request(claims, record, temporal)
     warnings = [warning for claim in claims for warning in claim.warnings]
     warnings += [*(record.warnings if record is not None else ()), *(detail.warnings if detail is not None else ())]
     submitted = next((step.at for step in timeline if step.event == "run_started"), None)
@@ -163,14 +163,8 @@ def _outcome_event(number: int, outcome: Outcome) -> Event:
             event, detail = "task_created" if outcome.source == "create" else "task_found", ""
         case _:
             event, detail = "attempt_absent", outcome.message
-    return Event(
-        at=outcome.at,
-        event=event,
-        source=outcome.source,
-        task_id=outcome.task_id,
-        attempt=number,
-        detail=detail or None,
-    )
+    ids = {"task_id": outcome.task_id, "attempt": number}
+    return Event(at=outcome.at, event=event, source=outcome.source, detail=detail or None, **ids)
 
 
 def _merged(timelines: Iterable[Iterable[Event]], facts: Iterable[Event]) -> tuple[Step, ...]:
@@ -187,9 +181,9 @@ def _merged(timelines: Iterable[Iterable[Event]], facts: Iterable[Event]) -> tup
             found[key] = event
     known = {_subject(event) for event in found}
     events = sorted([*found.values(), *(fact for fact in facts if _subject(fact) not in known)], key=lambda e: e.at)
-    before = [event.at for event in events[:1]] + [event.at for event in events]
+    before = [*events[:1], *events]
     return tuple(
-        Step(**event.model_dump(), after=_seconds(earlier, event.at) or 0)
+        Step(**vars(event), after=_seconds(earlier.at, event.at) or 0)
         for earlier, event in zip(before, events, strict=False)
     )
 
@@ -238,7 +232,7 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
         seen_at = max((step.at for step in statuses if step.at <= ended_at), default=None)
     claimed_at = claim.claimed_at if claim is not None else None
     outcome_at = outcome.at if outcome is not None else None
-    fields: dict[str, Any] = {"claimed_at": claimed_at, "outcome_at": outcome_at}
+    fields: dict[str, Any] = {}
     if claim is not None:
         fields |= {"namespace": claim.namespace, "run_id": claim.run_id}
     if outcome is not None:
@@ -248,10 +242,12 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
         fields["outcome"] = "accepted_without_id"
     if again is not None:
         by = "setting" if again.automatic else "caller"
-        fields |= {"asked_again_at": again.at, "asked_again_by": by}
-        fields["accepted_second_charge"] = again.accept_second_charge
+        second_charge = again.accept_second_charge
+        fields |= {"asked_again_at": again.at, "asked_again_by": by, "accepted_second_charge": second_charge}
     return AuditedAttempt(
         attempt=attempt.number,
+        claimed_at=claimed_at,
+        outcome_at=outcome_at,
         task_ids=attempt.tasks,
         accepted_without_id=attempt.accepted_without_id,
         error=attempt.error,
@@ -266,36 +262,35 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
 
 def _charge(attempt: Attempt, record: Record | None) -> Charge:
     claim, end = attempt.claim, attempt.end
-    estimate = (claim.estimated_tokens, claim.estimated_usd) if claim is not None else (None, None)
+    estimated: Claim | Record | None = claim
     if record is not None:
         charge = billing.charge("stored", record.usage, record.cost_usd)
-        estimate = estimate if estimate[0] is not None else (record.estimated_tokens, record.estimated_usd)
+        estimated = claim if claim is not None and claim.estimated_tokens is not None else record
     elif end is not None and attempt.error is not None:
         charge = billing.charge(phase_of(end.error), end.usage, end.cost_usd)
     else:
         charge = Charge() if attempt.counts else NOT_BILLED
-    return charge.model_copy(update={"estimated_tokens": estimate[0], "estimated_usd": estimate[1]})
+    return charge.model_copy(update=estimated.model_dump(include=_ESTIMATE) if estimated is not None else {})
 
 
-def _charge_of_job(attempts: Sequence[AuditedAttempt], shown: JobState | None) -> Charge:
+def _charge_of_job(attempts: Sequence[AuditedAttempt], job: JobState | None) -> Charge:
     if attempts:
         return billing.total([attempt.charge for attempt in attempts])
-    if shown is None:
-        return NOT_BILLED
-    estimate = {"estimated_tokens": shown.estimated_tokens, "estimated_usd": shown.estimated_usd}
-    return NOT_BILLED.model_copy(update=estimate)
+    return NOT_BILLED.model_copy(update=job.model_dump(include=_ESTIMATE) if job is not None else {})
+
+
+_ESTIMATE = {"estimated_tokens", "estimated_usd"}
 
 
 # The request
 
 
-def _request(facts: Facts, record: Record | None, temporal: TemporalEvidence) -> dict[str, Any]:
+def _request(claims: Sequence[Claim], record: Record | None, temporal: TemporalEvidence) -> dict[str, Any]:
     given: Any = temporal.runs[-1].argument.get("request", {}) if temporal.runs else {}
-    if record is not None:
+    if claims:
+        given = claims[-1].request.model_dump(mode="json")
+    elif record is not None:
         given = record.request
-    for attempt in facts.attempts:
-        if attempt.claim is not None:
-            given = attempt.claim.request.model_dump(mode="json")
     return dict(_given(given))
 
 

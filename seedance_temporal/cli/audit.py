@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich import box
 from rich.table import Table
+from typer import Option
 
-from seedance_temporal.audit.document import Audit, AuditedAttempt, Finding, Step
+from seedance_temporal.audit.document import Audit, AuditedAttempt, Step
 from seedance_temporal.cli.options import JobArgument, JsonOption
 from seedance_temporal.cli.output import DONE, OTHER, out, plain, print_json, print_table
 from seedance_temporal.cli.runtime import (
@@ -37,11 +37,9 @@ if TYPE_CHECKING:
 @command
 async def audit(
     job: JobArgument,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every object, and compare it with the others.")
-    ] = False,
+    verify: Annotated[bool, Option("--verify", help="Read every object, and compare it with the others.")] = False,
     history: Annotated[
-        bool, typer.Option("--history", help="Also show Temporal's own events, while Temporal keeps them.")
+        bool, Option("--history", help="Also show Temporal's own events, while Temporal keeps them.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -58,11 +56,9 @@ async def audit(
     temporal = await _read_temporal(job_id, evidence, missing)
     document = audit_of(job_id, evidence, temporal, missing)
     if document is None:
-        raise JobNotFound(
-            f"No job {job_id} was found. {' '.join(missing)}"
-            if missing
-            else f"Neither Temporal nor the bucket has a job {job_id}: nothing was ever paid for it."
-        )
+        if missing:
+            raise JobNotFound(f"No job {job_id} was found. {' '.join(missing)}")
+        raise JobNotFound(f"Neither Temporal nor the bucket has a job {job_id}: nothing was ever paid for it.")
     changes: dict[str, Any] = {}
     if verify:
         if bucket is None or evidence is None:
@@ -132,7 +128,11 @@ def _print(audit: Audit) -> None:
             out.print(f"\n[bold]{title}[/]")
             print_table(table)
     for finding in audit.verification or ():
-        _print_finding(audit, finding)
+        name = plain(_short(audit, finding.name))
+        if not finding.problems:
+            out.print(f"[green]ok[/]     {name}")
+        for problem in finding.problems:
+            out.print(f"[red]WRONG[/]  {name}: {plain(problem)}")
 
 
 _SOURCES: Mapping[str, str] = {
@@ -222,14 +222,6 @@ def _fields(audit: Audit) -> Iterator[tuple[str, str]]:
             yield name, _compact(value)
     yield from (("found", _compact(medium)) for medium in audit.media)
     yield from (("warning", warning) for warning in audit.warnings)
-
-
-def _print_finding(audit: Audit, finding: Finding) -> None:
-    name = plain(_short(audit, finding.name))
-    if not finding.problems:
-        out.print(f"[green]ok[/]     {name}")
-    for problem in finding.problems:
-        out.print(f"[red]WRONG[/]  {name}: {plain(problem)}")
 
 
 def _short(audit: Audit, name: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer import Argument, Option
 
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
 from seedance_temporal.cli.options import AnyPathOption, JsonOption
 from seedance_temporal.cli.output import DONE, err, exit_code, out, plain, print_json
-from seedance_temporal.cli.runtime import WAITS_ON, command, open_bucket, read
+from seedance_temporal.cli.runtime import command, must_stop, open_bucket, read
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
@@ -40,9 +41,7 @@ class _Line:
 
     Attributes:
         number: Counted from 1, blank lines included.
-        request: The request; None where the line is invalid.
-        job_id: The job of the request.
-        problems: Why the line is invalid.
+        request: None where the line is invalid.
         same_as: An earlier line with the same job.
         phase: The last known phase; None before the job is submitted.
         existing: Whether the job existed before; None before it is submitted.
@@ -73,16 +72,13 @@ class _Line:
 
 @command
 async def batch(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="One request a line; blank lines are skipped.")],
+    file: Annotated[str, Argument(metavar="FILE.jsonl", help="One request a line; blank lines are skipped.")],
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Submit the valid lines where others are invalid.")
+        bool, Option("--skip-invalid", help="Submit the valid lines where others are invalid.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Submit without asking first.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow all jobs to their end.")] = False,
-    results: Annotated[
-        Path | None,
-        typer.Option("--results", metavar="PATH", help="The file for the results."),
-    ] = None,
+    yes: Annotated[bool, Option("--yes", help="Submit without asking first.")] = False,
+    wait: Annotated[bool, Option("--wait", help="Follow all jobs to their end.")] = False,
+    results: Annotated[Path | None, Option("--results", metavar="PATH", help="The file for the results.")] = None,
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -136,11 +132,7 @@ class _Batch:
         self.jobs = [line for line in lines if line.request is not None and line.same_as is None]
 
     def refuse_invalid(self, *, skip: bool) -> None:
-        """Refuse the whole file for one invalid line, or print the invalid lines that are skipped.
-
-        Raises:
-            InvalidRequest: Lists all problems, line by line.
-        """
+        """Raise InvalidRequest with all problems, line by line; or print them, where invalid lines are skipped."""
         problems = [
             Problem(at=f"line {line.number}" + (f": {problem.at}" if problem.at else ""), problem=problem.problem)
             for line in self._invalid
@@ -200,18 +192,16 @@ class _Batch:
         return sum(usd for usd in estimates if usd is not None), estimates.count(None)
 
     async def submit(self, jobs: VideoJobs, uploads: Uploads, bar: Progress) -> None:
-        """Submit all jobs, a few at once. Jobs that were submitted go on where an error stops this."""
-        shown = bar.add_task("submitting", total=len(self.jobs))
+        """Submit all jobs. Jobs that were submitted go on where an error stops this."""
 
         async def submit(line: _Line) -> None:
             assert line.request is not None
             job = await jobs.submit(await uploads.uploaded(line.request))
             assert job.submitted is not None
             line.phase, line.existing = job.submitted.phase, job.existing
-            bar.advance(shown)
 
         try:
-            await _side_by_side(submit, self.jobs)
+            await _side_by_side("submitting", submit, self.jobs, bar)
         except (asyncio.CancelledError, SeedanceError):
             done = sum(line.phase is not None for line in self.jobs)
             err.print(
@@ -222,29 +212,23 @@ class _Batch:
 
     async def follow(self, jobs: VideoJobs, bar: Progress) -> None:
         """Follow all jobs to their end, or until they need an operator."""
-        shown = bar.add_task("ended", total=len(self.jobs))
 
         async def follow(line: _Line) -> None:
             async for job in jobs.job(line.job_id).follow(every=_FOLLOW_SECONDS):
                 line.phase = job.phase
-                if job.attention and job.attention not in WAITS_ON:
+                if must_stop(job):
                     break
             line.ended = exit_code(job)
-            bar.advance(shown)
 
         try:
-            await _side_by_side(follow, self.jobs)
+            await _side_by_side("ended", follow, self.jobs, bar)
         except (asyncio.CancelledError, SeedanceError):
             err.print("This does not stop the jobs. The same command again follows them.")
             raise
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Keep the result file up to date while the block runs, and write it at the end.
-
-        Raises:
-            InvalidRequest: The file cannot be written; nothing was submitted.
-        """
+        """Write the result file before the block, which must succeed, often while it runs, and at its end."""
         try:
             self._write()
         except OSError as error:
@@ -278,8 +262,15 @@ def _counted(number: int, noun: str) -> str:
 
 
 async def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[_Line]:
-    rows = [(number, row) for number, row in enumerate(text.split(b"\n"), 1) if row.strip()]
-    lines = await asyncio.gather(*(_read_line(number, row, folder, reader) for number, row in rows))
+    async def read_line(number: int, row: bytes) -> _Line:
+        try:
+            request = await reader.read(row, folder)
+        except InvalidRequest as error:
+            return _Line(number, problems=error.problems)
+        return _Line(number, request, job_id_of(request))
+
+    rows = enumerate(text.split(b"\n"), 1)
+    lines = await asyncio.gather(*(read_line(number, row) for number, row in rows if row.strip()))
     first: dict[str, _Line] = {}
     for line in lines:
         if line.request is not None:
@@ -288,21 +279,17 @@ async def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[
     return lines
 
 
-async def _read_line(number: int, row: bytes, folder: Path, reader: RequestReader) -> _Line:
-    try:
-        request = await reader.read(row, folder)
-    except InvalidRequest as error:
-        return _Line(number, problems=error.problems)
-    return _Line(number, request, job_id_of(request))
-
-
-async def _side_by_side(work: Callable[[_Line], Awaitable[None]], lines: Iterable[_Line]) -> None:
+async def _side_by_side(
+    title: str, work: Callable[[_Line], Awaitable[None]], lines: Sequence[_Line], bar: Progress
+) -> None:
     """Process lines in their order, a few at once, until the first error."""
+    shown = bar.add_task(title, total=len(lines))
     left = iter(lines)
 
     async def worker() -> None:
         for line in left:
             await work(line)
+            bar.advance(shown)
 
     workers = [asyncio.create_task(worker()) for _ in range(_AT_ONCE)]
     try:
@@ -314,11 +301,7 @@ async def _side_by_side(work: Callable[[_Line], Awaitable[None]], lines: Iterabl
 
 
 async def _ask() -> None:
-    """Ask on the terminal whether to submit.
-
-    Raises:
-        InvalidRequest: The answer is no, or there is no terminal.
-    """
+    """Ask on the terminal whether to submit; raise InvalidRequest where nobody agrees."""
     if not sys.stdin.isatty():
         raise InvalidRequest([Problem(at="--yes", problem="is needed where there is no terminal to ask on")])
     # In a thread, so that Ctrl-C is noticed.

@@ -20,7 +20,7 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
-    from seedance_temporal.storage.bucket import GoogleBucket
+    pass
 
 
 @command
@@ -46,19 +46,10 @@ async def check(
 async def _read_media(
     request: VideoRequest, local: dict[int, Medium], problems: list[Problem], settings: Settings
 ) -> tuple[Sequence[Medium], list[str]]:
-    """Read the references that are not local files, as the provider would.
-
-    Args:
-        request: The request.
-        local: The media of its local files, by the index of the reference.
-        problems: Those that were found so far.
-        settings: Those of the command.
-
-    Returns:
-        All media that could be read, and warnings about them.
+    """Read the references that are not local files, as the provider would. Return all media, and warnings about them.
 
     Raises:
-        InvalidRequest: The request cannot be sent. Lists all problems.
+        InvalidRequest: Lists all problems, also those that were found before.
     """
     from seedance_temporal.ledger.asset_ids import Assets
     from seedance_temporal.media.references import References
@@ -69,7 +60,9 @@ async def _read_media(
     bucket = await open_bucket(settings) if needs_bucket and settings.seedance_bucket is not None else None
     wrong = {index for index, each in enumerate(references) if each.role not in KINDS or _is_wrong(index, problems)}
     unsigned = in_bucket - local.keys() - wrong
-    why = await _signing_problem(bucket) if unsigned else None
+    why: str | None = "SEEDANCE_BUCKET is not set"
+    if bucket is not None:
+        why = await bucket.signing_problem() if unsigned else None
     if why is None:
         unsigned = set()
     warnings = [f"references[{index}] was not checked here: {why}." for index in sorted(unsigned)]
@@ -92,10 +85,6 @@ async def _read_media(
 def _is_wrong(index: int, problems: list[Problem]) -> bool:
     at = f"references[{index}]"
     return any(problem.at == at or problem.at.startswith(f"{at}.") for problem in problems)
-
-
-async def _signing_problem(bucket: GoogleBucket | None) -> str | None:
-    return "SEEDANCE_BUCKET is not set" if bucket is None else await bucket.signing_problem()
 
 
 def _document(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from seedance_temporal.cli.audit import audit
 from seedance_temporal.cli.batch import batch
@@ -61,7 +62,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @command
 async def submit(
     file: RequestArgument,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    wait: Annotated[bool, Option("--wait", help="Follow the job to its end.")] = False,
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -90,7 +91,7 @@ async def submit(
 async def show(
     job: JobArgument,
     follow_it: Annotated[
-        bool, typer.Option("--follow", help="Follow the job to its end, also while it needs an operator.")
+        bool, Option("--follow", help="Follow the job to its end, also while it needs an operator.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -122,14 +123,14 @@ async def wait(job: JobArgument, as_json: JsonOption = False) -> int:
 @command
 async def list_jobs(
     user: UserOption = None,
-    phase: Annotated[str | None, typer.Option(help="Only jobs in this phase, such as running.")] = None,
-    attention: Annotated[str | None, typer.Option(help="Only jobs with this Attention, such as account.")] = None,
+    phase: Annotated[str | None, Option(help="Only jobs in this phase, such as running.")] = None,
+    attention: Annotated[str | None, Option(help="Only jobs with this Attention, such as account.")] = None,
     model: ModelOption = None,
     route: RouteOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    is_open: Annotated[bool, typer.Option("--open", help="Only jobs that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 100,
+    is_open: Annotated[bool, Option("--open", help="Only jobs that have not ended.")] = False,
+    limit: Annotated[int, Option(min=1, help="The most jobs to list.")] = 100,
     as_json: JsonOption = False,
 ) -> int:
     """List jobs from Temporal's visibility store, newest first."""
@@ -177,10 +178,10 @@ _CANCEL_OUTCOMES = {
 @command
 async def resolve(
     job: JobArgument,
-    attempt: Annotated[int, typer.Option(min=1, help="The attempt whose outcome is unknown.")],
-    task_id: Annotated[str | None, typer.Option(help="Adopt this task of the provider as the attempt's.")] = None,
-    not_created: Annotated[bool, typer.Option("--not-created", help="State that it made no task.")] = False,
-    lost: Annotated[bool, typer.Option("--lost", help="State that its outcome can no longer be found out.")] = False,
+    attempt: Annotated[int, Option(min=1, help="The attempt whose outcome is unknown.")],
+    task_id: Annotated[str | None, Option(help="Adopt this task of the provider as the attempt's.")] = None,
+    not_created: Annotated[bool, Option("--not-created", help="State that it made no task.")] = False,
+    lost: Annotated[bool, Option("--lost", help="State that its outcome can no longer be found out.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Resolve an attempt whose outcome is unknown."""
@@ -201,9 +202,9 @@ async def resolve(
 @command
 async def resubmit(
     job: JobArgument,
-    attempt: Annotated[int, typer.Option(min=1, help="The attempt that ended without a video.")],
+    attempt: Annotated[int, Option(min=1, help="The attempt that ended without a video.")],
     accept_second_charge: Annotated[
-        bool, typer.Option("--accept-second-charge", help="Required after lost: the first may have been billed.")
+        bool, Option("--accept-second-charge", help="Required after lost: the first may have been billed.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:

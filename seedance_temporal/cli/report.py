@@ -14,6 +14,7 @@ import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
 from seedance_temporal.cli.options import JsonOption, ModelOption, RouteOption, SinceOption, UntilOption, UserOption
 from seedance_temporal.cli.output import DONE, err, out, print_json, print_table
@@ -39,22 +40,18 @@ def keys(text: str) -> list[Key]:
 
 @command
 async def report(
-    by: Annotated[
-        Any, typer.Option("--by", parser=keys, metavar="KEYS", help="The groups, such as user,model.")
-    ] = ALL_KEYS,
+    by: Annotated[Any, Option("--by", parser=keys, metavar="KEYS", help="The groups, such as user,model.")] = ALL_KEYS,
     user: UserOption = None,
     model: ModelOption = None,
     route: RouteOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     from_bucket: Annotated[
-        bool, typer.Option("--from-bucket", help="Read the objects, also of jobs that Temporal has forgotten.")
+        bool, Option("--from-bucket", help="Read the objects, also of jobs that Temporal has forgotten.")
     ] = False,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Write comma separated values to stdout.")] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots to this file.")
-    ] = None,
+    as_csv: Annotated[bool, Option("--csv", help="Write comma separated values to stdout.")] = False,
+    html: Annotated[Path | None, Option("--html", metavar="FILE", help="Write a page with plots to this file.")] = None,
 ) -> int:
     """Report outcomes and costs of jobs, by user, model, route and the day of their start."""
     if as_json + as_csv + (html is not None) > 1:

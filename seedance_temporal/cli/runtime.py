@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import GoogleBucket
 
 # Under these the job continues by itself: an operator should act, and `wait` need not stop.
-WAITS_ON = {"second_task", "video_at_risk"}
+_WAITS_ON = {"second_task", "video_at_risk"}
 
 
 class BucketRefused(SeedanceError):
@@ -158,9 +158,14 @@ async def follow(job: VideoJob, *, until_attention: bool = True) -> JobState:
             if line != printed:
                 err.print(f"{time.monotonic() - started:6.0f} s  {line}")
                 printed = line
-            if until_attention and state.attention and state.attention not in WAITS_ON:
+            if until_attention and must_stop(state):
                 break
     return state
+
+
+def must_stop(job: JobState) -> bool:
+    """Return whether a job continues only after an operator has acted."""
+    return job.attention is not None and job.attention not in _WAITS_ON
 
 
 @contextmanager

@@ -143,10 +143,7 @@ class LocalFile:
 
 
 def read_file(place: Place, kind: Kind) -> tuple[int, str]:
-    """Read a file from end to end, if its size is allowed.
-
-    Returns:
-        Its size in bytes, and the SHA-256 of its content.
+    """Read a file from end to end, if its size is allowed. Return its size in bytes, and its SHA-256.
 
     Raises:
         FileRefused: It is empty, too large for a reference of this kind, not regular, or cannot be read.

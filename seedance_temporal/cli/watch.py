@@ -8,10 +8,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
+from typer import Argument, Option
 
 from seedance_temporal.cli.live import table_of
 from seedance_temporal.cli.options import UserOption
@@ -28,10 +28,10 @@ _EVERY_SECONDS = 2.0
 @command
 async def watch(
     results: Annotated[
-        Path | None, typer.Argument(metavar="[RESULTS]", help="Only the jobs of a batch, by its results file.")
+        Path | None, Argument(metavar="[RESULTS]", help="Only the jobs of a batch, by its results file.")
     ] = None,
     user: UserOption = None,
-    once: Annotated[bool, typer.Option("--once", help="Show them once, and end.")] = False,
+    once: Annotated[bool, Option("--once", help="Show them once, and end.")] = False,
 ) -> int:
     """Show all open jobs until none is open, those that need an operator first. Ctrl-C does not stop the jobs."""
     jobs = await VideoJobs.connect()
