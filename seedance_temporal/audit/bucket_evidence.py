@@ -56,7 +56,7 @@ class BucketEvidence:
     record: Record | None = None
     ends: dict[str, End] = field(default_factory=dict)
     late: dict[str, Outcome] = field(default_factory=dict)
-    facts: Facts = field(default_factory=lambda: Facts(None, ()))
+    facts: Facts = Facts(None, ())
 
     @property
     def parts(self) -> list[TimelinePart]:
@@ -73,15 +73,10 @@ class BucketEvidence:
         if (record := self.record) is not None and (stored_at := record.stored_at) is not None:
             of = record.objects
             beside = (one for one in (of.video, of.last_frame, of.task) if one is not None)
-            provenance = Provenance(
-                namespace=record.namespace,
-                run_id=record.run_id,
-                timeline=record.timeline,
-                ledger=(*of.ledger, *of.verified, *beside),
-            )
-            found.append(
-                TimelinePart(self.names.record, "record", record.attempt, "store_video", provenance, stored_at)
-            )
+            ledger = (*of.ledger, *of.verified, *beside)
+            run = {"namespace": record.namespace, "run_id": record.run_id}
+            by = Provenance(timeline=record.timeline, ledger=ledger, **run)
+            found.append(TimelinePart(self.names.record, "record", record.attempt, "store_video", by, stored_at))
         return sorted(found, key=lambda part: part.at)
 
     def read(self, name: str, model: type[_M], /) -> _M | None:

@@ -126,10 +126,14 @@ class _Batch:
     def __init__(self, lines: list[_Line], results: Path, settings: Settings) -> None:
         self._lines = lines
         self._results = results
-        self._settings = settings
         self._invalid = [line for line in lines if line.request is None]
         self._repeated = [line for line in lines if line.same_as is not None]
         self.jobs = [line for line in lines if line.request is not None and line.same_as is None]
+        requests = [line.request for line in self.jobs if line.request is not None]
+        estimates = [settings.rules.estimate(request).usd for request in requests]
+        self._usd = sum(usd for usd in estimates if usd is not None)
+        self._unpriced = estimates.count(None)
+        self._warnings = Counter(text for request in requests for text in settings.rules.warnings(request))
 
     def refuse_invalid(self, *, skip: bool) -> None:
         """Raise InvalidRequest with all problems, line by line; or print them, where invalid lines are skipped."""
@@ -145,20 +149,17 @@ class _Batch:
 
     def outlook(self) -> Iterator[str]:
         """Describe the jobs and their price before they are submitted."""
-        total, unpriced = self._estimated()
         jobs = _counted(len(self.jobs), "job")
-        yield f"{jobs}, at most about {total:.2f} USD together, unless they are paid already."
-        if unpriced:
-            yield f"Not counted, because the price is not known: {_counted(unpriced, 'job')}."
+        yield f"{jobs}, at most about {self._usd:.2f} USD together, unless they are paid already."
+        if self._unpriced:
+            yield f"Not counted, because the price is not known: {_counted(self._unpriced, 'job')}."
         if self._repeated:
             yield f"The same job as an earlier line: {_counted(len(self._repeated), 'line')}."
         if self._invalid:
             yield f"Invalid, and skipped: {_counted(len(self._invalid), 'line')}."
-        rules = self._settings.rules
-        warnings = Counter(text for one in self._requests() for text in rules.warnings(one))
-        for text, count in warnings.most_common(_MOST_WARNINGS):
+        for text, count in self._warnings.most_common(_MOST_WARNINGS):
             yield f"[yellow]{_counted(count, 'job')}: {plain(text)}[/]"
-        if len(warnings) > _MOST_WARNINGS:
+        if len(self._warnings) > _MOST_WARNINGS:
             yield "[yellow]There are warnings of other kinds; `check` shows those of one request.[/]"
 
     def outcome(self) -> Iterator[str]:
@@ -169,7 +170,6 @@ class _Batch:
         yield f"The job of each line is in {plain(str(self._results))}."
 
     def summary(self) -> dict[str, Any]:
-        total, unpriced = self._estimated()
         return {
             "results": str(self._results),
             "lines": len(self._lines),
@@ -178,18 +178,10 @@ class _Batch:
             "existing": sum(line.existing is True for line in self.jobs),
             "repeated": len(self._repeated),
             "invalid": len(self._invalid),
-            "estimated_usd": round(total, 6),
-            "unpriced": unpriced,
+            "estimated_usd": round(self._usd, 6),
+            "unpriced": self._unpriced,
             "phases": Counter(line.phase for line in self.jobs),
         }
-
-    def _requests(self) -> Iterator[VideoRequest]:
-        return (line.request for line in self.jobs if line.request is not None)
-
-    def _estimated(self) -> tuple[float, int]:
-        """Return the estimate of all requests in USD, and the number of requests without a known price."""
-        estimates = [self._settings.rules.estimate(one).usd for one in self._requests()]
-        return sum(usd for usd in estimates if usd is not None), estimates.count(None)
 
     async def submit(self, jobs: VideoJobs, uploads: Uploads, bar: Progress) -> None:
         """Submit all jobs. Jobs that were submitted go on where an error stops this."""
