@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from seedance_temporal.events import Event
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.ledger.facts import End, Facts, Outcome, Provenance
-from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
+from seedance_temporal.ledger.record import Record, result_of_record
 from seedance_temporal.ledger.store import by_attempt, end_kinds, read_attempt
 from seedance_temporal.storage.bucket import Bucket, StoredObject
 
@@ -28,20 +27,15 @@ class TimelinePart:
         name: The object's name.
         object: Its kind.
         writer: The activity that wrote it from the timeline in its input; None where its input held none.
-        namespace, run_id: The run that wrote it.
         at: When it was written.
-        ledger: The objects that existed when it was written.
     """
 
     name: str
     object: Literal["record", "end", "outcome"]
     attempt: int
     writer: str | None
-    namespace: str
-    run_id: str
+    provenance: Provenance
     at: datetime
-    timeline: tuple[Event, ...]
-    ledger: tuple[RecordedObject, ...]
 
 
 @dataclass
@@ -49,14 +43,12 @@ class BucketEvidence:
     """All objects of a job.
 
     Attributes:
-        bucket: The bucket's name.
         objects: All objects, by name.
         contents: The content of those that are JSON, by name.
         damaged: The reason an object cannot be read, by name. Its content counts as missing.
         ends, late: By the objects' names.
     """
 
-    bucket: str
     names: ObjectNames
     objects: dict[str, StoredObject]
     contents: dict[str, bytes]
@@ -74,20 +66,17 @@ class BucketEvidence:
             if (outcome := attempt.outcome) is not None:
                 name = self.names.attempt(attempt.number, "outcome")
                 writer = "create_task" if outcome.source == "create" else None
-                found.append(_part(name, "outcome", attempt.number, writer, outcome, outcome.at))
+                found.append(TimelinePart(name, "outcome", attempt.number, writer, outcome, outcome.at))
         for name, end in self.ends.items():
             writer = "resolve_attempt" if end.source == "operator" else "write_end"
-            found.append(_part(name, "end", end.error.attempt or 0, writer, end, end.at))
+            found.append(TimelinePart(name, "end", end.error.attempt or 0, writer, end, end.at))
         if (record := self.record) is not None and (stored_at := record.stored_at) is not None:
             of = record.objects
             beside = (one for one in (of.video, of.last_frame, of.task) if one is not None)
-            provenance = Provenance(
-                namespace=record.namespace,
-                run_id=record.run_id,
-                timeline=record.timeline,
-                ledger=(*of.ledger, *of.verified, *beside),
-            )
-            found.append(_part(self.names.record, "record", record.attempt, "store_video", provenance, stored_at))
+            ledger = (*of.ledger, *of.verified, *beside)
+            run = {"namespace": record.namespace, "run_id": record.run_id}
+            by = Provenance(timeline=record.timeline, ledger=ledger, **run)
+            found.append(TimelinePart(self.names.record, "record", record.attempt, "store_video", by, stored_at))
         return sorted(found, key=lambda part: part.at)
 
     def read(self, name: str, model: type[_M], /) -> _M | None:
@@ -98,10 +87,13 @@ class BucketEvidence:
             return model.model_validate_json(self.contents[name])
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
-            self.damaged[name] = ": ".join(
-                part for part in (".".join(map(str, problem["loc"])), problem["msg"]) if part
-            )
+            at = ".".join(map(str, problem["loc"]))
+            self.damaged[name] = f"{at}: {problem['msg']}" if at else problem["msg"]
             return None
+
+    def read_all(self, names: Iterable[str], model: type[_M]) -> dict[str, _M]:
+        """Read objects as models, by name. Leave out those that are missing or damaged."""
+        return {name: found for name in names if (found := self.read(name, model)) is not None}
 
 
 async def read_bucket_evidence(bucket: Bucket, prefix: str, job_id: str) -> BucketEvidence:
@@ -110,14 +102,12 @@ async def read_bucket_evidence(bucket: Bucket, prefix: str, job_id: str) -> Buck
     objects = {stored.name: stored for stored in await bucket.list(names.root)}
     documents = [name for name in objects if name.endswith(".json")]
     contents = zip(documents, await asyncio.gather(*map(bucket.read, documents)), strict=True)
-    evidence = BucketEvidence(
-        bucket.name, names, objects, {name: content for name, content in contents if content is not None}
-    )
+    evidence = BucketEvidence(names, objects, {name: content for name, content in contents if content is not None})
     attempts = []
     for number, of in by_attempt(names, objects.values()).items():
         attempts.append(read_attempt(number, of, evidence.read))
-        evidence.ends |= _facts(evidence, of, end_kinds(of), End)
-        evidence.late |= _facts(evidence, of, (kind for kind in of if kind.startswith("late-")), Outcome)
+        evidence.ends |= evidence.read_all((of[kind].name for kind in end_kinds(of)), End)
+        evidence.late |= evidence.read_all((of[kind].name for kind in of if kind.startswith("late-")), Outcome)
     evidence.record = record = evidence.read(names.record, Record)
     evidence.facts = Facts(
         record=result_of_record(record, bucket.name, names.record) if record is not None else None,
@@ -125,17 +115,3 @@ async def read_bucket_evidence(bucket: Bucket, prefix: str, job_id: str) -> Buck
         stored_at=record.stored_at if record is not None else None,
     )
     return evidence
-
-
-def _facts(
-    evidence: BucketEvidence, objects: Mapping[str, StoredObject], kinds: Iterable[str], model: type[_M]
-) -> dict[str, _M]:
-    """Read the objects of some kinds, by name."""
-    found = {objects[kind].name: evidence.read(objects[kind].name, model) for kind in kinds}
-    return {name: fact for name, fact in found.items() if fact is not None}
-
-
-def _part(
-    name: str, kind: Literal["record", "end", "outcome"], attempt: int, writer: str | None, of: Provenance, at: datetime
-) -> TimelinePart:
-    return TimelinePart(name, kind, attempt, writer, of.namespace, of.run_id, at, of.timeline, of.ledger)

@@ -6,8 +6,7 @@ The input is also in the history of the run, while Temporal keeps it: so both so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,26 +14,13 @@ from seedance_temporal.audit.bucket_evidence import BucketEvidence
 from seedance_temporal.audit.document import Audit, AuditedAttempt, AuditedObject, Source, Step
 from seedance_temporal.audit.temporal_evidence import Run, TemporalEvidence
 from seedance_temporal.events import Event, EventName
-from seedance_temporal.identity import hash_of_job
-from seedance_temporal.job import Attention, JobError, JobState, Phase, VideoResult, phase_of
-from seedance_temporal.ledger.decisions import decide, ending
+from seedance_temporal.identity import ObjectNames, hash_of_job
+from seedance_temporal.job import JobState, phase_of
+from seedance_temporal.ledger.decisions import Ending, decide, ending
 from seedance_temporal.ledger.facts import Attempt, Claim, Facts, Outcome
 from seedance_temporal.ledger.record import Record
 from seedance_temporal.provider import billing
 from seedance_temporal.provider.billing import NOT_BILLED, Charge
-from seedance_temporal.storage.bucket import StoredObject
-
-
-@dataclass(frozen=True)
-class _State:
-    """The state of the job, or its end."""
-
-    phase: Phase | None = None
-    attention: Attention | None = None
-    advice: str | None = None
-    result: VideoResult | None = None
-    error: JobError | None = None
-    ended_at: datetime | None = None
 
 
 def audit_of(
@@ -50,41 +36,37 @@ def audit_of(
     """
     if temporal is None and (bucket is None or not bucket.objects):
         return None
-    facts = bucket.facts if bucket is not None else Facts(None, _attempts_by(temporal))
-    record = bucket.record if bucket is not None else None
+    temporal = temporal or TemporalEvidence()
+    end = ending(bucket.facts) if bucket is not None else None
     # Where objects say how the job ended, only they and the runs that wrote them count: a later run only read them.
-    end = _end(facts) if bucket is not None else None
-    state = end or _state(temporal)
-    source, timelines = _timelines(bucket, temporal, ended=end is not None)
-    starts = [] if end is not None or temporal is None else temporal.runs
-    timeline = _merged(timelines, [*_starts(facts, starts), *_events(facts, bucket)])
+    current = temporal if end is None else TemporalEvidence()
+    bucket = bucket or _evidence_of_creates(job_id, temporal)
+    facts, record = bucket.facts, bucket.record
+    state = _state(current) if end is None else _state_at(end, facts)
+    source, timelines = _timelines(bucket, temporal, current)
+    timeline = _merged(timelines, [*_starts(facts, current.runs), *_events(bucket)])
     attempts = tuple(_audited(attempt, record, timeline) for attempt in facts.attempts)
     claims = [attempt.claim for attempt in facts.attempts if attempt.claim is not None]
-    shown = temporal.job if temporal is not None and end is None else None
-    detail = shown.detail if shown is not None else None
-    request = _request(facts, record, temporal)
+    detail = current.job.detail if current.job is not None else None
+    request = _request(claims, record, temporal)
     warnings = [warning for claim in claims for warning in claim.warnings]
     warnings += [*(record.warnings if record is not None else ()), *(detail.warnings if detail is not None else ())]
     submitted = next((step.at for step in timeline if step.event == "run_started"), None)
+    damaged = (f"{name} cannot be read ({why}): its content is not shown." for name, why in bucket.damaged.items())
     return Audit(
         job_id=job_id,
         request_hash=hash_of_job(job_id),
         source=source,
-        missing=(*missing, *_gaps(bucket, temporal, ended=end is not None)),
-        phase=state.phase,
-        attention=state.attention,
-        advice=state.advice,
-        result=state.result,
-        error=state.error,
+        missing=(*missing, *damaged, *(_gaps(current) if end is None else ())),
+        **state,
         submitted_at=submitted,
-        ended_at=state.ended_at,
-        seconds=_seconds(submitted, state.ended_at),
+        seconds=_seconds(submitted, state.get("ended_at")),
         timeline=timeline,
         polls=_count(timeline, "status"),
         callbacks=_count(timeline, "callback_received"),
         attempts=attempts,
-        charge=_charge_of_job(attempts, shown),
-        objects=tuple(_object(stored) for stored in bucket.objects.values()) if bucket is not None else (),
+        charge=_charge_of_job(attempts, current.job),
+        objects=tuple(AuditedObject(**vars(stored)) for stored in bucket.objects.values()),
         warnings=tuple(dict.fromkeys(warnings)),
         request=request,
         rights=request.get("rights", {}),
@@ -95,29 +77,26 @@ def audit_of(
 # The state
 
 
-def _end(facts: Facts) -> _State | None:
-    end = ending(facts)
-    if end is None:
-        return None
-    attention: Attention | None = "second_task" if decide(facts).second_task is not None else None
-    return _State(end.phase, attention, result=end.result, error=end.error, ended_at=end.at)
+def _state_at(end: Ending, facts: Facts) -> dict[str, Any]:
+    attention = "second_task" if decide(facts).second_task is not None else None
+    return {"phase": end.phase, "attention": attention, "result": end.result, "error": end.error, "ended_at": end.at}
 
 
-def _state(temporal: TemporalEvidence | None) -> _State:
-    if temporal is None:
-        return _State()
-    job = temporal.job
-    advice = job.detail.advice if job.detail is not None else None
-    closed_at = temporal.runs[-1].shown.closed_at if job.ended and temporal.runs else None
-    return _State(job.phase, job.attention, advice, job.result, job.error, closed_at)
+def _state(temporal: TemporalEvidence) -> dict[str, Any]:
+    if (job := temporal.job) is None:
+        return {}
+    return {
+        "phase": job.phase,
+        "attention": job.attention,
+        "advice": job.detail.advice if job.detail is not None else None,
+        "result": job.result,
+        "error": job.error,
+        "ended_at": temporal.runs[-1].shown.closed_at if job.ended and temporal.runs else None,
+    }
 
 
-def _gaps(bucket: BucketEvidence | None, temporal: TemporalEvidence | None, *, ended: bool) -> Iterator[str]:
-    for name, reason in bucket.damaged.items() if bucket is not None else ():
-        yield f"{name} cannot be read ({reason}): its content is not shown."
-    if ended:
-        return
-    if temporal is None:
+def _gaps(temporal: TemporalEvidence) -> Iterator[str]:
+    if temporal.job is None:
         yield "Nothing in the bucket says how the job ended, and Temporal does not show it."
     elif temporal.job.detail is None:
         yield "No worker answers for this job: its newest events are not shown."
@@ -127,21 +106,18 @@ def _gaps(bucket: BucketEvidence | None, temporal: TemporalEvidence | None, *, e
 
 
 def _timelines(
-    bucket: BucketEvidence | None, temporal: TemporalEvidence | None, *, ended: bool
+    bucket: BucketEvidence, temporal: TemporalEvidence, current: TemporalEvidence
 ) -> tuple[Source, list[Iterable[Event]]]:
     """Return all parts of the timeline, and the origin of the newest one."""
     source: Source = "ledger"
     timelines: list[Iterable[Event]] = []
-    for part in bucket.parts if bucket is not None else ():
+    for part in bucket.parts:
         if part.writer is None:
             continue
-        call = temporal.call_for(part) if temporal is not None else None
+        call = temporal.call_for(part)
         source = part.object if call is None else "temporal"
-        timelines.append(part.timeline if call is None else call.timeline)
-    if temporal is not None and not ended:
-        source = "temporal"
-        timelines += temporal.timelines()
-    return source, timelines
+        timelines.append(part.provenance.timeline if call is None else call.timeline)
+    return "temporal" if current.job is not None else source, [*timelines, *current.timelines()]
 
 
 def _starts(facts: Facts, runs: Iterable[Run]) -> Iterator[Event]:
@@ -152,10 +128,10 @@ def _starts(facts: Facts, runs: Iterable[Run]) -> Iterator[Event]:
             yield Event(at=at, event="run_started", source="caller", detail=f"run {run_id}")
 
 
-def _events(facts: Facts, bucket: BucketEvidence | None) -> Iterator[Event]:
+def _events(bucket: BucketEvidence) -> Iterator[Event]:
     """Write the ledger's objects as events, with the names, sources and ids of those that a run notes."""
     number: int | None
-    for attempt in facts.attempts:
+    for attempt in bucket.facts.attempts:
         number, claim, again = attempt.number, attempt.claim, attempt.resubmit_grant
         if claim is not None:
             where = f"run {claim.run_id} in namespace {claim.namespace}"
@@ -166,17 +142,16 @@ def _events(facts: Facts, bucket: BucketEvidence | None) -> Iterator[Event]:
             detail = "a second charge was accepted" if again.accept_second_charge else None
             source = "workflow" if again.automatic else "caller"
             yield Event(at=again.at, event="resubmit_granted", source=source, attempt=number, detail=detail)
-    if bucket is None:
-        return
     for late in bucket.late.values():
-        number = next((attempt.number for attempt in facts.attempts if late.task_id in attempt.late), None)
+        number = next((attempt.number for attempt in bucket.facts.attempts if late.task_id in attempt.late), None)
         yield Event(at=late.at, event="task_found", source=late.source, task_id=late.task_id, attempt=number)
     for end in bucket.ends.values():
         ids = {"task_id": end.error.task_id, "attempt": end.error.attempt}
         yield Event(at=end.at, event="ended", source=end.source, detail=end.error.summary, **ids)
-    if bucket.record is not None and bucket.record.stored_at is not None and facts.record is not None:
-        ids = {"task_id": bucket.record.task_id, "attempt": bucket.record.attempt}
-        yield Event(at=bucket.record.stored_at, event="stored", source="copy", detail=facts.record.video_uri, **ids)
+    record, result = bucket.record, bucket.facts.record
+    if record is not None and record.stored_at is not None and result is not None:
+        ids = {"task_id": record.task_id, "attempt": record.attempt}
+        yield Event(at=record.stored_at, event="stored", source="copy", detail=result.video_uri, **ids)
 
 
 def _outcome_event(number: int, outcome: Outcome) -> Event:
@@ -188,14 +163,8 @@ def _outcome_event(number: int, outcome: Outcome) -> Event:
             event, detail = "task_created" if outcome.source == "create" else "task_found", ""
         case _:
             event, detail = "attempt_absent", outcome.message
-    return Event(
-        at=outcome.at,
-        event=event,
-        source=outcome.source,
-        task_id=outcome.task_id,
-        attempt=number,
-        detail=detail or None,
-    )
+    ids = {"task_id": outcome.task_id, "attempt": number}
+    return Event(at=outcome.at, event=event, source=outcome.source, detail=detail or None, **ids)
 
 
 def _merged(timelines: Iterable[Iterable[Event]], facts: Iterable[Event]) -> tuple[Step, ...]:
@@ -212,9 +181,9 @@ def _merged(timelines: Iterable[Iterable[Event]], facts: Iterable[Event]) -> tup
             found[key] = event
     known = {_subject(event) for event in found}
     events = sorted([*found.values(), *(fact for fact in facts if _subject(fact) not in known)], key=lambda e: e.at)
-    before = [event.at for event in events[:1]] + [event.at for event in events]
+    before = [*events[:1], *events]
     return tuple(
-        Step(**event.model_dump(), after=_seconds(earlier, event.at) or 0)
+        Step(**vars(event), after=_seconds(earlier.at, event.at) or 0)
         for earlier, event in zip(before, events, strict=False)
     )
 
@@ -234,101 +203,102 @@ def _seconds(since: datetime | None, until: datetime | None) -> float | None:
 # Attempts, and their charges
 
 
-def _attempts_by(temporal: TemporalEvidence | None) -> tuple[Attempt, ...]:
+def _evidence_of_creates(job_id: str, temporal: TemporalEvidence) -> BucketEvidence:
     """Return claims and their outcomes, as the creates returned them, where the ledger itself cannot be read."""
     found: dict[int, Attempt] = {}
-    for call in (call for run in temporal.runs for call in run.calls) if temporal is not None else ():
-        if (claim := call.claim) is None:
-            continue
-        found[claim.attempt] = Attempt(claim.attempt, claim=claim, claimed_at=claim.claimed_at)
-        if (outcome := call.outcome) is not None:
-            accepted = outcome.kind == "accepted_without_id"
-            found[claim.attempt] = replace(
-                found[claim.attempt], outcome=None if accepted else outcome, accepted_without_id=accepted
+    for call in (call for run in temporal.runs for call in run.calls):
+        claim, outcome = call.created("claim", Claim), call.created("outcome", Outcome)
+        if claim is not None:
+            accepted = outcome is not None and outcome.kind == "accepted_without_id"
+            found[claim.attempt] = Attempt(
+                claim.attempt,
+                claim=claim,
+                claimed_at=claim.claimed_at,
+                outcome=None if accepted else outcome,
+                accepted_without_id=accepted,
             )
-    return tuple(found[number] for number in sorted(found))
+    attempts = tuple(found[number] for number in sorted(found))
+    return BucketEvidence(ObjectNames("", hash_of_job(job_id)), {}, {}, facts=Facts(None, attempts))
 
 
 def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) -> AuditedAttempt:
     claim, outcome, again = attempt.claim, attempt.outcome, attempt.resubmit_grant
-    stored = record is not None and record.attempt == attempt.number
-    ended_at = record.stored_at if record is not None and stored else attempt.end.at if attempt.end else None
-    settled_at = outcome.at if outcome is not None else None
+    stored = record if record is not None and record.attempt == attempt.number else None
+    ended_at = stored.stored_at if stored is not None else attempt.end.at if attempt.end is not None else None
     # The end of a stored task was seen in its last status; any other end is written when it is seen.
     seen_at = ended_at
-    if record is not None and stored and ended_at is not None:
-        statuses = [step for step in timeline if step.event == "status" and step.task_id == record.task_id]
+    if stored is not None and ended_at is not None:
+        statuses = [step for step in timeline if step.event == "status" and step.task_id == stored.task_id]
         seen_at = max((step.at for step in statuses if step.at <= ended_at), default=None)
+    claimed_at = claim.claimed_at if claim is not None else None
+    outcome_at = outcome.at if outcome is not None else None
+    fields: dict[str, Any] = {}
+    if claim is not None:
+        fields |= {"namespace": claim.namespace, "run_id": claim.run_id}
+    if outcome is not None:
+        message = f"{outcome.code} {outcome.message}".strip()
+        fields |= {"outcome": outcome.kind, "known_by": outcome.source, "message": message}
+    elif attempt.accepted_without_id:
+        fields["outcome"] = "accepted_without_id"
+    if again is not None:
+        by = "setting" if again.automatic else "caller"
+        second_charge = again.accept_second_charge
+        fields |= {"asked_again_at": again.at, "asked_again_by": by, "accepted_second_charge": second_charge}
     return AuditedAttempt(
         attempt=attempt.number,
-        claimed_at=claim.claimed_at if claim is not None else None,
-        namespace=claim.namespace if claim is not None else None,
-        run_id=claim.run_id if claim is not None else None,
-        outcome=outcome.kind
-        if outcome is not None
-        else "accepted_without_id"
-        if attempt.accepted_without_id
-        else "unknown",
-        known_by=outcome.source if outcome is not None else None,
-        outcome_at=settled_at,
-        message=f"{outcome.code} {outcome.message}".strip() if outcome is not None else "",
+        claimed_at=claimed_at,
+        outcome_at=outcome_at,
         task_ids=attempt.tasks,
         accepted_without_id=attempt.accepted_without_id,
         error=attempt.error,
         ended_at=ended_at,
-        asked_again_at=again.at if again is not None else None,
-        asked_again_by=None if again is None else "setting" if again.automatic else "caller",
-        accepted_second_charge=again is not None and again.accept_second_charge,
-        create_seconds=_seconds(claim.claimed_at if claim is not None else None, settled_at),
-        task_seconds=_seconds(settled_at, seen_at) if attempt.tasks else None,
-        copy_seconds=_seconds(seen_at, ended_at) if stored else None,
-        charge=_charge(attempt, record if stored else None),
+        create_seconds=_seconds(claimed_at, outcome_at),
+        task_seconds=_seconds(outcome_at, seen_at) if attempt.tasks else None,
+        copy_seconds=_seconds(seen_at, ended_at) if stored is not None else None,
+        charge=_charge(attempt, stored),
+        **fields,
     )
 
 
 def _charge(attempt: Attempt, record: Record | None) -> Charge:
     claim, end = attempt.claim, attempt.end
-    estimate = (claim.estimated_tokens, claim.estimated_usd) if claim is not None else (None, None)
+    estimated: Claim | Record | None = claim
     if record is not None:
         charge = billing.charge("stored", record.usage, record.cost_usd)
-        estimate = estimate if estimate[0] is not None else (record.estimated_tokens, record.estimated_usd)
+        estimated = claim if claim is not None and claim.estimated_tokens is not None else record
     elif end is not None and attempt.error is not None:
         charge = billing.charge(phase_of(end.error), end.usage, end.cost_usd)
     else:
         charge = Charge() if attempt.counts else NOT_BILLED
-    return charge.model_copy(update={"estimated_tokens": estimate[0], "estimated_usd": estimate[1]})
+    return charge.model_copy(update=estimated.model_dump(include=_ESTIMATE) if estimated is not None else {})
 
 
-def _charge_of_job(attempts: Sequence[AuditedAttempt], shown: JobState | None) -> Charge:
+def _charge_of_job(attempts: Sequence[AuditedAttempt], job: JobState | None) -> Charge:
     if attempts:
         return billing.total([attempt.charge for attempt in attempts])
-    if shown is None:
-        return NOT_BILLED
-    estimate = {"estimated_tokens": shown.estimated_tokens, "estimated_usd": shown.estimated_usd}
-    return NOT_BILLED.model_copy(update=estimate)
+    return NOT_BILLED.model_copy(update=job.model_dump(include=_ESTIMATE) if job is not None else {})
+
+
+_ESTIMATE = {"estimated_tokens", "estimated_usd"}
 
 
 # The request
 
 
-def _request(facts: Facts, record: Record | None, temporal: TemporalEvidence | None) -> dict[str, Any]:
-    for attempt in reversed(facts.attempts):
-        if attempt.claim is not None:
-            return _given(attempt.claim.request.model_dump(mode="json"))
-    if record is not None:
-        return _given(record.request)
-    return _given(temporal.runs[-1].argument.get("request", {})) if temporal is not None and temporal.runs else {}
+def _request(claims: Sequence[Claim], record: Record | None, temporal: TemporalEvidence) -> dict[str, Any]:
+    given: Any = temporal.runs[-1].argument.get("request", {}) if temporal.runs else {}
+    if claims:
+        given = claims[-1].request.model_dump(mode="json")
+    elif record is not None:
+        given = record.request
+    return dict(_given(given))
 
 
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _given(value: Any) -> Any:
     """Leave out absent fields."""
-    return {name: _given_part(part) for name, part in fields.items() if part is not None}
-
-
-def _given_part(value: Any) -> Any:
     if isinstance(value, dict):
-        return _given(value)
-    return [_given_part(part) for part in value] if isinstance(value, list) else value
+        return {name: _given(part) for name, part in value.items() if part is not None}
+    return [_given(part) for part in value] if isinstance(value, list) else value
 
 
 def _media(claims: Sequence[Claim], record: Record | None) -> tuple[dict[str, Any], ...]:
@@ -336,14 +306,3 @@ def _media(claims: Sequence[Claim], record: Record | None) -> tuple[dict[str, An
         if claim.media:
             return tuple(_given(medium.model_dump(mode="json")) for medium in claim.media)
     return tuple(_given(medium) for medium in record.references) if record is not None else ()
-
-
-def _object(stored: StoredObject) -> AuditedObject:
-    return AuditedObject(
-        name=stored.name,
-        generation=stored.generation,
-        size=stored.size,
-        crc32c=stored.crc32c,
-        md5=stored.md5,
-        created_at=stored.created_at,
-    )

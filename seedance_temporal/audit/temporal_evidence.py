@@ -20,7 +20,7 @@ from seedance_temporal.audit.document import RunHistory
 from seedance_temporal.connection import asking_temporal, is_unknown_workflow
 from seedance_temporal.events import Event, Timeline
 from seedance_temporal.job import JobState
-from seedance_temporal.ledger.facts import Claim, Fact, Outcome
+from seedance_temporal.ledger.facts import Fact
 
 if TYPE_CHECKING:
     from seedance_temporal.audit.bucket_evidence import TimelinePart
@@ -45,17 +45,8 @@ class ActivityCall:
     timeline: tuple[Event, ...]
     result: Any = None
 
-    @property
-    def claim(self) -> Claim | None:
-        """The claim that a create returned."""
-        return self._fact("claim", Claim)
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """The outcome that a create returned."""
-        return self._fact("outcome", Outcome)
-
-    def _fact(self, name: str, model: type[_F]) -> _F | None:
+    def created(self, name: str, model: type[_F]) -> _F | None:
+        """Return a fact that a create returned: its ``claim`` or its ``outcome``."""
         value = self.result.get(name) if isinstance(self.result, dict) and self.activity == "create_task" else None
         with suppress(ValidationError):
             return model.model_validate(value)
@@ -88,26 +79,26 @@ class TemporalEvidence:
     """The evidence about a job from Temporal.
 
     Attributes:
-        job: The job, as its newest run shows it: a JobState where a worker answers.
+        job: The job, as its newest run shows it; None where Temporal has none, or cannot be reached.
         runs: All runs that Temporal still has, the oldest first.
     """
 
-    namespace: str
-    job: JobState
-    runs: Sequence[Run]
+    namespace: str = ""
+    job: JobState | None = None
+    runs: Sequence[Run] = ()
 
     def call_for(self, part: TimelinePart) -> ActivityCall | None:
         """Return the call that wrote an object, from the history of the run that made it."""
-        if part.writer is None or part.namespace != self.namespace:
+        if part.writer is None or part.provenance.namespace != self.namespace:
             return None
-        run = next((run for run in self.runs if run.shown.run_id == part.run_id), None)
+        run = next((run for run in self.runs if run.shown.run_id == part.provenance.run_id), None)
         return run.call(part.writer, part.attempt) if run is not None else None
 
     def timelines(self) -> Iterator[tuple[Event, ...]]:
         """Yield the timelines of all runs, as far as they are known without a worker."""
         for run in self.runs:
             yield from (call.timeline for call in run.calls)
-        if self.job.detail is not None:
+        if self.job is not None and self.job.detail is not None:
             yield self.job.detail.timeline
 
 
@@ -149,7 +140,7 @@ async def _read_run(client: Client, job_id: str, run_id: str | None) -> Run | No
         closed_at=described.close_time,
         events=tuple(reader.shown),
     )
-    return Run(shown, reader.argument, reader.calls)
+    return Run(shown, reader.argument, list(reader.calls.values()))
 
 
 class _Reader:
@@ -158,13 +149,9 @@ class _Reader:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._summaries: dict[int, str] = {}
-        self._calls: dict[int, ActivityCall] = {}
+        self.calls: dict[int, ActivityCall] = {}
         self.shown: list[document.HistoryEvent] = []
         self.argument: dict[str, Any] = {}
-
-    @property
-    def calls(self) -> list[ActivityCall]:
-        return list(self._calls.values())
 
     async def read(self, event: HistoryEvent) -> None:
         self._summaries[event.event_id] = summary = await self._summary(event)
@@ -184,19 +171,19 @@ class _Reader:
                 scheduled = event.activity_task_scheduled_event_attributes
                 call = _call(scheduled.activity_type.name, await self._value(scheduled.input.payloads))
                 if call is not None:
-                    self._calls[event.event_id] = call
+                    self.calls[event.event_id] = call
             case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 completed = event.activity_task_completed_event_attributes
-                if (answered := self._calls.get(completed.scheduled_event_id)) is not None:
+                if (answered := self.calls.get(completed.scheduled_event_id)) is not None:
                     answered.result = await self._value(completed.result.payloads)
 
     async def _summary(self, event: HistoryEvent) -> str:
-        """Name the activity or signal of an event, with its summary, or those of the event it answers; and its
-        failure.
-        """
+        """Name an event's activity or signal, its summary, or those of the event that it answers, and its failure."""
         attributes: Any = getattr(event, event.WhichOneof("attributes") or "", None)
-        parts = [getattr(getattr(attributes, "activity_type", None), "name", "")]
-        parts.append(getattr(attributes, "signal_name", ""))
+        parts = [
+            getattr(getattr(attributes, "activity_type", None), "name", ""),
+            getattr(attributes, "signal_name", ""),
+        ]
         if event.user_metadata.HasField("summary"):
             parts.append(str(await self._value([event.user_metadata.summary])))
         answered = (getattr(attributes, cause, 0) for cause in ("scheduled_event_id", "started_event_id"))

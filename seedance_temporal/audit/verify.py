@@ -7,7 +7,9 @@ with the objects that recorded it later. Its fields are compared with the job's 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
+from itertools import chain
 from pathlib import PurePosixPath
 
 from pydantic import ValidationError
@@ -52,11 +54,10 @@ async def verify(bucket: Bucket, evidence: BucketEvidence, temporal: TemporalEvi
     problems: dict[str, list[str]] = {name: [] for name in evidence.objects}
     for name, stored in evidence.objects.items():
         problems[name] += _content(stored, await bucket.checksums(name))
+    temporal = temporal or TemporalEvidence()
     checks = [_shapes(evidence), _recorded(evidence), _attempts(evidence), _record(evidence), _beside(evidence)]
-    checks += [_missing_end(evidence, temporal), _times(evidence)]
-    if temporal is not None:
-        checks.append(_histories(evidence, temporal))
-    for name, problem in (found for check in checks for found in check):
+    checks += [_missing_end(evidence, temporal), _writers(evidence, temporal)]
+    for name, problem in chain.from_iterable(checks):
         problems.setdefault(name, []).append(problem)
     return tuple(Finding(name=name, problems=tuple(problems[name])) for name in sorted(problems))
 
@@ -73,9 +74,9 @@ def _content(stored: StoredObject, read: Checksums | None) -> Iterator[str]:
 
 def _shapes(evidence: BucketEvidence) -> _Problems:
     """Check that each object carries its checksum, and has the fields of its kind."""
-    ours: dict[str, Collection[str]] = (
-        {evidence.names.record: Record.model_fields} if evidence.names.record in evidence.contents else {}
-    )
+    ours: dict[str, Collection[str]] = {}
+    if evidence.names.record in evidence.contents:
+        ours[evidence.names.record] = Record.model_fields
     for objects in by_attempt(evidence.names, evidence.objects.values()).values():
         ours |= {stored.name: _FIELDS.get(kind.partition("-")[0], {}) for kind, stored in objects.items()}
     for name, fields in ours.items():
@@ -94,24 +95,21 @@ def _shapes(evidence: BucketEvidence) -> _Problems:
 
 def _recorded(evidence: BucketEvidence) -> _Problems:
     """Check that each object is the one that later objects recorded."""
-    later = [(part.name, part.ledger) for part in evidence.parts]
-    later += [(name, late.ledger) for name, late in evidence.late.items()]
+    later = [(part.name, part.provenance) for part in evidence.parts] + list(evidence.late.items())
     seen: dict[RecordedObject, list[str]] = {}
-    for name, recorded in ((name, one) for name, ledger in later for one in ledger):
-        seen.setdefault(recorded, []).append(PurePosixPath(name).name)
+    for name, provenance in later:
+        for recorded in provenance.ledger:
+            seen.setdefault(recorded, []).append(PurePosixPath(name).name)
     for recorded, by in seen.items():
         stored = evidence.objects.get(recorded.name)
         if stored is None:
             yield recorded.name, f"it is missing; {', '.join(by)} recorded it"
         elif RecordedObject.of(stored).model_copy(update={} if recorded.md5 else {"md5": None}) != recorded:
-            yield (
-                recorded.name,
-                f"it was replaced: {', '.join(by)} recorded {_described(recorded)}; "
-                f"it is {_described(RecordedObject.of(stored))}",
-            )
+            was, now = _described(recorded), _described(stored)
+            yield recorded.name, f"it was replaced: {', '.join(by)} recorded {was}; it is {now}"
 
 
-def _described(one: RecordedObject) -> str:
+def _described(one: RecordedObject | StoredObject) -> str:
     return f"generation {one.generation} with {one.size} bytes, CRC32C {one.crc32c} and MD5 {one.md5}"
 
 
@@ -133,10 +131,8 @@ def _of_attempt(evidence: BucketEvidence, attempt: Attempt) -> _Problems:
     number, claim, outcome = attempt.number, attempt.claim, attempt.outcome
     name = evidence.names.attempt(number, "claim")
     if name not in evidence.objects:
-        yield (
-            name,
-            f"it is missing; nothing is sent without one, and attempt {number} or a later one has other objects",
-        )
+        later = f"attempt {number} or a later one has other objects"
+        yield name, f"it is missing; nothing is sent without one, and {later}"
     if claim is not None:
         job_id = f"seedance-{evidence.names.request_hash}"
         if request_hash(claim.request) != evidence.names.request_hash:
@@ -159,11 +155,12 @@ def _record(evidence: BucketEvidence) -> _Problems:
     names, record = evidence.names, evidence.record
     if record is None:
         return
-    attempt = evidence.facts.attempt(record.attempt)
     if (record.job_id, record.request_hash) != (f"seedance-{names.request_hash}", names.request_hash):
         yield names.record, f"it is the record of {record.job_id}"
-    if _hash_of(record) not in {None, names.request_hash}:
-        yield names.record, "its request is not the one that the job id is the hash of"
+    with suppress(ValidationError):  # a request that this version cannot read
+        if request_hash(VideoRequest.model_validate(record.request)) != names.request_hash:
+            yield names.record, "its request is not the one that the job id is the hash of"
+    attempt = evidence.facts.attempt(record.attempt)
     if attempt is None or record.task_id not in attempt.tasks:
         yield names.record, f"its task {record.task_id} is none of attempt {record.attempt}"
     if record.objects.video.name != names.of_task(record.task_id, "output.mp4"):
@@ -194,58 +191,41 @@ def _beside(evidence: BucketEvidence) -> _Problems:
             yield name, "it equals no content that was verified"
 
 
-def _hash_of(record: Record) -> str | None:
-    """Return the hash of a record's request; None where this version cannot read it."""
-    try:
-        return request_hash(VideoRequest.model_validate(record.request))
-    except ValidationError:
-        return None
-
-
-def _missing_end(evidence: BucketEvidence, temporal: TemporalEvidence | None) -> _Problems:
+def _missing_end(evidence: BucketEvidence, temporal: TemporalEvidence) -> _Problems:
     """Check that the object that ends the job exists."""
     if ending(evidence.facts) is not None or evidence.names.record in evidence.damaged:
         return
-    decision = decide(evidence.facts)
-    job = temporal.job if temporal is not None else None
+    names, job = evidence.names, temporal.job
     if job is not None and job.result is not None:
-        yield evidence.names.record, "it is missing; the run in Temporal stored the video"
+        yield names.record, "it is missing; the run in Temporal stored the video"
     elif job is not None and job.error is not None and job.error.attempt is not None:
         kind = "end" if job.error.task_id is not None else "outcome"
-        yield (
-            evidence.names.attempt(job.error.attempt, kind),
-            f"it is missing; the run in Temporal ended: {job.error.code}",
-        )
+        ended = f"the run in Temporal ended: {job.error.code}"
+        yield names.attempt(job.error.attempt, kind), f"it is missing; {ended}"
     elif job is None or job.error is not None:
+        decision = decide(evidence.facts)
         if any(PurePosixPath(name).name == "output.mp4" for name in evidence.objects):
-            yield evidence.names.record, "it is missing; the video exists"
+            yield names.record, "it is missing; the video exists"
         elif decision.next in {"adopt", "recover"}:
             kind = "end" if decision.next == "adopt" else "outcome"
             yield (
-                evidence.names.attempt(decision.attempt, kind),
+                names.attempt(decision.attempt, kind),
                 "it is missing, and no run is under way: it was removed, or the run was ended from outside. "
                 "Submitting the request again continues from here, without paying twice",
             )
 
 
-def _times(evidence: BucketEvidence) -> _Problems:
-    """Check that records and ends were made when they say."""
+def _writers(evidence: BucketEvidence, temporal: TemporalEvidence) -> _Problems:
+    """Check that records and ends were made when they say, and agree with the histories of the runs that wrote them."""
     for part in evidence.parts:
-        made: datetime = evidence.objects[part.name].created_at
+        made = evidence.objects[part.name].created_at
         if part.object != "outcome" and abs(made - part.at) > _WRITTEN_WITHIN:
-            yield (
-                part.name,
-                f"it says that it was written at {part.at.isoformat()}, and the bucket made it at {made.isoformat()}",
-            )
-
-
-def _histories(evidence: BucketEvidence, temporal: TemporalEvidence) -> _Problems:
-    """Check that the histories of the runs that wrote the objects agree with them."""
-    for part in evidence.parts:
+            says = f"it says that it was written at {part.at.isoformat()}"
+            yield part.name, f"{says}, and the bucket made it at {made.isoformat()}"
         call = temporal.call_for(part)
         if call is None:
             continue
-        if call.timeline != part.timeline:
+        if call.timeline != part.provenance.timeline:
             yield part.name, "the history of the run that wrote it has another timeline"
         for name in _others_than_returned(evidence, part, call):
             yield name, "the history of the run that wrote it has another one"
@@ -261,7 +241,8 @@ def _others_than_returned(evidence: BucketEvidence, part: TimelinePart, call: Ac
     if call.activity == "write_end" and JobError.model_validate(call.result["error"]) != evidence.ends[part.name].error:
         yield part.name
     if call.activity == "create_task" and attempt is not None and attempt.outcome is not None:
-        if call.outcome is not None and call.outcome.kind != "accepted_without_id" and call.outcome != attempt.outcome:
+        outcome = call.created("outcome", Outcome)
+        if outcome is not None and outcome.kind != "accepted_without_id" and outcome != attempt.outcome:
             yield part.name
-        if attempt.claim is not None and call.claim != attempt.claim:
+        if attempt.claim is not None and call.created("claim", Claim) != attempt.claim:
             yield evidence.names.attempt(part.attempt, "claim")

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich import box
 from rich.table import Table
+from typer import Option
 
-from seedance_temporal.audit.document import Audit, AuditedAttempt, Finding, RunHistory
+from seedance_temporal.audit.document import Audit, AuditedAttempt, Step
+from seedance_temporal.cli.options import JobArgument, JsonOption
 from seedance_temporal.cli.output import DONE, OTHER, out, plain, print_json, print_table
 from seedance_temporal.cli.runtime import (
     BucketRefused,
-    JobArgument,
-    JsonOption,
-    error_document,
-    fail,
+    JobNotFound,
+    command,
     find_job,
     open_bucket,
-    run,
 )
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJob
@@ -36,58 +34,44 @@ if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import Bucket
 
 
-def audit(
+@command
+async def audit(
     job: JobArgument,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every object, and compare it with the others.")
-    ] = False,
+    verify: Annotated[bool, Option("--verify", help="Read every object, and compare it with the others.")] = False,
     history: Annotated[
-        bool, typer.Option("--history", help="Also show Temporal's own events, while Temporal keeps them.")
+        bool, Option("--history", help="Also show Temporal's own events, while Temporal keeps them.")
     ] = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Show a job: its timeline, its attempts, its cost, and its objects in the bucket."""
+    from seedance_temporal.audit.build import audit_of
+    from seedance_temporal.audit.verify import verify as findings
 
-    async def command() -> int:
-        from seedance_temporal.audit.build import audit_of
-        from seedance_temporal.audit.verify import verify as findings
-
-        try:
-            job_id = job_id_from(job)
-        except InvalidJobId:  # a prefix, for which Temporal must be asked
-            job_id = (await find_job(job)).id
-        missing: list[str] = []
-        bucket, evidence = await _read_bucket(job_id, missing)
-        temporal = await _read_temporal(job_id, evidence, missing)
-        document = audit_of(job_id, evidence, temporal, missing)
-        if document is None:
-            return _unknown(job_id, missing, as_json)
-        if verify and (bucket is None or evidence is None):
-            message = f"Nothing can be verified. {missing[0]}"
-            return fail(OTHER, error_document("bucket", message), [message], as_json)
-        found = (
-            await findings(bucket, evidence, temporal)
-            if verify and bucket is not None and evidence is not None
-            else None
-        )
-        runs = [run.shown for run in temporal.runs] if temporal is not None else []
-        document = document.model_copy(
-            update={"verification": found, "history": tuple(runs) if history else None},
-        )
-        if as_json:
-            print_json(document.model_dump(mode="json", by_alias=True))
-        else:
-            _print(document)
-        return OTHER if any(finding.problems for finding in found or ()) else DONE
-
-    run(command(), as_json)
-
-
-def _unknown(job_id: str, missing: Sequence[str], as_json: bool) -> int:
-    message = f"Neither Temporal nor the bucket has a job {job_id}: nothing was ever paid for it."
-    if missing:
-        message = f"No job {job_id} was found. {' '.join(missing)}"
-    return fail(OTHER, error_document("unknown_job", message), [message], as_json)
+    try:
+        job_id = job_id_from(job)
+    except InvalidJobId:  # a prefix, for which Temporal must be asked
+        job_id = (await find_job(job)).id
+    missing: list[str] = []
+    bucket, evidence = await _read_bucket(job_id, missing)
+    temporal = await _read_temporal(job_id, evidence, missing)
+    document = audit_of(job_id, evidence, temporal, missing)
+    if document is None:
+        if missing:
+            raise JobNotFound(f"No job {job_id} was found. {' '.join(missing)}")
+        raise JobNotFound(f"Neither Temporal nor the bucket has a job {job_id}: nothing was ever paid for it.")
+    changes: dict[str, Any] = {}
+    if verify:
+        if bucket is None or evidence is None:
+            raise BucketRefused(f"Nothing can be verified. {missing[0]}")
+        changes["verification"] = await findings(bucket, evidence, temporal)
+    if history:
+        changes["history"] = tuple(run.shown for run in temporal.runs) if temporal is not None else ()
+    document = document.model_copy(update=changes)
+    if as_json:
+        print_json(document.model_dump(mode="json", by_alias=True))
+    else:
+        _print(document)
+    return OTHER if any(finding.problems for finding in document.verification or ()) else DONE
 
 
 # Reading
@@ -119,7 +103,7 @@ async def _read_temporal(job_id: str, evidence: BucketEvidence | None, missing: 
         client = jobs.client
         state = await jobs.job(job_id).state()
         parts = evidence.parts if evidence is not None else []
-        named = {part.run_id for part in parts if part.namespace == client.namespace}
+        named = {part.provenance.run_id for part in parts if part.provenance.namespace == client.namespace}
         return TemporalEvidence(client.namespace, state, await read_runs(client, job_id, named))
     except UnknownJob:
         return None
@@ -144,7 +128,11 @@ def _print(audit: Audit) -> None:
             out.print(f"\n[bold]{title}[/]")
             print_table(table)
     for finding in audit.verification or ():
-        _print_finding(audit, finding)
+        name = plain(_short(audit, finding.name))
+        if not finding.problems:
+            out.print(f"[green]ok[/]     {name}")
+        for problem in finding.problems:
+            out.print(f"[red]WRONG[/]  {name}: {plain(problem)}")
 
 
 _SOURCES: Mapping[str, str] = {
@@ -182,79 +170,58 @@ def _money(tokens: int | None, usd: float | None) -> str:
 
 
 def _tables(audit: Audit) -> Iterator[tuple[str, Table]]:
-    yield f"Timeline: {audit.polls} polls, {audit.callbacks} callbacks", _timeline(audit)
-    yield "Attempts", _attempts(audit.attempts)
-    yield "Objects", _objects(audit)
-    yield "Request", _fields(audit)
-    for shown in audit.history or ():
-        yield f"Run {shown.run_id}, {shown.status}", _events(shown)
+    steps = (_step(audit, step) for step in audit.timeline)
+    title = f"Timeline: {audit.polls} polls, {audit.callbacks} callbacks"
+    yield title, _table(["when (UTC)", "after", "by", "event"], steps, right="after")
+    columns = ["attempt", "claimed (UTC)", "outcome", "task", "create, task, copy", "expected", "paid", "then"]
+    yield "Attempts", _table(columns, map(_attempt, audit.attempts))
+    objects = (
+        (_short(audit, each.name), f"{each.size:,}", str(each.generation), each.crc32c, each.md5 or "")
+        for each in audit.objects
+    )
+    yield "Objects", _table(["name", "bytes", "generation", "CRC32C", "MD5"], objects, right="bytes")
+    yield "Request", _table(["", ""], _fields(audit))
+    columns = ["event", "when (UTC)", "type", "summary"]
+    for run in audit.history or ():
+        events = ((str(event.id), _when(event.at), event.type, event.summary) for event in run.events)
+        yield f"Run {run.run_id}, {run.status}", _table(columns, events, right="event")
 
 
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]], right: str | None = None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
-
-
-def _timeline(audit: Audit) -> Table:
-    table = _table("when (UTC)", "after", "by", "event", right=["after"])
-    for step in audit.timeline:
-        shown = step.model_copy(update={"detail": _short(audit, step.detail or "")})
-        table.add_row(_when(step.at), f"+{step.after:.1f} s", step.source, plain(sentence(shown)))
-    return table
-
-
-def _attempts(attempts: Sequence[AuditedAttempt]) -> Table:
-    table = _table("attempt", "claimed (UTC)", "outcome", "task", "create, task, copy", "expected", "paid", "then")
-    for one in attempts:
-        known = f"{one.outcome}, by {one.known_by}" if one.known_by else one.outcome
-        expected = _money(one.charge.estimated_tokens, one.charge.estimated_usd)
-        paid = _money(one.charge.tokens, one.charge.usd) if one.charge.billed else _BILLED[one.charge.billed]
-        took = [_span(seconds) for seconds in (one.create_seconds, one.task_seconds, one.copy_seconds)]
-        then = [one.error.code] if one.error is not None else []
-        then += [f"again, by the {one.asked_again_by}"] if one.asked_again_by else []
-        row = [str(one.attempt), _when(one.claimed_at), known, ", ".join(one.task_ids), ", ".join(took), expected]
-        table.add_row(*map(plain, [*row, paid, "; ".join(then)]))
-    return table
-
-
-_BILLED = {True: "billed", False: "nothing", None: "not known"}
-
-
-def _objects(audit: Audit) -> Table:
-    table = _table("name", "bytes", "generation", "CRC32C", "MD5", right=["bytes"])
-    for stored in audit.objects:
-        row = [_short(audit, stored.name), f"{stored.size:,}", str(stored.generation), stored.crc32c, stored.md5 or ""]
+        table.add_column(column, justify="right" if column == right else "left", overflow="fold")
+    for row in rows:
         table.add_row(*map(plain, row))
     return table
 
 
-def _fields(audit: Audit) -> Table:
-    table = _table("", "")
+def _step(audit: Audit, step: Step) -> tuple[str, ...]:
+    shown = step.model_copy(update={"detail": _short(audit, step.detail or "")})
+    return _when(step.at), f"+{step.after:.1f} s", step.source, sentence(shown)
+
+
+def _attempt(one: AuditedAttempt) -> tuple[str, ...]:
+    charge = one.charge
+    known = f"{one.outcome}, by {one.known_by}" if one.known_by else one.outcome
+    took = ", ".join(map(_span, (one.create_seconds, one.task_seconds, one.copy_seconds)))
+    expected = _money(charge.estimated_tokens, charge.estimated_usd)
+    paid = _money(charge.tokens, charge.usd) if charge.billed else _BILLED[charge.billed]
+    then = [one.error.code] if one.error is not None else []
+    then += [f"again, by the {one.asked_again_by}"] if one.asked_again_by else []
+    tasks = ", ".join(one.task_ids)
+    return str(one.attempt), _when(one.claimed_at), known, tasks, took, expected, paid, "; ".join(then)
+
+
+_BILLED = {False: "nothing", None: "not known"}
+
+
+def _fields(audit: Audit) -> Iterator[tuple[str, str]]:
     for name, value in {**audit.request, "rights": audit.rights or "nothing was declared"}.items():
         if value != []:
-            table.add_row(name, plain(_compact(value)))
-    for medium in audit.media:
-        table.add_row("found", plain(_compact(medium)))
-    for warning in audit.warnings:
-        table.add_row("warning", plain(warning))
-    return table
-
-
-def _events(history: RunHistory) -> Table:
-    table = _table("event", "when (UTC)", "type", "summary", right=["event"])
-    for event in history.events:
-        table.add_row(str(event.id), _when(event.at), event.type, plain(event.summary))
-    return table
-
-
-def _print_finding(audit: Audit, finding: Finding) -> None:
-    name = plain(_short(audit, finding.name))
-    if not finding.problems:
-        out.print(f"[green]ok[/]     {name}")
-    for problem in finding.problems:
-        out.print(f"[red]WRONG[/]  {name}: {plain(problem)}")
+            yield name, _compact(value)
+    yield from (("found", _compact(medium)) for medium in audit.media)
+    yield from (("warning", warning) for warning in audit.warnings)
 
 
 def _short(audit: Audit, name: str) -> str:

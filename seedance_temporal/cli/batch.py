@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer import Argument, Option
 
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
+from seedance_temporal.cli.options import AnyPathOption, JsonOption
 from seedance_temporal.cli.output import DONE, err, exit_code, out, plain, print_json
-from seedance_temporal.cli.runtime import WAITS_ON, AnyPathOption, JsonOption, open_bucket, read, run, video_jobs
+from seedance_temporal.cli.runtime import command, must_stop, open_bucket, read
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
@@ -39,9 +41,7 @@ class _Line:
 
     Attributes:
         number: Counted from 1, blank lines included.
-        request: The request; None where the line is invalid.
-        job_id: The job of the request.
-        problems: Why the line is invalid.
+        request: None where the line is invalid.
         same_as: An earlier line with the same job.
         phase: The last known phase; None before the job is submitted.
         existing: Whether the job existed before; None before it is submitted.
@@ -65,56 +65,55 @@ class _Line:
         result = {"line": self.number, "job_id": self.job_id, "request_hash": hash_of_job(self.job_id)}
         if self.same_as is None:
             return result | {"phase": self.phase, "existing": self.existing}
-        existing = None if self.same_as.phase is None else True
-        return result | {"phase": self.same_as.phase, "existing": existing, "same_as": self.same_as.number}
+        first = self.same_as
+        existing = None if first.phase is None else True
+        return result | {"phase": first.phase, "existing": existing, "same_as": first.number}
 
 
-def batch(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="One request a line; blank lines are skipped.")],
+@command
+async def batch(
+    file: Annotated[str, Argument(metavar="FILE.jsonl", help="One request a line; blank lines are skipped.")],
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Submit the valid lines where others are invalid.")
+        bool, Option("--skip-invalid", help="Submit the valid lines where others are invalid.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Submit without asking first.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow all jobs to their end.")] = False,
-    results: Annotated[
-        Path | None,
-        typer.Option("--results", metavar="PATH", help="The file for the results."),
-    ] = None,
+    yes: Annotated[bool, Option("--yes", help="Submit without asking first.")] = False,
+    wait: Annotated[bool, Option("--wait", help="Follow all jobs to their end.")] = False,
+    results: Annotated[Path | None, Option("--results", metavar="PATH", help="The file for the results.")] = None,
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Submit one request a line. All lines are checked before the first is submitted."""
-    results_path = results or Path(file).with_suffix(".results.jsonl")
-    if results_path.resolve() == Path(file).resolve():
+    results_file = _results_file(file, results)
+    settings = Settings.from_environment()
+    reader = RequestReader(settings, allow_any_path=allow_any_path)
+    with spinner() as progress:
+        progress.add_task("checking the requests and their files", total=None)
+        lines = await _read_lines(read(file), folder_of(file), reader)
+    work = _Batch(lines, results_file, settings)
+    work.refuse_invalid(skip=skip_invalid)
+    console = err if as_json else out
+    for sentence in work.outlook():
+        console.print(sentence)
+    if not yes:
+        await _ask()
+    bucket = await open_bucket(settings) if reader.files else None
+    jobs = await VideoJobs.connect()
+    with work.recorded(), _bar() as bar:
+        await work.submit(jobs, Uploads(bucket, reader.files, bar), bar)
+        if wait:
+            await work.follow(jobs, bar)
+    if as_json:
+        print_json(work.summary())
+    for sentence in () if as_json else work.outcome():
+        out.print(sentence)
+    return max(line.ended for line in work.jobs)
+
+
+def _results_file(file: str, results: Path | None) -> Path:
+    chosen = results or Path(file).with_suffix(".results.jsonl")
+    if chosen.resolve() == Path(file).resolve():
         raise typer.BadParameter("the results and the requests cannot be the same file")
-
-    async def command() -> int:
-        settings = Settings.from_environment()
-        reader = RequestReader(settings, allow_any_path=allow_any_path)
-        with spinner() as progress:
-            progress.add_task("checking the requests and their files", total=None)
-            lines = await _read_lines(read(file), folder_of(file), reader)
-        work = _Batch(lines, results_path, settings)
-        work.refuse_invalid(skip=skip_invalid)
-        console = err if as_json else out
-        for sentence in work.outlook():
-            console.print(sentence)
-        if not yes:
-            await _ask()
-        bucket = await open_bucket(settings) if reader.files else None
-        jobs = await video_jobs()
-        with work.recorded(), _bar() as bar:
-            await work.submit(jobs, Uploads(bucket, reader.files, bar) if bucket is not None else None, bar)
-            if wait:
-                await work.follow(jobs, bar)
-        if as_json:
-            print_json(work.summary())
-        else:
-            for sentence in work.outcome():
-                out.print(sentence)
-        return max(line.ended for line in work.jobs)
-
-    run(command(), as_json)
+    return chosen
 
 
 class _Batch:
@@ -127,45 +126,40 @@ class _Batch:
     def __init__(self, lines: list[_Line], results: Path, settings: Settings) -> None:
         self._lines = lines
         self._results = results
-        self._settings = settings
         self._invalid = [line for line in lines if line.request is None]
         self._repeated = [line for line in lines if line.same_as is not None]
         self.jobs = [line for line in lines if line.request is not None and line.same_as is None]
+        requests = [line.request for line in self.jobs if line.request is not None]
+        estimates = [settings.rules.estimate(request).usd for request in requests]
+        self._usd = sum(usd for usd in estimates if usd is not None)
+        self._unpriced = estimates.count(None)
+        self._warnings = Counter(text for request in requests for text in settings.rules.warnings(request))
 
     def refuse_invalid(self, *, skip: bool) -> None:
-        """Refuse the whole file for one invalid line, or print the invalid lines that are skipped.
-
-        Raises:
-            InvalidRequest: Lists all problems, line by line.
-        """
+        """Raise InvalidRequest with all problems, line by line; or print them, where invalid lines are skipped."""
         problems = [
             Problem(at=f"line {line.number}" + (f": {problem.at}" if problem.at else ""), problem=problem.problem)
             for line in self._invalid
             for problem in line.problems
         ]
-        if not self.jobs:
+        if not self.jobs or (problems and not skip):
             raise InvalidRequest(problems or [Problem(at="FILE", problem="holds no request")])
-        if problems and not skip:
-            raise InvalidRequest(problems)
         for problem in problems:
             err.print(f"[yellow]skipped {plain(str(problem))}[/]")
 
     def outlook(self) -> Iterator[str]:
         """Describe the jobs and their price before they are submitted."""
-        total, unpriced = self._estimated()
         jobs = _counted(len(self.jobs), "job")
-        yield f"{jobs}, at most about {total:.2f} USD together, unless they are paid already."
-        if unpriced:
-            yield f"Not counted, because the price is not known: {_counted(unpriced, 'job')}."
+        yield f"{jobs}, at most about {self._usd:.2f} USD together, unless they are paid already."
+        if self._unpriced:
+            yield f"Not counted, because the price is not known: {_counted(self._unpriced, 'job')}."
         if self._repeated:
             yield f"The same job as an earlier line: {_counted(len(self._repeated), 'line')}."
         if self._invalid:
             yield f"Invalid, and skipped: {_counted(len(self._invalid), 'line')}."
-        rules = self._settings.rules
-        warnings = Counter(text for one in self._requests() for text in rules.warnings(one))
-        for text, count in warnings.most_common(_MOST_WARNINGS):
+        for text, count in self._warnings.most_common(_MOST_WARNINGS):
             yield f"[yellow]{_counted(count, 'job')}: {plain(text)}[/]"
-        if len(warnings) > _MOST_WARNINGS:
+        if len(self._warnings) > _MOST_WARNINGS:
             yield "[yellow]There are warnings of other kinds; `check` shows those of one request.[/]"
 
     def outcome(self) -> Iterator[str]:
@@ -176,7 +170,6 @@ class _Batch:
         yield f"The job of each line is in {plain(str(self._results))}."
 
     def summary(self) -> dict[str, Any]:
-        total, unpriced = self._estimated()
         return {
             "results": str(self._results),
             "lines": len(self._lines),
@@ -185,33 +178,22 @@ class _Batch:
             "existing": sum(line.existing is True for line in self.jobs),
             "repeated": len(self._repeated),
             "invalid": len(self._invalid),
-            "estimated_usd": round(total, 6),
-            "unpriced": unpriced,
+            "estimated_usd": round(self._usd, 6),
+            "unpriced": self._unpriced,
             "phases": Counter(line.phase for line in self.jobs),
         }
 
-    def _requests(self) -> Iterator[VideoRequest]:
-        return (line.request for line in self.jobs if line.request is not None)
-
-    def _estimated(self) -> tuple[float, int]:
-        """Return the estimate of all requests in USD, and the number of requests without a known price."""
-        estimates = [self._settings.rules.estimate(one).usd for one in self._requests()]
-        return sum(usd for usd in estimates if usd is not None), estimates.count(None)
-
-    async def submit(self, jobs: VideoJobs, uploads: Uploads | None, bar: Progress) -> None:
-        """Submit all jobs, a few at once. Jobs that were submitted go on where an error stops this."""
-        shown = bar.add_task("submitting", total=len(self.jobs))
+    async def submit(self, jobs: VideoJobs, uploads: Uploads, bar: Progress) -> None:
+        """Submit all jobs. Jobs that were submitted go on where an error stops this."""
 
         async def submit(line: _Line) -> None:
             assert line.request is not None
-            request = line.request if uploads is None else await uploads.uploaded(line.request)
-            job = await jobs.submit(request)
+            job = await jobs.submit(await uploads.uploaded(line.request))
             assert job.submitted is not None
             line.phase, line.existing = job.submitted.phase, job.existing
-            bar.advance(shown)
 
         try:
-            await _side_by_side(submit, self.jobs)
+            await _side_by_side("submitting", submit, self.jobs, bar)
         except (asyncio.CancelledError, SeedanceError):
             done = sum(line.phase is not None for line in self.jobs)
             err.print(
@@ -222,29 +204,23 @@ class _Batch:
 
     async def follow(self, jobs: VideoJobs, bar: Progress) -> None:
         """Follow all jobs to their end, or until they need an operator."""
-        shown = bar.add_task("ended", total=len(self.jobs))
 
         async def follow(line: _Line) -> None:
             async for job in jobs.job(line.job_id).follow(every=_FOLLOW_SECONDS):
                 line.phase = job.phase
-                if job.attention and job.attention not in WAITS_ON:
+                if must_stop(job):
                     break
             line.ended = exit_code(job)
-            bar.advance(shown)
 
         try:
-            await _side_by_side(follow, self.jobs)
+            await _side_by_side("ended", follow, self.jobs, bar)
         except (asyncio.CancelledError, SeedanceError):
             err.print("This does not stop the jobs. The same command again follows them.")
             raise
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Keep the result file up to date while the block runs, and write it at the end.
-
-        Raises:
-            InvalidRequest: The file cannot be written; nothing was submitted.
-        """
+        """Write the result file before the block, which must succeed, often while it runs, and at its end."""
         try:
             self._write()
         except OSError as error:
@@ -278,8 +254,15 @@ def _counted(number: int, noun: str) -> str:
 
 
 async def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[_Line]:
-    rows = [(number, row) for number, row in enumerate(text.split(b"\n"), 1) if row.strip()]
-    lines = await asyncio.gather(*(_read_line(number, row, folder, reader) for number, row in rows))
+    async def read_line(number: int, row: bytes) -> _Line:
+        try:
+            request = await reader.read(row, folder)
+        except InvalidRequest as error:
+            return _Line(number, problems=error.problems)
+        return _Line(number, request, job_id_of(request))
+
+    rows = enumerate(text.split(b"\n"), 1)
+    lines = await asyncio.gather(*(read_line(number, row) for number, row in rows if row.strip()))
     first: dict[str, _Line] = {}
     for line in lines:
         if line.request is not None:
@@ -288,21 +271,17 @@ async def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[
     return lines
 
 
-async def _read_line(number: int, row: bytes, folder: Path, reader: RequestReader) -> _Line:
-    try:
-        request = await reader.read(row, folder)
-    except InvalidRequest as error:
-        return _Line(number, problems=error.problems)
-    return _Line(number, request, job_id_of(request))
-
-
-async def _side_by_side(work: Callable[[_Line], Awaitable[None]], lines: Iterable[_Line]) -> None:
+async def _side_by_side(
+    title: str, work: Callable[[_Line], Awaitable[None]], lines: Sequence[_Line], bar: Progress
+) -> None:
     """Process lines in their order, a few at once, until the first error."""
+    shown = bar.add_task(title, total=len(lines))
     left = iter(lines)
 
     async def worker() -> None:
         for line in left:
             await work(line)
+            bar.advance(shown)
 
     workers = [asyncio.create_task(worker()) for _ in range(_AT_ONCE)]
     try:
@@ -314,11 +293,7 @@ async def _side_by_side(work: Callable[[_Line], Awaitable[None]], lines: Iterabl
 
 
 async def _ask() -> None:
-    """Ask on the terminal whether to submit.
-
-    Raises:
-        InvalidRequest: The answer is no, or there is no terminal.
-    """
+    """Ask on the terminal whether to submit; raise InvalidRequest where nobody agrees."""
     if not sys.stdin.isatty():
         raise InvalidRequest([Problem(at="--yes", problem="is needed where there is no terminal to ask on")])
     # In a thread, so that Ctrl-C is noticed.

@@ -6,6 +6,7 @@ import asyncio
 import mimetypes
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from seedance_temporal.cli.output import err, plain
 from seedance_temporal.cli.runtime import BucketRefused
-from seedance_temporal.cli.safe_open import FileProbes, FileRefused, LocalFile, Place, read_file
+from seedance_temporal.cli.safe_open import FileRefused, LocalFile, Place, read_file
 from seedance_temporal.errors import InvalidRequest, InvalidSettings, Problem
 from seedance_temporal.limits import refusal_by_price
-from seedance_temporal.provider.models import KINDS, Kind
+from seedance_temporal.provider.models import KINDS, MEDIA, Kind
 from seedance_temporal.reference_media import Medium, media_problems
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.request_json import decode_json, read_request
@@ -24,30 +25,33 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
+    from seedance_temporal.media.references import References
     from seedance_temporal.storage.bucket import Bucket
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 # In the place of a URL that cannot be read: no other problem of it is reported.
 UNREAD = "asset://unread"
+_A = {"image": "a picture", "video": "a video", "audio": "a sound"}
 # Copies on the disk at once, of up to 200 MB each.
-_AT_ONCE = 8
+_PROBES = 4
+_UPLOADS = 8
 
 
 class Uploads:
     """Upload local files to the bucket, each content once.
 
     Args:
-        bucket: The bucket.
+        bucket: The bucket; None where there are no files.
         files: The files by their provisional URL, from :class:`RequestReader`.
         progress: Shows the running uploads.
     """
 
-    def __init__(self, bucket: Bucket, files: Mapping[str, LocalFile], progress: Progress) -> None:
+    def __init__(self, bucket: Bucket | None, files: Mapping[str, LocalFile], progress: Progress) -> None:
         self._bucket = bucket
         self._files = files
         self._progress = progress
-        self._copies = asyncio.Semaphore(_AT_ONCE)
+        self._copies = asyncio.Semaphore(_UPLOADS)
         self._uploads: dict[str, asyncio.Task[str]] = {}
 
     async def uploaded(self, request: VideoRequest) -> VideoRequest:
@@ -71,8 +75,10 @@ class Uploads:
         """Return the object's URL. An object that exists is not uploaded again."""
         from seedance_temporal.storage.bucket import Checksums
 
+        assert self._bucket is not None
         uri = f"gs://{self._bucket.name}/{file.name}"
         path = file.place.shown
+        content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         try:
             # An object is never changed: its name must always mean this content.
             async with self._copies, file.copied() as copy:
@@ -80,7 +86,7 @@ class Uploads:
                 stored = await self._bucket.stat(file.name)
                 if stored is None:
                     shown = self._progress.add_task(f"uploading {plain(path)}, {file.size / 1e6:.1f} MB", total=None)
-                    stored = await self._bucket.upload(file.name, copy, _content_type(file))
+                    stored = await self._bucket.upload(file.name, copy, content_type)
                     self._progress.remove_task(shown)
             # Another upload may have been faster.
             stored = stored or await self._bucket.stat(file.name)
@@ -91,10 +97,6 @@ class Uploads:
         if stored is None or (stored.size, stored.crc32c) != (local.size, local.crc32c):
             raise BucketRefused(f"{uri} exists with another content than {path}")
         return f"{uri}#{stored.generation}"
-
-
-def _content_type(file: LocalFile) -> str:
-    return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
 
 
 def spinner() -> Progress:
@@ -118,7 +120,8 @@ class RequestReader:
         self._settings = settings
         self._allow_any_path = allow_any_path
         self._known: dict[tuple[Place, Kind], LocalFile] = {}
-        self._probes = FileProbes(settings)
+        self._copies = asyncio.Semaphore(_PROBES)
+        self._probes: dict[tuple[str, Kind], asyncio.Task[Medium]] = {}
         self._reading = asyncio.Lock()
         self.files: dict[str, LocalFile] = {}
 
@@ -162,17 +165,24 @@ class RequestReader:
         return request, problems
 
     async def media_of(self, request: VideoRequest) -> tuple[dict[int, Medium], list[Problem]]:
-        """Probe the local files of a request as a worker does, each in a process of its own.
+        """Probe the local files of a request as a worker does before it pays, each content once.
 
         Returns:
             Their media, by the index of the reference, and the problems of those that are not of its kind.
         """
+        from seedance_temporal.media.probe import BadMedia
 
         async def probe(index: int, file: LocalFile, kind: Kind) -> Medium | Problem:
+            key = file.sha256, kind
+            if key not in self._probes:
+                self._probes[key] = asyncio.create_task(self._probe(file, kind))
             try:
-                return await self._probes.probe(file, index, kind)
+                return (await self._probes[key]).model_copy(update={"reference": index})
             except FileRefused as error:
-                return Problem(at=f"references[{index}].url", problem=str(error))
+                problem = str(error)
+            except BadMedia as error:
+                problem = f"{file.place.shown} {error}; give {_A[kind]} as {', '.join(MEDIA[kind].formats)}"
+            return Problem(at=f"references[{index}].url", problem=problem)
 
         found = await asyncio.gather(
             *(
@@ -183,6 +193,16 @@ class RequestReader:
         )
         media = {each.reference: each for each in found if isinstance(each, Medium)}
         return media, [each for each in found if isinstance(each, Problem)]
+
+    async def _probe(self, file: LocalFile, kind: Kind) -> Medium:
+        async with self._copies, file.copied() as copy:
+            return await self._references.probe(0, kind, copy)
+
+    @cached_property
+    def _references(self) -> References:
+        from seedance_temporal.media.references import References
+
+        return References(None, self._settings)
 
     def _replace_paths(self, data: Any, folder: Path) -> list[Problem]:
         """Replace each path by the provisional URL of its object. Return the problems of the files."""

@@ -9,12 +9,23 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from seedance_temporal.cli.audit import audit
 from seedance_temporal.cli.batch import batch
 from seedance_temporal.cli.check import check
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
-from seedance_temporal.cli.options import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
+from seedance_temporal.cli.options import (
+    AnyPathOption,
+    JobArgument,
+    JsonOption,
+    ModelOption,
+    RequestArgument,
+    RouteOption,
+    SinceOption,
+    UntilOption,
+    UserOption,
+)
 from seedance_temporal.cli.output import (
     DONE,
     OTHER,
@@ -31,18 +42,15 @@ from seedance_temporal.cli.output import (
 )
 from seedance_temporal.cli.report import report
 from seedance_temporal.cli.runtime import (
-    AnyPathOption,
-    JobArgument,
-    JsonOption,
+    command,
     find_job,
     follow,
     job_goes_on,
     open_bucket,
     read,
-    run,
-    video_jobs,
 )
 from seedance_temporal.cli.watch import watch
+from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import ResolveAction
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.settings import Settings
@@ -51,129 +59,111 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 
 @app.command()
-def submit(
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")],
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+@command
+async def submit(
+    file: RequestArgument,
+    wait: Annotated[bool, Option("--wait", help="Follow the job to its end.")] = False,
     allow_any_path: AnyPathOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Start the job of a request, or find the existing job of the same request."""
-
-    async def command() -> int:
-        settings = Settings.from_environment()
-        reader = RequestReader(settings, allow_any_path=allow_any_path)
-        request = await reader.read(read(file), folder_of(file))
-        say = err if as_json else out
-        print_outlook(request, settings, say)
-        bucket = await open_bucket(settings) if reader.files else None
-        jobs = await video_jobs()
-        with job_goes_on(job_id_of(request)):
-            if bucket is not None:
-                with spinner() as progress:
-                    request = await Uploads(bucket, reader.files, progress).uploaded(request)
-            job = await jobs.submit(request)
-        assert job.submitted is not None
-        say.print(f"{job.id}  {'known already' if job.existing else 'new'}, {job.submitted.phase}")
-        if not wait:
-            return finish(job.submitted, as_json, DONE, existing=job.existing)
-        state = await follow(job)
-        return finish(state, as_json, exit_code(state), existing=job.existing)
-
-    run(command(), as_json)
+    settings = Settings.from_environment()
+    reader = RequestReader(settings, allow_any_path=allow_any_path)
+    request = await reader.read(read(file), folder_of(file))
+    say = err if as_json else out
+    print_outlook(request, settings, say)
+    bucket = await open_bucket(settings) if reader.files else None
+    jobs = await VideoJobs.connect()
+    with job_goes_on(job_id_of(request)):
+        with spinner() as progress:
+            request = await Uploads(bucket, reader.files, progress).uploaded(request)
+        job = await jobs.submit(request)
+    assert job.submitted is not None
+    say.print(f"{job.id}  {'known already' if job.existing else 'new'}, {job.submitted.phase}")
+    if not wait:
+        return finish(job.submitted, as_json, DONE, existing=job.existing)
+    state = await follow(job)
+    return finish(state, as_json, exit_code(state), existing=job.existing)
 
 
 @app.command()
-def show(
+@command
+async def show(
     job: JobArgument,
     follow_it: Annotated[
-        bool, typer.Option("--follow", help="Follow the job to its end, also while it needs an operator.")
+        bool, Option("--follow", help="Follow the job to its end, also while it needs an operator.")
     ] = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Show the state and the timeline of a job."""
-
-    async def command() -> int:
-        found = await find_job(job)
-        if follow_it:
-            ended = await follow(found, until_attention=False)
-            return finish(ended, as_json, exit_code(ended))
-        state = await found.state()
-        if state.detail is None and not state.ended:
-            err.print(
-                "[yellow]No worker answers for this job[/]: this state is from Temporal itself. Nothing is lost: the "
-                "job continues when a worker of its route is back."
-            )
-        if not as_json:
-            print_timeline(state)
-        return finish(state, as_json, DONE)
-
-    run(command(), as_json)
+    found = await find_job(job)
+    if follow_it:
+        ended = await follow(found, until_attention=False)
+        return finish(ended, as_json, exit_code(ended))
+    state = await found.state()
+    if state.detail is None and not state.ended:
+        err.print(
+            "[yellow]No worker answers for this job[/]: this state is from Temporal itself. Nothing is lost: the "
+            "job continues when a worker of its route is back."
+        )
+    if not as_json:
+        print_timeline(state)
+    return finish(state, as_json, DONE)
 
 
 @app.command()
-def wait(job: JobArgument, as_json: JsonOption = False) -> None:
+@command
+async def wait(job: JobArgument, as_json: JsonOption = False) -> int:
     """Follow a job to its end, or until it needs an operator."""
-
-    async def command() -> int:
-        state = await follow(await find_job(job))
-        return finish(state, as_json, exit_code(state))
-
-    run(command(), as_json)
+    state = await follow(await find_job(job))
+    return finish(state, as_json, exit_code(state))
 
 
 @app.command("list")
-def list_jobs(
+@command
+async def list_jobs(
     user: UserOption = None,
-    phase: Annotated[str | None, typer.Option(help="Only jobs in this phase, such as running.")] = None,
-    attention: Annotated[str | None, typer.Option(help="Only jobs with this Attention, such as account.")] = None,
+    phase: Annotated[str | None, Option(help="Only jobs in this phase, such as running.")] = None,
+    attention: Annotated[str | None, Option(help="Only jobs with this Attention, such as account.")] = None,
     model: ModelOption = None,
     route: RouteOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    is_open: Annotated[bool, typer.Option("--open", help="Only jobs that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 100,
+    is_open: Annotated[bool, Option("--open", help="Only jobs that have not ended.")] = False,
+    limit: Annotated[int, Option(min=1, help="The most jobs to list.")] = 100,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """List jobs from Temporal's visibility store, newest first."""
-
-    async def command() -> int:
-        found = await (await video_jobs()).list(
-            user=user,
-            phase=phase,
-            attention=attention,
-            model=model,
-            route=route,
-            since=since,
-            until=until,
-            is_open=is_open,
-            limit=limit,
-        )
-        if as_json:
-            print_json([document(job) for job in found])
-        for job in () if as_json else found:
-            needs = f"  [yellow]{plain(job.attention)}[/]" if job.attention else ""
-            out.print(
-                f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {plain(job.task_id or '')}"
-            )
-        return DONE
-
-    run(command(), as_json)
+    found = await (await VideoJobs.connect()).list(
+        user=user,
+        phase=phase,
+        attention=attention,
+        model=model,
+        route=route,
+        since=since,
+        until=until,
+        is_open=is_open,
+        limit=limit,
+    )
+    if as_json:
+        print_json([document(job) for job in found])
+    for job in () if as_json else found:
+        needs = f"  [yellow]{plain(job.attention)}[/]" if job.attention else ""
+        out.print(f"{job.job_id}  {job.started_at:%Y-%m-%d %H:%M}  {job.phase:<10}{needs}  {plain(job.task_id or '')}")
+    return DONE
 
 
 @app.command()
-def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
+@command
+async def cancel(job: JobArgument, as_json: JsonOption = False) -> int:
     """Request the cancellation of a job. A task that runs already is billed, and so its video is still stored."""
-
-    async def command() -> int:
-        found = await find_job(job)
-        outcome = (await found.cancel()).outcome
-        if as_json:
-            print_json({"job_id": found.id, "outcome": outcome})
-        else:
-            out.print(_CANCEL_OUTCOMES[outcome])
-        return DONE
-
-    run(command(), as_json)
+    found = await find_job(job)
+    outcome = (await found.cancel()).outcome
+    if as_json:
+        print_json({"job_id": found.id, "outcome": outcome})
+    else:
+        out.print(_CANCEL_OUTCOMES[outcome])
+    return DONE
 
 
 _CANCEL_OUTCOMES = {
@@ -185,55 +175,47 @@ _CANCEL_OUTCOMES = {
 
 
 @app.command()
-def resolve(
+@command
+async def resolve(
     job: JobArgument,
-    attempt: Annotated[int, typer.Option(min=1, help="The attempt whose outcome is unknown.")],
-    task_id: Annotated[str | None, typer.Option(help="Adopt this task of the provider as the attempt's.")] = None,
-    not_created: Annotated[bool, typer.Option("--not-created", help="State that it made no task.")] = False,
-    lost: Annotated[bool, typer.Option("--lost", help="State that its outcome can no longer be found out.")] = False,
+    attempt: Annotated[int, Option(min=1, help="The attempt whose outcome is unknown.")],
+    task_id: Annotated[str | None, Option(help="Adopt this task of the provider as the attempt's.")] = None,
+    not_created: Annotated[bool, Option("--not-created", help="State that it made no task.")] = False,
+    lost: Annotated[bool, Option("--lost", help="State that its outcome can no longer be found out.")] = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Resolve an attempt whose outcome is unknown."""
     if (task_id is not None) + not_created + lost != 1:
         raise typer.BadParameter("give exactly one of --task-id, --not-created and --lost")
 
-    async def command() -> int:
-        found = await find_job(job)
-        action: ResolveAction = "adopt" if task_id is not None else "not_created" if not_created else "lost"
-        answer = await found.resolve(attempt=attempt, action=action, task_id=task_id)
-        if as_json:
-            print_json({"job_id": found.id, **answer.model_dump()})
-        else:
-            out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {plain(answer.message)}")
-        return DONE if answer.accepted else OTHER
-
-    run(command(), as_json)
+    found = await find_job(job)
+    action: ResolveAction = "adopt" if task_id is not None else "not_created" if not_created else "lost"
+    answer = await found.resolve(attempt=attempt, action=action, task_id=task_id)
+    if as_json:
+        print_json({"job_id": found.id, **answer.model_dump()})
+    else:
+        out.print(f"{'Accepted' if answer.accepted else 'Not accepted'}: {plain(answer.message)}")
+    return DONE if answer.accepted else OTHER
 
 
 @app.command()
-def resubmit(
+@command
+async def resubmit(
     job: JobArgument,
-    attempt: Annotated[int, typer.Option(min=1, help="The attempt that ended without a video.")],
+    attempt: Annotated[int, Option(min=1, help="The attempt that ended without a video.")],
     accept_second_charge: Annotated[
-        bool, typer.Option("--accept-second-charge", help="Required after lost: the first may have been billed.")
+        bool, Option("--accept-second-charge", help="Required after lost: the first may have been billed.")
     ] = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Request and pay for another attempt, after one that ended without a video. Repeating this changes nothing."""
-
-    async def command() -> int:
-        found = await find_job(job)
-        again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
-        assert again.submitted is not None
-        if not as_json and again.submitted.phase == "checking":
-            out.print(f"A run was started that claims another attempt. To see its state: {SHOW} {found.id}")
-        return finish(again.submitted, as_json, DONE, existing=again.existing)
-
-    run(command(), as_json)
+    found = await find_job(job)
+    again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
+    assert again.submitted is not None
+    if not as_json and again.submitted.phase == "checking":
+        out.print(f"A run was started that claims another attempt. To see its state: {SHOW} {found.id}")
+    return finish(again.submitted, as_json, DONE, existing=again.existing)
 
 
-app.command()(check)
-app.command()(batch)
-app.command()(audit)
-app.command()(report)
-app.command()(watch)
+for each in (check, batch, audit, report, watch):
+    app.command()(each)

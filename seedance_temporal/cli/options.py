@@ -1,4 +1,4 @@
-"""The options that choose jobs, shared by several commands."""
+"""The options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
+
+from seedance_temporal.cli.safe_open import ANY_PATH
 
 
 def moment(text: str) -> datetime:
@@ -17,14 +20,21 @@ def moment(text: str) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-UserOption = Annotated[str | None, typer.Option("--user", help="Only this user's jobs.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Only jobs of this model id.")]
-RouteOption = Annotated[str | None, typer.Option("--route", help="Only jobs of this route, such as byteplus.")]
+JsonOption = Annotated[bool, Option("--json", help="One JSON document on stdout.")]
+AnyPathOption = Annotated[
+    bool, Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
+]
+RequestArgument = Annotated[str, Argument(metavar="FILE|-", help="The request as JSON; - reads standard input.")]
+JobArgument = Annotated[str, Argument(metavar="JOB", help="The job id, its hash, or the first digits.")]
+
+UserOption = Annotated[str | None, Option("--user", help="Only this user's jobs.")]
+ModelOption = Annotated[str | None, Option("--model", help="Only jobs of this model id.")]
+RouteOption = Annotated[str | None, Option("--route", help="Only jobs of this route, such as byteplus.")]
 SinceOption = Annotated[
     datetime | None,
-    typer.Option("--since", metavar="TIME", parser=moment, help="Only jobs started at this time or later; UTC."),
+    Option("--since", metavar="TIME", parser=moment, help="Only jobs started at this time or later; UTC."),
 ]
 UntilOption = Annotated[
     datetime | None,
-    typer.Option("--until", metavar="TIME", parser=moment, help="Only jobs started before it; UTC."),
+    Option("--until", metavar="TIME", parser=moment, help="Only jobs started before it; UTC."),
 ]

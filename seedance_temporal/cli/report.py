@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +14,13 @@ import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
-from seedance_temporal.cli.options import ModelOption, RouteOption, SinceOption, UntilOption, UserOption
+from seedance_temporal.cli.options import JsonOption, ModelOption, RouteOption, SinceOption, UntilOption, UserOption
 from seedance_temporal.cli.output import DONE, err, out, print_json, print_table
 from seedance_temporal.cli.report_table import columns, named, remarks
-from seedance_temporal.cli.runtime import BucketRefused, JsonOption, open_bucket, run, video_jobs
+from seedance_temporal.cli.runtime import BucketRefused, command, open_bucket
+from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import user_hash
 from seedance_temporal.reports.figures import KEYS, OUTCOMES, Account, Figures, Key, Row, accounts_of, figures, rows
@@ -37,56 +38,48 @@ def keys(text: str) -> list[Key]:
     return [key for name in dict.fromkeys(names) for key in KEYS if key == name]
 
 
-def report(
-    by: Annotated[
-        Any, typer.Option("--by", parser=keys, metavar="KEYS", help="The groups, such as user,model.")
-    ] = ALL_KEYS,
+@command
+async def report(
+    by: Annotated[Any, Option("--by", parser=keys, metavar="KEYS", help="The groups, such as user,model.")] = ALL_KEYS,
     user: UserOption = None,
     model: ModelOption = None,
     route: RouteOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     from_bucket: Annotated[
-        bool, typer.Option("--from-bucket", help="Read the objects, also of jobs that Temporal has forgotten.")
+        bool, Option("--from-bucket", help="Read the objects, also of jobs that Temporal has forgotten.")
     ] = False,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Write comma separated values to stdout.")] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots to this file.")
-    ] = None,
-) -> None:
+    as_csv: Annotated[bool, Option("--csv", help="Write comma separated values to stdout.")] = False,
+    html: Annotated[Path | None, Option("--html", metavar="FILE", help="Write a page with plots to this file.")] = None,
+) -> int:
     """Report outcomes and costs of jobs, by user, model, route and the day of their start."""
     if as_json + as_csv + (html is not None) > 1:
         raise typer.BadParameter("give at most one of --json, --csv and --html")
+    if from_bucket:
+        found = await _from_bucket(user, model, route, since)
+    else:
+        # Not by time: an account needs all runs of a job, and some can be older than --since.
+        runs = (await VideoJobs.connect()).runs(user=user, model=model, route=route)
+        found = accounts_of([run async for run in runs])
+    accounts = [account for account in found if account.has_started(since, until)]
+    groups, total = rows(accounts, by), figures(accounts)
+    if as_json:
+        shown = [dict(zip(by, row.group, strict=True)) | asdict(row.figures) for row in groups]
+        print_json({"by": by, "rows": shown, "total": asdict(total)})
+    elif as_csv:
+        _print_csv(by, groups)
+    elif html is not None:
+        from seedance_temporal.cli.report_page import page  # a large import, for plots
 
-    async def command() -> int:
-        chosen = (user, model, route, since)
-        found = await (_from_bucket(*chosen) if from_bucket else _from_temporal(*chosen[:3]))
-        accounts = [account for account in found if account.has_started(since, until)]
-        groups, total = rows(accounts, by), figures(accounts)
-        if as_json:
-            print_json(_document(by, groups, total))
-        elif as_csv:
-            _print_csv(by, groups)
-        elif html is not None:
-            from seedance_temporal.cli.report_page import page  # a large import, for plots
-
-            source = "the objects in the bucket" if from_bucket else "Temporal"
-            _write(html, page(accounts, by, groups, total, source=source, made_at=datetime.now(UTC)))
-            out.print(str(html))
-        else:
-            print_table(_table(by, groups, total))
-        for remark in () if as_json else remarks(total):
-            err.print(remark)
-        return DONE
-
-    run(command(), as_json)
-
-
-async def _from_temporal(user: str | None, model: str | None, route: str | None) -> list[Account]:
-    # Not by time: an account needs all runs of a job, and some can be older than --since.
-    runs = (await video_jobs()).runs(user=user, model=model, route=route)
-    return accounts_of([run async for run in runs])
+        source = "the objects in the bucket" if from_bucket else "Temporal"
+        _write(html, page(accounts, by, source=source, made_at=datetime.now(UTC)))
+        out.print(str(html))
+    else:
+        print_table(_table(by, groups, total))
+    for remark in () if as_json else remarks(total):
+        err.print(remark)
+    return DONE
 
 
 async def _from_bucket(user: str | None, model: str | None, route: str | None, since: datetime | None) -> list[Account]:
@@ -107,13 +100,8 @@ async def _from_bucket(user: str | None, model: str | None, route: str | None, s
     ]
 
 
-def _document(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> dict[str, Any]:
-    shown = [dict(zip(by, row.group, strict=True)) | asdict(row.figures) for row in groups]
-    return {"by": by, "rows": shown, "total": asdict(total)}
-
-
 def _print_csv(by: Sequence[Key], groups: Sequence[Row]) -> None:
-    numbers = [field.name for field in dataclasses.fields(Figures) if field.name != "outcomes"]
+    numbers = [field.name for field in fields(Figures) if field.name != "outcomes"]
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow([*by, *OUTCOMES, *numbers])
     for row in groups:
@@ -128,9 +116,8 @@ def _table(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> Table:
     for head, shown in columns(total):
         table.add_column(head, footer=shown(total), justify="right", no_wrap=True)
     for row in groups:
-        table.add_row(
-            *(Text(named(value)) for value in row.group), *(shown(row.figures) for _, shown in columns(total))
-        )
+        cells = (shown(row.figures) for _, shown in columns(total))
+        table.add_row(*(Text(named(value)) for value in row.group), *cells)
     return table
 
 

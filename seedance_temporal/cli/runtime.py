@@ -7,17 +7,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import typer
 from rich.live import Live
 
 from seedance_temporal.cli.live import LiveJob
 from seedance_temporal.cli.output import OTHER, REFUSED, SHOW, err, plain, print_json, status_line
-from seedance_temporal.cli.safe_open import ANY_PATH
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import (
     AmbiguousJobId,
@@ -39,38 +39,46 @@ if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import GoogleBucket
 
 # Under these the job continues by itself: an operator should act, and `wait` need not stop.
-WAITS_ON = {"second_task", "video_at_risk"}
-
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-AnyPathOption = Annotated[
-    bool, typer.Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
-]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job id, its hash, or the first digits.")]
+_WAITS_ON = {"second_task", "video_at_risk"}
 
 
 class BucketRefused(SeedanceError):
     """The bucket cannot be reached, or refuses a call."""
 
 
-def run(command: Coroutine[Any, Any, int], as_json: bool) -> NoReturn:
-    """Run a command, and end with its exit code, or with that of its error."""
-    try:
-        code = asyncio.run(_finished(command))
-    except InvalidRequest as error:
-        problems = [problem.model_dump() for problem in error.problems]
-        document: dict[str, Any] = {"code": "invalid_request", "problems": problems}
-        code = fail(REFUSED, document, ["Refused; nothing was spent.", *map(str, error.problems)], as_json)
-    except SeedanceError as error:
-        name = _ERROR_CODES.get(type(error), "temporal")
-        code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER
-        code = fail(code, error_document(name, str(error)), [str(error)], as_json)
-    except KeyboardInterrupt:
-        code = fail(OTHER, error_document("interrupted", "Stopped by Ctrl-C."), ["Stopped by Ctrl-C."], as_json)
-        # Not by the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    raise typer.Exit(code)
+class JobNotFound(SeedanceError):
+    """Neither Temporal nor the bucket has the job, as far as they could be read."""
+
+
+_P = ParamSpec("_P")
+
+
+def command(function: Callable[_P, Coroutine[Any, Any, int]]) -> Callable[_P, NoReturn]:
+    """Make a command of a coroutine function: run it, and end with its exit code, or with that of its error."""
+
+    @wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> NoReturn:
+        as_json = bool(kwargs.get("as_json"))
+        try:
+            code = asyncio.run(_finished(function(*args, **kwargs)))
+        except InvalidRequest as error:
+            problems = [problem.model_dump() for problem in error.problems]
+            lines = ["Refused; nothing was spent.", *map(str, error.problems)]
+            code = _fail(REFUSED, {"code": "invalid_request", "problems": problems}, lines, as_json)
+        except SeedanceError as error:
+            name = _ERROR_CODES.get(type(error), "temporal")
+            code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER
+            code = _fail(code, error_document(name, str(error)), [str(error)], as_json)
+        except KeyboardInterrupt:
+            message = "Stopped by Ctrl-C."
+            code = _fail(OTHER, error_document("interrupted", message), [message], as_json)
+            # Not by the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        raise typer.Exit(code)
+
+    return run
 
 
 async def _finished(command: Coroutine[Any, Any, int]) -> int:
@@ -103,6 +111,7 @@ _ERROR_CODES: dict[type[SeedanceError], str] = {
     InvalidJobId: "invalid_job_id",
     AmbiguousJobId: "ambiguous_job_id",
     UnknownJob: "unknown_job",
+    JobNotFound: "unknown_job",
     WorkerUnavailable: "no_worker",
     BucketRefused: "bucket",
 }
@@ -113,19 +122,12 @@ def error_document(code: str, message: str) -> dict[str, Any]:
     return {"code": code, "message": message} | absent
 
 
-def fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) -> int:
+def _fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) -> int:
     for line in lines:
         err.print(f"[red]{plain(line)}[/]")
     if as_json:
         print_json({"error": document})
     return code
-
-
-# Reaching the job
-
-
-async def video_jobs() -> VideoJobs:
-    return await VideoJobs.connect()
 
 
 async def find_job(job: str) -> VideoJob:
@@ -136,7 +138,7 @@ async def find_job(job: str) -> VideoJob:
         UnknownJob: No job's id begins with it.
     """
     id_prefix_from(job)
-    return await (await video_jobs()).find(job)
+    return await (await VideoJobs.connect()).find(job)
 
 
 async def follow(job: VideoJob, *, until_attention: bool = True) -> JobState:
@@ -156,9 +158,14 @@ async def follow(job: VideoJob, *, until_attention: bool = True) -> JobState:
             if line != printed:
                 err.print(f"{time.monotonic() - started:6.0f} s  {line}")
                 printed = line
-            if until_attention and state.attention and state.attention not in WAITS_ON:
+            if until_attention and must_stop(state):
                 break
     return state
+
+
+def must_stop(job: JobState) -> bool:
+    """Return whether a job continues only after an operator has acted."""
+    return job.attention is not None and job.attention not in _WAITS_ON
 
 
 @contextmanager

@@ -13,20 +13,14 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from seedance_temporal.provider.checks import quoted
 from seedance_temporal.provider.models import MEDIA, Kind
-from seedance_temporal.reference_media import Medium
-from seedance_temporal.settings import Settings
-
-if TYPE_CHECKING:
-    from seedance_temporal.media.references import References
 
 ANY_PATH = "--allow-any-path"
 # The kernel's own files can block, never end, or hold secrets.
@@ -36,9 +30,6 @@ _FOLDER = (os.O_PATH if sys.platform == "linux" else os.O_RDONLY) | os.O_DIRECTO
 # Without O_NONBLOCK, a FIFO that was put there after the check of its type would block.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _PIECE_BYTES = 1024 * 1024
-# Copies on the disk at once, of up to 200 MB each.
-_PROBES = 4
-_A = {"image": "a picture", "video": "a video", "audio": "a sound"}
 
 
 class FileRefused(Exception):
@@ -73,19 +64,20 @@ class Place:
         """
         shown = repr(os.path.join(folder, path))
         with _in_words(shown):
-            home = os.path.realpath(folder)
-            root = "/" if anywhere else home
+            root = "/" if anywhere else os.path.realpath(folder)
             # Two slashes at the start would be another root.
-            named = "/" + os.path.normpath(os.path.join(home, path)).lstrip("/")
-            # Before the disk is asked: no message reveals which files exist outside of the folder.
-            if not any(_is_in(named, each) for each in (root, os.path.normpath(folder))):
-                raise _outside(path, folder)
-            real = os.path.realpath(named)
-            if not _is_in(real, root):
-                raise _outside(path, folder)
-        if any(_is_virtual(each) for each in (named, real)):
+            named = Path("/" + os.path.normpath(os.path.join(os.path.realpath(folder), path)).lstrip("/"))
+            is_inside = any(named.is_relative_to(each) for each in (root, os.path.normpath(folder)))
+            # Only then is the disk asked: no message reveals which files exist outside of the folder.
+            real = Path(os.path.realpath(named)) if is_inside else None
+        if real is None or not real.is_relative_to(root):
+            raise FileRefused(
+                f"{quoted(path)} leads out of the folder of the request, {str(folder)!r}; put the file into that "
+                f"folder, or allow others with {ANY_PATH}"
+            )
+        if _is_virtual(named) or _is_virtual(real):
             raise FileRefused(f"{shown} is no file on a disk; give a regular file")
-        return cls(root, Path(real).relative_to(root).parts, shown)
+        return cls(root, real.relative_to(root).parts, shown)
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
@@ -95,28 +87,19 @@ class Place:
             FileRefused: It is another kind of file, or cannot be read; also for an OSError of the block.
         """
         with _in_words(self.shown), open(self._descriptor(), "rb") as file:
+            self._refuse_irregular(os.fstat(file.fileno()))
             yield file
 
     def _descriptor(self) -> int:
-        if not self.names:
-            raise FileRefused(f"{self.shown} is a directory; give a regular file")
-        at = os.open(self.root, _FOLDER)
-        try:
-            for name in self.names[:-1]:
-                inner = os.open(name, _FOLDER, dir_fd=at)
-                os.close(at)
-                at = inner
+        *folders, name = self.names or (".",)
+        with ExitStack() as stack:
+            at = None
+            for folder in (self.root, *folders):
+                at = os.open(folder, _FOLDER, dir_fd=at)
+                stack.callback(os.close, at)
             # Opening a FIFO or a device can have effects.
-            self._refuse_irregular(os.stat(self.names[-1], dir_fd=at, follow_symlinks=False))
-            found = os.open(self.names[-1], _FILE, dir_fd=at)
-        finally:
-            os.close(at)
-        try:
-            self._refuse_irregular(os.fstat(found))
-        except FileRefused:
-            os.close(found)
-            raise
-        return found
+            self._refuse_irregular(os.stat(name, dir_fd=at, follow_symlinks=False))
+            return os.open(name, _FILE, dir_fd=at)
 
     def _refuse_irregular(self, status: os.stat_result) -> None:
         if stat.S_ISDIR(status.st_mode):
@@ -160,10 +143,7 @@ class LocalFile:
 
 
 def read_file(place: Place, kind: Kind) -> tuple[int, str]:
-    """Read a file from end to end, if its size is allowed.
-
-    Returns:
-        Its size in bytes, and the SHA-256 of its content.
+    """Read a file from end to end, if its size is allowed. Return its size in bytes, and its SHA-256.
 
     Raises:
         FileRefused: It is empty, too large for a reference of this kind, not regular, or cannot be read.
@@ -180,59 +160,8 @@ def read_file(place: Place, kind: Kind) -> tuple[int, str]:
     return size, sha256
 
 
-class FileProbes:
-    """Probe local files as a worker does before it pays, each content once.
-
-    Args:
-        settings: Those of the command.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._copies = asyncio.Semaphore(_PROBES)
-        self._probes: dict[tuple[str, Kind], asyncio.Task[Medium]] = {}
-
-    async def probe(self, file: LocalFile, index: int, kind: Kind) -> Medium:
-        """Return the properties of a file's content, as the reference of this index.
-
-        Raises:
-            FileRefused: It is not of this kind, or was changed since it was read.
-        """
-        from seedance_temporal.media.probe import BadMedia
-
-        key = file.sha256, kind
-        if key not in self._probes:
-            self._probes[key] = asyncio.create_task(self._probe(file, kind))
-        try:
-            return (await self._probes[key]).model_copy(update={"reference": index})
-        except BadMedia as error:
-            wanted = f"{_A[kind]} as {', '.join(MEDIA[kind].formats)}"
-            raise FileRefused(f"{file.place.shown} {error}; give {wanted}") from None
-
-    async def _probe(self, file: LocalFile, kind: Kind) -> Medium:
-        async with self._copies, file.copied() as copy:
-            return await self._references.probe(0, kind, copy)
-
-    @cached_property
-    def _references(self) -> References:
-        from seedance_temporal.media.references import References
-
-        return References(None, self._settings)
-
-
-def _is_in(path: str, folder: str) -> bool:
-    return Path(path).is_relative_to(folder)
-
-
-def _is_virtual(path: str) -> bool:
-    return any(_is_in(path, each) for each in _VIRTUAL) and not _is_in(path, _SHARED_MEMORY)
-
-
-def _outside(path: str, folder: Path) -> FileRefused:
-    return FileRefused(
-        f"{quoted(path)} leads out of the folder of the request, {str(folder)!r}; put the file into that folder, or "
-        f"allow others with {ANY_PATH}"
-    )
+def _is_virtual(path: Path) -> bool:
+    return any(map(path.is_relative_to, _VIRTUAL)) and not path.is_relative_to(_SHARED_MEMORY)
 
 
 def _digest(file: BinaryIO, size: int, copy: BinaryIO | None = None) -> str | None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
+from typer import Argument, Option
 
 from seedance_temporal.cli.live import table_of
 from seedance_temporal.cli.options import UserOption
 from seedance_temporal.cli.output import DONE, SHOW, out, print_table
-from seedance_temporal.cli.runtime import run, video_jobs
+from seedance_temporal.cli.runtime import command
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.job import JobState
@@ -24,53 +25,32 @@ from seedance_temporal.job import JobState
 _EVERY_SECONDS = 2.0
 
 
-def watch(
+@command
+async def watch(
     results: Annotated[
-        Path | None, typer.Argument(metavar="[RESULTS]", help="Only the jobs of a batch, by its results file.")
+        Path | None, Argument(metavar="[RESULTS]", help="Only the jobs of a batch, by its results file.")
     ] = None,
     user: UserOption = None,
-    once: Annotated[bool, typer.Option("--once", help="Show them once, and end.")] = False,
-) -> None:
+    once: Annotated[bool, Option("--once", help="Show them once, and end.")] = False,
+) -> int:
     """Show all open jobs until none is open, those that need an operator first. Ctrl-C does not stop the jobs."""
-
-    async def command() -> int:
-        jobs = await video_jobs()
-        if once:
-            print_table(_shown(await _open(jobs, user, results)))
-        elif out.is_terminal:
-            await _draw(jobs, user, results)
-        else:
-            await _print(jobs, user, results)
-        return DONE
-
-    run(command(), False)
-
-
-async def _open(jobs: VideoJobs, user: str | None, results: Path | None) -> list[JobState]:
-    # Read each time: a batch that is still submitting adds to it.
-    job_ids = job_ids_of(results) if results is not None else None
-    return await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
-
-
-async def _draw(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
-    with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:
-        while found := await _open(jobs, user, results):
-            live.update(_shown(found), refresh=True)
-            await asyncio.sleep(_EVERY_SECONDS)
-        live.update(_shown(found), refresh=True)
-
-
-async def _print(jobs: VideoJobs, user: str | None, results: Path | None) -> None:
+    jobs = await VideoJobs.connect()
+    draws = out.is_terminal and not once
     printed = None
-    while True:
-        found = await _open(jobs, user, results)
-        states = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
-        if states != printed:
-            print_table(_shown(found))
-            printed = states
-        if not found:
-            return
-        await asyncio.sleep(_EVERY_SECONDS)
+    with Live(console=out, auto_refresh=False, vertical_overflow="crop") if draws else nullcontext() as live:
+        while True:
+            # Read each time: a batch that is still submitting adds to it.
+            job_ids = job_ids_of(results) if results is not None else None
+            found = await jobs.list(user=user, job_ids=job_ids, is_open=True, limit=None)
+            states = {(job.job_id, job.phase, job.attention, job.task_id) for job in found}
+            if live is not None:
+                live.update(_shown(found), refresh=True)
+            elif states != printed:
+                print_table(_shown(found))
+                printed = states
+            if once or not found:
+                return DONE
+            await asyncio.sleep(_EVERY_SECONDS)
 
 
 def _shown(found: list[JobState]) -> RenderableType:

@@ -233,7 +233,7 @@ def test_span_of_time_excludes_its_end() -> None:
 
 
 def _page(accounts: list[Account], by: Any = ("user", "model")) -> str:
-    return page(accounts, by, rows(accounts, by), figures(accounts), source="Temporal", made_at=NOON)
+    return page(accounts, by, source="Temporal", made_at=NOON)
 
 
 def test_user_text_is_escaped_in_the_page() -> None:

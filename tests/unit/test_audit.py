@@ -294,6 +294,7 @@ async def test_history_wins_while_temporal_has_it(world: AuditWorld, temporal: T
 async def test_audit_from_temporal_alone(world: AuditWorld, temporal: TemporalEvidence) -> None:
     audit = audit_of(world.job_id, None, temporal, ["SEEDANCE_BUCKET is not set."])
     assert audit is not None
+    assert temporal.job is not None
     assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", temporal.job.result)
     assert audit.missing[0] == "SEEDANCE_BUCKET is not set."
     assert [one.task_ids for one in audit.attempts] == [(FIRST,), (SECOND,)]

@@ -86,7 +86,7 @@ def is_one_of(module: str, packages: tuple[str, ...]) -> bool:
 def test_wheel_holds_package_and_types(wheel: Path) -> None:
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "seedance_temporal").glob("**/*.py")}
     described = {name for name in contents(wheel) if not name.startswith("seedance_temporal-")}
-    assert described == package | {"seedance_temporal/py.typed"}
+    assert described == package | {"seedance_temporal/py.typed", "seedance_temporal/cli/report_page.html"}
     assert {name.partition("/")[2] for name in contents(wheel) - described} >= {"METADATA", "RECORD", "WHEEL"}
     assert re.fullmatch(r"seedance_temporal-[\d.]+-py3-none-any\.whl", wheel.name)
 
