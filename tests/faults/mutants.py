@@ -537,8 +537,8 @@ MUTANTS = (
         6,
         "a conflicting object raises no Attention",
         _WORKFLOW,
-        'reason.type == "ObjectConflict"',
-        'reason.type == "Conflict"',
+        'reason.type != "ObjectConflict"',
+        'reason.type != "Conflict"',
         "tests/workflows/test_patience.py::test_conflict_is_reported_at_once_and_retried",
     ),
     # 7: foreign bytes are data
