@@ -34,11 +34,7 @@ class Progress:
 
 @asynccontextmanager
 async def heartbeats(details: Callable[[], Any]) -> AsyncIterator[None]:
-    """Send a heartbeat every few seconds while the block runs.
-
-    Args:
-        details: Returns the heartbeat's details, which Temporal's UI shows.
-    """
+    """Send a heartbeat every few seconds while the block runs. Temporal's UI shows its details."""
 
     async def beat() -> None:
         while True:

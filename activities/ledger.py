@@ -86,11 +86,7 @@ class EndResult(Shape):
 
 
 class LedgerActivities:
-    """Read and write the ledger for the workflow.
-
-    Args:
-        search_attributes: The names that the namespace knows, read at the worker's start.
-    """
+    """Read and write the ledger for the workflow. ``search_attributes``: the names that the namespace knows."""
 
     def __init__(self, ledger: Ledger, settings: Settings, search_attributes: Iterable[str] = ()) -> None:
         self._ledger = ledger

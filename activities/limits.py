@@ -29,11 +29,7 @@ class QuotaResult(Shape):
 
 
 class LimitActivities:
-    """Enforce the limits of the settings.
-
-    Args:
-        clock: Returns the time, in UTC.
-    """
+    """Enforce the limits of the settings. ``clock`` returns the time, in UTC."""
 
     def __init__(
         self,

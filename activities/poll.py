@@ -121,11 +121,7 @@ def seconds_since_success(task: Task, claimed_at: datetime | None, skew: float) 
     """Return the age of a task's result URL in seconds, by the provider's clock; 0 where that gives no usable time.
 
     A time before the claim, or in the future, is not usable: trusting it would give a paid video up early, or late.
-
-    Args:
-        task: One that succeeded.
-        claimed_at: The time of its attempt's claim; None where that is not known.
-        skew: Seconds that clocks may be apart.
+    ``skew``: seconds that clocks may be apart.
     """
     now = datetime.now(UTC).timestamp()
     earliest = claimed_at.timestamp() - skew if claimed_at is not None else 0.0
@@ -154,8 +150,8 @@ class PollActivities:
         if facts.record is not None:
             second = second_task(facts, facts.record.task_id)
             return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=second)
-        attempt = facts.attempt(input.attempt)
-        if attempt is not None and (ended := attempt.end_of(input.task_id)) is not None:
+        attempt = facts.attempt(input.attempt) or Attempt(input.attempt)
+        if (ended := attempt.end_of(input.task_id)) is not None:
             return Observation(next="ended", status=ended.error.code, error=ended.error)
         second = second_task(facts, input.task_id)
         video = self._ledger.names(input.job_id).of_task(input.task_id, "output.mp4")
@@ -166,16 +162,13 @@ class PollActivities:
             return Observation(next="store", status=SUCCEEDED, copy_within=URL_LIVES_SECONDS, second_task=second)
         try:
             payload = await self._ark.get(input.task_id)
-        except ArkError as error:
-            if error.attention is None:
+        except (ArkError, httpx.HTTPError) as error:
+            if not isinstance(error, ArkError) or error.attention is None:
                 raise _unanswered(input, error) from None
             return Observation(next="wait", attention=error.attention, note=str(error), wait_seconds=_REFUSED_SECONDS)
-        except httpx.HTTPError as error:
-            raise _unanswered(input, error) from None
         if payload is None:
             return self._gone(input, attempt)
-        claimed_at = attempt.claimed_at if attempt is not None else None
-        return self._of_task(input, parse_task(payload), claimed_at).model_copy(update={"second_task": second})
+        return self._of_task(input, parse_task(payload), attempt.claimed_at).model_copy(update={"second_task": second})
 
     def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
         cost_usd = self._settings.rules.cost_of(input.request, task)
@@ -195,23 +188,15 @@ class PollActivities:
         wait = seconds_until_poll(self._settings, input.request, polls=input.polls + 1, announced=input.announced)
         return Observation(next="wait", status=task.status, wait_seconds=wait)
 
-    def _why_gone(self, attempt: Attempt | None) -> str:
-        sent = attempt.claim.key if attempt is not None and attempt.claim is not None else ""
-        if sent and sent != self._key:
-            return f"Note that {other_key(sent, self._key)}."
-        return "Ask the provider's support."
-
-    def _gone(self, input: GetTaskInput, attempt: Attempt | None) -> Observation:
+    def _gone(self, input: GetTaskInput, attempt: Attempt) -> Observation:
         """Observe a task that the provider does not know: wait while it is young, give it up later."""
-        claimed_at = attempt.claimed_at if attempt is not None else None
-        age = (datetime.now(UTC) - claimed_at).total_seconds() if claimed_at is not None else 0.0
-        if age < TASK_KEPT_SECONDS:
-            return Observation(
-                next="wait",
-                attention="task_gone",
-                note=self._why_gone(attempt),
-                wait_seconds=self._settings.seedance_poll_max_seconds,
-            )
+        now = datetime.now(UTC)
+        if (now - (attempt.claimed_at or now)).total_seconds() < TASK_KEPT_SECONDS:
+            sent = attempt.claim.key if attempt.claim is not None else ""
+            other = sent and sent != self._key
+            note = f"Note that {other_key(sent, self._key)}." if other else "Ask the provider's support."
+            wait = self._settings.seedance_poll_max_seconds
+            return Observation(next="wait", attention="task_gone", note=note, wait_seconds=wait)
         error = JobError(
             code="task_forgotten",
             message=f"The provider no longer knows task {input.task_id}, created over seven days ago. It may have been "

@@ -39,13 +39,7 @@ class ReferencesResult(Shape):
 
 
 class ReferenceActivities:
-    """Check reference media for the workflow.
-
-    Args:
-        references: Downloads and examines them.
-        assets: The contents that asset ids have named.
-        settings: The hosts that need not be public, and the models behind endpoints.
-    """
+    """Check reference media for the workflow."""
 
     def __init__(self, references: References, assets: Assets, settings: Settings) -> None:
         self._references = references

@@ -92,9 +92,6 @@ class StoreActivities:
     """Store videos.
 
     Args:
-        bucket: Receives them.
-        ark: Shows the task, and with it a fresh URL.
-        settings: Prefix, limits, and the hosts that need not be public.
         transport: Makes the transport of each download; only public addresses are reached by default.
     """
 

@@ -163,10 +163,11 @@ class TaskListActivities:
         """Ask for the next listing, where the attempt is still unknown; return the decision by the ledger."""
         facts = await self._ledger.read(input.job_id)
         decision = decide_at(facts, self._settings)
-        attempt = facts.attempt(input.attempt) if input.attempt is not None else None
         if input.attempt is None:
             await self._requests.send(_whether_identifiers_are_listed())
-        elif decision.next == "recover" and decision.attempt == input.attempt and attempt is not None:
+        elif (decision.next, decision.attempt) == ("recover", input.attempt):
+            attempt = facts.attempt(input.attempt)
+            assert attempt is not None
             await self._requests.send(_for_attempt(attempt, self._settings.seedance_clock_skew_seconds))
         return decision
 
@@ -181,11 +182,7 @@ class _Requests:
         self._sending = asyncio.Lock()
 
     async def send(self, request: ListingRequest) -> None:
-        """Send a request; return when the lister has it.
-
-        Raises:
-            RPCError: The server did not accept it.
-        """
+        """Send a request; return when the lister has it."""
         if self._delivery is None or len(self._batch) == _MOST_AT_ONCE:
             self._batch = []
             self._delivery = asyncio.create_task(self._deliver(activity.client(), self._batch))

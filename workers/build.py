@@ -47,10 +47,7 @@ def build_workers(
     """Build the workers of all queues of a route, over one set of clients.
 
     Args:
-        client: Connected to the namespace of the route.
-        settings: Those of the worker, with its API key and bucket.
         bucket: The bucket of the videos and of the ledger.
-        ark: The client of the provider.
         search_attributes: The names that the namespace knows.
         result_transport: Makes the transport of each download of a result; by default one that reaches public
             addresses only.
@@ -58,13 +55,10 @@ def build_workers(
     queues = Queues(settings.ark_route)
     ledger = Ledger(bucket, settings.seedance_prefix)
     bookkeeping = LedgerActivities(ledger, settings, search_attributes)
-    limits = LimitActivities(ledger, bucket, settings)
     references = ReferenceActivities(References(bucket, settings), Assets(bucket, settings.seedance_prefix), settings)
-    create = CreateActivities(ledger, bucket, ark, settings)
     poll = PollActivities(ledger, ark, settings)
     recover = RecoverActivities(ledger, ark, settings)
     task_list = TaskListActivities(ledger, ark, settings)
-    store = StoreActivities(bucket, ark, settings, result_transport)
     worker = partial(
         Worker,
         client,
@@ -78,7 +72,7 @@ def build_workers(
                 bookkeeping.read_ledger,
                 bookkeeping.write_outcome,
                 bookkeeping.write_end,
-                limits.reserve_quota,
+                LimitActivities(ledger, bucket, settings).reserve_quota,
                 references.check_references,
                 recover.settle_absent,
                 task_list.ask_lister,
@@ -88,7 +82,7 @@ def build_workers(
         ),
         worker(
             task_queue=queues.create,
-            activities=[create.create_task],
+            activities=[CreateActivities(ledger, bucket, ark, settings).create_task],
             max_task_queue_activities_per_second=settings.seedance_creates_per_minute / 60,
         ),
         worker(
@@ -104,7 +98,7 @@ def build_workers(
         ),
         worker(
             task_queue=queues.transfer,
-            activities=[store.store_video],
+            activities=[StoreActivities(bucket, ark, settings, result_transport).store_video],
             max_concurrent_activities=settings.seedance_copies_at_once,
         ),
     ]

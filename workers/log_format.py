@@ -8,11 +8,7 @@ from seedance_temporal.urls import printable, redacted
 
 
 class RedactingFormatter(logging.Formatter):
-    """Format records without the given secrets, also in the tracebacks of other libraries.
-
-    Args:
-        secrets: Texts that must not be logged.
-    """
+    """Format records without the given secrets, also in the tracebacks of other libraries."""
 
     def __init__(self, secrets: tuple[str, ...] = ()) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -28,11 +28,7 @@ _log = logging.getLogger("worker")
 async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transport: Transport | None = None) -> None:
     """Serve the route until SIGTERM or SIGINT, and let a running create finish. A second signal ends at once.
 
-    Args:
-        settings: Those of the worker, with its API key and bucket.
-        bucket: The bucket of the videos and of the ledger.
-        ark: The client of the provider.
-        result_transport: As in :func:`workers.build.build_workers`.
+    The arguments are those of :func:`workers.build.build_workers`.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -99,14 +99,7 @@ class GenerateVideo:
             decision = following
 
     async def _proceed(self, decision: Decision) -> VideoResult | Decision:
-        """Do the next step.
-
-        Returns:
-            The stored video, or the decision that follows.
-
-        Raises:
-            _Ended: No step is left.
-        """
+        """Do the next step; return the stored video, or the decision that follows."""
         match decision.next:
             case "stored":
                 assert decision.result is not None
@@ -168,11 +161,7 @@ class GenerateVideo:
         return decision
 
     async def _check_references(self) -> tuple[Medium, ...] | None:
-        """Check the reference media, once in a run; end the run where nothing can be created with them.
-
-        Returns:
-            Their properties; None where a cancel, or a task of the job, interrupted the check.
-        """
+        """Check the reference media, once in a run; None where a cancel, or a task of the job, interrupts the check."""
         count = sum(map(is_readable, self._job.request.references))
         if not count:
             return ()
@@ -227,11 +216,7 @@ class GenerateVideo:
     # Following the task
 
     async def _follow(self, decision: Decision) -> VideoResult | Decision:
-        """Poll the task until it has ended: after a callback, or by the timer.
-
-        Returns:
-            The stored video; or the decision that follows, where another attempt or task goes on.
-        """
+        """Poll the task until it has ended; return the stored video, or the decision that follows."""
         assert decision.task_id is not None
         task_id = decision.task_id
         self._progress.follows(decision.attempt, task_id)

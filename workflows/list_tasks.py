@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -47,13 +48,11 @@ class ListTasks:
                 await self._serve(tier, [request for request in requests if request.service_tier == tier])
 
     async def _is_requested(self) -> bool:
-        try:
+        with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: bool(self._requested), timeout=policies.LISTER_IDLE, timeout_summary="end without requests"
             )
-        except TimeoutError:
-            return False
-        return True
+        return bool(self._requested)
 
     async def _serve(self, tier: str, requests: list[ListingRequest]) -> None:
         """Read one listing, and answer each job that requested it."""

@@ -84,13 +84,7 @@ def advice_on_create(since: datetime, message: str) -> str:
 
 
 def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
-    """Advise on a step that keeps failing.
-
-    Args:
-        step: Its summary.
-        since: Its first try.
-        reason: Its last failure.
-    """
+    """Advise on a step, by its summary, that has kept failing since its first try."""
     part = "the provider's answers" if failing_part(reason) == "provider" else "the bucket, its permissions or network"
     return (
         f"Since {since:%Y-%m-%d %H:%M} UTC this step has failed whenever it was tried: {step}. The last failure: "
@@ -122,11 +116,7 @@ def lost(task: GetTaskInput, error: ActivityError) -> JobError:
 
 
 def advice_on_unknown(job_id: str, attempt: int, doubt: str | None) -> str:
-    """Advise on an attempt whose outcome is unknown.
-
-    Args:
-        doubt: The reason LIST cannot prove that no task exists; None if it can.
-    """
+    """Advise on an attempt whose outcome is unknown. ``doubt``: why LIST cannot prove that no task exists."""
     command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
     because = f" The provider's list cannot prove that no task exists: {doubt}." if doubt is not None else ""
     return "\n".join(

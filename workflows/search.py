@@ -39,9 +39,8 @@ class Search:
 
     def wait_seconds(self, recovery: Recovery) -> float:
         """Return how long to wait for a listing before the lister is asked again."""
-        if self._unanswered and not recovery.needs_operator:
-            return recovery.wait_seconds * policies.LISTING_PATIENCE
-        return recovery.wait_seconds
+        patient = self._unanswered and not recovery.needs_operator
+        return recovery.wait_seconds * (policies.LISTING_PATIENCE if patient else 1)
 
     async def step(self, decision: Decision) -> Decision:
         """Handle one listing that has arrived, or else ask for one; return the decision that follows."""
