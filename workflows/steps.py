@@ -27,7 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.task_list import AskListerInput, TaskListActivities
     from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer
     from seedance_temporal.events import EventSource
-    from seedance_temporal.job import JobError, VideoResult
+    from seedance_temporal.job import Attention, JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.ledger.facts import Listing
     from seedance_temporal.provider.task import Usage
@@ -219,6 +219,7 @@ class Steps:
         """
         config: workflow.ActivityConfig = {**options, "summary": summary}
         since = workflow.now()
+        raised: set[Attention] = set()
         while True:
             try:
                 answer = await workflow.execute_activity_method(activity, input, **config)
@@ -227,7 +228,10 @@ class Steps:
                     raise
                 # Without a failure, no worker has tried it: the step itself does not fail.
                 if (reason := messages.last_failure(error)) is not None:
-                    self._progress.need(messages.failing_part(reason), messages.advice_on_step(summary, since, reason))
+                    part = messages.failing_part(reason)
+                    raised.add(part)
+                    self._progress.need(part, messages.advice_on_step(summary, since, reason))
                 continue
-            self._progress.clear("storage", "provider")
+            # Not those of a create that is never sent: the ledger between two creates can be read well.
+            self._progress.clear(*raised)
             return answer

@@ -209,7 +209,22 @@ async def test_unsent_create_raises_attention(skipping: Harness, code: str, atte
     shown = await job.state()
     assert shown.attention == attention
     assert code in (detail_of(shown).advice or "")
+    # A ledger that can be read says nothing about the create.
+    await skipping.skip(1800)
+    assert (await job.noted()).count(f"attention_raised {attention}") == 1
     skipping.fake.always("create_task", created(seconds=0))
     skipping.fake.finish()
     assert await job.result() == RESULT
+    assert (await job.state()).attention is None
+
+
+async def test_cancelled_job_needs_no_operator(skipping: Harness) -> None:
+    outcome = Outcome(kind="not_sent", source="create", at=now(), code="bucket_unreachable", message="no")
+    skipping.fake.always("read_ledger", claim())
+    skipping.fake.always("create_task", create_result("not_sent", outcome, 900, message="no"))
+    job = await skipping.start_until_called("create_task")
+    await skipping.skip(policies.PATIENCE.total_seconds() * 1.4)
+    assert (await job.state()).attention == "storage"
+    assert (await job.update_cancel()).outcome == "cancelled"
+    assert (await job.failed()).code == "cancelled"
     assert (await job.state()).attention is None
