@@ -195,7 +195,7 @@ class CreateActivities:
         if answer.kind == "unknown":
             return CreateResult(kind="unknown", claim=claim, message=message)
         outcome = _outcome(input, claim, answer, facts.objects)
-        written = await self._settle(claim, outcome)
+        written = await self._write_outcome(claim, outcome)
         if answer.kind == "accepted_without_id":
             return CreateResult(kind="unknown", claim=claim, outcome=outcome, written=written, message=message)
         if answer.kind == "not_sent":
@@ -224,11 +224,11 @@ class CreateActivities:
             wait_seconds=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
         )
 
-    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+    async def _write_outcome(self, claim: Claim, outcome: Outcome) -> bool:
         """Write the outcome within a time limit; return False where the workflow has to write it."""
         try:
             async with asyncio.timeout(_OUTCOME_SECONDS):
-                await self._ledger.settle(claim.job_id, claim.attempt, outcome, seconds=_OUTCOME_SECONDS)
+                await self._ledger.write_outcome(claim.job_id, claim.attempt, outcome, seconds=_OUTCOME_SECONDS)
         except Exception:
             _log.warning("the outcome of a create was not written", extra={"job_id": claim.job_id}, exc_info=True)
             return False

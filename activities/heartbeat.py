@@ -14,7 +14,7 @@ _BEAT_SECONDS = 5.0
 
 
 @dataclass
-class Progress:
+class CopyProgress:
     """The progress of a copy. ``done`` and ``total`` are bytes."""
 
     step: str = "listing its objects"

@@ -138,7 +138,7 @@ class LedgerActivities:
         another run's claim exists, ours was never an attempt.
         """
         if await self._ledger.claim(input.claim):
-            await self._ledger.settle(input.claim.job_id, input.claim.attempt, input.outcome)
+            await self._ledger.write_outcome(input.claim.job_id, input.claim.attempt, input.outcome)
 
     @activity.defn
     async def write_end(self, input: EndInput) -> EndResult:

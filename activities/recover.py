@@ -89,7 +89,7 @@ class RecoverActivities:
             return IdentifyResult(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
             return IdentifyResult(answer="other")
-        await self._settle(input.job_id, facts, input.attempt, "created", input.source, task_id=input.task_id)
+        await self._write_outcome(input.job_id, facts, input.attempt, "created", input.source, task_id=input.task_id)
         return IdentifyResult(answer="ours")
 
     @activity.defn
@@ -102,7 +102,7 @@ class RecoverActivities:
         if attempt is None or not is_open or not is_absent(facts, attempt, input.listings, self._settings):
             return decision
         message = f"{len(input.listings)} complete listings do not show it"
-        await self._settle(input.job_id, facts, input.attempt, "absent", "list", message=message)
+        await self._write_outcome(input.job_id, facts, input.attempt, "absent", "list", message=message)
         return decide_at(await self._ledger.read(input.job_id), self._settings)
 
     @activity.defn
@@ -138,7 +138,7 @@ class RecoverActivities:
                 f"The provider knows no task {task_id} that shows the identifier of this attempt, "
                 f"{claim.safety_identifier}.{unseen}"
             )
-        await self._settle(input.job_id, facts, attempt, "created", "operator", task_id=task_id)
+        await self._write_outcome(input.job_id, facts, attempt, "created", "operator", task_id=task_id)
         return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
 
     async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt, claim: Claim) -> ResolveAnswer:
@@ -156,7 +156,7 @@ class RecoverActivities:
             return _refused(
                 f"The task may exist all the same: {unseen}. If that cannot be found out, resolve with --lost."
             )
-        await self._settle(
+        await self._write_outcome(
             input.job_id, facts, attempt.number, "absent", "operator", message="an operator found no task"
         )
         return ResolveAnswer(accepted=True, message="Noted as not created. The job claims another attempt.")
@@ -194,7 +194,7 @@ class RecoverActivities:
         shown = payload.get("safety_identifier")
         return shown if isinstance(shown, str) and shown else None
 
-    async def _settle(
+    async def _write_outcome(
         self,
         job_id: str,
         facts: Facts,
@@ -214,7 +214,7 @@ class RecoverActivities:
             ledger=facts.objects,
             **written_by(),
         )
-        await self._ledger.settle(job_id, attempt, outcome)
+        await self._ledger.write_outcome(job_id, attempt, outcome)
 
 
 def _refused(message: str) -> ResolveAnswer:

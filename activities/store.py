@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.heartbeat import Progress, heartbeats
+from activities.heartbeat import CopyProgress, heartbeats
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import ObjectNames, hash_of_job
 from seedance_temporal.job import Shape, VideoResult
@@ -120,7 +120,7 @@ class StoreActivities:
             if existing is not None:
                 return _result(existing, self._bucket.name, names.record)
             with TemporaryDirectory(prefix="seedance-") as directory:
-                progress = Progress()
+                progress = CopyProgress()
                 async with heartbeats(progress.shown):
                     files = TaskFiles(self._bucket, names, input.task_id)
                     copy = _Copy(files, self._ark, self._settings, self._transport, input, Path(directory), progress)
@@ -144,7 +144,7 @@ class _Copy:
     transport: Transport
     input: StoreInput
     directory: Path
-    progress: Progress
+    progress: CopyProgress
     payload: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 

@@ -88,14 +88,15 @@ class VideoJobs:
     ) -> VideoJob:
         """Start the job of a request, or find the one that the same request has already. Waits for no video.
 
-        A job that runs, is stored or has failed is returned as it is. A run that ended before anything was claimed,
-        or without knowing the outcome of its claim (terminated, timed out, ``unsettled``), is followed by a new one,
-        which goes on from the ledger instead of paying twice.
+        A job that runs, is stored, or has failed after a claim is returned as it is. Where the last run claimed
+        nothing, or ended without knowing the outcome of its claim (terminated, timed out, ``unsettled``), a new run
+        follows, and goes on from the ledger instead of paying twice.
 
         Args:
             request: What to generate.
             resubmit: Another paid attempt after the one that it names, if that one failed.
-            may_create: With False, a run that would have to pay ends ``unsettled`` instead.
+            may_create: With False, a run that would have to pay ends ``unsettled`` instead; for what the bucket holds
+                of a job that Temporal has forgotten.
 
         Raises:
             InvalidRequest: Found before Temporal was asked; lists everything that is wrong.
@@ -104,7 +105,7 @@ class VideoJobs:
             raise InvalidRequest(problems)
         job_id = job_id_of(request)
         argument = GenerateVideoInput(request=request, resubmit=resubmit, may_create=may_create)
-        # Only a refusal of any earlier run shows whether there was one, also among simultaneous submitters.
+        # Refused if any run ever existed: the one way without a race to learn whether the job is new.
         reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
         for _ in range(_SUBMIT_ROUNDS):
             if await self._start(job_id, argument, reuse):

@@ -62,7 +62,7 @@ MEMO_ESTIMATED_USD = "estimated_usd"
 
 
 class Resubmit(Shape):
-    """The request for another attempt. It names the attempt that ended, so that a repeated request changes nothing."""
+    """The request for another attempt after one that ended. Requested twice after the same one, it grants one."""
 
     attempt: int
     accept_second_charge: bool = False

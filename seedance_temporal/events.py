@@ -105,7 +105,7 @@ _SENTENCES: Mapping[EventName, str] = {
     "attempt_claimed": "attempt {attempt} claimed",
     "task_created": "attempt {attempt} created task {task_id}",
     "refused": "create refused",
-    "not_sent": "create not sent",
+    "not_sent": "no task created",
     "outcome_unknown": "outcome of attempt {attempt} unknown",
     "lister_unavailable": "lister could not be asked",
     "not_listed": "attempt {attempt} not in the listing",

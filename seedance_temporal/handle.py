@@ -92,7 +92,7 @@ class VideoJob:
                 each query is billed.
         """
         run = await self._describe()
-        return await self._state(run, query=detail and await self._is_polled(run))
+        return await self._state(run, query=detail and await self._has_worker(run))
 
     async def follow(self, every: float = 2) -> AsyncIterator[JobState]:
         """Yield the job's state at once, then after each change, until it has ended. Restarts of workers do no harm.
@@ -107,10 +107,10 @@ class VideoJob:
         seen: object = None
         while True:
             run = await self._describe()
-            is_polled = await self._is_polled(run)
-            now = (run.run_id, run.status, run.history_length, run.typed_search_attributes, is_polled)
-            if now != seen or (is_polled and state is not None and state.detail is None):
-                last, state, seen = state, await self._state(run, query=is_polled), now
+            has_worker = await self._has_worker(run)
+            now = (run.run_id, run.status, run.history_length, run.typed_search_attributes, has_worker)
+            if now != seen or (has_worker and state is not None and state.detail is None):
+                last, state, seen = state, await self._state(run, query=has_worker), now
                 if state != last:
                     yield state
             if not _is_open(run):
@@ -228,9 +228,9 @@ class VideoJob:
         return state.model_copy(update={"result": result, "task_id": result.task_id})
 
     async def _answers(self, run: WorkflowExecutionDescription) -> bool:
-        return await self._is_polled(run) and await self._query() is not None
+        return await self._has_worker(run) and await self._query() is not None
 
-    async def _is_polled(self, run: WorkflowExecutionDescription) -> bool:
+    async def _has_worker(self, run: WorkflowExecutionDescription) -> bool:
         """Whether a worker has lately asked for work on the run's queue."""
         client = self._jobs.client
         question = DescribeTaskQueueRequest(

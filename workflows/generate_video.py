@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
-    from seedance_temporal.provider.task import QUEUED, SUCCEEDED, Usage, progress
+    from seedance_temporal.provider.task import QUEUED, SUCCEEDED, Usage, rank
     from seedance_temporal.reference_media import Medium, is_readable
     from workflows import messages, policies
     from workflows.inbox import Inbox
@@ -279,7 +279,7 @@ class GenerateVideo:
         self._progress.second_task(None)
         self._progress.seen(seen.status, how)
         # A status never goes back; an unknown one is shown as it is, and counts as running.
-        if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):
+        if self._progress.phase == "queued" and rank(seen.status) > rank(QUEUED):
             self._progress.enter("running")
 
     # Storing

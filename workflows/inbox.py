@@ -222,7 +222,7 @@ class Inbox:
                 return
 
     async def _pause(self, pause: timedelta) -> bool:
-        """Wait before the next question; False where there is none, because the run ends or goes on in a new one."""
+        """Wait before the next question; return whether to ask it: not after an end, or before a new run takes over."""
         if self._closed:
             return False
         is_long = pause >= policies.IDENTIFY_LATER

@@ -211,8 +211,8 @@ class Steps:
     ) -> ReturnType:
         """Execute an activity until it succeeds. Raise an Attention where it keeps failing, and go on.
 
-        Temporal retries an activity, and its workflow learns nothing of it. So each scheduling ends after
-        :data:`policies.PATIENCE` with the last failure, and the next one begins at once.
+        Temporal retries an activity, and its workflow learns nothing of it. So an activity that fails for
+        :data:`policies.PATIENCE` comes back with its last failure, and is scheduled again at once.
 
         Raises:
             ActivityError: It failed in a way that cannot pass.

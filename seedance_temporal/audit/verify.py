@@ -120,7 +120,7 @@ def _attempts(evidence: BucketEvidence) -> _Problems:
     for number in range(1, newest + 1):
         attempt = evidence.facts.attempt(number) or Attempt(number)
         yield from _of_attempt(evidence, attempt)
-        if number < newest and not attempt.settled and names.attempt(number, "claim") in evidence.objects:
+        if number < newest and not attempt.allows_another and names.attempt(number, "claim") in evidence.objects:
             lacks = "outcome" if attempt.outcome is None else "end" if attempt.error is None else "again"
             name = names.attempt(number, lacks)
             if name not in evidence.damaged:

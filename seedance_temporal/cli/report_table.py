@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from seedance_temporal.reports.figures import OUTCOMES, Figures, Outcome
+from seedance_temporal.reports.figures import OUTCOMES, Figures, JobEnd
 
 
-def _outcome(outcome: Outcome) -> tuple[str, Callable[[Figures], str]]:
+def _outcome(outcome: JobEnd) -> tuple[str, Callable[[Figures], str]]:
     return outcome, lambda of: f"{of.outcomes.get(outcome, 0):,}"
 
 

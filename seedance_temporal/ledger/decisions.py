@@ -37,7 +37,7 @@ class Decision(Fact):
             ``recover``: an attempt's outcome is unknown; ``claim``: a new attempt may be claimed.
         attempt: The attempt that decided, or with ``claim`` the number of the next one.
         usage, cost_usd: With ``ended``: the provider's count, and its cost, as far as they are known.
-        second_task: A task besides the one to follow that is not followed.
+        second_task: Another task of the job, which may be billed and which nobody follows.
         recovery: With ``recover``.
     """
 
@@ -71,7 +71,7 @@ def _next(facts: Facts) -> Decision:
         if attempt.live:
             return Decision(next="adopt", attempt=attempt.number, task_id=attempt.live[0])
     for attempt in newest_first:
-        if attempt.settled:
+        if attempt.allows_another:
             continue
         if attempt.error is not None:
             usage, cost_usd = (attempt.end.usage, attempt.end.cost_usd) if attempt.end is not None else (None, None)

@@ -78,7 +78,7 @@ class Outcome(Provenance):
 
     Attributes:
         kind: ``created`` with a task id; ``refused``; ``not_sent`` and ``absent``: no task exists;
-            ``accepted_without_id``: a task exists, its id is not known. That decides nothing yet, so it is written as
+            ``accepted_without_id``: a task exists, its id is not known. The outcome stays open, so that is noted in
             an object of its own.
         source: ``create``, ``callback``, ``list`` or ``operator``.
     """
@@ -170,7 +170,7 @@ class Attempt:
 
     @property
     def end(self) -> End | None:
-        """The end that counts for the attempt: that of a paid task, or the newest that names a task, or any."""
+        """The end that counts. One that names a task comes first, then one of a paid task, then the newest."""
 
         def weight(end: End) -> tuple[bool, bool, datetime]:
             return end.error.task_id is not None, end.error.failure_class == "lost", end.at
@@ -194,7 +194,7 @@ class Attempt:
         return None
 
     @property
-    def settled(self) -> bool:
+    def allows_another(self) -> bool:
         """Whether a new attempt may be claimed, as far as this one is concerned."""
         if self.error is None:
             return not self.counts

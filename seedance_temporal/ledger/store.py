@@ -49,7 +49,7 @@ class Ledger:
         objects = await self._bucket.list(names.root)
         record = await self.record(job_id) if any(stored.name == names.record for stored in objects) else None
         attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
-        open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.settled]
+        open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.allows_another]
         listed = all([await self.identifiers_listed(claim.request.route, claim.key) for claim in open_claims])
         return Facts(
             record=result_of_record(record, self._bucket.name, names.record) if record is not None else None,
@@ -114,7 +114,7 @@ class Ledger:
         existing = await self._read(name, Claim)
         return existing is not None and existing.nonce == claim.nonce
 
-    async def settle(self, job_id: str, attempt: int, outcome: Outcome, *, seconds: float = 60) -> None:
+    async def write_outcome(self, job_id: str, attempt: int, outcome: Outcome, *, seconds: float = 60) -> None:
         """Write the outcome of a claim.
 
         An outcome that exists already is obeyed, but no task is dropped: the id of another one is written beside it.

@@ -39,7 +39,7 @@ NOT_BILLED = Charge(tokens=0, usd=0.0, billed=False)
 
 
 def is_billed(phase: Phase) -> bool | None:
-    """Tell whether a task is billed, by the phase of its job.
+    """Return whether a task is billed, by the phase of its job.
 
     A task is billed if its video is stored, or was lost: both mean that it succeeded, or may have. None while the
     job is open.

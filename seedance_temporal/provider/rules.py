@@ -94,7 +94,7 @@ class Rules:
         return next((model for model in MODELS if behind in model.ids.values()), None)
 
     def is_unknown_endpoint(self, model_id: str) -> bool:
-        """Tell whether an id is an inference endpoint that is not in ``endpoints``."""
+        """Return whether an id is an inference endpoint that is not in ``endpoints``."""
         return model_id not in self.endpoints and ENDPOINT.fullmatch(model_id) is not None
 
 

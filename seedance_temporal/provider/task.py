@@ -212,7 +212,7 @@ def parse_task(payload: Mapping[str, Any]) -> Task:
         raise ValueError("the payload is not a task: it has no id, or no status") from None
 
 
-def progress(status: str) -> int:
+def rank(status: str) -> int:
     """Rank a status in a task's life, which never goes back: 0 queued, 1 running or unknown, 2 ended."""
     if status in TERMINAL:
         return 2

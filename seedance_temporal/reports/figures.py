@@ -19,9 +19,9 @@ from seedance_temporal.provider.billing import BilledTask, is_billed, once
 
 _T = TypeVar("_T")
 
-Outcome = Literal["stored", "refused", "failed", "expired", "cancelled", "lost", "open"]
+JobEnd = Literal["stored", "refused", "failed", "expired", "cancelled", "lost", "open"]
 """How a job ended; ``open``: it continues, or its last run was ended from outside before anything was settled."""
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OUTCOMES: tuple[JobEnd, ...] = get_args(JobEnd)
 
 Key = Literal["user", "model", "route", "day"]
 """The keys of a report's groups; the day is that of the job's start, in UTC."""
@@ -47,7 +47,7 @@ class Account:
     route: str
     started_at: datetime
     ended_at: datetime | None
-    outcome: Outcome
+    outcome: JobEnd
     attempts: int | None
     tasks: tuple[BilledTask, ...]
     estimated_tokens: int | None
@@ -62,7 +62,7 @@ class Account:
         return (since is None or self.started_at >= since) and (until is None or self.started_at < until)
 
 
-def outcome_of(phase: Phase) -> Outcome:
+def outcome_of(phase: Phase) -> JobEnd:
     """Return the outcome that a report shows for a phase."""
     return next((outcome for outcome in OUTCOMES if outcome == phase), "open")
 
@@ -121,7 +121,7 @@ class Figures:
     """
 
     jobs: int
-    outcomes: dict[Outcome, int]
+    outcomes: dict[JobEnd, int]
     attempts: int
     tokens: int
     cost_usd: float

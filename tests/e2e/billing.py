@@ -16,7 +16,7 @@ from seedance_temporal.job import JobError
 from seedance_temporal.ledger.facts import End
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
-from seedance_temporal.reports.figures import Account, Outcome, accounts_of, figures
+from seedance_temporal.reports.figures import Account, JobEnd, accounts_of, figures
 from seedance_temporal.reports.from_bucket import read_accounts
 from seedance_temporal.settings import Settings
 from tests.e2e import scenarios
@@ -78,9 +78,9 @@ async def _paid_twice(stack: Stack, request: VideoRequest) -> JobState:
     return await scenarios.stored(stack, request)
 
 
-STORED: tuple[Scenario, Outcome] = (scenarios.stored, "stored")
+STORED: tuple[Scenario, JobEnd] = (scenarios.stored, "stored")
 # Twenty jobs, with their outcomes in the report.
-SCENARIOS: list[tuple[Scenario, Outcome]] = [
+SCENARIOS: list[tuple[Scenario, JobEnd]] = [
     (scenarios.refused, "refused"),
     (scenarios.failed, "failed"),
     (scenarios.expired, "expired"),
@@ -110,7 +110,7 @@ async def check_billing(stack: Stack, count: int) -> str:
     limit = asyncio.Semaphore(AT_ONCE)
     requests = [_request(mark, number) for number in range(count)]
 
-    async def live(number: int) -> Outcome:
+    async def live(number: int) -> JobEnd:
         async with limit:
             scenario, outcome = SCENARIOS[number % 20]
             await scenario(stack, requests[number])

@@ -451,7 +451,7 @@ MUTANTS = (
         3,
         "a status goes backwards",
         _WORKFLOW,
-        'if self._progress.phase == "queued" and progress(seen.status) > progress(QUEUED):\n'
+        'if self._progress.phase == "queued" and rank(seen.status) > rank(QUEUED):\n'
         '            self._progress.enter("running")',
         'if seen.status in ("queued", "running"):\n            self._progress.enter(seen.status)  # type: ignore',
         "tests/workflows/test_follow.py::test_status_never_goes_back",

@@ -303,7 +303,7 @@ class LedgerModel(RuleBasedStateMachine):
         ]
         if candidates:
             attempt = data.draw(st.sampled_from(candidates), label="attempt")
-            self._at_once(self.ledger.settle(self.job_id, attempt.number, absent()))
+            self._at_once(self.ledger.write_outcome(self.job_id, attempt.number, absent()))
 
     @precondition(lambda self: any(attempt.error is None for attempt in self._open()))
     @rule(data=st.data())
@@ -319,7 +319,7 @@ class LedgerModel(RuleBasedStateMachine):
         task_id = data.draw(st.sampled_from(sorted(self.provider.tasks)), label="task")
         for attempt in self.facts.attempts:
             if attempt.claim is not None and attempt.claim.nonce == self.provider.tasks[task_id]:
-                self._at_once(self.ledger.settle(self.job_id, attempt.number, created(task_id, "list")))
+                self._at_once(self.ledger.write_outcome(self.job_id, attempt.number, created(task_id, "list")))
                 self.known_tasks.add(task_id)
 
     @precondition(lambda self: decide(self.facts).next == "adopt")

@@ -140,7 +140,7 @@ async def test_claim_with_lost_answer_is_ours() -> None:
 
 async def test_outcome_with_lost_answer_is_no_second_task() -> None:
     world = World(bucket=Lying())
-    await world.settle(created("cgt-1"))
+    await world.write(created("cgt-1"))
     assert await world.facts() == ["0001.outcome.json"]
 
 
@@ -148,15 +148,15 @@ async def test_outcome_with_lost_answer_is_no_second_task() -> None:
 
 
 async def test_repeated_task_changes_nothing(world: World) -> None:
-    await world.settle(created("cgt-1"), created("cgt-1", source="callback"))
+    await world.write(created("cgt-1"), created("cgt-1", source="callback"))
     assert await world.facts() == ["0001.outcome.json"]
 
 
 @pytest.mark.parametrize("first", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
 async def test_task_after_other_outcome_is_late(world: World, first: Outcome) -> None:
-    await world.settle(first)
+    await world.write(first)
     for _ in range(2):
-        await world.settle(created("cgt-2", source="callback"))
+        await world.write(created("cgt-2", source="callback"))
     assert await world.facts() == ["0001.late-cgt-2.json", "0001.outcome.json"]
     attempt = await world.read_attempt()
     assert attempt.outcome == first
@@ -166,16 +166,16 @@ async def test_task_after_other_outcome_is_late(world: World, first: Outcome) ->
 
 async def test_late_tasks_keep_order() -> None:
     world = World()
-    await world.settle(absent())
+    await world.write(absent())
     for task_id in ("cgt-b", "cgt-a"):
-        await world.settle(created(task_id))
+        await world.write(created(task_id))
     make_older(world.memory, world.names.late(1, "cgt-b"), seconds=5)
     assert (await world.read_attempt()).tasks == ("cgt-b", "cgt-a")
 
 
 @pytest.mark.parametrize("second", [not_sent(), refused(), absent()], ids=lambda o: o.kind)
 async def test_outcome_without_task_obeys_existing_one(world: World, second: Outcome) -> None:
-    await world.settle(created("cgt-1"), second)
+    await world.write(created("cgt-1"), second)
     assert await world.facts() == ["0001.outcome.json"]
     assert (await world.read_attempt()).tasks == ("cgt-1",)
 
@@ -249,7 +249,7 @@ async def ended(
 ) -> tuple[bool, Attempt]:
     """End an attempt that was created; return whether another one follows, and the facts about it."""
     await world.ledger.claim(a_claim(world.request, number))
-    await world.settle(created(f"cgt-{number}"), attempt=number)
+    await world.write(created(f"cgt-{number}"), attempt=number)
     given: dict[str, Any] = {} if resubmits is None else {"seedance_automatic_resubmits": resubmits}
     world.settings = some_settings(**given)
     error = an_end(number, f"cgt-{number}", failure_class).error
@@ -284,7 +284,7 @@ async def test_final_or_lost_failure_is_not_resubmitted(world: World, failure_cl
 
 
 async def test_first_end_decides_automatic_resubmit(world: World) -> None:
-    await world.settle(an_end(1, "cgt-1", "moderation"))
+    await world.write(an_end(1, "cgt-1", "moderation"))
     world.settings = some_settings(seedance_automatic_resubmits=1)
     result = await world.write_end(an_end(1, "cgt-1", "expired").error)
     assert (result.continues, result.error.failure_class) == (False, "moderation")
@@ -396,7 +396,7 @@ async def test_resubmit_of_refused_attempt_is_granted(world: World) -> None:
 async def test_resubmit_of_ended_attempt_is_granted(world: World) -> None:
     await world.claim(1, created("cgt-1"))
     assert (await world.read_decision(1)).next == "adopt", "it runs: there is nothing to answer"
-    await world.settle(an_end(1, "cgt-1"))
+    await world.write(an_end(1, "cgt-1"))
     seen = await world.read_decision()
     assert (seen.next, seen.attempt) == ("ended", 1)
     assert seen.error is not None
@@ -414,8 +414,8 @@ async def test_resubmit_of_ended_attempt_is_granted(world: World) -> None:
 async def test_resubmit_of_lost_attempt_needs_consent(world: World, task_id: str | None) -> None:
     await world.claim()
     if task_id is not None:
-        await world.settle(created(task_id))
-    await world.settle(an_end(1, task_id, "lost", "video_lost"))
+        await world.write(created(task_id))
+    await world.write(an_end(1, task_id, "lost", "video_lost"))
     before = await world.facts()
 
     seen = await world.read_decision(1)
@@ -454,7 +454,7 @@ async def test_claim_identifies_its_task(world: World) -> None:
 async def test_fact_is_readable_json() -> None:
     world = World()
     error = JobError(code="x", message="Größe", failure_class="provider", attempt=1)
-    await world.settle(an_end(1, "cgt-1").model_copy(update={"error": error}))
+    await world.write(an_end(1, "cgt-1").model_copy(update={"error": error}))
     assert (await world.fact("end"))["error"]["class"] == "provider"
     assert "Größe" in world.memory.contents[world.names.attempt(1, "end")].decode()
 
@@ -462,7 +462,7 @@ async def test_fact_is_readable_json() -> None:
 async def test_key_of_lost_attempt_bars_no_later_one() -> None:
     world = World()
     await world.claim(key="01234567")
-    await world.settle(an_end(1, None, "lost"))
+    await world.write(an_end(1, None, "lost"))
     await world.grant(accept=True)
     await world.claim(2)
     await world.ledger.note_identifiers_listed("byteplus", FINGERPRINT)
@@ -492,8 +492,8 @@ async def test_record_beats_resubmit_without_consent(alive: bool) -> None:
     world = World()
     for number in (1, 2):
         await world.claim(number)
-    await world.settle(an_end(1, None, "lost"))
-    await world.settle(created("cgt-2"), attempt=2)
+    await world.write(an_end(1, None, "lost"))
+    await world.write(created("cgt-2"), attempt=2)
     if not alive:
         await world.write_record("cgt-2")
     decision = await world.read_decision(1)

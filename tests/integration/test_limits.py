@@ -163,7 +163,7 @@ async def test_resubmit_needs_new_quota_entry(bucket: MemoryBucket) -> None:
     await worker.reserve(request)
     claim = a_claim(request)
     await worker.ledger.claim(claim)
-    await worker.ledger.settle(claim.job_id, 1, created("cgt-1"))
+    await worker.ledger.write_outcome(claim.job_id, 1, created("cgt-1"))
     await worker.ledger.end(claim.job_id, 1, an_end(1, "cgt-1"))
     await worker.ledger.grant_resubmit(claim.job_id, Resubmit(attempt=1))
     assert (await worker.reserve(request)).error is None

@@ -33,7 +33,7 @@ async def a_world(ark: ArkControl, status: str = "queued") -> World:
         await ark.fault("task", "seconds", queued_seconds=0, running_seconds=0)
     world = await World.at(ark)
     await world.claim()
-    await world.settle(created(await world.create_task()))
+    await world.write(created(await world.create_task()))
     if status == "cancelled":
         await world.client.delete(world.task_id)
     await world.until(status)
@@ -59,21 +59,21 @@ async def test_record_is_returned_without_get(world: World) -> None:
 
 async def test_end_is_returned_without_get(world: World) -> None:
     end = an_end(1, world.task_id, "expired", "expired")
-    await world.settle(end)
+    await world.write(end)
     seen = await world.poll()
     assert (seen.next, seen.status, seen.error) == ("ended", "expired", end.error)
     assert (await world.asked()).get == 0
 
 
 async def test_end_of_other_attempt_is_not_ours(world: World) -> None:
-    await world.settle(an_end(2, "cgt-other"), attempt=2)
+    await world.write(an_end(2, "cgt-other"), attempt=2)
     assert (await world.poll()).status == "queued"
 
 
 async def test_late_task_of_lost_attempt_is_followed(ark: ArkControl) -> None:
     """An operator gave the attempt up; then the slow create returned the id of a paid task."""
     world = await a_world(ark, "succeeded")
-    await world.settle(an_end(1, None, "lost", "unknown_outcome"))
+    await world.write(an_end(1, None, "lost", "unknown_outcome"))
     assert (await world.poll()).next == "store"
 
 
@@ -167,7 +167,7 @@ async def test_failure_code_decides_advice(world: World, code: str, failure_clas
 
 
 async def test_second_task_is_reported_beside_followed_one(world: World) -> None:
-    await world.settle(created("cgt-second"))
+    await world.write(created("cgt-second"))
     assert (await world.poll()).second_task == "cgt-second"
     await world.write_record(world.task_id)
     assert (await world.poll()).second_task == "cgt-second"
@@ -410,8 +410,8 @@ async def test_task_of_absent_attempt_is_followed(ark: ArkControl) -> None:
     world = await a_world(ark, "running")
     claim = a_claim(a_request())
     await world.ledger.claim(claim)
-    await world.ledger.settle(claim.job_id, 1, absent())
-    await world.ledger.settle(claim.job_id, 1, created(world.task_id, source="callback"))
+    await world.ledger.write_outcome(claim.job_id, 1, absent())
+    await world.ledger.write_outcome(claim.job_id, 1, created(world.task_id, source="callback"))
     seen = await world.poll(job_id=claim.job_id, request=claim.request)
     assert (seen.next, seen.status, seen.second_task) == ("wait", "running", None)
 

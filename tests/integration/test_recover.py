@@ -79,7 +79,7 @@ async def test_task_is_ours_once_get_shows_it(world: World) -> None:
 
 async def test_nonce_names_attempt_of_task(world: World) -> None:
     task_id = await world.create_task()
-    await world.settle(not_sent())
+    await world.write(not_sent())
     await world.claim(2)
     assert await world.identify(task_id, attempt=2) == "other"
     decision = await world.decision()
@@ -94,7 +94,7 @@ async def test_nonce_names_attempt_of_task(world: World) -> None:
 
 @pytest.mark.parametrize("first", [absent(), not_sent(), refused()], ids=lambda o: o.kind)
 async def test_task_after_other_outcome_is_adopted(world: World, first: Outcome) -> None:
-    await world.settle(first)
+    await world.write(first)
     task_id = await world.create_task()
     assert await world.identify(task_id) == "ours"
     decision = await world.decision()
@@ -103,7 +103,7 @@ async def test_task_after_other_outcome_is_adopted(world: World, first: Outcome)
 
 
 async def test_second_task_of_created_attempt_is_shown(world: World) -> None:
-    await world.settle(created("cgt-first"))
+    await world.write(created("cgt-first"))
     task_id = await world.create_task()
     assert await world.identify(task_id) == "ours"
     decision = await world.decision()
@@ -111,7 +111,7 @@ async def test_second_task_of_created_attempt_is_shown(world: World) -> None:
 
 
 async def test_accepted_create_is_found(world: World) -> None:
-    await world.settle(accepted())
+    await world.write(accepted())
     task_id = await world.create_task()
     assert await world.identify(task_id) == "ours"
     decision = await world.decision()
@@ -120,7 +120,7 @@ async def test_accepted_create_is_found(world: World) -> None:
 
 async def test_known_task_costs_no_get(world: World) -> None:
     task_id = await world.create_task()
-    await world.settle(created(task_id))
+    await world.write(created(task_id))
     assert await world.identify(task_id) == "known"
     decision = await world.decision()
     assert (decision.next, decision.task_id, (await world.asked(task_id)).get) == ("adopt", task_id, 0)
@@ -216,14 +216,14 @@ async def test_unlisted_identifiers_prove_no_absence(silent: World) -> None:
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), refused(), not_sent()], ids=lambda o: o.kind)
 async def test_newer_ledger_facts_are_obeyed(silent: World, outcome: Outcome) -> None:
-    await silent.settle(outcome)
+    await silent.write(outcome)
     decision = await silent.settle_absent(proofs(silent, 100, 10))
     assert decision.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
     assert (await silent.fact("outcome"))["kind"] == outcome.kind
 
 
 async def test_accepted_create_is_never_absent(silent: World) -> None:
-    await silent.settle(accepted())
+    await silent.write(accepted())
     assert (await silent.settle_absent(proofs(silent, 100, 10))).next == "recover"
     assert await silent.facts() == ["0001.claim.json", "0001.taken.json"]
 
@@ -237,7 +237,7 @@ async def test_proofs_of_other_attempt_settle_nothing(silent: World) -> None:
 
 async def test_late_task_after_absence_is_adopted(silent: World) -> None:
     await silent.settle_absent(proofs(silent, 100, 10))
-    await silent.settle(created("cgt-slow"))
+    await silent.write(created("cgt-slow"))
     decision = await silent.decision()
     assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, "cgt-slow")
 
@@ -295,7 +295,7 @@ async def test_not_created_after_window_allows_claim(world: World) -> None:
 
 async def test_not_created_is_refused_for_accepted_create(world: World) -> None:
     world.make_older(days=1)
-    await world.settle(accepted())
+    await world.write(accepted())
     answer = await world.resolve("not_created")
     assert not answer.accepted
     assert "a task exists" in answer.message
@@ -304,7 +304,7 @@ async def test_not_created_is_refused_for_accepted_create(world: World) -> None:
 
 @pytest.mark.parametrize("facts", [(), (accepted(),)], ids=["unknown", "accepted"])
 async def test_operator_gives_attempt_up(world: World, facts: tuple[Outcome, ...]) -> None:
-    await world.settle(*facts)
+    await world.write(*facts)
     before = await world.facts()
     answer = await world.resolve("lost")
     assert answer.accepted
@@ -335,7 +335,7 @@ async def test_resolution_of_known_attempt_changes_nothing(
 ) -> None:
     world.make_older(days=1)
     task_id = await world.create_task()
-    await world.settle(*facts)
+    await world.write(*facts)
     before = await world.facts()
     answer = await world.resolve(action, task_id)
     assert not answer.accepted
@@ -353,7 +353,7 @@ async def test_resolution_of_missing_attempt_changes_nothing(world: World, actio
 async def test_old_resolution_spares_later_attempt(world: World) -> None:
     """Updates come back after a Reset: this one was meant for the attempt before."""
     world.make_older(days=1)
-    await world.settle(not_sent())
+    await world.write(not_sent())
     await world.claim(2)
     assert not (await world.resolve("not_created", attempt=1)).accepted
     assert await world.facts() == ["0001.claim.json", "0001.outcome.json", "0002.claim.json"]

@@ -314,7 +314,7 @@ async def test_listing_request_follows_claim(temporal: Client) -> None:
 
 
 async def test_identifier_check_needs_no_attempt(temporal: Client, world: World) -> None:
-    await world.settle(created("cgt-1"))
+    await world.write(created("cgt-1"))
     await world.write_record()
     assert (await world.ask_lister(temporal, None)).next == "stored"
     (request,) = await requests(temporal)
@@ -323,14 +323,14 @@ async def test_identifier_check_needs_no_attempt(temporal: Client, world: World)
 
 @pytest.mark.parametrize("outcome", [created("cgt-1"), not_sent(), refused(), absent()], ids=lambda o: o.kind)
 async def test_known_attempt_is_not_requested(temporal: Client, world: World, outcome: Outcome) -> None:
-    await world.settle(outcome)
+    await world.write(outcome)
     decision = await world.ask_lister(temporal)
     assert decision.next == {"created": "adopt", "refused": "ended"}.get(outcome.kind, "claim")
     assert await requests(temporal) == []
 
 
 async def test_stored_or_lost_job_requests_nothing(temporal: Client, world: World) -> None:
-    await world.settle(an_end(1, None, "lost"))
+    await world.write(an_end(1, None, "lost"))
     assert (await world.ask_lister(temporal)).next == "ended"
     await world.write_record()
     assert (await world.ask_lister(temporal)).next == "stored"
@@ -338,7 +338,7 @@ async def test_stored_or_lost_job_requests_nothing(temporal: Client, world: Worl
 
 
 async def test_only_deciding_attempt_is_requested(temporal: Client, world: World) -> None:
-    await world.settle(refused())
+    await world.write(refused())
     await world.grant()
     await world.claim(2)
     for attempt in (0, 1, 7):
@@ -350,7 +350,7 @@ async def test_only_deciding_attempt_is_requested(temporal: Client, world: World
 
 
 async def test_accepted_attempt_is_requested(temporal: Client, world: World) -> None:
-    await world.settle(accepted())
+    await world.write(accepted())
     assert (await world.ask_lister(temporal)).next == "recover"
     assert len(await requests(temporal)) == 1
 

@@ -100,16 +100,16 @@ class World:
         claim = a_claim(self.request, attempt).model_copy(update=fields)
         assert await self.ledger.claim(claim)
         self.claims.append(claim)
-        await self.settle(*facts, attempt=attempt)
+        await self.write(*facts, attempt=attempt)
         return claim
 
-    async def settle(self, *facts: Outcome | End, attempt: int = 1) -> None:
+    async def write(self, *facts: Outcome | End, attempt: int = 1) -> None:
         """Write facts about an attempt, one after another."""
         for fact in facts:
             if isinstance(fact, End):
                 await self.ledger.end(self.job_id, attempt, fact)
             else:
-                await self.ledger.settle(self.job_id, attempt, fact)
+                await self.ledger.write_outcome(self.job_id, attempt, fact)
 
     async def read_attempt(self, number: int = 1) -> Attempt:
         """Read the facts of an attempt."""

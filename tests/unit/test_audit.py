@@ -97,12 +97,12 @@ class AuditWorld(World):
             warnings=("The prompt is long.",),
         )
         outcome = Outcome(kind="created", source="create", at=at(seconds + 1), task_id=task_id)
-        await self.settle(outcome, attempt=number)
+        await self.write(outcome, attempt=number)
 
-    async def settle(self, *facts: Outcome | End, attempt: int = 1) -> None:
+    async def write(self, *facts: Outcome | End, attempt: int = 1) -> None:
         for fact in facts:
             update = await self.written(attempt) if isinstance(fact, Outcome) else {}
-            await super().settle(fact.model_copy(update=update), attempt=attempt)
+            await super().write(fact.model_copy(update=update), attempt=attempt)
 
     async def written(self, number: int, timeline: Iterable[Event] = ()) -> dict[str, Any]:
         objects = await self.ledger.objects(self.job_id)
@@ -113,7 +113,7 @@ class AuditWorld(World):
         """End the first attempt, and request another one."""
         error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
         end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
-        await self.settle(end)
+        await self.write(end)
         await self.grant()
 
     async def store(self) -> None:
@@ -259,7 +259,7 @@ async def test_later_count_of_an_event_wins(world: AuditWorld) -> None:
     """The timeline of an automatic second attempt begins with that of the first one, by the same run."""
     early = (FIRST_TIMELINE[0], FIRST_TIMELINE[1].model_copy(update={"count": 1}))
     written = await world.written(1, early)
-    await world.settle(Outcome(kind="not_sent", source="create", at=at(5)), attempt=3)
+    await world.write(Outcome(kind="not_sent", source="create", at=at(5)), attempt=3)
     end = json.loads(world.memory.contents[world.names.attempt(1, "end")])
     world.change(
         world.names.attempt(3, "outcome"),
@@ -491,7 +491,7 @@ async def test_missing_end_is_found_by_temporal() -> None:
     assert "the run in Temporal ended" in str(await world.problems(TemporalEvidence("default", job, [Run(shown)])))
     running = job.model_copy(update={"error": None, "phase": "creating"})
     assert await world.problems(TemporalEvidence("default", running, [Run(shown)])) == {}
-    await world.settle(refused())
+    await world.write(refused())
     assert await world.problems() == {}
 
 

@@ -18,7 +18,7 @@ async def test_late_task_ends_the_attempt() -> None:
     await ledger.end(job_id, 1, an_end(1, None, "lost", "unknown_outcome"))
     assert decide(await ledger.read(job_id)).next == "ended"
 
-    await ledger.settle(job_id, 1, created("cgt-late", "callback"))
+    await ledger.write_outcome(job_id, 1, created("cgt-late", "callback"))
     decision = decide(await ledger.read(job_id))
     assert (decision.next, decision.task_id) == ("adopt", "cgt-late")
 

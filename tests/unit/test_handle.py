@@ -34,7 +34,7 @@ class Queue:
 async def is_polled(queue: Queue) -> bool:
     client = SimpleNamespace(namespace="default", workflow_service=queue)
     job = VideoJob(cast(VideoJobs, SimpleNamespace(client=client)), "seedance-" + "0" * 64)
-    return await job._is_polled(cast(WorkflowExecutionDescription, SimpleNamespace(task_queue="seedance-byteplus")))
+    return await job._has_worker(cast(WorkflowExecutionDescription, SimpleNamespace(task_queue="seedance-byteplus")))
 
 
 async def test_dropped_question_is_asked_again() -> None:

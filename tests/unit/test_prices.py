@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from temporalio.testing import ActivityEnvironment
 
-from activities.heartbeat import Progress
+from activities.heartbeat import CopyProgress
 from activities.poll import GetTaskInput, PollActivities
 from activities.store import StoreInput, _Copy
 from seedance_temporal.errors import InvalidSettings
@@ -178,7 +178,7 @@ def test_table_prices_a_record(tmp_path: Path) -> None:
     for ours, estimated, usd in ((OURS, 0.7569, 1), ({}, None, None)):
         files = TaskFiles(MemoryBucket(), names(asked), "cgt-1")
         ark = Ark("http://127.0.0.1:9", "ark-key")
-        copy = _Copy(files, ark, some_settings(**ours), httpx.AsyncHTTPTransport, given, tmp_path, Progress())
+        copy = _Copy(files, ark, some_settings(**ours), httpx.AsyncHTTPTransport, given, tmp_path, CopyProgress())
         record = ActivityEnvironment().run(copy._record, task(), RecordedObjects(video=video), [])
         assert (record.estimated_usd, record.cost_usd) == (estimated, usd)
 

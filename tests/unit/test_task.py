@@ -23,8 +23,8 @@ from seedance_temporal.provider.task import (
     is_task_id,
     new_attempt_could_help,
     parse_task,
-    progress,
     quoted_id,
+    rank,
     refusal_class,
     usable_task_id,
 )
@@ -198,9 +198,9 @@ def test_failure_of_a_task(fields: dict[str, Any], error: TaskError) -> None:
 
 
 def test_progress_never_goes_back() -> None:
-    assert progress("queued") < progress("running") == progress("something new")
-    assert {progress(status) for status in TERMINAL} == {2}
-    assert progress("running") < 2
+    assert rank("queued") < rank("running") == rank("something new")
+    assert {rank(status) for status in TERMINAL} == {2}
+    assert rank("running") < 2
     assert {"succeeded", "failed", "expired", "cancelled"} == TERMINAL
 
 
