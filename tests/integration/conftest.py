@@ -18,7 +18,8 @@ from tests.support.fake_gcs import fake_gcs
 from tests.support.jobs import KEY, as_new, local_ark
 from tests.support.raw_host import RawHost, raw_host
 from tests.support.result_host import ResultHost, result_host
-from tests.support.temporal_stub import dev_server, worker
+from tests.support.servers import dev_server
+from tests.support.temporal_stub import worker
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,14 @@ from seedance_temporal.job import JobError, JobState, Phase, phase_of
 from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
 from tests.support.jobs import detail_of, found, some_settings
+from tests.support.polling import until
+from tests.support.servers import dev_server
 from tests.support.temporal_stub import (
     ERRORS,
     MODELS,
     RESULT,
     TASK_ID,
     address,
-    dev_server,
-    eventually,
     handle,
     request,
     run_of,
@@ -72,7 +72,7 @@ async def _ended(client: Client, of: VideoRequest, how: str) -> None:
     elif how not in ("running", "timed_out"):
         await run.signal("end", how)
     if how != "running":
-        await eventually(lambda: _is_closed(run))
+        await until(lambda: _is_closed(run))
 
 
 async def _is_closed(run: Any) -> bool:
@@ -136,7 +136,7 @@ async def test_same_request_again_is_the_same_job(jobs: VideoJobs, temporal: Cli
     of = request(f"again {how}")
     await _ended(temporal, of, how)
     if how == "running":
-        await eventually(lambda: _is_running(jobs, job_id_of(of)))
+        await until(lambda: _is_running(jobs, job_id_of(of)))
     before = await run_of(temporal, of)
     again = await jobs.submit(of)
     assert again.existing
@@ -180,7 +180,7 @@ async def test_simultaneous_submissions_start_one_run(jobs: VideoJobs, temporal:
     assert [answer.existing for answer in answers].count(False) == (1 if before == "unknown" else 0)
     expected = 1 if before == "unknown" else 2
     query = f"WorkflowId = '{job_id_of(of)}'"
-    await eventually(lambda: _counts(temporal, query, expected))
+    await until(lambda: _counts(temporal, query, expected))
     await asyncio.sleep(0.3)
     assert (await temporal.count_workflows(query)).count == expected
 
@@ -231,7 +231,7 @@ async def test_missing_worker_leaves_what_temporal_knows(temporal: Client) -> No
     quick = VideoJobs(temporal, query_seconds=0.3)
     job_id = (await quick.submit(of)).id
     async with worker(temporal, LONELY):
-        await eventually(lambda: _is_running(quick, job_id))
+        await until(lambda: _is_running(quick, job_id))
     started = time.monotonic()
     seen = await quick.job(job_id).state()
     assert time.monotonic() - started < 3
@@ -253,7 +253,7 @@ async def test_ended_jobs_are_known_without_a_worker(temporal: Client) -> None:
     async with worker(temporal, LONELY):
         for prompt in ("stored", "failed"):
             job_id = (await quick.submit(request("over", prompt, LONELY))).id
-            await eventually(partial(_is_closed, temporal.get_workflow_handle(job_id)))
+            await until(partial(_is_closed, temporal.get_workflow_handle(job_id)))
     stored = await quick.job(job_id_of(request("over", "stored", LONELY))).state()
     assert (stored.phase, stored.result, stored.task_id) == ("stored", RESULT, TASK_ID)
     failed = await quick.job(job_id_of(request("over", "failed", LONELY))).state()
@@ -398,13 +398,13 @@ async def test_follow_queries_only_after_a_change(temporal: Client) -> None:
     job = await jobs.submit(of)
     assert queries.count == 0, "submitting asks no worker"
     async with followed(job, every=0.05) as seen:
-        await eventually(lambda: bool(seen) and seen[-1].phase == "running")
+        await until(lambda: bool(seen) and seen[-1].phase == "running")
         await asyncio.sleep(0.5)
         before = queries.count
         await asyncio.sleep(1)
         assert queries.count == before
         await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
-        await eventually(lambda: detail_of(seen[-1]).timeline[0].count == 2)
+        await until(lambda: detail_of(seen[-1]).timeline[0].count == 2)
         assert before < queries.count <= before + 4
         await handle(temporal, of).signal("end", "stored")
     assert (seen[-1].result, detail_of(seen[-1]).request) == (RESULT, of)
@@ -423,14 +423,14 @@ async def test_follow_survives_restarts_of_the_worker(temporal: Client) -> None:
     job = await VideoJobs(temporal, query_seconds=0.3).submit(of)
     async with followed(job, every=0.1) as seen:
         async with worker(temporal, LONELY):
-            await eventually(lambda: bool(seen) and seen[-1].detail is not None)
+            await until(lambda: bool(seen) and seen[-1].detail is not None)
         await handle(temporal, of).signal("task_changed", {"task_id": "x", "status": "running", "attempt": 1})
-        await eventually(lambda: seen[-1].detail is None)
+        await until(lambda: seen[-1].detail is None)
         async with worker(temporal, LONELY):
-            await eventually(lambda: seen[-1].detail is not None and detail_of(seen[-1]).timeline[0].count == 2)
+            await until(lambda: seen[-1].detail is not None and detail_of(seen[-1]).timeline[0].count == 2)
             await asyncio.sleep(0.5)  # nothing changes, so nothing is yielded
             await handle(temporal, of).signal("end", "stored")
-            await eventually(lambda: seen[-1].result is not None, 5)
+            await until(lambda: seen[-1].result is not None, seconds=5)
     assert seen[-1].result == RESULT
 
 
@@ -499,7 +499,7 @@ async def test_list_filters_and_quotes(jobs: VideoJobs, temporal: Client) -> Non
     users = ["o'brien' OR WorkflowType = 'GenerateVideo", "plain lister"]
     ids = {user: (await jobs.submit(request(user, "attention:task_gone"))).id for user in users}
     for user in users:
-        (job,) = await eventually(partial(jobs.list, user=user))
+        (job,) = await until(partial(jobs.list, user=user))
         assert (job.job_id, job.phase, job.attention, job.task_id) == (ids[user], "running", "task_gone", TASK_ID)
     assert await jobs.list(user="plain lister", phase="stored") == []
     both = await jobs.list(phase="running", attention="task_gone")
@@ -517,7 +517,7 @@ async def test_list_filters_by_model_route_and_time(jobs: VideoJobs, temporal: C
     async def found(**wanted: Any) -> set[str]:
         return {job.job_id for job in await jobs.list(job_ids=ids, **wanted)}
 
-    await eventually(lambda: _all_seen(found, ids))
+    await until(lambda: _all_seen(found, ids))
     assert await found(is_open=True) == {ids[0], ids[2]}
     assert await found(route=LONELY) == {ids[2]}, "known of a job that no worker has begun with"
     assert {job.route for job in await jobs.list(job_ids=ids[2:])} == {LONELY}
@@ -546,7 +546,7 @@ async def test_find_takes_id_hash_and_unique_prefix(jobs: VideoJobs, temporal: C
     for text in (job_id, job_id[9:]):
         assert jobs.job(text).id == (await jobs.find(text)).id == job_id
     assert (await jobs.find(UNKNOWN)).id == UNKNOWN, "a whole id is not searched"
-    await eventually(lambda: jobs.list(user="found"))
+    await until(lambda: jobs.list(user="found"))
     for text in (job_id[: 9 + 6], job_id[9 : 9 + 6], job_id[9:72]):
         job = await jobs.find(text)
         assert (job.id, job.existing, job.submitted) == (job_id, None, None)
@@ -567,7 +567,7 @@ async def test_find_names_jobs_of_an_ambiguous_prefix(jobs: VideoJobs, temporal:
     async def both() -> bool:
         return len(await jobs.list(job_ids=ids)) == 2
 
-    await eventually(both)
+    await until(both)
     with pytest.raises(errors.AmbiguousJobId) as ambiguous:
         await jobs.find("abcdef0")
     assert ambiguous.value.job_ids == tuple(ids)
@@ -575,10 +575,10 @@ async def test_find_names_jobs_of_an_ambiguous_prefix(jobs: VideoJobs, temporal:
 
 
 async def test_list_without_search_attributes() -> None:
-    async with dev_server(attributes=False) as client, worker(client):
+    async with dev_server(attributes=()) as client, worker(client):
         jobs = VideoJobs(client)
         job_id = (await jobs.submit(request("bare", "no-attributes"))).id
-        assert [job.job_id for job in await eventually(jobs.list)] == [job_id]
+        assert [job.job_id for job in await until(jobs.list)] == [job_id]
         with pytest.raises(errors.SeedanceError, match=rf"lacks search attributes.*{SEEDANCE_USER.name}"):
             await jobs.list(user="bare")
 

@@ -28,7 +28,8 @@ from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
 from tests.support.command_line import script_process
-from tests.support.temporal_stub import TASK_ID, address, dev_server, handle, request
+from tests.support.servers import dev_server
+from tests.support.temporal_stub import TASK_ID, address, handle, request
 
 ROOT = Path(__file__).parents[2]
 SECRET, PREVIOUS = "new secret", "old secret"
@@ -204,7 +205,7 @@ async def test_temporal_down_is_503_until_it_is_up(temporal: Client, http: httpx
 
 
 async def test_temporal_outage_is_503_in_time(http: httpx.AsyncClient) -> None:
-    async with dev_server(attributes=False) as client:
+    async with dev_server(attributes=()) as client:
         app = relay_of(client, SECRET)
         async with served(app) as base:
             assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 200

@@ -32,7 +32,8 @@ from seedance_temporal.storage.bucket import as_json
 from tests.support.command_line import run_command
 from tests.support.jobs import a_claim, a_request, absent, an_end, created, names, not_sent, refused, some_settings
 from tests.support.memory_bucket import MemoryBucket
-from tests.support.temporal_stub import eventually, request
+from tests.support.polling import until
+from tests.support.temporal_stub import request
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HASH = "0" * 64
@@ -291,7 +292,7 @@ async def reported(temporal: Client) -> list[str]:
         found = await jobs.list(user=user)
         return len(found) == 3 and sum(job.closed_at is None for job in found) == 1
 
-    await eventually(seen)
+    await until(seen)
     return ids
 
 

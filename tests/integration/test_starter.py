@@ -20,7 +20,8 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.temporal_ui import COMMAND
 from tests.support.command_line import run_command, script_process
-from tests.support.temporal_stub import RESULT, TASK_ID, address, eventually, handle, request
+from tests.support.polling import until
+from tests.support.temporal_stub import RESULT, TASK_ID, address, handle, request
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = "seedance-" + "0" * 64
@@ -141,7 +142,7 @@ async def test_show_prints_the_timeline(temporal: Client) -> None:
 async def test_show_prints_result_or_error(temporal: Client) -> None:
     stored = (await VideoJobs(temporal).submit(request("cli shown", "stored"))).id
     failed = (await VideoJobs(temporal).submit(request("cli shown", "failed"))).id
-    await eventually(lambda: _ended(temporal, stored, failed))
+    await until(lambda: _ended(temporal, stored, failed))
     shown = await run_command(temporal, "show", stored)
     assert any(line.endswith(f" {RESULT.video_uri}") for line in shown.out.splitlines())
     shown = await run_command(temporal, "show", failed)
@@ -182,7 +183,7 @@ async def test_no_job_id_and_unknown_job(temporal: Client, command: list[str]) -
 async def test_hash_and_unique_prefix_name_a_job(temporal: Client) -> None:
     jobs = VideoJobs(temporal)
     job_id = (await jobs.submit(request("cli prefix"))).id
-    await eventually(lambda: jobs.list(user="cli prefix"))
+    await until(lambda: jobs.list(user="cli prefix"))
     for text in (job_id[9:], job_id[9:17], job_id[:20]):
         shown = await run_command(temporal, "show", text, "--json")
         assert (shown.code, shown.document["job_id"]) == (0, job_id)
@@ -228,7 +229,7 @@ async def test_list_is_one_json_list(temporal: Client) -> None:
     of = request("cli listed", "attention:task_gone")
     job_id = (await VideoJobs(temporal).submit(of)).id
     jobs = VideoJobs(temporal)
-    await eventually(lambda: jobs.list(user="cli listed"))
+    await until(lambda: jobs.list(user="cli listed"))
     options = ["--user", "cli listed", "--phase", "running", "--attention", "task_gone", "--limit", "5"]
     listed = await run_command(temporal, "list", *options, "--json")
     assert listed.code == 0

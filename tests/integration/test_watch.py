@@ -15,7 +15,9 @@ from temporalio.client import Client
 
 from seedance_temporal.client import VideoJobs
 from tests.support.command_line import run_command, script_process
-from tests.support.temporal_stub import MODELS, TASK_ID, address, dev_server, eventually, handle, request, worker
+from tests.support.polling import until
+from tests.support.servers import dev_server
+from tests.support.temporal_stub import MODELS, TASK_ID, address, handle, request, worker
 
 
 async def _submit(temporal: Client, user: str, *prompts: str) -> list[str]:
@@ -26,7 +28,7 @@ async def _submit(temporal: Client, user: str, *prompts: str) -> list[str]:
     async def listed() -> bool:
         return len(await jobs.list(user=user)) == len(prompts)
 
-    await eventually(listed)
+    await until(listed)
     return ids
 
 
@@ -49,9 +51,9 @@ async def test_list_filters_by_model_route_and_time(temporal: Client) -> None:
 
 
 async def test_filter_by_missing_attribute_is_clear_error() -> None:
-    async with dev_server(attributes=False) as client, worker(client):
+    async with dev_server(attributes=()) as client, worker(client):
         (job_id,) = [(await VideoJobs(client).submit(request("bare", "no-attributes"))).id]
-        await eventually(VideoJobs(client).list)
+        await until(VideoJobs(client).list)
         for command in ("list", "watch", "report"):
             said = await run_command(client, command, "--user", "bare")
             assert said.code == 1

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 
-async def until(condition: Callable[[], Any], description: str, seconds: float = 40, every: float = 0.04) -> Any:
+async def until(
+    condition: Callable[[], Any], description: str = "it is true", seconds: float = 40, every: float = 0.04
+) -> Any:
     """Return the first true answer of a condition, which may be async.
 
     Raises:

@@ -1,24 +1,16 @@
-"""A real Temporal dev server, and a stub of the workflow that keeps the contract of ``contract.py``."""
+"""A stub of the workflow that keeps the contract of ``contract.py``."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from seedance_temporal.contract import (
-    SEARCH_ATTRIBUTES,
     SEEDANCE_ATTENTION,
     SEEDANCE_MODEL,
     SEEDANCE_PHASE,
@@ -156,19 +148,6 @@ class StandIn:
         return ResolveAnswer(accepted=resolution.attempt == 1, message=f"{resolution.action} {resolution.task_id}")
 
 
-@asynccontextmanager
-async def dev_server(*, attributes: bool = True) -> AsyncIterator[Client]:
-    """Run a dev server, by default with our search attributes; yield its client."""
-    temporal = Path(__file__).parents[2] / ".venv/bin/temporal"
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=str(temporal),
-        dev_server_log_level="error",
-        data_converter=pydantic_data_converter,
-        search_attributes=SEARCH_ATTRIBUTES if attributes else (),
-    ) as environment:
-        yield environment.client
-
-
 def address(client: Client) -> str:
     return client.service_client.config.target_host
 
@@ -195,13 +174,3 @@ def handle(client: Client, of: VideoRequest) -> WorkflowHandle[Any, Any]:
 
 async def run_of(client: Client, of: VideoRequest) -> str:
     return (await handle(client, of).describe()).run_id
-
-
-async def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """Return the first true answer of a condition, async or not."""
-    async with asyncio.timeout(seconds):
-        while True:
-            answer = condition()
-            if answer := await answer if inspect.isawaitable(answer) else answer:
-                return answer
-            await asyncio.sleep(0.05)
