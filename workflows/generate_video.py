@@ -1,8 +1,16 @@
 """The workflow of one video: read the ledger, create, poll, store.
 
-Nothing in here does I/O. The bucket's ledger holds all that is known of a job: the run reads it, does the next step,
-and reads it again where it is in doubt. Signals and updates only leave entries in the inbox, and the run reads them: so
-they may come at any time, repeated, and once more after a Reset.
+::
+
+    run ─ _generate ─ _proceed ─┬─ claim: _create ─── references, quota, then one POST by Sending
+                                ├─ recover: _recover ─ Search for the task of a lost answer
+                                ├─ adopt: _follow ─── poll, until the task ends ─┬─ _store, _copy
+                                └─ stored, ended: return the video, or fail      └─ _end
+
+Each step returns the decision that follows, so a run can begin anywhere. Nothing in here does I/O. The bucket's ledger
+holds all that is known of a job: the run reads it, does the next step, and reads it again where it is in doubt.
+Signals and updates only leave entries in the inbox, and the run reads them: so they may come at any time, repeated, and
+once more after a Reset.
 """
 
 from __future__ import annotations
@@ -223,8 +231,8 @@ class GenerateVideo:
         self._progress.enter("queued")
         # A cancel was answered for the task before this one.
         self._inbox.cancel_outcome = None
-        # Only a task that this run created needs a wait before its first poll.
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
+        # Only a task that this run created needs a wait before its first poll.
         seconds, self._first_poll_after, polls = self._first_poll_after, 0.0, 0
         while True:
             self._continue_as_new_if_suggested()
@@ -259,13 +267,7 @@ class GenerateVideo:
     async def _next_poll(self, task_id: str, seconds: float) -> EventSource:
         """Wait for a reason to poll; return its source."""
         if seconds > 0:
-            await self._progress.wait(
-                lambda: (
-                    self._inbox.end_is_announced(task_id) or self._inbox.ledger_changed or self._inbox.cancel_pending
-                ),
-                seconds,
-                "callback, or poll",
-            )
+            await self._progress.wait(lambda: self._inbox.calls_for_poll(task_id), seconds, "callback, or poll")
         # The poll that follows reads the ledger first.
         self._inbox.ledger_changed = False
         return "callback" if self._inbox.take_announced_end(task_id) else "poll"

@@ -120,6 +120,10 @@ class Inbox:
         if listing.task_id is not None and is_task_id(listing.task_id):
             await self._identify(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
 
+    def calls_for_poll(self, task_id: str) -> bool:
+        """Say whether to poll a task before its time."""
+        return self.end_is_announced(task_id) or self.ledger_changed or self.cancel_pending
+
     def end_is_announced(self, task_id: str) -> bool:
         """Say whether a callback announced the end of a task, and callbacks have been right often enough."""
         return task_id in self._ends_announced and self._fruitless_callbacks < policies.MOST_FRUITLESS_CALLBACKS
