@@ -213,9 +213,6 @@ class Steps:
 
         Temporal retries an activity, and its workflow learns nothing of it. So each scheduling ends after
         :data:`policies.PATIENCE` with the last failure, and the next one begins at once.
-
-        Raises:
-            ActivityError: It failed in a way that cannot pass.
         """
         config: workflow.ActivityConfig = {**options, "summary": summary}
         since = workflow.now()

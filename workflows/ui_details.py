@@ -28,7 +28,6 @@ def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
     """Return the current details of a run.
 
     Args:
-        state: The job as it is now.
         awaited: The cause of a wait until ``next_poll_at``; None where the run does not wait.
         folder: ``gs://…/``, the start of the names of all objects of the job; None where it is not known yet.
     """
