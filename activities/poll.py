@@ -32,8 +32,8 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
 
 # The provider forgets a task after this; a younger task that it does not know is odd, and not lost yet.
-TASK_KEPT_SECONDS = 7 * 86_400
-URL_LIVES_SECONDS = 86_400
+_FORGOTTEN_AFTER_SECONDS = 7 * 86_400
+_URL_LIVES_SECONDS = 86_400
 # A callback can be ahead of GET.
 _AFTER_CALLBACK_SECONDS = 5.0
 _REFUSED_SECONDS = 60.0
@@ -159,7 +159,7 @@ class PollActivities:
             input.job_id, input.task_id
         ):
             # Only the record is missing, and it can be written without the provider.
-            return Observation(next="store", status=SUCCEEDED, copy_within=URL_LIVES_SECONDS, second_task=second)
+            return Observation(next="store", status=SUCCEEDED, copy_within=_URL_LIVES_SECONDS, second_task=second)
         try:
             payload = await self._ark.get(input.task_id)
         except (ArkError, httpx.HTTPError) as error:
@@ -179,7 +179,7 @@ class PollActivities:
                 status=task.status,
                 usage=task.usage,
                 cost_usd=cost_usd,
-                copy_within=max(0.0, URL_LIVES_SECONDS - seconds_since_success(task, claimed_at, skew)),
+                copy_within=max(0.0, _URL_LIVES_SECONDS - seconds_since_success(task, claimed_at, skew)),
             )
         if task.status in TERMINAL:
             return Observation(
@@ -191,7 +191,7 @@ class PollActivities:
     def _gone(self, input: GetTaskInput, attempt: Attempt) -> Observation:
         """Observe a task that the provider does not know: wait while it is young, give it up later."""
         now = datetime.now(UTC)
-        if (now - (attempt.claimed_at or now)).total_seconds() < TASK_KEPT_SECONDS:
+        if (now - (attempt.claimed_at or now)).total_seconds() < _FORGOTTEN_AFTER_SECONDS:
             sent = attempt.claim.key if attempt.claim is not None else ""
             other = sent and sent != self._key
             note = f"Note that {other_key(sent, self._key)}." if other else "Ask the provider's support."

@@ -21,11 +21,7 @@ _SECONDS_BETWEEN_LISTINGS = 1.1
 
 
 async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
-    """Print the settings without secrets, and try Temporal, bucket and provider without spending anything.
-
-    Returns:
-        Whether the worker has everything that it needs.
-    """
+    """Print the settings, and try each part without spending anything; return whether the worker has all it needs."""
     _print_settings(settings)
     client: list[Client] = []
 

@@ -134,39 +134,37 @@ class GenerateVideo:
 
     async def _create(self, decision: Decision) -> Decision:
         """Send a create, unless a cancel was requested; return the decision that follows."""
-        while decision.next == "claim":
-            if not self._job.may_create:
-                raise _Ended(messages.unsettled(decision.attempt), "workflow")
-            if self._inbox.cancel_requested:
-                # After a Reset the decision may be stale; read the ledger again.
-                decision = await self._read_ledger()
-                if decision.next != "claim":
-                    break
-                raise _Ended(messages.cancelled_before_create(), "caller")
-            if self._inbox.ledger_changed:
-                decision = await self._read_ledger()
-                continue
-            if self._media is None:
-                self._media = await self._check_references()
-                continue
-            if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
-                raise _Ended(quota.error, "ledger")
-            if await self._inbox.has_news() or self._inbox.cancel_requested:
-                continue
-            result = await self._sending.send(decision.attempt, self._media)
-            if result.kind == "impossible":
+        if not self._job.may_create:
+            raise _Ended(messages.unsettled(decision.attempt), "workflow")
+        if self._inbox.cancel_requested:
+            # After a Reset the decision may be stale; read the ledger again.
+            decision = await self._read_ledger()
+            if decision.next != "claim":
+                return decision
+            raise _Ended(messages.cancelled_before_create(), "caller")
+        if self._inbox.ledger_changed:
+            return await self._read_ledger()
+        if self._media is None:
+            self._media = await self._check_references()
+            return decision
+        if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
+            raise _Ended(quota.error, "ledger")
+        if await self._inbox.has_news() or self._inbox.cancel_requested:
+            return decision
+        result = await self._sending.send(decision.attempt, self._media)
+        match result.kind:
+            case "impossible":
                 assert result.error is not None
                 raise _Ended(result.error, "workflow")
-            if result.kind == "created":
+            case "created":
                 assert result.outcome is not None
                 self._first_poll_after = result.wait_seconds
                 return Decision(next="adopt", attempt=decision.attempt, task_id=result.outcome.task_id)
-            if result.kind == "unknown":
+            case "unknown":
                 return Decision(next="recover", attempt=decision.attempt)
-            if result.kind != "refused":
+            case "not_sent" | "conflict":
                 await self._sending.wait_before_next(result)
-            decision = await self._read_ledger()
-        return decision
+        return await self._read_ledger()
 
     async def _check_references(self) -> tuple[Medium, ...] | None:
         """Check the reference media, once in a run; None where a cancel, or a task of the job, interrupts the check."""

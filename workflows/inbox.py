@@ -72,10 +72,7 @@ class Inbox:
     async def has_news(self) -> bool:
         """Wait until each task that was named is identified, or was asked for after every pause.
 
-        Call this before every step that cannot be undone: a claim, an absence, an end.
-
-        Returns:
-            Whether the ledger may hold facts that the run has not read.
+        Call this before every step that cannot be undone: a claim, an absence, an end. Returns ``ledger_changed``.
         """
         if self._awaited:
             with contextlib.suppress(TimeoutError):

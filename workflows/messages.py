@@ -84,7 +84,7 @@ def advice_on_create(since: datetime, message: str) -> str:
 
 
 def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
-    """Advise on a step, by its summary, that has kept failing since its first try."""
+    """Advise on a step, by its summary, that has failed since its first try."""
     part = "the provider's answers" if failing_part(reason) == "provider" else "the bucket, its permissions or network"
     return (
         f"Since {since:%Y-%m-%d %H:%M} UTC this step has failed whenever it was tried: {step}. The last failure: "

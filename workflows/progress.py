@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,8 +22,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.ui_details import details
 
 # The first and the newest events of a job explain most of it; a poll that shows nothing new only increases a count.
-_KEPT_FIRST = 20
-_KEPT_LAST = 80
+_FIRST_EVENTS = 20
+_NEWEST_EVENTS = 80
 # The timeline is handed to activities, whose arguments have 2 MB at most.
 _LONGEST_DETAIL = 2_000
 # The limits of a keyword: in characters on SQL, in bytes of JSON on every server.
@@ -34,10 +34,9 @@ _MOST_KEYWORD_BYTES = 2_000
 class Progress:
     """The state of a job, as callers and operators see it."""
 
-    def __init__(self, request: VideoRequest, timeline: Collection[Event] = ()) -> None:
+    def __init__(self, request: VideoRequest, timeline: tuple[Event, ...]) -> None:
         self._job_id = workflow.info().workflow_id
         self._request = request
-        self._timeline = list(timeline)
         self._user: str | None = None
         self._advice: str | None = None
         self._provider_status: str | None = None
@@ -48,15 +47,12 @@ class Progress:
         self._error: JobError | None = None
         self._second_task: str | None = None
         self.context = RunContext()
+        self.timeline = timeline
         self.warnings: tuple[str, ...] = ()
         self.phase: Phase = "checking"
         self.attention: Attention | None = None
         self.task_id: str | None = None
         self.attempt: int | None = None
-
-    @property
-    def timeline(self) -> tuple[Event, ...]:
-        return tuple(self._timeline)
 
     def begin(self, context: RunContext) -> None:
         """Take over what the worker knows of the job: search attributes, folder, estimates and warnings."""
@@ -97,12 +93,11 @@ class Progress:
         """Add an event to the timeline; count an event that repeats the one before it."""
         detail = detail[:_LONGEST_DETAIL] if detail is not None else None
         new = Event(at=workflow.now(), event=event, source=source, task_id=task_id, attempt=attempt, detail=detail)
-        if self._timeline and (last := self._timeline[-1]).repeats(new):
-            self._timeline[-1] = last.model_copy(update={"count": last.count + 1})
-            return
-        self._timeline.append(new)
-        if len(self._timeline) > _KEPT_FIRST + _KEPT_LAST:
-            del self._timeline[_KEPT_FIRST]
+        earlier = self.timeline
+        if earlier and (last := earlier[-1]).repeats(new):
+            earlier, new = earlier[:-1], last.model_copy(update={"count": last.count + 1})
+        first, newest = earlier[:_FIRST_EVENTS], (*earlier[_FIRST_EVENTS:], new)
+        self.timeline = first + newest[-_NEWEST_EVENTS:]
 
     def enter(self, phase: Phase) -> None:
         """Change the phase."""
@@ -132,16 +127,11 @@ class Progress:
         self._show()
 
     async def wait(self, condition: Callable[[], bool], seconds: float, purpose: str, *, shown: bool = True) -> bool:
-        """Wait for a condition.
+        """Wait for a condition; return whether it was met in time.
 
         Args:
-            condition: Ends the wait.
-            seconds: End it as well.
             purpose: The awaited event and the next step; "in 40 s", or a time of day, follows it.
             shown: Whether the next step is a poll or a create, and so part of the state.
-
-        Returns:
-            Whether the condition was met in time.
         """
         if shown:
             self._awaited, self._next_poll_at = purpose, workflow.now() + timedelta(seconds=seconds)

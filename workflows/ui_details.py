@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from temporalio import workflow
 
@@ -29,7 +28,6 @@ def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
     """Return the current details of a run.
 
     Args:
-        state: The job as it is now.
         awaited: The cause of a wait until ``next_poll_at``; None where the run does not wait.
         folder: ``gs://…/``, the start of the names of all objects of the job; None where it is not known yet.
     """
@@ -40,7 +38,7 @@ def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
         "task": plain(state.task_id or ""),
         "attempt": str(state.attempt or ""),
         "provider says": plain(detail.provider_status or ""),
-        "awaited": f"{awaited} at {_time(detail.next_poll_at)}" if awaited and detail.next_poll_at else "",
+        "awaited": f"{awaited} at {detail.next_poll_at:%Y-%m-%d %H:%M:%S} UTC" if awaited else "",
         "cost": _cost(state),
         **_objects(state, folder),
         **{f"warning {number}": plain(warning) for number, warning in enumerate(detail.warnings, 1)},
@@ -49,7 +47,7 @@ def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
     return "\n\n".join([*_needed(state.attention, detail.advice), _headline(state), rows(facts)])
 
 
-def size(count: int) -> str:
+def _size(count: int) -> str:
     """Write a number of bytes for people."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
@@ -83,11 +81,7 @@ def _objects(state: JobState, folder: str | None) -> dict[str, str]:
         return {"ledger": plain(f"{folder}attempts/")} if folder else {}
     result = state.result
     return {
-        "video": f"{plain(result.video_uri)}, {size(result.size)}",
+        "video": f"{plain(result.video_uri)}, {_size(result.size)}",
         "last frame": plain(result.last_frame_uri or ""),
         "record": plain(result.record_uri),
     }
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -158,8 +158,8 @@ MUTANTS = (
         1,
         "a claim goes out while a named task is being identified",
         _WORKFLOW,
-        "            if await self._inbox.has_news() or self._inbox.cancel_requested:\n",
-        "            if self._inbox.cancel_requested:\n",
+        "        if await self._inbox.has_news() or self._inbox.cancel_requested:\n",
+        "        if self._inbox.cancel_requested:\n",
         "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
     ),
     Mutant(
