@@ -13,6 +13,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from seedance_temporal.cli.main import app
 from seedance_temporal.provider import models
 from seedance_temporal.request import Reference, Rights, VideoRequest
+from seedance_temporal.settings import Settings
 
 # Docstrings name other objects by a role, as Sphinx reads it, and begin an example with two colons.
 _ROLE = re.compile(r":(?:class|func|meth|mod|data):\s*<code>(?:~|.*?&lt;)?(?:[\w.]*\.)?(\w+)(?:&gt;)?</code>")
@@ -60,10 +61,19 @@ def model_rules() -> str:
     return _table(head, rows)
 
 
+def settings() -> str:
+    """Return every setting."""
+    rows = (
+        (f"`{name.upper()}`", _meaning(field), _setting_default(field)) for name, field in Settings.model_fields.items()
+    )
+    return _table(("variable", "meaning", "default"), rows)
+
+
 _PARTS: dict[str, Callable[[], str]] = {
     "command-line": command_line,
     "request-fields": request_fields,
     "model-rules": model_rules,
+    "settings": settings,
 }
 
 
@@ -94,10 +104,20 @@ def _default(parameter: TyperArgument | TyperOption) -> str:
 
 def _fields(shape: type[VideoRequest | Reference | Rights]) -> str:
     rows = (
-        (f"`{name}`", _type(field), _field_default(name, field), (field.description or "").replace("``", "`"))
+        (f"`{name}`", _type(field), _field_default(name, field), _meaning(field))
         for name, field in shape.model_fields.items()
     )
     return _table(("field", "type", "default", "meaning"), rows)
+
+
+def _meaning(field: FieldInfo) -> str:
+    return (field.description or "").replace("``", "`").replace("\n", " ")
+
+
+def _setting_default(field: FieldInfo) -> str:
+    if field.default in (None, PydanticUndefined, frozenset()):
+        return "none"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
 def _type(field: FieldInfo) -> str:

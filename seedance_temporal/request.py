@@ -67,7 +67,7 @@ class Reference(_Given):
     """A picture, video or sound that the model works from."""
 
     role: Role
-    """The use of the medium; its kind (image, video, audio) follows from it."""
+    """``first_frame``, ``last_frame``, ``reference_image``, ``reference_video`` or ``reference_audio``."""
     url: str
     """``https://…``, ``gs://bucket/object#generation`` (signed by the worker) or ``asset://…``."""
     asset_id: str | None = None
@@ -92,7 +92,7 @@ class VideoRequest(_Given):
     user_id: str
     """The end user, in the backend's own terms."""
     route: RouteName
-    """The provider's service, ``byteplus`` or ``volcengine``."""
+    """The provider's service: ``byteplus`` (international) or ``volcengine`` (China)."""
     model: ModelName
     """A model id of that route, or an ``ep-…`` inference endpoint."""
     prompt: str | None = None
@@ -100,11 +100,11 @@ class VideoRequest(_Given):
     references: Annotated[tuple[Reference, ...], Strict(False)] = ()
     """Media to work from; their order counts."""
     ratio: Ratio = "16:9"
-    """Width to height; ``adaptive`` is the default where there is a reference."""
+    """``16:9``, ``4:3``, ``1:1``, ``3:4``, ``9:16``, ``21:9``, or ``adaptive``: the default with references."""
     resolution: Resolution = "720p"
     """``480p``, ``720p``, ``1080p`` or ``4k``, as far as the model has it."""
     duration: int = 5
-    """Seconds, or -1 to let the model choose."""
+    """Seconds, 4 to 15 on Seedance 2.0, or -1 to let the model choose."""
     generate_audio: bool = False
     """Whether the video has sound."""
     watermark: bool = False
@@ -114,7 +114,7 @@ class VideoRequest(_Given):
 
     # Sent only when given; each model allows some of them. Any default but None would change the hash of every job.
     seed: int | None = None
-    """The random seed, as the provider takes it."""
+    """-1 to 2,147,483,647; -1 lets the provider draw one."""
     camera_fixed: bool | None = None
     """Whether the camera keeps its position."""
     service_tier: ServiceTier | None = None

@@ -35,42 +35,78 @@ _ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
 
 
 class Settings(BaseSettings):
-    """Every variable of the project. The field's name in capitals is the variable's; its meaning is in
-    ``docs/reference/settings.md``.
-    """
+    """Every variable of the project. The field's name in capitals is the variable's."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     ark_api_key: SecretStr | None = None
+    """The provider's key of the route; the worker needs it."""
     ark_route: Route = "byteplus"
+    """``byteplus`` or ``volcengine``."""
     ark_base_url: str | None = None
+    """Overrides the route's, for gateways and the local Ark."""
     seedance_bucket: str | None = None
+    """The bucket that videos and the ledger go to; the worker needs it."""
     seedance_prefix: str = "seedance"
+    """For several environments in one bucket."""
     seedance_callback_url: str | None = None
+    """The relay's public base URL; unset: polling alone."""
     seedance_callback_secret: SecretStr | None = None
+    """The HMAC secret of callback URLs; the relay needs it."""
     seedance_callback_secret_previous: SecretStr | None = None
+    """Still accepted during a rotation."""
     seedance_relay_host: str = "127.0.0.1"
+    """The address that ``relay.py`` listens on."""
     seedance_relay_port: Annotated[int, Field(ge=0, le=65_535)] = 8088
+    """Its port."""
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Hosts, comma separated, for which plain http and private addresses are allowed."""
     seedance_poll_first_seconds: Positive | None = None
+    """First wait without callbacks, by model, resolution and length where it is not set; the waits after it grow
+    from a sixth of it.
+    """
     seedance_poll_max_seconds: Positive = 300
+    """Longest wait without callbacks."""
     seedance_poll_with_callbacks_seconds: Positive = 300
+    """Wait with callbacks."""
     seedance_create_timeout_seconds: Positive = 120
+    """Total time of the paid POST, during which the provider downloads references; each of them is given the same
+    time when it is checked before.
+    """
     seedance_recovery_seconds: Positive = 600
+    """How long the job searches for the task of an unknown create before the attempt can count as absent. An
+    operator is asked at once after it where absence cannot be proven, else after half as long again.
+    """
     seedance_clock_skew_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
+    """How far the clocks of worker, bucket and provider may be apart."""
     seedance_automatic_resubmits: Annotated[int, Field(ge=0)] = 0
+    """How often a task that expired, or failed at the provider, is followed by another paid attempt without being
+    asked.
+    """
     seedance_creates_per_minute: Positive = 180
+    """The account's rate for creates, over all workers of a route."""
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
+    """Copies into the bucket at once, per worker."""
     seedance_download_seconds: Positive = 1800
+    """Total time for one download of a video."""
     seedance_max_video_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    """A larger result is not downloaded."""
     seedance_prices: Annotated[
         dict[str, dict[str, tuple[UsdPerMillion | None, UsdPerMillion | None]]], NoDecode, Field(default_factory=dict)
     ]
+    """Prices that override the provider's list, as JSON."""
     seedance_endpoints: Annotated[dict[str, str], NoDecode, Field(default_factory=dict)]
+    """The model behind each inference endpoint, as JSON."""
     seedance_hash_users: bool = False
+    """Whether Temporal's list and summaries name a user by a hash instead of the id."""
     seedance_max_usd_per_request: Positive | None = None
+    """A request whose estimate is higher is refused; unset: no limit."""
     seedance_max_jobs_per_user_day: Annotated[int, Field(gt=0)] | None = None
+    """Paid creates that a user is allowed in a UTC day; unset: no limit."""
     seedance_max_usd_per_user_day: Positive | None = None
+    """The most that they may cost together, by estimate, in USD; unset: no limit."""
 
     @field_validator("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous")
     @classmethod

@@ -62,7 +62,7 @@ def print_outlook(request: VideoRequest, settings: Settings, say: Console) -> No
     estimate = settings.rules.estimate(request)
     if estimate.usd is not None:
         say.print(
-            f"Costs at most about {estimate.usd:.2f} USD ({estimate.tokens:,} tokens), unless it is paid already."
+            f"Costs up to about {estimate.usd:.2f} USD ({estimate.tokens:,} tokens); nothing if it is paid already."
         )
     else:
         say.print("The price is not known beforehand.")
@@ -76,7 +76,7 @@ def status_line(job: JobState) -> str:
     if job.detail is not None:
         if job.detail.timeline:
             last = job.detail.timeline[-1]
-            words.append(plain(f"{sentence(last)} (learned by {last.source})"))
+            words.append(plain(f"{sentence(last)} (by {last.source})"))
     elif not job.ended:
         words.append("no worker answers at the moment")
     if job.attention:

@@ -176,19 +176,16 @@ class Ark:
             request = client.build_request("POST", self._url, json=body, extensions={"trace": sending})
         except Exception as error:
             return _unsendable(error)
-        answer = response = None
+        status: int | None = None
+        answer: CreateAnswer | None = None
         try:
-            async with (
-                asyncio.timeout(seconds),
-                client,
-                aclosing(await client.send(request, stream=True)) as response,
-            ):
+            async with asyncio.timeout(seconds), client, aclosing(await client.send(request, stream=True)) as response:
+                status = response.status_code
                 answer = self._classify(await read_answer(response))
         except Exception as error:
             # An answer that was read counts, also where the connection breaks while it is closed.
-            if answer is None and response is not None and response.status_code == httpx.codes.OK:
-                return _ACCEPTED_WITHOUT_ID
-            return answer or self._broken(error, sending)
+            if answer is None:
+                answer = _ACCEPTED_WITHOUT_ID if status == httpx.codes.OK else self._broken(error, sending)
         return answer
 
     def _broken(self, error: Exception, sending: _Sending) -> CreateAnswer:

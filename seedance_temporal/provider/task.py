@@ -34,8 +34,8 @@ TERMINAL = frozenset({SUCCEEDED, FAILED, EXPIRED, CANCELLED})
 FailureClass = Literal["moderation", "invalid", "provider", "expired", "cancelled", "lost", "unsettled"]
 """Why a job ended without a video.
 
-``moderation`` and ``invalid`` name the request, ``provider`` the service; ``lost`` is a paid video that can no
-longer be had, ``unsettled`` a run that was not allowed to claim.
+``moderation`` and ``invalid`` name the request, ``provider`` the service; ``lost``: a video may be billed, and can no
+longer be had; ``unsettled``: the run ended before the outcome was known.
 """
 
 LONGEST_TASK_ID = 512

@@ -13,6 +13,7 @@ import pytest
 import seedance_temporal
 from seedance_temporal.cli.main import app
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
 from tests.docs.pages import ROOT
 
 
@@ -51,6 +52,14 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
     assert {"submit", "list"} <= commands
     assert commands == set(re.findall(r'<h2 id="([a-z]+)"', text))
     assert "--accept-second-charge" in text
+
+
+def test_every_setting_is_in_the_reference(site: Path) -> None:
+    text = read(site, "reference/settings.html")
+    for name in Settings.model_fields:
+        assert f"<code>{name.upper()}</code>" in text
+    for default in ("600", "byteplus", "127.0.0.1", "false"):
+        assert f"<td><code>{default}</code></td>" in text
 
 
 def test_every_field_is_in_the_reference(site: Path) -> None:

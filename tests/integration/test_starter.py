@@ -210,7 +210,7 @@ async def test_wait_continues_under_passing_attention(temporal: Client, attentio
     await handle(temporal, of).signal("end", "stored")
     waited = await waiting
     assert (waited.code, waited.document["phase"]) == (0, "stored")
-    assert "learned by create" in waited.err
+    assert "(by create)" in waited.err
     assert attention in waited.err
 
 
