@@ -94,7 +94,7 @@ class GenerateVideo:
         finally:
             self._inbox.ledger_was_read = True
         while True:
-            self._progress.second_task(decision.second_task)
+            self._progress.show_second_task(decision.second_task)
             try:
                 following = await self._proceed(decision)
             except _Ended as end:
@@ -111,7 +111,7 @@ class GenerateVideo:
         match decision.next:
             case "stored":
                 assert decision.result is not None
-                self._progress.tries(decision.attempt)
+                self._progress.set_attempt(decision.attempt)
                 return await self._stored(decision.result, "ledger")
             case "ended":
                 assert decision.error is not None
@@ -194,7 +194,7 @@ class GenerateVideo:
         """Search for the task of an attempt whose outcome is unknown. Spend nothing, however long it takes."""
         attempt = decision.attempt
         self._progress.enter("recovering")
-        self._progress.tries(attempt)
+        self._progress.set_attempt(attempt)
         search = Search(self._steps, self._inbox, self._progress)
         while decision.next == "recover":
             self._continue_as_new_if_suggested()
@@ -225,7 +225,7 @@ class GenerateVideo:
         """Poll the task until it has ended; return the stored video, or the decision that follows."""
         assert decision.task_id is not None
         task_id = decision.task_id
-        self._progress.follows(decision.attempt, task_id)
+        self._progress.set_task(decision.attempt, task_id)
         self._progress.enter("queued")
         # A cancel was answered for the task before this one.
         self._inbox.cancel_outcome = None
@@ -244,7 +244,7 @@ class GenerateVideo:
             announced = how == "callback" or cancelling
             seen = await self._steps.get_task(task.model_copy(update={"polls": polls, "announced": announced}))
             polls += 1
-            self._progress.second_task(seen.second_task)
+            self._progress.show_second_task(seen.second_task)
             if seen.next == "stored":
                 assert seen.result is not None
                 return await self._stored(seen.result, "ledger")
@@ -253,11 +253,11 @@ class GenerateVideo:
                 return await self._read_ledger()
             if seen.next == "end":
                 assert seen.error is not None
-                self._progress.seen(seen.status, how)
+                self._progress.show_status(seen.status, how)
                 return await self._end(seen.error, how, seen)
             if seen.next == "store":
                 self._progress.clear("account", "credentials", "task_gone")
-                self._progress.seen(SUCCEEDED, how)
+                self._progress.show_status(SUCCEEDED, how)
                 return await self._store(task, seen)
             seconds = seen.wait_seconds
             self._show(seen, how)
@@ -276,8 +276,7 @@ class GenerateVideo:
             self._progress.need(seen.attention, messages.advice_on_task(seen))
             return
         self._progress.clear("account", "credentials", "task_gone")
-        self._progress.second_task(None)
-        self._progress.seen(seen.status, how)
+        self._progress.show_status(seen.status, how)
         # A status never goes back; an unknown one is shown as it is, and counts as running.
         if self._progress.phase == "queued" and rank(seen.status) > rank(QUEUED):
             self._progress.enter("running")
@@ -325,10 +324,9 @@ class GenerateVideo:
         self._inbox.cancel_outcome = "running_will_finish"
         self._progress.close()
         while await self._inbox.has_news():
-            self._progress.second_task((await self._read_ledger()).second_task)
-        self._progress.second_task(None)
+            self._progress.show_second_task((await self._read_ledger()).second_task)
         self._progress.note("stored", how, result.video_uri, task_id=result.task_id, attempt=self._progress.attempt)
-        self._progress.stored(result)
+        self._progress.show_stored(result)
         return result
 
     async def _end(self, error: JobError, how: EventSource, seen: Observation) -> Decision:
@@ -345,7 +343,7 @@ class GenerateVideo:
         self._inbox.cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._progress.close()
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
-        self._progress.ended(error, phase_of(error), end.usage, end.cost_usd)
+        self._progress.show_ended(error, phase_of(error), end.usage, end.cost_usd)
         return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
     def _continue_as_new_if_suggested(self) -> None:

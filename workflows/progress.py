@@ -106,21 +106,21 @@ class Progress:
             self._upsert({contract.SEEDANCE_PHASE: phase})
         self._show()
 
-    def tries(self, attempt: int | None) -> None:
+    def set_attempt(self, attempt: int | None) -> None:
         """Set the attempt that decides the job now."""
         if attempt != self.attempt:
             self.attempt = attempt
             workflow.upsert_memo({contract.MEMO_ATTEMPT: attempt})
 
-    def follows(self, attempt: int, task_id: str) -> None:
+    def set_task(self, attempt: int, task_id: str) -> None:
         """Set the task that the job follows now."""
-        self.tries(attempt)
+        self.set_attempt(attempt)
         self._name_task(task_id)
         if task_id == self._second_task:
             self._second_task = None
             self.clear("second_task")
 
-    def seen(self, status: str, source: EventSource) -> None:
+    def show_status(self, status: str, source: EventSource) -> None:
         """Show the provider's status of the task that the job follows."""
         self._provider_status = status
         self.note("status", source, status, task_id=self.task_id, attempt=self.attempt)
@@ -154,8 +154,8 @@ class Progress:
             self._upsert({contract.SEEDANCE_ATTENTION: attention})
         self._show()
 
-    def second_task(self, task_id: str | None) -> None:
-        """Raise an Attention for a task that is not followed; with None, raise it again where another one hid it."""
+    def show_second_task(self, task_id: str | None) -> None:
+        """Raise an Attention for a task that nobody follows, if there is one, and no other Attention hides it."""
         self._second_task = task_id or self._second_task
         # Only one Attention is shown, and one that keeps the job from going on is more urgent.
         if self._second_task is not None and self.attention is None:
@@ -167,14 +167,15 @@ class Progress:
             self.clear(self.attention)
 
     def clear(self, *attentions: Attention) -> None:
-        """Clear the current Attention if it is one of these."""
+        """Clear the current Attention if it is one of these; show the second task that it hid."""
         if self.attention in attentions:
             self.note("attention_settled", "workflow", self.attention)
             self.attention = self._advice = None
             self._upsert({contract.SEEDANCE_ATTENTION: None})
+            self.show_second_task(None)
             self._show()
 
-    def stored(self, result: VideoResult) -> None:
+    def show_stored(self, result: VideoResult) -> None:
         """Show that the video is stored."""
         self._result = result
         self._name_task(result.task_id)
@@ -182,10 +183,10 @@ class Progress:
         self._spent(result.usage, result.cost_usd)
         self._show()
 
-    def ended(self, error: JobError, phase: Phase, usage: Usage | None, cost_usd: float | None) -> None:
+    def show_ended(self, error: JobError, phase: Phase, usage: Usage | None, cost_usd: float | None) -> None:
         """Show that the job ended without a video, and the usage and cost of its task."""
         self._error = error
-        self.tries(error.attempt)
+        self.set_attempt(error.attempt)
         self._name_task(error.task_id)
         self.enter(phase)
         if is_billed(phase):

@@ -42,7 +42,7 @@ class Sending:
                 assert result.outcome is not None
                 assert result.outcome.task_id is not None
                 # Before the inbox goes on: a callback can name the same task.
-                self._progress.follows(attempt, result.outcome.task_id)
+                self._progress.set_task(attempt, result.outcome.task_id)
         except ActivityError as error:
             if error.started_event_id == 0:
                 result = CreateResult(kind="not_sent", message="withdrawn before a worker started it")

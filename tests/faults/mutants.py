@@ -461,7 +461,7 @@ MUTANTS = (
         "a run ends over a task that was named while the video was copied",
         _WORKFLOW,
         """        while await self._inbox.has_news():
-            self._progress.second_task((await self._read_ledger()).second_task)
+            self._progress.show_second_task((await self._read_ledger()).second_task)
 """,
         "",
         "tests/workflows/test_inbox.py::test_task_named_during_copy_is_identified",
