@@ -30,6 +30,9 @@ class _LoopThread:
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
+        self._closed = False
+        # A call that is scheduled behind the stop would never end.
+        self._scheduling = threading.Lock()
         # Not waited for by an interpreter that ends: `close` need not have been called.
         self._thread = threading.Thread(target=self._serve, name="seedance-jobs", daemon=True)
         self._thread.start()
@@ -42,7 +45,10 @@ class _LoopThread:
         """Run a coroutine in the loop, and wait for its end."""
         try:
             require_same_process()
-            future = asyncio.run_coroutine_threadsafe(call, self._loop)
+            with self._scheduling:
+                if self._closed:
+                    raise RuntimeError("this SyncVideoJobs is closed")
+                future = asyncio.run_coroutine_threadsafe(call, self._loop)
         except BaseException:
             call.close()
             raise
@@ -61,7 +67,9 @@ class _LoopThread:
 
     def close(self) -> None:
         if self._process == os.getpid() and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with self._scheduling:
+                self._closed = True
+                self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
 

@@ -108,6 +108,9 @@ class GenerateVideo:
 
     async def _proceed(self, decision: Decision) -> VideoResult | Decision:
         """Do the next step; return the stored video, or the decision that follows."""
+        if decision.next != "claim":
+            # Nothing is to be created any more, so what kept a create from leaving needs no operator.
+            self._progress.close()
         match decision.next:
             case "stored":
                 assert decision.result is not None
@@ -335,6 +338,7 @@ class GenerateVideo:
         if not ended.continues:
             raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
         self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
+        self._progress.close()
         return await self._read_ledger()
 
     def _failure(self, end: _Ended) -> ApplicationError:

@@ -6,15 +6,17 @@ import asyncio
 import inspect
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from temporalio.client import Client
 
 from seedance_temporal import Resubmit, SyncVideoJob, SyncVideoJobs, VideoJob, VideoJobs, errors
+from seedance_temporal.sync_client import _LoopThread
 from tests.support.temporal_stub import RESULT, address, handle, request
 
 ROOT = Path(__file__).parents[2]
@@ -185,3 +187,28 @@ async def test_fork_after_connecting_fails_at_once(temporal: Client) -> None:
 
 async def test_connecting_after_the_fork_works(temporal: Client) -> None:
     assert await _forked(temporal, "forked after", _AFTER) == ["child False", "child True", "parent True"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.002])
+def test_close_ends_the_calls_of_other_threads(seconds: float) -> None:
+    """A call that was scheduled behind the end of the loop waited for ever."""
+    loop = _LoopThread()
+    said: list[str] = []
+
+    def call() -> None:
+        while True:
+            try:
+                loop.call(asyncio.sleep(seconds))
+            except CancelledError:
+                continue
+            except RuntimeError as error:
+                said.append(str(error))
+                return
+
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    loop.close()
+    for thread in threads:
+        thread.join(20)
+    assert said == ["this SyncVideoJobs is closed"] * 4

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from activities.create import CreateResult
+from activities.ledger import EndInput, EndResult
 from activities.limits import QuotaResult
 from seedance_temporal.job import Attention
 from seedance_temporal.ledger.facts import Outcome
@@ -17,6 +19,7 @@ from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.fakes import (
     CANCELLED,
+    OTHER_TASK,
     RESULT,
     TASK,
     a_listing,
@@ -30,6 +33,7 @@ from tests.workflows.fakes import (
     now,
     recover,
     to_store,
+    waiting,
 )
 from tests.workflows.harness import Harness, Job, noted
 from workflows import policies
@@ -228,3 +232,37 @@ async def test_cancelled_job_needs_no_operator(skipping: Harness) -> None:
     assert (await job.update_cancel()).outcome == "cancelled"
     assert (await job.failed()).code == "cancelled"
     assert (await job.state()).attention is None
+
+
+@pytest.mark.parametrize("how", ["not sent", "conflict"])
+async def test_followed_task_needs_no_sent_create(skipping: Harness, how: str) -> None:
+    outcome = Outcome(kind="not_sent", source="create", at=now(), code="bucket_unreachable", message="no")
+    skipping.fake.always("read_ledger", claim(attempt=2))
+    skipping.fake.always("create_task", create_result("not_sent", outcome, 900, message="no"))
+    job = await skipping.start_until_called("create_task")
+    await skipping.skip(policies.PATIENCE.total_seconds() * 1.6)
+    assert (await job.state()).attention == "storage"
+    skipping.fake.always("read_ledger", adopt(OTHER_TASK, attempt=1))
+    skipping.fake.always("get_task", waiting("running", 3000))
+    last = create_result("not_sent", outcome, 0) if how == "not sent" else CreateResult(kind="conflict")
+    skipping.fake.always("create_task", last)
+    await skipping.skip(1000)
+    await skipping.fake.called("get_task")
+    assert (await job.state()).attention is None
+    skipping.fake.finish()
+    assert await job.result() == RESULT
+
+
+async def test_next_task_has_no_conflict(skipping: Harness) -> None:
+    async def continues(input: EndInput) -> EndResult:
+        return EndResult(error=input.error, continues=True)
+
+    skipping.fake.plan("read_ledger", adopt(TASK, attempt=2), adopt(OTHER_TASK, attempt=1))
+    skipping.fake.plan("get_task", to_store(within=3600))
+    skipping.fake.always("store_video", CONFLICT)
+    skipping.fake.plan("write_end", continues)
+    skipping.fake.always("get_task", waiting("running", 3000))
+    job = await skipping.start()
+    await skipping.skip(3600 * 3)
+    shown = await job.state()
+    assert (shown.task_id, shown.attention) == (OTHER_TASK, None)
