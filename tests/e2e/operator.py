@@ -14,7 +14,7 @@ from temporalio.api.workflowservice.v1 import (
     ResetWorkflowExecutionRequest,
 )
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from dev.stack import HOST, Stack
 from seedance_temporal import connect
@@ -97,11 +97,12 @@ async def new_namespace(stack: Stack, name: str) -> Client:
     client = await connect(target_host=f"{HOST}:{stack.ports.temporal}", namespace=name)
 
     async def is_known() -> bool:
-        # The server's parts load it one after another.
+        # The server's parts load it one after another: ask the one of lists, and the one of histories.
         try:
             await client.count_workflows()
-        except RPCError:
-            return False
+            await client.get_workflow_handle("nobody").describe()
+        except RPCError as error:
+            return error.status is RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower()
         return True
 
     await until(is_known, f"namespace {name} is known", seconds=200, every=0.2)
