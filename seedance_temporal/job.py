@@ -40,7 +40,7 @@ Attention = Literal[
 """The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 
 
-class Shape(BaseModel, frozen=True, validate_by_name=True, validate_by_alias=True):
+class Shape(BaseModel, frozen=True, validate_by_name=True, validate_by_alias=True, allow_inf_nan=False):
     """A value that crosses Temporal, or is stored. Unknown fields are ignored: an older reader meets newer writers."""
 
 

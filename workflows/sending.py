@@ -59,7 +59,7 @@ class Sending:
         if result.attention not in {"account", "credentials"}:
             self._progress.clear("account", "credentials")
         if result.kind not in {"not_sent", "conflict"}:
-            self._not_sent_since = None
+            self._not_sent, self._not_sent_since = 0, None
             self._progress.clear("storage", "provider")
         if result.kind == "created":
             assert result.outcome is not None

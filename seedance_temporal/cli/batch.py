@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,8 +110,12 @@ async def batch(
 
 
 def _results_file(file: str, results: Path | None) -> Path:
-    chosen = results or Path(file).with_suffix(".results.jsonl")
-    if chosen.resolve() == Path(file).resolve():
+    try:
+        chosen = results or Path(file).with_suffix(".results.jsonl")
+        same = chosen.resolve() == Path(file).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a path without a name
+        raise typer.BadParameter(f"{file} cannot be used: {error}") from None
+    if same:
         raise typer.BadParameter("the results and the requests cannot be the same file")
     return chosen
 
@@ -230,14 +234,21 @@ class _Batch:
         async def write_often() -> None:
             while True:
                 await asyncio.sleep(_WRITE_SECONDS)
-                self._write()
+                with suppress(OSError):  # that of the end is reported
+                    self._write()
 
         writing = asyncio.create_task(write_often())
         try:
             yield
         finally:
             writing.cancel()
-            self._write()
+            try:
+                self._write()
+            except OSError as error:
+                err.print(
+                    f"[red]{plain(str(self._results))} cannot be written: {error.strerror}.[/] The jobs go on, and the "
+                    "same command finds them, with --results for another place; nothing is paid for twice."
+                )
 
     def _write(self) -> None:
         """Write a new file beside the old one, and replace that: a reader never sees half of one."""

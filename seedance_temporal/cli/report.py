@@ -25,6 +25,7 @@ from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import user_hash
 from seedance_temporal.reports.figures import KEYS, OUTCOMES, Account, Figures, Key, Row, accounts_of, figures, rows
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import redacted
 
 ALL_KEYS = ",".join(KEYS)
@@ -88,9 +89,11 @@ async def _from_bucket(user: str | None, model: str | None, route: str | None, s
     settings = Settings.from_environment("SEEDANCE_BUCKET")
     bucket = await open_bucket(settings)
     try:
-        accounts = await read_accounts(bucket, settings, since=since)
+        accounts, damaged = await read_accounts(bucket, settings, since=since)
     except Exception as error:  # the library has many
         raise BucketRefused(f"The bucket {bucket.name} could not be read: {redacted(str(error))}") from None
+    for job_id in damaged:
+        err.print(f"Left out, because an object is damaged: {job_id}. To see which: {COMMAND} audit {job_id} --verify")
     shown = user_hash(user) if user is not None and settings.seedance_hash_users else user
     wanted = {"user": shown, "model": model, "route": route}
     return [
@@ -105,8 +108,10 @@ def _print_csv(by: Sequence[Key], groups: Sequence[Row]) -> None:
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow([*by, *OUTCOMES, *numbers])
     for row in groups:
+        # A spreadsheet would run a user id that begins like a formula.
+        group = [f"'{value}" if value and value[0] in "=+-@\t\r" else value or "" for value in row.group]
         outcomes = [row.figures.outcomes.get(outcome, 0) for outcome in OUTCOMES]
-        table.writerow([*(value or "" for value in row.group), *outcomes, *(getattr(row.figures, n) for n in numbers)])
+        table.writerow([*group, *outcomes, *(getattr(row.figures, n) for n in numbers)])
 
 
 def _table(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> Table:

@@ -10,9 +10,11 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Collection
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import PurePosixPath
 from weakref import WeakValueDictionary
+
+from pydantic import AwareDatetime
 
 from seedance_temporal.ledger.facts import Fact
 from seedance_temporal.limits import Refusal, usd
@@ -35,7 +37,7 @@ class QuotaEntry(Fact):
     job_id: str
     resubmits: int
     usd: float | None
-    at: datetime
+    at: AwareDatetime
 
     def is_among(self, entries: Collection[QuotaEntry]) -> bool:
         """Return whether the job's attempt has an entry."""

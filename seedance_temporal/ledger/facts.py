@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pydantic import AwareDatetime
+
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import JobError, Shape, VideoResult
@@ -44,9 +46,9 @@ class Claim(Fact):
     nonce: str
     namespace: str
     run_id: str
-    claimed_at: datetime
+    claimed_at: AwareDatetime
     request: VideoRequest
-    submitted_at: datetime | None = None
+    submitted_at: AwareDatetime | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
@@ -85,7 +87,7 @@ class Outcome(Provenance):
 
     kind: Literal["created", "refused", "not_sent", "absent", "accepted_without_id"]
     source: EventSource
-    at: datetime
+    at: AwareDatetime
     task_id: str | None = None
     code: str = ""
     message: str = ""
@@ -96,7 +98,7 @@ class End(Provenance):
     """A task ended without a video. ``source``: ``poll``, ``callback``, ``copy`` or ``operator``."""
 
     error: JobError
-    at: datetime
+    at: AwareDatetime
     source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
@@ -115,7 +117,7 @@ class Listing(Fact):
 
     attempt: int
     safety_identifier: str
-    began_at: datetime
+    began_at: AwareDatetime
     complete: bool
     task_id: str | None
     unmarked: bool
@@ -126,7 +128,7 @@ class ResubmitGrant(Fact):
     """The permission for another attempt after this one; ``automatic``: a setting gave it, not a caller."""
 
     accept_second_charge: bool
-    at: datetime
+    at: AwareDatetime
     automatic: bool = False
 
 

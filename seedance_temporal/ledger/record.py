@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from seedance_temporal.events import Timeline
 from seedance_temporal.job import Shape, VideoResult
@@ -84,7 +83,7 @@ class Record(Shape):
     timeline: Timeline = ()
     objects: RecordedObjects
     warnings: list[str] = Field(default_factory=list)
-    stored_at: datetime | None = None
+    stored_at: AwareDatetime | None = None
 
 
 def result_of_record(record: Record, bucket: str, name: str) -> VideoResult:

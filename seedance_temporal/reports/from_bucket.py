@@ -21,8 +21,14 @@ from seedance_temporal.storage.bucket import Bucket
 _JOBS_AT_ONCE = 16
 
 
-async def read_accounts(bucket: Bucket, settings: Settings, *, since: datetime | None = None) -> list[Account]:
-    """Read an account of every job that claimed an attempt, except those whose objects are all older than ``since``."""
+async def read_accounts(
+    bucket: Bucket, settings: Settings, *, since: datetime | None = None
+) -> tuple[list[Account], list[str]]:
+    """Read an account of every job that claimed an attempt, except those whose objects are all older than ``since``.
+
+    Returns:
+        The accounts, and the ids of the jobs that have none because an object is damaged.
+    """
     ledger = Ledger(bucket, settings.seedance_prefix)
     at_once = asyncio.Semaphore(_JOBS_AT_ONCE)
     name = re.compile(re.escape(settings.seedance_prefix) + "/([0-9a-f]{64})/.+")
@@ -32,12 +38,18 @@ async def read_accounts(bucket: Bucket, settings: Settings, *, since: datetime |
         if (match := name.fullmatch(stored.name)) and (since is None or stored.created_at >= since)
     }
 
+    damaged: list[str] = []
+
     async def account(job_id: str) -> Account | None:
         async with at_once:
-            return _account(job_id, await ledger.read(job_id), settings)
+            try:
+                return _account(job_id, await ledger.read(job_id), settings)
+            except ValueError:
+                damaged.append(job_id)
+                return None
 
     accounts = await asyncio.gather(*map(account, sorted(jobs)))
-    return [account for account in accounts if account is not None]
+    return [account for account in accounts if account is not None], sorted(damaged)
 
 
 def _account(job_id: str, facts: Facts, settings: Settings) -> Account | None:

@@ -122,7 +122,7 @@ async def check_billing(stack: Stack, count: int) -> str:
     assert len(paid) == expected["stored"] + count // 20 * 2, "the lost ones were paid, too"
 
     by_temporal = await _until_complete(stack, mark, count)
-    by_bucket = _ours(await read_accounts(stack.bucket, Settings()), mark)
+    by_bucket = _ours((await read_accounts(stack.bucket, Settings()))[0], mark)
     for accounts in (by_temporal, by_bucket):
         assert len(accounts) == count
         assert Counter(account.outcome for account in accounts) == expected

@@ -6,15 +6,18 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import Client
 
+from seedance_temporal.cli.batch import _Batch, _Line
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.command_line import CommandResult, run_command, script_process
 from tests.support.media_files import picture
@@ -163,6 +166,28 @@ async def test_unwritable_results_stop_the_batch(temporal: Client, tmp_path: Pat
 @pytest.mark.parametrize("lines", [(), ("", " "), ("{",)])
 async def test_no_request_at_all(tmp_path: Path, lines: tuple[str, ...]) -> None:
     assert (await File(tmp_path, *lines).batch(None, "--yes", "--skip-invalid")).code == 2
+
+
+@pytest.mark.parametrize("loop", [False, True])
+async def test_odd_path_is_wrong_usage(tmp_path: Path, loop: bool) -> None:
+    path = tmp_path / "loop"
+    path.symlink_to(path)
+    refused = await run_command(None, "batch", str(path) if loop else ".", "--yes", "--json")
+    assert refused.code == 2
+    assert "Traceback" not in refused.err
+
+
+async def test_lost_results_leave_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The jobs are submitted by then, and the summary is all that says so."""
+    of = request("batch without a disk")
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    work = _Batch([_Line(1, of, job_id_of(of))], folder / "r.jsonl", Settings())
+    with work.recorded():
+        shutil.rmtree(folder)
+    said = capsys.readouterr().err
+    assert "cannot be written" in said
+    assert "The jobs go on" in said
 
 
 async def test_temporal_outage_leaves_whole_results(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ import pytest_asyncio
 from temporalio.client import Client
 
 from seedance_temporal.cli.options import moment
+from seedance_temporal.cli.report import _print_csv
 from seedance_temporal.cli.report_page import page
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import Resubmit
-from seedance_temporal.identity import user_hash
+from seedance_temporal.identity import job_id_of, user_hash
 from seedance_temporal.job import JobState
 from seedance_temporal.ledger.facts import End
 from seedance_temporal.ledger.store import Ledger
@@ -168,7 +169,7 @@ async def test_accounts_from_the_bucket() -> None:
     await bucket.create("seedance/media/" + HASH + ".png", b"")
     await bucket.create("seedance/echo-byteplus.json", b"{}")
 
-    accounts = {str(account.user)[-1]: account for account in await read_accounts(bucket, some_settings())}
+    accounts = {str(account.user)[-1]: account for account in (await read_accounts(bucket, some_settings()))[0]}
     said = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
     assert said == {
         "a": ("stored", 2, {BilledTask("cgt-a1", 42, 0.25), BilledTask("cgt-a2", 43, 0.5)}),
@@ -186,9 +187,27 @@ async def test_accounts_from_the_bucket() -> None:
 async def test_bucket_report_hashes_users_and_skips_old_jobs() -> None:
     bucket = MemoryBucket()
     await _a_ledger(bucket, a_request(user_id="someone"))
-    (account,) = await read_accounts(bucket, some_settings(seedance_hash_users=True))
+    (account,), _ = await read_accounts(bucket, some_settings(seedance_hash_users=True))
     assert account.user == user_hash("someone")
-    assert await read_accounts(bucket, some_settings(), since=datetime.now(UTC) + timedelta(minutes=1)) == []
+    assert await read_accounts(bucket, some_settings(), since=datetime.now(UTC) + timedelta(minutes=1)) == ([], [])
+
+
+async def test_damaged_object_hides_no_other_job() -> None:
+    bucket = MemoryBucket()
+    await _a_ledger(bucket, a_request(user_id="a"))
+    damaged = a_request(user_id="b")
+    await _a_ledger(bucket, damaged)
+    bucket.contents[names(damaged).attempt(1, "claim")] = b"{"
+    accounts, left_out = await read_accounts(bucket, some_settings())
+    assert [account.user for account in accounts] == ["a"]
+    assert left_out == [job_id_of(damaged)]
+
+
+def test_csv_holds_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    users = ["=1+1", "+1", "-1", "@sum", "\t=1", "user-42"]
+    _print_csv(["user"], rows([an_account(user=user) for user in users], ["user"]))
+    shown = {line["user"] for line in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert shown == {f"'{user}" for user in users[:-1]} | {"user-42"}
 
 
 # Sums

@@ -349,6 +349,29 @@ async def test_damaged_objects_are_named_and_skipped(world: AuditWorld) -> None:
     assert audit.result is None
 
 
+ODD_FIELDS = {
+    "claim": ("claimed_at", "submitted_at", "estimated_usd"),
+    "outcome": ("at",),
+    "end": ("at", "cost_usd"),
+    "again": ("at",),
+    "record": ("stored_at", "cost_usd"),
+}
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in ODD_FIELDS.items() for field in fields])
+async def test_odd_value_counts_as_damage(world: AuditWorld, kind: str, field: str) -> None:
+    """A time without a zone cannot be compared, and NaN is no JSON; both can have a fitting checksum."""
+    name = world.names.record if kind == "record" else world.names.attempt(1, kind)
+    content = json.loads(world.memory.contents[name])
+    del content["sha256"]
+    content[field] = "2026-11-22T12:00:00" if field.endswith("at") else float("nan")
+    world.put(name, sealed(content))
+    audit = await world.audit()
+    assert [gap for gap in audit.missing if name in gap], audit.missing
+    assert await world.problems_of(name)
+    json.loads(audit.model_dump_json(), parse_constant=lambda word: pytest.fail(word))
+
+
 # The verification
 
 EVERY = 23

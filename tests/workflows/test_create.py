@@ -21,6 +21,7 @@ from tests.workflows.fakes import (
     Held,
     adopt,
     claim,
+    create_result,
     created,
     ended,
     failure,
@@ -81,6 +82,17 @@ async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
     inputs = [call.input for call in harness.fake.of("create_task")]
     assert [(input.attempt, input.refusals) for input in inputs] == [(1, 0), (2, 1), (3, 2)]
     assert harness.fake.input("get_task").attempt == 3
+
+
+async def test_lost_answer_ends_the_row_of_unsent_creates(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", claim(1), claim(2))
+    harness.fake.plan("create_task", not_sent(), create_result("unknown"), created(seconds=0))
+    harness.fake.plan("ask_lister", claim(3))
+    harness.fake.finish()
+    job = await harness.start()
+    assert await job.result() == RESULT
+    inputs = [call.input for call in harness.fake.of("create_task")]
+    assert [(input.attempt, input.refusals) for input in inputs] == [(1, 0), (2, 1), (3, 0)]
 
 
 async def test_unsent_create_shows_waiting(harness: Harness) -> None:
