@@ -22,6 +22,7 @@ from seedance_temporal.identity import ObjectNames, job_id_of, key_fingerprint, 
 from seedance_temporal.job import JobDetail, JobError, JobState, VideoResult
 from seedance_temporal.ledger.facts import Claim, End, Listing, Outcome
 from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from tests.support.memory_bucket import MemoryBucket
@@ -82,6 +83,25 @@ def refused(code: str = "InvalidParameter") -> Outcome:
     return Outcome(kind="refused", source="create", at=datetime.now(UTC), code=code, failure_class="invalid")
 
 
+def a_result(task_id: str, usage: Usage | None = None) -> VideoResult:
+    return VideoResult(
+        video_uri=f"gs://videos/seedance/hash/{task_id}/output.mp4",
+        size=1234,
+        crc32c="yZRlqg==",
+        md5=None,
+        last_frame_uri=None,
+        record_uri="gs://videos/seedance/hash/record.json",
+        task_id=task_id,
+        usage=usage,
+        seed=7,
+        ratio="16:9",
+        resolution="720p",
+        duration=5,
+        generate_audio=False,
+        cost_usd=0.5,
+    )
+
+
 def absent() -> Outcome:
     return Outcome(kind="absent", source="operator", at=datetime.now(UTC))
 
@@ -119,12 +139,6 @@ def a_listing(claim: Claim, began_at: datetime, **fields: Any) -> Listing:
 def a_record(task_id: str) -> bytes:
     video = {"name": f"seedance/x/{task_id}/output.mp4", "generation": 1, "size": 3, "crc32c": "AAAAAA=="}
     return json.dumps({"task_id": task_id, "objects": {"video": video}}).encode()
-
-
-def a_result(task_id: str) -> VideoResult:
-    nothing = dict.fromkeys(VideoResult.model_fields)
-    given = {"video_uri": "gs://v/o", "size": 3, "crc32c": "x", "record_uri": "gs://v/r", "task_id": task_id}
-    return VideoResult.model_validate(nothing | given)
 
 
 def make_older(bucket: MemoryBucket, name: str, **by: float) -> None:

@@ -26,25 +26,11 @@ from seedance_temporal.events import Event
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
 from seedance_temporal.request import VideoRequest
+from tests.support.jobs import a_result
 
 MODELS = {"byteplus": "dreamina-seedance-2-0-260128", "volcengine": "doubao-seedance-2-0-260128"}
 TASK_ID = "cgt-20261122-stub"
-RESULT = VideoResult(
-    video_uri=f"gs://videos/seedance/{TASK_ID}/output.mp4",
-    size=1234,
-    crc32c="yZRlqg==",
-    md5=None,
-    last_frame_uri=None,
-    record_uri="gs://videos/seedance/record.json",
-    task_id=TASK_ID,
-    usage=None,
-    seed=7,
-    ratio="16:9",
-    resolution="720p",
-    duration=5,
-    generate_audio=False,
-    cost_usd=0.5,
-)
+RESULT = a_result(TASK_ID)
 ERRORS = {
     "failed": JobError(
         code="InternalServiceError", message="It broke.", failure_class="provider", task_id=TASK_ID, attempt=1

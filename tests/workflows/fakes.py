@@ -24,6 +24,7 @@ from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.decisions import Decision, Recovery
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
 from seedance_temporal.provider.task import FailureClass, Usage
+from tests.support.jobs import a_result
 from tests.support.polling import until
 
 TASK = "cgt-20261122-first"
@@ -33,22 +34,7 @@ NONCE = "0123456789abcdef0123456789abcdef"
 LONG = 3600.0
 # The shortest wait that a real server supports.
 SHORT = 0.2
-RESULT = VideoResult(
-    video_uri=f"gs://videos/seedance/hash/{TASK}/output.mp4",
-    size=1234,
-    crc32c="yZRlqg==",
-    md5=None,
-    last_frame_uri=None,
-    record_uri="gs://videos/seedance/hash/record.json",
-    task_id=TASK,
-    usage=Usage(completion_tokens=40, total_tokens=42),
-    seed=7,
-    ratio="16:9",
-    resolution="720p",
-    duration=5,
-    generate_audio=False,
-    cost_usd=0.5,
-)
+RESULT = a_result(TASK, usage=Usage(completion_tokens=40, total_tokens=42))
 
 Answer = Any
 """A model to return, an error to raise, or an async function of the input that does either."""
