@@ -1,4 +1,4 @@
-"""Poll a task, and cancel one that is still queued. A task's status is believed from here alone."""
+"""Poll a task, and cancel one that is still queued. A status is believed from a GET alone, here and before the copy."""
 
 from __future__ import annotations
 

@@ -95,8 +95,7 @@ class VideoJobs:
         Args:
             request: What to generate.
             resubmit: Another paid attempt after the one that it names, if that one failed.
-            may_create: With False, a run that would have to pay ends ``unsettled`` instead; for what the bucket holds
-                of a job that Temporal has forgotten.
+            may_create: With False, never pay: return what the bucket holds, or end ``unsettled``.
 
         Raises:
             InvalidRequest: Found before Temporal was asked; lists everything that is wrong.

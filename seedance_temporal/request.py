@@ -7,51 +7,23 @@ release tightens would leave running jobs undecodable; so field types are all th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import BaseModel, Field, Strict, model_validator
+
+from seedance_temporal.request_values import (
+    ModelName,
+    OutputFormat,
+    Ratio,
+    Resolution,
+    Role,
+    RouteName,
+    ServiceTier,
+    TaskType,
+)
 
 if TYPE_CHECKING:
     from seedance_temporal.provider.rules import Rules
-
-
-class _AnyText:
-    """Accepts any text, while editors and the JSON schema name the values that are known: ``Literal[...] | str``."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        self._known = get_args(get_args(source)[0])
-        return handler(str)
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"enum": list(self._known)}, handler(schema)]}
-
-
-RouteName = Annotated[Literal["byteplus", "volcengine"] | str, _AnyText()]
-ModelName = Annotated[
-    Literal[
-        "dreamina-seedance-2-0-260128",
-        "dreamina-seedance-2-0-fast-260128",
-        "dreamina-seedance-2-0-mini-260615",
-        "dreamina-seedance-2-5-260628",
-        "seedance-1-5-pro-251215",
-        "doubao-seedance-2-0-260128",
-        "doubao-seedance-2-0-fast-260128",
-        "doubao-seedance-2-0-mini-260615",
-        "doubao-seedance-2-5-260628",
-        "doubao-seedance-1-5-pro-251215",
-    ]
-    | str,
-    _AnyText(),
-]
-Role = Annotated[
-    Literal["first_frame", "last_frame", "reference_image", "reference_video", "reference_audio"] | str, _AnyText()
-]
-Ratio = Annotated[Literal["16:9", "4:3", "1:1", "3:4", "9:16", "21:9", "adaptive"] | str, _AnyText()]
-Resolution = Annotated[Literal["480p", "720p", "1080p", "4k"] | str, _AnyText()]
-ServiceTier = Annotated[Literal["default", "flex"] | str, _AnyText()]
-OutputFormat = Annotated[Literal["mp4", "mov"] | str, _AnyText()]
-TaskType = Annotated[Literal["auto", "reference", "edit", "extend"] | str, _AnyText()]
 
 
 class _Given(BaseModel, frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True):

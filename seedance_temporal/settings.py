@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """Hosts, comma separated, for which plain http and private addresses are allowed."""
     seedance_poll_first_seconds: Positive | None = None
     """First wait without callbacks, by model, resolution and length where it is not set; the waits after it grow
-    from a sixth of it.
+    from a quarter of it.
     """
     seedance_poll_max_seconds: Positive = 300
     """Longest wait without callbacks."""

@@ -98,8 +98,8 @@ class GenerateVideo:
             try:
                 following = await self._proceed(decision)
             except _Ended as end:
-                # A task that was named just now decides, too: it may be paid for.
-                if not await self._inbox.has_news():
+                # A callback may just have named a task of this job, which is possibly paid for.
+                if not await self._inbox.await_named_tasks():
                     raise self._failure(end) from None
                 following = await self._read_ledger()
             if isinstance(following, VideoResult):
@@ -110,7 +110,7 @@ class GenerateVideo:
         """Do the next step; return the stored video, or the decision that follows."""
         if decision.next != "claim":
             # Nothing is to be created any more, so what kept a create from leaving needs no operator.
-            self._progress.close()
+            self._progress.clear_all_but_second_task()
         match decision.next:
             case "stored":
                 assert decision.result is not None
@@ -149,10 +149,10 @@ class GenerateVideo:
             return await self._read_ledger()
         if self._media is None:
             self._media = await self._check_references()
-            return decision
+            return decision  # the same one: the next round goes on with the references checked
         if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
             raise _Ended(quota.error, "ledger")
-        if await self._inbox.has_news() or self._inbox.cancel_requested:
+        if await self._inbox.await_named_tasks() or self._inbox.cancel_requested:
             return decision
         result = await self._sending.send(decision.attempt, self._media)
         match result.kind:
@@ -167,6 +167,8 @@ class GenerateVideo:
                 return Decision(next="recover", attempt=decision.attempt)
             case "not_sent" | "conflict":
                 await self._sending.wait_before_next(result)
+            case "refused":
+                pass  # the ledger has it, and says that the job has ended
         return await self._read_ledger()
 
     async def _check_references(self) -> tuple[Medium, ...] | None:
@@ -204,7 +206,7 @@ class GenerateVideo:
             decision = await search.step(decision)
             if decision.next != "recover" or self._inbox.listings:
                 continue
-            if await self._inbox.has_news():
+            if await self._inbox.await_named_tasks():
                 decision = await self._read_ledger()
                 continue
             assert decision.recovery is not None
@@ -292,41 +294,41 @@ class GenerateVideo:
         # Too late for a cancel: the video is paid for.
         self._inbox.cancel_outcome = "running_will_finish"
         within = max(timedelta(seconds=seen.copy_within), policies.COPY_AT_LEAST)
-        url_dies = workflow.now() + within
-        # An hour after it was ready, which can be long ago: a backlog that is stored at once needs no operator.
-        at_risk = max(url_dies - policies.URL_LIFE + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
+        give_up_at = workflow.now() + within
+        # An hour after the success. Where that is over, a minute from now: a backlog that is stored at once is fine.
+        at_risk = max(give_up_at - policies.URL_LIFE + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
         while True:
             try:
-                result = await self._copy(task, url_dies, at_risk)
+                result = await self._copy(task, give_up_at, at_risk)
                 break
             except ActivityError as error:
                 conflict = messages.object_conflict(error)
-                if conflict is None or workflow.now() + policies.CONFLICT_PAUSE >= url_dies:
+                if conflict is None or workflow.now() + policies.CONFLICT_PAUSE >= give_up_at:
                     return await self._end(messages.lost(task, error), "copy", seen)
-                self._progress.need("object_conflict", messages.advice_on_conflict(conflict, url_dies))
+                self._progress.need("object_conflict", messages.advice_on_conflict(conflict, give_up_at))
             pause = policies.CONFLICT_PAUSE.total_seconds()
             await self._progress.wait(lambda: False, pause, "copy again, if the other object is gone", shown=False)
         if not self._progress.context.identifiers_listed:
             await self._steps.learn_whether_identifiers_are_listed()
         return await self._stored(result, "copy")
 
-    async def _copy(self, task: GetTaskInput, url_dies: datetime, at_risk: datetime) -> VideoResult:
+    async def _copy(self, task: GetTaskInput, give_up_at: datetime, at_risk: datetime) -> VideoResult:
         """Copy, repeated by Temporal until the URL is dead; raise an Attention where that takes long."""
         # At least one try: a wait before it can have ended late.
-        copy = self._steps.start_copy(task, max(url_dies - workflow.now(), policies.COPY_AT_LEAST))
+        copy = self._steps.start_copy(task, max(give_up_at - workflow.now(), policies.COPY_AT_LEAST))
         patience = (at_risk - workflow.now()).total_seconds()
         in_time = patience > 0 and await self._progress.wait(copy.done, patience, "the copy is at risk", shown=False)
         # An object in the way is why it is at risk, and says more.
         if not in_time and self._progress.attention != "object_conflict":
-            self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, url_dies))
+            self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at))
         return await copy
 
     # Ending
 
     async def _stored(self, result: VideoResult, how: EventSource) -> VideoResult:
         self._inbox.cancel_outcome = "running_will_finish"
-        self._progress.close()
-        while await self._inbox.has_news():
+        self._progress.clear_all_but_second_task()
+        while await self._inbox.await_named_tasks():
             self._progress.show_second_task((await self._read_ledger()).second_task)
         self._progress.note("stored", how, result.video_uri, task_id=result.task_id, attempt=self._progress.attempt)
         self._progress.show_stored(result)
@@ -338,14 +340,14 @@ class GenerateVideo:
         if not ended.continues:
             raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
         self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
-        self._progress.close()
+        self._progress.clear_all_but_second_task()
         return await self._read_ledger()
 
     def _failure(self, end: _Ended) -> ApplicationError:
         """Show how the job ended; return the error that ends the run, by the failure's own name and sentence."""
         error = end.error
         self._inbox.cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
-        self._progress.close()
+        self._progress.clear_all_but_second_task()
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
         self._progress.show_ended(error, phase_of(error), end.usage, end.cost_usd)
         return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)

@@ -69,7 +69,7 @@ class Inbox:
     def cancel_pending(self) -> bool:
         return self.cancel_requested and self.cancel_outcome is None
 
-    async def has_news(self) -> bool:
+    async def await_named_tasks(self) -> bool:
         """Wait until each task that was named is identified, or was asked for after every pause.
 
         Call this before every step that cannot be undone: a claim, an absence, an end. Returns ``ledger_changed``.

@@ -161,8 +161,8 @@ class Progress:
         if self._second_task is not None and self.attention is None:
             self.need("second_task", advice_on_second_task(self._second_task))
 
-    def close(self) -> None:
-        """Clear every Attention but ``second_task``, which outlives the job."""
+    def clear_all_but_second_task(self) -> None:
+        """Clear the current Attention, unless it is ``second_task``, which outlives its cause and the job."""
         if self.attention is not None and self.attention != "second_task":
             self.clear(self.attention)
 

@@ -60,7 +60,7 @@ class Search:
         self._progress.note("not_listed", "list", detail, attempt=decision.attempt)
         if listing.complete:
             self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
-        if len(self._proofs) > 1 and not await self._inbox.has_news():
+        if len(self._proofs) > 1 and not await self._inbox.await_named_tasks():
             proofs = tuple(proof for proof in self._proofs if proof.attempt == decision.attempt)
             return await self._steps.settle_absent(decision.attempt, proofs)
         return decision

@@ -39,7 +39,8 @@ with workflow.unsafe.imports_passed_through():
 class Steps:
     """The activities of one run.
 
-    Those that read or write the ledger, or GET, are repeated until they succeed. The create, the check of references
+    Most that read or write the ledger, or GET, are repeated until they succeed; `identify_task` and `resolve_attempt`
+    give up, because their caller asks again. The create, the check of references
     and the copy are only started here: the workflow listens to its inbox while they run.
     """
 

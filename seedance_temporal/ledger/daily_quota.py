@@ -59,7 +59,7 @@ class DailyQuota:
     async def reserve(self, entry: QuotaEntry, user_id: str) -> Refusal | str:
         """Add an entry to the user's log of the day, unless the job's attempt has one.
 
-        Return why a limit forbids it; or the user's share of today's quota, for the timeline.
+        Return why a limit forbids it; or the user's share of today's quota, for the run's history.
         """
         today = entry.at.date()
         yesterday = today - timedelta(days=1)

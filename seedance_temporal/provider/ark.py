@@ -206,12 +206,14 @@ class Ark:
         if envelope is None:
             return _in_between(status)
         code, message = envelope
-        if status in {400, 404}:
-            return CreateAnswer("refused", code, message, failure_class=refusal_class(code))
-        if status in {401, 403, 429}:
-            attention = _attention(status, code, message)
-            return CreateAnswer("not_sent", code, message, attention=attention, retry_after=_retry_after(answer))
-        return CreateAnswer("unknown", code, message)
+        match status:
+            case 400 | 404:
+                return CreateAnswer("refused", code, message, failure_class=refusal_class(code))
+            case 401 | 403 | 429:
+                attention = _attention(status, code, message)
+                return CreateAnswer("not_sent", code, message, attention=attention, retry_after=_retry_after(answer))
+            case _:
+                return CreateAnswer("unknown", code, message)
 
     def _classify_accepted(self, answer: Answer) -> CreateAnswer:
         """Classify a 200: the task exists, unless a gateway answered with a page."""

@@ -158,7 +158,7 @@ MUTANTS = (
         1,
         "a claim goes out while a named task is being identified",
         _WORKFLOW,
-        "        if await self._inbox.has_news() or self._inbox.cancel_requested:\n",
+        "        if await self._inbox.await_named_tasks() or self._inbox.cancel_requested:\n",
         "        if self._inbox.cancel_requested:\n",
         "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
     ),
@@ -233,8 +233,8 @@ MUTANTS = (
         2,
         "a 500 counts as refused",
         _ARK,
-        "if status in {400, 404}:",
-        "if status in {400, 404, 500}:",
+        "case 400 | 404:",
+        "case 400 | 404 | 500:",
         "tests/integration/test_ark_client.py::test_create_answer_is_classified",
     ),
     Mutant(
@@ -460,7 +460,7 @@ MUTANTS = (
         3,
         "a run ends over a task that was named while the video was copied",
         _WORKFLOW,
-        """        while await self._inbox.has_news():
+        """        while await self._inbox.await_named_tasks():
             self._progress.show_second_task((await self._read_ledger()).second_task)
 """,
         "",
