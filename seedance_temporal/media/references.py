@@ -112,18 +112,19 @@ class References:
                 seconds = self._settings.seedance_create_timeout_seconds
                 most = MEDIA[kind].max_bytes
                 await download(self._transport(), url, path, max_bytes=most, seconds=seconds, resumes=_RESUMES)
-                return await self.probe(index, kind, path)
+                async with self._probes:
+                    return await probe_reference(index, kind, path, self._probe_seconds)
 
-    async def probe(self, index: int, kind: Kind, path: Path) -> Medium:
-        """Probe one reference by its absolute path: it was downloaded, or is a local file.
 
-        Raises:
-            BadMedia: It is of another kind, or damaged.
-        """
-        async with self._probes:
-            found = await probed(kind, path, self._probe_seconds)
-        sha256, size = await asyncio.to_thread(_digest, path)
-        return Medium.model_validate(found | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
+async def probe_reference(index: int, kind: Kind, path: Path, seconds: float = _PROBE_SECONDS) -> Medium:
+    """Probe one reference by its absolute path: it was downloaded, or is a local file.
+
+    Raises:
+        BadMedia: It is of another kind, or damaged, or takes longer to probe.
+    """
+    found = await probed(kind, path, seconds)
+    sha256, size = await asyncio.to_thread(_digest, path)
+    return Medium.model_validate(found | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
 
 
 def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
