@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from seedance_temporal.audit.bucket_evidence import BucketEvidence
-from seedance_temporal.audit.document import Audit, AuditedAttempt, AuditedObject, Source, Step
+from seedance_temporal.audit.document import Audit, AuditedAttempt, Source, Step
 from seedance_temporal.audit.temporal_evidence import Run, TemporalEvidence
 from seedance_temporal.events import Event, EventName
 from seedance_temporal.identity import ObjectNames, hash_of_job
@@ -66,7 +66,7 @@ def audit_of(
         callbacks=_count(timeline, "callback_received"),
         attempts=attempts,
         charge=_charge_of_job(attempts, current.job),
-        objects=tuple(AuditedObject(**vars(stored)) for stored in bucket.objects.values()),
+        objects=tuple(bucket.objects.values()),
         warnings=tuple(dict.fromkeys(warnings)),
         request=request,
         rights=request.get("rights", {}),

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
 from seedance_temporal.events import Event, EventSource
 from seedance_temporal.job import Attention, JobError, Phase, VideoResult
 from seedance_temporal.provider.billing import Charge
+from seedance_temporal.storage.bucket import StoredObject
 
 Source = Literal["temporal", "record", "end", "outcome", "ledger"]
 """The origin of the newest part of the timeline: the run's history, the object that holds it, or, without either, the
 facts of the ledger."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 class Step(Event):
@@ -25,7 +22,7 @@ class Step(Event):
     after: float = 0
 
 
-class AuditedAttempt(_Part):
+class AuditedAttempt(BaseModel, frozen=True):
     """An attempt: its claim, its outcome, its end, and its charge.
 
     Attributes:
@@ -64,25 +61,14 @@ class AuditedAttempt(_Part):
     charge: Charge = Charge()
 
 
-class AuditedObject(_Part):
-    """An object as the bucket shows it. ``size`` is bytes; checksums are base64."""
-
-    name: str
-    generation: int
-    size: int
-    crc32c: str
-    md5: str | None = None
-    created_at: AwareDatetime
-
-
-class Finding(_Part):
+class Finding(BaseModel, frozen=True):
     """The problems that ``--verify`` finds in an object, or in a missing one; without problems it is unchanged."""
 
     name: str
     problems: tuple[str, ...] = ()
 
 
-class HistoryEvent(_Part):
+class HistoryEvent(BaseModel, frozen=True):
     """An event of Temporal's own history. ``summary``: the activity, signal or timer, its summary, and its failure."""
 
     id: int
@@ -91,7 +77,7 @@ class HistoryEvent(_Part):
     summary: str = ""
 
 
-class RunHistory(_Part):
+class RunHistory(BaseModel, frozen=True):
     """A run of the job, as long as Temporal keeps it."""
 
     run_id: str
@@ -101,7 +87,7 @@ class RunHistory(_Part):
     events: tuple[HistoryEvent, ...] = ()
 
 
-class Audit(_Part):
+class Audit(BaseModel, frozen=True):
     """A job: its timeline, its attempts, its charge, and its objects.
 
     Attributes:
@@ -115,7 +101,7 @@ class Audit(_Part):
         polls: How often the provider gave the status of a task.
         callbacks: How many callbacks came.
         charge: Of all attempts together.
-        objects: All objects in the bucket, in the order of their names.
+        objects: All objects in the bucket, in the order of their names; ``size`` is bytes, checksums are base64.
         request: As it was submitted, without absent fields.
         rights: The request's declaration about the people shown.
         media: The reference media, as they were before the create.
@@ -140,7 +126,7 @@ class Audit(_Part):
     callbacks: int = 0
     attempts: tuple[AuditedAttempt, ...] = ()
     charge: Charge = Charge()
-    objects: tuple[AuditedObject, ...] = ()
+    objects: tuple[StoredObject, ...] = ()
     warnings: tuple[str, ...] = ()
     request: dict[str, Any] = {}
     rights: dict[str, Any] = {}

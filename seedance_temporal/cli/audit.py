@@ -10,16 +10,9 @@ from rich import box
 from rich.table import Table
 from typer import Option
 
-from seedance_temporal.audit.document import Audit, AuditedAttempt, Step
 from seedance_temporal.cli.options import JobArgument, JsonOption
 from seedance_temporal.cli.output import DONE, OTHER, out, plain, print_json, print_table
-from seedance_temporal.cli.runtime import (
-    BucketRefused,
-    JobNotFound,
-    command,
-    find_job,
-    open_bucket,
-)
+from seedance_temporal.cli.runtime import BucketRefused, JobNotFound, command, find_job, open_bucket
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJob
 from seedance_temporal.events import sentence
@@ -30,6 +23,7 @@ from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
     from seedance_temporal.audit.bucket_evidence import BucketEvidence
+    from seedance_temporal.audit.document import Audit, AuditedAttempt, Step
     from seedance_temporal.audit.temporal_evidence import TemporalEvidence
     from seedance_temporal.storage.bucket import Bucket
 

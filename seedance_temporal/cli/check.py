@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seedance_temporal.cli.local_files import UNREAD, RequestReader, folder_of
 from seedance_temporal.cli.options import AnyPathOption, JsonOption, RequestArgument
@@ -18,9 +18,6 @@ from seedance_temporal.reference_media import Medium, media_warnings
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
-
-if TYPE_CHECKING:
-    pass
 
 
 @command

@@ -6,7 +6,6 @@ import asyncio
 import mimetypes
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
-    from seedance_temporal.media.references import References
     from seedance_temporal.storage.bucket import Bucket
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -33,8 +31,8 @@ _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 # In the place of a URL that cannot be read: no other problem of it is reported.
 UNREAD = "asset://unread"
 _A = {"image": "a picture", "video": "a video", "audio": "a sound"}
-# Copies on the disk at once, of up to 200 MB each.
-_PROBES = 4
+# Copies on the disk at once, of up to 200 MB each. A probe needs memory and processors besides.
+_PROBES = 2
 _UPLOADS = 8
 
 
@@ -195,14 +193,10 @@ class RequestReader:
         return media, [each for each in found if isinstance(each, Problem)]
 
     async def _probe(self, file: LocalFile, kind: Kind) -> Medium:
+        from seedance_temporal.media.references import probe_reference
+
         async with self._copies, file.copied() as copy:
-            return await self._references.probe(0, kind, copy)
-
-    @cached_property
-    def _references(self) -> References:
-        from seedance_temporal.media.references import References
-
-        return References(None, self._settings)
+            return await probe_reference(0, kind, copy)
 
     def _replace_paths(self, data: Any, folder: Path) -> list[Problem]:
         """Replace each path by the provisional URL of its object. Return the problems of the files."""

@@ -41,14 +41,7 @@ from seedance_temporal.cli.output import (
     print_timeline,
 )
 from seedance_temporal.cli.report import report
-from seedance_temporal.cli.runtime import (
-    command,
-    find_job,
-    follow,
-    job_goes_on,
-    open_bucket,
-    read,
-)
+from seedance_temporal.cli.runtime import command, find_job, follow, job_goes_on, open_bucket, read
 from seedance_temporal.cli.watch import watch
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import ResolveAction

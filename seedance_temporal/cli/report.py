@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from seedance_temporal.cli.runtime import BucketRefused, command, open_bucket
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import user_hash
-from seedance_temporal.reports.figures import KEYS, OUTCOMES, Account, Figures, Key, Row, accounts_of, figures, rows
+from seedance_temporal.reports.figures import KEYS, OUTCOMES, Account, Figures, Group, Key, accounts_of, figures, rows
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import redacted
@@ -66,7 +66,7 @@ async def report(
     accounts = [account for account in found if account.has_started(since, until)]
     groups, total = rows(accounts, by), figures(accounts)
     if as_json:
-        shown = [dict(zip(by, row.group, strict=True)) | asdict(row.figures) for row in groups]
+        shown = [dict(zip(by, group, strict=True)) | asdict(of) for group, of in groups.items()]
         print_json({"by": by, "rows": shown, "total": asdict(total)})
     elif as_csv:
         _print_csv(by, groups)
@@ -103,26 +103,25 @@ async def _from_bucket(user: str | None, model: str | None, route: str | None, s
     ]
 
 
-def _print_csv(by: Sequence[Key], groups: Sequence[Row]) -> None:
+def _print_csv(by: Sequence[Key], groups: Mapping[Group, Figures]) -> None:
     numbers = [field.name for field in fields(Figures) if field.name != "outcomes"]
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow([*by, *OUTCOMES, *numbers])
-    for row in groups:
+    for group, of in groups.items():
         # A spreadsheet would run a user id that begins like a formula.
-        group = [f"'{value}" if value and value[0] in "=+-@\t\r" else value or "" for value in row.group]
-        outcomes = [row.figures.outcomes.get(outcome, 0) for outcome in OUTCOMES]
-        table.writerow([*group, *outcomes, *(getattr(row.figures, n) for n in numbers)])
+        shared = [f"'{value}" if value and value[0] in "=+-@\t\r" else value or "" for value in group]
+        outcomes = [of.outcomes.get(outcome, 0) for outcome in OUTCOMES]
+        table.writerow([*shared, *outcomes, *(getattr(of, number) for number in numbers)])
 
 
-def _table(by: Sequence[Key], groups: Sequence[Row], total: Figures) -> Table:
+def _table(by: Sequence[Key], groups: Mapping[Group, Figures], total: Figures) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_footer=len(groups) > 1)
     for number, key in enumerate(by):
         table.add_column(key, footer="" if number else "all", overflow="fold")
     for head, shown in columns(total):
         table.add_column(head, footer=shown(total), justify="right", no_wrap=True)
-    for row in groups:
-        cells = (shown(row.figures) for _, shown in columns(total))
-        table.add_row(*(Text(named(value)) for value in row.group), *cells)
+    for group, of in groups.items():
+        table.add_row(*(Text(named(value)) for value in group), *(shown(of) for _, shown in columns(total)))
     return table
 
 

@@ -76,8 +76,8 @@ def page(accounts: Sequence[Account], by: Sequence[Key], *, source: str, made_at
         by=by,
         heads=[head for head, _ in heads],
         rows=[
-            ([named(value) for value in row.group], [shown(row.figures) for _, shown in heads])
-            for row in rows(accounts, by)
+            ([named(value) for value in group], [shown(of) for _, shown in heads])
+            for group, of in rows(accounts, by).items()
         ],
     )
 

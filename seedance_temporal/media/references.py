@@ -83,56 +83,53 @@ class References:
         distant = [i for i, each in enumerate(request.references) if is_readable(each) and i not in known]
         given = [request.references[index].url for index in distant]
         urls = await asyncio.gather(*(readable_url(self._bucket, url, _SIGNED_FOR) for url in given))
+        media: list[Medium] = [*known.values()]
+        problems: list[Problem] = []
+        passing: list[Problem] = []
+
+        async def read(index: int, url: str) -> None:
+            at = f"references[{index}]"
+            try:
+                media.append(await self._read(index, KINDS[request.references[index].role], url))
+            except DownloadFailed as error:
+                (passing if error.passing else problems).append(Problem(at=at, problem=_in_words(error)))
+            except BadMedia as error:
+                problems.append(Problem(at=at, problem=str(error)))
+
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._read(index, KINDS[request.references[index].role], url))
-                for index, url in zip(distant, urls, strict=True)
-            ]
-        found = [task.result() for task in tasks]
-        seen = [*known.values(), *(medium for medium in found if isinstance(medium, Medium))]
-        media = tuple(sorted(seen, key=lambda medium: medium.reference))
-        troubles = [trouble for trouble in found if isinstance(trouble, _Trouble)]
+            for index, url in zip(distant, urls, strict=True):
+                group.create_task(read(index, url))
+        media.sort(key=lambda medium: medium.reference)
         model = self._settings.rules.model_of(request.model)
-        problems = [each.problem for each in troubles if not each.passing]
         problems += media_problems(media, model) if model is not None else []
-        return Findings(
-            media,
-            tuple(sorted(problems, key=lambda each: (len(each.at), each.at))),  # the second comes before the tenth
-            tuple(each.problem for each in troubles if each.passing),
-        )
+        return Findings(tuple(media), _in_order(problems), _in_order(passing))
 
-    async def _read(self, index: int, kind: Kind, url: str) -> Medium | _Trouble:
+    async def _read(self, index: int, kind: Kind, url: str) -> Medium:
         """Download and probe one reference."""
-        at = f"references[{index}]"
-        try:
-            async with self._downloads:
-                with TemporaryDirectory(prefix="seedance-") as directory:
-                    path = Path(directory) / "reference"
-                    seconds = self._settings.seedance_create_timeout_seconds
-                    most = MEDIA[kind].max_bytes
-                    await download(self._transport(), url, path, max_bytes=most, seconds=seconds, resumes=_RESUMES)
-                    return await self.probe(index, kind, path)
-        except DownloadFailed as error:
-            return _Trouble(Problem(at=at, problem=_in_words(error)), error.passing)
-        except BadMedia as error:
-            return _Trouble(Problem(at=at, problem=str(error)))
-
-    async def probe(self, index: int, kind: Kind, path: Path) -> Medium:
-        """Probe one reference by its absolute path: it was downloaded, or is a local file.
-
-        Raises:
-            BadMedia: It is of another kind, or damaged.
-        """
-        async with self._probes:
-            found = await probed(kind, path, self._probe_seconds)
-        sha256, size = await asyncio.to_thread(_digest, path)
-        return Medium.model_validate(found | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
+        async with self._downloads:
+            with TemporaryDirectory(prefix="seedance-") as directory:
+                path = Path(directory) / "reference"
+                seconds = self._settings.seedance_create_timeout_seconds
+                most = MEDIA[kind].max_bytes
+                await download(self._transport(), url, path, max_bytes=most, seconds=seconds, resumes=_RESUMES)
+                async with self._probes:
+                    return await probe_reference(index, kind, path, self._probe_seconds)
 
 
-@dataclass(frozen=True)
-class _Trouble:
-    problem: Problem
-    passing: bool = False
+async def probe_reference(index: int, kind: Kind, path: Path, seconds: float = _PROBE_SECONDS) -> Medium:
+    """Probe one reference by its absolute path: it was downloaded, or is a local file.
+
+    Raises:
+        BadMedia: It is of another kind, or damaged, or takes longer to probe.
+    """
+    found = await probed(kind, path, seconds)
+    sha256, size = await asyncio.to_thread(_digest, path)
+    return Medium.model_validate(found | {"reference": index, "kind": kind, "size": size, "sha256": sha256})
+
+
+def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
+    """Sort problems by their reference: the second comes before the tenth."""
+    return tuple(sorted(problems, key=lambda each: (len(each.at), each.at)))
 
 
 def _in_words(error: DownloadFailed) -> str:

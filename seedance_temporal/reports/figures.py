@@ -133,14 +133,6 @@ class Figures:
     compared_usd: float
 
 
-@dataclass(frozen=True)
-class Row:
-    """A group of a report: the values its jobs share, in the order of the keys, and its figures."""
-
-    group: tuple[str | None, ...]
-    figures: Figures
-
-
 def figures(accounts: Sequence[Account]) -> Figures:
     """Add up accounts."""
     outcomes = Counter(account.outcome for account in accounts)
@@ -166,10 +158,14 @@ def _usd(amounts: Iterable[float]) -> float:
     return round(fsum(amounts), 6)
 
 
-def rows(accounts: Iterable[Account], by: Sequence[Key]) -> list[Row]:
-    """Group accounts, in the order of the shared values; without keys, return one row."""
-    groups: dict[tuple[str | None, ...], list[Account]] = {}
+Group = tuple[str | None, ...]
+"""The values that the jobs of a group share, in the order of the keys."""
+
+
+def rows(accounts: Iterable[Account], by: Sequence[Key]) -> dict[Group, Figures]:
+    """Return the figures of each group, in the order of the shared values; without keys, of one group."""
+    groups: dict[Group, list[Account]] = {}
     for account in accounts:
         groups.setdefault(tuple(getattr(account, key) for key in by), []).append(account)
-    in_order = sorted(groups.items(), key=lambda group: tuple(value or "" for value in group[0]))
-    return [Row(group, figures(of_group)) for group, of_group in in_order]
+    in_order = sorted(groups, key=lambda group: tuple(value or "" for value in group))
+    return {group: figures(groups[group]) for group in in_order}

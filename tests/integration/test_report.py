@@ -114,8 +114,8 @@ def test_only_succeeded_tasks_are_billed() -> None:
 def test_jobs_without_search_attributes_count() -> None:
     unknown: dict[str, Any] = dict.fromkeys(("user", "model"))
     runs = [a_run(job_id=f"seedance-{number:064x}", **unknown) for number in range(3)]
-    (row,) = rows(accounts_of(runs), ["user"])
-    assert (row.group, row.figures.jobs) == ((None,), 3)
+    ((group, of),) = rows(accounts_of(runs), ["user"]).items()
+    assert (group, of.jobs) == ((None,), 3)
 
 
 # By the objects
@@ -234,12 +234,12 @@ def test_groups_add_up_in_order() -> None:
     days = [NOON, NOON + timedelta(hours=12), NOON - timedelta(days=1)]
     accounts = [an_account(user=user, started_at=day) for user in ("b", "a", None) for day in days]
     groups = rows(accounts, ["day", "user"])
-    assert [row.group for row in groups] == [
+    assert list(groups) == [
         (day, user) for day in ("2026-11-21", "2026-11-22", "2026-11-23") for user in (None, "a", "b")
     ]
-    assert sum(row.figures.tokens for row in groups) == figures(accounts).tokens == 900
+    assert sum(of.tokens for of in groups.values()) == figures(accounts).tokens == 900
     assert figures([]).jobs == 0
-    assert rows([], KEYS) == []
+    assert rows([], KEYS) == {}
 
 
 def test_span_of_time_excludes_its_end() -> None:
