@@ -201,6 +201,9 @@ class GenerateVideo:
         self._progress.enter("recovering")
         self._progress.set_attempt(attempt)
         search = Search(self._steps, self._inbox, self._progress)
+        if decision.recovery is None:
+            # The create has just lost its answer: a listing from before it is about another attempt, or too old.
+            self._inbox.listings.clear()
         while decision.next == "recover":
             self._continue_as_new_if_suggested()
             decision = await search.step(decision)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from activities.ledger import EndInput, EndResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.ledger.decisions import Decision
 from tests.support.jobs import detail_of
@@ -26,8 +27,11 @@ from tests.workflows.fakes import (
     create_result,
     created,
     ended,
+    ending,
     failure,
     recover,
+    to_store,
+    waiting,
 )
 from tests.workflows.harness import Harness, Job, noted
 from workflows import policies
@@ -80,6 +84,48 @@ async def test_callback_during_request_is_handled(harness: Harness) -> None:
     held.release()
     assert await job.result() == RESULT
     assert harness.fake.names() == FOUND
+
+
+async def test_listing_before_a_lost_answer_blocks_nothing(harness: Harness) -> None:
+    """An operator resolves attempt 1 while its listing is under way; then attempt 2 loses its answer, too."""
+    held = Held(create_result("unknown"))
+    job = await harness.start_unknown()
+    asked = len(harness.fake.of("ask_lister"))
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message=""))
+    harness.fake.plan("read_ledger", claim(attempt=2))
+    harness.fake.plan("create_task", held)
+    assert (await job.resolve(Resolve(attempt=1, action="not_created"))).accepted
+    await held.reached.wait()
+    await job.listed(a_listing(1))
+    harness.fake.always("ask_lister", adopt(attempt=2))
+    harness.fake.finish()
+    held.release()
+    assert await job.result() == RESULT
+    assert len(harness.fake.of("ask_lister")) == asked + 1
+
+
+async def test_listing_of_a_found_task_blocks_no_next_attempt(harness: Harness) -> None:
+    """A callback finds the task while its listing is under way; the task fails, and the next answer is lost, too."""
+
+    async def continues(input: EndInput) -> EndResult:
+        return EndResult(error=input.error, continues=True)
+
+    harness.fake.plan("read_ledger", claim(), adopt(), claim(attempt=2))
+    harness.fake.plan("create_task", create_result("unknown"), create_result("unknown"))
+    harness.fake.plan("ask_lister", recover(1))
+    harness.fake.plan("identify_task", OURS)
+    harness.fake.plan("get_task", waiting("running"), ending("failed", "provider"))
+    harness.fake.plan("write_end", continues)
+    job = await harness.start_until_called("ask_lister")
+    await job.callback("running")
+    await job.until_state(phase="running")
+    await job.listed(a_listing(1, task_id=TASK))
+    harness.fake.always("ask_lister", adopt(OTHER_TASK, attempt=2))
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    await job.callback("failed")
+    assert await job.result() == RESULT
+    assert len(harness.fake.of("ask_lister")) == 2
 
 
 async def test_foreign_task_settles_nothing(harness: Harness) -> None:
