@@ -226,7 +226,8 @@ class PollActivities:
             status = parse_task(payload).status if payload is not None else "unknown"
             if status == QUEUED:
                 if time.monotonic() - asked > _GET_IS_FRESH_SECONDS:
-                    raise ApplicationError(f"GET of task {input.task_id} took too long to act on its answer")
+                    reason = f"GET of task {input.task_id} took too long to act on its answer"
+                    raise ApplicationError(reason, type="ProviderUnavailable")
                 await self._ark.delete(input.task_id)
                 status = CANCELLED
         except (ArkError, httpx.HTTPError) as error:

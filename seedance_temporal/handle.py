@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ class VideoJob:
         if not _is_open(run):
             return CancelAnswer(outcome="already_closed")
         if await self._answers(run):
-            with suppress(RPCError, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError):
+            with suppress(RPCError, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError), _cancels_kept():
                 answer: CancelAnswer = await self._run().execute_update(
                     contract.UPDATE_CANCEL, result_type=CancelAnswer, rpc_timeout=_UPDATE_TIMEOUT
                 )
@@ -177,7 +177,7 @@ class VideoJob:
             return ResolveAnswer(accepted=False, message=f"The run has ended ({state.phase}). {left}")
         resolution = Resolve(attempt=attempt, action=action, task_id=task_id)
         try:
-            with asking_temporal(self.id):
+            with asking_temporal(self.id), _cancels_kept():
                 if not await self._answers(run):
                     raise WorkerUnavailable(self.id, run.task_queue)
                 answer: ResolveAnswer = await self._run().execute_update(
@@ -258,6 +258,17 @@ class VideoJob:
 
     def _run(self, run_id: str | None = None) -> WorkflowHandle[Any, VideoResult]:
         return self._jobs.client.get_workflow_handle(self.id, run_id=run_id, result_type=VideoResult)
+
+
+@contextmanager
+def _cancels_kept() -> Iterator[None]:
+    """Let the cancel of a waiting task be one: the SDK makes it the error of a call that took too long."""
+    try:
+        yield
+    except RPCTimeoutOrCancelledError as error:
+        if isinstance(error.__cause__, asyncio.CancelledError):
+            raise error.__cause__ from None
+        raise
 
 
 def may_follow(state: JobState, resubmit: Resubmit | None) -> bool:

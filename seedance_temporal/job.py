@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from seedance_temporal.events import Timeline
 from seedance_temporal.provider.task import FailureClass, Usage
@@ -38,6 +39,17 @@ Attention = Literal[
     "object_conflict",
 ]
 """The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("there is no such time in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A point in time, in UTC."""
 
 
 class Shape(BaseModel, frozen=True, validate_by_name=True, validate_by_alias=True, allow_inf_nan=False):

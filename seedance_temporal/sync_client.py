@@ -31,8 +31,8 @@ class _LoopThread:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._closed = False
-        # A call that is scheduled behind the stop would never end.
-        self._scheduling = threading.Lock()
+        # A call that is scheduled behind the stop would never end. A signal handler may close while its thread calls.
+        self._scheduling = threading.RLock()
         # Not waited for by an interpreter that ends: `close` need not have been called.
         self._thread = threading.Thread(target=self._serve, name="seedance-jobs", daemon=True)
         self._thread.start()
@@ -66,10 +66,11 @@ class _LoopThread:
             yield item
 
     def close(self) -> None:
-        if self._process == os.getpid() and self._thread.is_alive():
+        if self._process == os.getpid():
             with self._scheduling:
-                self._closed = True
-                self._loop.call_soon_threadsafe(self._stop.set)
+                if not self._closed:
+                    self._closed = True
+                    self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
 

@@ -258,6 +258,7 @@ class GenerateVideo:
                 return await self._stored(seen.result, "ledger")
             if seen.next == "ended":
                 # Another run wrote that, and another attempt may have followed since.
+                self._progress.clear_all_but_second_task()
                 return await self._read_ledger()
             if seen.next == "end":
                 assert seen.error is not None
@@ -319,10 +320,12 @@ class GenerateVideo:
         """Copy, repeated by Temporal until the URL is dead; raise an Attention where that takes long."""
         # At least one try: a wait before it can have ended late.
         copy = self._steps.start_copy(task, max(give_up_at - workflow.now(), policies.COPY_AT_LEAST))
-        patience = (at_risk - workflow.now()).total_seconds()
-        in_time = patience > 0 and await self._progress.wait(copy.done, patience, "the copy is at risk", shown=False)
-        # An object in the way is why it is at risk, and says more.
-        if not in_time and self._progress.attention != "object_conflict":
+        patience = at_risk - workflow.now()
+        if self._progress.attention == "object_conflict":
+            # It says more, while it is true: a copy that meets the object again ends soon.
+            patience = max(patience, policies.CONFLICT_PAUSE)
+        seconds = patience.total_seconds()
+        if seconds <= 0 or not await self._progress.wait(copy.done, seconds, "the copy is at risk", shown=False):
             self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at))
         return await copy
 

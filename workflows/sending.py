@@ -80,7 +80,7 @@ class Sending:
             self._progress.need(result.attention, f"{result.message}. Fix that; the job then goes on by itself.")
         elif result.kind == "conflict":
             seconds = policies.CONFLICT_WAIT.total_seconds()
-        else:
+        elif result.claim is not None:  # a create that no worker has started is not one that failed
             self._not_sent_since = since = self._not_sent_since or workflow.now()
             if workflow.now() - since >= policies.PATIENCE:
                 code = result.outcome.code if result.outcome is not None else ""

@@ -230,7 +230,8 @@ class Steps:
                 # Without a failure, no worker has tried it: the step itself does not fail.
                 if (reason := messages.last_failure(error)) is not None:
                     part = messages.failing_part(reason)
-                    raised.add(part)
+                    if self._progress.attention != part:
+                        raised.add(part)
                     self._progress.need(part, messages.advice_on_step(summary, since, reason))
                 continue
             # Not those of a create that is never sent: the ledger between two creates can be read well.

@@ -135,7 +135,7 @@ def _of_attempt(evidence: BucketEvidence, attempt: Attempt) -> _Problems:
         yield name, f"it is missing; nothing is sent without one, and {later}"
     if claim is not None:
         job_id = f"seedance-{evidence.names.request_hash}"
-        if request_hash(claim.request) != evidence.names.request_hash:
+        if _hash_of(claim.request) != evidence.names.request_hash:
             yield name, "its request is not the one that the job id is the hash of"
         if (claim.job_id, claim.attempt) != (job_id, number):
             yield name, f"it is a claim of {claim.job_id}, attempt {claim.attempt}"
@@ -150,6 +150,13 @@ def _of_attempt(evidence: BucketEvidence, attempt: Attempt) -> _Problems:
             yield end_name, f"no outcome names its task {end.error.task_id}"
 
 
+def _hash_of(request: VideoRequest) -> str | None:
+    """Return the request's hash; None where no program can have made one, as of a number that JSON does not hold."""
+    with suppress(ValueError):
+        return request_hash(request)
+    return None
+
+
 def _record(evidence: BucketEvidence) -> _Problems:
     """Check that the record belongs to this job, and to one of its attempts."""
     names, record = evidence.names, evidence.record
@@ -158,7 +165,7 @@ def _record(evidence: BucketEvidence) -> _Problems:
     if (record.job_id, record.request_hash) != (f"seedance-{names.request_hash}", names.request_hash):
         yield names.record, f"it is the record of {record.job_id}"
     with suppress(ValidationError):  # a request that this version cannot read
-        if request_hash(VideoRequest.model_validate(record.request)) != names.request_hash:
+        if _hash_of(VideoRequest.model_validate(record.request)) != names.request_hash:
             yield names.record, "its request is not the one that the job id is the hash of"
     attempt = evidence.facts.attempt(record.attempt)
     if attempt is None or record.task_id not in attempt.tasks:

@@ -18,7 +18,7 @@ from typer import Argument, Option
 
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
 from seedance_temporal.cli.options import AnyPathOption, JsonOption
-from seedance_temporal.cli.output import DONE, err, exit_code, out, plain, print_json
+from seedance_temporal.cli.output import DONE, OTHER, err, exit_code, out, plain, print_json
 from seedance_temporal.cli.runtime import command, must_stop, open_bucket, read
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
@@ -88,7 +88,7 @@ async def batch(
     reader = RequestReader(settings, allow_any_path=allow_any_path)
     with spinner() as progress:
         progress.add_task("checking the requests and their files", total=None)
-        lines = await _read_lines(read(file), folder_of(file), reader)
+        lines = await _read_lines(await read(file), folder_of(file), reader)
     work = _Batch(lines, results_file, settings)
     work.refuse_invalid(skip=skip_invalid)
     console = err if as_json else out
@@ -106,7 +106,7 @@ async def batch(
         print_json(work.summary())
     for sentence in () if as_json else work.outcome():
         out.print(sentence)
-    return max(line.ended for line in work.jobs)
+    return work.exit_code
 
 
 def _results_file(file: str, results: Path | None) -> Path:
@@ -115,6 +115,8 @@ def _results_file(file: str, results: Path | None) -> Path:
         same = chosen.resolve() == Path(file).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a path without a name
         raise typer.BadParameter(f"{file} cannot be used: {error}") from None
+    if chosen.exists() and not chosen.is_file():
+        raise typer.BadParameter(f"{chosen} is no regular file; results would replace it")
     if same:
         raise typer.BadParameter("the results and the requests cannot be the same file")
     return chosen
@@ -130,6 +132,7 @@ class _Batch:
     def __init__(self, lines: list[_Line], results: Path, settings: Settings) -> None:
         self._lines = lines
         self._results = results
+        self._unwritten = False
         self._invalid = [line for line in lines if line.request is None]
         self._repeated = [line for line in lines if line.same_as is not None]
         self.jobs = [line for line in lines if line.request is not None and line.same_as is None]
@@ -138,6 +141,11 @@ class _Batch:
         self._usd = sum(usd for usd in estimates if usd is not None)
         self._unpriced = estimates.count(None)
         self._warnings = Counter(text for request in requests for text in settings.rules.warnings(request))
+
+    @property
+    def exit_code(self) -> int:
+        """The highest of the jobs; of jobs that are well, another one where their ids could not be written."""
+        return max(line.ended for line in self.jobs) or (OTHER if self._unwritten else DONE)
 
     def refuse_invalid(self, *, skip: bool) -> None:
         """Raise InvalidRequest with all problems, line by line; or print them, where invalid lines are skipped."""
@@ -171,11 +179,12 @@ class _Batch:
         counts = self.summary()
         yield f"Submitted: {_counted(len(self.jobs), 'job')}, {counts['new']} new, {counts['existing']} existing."
         yield f"{', '.join(f'{count} {phase}' for phase, count in counts['phases'].items())}."
-        yield f"The job of each line is in {plain(str(self._results))}."
+        if not self._unwritten:
+            yield f"The job of each line is in {plain(str(self._results))}."
 
     def summary(self) -> dict[str, Any]:
         return {
-            "results": str(self._results),
+            "results": None if self._unwritten else str(self._results),
             "lines": len(self._lines),
             "jobs": len(self.jobs),
             "new": sum(line.existing is False for line in self.jobs),
@@ -245,6 +254,7 @@ class _Batch:
             try:
                 self._write()
             except OSError as error:
+                self._unwritten = True
                 err.print(
                     f"[red]{plain(str(self._results))} cannot be written: {error.strerror}.[/] The jobs go on, and the "
                     "same command finds them, with --results for another place; nothing is paid for twice."

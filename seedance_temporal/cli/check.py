@@ -29,7 +29,7 @@ async def check(
     """Check a request: print its problems, or its cost and the body that would be sent. Submits and spends nothing."""
     settings = Settings.from_environment()
     reader = RequestReader(settings, allow_any_path=allow_any_path)
-    request, problems = await asyncio.to_thread(reader.inspect, read(file), folder_of(file))
+    request, problems = await asyncio.to_thread(reader.inspect, await read(file), folder_of(file))
     local, unfit = await reader.media_of(request)
     media, warnings = await _read_media(request, local, problems + unfit, settings)
     found = _document(request, media, [*settings.rules.warnings(request), *warnings], settings)

@@ -62,7 +62,7 @@ async def submit(
     """Start the job of a request, or find the existing job of the same request."""
     settings = Settings.from_environment()
     reader = RequestReader(settings, allow_any_path=allow_any_path)
-    request = await reader.read(read(file), folder_of(file))
+    request = await reader.read(await read(file), folder_of(file))
     say = err if as_json else out
     print_outlook(request, settings, say)
     bucket = await open_bucket(settings) if reader.files else None

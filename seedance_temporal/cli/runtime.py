@@ -60,7 +60,7 @@ def command(function: Callable[_P, Coroutine[Any, Any, int]]) -> Callable[_P, No
     def run(*args: _P.args, **kwargs: _P.kwargs) -> NoReturn:
         as_json = bool(kwargs.get("as_json"))
         try:
-            code = asyncio.run(_finished(function(*args, **kwargs)))
+            code = asyncio.run(_finished(function(*args, **kwargs), as_json))
         except InvalidRequest as error:
             problems = [problem.model_dump() for problem in error.problems]
             lines = ["Refused; nothing was spent.", *map(str, error.problems)]
@@ -69,24 +69,13 @@ def command(function: Callable[_P, Coroutine[Any, Any, int]]) -> Callable[_P, No
             name = _ERROR_CODES.get(type(error), "temporal")
             code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER
             code = _fail(code, error_document(name, str(error)), [str(error)], as_json)
-        except KeyboardInterrupt:
-            message = "Stopped by Ctrl-C."
-            code = _fail(OTHER, error_document("interrupted", message), [message], as_json)
-            # Not by the interpreter's own end, which can wait for a thread of the SDK for ever, see below.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
         raise typer.Exit(code)
 
     return run
 
 
-async def _finished(command: Coroutine[Any, Any, int]) -> int:
-    """Await a command, and return its exit code.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C ended it.
-    """
+async def _finished(command: Coroutine[Any, Any, int], as_json: bool) -> int:
+    """Await a command, and return its exit code. After Ctrl-C, end the process as soon as the command has ended."""
     task = asyncio.create_task(command)
     interrupted = asyncio.Event()
     with suppress(ValueError, RuntimeError):  # only the main thread gets signals
@@ -102,7 +91,12 @@ async def _finished(command: Coroutine[Any, Any, int]) -> int:
     # meanwhile can wait for that thread, and it for the interpreter, for ever (seen in one Ctrl-C of four).
     await asyncio.sleep(0.2)
     if interrupted.is_set():
-        raise KeyboardInterrupt
+        message = "Stopped by Ctrl-C."
+        code = _fail(OTHER, error_document("interrupted", message), [message], as_json)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The interpreter's own end would wait for threads: one that reads what is typed, or one of the SDK.
+        os._exit(code)
     return task.result()
 
 
@@ -178,9 +172,11 @@ def job_goes_on(job_id: str) -> Iterator[None]:
         raise
 
 
-def read(file: str) -> bytes:
+async def read(file: str) -> bytes:
+    """Read a file, or stdin, in a thread: Ctrl-C is noticed meanwhile."""
+    from_file = typer.get_binary_stream("stdin").read if file == "-" else Path(file).read_bytes
     try:
-        return typer.get_binary_stream("stdin").read() if file == "-" else Path(file).read_bytes()
+        return await asyncio.to_thread(from_file)
     except OSError as error:
         raise InvalidRequest([Problem(at="FILE", problem=f"{file} cannot be read: {error.strerror}")]) from None
 

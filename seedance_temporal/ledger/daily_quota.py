@@ -14,8 +14,7 @@ from datetime import date, timedelta
 from pathlib import PurePosixPath
 from weakref import WeakValueDictionary
 
-from pydantic import AwareDatetime
-
+from seedance_temporal.job import Moment
 from seedance_temporal.ledger.facts import Fact
 from seedance_temporal.limits import Refusal, usd
 from seedance_temporal.settings import Settings
@@ -37,7 +36,7 @@ class QuotaEntry(Fact):
     job_id: str
     resubmits: int
     usd: float | None
-    at: AwareDatetime
+    at: Moment
 
     def is_among(self, entries: Collection[QuotaEntry]) -> bool:
         """Return whether the job's attempt has an entry."""

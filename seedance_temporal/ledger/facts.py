@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import AwareDatetime
-
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
-from seedance_temporal.job import JobError, Shape, VideoResult
+from seedance_temporal.job import JobError, Moment, Shape, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.provider.task import FailureClass, Usage
 from seedance_temporal.reference_media import Medium
@@ -46,9 +44,9 @@ class Claim(Fact):
     nonce: str
     namespace: str
     run_id: str
-    claimed_at: AwareDatetime
+    claimed_at: Moment
     request: VideoRequest
-    submitted_at: AwareDatetime | None = None
+    submitted_at: Moment | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
@@ -87,7 +85,7 @@ class Outcome(Provenance):
 
     kind: Literal["created", "refused", "not_sent", "absent", "accepted_without_id"]
     source: EventSource
-    at: AwareDatetime
+    at: Moment
     task_id: str | None = None
     code: str = ""
     message: str = ""
@@ -98,7 +96,7 @@ class End(Provenance):
     """A task ended without a video. ``source``: ``poll``, ``callback``, ``copy`` or ``operator``."""
 
     error: JobError
-    at: AwareDatetime
+    at: Moment
     source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
@@ -117,7 +115,7 @@ class Listing(Fact):
 
     attempt: int
     safety_identifier: str
-    began_at: AwareDatetime
+    began_at: Moment
     complete: bool
     task_id: str | None
     unmarked: bool
@@ -128,7 +126,7 @@ class ResubmitGrant(Fact):
     """The permission for another attempt after this one; ``automatic``: a setting gave it, not a caller."""
 
     accept_second_charge: bool
-    at: AwareDatetime
+    at: Moment
     automatic: bool = False
 
 

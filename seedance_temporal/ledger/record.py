@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from seedance_temporal.events import Timeline
-from seedance_temporal.job import Shape, VideoResult
+from seedance_temporal.job import Moment, Shape, VideoResult
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import StoredObject, as_json
 from seedance_temporal.urls import redacted
@@ -83,7 +83,7 @@ class Record(Shape):
     timeline: Timeline = ()
     objects: RecordedObjects
     warnings: list[str] = Field(default_factory=list)
-    stored_at: AwareDatetime | None = None
+    stored_at: Moment | None = None
 
 
 def result_of_record(record: Record, bucket: str, name: str) -> VideoResult:

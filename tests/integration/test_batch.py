@@ -7,12 +7,16 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import stat
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import Client
 
+from dev.stack import ROOT
 from seedance_temporal.cli.batch import _Batch, _Line
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.identity import job_id_of, request_hash
@@ -21,6 +25,7 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.command_line import CommandResult, run_command, script_process
 from tests.support.media_files import picture
+from tests.support.polling import until
 from tests.support.temporal_stub import address, request
 
 
@@ -188,6 +193,43 @@ async def test_lost_results_leave_the_summary(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "cannot be written" in said
     assert "The jobs go on" in said
+    assert work.exit_code == 1
+    assert work.summary()["results"] is None
+    assert not any("r.jsonl" in sentence for sentence in work.outcome())
+
+
+async def test_other_kinds_of_file_are_not_replaced(tmp_path: Path) -> None:
+    file = File(tmp_path, request("batch beside a FIFO"))
+    os.mkfifo(tmp_path / "fifo")
+    refused = await file.batch(None, "--yes", "--results", str(tmp_path / "fifo"))
+    assert refused.code == 2
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
+@pytest.mark.parametrize("waits", ["for stdin", "for an answer"])
+async def test_ctrl_c_ends_a_wait_for_the_user(tmp_path: Path, waits: str) -> None:
+    """On a terminal of its own; the thread that reads what is typed is not waited for."""
+    file = File(tmp_path, request("batch on a terminal"))
+    arguments = [sys.executable, "starter.py", "batch", "-" if waits == "for stdin" else str(file.path)]
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *arguments, stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=theirs, cwd=ROOT, start_new_session=True
+    )
+    try:
+        if waits == "for an answer":
+            said = b""
+            while b"Submit them?" not in said:
+                said += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 4096), 60)
+        else:
+            await until(lambda: _reads_stdin(process.pid), "it reads stdin")
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(theirs)
+        os.close(ours)
 
 
 async def test_temporal_outage_leaves_whole_results(tmp_path: Path) -> None:
@@ -263,3 +305,9 @@ async def _on_a_terminal(temporal: Client, file: File, answer: str) -> int | Non
     os.close(terminal)
     assert b"Submit them?" in stderr
     return process.returncode
+
+
+def _reads_stdin(pid: int) -> bool:
+    """Say whether a thread of the process is in read(0, …), as Linux shows it."""
+    calls = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/syscall")]
+    return any(call.startswith("0 0x0 ") for call in calls)

@@ -212,3 +212,19 @@ def test_close_ends_the_calls_of_other_threads(seconds: float) -> None:
     for thread in threads:
         thread.join(20)
     assert said == ["this SyncVideoJobs is closed"] * 4
+
+
+def test_many_may_close_at_once() -> None:
+    for _ in range(200):
+        loop = _LoopThread()
+        with ThreadPoolExecutor(3) as pool:
+            for closed in [pool.submit(loop.close) for _ in range(3)]:
+                closed.result(20)
+
+
+def test_signal_handler_may_close() -> None:
+    loop = _LoopThread()
+    with loop._scheduling:  # as in a call that a signal interrupts
+        loop.close()
+    with pytest.raises(RuntimeError):
+        loop.call(asyncio.sleep(0))

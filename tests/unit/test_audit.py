@@ -358,18 +358,29 @@ ODD_FIELDS = {
 }
 
 
+@pytest.mark.parametrize("odd", ["2026-11-22T12:00:00", "0001-01-01T00:00:00+14:00"], ids=["no zone", "no UTC"])
 @pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in ODD_FIELDS.items() for field in fields])
-async def test_odd_value_counts_as_damage(world: AuditWorld, kind: str, field: str) -> None:
-    """A time without a zone cannot be compared, and NaN is no JSON; both can have a fitting checksum."""
+async def test_odd_value_counts_as_damage(world: AuditWorld, kind: str, field: str, odd: str) -> None:
+    """Such times cannot be compared, and NaN is no JSON; all can have a fitting checksum."""
     name = world.names.record if kind == "record" else world.names.attempt(1, kind)
     content = json.loads(world.memory.contents[name])
     del content["sha256"]
-    content[field] = "2026-11-22T12:00:00" if field.endswith("at") else float("nan")
+    content[field] = odd if field.endswith("at") else float("nan")
     world.put(name, sealed(content))
     audit = await world.audit()
     assert [gap for gap in audit.missing if name in gap], audit.missing
     assert await world.problems_of(name)
     json.loads(audit.model_dump_json(), parse_constant=lambda word: pytest.fail(word))
+
+
+@pytest.mark.parametrize("kind", ["claim", "record"])
+async def test_request_without_hash_is_found(world: AuditWorld, kind: str) -> None:
+    name = world.names.record if kind == "record" else world.names.attempt(1, kind)
+    content = json.loads(world.memory.contents[name])
+    del content["sha256"]
+    content["request"]["seed"] = 2**60
+    world.put(name, sealed(content))
+    assert await world.problems_of(name)
 
 
 # The verification

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,7 +10,11 @@ from typing import Any, cast
 import pytest
 from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
-from temporalio.client import WorkflowExecutionDescription
+from temporalio.client import (
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from seedance_temporal.client import VideoJobs
@@ -47,3 +52,34 @@ async def test_dropped_question_is_asked_again() -> None:
 async def test_unanswered_question_is_an_error(failures: list[RPCStatusCode]) -> None:
     with pytest.raises(TemporalUnavailable):
         await is_polled(Queue(*failures))
+
+
+class _Slow:
+    """A run whose updates are never answered, as the SDK reports the cancel of one."""
+
+    async def execute_update(self, *_: Any, **__: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as error:
+            raise WorkflowUpdateRPCTimeoutOrCancelledError from error
+
+
+class _SlowJob(VideoJob):
+    async def _describe(self) -> Any:
+        return SimpleNamespace(status=WorkflowExecutionStatus.RUNNING, run_id="r")
+
+    async def _answers(self, run: Any) -> bool:
+        return True
+
+    def _run(self, run_id: str | None = None) -> Any:
+        return _Slow()
+
+
+@pytest.mark.parametrize("call", ["cancel", "resolve"])
+async def test_cancelled_call_is_cancelled(call: str) -> None:
+    job = _SlowJob(cast(VideoJobs, None), f"seedance-{0:064x}")
+    waits = asyncio.create_task(job.cancel() if call == "cancel" else job.resolve(attempt=1, action="lost"))
+    await asyncio.sleep(0.05)
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits

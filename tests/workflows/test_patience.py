@@ -13,15 +13,19 @@ from temporalio.exceptions import ApplicationError
 from activities.create import CreateResult
 from activities.ledger import EndInput, EndResult
 from activities.limits import QuotaResult
+from activities.poll import Observation
+from activities.recover import IdentifyResult
 from seedance_temporal.job import Attention
 from seedance_temporal.ledger.facts import Outcome
 from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.fakes import (
     CANCELLED,
+    LONG,
     OTHER_TASK,
     RESULT,
     TASK,
+    Held,
     a_listing,
     adopt,
     as_written,
@@ -30,6 +34,7 @@ from tests.workflows.fakes import (
     created,
     ending,
     failure,
+    not_sent,
     now,
     recover,
     to_store,
@@ -266,3 +271,61 @@ async def test_next_task_has_no_conflict(skipping: Harness) -> None:
     await skipping.skip(3600 * 3)
     shown = await job.state()
     assert (shown.task_id, shown.attention) == (OTHER_TASK, None)
+
+
+async def test_copy_that_fails_after_a_conflict_is_at_risk(skipping: Harness) -> None:
+    skipping.fake.plan("read_ledger", adopt())
+    skipping.fake.plan("get_task", to_store())
+    skipping.fake.plan("store_video", CONFLICT)
+    skipping.fake.always("store_video", ApplicationError("503 the bucket is away", type="StoreFailed"))
+    job = await skipping.start_until_called("store_video")
+    await skipping.skip(6 * 3600)
+    assert len(skipping.fake.of("store_video")) > 5
+    assert (await job.state()).attention == "video_at_risk"
+    skipping.fake.always("store_video", RESULT)
+    assert await job.result() == RESULT
+
+
+async def test_next_attempt_has_no_task_gone(harness: Harness) -> None:
+    """Another run wrote the end of the task; the ledger then allows another attempt, which waits."""
+    harness.fake.plan("read_ledger", adopt(), claim(attempt=2))
+    harness.fake.plan(
+        "get_task", waiting("", 1.5, attention="task_gone", note="x"), Observation(next="ended", status="failed")
+    )
+    harness.fake.plan("create_task", not_sent(LONG))
+    job = await harness.start()
+    await job.until_state(attention="task_gone")
+    assert (await job.until_state(phase="waiting")).attention is None
+
+
+async def test_withdrawn_create_needs_no_operator(impatient: Harness) -> None:
+    """No worker of the create queue runs for over an hour, and two callbacks withdraw the create."""
+    impatient.fake.always("read_ledger", claim(attempt=2))
+    impatient.fake.always("identify_task", IdentifyResult(answer="known"))
+    await impatient.stop("create")
+    job = await impatient.start()
+    await job.until_state(phase="creating")
+    await job.callback("running", task_id="t-1")
+    await asyncio.sleep(HOUR.total_seconds() + 1)
+    await job.callback("running", task_id="t-2")
+    await until(lambda: len(impatient.fake.of("identify_task")) == 2, "both are identified")
+    await job.until_noted("not_sent")
+    assert impatient.fake.of("create_task") == []
+    assert (await job.state()).attention is None
+
+
+async def test_ledger_keeps_the_attention_of_a_create(impatient: Harness) -> None:
+    """Creates are not sent for an hour, then the ledger cannot be read for one: when it can, creates are no better."""
+    outcome = Outcome(kind="not_sent", source="create", at=now(), code="bucket_unreachable", message="no")
+    impatient.fake.always("read_ledger", claim())
+    impatient.fake.always("create_task", create_result("not_sent", outcome, 0.5, message="no"))
+    job = await impatient.start()
+    await job.until_state(attention="storage")
+    impatient.fake.always("read_ledger", DENIED)
+    await asyncio.sleep(HOUR.total_seconds() * 2)
+    held = Held(create_result("not_sent", outcome, LONG, message="no"))
+    impatient.fake.always("create_task", held)
+    impatient.fake.always("read_ledger", claim())
+    await held.reached.wait()
+    assert (await job.state()).attention == "storage"
+    held.release()
