@@ -267,7 +267,7 @@ def _cancels_kept() -> Iterator[None]:
         yield
     except RPCTimeoutOrCancelledError as error:
         if isinstance(error.__cause__, asyncio.CancelledError):
-            raise error.__cause__ from None
+            raise asyncio.CancelledError from None
         raise
 
 
