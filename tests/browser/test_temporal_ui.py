@@ -18,7 +18,7 @@ from dev.stack import ROOT, Stack, running_stack
 from seedance_temporal import VideoRequest
 from tests.browser.ui import COLUMNS, TemporalUi, temporal_ui
 from tests.e2e.requests import until
-from tests.support.jobs import detail_of
+from tests.support.jobs import detail_of, present
 
 IMAGES = ROOT / "docs" / "images"
 LARGEST_IMAGE = 200_000
@@ -87,8 +87,7 @@ async def test_ui_shows_timeline_cost_and_advice(chromium: str, pictures: Path) 
 
 async def read_list(ui: TemporalUi, runs: Runs) -> None:
     await ui.open_list()
-    finished = (await ui.stack.jobs.job(runs.finished).state()).result
-    assert finished is not None
+    finished = present((await ui.stack.jobs.job(runs.finished).state()).result)
     # A row reads in the order of its columns.
     await ui.until_it_shows(
         " ".join(COLUMNS),
@@ -101,8 +100,7 @@ async def read_list(ui: TemporalUi, runs: Runs) -> None:
 
 
 async def read_finished_run(ui: TemporalUi, job_id: str) -> None:
-    result = (await ui.stack.jobs.job(job_id).state()).result
-    assert result is not None
+    result = present((await ui.stack.jobs.job(job_id).state()).result)
     await ui.open_run(job_id, "timeline")
     await ui.until_it_shows(
         "read the ledger",

@@ -20,6 +20,7 @@ from tests.e2e.command import starter
 from tests.e2e.operator import delete_runs, reset, runs_of
 from tests.e2e.requests import a_faulty_request, a_request, until, until_ended
 from tests.e2e.scenarios import Scenario
+from tests.support.jobs import present
 
 
 async def _audit(stack: Stack, *arguments: str, **changes: str) -> tuple[int, Any]:
@@ -198,8 +199,7 @@ async def test_changed_objects_are_found(stack: Stack, name: str) -> None:
     known = await _problems(stack, job.job_id)
     assert known == dict.fromkeys(names, ())
     for one in names:
-        content = await stack.bucket.read(one)
-        assert content is not None
+        content = present(await stack.bucket.read(one))
         flipped = bytes([*content[:-40], content[-40] ^ 0x01, *content[-39:]])
         async with _instead(stack, one, flipped, content):
             found = await _problems(stack, job.job_id)
@@ -217,8 +217,7 @@ async def test_changed_objects_are_found(stack: Stack, name: str) -> None:
 async def test_verify_names_replaced_object(stack: Stack) -> None:
     job = await JOBS["stored"].live(stack)
     name = ObjectNames("seedance", job.request_hash).attempt(1, "claim")
-    content = await stack.bucket.read(name)
-    assert content is not None
+    content = present(await stack.bucket.read(name))
     async with _instead(stack, name, content.replace(b"paper boat", b"paper goat"), content):
         code, audit = await _audit(stack, job.job_id, "--verify")
     assert code == 1

@@ -16,6 +16,7 @@ import pytest
 from dev.stack import FIXED_PORTS, HOST, ROOT, Stack, _is_taken
 from tests.e2e.command import python, starter
 from tests.e2e.requests import a_faulty_request, a_request, creates_of
+from tests.support.jobs import present
 
 
 def _as_if_real(stack: Stack, **changes: str) -> dict[str, str]:
@@ -96,11 +97,9 @@ async def test_demo_ends_with_video(tmp_path: Path) -> None:
     environment = dict(os.environ) | {"ARK_API_KEY": "must-not-be-used"}
     code, out, err = await python("-m", "dev.demo", env=environment)
     assert code == 0, out + err
-    video = re.search(r"Video\s+(\S+\.mp4)", out)
-    assert video is not None
+    video = present(re.search(r"Video\s+(\S+\.mp4)", out))
     assert Path(video[1]).stat().st_size > 0
-    ui = re.search(r"Temporal UI: http://127.0.0.1:(\d+)", out)
-    assert ui is not None
+    ui = present(re.search(r"Temporal UI: http://127.0.0.1:(\d+)", out))
     assert not _is_taken(int(ui[1]))
 
 

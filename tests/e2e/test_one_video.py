@@ -12,7 +12,7 @@ from seedance_temporal import VideoJob
 from seedance_temporal.events import EventSource
 from seedance_temporal.identity import ObjectNames, hash_of_job, request_hash
 from tests.e2e.requests import a_request, creates_of
-from tests.support.jobs import detail_of, found
+from tests.support.jobs import detail_of, found, present
 
 
 async def _success_was_seen_by(job: VideoJob) -> list[EventSource]:
@@ -70,8 +70,7 @@ async def test_record_is_complete(stack: Stack) -> None:
     assert [one["name"] for one in verified] == [names.verified(result.task_id, objects["video"]["crc32c"])]
     for recorded in (*ledger, *verified, *objects.values()):
         if recorded is not None:
-            stored = await stack.bucket.stat(recorded["name"])
-            assert stored is not None
+            stored = present(await stack.bucket.stat(recorded["name"]))
             assert (stored.generation, stored.size, stored.crc32c, stored.md5) == (
                 recorded["generation"],
                 recorded["size"],
@@ -152,6 +151,5 @@ async def test_followed_job_ends_stored(stack: Stack) -> None:
     phases = [job.phase async for job in submitted.follow(every=0.05)]
     assert phases[-1] == "stored"
     job = await submitted.state()
-    assert job.detail is not None
-    assert job.detail.timeline[-1].event == "stored"
+    assert present(job.detail).timeline[-1].event == "stored"
     assert job.attempt == 1

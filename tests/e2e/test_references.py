@@ -16,7 +16,7 @@ from seedance_temporal import JobFailed, VideoRequest
 from seedance_temporal.identity import ObjectNames, hash_of_job, request_hash
 from tests.e2e.command import starter
 from tests.e2e.requests import a_request, creates_of
-from tests.support.jobs import detail_of
+from tests.support.jobs import detail_of, present
 from tests.support.media_files import clip, picture, png_bomb, sound
 from tests.support.result_host import Answer, ResultHost, result_host
 
@@ -40,8 +40,7 @@ async def _refused(stack: Stack, request: VideoRequest) -> str:
     submitted = await stack.jobs.submit(request)
     with pytest.raises(JobFailed) as raised:
         await submitted.result()
-    error = raised.value.state.error
-    assert error is not None
+    error = present(raised.value.state.error)
     assert (error.failure_class, error.attempt) == ("invalid", None)
     assert error.message.startswith("Nothing was sent, and nothing is billed.")
     assert await creates_of(stack, request) == []
@@ -74,8 +73,7 @@ async def test_checked_media_are_recorded(stack: Stack, host: ResultHost) -> Non
     assert "5ec4e7" not in json.dumps(record["references"])
     timeline = detail_of(await submitted.state()).timeline
     (entry,) = [entry for entry in timeline if entry.source == "references"]
-    assert entry.detail is not None
-    assert entry.detail.startswith("png 640x480 ")
+    assert present(entry.detail).startswith("png 640x480 ")
     # Once by us, and once by the provider.
     assert all(len(host.asked(path)) == 2 for path in contents)
     assert len(await creates_of(stack, request)) == 1
@@ -107,8 +105,7 @@ async def test_worker_killed_during_check(stack: Stack, host: ResultHost) -> Non
 async def test_private_object_is_sent_as_signed_url(stack: Stack) -> None:
     name = "media/a picture ä.png"
     await stack.bucket.create(name, picture(700, 700))
-    stored = await stack.bucket.stat(name)
-    assert stored is not None
+    stored = present(await stack.bucket.stat(name))
     url = f"gs://{stack.bucket.name}/{name}#{stored.generation}"
     request = a_request(references=[{"role": "first_frame", "url": url}])
     await (await stack.jobs.submit(request)).result()

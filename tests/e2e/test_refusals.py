@@ -8,7 +8,7 @@ import pytest
 
 from dev.stack import Stack
 from tests.e2e.requests import a_faulty_request, a_request, creates_of, until, until_created, until_ended
-from tests.support.jobs import detail_of, found
+from tests.support.jobs import detail_of, found, present
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,7 @@ async def test_task_without_video_is_final(
     assert job.phase == phase
     assert job.error is not None
     assert job.error.failure_class == failure_class
-    assert job.error.task_id is not None
-    assert job.error.task_id in job.error.message
+    assert present(job.error.task_id) in job.error.message
     assert found(await stack.jobs.submit(request)).error == job.error
     assert len(await creates_of(stack, request)) == 1
 

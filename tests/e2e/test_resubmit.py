@@ -9,15 +9,14 @@ from seedance_temporal.contract import Resubmit
 from tests.e2e import scenarios
 from tests.e2e.operator import reset
 from tests.e2e.requests import a_faulty_request, a_request, creates_of, until_ended
-from tests.support.jobs import found
+from tests.support.jobs import found, present
 
 
 async def test_resubmit_creates_one_task(stack: Stack) -> None:
     request, armed = await a_faulty_request(stack, "task", "expire")
     job_id = (await stack.jobs.submit(request)).id
     failed = await until_ended(stack, job_id)
-    assert failed.error is not None
-    assert f"resubmit {job_id} --attempt 1" in failed.error.message
+    assert f"resubmit {job_id} --attempt 1" in present(failed.error).message
     assert len(await stack.ark.fired(armed)) == 1
 
     clicks = await asyncio.gather(*(stack.jobs.job(job_id).resubmit(attempt=1) for _ in range(5)))
@@ -55,8 +54,7 @@ async def test_lost_attempt_needs_accepted_charge(stack: Stack) -> None:
 
     await stack.jobs.job(job_id).resubmit(attempt=1)
     refused = await until_ended(stack, job_id)
-    assert refused.error is not None
-    assert refused.error.code == "second_charge_not_accepted"
+    assert present(refused.error).code == "second_charge_not_accepted"
     assert len(await creates_of(stack, request)) == 1
 
     await stack.jobs.job(job_id).resubmit(attempt=1, accept_second_charge=True)

@@ -27,7 +27,7 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, Phase, phase_of
 from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
-from tests.support.jobs import detail_of, found, some_settings
+from tests.support.jobs import detail_of, found, present, some_settings
 from tests.support.polling import until
 from tests.support.servers import dev_server
 from tests.support.temporal_stub import (
@@ -122,8 +122,7 @@ async def test_settings_come_from_the_environment(temporal: Client, monkeypatch:
     jobs = VideoJobs(temporal)
     assert jobs.rules.behind("ep-25") == "dreamina-seedance-2-5-260628"
     await jobs.submit(of)
-    summary = await (await handle(temporal, of).describe()).static_summary()
-    assert summary is not None
+    summary = present(await (await handle(temporal, of).describe()).static_summary())
     assert summary.startswith("Seedance 2.5 720p 16:9 20 s for ")
     assert "endpoint" not in summary
     monkeypatch.setenv("SEEDANCE_ENDPOINTS", "{")
@@ -336,8 +335,7 @@ async def test_failure_has_the_class_of_its_outcome(jobs: VideoJobs, temporal: C
     with pytest.raises(errors.JobFailed) as failed:
         await jobs.job(job_id_of(of)).result()
     assert type(failed.value) is FAILURES[how]
-    assert failed.value.state.error is not None
-    assert failed.value.code == failed.value.state.error.code
+    assert failed.value.code == present(failed.value.state.error).code
 
 
 @pytest.mark.parametrize(("failure_class", "kind"), [("expired", errors.JobExpired), ("lost", errors.VideoLost)])

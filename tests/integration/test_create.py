@@ -20,7 +20,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.signing import CannotSign
-from tests.support.jobs import KEY, SECRET, a_request, absent, accepted, created, not_sent, refused
+from tests.support.jobs import KEY, SECRET, a_request, absent, accepted, created, not_sent, present, refused
 from tests.support.world import NOWHERE, World
 
 QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that runs out of time
@@ -43,8 +43,7 @@ async def test_created_task_is_returned(world: World) -> None:
 
     (post,) = await world.posts()
     assert (result.kind, result.written, result.attention) == ("created", True, None)
-    assert result.outcome is not None
-    assert result.outcome.task_id == post.task_id
+    assert present(result.outcome).task_id == post.task_id
     assert await world.facts() == ["0001.claim.json", "0001.outcome.json"]
     assert (await world.fact("outcome")).items() >= {"kind": "created", "task_id": post.task_id}.items()
     assert result.claim is not None
@@ -66,8 +65,7 @@ async def test_refused_request_is_settled(world: World, fault: str, code: str, f
     assert (result.kind, result.written, len(await world.posts())) == ("refused", True, 1)
     assert (outcome["kind"], outcome["code"], outcome["failure_class"]) == ("refused", code, failure_class)
     # For audits: its writer, and the objects before it.
-    assert result.claim is not None
-    assert result.claim.estimated_tokens
+    assert present(result.claim).estimated_tokens
     assert outcome["run_id"] == "run-1"
     assert [one["name"] for one in outcome["ledger"]] == [world.names.attempt(1, "claim")]
 

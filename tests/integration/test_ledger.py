@@ -27,6 +27,7 @@ from tests.support.jobs import (
     in_activity,
     make_older,
     not_sent,
+    present,
     refused,
     some_settings,
 )
@@ -70,8 +71,7 @@ async def test_facts_have_documented_names(world: World) -> None:
     ]
     first, second = (await world.ledger.read(world.job_id)).attempts
     assert (first.number, first.accepted_without_id, first.tasks) == (1, True, ("cgt-1", "cgt/2 ä"))
-    assert first.outcome is not None
-    assert first.outcome.kind == "absent"
+    assert present(first.outcome).kind == "absent"
     assert first.end is not None
     assert first.resubmit_grant is not None
     assert (second.number, second.counts, second.tasks) == (2, True, ())
@@ -92,8 +92,7 @@ async def test_other_objects_are_no_attempts(world: World) -> None:
 
 async def test_record_is_read_from_ledger(world: World) -> None:
     await world.write_record()
-    record = (await world.ledger.read(world.job_id)).record
-    assert record is not None
+    record = present((await world.ledger.read(world.job_id)).record)
     assert (record.task_id, record.record_uri) == ("cgt-1", f"gs://videos/{world.names.record}")
 
 
@@ -114,10 +113,8 @@ async def test_claim_age_comes_from_bucket() -> None:
 
     world.make_older(seconds=700)
     decision = await world.read_decision()
-    assert decision.recovery is not None
-    assert (decision.next, decision.recovery.needs_operator) == ("recover", True)
-    claimed_at = (await world.read_attempt()).claimed_at
-    assert claimed_at is not None
+    assert (decision.next, present(decision.recovery).needs_operator) == ("recover", True)
+    claimed_at = present((await world.read_attempt()).claimed_at)
     assert timedelta(seconds=690) < datetime.now(UTC) - claimed_at < timedelta(seconds=800)
 
 
@@ -188,8 +185,7 @@ async def test_outcome_writes_missing_claim(world: World) -> None:
     await world.write_outcome(claim, not_sent())
     attempt = await world.read_attempt()
     assert attempt.claim == claim
-    assert attempt.outcome is not None
-    assert attempt.outcome.kind == "not_sent"
+    assert present(attempt.outcome).kind == "not_sent"
 
 
 async def test_outcome_follows_existing_claim(world: World) -> None:
@@ -226,8 +222,7 @@ async def test_first_end_counts(world: World) -> None:
     known = {"source": "poll", "usage": Usage(total_tokens=7), "cost_usd": 0.5, "timeline": (seen,)}
     assert await world.write_end(first, **known) == EndResult(error=first)
     assert await world.write_end(second) == EndResult(error=first)
-    end = (await world.read_attempt()).end
-    assert end is not None
+    end = present((await world.read_attempt()).end)
     assert (end.error, end.usage, end.cost_usd, end.timeline) == (first, Usage(total_tokens=7), 0.5, (seen,))
     assert (end.namespace, end.run_id, end.source) == ("default", "run-1", "poll")
     assert [one.name for one in end.ledger] == [world.ledger.names(world.job_id).attempt(1, "claim")]
@@ -236,8 +231,7 @@ async def test_first_end_counts(world: World) -> None:
 async def test_repeated_resubmit_is_granted_once(world: World) -> None:
     await world.grant(accept=True)
     await world.grant()
-    again = (await world.read_attempt()).resubmit_grant
-    assert again is not None
+    again = present((await world.read_attempt()).resubmit_grant)
     assert again.accept_second_charge
 
 
@@ -325,8 +319,7 @@ async def test_context_and_facts_show_listed_identifiers() -> None:
     world = World()
     await world.claim()
     for known in (False, True):
-        context = (await world.read_ledger()).context
-        assert context is not None
+        context = present((await world.read_ledger()).context)
         assert context.identifiers_listed is known
         assert (await world.ledger.read(world.job_id)).identifiers_listed is known
         await world.ledger.note_identifiers_listed("byteplus", FINGERPRINT)
@@ -354,8 +347,7 @@ async def test_read_ledger_returns_context(world: World) -> None:
     assert seen.context.search_attributes == ("A", "SeedanceUser")
     assert not seen.context.limited
     world.settings = some_settings(seedance_max_usd_per_request=1)
-    limited = (await world.read_ledger()).context
-    assert limited is not None
+    limited = present((await world.read_ledger()).context)
     assert limited.limited
 
 
@@ -399,8 +391,7 @@ async def test_resubmit_of_ended_attempt_is_granted(world: World) -> None:
     await world.write(an_end(1, "cgt-1"))
     seen = await world.read_decision()
     assert (seen.next, seen.attempt) == ("ended", 1)
-    assert seen.error is not None
-    assert seen.error.code == "failed"
+    assert present(seen.error).code == "failed"
     seen = await world.read_decision(1)
     assert (seen.next, seen.attempt) == ("claim", 2)
 
@@ -426,8 +417,7 @@ async def test_resubmit_of_lost_attempt_needs_consent(world: World, task_id: str
 
     seen = await world.read_decision(1, accept=True)
     assert (seen.next, seen.attempt) == ("claim", 2)
-    again = (await world.read_attempt()).resubmit_grant
-    assert again is not None
+    again = present((await world.read_attempt()).resubmit_grant)
     assert again.accept_second_charge
 
 

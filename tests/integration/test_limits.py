@@ -18,7 +18,7 @@ from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
-from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, some_settings
+from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, present, some_settings
 from tests.support.memory_bucket import MemoryBucket
 
 # The most that a_request costs, by the provider's list.
@@ -42,9 +42,7 @@ class Worker:
         return await in_activity(self.activities.reserve_quota, input)
 
     async def refuses(self, request: VideoRequest) -> JobError:
-        error = (await self.reserve(request)).error
-        assert error is not None
-        return error
+        return present((await self.reserve(request)).error)
 
 
 @pytest.fixture
@@ -73,8 +71,7 @@ def test_request_limit_may_be_reached() -> None:
     settings = some_settings(seedance_max_usd_per_request=PRICE)
     assert refusal_by_price(Rules().estimate(a_request()), settings) is None
     settings = some_settings(seedance_max_usd_per_request=PRICE - 0.000001)
-    refusal = refusal_by_price(Rules().estimate(a_request()), settings)
-    assert refusal is not None
+    refusal = present(refusal_by_price(Rules().estimate(a_request()), settings))
     assert refusal.code == "over_limit"
     assert f"{PRICE:.4f} USD" in refusal.message
     assert "SEEDANCE_MAX_USD_PER_REQUEST" in refusal.message

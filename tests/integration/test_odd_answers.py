@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from seedance_temporal.provider import answers
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer, NoAnswer
 from seedance_temporal.provider.task import parse_task
-from tests.support.jobs import BODY, KEY
+from tests.support.jobs import BODY, KEY, present
 from tests.support.raw_host import RawHost, serving
 from workers.log_format import RedactingFormatter
 
@@ -200,11 +200,9 @@ ODD_VALUES = [
 async def test_odd_value_hides_no_other(raw: RawHost, client: Ark, value: str) -> None:
     raw.answers(200, f'{{"odd": {value}, "id": "cgt-1", "status": "succeeded", "usage": {{"total_tokens": 7}}}}')
     assert (await client.create(BODY)).task_id == "cgt-1"
-    payload = await client.get("cgt-1")
-    assert payload is not None
+    payload = present(await client.get("cgt-1"))
     json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
-    usage = parse_task(payload).usage
-    assert usage is not None
+    usage = present(parse_task(payload).usage)
     assert usage.total_tokens == 7
 
 

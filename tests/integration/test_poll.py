@@ -20,7 +20,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import parse_task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.support.jobs import KEY, SECRET, a_claim, a_request, absent, an_end, created, some_settings
+from tests.support.jobs import KEY, SECRET, a_claim, a_request, absent, an_end, created, present, some_settings
 from tests.support.world import NOWHERE, World
 
 
@@ -52,8 +52,7 @@ async def test_record_is_returned_without_get(world: World) -> None:
     await world.write_record(world.task_id)
     seen = await world.poll()
     assert (seen.next, seen.status, seen.second_task) == ("stored", "succeeded", None)
-    assert seen.result is not None
-    assert seen.result.task_id == world.task_id
+    assert present(seen.result).task_id == world.task_id
     assert (await world.asked()).get == 0
 
 
@@ -162,8 +161,7 @@ async def test_failure_code_decides_advice(world: World, code: str, failure_clas
     assert (seen.error.code, seen.error.failure_class) == (code, failure_class)
     assert seen.error.resubmit_could_help == (failure_class == "provider")
     assert "its words" in seen.error.message
-    assert seen.usage is not None
-    assert (seen.usage.total_tokens, seen.cost_usd) == (0, 0)
+    assert (present(seen.usage).total_tokens, seen.cost_usd) == (0, 0)
 
 
 async def test_second_task_is_reported_beside_followed_one(world: World) -> None:
@@ -402,8 +400,7 @@ async def test_failed_task_message_is_redacted_and_short(world: World) -> None:
 async def test_reason_without_code_is_shown(world: World) -> None:
     world.client = answering(id=world.task_id, status="failed", failure_reason="out of luck")
     seen = await world.poll()
-    assert seen.error is not None
-    assert f"Task {world.task_id} ended failed: out of luck. The provider" in seen.error.message
+    assert f"Task {world.task_id} ended failed: out of luck. The provider" in present(seen.error).message
 
 
 async def test_task_of_absent_attempt_is_followed(ark: ArkControl) -> None:

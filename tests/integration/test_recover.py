@@ -20,6 +20,7 @@ from tests.support.jobs import (
     an_end,
     created,
     not_sent,
+    present,
     refused,
     some_settings,
 )
@@ -182,8 +183,7 @@ async def test_second_attempt_is_never_absent(silent: World) -> None:
     decision = await silent.settle_absent(
         proofs(silent, 100, 10, attempt=2, safety_identifier=second.safety_identifier), attempt=2
     )
-    assert decision.recovery is not None
-    assert (decision.next, decision.attempt, decision.recovery.needs_operator) == ("recover", 2, True)
+    assert (decision.next, decision.attempt, present(decision.recovery).needs_operator) == ("recover", 2, True)
     assert "0002.outcome.json" not in await silent.facts()
 
 
@@ -207,8 +207,7 @@ async def test_unproven_absence_stays_unknown(silent: World) -> None:
 async def test_unlisted_identifiers_prove_no_absence(silent: World) -> None:
     del silent.memory.stored[f"seedance/echo-byteplus-{FINGERPRINT}.json"]
     decision = await silent.settle_absent(proofs(silent, 100, 10))
-    assert decision.recovery is not None
-    assert (decision.next, decision.recovery.needs_operator) == ("recover", True)
+    assert (decision.next, present(decision.recovery).needs_operator) == ("recover", True)
     await silent.ledger.note_identifiers_listed("volcengine", FINGERPRINT)
     assert (await silent.settle_absent(proofs(silent, 100, 10))).next == "recover", "each route is another provider"
     assert await silent.facts() == UNKNOWN
@@ -311,8 +310,7 @@ async def test_operator_gives_attempt_up(world: World, facts: tuple[Outcome, ...
     assert sorted({*await world.facts()} - {*before}) == ["0001.end.json"]
     decision = await world.decision()
     assert (decision.next, decision.attempt) == ("ended", 1)
-    error = decision.error
-    assert error is not None
+    error = present(decision.error)
     assert (error.failure_class, error.task_id, error.resubmit_could_help) == ("lost", None, True)
     assert (await world.fact("end"))["timeline"][0]["event"] == "outcome_unknown"
 

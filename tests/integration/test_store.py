@@ -22,7 +22,7 @@ from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket
-from tests.support.jobs import a_request
+from tests.support.jobs import a_request, present
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
 from tests.support.stores import GET, PNG, SIGNATURE, TASK, VIDEO, StoreWorld, a_stored_request
@@ -87,8 +87,7 @@ async def test_record_describes_whole_job(world: StoreWorld) -> None:
 async def test_payload_is_stored_without_signatures(world: StoreWorld) -> None:
     world.task(world.payload(new_field={"deep": [world.host.url(f"/x?{SIGNATURE}"), 1.5, None]}))
     await world.store()
-    content = await world.bucket.read(world.name("task.json"))
-    assert content is not None
+    content = present(await world.bucket.read(world.name("task.json")))
 
     payload = json.loads(content)
     assert payload["content"] == {"video_url": world.host.url("/v.mp4"), "last_frame_url": world.host.url("/f.png")}

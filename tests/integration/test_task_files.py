@@ -20,7 +20,7 @@ from seedance_temporal.ledger.checksummed_json import sealed
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.task_files import TaskFiles, read_verified
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject, as_json
-from tests.support.jobs import a_request, created, names
+from tests.support.jobs import a_request, created, names, present
 from tests.support.media_files import bottomless_video
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.result_host import Answer, result_host
@@ -463,8 +463,7 @@ async def test_record_names_verified_bytes_or_nothing(
     # The provider gives the same bytes each time, and this run verified them where no valid object did.
     assert found in {VIDEO, *believed}
     named = json.loads(record)["objects"]
-    stored = await in_memory.bucket.stat(in_memory.name("output.mp4"))
-    assert stored is not None
+    stored = present(await in_memory.bucket.stat(in_memory.name("output.mp4")))
     assert named["video"] == RecordedObject.of(stored).model_dump()
     if not damaged:
         assert in_memory.verified(found)[0] in {one["name"] for one in named["verified"]}

@@ -50,6 +50,7 @@ from tests.support.jobs import (
     created,
     in_activity,
     not_sent,
+    present,
     refused,
     some_settings,
 )
@@ -91,8 +92,7 @@ class Reader:
 
     async def task(self, identifier: str | None = None, **given: Any) -> str:
         answer = await self.client.create(BODY | {"safety_identifier": identifier} | given)
-        assert answer.task_id is not None
-        return answer.task_id
+        return present(answer.task_id)
 
 
 async def test_pages_show_tasks_with_identifiers(ark: ArkControl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +235,7 @@ async def test_unknown_attempt_is_requested(temporal: Client, world: World) -> N
     assert decision.recovery is not None
     assert (decision.next, decision.attempt) == ("recover", 1)
     assert (decision.recovery.needs_operator, decision.recovery.wait_seconds) == (False, 30)
-    claimed_at = (await world.ledger.read(world.job_id)).attempts[0].claimed_at
-    assert claimed_at is not None
+    claimed_at = present((await world.ledger.read(world.job_id)).attempts[0].claimed_at)
     assert await requests(temporal) == [
         ListingRequest(
             job_id=world.job_id,
@@ -306,8 +305,7 @@ async def test_listing_request_follows_claim(temporal: Client) -> None:
     await world.claim()
     await world.ask_lister(temporal)
     (sent,) = await requests(temporal)
-    claimed_at = (await world.ledger.read(world.job_id)).attempts[0].claimed_at
-    assert claimed_at is not None
+    claimed_at = present((await world.ledger.read(world.job_id)).attempts[0].claimed_at)
     assert (sent.model, sent.service_tier) == ("ep-20261122-abc", "flex")
     assert sent.since == claimed_at.timestamp() - 7
     await temporal.get_workflow_handle(lister_id("byteplus")).terminate()

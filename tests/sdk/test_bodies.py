@@ -23,7 +23,7 @@ from seedance_temporal.provider.checks import scene
 from seedance_temporal.provider.models import KINDS
 from seedance_temporal.request import VideoRequest
 from tests.sdk.official import KEYS, a_prompt, posts, sdk, text
-from tests.support.jobs import in_activity, some_settings
+from tests.support.jobs import in_activity, present, some_settings
 from tests.support.memory_bucket import MemoryBucket, a_signed_url
 
 MODEL = "dreamina-seedance-2-0-260128"
@@ -170,8 +170,7 @@ async def sent_by_us(ark: ArkControl, request: VideoRequest, settings: dict[str,
     (entry,) = await posts(ark, mark)
     assert entry.committed
     body: dict[str, Any] = entry.body
-    assert result.claim is not None
-    assert body["safety_identifier"] == result.claim.safety_identifier
+    assert body["safety_identifier"] == present(result.claim).safety_identifier
     return body
 
 

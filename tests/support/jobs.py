@@ -110,10 +110,15 @@ def accepted() -> Outcome:
     return Outcome(kind="accepted_without_id", source="create", at=datetime.now(UTC), code="no_task_id")
 
 
+def present(value: _T | None) -> _T:
+    """A value that a test expects to be there."""
+    assert value is not None, "nothing is there"
+    return value
+
+
 def found(job: VideoJob) -> JobState:
     """The state in which a job was submitted."""
-    assert job.submitted is not None
-    return job.submitted
+    return present(job.submitted)
 
 
 def detail_of(state: JobState) -> JobDetail:

@@ -27,7 +27,7 @@ from seedance_temporal.ledger.task_files import Verified
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import as_json
-from tests.support.jobs import a_claim, a_request, refused
+from tests.support.jobs import a_claim, a_request, present, refused
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.world import World
 
@@ -148,9 +148,7 @@ class AuditWorld(World):
         return await read_bucket_evidence(self.bucket, "seedance", self.job_id)
 
     async def audit(self, temporal: TemporalEvidence | None = None, *missing: str) -> Audit:
-        audit = audit_of(self.job_id, await self.evidence(), temporal, missing)
-        assert audit is not None
-        return audit
+        return present(audit_of(self.job_id, await self.evidence(), temporal, missing))
 
     async def problems(self, temporal: TemporalEvidence | None = None) -> dict[str, tuple[str, ...]]:
         """Return the problems of each object that has some, by the end of its name."""
@@ -292,10 +290,8 @@ async def test_history_wins_while_temporal_has_it(world: AuditWorld, temporal: T
 
 
 async def test_audit_from_temporal_alone(world: AuditWorld, temporal: TemporalEvidence) -> None:
-    audit = audit_of(world.job_id, None, temporal, ["SEEDANCE_BUCKET is not set."])
-    assert audit is not None
-    assert temporal.job is not None
-    assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", temporal.job.result)
+    audit = present(audit_of(world.job_id, None, temporal, ["SEEDANCE_BUCKET is not set."]))
+    assert (audit.source, audit.phase, audit.result) == ("temporal", "stored", present(temporal.job).result)
     assert audit.missing[0] == "SEEDANCE_BUCKET is not set."
     assert [one.task_ids for one in audit.attempts] == [(FIRST,), (SECOND,)]
     assert set(statuses(audit)) >= {"failed", "succeeded"}

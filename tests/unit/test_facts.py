@@ -24,6 +24,7 @@ from tests.support.jobs import (
     an_end,
     created,
     not_sent,
+    present,
     refused,
     some_settings,
 )
@@ -175,22 +176,19 @@ def test_open_job_has_no_ending(attempts: tuple[Attempt, ...]) -> None:
 
 def test_existing_end_is_shown_as_written() -> None:
     attempt = an_attempt(1, A, end="a")
-    assert attempt.end is not None
-    assert decide(Facts(None, (attempt,))).error == attempt.end.error
+    assert decide(Facts(None, (attempt,))).error == present(attempt.end).error
 
 
 def test_refusal_shows_provider_message() -> None:
     outcome = refused("InvalidParameter.Ratio").model_copy(update={"message": "no such ratio."})
-    error = decide(Facts(None, (an_attempt(3, outcome),))).error
-    assert error is not None
+    error = present(decide(Facts(None, (an_attempt(3, outcome),))).error)
     assert (error.code, error.failure_class) == ("InvalidParameter.Ratio", "invalid")
     assert (error.attempt, error.task_id) == (3, None)
     assert "no such ratio." in error.message
     assert "nothing is billed" in error.message
     assert not error.resubmit_could_help
     of_moderation = outcome.model_copy(update={"failure_class": "moderation"})
-    error = decide(Facts(None, (an_attempt(3, of_moderation),))).error
-    assert error is not None
+    error = present(decide(Facts(None, (an_attempt(3, of_moderation),))).error)
     assert error.failure_class == "moderation"
 
 
