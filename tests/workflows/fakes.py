@@ -77,6 +77,16 @@ async def _give(answer: Answer, input: Any) -> Any:
     return await answer(input) if callable(answer) else answer
 
 
+def _planned(name: str, takes: type, gives: type | None) -> Callable[..., Awaitable[Any]]:
+    """Return an activity of a name and types that gives the planned answers; Temporal converts by its annotations."""
+
+    async def answer(self: FakeActivities, input: Any) -> Any:
+        return await self._answer(input)
+
+    answer.__annotations__ = {"input": takes, "return": gives}
+    return activity.defn(name=name)(answer)
+
+
 class FakeActivities:
     """The activities, by the names of the real ones. A call without a planned answer fails the test.
 
@@ -98,6 +108,16 @@ class FakeActivities:
     def always(self, name: str, answer: Answer) -> None:
         """Set the answer of an activity for after its planned ones."""
         self._for_ever[name] = answer
+
+    def create(self, *answers: Answer, **given: Any) -> None:
+        """Plan that a job may claim an attempt, and the answers of its creates."""
+        self.plan("read_ledger", claim(**given))
+        self.plan("create_task", *answers)
+
+    def follow(self, *answers: Answer, **given: Any) -> None:
+        """Plan that a job has a task, and the answers of its polls."""
+        self.plan("read_ledger", adopt(**given))
+        self.plan("get_task", *answers)
 
     def finish(self) -> None:
         """Plan a poll that finds the video, and its copy."""
@@ -144,59 +164,24 @@ class FakeActivities:
         context = RunContext.model_validate(usual | planned.context) if input.with_context else None
         return ReadLedgerResult(decision=Decision.model_validate(planned.model_dump(by_alias=True)), context=context)
 
-    @activity.defn(name="write_outcome")
-    async def write_outcome(self, input: OutcomeInput) -> None:
-        await self._answer(input)
-
-    @activity.defn(name="write_end")
-    async def write_end(self, input: EndInput) -> EndResult:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="reserve_quota")
-    async def reserve_quota(self, input: QuotaInput) -> QuotaResult:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="check_references")
-    async def check_references(self, input: ReferencesInput) -> ReferencesResult:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="create_task")
-    async def create_task(self, input: CreateInput) -> CreateResult:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="identify_task")
-    async def identify_task(self, input: IdentifyInput) -> IdentifyResult:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="ask_lister")
-    async def ask_lister(self, input: AskListerInput) -> Decision:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="settle_absent")
-    async def settle_absent(self, input: AbsentInput) -> Decision:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
     @activity.defn(name="list_page")
     async def list_page(self, input: ListPageInput) -> Page:
         asked_at = now()
         page: Page = await self._answer(input)
         return page.model_copy(update={"asked_at": max(asked_at, page.asked_at)})
 
-    @activity.defn(name="resolve_attempt")
-    async def resolve_attempt(self, input: ResolveInput) -> ResolveAnswer:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="get_task")
-    async def get_task(self, input: GetTaskInput) -> Observation:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="cancel_task")
-    async def cancel_task(self, input: GetTaskInput) -> CancelResult:
-        return await self._answer(input)  # type: ignore[no-any-return]
-
-    @activity.defn(name="store_video")
-    async def store_video(self, input: StoreInput) -> VideoResult:
-        return await self._answer(input)  # type: ignore[no-any-return]
+    write_outcome = _planned("write_outcome", OutcomeInput, None)
+    write_end = _planned("write_end", EndInput, EndResult)
+    reserve_quota = _planned("reserve_quota", QuotaInput, QuotaResult)
+    check_references = _planned("check_references", ReferencesInput, ReferencesResult)
+    create_task = _planned("create_task", CreateInput, CreateResult)
+    identify_task = _planned("identify_task", IdentifyInput, IdentifyResult)
+    ask_lister = _planned("ask_lister", AskListerInput, Decision)
+    settle_absent = _planned("settle_absent", AbsentInput, Decision)
+    resolve_attempt = _planned("resolve_attempt", ResolveInput, ResolveAnswer)
+    get_task = _planned("get_task", GetTaskInput, Observation)
+    cancel_task = _planned("cancel_task", GetTaskInput, CancelResult)
+    store_video = _planned("store_video", StoreInput, VideoResult)
 
 
 # Decisions by the ledger

@@ -55,8 +55,6 @@ from tests.workflows.fakes import (
     FakeActivities,
     Held,
     a_listing,
-    adopt,
-    claim,
     created,
     recover,
     to_store,
@@ -295,25 +293,28 @@ class Harness:
         await self.fake.called(name)
         return job
 
+    async def start_until_stored(self, **given: Any) -> Job:
+        """Start a job, and return when it has ended with its video."""
+        job = await self.start(**given)
+        assert await job.result() == RESULT
+        return job
+
     async def start_creating(self, answer: Answer) -> tuple[Job, Held]:
         """Start a job, and return when its create is under way, with the answer that is held back."""
         held = Held(answer)
-        self.fake.plan("read_ledger", claim())
-        self.fake.plan("create_task", held)
+        self.fake.create(held)
         return await self.start_until(held), held
 
     async def start_queued(self, seconds: float = LONG) -> Job:
         """Start a job, and return when its task is created; it polls after so many seconds."""
-        self.fake.plan("read_ledger", claim())
-        self.fake.plan("create_task", created(seconds=seconds))
+        self.fake.create(created(seconds=seconds))
         job = await self.start()
         await job.until_state(phase="queued")
         return job
 
     async def start_running(self) -> Job:
         """Start a job that follows a task, and return when a poll has shown that it runs."""
-        self.fake.plan("read_ledger", adopt())
-        self.fake.plan("get_task", waiting("running"))
+        self.fake.follow(waiting("running"))
         job = await self.start()
         await job.until_state(phase="running")
         return job
@@ -330,8 +331,7 @@ class Harness:
     async def start_copying(self, answer: Answer = RESULT) -> tuple[Job, Held]:
         """Start a job, and return when its video is being copied, with the answer that is held back."""
         held = Held(answer)
-        self.fake.plan("read_ledger", adopt())
-        self.fake.plan("get_task", to_store())
+        self.fake.follow(to_store())
         self.fake.plan("store_video", held)
         return await self.start_until(held), held
 

@@ -305,8 +305,7 @@ async def test_cancelled_running_task_is_stored(harness: Harness, ask: Ask) -> N
 @both
 async def test_cancel_during_poll_follows_it(harness: Harness, ask: Ask) -> None:
     held = Held(waiting("queued"))
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", held)
+    harness.fake.follow(held)
     harness.fake.cancel()
     job = await harness.start_until(held)
     await ask(job)
@@ -336,8 +335,7 @@ async def test_task_ended_during_cancel_keeps_its_end(harness: Harness) -> None:
 
 
 async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("queued"), ending("cancelled", "cancelled"))
+    harness.fake.follow(waiting("queued"), ending("cancelled", "cancelled"))
     harness.fake.plan("cancel_task", RuntimeError("503"), CANCELLED)
     harness.fake.plan("write_end", as_written)
     job = await harness.start()
@@ -382,8 +380,7 @@ async def test_cancel_in_last_step_is_answered(harness: Harness) -> None:
 
 async def test_cancel_waits_for_written_outcome(harness: Harness) -> None:
     go = Held(None)
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created(seconds=0, written=False))
+    harness.fake.create(created(seconds=0, written=False))
     harness.fake.plan("write_outcome", go)
     harness.fake.cancel()
     job = await harness.start_until(go)

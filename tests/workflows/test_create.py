@@ -34,11 +34,9 @@ from workflows import policies
 
 
 async def test_created_task_is_followed(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim(attempt=2))
-    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.create(created(seconds=0), attempt=2)
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
     input = harness.fake.input("create_task")
     assert (input.job_id, input.attempt, input.refusals) == (job.id, 2, 0)
@@ -47,11 +45,9 @@ async def test_created_task_is_followed(harness: Harness) -> None:
 
 
 async def test_temporal_never_retries_create(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.create(created(seconds=0))
     harness.fake.finish()
-    job = await harness.start()
-    await job.result()
+    job = await harness.start_until_stored()
     (event,) = await job.scheduled("create_task")
     assert event.retry_policy.maximum_attempts == 1
     assert event.task_queue.name == f"seedance-{harness.route}-create"
@@ -76,8 +72,7 @@ async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
     harness.fake.plan("read_ledger", claim(1), claim(2), claim(3))
     harness.fake.plan("create_task", not_sent(), not_sent(), created(seconds=0))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    await harness.start_until_stored()
     assert harness.fake.names()[:6] == ["read_ledger", "create_task"] * 3
     inputs = [call.input for call in harness.fake.of("create_task")]
     assert [(input.attempt, input.refusals) for input in inputs] == [(1, 0), (2, 1), (3, 2)]
@@ -89,15 +84,13 @@ async def test_lost_answer_ends_the_row_of_unsent_creates(harness: Harness) -> N
     harness.fake.plan("create_task", not_sent(), create_result("unknown"), created(seconds=0))
     harness.fake.plan("ask_lister", claim(3))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    await harness.start_until_stored()
     inputs = [call.input for call in harness.fake.of("create_task")]
     assert [(input.attempt, input.refusals) for input in inputs] == [(1, 0), (2, 1), (3, 0)]
 
 
 async def test_unsent_create_shows_waiting(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", not_sent(seconds=3600))
+    harness.fake.create(not_sent(seconds=3600))
     job = await harness.start()
     shown = await job.until_state(phase="waiting")
     assert shown.attention is None
@@ -136,15 +129,13 @@ async def test_conflicting_claim_waits_and_rereads(skipping: Harness) -> None:
     skipping.fake.plan("read_ledger", claim(), adopt())
     skipping.fake.plan("create_task", CreateResult(kind="conflict"))
     skipping.fake.finish()
-    job = await skipping.start()
-    assert await job.result() == RESULT
+    await skipping.start_until_stored()
     assert skipping.fake.names() == ["read_ledger", "create_task", "read_ledger", "get_task", "store_video"]
 
 
 async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "invalid_request", task_id=None, attempt=None)
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", CreateResult(kind="impossible", error=error))
+    harness.fake.create(CreateResult(kind="impossible", error=error))
     job = await harness.start()
     assert await job.failed() == error
     assert harness.fake.names() == ["read_ledger", "create_task"]
@@ -164,13 +155,11 @@ async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     ids=["reported", "error", "final error", "bug"],
 )
 async def test_unknown_outcome_is_never_paid_again(harness: Harness, answer: Any) -> None:
-    harness.fake.plan("read_ledger", claim(4))
-    harness.fake.plan("create_task", answer)
+    harness.fake.create(answer, attempt=4)
     # The ledger does not say that the attempt is settled, however often it is read.
     harness.fake.plan("ask_lister", *[recover(attempt=4, seconds=0)] * 6, adopt(attempt=4))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert harness.fake.names() == ["read_ledger", "create_task", *["ask_lister"] * 7, "get_task", "store_video"]
     assert len(await job.scheduled("create_task")) == 1
     assert {call.input.attempt for call in harness.fake.of("ask_lister")} == {4}
@@ -181,12 +170,10 @@ async def test_unknown_outcome_is_never_paid_again(harness: Harness, answer: Any
 async def test_timed_out_create_is_unknown(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "CREATE_MARGIN", timedelta(seconds=0.5))
     held = Held(CreateResult(kind="unknown"))
-    unsandboxed.fake.plan("read_ledger", claim(create_seconds=0.5))
-    unsandboxed.fake.plan("create_task", held)
+    unsandboxed.fake.create(held, create_seconds=0.5)
     unsandboxed.fake.plan("ask_lister", adopt())
     unsandboxed.fake.finish()
-    job = await unsandboxed.start()
-    assert await job.result() == RESULT
+    job = await unsandboxed.start_until_stored()
     assert await job.has_event(EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT)
     assert unsandboxed.fake.names() == ["read_ledger", "create_task", "ask_lister", "get_task", "store_video"]
     assert len(await job.scheduled("create_task")) == 1
@@ -210,8 +197,7 @@ async def test_create_cut_off_by_worker_stop_is_unknown(harness: Harness) -> Non
 
 async def test_create_waits_for_worker(harness: Harness) -> None:
     await harness.stop("create")
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.create(created(seconds=0))
     harness.fake.finish()
     job = await harness.start()
     await job.until_state(phase="creating")
@@ -227,8 +213,7 @@ async def test_attempt_after_recovery_has_full_patience(harness: Harness) -> Non
     harness.fake.plan("ask_lister", claim(2))
     harness.fake.plan("create_task", created(seconds=0))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     (event,) = await job.scheduled("create_task")
     assert event.start_to_close_timeout.ToTimedelta() >= timedelta(seconds=20) + policies.CREATE_MARGIN
     assert harness.fake.input("create_task").attempt == 2
@@ -249,8 +234,7 @@ async def test_known_outcome_is_written_first(harness: Harness, kind: str) -> No
     harness.fake.plan("write_outcome", None)
     harness.fake.always("read_ledger", adopt())
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    await harness.start_until_stored()
     assert harness.fake.names()[:3] == ["read_ledger", "create_task", "write_outcome"]
     input = harness.fake.input("write_outcome")
     assert (input.claim.nonce, input.claim.attempt, input.outcome.kind) == (NONCE, 5, kind)
@@ -258,8 +242,7 @@ async def test_known_outcome_is_written_first(harness: Harness, kind: str) -> No
 
 
 async def test_written_outcome_is_not_rewritten(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.create(created(seconds=0))
     harness.fake.finish()
     await (await harness.start()).result()
     assert harness.fake.of("write_outcome") == []
@@ -267,12 +250,10 @@ async def test_written_outcome_is_not_rewritten(harness: Harness) -> None:
 
 async def test_job_waits_for_written_outcome(skipping: Harness) -> None:
     """The bucket may be away for hours: the job must not go on with a fact that only this run knows."""
-    skipping.fake.plan("read_ledger", claim())
-    skipping.fake.plan("create_task", created(seconds=0, written=False))
+    skipping.fake.create(created(seconds=0, written=False))
     skipping.fake.plan("write_outcome", *[ApplicationError("no bucket")] * 100, None)
     skipping.fake.finish()
-    job = await skipping.start()
-    assert await job.result() == RESULT
+    await skipping.start_until_stored()
     assert skipping.fake.names() == ["read_ledger", "create_task", *["write_outcome"] * 101, "get_task", "store_video"]
     assert {call.input.claim.nonce for call in skipping.fake.of("write_outcome")} == {NONCE}
 
@@ -287,8 +268,7 @@ async def test_limits_reserve_quota_before_each_claim(harness: Harness) -> None:
     )
     harness.fake.plan("create_task", not_sent(), created(seconds=0))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert harness.fake.names()[:6] == ["read_ledger", "reserve_quota", "create_task"] * 2
     input = harness.fake.input("reserve_quota")
     assert (input.job_id, input.request.user_id) == (job.id, "user-42")

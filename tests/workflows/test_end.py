@@ -45,8 +45,7 @@ ENDS: list[tuple[str, FailureClass, Phase]] = [
 async def test_end_is_written_and_raised_by_class(
     harness: Harness, status: str, of: FailureClass, phase: Phase
 ) -> None:
-    harness.fake.plan("read_ledger", claim(2))
-    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.create(created(seconds=0), attempt=2)
     error = failure(of, code=status, attempt=2)
     usage = Usage(total_tokens=42)
     harness.fake.plan("get_task", Observation(next="end", status=status, error=error, usage=usage, cost_usd=0.25))
@@ -79,8 +78,7 @@ async def test_later_run_shows_cost_of_end(harness: Harness) -> None:
 async def test_existing_end_is_raised(harness: Harness) -> None:
     """Another run of the same job may have written it first."""
     standing = failure("expired", code="expired")
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", ending("failed", "provider"))
+    harness.fake.follow(ending("failed", "provider"))
     harness.fake.plan("write_end", EndResult(error=standing))
     job = await harness.start()
     assert await job.failed() == standing
@@ -107,16 +105,14 @@ async def test_resubmitted_end_is_not_job_end(harness: Harness) -> None:
 
 
 async def test_end_waits_for_ledger(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", ending("failed", "provider"))
+    skipping.fake.follow(ending("failed", "provider"))
     skipping.fake.plan("write_end", *[ApplicationError("no bucket")] * 30, as_written)
     assert (await (await skipping.start()).failed()).code == "failed"
     assert len(skipping.fake.of("write_end")) == 31
 
 
 async def test_end_shows_its_source(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created())
+    harness.fake.create(created())
     harness.fake.end("failed", "provider")
     job = await harness.start_until_called("create_task")
     await job.callback("failed")
@@ -145,8 +141,7 @@ async def test_failure_details_hold_json_error(harness: Harness) -> None:
 
 @pytest.mark.parametrize("attention", ["task_gone", "credentials"])
 async def test_ended_job_clears_attention(harness: Harness, attention: Attention) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
+    harness.fake.follow(waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
     harness.fake.plan("write_end", as_written)
     job = await harness.start()
     await job.failed()

@@ -25,7 +25,6 @@ from tests.workflows.fakes import (
     TASK,
     Held,
     adopt,
-    claim,
     created,
     to_store,
     waiting,
@@ -66,12 +65,10 @@ async def test_other_callback_is_noted_without_poll(harness: Harness, status: st
 
 
 async def test_timer_polls_without_callbacks(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created(seconds=SHORT))
+    harness.fake.create(created(seconds=SHORT))
     harness.fake.plan("get_task", waiting("queued", SHORT), waiting("running", SHORT), to_store())
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     inputs = [call.input for call in harness.fake.of("get_task")]
     assert [(input.polls, input.announced) for input in inputs] == [(0, False), (1, False), (2, False)]
     assert {
@@ -80,12 +77,10 @@ async def test_timer_polls_without_callbacks(harness: Harness) -> None:
 
 
 async def test_interval_comes_from_answer(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", claim())
-    skipping.fake.plan("create_task", created(seconds=90))
+    skipping.fake.create(created(seconds=90))
     skipping.fake.plan("get_task", *[waiting("running", seconds) for seconds in (15, 22.5, 300)], to_store())
     skipping.fake.plan("store_video", RESULT)
-    job = await skipping.start()
-    await job.result()
+    job = await skipping.start_until_stored()
     started = [
         e.timer_started_event_attributes for e in await job.events() if e.HasField("timer_started_event_attributes")
     ]
@@ -120,8 +115,7 @@ async def test_callback_before_timer_replaces_it(harness: Harness) -> None:
 
 async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
     held = Held(waiting("running"))
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created(seconds=SHORT))
+    harness.fake.create(created(seconds=SHORT))
     harness.fake.plan("get_task", held)
     harness.fake.finish()
     job = await harness.start_until(held)
@@ -168,8 +162,7 @@ async def test_callback_with_start_is_handled(idle: Harness) -> None:
 
 
 async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt(attempt=2))
-    harness.fake.plan("get_task", waiting("running"), waiting("running", second_task=OTHER_TASK))
+    harness.fake.follow(waiting("running"), waiting("running", second_task=OTHER_TASK), attempt=2)
     harness.fake.plan("identify_task", OURS)
     job = await harness.start()
     await job.until_state(phase="running")
@@ -198,8 +191,7 @@ async def test_repeated_unknown_task_is_checked_once(harness: Harness) -> None:
 
 
 async def test_poll_shows_second_task(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("running", second_task=OTHER_TASK), to_store())
+    harness.fake.follow(waiting("running", second_task=OTHER_TASK), to_store())
     harness.fake.plan("store_video", RESULT)
     job = await harness.start()
     await job.until_state(attention="second_task", phase="running")
@@ -305,8 +297,7 @@ async def test_fruitless_callbacks_leave_only_timer(harness: Harness) -> None:
 
 
 async def test_status_never_goes_back(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("running", 0), waiting("queued"))
+    harness.fake.follow(waiting("running", 0), waiting("queued"))
     job = await harness.start()
     shown = await job.until_state(provider_status="queued")
     assert shown.phase == "running"
@@ -315,8 +306,7 @@ async def test_status_never_goes_back(harness: Harness) -> None:
 
 async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
     held = Held(to_store())
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("polishing", 0), waiting("polishing", 0), held)
+    harness.fake.follow(waiting("polishing", 0), waiting("polishing", 0), held)
     harness.fake.plan("store_video", RESULT)
     job = await harness.start_until(held)
     shown = await job.state()
@@ -330,8 +320,7 @@ async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
 @pytest.mark.parametrize("then", [waiting("running"), to_store()], ids=["running", "succeeded"])
 async def test_task_problem_needs_operator_until_fixed(harness: Harness, attention: Attention, then: Any) -> None:
     held = Held(then)
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("", 0, attention=attention, note="the key is refused (401)"), held)
+    harness.fake.follow(waiting("", 0, attention=attention, note="the key is refused (401)"), held)
     harness.fake.plan("store_video", Held(RESULT))
     job = await harness.start_until(held)
     shown = await job.state()
@@ -344,20 +333,16 @@ async def test_task_problem_needs_operator_until_fixed(harness: Harness, attenti
 
 
 async def test_unanswered_poll_is_repeated(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", RuntimeError("503"), to_store())
+    harness.fake.follow(RuntimeError("503"), to_store())
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    assert await job.result() == RESULT
+    await harness.start_until_stored()
     assert [call.tries for call in harness.fake.of("get_task")] == [1, 2]
 
 
 async def test_stored_video_is_returned(harness: Harness) -> None:
     """A Reset brings a run back to an earlier step."""
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("running", 0), _stored())
-    job = await harness.start()
-    assert await job.result() == RESULT
+    harness.fake.follow(waiting("running", 0), _stored())
+    await harness.start_until_stored()
     assert harness.fake.names() == ["read_ledger", "get_task", "get_task"]
 
 
@@ -366,8 +351,7 @@ def _stored() -> Any:
 
 
 async def test_next_poll_is_announced(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", waiting("running", 600))
+    harness.fake.follow(waiting("running", 600))
     job = await harness.start()
     await job.until_state(phase="running")
     shown = await job.state()

@@ -120,8 +120,7 @@ async def test_claim_waits_for_named_task(skipping: Harness) -> None:
     skipping.fake.plan("identify_task", *[NOT_YET] * tries)
     skipping.fake.plan("create_task", created(seconds=0))
     skipping.fake.finish()
-    job = await skipping.start(first_signal=FIRST_NAMED)
-    assert await job.result() == RESULT
+    await skipping.start_until_stored(first_signal=FIRST_NAMED)
     assert skipping.fake.names() == [
         "read_ledger",
         *["identify_task"] * tries,
@@ -207,8 +206,7 @@ async def test_task_named_at_start_is_followed(harness: Harness, decision: Plann
     harness.fake.plan("read_ledger", decision, adopt(FIRST_TASK, attempt=1))
     harness.fake.plan("identify_task", OURS)
     harness.fake.finish()
-    job = await harness.start(first_signal=FIRST_NAMED, may_create=may_create)
-    assert await job.result() == RESULT
+    await harness.start_until_stored(first_signal=FIRST_NAMED, may_create=may_create)
     assert harness.fake.input("get_task").task_id == FIRST_TASK
 
 
@@ -344,8 +342,7 @@ async def test_task_from_lost_try_counts(harness: Harness) -> None:
     harness.fake.plan("read_ledger", ended(failure("invalid", task_id=None, attempt=2)), adopt(FIRST_TASK))
     harness.fake.plan("identify_task", ApplicationError("its worker died"), IdentifyResult(answer="known"))
     harness.fake.finish()
-    job = await harness.start(first_signal=FIRST_NAMED)
-    assert await job.result() == RESULT
+    await harness.start_until_stored(first_signal=FIRST_NAMED)
 
 
 async def test_accepted_adoption_of_lost_attempt_is_followed(harness: Harness) -> None:
@@ -371,8 +368,7 @@ async def test_second_task_returns_after_other_attention(harness: Harness) -> No
         "get_task", waiting("", SHORT, attention="credentials", note="401", second_task=OTHER_TASK), to_store()
     )
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     shown = await job.state()
     assert shown.attention == "second_task"
     assert OTHER_TASK in (detail_of(shown).advice or "")

@@ -166,8 +166,7 @@ async def test_hour_of_failures_raises_attention(skipping: Harness) -> None:
 
 
 async def test_conflict_is_reported_at_once_and_retried(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store())
+    skipping.fake.follow(to_store())
     skipping.fake.plan("store_video", *[CONFLICT] * 20, RESULT)
     job = await skipping.start_until_called("store_video")
     await skipping.skip(1)
@@ -181,8 +180,7 @@ async def test_conflict_is_reported_at_once_and_retried(skipping: Harness) -> No
 
 
 async def test_lasting_conflict_is_reported_as_lost(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store(within=3600))
+    skipping.fake.follow(to_store(within=3600))
     skipping.fake.always("store_video", CONFLICT)
     skipping.fake.plan("write_end", as_written)
     error = await (await skipping.start()).failed()
@@ -195,8 +193,7 @@ async def test_late_copy_gets_one_try(unsandboxed: Harness, monkeypatch: pytest.
     """A negative time-out would block the run for good."""
     monkeypatch.setattr(policies, "COPY_AT_LEAST", timedelta(seconds=6))
     monkeypatch.setattr(policies, "CONFLICT_PAUSE", timedelta(seconds=2))
-    unsandboxed.fake.plan("read_ledger", adopt())
-    unsandboxed.fake.plan("get_task", to_store(within=6))
+    unsandboxed.fake.follow(to_store(within=6))
     unsandboxed.fake.plan("store_video", CONFLICT, RESULT)
     job = await unsandboxed.start()
     await job.until_state(attention="object_conflict")
@@ -274,8 +271,7 @@ async def test_next_task_has_no_conflict(skipping: Harness) -> None:
 
 
 async def test_copy_that_fails_after_a_conflict_is_at_risk(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store())
+    skipping.fake.follow(to_store())
     skipping.fake.plan("store_video", CONFLICT)
     skipping.fake.always("store_video", ApplicationError("503 the bucket is away", type="StoreFailed"))
     job = await skipping.start_until_called("store_video")

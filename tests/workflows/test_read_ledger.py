@@ -15,8 +15,7 @@ from tests.workflows.harness import Harness, noted
 
 async def test_stored_video_is_returned_at_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", stored())
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert harness.fake.names() == ["read_ledger"]
     shown = await job.state()
     assert (shown.phase, shown.task_id, shown.result) == ("stored", TASK, RESULT)
@@ -48,8 +47,7 @@ async def test_existing_end_is_raised_not_rewritten(
 async def test_known_task_is_followed_without_create(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt(attempt=3))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert harness.fake.names() == ["read_ledger", "get_task", "store_video"]
     got, copied = harness.fake.input("get_task"), harness.fake.input("store_video")
     assert (got.job_id, got.task_id, got.attempt, got.polls) == (job.id, TASK, 3, 0)
@@ -60,8 +58,7 @@ async def test_unknown_attempt_recovers_without_create(harness: Harness) -> None
     harness.fake.plan("read_ledger", recover(attempt=2))
     harness.fake.plan("ask_lister", adopt(attempt=2))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    await harness.start_until_stored()
     assert harness.fake.names() == ["read_ledger", "ask_lister", "get_task", "store_video"]
     assert harness.fake.input("ask_lister").attempt == 2
 
@@ -94,8 +91,7 @@ async def test_each_read_has_job_and_resubmit(harness: Harness) -> None:
     resubmit = Resubmit(attempt=1, accept_second_charge=True)
     harness.fake.plan("read_ledger", claim(attempt=2), stored())
     harness.fake.plan("create_task", not_sent(seconds=0))
-    job = await harness.start(resubmit=resubmit)
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored(resubmit=resubmit)
     inputs = [call.input for call in harness.fake.of("read_ledger")]
     assert [input.resubmit for input in inputs] == [resubmit, resubmit]
     assert {input.job_id for input in inputs} == {job.id}
@@ -110,8 +106,7 @@ async def test_unreadable_ledger_is_retried(harness: Harness) -> None:
 
 async def test_unfollowed_task_is_shown(harness: Harness) -> None:
     harness.fake.plan("read_ledger", stored(second_task=OTHER_TASK))
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     shown = await job.state()
     assert shown.attention == "second_task"
     assert OTHER_TASK in (detail_of(shown).advice or "")

@@ -43,8 +43,7 @@ async def test_search_requests_listings_repeatedly(harness: Harness) -> None:
     harness.fake.plan("read_ledger", recover(attempt=3))
     harness.fake.plan("ask_lister", *[recover(attempt=3, seconds=SHORT)] * 2, adopt(attempt=3))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert [(call.input.job_id, call.input.attempt) for call in harness.fake.of("ask_lister")] == [(job.id, 3)] * 3
     assert harness.fake.input("get_task").attempt == 3
 
@@ -92,8 +91,7 @@ async def test_listing_before_a_lost_answer_blocks_nothing(harness: Harness) -> 
     job = await harness.start_unknown()
     asked = len(harness.fake.of("ask_lister"))
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message=""))
-    harness.fake.plan("read_ledger", claim(attempt=2))
-    harness.fake.plan("create_task", held)
+    harness.fake.create(held, attempt=2)
     assert (await job.resolve(Resolve(attempt=1, action="not_created"))).accepted
     await held.reached.wait()
     await job.listed(a_listing(1))
@@ -280,8 +278,7 @@ async def test_listed_task_missing_from_get_is_asked_again(harness: Harness) -> 
 async def test_two_complete_listings_allow_next_claim(harness: Harness) -> None:
     job = await asked(harness)
     harness.fake.plan("settle_absent", claim(2))
-    harness.fake.plan("read_ledger", claim(2))
-    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.create(created(seconds=0), attempt=2)
     harness.fake.finish()
     first, second = a_listing(), a_listing()
     await job.listed(first)
@@ -317,8 +314,7 @@ async def test_useless_listings_are_dropped(harness: Harness) -> None:
 async def test_listing_of_settled_attempt_proves_nothing(harness: Harness) -> None:
     job = await asked(harness)
     harness.fake.plan("settle_absent", claim(2))
-    harness.fake.plan("read_ledger", claim(2))
-    harness.fake.plan("create_task", create_result("unknown"))
+    harness.fake.create(create_result("unknown"), attempt=2)
     harness.fake.always("ask_lister", recover(2))
     await job.listed(a_listing(), a_listing())
     await harness.fake.called("ask_lister", 2)
@@ -398,6 +394,5 @@ async def test_other_attempt_can_become_unknown(harness: Harness) -> None:
     harness.fake.plan("read_ledger", recover(attempt=2))
     harness.fake.plan("ask_lister", recover(attempt=1, seconds=0), adopt(TASK, attempt=1))
     harness.fake.finish()
-    job = await harness.start()
-    assert await job.result() == RESULT
+    await harness.start_until_stored()
     assert [call.input.attempt for call in harness.fake.of("ask_lister")] == [2, 1]

@@ -39,8 +39,7 @@ def to_the_end(harness: Harness) -> None:
 async def test_references_are_checked_before_claim(harness: Harness) -> None:
     to_the_end(harness)
     harness.fake.plan("check_references", GOOD)
-    job = await harness.start(references=(PICTURE, ASSET, PICTURE))
-    await job.result()
+    job = await harness.start_until_stored(references=(PICTURE, ASSET, PICTURE))
 
     assert harness.fake.names() == ["read_ledger", "check_references", "create_task", "get_task", "store_video"]
     assert harness.fake.input("check_references").request.references == (PICTURE, ASSET, PICTURE)
@@ -58,8 +57,7 @@ async def test_references_are_checked_before_claim(harness: Harness) -> None:
 @pytest.mark.parametrize("references", [(), (ASSET,)], ids=["none", "an asset"])
 async def test_assets_are_not_downloaded(harness: Harness, references: tuple[Reference, ...]) -> None:
     to_the_end(harness)
-    job = await harness.start(references=references)
-    await job.result()
+    await harness.start_until_stored(references=references)
     assert "check_references" not in harness.fake.names()
 
 
@@ -78,8 +76,7 @@ async def test_references_are_checked_once_in_a_run(harness: Harness) -> None:
     harness.fake.plan("create_task", not_sent(0), not_sent(0))
     to_the_end(harness)
     harness.fake.plan("check_references", GOOD)
-    job = await harness.start(references=(PICTURE,))
-    await job.result()
+    await harness.start_until_stored(references=(PICTURE,))
     assert harness.fake.names().count("check_references") == 1
     assert [call.input.media for call in harness.fake.of("create_task")] == [(MEDIUM,)] * 3
 
@@ -87,8 +84,7 @@ async def test_references_are_checked_once_in_a_run(harness: Harness) -> None:
 async def test_existing_task_skips_reference_check(harness: Harness) -> None:
     harness.fake.always("read_ledger", adopt())
     harness.fake.finish()
-    job = await harness.start(references=(PICTURE,))
-    await job.result()
+    await harness.start_until_stored(references=(PICTURE,))
     assert "check_references" not in harness.fake.names()
 
 
@@ -96,8 +92,7 @@ async def test_passing_fault_is_retried(harness: Harness) -> None:
     to_the_end(harness)
     trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
     harness.fake.plan("check_references", trouble, GOOD)
-    job = await harness.start(references=(PICTURE,))
-    await job.result()
+    await harness.start_until_stored(references=(PICTURE,))
     assert [call.tries for call in harness.fake.of("check_references")] == [1, 2]
 
 
@@ -132,8 +127,7 @@ async def test_timeline_counts_many_references(harness: Harness) -> None:
     to_the_end(harness)
     media: list[dict[str, Any]] = [{"reference": n} for n in range(9)] + [{"reference": 9, "kind": "audio"}]
     harness.fake.plan("check_references", ReferencesResult(media=tuple(MEDIUM.model_copy(update=m) for m in media)))
-    job = await harness.start(references=(PICTURE,) * 10)
-    await job.result()
+    job = await harness.start_until_stored(references=(PICTURE,) * 10)
     (entry,) = [entry for entry in (await job.detail()).timeline if entry.source == "references"]
     assert entry.detail == "9 image, 1 audio, 12340 bytes"
     assert "references_checked" in await job.noted()

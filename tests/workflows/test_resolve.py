@@ -85,8 +85,7 @@ async def test_resolution_of_known_job_changes_nothing(harness: Harness) -> None
 async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
     """A run that closes loses the answers of unfinished updates."""
     resolution, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", to_store())
+    harness.fake.follow(to_store())
     harness.fake.plan("resolve_attempt", resolution)
     harness.fake.plan("store_video", copy)
     job = await harness.start_until(copy)

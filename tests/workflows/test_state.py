@@ -21,7 +21,7 @@ from seedance_temporal.contract import (
     SEEDANCE_USER,
 )
 from seedance_temporal.identity import hash_of_job
-from tests.support.jobs import detail_of
+from tests.support.jobs import detail_of, present
 from tests.support.polling import until
 from tests.workflows.fakes import (
     RESULT,
@@ -80,8 +80,7 @@ async def test_list_shows_attempt_and_estimate_without_worker(harness: Harness) 
     harness.fake.plan("get_task", ending("expired", "expired"), to_store())
     harness.fake.plan("write_end", EndResult(error=failure("expired"), continues=True))
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await job.result()
+    job = await harness.start_until_stored()
     assert await (await job.describe()).memo() == estimate | {"attempt": 2}
     modified = EventType.EVENT_TYPE_WORKFLOW_PROPERTIES_MODIFIED
     assert sum(event.event_type == modified for event in await job.events()) == 3, (
@@ -90,8 +89,7 @@ async def test_list_shows_attempt_and_estimate_without_worker(harness: Harness) 
 
 
 async def test_state_has_contract_shape(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim(3))
-    harness.fake.plan("create_task", created(seconds=600))
+    harness.fake.create(created(seconds=600), attempt=3)
     job = await harness.start()
     shown = await job.until_state(phase="queued")
     assert (shown.job_id, shown.request_hash) == (job.id, hash_of_job(job.id))
@@ -131,8 +129,7 @@ async def test_timeline_keeps_first_and_newest_entries(harness: Harness) -> None
 
 
 async def test_repeated_status_is_counted(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", *[waiting("running", 0)] * 25, waiting("running"))
+    harness.fake.follow(*[waiting("running", 0)] * 25, waiting("running"))
     job = await harness.start()
     await harness.fake.called("get_task", 26)
 
@@ -169,8 +166,7 @@ async def test_search_attributes_describe_job(harness: Harness) -> None:
 
 async def test_stored_task_is_searchable(harness: Harness) -> None:
     harness.fake.plan("read_ledger", stored())
-    job = await harness.start()
-    await job.result()
+    job = await harness.start_until_stored()
     assert (await job.attributes()).get(SEEDANCE_TASK_ID) == TASK
 
 
@@ -181,8 +177,7 @@ async def test_no_attributes_without_registration(harness: Harness) -> None:
     harness.fake.plan("create_task", not_sent(attention="account"), created(seconds=0))
     harness.fake.plan("get_task", waiting("running", 0, second_task="x"), to_store())
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert not await job.has_event(UPSERT)
 
 
@@ -192,8 +187,7 @@ async def test_only_known_attributes_are_set(harness: Harness, known: str) -> No
     harness.fake.plan("read_ledger", claim(1), claim(2))
     harness.fake.plan("create_task", not_sent(seconds=0, attention="account"), created(seconds=0))
     harness.fake.finish()
-    job = await harness.start()
-    await job.result()
+    job = await harness.start_until_stored()
     set_by_us = {
         name
         for event in await job.events()
@@ -208,8 +202,6 @@ async def test_long_keyword_does_not_end_a_run(harness: Harness) -> None:
     task_id = "\N{CLAPPER BOARD}" * 250
     harness.fake.plan("read_ledger", adopt(task_id))
     harness.fake.finish()
-    job = await harness.start(user_id="\N{CLAPPER BOARD}" * 255)
-    assert await job.result() == RESULT
-    shown = (await job.attributes()).get(SEEDANCE_USER)
-    assert shown is not None
+    job = await harness.start_until_stored(user_id="\N{CLAPPER BOARD}" * 255)
+    shown = present((await job.attributes()).get(SEEDANCE_USER))
     assert set(shown) == {"\N{CLAPPER BOARD}"}

@@ -10,8 +10,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities.ledger import EndResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE
-from tests.support.jobs import detail_of
-from tests.workflows.fakes import RESULT, TASK, Held, adopt, as_written, claim, created, failure, stored, to_store
+from tests.support.jobs import detail_of, present
+from tests.workflows.fakes import RESULT, TASK, Held, adopt, as_written, created, failure, stored, to_store
 from tests.workflows.harness import Harness, noted
 from workflows import policies
 
@@ -20,8 +20,7 @@ DAY = timedelta(days=1)
 
 async def test_video_is_copied_and_returned(harness: Harness) -> None:
     held = Held(RESULT)
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created(seconds=0))
+    harness.fake.create(created(seconds=0))
     harness.fake.plan("get_task", to_store(86_000))
     harness.fake.plan("store_video", held)
     job = await harness.start_until(held)
@@ -44,18 +43,15 @@ async def test_video_is_copied_and_returned(harness: Harness) -> None:
 
 
 async def test_broken_copy_is_retried(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", to_store())
+    harness.fake.follow(to_store())
     harness.fake.plan("store_video", ApplicationError("reset by peer", type="DownloadFailed"), RESULT)
-    job = await harness.start()
-    assert await job.result() == RESULT
+    await harness.start_until_stored()
     assert [call.tries for call in harness.fake.of("store_video")] == [1, 2]
     assert harness.fake.of("write_end") == []
 
 
 async def test_long_failing_copy_is_at_risk_then_stored(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store())
+    skipping.fake.follow(to_store())
     skipping.fake.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
     job = await skipping.start()
     await skipping.skip(50 * 60)
@@ -65,8 +61,7 @@ async def test_long_failing_copy_is_at_risk_then_stored(skipping: Harness) -> No
     assert (shown.phase, shown.attention) == ("storing", "video_at_risk")
     assert TASK in (detail_of(shown).advice or "")
     # 24 hours after the task succeeded, as get_task has reported.
-    match = re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", detail_of(shown).advice or "")
-    assert match is not None
+    match = present(re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", detail_of(shown).advice or ""))
     dies_at = datetime.strptime(match[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
     assert abs(dies_at - (detail_of(shown).timeline[0].at + DAY)) < timedelta(minutes=2)
     assert await job.result() == RESULT
@@ -76,8 +71,7 @@ async def test_long_failing_copy_is_at_risk_then_stored(skipping: Harness) -> No
 
 
 async def test_video_not_copied_in_time_is_lost(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", adopt(attempt=2))
-    skipping.fake.plan("get_task", to_store())
+    skipping.fake.follow(to_store(), attempt=2)
     skipping.fake.always("store_video", ApplicationError("the bucket is gone", type="StoreFailed"))
     skipping.fake.plan("write_end", as_written)
     job = await skipping.start()
@@ -98,8 +92,7 @@ async def test_video_not_copied_in_time_is_lost(skipping: Harness) -> None:
 
 async def test_existing_end_beats_loss(skipping: Harness) -> None:
     standing = failure("expired")
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store())
+    skipping.fake.follow(to_store())
     skipping.fake.always("store_video", ApplicationError("no"))
     skipping.fake.plan("write_end", EndResult(error=standing))
     assert await (await skipping.start()).failed() == standing
@@ -108,18 +101,15 @@ async def test_existing_end_beats_loss(skipping: Harness) -> None:
 @pytest.mark.parametrize("within", [-90_000.0, 0.0, 1.0])
 async def test_expired_url_is_tried_once(harness: Harness, within: float) -> None:
     """After a stopped clock, or an outage: a negative time-out would block the run for good."""
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", to_store(within))
+    harness.fake.follow(to_store(within))
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     (event,) = await job.scheduled("store_video")
     assert event.schedule_to_close_timeout.ToTimedelta() == policies.COPY_AT_LEAST
 
 
 async def test_little_time_is_at_risk_sooner(skipping: Harness) -> None:
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store(0))
+    skipping.fake.follow(to_store(0))
     skipping.fake.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
     job = await skipping.start()
     await skipping.skip(policies.COPY_GRACE.total_seconds() / 2)
@@ -131,8 +121,7 @@ async def test_little_time_is_at_risk_sooner(skipping: Harness) -> None:
 
 async def test_old_finished_video_is_at_risk_at_once(skipping: Harness) -> None:
     """The hour counts from the success, and not from the poll that saw it."""
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store(18 * 3600))
+    skipping.fake.follow(to_store(18 * 3600))
     skipping.fake.plan("store_video", *[ApplicationError("no")] * 8, RESULT)
     job = await skipping.start_until_called("store_video")
     await skipping.skip(2 * policies.COPY_GRACE.total_seconds())
@@ -159,8 +148,7 @@ async def test_first_stored_job_requests_listing(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt(identifiers_listed=False))
     harness.fake.finish()
     harness.fake.plan("ask_lister", stored())
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     input = harness.fake.input("ask_lister")
     assert (input.job_id, input.attempt) == (job.id, None)
 
@@ -169,7 +157,6 @@ async def test_failing_lister_delays_no_stored_video(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt(identifiers_listed=False))
     harness.fake.finish()
     harness.fake.always("ask_lister", ApplicationError("Temporal is busy"))
-    job = await harness.start()
-    assert await job.result() == RESULT
+    job = await harness.start_until_stored()
     assert len(harness.fake.of("ask_lister")) == 2
     assert "lister_unavailable" in await job.noted()

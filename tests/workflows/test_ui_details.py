@@ -117,8 +117,7 @@ async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
 
 async def test_video_at_risk_is_shown_at_once(skipping: Harness) -> None:
     """Nothing else changes then: the copy is still at work."""
-    skipping.fake.plan("read_ledger", adopt())
-    skipping.fake.plan("get_task", to_store())
+    skipping.fake.follow(to_store())
     skipping.fake.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
     job = await skipping.start()
     await skipping.skip(50 * 60)
@@ -169,8 +168,7 @@ async def test_every_step_has_a_summary(harness: Harness) -> None:
     harness.fake.plan("write_outcome", None)
     harness.fake.plan("get_task", waiting("running", 0.2), to_store())
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await job.result()
+    job = await harness.start_until_stored()
     converter = harness.client.data_converter
     text = []
     for event in await job.events():
@@ -197,8 +195,7 @@ async def test_long_provider_code_does_not_block_end(harness: Harness) -> None:
     seen = ending("failed", "provider")
     assert seen.error is not None
     error = seen.error.model_copy(update={"code": "Long" * 200})
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("get_task", seen.model_copy(update={"error": error}))
+    harness.fake.follow(seen.model_copy(update={"error": error}))
     harness.fake.plan("write_end", as_written)
     job = await harness.start()
     await job.callback("failed")
@@ -209,8 +206,7 @@ async def test_long_provider_code_does_not_block_end(harness: Harness) -> None:
 @pytest.mark.parametrize("hashed", [False, True])
 async def test_user_is_hashed_by_setting(harness: Harness, hashed: bool) -> None:
     harness.fake.plan("read_ledger", stored(hash_users=hashed))
-    job = await harness.start()
-    await job.result()
+    job = await harness.start_until_stored()
     shown = (await job.attributes()).get(SEEDANCE_USER)
     assert shown == (user_hash("user-42") if hashed else "user-42")
     assert "user-42" not in await details(job)

@@ -47,8 +47,7 @@ async def test_stopping_worker_logs_no_error(harness: Harness, monkeypatch: pyte
 
 
 async def test_other_worker_continues_job(harness: Harness) -> None:
-    harness.fake.plan("read_ledger", claim())
-    harness.fake.plan("create_task", created())
+    harness.fake.create(created())
     harness.fake.finish()
     job = await harness.start()
     before = await job.until_state(phase="queued")
