@@ -124,6 +124,11 @@ class FakeActivities:
         self.plan("get_task", to_store())
         self.plan("store_video", RESULT)
 
+    def find(self) -> None:
+        """Plan that a task that is named is ours, and its video."""
+        self.plan("identify_task", OURS)
+        self.finish()
+
     def end(self, status: str, of: FailureClass) -> None:
         """Plan a poll that finds an end without a video, and the ledger's agreement."""
         self.plan("get_task", ending(status, of))
@@ -228,9 +233,9 @@ def created(task_id: str = TASK, seconds: float = LONG, **given: Any) -> Create:
     return create_result("created", outcome, seconds, **given)
 
 
-def not_sent(seconds: float = 0, **given: Any) -> Create:
-    outcome = Outcome(kind="not_sent", source="create", at=now(), code="ServerOverloaded", message="busy")
-    return create_result("not_sent", outcome, seconds, **{"message": "ServerOverloaded: busy"} | given)
+def not_sent(seconds: float = 0, code: str = "ServerOverloaded", **given: Any) -> Create:
+    outcome = Outcome(kind="not_sent", source="create", at=now(), code=code, message="busy")
+    return create_result("not_sent", outcome, seconds, **{"message": f"{code}: busy"} | given)
 
 
 def refused(**given: Any) -> Create:
@@ -287,6 +292,11 @@ def failure(of: FailureClass, code: str = "code", task_id: str | None = TASK, at
 async def as_written(input: EndInput) -> EndResult:
     """Answer that the end in the ledger is the given one."""
     return EndResult(error=input.error)
+
+
+async def and_again(input: EndInput) -> EndResult:
+    """Answer the same, and that the setting has another attempt left."""
+    return EndResult(error=input.error, continues=True)
 
 
 # Answers of the lister

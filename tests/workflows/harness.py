@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from unittest.mock import ANY
 
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import EventType
@@ -293,10 +294,22 @@ class Harness:
         await self.fake.called(name)
         return job
 
+    async def start_until_state(self, **expected: Any) -> Job:
+        """Start a job, and return when its state is as expected."""
+        job = await self.start()
+        await job.until_state(**expected)
+        return job
+
     async def start_until_stored(self, **given: Any) -> Job:
         """Start a job, and return when it has ended with its video."""
         job = await self.start(**given)
         assert await job.result() == RESULT
+        return job
+
+    async def start_until_failed(self, expected: JobError | None = None) -> Job:
+        """Start a job, and return when it has ended with an error, by default with any."""
+        job = await self.start()
+        assert await job.failed() == (expected or ANY)
         return job
 
     async def start_creating(self, answer: Answer) -> tuple[Job, Held]:
@@ -308,16 +321,12 @@ class Harness:
     async def start_queued(self, seconds: float = LONG) -> Job:
         """Start a job, and return when its task is created; it polls after so many seconds."""
         self.fake.create(created(seconds=seconds))
-        job = await self.start()
-        await job.until_state(phase="queued")
-        return job
+        return await self.start_until_state(phase="queued")
 
     async def start_running(self) -> Job:
         """Start a job that follows a task, and return when a poll has shown that it runs."""
         self.fake.follow(waiting("running"))
-        job = await self.start()
-        await job.until_state(phase="running")
-        return job
+        return await self.start_until_state(phase="running")
 
     async def start_unknown(self, attempt: int = 1) -> Job:
         """Start a job whose create is unknown, and return when it needs an operator, after a useless listing."""

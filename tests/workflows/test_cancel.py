@@ -114,8 +114,7 @@ async def test_cancel_with_stale_decision_leaves_no_task(harness: Harness) -> No
 async def test_unstarted_create_is_withdrawn(harness: Harness, ask: Ask) -> None:
     await harness.stop("create")
     harness.fake.plan("read_ledger", claim(), claim(2), claim(2))
-    job = await harness.start()
-    await job.until_state(phase="creating")
+    job = await harness.start_until_state(phase="creating")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
@@ -131,8 +130,7 @@ async def test_unstarted_create_is_withdrawn(harness: Harness, ask: Ask) -> None
 async def test_nothing_is_sent_before_wait_is_over(harness: Harness, ask: Ask) -> None:
     harness.fake.plan("read_ledger", claim(1), claim(2), claim(2))
     harness.fake.plan("create_task", not_sent(seconds=3600, attention="account"))
-    job = await harness.start()
-    await job.until_state(phase="waiting")
+    job = await harness.start_until_state(phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
@@ -145,8 +143,7 @@ async def test_foreign_created_task_is_followed(harness: Harness, ask: Ask) -> N
     harness.fake.plan("read_ledger", claim(1), adopt(2 * TASK, attempt=2))
     harness.fake.plan("create_task", not_sent(seconds=3600))
     harness.fake.cancel()
-    job = await harness.start()
-    await job.until_state(phase="waiting")
+    job = await harness.start_until_state(phase="waiting")
     answer = await ask(job)
     assert await answer() in {None, "cancelled"}
     await is_cancelled(job)
@@ -338,8 +335,7 @@ async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
     harness.fake.follow(waiting("queued"), ending("cancelled", "cancelled"))
     harness.fake.plan("cancel_task", RuntimeError("503"), CANCELLED)
     harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await job.until_state(provider_status="queued")
+    job = await harness.start_until_state(provider_status="queued")
     assert (await job.update_cancel()).outcome == "cancelled"
     await is_cancelled(job)
 

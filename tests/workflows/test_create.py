@@ -62,8 +62,7 @@ async def test_refusal_in_ledger_is_raised(harness: Harness) -> None:
     error = failure("invalid", "InvalidParameter", task_id=None)
     harness.fake.plan("read_ledger", claim(), ended(error))
     harness.fake.plan("create_task", refused())
-    job = await harness.start()
-    assert await job.failed() == error
+    job = await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger", "create_task", "read_ledger"]
     assert (await job.state()).phase == "refused"
 
@@ -136,8 +135,7 @@ async def test_conflicting_claim_waits_and_rereads(skipping: Harness) -> None:
 async def test_impossible_request_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "invalid_request", task_id=None, attempt=None)
     harness.fake.create(CreateResult(kind="impossible", error=error))
-    job = await harness.start()
-    assert await job.failed() == error
+    await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger", "create_task"]
 
 
@@ -199,8 +197,7 @@ async def test_create_waits_for_worker(harness: Harness) -> None:
     await harness.stop("create")
     harness.fake.create(created(seconds=0))
     harness.fake.finish()
-    job = await harness.start()
-    await job.until_state(phase="creating")
+    job = await harness.start_until_state(phase="creating")
     assert harness.fake.of("create_task") == []
     await harness.start_workers("create")
     assert await job.result() == RESULT
@@ -278,8 +275,7 @@ async def test_over_limit_ends_before_claim(harness: Harness) -> None:
     error = failure("invalid", "over_limit", task_id=None, attempt=None)
     harness.fake.plan("read_ledger", claim(limited=True))
     harness.fake.plan("reserve_quota", QuotaResult(error=error))
-    job = await harness.start()
-    assert await job.failed() == error
+    job = await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger", "reserve_quota"]
     assert (await job.state()).phase == "failed"
 

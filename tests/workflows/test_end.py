@@ -8,7 +8,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import EndInput, EndResult
+from activities.ledger import EndResult
 from activities.poll import Observation
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_COST_USD, SEEDANCE_TOKENS
 from seedance_temporal.job import Attention, Phase
@@ -20,6 +20,7 @@ from tests.workflows.fakes import (
     TOO_LATE,
     Held,
     adopt,
+    and_again,
     as_written,
     claim,
     created,
@@ -50,8 +51,7 @@ async def test_end_is_written_and_raised_by_class(
     usage = Usage(total_tokens=42)
     harness.fake.plan("get_task", Observation(next="end", status=status, error=error, usage=usage, cost_usd=0.25))
     harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    assert await job.failed() == error
+    job = await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "write_end"]
     input = harness.fake.input("write_end")
     assert (input.job_id, input.error, input.usage, input.cost_usd) == (job.id, error, usage, 0.25)
@@ -69,8 +69,7 @@ async def test_end_is_written_and_raised_by_class(
 async def test_later_run_shows_cost_of_end(harness: Harness) -> None:
     """The run that saw it may have been deleted, or be out of its retention."""
     harness.fake.plan("read_ledger", ended(failure("lost"), usage=Usage(total_tokens=42), cost_usd=0.25))
-    job = await harness.start()
-    await job.failed()
+    job = await harness.start_until_failed()
     shown = await job.attributes()
     assert (shown.get(SEEDANCE_TOKENS), shown.get(SEEDANCE_COST_USD)) == (42, 0.25)
 
@@ -80,8 +79,7 @@ async def test_existing_end_is_raised(harness: Harness) -> None:
     standing = failure("expired", code="expired")
     harness.fake.follow(ending("failed", "provider"))
     harness.fake.plan("write_end", EndResult(error=standing))
-    job = await harness.start()
-    assert await job.failed() == standing
+    job = await harness.start_until_failed(standing)
     assert (await job.state()).phase == "expired"
 
 
@@ -89,8 +87,7 @@ async def test_concurrent_end_is_raised_not_rewritten(harness: Harness) -> None:
     error = failure("expired")
     harness.fake.plan("read_ledger", adopt(), ended(error))
     harness.fake.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
-    job = await harness.start()
-    assert await job.failed() == error
+    await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger", "get_task", "get_task", "read_ledger"]
 
 
@@ -124,8 +121,7 @@ async def test_end_shows_its_source(harness: Harness) -> None:
 
 async def test_failure_details_hold_json_error(harness: Harness) -> None:
     harness.fake.plan("read_ledger", ended(failure("moderation", "SensitiveContentDetected")))
-    job = await harness.start()
-    await job.failed()
+    job = await harness.start_until_failed()
     end = (await job.events())[-1].workflow_execution_failed_event_attributes.failure.application_failure_info
     assert end.type == "moderation"
     details = json.loads(end.details.payloads[0].data)
@@ -143,8 +139,7 @@ async def test_failure_details_hold_json_error(harness: Harness) -> None:
 async def test_ended_job_clears_attention(harness: Harness, attention: Attention) -> None:
     harness.fake.follow(waiting("", 0, attention=attention, note="x"), ending("lost", "lost"))
     harness.fake.plan("write_end", as_written)
-    job = await harness.start()
-    await job.failed()
+    job = await harness.start_until_failed()
     shown = await job.state()
     assert (shown.attention, detail_of(shown).advice) == (None, None)
     assert (await job.attributes()).get(SEEDANCE_ATTENTION) is None
@@ -153,17 +148,11 @@ async def test_ended_job_clears_attention(harness: Harness, attention: Attention
 async def test_second_task_outlives_job_end(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt(second_task="cgt-second"))
     harness.fake.end("failed", "provider")
-    job = await harness.start()
-    await job.failed()
+    job = await harness.start_until_failed()
     assert (await job.state()).attention == "second_task"
 
 
 # --- automatic resubmits ---------------------------------------------------------------------------------------------
-
-
-async def and_again(input: EndInput) -> EndResult:
-    """Answer that the setting has another attempt left."""
-    return EndResult(error=input.error, continues=True)
 
 
 async def test_expired_attempt_is_followed_in_same_run(harness: Harness) -> None:
@@ -192,8 +181,7 @@ async def test_second_attempt_is_stored(harness: Harness) -> None:
     harness.fake.plan("get_task", ending("failed", "provider"), waiting("queued"), to_store())
     harness.fake.plan("write_end", and_again)
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await job.until_state(phase="queued", task_id="cgt-1")
+    job = await harness.start_until_state(phase="queued", task_id="cgt-1")
     await job.callback("failed", "cgt-1")
     await job.until_state(phase="queued", task_id=TASK, attempt=2)
     await job.callback("running", TASK, attempt=2)
@@ -224,8 +212,7 @@ async def test_refused_cancel_prevents_next_attempt(harness: Harness) -> None:
     harness.fake.plan("cancel_task", TOO_LATE)
     harness.fake.plan("get_task", waiting("running"), ending("expired", "expired"))
     harness.fake.plan("write_end", and_again)
-    job = await harness.start()
-    await job.until_state(phase="queued")
+    job = await harness.start_until_state(phase="queued")
     assert (await job.update_cancel()).outcome == "running_will_finish"
     await job.callback("expired")
     assert (await job.failed()).failure_class == "cancelled"

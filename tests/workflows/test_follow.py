@@ -164,8 +164,7 @@ async def test_callback_with_start_is_handled(idle: Harness) -> None:
 async def test_callback_with_unknown_task_is_checked(harness: Harness) -> None:
     harness.fake.follow(waiting("running"), waiting("running", second_task=OTHER_TASK), attempt=2)
     harness.fake.plan("identify_task", OURS)
-    job = await harness.start()
-    await job.until_state(phase="running")
+    job = await harness.start_until_state(phase="running")
     await job.callback("succeeded", OTHER_TASK, attempt=1)
     shown = await job.until_state(attention="second_task")
     assert OTHER_TASK in (detail_of(shown).advice or "")
@@ -180,8 +179,7 @@ async def test_repeated_unknown_task_is_checked_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", adopt())
     harness.fake.always("get_task", waiting("running"))
     harness.fake.plan("identify_task", OTHER)
-    job = await harness.start()
-    await job.until_state(phase="running")
+    job = await harness.start_until_state(phase="running")
     await job.callback("queued", OTHER_TASK)
     await harness.fake.called("identify_task")
     await job.callback("running", OTHER_TASK)
@@ -193,8 +191,7 @@ async def test_repeated_unknown_task_is_checked_once(harness: Harness) -> None:
 async def test_poll_shows_second_task(harness: Harness) -> None:
     harness.fake.follow(waiting("running", second_task=OTHER_TASK), to_store())
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await job.until_state(attention="second_task", phase="running")
+    job = await harness.start_until_state(attention="second_task", phase="running")
     await job.callback("succeeded")
     await job.result()
     # No step of this job settles it.
@@ -251,8 +248,7 @@ async def test_thousand_callbacks_cause_few_gets(harness: Harness) -> None:
     harness.fake.always("get_task", waiting("running"))
     harness.fake.always("identify_task", OTHER)
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await job.until_state(phase="running")
+    job = await harness.start_until_state(phase="running")
     for start in range(0, 1000, 100):
         numbers = range(start, start + 100)
         await asyncio.gather(
@@ -352,8 +348,7 @@ def _stored() -> Any:
 
 async def test_next_poll_is_announced(harness: Harness) -> None:
     harness.fake.follow(waiting("running", 600))
-    job = await harness.start()
-    await job.until_state(phase="running")
+    job = await harness.start_until_state(phase="running")
     shown = await job.state()
     assert (due := detail_of(shown).next_poll_at) is not None
     seen = next(entry for entry in detail_of(shown).timeline if entry.detail == "running")

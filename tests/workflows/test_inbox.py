@@ -86,8 +86,7 @@ async def test_task_named_before_a_claim_is_followed(harness: Harness, step: Ste
         held.release()
     harness.fake.plan(step.activity, held)
     harness.fake.plan("read_ledger", step.decision, adopt(FIRST_TASK, attempt=1))
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     job = await harness.start_until_called(step.activity, references=step.references)
     if how == "callback":
         await job.callback("queued", FIRST_TASK, attempt=1)
@@ -104,10 +103,8 @@ async def test_unstarted_create_is_withdrawn_for_named_task(idle: Harness) -> No
     """The queue of creates has a rate: a create can wait in it for minutes."""
     await idle.start_workers("workflows", "ledger", "get", "transfer")
     idle.fake.plan("read_ledger", claim(2), adopt(FIRST_TASK, attempt=1))
-    idle.fake.plan("identify_task", OURS)
-    idle.fake.finish()
-    job = await idle.start()
-    await job.until_state(phase="creating")
+    idle.fake.find()
+    job = await idle.start_until_state(phase="creating")
     await job.callback("running", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT
     await idle.start_workers("create")
@@ -145,8 +142,7 @@ async def test_callback_before_create_answer_costs_no_get(harness: Harness) -> N
 
 async def test_callback_for_lost_create_answer_is_followed(harness: Harness) -> None:
     harness.fake.always("ask_lister", recover())
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     job, held = await harness.start_creating(create_result("unknown"))
     harness.fake.plan("read_ledger", adopt())
     await job.callback("queued")
@@ -188,8 +184,7 @@ async def test_task_named_before_an_end_is_followed(harness: Harness, step: Step
     harness.fake.plan("read_ledger", step.decision, adopt(FIRST_TASK, attempt=1))
     harness.fake.plan(step.activity, held)
     harness.fake.plan("write_end", as_written)
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     job = await harness.start_until(held, references=step.references)
     await job.callback("queued", FIRST_TASK, attempt=1)
     held.release()
@@ -204,8 +199,7 @@ async def test_task_named_before_an_end_is_followed(harness: Harness, step: Step
 )
 async def test_task_named_at_start_is_followed(harness: Harness, decision: Planned, may_create: bool) -> None:
     harness.fake.plan("read_ledger", decision, adopt(FIRST_TASK, attempt=1))
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     await harness.start_until_stored(first_signal=FIRST_NAMED, may_create=may_create)
     assert harness.fake.input("get_task").task_id == FIRST_TASK
 
@@ -389,8 +383,7 @@ async def test_task_named_during_reference_check_is_followed(harness: Harness) -
     held = Held(ReferencesResult())
     harness.fake.plan("read_ledger", claim(2), adopt(FIRST_TASK, attempt=1))
     harness.fake.plan("check_references", held)
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     job = await harness.start_until(held, references=REFERENCES)
     await job.callback("succeeded", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT

@@ -11,12 +11,10 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateResult
-from activities.ledger import EndInput, EndResult
 from activities.limits import QuotaResult
 from activities.poll import Observation
 from activities.recover import IdentifyResult
 from seedance_temporal.job import Attention
-from seedance_temporal.ledger.facts import Outcome
 from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.fakes import (
@@ -28,14 +26,13 @@ from tests.workflows.fakes import (
     Held,
     a_listing,
     adopt,
+    and_again,
     as_written,
     claim,
-    create_result,
     created,
     ending,
     failure,
     not_sent,
-    now,
     recover,
     to_store,
     waiting,
@@ -46,6 +43,7 @@ from workflows import policies
 DENIED = ApplicationError("403 the account may not read https://storage.example.com/x?signature=abc", type="Forbidden")
 GATEWAY = ApplicationError("the provider gave no usable answer: HTTP 404", type="ProviderUnavailable")
 CONFLICT = ApplicationError("gs://videos/a/output.mp4 holds another", type="ObjectConflict", non_retryable=True)
+UNREACHABLE = "bucket_unreachable"
 # On the real server, an hour is this long.
 HOUR = timedelta(seconds=4)
 
@@ -195,19 +193,17 @@ async def test_late_copy_gets_one_try(unsandboxed: Harness, monkeypatch: pytest.
     monkeypatch.setattr(policies, "CONFLICT_PAUSE", timedelta(seconds=2))
     unsandboxed.fake.follow(to_store(within=6))
     unsandboxed.fake.plan("store_video", CONFLICT, RESULT)
-    job = await unsandboxed.start()
-    await job.until_state(attention="object_conflict")
+    job = await unsandboxed.start_until_state(attention="object_conflict")
     await unsandboxed.stop("workflows")
     await asyncio.sleep(7)  # the URL dies, by the server's clock
     await unsandboxed.start_workers("workflows")
     assert await job.result() == RESULT
 
 
-@pytest.mark.parametrize(("code", "attention"), [("not_connected", "provider"), ("bucket_unreachable", "storage")])
+@pytest.mark.parametrize(("code", "attention"), [("not_connected", "provider"), (UNREACHABLE, "storage")])
 async def test_unsent_create_raises_attention(skipping: Harness, code: str, attention: str) -> None:
-    outcome = Outcome(kind="not_sent", source="create", at=now(), code=code, message="no")
     skipping.fake.always("read_ledger", claim())
-    skipping.fake.always("create_task", create_result("not_sent", outcome, 900, message=f"{code}: no"))
+    skipping.fake.always("create_task", not_sent(900, code))
     job = await skipping.start_until_called("create_task")
     await skipping.skip(policies.PATIENCE.total_seconds() * 0.8)
     assert (await job.state()).attention is None
@@ -225,9 +221,8 @@ async def test_unsent_create_raises_attention(skipping: Harness, code: str, atte
 
 
 async def test_cancelled_job_needs_no_operator(skipping: Harness) -> None:
-    outcome = Outcome(kind="not_sent", source="create", at=now(), code="bucket_unreachable", message="no")
     skipping.fake.always("read_ledger", claim())
-    skipping.fake.always("create_task", create_result("not_sent", outcome, 900, message="no"))
+    skipping.fake.always("create_task", not_sent(900, UNREACHABLE))
     job = await skipping.start_until_called("create_task")
     await skipping.skip(policies.PATIENCE.total_seconds() * 1.4)
     assert (await job.state()).attention == "storage"
@@ -238,15 +233,14 @@ async def test_cancelled_job_needs_no_operator(skipping: Harness) -> None:
 
 @pytest.mark.parametrize("how", ["not sent", "conflict"])
 async def test_followed_task_needs_no_sent_create(skipping: Harness, how: str) -> None:
-    outcome = Outcome(kind="not_sent", source="create", at=now(), code="bucket_unreachable", message="no")
     skipping.fake.always("read_ledger", claim(attempt=2))
-    skipping.fake.always("create_task", create_result("not_sent", outcome, 900, message="no"))
+    skipping.fake.always("create_task", not_sent(900, UNREACHABLE))
     job = await skipping.start_until_called("create_task")
     await skipping.skip(policies.PATIENCE.total_seconds() * 1.6)
     assert (await job.state()).attention == "storage"
     skipping.fake.always("read_ledger", adopt(OTHER_TASK, attempt=1))
     skipping.fake.always("get_task", waiting("running", 3000))
-    last = create_result("not_sent", outcome, 0) if how == "not sent" else CreateResult(kind="conflict")
+    last = not_sent(0, UNREACHABLE) if how == "not sent" else CreateResult(kind="conflict")
     skipping.fake.always("create_task", last)
     await skipping.skip(1000)
     await skipping.fake.called("get_task")
@@ -256,13 +250,10 @@ async def test_followed_task_needs_no_sent_create(skipping: Harness, how: str) -
 
 
 async def test_next_task_has_no_conflict(skipping: Harness) -> None:
-    async def continues(input: EndInput) -> EndResult:
-        return EndResult(error=input.error, continues=True)
-
     skipping.fake.plan("read_ledger", adopt(TASK, attempt=2), adopt(OTHER_TASK, attempt=1))
     skipping.fake.plan("get_task", to_store(within=3600))
     skipping.fake.always("store_video", CONFLICT)
-    skipping.fake.plan("write_end", continues)
+    skipping.fake.plan("write_end", and_again)
     skipping.fake.always("get_task", waiting("running", 3000))
     job = await skipping.start()
     await skipping.skip(3600 * 3)
@@ -289,8 +280,7 @@ async def test_next_attempt_has_no_task_gone(harness: Harness) -> None:
         "get_task", waiting("", 1.5, attention="task_gone", note="x"), Observation(next="ended", status="failed")
     )
     harness.fake.plan("create_task", not_sent(LONG))
-    job = await harness.start()
-    await job.until_state(attention="task_gone")
+    job = await harness.start_until_state(attention="task_gone")
     assert (await job.until_state(phase="waiting")).attention is None
 
 
@@ -312,14 +302,13 @@ async def test_withdrawn_create_needs_no_operator(impatient: Harness) -> None:
 
 async def test_ledger_keeps_the_attention_of_a_create(impatient: Harness) -> None:
     """Creates are not sent for an hour, then the ledger cannot be read for one: when it can, creates are no better."""
-    outcome = Outcome(kind="not_sent", source="create", at=now(), code="bucket_unreachable", message="no")
     impatient.fake.always("read_ledger", claim())
-    impatient.fake.always("create_task", create_result("not_sent", outcome, 0.5, message="no"))
+    impatient.fake.always("create_task", not_sent(0.5, UNREACHABLE))
     job = await impatient.start()
     await job.until_state(attention="storage")
     impatient.fake.always("read_ledger", DENIED)
     await asyncio.sleep(HOUR.total_seconds() * 2)
-    held = Held(create_result("not_sent", outcome, LONG, message="no"))
+    held = Held(not_sent(LONG, UNREACHABLE))
     impatient.fake.always("create_task", held)
     impatient.fake.always("read_ledger", claim())
     await held.reached.wait()

@@ -37,8 +37,7 @@ async def test_existing_end_is_raised_not_rewritten(
 ) -> None:
     error = failure(of, task_id=task_id)
     harness.fake.plan("read_ledger", ended(error))
-    job = await harness.start()
-    assert await job.failed() == error
+    job = await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger"]
     shown = await job.state()
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, task_id, 1)

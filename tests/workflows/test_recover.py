@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.ledger import EndInput, EndResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.ledger.decisions import Decision
 from tests.support.jobs import detail_of
@@ -23,6 +22,7 @@ from tests.workflows.fakes import (
     Held,
     a_listing,
     adopt,
+    and_again,
     claim,
     create_result,
     created,
@@ -59,8 +59,7 @@ async def test_search_is_shown_without_attention(harness: Harness) -> None:
 async def test_callback_names_task_at_once(harness: Harness) -> None:
     harness.fake.plan("read_ledger", recover(attempt=2), adopt(OTHER_TASK, attempt=2))
     harness.fake.plan("ask_lister", recover(attempt=2))
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     job = await harness.start()
     await job.until_waiting()
     await job.callback("queued", OTHER_TASK, attempt=2)
@@ -75,8 +74,7 @@ async def test_callback_during_request_is_handled(harness: Harness) -> None:
     held = Held(recover())
     harness.fake.plan("read_ledger", recover(), adopt())
     harness.fake.plan("ask_lister", held)
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     job = await harness.start_until(held)
     await job.callback("running")
     await harness.fake.called("identify_task")
@@ -104,16 +102,12 @@ async def test_listing_before_a_lost_answer_blocks_nothing(harness: Harness) -> 
 
 async def test_listing_of_a_found_task_blocks_no_next_attempt(harness: Harness) -> None:
     """A callback finds the task while its listing is under way; the task fails, and the next answer is lost, too."""
-
-    async def continues(input: EndInput) -> EndResult:
-        return EndResult(error=input.error, continues=True)
-
     harness.fake.plan("read_ledger", claim(), adopt(), claim(attempt=2))
     harness.fake.plan("create_task", create_result("unknown"), create_result("unknown"))
     harness.fake.plan("ask_lister", recover(1))
     harness.fake.plan("identify_task", OURS)
     harness.fake.plan("get_task", waiting("running"), ending("failed", "provider"))
-    harness.fake.plan("write_end", continues)
+    harness.fake.plan("write_end", and_again)
     job = await harness.start_until_called("ask_lister")
     await job.callback("running")
     await job.until_state(phase="running")
@@ -189,8 +183,7 @@ async def test_old_claim_waits_for_listing_before_attention(harness: Harness) ->
     """Such as the claim of a run that was terminated, and is submitted again on the next day."""
     harness.fake.plan("read_ledger", recover(needs_operator=True), adopt())
     harness.fake.plan("ask_lister", recover(needs_operator=True))
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     job = await harness.start()
     await job.until_waiting()
     assert (await job.state()).attention is None
@@ -203,8 +196,7 @@ async def test_request_is_not_repeated_before_answer(skipping: Harness) -> None:
     """So hundreds of jobs in recovery do not block the lister by asking it over and over."""
     skipping.fake.plan("read_ledger", recover(), adopt())
     skipping.fake.always("ask_lister", recover(seconds=60))
-    skipping.fake.plan("identify_task", OURS)
-    skipping.fake.finish()
+    skipping.fake.find()
     job = await skipping.start_until_called("ask_lister")
     await skipping.skip(60 * (policies.LISTING_PATIENCE - 1))
     assert len(skipping.fake.of("ask_lister")) == 1
@@ -222,8 +214,7 @@ async def test_silent_lister_delays_no_attention_or_callback(skipping: Harness) 
     skipping.fake.plan("read_ledger", recover(), adopt())
     skipping.fake.plan("ask_lister", *[recover(seconds=300)] * 2)
     skipping.fake.always("ask_lister", recover(seconds=300, needs_operator=True))
-    skipping.fake.plan("identify_task", OURS)
-    skipping.fake.finish()
+    skipping.fake.find()
     job = await skipping.start()
     await skipping.skip(3600)
     shown = await job.state()
@@ -255,8 +246,7 @@ async def asked(harness: Harness, *decisions: Decision, attempt: int = 1) -> Job
 async def test_listed_task_shown_by_get_is_adopted(harness: Harness) -> None:
     job = await asked(harness, attempt=2)
     harness.fake.plan("read_ledger", adopt(OTHER_TASK, attempt=2))
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     await job.listed(a_listing(2, task_id=OTHER_TASK, complete=False))
     await job.result()
     assert harness.fake.names() == FOUND
@@ -334,8 +324,7 @@ async def test_listing_of_settled_attempt_proves_nothing(harness: Harness) -> No
 async def test_invalid_listing_is_ignored(harness: Harness, odd: list[Any]) -> None:
     job = await asked(harness)
     harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("identify_task", OURS)
-    harness.fake.finish()
+    harness.fake.find()
     await job.signal(SIGNAL_LISTED, args=odd)
     await job.listed(a_listing(task_id=TASK))
     assert await job.result() == RESULT

@@ -73,9 +73,8 @@ async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
 
 async def test_resolution_of_known_job_changes_nothing(harness: Harness) -> None:
     job = await harness.start_running()
-    harness.fake.plan("get_task", to_store())
     harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="it is settled"))
-    harness.fake.plan("store_video", RESULT)
+    harness.fake.finish()
     assert not (await job.resolve(Resolve(attempt=1, action="lost"))).accepted
     assert len(harness.fake.of("get_task")) == 1
     await job.callback("succeeded")
@@ -127,8 +126,7 @@ async def test_cancel_with_argument_is_accepted(harness: Harness) -> None:
     harness.fake.always("get_task", waiting("running"))
     harness.fake.always("cancel_task", {"outcome": "running_will_finish", "status": "running"})
     harness.fake.plan("store_video", RESULT)
-    job = await harness.start()
-    await job.until_state(phase="running")
+    job = await harness.start_until_state(phase="running")
     update = asyncio.create_task(job.execute_update(UPDATE_CANCEL, {"reason": "x"}))
     await asyncio.wait({update}, timeout=1)
     harness.fake.always("get_task", to_store())

@@ -107,8 +107,7 @@ async def test_state_has_contract_shape(harness: Harness) -> None:
 
 async def test_error_has_contract_names(harness: Harness) -> None:
     harness.fake.plan("read_ledger", ended(failure("expired")))
-    job = await harness.start()
-    await job.failed()
+    job = await harness.start_until_failed()
     raw = await job.query(QUERY_STATE)
     assert raw["error"]["class"] == "expired"
 

@@ -139,8 +139,7 @@ async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any
         update={"message": f"It ended: {of}. Resubmit: python starter.py resubmit X --attempt 1"}
     )
     harness.fake.plan("read_ledger", ended(error, folder=FOLDER, **EXPECTED))
-    job = await harness.start()
-    assert await job.failed() == error
+    job = await harness.start_until_failed(error)
     text = await details(job)
     phase = (await job.state()).phase
     assert text.startswith(
@@ -154,8 +153,7 @@ async def test_foreign_text_is_escaped(harness: Harness) -> None:
     message = "![x](https://example.com/x.png) <b>*no*</b> `|\n\n# rm"
     error = failure("provider").model_copy(update={"message": message})
     harness.fake.plan("read_ledger", ended(error, warnings=("a | b\n- c",)))
-    job = await harness.start()
-    await job.failed()
+    job = await harness.start_until_failed()
     text = await details(job)
     first, *_ = text.splitlines()
     assert first.endswith(r"\!\[x\](https://example.com/x.png) \<b\>\*no\*\</b\> \`\| \# rm")
