@@ -21,6 +21,7 @@ from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.signing import CannotSign
 from tests.support.jobs import KEY, SECRET, a_request, absent, accepted, created, not_sent, present, refused
+from tests.support.memory_bucket import LosingAnswers
 from tests.support.world import NOWHERE, World
 
 QUICK: dict[str, Any] = {"seedance_create_timeout_seconds": 2.5}  # for a create that runs out of time
@@ -192,13 +193,7 @@ async def test_foreign_claim_is_conflict(world: World) -> None:
 
 async def test_claim_that_met_itself_is_ours(world: World) -> None:
     """The library repeats a write whose answer was lost, and gets 412 on its own object."""
-    create = world.bucket.create
-
-    async def repeated(name: str, content: bytes, *, seconds: float = 60) -> bool:
-        await create(name, content, seconds=seconds)
-        return await create(name, content, seconds=seconds)
-
-    world.memory.create = repeated  # type: ignore[method-assign]
+    world.bucket = LosingAnswers()
     result = await world.create()
     assert (result.kind, result.written, len(await world.posts())) == ("created", True, 1)
     assert await world.facts() == ["0001.claim.json", "0001.outcome.json"]

@@ -31,7 +31,7 @@ from tests.support.jobs import (
     refused,
     some_settings,
 )
-from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import LosingAnswers, MemoryBucket
 from tests.support.world import World
 
 
@@ -39,14 +39,6 @@ from tests.support.world import World
 def world(request: pytest.FixtureRequest) -> World:
     """A job on each kind of bucket; ``World()`` is one on the bucket in memory."""
     return World() if request.param == "memory" else World(bucket=request.getfixturevalue("google"))
-
-
-class Lying(MemoryBucket):
-    """A bucket whose answers get lost: the write landed, and its repetition met it. So the library reports a 412."""
-
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        await super().create(name, content, seconds=seconds)
-        return False
 
 
 # --- the objects in the bucket ---------------------------------------------------------------------------------------
@@ -87,6 +79,8 @@ async def test_other_objects_are_no_attempts(world: World) -> None:
     root = world.names.root
     for name in ("cgt-1/task.json", "attempts/readme", "attempts/x.claim.json", "0001.claim.json"):
         await world.bucket.create(f"{root}{name}", b"{}")
+    for kind in ("notes", "copy-of-claim", "claim.old"):
+        await world.bucket.create(world.names.attempt(7, kind), b"{}")
     assert (await world.ledger.read(world.job_id)).attempts == ()
 
 
@@ -130,13 +124,13 @@ async def test_attempt_is_claimed_once(world: World) -> None:
 
 
 async def test_claim_with_lost_answer_is_ours() -> None:
-    world = World(bucket=Lying())
+    world = World(bucket=LosingAnswers())
     assert await world.ledger.claim(a_claim(world.request))
     assert not await world.ledger.claim(a_claim(world.request)), "the claim has another nonce"
 
 
 async def test_outcome_with_lost_answer_is_no_second_task() -> None:
-    world = World(bucket=Lying())
+    world = World(bucket=LosingAnswers())
     await world.write(created("cgt-1"))
     assert await world.facts() == ["0001.outcome.json"]
 
@@ -458,13 +452,6 @@ async def test_key_of_lost_attempt_bars_no_later_one() -> None:
     await world.ledger.note_identifiers_listed("byteplus", FINGERPRINT)
     decision = await world.decision()
     assert (decision.next, decision.attempt, decision.recovery and decision.recovery.doubt) == ("recover", 2, None)
-
-
-async def test_stray_object_is_no_attempt() -> None:
-    world = World()
-    for kind in ("notes", "copy-of-claim", "claim.old"):
-        await world.bucket.create(world.names.attempt(7, kind), b"{}")
-    assert (await world.ledger.read(world.job_id)).attempts == ()
 
 
 async def test_live_task_beats_automatic_resubmit() -> None:

@@ -19,7 +19,7 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from tests.support.jobs import a_claim, a_request, an_end, content, created, in_activity, present, some_settings
-from tests.support.memory_bucket import MemoryBucket
+from tests.support.memory_bucket import LosingAnswers, MemoryBucket
 
 # The most that a_request costs, by the provider's list.
 PRICE = Rules().estimate(a_request()).usd or 0
@@ -213,14 +213,6 @@ async def test_racing_prices_stay_within_daily_usd(bucket: MemoryBucket) -> None
     await asyncio.gather(*(workers[n % 3].reserve(request) for n, request in enumerate(requests)))
     spent = sum(content(bucket, name)["usd"] for name in entries(bucket))
     assert 1.0 - PRICE < spent <= 1.0
-
-
-class LosingAnswers(MemoryBucket):
-    """Each write lands, and then meets itself: its answer was lost, and the library repeated it."""
-
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        await super().create(name, content, seconds=seconds)
-        return False
 
 
 async def test_entry_with_lost_answer_is_ours() -> None:

@@ -113,3 +113,11 @@ class MemoryBucket:
 
 def a_signed_url(bucket: str, name: str, generation: int) -> str:
     return f"https://storage.googleapis.com/{bucket}/{name}?generation={generation}&X-Goog-Signature=0"
+
+
+class LosingAnswers(MemoryBucket):
+    """Each write lands, and then meets itself: its answer was lost, and the library repeated it, which got a 412."""
+
+    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+        await super().create(name, content, seconds=seconds)
+        return False
