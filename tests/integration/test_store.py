@@ -295,13 +295,6 @@ async def test_equal_uploaded_video_is_ours(world: StoreWorld, monkeypatch: pyte
     assert (await world.store()).size == len(VIDEO)
 
 
-async def test_other_content_under_name_is_conflict(world: StoreWorld) -> None:
-    await world.put("output.mp4", b"")
-    await world.fails("ObjectConflict", "holds 0 bytes", final=True)
-    assert await world.bucket.read(world.name("output.mp4")) == b""
-    assert await world.bucket.read(world.names.record) is None
-
-
 async def test_bucket_content_is_compared(world: StoreWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = GoogleBucket.upload
 
