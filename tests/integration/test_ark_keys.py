@@ -1,6 +1,5 @@
 """The local Ark's keys: which tasks each of them sees, and what it may create, while both change under way."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 
 from dev.ark.control import ArkControl
 from dev.ark.keys import Key
-from dev.process import running_ark
 from tests.support.ark_api import Api, an_api
 from tests.support.jobs import KEY
 
@@ -18,14 +16,6 @@ MODEL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
 ENDPOINT = "ep-20260101-abc"  # MODEL is behind it
 OTHER_ENDPOINT = "ep-20260101-xyz"
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[ArkControl]:
-    limits = ("create_per_minute", "get_per_second", "list_per_second", "delete_per_second")
-    flags = [word for limit in limits for word in ("--set", f"{limit}=null")]
-    async with running_ark("--queued-seconds", "3600", *flags) as control:
-        yield control
 
 
 @pytest.fixture
