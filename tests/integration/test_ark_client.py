@@ -390,9 +390,18 @@ async def test_gateway_404_is_an_error(raw: RawHost, client: Ark, on: str) -> No
     assert (caught.value.status, caught.value.code) == (404, "")
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "[]", "{}", '{"id": 1, "status": "queued"}', '{"id": "cgt-1"}'])
-async def test_get_without_task_is_error(raw: RawHost, client: Ark, body: str) -> None:
-    raw.answers(200, body)
+OTHER_CODES = ["NotFound", "ModelNotOpen", "InvalidEndpointOrModel.NotFound", "EndpointNotFound.x"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *((200, body) for body in ("", "<html>", "[]", "{}", '{"id": 1, "status": "queued"}', '{"id": "cgt-1"}')),
+        *((404, envelope(code)) for code in OTHER_CODES),
+    ],
+)
+async def test_get_without_task_is_error(raw: RawHost, client: Ark, status: int, body: str) -> None:
+    raw.answers(status, body)
     with pytest.raises(ArkError):
         await client.get("cgt-1")
 
@@ -507,10 +516,3 @@ async def test_answer_about_another_task_is_none(raw: RawHost, client: Ark) -> N
 async def test_codes_of_unknown_task(raw: RawHost, client: Ark, code: str) -> None:
     raw.answers(404, envelope(code))
     assert await client.get("cgt-1") is None
-
-
-@pytest.mark.parametrize("code", ["NotFound", "ModelNotOpen", "InvalidEndpointOrModel.NotFound", "EndpointNotFound.x"])
-async def test_other_404_is_error(raw: RawHost, client: Ark, code: str) -> None:
-    raw.answers(404, envelope(code))
-    with pytest.raises(ArkError):
-        await client.get("cgt-1")

@@ -41,6 +41,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "pictures" / "Same.PNG").write_bytes(CONTENT)
     (tmp_path / "pictures" / "other.webp").write_bytes(b"another")
     (tmp_path / "empty.png").touch()
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MEDIA["image"].max_bytes + 1)
     return tmp_path
 
 
@@ -173,6 +175,7 @@ def test_paths_are_relative_to_request_or_folder(tmp_path: Path) -> None:
         ("none.png", "No such file"),
         ("pictures", "is a directory"),
         ("empty.png", "is empty"),
+        ("large.png", f"{MEDIA['image'].max_bytes} are allowed"),
         ("shot.png/more", "Not a directory"),
         ("a\0b", "cannot be read"),
         ("file:///shot.png", "give the plain path"),
@@ -183,17 +186,10 @@ def test_paths_are_relative_to_request_or_folder(tmp_path: Path) -> None:
         ("~nobody/shot.png", "No such file"),
     ],
 )
-def test_path_without_content_is_refused(folder: Path, url: str, says: str) -> None:
+def test_path_without_usable_content_is_refused(folder: Path, url: str, says: str) -> None:
     found = problems(a_reader(), with_urls("shot.png", url), folder)
     assert found.keys() == {"references[1].url"}
     assert says in found["references[1].url"]
-
-
-def test_too_large_file_is_not_read(folder: Path) -> None:
-    with (folder / "large.png").open("wb") as file:
-        file.truncate(MEDIA["image"].max_bytes + 1)
-    found = problems(a_reader(), with_urls("large.png"), folder)
-    assert f"{MEDIA['image'].max_bytes} are allowed" in found["references[0].url"]
 
 
 def test_all_problems_are_reported_at_once(folder: Path) -> None:
@@ -325,10 +321,6 @@ async def test_any_path_may_be_allowed(tree: Path, url: str) -> None:
 # No regular file, or no medium
 
 
-def a_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def a_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         before = Path.cwd()
@@ -344,7 +336,7 @@ def a_socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (a_fifo, "a FIFO, a socket"),
+        (os.mkfifo, "a FIFO, a socket"),
         (a_socket, "a FIFO, a socket"),
         (Path.mkdir, "is a directory"),
         (lambda path: path.symlink_to(path.name), "a link"),

@@ -106,18 +106,17 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "param"), WRONG)
-def test_known_field_is_checked(fields: dict[str, Any], param: str) -> None:
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        *((fields, "InvalidParameter", param) for fields, param in WRONG),
+        *(({name: None}, "MissingParameter", name) for name in ("model", "content")),
+    ],
+)
+def test_wrong_or_missing_field_is_named(fields: dict[str, Any], code: str, param: str) -> None:
     with pytest.raises(ArkError) as caught:
         request(**fields)
-    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "InvalidParameter", param)
-
-
-@pytest.mark.parametrize(("fields", "param"), [({"model": None}, "model"), ({"content": None}, "content")])
-def test_missing_field_is_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(ArkError) as caught:
-        request(**fields)
-    assert (caught.value.code, caught.value.param) == ("MissingParameter", param)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, code, param)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,17 +28,14 @@ TEXT: dict[str, Any] = {
 IMAGE = {"role": "reference_image", "url": "https://cdn.example.com/a.png"}
 
 
-def wrong(data: Any) -> dict[str, str]:
-    """What is wrong with decoded JSON, by place."""
+def wrong(data: Any, read: Callable[[Any], VideoRequest] = VideoRequest.from_dict) -> dict[str, str]:
+    """What is wrong with decoded JSON, or with what is read otherwise, by place."""
     with pytest.raises(InvalidRequest) as refused:
-        VideoRequest.from_dict(data)
+        read(data)
     return by_place(refused.value)
 
 
-def wrong_json(text: str | bytes) -> dict[str, str]:
-    with pytest.raises(InvalidRequest) as refused:
-        VideoRequest.from_json(text)
-    return by_place(refused.value)
+wrong_json = partial(wrong, read=VideoRequest.from_json)
 
 
 def by_place(refused: InvalidRequest) -> dict[str, str]:
