@@ -27,12 +27,13 @@ from seedance_temporal.ledger.task_files import Verified
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import as_json
-from tests.support.jobs import a_claim, a_request, present, refused
+from tests.support.jobs import a_claim, a_request, an_end, present, refused
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.world import World
 
 FIRST, SECOND = "cgt-1", "cgt-2"
 VIDEO = b"a video" * 1000
+RIGHTS = {"depicts_real_person": True, "consent_reference": "contract 7"}
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
 
 
@@ -73,15 +74,11 @@ SECOND_TIMELINE = (
 )
 
 
-def a_real_person() -> VideoRequest:
-    return a_request(rights={"depicts_real_person": True, "consent_reference": "contract 7"})
-
-
 @dataclass
 class AuditWorld(World):
     """A job with two attempts: the first one failed, the video of the second one is stored."""
 
-    request: VideoRequest = field(default_factory=a_real_person)
+    request: VideoRequest = field(default_factory=lambda: a_request(rights=RIGHTS))
 
     task_id: str = SECOND
 
@@ -111,9 +108,8 @@ class AuditWorld(World):
 
     async def fail(self) -> None:
         """End the first attempt, and request another one."""
-        error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
-        end = End(error=error, at=datetime.now(UTC), source="poll", **await self.written(1, FIRST_TIMELINE))
-        await self.write(end)
+        update = {"source": "poll"} | await self.written(1, FIRST_TIMELINE)
+        await self.write(an_end(1, FIRST).model_copy(update=update))
         await self.grant()
 
     async def store(self) -> None:
@@ -227,7 +223,7 @@ async def test_audit_from_the_objects(world: AuditWorld) -> None:
     assert (audit.source, audit.phase, audit.missing) == ("record", "stored", ())
     assert (audit.polls, audit.callbacks) == (3 + 1 + 2 + 1, 2)
     assert audit.warnings == ("The prompt is long.", "The last frame was asked for, and the provider gave none.")
-    assert audit.rights == {"depicts_real_person": True, "consent_reference": "contract 7"}
+    assert audit.rights == RIGHTS
     assert "seed" not in audit.request
     first, second = audit.attempts
     assert (first.charge.billed, first.charge.tokens, first.asked_again_by) == (False, 0, "caller")
@@ -323,8 +319,7 @@ async def test_objects_of_older_versions_are_whole() -> None:
     put = {"claim": claim.model_dump(mode="json", exclude=new)}
     outcome = Outcome(kind="created", source="create", at=at(1), task_id=FIRST)
     put["outcome"] = outcome.model_dump(mode="json", exclude={"namespace", "run_id", "timeline", "ledger"})
-    error = JobError(code="failed", message="it ended", failure_class="provider", task_id=FIRST, attempt=1)
-    end = End(error=error, at=datetime.now(UTC), timeline=FIRST_TIMELINE)
+    end = an_end(1, FIRST).model_copy(update={"timeline": FIRST_TIMELINE})
     put["end"] = end.model_dump(mode="json", by_alias=True, exclude={"namespace", "run_id", "ledger", "source"})
     for kind, value in put.items():
         await world.bucket.create(world.names.attempt(1, kind), as_json(value))
@@ -359,10 +354,7 @@ ODD_FIELDS = {
 async def test_odd_value_counts_as_damage(world: AuditWorld, kind: str, field: str, odd: str) -> None:
     """Such times cannot be compared, and NaN is no JSON; all can have a fitting checksum."""
     name = world.names.record if kind == "record" else world.names.attempt(1, kind)
-    content = json.loads(world.memory.contents[name])
-    del content["sha256"]
-    content[field] = odd if field.endswith("at") else float("nan")
-    world.put(name, sealed(content))
+    world.change(name, lambda value: value.update({field: odd if field.endswith("at") else float("nan")}))
     audit = await world.audit()
     assert [gap for gap in audit.missing if name in gap], audit.missing
     assert await world.problems_of(name)
@@ -372,10 +364,7 @@ async def test_odd_value_counts_as_damage(world: AuditWorld, kind: str, field: s
 @pytest.mark.parametrize("kind", ["claim", "record"])
 async def test_request_without_hash_is_found(world: AuditWorld, kind: str) -> None:
     name = world.names.record if kind == "record" else world.names.attempt(1, kind)
-    content = json.loads(world.memory.contents[name])
-    del content["sha256"]
-    content["request"]["seed"] = 2**60
-    world.put(name, sealed(content))
+    world.change(name, lambda value: value["request"].update(seed=2**60))
     assert await world.problems_of(name)
 
 
