@@ -12,6 +12,7 @@ from temporalio.client import Client
 from activities.store import Transport
 from seedance_temporal import connect
 from seedance_temporal.errors import TemporalUnavailable
+from seedance_temporal.media.temporary import remove_abandoned
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.search_attributes import register_search_attributes
 from seedance_temporal.settings import Settings
@@ -40,6 +41,8 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    if abandoned := await asyncio.to_thread(remove_abandoned):
+        _log.info("removed the temporary files of %d copies or checks that were killed", abandoned)
     client = await _connected(stop)
     if client is None:
         return

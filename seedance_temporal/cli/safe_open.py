@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
+from seedance_temporal.media.temporary import temporary_directory
 from seedance_temporal.provider.checks import quoted
 from seedance_temporal.provider.models import MEDIA, Kind
 
@@ -131,8 +131,8 @@ class LocalFile:
         Raises:
             FileRefused: The content has changed, or cannot be read any more.
         """
-        with TemporaryDirectory(prefix="seedance-") as directory:
-            path = Path(directory) / "reference"
+        with temporary_directory() as directory:
+            path = directory / "reference"
             await asyncio.to_thread(self._copy, path)
             yield path
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import httpx
@@ -16,6 +15,7 @@ import httpx
 from seedance_temporal.errors import Problem
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
+from seedance_temporal.media.temporary import temporary_directory
 from seedance_temporal.provider.models import KINDS, MEDIA, Kind
 from seedance_temporal.reference_media import Medium, is_readable, media_problems
 from seedance_temporal.request import VideoRequest
@@ -107,8 +107,8 @@ class References:
     async def _read(self, index: int, kind: Kind, url: str) -> Medium:
         """Download and probe one reference."""
         async with self._downloads:
-            with TemporaryDirectory(prefix="seedance-") as directory:
-                path = Path(directory) / "reference"
+            with temporary_directory() as directory:
+                path = directory / "reference"
                 seconds = self._settings.seedance_create_timeout_seconds
                 most = MEDIA[kind].max_bytes
                 await download(self._transport(), url, path, max_bytes=most, seconds=seconds, resumes=_RESUMES)
