@@ -80,8 +80,7 @@ class _Relay:
     def __init__(self, client_source: ClientSource, secrets: Sequence[str]) -> None:
         self._client_source = client_source
         self._secrets = tuple(secrets)
-        self._client: Client | None = None
-        self._connecting = asyncio.Lock()
+        self._connection: asyncio.Future[Client] | None = None
 
     async def callback(self, request: Request) -> Response:
         """Answer one callback: 200 where Temporal has the signal, or the job is closed or unknown."""
@@ -122,14 +121,26 @@ class _Relay:
 
     async def _signal(self, job_id: str, change: TaskChanged) -> None:
         """Signal the job, and never start it: a callback must not be able to start, and pay for, a job."""
-        async with self._connecting:
-            self._client = self._client or await self._client_source()
+        client = await self._connected()
         try:
-            await self._client.get_workflow_handle(job_id).signal(SIGNAL_TASK_CHANGED, change)
+            await client.get_workflow_handle(job_id).signal(SIGNAL_TASK_CHANGED, change)
         except RPCError as error:
             if not is_unknown_workflow(error):
                 raise
             _log.info("callback for %s: closed or unknown, there is nothing to do", job_id)
+
+    async def _connected(self) -> Client:
+        """Connect once for all callbacks. It goes on where a callback has no time left for it."""
+        connection = self._connection
+        if connection is None or (connection.done() and _failed(connection)):
+            connection = self._connection = asyncio.ensure_future(self._client_source())
+            connection.add_done_callback(_failed)
+        return await asyncio.shield(connection)
+
+
+def _failed(connection: asyncio.Future[Client]) -> bool:
+    """Return whether a connection failed. Its callbacks say so; where none waits any more, nobody needs to know."""
+    return connection.cancelled() or connection.exception() is not None
 
 
 async def _body(request: Request) -> bytes:

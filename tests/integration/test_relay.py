@@ -26,7 +26,7 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
 from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
-from seedance_temporal.relay import MAX_BODY_BYTES, relay_app
+from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, MAX_BODY_BYTES, relay_app
 from tests.support.command_line import script_process
 from tests.support.servers import dev_server
 from tests.support.temporal_stub import TASK_ID, address, handle, request
@@ -202,6 +202,23 @@ async def test_temporal_down_is_503_until_it_is_up(temporal: Client, http: httpx
         assert (await http.get(f"{base}/healthz")).status_code == 200
         up = True
         assert (await http.post(url, json=BODY)).status_code == 200
+
+
+async def test_slow_connection_serves_later_callbacks(temporal: Client, http: httpx.AsyncClient) -> None:
+    """It takes longer than the provider waits, and is not begun anew for each callback."""
+    begun = []
+
+    async def source() -> Client:
+        begun.append(time.monotonic())
+        await asyncio.sleep(ANSWER_WITHIN_SECONDS + 1)
+        return temporal
+
+    async with served(relay_app(source, [SECRET])) as base:
+        url = callback_url(base, SECRET, JOB, 1)
+        answers = await asyncio.gather(*(http.post(url, json=BODY, timeout=10) for _ in range(3)))
+        assert [answer.status_code for answer in answers] == [503] * 3
+        assert (await http.post(url, json=BODY, timeout=10)).status_code == 200
+    assert len(begun) == 1
 
 
 async def test_temporal_outage_is_503_in_time(http: httpx.AsyncClient) -> None:
