@@ -200,6 +200,9 @@ class CreateActivities:
             return CreateResult(kind="unknown", claim=claim, outcome=outcome, written=written, message=message)
         if answer.kind == "not_sent":
             return self._not_sent(input, claim, answer, outcome, written=written)
+        if written:
+            # It can name thousands of objects, and the run needs none of them.
+            outcome = outcome.model_copy(update={"ledger": ()})
         return CreateResult(
             kind="created" if answer.kind == "created" else "refused",
             claim=claim,
@@ -265,8 +268,9 @@ def _outcome(
         failure_class=answer.failure_class,
         namespace=claim.namespace,
         run_id=claim.run_id,
-        timeline=input.timeline,
-        ledger=objects,
+        # Of those that were not sent there can be hundreds in a row, in which nothing else happens.
+        timeline=() if answer.kind == "not_sent" else input.timeline,
+        ledger=() if answer.kind == "not_sent" else objects,
     )
 
 

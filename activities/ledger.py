@@ -21,13 +21,17 @@ from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import summary_and_details
 
 
 class ReadLedgerInput(Shape):
+    """What is asked for. ``continued``: the run continues another one as new."""
+
     job_id: str
     request: VideoRequest
     resubmit: Resubmit | None = None
     with_context: bool = False
+    continued: bool = False
 
 
 class RunContext(Shape):
@@ -42,6 +46,8 @@ class RunContext(Shape):
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
         warnings: Parts of the request that are allowed, and still likely to disappoint, in sentences.
         limited: Whether limits are set, so that a quota entry must be reserved before a create.
+        about: The request in Markdown, for a continued run: Temporal's UI shows only for the first run what it was
+            started with.
     """
 
     search_attributes: tuple[str, ...] = ()
@@ -53,6 +59,7 @@ class RunContext(Shape):
     estimated_usd: float | None = None
     warnings: tuple[str, ...] = ()
     limited: bool = False
+    about: str = ""
 
 
 class ReadLedgerResult(Shape):
@@ -117,6 +124,8 @@ class LedgerActivities:
         settings = self._settings
         estimated = settings.rules.estimate(input.request)
         # The claim holds the warnings of an earlier run, which has checked the references.
+        job_id, request = input.job_id, input.request
+        about = summary_and_details(job_id, request, settings.rules, hash_users=settings.seedance_hash_users)[1]
         claimed = attempt.claim.warnings if attempt is not None and attempt.claim is not None else ()
         return RunContext(
             search_attributes=self._search_attributes,
@@ -128,6 +137,7 @@ class LedgerActivities:
             estimated_usd=estimated.usd,
             warnings=tuple(dict.fromkeys([*settings.rules.warnings(input.request), *claimed])),
             limited=settings.limited,
+            about=about if input.continued else "",
         )
 
     @activity.defn

@@ -13,8 +13,8 @@ from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.job import Attention, JobError, Shape, VideoResult
 from seedance_temporal.ledger.decisions import other_key, second_task
-from seedance_temporal.ledger.facts import Attempt
-from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.ledger.facts import Attempt, Facts
+from seedance_temporal.ledger.store import Ledger, LedgerDamaged
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.provider.task import (
     CANCELLED,
@@ -146,7 +146,12 @@ class PollActivities:
         Raises:
             ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
-        facts = await self._ledger.read(input.job_id)
+        damage: str | None = None
+        try:
+            facts = await self._ledger.read(input.job_id)
+        except LedgerDamaged as error:
+            # The task is paid for, so it is followed all the same.
+            facts, damage = Facts(record=None, attempts=()), str(error)
         if facts.record is not None:
             second = second_task(facts, facts.record.task_id)
             return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=second)
@@ -168,7 +173,10 @@ class PollActivities:
             return Observation(next="wait", attention=error.attention, note=str(error), wait_seconds=_REFUSED_SECONDS)
         if payload is None:
             return self._gone(input, attempt)
-        return self._of_task(input, parse_task(payload), attempt.claimed_at).model_copy(update={"second_task": second})
+        seen = self._of_task(input, parse_task(payload), attempt.claimed_at)
+        if damage is not None and seen.next == "wait":
+            seen = seen.model_copy(update={"attention": "ledger_damaged", "note": damage})
+        return seen.model_copy(update={"second_task": second})
 
     def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
         cost_usd = self._settings.rules.cost_of(input.request, task)

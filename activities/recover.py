@@ -78,7 +78,7 @@ class RecoverActivities:
         Raises:
             ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
-        facts = await self._ledger.read(input.job_id)
+        facts = await self._ledger.read(input.job_id, input.attempt)
         attempt = facts.attempt(input.attempt)
         if attempt is None or attempt.claim is None:
             return IdentifyResult(answer="not_yet")
@@ -113,7 +113,7 @@ class RecoverActivities:
             ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
         """
         resolution = input.resolution
-        facts = await self._ledger.read(input.job_id)
+        facts = await self._ledger.read(input.job_id, resolution.attempt)
         attempt = facts.attempt(resolution.attempt)
         if attempt is None or attempt.claim is None:
             return _refused(f"{input.job_id} has no attempt {resolution.attempt}.")

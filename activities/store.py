@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -31,6 +30,7 @@ from seedance_temporal.ledger.store import written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
 from seedance_temporal.media.probe import BadMedia, picture_type, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
+from seedance_temporal.media.temporary import temporary_directory
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.task import SUCCEEDED, Task, parse_task
 from seedance_temporal.request import VideoRequest
@@ -119,11 +119,11 @@ class StoreActivities:
             existing = await self._bucket.read(names.record)
             if existing is not None:
                 return _result(existing, self._bucket.name, names.record)
-            with TemporaryDirectory(prefix="seedance-") as directory:
+            with temporary_directory() as directory:
                 progress = CopyProgress()
                 async with heartbeats(progress.shown):
                     files = TaskFiles(self._bucket, names, input.task_id)
-                    copy = _Copy(files, self._ark, self._settings, self._transport, input, Path(directory), progress)
+                    copy = _Copy(files, self._ark, self._settings, self._transport, input, directory, progress)
                     return await copy.run()
         except _Failed as failure:
             raise input.failed(failure.kind, str(failure)) from None

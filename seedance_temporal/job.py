@@ -37,6 +37,7 @@ Attention = Literal[
     "storage",
     "provider",
     "object_conflict",
+    "ledger_damaged",
 ]
 """The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 
@@ -151,7 +152,8 @@ class JobState(Shape):
         result: Where a video is stored; None in lists.
         error: Where the job ended without one; None in lists.
         user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
-        started_at, closed_at: Of the newest run, in UTC; ``closed_at`` is None while it goes on.
+        started_at, closed_at: Of the newest run, in UTC, with those that it was continued from; ``closed_at`` is None
+            while it goes on.
         tokens, cost_usd: What its task was billed with, in the provider's tokens and in USD by the price table; None
             where nothing was billed, or it is not known.
         estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.

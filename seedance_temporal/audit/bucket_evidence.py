@@ -65,7 +65,8 @@ class BucketEvidence:
         for attempt in self.facts.attempts:
             if (outcome := attempt.outcome) is not None:
                 name = self.names.attempt(attempt.number, "outcome")
-                writer = "create_task" if outcome.source == "create" else None
+                # One that was not sent holds no timeline: there can be hundreds in a row.
+                writer = "create_task" if outcome.source == "create" and outcome.kind != "not_sent" else None
                 found.append(TimelinePart(name, "outcome", attempt.number, writer, outcome, outcome.at))
         for name, end in self.ends.items():
             writer = "resolve_attempt" if end.source == "operator" else "write_end"

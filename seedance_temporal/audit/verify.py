@@ -249,7 +249,10 @@ def _others_than_returned(evidence: BucketEvidence, part: TimelinePart, call: Ac
         yield part.name
     if call.activity == "create_task" and attempt is not None and attempt.outcome is not None:
         outcome = call.created("outcome", Outcome)
-        if outcome is not None and outcome.kind != "accepted_without_id" and outcome != attempt.outcome:
-            yield part.name
+        if outcome is not None and outcome.kind != "accepted_without_id":
+            # The list of objects is in the bucket alone.
+            listed = outcome.model_copy(update={"ledger": attempt.outcome.ledger})
+            if listed != attempt.outcome:
+                yield part.name
         if attempt.claim is not None and call.created("claim", Claim) != attempt.claim:
             yield evidence.names.attempt(part.attempt, "claim")

@@ -12,6 +12,8 @@ from seedance_temporal.ledger.facts import FORGOTTEN_AFTER, Attempt, Fact, Facts
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.settings import Settings
 
+_LONGEST_SEARCH_PAUSE = timedelta(minutes=15)
+
 
 class Recovery(Fact):
     """How an attempt whose outcome is unknown is searched for.
@@ -119,11 +121,13 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
     doubt = _no_proof_of_absence(facts, attempt)
     if doubt is None and attempt.claim is not None and attempt.claim.key != settings.key_fingerprint:
         doubt = other_key(attempt.claim.key, settings.key_fingerprint)
-    needs_operator = _age(attempt) > (window if doubt else 1.5 * window)
+    age = _age(attempt)
+    needs_operator = age > (window if doubt else 1.5 * window)
+    # Twenty reads in the window. Fewer and fewer where an operator is needed anyway: a night must not cost thousands.
+    wait = max(window / 6, min(age / 10, _LONGEST_SEARCH_PAUSE)) if needs_operator else window / 20
     recovery = Recovery(
         needs_operator=needs_operator,
-        # Twenty reads in the window; one for every sixth of it where an operator is needed anyway.
-        wait_seconds=(window / 6 if needs_operator else window / 20).total_seconds(),
+        wait_seconds=wait.total_seconds(),
         doubt=doubt,
         key=attempt.claim.key if attempt.claim is not None else "",
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from temporalio import activity
 
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import ObjectNames, hash_of_job
-from seedance_temporal.ledger.checksummed_json import sealed
+from seedance_temporal.ledger.checksummed_json import is_sealed, opened, sealed
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Fact, Facts, Outcome, ResubmitGrant
 from seedance_temporal.ledger.record import Record, RecordedObject, result_of_record
 from seedance_temporal.ledger.task_files import TaskFiles
@@ -26,6 +27,13 @@ RESUBMIT_GRANT = "again"
 _IDENTIFIERS_LISTED = "echo"
 # The kinds of an attempt's objects, besides the tasks and ends that name a task. Other objects there are no facts.
 KINDS = {"claim", "outcome", ACCEPTED_WITHOUT_ID, "end", RESUBMIT_GRANT}
+
+
+class LedgerDamaged(ValueError):
+    """An object of the ledger cannot be read as what it should be. Nothing is sent while that is so."""
+
+    def __init__(self, bucket: str, name: str, why: str) -> None:
+        super().__init__(f"gs://{bucket}/{name} {why}")
 
 
 class Ledger:
@@ -43,12 +51,29 @@ class Ledger:
         """Return the common start of the names of all objects of a job, to be shown."""
         return f"gs://{self._bucket.name}/{self.names(job_id).root}"
 
-    async def read(self, job_id: str) -> Facts:
-        """Read all facts of a job, from one strongly consistent listing."""
+    async def read(self, job_id: str, attempt: int | None = None) -> Facts:
+        """Read the facts that decide a job, from one strongly consistent listing.
+
+        A closed account can leave an attempt an hour for weeks, of which nothing was created. Of those the listing says
+        enough, so the objects of the first and the newest alone are read.
+
+        Args:
+            attempt: The number of another one to read.
+
+        Raises:
+            LedgerDamaged: An object cannot be read as what it should be.
+        """
         names = self.names(job_id)
         objects = await self._bucket.list(names.root)
         record = await self.record(job_id) if any(stored.name == names.record for stored in objects) else None
-        attempts = [await self._attempt(number, of) for number, of in by_attempt(names, objects).items()]
+        found = by_attempt(names, objects)
+        read = {attempt, *list(found)[:1], *list(found)[-1:]}
+        attempts = await asyncio.gather(
+            *(
+                self._attempt(number, of, settled=None if number in read else _nothing_created(of))
+                for number, of in found.items()
+            )
+        )
         open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.allows_another]
         listed = all([await self.identifiers_listed(claim.request.route, claim.key) for claim in open_claims])
         return Facts(
@@ -89,19 +114,21 @@ class Ledger:
         """Return the record of a job; None if no video is stored."""
         return await self._read(self.names(job_id).record, Record)
 
-    async def _attempt(self, number: int, objects: Mapping[str, StoredObject]) -> Attempt:
+    async def _attempt(self, number: int, objects: Mapping[str, StoredObject], *, settled: Outcome | None) -> Attempt:
+        if settled is not None:
+            return Attempt(number, outcome=settled)
         # The listing says everything about the other kinds.
         kinds = ("claim", "outcome", *end_kinds(objects), RESUBMIT_GRANT)
         names = [objects[kind].name for kind in kinds if kind in objects]
-        contents = {name: await self._bucket.read(name) for name in names}
+        contents = dict(zip(names, await asyncio.gather(*map(self._bucket.read, names)), strict=True))
 
         def read(name: str, model: type[_M]) -> _M | None:
-            return _parsed(contents[name], model)
+            return self._parsed(name, contents[name], model)
 
         return read_attempt(number, objects, read)
 
     async def _read(self, name: str, model: type[_M]) -> _M | None:
-        return _parsed(await self._bucket.read(name), model)
+        return self._parsed(name, await self._bucket.read(name), model)
 
     async def claim(self, claim: Claim, *, seconds: float = 60) -> bool:
         """Create the claim object; return whether the claim in the bucket is this very one.
@@ -126,7 +153,7 @@ class Ledger:
             await self._bucket.create(names.attempt(attempt, ACCEPTED_WITHOUT_ID), content, seconds=seconds)
             return
         name = names.attempt(attempt, "outcome")
-        if await self._write(name, outcome, seconds) or outcome.task_id is None:
+        if await self._write(name, outcome, seconds, kind=outcome.kind) or outcome.task_id is None:
             return
         existing = await self._read(name, Outcome)
         if existing is None or existing.task_id != outcome.task_id:
@@ -155,12 +182,29 @@ class Ledger:
         )
         await self._write(self.names(job_id).attempt(resubmit.attempt, RESUBMIT_GRANT), grant)
 
-    async def _write(self, name: str, fact: Fact, seconds: float = 60) -> bool:
-        return await self._bucket.create(name, sealed(fact.model_dump(mode="json", by_alias=True)), seconds=seconds)
+    async def _write(self, name: str, fact: Fact, seconds: float = 60, *, kind: str | None = None) -> bool:
+        content = sealed(fact.model_dump(mode="json", by_alias=True))
+        return await self._bucket.create(name, content, kind=kind, seconds=seconds)
+
+    def _parsed(self, name: str, content: bytes | None, model: type[_M]) -> _M | None:
+        if content is None:
+            return None
+        try:
+            if is_sealed(content):
+                opened(content)
+            return model.model_validate_json(content)
+        except ValidationError:
+            raise LedgerDamaged(self._bucket.name, name, "is empty, cut, or another object") from None
+        except ValueError as error:
+            raise LedgerDamaged(self._bucket.name, name, str(error)) from None
 
 
-def _parsed(content: bytes | None, model: type[_M]) -> _M | None:
-    return None if content is None else model.model_validate_json(content)
+def _nothing_created(objects: Mapping[str, StoredObject]) -> Outcome | None:
+    """Return the outcome of an attempt, if the listing shows that no task of it exists."""
+    kind = objects["outcome"].kind if objects.keys() == {"claim", "outcome"} else None
+    if kind not in {"not_sent", "absent"}:
+        return None
+    return Outcome.model_validate({"kind": kind, "source": "ledger", "at": objects["outcome"].created_at})
 
 
 def by_attempt(names: ObjectNames, objects: Iterable[StoredObject]) -> dict[int, dict[str, StoredObject]]:

@@ -39,6 +39,8 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _THREADS = 32
 _REQUEST_SECONDS = 30.0
 _LONGEST_REASON = 500
+# The key of an object's custom metadata.
+_KIND = "kind"
 
 
 class BucketError(Exception):
@@ -47,7 +49,11 @@ class BucketError(Exception):
 
 @dataclass(frozen=True)
 class StoredObject:
-    """The metadata of an object. Checksums are base64, as Google Cloud Storage gives them."""
+    """The metadata of an object. Checksums are base64, as Google Cloud Storage gives them.
+
+    Attributes:
+        kind: What its writer said of its content; None where nothing was said, or its metadata changed since.
+    """
 
     name: str
     generation: int
@@ -55,6 +61,7 @@ class StoredObject:
     crc32c: str
     md5: str | None
     created_at: datetime
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +107,13 @@ class Bucket(Protocol):
     async def checksums(self, name: str) -> Checksums | None:
         """Read an object to its end in constant memory. Return its checksums, or None where there is no object."""
 
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
         """Create a JSON object; return False where the object exists.
 
         It can be our own: the library repeats a write whose answer was lost.
 
         Args:
+            kind: What a listing is to say of the content.
             seconds: Total time, the library's own repetitions included.
         """
 
@@ -191,9 +199,12 @@ class GoogleBucket:
             return Checksums.of(file)
 
     @_in_thread
-    def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+    def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
+        blob = self._bucket.blob(name)
+        if kind is not None:
+            blob.metadata = {_KIND: kind}
         try:
-            self._bucket.blob(name).upload_from_string(
+            blob.upload_from_string(
                 content,
                 content_type="application/json",
                 if_generation_match=0,
@@ -265,6 +276,8 @@ async def readable_url(bucket: Bucket | None, url: str, lifetime: timedelta) -> 
 
 
 def _stored(blob: Any) -> StoredObject:
+    # Metadata can be changed without a new object, and is then of a later metageneration: only the writer's counts.
+    metadata = blob.metadata if blob.metageneration == 1 else None
     return StoredObject(
         name=blob.name,
         generation=int(blob.generation),
@@ -272,6 +285,7 @@ def _stored(blob: Any) -> StoredObject:
         crc32c=blob.crc32c,
         md5=blob.md5_hash,
         created_at=blob.time_created,
+        kind=(metadata or {}).get(_KIND),
     )
 
 

@@ -135,6 +135,9 @@ def test_failure_types() -> None:
         if name_of(call) in MADE_WITH_TYPE_FIRST
         for text in texts(call.args[0] if call.args else None)
     }
+    # An exception that an activity lets through has its own name as type.
+    policies = [keyword(call, "non_retryable_error_types") for call in calls() if name_of(call) == "RetryPolicy"]
+    given |= {text for kinds in policies if isinstance(kinds, ast.List) for kind in kinds.elts for text in texts(kind)}
     assert documented("## Types of failures in Temporal") == given
 
 

@@ -99,13 +99,15 @@ class Chaos:
         await asyncio.sleep(max(0.0, self._start + at - time.monotonic()))
 
     async def _persist(self, call: Callable[[], Awaitable[Any]], seconds: float = 90) -> Any:
-        """Repeat a call until it succeeds, over restarts of servers."""
-        deadline = time.monotonic() + seconds
+        """Repeat a call until it succeeds, over restarts of servers. The time begins with the first try."""
+        deadline: float | None = None
         while True:
             try:
                 async with self._slots:
+                    deadline = deadline or time.monotonic() + seconds
                     return await call()
             except (SeedanceError, RPCError, httpx.TransportError):
+                assert deadline is not None
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.5)

@@ -71,9 +71,9 @@ class GatedBucket(MemoryBucket):
         listed: list[StoredObject] = await self.gates(self.run, "listing", decision)
         return listed
 
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        kind = name.split("/")[-1].split(".")[1].split("-")[0]
-        return bool(await self.gates(self.run, kind, lambda: self._put(name, content)))
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
+        written = name.split("/")[-1].split(".")[1].split("-")[0]
+        return bool(await self.gates(self.run, written, lambda: self._put(name, content, kind)))
 
 
 @dataclass

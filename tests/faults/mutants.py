@@ -166,8 +166,8 @@ MUTANTS = (
         1,
         "a claim does not wait for a task that the provider does not show yet",
         _INBOX,
-        "        if self._awaited:\n            with",
-        "        if not self._awaited:\n            with",
+        "        if self._awaited:\n            purpose",
+        "        if not self._awaited:\n            purpose",
         "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
     ),
     Mutant(
@@ -273,9 +273,25 @@ MUTANTS = (
         2,
         "a task that comes after another outcome is dropped",
         _LEDGER_STORE,
-        "if await self._write(name, outcome, seconds) or outcome.task_id is None:",
-        "if await self._write(name, outcome, seconds) or outcome.task_id:",
+        "if await self._write(name, outcome, seconds, kind=outcome.kind) or outcome.task_id is None:",
+        "if await self._write(name, outcome, seconds, kind=outcome.kind) or outcome.task_id:",
         "tests/integration/test_ledger.py::test_task_after_other_outcome_is_late",
+    ),
+    Mutant(
+        1,
+        "a listing's word counts for an attempt whose task came to light later",
+        _LEDGER_STORE,
+        'objects["outcome"].kind if objects.keys() == {"claim", "outcome"} else None',
+        'objects["outcome"].kind if "outcome" in objects else None',
+        "tests/integration/test_ledger_cost.py::test_late_task_of_attempt_without_task_is_followed",
+    ),
+    Mutant(
+        1,
+        "metadata that somebody changed is believed",
+        "seedance_temporal/storage/bucket.py",
+        "blob.metadata if blob.metageneration == 1 else None",
+        "blob.metadata",
+        "tests/integration/test_bucket.py::test_changed_metadata_is_not_believed",
     ),
     Mutant(
         2,
@@ -450,10 +466,9 @@ MUTANTS = (
     Mutant(
         3,
         "a status goes backwards",
-        _WORKFLOW,
-        'if self._progress.phase == "queued" and rank(seen.status) > rank(QUEUED):\n'
-        '            self._progress.enter("running")',
-        'if seen.status in ("queued", "running"):\n            self._progress.enter(seen.status)  # type: ignore',
+        "workflows/progress.py",
+        'if self.phase == "queued" and rank(status) > rank(QUEUED):\n            self.enter("running")',
+        'if status in ("queued", "running"):\n            self.enter(status)  # type: ignore',
         "tests/workflows/test_follow.py::test_status_never_goes_back",
     ),
     Mutant(

@@ -33,6 +33,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import activities.create
 from activities.create import CreateActivities, CreateInput, CreateResult
 from activities.ledger import LedgerActivities, OutcomeInput, ReadLedgerInput
+from seedance_temporal.audit.bucket_evidence import read_bucket_evidence
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.decisions import Decision, decide
@@ -180,7 +181,10 @@ class LedgerModel(RuleBasedStateMachine):
     def facts(self) -> Facts:
         now = len(self.shared.writes), self.clock
         if self.cached is None or self.cached[0] != now:
-            self.cached = now, self._at_once(self.ledger.read(self.job_id))
+            whole = self._at_once(read_bucket_evidence(self.shared, "seedance", self.job_id)).facts
+            read = self._at_once(self.ledger.read(self.job_id))
+            assert decide(read) == decide(whole), "what was not read decides"
+            self.cached = now, whole
         return self.cached[1]
 
     @precondition(lambda self: not all(run.busy for run in self.runs))

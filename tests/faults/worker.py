@@ -104,11 +104,11 @@ class FaultyBucket(GoogleBucket):
         super().__init__(name, client)
         self._faults = faults
 
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        kind = next((kind for kind in ("claim", "outcome", "record") if name.endswith(f"{kind}.json")), "")
-        self._faults.at(f"before the {kind}", name)
-        created = await super().create(name, content, seconds=seconds)
-        self._faults.at(f"after the {kind}", name)
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
+        written = next((what for what in ("claim", "outcome", "record") if name.endswith(f"{what}.json")), "")
+        self._faults.at(f"before the {written}", name)
+        created = await super().create(name, content, kind=kind, seconds=seconds)
+        self._faults.at(f"after the {written}", name)
         return created
 
 

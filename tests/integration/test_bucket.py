@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -103,6 +104,31 @@ async def test_odd_name_is_unchanged(bucket: Bucket, prefix: str) -> None:
     await bucket.create(name, b"{}")
     assert await bucket.read(name) == b"{}"
     assert [stored.name for stored in await bucket.list(prefix)] == [name]
+
+
+async def test_kind_is_listed(bucket: Bucket, prefix: str) -> None:
+    await bucket.create(f"{prefix}a.json", b"{}", kind="not_sent")
+    await bucket.create(f"{prefix}b.json", b"{}")
+    assert [stored.kind for stored in await bucket.list(prefix)] == ["not_sent", None]
+
+
+@pytest.mark.parametrize(("metageneration", "kind"), [("1", "not_sent"), ("2", None)])
+async def test_changed_metadata_is_not_believed(metageneration: str, kind: str | None) -> None:
+    item = {
+        "name": "a.json",
+        "generation": "17",
+        "metageneration": metageneration,
+        "size": "2",
+        "crc32c": "4waSgw==",
+        "timeCreated": "2026-11-01T00:00:00Z",
+        "metadata": {"kind": "not_sent"},
+    }
+    async with raw_host() as host:
+        host.answers(200, json.dumps({"items": [item]}), "Content-Type: application/json")
+        endpoint = {"api_endpoint": host.url}
+        client = storage.Client("local", client_options=endpoint, use_auth_w_custom_endpoint=False)
+        (stored,) = await GoogleBucket("videos", client).list("")
+    assert (stored.generation, stored.kind) == (17, kind)
 
 
 async def test_missing_bucket_is_an_error(google: GoogleBucket) -> None:

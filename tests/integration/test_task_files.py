@@ -56,10 +56,10 @@ class SpoilingBucket(GoogleBucket):
 class RecordlessBucket(GoogleBucket):
     """Accepts no record."""
 
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
         if name.endswith("record.json"):
             raise RuntimeError("no record today")
-        return await super().create(name, content, seconds=seconds)
+        return await super().create(name, content, kind=kind, seconds=seconds)
 
 
 # Answers to GET; fields are those of the task.

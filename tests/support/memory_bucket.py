@@ -68,25 +68,25 @@ class MemoryBucket:
         await self._reach()
         return Checksums.of(BytesIO(self.contents[name])) if name in self.contents else None
 
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
         await self._reach()
-        return await self._hooked(name, content)
+        return await self._hooked(name, content, kind)
 
     async def upload(self, name: str, path: Path, content_type: str) -> StoredObject | None:
         await self._reach()
         content = await asyncio.to_thread(path.read_bytes)
         return self.stored[name] if await self._hooked(name, content) else None
 
-    async def _hooked(self, name: str, content: bytes) -> bool:
-        kind = PurePosixPath(name).stem.rpartition(".")[2]
-        if kind in self.before:
-            await self.before[kind]()
-        created = self._put(name, content)
-        if kind in self.after:
-            await self.after[kind]()
+    async def _hooked(self, name: str, content: bytes, kind: str | None = None) -> bool:
+        of = PurePosixPath(name).stem.rpartition(".")[2]
+        if of in self.before:
+            await self.before[of]()
+        created = self._put(name, content, kind)
+        if of in self.after:
+            await self.after[of]()
         return created
 
-    def _put(self, name: str, content: bytes) -> bool:
+    def _put(self, name: str, content: bytes, kind: str | None = None) -> bool:
         if name in self.stored:
             return False
         self.writes.append(name)
@@ -98,6 +98,7 @@ class MemoryBucket:
             crc32c=base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode(),
             md5=base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode(),
             created_at=datetime.now(UTC),
+            kind=kind,
         )
         return True
 
@@ -118,6 +119,6 @@ def a_signed_url(bucket: str, name: str, generation: int) -> str:
 class LosingAnswers(MemoryBucket):
     """Each write lands, and then meets itself: its answer was lost, and the library repeated it, which got a 412."""
 
-    async def create(self, name: str, content: bytes, *, seconds: float = 60) -> bool:
-        await super().create(name, content, seconds=seconds)
+    async def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:
+        await super().create(name, content, kind=kind, seconds=seconds)
         return False

@@ -332,16 +332,18 @@ def test_unclaimed_attempt_is_not_absent() -> None:
 def test_search_time_follows_settings(barred: bool, given: dict[str, Any], identifiers_listed: bool) -> None:
     """Half a window more where listings can settle it, because no operator is needed for that."""
     border = WINDOW if barred else 1.5 * WINDOW
-    ages = [(timedelta(0), False), (border, False), (border + TICK, True), (DAYS, True), (2 * DAYS, True)]
-    for age, over in ages:
+    # Where an operator is needed, it is searched for less and less often.
+    waits = [(timedelta(0), 30), (border, 30), (border + TICK, 100), (timedelta(hours=1), 360), (DAYS, 900)]
+    for age, wait in waits:
+        over = age > border
         attempt = replace(unknown(age), **given)
         others = (EARLIER_ABSENT,) if attempt.number == 2 else ()
         decision = decide_at(
             Facts(None, (*others, attempt), identifiers_listed), some_settings(seedance_recovery_seconds=600)
         )
         assert decision.recovery is not None, age
-        recovery = decision.recovery.needs_operator, decision.recovery.wait_seconds
-        assert (decision.next, *recovery) == ("recover", over, 100 if over else 30), age
+        recovery = decision.recovery.needs_operator, round(decision.recovery.wait_seconds)
+        assert (decision.next, *recovery) == ("recover", over, wait), age
 
 
 # --- for all facts ---------------------------------------------------------------------------------------------------
