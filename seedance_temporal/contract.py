@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import AwareDatetime
 from temporalio.common import SearchAttributeKey
 
 from seedance_temporal.events import Timeline
-from seedance_temporal.job import Shape
+from seedance_temporal.job import Attention, Shape
+from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 
 WORKFLOW = "GenerateVideo"
@@ -59,6 +61,8 @@ SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | Sea
 MEMO_ATTEMPT = "attempt"
 MEMO_ESTIMATED_TOKENS = "estimated_tokens"
 MEMO_ESTIMATED_USD = "estimated_usd"
+# Only of a run that another was continued as: the start of the first one.
+MEMO_STARTED_AT = "started_at"
 
 
 class Resubmit(Shape):
@@ -69,10 +73,24 @@ class Resubmit(Shape):
 
 
 class Carried(Shape):
-    """The state that one run gives to the next at continue-as-new; all else is in the ledger."""
+    """The state that one run gives to the next at continue-as-new; all else is in the ledger.
+
+    Attributes:
+        started_at: The start of the first run.
+        media: The references as they were checked; None where they were not.
+        attention, advice: What an operator had to settle.
+        not_sent, not_sent_since: Creates in a row that were not sent, and when the first one failed.
+    """
 
     timeline: Timeline = ()
     cancel_requested: bool = False
+    started_at: AwareDatetime | None = None
+    warnings: tuple[str, ...] = ()
+    media: tuple[Medium, ...] | None = None
+    attention: Attention | None = None
+    advice: str | None = None
+    not_sent: int = 0
+    not_sent_since: AwareDatetime | None = None
 
 
 class GenerateVideoInput(Shape):

@@ -106,7 +106,7 @@ async def described(run: WorkflowExecution) -> JobState:
             # Every run has its queue, also where the search attributes are missing, or no worker has begun with it.
             "route": run.task_queue.removeprefix(contract.Queues("").workflows),
             "model": shown.get(contract.SEEDANCE_MODEL),
-            "started_at": run.start_time,
+            "started_at": memo.get(contract.MEMO_STARTED_AT, run.start_time),
             "closed_at": run.close_time,
             "tokens": shown.get(contract.SEEDANCE_TOKENS),
             "cost_usd": shown.get(contract.SEEDANCE_COST_USD),

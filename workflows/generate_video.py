@@ -4,7 +4,7 @@
 
     run ─ _generate ─ _proceed ─┬─ claim: _create ─── references, quota, then one POST by Sending
                                 ├─ recover: _recover ─ Search for the task of a lost answer
-                                ├─ adopt: _follow ─── poll, until the task ends ─┬─ _store, _copy
+                                ├─ adopt: _follow ─── poll, until the task ends ─┬─ _store by Copying
                                 └─ stored, ended: return the video, or fail      └─ _end
 
 Each step returns the decision that follows, so a run can begin anywhere. Nothing in here does I/O. The bucket's ledger
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -28,16 +28,18 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal import contract
     from seedance_temporal.contract import CancelAnswer, Carried, GenerateVideoInput, Resolve, ResolveAnswer
     from seedance_temporal.events import EventSource
-    from seedance_temporal.job import JobError, JobState, VideoResult, phase_of
+    from seedance_temporal.job import Attention, JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
-    from seedance_temporal.provider.task import QUEUED, SUCCEEDED, Usage, rank
+    from seedance_temporal.provider.task import SUCCEEDED, Usage
     from seedance_temporal.reference_media import Medium, is_readable
-    from workflows import messages, policies
+    from workflows import messages
+    from workflows.copying import Copying
     from workflows.inbox import Inbox
     from workflows.progress import Progress
     from workflows.search import Search
     from workflows.sending import Sending
     from workflows.steps import Steps
+    from workflows.waits import history_is_long, until
 
 
 @dataclass(eq=False)
@@ -60,11 +62,12 @@ class GenerateVideo:
         carried = job.carried or Carried()
         self._job = job
         self._job_id = workflow.info().workflow_id
-        self._progress = Progress(job.request, carried.timeline)
+        self._progress = Progress(job.request, carried)
         self._steps = Steps(job, self._progress)
         self._inbox = Inbox(self._steps, self._progress, cancel_requested=carried.cancel_requested)
-        self._sending = Sending(self._steps, self._inbox, self._progress)
-        self._media: tuple[Medium, ...] | None = None
+        self._sending = Sending(self._steps, self._inbox, self._progress, carried)
+        self._copying = Copying(self._steps, self._progress)
+        self._media = carried.media
         self._first_poll_after = 0.0
 
     @workflow.run
@@ -109,8 +112,10 @@ class GenerateVideo:
     async def _proceed(self, decision: Decision) -> VideoResult | Decision:
         """Do the next step; return the stored video, or the decision that follows."""
         if decision.next != "claim":
-            # Nothing is to be created any more, so what kept a create from leaving needs no operator.
-            self._progress.clear_all_but_second_task()
+            # Nothing is to be created any more, so what kept a create from leaving needs no operator. The step itself
+            # clears the Attentions of its own, which a run before this one can have raised.
+            own: Attention = "unknown_create" if decision.next == "recover" else "task_gone"
+            self._progress.clear_all_but("second_task", own)
         match decision.next:
             case "stored":
                 assert decision.result is not None
@@ -167,6 +172,7 @@ class GenerateVideo:
                 return Decision(next="recover", attempt=decision.attempt)
             case "not_sent" | "conflict":
                 await self._sending.wait_before_next(result)
+                self._continue_as_new_where_long()
             case "refused":
                 pass  # the ledger has it, and says that the job has ended
         return await self._read_ledger()
@@ -178,7 +184,7 @@ class GenerateVideo:
             return ()
         self._progress.enter("checking")
         check = self._steps.start_reference_check(count)
-        await workflow.wait_condition(lambda: check.done() or self._inbox.interrupts)
+        await until(lambda: check.done() or self._inbox.interrupts)
         if not check.done():
             check.cancel()
         try:
@@ -205,7 +211,7 @@ class GenerateVideo:
             # The create has just lost its answer: a listing from before it is about another attempt, or too old.
             self._inbox.listings.clear()
         while decision.next == "recover":
-            self._continue_as_new_if_suggested()
+            self._continue_as_new_where_long()
             decision = await search.step(decision)
             if decision.next != "recover" or self._inbox.listings:
                 continue
@@ -240,15 +246,13 @@ class GenerateVideo:
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
         # Only a task that this run created needs a wait before its first poll.
         seconds, self._first_poll_after, polls = self._first_poll_after, 0.0, 0
+        cancelling = False
         while True:
-            self._continue_as_new_if_suggested()
-            how = await self._next_poll(task_id, seconds)
+            self._continue_as_new_where_long()
+            how = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel_pending)
             cancelling = self._inbox.cancel_pending
             if cancelling:
-                cancelled = await self._steps.cancel_task(task)
-                self._inbox.cancel_outcome = cancelled.outcome
-                answer = f"{cancelled.outcome}, {cancelled.status}"
-                self._progress.note("cancel_answered", "poll", answer, task_id=task_id)
+                await self._cancel(task)
             announced = how == "callback" or cancelling
             seen = await self._steps.get_task(task.model_copy(update={"polls": polls, "announced": announced}))
             polls += 1
@@ -258,23 +262,39 @@ class GenerateVideo:
                 return await self._stored(seen.result, "ledger")
             if seen.next == "ended":
                 # Another run wrote that, and another attempt may have followed since.
-                self._progress.clear_all_but_second_task()
+                self._progress.clear_all_but("second_task")
                 return await self._read_ledger()
             if seen.next == "end":
                 assert seen.error is not None
                 self._progress.show_status(seen.status, how)
                 return await self._end(seen.error, how, seen)
             if seen.next == "store":
-                self._progress.clear("account", "credentials", "task_gone")
+                self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
                 self._progress.show_status(SUCCEEDED, how)
                 return await self._store(task, seen)
             seconds = seen.wait_seconds
             self._show(seen, how)
 
-    async def _next_poll(self, task_id: str, seconds: float) -> EventSource:
-        """Wait for a reason to poll; return its source."""
+    async def _cancel(self, task: GetTaskInput) -> None:
+        """Cancel a task that is queued; where the provider does not serve that, leave the request for the next poll."""
+        try:
+            cancelled = await self._steps.cancel_task(task)
+        except ActivityError as error:
+            reason = str(messages.last_failure(error) or "no worker took it")
+            self._progress.note("cancel_not_served", "poll", reason, task_id=task.task_id)
+            return
+        self._inbox.cancel_outcome = cancelled.outcome
+        answer = f"{cancelled.outcome}, {cancelled.status}"
+        self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)
+
+    async def _next_poll(self, task_id: str, seconds: float, *, cancel_sent: bool) -> EventSource:
+        """Wait for a reason to poll; return its source. A cancel that was sent already is no reason."""
         if seconds > 0:
-            await self._progress.wait(lambda: self._inbox.calls_for_poll(task_id), seconds, "callback, or poll")
+            await self._progress.wait(
+                lambda: self._inbox.calls_for_poll(task_id) or (self._inbox.cancel_pending and not cancel_sent),
+                seconds,
+                "callback, or poll",
+            )
         # The poll that follows reads the ledger first.
         self._inbox.ledger_changed = False
         return "callback" if self._inbox.take_announced_end(task_id) else "poll"
@@ -284,11 +304,9 @@ class GenerateVideo:
         if seen.attention is not None:
             self._progress.need(seen.attention, messages.advice_on_task(seen))
             return
-        self._progress.clear("account", "credentials", "task_gone")
+        self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
         self._progress.show_status(seen.status, how)
-        # A status never goes back; an unknown one is shown as it is, and counts as running.
-        if self._progress.phase == "queued" and rank(seen.status) > rank(QUEUED):
-            self._progress.enter("running")
+        self._progress.move_on(seen.status)
 
     # Storing
 
@@ -297,43 +315,18 @@ class GenerateVideo:
         self._progress.enter("storing")
         # Too late for a cancel: the video is paid for.
         self._inbox.cancel_outcome = "running_will_finish"
-        within = max(timedelta(seconds=seen.copy_within), policies.COPY_AT_LEAST)
-        give_up_at = workflow.now() + within
-        # An hour after the success. Where that is over, a minute from now: a backlog that is stored at once is fine.
-        at_risk = max(give_up_at - policies.URL_LIFE + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
-        while True:
-            try:
-                result = await self._copy(task, give_up_at, at_risk)
-                break
-            except ActivityError as error:
-                conflict = messages.object_conflict(error)
-                if conflict is None or workflow.now() + policies.CONFLICT_PAUSE >= give_up_at:
-                    return await self._end(messages.lost(task, error), "copy", seen)
-                self._progress.need("object_conflict", messages.advice_on_conflict(conflict, give_up_at))
-            pause = policies.CONFLICT_PAUSE.total_seconds()
-            await self._progress.wait(lambda: False, pause, "copy again, if the other object is gone", shown=False)
+        copied = await self._copying.copy(task, timedelta(seconds=seen.copy_within))
+        if isinstance(copied, JobError):
+            return await self._end(copied, "copy", seen)
         if not self._progress.context.identifiers_listed:
             await self._steps.learn_whether_identifiers_are_listed()
-        return await self._stored(result, "copy")
-
-    async def _copy(self, task: GetTaskInput, give_up_at: datetime, at_risk: datetime) -> VideoResult:
-        """Copy, repeated by Temporal until the URL is dead; raise an Attention where that takes long."""
-        # At least one try: a wait before it can have ended late.
-        copy = self._steps.start_copy(task, max(give_up_at - workflow.now(), policies.COPY_AT_LEAST))
-        patience = at_risk - workflow.now()
-        if self._progress.attention == "object_conflict":
-            # It says more, while it is true: a copy that meets the object again ends soon.
-            patience = max(patience, policies.CONFLICT_PAUSE)
-        seconds = patience.total_seconds()
-        if seconds <= 0 or not await self._progress.wait(copy.done, seconds, "the copy is at risk", shown=False):
-            self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at))
-        return await copy
+        return await self._stored(copied, "copy")
 
     # Ending
 
     async def _stored(self, result: VideoResult, how: EventSource) -> VideoResult:
         self._inbox.cancel_outcome = "running_will_finish"
-        self._progress.clear_all_but_second_task()
+        self._progress.clear_all_but("second_task")
         while await self._inbox.await_named_tasks():
             self._progress.show_second_task((await self._read_ledger()).second_task)
         self._progress.note("stored", how, result.video_uri, task_id=result.task_id, attempt=self._progress.attempt)
@@ -346,23 +339,26 @@ class GenerateVideo:
         if not ended.continues:
             raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
         self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
-        self._progress.clear_all_but_second_task()
+        self._progress.clear_all_but("second_task")
         return await self._read_ledger()
 
     def _failure(self, end: _Ended) -> ApplicationError:
         """Show how the job ended; return the error that ends the run, by the failure's own name and sentence."""
         error = end.error
         self._inbox.cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
-        self._progress.clear_all_but_second_task()
+        self._progress.clear_all_but("second_task")
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
         self._progress.show_ended(error, phase_of(error), end.usage, end.cost_usd)
         return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
-    def _continue_as_new_if_suggested(self) -> None:
+    def _continue_as_new_where_long(self) -> None:
         # Handlers end first: the next run knows nothing of the tasks that callbacks named, or of updates.
-        if workflow.all_handlers_finished() and workflow.info().is_continue_as_new_suggested():
-            carried = Carried(timeline=self._progress.timeline, cancel_requested=self._inbox.cancel_requested)
-            workflow.continue_as_new(self._job.model_copy(update={"carried": carried}))
+        if workflow.all_handlers_finished() and history_is_long():
+            carried = Carried(cancel_requested=self._inbox.cancel_requested, media=self._media)
+            carried = self._progress.carry(self._sending.carry(carried))
+            # Lists show the memo.
+            memo = {**workflow.memo(), contract.MEMO_STARTED_AT: carried.started_at}
+            workflow.continue_as_new(self._job.model_copy(update={"carried": carried}), memo=memo)
 
     # Handlers: they never raise, because a failing one would block the run for good
 

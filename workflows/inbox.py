@@ -7,7 +7,6 @@ is about to end.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -21,10 +20,11 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.contract import CancelAnswer, CancelOutcome, Resolve, ResolveAnswer, TaskChanged
     from seedance_temporal.events import EventName, EventSource
     from seedance_temporal.ledger.facts import Listing
-    from seedance_temporal.provider.task import TERMINAL, is_task_id
+    from seedance_temporal.provider.task import RUNNING, TERMINAL, is_task_id
     from workflows import policies
     from workflows.progress import Progress
     from workflows.steps import Steps
+    from workflows.waits import history_is_long, until
 
 Source = Literal["callback", "list"]
 
@@ -75,13 +75,9 @@ class Inbox:
         Call this before every step that cannot be undone: a claim, an absence, an end. Returns ``ledger_changed``.
         """
         if self._awaited:
-            with contextlib.suppress(TimeoutError):
-                await workflow.wait_condition(
-                    lambda: not self._awaited,
-                    timeout=policies.LISTEN_AT_MOST,
-                    timeout_summary="stop waiting for tasks that callbacks or listings named",
-                )
-        await workflow.wait_condition(lambda: not self._resolving)
+            purpose = "stop waiting for tasks that callbacks or listings named"
+            await until(lambda: not self._awaited, policies.LISTEN_AT_MOST, purpose)
+        await until(lambda: not self._resolving)
         return self.ledger_changed
 
     def close(self) -> None:
@@ -104,6 +100,9 @@ class Inbox:
         )
         if named.status in TERMINAL and len(self._ends_announced) < policies.MOST_CALLBACKS:
             self._ends_announced.add(named.task_id)
+        if named.status == RUNNING and named.task_id == self._progress.task_id:
+            # Only shown: with callbacks, the next poll can be the one after the end.
+            self._progress.move_on(named.status)
         await self._identify(named, "callback")
 
     async def listing(self, args: Sequence[Any]) -> None:
@@ -119,7 +118,7 @@ class Inbox:
 
     def calls_for_poll(self, task_id: str) -> bool:
         """Say whether to poll a task before its time."""
-        return self.end_is_announced(task_id) or self.ledger_changed or self.cancel_pending
+        return self.end_is_announced(task_id) or self.ledger_changed
 
     def end_is_announced(self, task_id: str) -> bool:
         """Say whether a callback announced the end of a task, and callbacks have been right often enough."""
@@ -143,12 +142,7 @@ class Inbox:
     async def cancel(self) -> CancelAnswer:
         """Request the end of the job; answer within 10 seconds with the outcome so far."""
         self.request_cancel("caller")
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: self.cancel_outcome is not None,
-                timeout=policies.CANCEL_ANSWER,
-                timeout_summary="the answer to a cancel is due",
-            )
+        await until(lambda: self.cancel_outcome is not None, policies.CANCEL_ANSWER, "the answer to a cancel is due")
         return CancelAnswer(outcome=self.cancel_outcome or "requested")
 
     async def resolve(self, resolution: Resolve) -> ResolveAnswer:
@@ -181,9 +175,7 @@ class Inbox:
         self._open.add(key)
         self._awaited.add(key)
         try:
-            await workflow.wait_condition(
-                lambda: (self.ledger_was_read and self.creating != named.attempt) or self._closed
-            )
+            await until(lambda: (self.ledger_was_read and self.creating != named.attempt) or self._closed)
             await self._ask_until_known(named, source)
         finally:
             self._awaited.discard(key)
@@ -227,15 +219,12 @@ class Inbox:
         if self._closed:
             return False
         is_long = pause >= policies.IDENTIFY_LATER
-        try:
-            await workflow.wait_condition(
-                lambda: self._closed or (is_long and workflow.info().is_continue_as_new_suggested()),
-                timeout=pause,
-                timeout_summary="ask again whether the provider shows the task",
-            )
-        except TimeoutError:
-            return True
-        return self._closed
+        interrupted = await until(
+            lambda: self._closed or (is_long and history_is_long()),
+            pause,
+            "ask again whether the provider shows the task",
+        )
+        return self._closed or not interrupted
 
     async def _ask(self, named: TaskChanged, source: Source) -> str:
         try:

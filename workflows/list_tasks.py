@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.contract import Queues
     from seedance_temporal.ledger.facts import Listing
     from workflows import policies
+    from workflows.waits import history_is_long, until
 
 
 @workflow.defn(name=contract.LISTER)
@@ -40,7 +40,7 @@ class ListTasks:
     async def run(self, lister: ListerInput) -> None:
         """Read listings for as long as jobs request them."""
         while await self._is_requested():
-            if workflow.info().is_continue_as_new_suggested():
+            if history_is_long():
                 requested = tuple(self._requested.values())
                 workflow.continue_as_new(ListerInput(route=lister.route, requested=requested))
             requests, self._requested = list(self._requested.values()), {}
@@ -48,11 +48,7 @@ class ListTasks:
                 await self._serve(tier, [request for request in requests if request.service_tier == tier])
 
     async def _is_requested(self) -> bool:
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: bool(self._requested), timeout=policies.LISTER_IDLE, timeout_summary="end without requests"
-            )
-        return bool(self._requested)
+        return await until(lambda: bool(self._requested), policies.LISTER_IDLE, "end without requests")
 
     async def _serve(self, tier: str, requests: list[ListingRequest]) -> None:
         """Read one listing, and answer each job that requested it."""

@@ -64,10 +64,21 @@ def last_failure(error: ActivityError) -> BaseException | None:
     return reason
 
 
+def damage(error: ActivityError) -> ApplicationError | None:
+    """Return the failure of a step that met a damaged object of the ledger; None where it failed otherwise."""
+    reason = error.cause
+    return reason if isinstance(reason, ApplicationError) and reason.type == "LedgerDamaged" else None
+
+
 def failing_part(reason: BaseException) -> Attention:
     """Return the Attention for an activity of the ledger or the provider that keeps failing."""
-    by_provider = isinstance(reason, ApplicationError) and reason.type == "ProviderUnavailable"
-    return "provider" if by_provider else "storage"
+    match reason:
+        case ApplicationError(type="ProviderUnavailable"):
+            return "provider"
+        case ApplicationError(type="LedgerDamaged"):
+            return "ledger_damaged"
+        case _:
+            return "storage"
 
 
 def part_of_create(code: str) -> Attention:
@@ -85,11 +96,22 @@ def advice_on_create(since: datetime, message: str) -> str:
 
 def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
     """Advise on a step, by its summary, that has failed since its first try."""
+    if failing_part(reason) == "ledger_damaged":
+        return advice_on_damage(str(reason))
     part = "the provider's answers" if failing_part(reason) == "provider" else "the bucket, its permissions or network"
     return (
         f"Since {since:%Y-%m-%d %H:%M} UTC this step has failed whenever it was tried: {step}. The last failure: "
         f"{redacted(str(reason))[:_LONGEST_REASON]}. Check {part}: the step is repeated, and the job then continues by "
         "itself. Nothing is created meanwhile."
+    )
+
+
+def advice_on_damage(damage: str) -> str:
+    """Advise on an object of the ledger that cannot be read."""
+    return (
+        f"An object of the ledger cannot be read: {redacted(damage)[:_LONGEST_REASON]}. Nothing is sent meanwhile. Put "
+        "back the object as it was written, such as its earlier version or a copy; the job then continues by itself. "
+        "Never only remove it: without it the job could pay again."
     )
 
 
@@ -138,6 +160,8 @@ def advice_on_task(seen: Observation) -> str:
             "The provider does not know the task any more, though it is younger than seven days. It may come back, "
             f"so it is polled. {seen.note or ''} Nothing is sent."
         )
+    if seen.attention == "ledger_damaged":
+        return advice_on_damage(seen.note or "")
     return (
         f"{seen.note}. Fix the key or the account at the provider; the job then continues by itself. The task is safe."
     )

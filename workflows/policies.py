@@ -14,11 +14,21 @@ from temporalio.common import RetryPolicy
 # hours of a result URL are still left to fix the cause.
 PATIENCE = timedelta(hours=1)
 
+# A new run takes over between two steps once a history has grown so far: a replay of it takes about a second, and a
+# server ends a run at 51,200 events or 50 MB.
+MOST_EVENTS = 1_500
+MOST_HISTORY_BYTES = 1_500_000
+
 # Ledger: a few small requests to the bucket. No step is safe without the ledger, so they are retried for ever.
 LEDGER_TIMEOUT = timedelta(seconds=90)
+# A damaged object does not mend itself: the operator is called at once, and the step is tried again after a pause.
 LEDGER_RETRY = RetryPolicy(
-    initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2,
+    maximum_interval=timedelta(minutes=1),
+    non_retryable_error_types=["LedgerDamaged"],
 )
+DAMAGE_PAUSE = timedelta(minutes=5)
 
 # References are downloaded before a create: each has the time that a create has, some at a time, and there may be 50 of
 # the largest. A worker that died is noticed by its missing heartbeat.
@@ -35,11 +45,15 @@ CREATE_MARGIN = timedelta(seconds=30)
 # After another run's claim on the same attempt: long enough for most creates to be answered.
 CONFLICT_WAIT = timedelta(seconds=5)
 
-# GET and DELETE: one short request each, free, so repeated until the provider is back.
+# GET: one short request, free, so repeated until the provider is back.
 OBSERVE_TIMEOUT = timedelta(seconds=60)
 OBSERVE_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
+# A cancel that is not served must not keep the run from polling: the next poll sends it again. A few tries, because GET
+# can lag behind a create.
+CANCEL_WITHIN = timedelta(minutes=2)
+CANCEL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_attempts=6)
 # A callback whose task GET cannot show must not hold up the job that it was meant for. It can be ahead of GET by
 # seconds, so the task is asked for again; a run ends, or creates, only after the last of these pauses, or when it has
 # waited for so long: a sender could name one task after the other.

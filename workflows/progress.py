@@ -12,14 +12,16 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.ledger import RunContext
     from seedance_temporal import contract
+    from seedance_temporal.contract import Carried
     from seedance_temporal.events import Event, EventName, EventSource
     from seedance_temporal.identity import hash_of_job, user_hash
     from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
     from seedance_temporal.provider.billing import is_billed, tokens
-    from seedance_temporal.provider.task import Usage
+    from seedance_temporal.provider.task import QUEUED, Usage, rank
     from seedance_temporal.request import VideoRequest
     from workflows.messages import advice_on_second_task
     from workflows.ui_details import details
+    from workflows.waits import until
 
 # The first and the newest events of a job explain most of it; a poll that shows nothing new only increases a count.
 _FIRST_EVENTS = 20
@@ -34,11 +36,11 @@ _MOST_KEYWORD_BYTES = 2_000
 class Progress:
     """The state of a job, as callers and operators see it."""
 
-    def __init__(self, request: VideoRequest, timeline: tuple[Event, ...]) -> None:
+    def __init__(self, request: VideoRequest, carried: Carried) -> None:
         self._job_id = workflow.info().workflow_id
         self._request = request
         self._user: str | None = None
-        self._advice: str | None = None
+        self._advice = carried.advice
         self._provider_status: str | None = None
         self._awaited: str | None = None
         self._next_poll_at: datetime | None = None
@@ -46,11 +48,12 @@ class Progress:
         self._result: VideoResult | None = None
         self._error: JobError | None = None
         self._second_task: str | None = None
+        self._started_at = carried.started_at or workflow.info().start_time
         self.context = RunContext()
-        self.timeline = timeline
-        self.warnings: tuple[str, ...] = ()
+        self.timeline = carried.timeline
+        self.warnings = carried.warnings
         self.phase: Phase = "checking"
-        self.attention: Attention | None = None
+        self.attention = carried.attention
         self.task_id: str | None = None
         self.attempt: int | None = None
 
@@ -67,14 +70,22 @@ class Progress:
                 contract.SEEDANCE_PHASE: self.phase,
             }
         )
-        # A continued run inherits the Attention of the run before it; a reason that remains raises it again.
-        inherited = workflow.info().typed_search_attributes.get(contract.SEEDANCE_ATTENTION)
-        if inherited is not None and self.attention is None:
-            self._upsert({contract.SEEDANCE_ATTENTION: None})
         tokens, usd = context.estimated_tokens, context.estimated_usd
         if (tokens, usd) != (None, None):
             workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
         self.warn(*context.warnings)
+
+    def carry(self, carried: Carried) -> Carried:
+        """Add what the next run needs."""
+        return carried.model_copy(
+            update={
+                "timeline": self.timeline,
+                "started_at": self._started_at,
+                "warnings": self.warnings,
+                "attention": self.attention,
+                "advice": self._advice,
+            }
+        )
 
     def warn(self, *warnings: str) -> None:
         """Add warnings that are not shown yet."""
@@ -106,6 +117,14 @@ class Progress:
             self._upsert({contract.SEEDANCE_PHASE: phase})
         self._show()
 
+    def move_on(self, status: str) -> None:
+        """Show that the task is no longer queued, where its status says so.
+
+        A status never goes back; an unknown one is shown as it is, and counts as running.
+        """
+        if self.phase == "queued" and rank(status) > rank(QUEUED):
+            self.enter("running")
+
     def set_attempt(self, attempt: int | None) -> None:
         """Set the attempt that decides the job now."""
         if attempt != self.attempt:
@@ -136,11 +155,7 @@ class Progress:
         if shown:
             self._awaited, self._next_poll_at = purpose, workflow.now() + timedelta(seconds=seconds)
             self._show()
-        met = True
-        try:
-            await workflow.wait_condition(condition, timeout=seconds, timeout_summary=f"{purpose} in {seconds:.0f} s")
-        except TimeoutError:
-            met = False
+        met = await until(condition, timedelta(seconds=seconds), f"{purpose} in {seconds:.0f} s")
         self._awaited = self._next_poll_at = None
         self._show()
         return met
@@ -161,9 +176,9 @@ class Progress:
         if self._second_task is not None and self.attention is None:
             self.need("second_task", advice_on_second_task(self._second_task))
 
-    def clear_all_but_second_task(self) -> None:
-        """Clear the current Attention, unless it is ``second_task``, which outlives its cause and the job."""
-        if self.attention is not None and self.attention != "second_task":
+    def clear_all_but(self, *kept: Attention) -> None:
+        """Clear the current Attention, unless it is one of these; ``second_task`` outlives its cause and the job."""
+        if self.attention is not None and self.attention not in kept:
             self.clear(self.attention)
 
     def clear(self, *attentions: Attention) -> None:
@@ -216,7 +231,7 @@ class Progress:
             user=self._user,
             route=self._request.route,
             model=self._request.model,
-            started_at=workflow.info().start_time,
+            started_at=self._started_at,
             tokens=tokens,
             cost_usd=cost_usd,
             estimated_tokens=self.context.estimated_tokens,
@@ -233,7 +248,8 @@ class Progress:
 
     def _show(self) -> None:
         """Renew the current details; needed after every change that they show."""
-        workflow.set_current_details(details(self.state(), awaited=self._awaited, folder=self.context.folder))
+        shown = details(self.state(), awaited=self._awaited, folder=self.context.folder)
+        workflow.set_current_details("\n\n".join(filter(None, [shown, self.context.about])))
 
     def _name_task(self, task_id: str | None) -> None:
         if task_id is not None and task_id != self.task_id:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.create import CreateResult
     from activities.ledger import OutcomeInput
+    from seedance_temporal.contract import Carried
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.inbox import Inbox
     from workflows.progress import Progress
     from workflows.steps import Steps
+    from workflows.waits import until
 
 
 class Sending:
     """Have the paid POST sent, and show the outcome."""
 
-    def __init__(self, steps: Steps, inbox: Inbox, progress: Progress) -> None:
+    def __init__(self, steps: Steps, inbox: Inbox, progress: Progress, carried: Carried) -> None:
         self._steps = steps
         self._inbox = inbox
         self._progress = progress
-        self._not_sent = 0
-        self._not_sent_since: datetime | None = None
+        self._not_sent = carried.not_sent
+        self._not_sent_since = carried.not_sent_since
 
     async def send(self, attempt: int, media: tuple[Medium, ...]) -> CreateResult:
         """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
@@ -33,7 +33,7 @@ class Sending:
         self._inbox.creating = attempt
         create = self._steps.start_create(attempt, self._not_sent, media)
         try:
-            await workflow.wait_condition(lambda: create.done() or self._inbox.interrupts)
+            await until(lambda: create.done() or self._inbox.interrupts)
             if not create.done():
                 # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
                 create.cancel()
@@ -54,6 +54,10 @@ class Sending:
             await self._steps.write_outcome(OutcomeInput(claim=result.claim, outcome=result.outcome))
         self._show(attempt, result)
         return result
+
+    def carry(self, carried: Carried) -> Carried:
+        """Add what the next run needs."""
+        return carried.model_copy(update={"not_sent": self._not_sent, "not_sent_since": self._not_sent_since})
 
     def _show(self, attempt: int, result: CreateResult) -> None:
         if result.attention not in {"account", "credentials"}:

@@ -34,13 +34,14 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.progress import Progress
+    from workflows.waits import until
 
 
 class Steps:
     """The activities of one run.
 
-    Most that read or write the ledger, or GET, are repeated until they succeed; `identify_task` and `resolve_attempt`
-    give up, because their caller asks again. The create, the check of references
+    Most that read or write the ledger, or GET, are repeated until they succeed; `identify_task`, `resolve_attempt` and
+    `cancel_task` give up, because their caller asks again. The create, the check of references
     and the copy are only started here: the workflow listens to its inbox while they run.
     """
 
@@ -66,7 +67,13 @@ class Steps:
 
     async def read_ledger(self, *, with_context: bool) -> ReadLedgerResult:
         request, resubmit = self._job.request, self._job.resubmit
-        input = ReadLedgerInput(job_id=self._job_id, request=request, resubmit=resubmit, with_context=with_context)
+        input = ReadLedgerInput(
+            job_id=self._job_id,
+            request=request,
+            resubmit=resubmit,
+            with_context=with_context,
+            continued=self._job.carried is not None,
+        )
         return await self._insist(LedgerActivities.read_ledger, input, "read the ledger", self._on_ledger)
 
     async def reserve_quota(self) -> QuotaResult:
@@ -167,8 +174,16 @@ class Steps:
         return await self._insist(PollActivities.get_task, input, f"GET {input.task_id}", self._on_task)
 
     async def cancel_task(self, input: GetTaskInput) -> CancelResult:
-        summary = f"GET, and DELETE if queued: {input.task_id}"
-        return await self._insist(PollActivities.cancel_task, input, summary, self._on_task)
+        """Cancel a task that is queued. Fails after a few tries: the next poll sends it again."""
+        return await workflow.execute_activity_method(
+            PollActivities.cancel_task,
+            input,
+            task_queue=self._queues.get,
+            schedule_to_close_timeout=policies.CANCEL_WITHIN,
+            start_to_close_timeout=policies.OBSERVE_TIMEOUT,
+            retry_policy=policies.CANCEL_RETRY,
+            summary=f"GET, and DELETE if queued: {input.task_id}",
+        )
 
     def start_copy(self, input: GetTaskInput, within: timedelta) -> workflow.ActivityHandle[VideoResult]:
         return workflow.start_activity_method(
@@ -213,7 +228,8 @@ class Steps:
         """Execute an activity until it succeeds. Raise an Attention where it keeps failing, and go on.
 
         Temporal retries an activity, and its workflow learns nothing of it. So an activity that fails for
-        :data:`policies.PATIENCE` comes back with its last failure, and is scheduled again at once.
+        :data:`policies.PATIENCE` comes back with its last failure, and is scheduled again at once. One that meets a
+        damaged object of the ledger comes back immediately, and is scheduled again after a pause.
 
         Raises:
             ActivityError: It failed in a way that cannot pass.
@@ -225,7 +241,8 @@ class Steps:
             try:
                 answer = await workflow.execute_activity_method(activity, input, **config)
             except ActivityError as error:
-                if error.retry_state is not RetryState.TIMEOUT:
+                damaged = messages.damage(error)
+                if damaged is None and error.retry_state is not RetryState.TIMEOUT:
                     raise
                 # Without a failure, no worker has tried it: the step itself does not fail.
                 if (reason := messages.last_failure(error)) is not None:
@@ -233,6 +250,8 @@ class Steps:
                     if self._progress.attention != part:
                         raised.add(part)
                     self._progress.need(part, messages.advice_on_step(summary, since, reason))
+                if damaged is not None:
+                    await until(lambda: False, policies.DAMAGE_PAUSE, f"{summary}, once more")
                 continue
             # Not those of a create that is never sent: the ledger between two creates can be read well.
             self._progress.clear(*raised)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
@@ -58,14 +59,19 @@ async def replay(handle: WorkflowHandle[Any, Any]) -> int:
     Returns:
         How many runs these were.
     """
-    run_id, runs = handle.first_execution_run_id or handle.run_id, 0
-    while runs == 0 or run_id:
-        history = WorkflowHistory(
-            handle.id, [event async for event in handle_of(handle, run_id).fetch_history_events()]
-        )
-        await replay_histories([history])
-        runs += 1
-        run_id = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    runs = await runs_of(handle)
+    for events in runs:
+        await replay_histories([WorkflowHistory(handle.id, events)])
+    return len(runs)
+
+
+async def runs_of(handle: WorkflowHandle[Any, Any]) -> list[list[HistoryEvent]]:
+    """Return the histories of the run that a handle started, and of those that it was continued in."""
+    run_id, runs = handle.first_execution_run_id or handle.run_id, list[list[HistoryEvent]]()
+    while not runs or run_id:
+        events = [event async for event in handle_of(handle, run_id).fetch_history_events()]
+        runs.append(events)
+        run_id = events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
     return runs
 
 

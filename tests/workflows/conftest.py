@@ -36,6 +36,14 @@ async def harness(idle: Harness) -> Harness:
     return idle
 
 
+@pytest_asyncio.fixture(loop_scope="session", params=[False, True], ids=["this SDK", "coming SDK"])
+async def both_orders(request: pytest.FixtureRequest, idle: Harness) -> Harness:
+    """The same, once in each order in which SDKs deliver what arrives at once."""
+    idle.single_batch = request.param
+    await idle.start_workers()
+    return idle
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def unsandboxed(monkeypatch: pytest.MonkeyPatch, idle: Harness) -> Harness:
     """The same, for a test that patches ``policies``: the patches still hold in the replay at the end."""

@@ -14,11 +14,13 @@ from unittest.mock import ANY
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.api.testservice.v1 import SleepRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateHandle, WorkflowUpdateStage
 from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker._workflow_instance import _WorkflowLogicFlag
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.task_list import TaskListActivities
@@ -140,6 +142,11 @@ class Job(WorkflowHandle[Any, VideoResult]):
         run = handle_of(self, self.first_execution_run_id)
         return [event async for event in run.fetch_history_events()]
 
+    async def current_details(self) -> str:
+        """Return what Temporal's UI shows of the run."""
+        metadata: WorkflowMetadata = await self.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+        return metadata.current_details
+
     async def has_event(self, kind: EventType.ValueType) -> bool:
         return any(event.event_type == kind for event in await self.events())
 
@@ -197,10 +204,13 @@ class Harness:
 
     Attributes:
         sandboxed: As in production; without it, a test can shorten the times of ``policies``.
+        single_batch: Whether signals, cancels and results of one activation are delivered together, as a coming SDK
+            will: its workflow logic flag 2.
     """
 
     client: Client
     sandboxed: bool = True
+    single_batch: bool = False
     cached: int = 100
     fake: FakeActivities = field(default_factory=FakeActivities)
     route: str = field(default_factory=lambda: f"route-{next(_numbers)}")
@@ -240,6 +250,9 @@ class Harness:
                 max_cached_workflows=self.cached,
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=0.5),
             )
+            if runs and self.single_batch:
+                flag = _WorkflowLogicFlag.PROCESS_WORKFLOW_ACTIVATION_JOBS_AS_SINGLE_BATCH
+                worker._set_default_workflow_logic_flag(flag, enabled=True)
             stack = AsyncExitStack()
             await stack.enter_async_context(worker)
             self._workers[name] = stack

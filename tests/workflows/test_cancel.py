@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
+from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateResult
 from activities.poll import CancelResult
@@ -18,6 +19,7 @@ from tests.workflows.fakes import (
     CANCELLED,
     OURS,
     RESULT,
+    SHORT,
     TASK,
     TOO_LATE,
     Held,
@@ -35,6 +37,12 @@ from tests.workflows.fakes import (
     waiting,
 )
 from tests.workflows.harness import Harness, Job, noted
+
+
+@pytest.fixture
+def harness(both_orders: Harness) -> Harness:
+    return both_orders
+
 
 Ask = Callable[[Job], Awaitable[Callable[[], Awaitable[str | None]]]]
 
@@ -329,6 +337,31 @@ async def test_task_ended_during_cancel_keeps_its_end(harness: Harness) -> None:
     harness.fake.plan("write_end", as_written)
     assert (await job.update_cancel()).outcome == "running_will_finish"
     assert (await job.failed()).failure_class == "provider"
+
+
+@pytest.mark.parametrize("status", ["running", "succeeded"])
+async def test_cancel_that_is_not_served_stops_no_poll(harness: Harness, status: str) -> None:
+    harness.fake.plan("read_ledger", adopt())
+    harness.fake.plan("get_task", waiting("queued"), waiting("queued", SHORT), waiting("queued"))
+    harness.fake.always("cancel_task", ApplicationError("401", type="ProviderUnavailable", non_retryable=True))
+    job = await harness.start()
+    await job.until_state(provider_status="queued")
+    assert (await job.update_cancel()).outcome == "requested"
+    await harness.fake.called("get_task", 3)
+    asked = len(harness.fake.of("cancel_task"))
+    assert asked == 2, "with each poll, and not without one"
+    assert (await job.noted()).count("cancel_not_served") == asked
+    if status == "succeeded":
+        harness.fake.always("get_task", to_store())
+        harness.fake.always("store_video", RESULT)
+        await job.callback("succeeded")
+        assert await job.result() == RESULT
+    else:
+        harness.fake.always("cancel_task", CANCELLED)
+        harness.fake.always("get_task", ending("cancelled", "cancelled"))
+        harness.fake.always("write_end", as_written)
+        await job.callback("succeeded")
+        await is_cancelled(job)
 
 
 async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:

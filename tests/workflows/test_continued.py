@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
 
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
-from tests.replay.replaying import replay
+from seedance_temporal.visibility import described
+from tests.replay.replaying import replay, runs_of
 from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.conftest import SUGGESTED_FROM
 from tests.workflows.fakes import (
+    LONG,
     OTHER,
     OTHER_TASK,
     OURS,
@@ -28,7 +31,9 @@ from tests.workflows.fakes import (
     to_store,
     waiting,
 )
-from tests.workflows.harness import Harness, Job
+from tests.workflows.harness import Harness, Job, noted
+
+CONTINUED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ async def noise(job: Job, until_events: int = SUGGESTED_FROM + 5) -> None:
 
 
 async def was_continued(job: Job) -> bool:
-    return (await job.events())[-1].event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+    return (await job.events())[-1].event_type == CONTINUED
 
 
 async def test_long_wait_continues_with_timeline(harness: Harness) -> None:
@@ -91,22 +96,46 @@ async def test_long_search_continues_with_cancel_request(harness: Harness) -> No
     assert (await job.newest().noted())[0] == "cancel_requested"
 
 
-async def test_no_new_run_during_create(harness: Harness) -> None:
-    times = 4
-    harness.fake.plan("read_ledger", *[claim(number) for number in range(1, times + 2)], adopt())
-    harness.fake.plan("create_task", *[not_sent(seconds=0)] * times, created())
+async def test_new_runs_follow_between_attempts(harness: Harness) -> None:
+    times = 8
+    harness.fake.plan("read_ledger", *[claim(number, about="**who asked**") for number in range(1, times + 2)], adopt())
+    closed = not_sent(seconds=0, attention="account", message="AccountOverdueError: overdue")
+    harness.fake.plan("create_task", *[closed] * times, created())
     harness.fake.finish()
     job = await harness.start()
     assert await job.newest().result() == RESULT
-    first = await job.events()
-    assert first[-1].event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
-    assert len(first) > SUGGESTED_FROM + 20
-    assert harness.fake.names() == [
-        *["read_ledger", "create_task"] * (times + 1),
-        "read_ledger",
-        "get_task",
-        "store_video",
-    ]
+    runs = await runs_of(job)
+    assert len(runs) > 2
+    assert [run[-1].event_type for run in runs[:-1]] == [CONTINUED] * (len(runs) - 1)
+    assert all(len(run) < SUGGESTED_FROM + 20 for run in runs), "none goes on for longer than two attempts"
+    creates = [call.input for call in harness.fake.of("create_task")]
+    assert [(create.attempt, create.refusals) for create in creates] == [(n, n - 1) for n in range(1, times + 2)]
+    # An Attention that remains is neither cleared nor raised anew by a new run.
+    events = noted(await job.newest().state())
+    assert len([event for event in events if event.startswith("attention_raised account")]) == 1
+    assert events.count("attention_settled account") == 1
+
+
+async def test_new_run_keeps_what_support_needs(harness: Harness) -> None:
+    closed: dict[str, Any] = {"attention": "account", "message": "AccountOverdueError: overdue"}
+    held = Held(not_sent(**closed))
+    harness.fake.always("read_ledger", claim(about="**who asked**"))
+    # After the first, the callbacks are still being identified.
+    harness.fake.plan("create_task", held, not_sent(1, **closed))
+    harness.fake.always("create_task", not_sent(LONG, **closed))
+    harness.fake.always("identify_task", OTHER)
+    job = await harness.start_until(held)
+    before = await job.state()
+    await noise(job)
+    held.release()
+    await until(lambda: was_continued(job), "the run continues as new")
+    now = job.newest()
+    shown = await now.until_state(attention="account", phase="waiting")
+    assert (shown.started_at, shown.user, shown.model) == (before.started_at, before.user, before.model)
+    assert shown.started_at < (await now.describe()).start_time
+    assert (await described(await now.describe())).started_at == before.started_at
+    assert "**who asked**" in await now.current_details()
+    assert detail_of(shown).timeline[0].event == "callback_received"
 
 
 async def test_unhandled_callback_survives_new_run(harness: Harness) -> None:

@@ -18,7 +18,6 @@ from seedance_temporal.job import Attention
 from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.fakes import (
-    CANCELLED,
     LONG,
     OTHER_TASK,
     RESULT,
@@ -77,16 +76,41 @@ STEPS = [
     Step("ask_lister", adopt(), {"read_ledger": recover()}),
     Step("get_task", to_store(), FOLLOWED),
     Step("get_task", to_store(), FOLLOWED, GATEWAY, "provider"),
-    Step(
-        "cancel_task",
-        CANCELLED,
-        FOLLOWED | {"get_task": ending("cancelled", "cancelled"), "write_end": as_written},
-        GATEWAY,
-        "provider",
-        stored=False,
-    ),
     Step("write_end", as_written, FOLLOWED | {"get_task": ending("failed", "provider")}, stored=False),
 ]
+
+
+# Steps that read the ledger, with others as above.
+READ = [step for step in STEPS if step.name in {"read_ledger", "reserve_quota", "ask_lister", "write_end"}]
+DAMAGED = ApplicationError("gs://videos/seedance/1/attempts/0001.claim.json is empty", type="LedgerDamaged")
+
+
+@pytest.mark.parametrize("step", READ, ids=lambda step: step.name)
+async def test_damaged_ledger_calls_operator_at_once(
+    impatient: Harness, monkeypatch: pytest.MonkeyPatch, step: Step
+) -> None:
+    monkeypatch.setattr(policies, "PATIENCE", timedelta(hours=1))
+    monkeypatch.setattr(policies, "DAMAGE_PAUSE", timedelta(seconds=1))
+    for name, answer in step.others.items():
+        impatient.fake.plan(name, answer)
+    if step.stored:
+        impatient.fake.always("get_task", to_store())
+        impatient.fake.always("store_video", RESULT)
+    impatient.fake.always(step.name, DAMAGED)
+    job = await impatient.start()
+    shown = await job.until_state(attention="ledger_damaged")
+    advice = detail_of(shown).advice or ""
+    assert str(DAMAGED.message) in advice
+    assert "Never only remove it" in advice
+    await impatient.fake.called(step.name, len(impatient.fake.of(step.name)) + 2)
+    impatient.fake.always(step.name, step.good)
+    if step.stored:
+        assert await job.result() == RESULT
+    else:
+        assert (await job.failed()).task_id == TASK
+    noted_events = noted(await job.state())
+    assert len([event for event in noted_events if event.startswith("attention_raised ledger_damaged")]) == 1
+    assert "attention_settled ledger_damaged" in noted_events
 
 
 @pytest.fixture
@@ -105,8 +129,6 @@ async def test_failing_step_raises_attention(impatient: Harness, step: Step) -> 
         impatient.fake.always("store_video", RESULT)
     impatient.fake.always(step.name, step.error)
     job = await impatient.start()
-    if step.name == "cancel_task":
-        await job.cancel()
     await impatient.fake.called(step.name)
     assert (await job.state()).attention is None, "shorter outages pass by themselves"
     shown = await job.until_state(attention=step.attention)

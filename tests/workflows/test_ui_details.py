@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_USER
@@ -40,17 +39,12 @@ EXPECTED: dict[str, Any] = {"estimated_tokens": 108_900, "estimated_usd": 0.7623
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
 
-async def details(job: Job) -> str:
-    metadata: WorkflowMetadata = await job.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
-    return metadata.current_details
-
-
 async def until_details_say(job: Job, *sentences: str) -> str:
     async def shown() -> str:
-        text = await details(job)
+        text = await job.current_details()
         return text if all(sentence in text for sentence in sentences) else ""
 
-    text: str = await until(shown, f"the details say {sentences}; they say {await details(job)}")
+    text: str = await until(shown, f"the details say {sentences}; they say {await job.current_details()}")
     return text
 
 
@@ -66,7 +60,7 @@ async def test_details_follow_job(harness: Harness) -> None:
     harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("store_video", copy)
     job = await harness.start_until(read)
-    assert await details(job) == ""
+    assert await job.current_details() == ""
     read.release()
     await create.reached.wait()
     text = await until_details_say(job, "**Creating.**", f"`python starter.py audit {job.id}`")
@@ -84,7 +78,7 @@ async def test_details_follow_job(harness: Harness) -> None:
     assert "awaited" not in await until_details_say(job, "**Storing.**", "- **provider says**: succeeded")
     copy.release()
     await job.result()
-    text = await details(job)
+    text = await job.current_details()
     assert text.startswith("**Stored.** The video is in the bucket, verified, and on record.")
     assert "- **cost**: 0.5000 USD, 42 tokens (expected: at most 0.7623 USD, 108,900 tokens)" in text
     assert f"- **video**: {RESULT.video_uri}, 1.2 kB" in text
@@ -121,13 +115,13 @@ async def test_video_at_risk_is_shown_at_once(skipping: Harness) -> None:
     skipping.fake.plan("store_video", *[ApplicationError("no bucket", type="StoreFailed")] * 30, RESULT)
     job = await skipping.start()
     await skipping.skip(50 * 60)
-    assert (await details(job)).startswith("**Storing.**")
+    assert (await job.current_details()).startswith("**Storing.**")
     await skipping.skip(20 * 60)
-    assert (await details(job)).startswith(
+    assert (await job.current_details()).startswith(
         f"**Needs an operator: video\\_at\\_risk.** The video of task {TASK} is paid for"
     )
     await job.result()
-    assert (await details(job)).startswith("**Stored.**")
+    assert (await job.current_details()).startswith("**Stored.**")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +134,7 @@ async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any
     )
     harness.fake.plan("read_ledger", ended(error, folder=FOLDER, **EXPECTED))
     job = await harness.start_until_failed(error)
-    text = await details(job)
+    text = await job.current_details()
     phase = (await job.state()).phase
     assert text.startswith(
         f"**No video: {phase} ({of}).** It ended: {of}. Resubmit: `python starter.py resubmit X --attempt 1`"
@@ -154,7 +148,7 @@ async def test_foreign_text_is_escaped(harness: Harness) -> None:
     error = failure("provider").model_copy(update={"message": message})
     harness.fake.plan("read_ledger", ended(error, warnings=("a | b\n- c",)))
     job = await harness.start_until_failed()
-    text = await details(job)
+    text = await job.current_details()
     first, *_ = text.splitlines()
     assert first.endswith(r"\!\[x\](https://example.com/x.png) \<b\>\*no\*\</b\> \`\| \# rm")
     assert r"- **warning 1**: a \| b - c" in text
@@ -207,4 +201,4 @@ async def test_user_is_hashed_by_setting(harness: Harness, hashed: bool) -> None
     job = await harness.start_until_stored()
     shown = (await job.attributes()).get(SEEDANCE_USER)
     assert shown == (user_hash("user-42") if hashed else "user-42")
-    assert "user-42" not in await details(job)
+    assert "user-42" not in await job.current_details()

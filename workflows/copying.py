@@ -1,0 +1,56 @@
+"""Have the video copied into the bucket while its URL lives, and call an operator in time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.poll import GetTaskInput
+    from seedance_temporal.job import JobError, VideoResult
+    from workflows import messages, policies
+    from workflows.progress import Progress
+    from workflows.steps import Steps
+
+
+class Copying:
+    """Have a paid video copied, as often as it takes."""
+
+    def __init__(self, steps: Steps, progress: Progress) -> None:
+        self._steps = steps
+        self._progress = progress
+
+    async def copy(self, task: GetTaskInput, within: timedelta) -> VideoResult | JobError:
+        """Copy the video; return how the job ended where its URL died before.
+
+        Args:
+            within: How long the URL lives.
+        """
+        give_up_at = workflow.now() + max(within, policies.COPY_AT_LEAST)
+        # An hour after the success. Where that is over, a minute from now: a backlog that is stored at once is fine.
+        at_risk = max(give_up_at - policies.URL_LIFE + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
+        while True:
+            try:
+                return await self._try(task, give_up_at, at_risk)
+            except ActivityError as error:
+                conflict = messages.object_conflict(error)
+                if conflict is None or workflow.now() + policies.CONFLICT_PAUSE >= give_up_at:
+                    return messages.lost(task, error)
+                self._progress.need("object_conflict", messages.advice_on_conflict(conflict, give_up_at))
+            pause = policies.CONFLICT_PAUSE.total_seconds()
+            await self._progress.wait(lambda: False, pause, "copy again, if the other object is gone", shown=False)
+
+    async def _try(self, task: GetTaskInput, give_up_at: datetime, at_risk: datetime) -> VideoResult:
+        """Copy, repeated by Temporal until the URL is dead; raise an Attention where that takes long."""
+        # At least one try: a wait before it can have ended late.
+        copy = self._steps.start_copy(task, max(give_up_at - workflow.now(), policies.COPY_AT_LEAST))
+        patience = at_risk - workflow.now()
+        if self._progress.attention == "object_conflict":
+            # It says more, while it is true: a copy that meets the object again ends soon.
+            patience = max(patience, policies.CONFLICT_PAUSE)
+        seconds = patience.total_seconds()
+        if seconds <= 0 or not await self._progress.wait(copy.done, seconds, "the copy is at risk", shown=False):
+            self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at))
+        return await copy

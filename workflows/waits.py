@@ -1,0 +1,48 @@
+"""Wait for a condition, and tell when a history is long enough for a new run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from workflows import policies
+
+
+async def until(condition: Callable[[], bool], within: timedelta | None = None, summary: str | None = None) -> bool:
+    """Wait for a condition; return whether it was met in time. A cancel of the run does not interrupt the wait.
+
+    Only `GenerateVideo.run` hears such a cancel. From a coming version of the SDK on (its workflow logic flag 2), every
+    wait of a run is interrupted by it, whichever asyncio task waits.
+
+    Args:
+        within: No longer than that; without it, for ever.
+        summary: What the timer is for, in Temporal's UI.
+    """
+    end = workflow.now() + within if within is not None else None
+    while True:
+        left = max(end - workflow.now(), timedelta(0)) if end is not None else None
+        was_cancelled = workflow.cancellation_reason() is not None
+        try:
+            await workflow.wait_condition(condition, timeout=left, timeout_summary=summary)
+        except TimeoutError:
+            return False
+        except asyncio.CancelledError:
+            # A run that is removed from a worker's cache ends all its tasks: only a new cancel is waited out.
+            if was_cancelled or workflow.cancellation_reason() is None:
+                raise
+        else:
+            return True
+
+
+def history_is_long() -> bool:
+    """Return whether a new run should take over, before replays become slow, or the server ends this one."""
+    info = workflow.info()
+    return (
+        info.is_continue_as_new_suggested()
+        or info.get_current_history_length() >= policies.MOST_EVENTS
+        or info.get_current_history_size() >= policies.MOST_HISTORY_BYTES
+    )
