@@ -18,7 +18,9 @@ from seedance_temporal.ledger.store import Ledger, LedgerDamaged
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.provider.task import (
     CANCELLED,
+    PROVIDER_FORGETS_AFTER,
     QUEUED,
+    RESULT_URL_LIFE,
     SUCCEEDED,
     TERMINAL,
     Task,
@@ -31,9 +33,6 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
 
-# The provider forgets a task after this; a younger task that it does not know is odd, and not lost yet.
-_FORGOTTEN_AFTER_SECONDS = 7 * 86_400
-_URL_LIVES_SECONDS = 86_400
 # A callback can be ahead of GET.
 _AFTER_CALLBACK_SECONDS = 5.0
 _REFUSED_SECONDS = 60.0
@@ -65,17 +64,17 @@ class Observation(Shape):
     """The answer to a poll.
 
     Attributes:
-        next: ``wait``; ``store``: succeeded, the video is to be copied; ``stored``: that is done already;
-            ``end``: it ended without a video, and that is to be written; ``ended``: that is written already.
+        next: ``wait``; ``copy``: it succeeded, and its video is to be copied; ``already_stored``: that is done;
+            ``write_end``: it ended without a video, and that is to be written; ``already_ended``: that is done.
         status: The provider's name for it.
         attention: The problem that an operator must settle.
         wait_seconds: Seconds, with ``wait``.
-        usage, cost_usd: The provider's count, and its cost, with ``store`` and ``end``, as far as they are known.
-        copy_within: Seconds that the result URL still lives, with ``store``: from 0 to 24 hours.
+        usage, cost_usd: The provider's count, and its cost, with ``copy`` and ``write_end``, as far as they are known.
+        copy_within: Seconds that the result URL still lives, with ``copy``: from 0 to 24 hours.
         second_task: A task that is not followed.
     """
 
-    next: Literal["wait", "store", "stored", "end", "ended"]
+    next: Literal["wait", "copy", "already_stored", "write_end", "already_ended"]
     status: str = ""
     note: str | None = None
     result: VideoResult | None = None
@@ -154,17 +153,18 @@ class PollActivities:
             facts, damage = Facts(record=None, attempts=()), str(error)
         if facts.record is not None:
             second = second_task(facts, facts.record.task_id)
-            return Observation(next="stored", status=SUCCEEDED, result=facts.record, second_task=second)
+            return Observation(next="already_stored", status=SUCCEEDED, result=facts.record, second_task=second)
         attempt = facts.attempt(input.attempt) or Attempt(input.attempt)
         if (ended := attempt.end_of(input.task_id)) is not None:
-            return Observation(next="ended", status=ended.error.code, error=ended.error)
+            return Observation(next="already_ended", status=ended.error.code, error=ended.error)
         second = second_task(facts, input.task_id)
         video = self._ledger.names(input.job_id).of_task(input.task_id, "output.mp4")
         if any(stored.name == video for stored in facts.objects) and await self._ledger.has_verified_video(
             input.job_id, input.task_id
         ):
             # Only the record is missing, and it can be written without the provider.
-            return Observation(next="store", status=SUCCEEDED, copy_within=_URL_LIVES_SECONDS, second_task=second)
+            within = RESULT_URL_LIFE.total_seconds()
+            return Observation(next="copy", status=SUCCEEDED, copy_within=within, second_task=second)
         try:
             payload = await self._ark.get(input.task_id)
         except (ArkError, httpx.HTTPError) as error:
@@ -183,23 +183,27 @@ class PollActivities:
         if task.status == SUCCEEDED:
             skew = self._settings.seedance_clock_skew_seconds
             return Observation(
-                next="store",
+                next="copy",
                 status=task.status,
                 usage=task.usage,
                 cost_usd=cost_usd,
-                copy_within=max(0.0, _URL_LIVES_SECONDS - seconds_since_success(task, claimed_at, skew)),
+                copy_within=max(0.0, RESULT_URL_LIFE.total_seconds() - seconds_since_success(task, claimed_at, skew)),
             )
         if task.status in TERMINAL:
             return Observation(
-                next="end", status=task.status, error=_task_error(input, task), usage=task.usage, cost_usd=cost_usd
+                next="write_end",
+                status=task.status,
+                error=_task_error(input, task),
+                usage=task.usage,
+                cost_usd=cost_usd,
             )
         wait = seconds_until_poll(self._settings, input.request, polls=input.polls + 1, announced=input.announced)
         return Observation(next="wait", status=task.status, wait_seconds=wait)
 
     def _gone(self, input: GetTaskInput, attempt: Attempt) -> Observation:
-        """Observe a task that the provider does not know: wait while it is young, give it up later."""
+        """Observe a task that the provider does not know: a young one may come back."""
         now = datetime.now(UTC)
-        if (now - (attempt.claimed_at or now)).total_seconds() < _FORGOTTEN_AFTER_SECONDS:
+        if now - (attempt.claimed_at or now) < PROVIDER_FORGETS_AFTER:
             sent = attempt.claim.key if attempt.claim is not None else ""
             other = sent and sent != self._key
             note = f"Note that {other_key(sent, self._key)}." if other else "Ask the provider's support."
@@ -216,7 +220,7 @@ class PollActivities:
             attempt=input.attempt,
             resubmit_could_help=True,
         )
-        return Observation(next="end", status="lost", error=error)
+        return Observation(next="write_end", status="lost", error=error)
 
     @activity.defn
     async def cancel_task(self, input: GetTaskInput) -> CancelResult:

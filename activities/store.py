@@ -161,7 +161,7 @@ class _Copy:
 
     # The task at the provider
 
-    async def _shown_task(self) -> Task:
+    async def _get_task_once(self) -> Task:
         """GET the task, once in an execution."""
         if self.payload is None:
             try:
@@ -170,11 +170,11 @@ class _Copy:
                 raise _Failed("ProviderUnavailable", f"the provider does not show it: {error!r}") from None
             if payload is None:
                 raise _Failed("TaskGone", "the provider knows no such task")
-            self._succeeded(payload)
+            self._require_success(payload)
             self.payload = payload
-        return self._succeeded(self.payload)
+        return self._require_success(self.payload)
 
-    def _succeeded(self, payload: Any) -> Task:
+    def _require_success(self, payload: Any) -> Task:
         """Parse a payload as the input's task, which must have succeeded."""
         try:
             task = parse_task(payload)
@@ -190,14 +190,14 @@ class _Copy:
         """Read the task from ``task.json``; None if that is missing, damaged, or about another task."""
         content = await self.files.bucket.read(self.files.name(_TASK))
         try:
-            return self._succeeded(json.loads(content)) if content is not None else None
+            return self._require_success(json.loads(content)) if content is not None else None
         except (ValueError, RecursionError, _Failed):
             return None
 
     async def _task_without_payload(self) -> Task:
         """GET the task of a verified video without a readable ``task.json``; after some tries, go on without it."""
         try:
-            task = await self._shown_task()
+            task = await self._get_task_once()
         except _Failed as failure:
             if activity.info().attempt < _TRIES_FOR_THE_TASK:
                 raise
@@ -214,7 +214,7 @@ class _Copy:
 
     async def _copy_video(self) -> tuple[Task, StoredObject]:
         try:
-            task = await self._shown_task()
+            task = await self._get_task_once()
             path = await self._fetch_video(task)
         except _Failed as failure:
             if self.files.get(_VIDEO) is None:
@@ -265,7 +265,7 @@ class _Copy:
             return None
 
     async def _copy_last_frame(self, stored: Task) -> StoredObject | None:
-        task = await self._shown_task()
+        task = await self._get_task_once()
         url = task.content.last_frame_url if task.content is not None else None
         if url is None and stored.content is not None and stored.content.last_frame_url is not None:
             raise _Failed("NotReady", "the task no longer shows its URL")

@@ -31,7 +31,8 @@ from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.visibility import Wanted, described, queries
 
-# A round more is needed only where somebody else's run started or ended in between.
+# The first round learns whether the job is new, the second starts a run that follows another. More are needed only
+# where somebody else's run starts or ends in between.
 _SUBMIT_ROUNDS = 5
 # So many jobs are named where a prefix is not unique.
 _CANDIDATES = 5

@@ -78,7 +78,7 @@ class VideoJob:
         """
         async with asyncio.timeout(timeout):
             while _is_open(run := await self._describe()):
-                await self._sleep(_RESULT_SECONDS)
+                await self._wait_for_end(_RESULT_SECONDS)
             state = await self._ended(run)
         if state.result is None:
             raise JobFailed.of(state)
@@ -108,14 +108,15 @@ class VideoJob:
         while True:
             run = await self._describe()
             has_worker = await self._has_worker(run)
-            now = (run.run_id, run.status, run.history_length, run.typed_search_attributes, has_worker)
-            if now != seen or (has_worker and state is not None and state.detail is None):
-                last, state, seen = state, await self._state(run, query=has_worker), now
-                if state != last:
+            shown = run.run_id, run.status, run.history_length, run.typed_search_attributes, has_worker
+            if shown != seen or (has_worker and state is not None and state.detail is None):
+                previous, seen = state, shown
+                state = await self._state(run, query=has_worker)
+                if state != previous:
                     yield state
             if not _is_open(run):
                 return
-            await self._sleep(every)
+            await self._wait_for_end(every)
 
     async def cancel(self) -> CancelAnswer:
         """Ask for the end of the job. A task that runs at the provider already is billed, and therefore still stored.
@@ -127,8 +128,8 @@ class VideoJob:
         if not _is_open(run):
             return CancelAnswer(outcome="already_closed")
         if await self._answers(run):
-            with suppress(RPCError, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError), _cancels_kept():
-                answer: CancelAnswer = await self._run().execute_update(
+            with suppress(RPCError, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError), _cancel_stays_cancel():
+                answer: CancelAnswer = await self._handle().execute_update(
                     contract.UPDATE_CANCEL, result_type=CancelAnswer, rpc_timeout=_UPDATE_TIMEOUT
                 )
                 return answer
@@ -137,7 +138,7 @@ class VideoJob:
                 phase = (await self._ended(run)).phase
                 return CancelAnswer(outcome="cancelled" if phase == "cancelled" else "already_closed")
         with asking_temporal(self.id):
-            await self._run().cancel()
+            await self._handle().cancel()
         return CancelAnswer(outcome="requested")
 
     async def resubmit(self, *, attempt: int, accept_second_charge: bool = False) -> VideoJob:
@@ -148,7 +149,7 @@ class VideoJob:
             accept_second_charge: Needed after ``lost``, where the first one may have been billed.
         """
         with asking_temporal(self.id):
-            first = await anext(self._run().fetch_history_events(page_size=1))
+            first = await anext(self._handle().fetch_history_events(page_size=1))
         payloads = first.workflow_execution_started_event_attributes.input.payloads
         (argument,) = await self._jobs.client.data_converter.decode(payloads, [GenerateVideoInput])
         grant = Resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
@@ -177,10 +178,10 @@ class VideoJob:
             return ResolveAnswer(accepted=False, message=f"The run has ended ({state.phase}). {left}")
         resolution = Resolve(attempt=attempt, action=action, task_id=task_id)
         try:
-            with asking_temporal(self.id), _cancels_kept():
+            with asking_temporal(self.id), _cancel_stays_cancel():
                 if not await self._answers(run):
                     raise WorkerUnavailable(self.id, run.task_queue)
-                answer: ResolveAnswer = await self._run().execute_update(
+                answer: ResolveAnswer = await self._handle().execute_update(
                     contract.UPDATE_RESOLVE, resolution, result_type=ResolveAnswer, rpc_timeout=_UPDATE_TIMEOUT
                 )
         except RPCTimeoutOrCancelledError as error:
@@ -193,21 +194,21 @@ class VideoJob:
 
     async def _describe(self) -> WorkflowExecutionDescription:
         with asking_temporal(self.id):
-            return await self._run().describe()
+            return await self._handle().describe()
 
     async def _state(self, run: WorkflowExecutionDescription, *, query: bool) -> JobState:
         state = await described(run) if _is_open(run) else await self._ended(run)
         answer = await self._query() if query else None
         if answer is None:
             return state
-        # A run can end between its description and the query; its result is known with the next description.
+        # A run can end between its description and the query; the next description shows its result.
         return answer if _is_open(run) else state.model_copy(update={"detail": answer.detail})
 
     async def _query(self) -> JobState | None:
         """Ask the workflow for its state; None where no worker answers in time."""
         with asking_temporal(self.id), suppress(WorkflowQueryFailedError):
             try:
-                state: JobState = await self._run().query(
+                state: JobState = await self._handle().query(
                     contract.QUERY_STATE, result_type=JobState, rpc_timeout=self._jobs.query_timeout
                 )
                 return state
@@ -220,7 +221,7 @@ class VideoJob:
         state = await described(run)
         try:
             with asking_temporal(self.id):
-                result = await self._run(run.run_id).result()
+                result = await self._handle(run.run_id).result()
         except WorkflowFailureError as failure:
             error = error_of(failure)
             of_error = {"task_id": error.task_id or state.task_id, "attempt": error.attempt, "phase": phase_of(error)}
@@ -250,19 +251,22 @@ class VideoJob:
         since = datetime.now(UTC) - _POLLED_WITHIN
         return any(poller.last_access_time.ToDatetime(UTC) > since for poller in answer.pollers)
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _wait_for_end(self, seconds: float) -> None:
         """Wait, but not longer than until the run ends. Whichever way it ends, the next description shows it."""
         with suppress(TimeoutError, TemporalError):
             async with asyncio.timeout(seconds):
-                await self._run().result()
+                await self._handle().result()
 
-    def _run(self, run_id: str | None = None) -> WorkflowHandle[Any, VideoResult]:
+    def _handle(self, run_id: str | None = None) -> WorkflowHandle[Any, VideoResult]:
         return self._jobs.client.get_workflow_handle(self.id, run_id=run_id, result_type=VideoResult)
 
 
 @contextmanager
-def _cancels_kept() -> Iterator[None]:
-    """Let the cancel of a waiting task be one: the SDK makes it the error of a call that took too long."""
+def _cancel_stays_cancel() -> Iterator[None]:
+    """Raise ``CancelledError`` where the caller's own task was cancelled.
+
+    The SDK makes it an RPCTimeoutOrCancelledError, as if the server had been slow.
+    """
     try:
         yield
     except RPCTimeoutOrCancelledError as error:

@@ -29,6 +29,7 @@ from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.provider.task import usable_task_id
 
 ClientSource = Callable[[], Awaitable[Client]]
+# Callbacks are far smaller. A proxy in front of the relay has a limit of its own: see docs/how-to/relay.md.
 MAX_BODY_BYTES = 64 * 1024
 # The provider waits 5 seconds for its answer.
 ANSWER_WITHIN_SECONDS = 4

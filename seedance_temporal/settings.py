@@ -44,9 +44,9 @@ class Settings(BaseSettings):
     ark_api_key: SecretStr | None = None
     """The provider's key of the route; the worker needs it."""
     ark_route: Route = "byteplus"
-    """``byteplus`` or ``volcengine``."""
+    """The provider's service: ``byteplus`` or ``volcengine``."""
     ark_base_url: str | None = None
-    """Overrides the route's, for gateways and the local Ark."""
+    """Base URL of the provider's API in place of the route's own, for gateways and the local Ark."""
     seedance_bucket: str | None = None
     """The bucket that videos and the ledger go to; the worker needs it."""
     seedance_prefix: str = "seedance"
@@ -60,17 +60,17 @@ class Settings(BaseSettings):
     seedance_relay_host: str = "127.0.0.1"
     """The address that ``relay.py`` listens on."""
     seedance_relay_port: Annotated[int, Field(ge=0, le=65_535)] = 8088
-    """Its port."""
+    """The port that ``relay.py`` listens on."""
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     """Hosts, comma separated, for which plain http and private addresses are allowed."""
     seedance_poll_first_seconds: Positive | None = None
-    """First wait without callbacks, by model, resolution and length where it is not set; the waits after it grow
-    from a quarter of it.
+    """Seconds until the first poll, without callbacks; unset: estimated from model, resolution and length. The second
+    wait is a quarter of it, and each further one half as long again.
     """
     seedance_poll_max_seconds: Positive = 300
-    """Longest wait without callbacks."""
+    """Longest wait between two polls, without callbacks."""
     seedance_poll_with_callbacks_seconds: Positive = 300
-    """Wait with callbacks."""
+    """Wait between two polls, with callbacks: they only catch a callback that was lost."""
     seedance_create_timeout_seconds: Positive = 120
     """Total time of the paid POST, during which the provider downloads references; each of them is given the same
     time when it is checked before.
@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     seedance_max_jobs_per_user_day: Annotated[int, Field(gt=0)] | None = None
     """Paid creates that a user is allowed in a UTC day; unset: no limit."""
     seedance_max_usd_per_user_day: Positive | None = None
-    """The most that they may cost together, by estimate, in USD; unset: no limit."""
+    """The most that a user's creates of a UTC day may cost together, by estimate, in USD; unset: no limit."""
 
     @field_validator("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous")
     @classmethod

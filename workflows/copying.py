@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput
     from seedance_temporal.job import JobError, VideoResult
+    from seedance_temporal.provider.task import RESULT_URL_LIFE
     from workflows import messages, policies
     from workflows.progress import Progress
     from workflows.steps import Steps
@@ -29,8 +30,9 @@ class Copying:
             within: How long the URL lives.
         """
         give_up_at = workflow.now() + max(within, policies.COPY_AT_LEAST)
-        # An hour after the success. Where that is over, a minute from now: a backlog that is stored at once is fine.
-        at_risk = max(give_up_at - policies.URL_LIFE + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
+        succeeded_at = give_up_at - RESULT_URL_LIFE
+        # Where its hour is over already, a minute from now: a backlog that is copied at once alerts nobody.
+        at_risk = max(succeeded_at + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
         while True:
             try:
                 return await self._try(task, give_up_at, at_risk)

@@ -141,7 +141,10 @@ class GenerateVideo:
     # Creating
 
     async def _create(self, decision: Decision) -> Decision:
-        """Send a create, unless a cancel was requested; return the decision that follows."""
+        """Prepare and send one create; return the decision that follows.
+
+        Each preparation that took time returns to the loop, which looks at cancels and callbacks before money is spent.
+        """
         if not self._job.may_create:
             raise _Ended(messages.unsettled(decision.attempt), "workflow")
         if self._inbox.cancel_requested:
@@ -257,18 +260,18 @@ class GenerateVideo:
             seen = await self._steps.get_task(task.model_copy(update={"polls": polls, "announced": announced}))
             polls += 1
             self._progress.show_second_task(seen.second_task)
-            if seen.next == "stored":
+            if seen.next == "already_stored":
                 assert seen.result is not None
                 return await self._stored(seen.result, "ledger")
-            if seen.next == "ended":
+            if seen.next == "already_ended":
                 # Another run wrote that, and another attempt may have followed since.
                 self._progress.clear_all_but("second_task")
                 return await self._read_ledger()
-            if seen.next == "end":
+            if seen.next == "write_end":
                 assert seen.error is not None
                 self._progress.show_status(seen.status, how)
                 return await self._end(seen.error, how, seen)
-            if seen.next == "store":
+            if seen.next == "copy":
                 self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
                 self._progress.show_status(SUCCEEDED, how)
                 return await self._store(task, seen)

@@ -93,9 +93,7 @@ COPY_RETRY = RetryPolicy(
 )
 # A stopped clock or a long outage can leave nothing of the 24 hours: the video may be there all the same.
 COPY_AT_LEAST = timedelta(minutes=10)
-# How long a result URL lives, from the success on.
-URL_LIFE = timedelta(hours=24)
-# A video that is not stored by then is at risk, with most of the day left to fix the cause.
+# A video that is not stored this long after its task succeeded is at risk, with most of the day left to fix the cause.
 COPY_AT_RISK = timedelta(hours=1)
 # A copy that begins later than that has a minute before it is at risk.
 COPY_GRACE = timedelta(minutes=1)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from seedance_temporal.job import JobError, Phase, VideoResult, phase_of
-from seedance_temporal.ledger.facts import FORGOTTEN_AFTER, Attempt, Fact, Facts, Listing
+from seedance_temporal.ledger.facts import ABSENCE_PROVABLE_WITHIN, Attempt, Fact, Facts, Listing
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.settings import Settings
 
@@ -157,7 +157,7 @@ def _no_proof_of_absence(facts: Facts, attempt: Attempt) -> str | None:
     """Return why absence cannot be proven from LIST; None where it can."""
     if attempt.accepted_without_id:
         return "the provider accepted the create"
-    if _age(attempt) > FORGOTTEN_AFTER:
+    if _age(attempt) > ABSENCE_PROVABLE_WITHIN:
         return "the provider may have forgotten the task by now"
     if attempt.claim is not None and not attempt.claim.key:
         return "its claim does not say which API key sent it, and a key shows only the tasks that it may see"

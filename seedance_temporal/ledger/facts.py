@@ -14,12 +14,12 @@ from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import JobError, Moment, Shape, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
-from seedance_temporal.provider.task import FailureClass, Usage
+from seedance_temporal.provider.task import PROVIDER_FORGETS_AFTER, FailureClass, Usage
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 
-# The provider forgets a task after seven days; a day is left for clocks and slow listings.
-FORGOTTEN_AFTER = timedelta(days=6)
+# LIST can prove that a create made no task for so long: a day is left for clocks and slow listings.
+ABSENCE_PROVABLE_WITHIN = PROVIDER_FORGETS_AFTER - timedelta(days=1)
 
 
 class Fact(Shape):

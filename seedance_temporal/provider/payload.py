@@ -1,4 +1,4 @@
-"""The JSON body of a create, without the fields of one attempt, such as its callback URL."""
+"""The JSON body of a create. ``activities/create.py`` adds ``callback_url`` and ``safety_identifier``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def body_of(request: VideoRequest, urls: Sequence[str]) -> dict[str, Any]:
     body |= {name: getattr(request, name) for name in _ALWAYS_SENT}
     if request.return_last_frame:
         body["return_last_frame"] = True
-    if request.web_search:
-        body["tools"] = [{"type": "web_search"}]
     for name in OPTIONAL:
         value = getattr(request, name)
-        if value is not None and name != "web_search":
+        if value is not None and name != "web_search":  # which is sent as a tool
             body[name] = value
+    if request.web_search:
+        body["tools"] = [{"type": "web_search"}]
     return body

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -21,6 +22,11 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+
+# How long the URL of a result lives, from the success on.
+RESULT_URL_LIFE = timedelta(hours=24)
+# How long the provider shows a task.
+PROVIDER_FORGETS_AFTER = timedelta(days=7)
 
 QUEUED = "queued"
 RUNNING = "running"

@@ -51,7 +51,7 @@ async def world(ark: ArkControl) -> World:
 async def test_record_is_returned_without_get(world: World) -> None:
     await world.write_record(world.task_id)
     seen = await world.poll()
-    assert (seen.next, seen.status, seen.second_task) == ("stored", "succeeded", None)
+    assert (seen.next, seen.status, seen.second_task) == ("already_stored", "succeeded", None)
     assert present(seen.result).task_id == world.task_id
     assert (await world.asked()).get == 0
 
@@ -60,7 +60,7 @@ async def test_end_is_returned_without_get(world: World) -> None:
     end = an_end(1, world.task_id, "expired", "expired")
     await world.write(end)
     seen = await world.poll()
-    assert (seen.next, seen.status, seen.error) == ("ended", "expired", end.error)
+    assert (seen.next, seen.status, seen.error) == ("already_ended", "expired", end.error)
     assert (await world.asked()).get == 0
 
 
@@ -73,7 +73,7 @@ async def test_late_task_of_lost_attempt_is_followed(ark: ArkControl) -> None:
     """An operator gave the attempt up; then the slow create returned the id of a paid task."""
     world = await a_world(ark, "succeeded")
     await world.write(an_end(1, None, "lost", "unknown_outcome"))
-    assert (await world.poll()).next == "store"
+    assert (await world.poll()).next == "copy"
 
 
 # --- the task --------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ async def test_running_task_waits(ark: ArkControl, status: str) -> None:
 async def test_succeeded_task_is_stored(ark: ArkControl) -> None:
     world = await a_world(ark, "succeeded")
     seen = await world.poll()
-    assert (seen.next, seen.status) == ("store", "succeeded")
+    assert (seen.next, seen.status) == ("copy", "succeeded")
     assert 86_400 - 60 < seen.copy_within <= 86_401
     assert seen.usage is not None
     assert seen.usage.total_tokens
@@ -108,7 +108,7 @@ async def test_copy_time_counts_from_success(ark: ArkControl) -> None:
     for age, least, most in ((3600, 82_700, 82_801), (90_000, -1, 1)):
         world.client = answering(id=world.task_id, status="succeeded", updated_at=int(now - age))
         seen = await world.poll()
-        assert seen.next == "store"
+        assert seen.next == "copy"
         assert least < seen.copy_within < most
     world.client = answering(id=world.task_id, status="succeeded")  # it does not say since when
     assert (await world.poll()).copy_within == 86_400
@@ -133,7 +133,7 @@ def test_odd_success_time_leaves_whole_day(updated_at: int) -> None:
 async def test_ended_task_is_ended(ark: ArkControl, status: str, failure_class: str, could_help: bool) -> None:
     world = await a_world(ark, status)
     seen = await world.poll()
-    assert (seen.next, seen.status) == ("end", status)
+    assert (seen.next, seen.status) == ("write_end", status)
     assert seen.error is not None
     assert (seen.error.failure_class, seen.error.resubmit_could_help) == (failure_class, could_help)
     assert (seen.error.task_id, seen.error.attempt) == (world.task_id, 1)
@@ -184,7 +184,7 @@ async def test_young_unknown_task_waits(world: World) -> None:
 async def test_old_unknown_task_is_lost(world: World) -> None:
     world.make_older(days=7, minutes=1)
     seen = await world.poll(task_id="cgt-gone")
-    assert (seen.next, seen.status) == ("end", "lost")
+    assert (seen.next, seen.status) == ("write_end", "lost")
     assert seen.error is not None
     assert (seen.error.code, seen.error.failure_class, seen.error.task_id) == ("task_forgotten", "lost", "cgt-gone")
     assert seen.error.attempt == 1

@@ -478,11 +478,11 @@ async def test_verified_video_of_forgotten_task_is_stored(in_memory: StoreWorld,
     in_memory.forgets()
     await in_memory.put("output.mp4", VIDEO)
     seen = await in_memory.poll()
-    assert seen.next == ("wait" if days < 7 else "end"), "an unverified object is no video"
+    assert seen.next == ("wait" if days < 7 else "write_end"), "an unverified object is no video"
     await in_memory.verify(VIDEO)
     await in_memory.put("task.json", as_json({"id": TASK, "status": "succeeded"}))
     seen = await in_memory.poll()
-    assert (seen.next, seen.copy_within) == ("store", 86_400)
+    assert (seen.next, seen.copy_within) == ("copy", 86_400)
 
 
 @pytest.mark.parametrize("depth", range(900, 1000, 7))

@@ -75,7 +75,7 @@ async def test_other_task_id_is_noticed(jobs: tuple[Job, Job]) -> None:
     for event in history.events:
         if event.HasField("activity_task_completed_event_attributes"):
             (payload,) = event.activity_task_completed_event_attributes.result.payloads
-            payload.data = payload.data.replace(b'"store"', b'"wait"')
+            payload.data = payload.data.replace(b'"copy"', b'"wait"')
     with pytest.raises(NondeterminismError):
         await replay_histories([history])
 

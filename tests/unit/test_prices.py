@@ -168,7 +168,7 @@ async def test_table_prices_a_failure() -> None:
     for ours, usd in ((OURS, 1), ({}, None)):
         poll = PollActivities(Ledger(MemoryBucket(), "seedance"), ark, some_settings(**ours))
         seen = await in_activity(poll.get_task, given)
-        assert (seen.next, seen.cost_usd) == ("end", usd)
+        assert (seen.next, seen.cost_usd) == ("write_end", usd)
 
 
 def test_table_prices_a_record(tmp_path: Path) -> None:

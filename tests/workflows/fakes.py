@@ -278,11 +278,11 @@ def waiting(status: str = "queued", seconds: float = LONG, **given: Any) -> Obse
 
 def to_store(within: float = 86_400) -> Observation:
     usage, cost_usd = RESULT.usage, RESULT.cost_usd
-    return Observation(next="store", status="succeeded", usage=usage, cost_usd=cost_usd, copy_within=within)
+    return Observation(next="copy", status="succeeded", usage=usage, cost_usd=cost_usd, copy_within=within)
 
 
 def ending(status: str, of: FailureClass, **given: Any) -> Observation:
-    return Observation(next="end", status=status, error=failure(of, code=status), **given)
+    return Observation(next="write_end", status=status, error=failure(of, code=status), **given)
 
 
 def failure(of: FailureClass, code: str = "code", task_id: str | None = TASK, attempt: int | None = 1) -> JobError:

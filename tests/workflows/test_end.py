@@ -49,7 +49,7 @@ async def test_end_is_written_and_raised_by_class(
     harness.fake.create(created(seconds=0), attempt=2)
     error = failure(of, code=status, attempt=2)
     usage = Usage(total_tokens=42)
-    harness.fake.plan("get_task", Observation(next="end", status=status, error=error, usage=usage, cost_usd=0.25))
+    harness.fake.plan("get_task", Observation(next="write_end", status=status, error=error, usage=usage, cost_usd=0.25))
     harness.fake.plan("write_end", as_written)
     job = await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "write_end"]
@@ -86,14 +86,16 @@ async def test_existing_end_is_raised(harness: Harness) -> None:
 async def test_concurrent_end_is_raised_not_rewritten(harness: Harness) -> None:
     error = failure("expired")
     harness.fake.plan("read_ledger", adopt(), ended(error))
-    harness.fake.plan("get_task", waiting("running", 0), Observation(next="ended", status="expired", error=error))
+    harness.fake.plan(
+        "get_task", waiting("running", 0), Observation(next="already_ended", status="expired", error=error)
+    )
     await harness.start_until_failed(error)
     assert harness.fake.names() == ["read_ledger", "get_task", "get_task", "read_ledger"]
 
 
 async def test_resubmitted_end_is_not_job_end(harness: Harness) -> None:
     """A Reset of an older run, while the attempt after its own is under way."""
-    old = Observation(next="ended", status="expired", error=failure("expired"))
+    old = Observation(next="already_ended", status="expired", error=failure("expired"))
     harness.fake.plan("read_ledger", adopt(), adopt(2 * TASK, attempt=2))
     harness.fake.plan("get_task", old, to_store())
     harness.fake.plan("store_video", RESULT)
@@ -159,7 +161,7 @@ async def test_expired_attempt_is_followed_in_same_run(harness: Harness) -> None
     harness.fake.plan("read_ledger", claim(1), claim(2))
     harness.fake.plan("create_task", created("cgt-1", seconds=0), created("cgt-2", seconds=0))
     errors = [failure("expired", attempt=attempt) for attempt in (1, 2)]
-    harness.fake.plan("get_task", *[Observation(next="end", status="expired", error=error) for error in errors])
+    harness.fake.plan("get_task", *[Observation(next="write_end", status="expired", error=error) for error in errors])
     harness.fake.plan("write_end", and_again, as_written)
     job = await harness.start()
     error = await job.failed()

@@ -299,7 +299,9 @@ async def test_next_attempt_has_no_task_gone(harness: Harness) -> None:
     """Another run wrote the end of the task; the ledger then allows another attempt, which waits."""
     harness.fake.plan("read_ledger", adopt(), claim(attempt=2))
     harness.fake.plan(
-        "get_task", waiting("", 1.5, attention="task_gone", note="x"), Observation(next="ended", status="failed")
+        "get_task",
+        waiting("", 1.5, attention="task_gone", note="x"),
+        Observation(next="already_ended", status="failed"),
     )
     harness.fake.plan("create_task", not_sent(LONG))
     job = await harness.start_until_state(attention="task_gone")
