@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -51,7 +52,14 @@ class ListTasks:
         return await until(lambda: bool(self._requested), policies.LISTER_IDLE, "end without requests")
 
     async def _serve(self, tier: str, requests: list[ListingRequest]) -> None:
-        """Read one listing, and answer each job that requested it."""
+        """Read one listing, and answer each job that requested it; keep the requests where it cannot be read."""
+        try:
+            await self._list_and_answer(tier, requests)
+        except ActivityError:
+            for request in requests:
+                self._requested.setdefault((request.job_id, request.attempt), request)
+
+    async def _list_and_answer(self, tier: str, requests: list[ListingRequest]) -> None:
         began = workflow.now()
         pages = [await self._page(1, tier)]
         # Younger tasks need not be listed. The earlier clock counts, because a worker's clock can be ahead.
@@ -90,6 +98,7 @@ class ListTasks:
             TaskListActivities.answer_jobs,
             AnswerJobsInput(answers=answers),
             task_queue=self._queues.workflows,
+            schedule_to_close_timeout=policies.LIST_WITHIN,
             start_to_close_timeout=policies.ANSWER_TIMEOUT,
             retry_policy=policies.LIST_RETRY,
             summary=f"answer {len(answers)} jobs",
@@ -100,6 +109,7 @@ class ListTasks:
             TaskListActivities.list_page,
             ListPageInput(page=page, service_tier=tier),
             task_queue=self._queues.list,
+            schedule_to_close_timeout=policies.LIST_WITHIN,
             start_to_close_timeout=policies.LIST_TIMEOUT,
             retry_policy=policies.LIST_RETRY,
             summary=f"LIST: page {page}",

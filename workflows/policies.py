@@ -68,6 +68,8 @@ LIST_TIMEOUT = timedelta(minutes=2)
 LIST_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=5), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
 )
+# While LIST is down, requests are kept and arrive on: the lister looks after its own history between two listings.
+LIST_WITHIN = timedelta(minutes=10)
 # Seven days of a busy account; a listing that does not end gets no more pages.
 MOST_PAGES = 200
 # Answers that one activity sends: some 200 kB, of the 2 MiB that an argument may have.

@@ -428,7 +428,7 @@ MUTANTS = (
         "a verified video waits for the provider",
         _STORE,
         "task = await self._stored_task() or await self._task_without_payload()",
-        "task = await self._shown_task()",
+        "task = await self._get_task_once()",
         "tests/integration/test_task_files.py::test_verified_video_needs_no_provider",
     ),
     Mutant(

@@ -460,3 +460,21 @@ async def test_worker_without_cache_lists(idle: Harness) -> None:
             await lister.ask("a")
             began: list[datetime] = [answer.began_at for answer in await lister.answers("a", turn)]
             assert began == sorted(set(began))
+
+
+async def test_requests_outlast_outage_of_list(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "LIST_WITHIN", timedelta(seconds=2))
+    monkeypatch.setattr(policies, "MOST_EVENTS", 60)
+    unsandboxed.fake.always("list_page", ApplicationError("503", type="ProviderUnavailable"))
+    async with run_lister(unsandboxed) as lister:
+        for attempt in range(1, 41):
+            await lister.ask("a", attempt=attempt)
+
+        async def is_renewed() -> bool:
+            last = (await unsandboxed.jobs[0].events())[-1]
+            return last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+
+        await until(is_renewed, "a new run takes over while LIST is down")
+        unsandboxed.fake.always("list_page", a_page())
+        answered = {answer.attempt for answer in await lister.answers("a", 40)}
+    assert answered == set(range(1, 41))
