@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -194,3 +195,24 @@ async def test_fixed_attention_is_cleared_in_new_run(harness: Harness) -> None:
     await harness.fake.called("get_task", 3)
     assert (await now.until_state(phase="running")).attention is None
     await now.until_unset(SEEDANCE_ATTENTION)
+
+
+async def test_month_of_closed_account_ends_with_one_video(skipping: Harness) -> None:
+    """A create an hour, for 30 days: no run grows long, and what support needs is kept."""
+    hours = 30 * 24
+    closed = not_sent(3600, attention="account", message="AccountOverdueError: overdue")
+    skipping.fake.plan("read_ledger", *[claim(number) for number in range(1, hours + 2)])
+    skipping.fake.plan("create_task", *[closed] * hours, created())
+    skipping.fake.finish()
+    job = await skipping.start()
+    assert await job.newest().result() == RESULT
+    runs = await runs_of(job)
+    assert len(runs) > 3
+    assert max(map(len, runs)) < 2_000
+    assert max(sum(event.ByteSize() for event in run) for run in runs) < 2_000_000
+    assert runs[-1][-1].event_time.ToDatetime() - runs[0][0].event_time.ToDatetime() > timedelta(days=30)
+    creates = [call.input for call in skipping.fake.of("create_task")]
+    assert [create.refusals for create in creates] == [*range(hours + 1)]
+    shown = await job.newest().state()
+    assert shown.started_at == runs[0][0].event_time.ToDatetime(UTC)
+    assert len([event for event in noted(shown) if event.startswith("attention_raised")]) == 1
