@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,8 +36,8 @@ def _made_old(path: Path) -> Path:
     return path
 
 
-def _held(how: signal.Signals | None) -> tuple[subprocess.Popen[str], Path]:
-    """Start a process that holds a directory, and end it in a way, or not at all."""
+def _held() -> tuple[subprocess.Popen[str], Path]:
+    """Start a process that holds an old directory until its input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDING],
         stdin=subprocess.PIPE,
@@ -47,28 +46,27 @@ def _held(how: signal.Signals | None) -> tuple[subprocess.Popen[str], Path]:
         text=True,
     )
     assert process.stdout is not None
-    path = Path(process.stdout.readline().strip())
-    if how is not None:
-        process.send_signal(how)
-        process.wait(timeout=20)
-    return process, _made_old(path) if path.exists() else path
+    return process, _made_old(Path(process.stdout.readline().strip()))
 
 
 def test_directory_of_killed_process_is_removed(folder: Path) -> None:
-    _, path = _held(signal.SIGKILL)
+    process, path = _held()
+    process.kill()
+    process.communicate()
     assert (path / "video").stat().st_size == 1_000_000, "nothing else removes it"
     assert remove_abandoned() == 1
     assert list(folder.iterdir()) == []
 
 
-def test_directory_of_stopped_process_is_gone(folder: Path) -> None:
-    _, path = _held(signal.SIGINT)
+def test_directory_of_ended_process_is_gone(folder: Path) -> None:
+    process, path = _held()
+    process.communicate()
     assert not path.exists()
     assert remove_abandoned() == 0
 
 
 def test_directory_in_use_stays(folder: Path) -> None:
-    process, path = _held(None)
+    process, path = _held()
     with process, temporary_directory() as own:
         _made_old(own)
         assert remove_abandoned() == 0

@@ -71,7 +71,7 @@ class _SlowJob(VideoJob):
     async def _answers(self, run: Any) -> bool:
         return True
 
-    def _run(self, run_id: str | None = None) -> Any:
+    def _handle(self, run_id: str | None = None) -> Any:
         return _Slow()
 
 

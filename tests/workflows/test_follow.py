@@ -344,7 +344,7 @@ async def test_stored_video_is_returned(harness: Harness) -> None:
 
 
 def _stored() -> Any:
-    return to_store().model_copy(update={"next": "stored", "result": RESULT})
+    return to_store().model_copy(update={"next": "already_stored", "result": RESULT})
 
 
 async def test_next_poll_is_announced(harness: Harness) -> None:
