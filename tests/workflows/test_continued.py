@@ -205,7 +205,7 @@ async def test_month_of_closed_account_ends_with_one_video(skipping: Harness) ->
     skipping.fake.plan("create_task", *[closed] * hours, created())
     skipping.fake.finish()
     job = await skipping.start()
-    assert await job.newest().result() == RESULT
+    assert await job.result() == RESULT
     runs = await runs_of(job)
     assert len(runs) > 3
     assert max(map(len, runs)) < 2_000
@@ -214,5 +214,5 @@ async def test_month_of_closed_account_ends_with_one_video(skipping: Harness) ->
     creates = [call.input for call in skipping.fake.of("create_task")]
     assert [create.refusals for create in creates] == [*range(hours + 1)]
     shown = await job.newest().state()
-    assert shown.started_at == runs[0][0].event_time.ToDatetime(UTC)
+    assert abs(shown.started_at - runs[0][0].event_time.ToDatetime(UTC)) < timedelta(seconds=1)
     assert len([event for event in noted(shown) if event.startswith("attention_raised")]) == 1
