@@ -132,6 +132,8 @@ class VideoJobs:
         """Start a run; False where the policy, or a run that goes on, does not allow another."""
         request = argument.request
         summary, details = temporal_ui.summary_and_details(job_id, request, self.rules, hash_users=self._hash_users)
+        estimated = self.rules.estimate(request)
+        estimates = {contract.MEMO_ESTIMATED_TOKENS: estimated.tokens, contract.MEMO_ESTIMATED_USD: estimated.usd}
         # One user's backlog does not delay all others, where the server is set to fairness.
         fairness_key = hashlib.sha256(request.user_id.encode()).hexdigest()[:32]
         try:
@@ -144,6 +146,7 @@ class VideoJobs:
                     id_reuse_policy=reuse,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                     priority=Priority(fairness_key=fairness_key),
+                    memo={name: value for name, value in estimates.items() if value is not None},
                     static_summary=summary,
                     static_details=details,
                 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.request import VideoRequest
     from workflows.messages import advice_on_second_task
     from workflows.ui_details import details
+    from workflows.upserts import Upserts
     from workflows.waits import until
 
 # The first and the newest events of a job explain most of it; a poll that shows nothing new only increases a count.
@@ -28,9 +28,6 @@ _FIRST_EVENTS = 20
 _NEWEST_EVENTS = 80
 # The timeline is handed to activities, whose arguments have 2 MB at most.
 _LONGEST_DETAIL = 2_000
-# The limits of a keyword: in characters on SQL, in bytes of JSON on every server.
-_LONGEST_KEYWORD = 255
-_MOST_KEYWORD_BYTES = 2_000
 
 
 class Progress:
@@ -48,6 +45,7 @@ class Progress:
         self._result: VideoResult | None = None
         self._error: JobError | None = None
         self._second_task: str | None = None
+        self._upserts = Upserts()
         self._started_at = carried.started_at or workflow.info().start_time
         self.context = RunContext()
         self.timeline = carried.timeline
@@ -60,9 +58,10 @@ class Progress:
     def begin(self, context: RunContext) -> None:
         """Take over what the worker knows of the job: search attributes, folder, estimates and warnings."""
         self.context = context
+        self._upserts.known = context.search_attributes
         if context.search_attributes:
             self._user = user_hash(self._request.user_id) if context.hash_users else self._request.user_id
-        self._upsert(
+        self._upserts.attributes(
             {
                 contract.SEEDANCE_USER: self._user,
                 contract.SEEDANCE_ROUTE: self._request.route,
@@ -70,13 +69,19 @@ class Progress:
                 contract.SEEDANCE_PHASE: self.phase,
             }
         )
-        tokens, usd = context.estimated_tokens, context.estimated_usd
-        if (tokens, usd) != (None, None):
-            workflow.upsert_memo({contract.MEMO_ESTIMATED_TOKENS: tokens, contract.MEMO_ESTIMATED_USD: usd})
+        estimates = {
+            contract.MEMO_ESTIMATED_TOKENS: context.estimated_tokens,
+            contract.MEMO_ESTIMATED_USD: context.estimated_usd,
+        }
+        # A client that knows the prices has given them at the start, which costs no event.
+        missing = {name: value for name, value in estimates.items() if value is not None}
+        if any(workflow.memo().get(name) != value for name, value in missing.items()):
+            self._upserts.memo(missing)
         self.warn(*context.warnings)
 
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs."""
+        self._upserts.write()
         return carried.model_copy(
             update={
                 "timeline": self.timeline,
@@ -114,7 +119,7 @@ class Progress:
         """Change the phase."""
         if phase != self.phase:
             self.phase = phase
-            self._upsert({contract.SEEDANCE_PHASE: phase})
+            self._upserts.attributes({contract.SEEDANCE_PHASE: phase})
         self._show()
 
     def move_on(self, status: str) -> None:
@@ -129,7 +134,7 @@ class Progress:
         """Set the attempt that decides the job now."""
         if attempt != self.attempt:
             self.attempt = attempt
-            workflow.upsert_memo({contract.MEMO_ATTEMPT: attempt})
+            self._upserts.memo({contract.MEMO_ATTEMPT: attempt})
 
     def set_task(self, attempt: int, task_id: str) -> None:
         """Set the task that the job follows now."""
@@ -166,7 +171,7 @@ class Progress:
         if attention != self.attention:
             self.attention = attention
             self.note("attention_raised", "workflow", f"{attention}: {advice}")
-            self._upsert({contract.SEEDANCE_ATTENTION: attention})
+            self._upserts.attributes({contract.SEEDANCE_ATTENTION: attention})
         self._show()
 
     def show_second_task(self, task_id: str | None) -> None:
@@ -186,7 +191,7 @@ class Progress:
         if self.attention in attentions:
             self.note("attention_settled", "workflow", self.attention)
             self.attention = self._advice = None
-            self._upsert({contract.SEEDANCE_ATTENTION: None})
+            self._upserts.attributes({contract.SEEDANCE_ATTENTION: None})
             self.show_second_task(None)
             self._show()
 
@@ -214,7 +219,7 @@ class Progress:
             contract.SEEDANCE_TOKENS: tokens(usage),
             contract.SEEDANCE_COST_USD: cost_usd,
         }
-        self._upsert({key: value for key, value in spent.items() if value is not None})
+        self._upserts.attributes({key: value for key, value in spent.items() if value is not None})
 
     def state(self) -> JobState:
         """Return the answer to the state query."""
@@ -254,26 +259,4 @@ class Progress:
     def _name_task(self, task_id: str | None) -> None:
         if task_id is not None and task_id != self.task_id:
             self.task_id = task_id
-            self._upsert({contract.SEEDANCE_TASK_ID: task_id})
-
-    def _upsert(self, values: Mapping[Any, str | int | float | None]) -> None:
-        """Set search attributes, or unset those that are None, except where the namespace lacks them.
-
-        Upserting one that it lacks would block the run for good.
-        """
-        updates = [
-            key.value_set(_fitting(value)) if value is not None else key.value_unset()
-            for key, value in values.items()
-            if key.name in self.context.search_attributes
-        ]
-        if updates:
-            workflow.upsert_search_attributes(updates)
-
-
-def _fitting(value: str | int | float) -> str | int | float:
-    """Cut a value to the limits of every visibility store: a longer one makes the server end the run."""
-    if isinstance(value, str):
-        value = value[:_LONGEST_KEYWORD]
-        while len(json.dumps(value)) > _MOST_KEYWORD_BYTES:
-            value = value[:-1]
-    return value
+            self._upserts.attributes({contract.SEEDANCE_TASK_ID: task_id})

@@ -22,6 +22,8 @@ async def until(condition: Callable[[], bool], within: timedelta | None = None, 
         within: No longer than that; without it, for ever.
         summary: What the timer is for, in Temporal's UI.
     """
+    if condition():
+        return True
     end = workflow.now() + within if within is not None else None
     while True:
         left = max(end - workflow.now(), timedelta(0)) if end is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -204,3 +205,16 @@ async def test_long_keyword_does_not_end_a_run(harness: Harness) -> None:
     job = await harness.start_until_stored(user_id="\N{CLAPPER BOARD}" * 255)
     shown = present((await job.attributes()).get(SEEDANCE_USER))
     assert set(shown) == {"\N{CLAPPER BOARD}"}
+
+
+async def test_usual_job_has_few_events(harness: Harness) -> None:
+    """Each event is stored, and many are billed on Temporal Cloud."""
+    harness.fake.create(created(seconds=600), identifiers_listed=True)
+    harness.fake.plan("get_task", to_store())
+    harness.fake.plan("store_video", RESULT)
+    job = await harness.start()
+    await job.until_state(phase="queued")
+    await job.callback("succeeded")
+    assert await job.result() == RESULT
+    kinds = Counter(EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in await job.events())
+    assert kinds.total() <= 42, kinds
