@@ -15,6 +15,7 @@ from seedance_temporal.request import VideoRequest
 WORKFLOW = "GenerateVideo"
 SIGNAL_TASK_CHANGED = "task_changed"
 SIGNAL_LISTED = "listed"
+SIGNAL_RETRY = "retry"
 UPDATE_CANCEL = "cancel"
 UPDATE_RESOLVE = "resolve"
 QUERY_STATE = "state"

@@ -141,6 +141,22 @@ class VideoJob:
             await self._handle().cancel()
         return CancelAnswer(outcome="requested")
 
+    async def retry(self) -> bool:
+        """Have the job try at once what it waits for: a create, a poll, a listing, a copy, a step that keeps failing.
+
+        Nothing is sent that would not be sent later. A copy that is under way begins anew.
+
+        Returns:
+            False where the job has ended.
+        """
+        try:
+            with asking_temporal(self.id):
+                await self._handle().signal(contract.SIGNAL_RETRY)
+        except UnknownJob:
+            await self._describe()
+            return False
+        return True
+
     async def resubmit(self, *, attempt: int, accept_second_charge: bool = False) -> VideoJob:
         """Ask, and pay, for another attempt after one that ended without a video.
 

@@ -166,6 +166,10 @@ class SyncVideoJob:
         job = self._job.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
         return SyncVideoJob(self._loop.call(job), self._loop)
 
+    def retry(self) -> bool:
+        """See :meth:`VideoJob.retry <seedance_temporal.VideoJob.retry>`."""
+        return self._loop.call(self._job.retry())
+
     def resolve(self, *, attempt: int, action: ResolveAction, task_id: str | None = None) -> ResolveAnswer:
         """See :meth:`VideoJob.resolve <seedance_temporal.VideoJob.resolve>`."""
         return self._loop.call(self._job.resolve(attempt=attempt, action=action, task_id=task_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, CancelledError
 
 with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput
@@ -37,6 +37,8 @@ class Copying:
             try:
                 return await self._try(task, give_up_at, at_risk)
             except ActivityError as error:
+                if isinstance(error.cause, CancelledError):
+                    continue  # an operator asked for the next try
                 conflict = messages.object_conflict(error)
                 if conflict is None or workflow.now() + policies.CONFLICT_PAUSE >= give_up_at:
                     return messages.lost(task, error)
@@ -55,4 +57,7 @@ class Copying:
         seconds = patience.total_seconds()
         if seconds <= 0 or not await self._progress.wait(copy.done, seconds, "the copy is at risk", shown=False):
             self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at))
+            await self._progress.until(copy.done)
+        if not copy.done():
+            copy.cancel()
         return await copy

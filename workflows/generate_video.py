@@ -373,6 +373,11 @@ class GenerateVideo:
     async def listed(self, *args: Any) -> None:
         await self._inbox.listing(args)
 
+    @workflow.signal(name=contract.SIGNAL_RETRY)
+    async def retry(self, *_: Any) -> None:
+        self._progress.retries += 1
+        self._progress.note("retry_requested", "operator")
+
     @workflow.update(name=contract.UPDATE_CANCEL)
     async def cancel(self) -> CancelAnswer:
         return await self._inbox.cancel()

@@ -31,7 +31,11 @@ _LONGEST_DETAIL = 2_000
 
 
 class Progress:
-    """The state of a job, as callers and operators see it."""
+    """The state of a job, as callers and operators see it.
+
+    Attributes:
+        retries: How often an operator asked to try at once what is waited for. Every wait ends then.
+    """
 
     def __init__(self, request: VideoRequest, carried: Carried) -> None:
         self._job_id = workflow.info().workflow_id
@@ -46,6 +50,7 @@ class Progress:
         self._error: JobError | None = None
         self._second_task: str | None = None
         self._upserts = Upserts()
+        self.retries = 0
         self._started_at = carried.started_at or workflow.info().start_time
         self.context = RunContext()
         self.timeline = carried.timeline
@@ -151,7 +156,7 @@ class Progress:
         self._show()
 
     async def wait(self, condition: Callable[[], bool], seconds: float, purpose: str, *, shown: bool = True) -> bool:
-        """Wait for a condition; return whether it was met in time.
+        """Wait for a condition, or for an operator's retry; return whether one of them came in time.
 
         Args:
             purpose: The awaited event and the next step; "in 40 s", or a time of day, follows it.
@@ -160,10 +165,17 @@ class Progress:
         if shown:
             self._awaited, self._next_poll_at = purpose, workflow.now() + timedelta(seconds=seconds)
             self._show()
-        met = await until(condition, timedelta(seconds=seconds), f"{purpose} in {seconds:.0f} s")
+        met = await self.until(condition, timedelta(seconds=seconds), f"{purpose} in {seconds:.0f} s")
         self._awaited = self._next_poll_at = None
         self._show()
         return met
+
+    async def until(
+        self, condition: Callable[[], bool], within: timedelta | None = None, summary: str | None = None
+    ) -> bool:
+        """Wait as :func:`workflows.waits.until` does, or until an operator's retry, which counts as met."""
+        retries = self.retries
+        return await until(lambda: condition() or self.retries != retries, within, summary)
 
     def need(self, attention: Attention, advice: str) -> None:
         """Raise an Attention, with advice for an operator."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, RetryState
+from temporalio.exceptions import ActivityError, CancelledError, RetryState
 from temporalio.types import MethodAsyncSingleParam, ParamType, ReturnType, SelfType
 
 with workflow.unsafe.imports_passed_through():
@@ -34,7 +34,6 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.progress import Progress
-    from workflows.waits import until
 
 
 class Steps:
@@ -238,9 +237,16 @@ class Steps:
         since = workflow.now()
         raised: set[Attention] = set()
         while True:
+            step = workflow.start_activity_method(activity, input, **config)
+            await self._progress.until(step.done)
+            if not step.done():
+                # It waits for its next try, or takes long: begin it anew.
+                step.cancel()
             try:
-                answer = await workflow.execute_activity_method(activity, input, **config)
+                answer = await step
             except ActivityError as error:
+                if isinstance(error.cause, CancelledError):
+                    continue
                 damaged = messages.damage(error)
                 if damaged is None and error.retry_state is not RetryState.TIMEOUT:
                     raise
@@ -251,7 +257,7 @@ class Steps:
                         raised.add(part)
                     self._progress.need(part, messages.advice_on_step(summary, since, reason))
                 if damaged is not None:
-                    await until(lambda: False, policies.DAMAGE_PAUSE, f"{summary}, once more")
+                    await self._progress.until(lambda: False, policies.DAMAGE_PAUSE, f"{summary}, once more")
                 continue
             # Not those of a create that is never sent: the ledger between two creates can be read well.
             self._progress.clear(*raised)

@@ -169,6 +169,19 @@ _CANCEL_OUTCOMES = {
 
 @app.command()
 @command
+async def retry(job: JobArgument, as_json: JsonOption = False) -> int:
+    """Have a job try at once what it waits for, such as after you have fixed the account. Nothing more is sent."""
+    found = await find_job(job)
+    asked = await found.retry()
+    if as_json:
+        print_json({"job_id": found.id, "requested": asked})
+    else:
+        out.print("It is tried now." if asked else "The job has ended already: nothing is waited for.")
+    return DONE
+
+
+@app.command()
+@command
 async def resolve(
     job: JobArgument,
     attempt: Annotated[int, Option(min=1, help="The attempt whose outcome is unknown.")],

@@ -460,6 +460,7 @@ async def test_cancel_is_answered_by_the_workflow(jobs: VideoJobs) -> None:
         await jobs.job(job_id).result()
     assert (await jobs.job(job_id).state()).phase == "cancelled"
     assert (await jobs.job(job_id).cancel()).outcome == "already_closed"
+    assert not await jobs.job(job_id).retry()
 
 
 async def test_missing_worker_leaves_cancel_with_temporal(temporal: Client) -> None:

@@ -166,7 +166,9 @@ async def test_show_reports_missing_worker_soon(temporal: Client) -> None:
     assert "No worker answers" in shown.err
 
 
-@pytest.mark.parametrize("command", [["show"], ["wait"], ["cancel"], ["resolve", "--attempt", "1", "--lost"]])
+@pytest.mark.parametrize(
+    "command", [["show"], ["wait"], ["cancel"], ["retry"], ["resolve", "--attempt", "1", "--lost"]]
+)
 async def test_no_job_id_and_unknown_job(temporal: Client, command: list[str]) -> None:
     wrong = await run_command(None, *command, "seedance-1", "--json")
     assert wrong.code == 2
@@ -237,6 +239,15 @@ async def test_list_is_one_json_list(temporal: Client) -> None:
     assert listed.document[0].keys() == JOB_KEYS
     assert job_id in (await run_command(temporal, "list", *options)).out
     assert (await run_command(temporal, "list", "--user", "nobody", "--json")).document == []
+
+
+async def test_retry(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli retried"))).id
+    asked = await run_command(temporal, "retry", job_id, "--json")
+    assert (asked.code, asked.document) == (0, {"job_id": job_id, "requested": True})
+    assert "tried now" in (await run_command(temporal, "retry", job_id)).out
+    await run_command(temporal, "cancel", job_id)
+    assert "ended already" in (await run_command(temporal, "retry", job_id)).out
 
 
 async def test_cancel(temporal: Client) -> None:

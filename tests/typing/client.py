@@ -50,6 +50,7 @@ async def awaited(request: VideoRequest) -> None:
     assert_type(job.follow(), AsyncIterator[JobState])
     assert_type(await job.cancel(), CancelAnswer)
     assert_type(await job.resubmit(attempt=1, accept_second_charge=True), VideoJob)
+    assert_type(await job.retry(), bool)
     assert_type(await job.resolve(attempt=1, action="adopt", task_id="cgt-1"), ResolveAnswer)
 
 
