@@ -6,14 +6,17 @@ operator can replace that proof.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
 import httpx
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
-from seedance_temporal.contract import Resolve, ResolveAnswer
+from seedance_temporal import contract
+from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
@@ -21,7 +24,7 @@ from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Listing, 
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
-from seedance_temporal.temporal_ui import COMMAND
+from seedance_temporal.temporal_ui import COMMAND, summary_and_details
 
 
 class IdentifyInput(Shape):
@@ -61,6 +64,13 @@ class ResolveInput(Shape):
     timeline: Timeline = ()
 
 
+class FollowInput(Shape):
+    """An ended job of which the ledger knows a task by now, and the attempt whose claim holds the request."""
+
+    job_id: str
+    attempt: int
+
+
 class RecoverActivities:
     """Settle unknown outcomes by facts that the provider shows."""
 
@@ -91,6 +101,33 @@ class RecoverActivities:
             return IdentifyResult(answer="other")
         await self._write_outcome(input.job_id, facts, input.attempt, "created", input.source, task_id=input.task_id)
         return IdentifyResult(answer="ours")
+
+    @activity.defn
+    async def follow_known_task(self, input: FollowInput) -> None:
+        """Start a run that follows the job's live task, and may not create, where no video is stored.
+
+        A run that goes on, or has stored a video, is left alone.
+        """
+        facts = await self._ledger.read(input.job_id, input.attempt)
+        attempt = facts.attempt(input.attempt)
+        if decide_at(facts, self._settings).next != "adopt" or attempt is None or attempt.claim is None:
+            return
+        request = attempt.claim.request
+        settings = self._settings
+        summary, details = summary_and_details(
+            input.job_id, request, settings.rules, hash_users=settings.seedance_hash_users
+        )
+        with suppress(WorkflowAlreadyStartedError):
+            await activity.client().start_workflow(
+                contract.WORKFLOW,
+                GenerateVideoInput(request=request, may_create=False),
+                id=input.job_id,
+                task_queue=Queues(request.route).workflows,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                static_summary=summary,
+                static_details=details,
+            )
 
     @activity.defn
     async def settle_absent(self, input: AbsentInput) -> Decision:

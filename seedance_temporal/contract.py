@@ -21,6 +21,7 @@ UPDATE_RESOLVE = "resolve"
 QUERY_STATE = "state"
 LISTER = "ListTasks"
 SIGNAL_LISTING_REQUESTED = "listing_requested"
+LATE_TASKS = "LateTasks"
 
 
 class Queues:
@@ -37,6 +38,11 @@ class Queues:
 def lister_id(route: str) -> str:
     """Return the workflow id of the one lister of a route."""
     return f"seedance-lister-{route}"
+
+
+def late_tasks_id(job_id: str, attempt: int) -> str:
+    """Return the workflow id by which tasks of an ended job are taken in."""
+    return f"{job_id}-late-{attempt}"
 
 
 SEEDANCE_USER = SearchAttributeKey.for_keyword("SeedanceUser")
@@ -116,6 +122,14 @@ class TaskChanged(Shape):
     task_id: str
     status: str
     attempt: int
+
+
+class LateTasksInput(Shape):
+    """The attempt of an ended job that callbacks name tasks of."""
+
+    job_id: str
+    attempt: int
+    route: str
 
 
 CancelOutcome = Literal["cancelled", "running_will_finish", "requested", "already_closed"]

@@ -20,10 +20,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
-from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
+from seedance_temporal.contract import (
+    LATE_TASKS,
+    SEEDANCE_TASK_ID,
+    SIGNAL_TASK_CHANGED,
+    LateTasksInput,
+    Queues,
+    TaskChanged,
+    late_tasks_id,
+)
 from seedance_temporal.errors import InvalidJobId, SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
 from seedance_temporal.provider.task import usable_task_id
@@ -128,7 +137,7 @@ class _Relay:
         except RPCError as error:
             if not is_unknown_workflow(error):
                 raise
-            _log.info("callback for %s: closed or unknown, there is nothing to do", job_id)
+            await _take_in_late(client, job_id, change)
 
     async def _connected(self) -> Client:
         """Connect once for all callbacks. It goes on where a callback has no time left for it."""
@@ -137,6 +146,32 @@ class _Relay:
             connection = self._connection = asyncio.ensure_future(self._client_source())
             connection.add_done_callback(_failed)
         return await asyncio.shield(connection)
+
+
+async def _take_in_late(client: Client, job_id: str, change: TaskChanged) -> None:
+    """Take in a callback for a run that has ended, unless it is about the task that the run has followed."""
+    try:
+        run = await client.get_workflow_handle(job_id).describe()
+    except RPCError as error:
+        if not is_unknown_workflow(error):
+            raise
+        _log.info("callback for %s: unknown, there is nothing to do", job_id)
+        return
+    if run.typed_search_attributes.get(SEEDANCE_TASK_ID) == change.task_id:
+        _log.info("callback for %s: it has ended, there is nothing to do", job_id)
+        return
+    route = run.task_queue.removeprefix(Queues("").workflows)
+    await client.start_workflow(
+        LATE_TASKS,
+        LateTasksInput(job_id=job_id, attempt=change.attempt, route=route),
+        id=late_tasks_id(job_id, change.attempt),
+        task_queue=run.task_queue,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        start_signal=SIGNAL_TASK_CHANGED,
+        start_signal_args=[change],
+        static_summary=f"tasks that callbacks name for attempt {change.attempt} of an ended job",
+    )
+    _log.info("callback for %s: it has ended; whether the task is one of it is found out", job_id)
 
 
 def _failed(connection: asyncio.Future[Client]) -> bool:

@@ -24,6 +24,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workflows.generate_video import GenerateVideo
+from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
 # The provider's limits for an account.
@@ -67,7 +68,7 @@ def build_workers(
     return [
         worker(
             task_queue=queues.workflows,
-            workflows=[GenerateVideo, ListTasks],
+            workflows=[GenerateVideo, LateTasks, ListTasks],
             activities=[
                 bookkeeping.read_ledger,
                 bookkeeping.write_outcome,
@@ -75,6 +76,7 @@ def build_workers(
                 LimitActivities(ledger, bucket, settings).reserve_quota,
                 references.check_references,
                 recover.settle_absent,
+                recover.follow_known_task,
                 task_list.ask_lister,
                 task_list.answer_jobs,
             ],

@@ -63,6 +63,11 @@ LISTEN_AT_MOST = timedelta(minutes=3)
 IDENTIFY_LATER = timedelta(minutes=5)
 IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
 
+# Callbacks of a run that has ended: at most MOST_CALLBACKS names in this time, and as many questions.
+LATE_TASKS_IDLE = timedelta(minutes=10)
+# A day of outage: after that, the result's URL is dead.
+LATE_TASK_TRIES = 24 * 12
+
 # LIST: one page a second for the whole account, for all jobs that wait; the lister has nothing else to do.
 LIST_TIMEOUT = timedelta(minutes=2)
 LIST_RETRY = RetryPolicy(

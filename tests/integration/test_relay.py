@@ -21,9 +21,12 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from temporalio.client import Client
+from temporalio.service import RPCError
 
+from seedance_temporal import errors
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
+from seedance_temporal.contract import late_tasks_id
 from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, MAX_BODY_BYTES, relay_app
@@ -76,6 +79,35 @@ async def test_callback_signals_id_and_status_only(temporal: Client, relay: str,
     assert (answer.status_code, answer.text) == (200, "ok\n")
     signals = await handle(temporal, request("relayed")).query("signals")
     assert signals == [{"task_id": TASK_ID, "status": "succeeded", "attempt": 1}]
+
+
+@pytest.mark.parametrize("prompt", ["stored", "failed", "waits", "waits no-attributes"])
+async def test_other_task_of_ended_job_is_taken_in(
+    temporal: Client, relay: str, http: httpx.AsyncClient, prompt: str
+) -> None:
+    of = request(f"late {prompt}", prompt)
+    job = await VideoJobs(temporal).submit(of)
+    if "waits" in prompt:
+        await handle(temporal, of).query("signals")
+        await handle(temporal, of).terminate()
+    else:
+        with suppress(errors.JobFailed):
+            await job.result(20)
+    url = callback_url(relay, SECRET, job.id, 3)
+    assert (await http.post(url, json=BODY)).status_code == 200
+    late = temporal.get_workflow_handle(late_tasks_id(job.id, 3))
+    if "no-attributes" in prompt:
+        await late.terminate()  # It is not known which task the run followed.
+    else:
+        with pytest.raises(RPCError):
+            await late.describe()
+    assert (await http.post(url, json=BODY | {"id": "cgt-20261122-late"})).status_code == 200
+    started = await anext(late.fetch_history_events())
+    argument = started.workflow_execution_started_event_attributes.input.payloads[0]
+    assert json.loads(argument.data) == {"job_id": job.id, "attempt": 3, "route": of.route}
+    signals = [event async for event in late.fetch_history_events()][1:2]
+    assert b"cgt-20261122-late" in signals[0].workflow_execution_signaled_event_attributes.input.payloads[0].data
+    await late.terminate()
 
 
 @pytest.mark.parametrize("secret", [SECRET, PREVIOUS])

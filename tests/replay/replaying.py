@@ -17,6 +17,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from seedance_temporal.contract import LISTER, WORKFLOW
 from workflows.generate_video import GenerateVideo
+from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
 
@@ -35,7 +36,7 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
     begun = [history for history in histories if any(event.event_type == completed for event in history.events)]
     replayer = Replayer(
-        workflows=workflows or [GenerateVideo, ListTasks],
+        workflows=workflows or [GenerateVideo, LateTasks, ListTasks],
         data_converter=pydantic_data_converter,
         # The sandbox was active in the first execution; here only the commands are compared.
         workflow_runner=UnsandboxedWorkflowRunner(),

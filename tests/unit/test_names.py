@@ -14,10 +14,11 @@ from seedance_temporal.identity import ObjectNames
 from seedance_temporal.job import Attention, Phase
 from seedance_temporal.ledger.store import KINDS
 from workflows.generate_video import GenerateVideo
+from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
 ACTIVITIES = """
-answer_jobs ask_lister cancel_task check_references create_task get_task identify_task list_page
+answer_jobs ask_lister cancel_task check_references create_task follow_known_task get_task identify_task list_page
 read_ledger reserve_quota resolve_attempt settle_absent store_video write_end write_outcome
 """
 EVENTS = """
@@ -45,6 +46,7 @@ def test_activity_names() -> None:
     ("defined", "name", "signals", "updates", "queries"),
     [
         (GenerateVideo, "GenerateVideo", {"task_changed", "listed", "retry"}, {"cancel", "resolve"}, {"state"}),
+        (LateTasks, "LateTasks", {"task_changed"}, set(), set()),
         (ListTasks, "ListTasks", {"listing_requested"}, set(), set()),
     ],
 )

@@ -64,6 +64,7 @@ from tests.workflows.fakes import (
     waiting,
 )
 from workflows.generate_video import GenerateVideo
+from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
 ALL_WORKERS = ("workflows", "ledger", "create", "get", "list", "transfer")
@@ -227,7 +228,7 @@ class Harness:
             "workflows": [],
             "ledger": [
                 *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
-                *(fake.ask_lister, fake.settle_absent, fake.check_references),
+                *(fake.ask_lister, fake.settle_absent, fake.check_references, fake.follow_known_task),
                 # It answers by signals to workflows, so it is the real one.
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
             ],
@@ -242,7 +243,7 @@ class Harness:
                 # One client cannot serve a queue twice, and the ledger's activities share that of the workflows.
                 self.client,
                 task_queue=getattr(queues, "workflows" if name == "ledger" else name),
-                workflows=[GenerateVideo, ListTasks] if runs else [],
+                workflows=[GenerateVideo, LateTasks, ListTasks] if runs else [],
                 activities=activities[name],
                 no_remote_activities=runs,
                 disable_eager_activity_execution=True,

@@ -1,0 +1,86 @@
+"""Callbacks of an ended job: their tasks are identified, and one that is the job's is followed. Nothing is created."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.common import WorkflowIDConflictPolicy
+
+from seedance_temporal.contract import (
+    LATE_TASKS,
+    SIGNAL_TASK_CHANGED,
+    LateTasksInput,
+    Queues,
+    TaskChanged,
+    late_tasks_id,
+)
+from tests.workflows.fakes import NOT_YET, OTHER, OTHER_TASK, OURS, TASK
+from tests.workflows.harness import Harness, Job
+from workflows import policies
+
+JOB_ID = "seedance-" + "0" * 64
+
+
+@pytest.fixture
+def quick(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    """A route whose waits are short."""
+    monkeypatch.setattr(policies, "LATE_TASKS_IDLE", timedelta(seconds=1.5))
+    monkeypatch.setattr(policies, "IDENTIFY_PAUSES", (timedelta(seconds=0.1),) * 2)
+    monkeypatch.setattr(policies, "IDENTIFY_LATER", timedelta(seconds=0.2))
+    return unsandboxed
+
+
+async def named(harness: Harness, *task_ids: Any) -> Job:
+    """Have callbacks name tasks, as the relay does."""
+    for task_id in task_ids:
+        change = TaskChanged(task_id=task_id, status="succeeded", attempt=2) if isinstance(task_id, str) else task_id
+        handle = await harness.client.start_workflow(
+            LATE_TASKS,
+            LateTasksInput(job_id=JOB_ID, attempt=2, route=harness.route),
+            id=f"{harness.route}-{late_tasks_id(JOB_ID, 2)}",
+            task_queue=Queues(harness.route).workflows,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=SIGNAL_TASK_CHANGED,
+            start_signal_args=[change],
+        )
+    job = Job(handle)
+    harness.jobs.append(job)
+    return job
+
+
+async def test_task_of_the_job_is_followed(quick: Harness) -> None:
+    quick.fake.plan("identify_task", NOT_YET, OTHER, OURS)
+    quick.fake.plan("follow_known_task", None)
+    job = await named(quick, OTHER_TASK, TASK, TASK)
+    await job.result()
+    assert [call.input.task_id for call in quick.fake.of("identify_task")] == [OTHER_TASK, OTHER_TASK, TASK]
+    follow = quick.fake.input("follow_known_task")
+    assert (follow.job_id, follow.attempt) == (JOB_ID, 2)
+
+
+async def test_task_of_others_is_not_followed(quick: Harness) -> None:
+    quick.fake.always("identify_task", OTHER)
+    await (await named(quick, TASK)).result()
+    assert quick.fake.names() == ["identify_task"]
+
+
+async def test_outage_is_outlasted(quick: Harness) -> None:
+    quick.fake.plan("identify_task", *[RuntimeError("503")] * 12, OURS)
+    quick.fake.plan("follow_known_task", None)
+    await (await named(quick, TASK)).result()
+    assert quick.fake.names()[-1] == "follow_known_task"
+
+
+@pytest.mark.parametrize("nonsense", [{}, {"task_id": 1}, None, {"task_id": "x" * 5_000, "status": "", "attempt": 1}])
+async def test_nonsense_is_ignored(quick: Harness, nonsense: Any) -> None:
+    await (await named(quick, nonsense)).result()
+    assert quick.fake.names() == []
+
+
+async def test_flood_of_names_is_bounded(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "MOST_CALLBACKS", 5)
+    quick.fake.always("identify_task", OTHER)
+    await (await named(quick, *[f"{TASK}-{n}" for n in range(12)])).result()
+    assert len(quick.fake.of("identify_task")) <= 10

@@ -1,0 +1,87 @@
+"""Take in callbacks that name a task of a job whose run has ended. Nothing in here can create, or pay for, a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.recover import FollowInput, IdentifyInput, RecoverActivities
+    from seedance_temporal import contract
+    from seedance_temporal.contract import LateTasksInput, Queues, TaskChanged
+    from seedance_temporal.provider.task import is_task_id
+    from workflows import policies
+    from workflows.waits import until
+
+
+@workflow.defn(name=contract.LATE_TASKS)
+class LateTasks:
+    """Identify tasks that callbacks name for an attempt of an ended job; have one that is the job's followed."""
+
+    @workflow.init
+    def __init__(self, late: LateTasksInput) -> None:
+        self._late = late
+        self._queues = Queues(late.route)
+        self._named: set[str] = set()
+        self._open: list[str] = []
+
+    @workflow.run
+    async def run(self, late: LateTasksInput) -> None:
+        """Identify one task after the other; end after a while without names.
+
+        That while limits what a leaked callback URL can cause: so many questions in so much time.
+        """
+        while await until(lambda: bool(self._open), policies.LATE_TASKS_IDLE, "end without names"):
+            if await self._is_ours(self._open.pop(0)):
+                await self._follow()
+
+    async def _is_ours(self, task_id: str) -> bool:
+        """Find out whether a task is the attempt's; the ledger then says so."""
+        for pause in (*policies.IDENTIFY_PAUSES, *[policies.IDENTIFY_LATER] * policies.LATE_TASK_TRIES):
+            answer = await self._identify(task_id)
+            if answer in {"ours", "known", "other"}:
+                return answer != "other"
+            if answer == "not_yet" and pause == policies.IDENTIFY_LATER:
+                return False
+            await until(lambda: False, pause, "ask again whether the provider shows the task")
+        return False
+
+    async def _identify(self, task_id: str) -> str:
+        try:
+            result = await workflow.execute_activity_method(
+                RecoverActivities.identify_task,
+                IdentifyInput(job_id=self._late.job_id, attempt=self._late.attempt, task_id=task_id),
+                task_queue=self._queues.get,
+                start_to_close_timeout=policies.OBSERVE_TIMEOUT,
+                retry_policy=policies.IDENTIFY_RETRY,
+                summary=f"GET {task_id}: is it the task of attempt {self._late.attempt}?",
+            )
+        except ActivityError:
+            return "unanswered"
+        return result.answer
+
+    async def _follow(self) -> None:
+        await workflow.execute_activity_method(
+            RecoverActivities.follow_known_task,
+            FollowInput(job_id=self._late.job_id, attempt=self._late.attempt),
+            task_queue=self._queues.workflows,
+            start_to_close_timeout=policies.LEDGER_TIMEOUT,
+            retry_policy=policies.LEDGER_RETRY,
+            summary="start a run that follows the task, where no video is stored",
+        )
+
+    @workflow.signal(name=contract.SIGNAL_TASK_CHANGED)
+    async def task_changed(self, *args: Any) -> None:
+        """Take in a name. Never raise: a failing signal would block the run."""
+        try:
+            named = TaskChanged.model_validate(args[0])
+        except (ValidationError, IndexError):
+            return
+        is_new = is_task_id(named.task_id) and named.task_id not in self._named
+        if is_new and len(self._named) < policies.MOST_CALLBACKS:
+            self._named.add(named.task_id)
+            self._open.append(named.task_id)
