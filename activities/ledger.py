@@ -125,7 +125,9 @@ class LedgerActivities:
         estimated = settings.rules.estimate(input.request)
         # The claim holds the warnings of an earlier run, which has checked the references.
         job_id, request = input.job_id, input.request
-        about = summary_and_details(job_id, request, settings.rules, hash_users=settings.seedance_hash_users)[1]
+        about = ""
+        if input.continued:
+            about = summary_and_details(job_id, request, settings.rules, hash_users=settings.seedance_hash_users)[1]
         claimed = attempt.claim.warnings if attempt is not None and attempt.claim is not None else ()
         return RunContext(
             search_attributes=self._search_attributes,
@@ -137,7 +139,7 @@ class LedgerActivities:
             estimated_usd=estimated.usd,
             warnings=tuple(dict.fromkeys([*settings.rules.warnings(input.request), *claimed])),
             limited=settings.limited,
-            about=about if input.continued else "",
+            about=about,
         )
 
     @activity.defn

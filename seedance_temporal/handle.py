@@ -144,7 +144,7 @@ class VideoJob:
     async def retry(self) -> bool:
         """Have the job try at once what it waits for: a create, a poll, a listing, a copy, a step that keeps failing.
 
-        Nothing is sent that would not be sent later. A copy that is under way begins anew.
+        Only the time of the next try changes. A copy that is under way begins anew.
 
         Returns:
             False where the job has ended.

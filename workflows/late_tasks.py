@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from temporalio import workflow
@@ -31,21 +32,29 @@ class LateTasks:
 
     @workflow.run
     async def run(self, late: LateTasksInput) -> None:
-        """Identify one task after the other; end after a while without names.
+        """Identify the tasks side by side, so that none holds up another; end after a while without names.
 
         That while limits what a leaked callback URL can cause: so many questions in so much time.
         """
+        asking: list[asyncio.Task[None]] = []
         while await until(lambda: bool(self._open), policies.LATE_TASKS_IDLE, "end without names"):
-            if await self._is_ours(self._open.pop(0)):
-                await self._follow()
+            while self._open:
+                asking.append(asyncio.create_task(self._take_in(self._open.pop())))
+            await until(lambda: bool(self._open) or all(task.done() for task in asking))
+        for task in asking:
+            await task
+
+    async def _take_in(self, task_id: str) -> None:
+        if await self._is_ours(task_id):
+            await self._follow()
 
     async def _is_ours(self, task_id: str) -> bool:
         """Find out whether a task is the attempt's; the ledger then says so."""
-        for pause in (*policies.IDENTIFY_PAUSES, *[policies.IDENTIFY_LATER] * policies.LATE_TASK_TRIES):
+        for pause in (*policies.IDENTIFY_PAUSES, *[policies.LATE_TASK_PAUSE] * policies.LATE_TASK_TRIES):
             answer = await self._identify(task_id)
             if answer in {"ours", "known", "other"}:
                 return answer != "other"
-            if answer == "not_yet" and pause == policies.IDENTIFY_LATER:
+            if answer == "not_yet" and pause == policies.LATE_TASK_PAUSE:
                 return False
             await until(lambda: False, pause, "ask again whether the provider shows the task")
         return False

@@ -65,8 +65,9 @@ IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coef
 
 # Callbacks of a run that has ended: at most MOST_CALLBACKS names in this time, and as many questions.
 LATE_TASKS_IDLE = timedelta(minutes=10)
-# A day of outage: after that, the result's URL is dead.
-LATE_TASK_TRIES = 24 * 12
+# A day of outage: after that, the result's URL is dead. More tries, for so many names, would make too long a history.
+LATE_TASK_PAUSE = timedelta(hours=1)
+LATE_TASK_TRIES = 24
 
 # LIST: one page a second for the whole account, for all jobs that wait; the lister has nothing else to do.
 LIST_TIMEOUT = timedelta(minutes=2)

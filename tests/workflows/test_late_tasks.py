@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError
 
+from activities.recover import IdentifyInput, IdentifyResult
 from seedance_temporal.contract import (
     LATE_TASKS,
     SIGNAL_TASK_CHANGED,
@@ -28,7 +30,7 @@ def quick(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
     """A route whose waits are short."""
     monkeypatch.setattr(policies, "LATE_TASKS_IDLE", timedelta(seconds=1.5))
     monkeypatch.setattr(policies, "IDENTIFY_PAUSES", (timedelta(seconds=0.1),) * 2)
-    monkeypatch.setattr(policies, "IDENTIFY_LATER", timedelta(seconds=0.2))
+    monkeypatch.setattr(policies, "LATE_TASK_PAUSE", timedelta(seconds=0.2))
     return unsandboxed
 
 
@@ -51,11 +53,16 @@ async def named(harness: Harness, *task_ids: Any) -> Job:
 
 
 async def test_task_of_the_job_is_followed(quick: Harness) -> None:
-    quick.fake.plan("identify_task", NOT_YET, OTHER, OURS)
+    answers = {OTHER_TASK: [NOT_YET, OTHER], TASK: [OURS]}
+
+    async def answer(input: IdentifyInput) -> IdentifyResult:
+        return answers[input.task_id].pop(0)
+
+    quick.fake.always("identify_task", answer)
     quick.fake.plan("follow_known_task", None)
     job = await named(quick, OTHER_TASK, TASK, TASK)
     await job.result()
-    assert [call.input.task_id for call in quick.fake.of("identify_task")] == [OTHER_TASK, OTHER_TASK, TASK]
+    assert answers == {OTHER_TASK: [], TASK: []}
     follow = quick.fake.input("follow_known_task")
     assert (follow.job_id, follow.attempt) == (JOB_ID, 2)
 
@@ -64,6 +71,21 @@ async def test_task_of_others_is_not_followed(quick: Harness) -> None:
     quick.fake.always("identify_task", OTHER)
     await (await named(quick, TASK)).result()
     assert quick.fake.names() == ["identify_task"]
+
+
+async def test_task_without_answer_holds_up_no_other(quick: Harness) -> None:
+    async def answer(input: IdentifyInput) -> IdentifyResult:
+        if input.task_id == TASK:
+            return OURS
+        raise ApplicationError("400", non_retryable=True)
+
+    quick.fake.always("identify_task", answer)
+    quick.fake.plan("follow_known_task", None)
+    await named(quick, OTHER_TASK)
+    await quick.fake.called("identify_task")
+    job = await named(quick, TASK)
+    await quick.fake.called("follow_known_task")
+    await job.terminate()
 
 
 async def test_outage_is_outlasted(quick: Harness) -> None:

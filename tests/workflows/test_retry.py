@@ -1,4 +1,4 @@
-"""An operator's retry has the job try at once whatever it waits for, and sends nothing that would not be sent."""
+"""An operator's retry ends every wait of a job. A create that runs already is not sent again."""
 
 from __future__ import annotations
 
