@@ -6,6 +6,7 @@ One event loop runs in a thread of its own; any number of threads may call. It b
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -33,9 +34,10 @@ class _LoopThread:
         self._closed = False
         # A call that is scheduled behind the stop would never end. A signal handler may close while its thread calls.
         self._scheduling = threading.RLock()
-        # Not waited for by an interpreter that ends: `close` need not have been called.
         self._thread = threading.Thread(target=self._serve, name="seedance-jobs", daemon=True)
         self._thread.start()
+        # A program need not call `close`; a loop that runs while the interpreter is taken down may crash it.
+        atexit.register(self.close)
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -72,6 +74,7 @@ class _LoopThread:
                     self._closed = True
                     self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
+        atexit.unregister(self.close)
 
 
 class SyncVideoJobs:

@@ -160,6 +160,11 @@ in_child(work)
 print("parent", job.state().phase)
 jobs.close()
 """
+# The thread that brings an answer needs the interpreter once more: here it must ask for it longest.
+_ENDS = """
+sys.setswitchinterval(5)
+print("ends", SyncVideoJobs.connect(target_host=server).submit(request).existing)
+"""
 
 
 async def _forked(temporal: Client, user: str, script: str) -> list[str]:
@@ -228,3 +233,14 @@ def test_signal_handler_may_close() -> None:
         loop.close()
     with pytest.raises(RuntimeError):
         loop.call(asyncio.sleep(0))
+
+
+async def test_programs_that_end_after_an_answer_end_cleanly(temporal: Client) -> None:
+    """Without the moment that the SDK's thread is left, 3 of 100 such programs crashed."""
+    four = asyncio.Semaphore(4)
+
+    async def ended(number: int) -> list[str]:
+        async with four:
+            return await _forked(temporal, f"ends {number}", _ENDS)
+
+    assert await asyncio.gather(*(ended(number) for number in range(24))) == [["ends False"]] * 24
