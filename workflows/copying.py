@@ -46,6 +46,23 @@ class Copying:
             pause = policies.CONFLICT_PAUSE.total_seconds()
             await self._progress.wait(lambda: False, pause, "copy again, if the other object is gone", shown=False)
 
+    async def copy_at_once(self, task: GetTaskInput) -> VideoResult | None:
+        """Copy the video of a task whose success a callback announced; return None where one try does not store it.
+
+        A callback proves nothing, and the copy begins with a GET of its own: a poll before it would only say the same.
+        """
+        phase = self._progress.phase
+        self._progress.enter("storing")
+        copy = self._steps.start_copy(task, policies.COPY_AT_ONCE, policies.COPY_AT_ONCE_RETRY)
+        await self._progress.until(copy.done)
+        if not copy.done():
+            copy.cancel()
+        try:
+            return await copy
+        except ActivityError:
+            self._progress.enter(phase)
+            return None
+
     async def _try(self, task: GetTaskInput, give_up_at: datetime, at_risk: datetime) -> VideoResult:
         """Copy, repeated by Temporal until the URL is dead; raise an Attention where that takes long."""
         # At least one try: a wait before it can have ended late.

@@ -252,64 +252,60 @@ class GenerateVideo:
         cancelling = False
         while True:
             self._continue_as_new_where_long()
-            how = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel_pending)
+            announced = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel_pending)
             cancelling = self._inbox.cancel_pending
             if cancelling:
-                await self._cancel(task)
-            announced = how == "callback" or cancelling
-            seen = await self._steps.get_task(task.model_copy(update={"polls": polls, "announced": announced}))
-            polls += 1
-            self._progress.show_second_task(seen.second_task)
-            if seen.next == "already_stored":
+                await self._inbox.send_cancel(task)
+            elif announced == SUCCEEDED:
+                video = await self._copying.copy_at_once(task)
+                if video is not None:
+                    self._progress.show_status(SUCCEEDED, "copy")
+                    return await self._copied(video)
+            # The poll reads the ledger first.
+            self._inbox.ledger_changed = False
+            task = task.model_copy(update={"polls": polls, "announced": announced is not None or cancelling})
+            seen = await self._steps.get_task(task)
+            polls, seconds = polls + 1, seen.wait_seconds
+            following = await self._conclude(task, seen, "callback" if announced else "poll")
+            if following is not None:
+                return following
+
+    async def _conclude(self, task: GetTaskInput, seen: Observation, how: EventSource) -> VideoResult | Decision | None:
+        """Do what follows from a poll; None where the task goes on."""
+        self._progress.show_second_task(seen.second_task)
+        match seen.next:
+            case "already_stored":
                 assert seen.result is not None
                 return await self._stored(seen.result, "ledger")
-            if seen.next == "already_ended":
+            case "already_ended":
                 # Another run wrote that, and another attempt may have followed since.
                 self._progress.clear_all_but("second_task")
                 return await self._read_ledger()
-            if seen.next == "write_end":
+            case "write_end":
                 assert seen.error is not None
                 self._progress.show_status(seen.status, how)
                 return await self._end(seen.error, how, seen)
-            if seen.next == "copy":
+            case "copy":
                 self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
                 self._progress.show_status(SUCCEEDED, how)
                 return await self._store(task, seen)
-            seconds = seen.wait_seconds
-            self._show(seen, how)
+            case "wait" if seen.attention is not None:
+                self._progress.need(seen.attention, messages.advice_on_task(seen))
+            case "wait":
+                self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
+                self._progress.show_status(seen.status, how)
+                self._progress.move_on(seen.status)
+        return None
 
-    async def _cancel(self, task: GetTaskInput) -> None:
-        """Cancel a task that is queued; where the provider does not serve that, leave the request for the next poll."""
-        try:
-            cancelled = await self._steps.cancel_task(task)
-        except ActivityError as error:
-            reason = str(messages.last_failure(error) or "no worker took it")
-            self._progress.note("cancel_not_served", "poll", reason, task_id=task.task_id)
-            return
-        self._inbox.cancel_outcome = cancelled.outcome
-        answer = f"{cancelled.outcome}, {cancelled.status}"
-        self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)
-
-    async def _next_poll(self, task_id: str, seconds: float, *, cancel_sent: bool) -> EventSource:
-        """Wait for a reason to poll; return its source. A cancel that was sent already is no reason."""
+    async def _next_poll(self, task_id: str, seconds: float, *, cancel_sent: bool) -> str | None:
+        """Wait for a reason to poll; return the end that a callback announced. A cancel that was sent is no reason."""
         if seconds > 0:
             await self._progress.wait(
                 lambda: self._inbox.calls_for_poll(task_id) or (self._inbox.cancel_pending and not cancel_sent),
                 seconds,
                 "callback, or poll",
             )
-        # The poll that follows reads the ledger first.
-        self._inbox.ledger_changed = False
-        return "callback" if self._inbox.take_announced_end(task_id) else "poll"
-
-    def _show(self, seen: Observation, how: EventSource) -> None:
-        """Show a task that goes on."""
-        if seen.attention is not None:
-            self._progress.need(seen.attention, messages.advice_on_task(seen))
-            return
-        self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
-        self._progress.show_status(seen.status, how)
-        self._progress.move_on(seen.status)
+        return self._inbox.take_announced_end(task_id)
 
     # Storing
 
@@ -321,9 +317,12 @@ class GenerateVideo:
         copied = await self._copying.copy(task, timedelta(seconds=seen.copy_within))
         if isinstance(copied, JobError):
             return await self._end(copied, "copy", seen)
+        return await self._copied(copied)
+
+    async def _copied(self, video: VideoResult) -> VideoResult:
         if not self._progress.context.identifiers_listed:
             await self._steps.learn_whether_identifiers_are_listed()
-        return await self._stored(copied, "copy")
+        return await self._stored(video, "copy")
 
     # Ending
 

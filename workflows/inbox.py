@@ -17,11 +17,12 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    from activities.poll import GetTaskInput
     from seedance_temporal.contract import CancelAnswer, CancelOutcome, Resolve, ResolveAnswer, TaskChanged
     from seedance_temporal.events import EventName, EventSource
     from seedance_temporal.ledger.facts import Listing
     from seedance_temporal.provider.task import RUNNING, TERMINAL, is_task_id
-    from workflows import policies
+    from workflows import messages, policies
     from workflows.progress import Progress
     from workflows.steps import Steps
     from workflows.waits import history_is_long, until
@@ -50,7 +51,7 @@ class Inbox:
         self._awaited: set[tuple[int, str]] = set()
         self._identified: set[tuple[int, str]] = set()
         self._resolving = 0
-        self._ends_announced: set[str] = set()
+        self._ends_announced: dict[str, str] = {}
         self._fruitless_callbacks = 0
         self._closed = False
         self.ledger_changed = False
@@ -99,7 +100,7 @@ class Inbox:
             "callback_received", "callback", named.status[:40], task_id=named.task_id, attempt=named.attempt
         )
         if named.status in TERMINAL and len(self._ends_announced) < policies.MOST_CALLBACKS:
-            self._ends_announced.add(named.task_id)
+            self._ends_announced[named.task_id] = named.status
         if named.status == RUNNING and named.task_id == self._progress.task_id:
             # Only shown: with callbacks, the next poll can be the one after the end.
             self._progress.move_on(named.status)
@@ -124,13 +125,12 @@ class Inbox:
         """Say whether a callback announced the end of a task, and callbacks have been right often enough."""
         return task_id in self._ends_announced and self._fruitless_callbacks < policies.MOST_FRUITLESS_CALLBACKS
 
-    def take_announced_end(self, task_id: str) -> bool:
-        """Remove the announcement, because the task is polled now; say whether there was one."""
+    def take_announced_end(self, task_id: str) -> str | None:
+        """Remove the announcement, because the provider is asked now; return the status that it named."""
         if not self.end_is_announced(task_id):
-            return False
-        self._ends_announced.discard(task_id)
+            return None
         self._fruitless_callbacks += 1
-        return True
+        return self._ends_announced.pop(task_id)
 
     # Requests
 
@@ -144,6 +144,18 @@ class Inbox:
         self.request_cancel("caller")
         await until(lambda: self.cancel_outcome is not None, policies.CANCEL_ANSWER, "the answer to a cancel is due")
         return CancelAnswer(outcome=self.cancel_outcome or "requested")
+
+    async def send_cancel(self, task: GetTaskInput) -> None:
+        """Cancel a task that is queued; where the provider does not serve that, leave the request for the next poll."""
+        try:
+            cancelled = await self._steps.cancel_task(task)
+        except ActivityError as error:
+            reason = str(messages.last_failure(error) or "no worker took it")
+            self._progress.note("cancel_not_served", "poll", reason, task_id=task.task_id)
+            return
+        self.cancel_outcome = cancelled.outcome
+        answer = f"{cancelled.outcome}, {cancelled.status}"
+        self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)
 
     async def resolve(self, resolution: Resolve) -> ResolveAnswer:
         """Write an operator's resolution of an attempt whose outcome is unknown."""

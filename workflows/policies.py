@@ -99,6 +99,10 @@ COPY_HEARTBEAT = timedelta(minutes=1)
 COPY_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=20)
 )
+# A callback announced the success, and saved a poll. Whatever keeps this one try from ending well, a poll finds out,
+# with most of the hour left in which a paid video is not at risk.
+COPY_AT_ONCE = timedelta(minutes=15)
+COPY_AT_ONCE_RETRY = RetryPolicy(maximum_attempts=1)
 # A stopped clock or a long outage can leave nothing of the 24 hours: the video may be there all the same.
 COPY_AT_LEAST = timedelta(minutes=10)
 # A video that is not stored this long after its task succeeded is at risk, with most of the day left to fix the cause.

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, CancelledError, RetryState
 from temporalio.types import MethodAsyncSingleParam, ParamType, ReturnType, SelfType
 
@@ -184,7 +185,9 @@ class Steps:
             summary=f"GET, and DELETE if queued: {input.task_id}",
         )
 
-    def start_copy(self, input: GetTaskInput, within: timedelta) -> workflow.ActivityHandle[VideoResult]:
+    def start_copy(
+        self, input: GetTaskInput, within: timedelta, retry: RetryPolicy = policies.COPY_RETRY
+    ) -> workflow.ActivityHandle[VideoResult]:
         return workflow.start_activity_method(
             StoreActivities.store_video,
             StoreInput(
@@ -199,7 +202,7 @@ class Steps:
             schedule_to_close_timeout=within,
             start_to_close_timeout=policies.COPY_TIMEOUT,
             heartbeat_timeout=policies.COPY_HEARTBEAT,
-            retry_policy=policies.COPY_RETRY,
+            retry_policy=retry,
             summary=f"copy MP4 to {messages.bucket_of(self._progress.context.folder)}, verified, and write the record",
         )
 

@@ -225,10 +225,11 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
     claim, outcome, again = attempt.claim, attempt.outcome, attempt.resubmit_grant
     stored = record if record is not None and record.attempt == attempt.number else None
     ended_at = stored.stored_at if stored is not None else attempt.end.at if attempt.end is not None else None
-    # The end of a stored task was seen in its last status; any other end is written when it is seen.
+    # The end of a stored task was seen in its last status or callback; any other end is written when it is seen.
     seen_at = ended_at
     if stored is not None and ended_at is not None:
-        statuses = [step for step in timeline if step.event == "status" and step.task_id == stored.task_id]
+        told = {"status", "callback_received"}
+        statuses = [step for step in timeline if step.event in told and step.task_id == stored.task_id]
         seen_at = max((step.at for step in statuses if step.at <= ended_at), default=None)
     claimed_at = claim.claimed_at if claim is not None else None
     outcome_at = outcome.at if outcome is not None else None

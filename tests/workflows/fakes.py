@@ -124,6 +124,11 @@ class FakeActivities:
         self.plan("get_task", to_store())
         self.plan("store_video", RESULT)
 
+    def not_ready(self, *answers: Answer) -> None:
+        """Plan that a callback is ahead of GET, and the answers of the polls that follow."""
+        self.plan("store_video", ApplicationError("it is running", type="NotReady"))
+        self.plan("get_task", *answers)
+
     def find(self) -> None:
         """Plan that a task that is named is ours, and its video."""
         self.plan("identify_task", OURS)

@@ -180,8 +180,9 @@ async def test_expired_attempt_is_followed_in_same_run(harness: Harness) -> None
 async def test_second_attempt_is_stored(harness: Harness) -> None:
     harness.fake.plan("read_ledger", claim(1), claim(2))
     harness.fake.plan("create_task", created("cgt-1"), created(TASK))
-    harness.fake.plan("get_task", ending("failed", "provider"), waiting("queued"), to_store())
+    harness.fake.plan("get_task", ending("failed", "provider"))
     harness.fake.plan("write_end", and_again)
+    harness.fake.not_ready(waiting("queued"))
     harness.fake.plan("store_video", RESULT)
     job = await harness.start_until_state(phase="queued", task_id="cgt-1")
     await job.callback("failed", "cgt-1")

@@ -10,10 +10,11 @@ import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.contract import SIGNAL_TASK_CHANGED, TaskChanged
+from seedance_temporal.contract import SIGNAL_RETRY, SIGNAL_TASK_CHANGED, TaskChanged
 from seedance_temporal.job import Attention
-from seedance_temporal.provider.task import TERMINAL
+from seedance_temporal.provider.task import SUCCEEDED, TERMINAL
 from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.fakes import (
@@ -36,7 +37,7 @@ TIMER_FIRED = EventType.EVENT_TYPE_TIMER_FIRED
 TIMER_CANCELED = EventType.EVENT_TYPE_TIMER_CANCELED
 
 
-@pytest.mark.parametrize("status", sorted(TERMINAL))
+@pytest.mark.parametrize("status", sorted(TERMINAL - {SUCCEEDED}))
 async def test_end_callback_causes_poll_at_once(harness: Harness, status: str) -> None:
     harness.fake.finish()
     job = await harness.start_queued()
@@ -47,6 +48,60 @@ async def test_end_callback_causes_poll_at_once(harness: Harness, status: str) -
     assert [(e.source, e.task_id) for e in (await job.detail()).timeline if e.event == "status"] == [("callback", TASK)]
 
 
+async def test_success_callback_causes_copy_at_once(harness: Harness) -> None:
+    """The copy asks the provider itself."""
+    held = Held(RESULT)
+    harness.fake.plan("store_video", held)
+    job = await harness.start_queued()
+    await job.callback("succeeded")
+    await held.reached.wait()
+    assert (await job.state()).phase == "storing"
+    held.release()
+    assert await job.result() == RESULT
+    assert harness.fake.names() == ["read_ledger", "create_task", "store_video"]
+    assert [(e.source, e.detail) for e in (await job.detail()).timeline if e.event == "status"] == [
+        ("copy", "succeeded")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["NotReady", "ProviderUnavailable", "StoreFailed", "ObjectConflict", "TaskGone"])
+async def test_failed_copy_at_once_is_polled(harness: Harness, kind: str) -> None:
+    harness.fake.plan("store_video", ApplicationError("no", type=kind, non_retryable=kind == "ObjectConflict"))
+    job = await harness.start_queued()
+    harness.fake.plan("get_task", waiting("queued"))
+    await job.callback("succeeded")
+    await job.until_noted("status queued")
+    assert harness.fake.input("get_task").announced
+    assert (await job.state()).phase == "queued"
+    harness.fake.plan("store_video", RESULT)
+    await job.callback("succeeded")
+    assert await job.result() == RESULT
+    assert harness.fake.names()[2:] == ["store_video", "get_task", "store_video"]
+
+
+async def test_endless_copy_at_once_is_polled(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "COPY_AT_ONCE", timedelta(seconds=0.5))
+    held = Held(RESULT)
+    unsandboxed.fake.plan("store_video", held)
+    unsandboxed.fake.finish()
+    job = await unsandboxed.start_queued()
+    await job.callback("succeeded")
+    assert await job.result() == RESULT
+    assert unsandboxed.fake.names()[2:] == ["store_video", "get_task", "store_video"]
+
+
+async def test_retry_ends_copy_at_once(harness: Harness) -> None:
+    held = Held(RESULT)
+    harness.fake.plan("store_video", held)
+    harness.fake.finish()
+    job = await harness.start_queued()
+    await job.callback("succeeded")
+    await held.reached.wait()
+    await job.signal(SIGNAL_RETRY)
+    assert await job.result() == RESULT
+    assert harness.fake.names()[2:] == ["store_video", "get_task", "store_video"]
+
+
 @pytest.mark.parametrize("status", ["queued", "running", "polishing"])
 async def test_other_callback_is_noted_without_poll(harness: Harness, status: str) -> None:
     harness.fake.finish()
@@ -54,7 +109,7 @@ async def test_other_callback_is_noted_without_poll(harness: Harness, status: st
     for _ in range(3):
         await job.callback(status)
     await job.until_noted(f"callback_received {status}")
-    assert harness.fake.of("get_task") == []
+    assert harness.fake.names() == ["read_ledger", "create_task"]
     assert not await job.has_event(TIMER_CANCELED)
     assert len([e for e in await job.events() if e.event_type == EventType.EVENT_TYPE_TIMER_STARTED]) == 1
     # A callback is not believed either.
@@ -62,7 +117,7 @@ async def test_other_callback_is_noted_without_poll(harness: Harness, status: st
     assert (await job.state()).phase == ("running" if status == "running" else "queued")
     await job.callback("succeeded")
     await job.result()
-    assert len(harness.fake.of("get_task")) == 1
+    assert harness.fake.names() == ["read_ledger", "create_task", "store_video"]
 
 
 async def test_timer_polls_without_callbacks(harness: Harness) -> None:
@@ -91,16 +146,16 @@ async def test_interval_comes_from_answer(skipping: Harness) -> None:
 
 @pytest.mark.parametrize("first", ["callback", "timer"])
 async def test_callback_with_timer_causes_one_poll(harness: Harness, first: str) -> None:
-    harness.fake.finish()
+    harness.fake.end("failed", "provider")
     job = await harness.start_queued(1)
     await harness.stop("workflows")
     if first == "callback":
-        await job.callback("succeeded")
+        await job.callback("failed")
     await until(lambda: job.has_event(TIMER_FIRED), "the timer fires while no worker is there")
     if first == "timer":
-        await job.callback("succeeded")
+        await job.callback("failed")
     await harness.start_workers("workflows")
-    assert await job.result() == RESULT
+    await job.failed()
     assert [call.input.announced for call in harness.fake.of("get_task")] == [True]
 
 
@@ -118,11 +173,11 @@ async def test_callback_after_timer_causes_one_poll(harness: Harness) -> None:
     held = Held(waiting("running"))
     harness.fake.create(created(seconds=SHORT))
     harness.fake.plan("get_task", held)
-    harness.fake.finish()
+    harness.fake.end("failed", "provider")
     job = await harness.start_until(held)
-    await job.callback("succeeded")
+    await job.callback("failed")
     held.release()
-    assert await job.result() == RESULT
+    await job.failed()
     assert [call.input.announced for call in harness.fake.of("get_task")] == [False, True]
 
 
@@ -135,7 +190,7 @@ async def test_early_end_callback_is_remembered(harness: Harness) -> None:
     await job.callback("succeeded")
     held.release()
     assert await job.result() == RESULT
-    assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "store_video"]
     assert not await job.has_event(TIMER_FIRED)
 
 
@@ -156,7 +211,7 @@ async def test_callback_with_start_is_handled(idle: Harness) -> None:
     job = await idle.start(first_signal=TaskChanged(task_id=TASK, status="succeeded", attempt=1))
     await idle.start_workers()
     assert await job.result() == RESULT
-    assert [call.input.announced for call in idle.fake.of("get_task")] == [True]
+    assert idle.fake.names() == ["read_ledger", "store_video"]
 
 
 # Callbacks that name other tasks
@@ -280,10 +335,10 @@ async def test_fruitless_callbacks_leave_only_timer(harness: Harness) -> None:
     job = await harness.start()
     for number in range(polls):
         await harness.fake.called("get_task", number + 1)
-        await job.callback("succeeded")
+        await job.callback("failed")
     await harness.fake.called("get_task", polls + 1)
     for _ in range(5):
-        await job.callback("succeeded")
+        await job.callback("failed")
     assert len(harness.fake.of("get_task")) == polls + 1
     assert await job.result() == RESULT
     assert len(harness.fake.of("get_task")) == polls + 2

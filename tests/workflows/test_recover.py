@@ -354,7 +354,7 @@ async def test_unneeded_listing_changes_nothing(harness: Harness) -> None:
     await harness.fake.called("identify_task")
     await job.callback("succeeded")
     assert await job.result() == RESULT
-    assert harness.fake.names() == ["read_ledger", "get_task", "identify_task", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "get_task", "identify_task", "store_video"]
 
 
 async def test_given_up_attempt_ends_job(harness: Harness) -> None:

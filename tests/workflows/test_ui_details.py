@@ -57,7 +57,7 @@ async def test_details_follow_job(harness: Harness) -> None:
 
     harness.fake.plan("read_ledger", read)
     harness.fake.plan("create_task", creating)
-    harness.fake.plan("get_task", waiting("running"), to_store())
+    harness.fake.not_ready(waiting("running"))
     harness.fake.plan("store_video", copy)
     job = await harness.start_until(read)
     assert await job.current_details() == ""
@@ -75,7 +75,7 @@ async def test_details_follow_job(harness: Harness) -> None:
     await until_details_say(job, "**Running.**", "- **provider says**: running")
     await job.callback("succeeded")
     await copy.reached.wait()
-    assert "awaited" not in await until_details_say(job, "**Storing.**", "- **provider says**: succeeded")
+    assert "awaited" not in await until_details_say(job, "**Storing.**", "- **provider says**: running")
     copy.release()
     await job.result()
     text = await job.current_details()

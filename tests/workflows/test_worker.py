@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.jobs import detail_of
-from tests.workflows.fakes import RESULT, Held, adopt, claim, created, not_sent, to_store, waiting
+from tests.workflows.fakes import RESULT, Held, adopt, claim, created, not_sent, waiting
 from tests.workflows.harness import Harness
 
 
@@ -20,7 +20,7 @@ async def test_worker_without_cache_finishes_job(idle: Harness) -> None:
     idle.fake.plan("read_ledger", claim(1), claim(2))
     idle.fake.plan("create_task", not_sent(seconds=0, written=False), created(written=False))
     idle.fake.plan("write_outcome", None, None)
-    idle.fake.plan("get_task", waiting("running"), to_store())
+    idle.fake.not_ready(waiting("running"))
     idle.fake.plan("store_video", RESULT)
     job = await idle.start()
     await idle.fake.called("write_outcome", 2)
@@ -55,7 +55,7 @@ async def test_other_worker_continues_job(harness: Harness) -> None:
     await job.callback("succeeded")
     await harness.start_workers("workflows")
     assert await job.result() == RESULT
-    assert harness.fake.names() == ["read_ledger", "create_task", "get_task", "store_video"]
+    assert harness.fake.names() == ["read_ledger", "create_task", "store_video"]
     assert (
         detail_of(before).timeline
         == detail_of(await job.until_state(phase="stored")).timeline[: len(detail_of(before).timeline)]
