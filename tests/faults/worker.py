@@ -35,6 +35,7 @@ from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import GoogleBucket
+from tests.support import coming_sdk
 from workers.serve import serve
 
 POINTS = {
@@ -231,6 +232,8 @@ class _Pieces(httpx.AsyncByteStream):
 def main() -> None:
     """Serve, as ``worker.py`` does, until the fault happens."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if coming_sdk.is_wanted():
+        coming_sdk.switch_on_everywhere()
     faults = Faults.from_environment()
     settings = Settings.from_environment("ARK_API_KEY", "SEEDANCE_BUCKET")
     assert settings.ark_api_key is not None

@@ -20,7 +20,6 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, Work
 from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from temporalio.worker._workflow_instance import _WorkflowLogicFlag
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.task_list import TaskListActivities
@@ -47,6 +46,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.settings import Settings
 from tests.replay.replaying import handle_of, replay
+from tests.support import coming_sdk
 from tests.support.jobs import detail_of
 from tests.support.memory_bucket import MemoryBucket
 from tests.support.polling import until
@@ -205,13 +205,13 @@ class Harness:
 
     Attributes:
         sandboxed: As in production; without it, a test can shorten the times of ``policies``.
-        single_batch: Whether signals, cancels and results of one activation are delivered together, as a coming SDK
-            will: its workflow logic flag 2.
+        single_batch: Whether signals, cancels and results of one activation are delivered together, as
+            :mod:`tests.support.coming_sdk` says.
     """
 
     client: Client
     sandboxed: bool = True
-    single_batch: bool = False
+    single_batch: bool = field(default_factory=coming_sdk.is_wanted)
     cached: int = 100
     fake: FakeActivities = field(default_factory=FakeActivities)
     route: str = field(default_factory=lambda: f"route-{next(_numbers)}")
@@ -252,8 +252,7 @@ class Harness:
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=0.5),
             )
             if runs and self.single_batch:
-                flag = _WorkflowLogicFlag.PROCESS_WORKFLOW_ACTIVATION_JOBS_AS_SINGLE_BATCH
-                worker._set_default_workflow_logic_flag(flag, enabled=True)
+                coming_sdk.switch_on(worker)
             stack = AsyncExitStack()
             await stack.enter_async_context(worker)
             self._workers[name] = stack

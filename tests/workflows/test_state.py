@@ -229,4 +229,3 @@ async def test_usual_job_has_few_events(harness: Harness) -> None:
     kinds = Counter(EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in await job.events())
     assert kinds.total() <= 34, kinds
     assert sum(kinds[kind] for kind in BILLED) <= 11, kinds
-
