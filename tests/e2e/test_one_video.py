@@ -26,10 +26,10 @@ async def test_callback_stores_video_without_poll(stack: Stack) -> None:
     assert not submitted.existing
     result = await submitted.result()
 
-    assert await _success_was_seen_by(submitted) == ["callback"]
-    # One GET after the callback, and one by the copy for a fresh URL.
+    assert await _success_was_seen_by(submitted) == ["copy"]
+    # By the copy, after the callback.
     requests = await stack.ark.requests()
-    assert requests.tasks[result.task_id].get == 2
+    assert requests.tasks[result.task_id].get == 1
     assert len(await creates_of(stack, request)) == 1
 
     names = ObjectNames("seedance", request_hash(request))
@@ -62,7 +62,7 @@ async def test_record_is_complete(stack: Stack) -> None:
     assert record["usage"]["total_tokens"] == entry.billed_tokens
     assert record["estimated_tokens"] >= record["usage"]["total_tokens"]
     assert record["cost_usd"] == pytest.approx(entry.billed_tokens * 3.5 / 1e6, abs=1e-6)
-    assert [(e["event"], e["detail"]) for e in record["timeline"]][-1] == ("status", "succeeded")
+    assert [(e["event"], e["detail"]) for e in record["timeline"]][-1] == ("callback_received", "succeeded")
     objects = record["objects"]
     ledger = objects.pop("ledger")
     assert [one["name"] for one in ledger] == [names.attempt(1, kind) for kind in ("claim", "outcome")]
