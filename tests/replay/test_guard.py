@@ -116,14 +116,15 @@ async def test_change_is_explained(callback: Recorded, changed: type, recorded: 
     assert f"  now:       {now}\n" in explained
 
 
-async def test_later_difference_shows_earlier_steps(callback: Recorded) -> None:
+async def test_later_difference_shows_earlier_steps(records: list[Recorded]) -> None:
     """The recorded copy is renamed, as if the present code had another activity there."""
-    for event in events_of([callback]):
+    polled = next(record for record in records if record.path == "polled")
+    for event in events_of([polled]):
         if event.activity_task_scheduled_event_attributes.activity_type.name == "store_video":
             event.activity_task_scheduled_event_attributes.activity_type.name = "copy_video"
             changed = event
     try:
-        (explained,) = await unlike([callback])
+        (explained,) = await unlike([polled])
     finally:
         changed.activity_task_scheduled_event_attributes.activity_type.name = "store_video"
     before, _, after = explained.partition("  recorded:  start the activity copy_video")

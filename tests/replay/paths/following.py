@@ -7,7 +7,7 @@ from typing import Any
 
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.contract import TaskChanged
+from seedance_temporal.contract import SIGNAL_RETRY, TaskChanged
 from tests.replay.paths.registry import add, path
 from tests.workflows.fakes import (
     NOT_YET,
@@ -64,9 +64,29 @@ async def callback_ahead_of_end(harness: Harness) -> None:
     harness.fake.plan("get_task", waiting("running"), to_store())
     harness.fake.plan("store_video", RESULT)
     job = await harness.start_queued()
-    await job.callback("succeeded")
+    await job.callback("failed")
     await harness.fake.called("get_task")
     await job.callback("succeeded")
+    await job.result()
+
+
+@path()
+async def callback_then_copy_fails(harness: Harness) -> None:
+    harness.fake.plan("store_video", FAILED, RESULT)
+    harness.fake.plan("get_task", to_store())
+    job = await harness.start_queued()
+    await job.callback("succeeded")
+    await job.result()
+
+
+@path()
+async def callback_then_copy_is_retried(harness: Harness) -> None:
+    harness.fake.plan("store_video", held := Held(RESULT), RESULT)
+    harness.fake.plan("get_task", to_store())
+    job = await harness.start_queued()
+    await job.callback("succeeded")
+    await held.reached.wait()
+    await job.signal(SIGNAL_RETRY)
     await job.result()
 
 
@@ -78,7 +98,7 @@ async def fruitless_callbacks(harness: Harness) -> None:
     job = await harness.start()
     for number in range(times + 1):
         await harness.fake.called("get_task", number + 1)
-        await job.callback("succeeded")
+        await job.callback("failed")
     await job.result()
 
 
