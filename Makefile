@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test docs faults chaos mutants screenshots lint lock
+.PHONY: setup demo stack test docs faults chaos mutants histories screenshots lint lock
 
 setup: .venv/.installed
 
@@ -44,6 +44,9 @@ chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTE
 
 mutants: setup ## Small edits that each break a promise, and the test that turns red for each
 	$(BIN)/python -m tests.faults.mutants
+
+histories: setup ## Record a history of every path of a job for tests/replay, in three minutes; SET (the version), PATHS (all)
+	$(BIN)/python -m tests.replay.record $(if $(SET),--set $(SET)) $(PATHS)
 
 screenshots: setup ## Renew the pictures of docs/how-to/inspecting.md; needs Chromium
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser

@@ -98,11 +98,12 @@ class Stack:
         """Return the URL of a job's runs in the UI."""
         return f"{self.ui_url}/namespaces/default/workflows/{job_id}"
 
-    async def start_worker(self, name: str = "worker", **changes: str) -> Child:
+    async def start_worker(self, name: str = "worker", code: Path = ROOT, /, **changes: str) -> Child:
         """Start a worker process, and wait until it polls for work.
 
         Args:
             name: For its log, and in ``children``.
+            code: The checkout that it runs.
             changes: Variables that differ from the stack's environment.
         """
         environment = self.environment | changes
@@ -110,7 +111,7 @@ class Stack:
         route = environment["ARK_ROUTE"]
         environment.setdefault("ARK_API_KEY", API_KEYS[route])
         environment.setdefault("ARK_BASE_URL", self.ark.base_url("byteplus" if route == "byteplus" else "volcengine"))
-        child = await start(name, [sys.executable, "worker.py"], environment, self.folder, cwd=ROOT)
+        child = await start(name, [sys.executable, "worker.py"], environment, self.folder, cwd=code)
         self.children[name] = child
         await child.until_log_says("serving route", READY_SECONDS)
         return child

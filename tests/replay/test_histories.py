@@ -1,0 +1,113 @@
+"""A history of every path is recorded, and the present workflows follow all of them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+
+from seedance_temporal.job import Attention
+from tests.replay import closed_sets
+from tests.replay.conftest import Replayed
+from tests.replay.crossing import activity_definitions, workflow_definitions
+from tests.replay.guard import assert_followed
+from tests.replay.histories import ORDERS, ROOT, Recorded, events_of, files, present_set, sets, shapes_file
+from tests.replay.lines import lines_of
+from tests.replay.paths.every import PATHS
+
+# Lines that a replay does not run, by their text, with the reasons.
+NOT_REPLAYED = {
+    ("workflows/waits.py", "raise"): "only where a run leaves a worker's cache",
+    ("workflows/messages.py", "reason = reason.cause"): "only where the real server has waited for an hour",
+}
+RECORD = (
+    "Add a path to tests/replay/paths that takes this way, and record it: make histories PATHS=its-name; or, where "
+    "it is the new way of a gate, record the paths that take it beside the old ones: make histories SET=name PATHS='…'"
+)
+MOST_BYTES = 4_000_000
+
+
+def test_histories_are_followed(replayed: Replayed) -> None:
+    assert_followed(replayed.explained)
+
+
+def test_every_path_is_recorded(records: list[Recorded]) -> None:
+    wanted = {(path, order) for path in PATHS for order in ORDERS}
+    missing = sorted(wanted - {(record.path, record.order) for record in records})
+    assert not missing, f"no history of {missing}. Record them: make histories PATHS='{missing[0][0]}'"
+
+
+def test_every_file_has_its_path() -> None:
+    """Of the present version's set: paths of earlier code may be gone, and its jobs still go on."""
+    foreign = [file.name for file in files(present_set()) if file.name.partition(".")[0] not in PATHS]
+    assert foreign == [], "no path has such a name; remove these files, or name the path as they are named"
+
+
+def test_sets_have_their_fields() -> None:
+    assert [name for name in sets() if not shapes_file(name).exists()] == []
+
+
+def test_histories_stay_small() -> None:
+    assert sum(file.stat().st_size for file in files()) < MOST_BYTES, "remove the sets of code that runs nowhere"
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="later compilers number lines in other ways")
+def test_every_line_is_replayed(replayed: Replayed) -> None:
+    """Queries, and validators of updates, are left out: a replay runs none."""
+    if replayed.explained:
+        pytest.skip("the histories are not followed to their ends")
+    never = [line for defined in workflow_definitions().values() for line in _unreplayed(defined)]
+    lines = {line: text for line, text in lines_of(ROOT / "workflows").items() if line not in never}
+    missing = [
+        f"{line[0]}:{line[1]}: {text}"
+        for line, text in sorted(lines.items())
+        if line not in replayed.seen and (line[0], text) not in NOT_REPLAYED
+    ]
+    assert not missing, "\n".join(["no recorded history runs these lines:", *missing, RECORD])
+
+
+def _unreplayed(defined: Any) -> list[tuple[str, int]]:
+    """Return the lines of a workflow's handlers that are not replayed."""
+    handlers: list[Callable[..., Any]] = [query.fn for query in defined.queries.values()]
+    handlers += [update.validator for update in defined.updates.values() if update.validator is not None]
+    found = []
+    for handler in handlers:
+        text, first = inspect.getsourcelines(handler)
+        file = inspect.getsourcefile(handler)
+        assert file is not None
+        found += [(file.removeprefix(f"{ROOT}/"), first + number) for number in range(len(text))]
+    return found
+
+
+def test_every_name_is_recorded(records: list[Recorded]) -> None:
+    """Every workflow, activity, signal and update."""
+    found = set[tuple[str, str]]()
+    for event in events_of(records):
+        match event.WhichOneof("attributes"):
+            case "workflow_execution_started_event_attributes":
+                found.add(("workflow", event.workflow_execution_started_event_attributes.workflow_type.name))
+            case "activity_task_scheduled_event_attributes":
+                found.add(("activity", event.activity_task_scheduled_event_attributes.activity_type.name))
+            case "workflow_execution_signaled_event_attributes":
+                found.add(("signal", event.workflow_execution_signaled_event_attributes.signal_name))
+            case "workflow_execution_update_accepted_event_attributes":
+                accepted = event.workflow_execution_update_accepted_event_attributes.accepted_request
+                found.add(("update", accepted.input.name))
+    expected = {("activity", name) for name in activity_definitions()}
+    for name, defined in workflow_definitions().items():
+        expected |= {("workflow", name)}
+        expected |= {("signal", str(signal)) for signal in defined.signals}
+        expected |= {("update", str(update)) for update in defined.updates}
+    assert expected - found == set(), RECORD
+
+
+def test_every_answer_is_recorded(records: list[Recorded]) -> None:
+    missing = closed_sets.expected() - closed_sets.recorded(events_of(records))
+    assert missing == set(), RECORD
+
+
+def test_every_attention_is_recorded(records: list[Recorded]) -> None:
+    assert set(get_args(Attention)) - closed_sets.raised(events_of(records)) == set(), RECORD
