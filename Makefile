@@ -45,8 +45,8 @@ chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTE
 mutants: setup ## Small edits that each break a promise, and the test that turns red for each
 	$(BIN)/python -m tests.faults.mutants
 
-histories: setup ## Record a history of every path of a job for tests/replay, in three minutes; SET (the version), PATHS (all)
-	$(BIN)/python -m tests.replay.record $(if $(SET),--set $(SET)) $(PATHS)
+histories: setup ## Record the histories that tests/workflows makes, in five minutes; SET (the version), TESTS (all)
+	$(BIN)/python -m tests.replay.record $(if $(SET),--set $(SET)) $(TESTS)
 
 screenshots: setup ## Renew the pictures of docs/how-to/inspecting.md; needs Chromium
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/browser

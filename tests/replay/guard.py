@@ -29,7 +29,7 @@ A job of this code that runs now would stop there, and stay open until code come
 the change, so that such jobs keep their old way, and record the new way beside it:
     if workflow.patched("name-of-the-change"):  # the new way
     else:                                       # the old way
-    make histories SET=name-of-the-change PATHS="the paths that it changes"
+    make histories SET=name-of-the-change TESTS="-k 'the tests of it'"
 Or, while nothing is released, and no history of the old code can exist any more: make histories, and say so in the
 commit. CONTRIBUTING.md has the steps."""
 
@@ -89,8 +89,9 @@ def explanation(record: Recorded, number: int, turns: Turns, failure: str) -> st
         turns: What the present workflow asked for.
         failure: The SDK's own message.
     """
+    assert record.file is not None
     where = f"{record.file.relative_to(ROOT)}, run {number} of {len(record.runs)}"
-    head = f'The recorded path "{record.path}" ({record.order}) cannot be replayed: {where}.'
+    head = f'The history of "{record.name}" cannot be replayed: {where}.'
     if turns.errors:
         return f"{head}\n  the workflow now raises: {turns.errors[0][:_LONGEST_ERROR]}\n{_MISSING}"
     was, now = recorded_steps(record.runs[number - 1].events), present_steps(turns.commands)

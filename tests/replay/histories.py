@@ -1,4 +1,4 @@
-"""The recorded histories: a folder for each set, a file for each path in each order.
+"""The recorded histories: a folder for each set, a file for each test whose jobs took a way of their own.
 
 A set is named after the version whose code recorded it. Older sets are never written again: runs of that code may
 still go on somewhere.
@@ -20,8 +20,6 @@ from temporalio.client import WorkflowHistory
 
 FOLDER = Path(__file__).parent / "histories"
 ROOT = FOLDER.parents[2]
-ORDERS = ("this-sdk", "coming-sdk")
-"""The orders in which SDKs deliver what arrives at once; see :class:`tests.workflows.harness.Harness`."""
 _ENDING = ".json.gz"
 # They name the machine and the checkout that recorded them, and no replay reads them.
 _LEFT_OUT = {"identity", "stackTrace"}
@@ -40,23 +38,17 @@ def sets() -> list[str]:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The runs of one path.
+    """The runs of one test's jobs.
 
     Attributes:
-        of: The name of the set.
-        order: One of :data:`ORDERS`.
-        path: The name of the path.
+        name: That of the test.
         runs: Their histories, a run before those that it was continued in.
+        file: Where they were read from.
     """
 
-    of: str
-    order: str
-    path: str
+    name: str
     runs: tuple[WorkflowHistory, ...]
-
-    @property
-    def file(self) -> Path:
-        return FOLDER / self.of / self.order / f"{self.path}{_ENDING}"
+    file: Path | None = None
 
     def content(self) -> bytes:
         """Return what the file holds, the same bytes for the same runs."""
@@ -64,17 +56,17 @@ class Recorded:
         text = json.dumps(_written(runs), separators=(",", ":"), sort_keys=True)
         return gzip.compress(text.encode(), mtime=0)
 
-    def write(self) -> None:
-        """Write the file."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_bytes(self.content())
+    def write(self, folder: Path) -> None:
+        """Write a file into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}{_ENDING}").write_bytes(self.content())
 
 
 def read(file: Path) -> Recorded:
-    """Read the runs of one path."""
+    """Read the runs of one test's jobs."""
     runs = json.loads(gzip.decompress(file.read_bytes()))
     histories = tuple(WorkflowHistory.from_json(run.pop("workflow_id"), _history(run)) for run in runs)
-    return Recorded(file.parts[-3], file.parts[-2], file.name.removesuffix(_ENDING), histories)
+    return Recorded(file.name.removesuffix(_ENDING), histories, file)
 
 
 def shapes_file(of: str) -> Path:
@@ -84,12 +76,12 @@ def shapes_file(of: str) -> Path:
 
 def files(of: str | None = None) -> list[Path]:
     """Return the files of a set; by default of all."""
-    return sorted(FOLDER.glob(f"{of or '*'}/*/*{_ENDING}"))
+    return sorted(FOLDER.glob(f"{of or '*'}/*{_ENDING}"))
 
 
-def recorded(of: str | None = None) -> list[Recorded]:
-    """Return what was recorded in a set; by default in all."""
-    return [read(file) for file in files(of)]
+def recorded() -> list[Recorded]:
+    """Return what was recorded in all sets."""
+    return [read(file) for file in files()]
 
 
 def events_of(records: Iterable[Recorded]) -> list[HistoryEvent]:

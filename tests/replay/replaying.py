@@ -33,8 +33,7 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     Raises:
         NondeterminismError: The workflow would give other commands.
     """
-    completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-    begun = [history for history in histories if any(event.event_type == completed for event in history.events)]
+    to_replay = begun(histories)
     replayer = Replayer(
         workflows=workflows or [GenerateVideo, LateTasks, ListTasks],
         data_converter=pydantic_data_converter,
@@ -43,7 +42,7 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     )
 
     async def one_by_one() -> AsyncIterator[WorkflowHistory]:
-        for history in begun:
+        for history in to_replay:
             yield history
 
     async with replayer.workflow_replay_iterator(one_by_one()) as results:
@@ -51,7 +50,13 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
             if result.replay_failure is not None:
                 result.replay_failure.add_note(f"{result.history.workflow_id}, run {result.history.run_id}")
                 raise result.replay_failure
-    return len(begun)
+    return len(to_replay)
+
+
+def begun(histories: Iterable[WorkflowHistory]) -> list[WorkflowHistory]:
+    """Return the runs that have completed a workflow task."""
+    completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    return [history for history in histories if any(event.event_type == completed for event in history.events)]
 
 
 async def replay(handle: WorkflowHandle[Any, Any]) -> int:

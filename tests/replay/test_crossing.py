@@ -46,7 +46,7 @@ def test_present_fields_are_recorded() -> None:
         for model, fields in present_shapes().items()
         for name in fields.keys() - before.get(model, {})
     ]
-    assert new == [], "the set of this version does not know them; record them: make histories PATHS=callback"
+    assert new == [], "the set of this version does not know them; record them: make histories"
 
 
 def test_models_are_found_by_signatures() -> None:

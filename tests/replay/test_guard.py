@@ -17,7 +17,7 @@ from workflows.generate_video import GenerateVideo
 
 @pytest.fixture(scope="module")
 def callback(records: list[Recorded]) -> Recorded:
-    return next(record for record in records if record.path == "callback")
+    return next(record for record in records if record.name == "follow-callback-before-timer-replaces-it")
 
 
 @workflow.defn(name=WORKFLOW)
@@ -110,15 +110,15 @@ class ReadsLaterField(GenerateVideo):
 )
 async def test_change_is_explained(callback: Recorded, changed: type, recorded: str, now: str) -> None:
     (explained,) = await unlike([callback], changed)
-    assert f'The recorded path "callback" ({callback.order}) cannot be replayed' in explained
-    assert "/callback.json.gz, run 1 of 1" in explained
+    assert f'The history of "{callback.name}" cannot be replayed' in explained
+    assert f"/{callback.name}.json.gz, run 1 of 1" in explained
     assert f"  recorded:  {recorded}\n" in explained
     assert f"  now:       {now}\n" in explained
 
 
 async def test_later_difference_shows_earlier_steps(records: list[Recorded]) -> None:
     """The recorded copy is renamed, as if the present code had another activity there."""
-    polled = next(record for record in records if record.path == "polled")
+    polled = next(record for record in records if record.name == "follow-timer-polls-without-callbacks")
     for event in events_of([polled]):
         if event.activity_task_scheduled_event_attributes.activity_type.name == "store_video":
             event.activity_task_scheduled_event_attributes.activity_type.name = "copy_video"
@@ -144,7 +144,7 @@ async def test_gated_change_is_followed(callback: Recorded) -> None:
 
 
 async def test_failure_says_what_to_do(records: list[Recorded]) -> None:
-    explained = await unlike([record for record in records if record.path.startswith("retry-")], WaitsFirst)
+    explained = await unlike([record for record in records if record.name.startswith("retry-")], WaitsFirst)
     assert len(explained) > 4
     with pytest.raises(AssertionError) as caught:
         assert_followed(explained)

@@ -1,22 +1,19 @@
-"""A history of every path is recorded, and the present workflows follow all of them."""
+"""A history of every way through the workflows is recorded, and the present ones follow them all."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from seedance_temporal.job import Attention
-from tests.replay import closed_sets
 from tests.replay.conftest import Replayed
 from tests.replay.crossing import activity_definitions, workflow_definitions
 from tests.replay.guard import assert_followed
-from tests.replay.histories import ORDERS, ROOT, Recorded, events_of, files, present_set, sets, shapes_file
+from tests.replay.histories import ROOT, Recorded, events_of, files, sets, shapes_file
 from tests.replay.lines import lines_of
-from tests.replay.paths.every import PATHS
 
 # Lines that a replay does not run, by their text, with the reasons.
 NOT_REPLAYED = {
@@ -24,26 +21,14 @@ NOT_REPLAYED = {
     ("workflows/messages.py", "reason = reason.cause"): "only where the real server has waited for an hour",
 }
 RECORD = (
-    "Add a path to tests/replay/paths that takes this way, and record it: make histories PATHS=its-name; or, where "
-    "it is the new way of a gate, record the paths that take it beside the old ones: make histories SET=name PATHS='…'"
+    "Add a test to tests/workflows that takes this way, and record it: make histories; where it is the new way of a "
+    "gate, record it beside the old one: make histories SET=name-of-the-change TESTS=\"-k 'the tests of it'\""
 )
 MOST_BYTES = 4_000_000
 
 
 def test_histories_are_followed(replayed: Replayed) -> None:
     assert_followed(replayed.explained)
-
-
-def test_every_path_is_recorded(records: list[Recorded]) -> None:
-    wanted = {(path, order) for path in PATHS for order in ORDERS}
-    missing = sorted(wanted - {(record.path, record.order) for record in records})
-    assert not missing, f"no history of {missing}. Record them: make histories PATHS='{missing[0][0]}'"
-
-
-def test_every_file_has_its_path() -> None:
-    """Of the present version's set: paths of earlier code may be gone, and its jobs still go on."""
-    foreign = [file.name for file in files(present_set()) if file.name.partition(".")[0] not in PATHS]
-    assert foreign == [], "no path has such a name; remove these files, or name the path as they are named"
 
 
 def test_sets_have_their_fields() -> None:
@@ -102,12 +87,3 @@ def test_every_name_is_recorded(records: list[Recorded]) -> None:
         expected |= {("signal", str(signal)) for signal in defined.signals}
         expected |= {("update", str(update)) for update in defined.updates}
     assert expected - found == set(), RECORD
-
-
-def test_every_answer_is_recorded(records: list[Recorded]) -> None:
-    missing = closed_sets.expected() - closed_sets.recorded(events_of(records))
-    assert missing == set(), RECORD
-
-
-def test_every_attention_is_recorded(records: list[Recorded]) -> None:
-    assert set(get_args(Attention)) - closed_sets.raised(events_of(records)) == set(), RECORD

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
+from tests.replay.record import record
 from tests.support.servers import dev_server, skipping_server
 from tests.workflows.harness import Harness
 
@@ -95,3 +96,4 @@ async def checked_harness(client: Client, caplog: pytest.LogCaptureFixture) -> A
     # Only a signal that cannot be decoded may be dropped.
     assert [text for text in trouble if not text.startswith("Failed deserializing signal input")] == []
     await harness.replay()
+    await record(harness)
