@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import messages
     from workflows.copying import Copying
     from workflows.inbox import Inbox
+    from workflows.polls import SETTLED_BY_POLL, Polls
     from workflows.progress import Progress
     from workflows.search import Search
     from workflows.sending import Sending
@@ -114,8 +115,8 @@ class GenerateVideo:
         if decision.next != "claim":
             # Nothing is to be created any more, so what kept a create from leaving needs no operator. The step itself
             # clears the Attentions of its own, which a run before this one can have raised.
-            own: Attention = "unknown_create" if decision.next == "recover" else "task_gone"
-            self._progress.clear_all_but("second_task", own)
+            own: tuple[Attention, ...] = ("unknown_create",) if decision.next == "recover" else SETTLED_BY_POLL
+            self._progress.clear_all_but("second_task", *own)
         match decision.next:
             case "stored":
                 assert decision.result is not None
@@ -248,8 +249,8 @@ class GenerateVideo:
         self._inbox.cancel_outcome = None
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
         # Only a task that this run created needs a wait before its first poll.
-        seconds, self._first_poll_after, polls = self._first_poll_after, 0.0, 0
-        cancelling = False
+        seconds, self._first_poll_after = self._first_poll_after, 0.0
+        polls, cancelling = Polls(self._progress), False
         while True:
             self._continue_as_new_where_long()
             how = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel_pending)
@@ -257,8 +258,9 @@ class GenerateVideo:
             if cancelling:
                 await self._cancel(task)
             announced = how == "callback" or cancelling
-            seen = await self._steps.get_task(task.model_copy(update={"polls": polls, "announced": announced}))
-            polls += 1
+            poll = {"polls": polls.count, "refused": polls.refused, "announced": announced}
+            seen = await self._steps.get_task(task.model_copy(update=poll))
+            polls.count += 1
             self._progress.show_second_task(seen.second_task)
             if seen.next == "already_stored":
                 assert seen.result is not None
@@ -272,11 +274,11 @@ class GenerateVideo:
                 self._progress.show_status(seen.status, how)
                 return await self._end(seen.error, how, seen)
             if seen.next == "copy":
-                self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
+                self._progress.clear(*SETTLED_BY_POLL)
                 self._progress.show_status(SUCCEEDED, how)
                 return await self._store(task, seen)
             seconds = seen.wait_seconds
-            self._show(seen, how)
+            polls.show(seen, how)
 
     async def _cancel(self, task: GetTaskInput) -> None:
         """Cancel a task that is queued; where the provider does not serve that, leave the request for the next poll."""
@@ -301,15 +303,6 @@ class GenerateVideo:
         # The poll that follows reads the ledger first.
         self._inbox.ledger_changed = False
         return "callback" if self._inbox.take_announced_end(task_id) else "poll"
-
-    def _show(self, seen: Observation, how: EventSource) -> None:
-        """Show a task that goes on."""
-        if seen.attention is not None:
-            self._progress.need(seen.attention, messages.advice_on_task(seen))
-            return
-        self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
-        self._progress.show_status(seen.status, how)
-        self._progress.move_on(seen.status)
 
     # Storing
 

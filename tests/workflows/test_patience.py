@@ -185,6 +185,14 @@ async def test_hour_of_failures_raises_attention(skipping: Harness) -> None:
     assert await job.result() == RESULT
 
 
+async def test_refusals_in_a_row_are_counted(harness: Harness) -> None:
+    refused = waiting("", 0, attention="credentials", note="401")
+    harness.fake.follow(refused, refused, waiting("running", 0), refused, to_store())
+    harness.fake.plan("store_video", RESULT)
+    await harness.start_until_stored()
+    assert [call.input.refused for call in harness.fake.of("get_task")] == [0, 1, 2, 0, 1]
+
+
 async def test_conflict_is_reported_at_once_and_retried(skipping: Harness) -> None:
     skipping.fake.follow(to_store())
     skipping.fake.plan("store_video", *[CONFLICT] * 20, RESULT)
