@@ -177,6 +177,15 @@ def advice_on_task(seen: Observation) -> str:
     )
 
 
+def advice_on_status(status: str, since: datetime) -> str:
+    """Advise on a status that nobody knows."""
+    return (
+        f"Since {since:%Y-%m-%d %H:%M} UTC the provider has shown a status that is not known: {status[:40]!r}. The "
+        "task is polled all the same, and the job then continues by itself. Look for the task in the provider's "
+        "console, and for a newer version of the worker. A finished video can be downloaded for 24 hours."
+    )
+
+
 def object_conflict(error: ActivityError) -> ApplicationError | None:
     """Return the failure of a copy that met another object; None where it failed otherwise."""
     reason = error.cause

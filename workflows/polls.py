@@ -1,6 +1,8 @@
-"""Show what the polls of a task say."""
+"""Show what the polls of a task say, and call an operator where they say it for too long."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from temporalio import workflow
 
@@ -8,7 +10,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.poll import Observation
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import Attention
-    from workflows import messages
+    from seedance_temporal.provider.task import QUEUED, RUNNING
+    from workflows import messages, policies
     from workflows.progress import Progress
 
 # A poll that shows a task which goes on, or has its video, settles these.
@@ -25,6 +28,7 @@ class Polls:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._unknown_since: datetime | None = None
         self.count = 0
         self.refused = 0
 
@@ -36,4 +40,11 @@ class Polls:
             return
         self._progress.show_status(seen.status, how)
         self._progress.move_on(seen.status)
-        self._progress.clear(*SETTLED_BY_POLL)
+        if seen.status in {QUEUED, RUNNING}:
+            self._unknown_since = None
+            self._progress.clear(*SETTLED_BY_POLL)
+            return
+        self._progress.clear(*(each for each in SETTLED_BY_POLL if each != "provider"))
+        since = self._unknown_since = self._unknown_since or workflow.now()
+        if workflow.now() - since >= policies.PATIENCE:
+            self._progress.need("provider", messages.advice_on_status(seen.status, since))
