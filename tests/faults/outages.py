@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from pydantic import SecretStr
 from temporalio import activity
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.testservice.v1 import SleepRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.client import Interceptor as ClientInterceptor
@@ -32,6 +33,7 @@ from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import Attention, JobError, JobState, VideoResult
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
+from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from tests.faults.simulated import (
     MAY_EXIST,
@@ -172,46 +174,22 @@ class Stage:
     """A time-skipping server with the real workers of a route, for one job after another."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
-        self._client = client
+        self.client = client
         self._settings = settings
-        self.bucket = SimulatedBucket()
-        self.provider = SimulatedProvider(VIDEO, PNG)
-        self._stack = AsyncExitStack()
 
     async def play(self, path: Path, trouble: Trouble | None = None, **provider: Any) -> Job:
         """Run a job of a path to its end, through trouble."""
         life = Life(trouble)
-        bucket = SimulatedBucket(life)
-        provider_ = SimulatedProvider(VIDEO, PNG, life, **(path.provider | provider))
-        # Workers hold no state of a job but caches, so they are new for each.
-        ark = Ark("https://ark.example.com/api/v3", KEY, transport=provider_.transport, list_spacing=0)
-        ledger = Ledger(bucket, self._settings.seedance_prefix)
-        identifiers = ledger._identifiers_listed(self._settings.ark_route, self._settings.key_fingerprint)
-        if path.lists:
-            await bucket.inner.create(identifiers, b"{}")
-        workers = build_workers(
-            self._client, self._settings, bucket, ark, frozenset(), result_transport=provider_.result_transport
-        )
+        bucket, provider_ = SimulatedBucket(life), SimulatedProvider(VIDEO, PNG, life, **(path.provider | provider))
         request = a_request(return_last_frame=True)
-        errands = _Errands(self._client, path, job_id_of(request), provider_)
+        errands = _Errands(self.client, path, job_id_of(request), provider_)
         life.before_each = errands.run
         provider_.after_post = errands.after_post
-        async with AsyncExitStack() as stack:
-            for worker in workers:
-                await stack.enter_async_context(worker)
-            handle = await self._client.start_workflow(
-                contract.WORKFLOW,
-                GenerateVideoInput(request=request),
-                id=job_id_of(request),
-                task_queue=Queues(request.route).workflows,
-                # Where nothing is left to do, the clock jumps to this time-out, which is ten years by default.
-                execution_timeout=timedelta(days=60),
-                result_type=VideoResult,
-            )
-            error = await _end_of(handle)
-            await self._lister_ends()
-            newest = self._client.get_workflow_handle(handle.id)
-            state = await newest.query(contract.QUERY_STATE, result_type=JobState)
+        async with self.workers(bucket, provider_, lists=path.lists):
+            handle = await self.start(request)
+            error = await end_of(handle)
+            await self.lister_ends()
+            state = await self.state(handle.id)
             await replay(handle)
             runs = await runs_of(handle)
         assert errands.failed == []
@@ -228,13 +206,54 @@ class Stage:
             closed_at=runs[-1][-1].event_time.ToDatetime(state.started_at.tzinfo),
         )
 
-    async def _lister_ends(self) -> None:
-        """Wait for the lister: it must not meet the next job."""
-        lister = self._client.get_workflow_handle(contract.lister_id(self._settings.ark_route))
+    @asynccontextmanager
+    async def workers(
+        self, bucket: SimulatedBucket, provider: SimulatedProvider, *, lists: bool = True
+    ) -> AsyncIterator[None]:
+        """Run the real workers over a bucket and a provider. ``lists``: whether LIST is known to show identifiers."""
+        settings = self._settings
+        ark = Ark("https://ark.example.com/api/v3", KEY, transport=provider.transport, list_spacing=0)
+        if lists:
+            ledger = Ledger(bucket.inner, settings.seedance_prefix)
+            await ledger.note_identifiers_listed(settings.ark_route, settings.key_fingerprint)
+        async with AsyncExitStack() as stack:
+            for worker in build_workers(
+                self.client, settings, bucket, ark, frozenset(), result_transport=provider.result_transport
+            ):
+                await stack.enter_async_context(worker)
+            yield
+
+    async def start(self, request: VideoRequest) -> WorkflowHandle[Any, VideoResult]:
+        return await self.client.start_workflow(
+            contract.WORKFLOW,
+            GenerateVideoInput(request=request),
+            id=job_id_of(request),
+            task_queue=Queues(request.route).workflows,
+            # Where nothing is left to do, the clock jumps to this time-out, which is ten years by default.
+            execution_timeout=timedelta(days=60),
+            result_type=VideoResult,
+        )
+
+    async def state(self, job_id: str) -> JobState:
+        newest = self.client.get_workflow_handle(job_id)
+        state: JobState = await newest.query(contract.QUERY_STATE, result_type=JobState)
+        return state
+
+    @property
+    def lister(self) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(contract.lister_id(self._settings.ark_route))
+
+    async def lister_runs(self) -> list[list[HistoryEvent]]:
+        """Return the histories of the lister, from its first run on."""
+        first = (await self.lister.fetch_history()).events[0].workflow_execution_started_event_attributes
+        return await runs_of(self.client.get_workflow_handle(self.lister.id, run_id=first.first_execution_run_id))
+
+    async def lister_ends(self) -> None:
+        """Wait for the lister, where there was one: it must not meet the next job."""
         with suppress(RPCError):
-            while (await lister.describe()).status is WorkflowExecutionStatus.RUNNING:
+            while (await self.lister.describe()).status is WorkflowExecutionStatus.RUNNING:
                 skip = SleepRequest(duration=Duration(seconds=300))
-                await self._client.test_service.unlock_time_skipping_with_sleep(skip)
+                await self.client.test_service.unlock_time_skipping_with_sleep(skip)
 
 
 class _ShownListings(ClientInterceptor, WorkerInterceptor):
@@ -320,7 +339,7 @@ def _split(detail: str) -> tuple[str, str]:
     return attention, words
 
 
-async def _end_of(handle: WorkflowHandle[Any, VideoResult]) -> JobError | None:
+async def end_of(handle: WorkflowHandle[Any, VideoResult]) -> JobError | None:
     """Return the error of a job, or None where it is stored."""
     try:
         await handle.result()

@@ -226,6 +226,7 @@ class SimulatedProvider:
 
     Attributes:
         answering: How it answers the first POST, where it is in no trouble.
+        always: Whether it answers every POST so.
         exists: Whether a POST that gets an answer of trouble by which a task may exist creates one.
         downloads: How often the video was opened.
     """
@@ -234,6 +235,7 @@ class SimulatedProvider:
     frame: bytes
     life: Life = field(default_factory=Life)
     answering: Answering = "created"
+    always: bool = False
     exists: bool = True
     runs_after: float = 20
     ends_after: float = 100
@@ -270,8 +272,7 @@ class SimulatedProvider:
     async def _post(self, request: httpx.Request, kind: str | None) -> httpx.Response:
         body = json.loads(request.content)
         self.life.paid = True
-        first = not self.posts
-        answered = kind or (self.answering if first else "created")
+        answered = kind or (self.answering if self.always or not self.posts else "created")
         self.posts.append(Post(simulated_now(), body["safety_identifier"], answered))
         task: SimulatedTask | None = None
         may_exist = answered in MAY_EXIST and self.exists
