@@ -63,7 +63,7 @@ class ListTasks:
         except ActivityError as error:
             self._keep(requests)
             if workflow.patched("tell-jobs-why-list-fails"):
-                await self._tell(requests, self._failing_since.setdefault(tier, began), error)
+                await self._tell(tier, self._failing_since.setdefault(tier, began), error)
             return
         self._failing_since.pop(tier, None)
         self._told -= {(request.job_id, request.attempt) for request in requests}
@@ -76,12 +76,13 @@ class ListTasks:
         for request in requests:
             self._requested.setdefault((request.job_id, request.attempt), request)
 
-    async def _tell(self, requests: Iterable[ListingRequest], since: datetime, error: ActivityError) -> None:
-        """Tell each job once why there is no listing: its operator must know. Its request is kept."""
+    async def _tell(self, tier: str, since: datetime, error: ActivityError) -> None:
+        """Tell each job that waits, once, why there is no listing: its operator must know. Its request is kept."""
         reason = messages.last_failure(error)
         if reason is None:
             return  # no worker has tried it
-        untold = [request for request in requests if (request.job_id, request.attempt) not in self._told]
+        waiting = [(key, request) for key, request in self._requested.items() if request.service_tier == tier]
+        untold = {key: request for key, request in waiting if key not in self._told}
         problem = messages.reason_of(reason)
         answers = [
             Answer(
@@ -96,12 +97,12 @@ class ListTasks:
                     problem=problem,
                 ),
             )
-            for request in untold
+            for request in untold.values()
             if request.job_id is not None
         ]
         with suppress(ActivityError):
             await self._answer_all(answers)
-            self._told |= {(request.job_id, request.attempt) for request in untold}
+            self._told |= untold.keys()
 
     async def _list(self, tier: str, requests: list[ListingRequest]) -> list[Answer]:
         """Read one listing; return the answers to the jobs that requested it."""

@@ -484,6 +484,20 @@ async def test_requests_outlast_outage_of_list(unsandboxed: Harness, monkeypatch
         await until(all_are_answered, "every request is answered")
 
 
+async def test_failing_list_is_told_to_later_requests(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "LIST_WITHIN", timedelta(seconds=7))
+    unsandboxed.fake.always("list_page", ApplicationError("HTTP 502 from a gateway", type="ProviderUnavailable"))
+    async with run_lister(unsandboxed) as lister:
+        await lister.ask("a")
+        await unsandboxed.fake.called("list_page")
+        await lister.ask("b")
+        await lister.answers("a")
+        (told,) = await lister.answers("b", seconds=2)
+        assert "HTTP 502 from a gateway" in told.problem, "not only by the next listing that fails"
+        unsandboxed.fake.always("list_page", a_page())
+        await lister.answers("b", 2)
+
+
 async def test_failing_list_is_told_once(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "LIST_WITHIN", timedelta(seconds=2))
     before = now()
