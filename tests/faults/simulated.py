@@ -72,7 +72,9 @@ class Trouble:
             return False
         if self.began_at is None:
             self.began_at = now
-            self.lasts = self.lasts or (timedelta(hours=23) if paid or label == "POST" else timedelta(hours=24))
+            self.lasts = self.lasts or (
+                timedelta(hours=23) if paid or label.startswith("POST") else timedelta(hours=24)
+            )
         if now >= self.ended_at:
             return False
         self.failed.append((now, label))
@@ -257,7 +259,7 @@ class SimulatedProvider:
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         task_id = request.url.path.rpartition("/tasks")[2].lstrip("/")
         verb = request.method if task_id or request.method != "GET" else "LIST"
-        kind = await self.life.request("provider", verb)
+        kind = await self.life.request("provider", f"{verb}: {activity.info().activity_type}")
         if verb == "POST":
             return await self._post(request, kind)
         if kind not in {None, _UNKNOWN_STATUS}:
@@ -355,10 +357,10 @@ class SimulatedProvider:
 _UNKNOWN_STATUS = "unknown status"
 # Answers to a POST after which a task may exist.
 MAY_EXIST = {"500", "502 html", "200 no task", "200 empty", "timeout"}
-# Where the words of the Attention must name the cause, they hold this.
+# The words of an Attention name the cause by this.
 CAUSE = {
-    "401": "401",
-    "403": "403",
+    "401": "AuthenticationError",
+    "403": "AccountOverdueError",
     "404 odd": "404",
     "500": "500",
     "502 html": "502",

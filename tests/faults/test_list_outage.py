@@ -100,7 +100,7 @@ async def test_day_without_list_is_outlasted(jobs: int, hours: int, report: AddR
         {
             "jobs": jobs,
             "failed LISTs": len(trouble.failed),
-            "all LISTs": life.requests["provider"].count("LIST"),
+            "all LISTs": life.requests["provider"].count("LIST: list_page"),
             "signals to the lister": sum(_signals(run) for run in lister),
             "lister: runs, most events and bytes": f"{len(lister)}, {_most(lister)}",
             "job: most runs, events and bytes": f"{max(map(len, histories.values()))}, {_most(runs)}",
