@@ -35,7 +35,9 @@ from seedance_temporal.temporal_ui import COMMAND
 
 # A callback can be ahead of GET.
 _AFTER_CALLBACK_SECONDS = 5.0
+# A refused key or account is fixed by an operator, who can also have the job retry at once: looks grow sparse.
 _REFUSED_SECONDS = 60.0
+_LONGEST_REFUSED_SECONDS = 900.0
 # DELETE erases the record of a finished task, so the answer of GET must be fresh.
 _GET_IS_FRESH_SECONDS = 2.0
 # GET can lag behind a create by seconds; a task that it still does not show then is not to be cancelled.
@@ -49,6 +51,7 @@ class GetTaskInput(Shape):
 
     Attributes:
         polls: How often it was polled before.
+        refused: How often in a row the provider refused key or account.
         announced: Whether a callback announced its end.
     """
 
@@ -57,6 +60,7 @@ class GetTaskInput(Shape):
     attempt: int
     task_id: str
     polls: int = 0
+    refused: int = 0
     announced: bool = False
 
 
@@ -170,7 +174,8 @@ class PollActivities:
         except (ArkError, httpx.HTTPError) as error:
             if not isinstance(error, ArkError) or error.attention is None:
                 raise _unanswered(input, error) from None
-            return Observation(next="wait", attention=error.attention, note=str(error), wait_seconds=_REFUSED_SECONDS)
+            wait = min(_LONGEST_REFUSED_SECONDS, _REFUSED_SECONDS * 2.0 ** min(input.refused, 10))
+            return Observation(next="wait", attention=error.attention, note=str(error), wait_seconds=wait)
         if payload is None:
             return self._gone(input, attempt)
         seen = self._of_task(input, parse_task(payload), attempt.claimed_at)

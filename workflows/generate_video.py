@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import messages
     from workflows.copying import Copying
     from workflows.inbox import Inbox
+    from workflows.polls import SETTLED_BY_POLL, Polls
     from workflows.progress import Progress
     from workflows.search import Search
     from workflows.sending import Sending
@@ -114,8 +115,8 @@ class GenerateVideo:
         if decision.next != "claim":
             # Nothing is to be created any more, so what kept a create from leaving needs no operator. The step itself
             # clears the Attentions of its own, which a run before this one can have raised.
-            own: Attention = "unknown_create" if decision.next == "recover" else "task_gone"
-            self._progress.clear_all_but("second_task", own)
+            own: tuple[Attention, ...] = ("unknown_create",) if decision.next == "recover" else SETTLED_BY_POLL
+            self._progress.clear_all_but("second_task", *own)
         match decision.next:
             case "stored":
                 assert decision.result is not None
@@ -248,8 +249,8 @@ class GenerateVideo:
         self._inbox.cancel_outcome = None
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
         # Only a task that this run created needs a wait before its first poll.
-        seconds, self._first_poll_after, polls = self._first_poll_after, 0.0, 0
-        cancelling = False
+        seconds, self._first_poll_after = self._first_poll_after, 0.0
+        polls, cancelling = Polls(self._progress), False
         while True:
             self._continue_as_new_where_long()
             announced = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel_pending)
@@ -263,39 +264,31 @@ class GenerateVideo:
                     return await self._copied(video)
             # The poll reads the ledger first.
             self._inbox.ledger_changed = False
-            task = task.model_copy(update={"polls": polls, "announced": announced is not None or cancelling})
-            seen = await self._steps.get_task(task)
-            polls, seconds = polls + 1, seen.wait_seconds
-            following = await self._conclude(task, seen, "callback" if announced else "poll")
-            if following is not None:
-                return following
+            poll = {"polls": polls.count, "refused": polls.refused, "announced": announced is not None or cancelling}
+            seen = await self._steps.get_task(task.model_copy(update=poll))
+            how: EventSource = "callback" if announced else "poll"
+            self._progress.show_second_task(seen.second_task)
+            if seen.next != "wait":
+                return await self._conclude(task, seen, how)
+            polls.show(seen, how)
+            seconds = seen.wait_seconds
 
-    async def _conclude(self, task: GetTaskInput, seen: Observation, how: EventSource) -> VideoResult | Decision | None:
-        """Do what follows from a poll; None where the task goes on."""
-        self._progress.show_second_task(seen.second_task)
-        match seen.next:
-            case "already_stored":
-                assert seen.result is not None
-                return await self._stored(seen.result, "ledger")
-            case "already_ended":
-                # Another run wrote that, and another attempt may have followed since.
-                self._progress.clear_all_but("second_task")
-                return await self._read_ledger()
-            case "write_end":
-                assert seen.error is not None
-                self._progress.show_status(seen.status, how)
-                return await self._end(seen.error, how, seen)
-            case "copy":
-                self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
-                self._progress.show_status(SUCCEEDED, how)
-                return await self._store(task, seen)
-            case "wait" if seen.attention is not None:
-                self._progress.need(seen.attention, messages.advice_on_task(seen))
-            case "wait":
-                self._progress.clear("account", "credentials", "task_gone", "ledger_damaged")
-                self._progress.show_status(seen.status, how)
-                self._progress.move_on(seen.status)
-        return None
+    async def _conclude(self, task: GetTaskInput, seen: Observation, how: EventSource) -> VideoResult | Decision:
+        """Do what follows from a poll after which the task is not polled again."""
+        if seen.next == "already_stored":
+            assert seen.result is not None
+            return await self._stored(seen.result, "ledger")
+        if seen.next == "already_ended":
+            # Another run wrote that, and another attempt may have followed since.
+            self._progress.clear_all_but("second_task")
+            return await self._read_ledger()
+        if seen.next == "write_end":
+            assert seen.error is not None
+            self._progress.show_status(seen.status, how)
+            return await self._end(seen.error, how, seen)
+        self._progress.clear(*SETTLED_BY_POLL)
+        self._progress.show_status(SUCCEEDED, how)
+        return await self._store(task, seen)
 
     async def _next_poll(self, task_id: str, seconds: float, *, cancel_sent: bool) -> str | None:
         """Wait for a reason to poll; return the end that a callback announced. A cancel that was sent is no reason."""

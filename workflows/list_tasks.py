@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from temporalio import workflow
@@ -24,7 +26,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal import contract
     from seedance_temporal.contract import Queues
     from seedance_temporal.ledger.facts import Listing
-    from workflows import policies
+    from workflows import messages, policies
     from workflows.waits import history_is_long, until
 
 
@@ -36,6 +38,8 @@ class ListTasks:
     def __init__(self, lister: ListerInput) -> None:
         self._queues = Queues(lister.route)
         self._requested = {(request.job_id, request.attempt): request for request in lister.requested}
+        self._failing_since: dict[str, datetime] = {}
+        self._told: set[tuple[str | None, int]] = set()
 
     @workflow.run
     async def run(self, lister: ListerInput) -> None:
@@ -52,14 +56,56 @@ class ListTasks:
         return await until(lambda: bool(self._requested), policies.LISTER_IDLE, "end without requests")
 
     async def _serve(self, tier: str, requests: list[ListingRequest]) -> None:
-        """Read one listing, and answer each job that requested it; keep the requests where it cannot be read."""
+        """Read one listing, and answer each job that requested it; keep the requests where that fails."""
+        began = workflow.now()
         try:
-            await self._list_and_answer(tier, requests)
+            answers = await self._list(tier, requests)
+        except ActivityError as error:
+            self._keep(requests)
+            if workflow.patched("tell-jobs-why-list-fails"):
+                await self._tell(tier, self._failing_since.setdefault(tier, began), error)
+            return
+        self._failing_since.pop(tier, None)
+        self._told -= {(request.job_id, request.attempt) for request in requests}
+        try:
+            await self._answer_all(answers)
         except ActivityError:
-            for request in requests:
-                self._requested.setdefault((request.job_id, request.attempt), request)
+            self._keep(requests)
 
-    async def _list_and_answer(self, tier: str, requests: list[ListingRequest]) -> None:
+    def _keep(self, requests: Iterable[ListingRequest]) -> None:
+        for request in requests:
+            self._requested.setdefault((request.job_id, request.attempt), request)
+
+    async def _tell(self, tier: str, since: datetime, error: ActivityError) -> None:
+        """Tell each job that waits, once, why there is no listing: its operator must know. Its request is kept."""
+        reason = messages.last_failure(error)
+        if reason is None:
+            return  # no worker has tried it
+        waiting = [(key, request) for key, request in self._requested.items() if request.service_tier == tier]
+        untold = {key: request for key, request in waiting if key not in self._told}
+        problem = messages.reason_of(reason)
+        answers = [
+            Answer(
+                job_id=request.job_id,
+                listing=Listing(
+                    attempt=request.attempt,
+                    safety_identifier=request.safety_identifier,
+                    began_at=since,
+                    complete=False,
+                    task_id=None,
+                    unmarked=False,
+                    problem=problem,
+                ),
+            )
+            for request in untold.values()
+            if request.job_id is not None
+        ]
+        with suppress(ActivityError):
+            await self._answer_all(answers)
+            self._told |= untold.keys()
+
+    async def _list(self, tier: str, requests: list[ListingRequest]) -> list[Answer]:
+        """Read one listing; return the answers to the jobs that requested it."""
         began = workflow.now()
         pages = [await self._page(1, tier)]
         # Younger tasks need not be listed. The earlier clock counts, because a worker's clock can be ahead.
@@ -74,7 +120,7 @@ class ListTasks:
         keys = {page.key for page in pages}
         # A fleet whose key is being exchanged can read one listing with two keys, which proves nothing.
         key = min(keys) if len(keys) == 1 else ""
-        answers = tuple(
+        return [
             Answer(
                 job_id=request.job_id,
                 listing=Listing(
@@ -89,9 +135,11 @@ class ListTasks:
             )
             for request in requests
             if request.job_id is not None
-        )
+        ]
+
+    async def _answer_all(self, answers: Sequence[Answer]) -> None:
         for first in range(0, len(answers), policies.ANSWERS_AT_ONCE):
-            await self._answer(answers[first : first + policies.ANSWERS_AT_ONCE])
+            await self._answer(tuple(answers[first : first + policies.ANSWERS_AT_ONCE]))
 
     async def _answer(self, answers: tuple[Answer, ...]) -> None:
         await workflow.execute_activity_method(

@@ -64,6 +64,16 @@ def last_failure(error: ActivityError) -> BaseException | None:
     return reason
 
 
+def reason_of(failure: BaseException) -> str:
+    """Describe a failure for advice: bounded, and without the signatures of URLs."""
+    return redacted(str(failure))[:_LONGEST_REASON]
+
+
+def list_fails(since: datetime, problem: str) -> str:
+    """Return why LIST proves nothing while it keeps failing."""
+    return f"LIST has failed since {since:%Y-%m-%d %H:%M} UTC, with {problem}"
+
+
 def damage(error: ActivityError) -> ApplicationError | None:
     """Return the failure of a step that met a damaged object of the ledger; None where it failed otherwise."""
     reason = error.cause
@@ -101,7 +111,7 @@ def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
     part = "the provider's answers" if failing_part(reason) == "provider" else "the bucket, its permissions or network"
     return (
         f"Since {since:%Y-%m-%d %H:%M} UTC this step has failed whenever it was tried: {step}. The last failure: "
-        f"{redacted(str(reason))[:_LONGEST_REASON]}. Check {part}: the step is repeated, and the job then continues by "
+        f"{reason_of(reason)}. Check {part}: the step is repeated, and the job then continues by "
         "itself. Nothing is created meanwhile."
     )
 
@@ -164,6 +174,15 @@ def advice_on_task(seen: Observation) -> str:
         return advice_on_damage(seen.note or "")
     return (
         f"{seen.note}. Fix the key or the account at the provider; the job then continues by itself. The task is safe."
+    )
+
+
+def advice_on_status(status: str, since: datetime) -> str:
+    """Advise on a status that nobody knows."""
+    return (
+        f"Since {since:%Y-%m-%d %H:%M} UTC the provider has shown a status that is not known: {status[:40]!r}. The "
+        "task is polled all the same, and the job then continues by itself. Look for the task in the provider's "
+        "console, and for a newer version of the worker. A finished video can be downloaded for 24 hours."
     )
 
 

@@ -7,7 +7,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from seedance_temporal.ledger.decisions import Decision, Recovery, other_key
     from seedance_temporal.ledger.facts import Listing
-    from workflows import policies
+    from workflows import messages, policies
     from workflows.inbox import Inbox
     from workflows.progress import Progress
     from workflows.steps import Steps
@@ -24,6 +24,7 @@ class Search:
         self._unanswered = 0
         self._proofs: list[Listing] = []
         self._doubt: str | None = None
+        self._problem: str | None = None
 
     @property
     def was_answered(self) -> bool:
@@ -35,7 +36,8 @@ class Search:
 
     def doubt(self, recovery: Recovery) -> str | None:
         """Return why absence cannot be proven from LIST; None where it can."""
-        return recovery.doubt or self._doubt
+        doubt = recovery.doubt or self._doubt
+        return "; ".join(filter(None, (self._problem, doubt))) or None
 
     def wait_seconds(self, recovery: Recovery) -> float:
         """Return how long to wait for a listing before the lister is asked again."""
@@ -50,7 +52,11 @@ class Search:
         listing = self._inbox.listings.pop(0)
         if listing.attempt != decision.attempt:
             return decision
-        self._heard, self._unanswered = True, 0
+        if listing.problem:
+            # The lister keeps the request, and answers it once LIST is back.
+            self._heard, self._problem = True, messages.list_fails(listing.began_at, listing.problem)
+            return decision
+        self._heard, self._unanswered, self._problem = True, 0, None
         if listing.task_id is not None:
             return decision  # the inbox identifies it
         key = decision.recovery.key if decision.recovery is not None else ""

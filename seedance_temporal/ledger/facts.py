@@ -103,14 +103,15 @@ class End(Provenance):
 
 
 class Listing(Fact):
-    """The evidence about one attempt in a listing of the account's tasks.
+    """The evidence about one attempt in a listing of the account's tasks, or why there is no listing.
 
     Attributes:
-        began_at: When its reading began.
+        began_at: When its reading began; with ``problem`` when it began to fail.
         complete: Whether it showed as many tasks as there were when it began.
         task_id: The task that shows the attempt's identifier.
         unmarked: Whether it showed a task without an identifier that could be the attempt's.
         key: Fingerprint of the API key that read it; empty where its pages were read with different keys.
+        problem: The last failure of LIST, where it keeps failing; the listing then shows nothing.
     """
 
     attempt: int
@@ -120,6 +121,7 @@ class Listing(Fact):
     task_id: str | None
     unmarked: bool
     key: str = ""
+    problem: str = ""
 
 
 class ResubmitGrant(Fact):

@@ -221,6 +221,13 @@ async def test_account_problem_waits_with_attention(
     assert (await world.poll()).attention is None
 
 
+async def test_refused_key_is_polled_ever_more_rarely(world: World) -> None:
+    """An operator is awaited: a day must not cost thousands of events."""
+    await world.ark.fault("get", "401", times=5)
+    waits = [(await world.poll(refused=n)).wait_seconds for n in (0, 1, 2, 5, 1000)]
+    assert waits == [60, 120, 240, 900, 900]
+
+
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "504", "reset", "400"])
 async def test_unusable_answer_is_retryable(world: World, fault: str) -> None:
     fault_id = await world.ark.fault("get", fault)

@@ -197,6 +197,20 @@ async def test_fixed_attention_is_cleared_in_new_run(harness: Harness) -> None:
     await now.until_unset(SEEDANCE_ATTENTION)
 
 
+async def test_lasting_refusal_is_raised_once(harness: Harness) -> None:
+    refused, held = waiting("", 0, attention="credentials", note="401"), Held(waiting("running"))
+    harness.fake.always("read_ledger", adopt())
+    harness.fake.plan("get_task", *[refused] * 20, held)
+    job = await harness.start_until(held)
+    assert await was_continued(job)
+    now = job.newest()
+    events = noted(await now.state())
+    assert events.count("attention_raised credentials") == 1
+    assert "attention_settled credentials" not in events
+    held.release()
+    await now.until_unset(SEEDANCE_ATTENTION)
+
+
 async def test_month_of_closed_account_ends_with_one_video(skipping: Harness) -> None:
     """A create an hour, for 30 days: no run grows long, and what support needs is kept."""
     hours = 30 * 24

@@ -476,5 +476,41 @@ async def test_requests_outlast_outage_of_list(unsandboxed: Harness, monkeypatch
 
         await until(is_renewed, "a new run takes over while LIST is down")
         unsandboxed.fake.always("list_page", a_page())
-        answered = {answer.attempt for answer in await lister.answers("a", 40)}
-    assert answered == set(range(1, 41))
+
+        async def all_are_answered() -> bool:
+            answers = await lister.jobs["a"].query("answers", result_type=list[Listing])
+            return {answer.attempt for answer in answers if not answer.problem} == set(range(1, 41))
+
+        await until(all_are_answered, "every request is answered")
+
+
+async def test_failing_list_is_told_to_later_requests(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "LIST_WITHIN", timedelta(seconds=7))
+    unsandboxed.fake.always("list_page", ApplicationError("HTTP 502 from a gateway", type="ProviderUnavailable"))
+    async with run_lister(unsandboxed) as lister:
+        await lister.ask("a")
+        await unsandboxed.fake.called("list_page")
+        await lister.ask("b")
+        await lister.answers("a")
+        (told,) = await lister.answers("b", seconds=2)
+        assert "HTTP 502 from a gateway" in told.problem, "not only by the next listing that fails"
+        unsandboxed.fake.always("list_page", a_page())
+        await lister.answers("b", 2)
+
+
+async def test_failing_list_is_told_once(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "LIST_WITHIN", timedelta(seconds=2))
+    before = now()
+    unsandboxed.fake.always("list_page", ApplicationError("HTTP 502 from a gateway", type="ProviderUnavailable"))
+    async with run_lister(unsandboxed) as lister:
+        await lister.ask("a")
+        (told,) = await lister.answers("a")
+        assert "HTTP 502 from a gateway" in told.problem
+        assert (told.complete, told.task_id) == (False, None)
+        assert before - timedelta(seconds=1) < told.began_at < now()
+        # Who asks later is told, too; and the first is not told again.
+        await lister.ask("b")
+        await lister.answers("b")
+        unsandboxed.fake.always("list_page", a_page())
+        assert [answer.problem for answer in await lister.answers("a", 2)][1:] == [""]
+        assert [answer.complete for answer in await lister.answers("b", 2)] == [False, True]

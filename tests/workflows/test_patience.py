@@ -185,6 +185,31 @@ async def test_hour_of_failures_raises_attention(skipping: Harness) -> None:
     assert await job.result() == RESULT
 
 
+async def test_hour_of_unknown_status_raises_attention(skipping: Harness) -> None:
+    skipping.fake.plan("read_ledger", adopt())
+    skipping.fake.always("get_task", waiting("dreaming", 300))
+    job = await skipping.start_until_called("get_task")
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.8)
+    assert (await job.state()).attention is None
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.4)
+    shown = await job.state()
+    assert (shown.attention, detail_of(shown).provider_status) == ("provider", "dreaming")
+    assert "'dreaming'" in (detail_of(shown).advice or "")
+    skipping.fake.always("get_task", waiting("running", 300))
+    await skipping.skip(400)
+    assert (await job.state()).attention is None
+    skipping.fake.finish()
+    assert await job.result() == RESULT
+
+
+async def test_refusals_in_a_row_are_counted(harness: Harness) -> None:
+    refused = waiting("", 0, attention="credentials", note="401")
+    harness.fake.follow(refused, refused, waiting("running", 0), refused, to_store())
+    harness.fake.plan("store_video", RESULT)
+    await harness.start_until_stored()
+    assert [call.input.refused for call in harness.fake.of("get_task")] == [0, 1, 2, 0, 1]
+
+
 async def test_conflict_is_reported_at_once_and_retried(skipping: Harness) -> None:
     skipping.fake.follow(to_store())
     skipping.fake.plan("store_video", *[CONFLICT] * 20, RESULT)

@@ -224,6 +224,22 @@ async def test_silent_lister_delays_no_attention_or_callback(skipping: Harness) 
     assert await job.result() == RESULT
 
 
+async def test_failing_list_is_named_until_it_answers(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", recover(), adopt())
+    harness.fake.always("ask_lister", recover(needs_operator=True))
+    harness.fake.find()
+    job = await harness.start_until_called("ask_lister")
+    await job.listed(a_listing(complete=False, problem="HTTP 502 from a gateway"))
+    shown = await job.until_state(attention="unknown_create")
+    assert "HTTP 502 from a gateway" in (detail_of(shown).advice or "")
+    assert "not_listed" not in noted(shown), "there was no listing"
+    await job.listed(a_listing(complete=False))
+    await job.until_noted("not_listed")
+    assert "HTTP 502" not in ((await job.detail()).advice or "")
+    await job.callback("succeeded")
+    assert await job.result() == RESULT
+
+
 async def test_silent_ledger_is_retried(skipping: Harness) -> None:
     skipping.fake.plan("read_ledger", recover())
     skipping.fake.plan("ask_lister", *[ApplicationError("no bucket")] * 30, adopt())

@@ -1,0 +1,374 @@
+"""Jobs of every path, each through an outage that begins at any of its requests.
+
+A healthy run of a path counts its requests to bucket, provider and result host. Each of them is a point at which an
+outage can begin; so a step that is added to the workflow is covered by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from pydantic import SecretStr
+from temporalio import activity
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.testservice.v1 import SleepRequest
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Interceptor as ClientInterceptor
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
+from temporalio.worker import Interceptor as WorkerInterceptor
+
+from activities.recover import AbsentInput
+from seedance_temporal import contract
+from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, TaskChanged
+from seedance_temporal.events import Event
+from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import Attention, JobError, JobState, VideoResult
+from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
+from tests.faults.simulated import (
+    MAY_EXIST,
+    Life,
+    SimulatedBucket,
+    SimulatedProvider,
+    SimulatedTask,
+    Trouble,
+    shown,
+    simulated_now,
+)
+from tests.replay.replaying import replay, runs_of
+from tests.support.jobs import KEY, a_request, detail_of, some_settings
+from tests.support.servers import skipping_server
+from tests.support.stores import PNG, VIDEO
+from workers.build import build_workers
+
+HOUR = timedelta(hours=1)
+# A step is tried once a minute, and ends within another.
+SLACK = timedelta(minutes=2)
+MOST_EVENTS = 2_000
+MOST_BYTES = 2_000_000
+MOST_DOWNLOADS = 100
+# Of a longer timeline, the middle is left out.
+WHOLE_TIMELINE = 100
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way through a job's life.
+
+    Attributes:
+        provider: What is special about its provider.
+        calls_back: Seconds after its creation at which the provider calls back, with its status.
+        is_cancelled: Whether the caller cancels it, while it is polled first.
+        resolves: Whether an operator adopts its task.
+        foreign: Whether a callback names a task of somebody else as well.
+        lists: Whether LIST is known to show identifiers, so that absence can be proven.
+        ends: The class of its failure, or None where it ends with a video.
+    """
+
+    name: str
+    provider: dict[str, Any] = field(default_factory=dict)
+    calls_back: float | None = None
+    is_cancelled: bool = False
+    resolves: bool = False
+    foreign: bool = False
+    lists: bool = True
+    ends: str | None = None
+
+
+UNLISTED = {"listed_after": 1e9}
+PATHS = {
+    path.name: path
+    for path in (
+        Path("called back", calls_back=100, foreign=True),
+        Path("polled"),
+        Path("failed", {"end": "failed"}, ends="provider"),
+        Path("cancelled", {"runs_after": 40 * 3600, "ends_after": 41 * 3600}, is_cancelled=True, ends="cancelled"),
+        Path("found by LIST", {"answering": "unknown, exists"}),
+        Path("found by callback", {"answering": "unknown, exists"} | UNLISTED, calls_back=1200, lists=False),
+        Path("proven absent", {"answering": "unknown, absent"}),
+        Path("resolved", {"answering": "unknown, exists"} | UNLISTED, resolves=True, lists=False),
+    )
+}
+
+
+@dataclass
+class Job:
+    """A job after its end, with all that it left.
+
+    Attributes:
+        callbacks: The times at which callbacks were sent.
+    """
+
+    path: Path
+    state: JobState
+    error: JobError | None
+    trouble: Trouble | None
+    life: Life
+    provider: SimulatedProvider
+    bucket: SimulatedBucket
+    callbacks: list[datetime]
+    histories: list[tuple[int, int]]
+    closed_at: datetime
+
+    @property
+    def timeline(self) -> tuple[Event, ...]:
+        return detail_of(self.state).timeline
+
+    @property
+    def raised(self) -> list[tuple[datetime, str, str]]:
+        """Each Attention that was raised: when, which, and in which words."""
+        raised = [event for event in self.timeline if event.event == "attention_raised"]
+        return [(event.at, *_split(event.detail or "")) for event in raised]
+
+    def check_spending(self) -> None:
+        """Check that nothing was paid for twice: a POST after one that may have created a task needs its absence."""
+        may_exist = [p for p in self.provider.posts if p.answered in MAY_EXIST | {"created", "unknown, exists"}]
+        absent = [n for n in self.bucket.inner.contents if n.endswith("outcome.json") and self._kind(n) == "absent"]
+        assert len(self.provider.tasks) <= 1, f"two tasks: {self.provider.posts}"
+        unknown = len(may_exist) + sum(p.answered == "unknown, absent" for p in self.provider.posts)
+        assert unknown <= 1 + len(absent), f"a POST after an unknown one: {self.provider.posts}"
+
+    def _kind(self, name: str) -> str | None:
+        return self.bucket.inner.stored[name].kind
+
+    def check_end(self, *, lost: bool = False, refused: bool = False) -> None:
+        """Check how it ended, and that nothing of the trouble is left."""
+        ends = "lost" if lost else "invalid" if refused else self.path.ends
+        assert (self.error.failure_class if self.error is not None else None) == ends, self.error
+        assert self.state.attention is None
+        assert all(len_ < MOST_EVENTS and size < MOST_BYTES for len_, size in self.histories), self.histories
+        assert self.provider.downloads <= MOST_DOWNLOADS
+        if ends is None:
+            assert any(name.endswith("/record.json") for name in self.bucket.inner.contents)
+
+    def check_attention(self, kinds: set[Attention], cause: str) -> None:
+        """Check that an operator was called within the hour, in words that name the cause, if it lasted so long.
+
+        A callback's question is asked beside the job's next step: no job waits for its answer that long.
+        """
+        assert self.trouble is not None
+        began = next((at for at, label in self.trouble.failed if "identify_task" not in label), None)
+        if began is None or self.closed_at - began < HOUR + SLACK:
+            return
+        assert self.raised, f"no Attention; {[(e.at - began, e.event, e.detail) for e in self.timeline]}"
+        at, kind, _ = self.raised[0]
+        assert kind in kinds, self.raised
+        assert at - began <= HOUR + SLACK, f"the Attention came after {at - began}"
+        if kind == "video_at_risk":
+            # The run shows the copy's last failure; its workflow, which writes the advice, does not know it.
+            return
+        assert any(cause in words for _, _, words in self.raised), f"{cause!r} is not named in {self.raised}"
+
+    def check_callbacks(self) -> None:
+        """Check that each callback was taken in, where the timeline is so short that it holds all of them."""
+        received = [event for event in self.timeline if event.event == "callback_received"]
+        is_whole = len(self.timeline) < WHOLE_TIMELINE
+        assert not is_whole or sum(event.count for event in received) >= len(self.callbacks), self.callbacks
+
+
+class Stage:
+    """A time-skipping server with the real workers of a route, for one job after another."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self.client = client
+        self._settings = settings
+
+    async def play(self, path: Path, trouble: Trouble | None = None, **provider: Any) -> Job:
+        """Run a job of a path to its end, through trouble."""
+        life = Life(trouble)
+        bucket, provider_ = SimulatedBucket(life), SimulatedProvider(VIDEO, PNG, life, **(path.provider | provider))
+        request = a_request(return_last_frame=True)
+        errands = _Errands(self.client, path, job_id_of(request), provider_)
+        life.before_each = errands.run
+        provider_.after_post = errands.after_post
+        async with self.workers(bucket, provider_, lists=path.lists):
+            handle = await self.start(request)
+            error = await end_of(handle)
+            await self.lister_ends()
+            state = await self.state(handle.id)
+            await replay(handle)
+            runs = await runs_of(handle)
+        assert errands.failed == []
+        return Job(
+            path=path,
+            state=state,
+            error=error,
+            trouble=trouble,
+            life=life,
+            provider=provider_,
+            bucket=bucket,
+            callbacks=errands.callbacks,
+            histories=[(len(run), sum(event.ByteSize() for event in run)) for run in runs],
+            closed_at=runs[-1][-1].event_time.ToDatetime(state.started_at.tzinfo),
+        )
+
+    @asynccontextmanager
+    async def workers(
+        self, bucket: SimulatedBucket, provider: SimulatedProvider, *, lists: bool = True
+    ) -> AsyncIterator[None]:
+        """Run the real workers over a bucket and a provider. ``lists``: whether LIST is known to show identifiers."""
+        settings = self._settings
+        ark = Ark("https://ark.example.com/api/v3", KEY, transport=provider.transport, list_spacing=0)
+        if lists:
+            ledger = Ledger(bucket.inner, settings.seedance_prefix)
+            await ledger.note_identifiers_listed(settings.ark_route, settings.key_fingerprint)
+        async with AsyncExitStack() as stack:
+            for worker in build_workers(
+                self.client, settings, bucket, ark, frozenset(), result_transport=provider.result_transport
+            ):
+                await stack.enter_async_context(worker)
+            yield
+
+    async def start(self, request: VideoRequest) -> WorkflowHandle[Any, VideoResult]:
+        return await self.client.start_workflow(
+            contract.WORKFLOW,
+            GenerateVideoInput(request=request),
+            id=job_id_of(request),
+            task_queue=Queues(request.route).workflows,
+            # Where nothing is left to do, the clock jumps to this time-out, which is ten years by default.
+            execution_timeout=timedelta(days=60),
+            result_type=VideoResult,
+        )
+
+    async def state(self, job_id: str) -> JobState:
+        newest = self.client.get_workflow_handle(job_id)
+        state: JobState = await newest.query(contract.QUERY_STATE, result_type=JobState)
+        return state
+
+    @property
+    def lister(self) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(contract.lister_id(self._settings.ark_route))
+
+    async def lister_runs(self) -> list[list[HistoryEvent]]:
+        """Return the histories of the lister, from its first run on."""
+        first = (await self.lister.fetch_history()).events[0].workflow_execution_started_event_attributes
+        return await runs_of(self.client.get_workflow_handle(self.lister.id, run_id=first.first_execution_run_id))
+
+    async def lister_ends(self) -> None:
+        """Wait for the lister, where there was one: it must not meet the next job."""
+        with suppress(RPCError):
+            while (await self.lister.describe()).status is WorkflowExecutionStatus.RUNNING:
+                skip = SleepRequest(duration=Duration(seconds=300))
+                await self.client.test_service.unlock_time_skipping_with_sleep(skip)
+
+
+class _ShownListings(ClientInterceptor, WorkerInterceptor):
+    """Shift the times of listings, which a workflow takes from its clock, as those of bucket and provider are."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        return _ShownListing(next)
+
+
+class _ShownListing(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        if isinstance(given := input.args[0], AbsentInput):
+            listings = [one.model_copy(update={"began_at": shown(one.began_at)}) for one in given.listings]
+            input.args = [given.model_copy(update={"listings": tuple(listings)})]
+        return await super().execute_activity(input)
+
+
+class _Errands:
+    """What others do during a job's life: the provider's callbacks, the caller's cancel, the operator's resolution."""
+
+    def __init__(self, client: Client, path: Path, job_id: str, provider: SimulatedProvider) -> None:
+        self._path = path
+        self._handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(job_id)
+        self._provider = provider
+        self._task: SimulatedTask | None = None
+        self._resolving: asyncio.Task[None] | None = None
+        self._resolve_at: datetime | None = None
+        self._called_back = False
+        self._cancelled = False
+        self.callbacks: list[datetime] = []
+        self.failed: list[str] = []
+
+    async def after_post(self, task: SimulatedTask | None) -> None:
+        self._task = self._task or task
+        if self._path.foreign:
+            await self._call_back("cgt-foreign", "succeeded")
+        if self._path.resolves:
+            self._resolve_at = simulated_now() + timedelta(minutes=30)
+
+    async def run(self) -> None:
+        """Do what is due."""
+        now, task = simulated_now(), self._task
+        if self._path.is_cancelled and not self._cancelled and activity.info().activity_type == "get_task":
+            # Not during the create: this server mistakes the end of an activity whose cancel was requested.
+            self._cancelled = True
+            await self._handle.cancel()
+        due = self._path.calls_back
+        is_due = due is not None and task is not None and now >= task.created_at + timedelta(seconds=due)
+        if is_due and not self._called_back:
+            assert task is not None
+            self._called_back = True
+            await self._call_back(task.id, task.status(now))
+        if self._resolve_at is not None and now >= self._resolve_at and self._resolving is None:
+            self._resolve_at = now + timedelta(minutes=30)
+            self._resolving = asyncio.create_task(self._resolve())
+
+    async def _call_back(self, task_id: str, status: str) -> None:
+        self.callbacks.append(simulated_now())
+        try:
+            await self._handle.signal(
+                contract.SIGNAL_TASK_CHANGED, TaskChanged(task_id=task_id, status=status, attempt=1)
+            )
+        except RPCError as error:
+            self.failed.append(f"the callback was not taken: {error}")
+
+    async def _resolve(self) -> None:
+        assert self._task is not None
+        resolution = Resolve(attempt=1, action="adopt", task_id=self._task.id)
+        try:
+            answer = await self._handle.execute_update(
+                contract.UPDATE_RESOLVE, resolution, result_type=contract.ResolveAnswer
+            )
+            if answer.accepted:
+                self._resolve_at = None
+        except Exception as error:
+            self.failed.append(f"the resolution was not taken: {error!r}")
+        finally:
+            self._resolving = None
+
+
+def _split(detail: str) -> tuple[str, str]:
+    attention, _, words = detail.partition(": ")
+    return attention, words
+
+
+async def end_of(handle: WorkflowHandle[Any, VideoResult]) -> JobError | None:
+    """Return the error of a job, or None where it is stored."""
+    try:
+        await handle.result()
+    except WorkflowFailureError as failure:
+        cause = failure.cause
+        return JobError.model_validate(cause.details[0] if isinstance(cause, ApplicationError) else {})
+    return None
+
+
+def points(labels: list[str]) -> dict[str, int]:
+    """Return the requests at which an outage is to begin, by label: the first of each."""
+    return {label: labels.index(label) for label in dict.fromkeys(labels)}
+
+
+@asynccontextmanager
+async def a_stage(**settings: Any) -> AsyncIterator[Stage]:
+    given: dict[str, Any] = {
+        "seedance_callback_url": "https://relay.example.com",
+        "seedance_callback_secret": SecretStr("a secret of the relay"),
+        "seedance_max_jobs_per_user_day": 100_000,
+    }
+    async with skipping_server() as client:
+        with_ages = Client(
+            **(config := client.config()) | {"interceptors": [*config["interceptors"], _ShownListings()]}
+        )
+        yield Stage(with_ages, some_settings(**(given | settings)))

@@ -1,0 +1,51 @@
+"""Show what the polls of a task say, and call an operator where they say it for too long."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.poll import Observation
+    from seedance_temporal.events import EventSource
+    from seedance_temporal.job import Attention
+    from seedance_temporal.provider.task import QUEUED, RUNNING
+    from workflows import messages, policies
+    from workflows.progress import Progress
+
+# A poll that shows a task which goes on, or has its video, settles these.
+SETTLED_BY_POLL: tuple[Attention, ...] = ("account", "credentials", "task_gone", "ledger_damaged", "provider")
+
+
+class Polls:
+    """The polls of one task in one run.
+
+    Attributes:
+        count: How many there were.
+        refused: How often in a row the provider refused key or account.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._unknown_since: datetime | None = None
+        self.count = 0
+        self.refused = 0
+
+    def show(self, seen: Observation, how: EventSource) -> None:
+        """Show a task that goes on."""
+        self.count += 1
+        self.refused = self.refused + 1 if seen.attention in {"account", "credentials"} else 0
+        if seen.attention is not None:
+            self._progress.need(seen.attention, messages.advice_on_task(seen))
+            return
+        self._progress.show_status(seen.status, how)
+        self._progress.move_on(seen.status)
+        if seen.status in {QUEUED, RUNNING}:
+            self._unknown_since = None
+            self._progress.clear(*SETTLED_BY_POLL)
+            return
+        self._progress.clear(*(each for each in SETTLED_BY_POLL if each != "provider"))
+        since = self._unknown_since = self._unknown_since or workflow.now()
+        if workflow.now() - since >= policies.PATIENCE:
+            self._progress.need("provider", messages.advice_on_status(seen.status, since))
