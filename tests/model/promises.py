@@ -21,6 +21,7 @@ _SILENCE = 1.5 * _HOUR
 _POLLED_WITHIN = 1_200.0
 # A named task is asked for during this time before a create.
 _NAMED_WITHIN = 62.0
+_SETTLED_WITHIN = 300.0
 _MOST_NAMES = 50
 _PATIENT_HOURS = 12
 
@@ -147,6 +148,23 @@ class Promises:
                 continue
             assert not run.open, f"{server.namespace} does not end: {world.state(run)}"
             self._check_end(world, run, decision)
+        self._check_named(world)
+
+    def _check_named(self, world: World) -> None:
+        """A task that a callback named is in the ledger, where GET and bucket could say so."""
+        facts = world.facts()
+        known = {task_id for attempt in facts.attempts for task_id in attempt.tasks}
+        for server in world.servers:
+            for run in server.runs:
+                if run.status == "terminated":
+                    continue
+                for attempt, task_id, at in _names_in(run)[:_MOST_NAMES]:
+                    task = world.provider.tasks.get(task_id)
+                    if task is None or world.attempt_of(task) != attempt or task.hidden_until > at + _NAMED_WITHIN:
+                        continue
+                    if world.was_quiet(at, at + _SETTLED_WITHIN):
+                        assert task_id in known, f"{task_id} was named to {run.workflow_id} at {at}, and is forgotten"
+                        self.seen["named tasks"] += 1
 
     def _check_end(self, world: World, run: Run, decision: Any) -> None:
         error = world.error_of(run)
@@ -176,17 +194,21 @@ class Promises:
         assert all(fate in NOT_SENT for fate in fates[:-1])
 
 
-def _named(execution: Execution | None) -> list[tuple[int, str, float]]:
-    """Return the tasks that callbacks had named to a run when it scheduled an activity, and when."""
-    if execution is None:
-        return []
+def _names_in(run: Run, scheduling: int | None = None) -> list[tuple[int, str, float]]:
+    """Return the tasks that callbacks named to a run, and when; up to the step that scheduled an activity."""
     named: list[tuple[int, str, float]] = []
-    task = execution.task
-    for activation, commands in task.run.hosted.history:
+    for activation, commands in run.hosted.history:
         for job in activation.jobs:
             if job.HasField("signal_workflow") and job.signal_workflow.signal_name == SIGNAL_TASK_CHANGED:
                 told = json.loads(job.signal_workflow.input[0].data)
                 named.append((told["attempt"], told["task_id"], activation.timestamp.ToNanoseconds() / 1e9))
-        if any(command.schedule_activity.seq == task.command.seq for command in commands):
+        if scheduling is not None and any(command.schedule_activity.seq == scheduling for command in commands):
             break
-    return named[:_MOST_NAMES]
+    return named
+
+
+def _named(execution: Execution | None) -> list[tuple[int, str, float]]:
+    """Return the tasks that callbacks had named to a run when it scheduled an activity."""
+    if execution is None:
+        return []
+    return _names_in(execution.task.run, execution.task.command.seq)[:_MOST_NAMES]

@@ -64,75 +64,105 @@ class Script:
         return "\n".join(["Script(", "    moves=(", *moves, "    ),", *unusual, ")"])
 
 
-def _weathers(kind: Any) -> st.SearchStrategy[Any]:
-    """Draw weathers, of which every other one is fine: else nothing would ever succeed."""
-    fine, *others = get_args(kind)
-    return st.one_of(st.just(fine), st.sampled_from(others))
-
-
-_PAUSES = (1, 5, 30, 100, 200, 700, 1_000, 2_000, 4_000, 15_000)
+_CREATES: dict[str, tuple[Fate, ...]] = {
+    "with a task": ("lost_after", "too_slow", "500_after", "502_page_after", "cut", "no_id", "made_later"),
+    "unknown": ("lost_after", "too_slow", "cut", "made_later", "lost_before", "500_before", "502_page_before"),
+    "not sent": ("429_now", "429_later", "quota", "401", "403", "cap", "not_connected"),
+}
+_PAUSES = st.sampled_from([0, 0, 0, 0.1, 1, 3, 10, 30, 60, 100, 200, 700, 1_500, 4_000])
 _WHICH = st.integers(0, 2)
 _WHERE = st.sampled_from([0, 0, 0, 1])
 _STATUSES = st.sampled_from(["running", "succeeded", "succeeded", "failed", "expired", "cancelled"])
+_LAGS = st.sampled_from([0, 3, 20, 50, 90, 1_000])
 
 
-def moves() -> st.SearchStrategy[Move]:
-    """Draw one move."""
-    pause = st.tuples(st.just("pass"), st.sampled_from(_PAUSES))
-    task = st.tuples(st.just("task"), _WHICH, _STATUSES)
-    create = st.tuples(st.just("creates"), st.sampled_from(get_args(Fate)))
-    return st.one_of(
-        pause,
-        pause,
-        task,
-        create,
-        create,
-        st.tuples(st.just("submit"), _WHERE),
-        st.tuples(st.just("resubmit"), _WHERE, st.booleans()),
-        st.tuples(st.just("get"), _weathers(GetWeather)),
-        st.tuples(st.just("list"), _weathers(ListWeather)),
-        st.tuples(st.just("results"), _weathers(ResultWeather)),
-        st.tuples(st.just("bucket"), _weathers(BucketWeather)),
-        st.tuples(st.just("callbacks"), st.sampled_from(["sent", "twice", "late", "lost"])),
-        st.tuples(st.just("lag"), st.sampled_from([0, 0, 20, 90, 1_000])),
-        st.tuples(st.just("callback"), st.integers(0, 4), _STATUSES),
-        st.tuples(st.just("dies"), st.sampled_from(_ACTIVITIES), st.integers(0, 12)),
-        st.tuples(st.just("crash")),
-        st.tuples(st.just("worker"), st.booleans()),
-        st.tuples(st.just("evict")),
-        st.tuples(st.just("slow"), st.sampled_from([0.01, 0.01, 2, 20])),
-        st.tuples(st.just("reset"), _WHERE, st.integers(0, 99)),
-        st.tuples(st.just("terminate"), _WHERE),
-        st.tuples(st.just("cancel"), _WHERE, st.sampled_from(["update", "temporal"])),
-        st.tuples(st.just("retry"), _WHERE),
-        st.tuples(st.just("resolve"), _WHERE, st.sampled_from(["truth", "truth", "adopt", "not_created", "lost"])),
-    )
+def _move(name: str, *arguments: st.SearchStrategy[Any] | Any) -> st.SearchStrategy[Move]:
+    return st.tuples(st.just(name), *(a if isinstance(a, st.SearchStrategy) else st.just(a) for a in arguments))
 
 
-def scripts(longest: int = 24) -> st.SearchStrategy[Script]:
-    """Draw a script, which begins with a few creates' fates, and the job's submission."""
+def _create(kind: str) -> st.SearchStrategy[Move]:
+    return _move("creates", st.sampled_from(_CREATES[kind]))
 
-    def script(fates: list[Any], rest: list[Move], settings: tuple[bool, bool, bool, int, int]) -> Script:
-        single_batch, evicts, callbacks, automatic, renew_after = settings
-        begin: list[Move] = [("creates", fate) for fate in fates]
-        return Script(
-            (*begin, ("submit", 0), *rest),
-            single_batch=single_batch,
-            evicts=evicts,
-            callbacks=callbacks,
-            automatic_resubmits=automatic,
-            renew_after=renew_after,
-        )
 
-    return st.builds(
-        script,
-        st.lists(st.sampled_from(get_args(Fate)), max_size=3),
-        st.lists(moves(), max_size=longest),
-        st.tuples(
-            st.booleans(),
-            st.sampled_from([False, False, False, True]),
-            st.sampled_from([True, True, False]),
-            st.sampled_from([0, 0, 1]),
-            st.sampled_from([10_000, 10_000, 120, 40]),
-        ),
+def _weather(name: str, kind: Any) -> st.SearchStrategy[Move]:
+    """Draw a weather; every other one is fine, or nothing would ever succeed."""
+    fine, *others = get_args(kind)
+    return _move(name, st.one_of(st.just(fine), st.sampled_from(others)))
+
+
+_FATE = _move("creates", st.sampled_from(get_args(Fate)))
+_PASS = _move("pass", _PAUSES)
+_LONG = _move("pass", st.sampled_from([1_500, 4_000, 8_000, 20_000]))
+_TASK = _move("task", _WHICH, _STATUSES)
+_SUBMIT = _move("submit", 0)
+_RESOLVE = _move("resolve", _WHERE, st.sampled_from(["truth", "truth", "adopt", "not_created", "lost"]))
+_RESUBMIT = _move("resubmit", _WHERE, st.booleans())
+_CALLBACK = _move("callback", st.integers(0, 4), _STATUSES)
+
+# Each script has a few of these kinds of moves: those that meet often find more than all kinds that rarely do.
+_KINDS: tuple[st.SearchStrategy[Move], ...] = (
+    _move("submit", _WHERE),
+    _RESUBMIT,
+    _weather("get", GetWeather),
+    _weather("list", ListWeather),
+    _weather("results", ResultWeather),
+    _weather("bucket", BucketWeather),
+    _move("callbacks", st.sampled_from(["sent", "twice", "late", "lost"])),
+    _move("lag", _LAGS),
+    _CALLBACK,
+    _move("dies", st.sampled_from(_ACTIVITIES), st.integers(0, 12)),
+    _move("crash"),
+    _move("worker", st.booleans()),
+    _move("evict"),
+    _move("slow", st.sampled_from([0.01, 0.01, 2, 20])),
+    _move("reset", _WHERE, st.integers(0, 99)),
+    _move("terminate", _WHERE),
+    _move("cancel", _WHERE, st.sampled_from(["update", "temporal"])),
+    _move("retry", _WHERE),
+    _RESOLVE,
+)
+
+# Ways into situations that moves at random rarely meet.
+_SCENES: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
+    "anything": (_FATE, _FATE, _SUBMIT),
+    "usual": (_SUBMIT, _PASS),
+    "unknown": (_create("unknown"), _FATE, _SUBMIT, _PASS),
+    "unheard": (_move("callbacks", st.sampled_from(["lost", "late"])), _create("with a task"), _SUBMIT, _PASS),
+    "two runs": (_FATE, _FATE, _SUBMIT, _move("submit", 1), _PASS),
+    "two tasks": (_move("lag", _LAGS), _move("creates", "two_tasks"), _SUBMIT, _PASS, _TASK, _PASS, _TASK),
+    "never sent": (*[_create("not sent")] * 4, _SUBMIT, _PASS),
+    "written off by LIST": (
+        *(_move("callbacks", "lost"), _create("with a task"), *[_create("not sent")] * 2, _move("list", "hides")),
+        *(_SUBMIT, _move("pass", 2_000), _move("lag", _LAGS), _CALLBACK, _PASS),
+    ),
+    "written off by an operator": (
+        *(_move("callbacks", "lost"), _create("with a task"), *[_create("not sent")] * 2, _move("list", "down")),
+        *(_SUBMIT, _move("pass", 700), _move("resolve", 0, "not_created"), _PASS, _CALLBACK, _PASS),
+    ),
+    "another attempt": (_SUBMIT, _move("pass", 5), _move("task", 0, "failed"), _move("pass", 400), _FATE, _RESUBMIT),
+    "reset at once": (_FATE, _SUBMIT, _PASS, _move("reset", 0, st.integers(0, 99)), _PASS),
+    "long trouble": (
+        *(_SUBMIT, _PASS, st.one_of(_weather("get", GetWeather), _weather("bucket", BucketWeather))),
+        *(_TASK, _LONG),
+    ),
+    "unsure for long": (_create("unknown"), _SUBMIT, _weather("list", ListWeather), _LONG, _RESOLVE),
+}
+
+
+@st.composite
+def scripts(draw: st.DrawFn, longest: int = 14) -> Script:
+    """Draw a script: a scene, and moves of a few kinds after it, with pauses."""
+    scene = _SCENES[draw(st.sampled_from(sorted(_SCENES)), label="scene")]
+    moves = [draw(move) for move in scene]
+    kinds = draw(st.lists(st.sampled_from(range(len(_KINDS))), min_size=1, max_size=5, unique=True), label="kinds")
+    following = st.one_of(_TASK, _FATE, *(_KINDS[kind] for kind in kinds), *(_KINDS[kind] for kind in kinds))
+    for move, pause in draw(st.lists(st.tuples(following, _PASS), min_size=2, max_size=longest)):
+        moves += [move, pause]
+    return Script(
+        tuple(move for move in moves if move != ("pass", 0)),
+        single_batch=draw(st.booleans()),
+        evicts=draw(st.integers(0, 7)) == 7,
+        callbacks=draw(st.integers(0, 3)) != 3,
+        automatic_resubmits=draw(st.sampled_from([0, 0, 1])),
+        renew_after=draw(st.sampled_from([10_000, 10_000, 120, 40])),
     )

@@ -71,8 +71,9 @@ class World:
         self._relay = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=RELAY)
         self.provider.send = self._call_back
         self.worker_up = True
-        # When everything around the workflow was last out of order.
+        # When everything around the workflow was last out of order, and all such times.
         self.troubled_at = loop.now()
+        self.troubles: list[tuple[float, float]] = []
         # What people asked for, as far as it explains an end.
         self.cancelled = False
         self.given_up: set[int] = set()
@@ -167,21 +168,26 @@ class World:
         """Let time pass, and look at the world meanwhile."""
         while seconds > 0:
             step = min(seconds, _LOOK_SECONDS)
-            if not self.quiet:
-                self.troubled_at = self.loop.now()
+            began, quiet = self.loop.now(), self.quiet
             self.loop.run_until_complete(asyncio.sleep(step))
-            if not self.quiet:
-                self.troubled_at = self.loop.now()
+            if not (quiet and self.quiet):
+                self._trouble(began)
             seconds -= step
             self._look(self)
 
     def do(self, move: Move) -> None:
         """Do one move of the script. One that has no object does nothing."""
         name, *arguments = move
-        if not self.quiet:
-            self.troubled_at = self.loop.now()
         getattr(self, f"_{name}")(*arguments)
-        self.go_on(0.3)
+        self.go_on(0.1)
+
+    def _trouble(self, began: float) -> None:
+        self.troubled_at = self.loop.now()
+        self.troubles.append((began, self.troubled_at))
+
+    def was_quiet(self, began: float, ended: float) -> bool:
+        """Return whether everything around the workflow was in order all the time."""
+        return all(last < began or first > ended for first, last in self.troubles)
 
     # The moves
 
@@ -261,7 +267,7 @@ class World:
             for run in server.runs:
                 run.hosted.evict()
             self._start_worker(server)
-        self.troubled_at = self.loop.now()
+        self._trouble(self.loop.now())
 
     def _worker(self, up: bool) -> None:
         self.worker_up = up
@@ -338,7 +344,7 @@ class World:
         for server in self.servers:
             server.executions.deaths.clear()
             server.task_seconds = 0.01
-        self.troubled_at = self.loop.now()
+        self._trouble(self.loop.now())
 
     def attend(self) -> None:
         """Do what people would do in an hour: end the provider's tasks, resolve what is unknown, submit again."""
