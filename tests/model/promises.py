@@ -21,6 +21,8 @@ _SILENCE = 1.5 * _HOUR
 _POLLED_WITHIN = 1_200.0
 # A named task is asked for during this time before a create.
 _NAMED_WITHIN = 62.0
+# A task that is hidden for longer can be missed.
+_SEARCHED = 500.0
 _SETTLED_WITHIN = 300.0
 _MOST_NAMES = 50
 _PATIENT_HOURS = 12
@@ -89,6 +91,11 @@ class Promises:
             if attempt.outcome.kind == "refused":
                 assert post is not None
                 assert post.fate in REFUSALS
+            if attempt.outcome.kind == "absent" and post is not None and post.tasks:
+                # Nobody but an operator, or a listing that hides a task, may say so.
+                late = any(world.provider.tasks[made].hidden_until > post.at + _SEARCHED for made in post.tasks)
+                allowed = {"operator": attempt.number in world.disowned, "list": world.lists_hid or late}
+                assert allowed.get(attempt.outcome.source), f"attempt {attempt.number} counts as absent: {post}"
         for attempt in facts.attempts:
             for task_id in attempt.tasks:
                 assert world.attempt_of(world.provider.tasks[task_id]) == attempt.number, f"{task_id} is not its task"

@@ -96,6 +96,8 @@ _LONG = _move("pass", st.sampled_from([1_500, 4_000, 8_000, 20_000]))
 _TASK = _move("task", _WHICH, _STATUSES)
 _SUBMIT = _move("submit", 0)
 _RESOLVE = _move("resolve", _WHERE, st.sampled_from(["truth", "truth", "adopt", "not_created", "lost"]))
+_HIDE = _move("hide", 0, _LAGS)
+_WAITS = _move("creates", "429_later")
 _RESUBMIT = _move("resubmit", _WHERE, st.booleans())
 _CALLBACK = _move("callback", st.integers(0, 4), _STATUSES)
 
@@ -109,6 +111,7 @@ _KINDS: tuple[st.SearchStrategy[Move], ...] = (
     _weather("bucket", BucketWeather),
     _move("callbacks", st.sampled_from(["sent", "twice", "late", "lost"])),
     _move("lag", _LAGS),
+    _move("hide", _WHICH, _LAGS),
     _CALLBACK,
     _move("dies", st.sampled_from(_ACTIVITIES), st.integers(0, 12)),
     _move("crash"),
@@ -130,14 +133,18 @@ _SCENES: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
     "unheard": (_move("callbacks", st.sampled_from(["lost", "late"])), _create("with a task"), _SUBMIT, _PASS),
     "two runs": (_FATE, _FATE, _SUBMIT, _move("submit", 1), _PASS),
     "two tasks": (_move("lag", _LAGS), _move("creates", "two_tasks"), _SUBMIT, _PASS, _TASK, _PASS, _TASK),
+    "second task at the end": (
+        *(_move("callbacks", "lost"), _move("creates", "two_tasks"), _SUBMIT, _PASS, _HIDE, _move("callbacks", "sent")),
+        *(_move("callback", 0, "running"), _move("callback", 1, "running"), _PASS, _TASK, _PASS),
+    ),
     "never sent": (*[_create("not sent")] * 4, _SUBMIT, _PASS),
     "written off by LIST": (
-        *(_move("callbacks", "lost"), _create("with a task"), *[_create("not sent")] * 2, _move("list", "hides")),
-        *(_SUBMIT, _move("pass", 2_000), _move("lag", _LAGS), _CALLBACK, _PASS),
+        *(_move("callbacks", "lost"), _create("with a task"), *[_WAITS] * 7, _move("list", "hides")),
+        *(_SUBMIT, _move("pass", 2_000), _PASS, _HIDE, _CALLBACK, _PASS),
     ),
     "written off by an operator": (
-        *(_move("callbacks", "lost"), _create("with a task"), *[_create("not sent")] * 2, _move("list", "down")),
-        *(_SUBMIT, _move("pass", 700), _move("resolve", 0, "not_created"), _PASS, _CALLBACK, _PASS),
+        *(_move("callbacks", "lost"), _create("with a task"), *[_WAITS] * 5, _move("list", "down")),
+        *(_SUBMIT, _move("pass", 700), _move("resolve", 0, "not_created"), _PASS, _HIDE, _CALLBACK, _PASS),
     ),
     "another attempt": (_SUBMIT, _move("pass", 5), _move("task", 0, "failed"), _move("pass", 400), _FATE, _RESUBMIT),
     "reset at once": (_FATE, _SUBMIT, _PASS, _move("reset", 0, st.integers(0, 99)), _PASS),

@@ -66,6 +66,8 @@ class World:
             | (with_callbacks if script.callbacks else {})
         )
         self._steps = itertools.count()
+        # One for all workers: it reads the certificate store, and remembers no more than when it listed.
+        self._ark = Ark(self.settings.base_url, KEY, self.settings.secrets, transport=self.provider.transport)
         self.servers = [self._server(f"n{number}") for number in range(2)]
         app = relay_app(self._connect, [SECRET])
         self._relay = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=RELAY)
@@ -77,6 +79,8 @@ class World:
         # What people asked for, as far as it explains an end.
         self.cancelled = False
         self.given_up: set[int] = set()
+        self.disowned: set[int] = set()
+        self.lists_hid = False
         self.terminated_at = 0.0
         self._facts: tuple[int, Facts] | None = None
 
@@ -97,7 +101,7 @@ class World:
     def _start_worker(self, server: Server) -> None:
         """Make the activities of a new worker process: the old one's memory is gone."""
         settings, bucket = self.settings, self.bucket
-        ark = Ark(settings.base_url, KEY, settings.secrets, transport=self.provider.transport)
+        ark = self._ark
         ledger = Ledger(bucket, PREFIX)
         bookkeeping = LedgerActivities(ledger, settings, [key.name for key in contract.SEARCH_ATTRIBUTES])
         poll, recover = PollActivities(ledger, ark, settings), RecoverActivities(ledger, ark, settings)
@@ -123,11 +127,11 @@ class World:
 
     @property
     def quiet(self) -> bool:
-        provider = self.provider
-        weathers = (provider.get_weather, provider.list_weather, provider.result_weather, self.bucket.weather)
+        """Whether a named task can be identified: GET, bucket and workers are in order."""
+        weathers = self.provider.get_weather, self.bucket.weather
         deaths = any(server.executions.deaths for server in self.servers)
         slow = any(server.task_seconds > 1 for server in self.servers)
-        return weathers == ("fine",) * 4 and not (deaths or slow or provider.lag_seconds) and self.worker_up
+        return weathers == ("fine",) * 2 and not (deaths or slow) and self.worker_up
 
     @property
     def tasks(self) -> list[MadeTask]:
@@ -220,6 +224,7 @@ class World:
 
     def _list(self, weather: ListWeather) -> None:
         self.provider.list_weather = weather
+        self.lists_hid = self.lists_hid or weather in {"hides", "lags"}
 
     def _results(self, weather: ResultWeather) -> None:
         self.provider.result_weather = weather
@@ -237,6 +242,11 @@ class World:
         """Move one of the tasks on, the newest first."""
         if which < len(self.tasks):
             self.provider.move(self.tasks[-1 - which], status)
+
+    def _hide(self, which: int, seconds: float) -> None:
+        """Have GET and LIST not show a task for a while, as where they read a copy that is behind."""
+        if which < len(self.tasks):
+            self.tasks[-1 - which].hidden_until = self.loop.now() + seconds
 
     def _callback(self, which: int, status: str) -> None:
         """Send a callback of a task again; a number without a task stands for another application's task."""
@@ -319,6 +329,8 @@ class World:
         if action == "truth":
             action = "adopt" if mine else "not_created"
         task_id = mine[0].id if mine else "cgt-app"
+        if action == "not_created":
+            self.disowned.add(attempt)
         if action == "lost":
             self.given_up.add(attempt)
         resolution: Any = {"attempt": attempt, "action": action, "task_id": task_id if action == "adopt" else None}
