@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.model.campaign import Search
+from tests.model.run import run_script
+from tests.model.situations import SITUATIONS
 
 SMOKE_SEED, SMOKE_EXAMPLES = 11, 60
 FULL_SEEDS, FULL_EXAMPLES = range(1_000, 1_008), 100
@@ -22,6 +24,11 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_situation_keeps_promises(name: str) -> None:
+    run_script(SITUATIONS[name])
 
 
 @pytest.mark.timeout(600)

@@ -134,8 +134,14 @@ _SCENES: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
     "two runs": (_FATE, _FATE, _SUBMIT, _move("submit", 1), _PASS),
     "two tasks": (_move("lag", _LAGS), _move("creates", "two_tasks"), _SUBMIT, _PASS, _TASK, _PASS, _TASK),
     "second task at the end": (
-        *(_move("callbacks", "lost"), _move("creates", "two_tasks"), _SUBMIT, _PASS, _HIDE, _move("callbacks", "sent")),
-        *(_move("callback", 0, "running"), _move("callback", 1, "running"), _PASS, _TASK, _PASS),
+        *(
+            _move("callbacks", "lost"),
+            _move("creates", "two_tasks"),
+            _SUBMIT,
+            _move("pass", 5),
+            _move("hide", 1, _LAGS),
+        ),
+        *(_move("task", 0, _STATUSES), _move("callback", 1, "running"), _move("callback", 0, "failed"), _PASS),
     ),
     "never sent": (*[_create("not sent")] * 4, _SUBMIT, _PASS),
     "written off by LIST": (
