@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test docs faults chaos mutants histories screenshots lint lock
+.PHONY: setup demo stack test docs faults chaos model mutants histories screenshots lint lock
 
 setup: .venv/.installed
 
@@ -41,6 +41,9 @@ faults: setup ## The full crash matrix and its kin, some twenty minutes on two c
 chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTES of trouble
 	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
+
+model: setup ## Scripts around one job on a simulated server and provider; MINUTES (10), or the SEED that failed
+	$(BIN)/python -m tests.model.campaign $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 mutants: setup ## Small edits that each break a promise, and the test that turns red for each
 	$(BIN)/python -m tests.faults.mutants

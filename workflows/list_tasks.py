@@ -62,8 +62,7 @@ class ListTasks:
             answers = await self._list(tier, requests)
         except ActivityError as error:
             self._keep(requests)
-            if workflow.patched("tell-jobs-why-list-fails"):
-                await self._tell(tier, self._failing_since.setdefault(tier, began), error)
+            await self._tell(tier, self._failing_since.setdefault(tier, began), error)
             return
         self._failing_since.pop(tier, None)
         self._told -= {(request.job_id, request.attempt) for request in requests}

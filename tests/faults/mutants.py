@@ -483,6 +483,24 @@ MUTANTS = (
     ),
     Mutant(
         3,
+        "a run fails over a task that was named",
+        _WORKFLOW,
+        """                if not await self._inbox.await_named_tasks():
+                    raise""",
+        """                if True:
+                    raise""",
+        "tests/faults/test_workflow_model.py::test_situation_keeps_promises",
+    ),
+    Mutant(
+        3,
+        "a task that a callback named is not identified",
+        _INBOX,
+        '        await self._identify(named, "callback")',
+        "        return",
+        "tests/faults/test_workflow_model.py::test_situation_keeps_promises",
+    ),
+    Mutant(
+        3,
         "an odd time of the provider's makes a new video old",
         "activities/poll.py",
         "if task.updated_at is None or not earliest <= task.updated_at <= now + skew:",

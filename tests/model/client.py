@@ -1,0 +1,71 @@
+"""The few calls that activities and the relay make to Temporal, answered by the model's server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from tests.model.server import Run, Server
+
+
+class ModelClient:
+    """Stands for :class:`temporalio.client.Client`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def start_workflow(
+        self,
+        workflow: str,
+        argument: Any,
+        *,
+        id: str,  # noqa: A002 - Temporal's own name
+        task_queue: str,
+        id_reuse_policy: WorkflowIDReusePolicy = WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        start_signal: str | None = None,
+        start_signal_args: list[Any] | None = None,
+        **_: Any,
+    ) -> Handle:
+        """Start a run, or use the one that is open, as the conflict policy USE_EXISTING says."""
+        run = self._server.newest(id)
+        if run is None or not run.open:
+            failed_only = id_reuse_policy is WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
+            if run is not None and run.status == "completed" and failed_only:
+                raise WorkflowAlreadyStartedError(id, workflow, run_id=run.run_id)
+            run = self._server.start(workflow, id, task_queue, argument)
+        if start_signal is not None:
+            run.signal(start_signal, *(start_signal_args or []))
+        return Handle(self._server, id)
+
+    def get_workflow_handle(self, workflow_id: str) -> Handle:
+        return Handle(self._server, workflow_id)
+
+
+class Handle:
+    """Stands for :class:`temporalio.client.WorkflowHandle` of the newest run."""
+
+    def __init__(self, server: Server, workflow_id: str) -> None:
+        self._server = server
+        self._id = workflow_id
+
+    async def signal(self, name: str, argument: Any) -> None:
+        run = self._server.newest(self._id)
+        if run is None or not run.open:
+            raise _not_found()
+        run.signal(name, argument)
+
+    async def describe(self) -> Any:
+        run: Run | None = self._server.newest(self._id)
+        if run is None:
+            raise _not_found()
+        return SimpleNamespace(
+            task_queue=run.hosted.task_queue, typed_search_attributes=SimpleNamespace(get=run.attribute)
+        )
+
+
+def _not_found() -> RPCError:
+    return RPCError("workflow not found for ID", RPCStatusCode.NOT_FOUND, b"")

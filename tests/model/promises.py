@@ -1,0 +1,221 @@
+"""What must hold after each step of a script, and once everything around the job is in order again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from seedance_temporal.contract import SIGNAL_TASK_CHANGED
+from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.store import Ledger
+from tests.model.executions import Execution
+from tests.model.provider import NOT_SENT, REFUSALS, Post
+from tests.model.server import Run, Server
+from tests.model.world import PREFIX, World
+
+_HOUR = 3600.0
+# Patience of an hour, and the pause before the try that ends it.
+_SILENCE = 1.5 * _HOUR
+# A task is polled at least every five minutes.
+_POLLED_WITHIN = 1_200.0
+# A named task is asked for during this time before a create.
+_NAMED_WITHIN = 62.0
+# A task that is hidden for longer can be missed.
+_SEARCHED = 500.0
+_SETTLED_WITHIN = 300.0
+_MOST_NAMES = 50
+_PATIENT_HOURS = 12
+
+
+class Promises:
+    """Checks a world."""
+
+    def __init__(self) -> None:
+        self._posts = 0
+        self._still: dict[tuple[str, Any], float] = {}
+        self.seen: Counter[str] = Counter()
+
+    def look(self, world: World) -> None:
+        """Check what must hold at every moment."""
+        for post in world.provider.posts[self._posts :]:
+            self._check_post(world, post)
+        self._posts = len(world.provider.posts)
+        self._check_bound(world)
+        self._check_ledger(world)
+        for server in world.servers:
+            self._check_silence(world, server)
+
+    def _check_post(self, world: World, post: Post) -> None:
+        """A create was authorised by the ledger as it was before its claim, and no named task was passed over."""
+        self.seen[f"create: {post.fate}"] += 1
+        nonce = post.identifier.split("-")[1]
+        name, claim = next(
+            (name, json.loads(content))
+            for name, content in world.bucket.contents.items()
+            if name.endswith(".claim.json") and json.loads(content)["nonce"] == nonce
+        )
+        facts = world.read(Ledger(world.bucket.claims[name], PREFIX))
+        before = decide(facts)
+        assert before.next == "claim", f"attempt {claim['attempt']} was sent over: {before}"
+        assert before.attempt <= claim["attempt"], f"attempt {claim['attempt']} was sent out of turn: {before}"
+        for attempt_number, task_id, at in _named(post.execution):
+            task = world.provider.tasks.get(task_id)
+            attempt = facts.attempt(attempt_number)
+            mine = task is not None and world.attempt_of(task) == attempt_number
+            if task is None or not mine or world.troubled_at > at or task.hidden_until > at + _NAMED_WITHIN:
+                continue
+            assert attempt is not None
+            assert task_id in attempt.tasks, f"{task_id} was named at {at}, and attempt {claim['attempt']} was sent"
+
+    def _check_bound(self, world: World) -> None:
+        facts = world.facts()
+        made = [post for post in world.provider.posts if post.tasks]
+        nonces = Counter(post.identifier for post in made)
+        assert max(nonces.values(), default=0) <= 1, f"one claim was paid twice: {nonces}"
+        grants = sum(a.resubmit_grant is not None and a.counts for a in facts.attempts)
+        claims = world.claims()
+        paid = {number for number, claim in claims.items() if any(claim["nonce"] in each for each in nonces)}
+        wrong = sum(a.number in paid and a.outcome is not None and a.outcome.kind == "absent" for a in facts.attempts)
+        assert len(made) <= 1 + grants + wrong, f"{len(made)} creates were paid, {grants} granted, {wrong} written off"
+
+    def _check_ledger(self, world: World) -> None:
+        facts, claims = world.facts(), world.claims()
+        fates = {post.identifier.split("-")[1]: post for post in world.provider.posts}
+        for attempt in facts.attempts:
+            if attempt.outcome is None or attempt.number not in claims:
+                continue
+            post = fates.get(claims[attempt.number]["nonce"])
+            if attempt.outcome.kind in {"not_sent", "refused"}:
+                assert post is None or not post.tasks, f"attempt {attempt.number} is {attempt.outcome.kind}: {post}"
+            if attempt.outcome.kind == "refused":
+                assert post is not None
+                assert post.fate in REFUSALS
+            if attempt.outcome.kind == "absent" and post is not None and post.tasks:
+                # Nobody but an operator, or a listing that hides a task, may say so.
+                late = any(world.provider.tasks[made].hidden_until > post.at + _SEARCHED for made in post.tasks)
+                allowed = {"operator": attempt.number in world.disowned, "list": world.lists_hid or late}
+                assert allowed.get(attempt.outcome.source), f"attempt {attempt.number} counts as absent: {post}"
+        for attempt in facts.attempts:
+            for task_id in attempt.tasks:
+                assert world.attempt_of(world.provider.tasks[task_id]) == attempt.number, f"{task_id} is not its task"
+
+    def _check_silence(self, world: World, server: Server) -> None:
+        """A job that does not get on for more than an hour says so."""
+        run = world.job(server)
+        now = world.loop.now()
+        self._still = {key: since for key, since in self._still.items() if key[0] != server.namespace} | {
+            key: since for key, since in self._still.items() if key[0] == server.namespace and run is not None
+        }
+        if run is None or not run.open or not world.worker_up:
+            self._forget(server)
+            return
+        state = world.state(run)
+        if state is None or state.attention is not None or self._is_awaited(world, state):
+            self._forget(server)
+            return
+        sending = state.phase in {"checking", "waiting", "creating"}
+        key = server.namespace, ("sending" if sending else state.phase, state.task_id)
+        since = self._still.get(key, now)
+        self._forget(server)
+        self._still[key] = since
+        assert now - since <= _SILENCE, f"nothing is said for {now - since:.0f} s: {state}"
+
+    def _forget(self, server: Server) -> None:
+        for key in [key for key in self._still if key[0] == server.namespace]:
+            del self._still[key]
+
+    def _is_awaited(self, world: World, state: Any) -> bool:
+        """Return whether the job waits for the provider's work, and has just seen that it goes on."""
+        task = world.provider.tasks.get(state.task_id or "")
+        if state.phase not in {"queued", "running"} or task is None:
+            return False
+        now = world.loop.now()
+        seen = now - world.provider.got_at.get(task.id, 0) <= _POLLED_WITHIN
+        return seen and (not task.ended or now - task.updated_at <= _POLLED_WITHIN)
+
+    # The end
+
+    def end(self, world: World) -> None:
+        """Lift all trouble, and check that the job ends as the provider's truth allows."""
+        world.lift_trouble()
+        for _ in range(_PATIENT_HOURS):
+            world.go_on(_HOUR)
+            jobs = [run for run in map(world.job, world.servers) if run is not None]
+            if all(run.status in {"completed", "failed"} for run in jobs) and all(task.ended for task in world.tasks):
+                break
+            world.attend()
+        # Callbacks that are under way, and small workflows that take late ones in.
+        world.go_on(_HOUR)
+        facts = world.facts()
+        decision = decide(facts)
+        for server in world.servers:
+            run = world.job(server)
+            if run is None:
+                continue
+            assert not run.open, f"{server.namespace} does not end: {world.state(run)}"
+            self._check_end(world, run, decision)
+        self._check_named(world)
+
+    def _check_named(self, world: World) -> None:
+        """A task that a callback named is in the ledger, where GET and bucket could say so."""
+        facts = world.facts()
+        known = {task_id for attempt in facts.attempts for task_id in attempt.tasks}
+        for server in world.servers:
+            for run in server.runs:
+                if run.status == "terminated":
+                    continue
+                for attempt, task_id, at in _names_in(run)[:_MOST_NAMES]:
+                    task = world.provider.tasks.get(task_id)
+                    if task is None or world.attempt_of(task) != attempt or task.hidden_until > at + _NAMED_WITHIN:
+                        continue
+                    if world.was_quiet(at, at + _SETTLED_WITHIN):
+                        assert task_id in known, f"{task_id} was named to {run.workflow_id} at {at}, and is forgotten"
+                        self.seen["named tasks"] += 1
+
+    def _check_end(self, world: World, run: Run, decision: Any) -> None:
+        error = world.error_of(run)
+        self.seen[f"end: {error.failure_class if error is not None else run.status}"] += 1
+        if error is None:
+            assert run.status == "completed", f"the run is {run.status}: {run.failure}"
+            assert decision.next == "stored", f"the run is completed: {decision}"
+            return
+        assert decision.next != "adopt", f"the run ended, {error.message}, over a live task: {decision}"
+        if error.failure_class == "unsettled" or error.code == "second_charge_not_accepted":
+            return
+        if error.attempt is None:
+            assert error.failure_class == "cancelled", error
+            assert world.cancelled, "the job was not cancelled"
+            return
+        if error.failure_class == "lost":
+            assert error.attempt in world.given_up, error
+            return
+        if error.task_id is not None:
+            task = world.provider.tasks[error.task_id]
+            assert task.unpaid, f"{task} was given up: {error.message}"
+            return
+        nonce = world.claims()[error.attempt]["nonce"]
+        fates = [post.fate for post in world.provider.posts if post.identifier.endswith(nonce)]
+        assert fates, error
+        assert fates[-1] in REFUSALS, f"{fates}: {error.message}"
+        assert all(fate in NOT_SENT for fate in fates[:-1])
+
+
+def _names_in(run: Run, scheduling: int | None = None) -> list[tuple[int, str, float]]:
+    """Return the tasks that callbacks named to a run, and when; up to the step that scheduled an activity."""
+    named: list[tuple[int, str, float]] = []
+    for activation, commands in run.hosted.history:
+        for job in activation.jobs:
+            if job.HasField("signal_workflow") and job.signal_workflow.signal_name == SIGNAL_TASK_CHANGED:
+                told = json.loads(job.signal_workflow.input[0].data)
+                named.append((told["attempt"], told["task_id"], activation.timestamp.ToNanoseconds() / 1e9))
+        if scheduling is not None and any(command.schedule_activity.seq == scheduling for command in commands):
+            break
+    return named
+
+
+def _named(execution: Execution | None) -> list[tuple[int, str, float]]:
+    """Return the tasks that callbacks had named to a run when it scheduled an activity."""
+    if execution is None:
+        return []
+    return _names_in(execution.task.run, execution.task.command.seq)[:_MOST_NAMES]

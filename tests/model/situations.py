@@ -1,0 +1,60 @@
+"""Scripts that each found a broken edit of the workflow, shrunk: they run at every test, whatever hypothesis draws."""
+
+from __future__ import annotations
+
+from tests.model.script import Script
+
+SITUATIONS = {
+    "a written-off task is named before the next create": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("creates", "429_later"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("resolve", 0, "not_created"),
+            ("hide", 0, 20),
+            ("callback", 0, "running"),
+            ("pass", 200),
+        ),
+    ),
+    "a second task is named before the first one ends": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "two_tasks"),
+            ("submit", 0),
+            ("pass", 5),
+            ("hide", 1, 3),
+            ("task", 0, "failed"),
+            ("callback", 1, "running"),
+            ("callback", 0, "failed"),
+            ("pass", 700),
+        ),
+    ),
+    "GET fails for hours": Script(moves=(("submit", 0), ("get", "500"), ("task", 0, "running"), ("pass", 8_000))),
+    "a lost answer": Script(moves=(("creates", "lost_after"), ("submit", 0), ("pass", 700))),
+    "a reset while the answer is awaited": Script(
+        moves=(
+            ("creates", "callback_first"),
+            ("submit", 0),
+            ("pass", 3),
+            ("reset", 0, 0),
+            ("pass", 3),
+            ("reset", 0, 99),
+        ),
+        single_batch=True,
+        evicts=True,
+    ),
+    "two runs of a job": Script(
+        moves=(
+            ("creates", "created_slowly"),
+            ("submit", 0),
+            ("submit", 1),
+            ("pass", 30),
+            ("terminate", 0),
+            ("submit", 0),
+        ),
+        renew_after=40,
+    ),
+}
