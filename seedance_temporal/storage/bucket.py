@@ -182,21 +182,40 @@ class GoogleBucket:
     def read(self, name: str) -> bytes | None:
         try:
             return bytes(self._bucket.blob(name).download_as_bytes(timeout=_REQUEST_SECONDS))
-        except NotFound:
+        except NotFound as error:
+            self._require_absence(name, error)
             return None
 
     @_in_thread
     def stat(self, name: str) -> StoredObject | None:
-        blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
+        blob = self._blob(name)
         return None if blob is None else _stored(blob)
 
     @_in_thread
     def checksums(self, name: str) -> Checksums | None:
-        blob = self._bucket.get_blob(name, timeout=_REQUEST_SECONDS)
+        blob = self._blob(name)
         if blob is None:
             return None
         with blob.open("rb", chunk_size=_CHUNK_BYTES, timeout=_REQUEST_SECONDS) as file:
             return Checksums.of(file)
+
+    def _blob(self, name: str) -> storage.Blob | None:
+        blob = self._bucket.blob(name)
+        try:
+            blob.reload(timeout=_REQUEST_SECONDS)
+        except NotFound as error:
+            self._require_absence(name, error)
+            return None
+        return blob
+
+    def _require_absence(self, name: str, error: NotFound) -> None:
+        """Raise a 404 again where a listing does not show that the object is missing.
+
+        A bucket that does not exist, and a gateway that has lost its way, answer a question for an object with 404 too.
+        """
+        found = self._client.list_blobs(self._bucket, prefix=name, max_results=1, timeout=_REQUEST_SECONDS)
+        if any(blob.name == name for blob in found):
+            raise error
 
     @_in_thread
     def create(self, name: str, content: bytes, *, kind: str | None = None, seconds: float = 60) -> bool:

@@ -8,9 +8,12 @@ import os
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from google.cloud import storage
+from requests.adapters import HTTPAdapter
 
 from seedance_temporal.storage.bucket import Bucket, BucketError, Checksums, GoogleBucket
 from tests.support.fake_gcs import fake_gcs
@@ -136,6 +139,41 @@ async def test_missing_bucket_is_an_error(google: GoogleBucket) -> None:
     with pytest.raises(Exception, match="404"):
         await missing.check()
     await google.check()
+
+
+@pytest.mark.parametrize("ask", [GoogleBucket.read, GoogleBucket.stat, GoogleBucket.checksums])
+async def test_missing_bucket_has_no_missing_objects(google: GoogleBucket, ask: Any) -> None:
+    with pytest.raises(BucketError, match="404"):
+        await ask(GoogleBucket("missing", google._client), "a.json")
+    assert await ask(google, "a.json") is None
+
+
+@pytest.mark.parametrize("ask", [GoogleBucket.read, GoogleBucket.stat, GoogleBucket.checksums])
+@pytest.mark.parametrize("listed", ["every-answer", "questions-for-objects"])
+async def test_404_of_a_gateway_is_an_error(ask: Any, listed: str) -> None:
+    """It knows nothing of the object, which is there."""
+    with fake_gcs("behind-a-gateway") as client:
+        bucket = GoogleBucket("behind-a-gateway", client)
+        await bucket.create("a.json", b"{}")
+        client._http.mount("http://", _Gateway(lists=listed == "questions-for-objects"))
+        with pytest.raises(BucketError, match="404"):
+            await ask(bucket, "a.json")
+
+
+class _Gateway(HTTPAdapter):
+    """A gateway that answers 404 to questions for objects, or to all."""
+
+    def __init__(self, *, lists: bool) -> None:
+        super().__init__()
+        self._lists = lists
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        if self._lists and "prefix=" in (request.url or ""):
+            return super().send(request, *args, **kwargs)
+        answer = requests.Response()
+        answer.status_code, answer.url, answer.request = 404, request.url or "", request
+        answer.raw, answer._content = None, b"<html>not here</html>"
+        return answer
 
 
 async def test_unreachable_bucket_is_an_error_in_time(google: GoogleBucket) -> None:
