@@ -11,6 +11,7 @@ from temporalio.worker import Worker
 from activities.create import CreateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
+from activities.pending import last_failure
 from activities.poll import PollActivities
 from activities.recover import RecoverActivities
 from activities.references import ReferenceActivities
@@ -79,6 +80,7 @@ def build_workers(
                 recover.follow_known_task,
                 task_list.ask_lister,
                 task_list.answer_jobs,
+                last_failure,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
         ),

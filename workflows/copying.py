@@ -30,9 +30,7 @@ class Copying:
             within: How long the URL lives.
         """
         give_up_at = workflow.now() + max(within, policies.COPY_AT_LEAST)
-        succeeded_at = give_up_at - RESULT_URL_LIFE
-        # Where its hour is over already, a minute from now: a backlog that is copied at once alerts nobody.
-        at_risk = max(succeeded_at + policies.COPY_AT_RISK, workflow.now() + policies.COPY_GRACE)
+        at_risk = give_up_at - RESULT_URL_LIFE + policies.COPY_AT_RISK
         while True:
             try:
                 return await self._try(task, give_up_at, at_risk)
@@ -67,14 +65,16 @@ class Copying:
         """Copy, repeated by Temporal until the URL is dead; raise an Attention where that takes long."""
         # At least one try: a wait before it can have ended late.
         copy = self._steps.start_copy(task, max(give_up_at - workflow.now(), policies.COPY_AT_LEAST))
-        patience = at_risk - workflow.now()
+        # Where its hour is over already, a minute from now: a backlog that is copied at once alerts nobody.
+        patience = max(at_risk - workflow.now(), policies.COPY_GRACE)
         if self._progress.attention == "object_conflict":
             # It says more, while it is true: a copy that meets the object again ends soon.
             patience = max(patience, policies.CONFLICT_PAUSE)
-        seconds = patience.total_seconds()
-        if seconds <= 0 or not await self._progress.wait(copy.done, seconds, "the copy is at risk", shown=False):
-            self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at))
-            await self._progress.until(copy.done)
+        if not await self._progress.wait(copy.done, patience.total_seconds(), "the copy is at risk", shown=False):
+            reason = await self._steps.why_not_copied()
+            if not copy.done():
+                self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at, reason))
+                await self._progress.until(copy.done)
         if not copy.done():
             copy.cancel()
         return await copy

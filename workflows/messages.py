@@ -202,12 +202,16 @@ def advice_on_conflict(conflict: ApplicationError, until: datetime) -> str:
     )
 
 
-def advice_on_risk(task_id: str, until: datetime) -> str:
-    """Advise on a paid video that is not copied yet."""
+def advice_on_risk(task_id: str, until: datetime, reason: str | None) -> str:
+    """Advise on a paid video that is not copied yet; reason: the last failure of the copy."""
+    cause = (
+        f"The last failure: {redacted(reason)[:_LONGEST_REASON]}. Fix bucket, network or disk"
+        if reason is not None
+        else "No try has failed so far: it takes long, or no worker copies. Look at the workers and their network"
+    )
     return (
         f"The video of task {task_id} is paid for and not copied yet; its URL expires at about "
-        f"{until:%Y-%m-%d %H:%M} UTC. Read the copy's last failure in this run, and fix bucket, network or disk: "
-        "it is then copied by itself."
+        f"{until:%Y-%m-%d %H:%M} UTC. {cause}: it is then copied by itself."
     )
 
 

@@ -99,6 +99,9 @@ COPY_HEARTBEAT = timedelta(minutes=1)
 COPY_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), backoff_coefficient=2, maximum_interval=timedelta(minutes=20)
 )
+# An Attention is not held up by the question for its cause.
+ASK_TEMPORAL_WITHIN = timedelta(seconds=30)
+ASK_TEMPORAL_RETRY = RetryPolicy(maximum_attempts=3)
 # A callback announced the success, and saved a poll. Whatever keeps this one try from ending well, a poll finds out,
 # with most of the hour left in which a paid video is not at risk.
 COPY_AT_ONCE = timedelta(minutes=15)

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
         ReadLedgerResult,
     )
     from activities.limits import LimitActivities, QuotaInput, QuotaResult
+    from activities.pending import last_failure
     from activities.poll import CancelResult, GetTaskInput, Observation, PollActivities
     from activities.recover import AbsentInput, IdentifyInput, IdentifyResult, RecoverActivities, ResolveInput
     from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
@@ -205,6 +206,20 @@ class Steps:
             retry_policy=retry,
             summary=f"copy MP4 to {messages.bucket_of(self._progress.context.folder)}, verified, and write the record",
         )
+
+    async def why_not_copied(self) -> str | None:
+        """Return the last failure of the copy; None where it has not failed, or Temporal does not say."""
+        try:
+            return await workflow.execute_activity(
+                last_failure,
+                "store_video",
+                task_queue=self._queues.workflows,
+                schedule_to_close_timeout=policies.ASK_TEMPORAL_WITHIN,
+                retry_policy=policies.ASK_TEMPORAL_RETRY,
+                summary="why is the video not copied?",
+            )
+        except ActivityError:
+            return None
 
     async def learn_whether_identifiers_are_listed(self) -> None:
         """Ask for one listing, now that the account has a task of this job: recovery relies on listed identifiers."""

@@ -22,6 +22,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from activities.pending import last_failure
 from activities.task_list import TaskListActivities
 from seedance_temporal.contract import (
     QUERY_STATE,
@@ -229,7 +230,8 @@ class Harness:
             "ledger": [
                 *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
                 *(fake.ask_lister, fake.settle_absent, fake.check_references, fake.follow_known_task),
-                # It answers by signals to workflows, so it is the real one.
+                # These ask and signal Temporal alone, so they are the real ones.
+                last_failure,
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
             ],
             "create": [fake.create_task],

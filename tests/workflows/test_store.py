@@ -60,6 +60,7 @@ async def test_long_failing_copy_is_at_risk_then_stored(skipping: Harness) -> No
     shown = await job.state()
     assert (shown.phase, shown.attention) == ("storing", "video_at_risk")
     assert TASK in (detail_of(shown).advice or "")
+    assert "The last failure: no bucket." in (detail_of(shown).advice or "")
     # 24 hours after the task succeeded, as get_task has reported.
     match = present(re.search(r"expires at about (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", detail_of(shown).advice or ""))
     dies_at = datetime.strptime(match[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
@@ -133,7 +134,8 @@ async def test_video_at_risk_is_searchable(unsandboxed: Harness, monkeypatch: py
     monkeypatch.setattr(policies, "COPY_AT_RISK", timedelta(seconds=0.2))
     monkeypatch.setattr(policies, "COPY_GRACE", timedelta(seconds=0.2))
     job, copy = await unsandboxed.start_copying()
-    await job.until_state(attention="video_at_risk")
+    shown = await job.until_state(attention="video_at_risk")
+    assert "No try has failed so far" in (detail_of(shown).advice or "")
     assert (await job.attributes()).get(SEEDANCE_ATTENTION) == "video_at_risk"
     copy.release()
     await job.result()
