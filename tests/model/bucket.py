@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from tests.model.executions import gate
+from tests.model.executions import current, gate
 from tests.support.memory_bucket import MemoryBucket
 
-BucketWeather = Literal["fine", "down", "read_only", "loses_answers"]
+BucketWeather = Literal["fine", "down", "read_only", "loses_answers", "refuses_outcomes"]
 _SECONDS = 0.03
 
 
@@ -19,7 +19,8 @@ class ModelBucket(MemoryBucket):
     """All objects of the model.
 
     Attributes:
-        weather: ``loses_answers``: each write lands, and its writer is told of an error.
+        weather: ``loses_answers``: each write lands, and its writer is told of an error. ``refuses_outcomes``: a create
+            cannot write what came of it.
         claims: A copy of the bucket from just before each claim was written, by the claim's nonce.
     """
 
@@ -35,6 +36,10 @@ class ModelBucket(MemoryBucket):
     async def _hooked(self, name: str, content: bytes, kind: str | None = None) -> bool:
         if self.weather == "read_only":
             raise PermissionError("403 storage.objects.create")
+        execution = current()
+        creates = execution is not None and execution.task.name == "create_task"
+        if self.weather == "refuses_outcomes" and creates and name.endswith(".outcome.json"):
+            raise ConnectionError("the bucket is away")
         before = self.copy() if PurePosixPath(name).name.endswith(".claim.json") and name not in self.stored else None
         created = self._put(name, content, kind)
         if before is not None:

@@ -10,7 +10,7 @@ from seedance_temporal.contract import SIGNAL_TASK_CHANGED
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.store import Ledger
 from tests.model.executions import Execution
-from tests.model.provider import NOT_SENT, REFUSALS, Post
+from tests.model.provider import NAMES_ITS_TASK, NOT_SENT, REFUSALS, Post
 from tests.model.server import Run, Server
 from tests.model.world import PREFIX, World
 
@@ -156,6 +156,15 @@ class Promises:
             assert not run.open, f"{server.namespace} does not end: {world.state(run)}"
             self._check_end(world, run, decision)
         self._check_named(world)
+        self._check_answered(world)
+
+    def _check_answered(self, world: World) -> None:
+        """A task that an answer to a create named is in the ledger, unless who was told died, or lost its run."""
+        known = {task_id for attempt in world.facts().attempts for task_id in attempt.tasks}
+        for post in world.provider.posts:
+            lived = not post.execution.dead and post.execution.task.run.status != "terminated"
+            if post.fate in NAMES_ITS_TASK and lived:
+                assert post.tasks[-1] in known, f"{post.tasks[-1]} was answered, and is forgotten"
 
     def _check_named(self, world: World) -> None:
         """A task that a callback named is in the ledger, where GET and bucket could say so."""

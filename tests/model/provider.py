@@ -50,6 +50,8 @@ ResultWeather = Literal["fine", "403", "500", "cut", "not_ready", "no_url"]
 # Not created, by the provider's own word.
 REFUSALS = frozenset({"refused", "moderated", "model_gone"})
 NOT_SENT = frozenset({"429_now", "429_later", "quota", "401", "403", "cap", "not_connected"})
+# Answered with the id of the last task that was made.
+NAMES_ITS_TASK = frozenset({"created", "created_slowly", "callback_first", "two_tasks"})
 TERMINAL = frozenset({"succeeded", "failed", "expired", "cancelled"})
 MP4 = b"\x00\x00\x00\x18ftypmp42" + bytes(200)
 _ANSWER_SECONDS = 0.2

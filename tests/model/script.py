@@ -158,6 +158,7 @@ _SCENES: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
         *(_SUBMIT, _PASS, st.one_of(_weather("get", GetWeather), _weather("bucket", BucketWeather))),
         *(_TASK, _LONG),
     ),
+    "outcome not written": (_move("bucket", "refuses_outcomes"), _FATE, _SUBMIT, _PASS, _move("bucket", "fine")),
     "unsure for long": (_create("unknown"), _SUBMIT, _weather("list", ListWeather), _LONG, _RESOLVE),
 }
 

@@ -32,6 +32,30 @@ SITUATIONS = {
             ("pass", 700),
         ),
     ),
+    "a task is found after a later attempt was not sent": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("creates", "429_later"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("resolve", 0, "not_created"),
+            ("pass", 10),
+            ("callback", 0, "running"),
+            ("pass", 200),
+        ),
+    ),
+    "an outcome cannot be written": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("bucket", "refuses_outcomes"),
+            ("submit", 0),
+            ("pass", 30),
+            ("bucket", "fine"),
+            ("task", 0, "failed"),
+        ),
+    ),
     "GET fails for hours": Script(moves=(("submit", 0), ("get", "500"), ("task", 0, "running"), ("pass", 8_000))),
     "a lost answer": Script(moves=(("creates", "lost_after"), ("submit", 0), ("pass", 700))),
     "a reset while the answer is awaited": Script(
