@@ -133,6 +133,20 @@ class StoreActivities:
             # The texts of other libraries are full of URLs.
             raise input.failed("StoreFailed", f"its video could not be stored: {error!r}") from None
 
+    @activity.defn
+    async def why_not_stored(self) -> str | None:
+        """Return the last failure of the copy in the caller's run, while it is retried; None where it has none.
+
+        Only the server can tell: a workflow learns nothing of failures that are retried.
+        """
+        info = activity.info()
+        assert info.workflow_id is not None
+        run = activity.client().get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
+        for pending in (await run.describe()).raw_description.pending_activities:
+            if pending.activity_type.name == "store_video" and pending.HasField("last_failure"):
+                return pending.last_failure.message
+        return None
+
 
 @dataclass
 class _Copy:

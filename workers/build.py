@@ -11,7 +11,6 @@ from temporalio.worker import Worker
 from activities.create import CreateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
-from activities.pending import last_failure
 from activities.poll import PollActivities
 from activities.recover import RecoverActivities
 from activities.references import ReferenceActivities
@@ -60,6 +59,7 @@ def build_workers(
     references = ReferenceActivities(References(bucket, settings), Assets(bucket, settings.seedance_prefix), settings)
     poll = PollActivities(ledger, ark, settings)
     recover = RecoverActivities(ledger, ark, settings)
+    store = StoreActivities(bucket, ark, settings, result_transport)
     task_list = TaskListActivities(ledger, ark, settings)
     worker = partial(
         Worker,
@@ -80,7 +80,7 @@ def build_workers(
                 recover.follow_known_task,
                 task_list.ask_lister,
                 task_list.answer_jobs,
-                last_failure,
+                store.why_not_stored,
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
         ),
@@ -102,7 +102,7 @@ def build_workers(
         ),
         worker(
             task_queue=queues.transfer,
-            activities=[StoreActivities(bucket, ark, settings, result_transport).store_video],
+            activities=[store.store_video],
             max_concurrent_activities=settings.seedance_copies_at_once,
         ),
     ]

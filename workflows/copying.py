@@ -71,7 +71,7 @@ class Copying:
             # It says more, while it is true: a copy that meets the object again ends soon.
             patience = max(patience, policies.CONFLICT_PAUSE)
         if not await self._progress.wait(copy.done, patience.total_seconds(), "the copy is at risk", shown=False):
-            reason = await self._steps.why_not_copied()
+            reason = await self._steps.why_not_stored()
             if not copy.done():
                 self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at, reason))
                 await self._progress.until(copy.done)

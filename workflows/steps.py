@@ -21,7 +21,6 @@ with workflow.unsafe.imports_passed_through():
         ReadLedgerResult,
     )
     from activities.limits import LimitActivities, QuotaInput, QuotaResult
-    from activities.pending import last_failure
     from activities.poll import CancelResult, GetTaskInput, Observation, PollActivities
     from activities.recover import AbsentInput, IdentifyInput, IdentifyResult, RecoverActivities, ResolveInput
     from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
@@ -207,16 +206,15 @@ class Steps:
             summary=f"copy MP4 to {messages.bucket_of(self._progress.context.folder)}, verified, and write the record",
         )
 
-    async def why_not_copied(self) -> str | None:
+    async def why_not_stored(self) -> str | None:
         """Return the last failure of the copy; None where it has not failed, or Temporal does not say."""
         try:
-            return await workflow.execute_activity(
-                last_failure,
-                "store_video",
+            return await workflow.execute_activity_method(
+                StoreActivities.why_not_stored,
                 task_queue=self._queues.workflows,
                 schedule_to_close_timeout=policies.ASK_TEMPORAL_WITHIN,
                 retry_policy=policies.ASK_TEMPORAL_RETRY,
-                summary="why is the video not copied?",
+                summary="why is the video not stored?",
             )
         except ActivityError:
             return None

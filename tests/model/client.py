@@ -5,6 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from temporalio.api.common.v1 import ActivityType
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -41,7 +44,7 @@ class ModelClient:
             run.signal(start_signal, *(start_signal_args or []))
         return Handle(self._server, id)
 
-    def get_workflow_handle(self, workflow_id: str) -> Handle:
+    def get_workflow_handle(self, workflow_id: str, *, run_id: str | None = None) -> Handle:
         return Handle(self._server, workflow_id)
 
 
@@ -62,8 +65,15 @@ class Handle:
         run: Run | None = self._server.newest(self._id)
         if run is None:
             raise _not_found()
+        pending = [
+            PendingActivityInfo(activity_type=ActivityType(name=task.name), last_failure=task.last_failure)
+            for task in run.activities.values()
+            if not task.closed
+        ]
         return SimpleNamespace(
-            task_queue=run.hosted.task_queue, typed_search_attributes=SimpleNamespace(get=run.attribute)
+            task_queue=run.hosted.task_queue,
+            typed_search_attributes=SimpleNamespace(get=run.attribute),
+            raw_description=DescribeWorkflowExecutionResponse(pending_activities=pending),
         )
 
 

@@ -106,6 +106,7 @@ class World:
         bookkeeping = LedgerActivities(ledger, settings, [key.name for key in contract.SEARCH_ATTRIBUTES])
         poll, recover = PollActivities(ledger, ark, settings), RecoverActivities(ledger, ark, settings)
         task_list = TaskListActivities(ledger, ark, settings)
+        store = StoreActivities(bucket, ark, settings, self.provider.results)
         calls: list[Any] = [
             *(bookkeeping.read_ledger, bookkeeping.write_outcome, bookkeeping.write_end),
             LimitActivities(ledger, bucket, settings).reserve_quota,
@@ -113,7 +114,7 @@ class World:
             *(poll.get_task, poll.cancel_task),
             *(recover.identify_task, recover.resolve_attempt, recover.settle_absent, recover.follow_known_task),
             *(task_list.list_page, task_list.answer_jobs, task_list.ask_lister),
-            StoreActivities(bucket, ark, settings, self.provider.results).store_video,
+            *(store.store_video, store.why_not_stored),
         ]
         server.executions.activities = {call.__name__: call for call in calls}
 

@@ -22,7 +22,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from activities.pending import last_failure
+from activities.store import StoreActivities
 from activities.task_list import TaskListActivities
 from seedance_temporal.contract import (
     QUERY_STATE,
@@ -231,7 +231,7 @@ class Harness:
                 *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
                 *(fake.ask_lister, fake.settle_absent, fake.check_references, fake.follow_known_task),
                 # These ask and signal Temporal alone, so they are the real ones.
-                last_failure,
+                StoreActivities(MemoryBucket(), Ark("-", "-"), Settings()).why_not_stored,
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
             ],
             "create": [fake.create_task],
