@@ -11,7 +11,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
-from tests.replay.histories import ROOT, Recorded
+from tests.replay.histories import Recorded
 from tests.replay.steps import NotingRunner, Step, Turns, present_steps, recorded_steps
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
@@ -89,9 +89,7 @@ def explanation(record: Recorded, number: int, turns: Turns, failure: str) -> st
         turns: What the present workflow asked for.
         failure: The SDK's own message.
     """
-    assert record.file is not None
-    where = f"{record.file.relative_to(ROOT)}, run {number} of {len(record.runs)}"
-    head = f'The history of "{record.name}" cannot be replayed: {where}.'
+    head = f"{record.file}, run {number} of {len(record.runs)}: this history cannot be replayed."
     if turns.errors:
         return f"{head}\n  the workflow now raises: {turns.errors[0][:_LONGEST_ERROR]}\n{_MISSING}"
     was, now = recorded_steps(record.runs[number - 1].events), present_steps(turns.commands)

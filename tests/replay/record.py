@@ -1,7 +1,8 @@
 """Record the histories that ``tests/workflows`` makes: ``python -m tests.replay.record``, or ``make histories``.
 
-Of the tests whose jobs take the same way, the first one's is kept. The set is that of the present version, unless
-``--set`` names another. Further arguments choose tests, as pytest's own do: then only their histories are written.
+Of tests whose jobs take the same way through the same lines, the first one's is kept. The set is that of the present
+version, unless ``--set`` names another. Further arguments choose tests, as those of pytest do: then only theirs are
+written.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from temporalio.client import WorkflowHistory
@@ -23,6 +25,7 @@ from temporalio.client import WorkflowHistory
 from tests.replay.crossing import present_shapes
 from tests.replay.guard import unlike
 from tests.replay.histories import FOLDER, ROOT, Recorded, files, present_set, read, shapes_file
+from tests.replay.lines import Line, threads
 from tests.replay.replaying import begun, runs_of
 from tests.workflows.harness import Harness
 
@@ -59,6 +62,22 @@ def _way(recorded: Recorded) -> list[tuple[object, ...]]:
     return way
 
 
+async def _worth_keeping(found: Iterable[Recorded], kept: Iterable[Recorded]) -> list[Recorded]:
+    """Return the histories that go another way than those before them, or run other lines."""
+    ways, seen, worth = {repr(_way(recorded)) for recorded in kept}, set[Line](), list[Recorded]()
+    for recorded in found:
+        lines = set[Line]()
+        with threads(lines, ROOT / "workflows") as traced:
+            # A test that shortens times can take a way that jobs with the real times do not.
+            followed = not await unlike([recorded], threads=traced)
+        way = repr(_way(recorded))
+        if followed and (way not in ways or lines - seen):
+            ways.add(way)
+            seen |= lines
+            worth.append(recorded)
+    return worth
+
+
 def _is_released(of: str) -> bool:
     git = shutil.which("git")
     if git is None:
@@ -82,13 +101,9 @@ def main() -> int:
         if not tests:
             for file in files(arguments.set):
                 file.unlink()
-        ways = {repr(_way(read(file))) for file in files(arguments.set)}
-        for file in sorted(Path(temporary).iterdir()):
-            recorded = read(file)
-            # A test that shortens times can take a way that jobs with the real times do not.
-            if (way := repr(_way(recorded))) not in ways and not asyncio.run(unlike([recorded])):
-                ways.add(way)
-                recorded.write(folder)
+        found = [read(file) for file in sorted(Path(temporary).iterdir())]
+        for recorded in asyncio.run(_worth_keeping(found, [read(file) for file in files(arguments.set)])):
+            recorded.write(folder)
     shapes_file(arguments.set).write_text(json.dumps(present_shapes(), indent=1, sort_keys=True) + "\n")
     size = sum(file.stat().st_size for file in files(arguments.set))
     sys.stdout.write(f"{len(files(arguments.set))} files, {size / 1e3:.0f} kB, in {folder}\n")
