@@ -107,7 +107,7 @@ class Promises:
         self._still = {key: since for key, since in self._still.items() if key[0] != server.namespace} | {
             key: since for key, since in self._still.items() if key[0] == server.namespace and run is not None
         }
-        if run is None or not run.open or not world.worker_up:
+        if run is None or not run.open or not (world.worker_up and world.sends):
             self._forget(server)
             return
         state = world.state(run)

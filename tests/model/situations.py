@@ -56,6 +56,18 @@ SITUATIONS = {
             ("task", 0, "failed"),
         ),
     ),
+    "a second task is named after the end": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "two_tasks"),
+            ("submit", 0),
+            ("pass", 5),
+            ("task", 0, "failed"),
+            ("pass", 400),
+            ("callback", 1, "running"),
+            ("pass", 200),
+        ),
+    ),
     "GET fails for hours": Script(moves=(("submit", 0), ("get", "500"), ("task", 0, "running"), ("pass", 8_000))),
     "a lost answer": Script(moves=(("creates", "lost_after"), ("submit", 0), ("pass", 700))),
     "a reset while the answer is awaited": Script(

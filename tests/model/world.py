@@ -73,6 +73,7 @@ class World:
         self._relay = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=RELAY)
         self.provider.send = self._call_back
         self.worker_up = True
+        self.sends = True
         # When everything around the workflow was last out of order, and all such times.
         self.troubled_at = loop.now()
         self.troubles: list[tuple[float, float]] = []
@@ -92,7 +93,7 @@ class World:
         server.client = ModelClient(server)
         server.renew_after = self.script.renew_after
         server.paused = lambda: not self.worker_up
-        server.serves = lambda _: self.worker_up
+        server.serves = lambda task: self.worker_up and (self.sends or task.name != "create_task")
         # Each replay costs as much as the run so far: every few steps are enough.
         server.evicts = lambda: self.script.evicts and next(self._steps) % 4 == 0
         self._start_worker(server)
@@ -282,6 +283,10 @@ class World:
     def _worker(self, up: bool) -> None:
         self.worker_up = up
 
+    def _sending(self, on: bool) -> None:
+        """Stop the worker of creates alone, or start it again."""
+        self.sends = on
+
     def _evict(self) -> None:
         for server in self.servers:
             for run in server.runs:
@@ -352,7 +357,7 @@ class World:
         provider.fates.clear()
         provider.lag_seconds = 0.0
         # Callbacks may stay lost: the provider promises none.
-        self.worker_up = True
+        self.worker_up = self.sends = True
         for server in self.servers:
             server.executions.deaths.clear()
             server.task_seconds = 0.01
