@@ -158,6 +158,15 @@ class Promises:
         self._check_named(world)
         self._check_answered(world)
 
+    def _check_second(self, world: World, run: Run, task_id: str) -> None:
+        """A live task that was named to a run is the one that it stored, or its operator knows of it."""
+        if run.workflow_id != world.job_id:
+            return
+        state = world.state(run)
+        if state.result.task_id != task_id:
+            self.seen["second tasks"] += 1
+            assert state.attention == "second_task", f"{task_id} is live beside {state.result.task_id}: {state}"
+
     def _check_answered(self, world: World) -> None:
         """A task that an answer to a create named is in the ledger, unless who was told died, or lost its run."""
         known = {task_id for attempt in world.facts().attempts for task_id in attempt.tasks}
@@ -181,6 +190,8 @@ class Promises:
                     if world.was_quiet(at, at + _SETTLED_WITHIN):
                         assert task_id in known, f"{task_id} was named to {run.workflow_id} at {at}, and is forgotten"
                         self.seen["named tasks"] += 1
+                        if run.status == "completed" and task_id in {live for a in facts.attempts for live in a.live}:
+                            self._check_second(world, run, task_id)
 
     def _check_end(self, world: World, run: Run, decision: Any) -> None:
         error = world.error_of(run)

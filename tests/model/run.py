@@ -26,8 +26,8 @@ def run_script(script: Script) -> Counter[str]:
                 world.do(move)
                 promises.seen[f"move: {move[0]}"] += 1
             promises.end(world)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n\n{script}") from error
+        except Exception as error:
+            raise AssertionError(f"{error or error!r}\n\n{script}") from error
         finally:
             world.close()
     return promises.seen
