@@ -46,6 +46,22 @@ SITUATIONS = {
             ("pass", 200),
         ),
     ),
+    "a reset sends a create again over a task that was found": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("dies", "create_task", 0),
+            ("resolve", 0, "not_created"),
+            ("pass", 5),
+            ("callback", 0, "running"),
+            ("pass", 5),
+            ("reset", 0, 92),
+            ("pass", 200),
+        ),
+    ),
     "an outcome cannot be written": Script(
         moves=(
             ("callbacks", "lost"),
