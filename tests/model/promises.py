@@ -95,7 +95,9 @@ class Promises:
                 # Nobody but an operator, or a listing that hides a task, may say so.
                 late = any(world.provider.tasks[made].hidden_until > post.at + _SEARCHED for made in post.tasks)
                 allowed = {"operator": attempt.number in world.disowned, "list": world.lists_hid or late}
-                assert allowed.get(attempt.outcome.source), f"attempt {attempt.number} counts as absent: {post}"
+                assert allowed.get(world.source_of(attempt.number)), (
+                    f"attempt {attempt.number} counts as absent: {post}, {attempt.outcome}"
+                )
         for attempt in facts.attempts:
             for task_id in attempt.tasks:
                 assert world.attempt_of(world.provider.tasks[task_id]) == attempt.number, f"{task_id} is not its task"

@@ -27,7 +27,7 @@ def run_script(script: Script) -> Counter[str]:
                 promises.seen[f"move: {move[0]}"] += 1
             promises.end(world)
         except Exception as error:
-            raise AssertionError(f"{error or error!r}\n\n{script}") from error
+            raise AssertionError(f"{str(error) or repr(error)}\n\n{script}") from error
         finally:
             world.close()
     return promises.seen

@@ -159,6 +159,11 @@ class World:
         }
         return next((attempt.number for attempt in attempts if attempt.number in claims), None)
 
+    def source_of(self, attempt: int) -> str:
+        """Return who wrote the outcome of an attempt; of a settled one, the ledger does not read that."""
+        name = Ledger(self.bucket, PREFIX).names(self.job_id).attempt(attempt, "outcome")
+        return str(json.loads(self.bucket.contents[name])["source"])
+
     def claims(self) -> dict[int, dict[str, Any]]:
         """Return all claims of the job by their attempt."""
         return {
