@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-import activities.store
 from activities.create import CreateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
@@ -32,7 +30,7 @@ from seedance_temporal.relay import relay_app
 from seedance_temporal.settings import Settings
 from tests.model.bucket import BucketWeather, ModelBucket
 from tests.model.client import ModelClient
-from tests.model.clock import JumpingLoop, clocks_of
+from tests.model.clock import JumpingLoop
 from tests.model.executions import Executions
 from tests.model.provider import GetWeather, ListWeather, MadeTask, Provider, ResultWeather
 from tests.model.script import Move, Script
@@ -397,21 +395,3 @@ class World:
         if left:
             self.loop.run_until_complete(asyncio.wait(left))
         self.loop.run_until_complete(self._relay.aclose())
-
-
-@contextmanager
-def simulated() -> Iterator[JumpingLoop]:
-    """Provide a loop in simulated time, in which no process decodes videos."""
-
-    async def probed(*_: Any) -> dict[str, object]:
-        return {}
-
-    loop = JumpingLoop()
-    real = vars(activities.store)["probed"]
-    vars(activities.store)["probed"] = probed
-    try:
-        with clocks_of(loop):
-            yield loop
-    finally:
-        vars(activities.store)["probed"] = real
-        loop.close()
