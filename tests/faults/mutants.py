@@ -493,6 +493,14 @@ MUTANTS = (
     ),
     Mutant(
         3,
+        "a task that is named after the end is not followed",
+        "workflows/late_tasks.py",
+        "            await self._follow()\n",
+        "            pass\n",
+        "tests/faults/test_workflow_model.py::test_situation_keeps_promises",
+    ),
+    Mutant(
+        3,
         "a task that a callback named is not identified",
         _INBOX,
         '        await self._identify(named, "callback")',

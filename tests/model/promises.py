@@ -95,7 +95,9 @@ class Promises:
                 # Nobody but an operator, or a listing that hides a task, may say so.
                 late = any(world.provider.tasks[made].hidden_until > post.at + _SEARCHED for made in post.tasks)
                 allowed = {"operator": attempt.number in world.disowned, "list": world.lists_hid or late}
-                assert allowed.get(attempt.outcome.source), f"attempt {attempt.number} counts as absent: {post}"
+                assert allowed.get(world.source_of(attempt.number)), (
+                    f"attempt {attempt.number} counts as absent: {post}, {attempt.outcome}"
+                )
         for attempt in facts.attempts:
             for task_id in attempt.tasks:
                 assert world.attempt_of(world.provider.tasks[task_id]) == attempt.number, f"{task_id} is not its task"
@@ -107,7 +109,7 @@ class Promises:
         self._still = {key: since for key, since in self._still.items() if key[0] != server.namespace} | {
             key: since for key, since in self._still.items() if key[0] == server.namespace and run is not None
         }
-        if run is None or not run.open or not world.worker_up:
+        if run is None or not run.open or not (world.worker_up and world.sends):
             self._forget(server)
             return
         state = world.state(run)
@@ -158,6 +160,15 @@ class Promises:
         self._check_named(world)
         self._check_answered(world)
 
+    def _check_second(self, world: World, run: Run, task_id: str) -> None:
+        """A live task that was named to a run is the one that it stored, or its operator knows of it."""
+        if run.workflow_id != world.job_id:
+            return
+        state = world.state(run)
+        if state.result.task_id != task_id:
+            self.seen["second tasks"] += 1
+            assert state.attention == "second_task", f"{task_id} is live beside {state.result.task_id}: {state}"
+
     def _check_answered(self, world: World) -> None:
         """A task that an answer to a create named is in the ledger, unless who was told died, or lost its run."""
         known = {task_id for attempt in world.facts().attempts for task_id in attempt.tasks}
@@ -181,6 +192,8 @@ class Promises:
                     if world.was_quiet(at, at + _SETTLED_WITHIN):
                         assert task_id in known, f"{task_id} was named to {run.workflow_id} at {at}, and is forgotten"
                         self.seen["named tasks"] += 1
+                        if run.status == "completed" and task_id in {live for a in facts.attempts for live in a.live}:
+                            self._check_second(world, run, task_id)
 
     def _check_end(self, world: World, run: Run, decision: Any) -> None:
         error = world.error_of(run)

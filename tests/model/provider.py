@@ -90,7 +90,7 @@ class Post:
     at: float
     identifier: str
     fate: Fate
-    execution: Any
+    execution: Any = field(repr=False)
     tasks: list[str] = field(default_factory=list)
 
 

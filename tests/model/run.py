@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import activities.store
+from tests.model.clock import JumpingLoop, clocks_of
 from tests.model.promises import Promises
 from tests.model.script import Script
-from tests.model.world import World, simulated
+from tests.model.world import World
 
 
 def run_script(script: Script) -> Counter[str]:
@@ -26,8 +31,26 @@ def run_script(script: Script) -> Counter[str]:
                 world.do(move)
                 promises.seen[f"move: {move[0]}"] += 1
             promises.end(world)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n\n{script}") from error
+        except Exception as error:
+            raise AssertionError(f"{str(error) or repr(error)}\n\n{script}") from error
         finally:
             world.close()
     return promises.seen
+
+
+@contextmanager
+def simulated() -> Iterator[JumpingLoop]:
+    """Provide a loop in simulated time, in which no process decodes videos."""
+
+    async def probed(*_: Any) -> dict[str, object]:
+        return {}
+
+    loop = JumpingLoop()
+    real = vars(activities.store)["probed"]
+    vars(activities.store)["probed"] = probed
+    try:
+        with clocks_of(loop):
+            yield loop
+    finally:
+        vars(activities.store)["probed"] = real
+        loop.close()

@@ -116,6 +116,7 @@ _KINDS: tuple[st.SearchStrategy[Move], ...] = (
     _move("dies", st.sampled_from(_ACTIVITIES), st.integers(0, 12)),
     _move("crash"),
     _move("worker", st.booleans()),
+    _move("sending", st.booleans()),
     _move("evict"),
     _move("slow", st.sampled_from([0.01, 0.01, 2, 20])),
     _move("reset", _WHERE, st.integers(0, 99)),
@@ -157,6 +158,15 @@ _SCENES: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
     "long trouble": (
         *(_SUBMIT, _PASS, st.one_of(_weather("get", GetWeather), _weather("bucket", BucketWeather))),
         *(_TASK, _LONG),
+    ),
+    "second task after the end": (
+        *(_move("callbacks", "lost"), _move("creates", "two_tasks"), _SUBMIT, _move("pass", 5)),
+        *(_move("task", 0, st.sampled_from(["failed", "expired"])), _move("pass", 400), _HIDE, _PASS),
+        *(_move("callback", 1, _STATUSES), _PASS),
+    ),
+    "no worker sends": (
+        *(_move("callbacks", "lost"), _create("with a task"), _move("list", "down"), _SUBMIT, _move("pass", 700)),
+        *(_move("sending", False), _move("resolve", 0, "not_created"), _PASS, _CALLBACK, _PASS, _move("sending", True)),
     ),
     "outcome not written": (_move("bucket", "refuses_outcomes"), _FATE, _SUBMIT, _PASS, _move("bucket", "fine")),
     "unsure for long": (_create("unknown"), _SUBMIT, _weather("list", ListWeather), _LONG, _RESOLVE),

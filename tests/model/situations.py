@@ -46,6 +46,22 @@ SITUATIONS = {
             ("pass", 200),
         ),
     ),
+    "a reset sends a create again over a task that was found": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("dies", "create_task", 0),
+            ("resolve", 0, "not_created"),
+            ("pass", 5),
+            ("callback", 0, "running"),
+            ("pass", 5),
+            ("reset", 0, 92),
+            ("pass", 200),
+        ),
+    ),
     "an outcome cannot be written": Script(
         moves=(
             ("callbacks", "lost"),
@@ -54,6 +70,18 @@ SITUATIONS = {
             ("pass", 30),
             ("bucket", "fine"),
             ("task", 0, "failed"),
+        ),
+    ),
+    "a second task is named after the end": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "two_tasks"),
+            ("submit", 0),
+            ("pass", 5),
+            ("task", 0, "failed"),
+            ("pass", 400),
+            ("callback", 1, "running"),
+            ("pass", 200),
         ),
     ),
     "GET fails for hours": Script(moves=(("submit", 0), ("get", "500"), ("task", 0, "running"), ("pass", 8_000))),

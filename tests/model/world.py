@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-import activities.store
 from activities.create import CreateActivities
 from activities.ledger import LedgerActivities
 from activities.limits import LimitActivities
@@ -32,7 +30,7 @@ from seedance_temporal.relay import relay_app
 from seedance_temporal.settings import Settings
 from tests.model.bucket import BucketWeather, ModelBucket
 from tests.model.client import ModelClient
-from tests.model.clock import JumpingLoop, clocks_of
+from tests.model.clock import JumpingLoop
 from tests.model.executions import Executions
 from tests.model.provider import GetWeather, ListWeather, MadeTask, Provider, ResultWeather
 from tests.model.script import Move, Script
@@ -73,6 +71,7 @@ class World:
         self._relay = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=RELAY)
         self.provider.send = self._call_back
         self.worker_up = True
+        self.sends = True
         # When everything around the workflow was last out of order, and all such times.
         self.troubled_at = loop.now()
         self.troubles: list[tuple[float, float]] = []
@@ -92,7 +91,7 @@ class World:
         server.client = ModelClient(server)
         server.renew_after = self.script.renew_after
         server.paused = lambda: not self.worker_up
-        server.serves = lambda _: self.worker_up
+        server.serves = lambda task: self.worker_up and (self.sends or task.name != "create_task")
         # Each replay costs as much as the run so far: every few steps are enough.
         server.evicts = lambda: self.script.evicts and next(self._steps) % 4 == 0
         self._start_worker(server)
@@ -158,6 +157,11 @@ class World:
             number: claim for number, claim in self.claims().items() if claim["nonce"] == task.identifier.split("-")[1]
         }
         return next((attempt.number for attempt in attempts if attempt.number in claims), None)
+
+    def source_of(self, attempt: int) -> str:
+        """Return who wrote the outcome of an attempt; of a settled one, the ledger does not read that."""
+        name = Ledger(self.bucket, PREFIX).names(self.job_id).attempt(attempt, "outcome")
+        return str(json.loads(self.bucket.contents[name])["source"])
 
     def claims(self) -> dict[int, dict[str, Any]]:
         """Return all claims of the job by their attempt."""
@@ -283,6 +287,10 @@ class World:
     def _worker(self, up: bool) -> None:
         self.worker_up = up
 
+    def _sending(self, on: bool) -> None:
+        """Stop the worker of creates alone, or start it again."""
+        self.sends = on
+
     def _evict(self) -> None:
         for server in self.servers:
             for run in server.runs:
@@ -353,7 +361,7 @@ class World:
         provider.fates.clear()
         provider.lag_seconds = 0.0
         # Callbacks may stay lost: the provider promises none.
-        self.worker_up = True
+        self.worker_up = self.sends = True
         for server in self.servers:
             server.executions.deaths.clear()
             server.task_seconds = 0.01
@@ -388,21 +396,3 @@ class World:
         if left:
             self.loop.run_until_complete(asyncio.wait(left))
         self.loop.run_until_complete(self._relay.aclose())
-
-
-@contextmanager
-def simulated() -> Iterator[JumpingLoop]:
-    """Provide a loop in simulated time, in which no process decodes videos."""
-
-    async def probed(*_: Any) -> dict[str, object]:
-        return {}
-
-    loop = JumpingLoop()
-    real = vars(activities.store)["probed"]
-    vars(activities.store)["probed"] = probed
-    try:
-        with clocks_of(loop):
-            yield loop
-    finally:
-        vars(activities.store)["probed"] = real
-        loop.close()
