@@ -35,7 +35,7 @@ docs: setup ## The documentation as a site, in build/docs
 	PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 # What a coming SDK delivers in another order concerns the workflow, and waits that a crash interrupts.
-faults: setup ## Crashes at every point, outages of a day, upgrades, in both SDK orders, an hour on two cores; FAULTS_REPORT names the file for the tables
+faults: setup ## Crashes at every point, outages of a day, upgrades, in both SDK orders: a long campaign; FAULTS_REPORT names the file for its tables
 	FAULTS_REPORT=$${FAULTS_REPORT:-build/faults.md} $(BIN)/python -m pytest tests/faults -m faults \
 		-n 2 --dist worksteal
 	COMING_SDK=1 $(BIN)/python -m pytest tests/workflows tests/faults/test_crash_matrix.py -m "faults or not faults" \
