@@ -106,7 +106,6 @@ async def read_finished_run(ui: TemporalUi, job_id: str) -> None:
         "read the ledger",
         "POST create: attempt 1, paid at most once",
         "callback, or poll in",
-        f"GET {result.task_id}",
         "copy MP4 to gs://seedance-local, verified, and write the record",
     )
     await ui.photograph("finished-timeline")

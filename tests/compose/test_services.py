@@ -124,7 +124,7 @@ async def test_request_gets_its_video(deployment: Deployment) -> None:
     jobs = jobs_of(await connect(target_host=address, namespace=worker["TEMPORAL_NAMESPACE"]))
     state = await jobs.job(job["job_id"]).state()
     timeline = detail_of(state).timeline
-    assert [e.source for e in timeline if (e.event, e.detail) == ("status", "succeeded")] == ["callback"]
+    assert [e.source for e in timeline if (e.event, e.detail) == ("status", "succeeded")] == ["copy"]
 
 
 async def test_check_finds_every_part(deployment: Deployment) -> None:
