@@ -102,8 +102,8 @@ COPY_RETRY = RetryPolicy(
 # An Attention is not held up by the question for its cause.
 ASK_TEMPORAL_WITHIN = timedelta(seconds=30)
 ASK_TEMPORAL_RETRY = RetryPolicy(maximum_attempts=3)
-# A callback announced the success, and saved a poll. Whatever keeps this one try from ending well, a poll finds out,
-# with most of the hour left in which a paid video is not at risk.
+# The one try of a copy that begins without a poll, because a callback announced the success. If it fails, a poll
+# follows, and most of the hour is left before a paid video is at risk.
 COPY_AT_ONCE = timedelta(minutes=15)
 COPY_AT_ONCE_RETRY = RetryPolicy(maximum_attempts=1)
 # A stopped clock or a long outage can leave nothing of the 24 hours: the video may be there all the same.

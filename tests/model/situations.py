@@ -1,4 +1,4 @@
-"""Scripts that each found a broken edit of the workflow, shrunk: they run at every test, whatever hypothesis draws."""
+"""Fixed scripts, which always run. Each is the smallest one that found some broken edit of the workflow."""
 
 from __future__ import annotations
 

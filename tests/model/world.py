@@ -329,7 +329,7 @@ class World:
             run.signal(contract.SIGNAL_RETRY)
 
     def _resolve(self, of: int, action: str) -> None:
-        """Resolve the newest attempt, rightly (``truth``), or whatever its task."""
+        """Resolve the newest attempt: with ``truth`` as it really is, else as the move says."""
         run, claims = self.job(self.servers[of]), self.claims()
         if run is None or not run.open or not claims:
             return
