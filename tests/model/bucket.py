@@ -19,8 +19,8 @@ class ModelBucket(MemoryBucket):
     """All objects of the model.
 
     Attributes:
-        weather: ``loses_answers``: each write lands, and its writer is told of an error. ``refuses_outcomes``: a create
-            cannot write what came of it.
+        weather: ``loses_answers``: each write lands, and its writer is told of an error. ``refuses_outcomes``: the
+            outcome of a create cannot be written.
         claims: A copy of the bucket from just before each claim was written, by the claim's nonce.
     """
 
