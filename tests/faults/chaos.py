@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import random
 import re
@@ -25,14 +24,15 @@ from temporalio.service import RPCError
 
 from dev.stack import CALLBACK_SECRET, Stack, running_stack, start_temporal
 from seedance_temporal import JobState
-from seedance_temporal.contract import Resolve, Resubmit
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.errors import SeedanceError
 from seedance_temporal.events import sentence
-from seedance_temporal.identity import ObjectNames, callback_token, hash_of_job
+from seedance_temporal.identity import callback_token
 from tests.e2e.invariants import check_invariants
 from tests.e2e.operator import reset
 from tests.faults.chaos_plan import ROUTES, USUAL, WORKERS, Event, Plan, PlannedJob, Route, Trouble, make_plan
 from tests.faults.chaos_report import Report
+from tests.faults.chaos_truth import Truth
 
 SETTINGS = {
     "SEEDANCE_CREATE_TIMEOUT_SECONDS": "6",
@@ -62,6 +62,7 @@ class Chaos:
         self._patience = patience
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._processes = asyncio.Lock()
+        self._truth = Truth(stack)
         self._start = time.monotonic()
         self._ended: dict[str, JobState] = {}
         self._open: dict[str, JobState] = {}
@@ -272,26 +273,11 @@ class Chaos:
             return
         self._open[job_id] = job
         if job.attention == "unknown_create" and job.attempt is not None:
-            resolution = await self._truth(job_id, job.attempt)
+            resolution = await self._truth.of(job_id, job.attempt)
             if resolution is not None:
                 answer = await self._persist(lambda: self._stack.jobs.job(job_id).resolve(**resolution.model_dump()))
                 result = "accepted" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
                 self.report.resolved[f"{resolution.action}: {result}"] += 1
-
-    async def _truth(self, job_id: str, attempt: int) -> Resolve | None:
-        """Return the resolution that fits the provider's own ledger."""
-        names = ObjectNames("seedance", hash_of_job(job_id))
-        content = await self._stack.bucket.read(names.attempt(attempt, "claim"))
-        if content is None:
-            return None
-        nonce = json.loads(content)["nonce"]
-        entries = await self._stack.ark.ledger()
-        made = [e.task_id for e in entries if e.committed and e.body["safety_identifier"].endswith(nonce)]
-        if made:
-            return Resolve(attempt=attempt, action="adopt", task_id=made[0])
-        # An answer said 200 and no task exists: it was not the provider's, but the job cannot know that.
-        without_id = await self._stack.bucket.stat(names.attempt(attempt, "taken"))
-        return Resolve(attempt=attempt, action="lost" if without_id is not None else "not_created")
 
     async def _resubmit_some(self) -> None:
         """Resubmit half of those whose task failed, twice each."""
@@ -372,13 +358,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=None, help="of faults; by default, a minute for 150 jobs")
     parser.add_argument("--quick", action="store_true", help="leave out faults that take minutes to be noticed")
-    parser.add_argument("--patience", type=float, default=420, help="seconds that jobs get to end when it is quiet")
+    parser.add_argument("--patience", type=float, default=None, help="seconds that jobs get to end when it is quiet")
     parser.add_argument("--markdown", type=Path, default=None, help="write the tables here, too")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1_000_000)
     minutes = given.minutes if given.minutes is not None else max(0.5, given.jobs / 150)
+    patience = given.patience if given.patience is not None else 400 + given.jobs / 5
     _say(f"chaos: seed {seed}, {given.jobs} jobs, {minutes:g} minutes of trouble")
-    report = asyncio.run(run_chaos(make_plan(seed, given.jobs, minutes, quick=given.quick), given.patience))
+    report = asyncio.run(run_chaos(make_plan(seed, given.jobs, minutes, quick=given.quick), patience))
     _say(report.markdown())
     for problem in report.problems:
         _say(f"BROKEN: {problem}")
