@@ -79,6 +79,14 @@ class Resubmit(Shape):
     accept_second_charge: bool = False
 
 
+class TaskChanged(Shape):
+    """The payload of a callback's signal: a task may have changed. It is not trusted: the task is polled."""
+
+    task_id: str
+    status: str
+    attempt: int
+
+
 class Carried(Shape):
     """The state that one run gives to the next at continue-as-new; all else is in the ledger.
 
@@ -87,6 +95,7 @@ class Carried(Shape):
         media: The references as they were checked; None where they were not.
         attention, advice: What an operator had to settle.
         not_sent, not_sent_since: Creates in a row that were not sent, and when the first one failed.
+        named: Tasks that callbacks named while provider or bucket were away.
     """
 
     timeline: Timeline = ()
@@ -98,6 +107,7 @@ class Carried(Shape):
     advice: str | None = None
     not_sent: int = 0
     not_sent_since: AwareDatetime | None = None
+    named: tuple[TaskChanged, ...] = ()
 
 
 class GenerateVideoInput(Shape):
@@ -114,14 +124,6 @@ class GenerateVideoInput(Shape):
     resubmit: Resubmit | None = None
     may_create: bool = True
     carried: Carried | None = None
-
-
-class TaskChanged(Shape):
-    """The payload of a callback's signal: a task may have changed. It is not trusted: the task is polled."""
-
-    task_id: str
-    status: str
-    attempt: int
 
 
 class LateTasksInput(Shape):

@@ -65,7 +65,7 @@ class GenerateVideo:
         self._job_id = workflow.info().workflow_id
         self._progress = Progress(job.request, carried)
         self._steps = Steps(job, self._progress)
-        self._inbox = Inbox(self._steps, self._progress, cancel_requested=carried.cancel_requested)
+        self._inbox = Inbox(self._steps, self._progress, carried)
         self._sending = Sending(self._steps, self._inbox, self._progress, carried)
         self._copying = Copying(self._steps, self._progress)
         self._media = carried.media
@@ -83,7 +83,7 @@ class GenerateVideo:
 
         def over() -> bool:
             # Handlers have answers to give, also where the video is done.
-            return video.done() and workflow.all_handlers_finished()
+            return video.done() and self._inbox.is_idle
 
         while not over():
             try:
@@ -97,6 +97,7 @@ class GenerateVideo:
             decision = await self._read_ledger(with_context=True)
         finally:
             self._inbox.ledger_was_read = True
+            self._inbox.ask_again()
         while True:
             self._progress.show_second_task(decision.second_task)
             try:
@@ -347,9 +348,10 @@ class GenerateVideo:
         return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
     def _continue_as_new_where_long(self) -> None:
-        # Handlers end first: the next run knows nothing of the tasks that callbacks named, or of updates.
-        if workflow.all_handlers_finished() and history_is_long():
-            carried = Carried(cancel_requested=self._inbox.cancel_requested, media=self._media)
+        # Handlers end first: the next run knows nothing of updates, or of tasks that are being asked for.
+        if self._inbox.is_idle and history_is_long():
+            inbox = self._inbox
+            carried = Carried(cancel_requested=inbox.cancel_requested, media=self._media, named=tuple(inbox.unanswered))
             carried = self._progress.carry(self._sending.carry(carried))
             # Lists show the memo.
             memo = {**workflow.memo(), contract.MEMO_STARTED_AT: carried.started_at}

@@ -7,6 +7,7 @@ is about to end.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -18,7 +19,14 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.poll import GetTaskInput
-    from seedance_temporal.contract import CancelAnswer, CancelOutcome, Resolve, ResolveAnswer, TaskChanged
+    from seedance_temporal.contract import (
+        CancelAnswer,
+        CancelOutcome,
+        Carried,
+        Resolve,
+        ResolveAnswer,
+        TaskChanged,
+    )
     from seedance_temporal.events import EventName, EventSource
     from seedance_temporal.ledger.facts import Listing
     from seedance_temporal.provider.task import RUNNING, TERMINAL, is_task_id
@@ -40,9 +48,10 @@ class Inbox:
         listings: Those that have arrived and are not handled yet.
         cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
+        unanswered: Tasks that callbacks named, for the next run to ask for: provider or bucket were away.
     """
 
-    def __init__(self, steps: Steps, progress: Progress, *, cancel_requested: bool) -> None:
+    def __init__(self, steps: Steps, progress: Progress, carried: Carried) -> None:
         self._steps = steps
         self._progress = progress
         self._began = workflow.now()
@@ -58,13 +67,20 @@ class Inbox:
         self.ledger_was_read = False
         self.creating: int | None = None
         self.listings: list[Listing] = []
-        self.cancel_requested = cancel_requested
+        self.cancel_requested = carried.cancel_requested
         self.cancel_outcome: CancelOutcome | None = None
+        self.unanswered = list(carried.named)
+        self._asking: set[asyncio.Task[None]] = set()
 
     @property
     def interrupts(self) -> bool:
         """Whether to stop preparing a create: a cancel was requested, or the ledger has changed."""
         return self.cancel_requested or self.ledger_changed
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no handler has an answer to give, and no task is being asked for."""
+        return workflow.all_handlers_finished() and not self._asking
 
     @property
     def cancel_pending(self) -> bool:
@@ -75,11 +91,20 @@ class Inbox:
 
         Call this before every step that cannot be undone: a claim, an absence, an end. Returns ``ledger_changed``.
         """
+        self.ask_again()
         if self._awaited:
             purpose = "stop waiting for tasks that callbacks or listings named"
             await until(lambda: not self._awaited, policies.LISTEN_AT_MOST, purpose)
         await until(lambda: not self._resolving)
         return self.ledger_changed
+
+    def ask_again(self) -> None:
+        """Ask once more for the tasks that could not be identified so far, by this run or the one before."""
+        for named in self.unanswered:
+            asking = asyncio.create_task(self._ask_unless_known(named, "callback"))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+        self.unanswered = []
 
     def close(self) -> None:
         """Pause no longer: the run is over, and each task that is still open is asked for once more."""
@@ -180,10 +205,17 @@ class Inbox:
         "The provider does not know it" can mean "not yet": such a task is asked for again, with growing pauses, and
         once more when it is named again. Only another identifier closes a task id for good.
         """
+        if not self._is_known(named) and self._accepts(source):
+            await self._ask_unless_known(named, source)
+
+    def _is_known(self, named: TaskChanged) -> bool:
         key = named.attempt, named.task_id
-        is_known = named.task_id == self._progress.task_id or key in self._open | self._identified
-        if is_known or not self._accepts(source):
+        return named.task_id == self._progress.task_id or key in self._open | self._identified
+
+    async def _ask_unless_known(self, named: TaskChanged, source: Source) -> None:
+        if self._is_known(named):
             return
+        key = named.attempt, named.task_id
         self._open.add(key)
         self._awaited.add(key)
         try:
@@ -211,11 +243,6 @@ class Inbox:
         while named.task_id != self._progress.task_id:
             answer = await self._ask(named, source)
             if answer in {"ours", "known", "other"}:
-                self._identified.add(key)
-                if answer == "ours":
-                    self._progress.note("task_found", source, task_id=named.task_id, attempt=named.attempt)
-                # "known" can be the answer to a second try, whose first one wrote it.
-                self.ledger_changed = self.ledger_changed or answer != "other"
                 return
             if answer == "not_yet" and not pauses:
                 self._progress.note("task_not_found", source, task_id=named.task_id, attempt=named.attempt)
@@ -224,6 +251,9 @@ class Inbox:
                 # The provider or the bucket is away: keep asking, and hold nothing up any longer.
                 self._awaited.discard(key)
             if not await self._pause(pauses.pop(0) if pauses else policies.IDENTIFY_LATER):
+                # The lister names a task again with each of its answers; a callback does not come again.
+                if source == "callback" and not self._closed:
+                    self.unanswered.append(named)
                 return
 
     async def _pause(self, pause: timedelta) -> bool:
@@ -239,10 +269,17 @@ class Inbox:
         return self._closed or not interrupted
 
     async def _ask(self, named: TaskChanged, source: Source) -> str:
+        """Ask the provider once; a task that it shows is this job's, or another's, for good."""
+        attempt, task_id = named.attempt, named.task_id
         try:
-            return (await self._steps.identify_task(named.attempt, named.task_id, source)).answer
+            answer = (await self._steps.identify_task(attempt, task_id, source)).answer
         except ActivityError as error:
-            self._progress.note(
-                "task_not_checked", source, str(error.cause), task_id=named.task_id, attempt=named.attempt
-            )
+            self._progress.note("task_not_checked", source, str(error.cause), task_id=task_id, attempt=attempt)
             return "unanswered"
+        if answer in {"ours", "known", "other"}:
+            self._identified.add((attempt, task_id))
+            if answer == "ours":
+                self._progress.note("task_found", source, task_id=task_id, attempt=attempt)
+            # "known" can be the answer to a second try, whose first one wrote it.
+            self.ledger_changed = self.ledger_changed or answer != "other"
+        return answer

@@ -198,6 +198,7 @@ class SimulatedTask:
 
     id: str
     identifier: str
+    attempt: int
     model: str
     created_at: datetime
     runs_after: float
@@ -282,6 +283,7 @@ class SimulatedProvider:
             task = SimulatedTask(
                 id=f"cgt-{len(self.tasks) + 1}",
                 identifier=body["safety_identifier"],
+                attempt=int(body["callback_url"].split("/")[-2]),
                 model=body["model"],
                 created_at=simulated_now(),
                 runs_after=self.runs_after,

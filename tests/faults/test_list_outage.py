@@ -17,9 +17,10 @@ from temporalio.client import WorkflowHistory
 from seedance_temporal import contract
 from seedance_temporal.contract import TaskChanged
 from seedance_temporal.job import JobState
-from tests.faults.outages import HOUR, MOST_BYTES, MOST_EVENTS, SLACK, Stage, a_stage, end_of
+from tests.faults.outages import HOUR, MOST_BYTES, MOST_EVENTS, SLACK
 from tests.faults.report import AddRow
 from tests.faults.simulated import Life, SimulatedBucket, SimulatedProvider, SimulatedTask, Trouble, simulated_now
+from tests.faults.stage import Stage, a_stage, end_of
 from tests.replay.replaying import replay, replay_histories, runs_of
 from tests.support.jobs import a_request, detail_of
 from tests.support.stores import PNG, VIDEO

@@ -74,8 +74,9 @@ class ActivityTask:
             return
         self.ever_started = True
         self.execution = self.server.executions.begin(self)
-        limit = self.command.start_to_close_timeout.ToTimedelta().total_seconds()
-        self._later(limit, self._timed_out, self.execution, TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE)
+        # Without a limit of its own, a try has the time of the whole.
+        if limit := self.command.start_to_close_timeout.ToTimedelta().total_seconds():
+            self._later(limit, self._timed_out, self.execution, TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE)
 
     # How a try ends
 

@@ -9,6 +9,7 @@ from temporalio.api.common.v1 import ActivityType
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.common import WorkflowIDReusePolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -60,6 +61,19 @@ class Handle:
         if run is None or not run.open:
             raise _not_found()
         run.signal(name, argument)
+
+    async def cancel(self) -> None:
+        run = self._server.newest(self._id)
+        if run is None or not run.open:
+            raise _not_found()
+        run.request_cancel()
+
+    async def execute_update(self, name: str, argument: Any, *, result_type: type) -> Any:
+        run = self._server.newest(self._id)
+        payload = await run.update(name, argument) if run is not None and run.open else None
+        if payload is None:
+            raise _not_found()
+        return pydantic_data_converter.payload_converter.from_payloads([payload], [result_type])[0]
 
     async def describe(self) -> Any:
         run: Run | None = self._server.newest(self._id)

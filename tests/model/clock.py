@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 START = datetime(2027, 1, 4, 9, tzinfo=UTC).timestamp()
-_PARTS = ("activities.", "seedance_temporal.", "tests.support.memory_bucket")
+_PARTS = ("activities.", "seedance_temporal.", "tests.support.memory_bucket", "tests.faults.simulated")
 # One call of the model comes to rest long before; more turns without a moment passing are a livelock.
 _MOST_TURNS = 200_000
 

@@ -12,11 +12,24 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx
 from temporalio import activity
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import CancelledError
 from temporalio.testing import ActivityEnvironment
 
+from activities.create import CreateActivities
+from activities.ledger import LedgerActivities
+from activities.limits import LimitActivities
+from activities.poll import PollActivities
+from activities.recover import RecoverActivities
+from activities.store import StoreActivities
+from activities.task_list import TaskListActivities
+from seedance_temporal import contract
+from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.provider.ark import Ark
+from seedance_temporal.settings import Settings
+from seedance_temporal.storage.bucket import Bucket
 from tests.model.activity_task import ActivityTask
 
 _CURRENT: ContextVar[Execution | None] = ContextVar("execution", default=None)
@@ -113,6 +126,27 @@ class Executions:
         """Kill the worker process."""
         for execution in list(self.running):
             execution.die()
+
+
+def activities_of(
+    bucket: Bucket, ark: Ark, settings: Settings, results: Callable[[], httpx.AsyncBaseTransport]
+) -> dict[str, Callable[..., Any]]:
+    """Return the activities of a new worker process by name. ``results``: the transport of the host of results."""
+    ledger = Ledger(bucket, settings.seedance_prefix)
+    bookkeeping = LedgerActivities(ledger, settings, [key.name for key in contract.SEARCH_ATTRIBUTES])
+    poll, recover = PollActivities(ledger, ark, settings), RecoverActivities(ledger, ark, settings)
+    task_list = TaskListActivities(ledger, ark, settings)
+    store = StoreActivities(bucket, ark, settings, results)
+    calls: list[Any] = [
+        *(bookkeeping.read_ledger, bookkeeping.write_outcome, bookkeeping.write_end),
+        LimitActivities(ledger, bucket, settings).reserve_quota,
+        CreateActivities(ledger, bucket, ark, settings).create_task,
+        *(poll.get_task, poll.cancel_task),
+        *(recover.identify_task, recover.resolve_attempt, recover.settle_absent, recover.follow_known_task),
+        *(task_list.list_page, task_list.answer_jobs, task_list.ask_lister),
+        *(store.store_video, store.why_not_stored),
+    ]
+    return {call.__name__: call for call in calls}
 
 
 async def gate(name: str) -> None:

@@ -77,6 +77,11 @@ class Hosted:
         """The workflow's own object; a run without any step has none."""
         return getattr(self._instance or self._rebuilt(), "_object", None)
 
+    @property
+    def bytes(self) -> int:
+        """About how large its history is."""
+        return sum(activation.ByteSize() + sum(c.ByteSize() for c in commands) for activation, commands in self.history)
+
     def activate(self, activation: WorkflowActivation) -> list[Any]:
         """Take one step, and return its commands."""
         instance = self._instance or self._rebuilt()

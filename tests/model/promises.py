@@ -12,7 +12,7 @@ from seedance_temporal.ledger.store import Ledger
 from tests.model.executions import Execution
 from tests.model.provider import NAMES_ITS_TASK, NOT_SENT, REFUSALS, Post
 from tests.model.server import Run, Server
-from tests.model.world import PREFIX, World
+from tests.model.world import LOOK_SECONDS, PREFIX, World
 
 _HOUR = 3600.0
 # Patience of an hour, and the pause before the try that ends it.
@@ -24,6 +24,8 @@ _NAMED_WITHIN = 62.0
 # A task that is hidden for longer can be missed.
 _SEARCHED = 500.0
 _SETTLED_WITHIN = 300.0
+# After an outage, a task that was named in it is asked for again.
+_ASKED_AGAIN_WITHIN = 900.0
 _MOST_NAMES = 50
 _PATIENT_HOURS = 12
 
@@ -33,6 +35,7 @@ class Promises:
 
     def __init__(self) -> None:
         self._posts = 0
+        self._known_at: dict[str, float] = {}
         self._still: dict[tuple[str, Any], float] = {}
         self.seen: Counter[str] = Counter()
 
@@ -81,6 +84,9 @@ class Promises:
 
     def _check_ledger(self, world: World) -> None:
         facts, claims = world.facts(), world.claims()
+        for attempt in facts.attempts:
+            for task_id in attempt.tasks:
+                self._known_at.setdefault(task_id, world.loop.now())
         fates = {post.identifier.split("-")[1]: post for post in world.provider.posts}
         for attempt in facts.attempts:
             if attempt.outcome is None or attempt.number not in claims:
@@ -189,11 +195,25 @@ class Promises:
                     task = world.provider.tasks.get(task_id)
                     if task is None or world.attempt_of(task) != attempt or task.hidden_until > at + _NAMED_WITHIN:
                         continue
+                    self._check_asked_again(world, run, task_id, at)
                     if world.was_quiet(at, at + _SETTLED_WITHIN):
                         assert task_id in known, f"{task_id} was named to {run.workflow_id} at {at}, and is forgotten"
                         self.seen["named tasks"] += 1
                         if run.status == "completed" and task_id in {live for a in facts.attempts for live in a.live}:
                             self._check_second(world, run, task_id)
+
+    def _check_asked_again(self, world: World, run: Run, task_id: str, named_at: float) -> None:
+        """A task that was named while something was out of order is found soon after that, if the job goes on."""
+        last = run.server.chain(run)[-1]
+        is_whole = run.workflow_id == world.job_id and last.status in {"completed", "failed"}
+        # "The provider does not know it" is an answer, which lasts until the task is named again.
+        if not is_whole or ("get", "lags") in world.script.moves:
+            return
+        due = world.quiet_for(_ASKED_AGAIN_WITHIN, named_at)
+        if due < (last.closed_at or 0):
+            self.seen["named in trouble"] += due > named_at + _ASKED_AGAIN_WITHIN
+            known_at = self._known_at.get(task_id, world.loop.now())
+            assert known_at < due + LOOK_SECONDS, f"{task_id} was named at {named_at}, and known at {known_at}"
 
     def _check_end(self, world: World, run: Run, decision: Any) -> None:
         error = world.error_of(run)

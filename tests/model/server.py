@@ -59,6 +59,7 @@ class Run:
     memo: dict[str, Payload] = field(default_factory=dict)
     updates: dict[str, asyncio.Future[Any]] = field(default_factory=dict)
     events: int = 3
+    closed_at: float | None = None
     _scheduled: bool = False
 
     @property
@@ -182,6 +183,7 @@ class Run:
 
     def close(self, status: str) -> None:
         self.status = status
+        self.closed_at = self.server.loop.now()
         for _, handle in self.timers.values():
             if handle is not None:
                 handle.cancel()
@@ -238,6 +240,14 @@ class Server:
 
     def newest(self, workflow_id: str) -> Run | None:
         return next((run for run in reversed(self.runs) if run.workflow_id == workflow_id), None)
+
+    def chain(self, run: Run) -> list[Run]:
+        """Return a run, and those that it was continued in."""
+        chain = [run]
+        for following in self.runs[self.runs.index(run) + 1 :]:
+            if following.hosted.initialize.continued_from_execution_run_id == chain[-1].run_id:
+                chain.append(following)
+        return chain
 
     def start(self, kind: str, workflow_id: str, task_queue: str, argument: Any) -> Run:
         """Start a run. Whether one may start is the client's to say."""

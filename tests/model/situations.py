@@ -98,6 +98,21 @@ SITUATIONS = {
         single_batch=True,
         evicts=True,
     ),
+    "a task is named in an outage that outlasts a run": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("get", "500"),
+            ("callback", 0, "running"),
+            ("pass", 20_000),
+            ("get", "fine"),
+            ("pass", 2_000),
+        ),
+        renew_after=120,
+    ),
     "two runs of a job": Script(
         moves=(
             ("creates", "created_slowly"),

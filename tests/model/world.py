@@ -12,13 +12,6 @@ import httpx
 from pydantic import SecretStr
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.create import CreateActivities
-from activities.ledger import LedgerActivities
-from activities.limits import LimitActivities
-from activities.poll import PollActivities
-from activities.recover import RecoverActivities
-from activities.store import StoreActivities
-from activities.task_list import TaskListActivities
 from seedance_temporal import contract
 from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, Resubmit
 from seedance_temporal.identity import callback_url, job_id_of
@@ -31,7 +24,7 @@ from seedance_temporal.settings import Settings
 from tests.model.bucket import BucketWeather, ModelBucket
 from tests.model.client import ModelClient
 from tests.model.clock import JumpingLoop
-from tests.model.executions import Executions
+from tests.model.executions import Executions, activities_of
 from tests.model.provider import GetWeather, ListWeather, MadeTask, Provider, ResultWeather
 from tests.model.script import Move, Script
 from tests.model.server import Run, Server
@@ -40,7 +33,7 @@ from tests.support.jobs import KEY, SECRET, a_request
 RELAY = "https://relay.example"
 PREFIX = "seedance"
 # How long the world goes on between two looks at it.
-_LOOK_SECONDS = 600.0
+LOOK_SECONDS = 600.0
 _CONVERTER = pydantic_data_converter.payload_converter
 
 
@@ -99,23 +92,7 @@ class World:
 
     def _start_worker(self, server: Server) -> None:
         """Make the activities of a new worker process: the old one's memory is gone."""
-        settings, bucket = self.settings, self.bucket
-        ark = self._ark
-        ledger = Ledger(bucket, PREFIX)
-        bookkeeping = LedgerActivities(ledger, settings, [key.name for key in contract.SEARCH_ATTRIBUTES])
-        poll, recover = PollActivities(ledger, ark, settings), RecoverActivities(ledger, ark, settings)
-        task_list = TaskListActivities(ledger, ark, settings)
-        store = StoreActivities(bucket, ark, settings, self.provider.results)
-        calls: list[Any] = [
-            *(bookkeeping.read_ledger, bookkeeping.write_outcome, bookkeeping.write_end),
-            LimitActivities(ledger, bucket, settings).reserve_quota,
-            CreateActivities(ledger, bucket, ark, settings).create_task,
-            *(poll.get_task, poll.cancel_task),
-            *(recover.identify_task, recover.resolve_attempt, recover.settle_absent, recover.follow_known_task),
-            *(task_list.list_page, task_list.answer_jobs, task_list.ask_lister),
-            *(store.store_video, store.why_not_stored),
-        ]
-        server.executions.activities = {call.__name__: call for call in calls}
+        server.executions.activities = activities_of(self.bucket, self._ark, self.settings, self.provider.results)
 
     async def _connect(self) -> Any:
         return self.servers[0].client
@@ -176,7 +153,7 @@ class World:
     def go_on(self, seconds: float) -> None:
         """Let time pass, and look at the world meanwhile."""
         while seconds > 0:
-            step = min(seconds, _LOOK_SECONDS)
+            step = min(seconds, LOOK_SECONDS)
             began, quiet = self.loop.now(), self.quiet
             self.loop.run_until_complete(asyncio.sleep(step))
             if not (quiet and self.quiet):
@@ -197,6 +174,14 @@ class World:
     def was_quiet(self, began: float, ended: float) -> bool:
         """Return whether everything around the workflow was in order all the time."""
         return all(last < began or first > ended for first, last in self.troubles)
+
+    def quiet_for(self, seconds: float, since: float) -> float:
+        """Return when everything around the workflow had first been in order for so long."""
+        for began, ended in sorted(self.troubles):
+            if began - since >= seconds:
+                break
+            since = max(since, ended)
+        return since + seconds
 
     # The moves
 
