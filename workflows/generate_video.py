@@ -225,8 +225,7 @@ class GenerateVideo:
                 continue
             assert decision.recovery is not None
             if decision.recovery.needs_operator and search.was_answered:
-                advice = messages.advice_on_unknown(self._job_id, decision.attempt, search.doubt(decision.recovery))
-                self._progress.need("unknown_create", advice)
+                self._progress.need("unknown_create", search.advice(self._job_id, decision.attempt, decision.recovery))
             await self._progress.wait(
                 lambda: bool(self._inbox.listings) or self._inbox.ledger_changed,
                 search.wait_seconds(decision.recovery),
@@ -271,7 +270,7 @@ class GenerateVideo:
             self._progress.show_second_task(seen.second_task)
             if seen.next != "wait":
                 return await self._conclude(task, seen, how)
-            polls.show(seen, how)
+            polls.show(seen, how, self._inbox.cancel_fails)
             seconds = seen.wait_seconds
 
     async def _conclude(self, task: GetTaskInput, seen: Observation, how: EventSource) -> VideoResult | Decision:
@@ -350,9 +349,8 @@ class GenerateVideo:
     def _continue_as_new_where_long(self) -> None:
         # Handlers end first: the next run knows nothing of updates, or of tasks that are being asked for.
         if self._inbox.is_idle and history_is_long():
-            inbox = self._inbox
-            carried = Carried(cancel_requested=inbox.cancel_requested, media=self._media, named=tuple(inbox.unanswered))
-            carried = self._progress.carry(self._sending.carry(carried))
+            carried = self._inbox.carry(self._sending.carry(Carried(media=self._media)))
+            carried = self._progress.carry(carried)
             # Lists show the memo.
             memo = {**workflow.memo(), contract.MEMO_STARTED_AT: carried.started_at}
             workflow.continue_as_new(self._job.model_copy(update={"carried": carried}), memo=memo)

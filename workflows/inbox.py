@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from temporalio import workflow
@@ -48,7 +48,8 @@ class Inbox:
         listings: Those that have arrived and are not handled yet.
         cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
-        unanswered: Tasks that callbacks named, for the next run to ask for: provider or bucket were away.
+        cancel_fails: Advice on a cancel that the provider does not serve; empty where it does.
+        unchecked: Which task was named last and could not be checked, and why; empty where the last one could.
     """
 
     def __init__(self, steps: Steps, progress: Progress, carried: Carried) -> None:
@@ -69,7 +70,10 @@ class Inbox:
         self.listings: list[Listing] = []
         self.cancel_requested = carried.cancel_requested
         self.cancel_outcome: CancelOutcome | None = None
-        self.unanswered = list(carried.named)
+        self.cancel_fails = ""
+        self._cancel_fails_since: datetime | None = None
+        self.unchecked = ""
+        self._unanswered = {(named.attempt, named.task_id): named for named in carried.named}
         self._asking: set[asyncio.Task[None]] = set()
 
     @property
@@ -100,11 +104,16 @@ class Inbox:
 
     def ask_again(self) -> None:
         """Ask once more for the tasks that could not be identified so far, by this run or the one before."""
-        for named in self.unanswered:
+        for named in self._unanswered.values():
             asking = asyncio.create_task(self._ask_unless_known(named, "callback"))
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
-        self.unanswered = []
+        self._unanswered = {}
+
+    def carry(self, carried: Carried) -> Carried:
+        """Add what the next run needs: a callback that came while provider or bucket were away does not come again."""
+        named = tuple(self._unanswered.values())
+        return carried.model_copy(update={"cancel_requested": self.cancel_requested, "named": named})
 
     def close(self) -> None:
         """Pause no longer: the run is over, and each task that is still open is asked for once more."""
@@ -177,7 +186,11 @@ class Inbox:
         except ActivityError as error:
             reason = str(messages.last_failure(error) or "no worker took it")
             self._progress.note("cancel_not_served", "poll", reason, task_id=task.task_id)
+            since = self._cancel_fails_since = self._cancel_fails_since or workflow.now()
+            if workflow.now() - since >= policies.PATIENCE:
+                self.cancel_fails = messages.advice_on_cancel(since, reason)
             return
+        self.cancel_fails = ""
         self.cancel_outcome = cancelled.outcome
         answer = f"{cancelled.outcome}, {cancelled.status}"
         self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)
@@ -251,9 +264,9 @@ class Inbox:
                 # The provider or the bucket is away: keep asking, and hold nothing up any longer.
                 self._awaited.discard(key)
             if not await self._pause(pauses.pop(0) if pauses else policies.IDENTIFY_LATER):
-                # The lister names a task again with each of its answers; a callback does not come again.
+                # The lister names a task again with each of its answers.
                 if source == "callback" and not self._closed:
-                    self.unanswered.append(named)
+                    self._unanswered[key] = named
                 return
 
     async def _pause(self, pause: timedelta) -> bool:
@@ -274,8 +287,10 @@ class Inbox:
         try:
             answer = (await self._steps.identify_task(attempt, task_id, source)).answer
         except ActivityError as error:
+            self.unchecked = messages.not_checked(task_id, error)
             self._progress.note("task_not_checked", source, str(error.cause), task_id=task_id, attempt=attempt)
             return "unanswered"
+        self.unchecked = ""
         if answer in {"ours", "known", "other"}:
             self._identified.add((attempt, task_id))
             if answer == "ours":

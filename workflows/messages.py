@@ -74,6 +74,11 @@ def list_fails(since: datetime, problem: str) -> str:
     return f"LIST has failed since {since:%Y-%m-%d %H:%M} UTC, with {problem}"
 
 
+def not_checked(task_id: str, error: ActivityError) -> str:
+    """Return why it is not known whether a task that was named is one of the job."""
+    return f"Task {task_id} was named, and could not be checked: {reason_of(error.cause or error)}."
+
+
 def damage(error: ActivityError) -> ApplicationError | None:
     """Return the failure of a step that met a damaged object of the ledger; None where it failed otherwise."""
     reason = error.cause
@@ -147,10 +152,16 @@ def lost(task: GetTaskInput, error: ActivityError) -> JobError:
     )
 
 
-def advice_on_unknown(job_id: str, attempt: int, doubt: str | None) -> str:
-    """Advise on an attempt whose outcome is unknown. ``doubt``: why LIST cannot prove that no task exists."""
+def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str) -> str:
+    """Advise on an attempt whose outcome is unknown.
+
+    Args:
+        doubt: Why LIST cannot prove that no task exists; empty where it can.
+        unchecked: Which task was named, and why the provider could not be asked for it; empty where none is.
+    """
     command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
-    because = f" The provider's list cannot prove that no task exists: {doubt}." if doubt is not None else ""
+    because = f" The provider's list cannot prove that no task exists: {doubt}." if doubt else ""
+    because += f" {unchecked}" if unchecked else ""
     return "\n".join(
         [
             f"Whether the provider accepted attempt {attempt} is not known, so nothing is sent; the job keeps "
@@ -174,6 +185,15 @@ def advice_on_task(seen: Observation) -> str:
         return advice_on_damage(seen.note or "")
     return (
         f"{seen.note}. Fix the key or the account at the provider; the job then continues by itself. The task is safe."
+    )
+
+
+def advice_on_cancel(since: datetime, reason: str) -> str:
+    """Advise on a cancel that the provider does not serve."""
+    return (
+        f"Since {since:%Y-%m-%d %H:%M} UTC the provider has not served the cancel of this job: "
+        f"{redacted(reason)[:_LONGEST_REASON]}. Fix the key or its permissions: the cancel is sent again with each "
+        "poll. The task goes on meanwhile; if it ends with a video, that is billed, and stored."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
@@ -32,8 +32,8 @@ class Polls:
         self.count = 0
         self.refused = 0
 
-    def show(self, seen: Observation, how: EventSource) -> None:
-        """Show a task that goes on."""
+    def show(self, seen: Observation, how: EventSource, cancel_fails: str) -> None:
+        """Show a task that goes on. ``cancel_fails``: advice on a cancel that the provider does not serve."""
         self.count += 1
         self.refused = self.refused + 1 if seen.attention in {"account", "credentials"} else 0
         if seen.attention is not None:
@@ -43,9 +43,13 @@ class Polls:
         self._progress.move_on(seen.status)
         if seen.status in {QUEUED, RUNNING}:
             self._unknown_since = None
-            self._progress.clear(*SETTLED_BY_POLL)
-            return
-        self._progress.clear(*(each for each in SETTLED_BY_POLL if each != "provider"))
-        since = self._unknown_since = self._unknown_since or workflow.now()
-        if workflow.now() - since >= policies.PATIENCE:
-            self._progress.need("provider", messages.advice_on_status(seen.status, since))
+        else:
+            self._unknown_since = self._unknown_since or workflow.now()
+        advice, since = cancel_fails, self._unknown_since
+        # Nothing can be said during the wait before the next poll.
+        if since is not None and workflow.now() + timedelta(seconds=seen.wait_seconds) - since >= policies.PATIENCE:
+            advice = messages.advice_on_status(seen.status, since)
+        lasts = bool(since or advice)
+        self._progress.clear(*(each for each in SETTLED_BY_POLL if each != "provider" or not lasts))
+        if advice:
+            self._progress.need("provider", advice)

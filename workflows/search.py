@@ -34,10 +34,10 @@ class Search:
         """
         return self._heard or self._unanswered > 1
 
-    def doubt(self, recovery: Recovery) -> str | None:
-        """Return why absence cannot be proven from LIST; None where it can."""
-        doubt = recovery.doubt or self._doubt
-        return "; ".join(filter(None, (self._problem, doubt))) or None
+    def advice(self, job_id: str, attempt: int, recovery: Recovery) -> str:
+        """Return what an operator should know and do."""
+        doubt = "; ".join(filter(None, (self._problem, recovery.doubt or self._doubt)))
+        return messages.advice_on_unknown(job_id, attempt, doubt, self._inbox.unchecked)
 
     def wait_seconds(self, recovery: Recovery) -> float:
         """Return how long to wait for a listing before the lister is asked again."""

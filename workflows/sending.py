@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
@@ -86,7 +88,8 @@ class Sending:
             seconds = policies.CONFLICT_WAIT.total_seconds()
         elif result.claim is not None:  # a create that no worker has started is not one that failed
             self._not_sent_since = since = self._not_sent_since or workflow.now()
-            if workflow.now() - since >= policies.PATIENCE:
+            # Nothing can be said during the wait.
+            if workflow.now() + timedelta(seconds=seconds) - since >= policies.PATIENCE:
                 code = result.outcome.code if result.outcome is not None else ""
                 self._progress.need(messages.part_of_create(code), messages.advice_on_create(since, result.message))
         await self._progress.wait(lambda: self._inbox.interrupts, seconds, "nothing was created; create again")

@@ -68,6 +68,7 @@ class Stage:
             provider=provider_,
             bucket=bucket,
             callbacks=errands.callbacks,
+            answers=errands.answers,
             histories=[(len(run), sum(event.ByteSize() for event in run)) for run in runs],
             closed_at=runs[-1][-1].event_time.ToDatetime(state.started_at.tzinfo),
         )

@@ -89,6 +89,7 @@ def play(path: Path, trouble: Trouble | None = None, *, single_batch: bool = Fal
             provider=provider,
             bucket=bucket,
             callbacks=errands.callbacks,
+            answers=errands.answers,
             histories=[(run.events, run.hosted.bytes) for run in server.runs if run.workflow_id == job_id],
             closed_at=datetime.fromtimestamp(loop.now(), UTC),
         )

@@ -18,6 +18,7 @@ from seedance_temporal.job import Attention
 from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.fakes import (
+    CANCELLED,
     LONG,
     OTHER_TASK,
     RESULT,
@@ -202,6 +203,28 @@ async def test_hour_of_unknown_status_raises_attention(skipping: Harness) -> Non
     assert await job.result() == RESULT
 
 
+async def test_hour_without_cancel_raises_attention(skipping: Harness) -> None:
+    skipping.fake.plan("read_ledger", adopt())
+    skipping.fake.always("get_task", waiting("queued", 300))
+    skipping.fake.always("cancel_task", ApplicationError("403 AccessDenied", type="ProviderUnavailable"))
+    job = await skipping.start_until_called("get_task")
+    await job.cancel()
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.8)
+    assert (await job.state()).attention is None
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.4)
+    shown = await job.state()
+    assert (shown.attention, shown.phase) == ("provider", "queued")
+    assert "403 AccessDenied" in (detail_of(shown).advice or "")
+    await skipping.skip(1200)
+    raised = [event for event in await job.noted() if event.startswith("attention_")]
+    assert raised == ["attention_raised provider"], "polls that are answered do not settle it"
+    skipping.fake.always("cancel_task", CANCELLED)
+    skipping.fake.always("get_task", ending("cancelled", "cancelled"))
+    skipping.fake.always("write_end", as_written)
+    assert (await job.failed()).failure_class == "cancelled"
+    assert (await job.state()).attention is None
+
+
 async def test_refusals_in_a_row_are_counted(harness: Harness) -> None:
     refused = waiting("", 0, attention="credentials", note="401")
     harness.fake.follow(refused, refused, waiting("running", 0), refused, to_store())
@@ -252,11 +275,11 @@ async def test_unsent_create_raises_attention(skipping: Harness, code: str, atte
     skipping.fake.always("read_ledger", claim())
     skipping.fake.always("create_task", not_sent(900, code))
     job = await skipping.start_until_called("create_task")
-    await skipping.skip(policies.PATIENCE.total_seconds() * 0.8)
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.7)
     assert (await job.state()).attention is None
-    await skipping.skip(policies.PATIENCE.total_seconds() * 0.6)
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.3)
     shown = await job.state()
-    assert shown.attention == attention
+    assert shown.attention == attention, "before the wait in which the hour ends"
     assert code in (detail_of(shown).advice or "")
     # A ledger that can be read says nothing about the create.
     await skipping.skip(1800)
