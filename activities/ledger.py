@@ -154,11 +154,15 @@ class LedgerActivities:
 
     @activity.defn
     async def write_end(self, input: EndInput) -> EndResult:
-        """Write how the job's task ended; return the end that counts.
+        """Write how the job's task ended; return the end that counts. A video that was verified is not given up.
 
         Grant another attempt where the provider failed, or never began, and the setting has some left.
         """
         assert input.error.attempt is not None
+        task_id = input.error.task_id if input.error.failure_class == "lost" else None
+        if task_id is not None and await self._ledger.has_verified_video(input.job_id, task_id):
+            # Only the record is missing, and that needs no URL.
+            return EndResult(error=input.error, continues=True)
         end = End(
             error=input.error,
             at=datetime.now(UTC),

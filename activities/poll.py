@@ -40,8 +40,6 @@ _REFUSED_SECONDS = 60.0
 _LONGEST_REFUSED_SECONDS = 900.0
 # DELETE erases the record of a finished task, so the answer of GET must be fresh.
 _GET_IS_FRESH_SECONDS = 2.0
-# GET can lag behind a create by seconds; a task that it still does not show then is not to be cancelled.
-_TRIES_FOR_A_NEW_TASK = 5
 # The first poll, by resolution: a little before most videos of 5 seconds are done.
 _TYPICAL_SECONDS = {"480p": 60.0, "720p": 90.0, "1080p": 150.0, "4k": 240.0}
 
@@ -238,9 +236,10 @@ class PollActivities:
         asked = time.monotonic()
         try:
             payload = await self._ark.get(input.task_id)
-            if payload is None and activity.info().attempt <= _TRIES_FOR_A_NEW_TASK:
-                raise ApplicationError(f"GET does not show task {input.task_id} yet", type="ProviderUnavailable")
-            status = parse_task(payload).status if payload is not None else "unknown"
+            if payload is None:
+                # It can lag behind the create, or the key cannot see the task: the cancel remains to be done.
+                raise ApplicationError(f"GET does not show task {input.task_id}", type="ProviderUnavailable")
+            status = parse_task(payload).status
             if status == QUEUED:
                 if time.monotonic() - asked > _GET_IS_FRESH_SECONDS:
                     reason = f"GET of task {input.task_id} took too long to act on its answer"

@@ -16,9 +16,10 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 from seedance_temporal import contract
-from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer
+from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
+from seedance_temporal.late_tasks import ask_later
 from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
@@ -64,6 +65,14 @@ class ResolveInput(Shape):
     timeline: Timeline = ()
 
 
+class AskLaterInput(Shape):
+    """Tasks that callbacks named for a job whose run ends, and that the provider could not be asked for."""
+
+    job_id: str
+    route: str
+    named: tuple[TaskChanged, ...]
+
+
 class FollowInput(Shape):
     """An ended job of which the ledger knows a task by now, and the attempt whose claim holds the request."""
 
@@ -101,6 +110,12 @@ class RecoverActivities:
             return IdentifyResult(answer="other")
         await self._write_outcome(input.job_id, facts, input.attempt, "created", input.source, task_id=input.task_id)
         return IdentifyResult(answer="ours")
+
+    @activity.defn
+    async def ask_later(self, input: AskLaterInput) -> None:
+        """Have tasks asked for after the end of the run."""
+        for named in input.named:
+            await ask_later(activity.client(), input.job_id, input.route, named)
 
     @activity.defn
     async def follow_known_task(self, input: FollowInput) -> None:

@@ -20,21 +20,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
 from seedance_temporal.contract import (
-    LATE_TASKS,
     SEEDANCE_TASK_ID,
     SIGNAL_TASK_CHANGED,
-    LateTasksInput,
     Queues,
     TaskChanged,
-    late_tasks_id,
 )
 from seedance_temporal.errors import InvalidJobId, SeedanceError
 from seedance_temporal.identity import callback_token, hash_of_job
+from seedance_temporal.late_tasks import ask_later
 from seedance_temporal.provider.task import usable_task_id
 
 ClientSource = Callable[[], Awaitable[Client]]
@@ -161,16 +158,7 @@ async def _take_in_late(client: Client, job_id: str, change: TaskChanged) -> Non
         _log.info("callback for %s: it has ended, there is nothing to do", job_id)
         return
     route = run.task_queue.removeprefix(Queues("").workflows)
-    await client.start_workflow(
-        LATE_TASKS,
-        LateTasksInput(job_id=job_id, attempt=change.attempt, route=route),
-        id=late_tasks_id(job_id, change.attempt),
-        task_queue=run.task_queue,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        start_signal=SIGNAL_TASK_CHANGED,
-        start_signal_args=[change],
-        static_summary=f"tasks that callbacks name for attempt {change.attempt} of an ended job",
-    )
+    await ask_later(client, job_id, route, change)
     _log.info("callback for %s: it has ended; whether the task is one of it is found out", job_id)
 
 

@@ -77,6 +77,7 @@ def build_workers(
                 LimitActivities(ledger, bucket, settings).reserve_quota,
                 references.check_references,
                 recover.settle_absent,
+                recover.ask_later,
                 recover.follow_known_task,
                 task_list.ask_lister,
                 task_list.answer_jobs,

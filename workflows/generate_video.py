@@ -78,18 +78,26 @@ class GenerateVideo:
         A cancel of the run then only leaves a request in the inbox. It cannot interrupt a create, whose answer would be
         lost.
         """
-        video = asyncio.create_task(self._generate())
-        video.add_done_callback(lambda _: self._inbox.close())
-
-        def over() -> bool:
-            # Handlers have answers to give, also where the video is done.
-            return video.done() and self._inbox.is_idle
-
-        while not over():
+        video = asyncio.create_task(self._generate_and_listen())
+        while not video.done():
             try:
-                await workflow.wait_condition(over)
+                await workflow.wait_condition(video.done)
             except asyncio.CancelledError:
                 self._inbox.request_cancel("temporal")
+        return video.result()
+
+    async def _generate_and_listen(self) -> VideoResult:
+        """Generate the video, and hear out all handlers; go on where a last answer names a task of this job."""
+        while True:
+            video = asyncio.create_task(self._generate())
+            await until(video.done)
+            self._inbox.close()
+            await until(lambda: self._inbox.is_idle)
+            if not self._inbox.ledger_changed:
+                break
+            self._inbox.reopen()
+        if unanswered := self._inbox.take_unanswered():
+            await self._steps.ask_later(unanswered)
         return video.result()
 
     async def _generate(self) -> VideoResult:
@@ -154,7 +162,7 @@ class GenerateVideo:
             decision = await self._read_ledger()
             if decision.next != "claim":
                 return decision
-            raise _Ended(messages.cancelled_before_create(), "caller")
+            raise _Ended(messages.cancelled_before_create(decision.attempt), "caller")
         if self._inbox.ledger_changed:
             return await self._read_ledger()
         if self._media is None:
@@ -264,7 +272,8 @@ class GenerateVideo:
                     return await self._copied(video)
             # The poll reads the ledger first.
             self._inbox.ledger_changed = False
-            poll = {"polls": polls.count, "refused": polls.refused, "announced": announced is not None or cancelling}
+            is_due = announced is not None or (cancelling and not self._inbox.cancel_pending)
+            poll = {"polls": polls.count, "refused": polls.refused, "announced": is_due}
             seen = await self._steps.get_task(task.model_copy(update=poll))
             how: EventSource = "callback" if announced else "poll"
             self._progress.show_second_task(seen.second_task)

@@ -64,6 +64,7 @@ class Inbox:
         self._ends_announced: dict[str, str] = {}
         self._fruitless_callbacks = 0
         self._closed = False
+        self._urges = 0
         self.ledger_changed = False
         self.ledger_was_read = False
         self.creating: int | None = None
@@ -82,6 +83,11 @@ class Inbox:
         return self.cancel_requested or self.ledger_changed
 
     @property
+    def is_asking(self) -> bool:
+        """Whether a task that was named for another attempt than the one being created is in question."""
+        return any(attempt != self.creating for attempt, _ in self._awaited)
+
+    @property
     def is_idle(self) -> bool:
         """Whether no handler has an answer to give, and no task is being asked for."""
         return workflow.all_handlers_finished() and not self._asking
@@ -96,6 +102,9 @@ class Inbox:
         Call this before every step that cannot be undone: a claim, an absence, an end. Returns ``ledger_changed``.
         """
         self.ask_again()
+        # Also for those that wait for the end of an outage: it can be over.
+        self._awaited |= self._open
+        self._urges += 1
         if self._awaited:
             purpose = "stop waiting for tasks that callbacks or listings named"
             await until(lambda: not self._awaited, policies.LISTEN_AT_MOST, purpose)
@@ -104,20 +113,28 @@ class Inbox:
 
     def ask_again(self) -> None:
         """Ask once more for the tasks that could not be identified so far, by this run or the one before."""
-        for named in self._unanswered.values():
+        for named in self.take_unanswered():
             asking = asyncio.create_task(self._ask_unless_known(named, "callback"))
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
-        self._unanswered = {}
 
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs: a callback that came while provider or bucket were away does not come again."""
-        named = tuple(self._unanswered.values())
-        return carried.model_copy(update={"cancel_requested": self.cancel_requested, "named": named})
+        update = {"cancel_requested": self.cancel_requested, "named": self.take_unanswered()}
+        return carried.model_copy(update=update)
+
+    def take_unanswered(self) -> tuple[TaskChanged, ...]:
+        """Remove and return the tasks that nobody could be asked for."""
+        unanswered, self._unanswered = tuple(self._unanswered.values()), {}
+        return unanswered
 
     def close(self) -> None:
         """Pause no longer: the run is over, and each task that is still open is asked for once more."""
         self._closed = True
+
+    def reopen(self) -> None:
+        """Go on: a last answer named a task that is the job's."""
+        self._closed = False
 
     # Callbacks and listings
 
@@ -133,12 +150,18 @@ class Inbox:
         self._progress.note(
             "callback_received", "callback", named.status[:40], task_id=named.task_id, attempt=named.attempt
         )
-        if named.status in TERMINAL and len(self._ends_announced) < policies.MOST_CALLBACKS:
-            self._ends_announced[named.task_id] = named.status
+        if named.status in TERMINAL:
+            self._announce_end(named)
         if named.status == RUNNING and named.task_id == self._progress.task_id:
             # Only shown: with callbacks, the next poll can be the one after the end.
             self._progress.move_on(named.status)
         await self._identify(named, "callback")
+
+    def _announce_end(self, named: TaskChanged) -> None:
+        """Note an end; made-up ones never push out that of the task that is followed."""
+        self._ends_announced[named.task_id] = named.status
+        if len(self._ends_announced) > policies.MOST_CALLBACKS:
+            del self._ends_announced[next(name for name in self._ends_announced if name != self._progress.task_id)]
 
     async def listing(self, args: Sequence[Any]) -> None:
         """Take in an answer of the lister. It counts once a GET, or the ledger's own rules, prove it."""
@@ -265,7 +288,7 @@ class Inbox:
                 self._awaited.discard(key)
             if not await self._pause(pauses.pop(0) if pauses else policies.IDENTIFY_LATER):
                 # The lister names a task again with each of its answers.
-                if source == "callback" and not self._closed:
+                if source == "callback":
                     self._unanswered[key] = named
                 return
 
@@ -273,13 +296,17 @@ class Inbox:
         """Wait before the next question; return whether to ask it: not after an end, or before a new run takes over."""
         if self._closed:
             return False
-        is_long = pause >= policies.IDENTIFY_LATER
-        interrupted = await until(
-            lambda: self._closed or (is_long and history_is_long()),
+        is_long, urges = pause >= policies.IDENTIFY_LATER, self._urges
+
+        def is_over() -> bool:
+            return self._closed or (is_long and self._urges > urges)
+
+        await until(
+            lambda: is_over() or history_is_long(1 if is_long else 2),
             pause,
             "ask again whether the provider shows the task",
         )
-        return self._closed or not interrupted
+        return is_over() or not history_is_long(1 if is_long else 2)
 
     async def _ask(self, named: TaskChanged, source: Source) -> str:
         """Ask the provider once; a task that it shows is this job's, or another's, for good."""

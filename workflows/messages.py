@@ -36,14 +36,15 @@ def unsettled(attempt: int) -> JobError:
     )
 
 
-def cancelled_before_create() -> JobError:
-    """Return the end of a job that was cancelled before a claim."""
-    return JobError(
-        code="cancelled",
-        message="Cancelled before anything was created; nothing is billed. "
-        "Submitting the same request again starts over.",
-        failure_class="cancelled",
+def cancelled_before_create(attempt: int) -> JobError:
+    """Return the end of a job that was cancelled before it claimed an attempt."""
+    message = (
+        "Cancelled before anything was created; nothing is billed. Submitting the same request again starts over."
+        if attempt == 1
+        else f"Cancelled before attempt {attempt} was created; it is not billed, and an attempt before it may be. "
+        f"Submitting the same request again creates attempt {attempt}."
     )
+    return JobError(code="cancelled", message=message, failure_class="cancelled")
 
 
 def unreachable(error: ActivityError) -> JobError:

@@ -14,6 +14,9 @@ from temporalio.common import RetryPolicy
 # hours of a result URL are still left to fix the cause.
 PATIENCE = timedelta(hours=1)
 
+# At the end of that time, a step still gets one try.
+ONE_TRY = timedelta(minutes=1)
+
 # A new run takes over between two steps once a history has grown so far: a replay of it takes about a second, and a
 # server ends a run at 51,200 events or 50 MB.
 MOST_EVENTS = 1_500

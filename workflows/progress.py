@@ -143,6 +143,7 @@ class Progress:
 
     def set_task(self, attempt: int, task_id: str) -> None:
         """Set the task that the job follows now."""
+        self._error = None
         self.set_attempt(attempt)
         self._name_task(task_id)
         if task_id == self._second_task:

@@ -35,7 +35,7 @@ class Sending:
         self._inbox.creating = attempt
         create = self._steps.start_create(attempt, self._not_sent, media)
         try:
-            await until(lambda: create.done() or self._inbox.interrupts)
+            await until(lambda: create.done() or self._inbox.interrupts or self._inbox.is_asking)
             if not create.done():
                 # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
                 create.cancel()
@@ -77,7 +77,8 @@ class Sending:
 
     async def wait_before_next(self, result: CreateResult) -> None:
         """Wait before the next claim: nothing was created. Raise an Attention where an operator is needed."""
-        self._not_sent += 1
+        # One that was withdrawn tells nothing about the provider.
+        self._not_sent += result.claim is not None
         self._progress.enter("waiting")
         attempt = result.claim.attempt if result.claim is not None else None
         self._progress.note("not_sent", "create", result.message, attempt=attempt)

@@ -22,11 +22,18 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.limits import LimitActivities, QuotaInput, QuotaResult
     from activities.poll import CancelResult, GetTaskInput, Observation, PollActivities
-    from activities.recover import AbsentInput, IdentifyInput, IdentifyResult, RecoverActivities, ResolveInput
+    from activities.recover import (
+        AbsentInput,
+        AskLaterInput,
+        IdentifyInput,
+        IdentifyResult,
+        RecoverActivities,
+        ResolveInput,
+    )
     from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
     from activities.store import StoreActivities, StoreInput
     from activities.task_list import AskListerInput, TaskListActivities
-    from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer
+    from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer, TaskChanged
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import Attention, JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
@@ -52,13 +59,11 @@ class Steps:
         self._progress = progress
         self._on_ledger = workflow.ActivityConfig(
             task_queue=self._queues.workflows,
-            schedule_to_close_timeout=policies.PATIENCE,
             start_to_close_timeout=policies.LEDGER_TIMEOUT,
             retry_policy=policies.LEDGER_RETRY,
         )
         self._on_task = workflow.ActivityConfig(
             task_queue=self._queues.get,
-            schedule_to_close_timeout=policies.PATIENCE,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
             retry_policy=policies.OBSERVE_RETRY,
         )
@@ -219,6 +224,15 @@ class Steps:
         except ActivityError:
             return None
 
+    async def ask_later(self, named: tuple[TaskChanged, ...]) -> None:
+        """Have tasks asked for after the end of this run."""
+        await self._insist(
+            RecoverActivities.ask_later,
+            AskLaterInput(job_id=self._job_id, route=self._job.request.route, named=named),
+            "have named tasks asked for after the end",
+            self._on_ledger,
+        )
+
     async def learn_whether_identifiers_are_listed(self) -> None:
         """Ask for one listing, now that the account has a task of this job: recovery relies on listed identifiers."""
         try:
@@ -250,9 +264,12 @@ class Steps:
             ActivityError: It failed in a way that cannot pass.
         """
         config: workflow.ActivityConfig = {**options, "summary": summary}
-        since = workflow.now()
+        since = began = workflow.now()
         raised: set[Attention] = set()
         while True:
+            # What an operator's retries leave of the hour, or they could keep the step silent.
+            left = began + policies.PATIENCE - workflow.now()
+            config["schedule_to_close_timeout"] = max(left, policies.ONE_TRY)
             step = workflow.start_activity_method(activity, input, **config)
             await self._progress.until(step.done)
             if not step.done():
@@ -266,6 +283,7 @@ class Steps:
                 damaged = messages.damage(error)
                 if damaged is None and error.retry_state is not RetryState.TIMEOUT:
                     raise
+                began = workflow.now()
                 # Without a failure, no worker has tried it: the step itself does not fail.
                 if (reason := messages.last_failure(error)) is not None:
                     part = messages.failing_part(reason)

@@ -40,11 +40,15 @@ async def until(condition: Callable[[], bool], within: timedelta | None = None, 
             return True
 
 
-def history_is_long() -> bool:
-    """Return whether a new run should take over, before replays become slow, or the server ends this one."""
+def history_is_long(times: int = 1) -> bool:
+    """Return whether a new run should take over, before replays become slow, or the server ends this one.
+
+    Args:
+        times: How many times as long as that, to end what keeps the new run from taking over.
+    """
     info = workflow.info()
     return (
-        info.is_continue_as_new_suggested()
-        or info.get_current_history_length() >= policies.MOST_EVENTS
-        or info.get_current_history_size() >= policies.MOST_HISTORY_BYTES
+        (times == 1 and info.is_continue_as_new_suggested())
+        or info.get_current_history_length() >= policies.MOST_EVENTS * times
+        or info.get_current_history_size() >= policies.MOST_HISTORY_BYTES * times
     )

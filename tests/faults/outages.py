@@ -174,7 +174,7 @@ class Errands:
 
     async def after_post(self, task: SimulatedTask | None) -> None:
         self._task = self._task or task
-        if self._path.foreign:
+        if self._path.foreign and not self.callbacks:
             await self._call_back("cgt-foreign", "succeeded", 1, simulated_now())
         if self._path.resolves:
             self._resolve_at = simulated_now() + timedelta(minutes=30)

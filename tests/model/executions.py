@@ -40,12 +40,14 @@ class Execution:
     """One try of an activity.
 
     Attributes:
+        began_at: When, in Unix seconds.
         gates: How many gates it has passed.
         dies_at: The gate that it never passes.
     """
 
     task: ActivityTask
     environment: ActivityEnvironment
+    began_at: float
     dies_at: int | None = None
     gates: int = 0
     dead: bool = False
@@ -93,7 +95,7 @@ class Executions:
             task_queue=task.command.task_queue,
             started_time=task.started_time,
         )
-        execution = Execution(task, environment, dies_at=self.deaths.pop(task.name, None))
+        execution = Execution(task, environment, task.server.loop.now(), dies_at=self.deaths.pop(task.name, None))
         self.begun[task.name] += 1
         self.running.add(execution)
         execution.running = task.server.loop.create_task(self._run(execution))
@@ -142,7 +144,13 @@ def activities_of(
         LimitActivities(ledger, bucket, settings).reserve_quota,
         CreateActivities(ledger, bucket, ark, settings).create_task,
         *(poll.get_task, poll.cancel_task),
-        *(recover.identify_task, recover.resolve_attempt, recover.settle_absent, recover.follow_known_task),
+        *(
+            recover.identify_task,
+            recover.resolve_attempt,
+            recover.settle_absent,
+            recover.follow_known_task,
+            recover.ask_later,
+        ),
         *(task_list.list_page, task_list.answer_jobs, task_list.ask_lister),
         *(store.store_video, store.why_not_stored),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
@@ -243,21 +244,19 @@ class Promises:
         assert all(fate in NOT_SENT for fate in fates[:-1])
 
 
-def _names_in(run: Run, scheduling: int | None = None) -> list[tuple[int, str, float]]:
-    """Return the tasks that callbacks named to a run, and when; up to the step that scheduled an activity."""
+def _names_in(run: Run, before: float = math.inf) -> list[tuple[int, str, float]]:
+    """Return the tasks that callbacks named to a run, and when; ``before``: Unix seconds."""
     named: list[tuple[int, str, float]] = []
-    for activation, commands in run.hosted.history:
+    for activation, _ in run.hosted.history:
         for job in activation.jobs:
             if job.HasField("signal_workflow") and job.signal_workflow.signal_name == SIGNAL_TASK_CHANGED:
                 told = json.loads(job.signal_workflow.input[0].data)
                 named.append((told["attempt"], told["task_id"], activation.timestamp.ToNanoseconds() / 1e9))
-        if scheduling is not None and any(command.schedule_activity.seq == scheduling for command in commands):
-            break
-    return named
+    return [name for name in named if name[2] < before]
 
 
 def _named(execution: Execution | None) -> list[tuple[int, str, float]]:
-    """Return the tasks that callbacks had named to a run when it scheduled an activity."""
+    """Return the tasks that callbacks had named to a run when a worker began with an activity."""
     if execution is None:
         return []
-    return _names_in(execution.task.run, execution.task.command.seq)[:_MOST_NAMES]
+    return _names_in(execution.task.run, execution.began_at)[:_MOST_NAMES]

@@ -18,8 +18,8 @@ from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
 
 ACTIVITIES = """
-answer_jobs ask_lister cancel_task check_references create_task follow_known_task get_task identify_task list_page
-read_ledger reserve_quota resolve_attempt settle_absent store_video why_not_stored write_end write_outcome
+answer_jobs ask_later ask_lister cancel_task check_references create_task follow_known_task get_task identify_task
+list_page read_ledger reserve_quota resolve_attempt settle_absent store_video why_not_stored write_end write_outcome
 """
 EVENTS = """
 attempt_absent attempt_claimed attempt_settled attention_raised attention_settled callback_received cancel_answered

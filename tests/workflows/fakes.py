@@ -15,7 +15,7 @@ from activities.create import CreateInput, CreateResult
 from activities.ledger import EndInput, EndResult, OutcomeInput, ReadLedgerInput, ReadLedgerResult, RunContext
 from activities.limits import QuotaInput, QuotaResult
 from activities.poll import CancelResult, GetTaskInput, Observation
-from activities.recover import AbsentInput, FollowInput, IdentifyInput, IdentifyResult, ResolveInput
+from activities.recover import AbsentInput, AskLaterInput, FollowInput, IdentifyInput, IdentifyResult, ResolveInput
 from activities.references import ReferencesInput, ReferencesResult
 from activities.store import StoreInput
 from activities.task_list import AskListerInput, ListPageInput, Page
@@ -189,6 +189,7 @@ class FakeActivities:
     ask_lister = _planned("ask_lister", AskListerInput, Decision)
     settle_absent = _planned("settle_absent", AbsentInput, Decision)
     resolve_attempt = _planned("resolve_attempt", ResolveInput, ResolveAnswer)
+    ask_later = _planned("ask_later", AskLaterInput, None)
     follow_known_task = _planned("follow_known_task", FollowInput, None)
     get_task = _planned("get_task", GetTaskInput, Observation)
     cancel_task = _planned("cancel_task", GetTaskInput, CancelResult)

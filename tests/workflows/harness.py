@@ -229,7 +229,7 @@ class Harness:
             "workflows": [],
             "ledger": [
                 *(fake.read_ledger, fake.write_outcome, fake.write_end, fake.reserve_quota),
-                *(fake.ask_lister, fake.settle_absent, fake.check_references, fake.follow_known_task),
+                *(fake.ask_lister, fake.settle_absent, fake.check_references, fake.follow_known_task, fake.ask_later),
                 # These ask and signal Temporal alone, so they are the real ones.
                 StoreActivities(MemoryBucket(), Ark("-", "-"), Settings()).why_not_stored,
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
