@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -14,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import messages, policies
     from workflows.progress import Progress
     from workflows.steps import Steps
+    from workflows.waits import until
 
 
 class Copying:
@@ -22,6 +24,7 @@ class Copying:
     def __init__(self, steps: Steps, progress: Progress) -> None:
         self._steps = steps
         self._progress = progress
+        self._retries = 0
 
     async def copy(self, task: GetTaskInput, within: timedelta) -> VideoResult | JobError:
         """Copy the video; return how the job ended where its URL died before.
@@ -36,7 +39,8 @@ class Copying:
                 return await self._try(task, give_up_at, at_risk)
             except ActivityError as error:
                 if isinstance(error.cause, CancelledError):
-                    continue  # an operator asked for the next try
+                    self._retries += 1  # an operator asked for the next try
+                    continue
                 conflict = messages.object_conflict(error)
                 if conflict is None or workflow.now() + policies.CONFLICT_PAUSE >= give_up_at:
                     return messages.lost(task, error)
@@ -44,15 +48,16 @@ class Copying:
             pause = policies.CONFLICT_PAUSE.total_seconds()
             await self._progress.wait(lambda: False, pause, "copy again, if the other object is gone", shown=False)
 
-    async def copy_at_once(self, task: GetTaskInput) -> VideoResult | None:
+    async def copy_at_once(self, task: GetTaskInput, interrupted: Callable[[], bool]) -> VideoResult | None:
         """Copy the video of a task whose success a callback announced; return None where one try does not store it.
 
         A callback proves nothing, and the copy begins with a GET of its own: a poll before it would only say the same.
+        Nor must a forged one hold up a cancel, hence ``interrupted``.
         """
         phase = self._progress.phase
         self._progress.enter("storing")
         copy = self._steps.start_copy(task, policies.COPY_AT_ONCE, policies.COPY_AT_ONCE_RETRY)
-        await self._progress.until(copy.done)
+        await self._progress.until(lambda: copy.done() or interrupted())
         if not copy.done():
             copy.cancel()
         try:
@@ -70,11 +75,13 @@ class Copying:
         if self._progress.attention == "object_conflict":
             # It says more, while it is true: a copy that meets the object again ends soon.
             patience = max(patience, policies.CONFLICT_PAUSE)
-        if not await self._progress.wait(copy.done, patience.total_seconds(), "the copy is at risk", shown=False):
+        # Each retry opens the URL again, and it can be opened a hundred times.
+        done = self._progress.until if self._retries < policies.MOST_COPY_RETRIES else until
+        if not await done(copy.done, patience, f"the copy is at risk in {patience.total_seconds():.0f} s"):
             reason = await self._steps.why_not_stored()
             if not copy.done():
                 self._progress.need("video_at_risk", messages.advice_on_risk(task.task_id, give_up_at, reason))
-                await self._progress.until(copy.done)
+                await done(copy.done)
         if not copy.done():
             copy.cancel()
         return await copy

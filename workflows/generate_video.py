@@ -266,7 +266,7 @@ class GenerateVideo:
             if cancelling:
                 await self._inbox.send_cancel(task)
             elif announced == SUCCEEDED:
-                video = await self._copying.copy_at_once(task)
+                video = await self._copying.copy_at_once(task, lambda: self._inbox.cancel_pending)
                 if video is not None:
                     self._progress.show_status(SUCCEEDED, "copy")
                     return await self._copied(video)

@@ -14,6 +14,7 @@ from tests.model.executions import Execution
 from tests.model.provider import NAMES_ITS_TASK, NOT_SENT, REFUSALS, Post
 from tests.model.server import Run, Server
 from tests.model.world import LOOK_SECONDS, PREFIX, World
+from workflows import policies
 
 _HOUR = 3600.0
 # Patience of an hour, and the pause before the try that ends it.
@@ -27,7 +28,11 @@ _SEARCHED = 500.0
 _SETTLED_WITHIN = 300.0
 # After an outage, a task that was named in it is asked for again.
 _ASKED_AGAIN_WITHIN = 900.0
+# Before a create, also those are asked for that wait for the end of an outage.
+_ASKED_AT_ONCE = 10.0
 _MOST_NAMES = 50
+# A run that is kept from continuing as new ends what keeps it at twice the length at which it should.
+_MOST_EVENTS = 2.5 * policies.MOST_EVENTS
 _PATIENT_HOURS = 12
 
 
@@ -47,6 +52,8 @@ class Promises:
         self._posts = len(world.provider.posts)
         self._check_bound(world)
         self._check_ledger(world)
+        longest = max((run.events for server in world.servers for run in server.runs if run.open), default=0)
+        assert longest < _MOST_EVENTS, f"a run has {longest} events"
         for server in world.servers:
             self._check_silence(world, server)
 
@@ -67,7 +74,8 @@ class Promises:
             task = world.provider.tasks.get(task_id)
             attempt = facts.attempt(attempt_number)
             mine = task is not None and world.attempt_of(task) == attempt_number
-            if task is None or not mine or world.troubled_at > at or task.hidden_until > at + _NAMED_WITHIN:
+            away = world.troubled_at > at and post.at - world.troubled_at < _ASKED_AT_ONCE
+            if task is None or not mine or away or task.hidden_until > at + _NAMED_WITHIN:
                 continue
             assert attempt is not None
             assert task_id in attempt.tasks, f"{task_id} was named at {at}, and attempt {claim['attempt']} was sent"

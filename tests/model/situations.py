@@ -113,6 +113,48 @@ SITUATIONS = {
         ),
         renew_after=120,
     ),
+    "a task is named while the next create waits in its queue": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("sending", False),
+            ("resolve", 0, "not_created"),
+            ("pass", 30),
+            ("hide", 0, 20),
+            ("callback", 0, "running"),
+            ("sending", True),
+            ("pass", 200),
+        ),
+    ),
+    "a task is named in an outage that ends before a refusal": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("creates", "429_later"),
+            ("creates", "refused"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("get", "500"),
+            ("resolve", 0, "not_created"),
+            ("callback", 0, "running"),
+            ("pass", 100),
+            ("get", "fine"),
+            ("pass", 60),
+        ),
+    ),
+    "tasks are made up at the allowed rate": Script(
+        moves=(
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            *(move for n in range(2, 400) for move in (("callback", 2 * n, "running"), ("pass", 55))),
+        ),
+        renew_after=300,
+    ),
     "two runs of a job": Script(
         moves=(
             ("creates", "created_slowly"),
