@@ -41,7 +41,7 @@ faults: setup ## Crashes at every point, outages of a day, upgrades, in both SDK
 	COMING_SDK=1 $(BIN)/python -m pytest tests/workflows tests/faults/test_crash_matrix.py -m "faults or not faults" \
 		-n 2 --dist worksteal
 
-chaos: setup ## Many jobs under every fault at once; SEED, JOBS (200) and MINUTES of trouble
+chaos: setup ## Many jobs under every fault at once, a thousand in a round; SEED, JOBS (200) and MINUTES of trouble
 	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
 

@@ -83,9 +83,9 @@ class Inbox:
         return self.cancel_requested or self.ledger_changed
 
     @property
-    def is_asking(self) -> bool:
-        """Whether a task that was named for another attempt than the one being created is in question."""
-        return any(attempt != self.creating for attempt, _ in self._awaited)
+    def asked(self) -> set[tuple[int, str]]:
+        """The tasks in question, by attempt, that were named for another one than that being created."""
+        return {(attempt, task_id) for attempt, task_id in self._awaited if attempt != self.creating}
 
     @property
     def is_idle(self) -> bool:

@@ -33,9 +33,11 @@ class Sending:
         """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
         self._progress.enter("creating")
         self._inbox.creating = attempt
+        asked = self._inbox.asked
         create = self._steps.start_create(attempt, self._not_sent, media)
         try:
-            await until(lambda: create.done() or self._inbox.interrupts or self._inbox.is_asking)
+            # A name withdraws one create at most: one that nobody can be asked for would hold up the job for ever.
+            await until(lambda: create.done() or self._inbox.interrupts or bool(self._inbox.asked - asked))
             if not create.done():
                 # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
                 create.cancel()

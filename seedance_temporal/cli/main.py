@@ -170,7 +170,7 @@ _CANCEL_OUTCOMES = {
 @app.command()
 @command
 async def retry(job: JobArgument, as_json: JsonOption = False) -> int:
-    """Have a job try at once what it waits for, such as after you have fixed the account. Nothing more is sent."""
+    """Have a job try at once what it waits for, such as after you have fixed the account: also the next create."""
     found = await find_job(job)
     asked = await found.retry()
     if as_json:
@@ -186,7 +186,9 @@ async def resolve(
     job: JobArgument,
     attempt: Annotated[int, Option(min=1, help="The attempt whose outcome is unknown.")],
     task_id: Annotated[str | None, Option(help="Adopt this task of the provider as the attempt's.")] = None,
-    not_created: Annotated[bool, Option("--not-created", help="State that it made no task.")] = False,
+    not_created: Annotated[
+        bool, Option("--not-created", help="State that it made no task: the job then sends another paid create.")
+    ] = False,
     lost: Annotated[bool, Option("--lost", help="State that its outcome can no longer be found out.")] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -219,7 +221,9 @@ async def resubmit(
     again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
     assert again.submitted is not None
     if not as_json and again.submitted.phase == "checking":
-        out.print(f"A run was started that claims another attempt. To see its state: {SHOW} {found.id}")
+        out.print(f"A run was started; it claims another attempt if the ledger allows that. To see: {SHOW} {found.id}")
+    elif not as_json:
+        out.print(f"Nothing was requested: attempt {attempt} is not one that ended the job without a video.")
     return finish(again.submitted, as_json, DONE, existing=again.existing)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import random
 import re
@@ -47,6 +48,8 @@ ARK_OPTIONS = tuple(
 )
 # One job at a time costs little; all at once would only measure this machine.
 _AT_ONCE = 12
+# Each round has a stack of its own: the local bucket server lists a large bucket slowly, and each step of a job lists.
+_JOBS_OF_A_ROUND = 1_000
 
 
 class Chaos:
@@ -66,7 +69,7 @@ class Chaos:
         self._start = time.monotonic()
         self._ended: dict[str, JobState] = {}
         self._open: dict[str, JobState] = {}
-        self.report = Report(plan)
+        self.report = Report.of(plan)
 
     async def run(self) -> Report:
         """Run the faults, wait for quiet, check the invariants; problems are listed in the report."""
@@ -358,19 +361,30 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=None, help="of faults; by default, a minute for 150 jobs")
     parser.add_argument("--quick", action="store_true", help="leave out faults that take minutes to be noticed")
-    parser.add_argument("--patience", type=float, default=None, help="seconds that jobs get to end when it is quiet")
+    parser.add_argument("--patience", type=float, default=600, help="seconds that jobs get to end when it is quiet")
     parser.add_argument("--markdown", type=Path, default=None, help="write the tables here, too")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1_000_000)
-    minutes = given.minutes if given.minutes is not None else max(0.5, given.jobs / 150)
-    patience = given.patience if given.patience is not None else 400 + given.jobs / 5
-    _say(f"chaos: seed {seed}, {given.jobs} jobs, {minutes:g} minutes of trouble")
-    report = asyncio.run(run_chaos(make_plan(seed, given.jobs, minutes, quick=given.quick), patience))
+    rounds = math.ceil(given.jobs / _JOBS_OF_A_ROUND)
+    report: Report | None = None
+    for number in range(rounds):
+        jobs = given.jobs // rounds + (number < given.jobs % rounds)
+        minutes = given.minutes / rounds if given.minutes is not None else max(0.5, jobs / 150)
+        _say(
+            f"chaos: round {number + 1} of {rounds}, seed {seed + number}, {jobs} jobs, {minutes:.1f} minutes of trouble"
+        )
+        plan = make_plan(seed + number, jobs, minutes, quick=given.quick)
+        done = asyncio.run(run_chaos(plan, given.patience))
+        for problem in done.problems:
+            _say(f"BROKEN: {problem}")
+        if report is None:
+            report = done
+        else:
+            report.add(done)
+        if given.markdown is not None:
+            given.markdown.write_text(report.markdown(), encoding="utf-8")
+    assert report is not None
     _say(report.markdown())
-    for problem in report.problems:
-        _say(f"BROKEN: {problem}")
-    if given.markdown is not None:
-        given.markdown.write_text(report.markdown(), encoding="utf-8")
     return 1 if report.problems else 0
 
 

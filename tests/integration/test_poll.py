@@ -337,8 +337,8 @@ async def test_cancelled_task_stays_cancelled(ark: ArkControl) -> None:
 
 
 async def test_unknown_task_is_not_deleted(world: World) -> None:
-    result = await world.cancel(task_id="cgt-gone", attempt=6)
-    assert result.outcome == "running_will_finish"
+    with pytest.raises(ApplicationError, match="GET does not show task cgt-gone"):
+        await world.cancel(task_id="cgt-gone", attempt=6)
     assert (await world.ark.requests()).tasks["cgt-gone"].delete == 0
 
 
