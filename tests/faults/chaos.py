@@ -370,9 +370,8 @@ def main() -> int:
     for number in range(rounds):
         jobs = given.jobs // rounds + (number < given.jobs % rounds)
         minutes = given.minutes / rounds if given.minutes is not None else max(0.5, jobs / 150)
-        _say(
-            f"chaos: round {number + 1} of {rounds}, seed {seed + number}, {jobs} jobs, {minutes:.1f} minutes of trouble"
-        )
+        which = f"round {number + 1} of {rounds}, seed {seed + number}"
+        _say(f"chaos: {which}, {jobs} jobs, {minutes:.1f} minutes of trouble")
         plan = make_plan(seed + number, jobs, minutes, quick=given.quick)
         done = asyncio.run(run_chaos(plan, given.patience))
         for problem in done.problems:
