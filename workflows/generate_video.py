@@ -93,7 +93,8 @@ class GenerateVideo:
             await until(video.done)
             self._inbox.close()
             await until(lambda: self._inbox.is_idle)
-            if not self._inbox.ledger_changed:
+            renews = isinstance(video.exception(), workflow.ContinueAsNewError)
+            if renews or not self._inbox.ledger_changed:
                 break
             self._inbox.reopen()
         if unanswered := self._inbox.take_unanswered():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from temporalio import workflow
 
@@ -11,8 +11,9 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import Attention
     from seedance_temporal.provider.task import QUEUED, RUNNING
-    from workflows import messages, policies
+    from workflows import messages
     from workflows.progress import Progress
+    from workflows.waits import patience_ends
 
 # A poll that shows a task which goes on, or has its video, settles these.
 SETTLED_BY_POLL: tuple[Attention, ...] = ("account", "credentials", "task_gone", "ledger_damaged", "provider")
@@ -46,8 +47,7 @@ class Polls:
         else:
             self._unknown_since = self._unknown_since or workflow.now()
         advice, since = cancel_fails, self._unknown_since
-        # Nothing can be said during the wait before the next poll.
-        if since is not None and workflow.now() + timedelta(seconds=seen.wait_seconds) - since >= policies.PATIENCE:
+        if since is not None and patience_ends(since, seen.wait_seconds):
             advice = messages.advice_on_status(seen.status, since)
         lasts = bool(since or advice)
         self._progress.clear(*(each for each in SETTLED_BY_POLL if each != "provider" or not lasts))

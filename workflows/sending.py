@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
@@ -16,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.inbox import Inbox
     from workflows.progress import Progress
     from workflows.steps import Steps
-    from workflows.waits import until
+    from workflows.waits import patience_ends, until
 
 
 class Sending:
@@ -91,8 +89,7 @@ class Sending:
             seconds = policies.CONFLICT_WAIT.total_seconds()
         elif result.claim is not None:  # a create that no worker has started is not one that failed
             self._not_sent_since = since = self._not_sent_since or workflow.now()
-            # Nothing can be said during the wait.
-            if workflow.now() + timedelta(seconds=seconds) - since >= policies.PATIENCE:
+            if patience_ends(since, seconds):
                 code = result.outcome.code if result.outcome is not None else ""
                 self._progress.need(messages.part_of_create(code), messages.advice_on_create(since, result.message))
         await self._progress.wait(lambda: self._inbox.interrupts, seconds, "nothing was created; create again")

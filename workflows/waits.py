@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
@@ -38,6 +38,16 @@ async def until(condition: Callable[[], bool], within: timedelta | None = None, 
                 raise
         else:
             return True
+
+
+def patience_ends(since: datetime, wait_seconds: float) -> bool:
+    """Return whether to call an operator before a wait in which the patience with a failure ends.
+
+    Args:
+        since: When it failed first. A single failure calls nobody, however long the wait.
+    """
+    now = workflow.now()
+    return now > since and now + timedelta(seconds=wait_seconds) >= since + policies.PATIENCE
 
 
 def history_is_long(times: int = 1) -> bool:

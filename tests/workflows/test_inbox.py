@@ -298,6 +298,7 @@ async def test_callbacks_are_accepted_again_after_flood(skipping: Harness) -> No
 
 async def test_flood_delays_stored_video_by_minutes(skipping: Harness) -> None:
     skipping.fake.always("identify_task", NOT_YET)
+    skipping.fake.plan("ask_later", None)
     job, copying = await skipping.start_copying()
     await job.callback("queued", OTHER_TASK)
     await skipping.fake.called("identify_task")
@@ -308,6 +309,7 @@ async def test_flood_delays_stored_video_by_minutes(skipping: Harness) -> None:
         await skipping.skip(30)
     assert (await job.describe()).status is not WorkflowExecutionStatus.RUNNING
     assert await job.result() == RESULT
+    assert skipping.fake.input("ask_later").named, "the last ones are asked for once more"
 
 
 @pytest.mark.parametrize("how", ["callback", "list"])

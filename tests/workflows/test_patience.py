@@ -118,6 +118,7 @@ async def test_damaged_ledger_calls_operator_at_once(
 def impatient(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
     """A route with all its workers, whose patience is short."""
     monkeypatch.setattr(policies, "PATIENCE", HOUR)
+    monkeypatch.setattr(policies, "ONE_TRY", timedelta(seconds=1))
     return unsandboxed
 
 
