@@ -7,6 +7,7 @@ outage can begin; so a step that is added to the workflow is covered by itself.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -88,6 +89,7 @@ class Job:
     Attributes:
         callbacks: The times at which callbacks were sent.
         answers: What an operator was told, who resolved the attempt.
+        raised: Each Attention that was raised: when, which, and in which words.
     """
 
     path: Path
@@ -99,18 +101,13 @@ class Job:
     bucket: SimulatedBucket
     callbacks: list[datetime]
     answers: list[str]
+    raised: list[tuple[datetime, str, str]]
     histories: list[tuple[int, int]]
     closed_at: datetime
 
     @property
     def timeline(self) -> tuple[Event, ...]:
         return detail_of(self.state).timeline
-
-    @property
-    def raised(self) -> list[tuple[datetime, str, str]]:
-        """Each Attention that was raised: when, which, and in which words."""
-        raised = [event for event in self.timeline if event.event == "attention_raised"]
-        return [(event.at, *_split(event.detail or "")) for event in raised]
 
     def check_spending(self) -> None:
         """Check that nothing was paid for twice: a POST after one that may have created a task needs its absence."""
@@ -220,6 +217,12 @@ class Errands:
             self.failed.append(f"the resolution was not taken: {error!r}")
         finally:
             self._resolving = None
+
+
+def raised_in(timeline: Iterable[Event]) -> list[tuple[datetime, str, str]]:
+    """Return each Attention that a timeline shows: when it was raised, which, and in which words."""
+    raised = [event for event in timeline if event.event == "attention_raised"]
+    return [(event.at, *_split(event.detail or "")) for event in raised]
 
 
 def _split(detail: str) -> tuple[str, str]:

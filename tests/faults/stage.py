@@ -27,10 +27,10 @@ from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
-from tests.faults.outages import Errands, Job, Path
+from tests.faults.outages import Errands, Job, Path, raised_in
 from tests.faults.simulated import Life, SimulatedBucket, SimulatedProvider, Trouble, shown
 from tests.replay.replaying import replay, runs_of
-from tests.support.jobs import KEY, a_request, some_settings
+from tests.support.jobs import KEY, a_request, detail_of, some_settings
 from tests.support.servers import skipping_server
 from tests.support.stores import PNG, VIDEO
 from workers.build import build_workers
@@ -69,6 +69,7 @@ class Stage:
             bucket=bucket,
             callbacks=errands.callbacks,
             answers=errands.answers,
+            raised=raised_in(detail_of(state).timeline),
             histories=[(len(run), sum(event.ByteSize() for event in run)) for run in runs],
             closed_at=runs[-1][-1].event_time.ToDatetime(state.started_at.tzinfo),
         )

@@ -117,6 +117,14 @@ def test_each_trouble_is_outlasted(domain: Domain, kind: str, single_batch: bool
     outlast(domain, [kind], report, single_batch=single_batch)
 
 
+def test_verified_video_outlives_its_url() -> None:
+    trouble = Trouble("bucket", "403", only="store_video: create record", lasts=timedelta(hours=25))
+    job = play(PATHS["polled"], trouble)
+    job.check_spending()
+    job.check_end()
+    job.check_attention({"video_at_risk"}, "403")
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize(("domain", "only"), [("bucket", "store_video: upload"), ("host", "/v.mp4")])
 def test_trouble_beyond_life_of_url_ends_lost(domain: Domain, only: str) -> None:

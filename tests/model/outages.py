@@ -13,7 +13,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from seedance_temporal import contract
 from seedance_temporal.contract import GenerateVideoInput, Queues
 from seedance_temporal.identity import job_id_of
-from seedance_temporal.job import JobError
+from seedance_temporal.job import JobError, JobState
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from tests.faults.outages import Errands, Job, Path
@@ -22,7 +22,7 @@ from tests.model.client import ModelClient
 from tests.model.executions import Executions, activities_of
 from tests.model.run import simulated
 from tests.model.server import Server
-from tests.support.jobs import KEY, a_request, some_settings
+from tests.support.jobs import KEY, a_request, detail_of, some_settings
 from tests.support.stores import PNG, VIDEO
 
 _LONGEST = timedelta(days=10)
@@ -67,11 +67,16 @@ def play(path: Path, trouble: Trouble | None = None, *, single_batch: bool = Fal
         life.before_each = errands.run
         provider.after_post = errands.after_post
         server.start(contract.WORKFLOW, job_id, Queues(request.route).workflows, GenerateVideoInput(request=request))
-        began = loop.time()
+        began, raised = loop.time(), list[tuple[datetime, str, str]]()
         while any(run.open for run in server.runs):
             loop.run_until_complete(asyncio.sleep(_LOOK_SECONDS))
+            now = datetime.fromtimestamp(loop.now(), UTC)
             # A job that only waits makes no requests.
-            loop.run_until_complete(errands.run(datetime.fromtimestamp(loop.now(), UTC)))
+            loop.run_until_complete(errands.run(now))
+            # A long timeline leaves out its middle.
+            state = _state(server, job_id)
+            if state.attention is not None and (not raised or raised[-1][1:] != _need(state)):
+                raised.append((now, *_need(state)))
             assert loop.time() - began < _LONGEST.total_seconds(), "the job does not end"
         last = server.newest(job_id)
         assert last is not None
@@ -82,7 +87,7 @@ def play(path: Path, trouble: Trouble | None = None, *, single_batch: bool = Fal
             error = pydantic_data_converter.payload_converter.from_payloads(details, [JobError])[0]
         return Job(
             path=path,
-            state=last.hosted.object.state(),
+            state=_state(server, job_id),
             error=error,
             trouble=trouble,
             life=life,
@@ -90,6 +95,18 @@ def play(path: Path, trouble: Trouble | None = None, *, single_batch: bool = Fal
             bucket=bucket,
             callbacks=errands.callbacks,
             answers=errands.answers,
+            raised=raised,
             histories=[(run.events, run.hosted.bytes) for run in server.runs if run.workflow_id == job_id],
             closed_at=datetime.fromtimestamp(loop.now(), UTC),
         )
+
+
+def _state(server: Server, job_id: str) -> JobState:
+    run = server.newest(job_id)
+    assert run is not None
+    state: JobState = run.hosted.object.state()
+    return state
+
+
+def _need(state: JobState) -> tuple[str, str]:
+    return str(state.attention), detail_of(state).advice or ""

@@ -309,7 +309,6 @@ async def test_flood_delays_stored_video_by_minutes(skipping: Harness) -> None:
         await skipping.skip(30)
     assert (await job.describe()).status is not WorkflowExecutionStatus.RUNNING
     assert await job.result() == RESULT
-    assert skipping.fake.input("ask_later").named, "the last ones are asked for once more"
 
 
 @pytest.mark.parametrize("how", ["callback", "list"])
