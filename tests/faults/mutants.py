@@ -587,7 +587,7 @@ MUTANTS = (
         "workflows/inbox.py",
         "self._unanswered[key] = named",
         "pass",
-        "tests/workflows/test_continued.py::test_task_named_in_outage_is_asked_for_by_new_run",
+        "tests/workflows/test_outage.py::test_task_named_in_outage_is_asked_for_by_new_run",
     ),
     Mutant(
         5,
@@ -595,7 +595,7 @@ MUTANTS = (
         "workflows/generate_video.py",
         "if renews or not self._inbox.ledger_changed:",
         "if True:",
-        "tests/workflows/test_outage.py::test_answer_after_the_end_is_followed",
+        "tests/workflows/test_outage.py::test_last_answer_after_the_end_is_followed",
     ),
     # 6: nothing fails in silence
     Mutant(

@@ -79,17 +79,6 @@ async def renewing(renewing_server: Client, caplog: pytest.LogCaptureFixture) ->
         yield harness
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def renewing_unsandboxed(
-    monkeypatch: pytest.MonkeyPatch, renewing_server: Client, caplog: pytest.LogCaptureFixture
-) -> AsyncIterator[Harness]:
-    """The same, for a test that patches ``policies``: the patches still hold in the replay at the end."""
-    async with checked_harness(renewing_server, caplog) as harness:
-        harness.sandboxed = False
-        await harness.start_workers()
-        yield harness
-
-
 @asynccontextmanager
 async def checked_harness(client: Client, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Harness]:
     """Return a harness, and check at the end that all went as planned.

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
-from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
 from seedance_temporal.visibility import described
@@ -34,7 +33,6 @@ from tests.workflows.fakes import (
     waiting,
 )
 from tests.workflows.harness import Harness, Job, noted
-from workflows import policies
 
 CONTINUED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
 
@@ -154,30 +152,6 @@ async def test_unhandled_callback_survives_new_run(harness: Harness) -> None:
     await harness.fake.called("identify_task")
     assert harness.fake.input("identify_task").task_id == OTHER_TASK
     await until(lambda: was_continued(job), "the job continues in a new run")
-
-
-async def test_task_named_in_outage_is_asked_for_by_new_run(
-    renewing_unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(policies, "IDENTIFY_PAUSES", ())
-    fake, held = renewing_unsandboxed.fake, Held(recover(seconds=0))
-    fake.always("read_ledger", recover())
-    fake.plan("ask_lister", held)
-    fake.always("ask_lister", recover(seconds=1))
-    fake.always("identify_task", ApplicationError("500 an outage", type="ProviderUnavailable"))
-    fake.finish()
-    job = await renewing_unsandboxed.start_until(held)
-    await job.callback("running", TASK, attempt=1)
-    await job.until_noted("task_not_checked callback")
-    await noise(job)
-    held.release()
-    await until(lambda: was_continued(job), "the run continues as new")
-    identified = Held(OURS)
-    fake.always("identify_task", identified)
-    await fake.called("identify_task", len(fake.of("identify_task")) + 1)
-    fake.always("read_ledger", adopt())
-    identified.release()
-    assert await job.newest().result() == RESULT
 
 
 async def test_callback_during_search_is_handled(harness: Harness) -> None:
