@@ -174,8 +174,8 @@ MUTANTS = (
         1,
         "a create that waits for a worker is sent over a task that was named",
         _SENDING,
-        "or self._inbox.interrupts or bool(",
-        "or self._inbox.cancel_requested or bool(",
+        "or self._inbox.interrupts or bool(self._inbox.asked - asked)",
+        "or self._inbox.cancel_requested",
         "tests/workflows/test_inbox.py::test_unstarted_create_is_withdrawn_for_named_task",
     ),
     Mutant(
