@@ -75,7 +75,7 @@ class Copying:
         if self._progress.attention == "object_conflict":
             # It says more, while it is true: a copy that meets the object again ends soon.
             patience = max(patience, policies.CONFLICT_PAUSE)
-        # Each retry opens the URL again, and it can be opened a hundred times.
+        # More retries than that would use up the URL.
         done = self._progress.until if self._retries < policies.MOST_COPY_RETRIES else until
         if not await done(copy.done, patience, f"the copy is at risk in {patience.total_seconds():.0f} s"):
             reason = await self._steps.why_not_stored()

@@ -109,8 +109,8 @@ ASK_TEMPORAL_RETRY = RetryPolicy(maximum_attempts=3)
 # follows, and most of the hour is left before a paid video is at risk.
 COPY_AT_ONCE = timedelta(minutes=15)
 COPY_AT_ONCE_RETRY = RetryPolicy(maximum_attempts=1)
-# An operator's retries of one copy.
-MOST_COPY_RETRIES = 20
+# An operator's retries of one copy: each begins with the quickest tries, and a URL can be opened a hundred times.
+MOST_COPY_RETRIES = 10
 # A stopped clock or a long outage can leave nothing of the 24 hours: the video may be there all the same.
 COPY_AT_LEAST = timedelta(minutes=10)
 # A video that is not stored this long after its task succeeded is at risk, with most of the day left to fix the cause.

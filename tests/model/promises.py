@@ -31,6 +31,8 @@ _ASKED_AGAIN_WITHIN = 900.0
 # Before a create, also those are asked for that wait for the end of an outage.
 _ASKED_AT_ONCE = 10.0
 _MOST_NAMES = 50
+# A result URL can be opened so often.
+_MOST_OPENINGS = 100
 # A run that is kept from continuing as new ends what keeps it at twice the length at which it should.
 _MOST_EVENTS = 2.5 * policies.MOST_EVENTS
 _PATIENT_HOURS = 12
@@ -52,6 +54,8 @@ class Promises:
         self._posts = len(world.provider.posts)
         self._check_bound(world)
         self._check_ledger(world)
+        opened = max(world.provider.opened.values(), default=0)
+        assert opened <= _MOST_OPENINGS, f"a result was opened {opened} times"
         longest = max((run.events for server in world.servers for run in server.runs if run.open), default=0)
         assert longest < _MOST_EVENTS, f"a run has {longest} events"
         for server in world.servers:

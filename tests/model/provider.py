@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -100,6 +101,7 @@ class Provider:
     Attributes:
         fates: How the next creates are answered, each once; later ones go well.
         callbacks: How callbacks are sent: ``sent``, ``twice``, ``late``, ``lost``.
+        opened: How often each result was opened.
         answered: The ids of tasks that an answer to a create told to a living worker.
     """
 
@@ -115,6 +117,7 @@ class Provider:
         self.posts: list[Post] = []
         self.got_at: dict[str, float] = {}
         self.send: Callable[[str, dict[str, Any]], Awaitable[int]] | None = None
+        self.opened = Counter[str]()
         self.lag_seconds = 0.0
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -322,6 +325,7 @@ class Provider:
         return httpx.Response(204)
 
     async def _result(self, request: httpx.Request) -> httpx.Response:
+        self.opened[request.url.path] += 1
         await gate("result")
         await asyncio.sleep(_ANSWER_SECONDS)
         match self.result_weather:

@@ -155,6 +155,15 @@ SITUATIONS = {
         ),
         renew_after=300,
     ),
+    "a failing copy is retried every minute": Script(
+        moves=(
+            ("results", "403"),
+            ("submit", 0),
+            ("pass", 5),
+            ("task", 0, "succeeded"),
+            *(move for _ in range(120) for move in (("retry", 0), ("pass", 60))),
+        ),
+    ),
     "two runs of a job": Script(
         moves=(
             ("creates", "created_slowly"),
