@@ -76,7 +76,7 @@ def command(function: Callable[_P, Coroutine[Any, Any, int]]) -> Callable[_P, No
 
 async def _finished(command: Coroutine[Any, Any, int], as_json: bool) -> int:
     """Await a command, and return its exit code. After Ctrl-C, end the process as soon as the command has ended."""
-    task = asyncio.create_task(command)
+    task = asyncio.create_task(_code_of(command))
     interrupted = asyncio.Event()
     with suppress(ValueError, RuntimeError):  # only the main thread gets signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
@@ -98,6 +98,14 @@ async def _finished(command: Coroutine[Any, Any, int], as_json: bool) -> int:
         # The interpreter's own end would wait for threads: one that reads what is typed, or one of the SDK.
         os._exit(code)
     return task.result()
+
+
+async def _code_of(command: Coroutine[Any, Any, int]) -> int:
+    """Await a command. Where the reader of its output has gone, as `head` does, rich ends it by SystemExit."""
+    try:
+        return await command
+    except SystemExit as end:
+        return int(end.code or 0)
 
 
 _ERROR_CODES: dict[type[SeedanceError], str] = {
