@@ -153,23 +153,29 @@ def lost(task: GetTaskInput, error: ActivityError) -> JobError:
     )
 
 
-def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str) -> str:
+def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, accepted: bool) -> str:
     """Advise on an attempt whose outcome is unknown.
 
     Args:
         doubt: Why LIST cannot prove that no task exists; empty where it can.
         unchecked: Which task was named, and why the provider could not be asked for it; empty where none is.
+        accepted: Whether the provider accepted the create, without a task id.
     """
     command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
-    because = f" The provider's list cannot prove that no task exists: {doubt}." if doubt else ""
+    because = f" The provider's list cannot prove that no task exists: {doubt}." if doubt and not accepted else ""
     because += f" {unchecked}" if unchecked else ""
+    fact = (
+        f"The provider accepted attempt {attempt}, and did not say which task it made,"
+        if accepted
+        else f"Whether the provider accepted attempt {attempt} is not known,"
+    )
+    absent = f"No task exists, and another one is to be paid: {command} --not-created"
     return "\n".join(
         [
-            f"Whether the provider accepted attempt {attempt} is not known, so nothing is sent; the job keeps "
-            f"searching.{because} Search for the task in the provider's console, and resolve the attempt. A finished "
-            "video can be downloaded for 24 hours.",
+            f"{fact} so nothing is sent; the job keeps searching.{because} Search for the task in the provider's "
+            "console, and resolve the attempt. A finished video can be downloaded for 24 hours.",
             f"The task exists: {command} --task-id ID",
-            f"The task certainly does not exist: {command} --not-created",
+            *([] if accepted else [absent]),
             f"It cannot be known any more: {command} --lost",
         ]
     )

@@ -37,7 +37,7 @@ class Search:
     def advice(self, job_id: str, attempt: int, recovery: Recovery) -> str:
         """Return what an operator should know and do."""
         doubt = "; ".join(filter(None, (self._problem, recovery.doubt or self._doubt)))
-        return messages.advice_on_unknown(job_id, attempt, doubt, self._inbox.unchecked)
+        return messages.advice_on_unknown(job_id, attempt, doubt, self._inbox.unchecked, accepted=recovery.accepted)
 
     def wait_seconds(self, recovery: Recovery) -> float:
         """Return how long to wait for a listing before the lister is asked again."""

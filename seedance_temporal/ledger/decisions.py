@@ -23,12 +23,14 @@ class Recovery(Fact):
         wait_seconds: Until the ledger is read again.
         doubt: Why absence cannot be proven from LIST; None where it can.
         key: Fingerprint of the API key that the attempt was sent with.
+        accepted: Whether the provider accepted the create, so that a task exists.
     """
 
     needs_operator: bool
     wait_seconds: float
     doubt: str | None = None
     key: str = ""
+    accepted: bool = False
 
 
 class Decision(Fact):
@@ -130,6 +132,7 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
         wait_seconds=wait.total_seconds(),
         doubt=doubt,
         key=attempt.claim.key if attempt.claim is not None else "",
+        accepted=attempt.accepted_without_id,
     )
     return decision.model_copy(update={"recovery": recovery})
 
@@ -156,7 +159,7 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
 def _no_proof_of_absence(facts: Facts, attempt: Attempt) -> str | None:
     """Return why absence cannot be proven from LIST; None where it can."""
     if attempt.accepted_without_id:
-        return "the provider accepted the create"
+        return "a task exists"
     if _age(attempt) > ABSENCE_PROVABLE_WITHIN:
         return "the provider may have forgotten the task by now"
     if attempt.claim is not None and not attempt.claim.key:

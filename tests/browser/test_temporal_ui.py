@@ -162,9 +162,12 @@ async def read_run_in_need(ui: TemporalUi, job_id: str) -> str:
         f"It cannot be known any more: {resolve} --lost",
         "Nothing is sent meanwhile, and nothing is paid for twice.",
     )
-    read = await ui.until_it_shows("The task certainly does not exist: ", "awaited: callback or listing")
+    read = await ui.until_it_shows("No task exists, and another one is to be paid: ", "awaited: callback or listing")
     await ui.photograph("in-need-details")
-    command = re.search(r"The task certainly does not exist: (python starter\.py [\w -]+--not-created)", read)
+    command = re.search(
+        r"No task exists, and another one is to be paid: (python starter\.py [\w -]+--not-created)",
+        read,
+    )
     assert command is not None, read
     return command[1]
 

@@ -1,0 +1,24 @@
+"""The advice of ``unknown_create`` offers only what is accepted, and says what it costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from workflows.messages import advice_on_unknown
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_absence_is_offered_only_where_possible(accepted: bool) -> None:
+    advice = advice_on_unknown("seedance-1", 2, "a task exists", "", accepted=accepted)
+    assert ("--not-created" in advice) != accepted
+    assert ("another one is to be paid" in advice) != accepted
+    assert ("is not known" in advice.splitlines()[0]) != accepted
+    assert "seedance-1 --attempt 2 --task-id ID" in advice
+
+
+def test_unchecked_task_is_named() -> None:
+    advice = advice_on_unknown(
+        "seedance-1", 1, "", "Task cgt-1 was named, and could not be checked: 401.", accepted=False
+    )
+    assert "Task cgt-1 was named" in advice
+    assert "cannot prove" not in advice
