@@ -6,6 +6,7 @@ import pytest
 
 from tests.faults.chaos import run_chaos
 from tests.faults.chaos_plan import make_plan
+from tests.faults.chaos_report import Report
 
 SEED = 7
 JOBS = 20
@@ -28,3 +29,15 @@ def test_seed_decides_plan() -> None:
     first, second = (make_plan(3, 50, 1) for _ in range(2))
     assert first == second
     assert make_plan(4, 50, 1) != first
+
+
+def test_rounds_are_summed_up() -> None:
+    first, second = (Report.of(make_plan(seed, 10, 1)) for seed in (3, 4))
+    first.outcomes["stored"], second.outcomes["stored"], second.outcomes["failed"] = 7, 5, 1
+    first.seconds["trouble"], second.seconds["trouble"] = 60.0, 61.0
+    second.problems.append("invariant: x")
+    first.add(second)
+    assert (first.seeds, first.jobs, first.minutes) == ([3, 4], 20, 2)
+    assert first.outcomes == {"stored": 12, "failed": 1}
+    assert "Seeds 3, 4; 20 jobs, 2.0 minutes of trouble (trouble 121 s)" in first.markdown()
+    assert "BROKEN: 1." in first.markdown()

@@ -278,7 +278,9 @@ DAYS = timedelta(days=6)
     ("attempt", "others", "identifiers_listed", "bar"),
     [
         pytest.param(unknown(2 * WINDOW), (), True, None, id="nothing"),
-        pytest.param(unknown(2 * WINDOW, accepted_without_id=True), (), True, "a task exists", id="accepted_without_id"),
+        pytest.param(
+            unknown(2 * WINDOW, accepted_without_id=True), (), True, "a task exists", id="accepted_without_id"
+        ),
         pytest.param(unknown(2 * WINDOW), (), False, "identifiers", id="identifiers not listed"),
         pytest.param(replace(unknown(2 * WINDOW), claim=KEYLESS), (), True, "which API key", id="key unknown"),
         pytest.param(unknown(DAYS), (), True, None, id="six days"),
