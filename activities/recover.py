@@ -27,8 +27,6 @@ from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND, summary_and_details
 
-_NOT_CREATED = "Noted as not created. Unless it was cancelled, the job claims another attempt."
-
 
 class IdentifyInput(Shape):
     """A task that could be an attempt's, and where it was seen."""
@@ -213,7 +211,8 @@ class RecoverActivities:
         await self._write_outcome(
             input.job_id, facts, attempt.number, "absent", "operator", message="an operator found no task"
         )
-        return ResolveAnswer(accepted=True, message=_NOT_CREATED)
+        message = "Noted as not created. Unless it was cancelled, the job claims another attempt."
+        return ResolveAnswer(accepted=True, message=message)
 
     async def _lost(self, input: ResolveInput, facts: Facts, attempt: int) -> ResolveAnswer:
         error = JobError(

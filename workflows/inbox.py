@@ -213,7 +213,7 @@ class Inbox:
             if workflow.now() - since >= policies.PATIENCE:
                 self.cancel_fails = messages.advice_on_cancel(since, reason)
             return
-        self.cancel_fails = ""
+        self.cancel_fails, self._cancel_fails_since = "", None
         self.cancel_outcome = cancelled.outcome
         answer = f"{cancelled.outcome}, {cancelled.status}"
         self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)

@@ -157,12 +157,13 @@ def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, 
     """Advise on an attempt whose outcome is unknown.
 
     Args:
-        doubt: Why LIST cannot prove that no task exists; empty where it can.
+        doubt: Why LIST cannot prove that no task exists, or cannot find the one that does; empty where it can.
         unchecked: Which task was named, and why the provider could not be asked for it; empty where none is.
         accepted: Whether the provider accepted the create, without a task id.
     """
     command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
-    because = f" The provider's list cannot prove that no task exists: {doubt}." if doubt and not accepted else ""
+    aim = "find it" if accepted else "prove that no task exists"
+    because = f" The provider's list cannot {aim}: {doubt}." if doubt else ""
     because += f" {unchecked}" if unchecked else ""
     fact = (
         f"The provider accepted attempt {attempt}, and did not say which task it made,"

@@ -36,7 +36,9 @@ class Search:
 
     def advice(self, job_id: str, attempt: int, recovery: Recovery) -> str:
         """Return what an operator should know and do."""
-        doubt = "; ".join(filter(None, (self._problem, recovery.doubt or self._doubt)))
+        # Where a task exists, there is no absence to be proven; that LIST fails still matters.
+        unproven = None if recovery.accepted else recovery.doubt or self._doubt
+        doubt = "; ".join(filter(None, (self._problem, unproven)))
         return messages.advice_on_unknown(job_id, attempt, doubt, self._inbox.unchecked, accepted=recovery.accepted)
 
     def wait_seconds(self, recovery: Recovery) -> float:

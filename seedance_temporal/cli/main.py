@@ -223,7 +223,7 @@ async def resubmit(
     if not as_json and again.submitted.phase == "checking":
         out.print(f"A run was started; it claims another attempt if the ledger allows that. To see: {SHOW} {found.id}")
     elif not as_json:
-        out.print(f"Nothing was requested: attempt {attempt} is not one that ended the job without a video.")
+        out.print(f"Nothing new was requested: attempt {attempt} did not end the job, or was answered so before.")
     return finish(again.submitted, as_json, DONE, existing=again.existing)
 
 

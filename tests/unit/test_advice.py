@@ -9,11 +9,12 @@ from workflows.messages import advice_on_unknown
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_absence_is_offered_only_where_possible(accepted: bool) -> None:
-    advice = advice_on_unknown("seedance-1", 2, "a task exists", "", accepted=accepted)
+    advice = advice_on_unknown("seedance-1", 2, "LIST has failed", "", accepted=accepted)
     assert ("--not-created" in advice) != accepted
     assert ("another one is to be paid" in advice) != accepted
     assert ("is not known" in advice.splitlines()[0]) != accepted
     assert "seedance-1 --attempt 2 --task-id ID" in advice
+    assert ": LIST has failed." in advice, "in both cases"
 
 
 def test_unchecked_task_is_named() -> None:
