@@ -129,7 +129,7 @@ class JobDetail(Shape):
 
     Attributes:
         provider_status: The provider's last status, verbatim.
-        next_poll_at: When the provider is polled next, if no callback comes first.
+        continues_at: When a waiting run goes on by itself, with the next poll, listing or create.
         advice: What an operator should do about the Attention.
         warnings: Properties of the request that are allowed and likely to disappoint, in sentences.
         timeline: The first and the newest events of the job.
@@ -137,7 +137,7 @@ class JobDetail(Shape):
 
     request: VideoRequest
     provider_status: str | None = None
-    next_poll_at: AwareDatetime | None = None
+    continues_at: AwareDatetime | None = None
     advice: str | None = None
     warnings: tuple[str, ...] = ()
     timeline: Timeline = ()

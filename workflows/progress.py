@@ -44,7 +44,7 @@ class Progress:
         self._advice = carried.advice
         self._provider_status: str | None = None
         self._awaited: str | None = None
-        self._next_poll_at: datetime | None = None
+        self._continues_at: datetime | None = None
         self._billed: tuple[float | None, int | None] = (None, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
@@ -164,10 +164,10 @@ class Progress:
             shown: Whether the next step is a poll or a create, and so part of the state.
         """
         if shown:
-            self._awaited, self._next_poll_at = purpose, workflow.now() + timedelta(seconds=seconds)
+            self._awaited, self._continues_at = purpose, workflow.now() + timedelta(seconds=seconds)
             self._show()
         met = await self.until(condition, timedelta(seconds=seconds), f"{purpose} in {seconds:.0f} s")
-        self._awaited = self._next_poll_at = None
+        self._awaited = self._continues_at = None
         self._show()
         return met
 
@@ -257,7 +257,7 @@ class Progress:
             detail=JobDetail(
                 request=self._request,
                 provider_status=self._provider_status,
-                next_poll_at=self._next_poll_at,
+                continues_at=self._continues_at,
                 advice=self._advice,
                 warnings=self.warnings,
                 timeline=self.timeline,

@@ -28,7 +28,7 @@ def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
     """Return the current details of a run.
 
     Args:
-        awaited: The cause of a wait until ``next_poll_at``; None where the run does not wait.
+        awaited: The cause of a wait until ``continues_at``; None where the run does not wait.
         folder: ``gs://…/``, the start of the names of all objects of the job; None where it is not known yet.
     """
     detail = state.detail
@@ -38,7 +38,7 @@ def details(state: JobState, *, awaited: str | None, folder: str | None) -> str:
         "task": plain(state.task_id or ""),
         "attempt": str(state.attempt or ""),
         "provider says": plain(detail.provider_status or ""),
-        "awaited": f"{awaited} at {detail.next_poll_at:%Y-%m-%d %H:%M:%S} UTC" if awaited else "",
+        "awaited": f"{awaited} at {detail.continues_at:%Y-%m-%d %H:%M:%S} UTC" if awaited else "",
         "cost": _cost(state),
         **_objects(state, folder),
         **{f"warning {number}": plain(warning) for number, warning in enumerate(detail.warnings, 1)},

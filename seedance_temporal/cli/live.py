@@ -46,9 +46,9 @@ class LiveJob:
         detail = self.job.detail
         if detail is not None and detail.provider_status is not None:
             yield Text(f"provider: {detail.provider_status}")
-        if detail is not None and detail.next_poll_at is not None:
-            left = (detail.next_poll_at - datetime.now(UTC)).total_seconds()
-            yield Text(f"next poll in {max(0.0, left):.0f} s")
+        if detail is not None and detail.continues_at is not None:
+            left = (detail.continues_at - datetime.now(UTC)).total_seconds()
+            yield Text(f"continues in {max(0.0, left):.0f} s")
         if self.job.estimated_usd is not None:
             yield Text(f"at most {self.job.estimated_usd:.2f} USD")
 

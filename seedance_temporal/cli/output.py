@@ -98,8 +98,8 @@ def print_job(job: JobState) -> None:
     if job.result is None and job.estimated_usd is not None:
         rows |= {"estimate": f"{job.estimated_usd:.4f} USD at most ({job.estimated_tokens:,} tokens)"}
     if (detail := job.detail) is not None:
-        poll = detail.next_poll_at.strftime("%Y-%m-%d %H:%M:%S") if detail.next_poll_at else None
-        rows |= {"provider": detail.provider_status, "next poll": poll, "advice": detail.advice}
+        due = detail.continues_at.strftime("%Y-%m-%d %H:%M:%S") if detail.continues_at else None
+        rows |= {"provider": detail.provider_status, "continues": due, "advice": detail.advice}
         rows |= {"warning" if at == 1 else f"warning {at}": text for at, text in enumerate(detail.warnings, 1)}
     if job.attention:
         rows |= {"attention": job.attention}

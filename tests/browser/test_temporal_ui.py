@@ -62,7 +62,7 @@ async def four_runs(stack: Stack) -> Runs:
     ]
     runs = Runs(*[(await stack.jobs.submit(r)).id for r in (finished, slow, refused, lost)])
     await stack.jobs.job(runs.finished).result()
-    await until(stack, runs.waiting, lambda job: job.phase == "running" and detail_of(job).next_poll_at is not None)
+    await until(stack, runs.waiting, lambda job: job.phase == "running" and detail_of(job).continues_at is not None)
     await until(stack, runs.in_need, lambda job: job.attention == "unknown_create")
     for fault in faults:
         assert len(await stack.ark.fired(fault)) == 1, "the fault did not happen"

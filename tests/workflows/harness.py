@@ -180,7 +180,7 @@ class Job(WorkflowHandle[Any, VideoResult]):
 
         async def waits() -> JobState | None:
             state = await self.state()
-            return state if detail_of(state).next_poll_at is not None else None
+            return state if detail_of(state).continues_at is not None else None
 
         state: JobState = await until(waits, "the job waits")
         return state

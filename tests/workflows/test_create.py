@@ -93,7 +93,7 @@ async def test_unsent_create_shows_waiting(harness: Harness) -> None:
     job = await harness.start()
     shown = await job.until_state(phase="waiting")
     assert shown.attention is None
-    assert (due := detail_of(shown).next_poll_at) is not None
+    assert (due := detail_of(shown).continues_at) is not None
     assert detail_of(shown).timeline[-1].detail == "ServerOverloaded: busy"
     assert due - detail_of(shown).timeline[-1].at == timedelta(hours=1)
 

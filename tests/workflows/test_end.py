@@ -58,7 +58,7 @@ async def test_end_is_written_and_raised_by_class(
     assert noted(input.timeline) == ["task_created 2", f"status {status}"]
     shown = await job.state()
     assert (shown.phase, shown.error, shown.task_id, shown.attempt) == (phase, error, TASK, 2)
-    assert (detail_of(shown).next_poll_at, shown.result) == (None, None)
+    assert (detail_of(shown).continues_at, shown.result) == (None, None)
     assert noted(shown)[-1] == f"ended {status} ({of})"
     run = await job.describe()
     assert run.status is WorkflowExecutionStatus.FAILED

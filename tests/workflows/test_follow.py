@@ -406,6 +406,6 @@ async def test_next_poll_is_announced(harness: Harness) -> None:
     harness.fake.follow(waiting("running", 600))
     job = await harness.start_until_state(phase="running")
     shown = await job.state()
-    assert (due := detail_of(shown).next_poll_at) is not None
+    assert (due := detail_of(shown).continues_at) is not None
     seen = next(entry for entry in detail_of(shown).timeline if entry.detail == "running")
     assert timedelta(seconds=599) < due - seen.at < timedelta(seconds=605)

@@ -101,7 +101,7 @@ async def test_state_has_contract_shape(harness: Harness) -> None:
     first = detail_of(shown).timeline[0]
     assert (first.event, first.source, first.task_id, first.attempt) == ("task_created", "create", TASK, 3)
     assert (first.detail, first.count) == (None, 1)
-    assert detail_of(shown).next_poll_at == first.at + timedelta(seconds=600)
+    assert detail_of(shown).continues_at == first.at + timedelta(seconds=600)
     raw = await job.query(QUERY_STATE)
     assert set(raw) == set(type(shown).model_fields)
 

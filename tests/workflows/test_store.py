@@ -26,7 +26,7 @@ async def test_video_is_copied_and_returned(harness: Harness) -> None:
     job = await harness.start_until(held)
     shown = await job.until_state(phase="storing")
     # Nothing is asked of the provider any more.
-    assert (shown.attention, shown.result, detail_of(shown).next_poll_at) == (None, None, None)
+    assert (shown.attention, shown.result, detail_of(shown).continues_at) == (None, None, None)
     held.release()
     assert await job.result() == RESULT
     input = harness.fake.input("store_video")
@@ -37,7 +37,7 @@ async def test_video_is_copied_and_returned(harness: Harness) -> None:
     # A worker that dies is noticed long before the try's time is over.
     assert timedelta(0) < event.heartbeat_timeout.ToTimedelta() <= timedelta(minutes=2)
     shown = await job.state()
-    assert (shown.phase, shown.result, shown.task_id, detail_of(shown).next_poll_at) == ("stored", RESULT, TASK, None)
+    assert (shown.phase, shown.result, shown.task_id, detail_of(shown).continues_at) == ("stored", RESULT, TASK, None)
     assert noted(shown)[-2:] == ["status succeeded", "stored"]
     assert (await job.attributes()).get(SEEDANCE_PHASE) == "stored"
 

@@ -68,7 +68,7 @@ async def test_details_follow_job(harness: Harness) -> None:
     assert f"- **ledger**: {FOLDER}attempts/" in text
     assert "awaited" not in text, "nothing is waited for: the request is being sent"
     create.release()
-    due = detail_of(await job.until_state(phase="queued")).next_poll_at
+    due = detail_of(await job.until_state(phase="queued")).continues_at
     text = await until_details_say(job, "**Queued.**", f"- **task**: {TASK}", "- **attempt**: 1")
     assert f"- **awaited**: callback, or poll at {due:%Y-%m-%d %H:%M:%S} UTC" in text
     await job.callback("succeeded")
