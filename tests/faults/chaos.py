@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ class Chaos:
     async def _until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, self._start + at - time.monotonic()))
 
-    async def _persist(self, call: Callable[[], Awaitable[Any]], seconds: float = 90) -> Any:
+    async def _persist(self, call: Callable[[], Awaitable[Any]], seconds: float = 300) -> Any:
         """Repeat a call until it succeeds, over restarts of servers. The time begins with the first try."""
         deadline: float | None = None
         while True:
@@ -373,7 +374,13 @@ def main() -> int:
         which = f"round {number + 1} of {rounds}, seed {seed + number}"
         _say(f"chaos: {which}, {jobs} jobs, {minutes:.1f} minutes of trouble")
         plan = make_plan(seed + number, jobs, minutes, quick=given.quick)
-        done = asyncio.run(run_chaos(plan, given.patience))
+        try:
+            done = asyncio.run(run_chaos(plan, given.patience))
+        except Exception as error:
+            # The other rounds have something to say all the same.
+            traceback.print_exc()
+            done = Report.of(plan)
+            done.problems.append(f"{which}, broke off: {error!r}")
         for problem in done.problems:
             _say(f"BROKEN: {problem}")
         if report is None:
