@@ -6,14 +6,13 @@ operator can replace that proof.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
 import httpx
 from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError
 
 from seedance_temporal import contract
 from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer, TaskChanged
@@ -66,7 +65,7 @@ class ResolveInput(Shape):
 
 
 class AskLaterInput(Shape):
-    """Tasks that callbacks named for a job whose run ends, and that the provider could not be asked for."""
+    """Tasks that were named for a job whose run ends, and that are still in question."""
 
     job_id: str
     route: str
@@ -119,30 +118,33 @@ class RecoverActivities:
 
     @activity.defn
     async def follow_known_task(self, input: FollowInput) -> None:
-        """Start a run that follows the job's live task, and may not create, where no video is stored.
+        """Start a run that follows the job's live task where no video is stored, and else calls an operator.
 
-        A run that goes on, or has stored a video, is left alone.
+        It may not create. A run that goes on is told of the task: it can be about to end, and have read the ledger
+        before.
         """
         facts = await self._ledger.read(input.job_id, input.attempt)
-        attempt = facts.attempt(input.attempt)
-        if decide_at(facts, self._settings).next != "adopt" or attempt is None or attempt.claim is None:
+        attempt, decision = facts.attempt(input.attempt), decide_at(facts, self._settings)
+        live = {"adopt": decision.task_id, "stored": decision.second_task}.get(decision.next)
+        if live is None or attempt is None or attempt.claim is None:
             return
         request = attempt.claim.request
         settings = self._settings
         summary, details = summary_and_details(
             input.job_id, request, settings.rules, hash_users=settings.seedance_hash_users
         )
-        with suppress(WorkflowAlreadyStartedError):
-            await activity.client().start_workflow(
-                contract.WORKFLOW,
-                GenerateVideoInput(request=request, may_create=False),
-                id=input.job_id,
-                task_queue=Queues(request.route).workflows,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                static_summary=summary,
-                static_details=details,
-            )
+        await activity.client().start_workflow(
+            contract.WORKFLOW,
+            GenerateVideoInput(request=request, may_create=False),
+            id=input.job_id,
+            task_queue=Queues(request.route).workflows,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=contract.SIGNAL_TASK_CHANGED,
+            start_signal_args=[TaskChanged(task_id=live, status="", attempt=input.attempt)],
+            static_summary=summary,
+            static_details=details,
+        )
 
     @activity.defn
     async def settle_absent(self, input: AbsentInput) -> Decision:

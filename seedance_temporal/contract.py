@@ -80,11 +80,15 @@ class Resubmit(Shape):
 
 
 class TaskChanged(Shape):
-    """The payload of a callback's signal: a task may have changed. It is not trusted: the task is polled."""
+    """A task that a callback, or a listing, named: it may have changed. It is not trusted: the task is polled.
+
+    A callback's signal has it as its payload.
+    """
 
     task_id: str
     status: str
     attempt: int
+    source: Literal["callback", "list"] = "callback"
 
 
 class Carried(Shape):
@@ -95,7 +99,9 @@ class Carried(Shape):
         media: The references as they were checked; None where they were not.
         attention, advice: What an operator had to settle.
         not_sent, not_sent_since: Creates in a row that were not sent, and when the first one failed.
-        named: Tasks that callbacks named while provider or bucket were away.
+        status_unknown_since: Since when the task has a status that is not known.
+        cancel_fails_since: Since when the provider does not serve a cancel.
+        named: Tasks that callbacks or listings named, and that are in question.
     """
 
     timeline: Timeline = ()
@@ -107,6 +113,8 @@ class Carried(Shape):
     advice: str | None = None
     not_sent: int = 0
     not_sent_since: AwareDatetime | None = None
+    status_unknown_since: AwareDatetime | None = None
+    cancel_fails_since: AwareDatetime | None = None
     named: tuple[TaskChanged, ...] = ()
 
 

@@ -68,6 +68,7 @@ class GenerateVideo:
         self._inbox = Inbox(self._steps, self._progress, carried)
         self._sending = Sending(self._steps, self._inbox, self._progress, carried)
         self._copying = Copying(self._steps, self._progress)
+        self._polls = Polls(self._progress, carried)
         self._media = carried.media
         self._first_poll_after = 0.0
 
@@ -91,15 +92,15 @@ class GenerateVideo:
         while True:
             video = asyncio.create_task(self._generate())
             await until(video.done)
-            self._inbox.close()
-            await until(lambda: self._inbox.is_idle)
-            renews = isinstance(video.exception(), workflow.ContinueAsNewError)
-            if renews or not self._inbox.ledger_changed:
-                break
+            if isinstance(video.exception(), workflow.ContinueAsNewError):
+                return video.result()
+            await self._inbox.close()
+            while unanswered := self._inbox.take_unanswered():
+                await self._steps.ask_later(unanswered)
+                await self._inbox.close()
+            if not self._inbox.ledger_changed:
+                return video.result()
             self._inbox.reopen()
-        if unanswered := self._inbox.take_unanswered():
-            await self._steps.ask_later(unanswered)
-        return video.result()
 
     async def _generate(self) -> VideoResult:
         try:
@@ -186,7 +187,7 @@ class GenerateVideo:
                 return Decision(next="recover", attempt=decision.attempt)
             case "not_sent" | "conflict":
                 await self._sending.wait_before_next(result)
-                self._continue_as_new_where_long()
+                await self._continue_as_new_where_long()
             case "refused":
                 pass  # the ledger has it, and says that the job has ended
         return await self._read_ledger()
@@ -225,7 +226,7 @@ class GenerateVideo:
             # The create has just lost its answer: a listing from before it is about another attempt, or too old.
             self._inbox.listings.clear()
         while decision.next == "recover":
-            self._continue_as_new_where_long()
+            await self._continue_as_new_where_long()
             decision = await search.step(decision)
             if decision.next != "recover" or self._inbox.listings:
                 continue
@@ -259,9 +260,9 @@ class GenerateVideo:
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
         # Only a task that this run created needs a wait before its first poll.
         seconds, self._first_poll_after = self._first_poll_after, 0.0
-        polls, cancelling = Polls(self._progress), False
+        polls, cancelling = self._polls.begin(), False
         while True:
-            self._continue_as_new_where_long()
+            await self._continue_as_new_where_long()
             announced = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel_pending)
             cancelling = self._inbox.cancel_pending
             if cancelling:
@@ -280,7 +281,7 @@ class GenerateVideo:
             self._progress.show_second_task(seen.second_task)
             if seen.next != "wait":
                 return await self._conclude(task, seen, how)
-            polls.show(seen, how, self._inbox.cancel_fails)
+            polls.show(seen, how, self._inbox.trouble)
             seconds = seen.wait_seconds
 
     async def _conclude(self, task: GetTaskInput, seen: Observation, how: EventSource) -> VideoResult | Decision:
@@ -356,11 +357,12 @@ class GenerateVideo:
         self._progress.show_ended(error, phase_of(error), end.usage, end.cost_usd)
         return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
-    def _continue_as_new_where_long(self) -> None:
-        # Handlers end first: the next run knows nothing of updates, or of tasks that are being asked for.
-        if self._inbox.is_idle and history_is_long():
-            carried = self._inbox.carry(self._sending.carry(Carried(media=self._media)))
-            carried = self._progress.carry(carried)
+    async def _continue_as_new_where_long(self) -> None:
+        if history_is_long():
+            # The next run knows nothing of updates, or of tasks that are being asked for.
+            await self._inbox.close()
+            carried = Carried(media=self._media, status_unknown_since=self._polls.unknown_since)
+            carried = self._progress.carry(self._inbox.carry(self._sending.carry(carried)))
             # Lists show the memo.
             memo = {**workflow.memo(), contract.MEMO_STARTED_AT: carried.started_at}
             workflow.continue_as_new(self._job.model_copy(update={"carried": carried}), memo=memo)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -33,9 +33,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import messages, policies
     from workflows.progress import Progress
     from workflows.steps import Steps
-    from workflows.waits import history_is_long, until
-
-Source = Literal["callback", "list"]
+    from workflows.waits import Pauses, until
 
 
 class Inbox:
@@ -48,7 +46,6 @@ class Inbox:
         listings: Those that have arrived and are not handled yet.
         cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
-        cancel_fails: Advice on a cancel that the provider does not serve; empty where it does.
         unchecked: Which task was named last and could not be checked, and why; empty where the last one could.
     """
 
@@ -63,16 +60,17 @@ class Inbox:
         self._resolving = 0
         self._ends_announced: dict[str, str] = {}
         self._fruitless_callbacks = 0
+        self._patient: set[tuple[int, str]] = set()
+        self._unasked: dict[tuple[int, str], datetime] = {}
         self._closed = False
-        self._urges = 0
         self.ledger_changed = False
         self.ledger_was_read = False
         self.creating: int | None = None
         self.listings: list[Listing] = []
         self.cancel_requested = carried.cancel_requested
         self.cancel_outcome: CancelOutcome | None = None
-        self.cancel_fails = ""
-        self._cancel_fails_since: datetime | None = None
+        self._cancel_fails = ""
+        self._cancel_fails_since = carried.cancel_fails_since
         self.unchecked = ""
         self._unanswered = {(named.attempt, named.task_id): named for named in carried.named}
         self._asking: set[asyncio.Task[None]] = set()
@@ -93,6 +91,13 @@ class Inbox:
         return workflow.all_handlers_finished() and not self._asking
 
     @property
+    def trouble(self) -> str:
+        """Advice on a cancel, or a question for a task, that the provider has not served for an hour; or nothing."""
+        since = min(self._unasked.values(), default=None)
+        unasked = since is not None and workflow.now() - since >= policies.PATIENCE
+        return self._cancel_fails or (self.unchecked if unasked else "")
+
+    @property
     def cancel_pending(self) -> bool:
         return self.cancel_requested and self.cancel_outcome is None
 
@@ -102,9 +107,9 @@ class Inbox:
         Call this before every step that cannot be undone: a claim, an absence, an end. Returns ``ledger_changed``.
         """
         self.ask_again()
-        # Also for those that wait for the end of an outage: it can be over.
+        # Also for those that are asked for later: an outage can be over.
         self._awaited |= self._open
-        self._urges += 1
+        self._patient.clear()
         if self._awaited:
             purpose = "stop waiting for tasks that callbacks or listings named"
             await until(lambda: not self._awaited, policies.LISTEN_AT_MOST, purpose)
@@ -114,23 +119,33 @@ class Inbox:
     def ask_again(self) -> None:
         """Ask once more for the tasks that could not be identified so far, by this run or the one before."""
         for named in self.take_unanswered():
-            asking = asyncio.create_task(self._ask_unless_known(named, "callback"))
+            asking = asyncio.create_task(self._ask_unless_known(named))
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
 
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs: a callback that came while provider or bucket were away does not come again."""
-        update = {"cancel_requested": self.cancel_requested, "named": self.take_unanswered()}
-        return carried.model_copy(update=update)
+        return carried.model_copy(
+            update={
+                "cancel_requested": self.cancel_requested,
+                "cancel_fails_since": self._cancel_fails_since,
+                "named": self.take_unanswered(),
+            }
+        )
 
     def take_unanswered(self) -> tuple[TaskChanged, ...]:
-        """Remove and return the tasks that nobody could be asked for."""
+        """Remove and return the tasks that are still in question."""
         unanswered, self._unanswered = tuple(self._unanswered.values()), {}
         return unanswered
 
-    def close(self) -> None:
-        """Pause no longer: the run is over, and each task that is still open is asked for once more."""
+    def cannot_ask(self, attempt: int) -> bool:
+        """Say whether a task was named for an attempt, and provider or bucket could not be asked for it."""
+        return any(named == attempt for named, _ in self._unasked)
+
+    async def close(self) -> None:
+        """Ask for no more tasks, because the run is over, and wait for the handlers."""
         self._closed = True
+        await until(lambda: self.is_idle)
 
     def reopen(self) -> None:
         """Go on: a last answer named a task that is the job's."""
@@ -155,7 +170,7 @@ class Inbox:
         if named.status == RUNNING and named.task_id == self._progress.task_id:
             # Only shown: with callbacks, the next poll can be the one after the end.
             self._progress.move_on(named.status)
-        await self._identify(named, "callback")
+        await self._identify(named)
 
     def _announce_end(self, named: TaskChanged) -> None:
         """Note an end; made-up ones never push out that of the task that is followed."""
@@ -172,7 +187,8 @@ class Inbox:
         if len(self.listings) < policies.MOST_LISTINGS:
             self.listings.append(listing)
         if listing.task_id is not None and is_task_id(listing.task_id):
-            await self._identify(TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt), "list")
+            listed = TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt, source="list")
+            await self._identify(listed)
 
     def calls_for_poll(self, task_id: str) -> bool:
         """Say whether to poll a task before its time."""
@@ -197,9 +213,13 @@ class Inbox:
             self._progress.note("cancel_requested", by)
 
     async def cancel(self) -> CancelAnswer:
-        """Request the end of the job; answer within 10 seconds with the outcome so far."""
+        """Request the end of the job; answer within 10 seconds, or before a new run, with the outcome so far."""
         self.request_cancel("caller")
-        await until(lambda: self.cancel_outcome is not None, policies.CANCEL_ANSWER, "the answer to a cancel is due")
+        await until(
+            lambda: self.cancel_outcome is not None or self._closed,
+            policies.CANCEL_ANSWER,
+            "the answer to a cancel is due",
+        )
         return CancelAnswer(outcome=self.cancel_outcome or "requested")
 
     async def send_cancel(self, task: GetTaskInput) -> None:
@@ -211,9 +231,9 @@ class Inbox:
             self._progress.note("cancel_not_served", "poll", reason, task_id=task.task_id)
             since = self._cancel_fails_since = self._cancel_fails_since or workflow.now()
             if workflow.now() - since >= policies.PATIENCE:
-                self.cancel_fails = messages.advice_on_cancel(since, reason)
+                self._cancel_fails = messages.advice_on_cancel(since, reason)
             return
-        self.cancel_fails, self._cancel_fails_since = "", None
+        self._cancel_fails, self._cancel_fails_since = "", None
         self.cancel_outcome = cancelled.outcome
         answer = f"{cancelled.outcome}, {cancelled.status}"
         self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)
@@ -235,20 +255,23 @@ class Inbox:
 
     # Identifying tasks
 
-    async def _identify(self, named: TaskChanged, source: Source) -> None:
+    async def _identify(self, named: TaskChanged) -> None:
         """Find out whether a named task is one of the job, and have the ledger say so if it is.
 
         "The provider does not know it" can mean "not yet": such a task is asked for again, with growing pauses, and
         once more when it is named again. Only another identifier closes a task id for good.
         """
-        if not self._is_known(named) and self._accepts(source):
-            await self._ask_unless_known(named, source)
+        key = named.attempt, named.task_id
+        if key in self._patient and self._accepts(named):
+            self._patient.discard(key)
+        elif not self._is_known(named) and self._accepts(named):
+            await self._ask_unless_known(named)
 
     def _is_known(self, named: TaskChanged) -> bool:
         key = named.attempt, named.task_id
         return named.task_id == self._progress.task_id or key in self._open | self._identified
 
-    async def _ask_unless_known(self, named: TaskChanged, source: Source) -> None:
+    async def _ask_unless_known(self, named: TaskChanged) -> None:
         if self._is_known(named):
             return
         key = named.attempt, named.task_id
@@ -256,17 +279,18 @@ class Inbox:
         self._awaited.add(key)
         try:
             await until(lambda: (self.ledger_was_read and self.creating != named.attempt) or self._closed)
-            await self._ask_until_known(named, source)
+            await self._ask_until_known(named)
         finally:
-            self._awaited.discard(key)
-            self._open.discard(key)
+            self._unasked.pop(key, None)
+            for keys in (self._awaited, self._open, self._patient):
+                keys.discard(key)
 
-    def _accepts(self, source: Source) -> bool:
+    def _accepts(self, named: TaskChanged) -> bool:
         """Limit the GETs that a leaked callback URL can cause; the limit grows with time.
 
         A listing names only tasks that show our identifier.
         """
-        if source == "list":
+        if named.source == "list":
             return True
         allowed = policies.MOST_CALLBACKS + (workflow.now() - self._began) // policies.ONE_MORE_CALLBACK
         if self._callbacks >= allowed or len(self._open) >= policies.MOST_CALLBACKS:
@@ -274,50 +298,46 @@ class Inbox:
         self._callbacks += 1
         return True
 
-    async def _ask_until_known(self, named: TaskChanged, source: Source) -> None:
-        key, pauses = (named.attempt, named.task_id), list(policies.IDENTIFY_PAUSES)
+    async def _ask_until_known(self, named: TaskChanged) -> None:
+        key, pauses = (named.attempt, named.task_id), Pauses(policies.IDENTIFY_LATER)
         while named.task_id != self._progress.task_id:
-            answer = await self._ask(named, source)
+            if self._closed:
+                self._unanswered[key] = named
+                return
+            answer = await self._ask(named)
             if answer in {"ours", "known", "other"}:
                 return
-            if answer == "not_yet" and not pauses:
-                self._progress.note("task_not_found", source, task_id=named.task_id, attempt=named.attempt)
+            pause = pauses.after(answer)
+            if pause is None:
+                self._progress.note("task_not_found", named.source, task_id=named.task_id, attempt=named.attempt)
                 return
-            if not pauses:
-                # The provider or the bucket is away: keep asking, and hold nothing up any longer.
+            if pause == policies.IDENTIFY_LATER:
+                # Hold nothing up any longer.
                 self._awaited.discard(key)
-            if not await self._pause(pauses.pop(0) if pauses else policies.IDENTIFY_LATER):
-                # The lister names a task again with each of its answers.
-                if source == "callback":
-                    self._unanswered[key] = named
-                return
+                self._patient.add(key)
+            await self._pause(key, pause)
 
-    async def _pause(self, pause: timedelta) -> bool:
-        """Wait before the next question; return whether to ask it: not after an end, or before a new run takes over."""
-        if self._closed:
-            return False
-        is_long, urges = pause >= policies.IDENTIFY_LATER, self._urges
-
-        def is_over() -> bool:
-            return self._closed or (is_long and self._urges > urges)
-
+    async def _pause(self, key: tuple[int, str], pause: timedelta) -> None:
+        was_patient = key in self._patient
         await until(
-            lambda: is_over() or history_is_long(1 if is_long else 2),
+            lambda: self._closed or (was_patient and key not in self._patient),
             pause,
             "ask again whether the provider shows the task",
         )
-        return is_over() or not history_is_long(1 if is_long else 2)
+        self._patient.discard(key)
 
-    async def _ask(self, named: TaskChanged, source: Source) -> str:
+    async def _ask(self, named: TaskChanged) -> str:
         """Ask the provider once; a task that it shows is this job's, or another's, for good."""
-        attempt, task_id = named.attempt, named.task_id
+        attempt, task_id, source = named.attempt, named.task_id, named.source
         try:
-            answer = (await self._steps.identify_task(attempt, task_id, source)).answer
+            answer = (await self._steps.identify_task(named)).answer
         except ActivityError as error:
             self.unchecked = messages.not_checked(task_id, error)
+            self._unasked.setdefault((attempt, task_id), workflow.now())
             self._progress.note("task_not_checked", source, str(error.cause), task_id=task_id, attempt=attempt)
             return "unanswered"
         self.unchecked = ""
+        self._unasked.pop((attempt, task_id), None)
         if answer in {"ours", "known", "other"}:
             self._identified.add((attempt, task_id))
             if answer == "ours":

@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.contract import LateTasksInput, Queues, TaskChanged
     from seedance_temporal.provider.task import is_task_id
     from workflows import policies
-    from workflows.waits import until
+    from workflows.waits import Pauses, until
 
 
 @workflow.defn(name=contract.LATE_TASKS)
@@ -27,7 +27,8 @@ class LateTasks:
     def __init__(self, late: LateTasksInput) -> None:
         self._late = late
         self._queues = Queues(late.route)
-        self._named: set[str] = set()
+        self._names = 0
+        self._in_question: set[str] = set()
         self._open: list[str] = []
 
     @workflow.run
@@ -47,17 +48,17 @@ class LateTasks:
     async def _take_in(self, task_id: str) -> None:
         if await self._is_ours(task_id):
             await self._follow()
+        self._in_question.discard(task_id)
 
     async def _is_ours(self, task_id: str) -> bool:
         """Find out whether a task is the attempt's; the ledger then says so."""
-        for pause in (*policies.IDENTIFY_PAUSES, *[policies.LATE_TASK_PAUSE] * policies.LATE_TASK_TRIES):
-            answer = await self._identify(task_id)
-            if answer in {"ours", "known", "other"}:
-                return answer != "other"
-            if answer == "not_yet" and pause == policies.LATE_TASK_PAUSE:
+        pauses, give_up_at = Pauses(policies.LATE_TASK_PAUSE), workflow.now() + policies.LATE_TASK_WITHIN
+        while (answer := await self._identify(task_id)) not in {"ours", "known", "other"}:
+            pause = pauses.after(answer)
+            if pause is None or workflow.now() >= give_up_at:
                 return False
             await until(lambda: False, pause, "ask again whether the provider shows the task")
-        return False
+        return answer != "other"
 
     async def _identify(self, task_id: str) -> str:
         try:
@@ -90,7 +91,8 @@ class LateTasks:
             named = TaskChanged.model_validate(args[0])
         except (ValidationError, IndexError):
             return
-        is_new = is_task_id(named.task_id) and named.task_id not in self._named
-        if is_new and len(self._named) < policies.MOST_CALLBACKS:
-            self._named.add(named.task_id)
+        is_new = is_task_id(named.task_id) and named.task_id not in self._in_question
+        if is_new and self._names < policies.MOST_CALLBACKS:
+            self._names += 1
+            self._in_question.add(named.task_id)
             self._open.append(named.task_id)

@@ -31,7 +31,9 @@ LEDGER_RETRY = RetryPolicy(
     maximum_interval=timedelta(minutes=1),
     non_retryable_error_types=["LedgerDamaged"],
 )
+# That grows to an hour, for a history that months of it do not fill.
 DAMAGE_PAUSE = timedelta(minutes=5)
+MOST_DAMAGE_PAUSE = timedelta(hours=1)
 
 # References are downloaded before a create: each has the time that a create has, some at a time, and there may be 50 of
 # the largest. A worker that died is noticed by its missing heartbeat.
@@ -45,6 +47,9 @@ CREATE_RETRY = RetryPolicy(maximum_attempts=1)
 # On top of the create's own total time, which begins before the claim: its outcome is written after it, and the
 # server's clock started a little earlier. After a crash, this is how long the run waits to learn of it.
 CREATE_MARGIN = timedelta(seconds=30)
+# A create that waits for a worker is withdrawn for a task that was just named. A sender of made-up names must not hold
+# it back for good.
+MOST_WITHDRAWALS = 3
 # After another run's claim on the same attempt: long enough for most creates to be answered.
 CONFLICT_WAIT = timedelta(seconds=5)
 
@@ -62,15 +67,16 @@ CANCEL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=2), backoff_coeffi
 # waited for so long: a sender could name one task after the other.
 IDENTIFY_PAUSES = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=40))
 LISTEN_AT_MOST = timedelta(minutes=3)
-# Where GET or the bucket is away, a task that was named is not forgotten; nothing waits for it any longer.
+# After that, nothing waits for a task that was named. It is asked for once more, or, where GET or the bucket is away,
+# again and again.
 IDENTIFY_LATER = timedelta(minutes=5)
 IDENTIFY_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_attempts=3)
 
 # Callbacks of a run that has ended: at most MOST_CALLBACKS names in this time, and as many questions.
 LATE_TASKS_IDLE = timedelta(minutes=10)
-# A day of outage: after that, the result's URL is dead. More tries, for so many names, would make too long a history.
+# A day of outage: after that, the result's URL is dead. Shorter pauses would make too long a history of so many names.
 LATE_TASK_PAUSE = timedelta(hours=1)
-LATE_TASK_TRIES = 24
+LATE_TASK_WITHIN = timedelta(days=1)
 
 # LIST: one page a second for the whole account, for all jobs that wait; the lister has nothing else to do.
 LIST_TIMEOUT = timedelta(minutes=2)

@@ -23,23 +23,29 @@ class Search:
         self._heard = False
         self._unanswered = 0
         self._proofs: list[Listing] = []
+        self._listed: dict[int, str] = {}
         self._doubt: str | None = None
         self._problem: str | None = None
 
     @property
     def was_answered(self) -> bool:
-        """Whether the lister has answered, or was asked twice in vain.
+        """Whether the lister has answered, or was asked twice in vain, or by the run before this one.
 
         A claim can be old when its search begins: the first listing, due in seconds, may show its task.
         """
-        return self._heard or self._unanswered > 1
+        return self._heard or self._unanswered > 1 or workflow.info().continued_run_id is not None
 
     def advice(self, job_id: str, attempt: int, recovery: Recovery) -> str:
         """Return what an operator should know and do."""
         # Where a task exists, there is no absence to be proven; that LIST fails still matters.
-        unproven = None if recovery.accepted else recovery.doubt or self._doubt
+        shown = f"it showed {self._listed[attempt]} once, and GET does not" if attempt in self._listed else None
+        unproven = None if recovery.accepted else recovery.doubt or shown or self._doubt
         doubt = "; ".join(filter(None, (self._problem, unproven)))
         return messages.advice_on_unknown(job_id, attempt, doubt, self._inbox.unchecked, accepted=recovery.accepted)
+
+    def _may_exist(self, attempt: int) -> bool:
+        """Whether a listing showed a task of the attempt, or one was named that nobody can be asked for."""
+        return attempt in self._listed or self._inbox.cannot_ask(attempt)
 
     def wait_seconds(self, recovery: Recovery) -> float:
         """Return how long to wait for a listing before the lister is asked again."""
@@ -60,7 +66,9 @@ class Search:
             return decision
         self._heard, self._unanswered, self._problem = True, 0, None
         if listing.task_id is not None:
-            return decision  # the inbox identifies it
+            # The inbox identifies it. A later listing that does not show it proves nothing.
+            self._listed[listing.attempt] = listing.task_id
+            return decision
         key = decision.recovery.key if decision.recovery is not None else ""
         if key:
             self._doubt = other_key(key, listing.key) if listing.key != key else None
@@ -68,7 +76,11 @@ class Search:
         self._progress.note("not_listed", "list", detail, attempt=decision.attempt)
         if listing.complete:
             self._proofs = [*self._proofs, listing][-policies.MOST_LISTINGS :]
-        if len(self._proofs) > 1 and not await self._inbox.await_named_tasks():
+        if (
+            len(self._proofs) > 1
+            and not await self._inbox.await_named_tasks()
+            and not self._may_exist(decision.attempt)
+        ):
             proofs = tuple(proof for proof in self._proofs if proof.attempt == decision.attempt)
             return await self._steps.settle_absent(decision.attempt, proofs)
         return decision

@@ -26,6 +26,7 @@ class Sending:
         self._progress = progress
         self._not_sent = carried.not_sent
         self._not_sent_since = carried.not_sent_since
+        self._withdrawn = 0
 
     async def send(self, attempt: int, media: tuple[Medium, ...]) -> CreateResult:
         """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
@@ -35,7 +36,10 @@ class Sending:
         create = self._steps.start_create(attempt, self._not_sent, media)
         try:
             # A name withdraws one create at most: one that nobody can be asked for would hold up the job for ever.
-            await until(lambda: create.done() or self._inbox.interrupts or bool(self._inbox.asked - asked))
+            listens = self._withdrawn < policies.MOST_WITHDRAWALS
+            await until(
+                lambda: create.done() or self._inbox.interrupts or (listens and bool(self._inbox.asked - asked))
+            )
             if not create.done():
                 # Withdraw it where no worker has started it; a create that runs goes on, and is awaited.
                 create.cancel()
@@ -45,8 +49,10 @@ class Sending:
                 assert result.outcome.task_id is not None
                 # Before the inbox goes on: a callback can name the same task.
                 self._progress.set_task(attempt, result.outcome.task_id)
+            self._withdrawn = 0
         except ActivityError as error:
             if error.started_event_id == 0:
+                self._withdrawn += 1
                 result = CreateResult(kind="not_sent", message="withdrawn before a worker started it")
             else:
                 result = CreateResult(kind="unknown", message=f"{error.message}: {error.cause}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -153,15 +152,15 @@ class Steps:
 
     # Task
 
-    async def identify_task(self, attempt: int, task_id: str, source: Any) -> IdentifyResult:
+    async def identify_task(self, named: TaskChanged) -> IdentifyResult:
         """Find out whether a task is one of this job. Fails after a few tries: the inbox asks again later."""
         return await workflow.execute_activity_method(
             RecoverActivities.identify_task,
-            IdentifyInput(job_id=self._job_id, attempt=attempt, task_id=task_id, source=source),
+            IdentifyInput(job_id=self._job_id, attempt=named.attempt, task_id=named.task_id, source=named.source),
             task_queue=self._queues.get,
             start_to_close_timeout=policies.OBSERVE_TIMEOUT,
             retry_policy=policies.IDENTIFY_RETRY,
-            summary=f"GET {task_id}: is it the task of attempt {attempt}?",
+            summary=f"GET {named.task_id}: is it the task of attempt {named.attempt}?",
         )
 
     async def resolve_attempt(self, resolution: Resolve) -> ResolveAnswer:
@@ -258,7 +257,7 @@ class Steps:
 
         Temporal retries an activity, and its workflow learns nothing of it. So an activity that fails for
         :data:`policies.PATIENCE` comes back with its last failure, and is scheduled again at once. One that meets a
-        damaged object of the ledger comes back immediately, and is scheduled again after a pause.
+        damaged object of the ledger comes back immediately, and is scheduled again after pauses that grow.
 
         Raises:
             ActivityError: It failed in a way that cannot pass.
@@ -266,6 +265,7 @@ class Steps:
         config: workflow.ActivityConfig = {**options, "summary": summary}
         since = began = workflow.now()
         raised: set[Attention] = set()
+        damage_pause = policies.DAMAGE_PAUSE
         while True:
             # What an operator's retries leave of the hour, or they could keep the step silent.
             left = began + policies.PATIENCE - workflow.now()
@@ -291,7 +291,8 @@ class Steps:
                         raised.add(part)
                     self._progress.need(part, messages.advice_on_step(summary, since, reason))
                 if damaged is not None:
-                    await self._progress.until(lambda: False, policies.DAMAGE_PAUSE, f"{summary}, once more")
+                    await self._progress.until(lambda: False, damage_pause, f"{summary}, once more")
+                    damage_pause = min(2 * damage_pause, policies.MOST_DAMAGE_PAUSE)
                 continue
             # Not those of a create that is never sent: the ledger between two creates can be read well.
             self._progress.clear(*raised)

@@ -50,15 +50,32 @@ def patience_ends(since: datetime, wait_seconds: float) -> bool:
     return now > since and now + timedelta(seconds=wait_seconds) >= since + policies.PATIENCE
 
 
-def history_is_long(times: int = 1) -> bool:
-    """Return whether a new run should take over, before replays become slow, or the server ends this one.
+class Pauses:
+    """The pauses between the questions for a task that was named.
 
     Args:
-        times: How many times as long as that, to end what keeps the new run from taking over.
+        later: The pause after the first ones: one more where the provider does not show the task, and as many as it
+            takes where the provider or the bucket is away.
     """
+
+    def __init__(self, later: timedelta) -> None:
+        self._not_yet = iter((*policies.IDENTIFY_PAUSES, later))
+        self._away = iter(policies.IDENTIFY_PAUSES)
+        self._later = later
+
+    def after(self, answer: str) -> timedelta | None:
+        """Return the pause after an answer; None after the last "not yet".
+
+        An outage says nothing of the task, so it uses up none of the pauses in which GET can still come to show it.
+        """
+        return next(self._not_yet, None) if answer == "not_yet" else next(self._away, self._later)
+
+
+def history_is_long() -> bool:
+    """Return whether a new run should take over, before replays become slow, or the server ends this one."""
     info = workflow.info()
     return (
-        (times == 1 and info.is_continue_as_new_suggested())
-        or info.get_current_history_length() >= policies.MOST_EVENTS * times
-        or info.get_current_history_size() >= policies.MOST_HISTORY_BYTES * times
+        info.is_continue_as_new_suggested()
+        or info.get_current_history_length() >= policies.MOST_EVENTS
+        or info.get_current_history_size() >= policies.MOST_HISTORY_BYTES
     )

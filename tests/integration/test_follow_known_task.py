@@ -38,6 +38,9 @@ async def test_live_task_is_followed_once(temporal: Client) -> None:
         assert (given.request, given.may_create) == (world.request, False)
         runs.add((await temporal.get_workflow_handle(world.job_id).describe()).run_id)
     assert len(runs) == 1
+    # The run can have read the ledger before, and be about to end.
+    told = await temporal.get_workflow_handle(world.job_id).query("signals")
+    assert [(each["task_id"], each["attempt"]) for each in told] == [("cgt-1", 1)] * 2
 
 
 async def test_failed_run_is_followed_by_another(temporal: Client) -> None:
@@ -50,6 +53,19 @@ async def test_failed_run_is_followed_by_another(temporal: Client) -> None:
     await follow(world, temporal)
     after = await temporal.get_workflow_handle(world.job_id).describe()
     assert after.run_id != before.run_id
+
+
+async def test_second_task_of_stored_job_calls_operator(temporal: Client) -> None:
+    world = World(request("late beside a video", "stored"))
+    before = await (await VideoJobs(temporal).submit(world.request)).result(20)
+    await world.claim(1, not_sent(), created("cgt-1", "callback"))
+    await world.write_record()
+    await world.write(created("cgt-2", "callback"))
+    given = await follow(world, temporal)
+    assert given is not None
+    assert before is not None
+    told = await temporal.get_workflow_handle(world.job_id).query("signals")
+    assert [each["task_id"] for each in told] == ["cgt-2"]
 
 
 @pytest.mark.parametrize("known", ["no task", "its end", "the video", "no attempt"])

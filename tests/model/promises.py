@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from seedance_temporal.contract import SIGNAL_TASK_CHANGED
+from seedance_temporal.contract import SIGNAL_LISTED, SIGNAL_TASK_CHANGED
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.store import Ledger
 from tests.model.executions import Execution
@@ -30,7 +30,9 @@ _SETTLED_WITHIN = 300.0
 _ASKED_AGAIN_WITHIN = 900.0
 # Before a create, also those are asked for that wait for the end of an outage.
 _ASKED_AT_ONCE = 10.0
+_ASKED_AFTER_END_WITHIN = 24 * _HOUR
 _MOST_NAMES = 50
+_NAMING = {SIGNAL_TASK_CHANGED, SIGNAL_LISTED}
 # A result URL can be opened so often.
 _MOST_OPENINGS = 100
 # A run that is kept from continuing as new ends what keeps it at twice the length at which it should.
@@ -179,9 +181,10 @@ class Promises:
         self._check_named(world)
         self._check_answered(world)
 
-    def _check_second(self, world: World, run: Run, task_id: str) -> None:
-        """A live task that was named to a run is the one that it stored, or its operator knows of it."""
-        if run.workflow_id != world.job_id:
+    def _check_second(self, world: World, server: Server, task_id: str) -> None:
+        """A live task that was named, also after the end, is the one that is stored, or an operator knows of it."""
+        run = world.job(server)
+        if run is None or run.status != "completed":
             return
         state = world.state(run)
         if state.result.task_id != task_id:
@@ -197,7 +200,7 @@ class Promises:
                 assert post.tasks[-1] in known, f"{post.tasks[-1]} was answered, and is forgotten"
 
     def _check_named(self, world: World) -> None:
-        """A task that a callback named is in the ledger, where GET and bucket could say so."""
+        """A task that a callback or a listing named is in the ledger, where GET and bucket could say so."""
         facts = world.facts()
         known = {task_id for attempt in facts.attempts for task_id in attempt.tasks}
         for server in world.servers:
@@ -212,8 +215,8 @@ class Promises:
                     if world.was_quiet(at, at + _SETTLED_WITHIN):
                         assert task_id in known, f"{task_id} was named to {run.workflow_id} at {at}, and is forgotten"
                         self.seen["named tasks"] += 1
-                        if run.status == "completed" and task_id in {live for a in facts.attempts for live in a.live}:
-                            self._check_second(world, run, task_id)
+                        if task_id in {live for a in facts.attempts for live in a.live}:
+                            self._check_second(world, server, task_id)
 
     def _check_asked_again(self, world: World, run: Run, task_id: str, named_at: float) -> None:
         """A task that was named while something was out of order is found soon after that, if the job goes on."""
@@ -227,6 +230,8 @@ class Promises:
             self.seen["named in trouble"] += due > named_at + _ASKED_AGAIN_WITHIN
             known_at = self._known_at.get(task_id, world.loop.now())
             assert known_at < due + LOOK_SECONDS, f"{task_id} was named at {named_at}, and known at {known_at}"
+        elif world.loop.now() - (last.closed_at or 0) < _ASKED_AFTER_END_WITHIN:
+            assert task_id in self._known_at, f"{task_id} was named at {named_at}, and is forgotten after the end"
 
     def _check_end(self, world: World, run: Run, decision: Any) -> None:
         error = world.error_of(run)
@@ -257,13 +262,14 @@ class Promises:
 
 
 def _names_in(run: Run, before: float = math.inf) -> list[tuple[int, str, float]]:
-    """Return the tasks that callbacks named to a run, and when; ``before``: Unix seconds."""
+    """Return the tasks that callbacks or listings named to a run, and when; ``before``: Unix seconds."""
     named: list[tuple[int, str, float]] = []
     for activation, _ in run.hosted.history:
         for job in activation.jobs:
-            if job.HasField("signal_workflow") and job.signal_workflow.signal_name == SIGNAL_TASK_CHANGED:
+            if job.HasField("signal_workflow") and job.signal_workflow.signal_name in _NAMING:
                 told = json.loads(job.signal_workflow.input[0].data)
-                named.append((told["attempt"], told["task_id"], activation.timestamp.ToNanoseconds() / 1e9))
+                if told["task_id"] is not None:
+                    named.append((told["attempt"], told["task_id"], activation.timestamp.ToNanoseconds() / 1e9))
     return [name for name in named if name[2] < before]
 
 

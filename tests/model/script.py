@@ -21,6 +21,8 @@ _ACTIVITIES = (
     "get_task",
     "cancel_task",
     "identify_task",
+    "ask_later",
+    "follow_known_task",
     "resolve_attempt",
     "settle_absent",
     "ask_lister",

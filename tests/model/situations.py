@@ -164,6 +164,31 @@ SITUATIONS = {
             *(move for _ in range(120) for move in (("retry", 0), ("pass", 60))),
         ),
     ),
+    "a listing names a task before an operator gives it up": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("get", "500"),
+            ("submit", 0),
+            ("pass", 700),
+            ("resolve", 0, "lost"),
+            ("pass", 400),
+            ("get", "fine"),
+            ("pass", 4_000),
+        ),
+    ),
+    "GET lags behind both callbacks of a second task": Script(
+        moves=(
+            ("lag", 90),
+            ("creates", "two_tasks"),
+            ("submit", 0),
+            ("task", 0, "running"),
+            ("pass", 30),
+            ("task", 1, "succeeded"),
+            ("task", 0, "running"),
+            ("task", 0, "succeeded"),
+        ),
+    ),
     "two runs of a job": Script(
         moves=(
             ("creates", "created_slowly"),

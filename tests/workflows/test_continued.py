@@ -170,7 +170,7 @@ async def test_callback_during_search_is_handled(harness: Harness) -> None:
 
 
 async def test_waiting_cancel_is_answered_before_new_run(harness: Harness) -> None:
-    """An update keeps its run open; the run handles all signals until then."""
+    """An update keeps its run open, so it is answered at once; the new run cancels the task."""
     held = Held(waiting("running"))
     harness.fake.plan("read_ledger", adopt(), adopt())
     harness.fake.plan("get_task", held)
@@ -180,7 +180,8 @@ async def test_waiting_cancel_is_answered_before_new_run(harness: Harness) -> No
     await noise(job)
     update = await job.start_cancel_update()
     held.release()
-    assert (await asyncio.wait_for(update.result(), 5)).outcome == "running_will_finish"
+    assert (await asyncio.wait_for(update.result(), 5)).outcome == "requested"
+    await job.newest().until_noted(f"cancel_answered {TOO_LATE.outcome}, {TOO_LATE.status}")
 
 
 async def test_fixed_attention_is_cleared_in_new_run(harness: Harness) -> None:

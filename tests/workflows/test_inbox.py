@@ -18,6 +18,7 @@ from activities.references import ReferencesResult
 from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
 from tests.support.jobs import detail_of
+from tests.support.polling import until
 from tests.workflows.fakes import (
     CANCELLED,
     NOT_YET,
@@ -45,7 +46,7 @@ from tests.workflows.fakes import (
     to_store,
     waiting,
 )
-from tests.workflows.harness import Harness, noted
+from tests.workflows.harness import Harness, Job, noted
 from workflows import policies
 
 REFERENCES = (Reference(role="reference_image", url="https://cdn.example.com/a.png"),)
@@ -111,10 +112,34 @@ async def test_unstarted_create_is_withdrawn_for_named_task(idle: Harness) -> No
     assert idle.fake.of("create_task") == []
 
 
+async def test_made_up_names_withdraw_few_creates(idle: Harness) -> None:
+    """One new name for each create that waits in its queue must not keep all of them from being sent."""
+    await idle.start_workers("workflows", "ledger", "get", "transfer")
+    idle.fake.always("read_ledger", claim(2))
+    idle.fake.always("identify_task", OTHER)
+    idle.fake.create(created(seconds=0), attempt=2)
+    idle.fake.finish()
+    job = await idle.start_until_state(phase="creating")
+    for number in range(2 * policies.MOST_WITHDRAWALS):
+        scheduled = min(number, policies.MOST_WITHDRAWALS) + 1
+        await until_scheduled(job, "create_task", scheduled)
+        await job.callback("running", f"{FIRST_TASK}-{number}", attempt=1)
+    await idle.start_workers("create")
+    assert await job.result() == RESULT
+    assert len(await job.scheduled("create_task")) == policies.MOST_WITHDRAWALS + 1
+
+
+async def until_scheduled(job: Job, name: str, times: int) -> None:
+    async def is_scheduled() -> bool:
+        return len(await job.scheduled(name)) >= times
+
+    await until(is_scheduled, f"{name} is scheduled {times} times")
+
+
 async def test_claim_waits_for_named_task(skipping: Harness) -> None:
     tries = 1 + len(policies.IDENTIFY_PAUSES)
     skipping.fake.plan("read_ledger", claim(2))
-    skipping.fake.plan("identify_task", *[NOT_YET] * tries)
+    skipping.fake.always("identify_task", NOT_YET)
     skipping.fake.plan("create_task", created(seconds=0))
     skipping.fake.finish()
     await skipping.start_until_stored(first_signal=FIRST_NAMED)
@@ -124,6 +149,7 @@ async def test_claim_waits_for_named_task(skipping: Harness) -> None:
         "create_task",
         "get_task",
         "store_video",
+        "identify_task",
     ]
 
 
@@ -241,6 +267,7 @@ async def test_task_named_during_copy_is_identified(harness: Harness) -> None:
 
 async def test_unknown_task_delays_stored_video_briefly(skipping: Harness) -> None:
     skipping.fake.always("identify_task", NOT_YET)
+    skipping.fake.plan("ask_later", None)
     job, copying = await skipping.start_copying()
     await job.callback("queued", OTHER_TASK)
     await skipping.fake.called("identify_task")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -93,6 +94,26 @@ async def test_outage_is_outlasted(quick: Harness) -> None:
     quick.fake.plan("follow_known_task", None)
     await (await named(quick, TASK)).result()
     assert quick.fake.names()[-1] == "follow_known_task"
+
+
+async def test_lag_after_outage_is_outlasted(quick: Harness) -> None:
+    """An outage says nothing of the task: "not yet" still has all of its pauses after it."""
+    quick.fake.plan("identify_task", *[RuntimeError("503")] * 12, NOT_YET, NOT_YET, OURS)
+    quick.fake.plan("follow_known_task", None)
+    await (await named(quick, TASK)).result()
+    assert quick.fake.names()[-1] == "follow_known_task"
+
+
+async def test_task_that_was_given_up_is_asked_for_again(quick: Harness) -> None:
+    tries = 2 + len(policies.IDENTIFY_PAUSES)
+    quick.fake.plan("identify_task", *[NOT_YET] * tries, OURS)
+    quick.fake.plan("follow_known_task", None)
+    job = await named(quick, TASK)
+    await quick.fake.called("identify_task", tries)
+    while not quick.fake.of("follow_known_task"):
+        await named(quick, TASK)
+        await asyncio.sleep(0.1)
+    await job.terminate()
 
 
 @pytest.mark.parametrize("nonsense", [{}, {"task_id": 1}, None, {"task_id": "x" * 5_000, "status": "", "attempt": 1}])

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from datetime import timedelta
 
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.exceptions import ApplicationError
 
-from activities.recover import IdentifyInput, IdentifyResult
+from activities.recover import IdentifyResult
 from seedance_temporal.contract import SIGNAL_RETRY
 from tests.support.jobs import detail_of
 from tests.workflows.fakes import (
     LONG,
-    NOT_YET,
     OTHER,
     OTHER_TASK,
     OURS,
     RESULT,
     TASK,
     Held,
+    a_listing,
     adopt,
     as_written,
     claim,
@@ -61,30 +60,25 @@ async def test_end_of_outage_is_noticed_before_next_create(skipping: Harness) ->
     assert at["task_found"] - at["not_sent"] < timedelta(seconds=230), "not only after the pause of five minutes"
 
 
-async def test_last_answer_after_the_end_is_followed(skipping: Harness) -> None:
-    """The run waits for names in question, but not for ever; then it asks for each once more."""
-    asked = Counter[str]()
-
-    async def answer(input: IdentifyInput) -> IdentifyResult:
-        asked[input.task_id] += 1
-        is_last = input.task_id == FIRST_TASK and asked[FIRST_TASK] > 3
-        return OURS if is_last else NOT_YET
-
-    skipping.fake.plan("read_ledger", adopt(), adopt(FIRST_TASK, attempt=1))
-    skipping.fake.plan("get_task", waiting("running", 10), ending("failed", "provider"), to_store())
-    skipping.fake.plan("write_end", as_written)
-    skipping.fake.plan("store_video", RESULT)
-    skipping.fake.always("identify_task", answer)
-    skipping.fake.always("ask_later", None)
-    job = await skipping.start_until_called("get_task")
-    for number in range(6):
-        await job.callback("queued", f"{OTHER_TASK}-{number}")
-        await skipping.skip(30)
+async def test_last_answer_after_the_end_is_followed(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run waits for names in question, but not for ever; it hears the answer that is under way then."""
+    monkeypatch.setattr(policies, "LISTEN_AT_MOST", timedelta(seconds=0.5))
+    answer, poll = Held(OURS), Held(ending("failed", "provider"))
+    unsandboxed.fake.plan("read_ledger", adopt(), adopt(FIRST_TASK, attempt=1))
+    unsandboxed.fake.plan("get_task", poll, to_store())
+    unsandboxed.fake.plan("write_end", as_written)
+    unsandboxed.fake.plan("store_video", RESULT)
+    unsandboxed.fake.plan("identify_task", answer)
+    job = await unsandboxed.start_until(poll)
     await job.callback("queued", FIRST_TASK)
+    await answer.reached.wait()
+    poll.release()
+    await job.until_state(phase="failed")
+    answer.release()
     assert await job.result() == RESULT
     shown = await job.state()
     assert (shown.phase, shown.error) == ("stored", None)
-    assert [call.input.task_id for call in skipping.fake.of("get_task")] == [TASK, TASK, FIRST_TASK]
+    assert [call.input.task_id for call in unsandboxed.fake.of("get_task")] == [TASK, FIRST_TASK]
     assert "ended" in {event.event for event in detail_of(shown).timeline}
 
 
@@ -98,6 +92,28 @@ async def test_task_is_asked_for_after_the_end(skipping: Harness) -> None:
     assert (await job.failed()).failure_class == "provider"
     (later,) = skipping.fake.input("ask_later").named
     assert (later.task_id, later.attempt) == (OTHER_TASK, 1)
+
+
+async def test_task_named_in_last_step_is_not_forgotten(harness: Harness) -> None:
+    """While the run hands over a task that is in question, a callback names another, and a listing a third."""
+    handing_over = Held(None)
+    harness.fake.plan("read_ledger", adopt())
+    copying = Held(ending("failed", "provider"))
+    harness.fake.plan("get_task", copying)
+    harness.fake.plan("write_end", as_written)
+    harness.fake.always("identify_task", AWAY)
+    harness.fake.plan("ask_later", handing_over, None)
+    job = await harness.start_until(copying)
+    await job.listed(a_listing(task_id=OTHER_TASK))
+    await harness.fake.called("identify_task", 3)
+    copying.release()
+    await handing_over.reached.wait()
+    await job.callback("queued", FIRST_TASK)
+    handing_over.release()
+    assert (await job.failed()).failure_class == "provider"
+    named = [[each.task_id for each in call.input.named] for call in harness.fake.of("ask_later")]
+    assert named == [[OTHER_TASK], [FIRST_TASK]]
+    assert [each.source for each in harness.fake.of("ask_later")[0].input.named] == ["list"]
 
 
 async def test_task_named_in_outage_is_asked_for_by_new_run(skipping: Harness) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateResult
@@ -224,6 +225,35 @@ async def test_hour_without_cancel_raises_attention(skipping: Harness) -> None:
     skipping.fake.always("write_end", as_written)
     assert (await job.failed()).failure_class == "cancelled"
     assert (await job.state()).attention is None
+
+
+@pytest.mark.parametrize("status", ["dreaming", "queued"])
+async def test_new_run_continues_the_hour(skipping: Harness, status: str) -> None:
+    """A status that nobody knows, or a cancel that is not served; callbacks fill the history meanwhile."""
+    skipping.fake.always("read_ledger", adopt())
+    skipping.fake.always("get_task", waiting(status, 300))
+    skipping.fake.always("cancel_task", ApplicationError("403 AccessDenied", type="ProviderUnavailable"))
+    job = await skipping.start_until_called("get_task")
+    if status == "queued":
+        await (await job.start_cancel_update()).result()
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.6)
+    for _ in range(policies.MOST_EVENTS):
+        await job.callback("running")
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.2)
+    assert (await job.events())[-1].event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
+    assert (await job.newest().state()).attention is None
+    await skipping.skip(policies.PATIENCE.total_seconds() * 0.4)
+    assert (await job.newest().state()).attention == "provider"
+
+
+async def test_damage_of_days_makes_no_long_history(skipping: Harness) -> None:
+    skipping.fake.always("read_ledger", DAMAGED)
+    job = await skipping.start_until_state(attention="ledger_damaged")
+    await skipping.skip(3 * 86_400)
+    assert len(await job.events()) < 3 * 24 * 12
+    skipping.fake.always("read_ledger", adopt())
+    skipping.fake.finish()
+    assert await job.result() == RESULT
 
 
 async def test_refusals_in_a_row_are_counted(harness: Harness) -> None:

@@ -149,16 +149,16 @@ async def test_early_callback_blocks_no_later_one(skipping: Harness) -> None:
     tries = 1 + len(policies.IDENTIFY_PAUSES)
     skipping.fake.plan("read_ledger", recover(), adopt())
     skipping.fake.always("ask_lister", recover())
-    skipping.fake.plan("identify_task", *[NOT_YET] * (2 * tries), OURS)
+    skipping.fake.plan("identify_task", *[NOT_YET] * (tries + 1), OURS)
     skipping.fake.finish()
     job = await skipping.start_until_called("ask_lister")
-    for named in (1, 2):
+    for calls in (tries, tries + 1):
         await job.callback("queued")
         await skipping.skip(90)
-        await skipping.fake.called("identify_task", named * tries)
+        await skipping.fake.called("identify_task", calls)
     await job.callback("succeeded")
     assert await job.result() == RESULT
-    assert len(skipping.fake.of("identify_task")) == 2 * tries + 1
+    assert len(skipping.fake.of("identify_task")) == tries + 2
 
 
 async def test_late_search_needs_operator_until_found(harness: Harness) -> None:
@@ -295,6 +295,28 @@ async def test_two_complete_listings_allow_next_claim(harness: Harness) -> None:
     input = harness.fake.input("settle_absent")
     assert (input.job_id, input.attempt, input.listings) == (job.id, 1, (first, second))
     assert [call.input.attempt for call in harness.fake.of("create_task")] == [2]
+
+
+@pytest.mark.parametrize(
+    "how", ["it was listed once", "it was listed, and GET is away", "it was named, and GET is away"]
+)
+async def test_named_task_is_never_absent(harness: Harness, how: str) -> None:
+    """LIST hides, in all later listings, a task that the provider cannot be asked for."""
+    job = await asked(harness)
+    harness.fake.always("ask_lister", recover())
+    away = ApplicationError("500 the provider is away", type="ProviderUnavailable")
+    harness.fake.always("identify_task", away if how.endswith("away") else OTHER)
+    await (job.callback("queued", OTHER_TASK) if "named" in how else job.listed(a_listing(task_id=OTHER_TASK)))
+    await harness.fake.called("identify_task")
+    await job.listed(*[a_listing() for _ in range(4)])
+    await asyncio.sleep(1)
+    assert harness.fake.of("settle_absent") == []
+    harness.fake.plan("read_ledger", adopt())
+    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
+    harness.fake.always("ask_later", None)
+    harness.fake.finish()
+    assert (await job.resolve(Resolve(attempt=1, action="adopt", task_id=TASK))).accepted
+    assert await job.result() == RESULT
 
 
 async def test_rejected_proof_is_sent_again_with_next(harness: Harness) -> None:
