@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType
@@ -19,6 +20,8 @@ from seedance_temporal.contract import LISTER, WORKFLOW
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
+
+FAILED = Path("build/not-replayed")
 
 
 async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: type) -> int:
@@ -48,9 +51,18 @@ async def replay_histories(histories: Iterable[WorkflowHistory], *workflows: typ
     async with replayer.workflow_replay_iterator(one_by_one()) as results:
         async for result in results:
             if result.replay_failure is not None:
-                result.replay_failure.add_note(f"{result.history.workflow_id}, run {result.history.run_id}")
+                kept = _keep(result.history)
+                result.replay_failure.add_note(f"{result.history.workflow_id}, run {result.history.run_id}: see {kept}")
                 raise result.replay_failure
     return len(to_replay)
+
+
+def _keep(history: WorkflowHistory) -> Path:
+    """Write a history that cannot be replayed to a file: its server may be gone when somebody looks."""
+    FAILED.mkdir(parents=True, exist_ok=True)
+    path = FAILED / f"{history.workflow_id}.json"
+    path.write_text(history.to_json(), encoding="utf-8")
+    return path
 
 
 def begun(histories: Iterable[WorkflowHistory]) -> list[WorkflowHistory]:
