@@ -15,7 +15,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal import contract
-from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer, TaskChanged
+from seedance_temporal.contract import GenerateVideoInput, NamedTask, Queues, Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.late_tasks import ask_later
@@ -69,7 +69,7 @@ class AskLaterInput(Shape):
 
     job_id: str
     route: str
-    named: tuple[TaskChanged, ...]
+    named: tuple[NamedTask, ...]
 
 
 class FollowInput(Shape):

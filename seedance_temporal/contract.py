@@ -80,14 +80,16 @@ class Resubmit(Shape):
 
 
 class TaskChanged(Shape):
-    """A task that a callback, or a listing, named: it may have changed. It is not trusted: the task is polled.
-
-    A callback's signal has it as its payload.
-    """
+    """The payload of a callback's signal: a task may have changed. It is not trusted: the task is polled."""
 
     task_id: str
     status: str
     attempt: int
+
+
+class NamedTask(TaskChanged):
+    """A task that a callback or a listing named."""
+
     source: Literal["callback", "list"] = "callback"
 
 
@@ -115,7 +117,7 @@ class Carried(Shape):
     not_sent_since: AwareDatetime | None = None
     status_unknown_since: AwareDatetime | None = None
     cancel_fails_since: AwareDatetime | None = None
-    named: tuple[TaskChanged, ...] = ()
+    named: tuple[NamedTask, ...] = ()
 
 
 class GenerateVideoInput(Shape):

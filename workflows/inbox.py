@@ -23,9 +23,9 @@ with workflow.unsafe.imports_passed_through():
         CancelAnswer,
         CancelOutcome,
         Carried,
+        NamedTask,
         Resolve,
         ResolveAnswer,
-        TaskChanged,
     )
     from seedance_temporal.events import EventName, EventSource
     from seedance_temporal.ledger.facts import Listing
@@ -133,7 +133,7 @@ class Inbox:
             }
         )
 
-    def take_unanswered(self) -> tuple[TaskChanged, ...]:
+    def take_unanswered(self) -> tuple[NamedTask, ...]:
         """Remove and return the tasks that are still in question."""
         unanswered, self._unanswered = tuple(self._unanswered.values()), {}
         return unanswered
@@ -156,7 +156,7 @@ class Inbox:
     async def callback(self, args: Sequence[Any]) -> None:
         """Take in a callback, which may be forged, repeated, late or nonsense: only a GET counts."""
         try:
-            named: TaskChanged | None = TaskChanged.model_validate(args[0])
+            named: NamedTask | None = NamedTask.model_validate(args[0])
         except (ValidationError, IndexError):
             named = None
         if named is None or not is_task_id(named.task_id):
@@ -172,7 +172,7 @@ class Inbox:
             self._progress.move_on(named.status)
         await self._identify(named)
 
-    def _announce_end(self, named: TaskChanged) -> None:
+    def _announce_end(self, named: NamedTask) -> None:
         """Note an end; made-up ones never push out that of the task that is followed."""
         self._ends_announced[named.task_id] = named.status
         if len(self._ends_announced) > policies.MOST_CALLBACKS:
@@ -187,7 +187,7 @@ class Inbox:
         if len(self.listings) < policies.MOST_LISTINGS:
             self.listings.append(listing)
         if listing.task_id is not None and is_task_id(listing.task_id):
-            listed = TaskChanged(task_id=listing.task_id, status="", attempt=listing.attempt, source="list")
+            listed = NamedTask(task_id=listing.task_id, status="", attempt=listing.attempt, source="list")
             await self._identify(listed)
 
     def calls_for_poll(self, task_id: str) -> bool:
@@ -255,7 +255,7 @@ class Inbox:
 
     # Identifying tasks
 
-    async def _identify(self, named: TaskChanged) -> None:
+    async def _identify(self, named: NamedTask) -> None:
         """Find out whether a named task is one of the job, and have the ledger say so if it is.
 
         "The provider does not know it" can mean "not yet": such a task is asked for again, with growing pauses, and
@@ -267,11 +267,11 @@ class Inbox:
         elif not self._is_known(named) and self._accepts(named):
             await self._ask_unless_known(named)
 
-    def _is_known(self, named: TaskChanged) -> bool:
+    def _is_known(self, named: NamedTask) -> bool:
         key = named.attempt, named.task_id
         return named.task_id == self._progress.task_id or key in self._open | self._identified
 
-    async def _ask_unless_known(self, named: TaskChanged) -> None:
+    async def _ask_unless_known(self, named: NamedTask) -> None:
         if self._is_known(named):
             return
         key = named.attempt, named.task_id
@@ -285,7 +285,7 @@ class Inbox:
             for keys in (self._awaited, self._open, self._patient):
                 keys.discard(key)
 
-    def _accepts(self, named: TaskChanged) -> bool:
+    def _accepts(self, named: NamedTask) -> bool:
         """Limit the GETs that a leaked callback URL can cause; the limit grows with time.
 
         A listing names only tasks that show our identifier.
@@ -298,7 +298,7 @@ class Inbox:
         self._callbacks += 1
         return True
 
-    async def _ask_until_known(self, named: TaskChanged) -> None:
+    async def _ask_until_known(self, named: NamedTask) -> None:
         key, pauses = (named.attempt, named.task_id), Pauses(policies.IDENTIFY_LATER)
         while named.task_id != self._progress.task_id:
             if self._closed:
@@ -326,7 +326,7 @@ class Inbox:
         )
         self._patient.discard(key)
 
-    async def _ask(self, named: TaskChanged) -> str:
+    async def _ask(self, named: NamedTask) -> str:
         """Ask the provider once; a task that it shows is this job's, or another's, for good."""
         attempt, task_id, source = named.attempt, named.task_id, named.source
         try:

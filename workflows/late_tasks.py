@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.recover import FollowInput, IdentifyInput, RecoverActivities
     from seedance_temporal import contract
-    from seedance_temporal.contract import LateTasksInput, Queues, TaskChanged
+    from seedance_temporal.contract import LateTasksInput, NamedTask, Queues
     from seedance_temporal.provider.task import is_task_id
     from workflows import policies
     from workflows.waits import Pauses, until
@@ -88,7 +88,7 @@ class LateTasks:
     async def task_changed(self, *args: Any) -> None:
         """Take in a name. Never raise: a failing signal would block the run."""
         try:
-            named = TaskChanged.model_validate(args[0])
+            named = NamedTask.model_validate(args[0])
         except (ValidationError, IndexError):
             return
         is_new = is_task_id(named.task_id) and named.task_id not in self._in_question

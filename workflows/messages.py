@@ -153,13 +153,14 @@ def lost(task: GetTaskInput, error: ActivityError) -> JobError:
     )
 
 
-def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, accepted: bool) -> str:
+def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, accepted: bool, cancelled: bool) -> str:
     """Advise on an attempt whose outcome is unknown.
 
     Args:
         doubt: Why LIST cannot prove that no task exists, or cannot find the one that does; empty where it can.
         unchecked: Which task was named, and why the provider could not be asked for it; empty where none is.
         accepted: Whether the provider accepted the create, without a task id.
+        cancelled: Whether the end of the job was requested.
     """
     command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
     aim = "find it" if accepted else "prove that no task exists"
@@ -170,7 +171,8 @@ def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, 
         if accepted
         else f"Whether the provider accepted attempt {attempt} is not known,"
     )
-    absent = f"No task exists, and another one is to be paid: {command} --not-created"
+    then = "the job then ends cancelled" if cancelled else "another one is to be paid"
+    absent = f"No task exists, and {then}: {command} --not-created"
     return "\n".join(
         [
             f"{fact} so nothing is sent; the job keeps searching.{because} Search for the task in the provider's "
@@ -192,7 +194,8 @@ def advice_on_task(seen: Observation) -> str:
     if seen.attention == "ledger_damaged":
         return advice_on_damage(seen.note or "")
     return (
-        f"{seen.note}. Fix the key or the account at the provider; the job then continues by itself. The task is safe."
+        f"{seen.note}. Fix the key or the account at the provider; the job then continues by itself. The task goes on, "
+        "and is billed; its finished video can be fetched for 24 hours."
     )
 
 

@@ -40,8 +40,15 @@ class Search:
         # Where a task exists, there is no absence to be proven; that LIST fails still matters.
         shown = f"it showed {self._listed[attempt]} once, and GET does not" if attempt in self._listed else None
         unproven = None if recovery.accepted else recovery.doubt or shown or self._doubt
-        doubt = "; ".join(filter(None, (self._problem, unproven)))
-        return messages.advice_on_unknown(job_id, attempt, doubt, self._inbox.unchecked, accepted=recovery.accepted)
+        unread = None if self._heard else "it has not been read yet"
+        return messages.advice_on_unknown(
+            job_id,
+            attempt,
+            "; ".join(filter(None, (self._problem, unread, unproven))),
+            self._inbox.unchecked,
+            accepted=recovery.accepted,
+            cancelled=self._inbox.cancel_requested,
+        )
 
     def _may_exist(self, attempt: int) -> bool:
         """Whether a listing showed a task of the attempt, or one was named that nobody can be asked for."""

@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
     from activities.store import StoreActivities, StoreInput
     from activities.task_list import AskListerInput, TaskListActivities
-    from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, ResolveAnswer, TaskChanged
+    from seedance_temporal.contract import GenerateVideoInput, NamedTask, Queues, Resolve, ResolveAnswer
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import Attention, JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
@@ -152,7 +152,7 @@ class Steps:
 
     # Task
 
-    async def identify_task(self, named: TaskChanged) -> IdentifyResult:
+    async def identify_task(self, named: NamedTask) -> IdentifyResult:
         """Find out whether a task is one of this job. Fails after a few tries: the inbox asks again later."""
         return await workflow.execute_activity_method(
             RecoverActivities.identify_task,
@@ -223,7 +223,7 @@ class Steps:
         except ActivityError:
             return None
 
-    async def ask_later(self, named: tuple[TaskChanged, ...]) -> None:
+    async def ask_later(self, named: tuple[NamedTask, ...]) -> None:
         """Have tasks asked for after the end of this run."""
         await self._insist(
             RecoverActivities.ask_later,

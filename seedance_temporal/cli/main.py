@@ -6,7 +6,7 @@ Output is text; --json prints one JSON document on stdout, and everything else o
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from typer import Option
@@ -45,7 +45,9 @@ from seedance_temporal.cli.runtime import command, find_job, follow, job_goes_on
 from seedance_temporal.cli.watch import watch
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import ResolveAction
+from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
+from seedance_temporal.job import Attention, Phase
 from seedance_temporal.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -127,6 +129,9 @@ async def list_jobs(
     as_json: JsonOption = False,
 ) -> int:
     """List jobs from Temporal's visibility store, newest first."""
+    for option, given, known in (("phase", phase, get_args(Phase)), ("attention", attention, get_args(Attention))):
+        if given is not None and given not in known:
+            raise typer.BadParameter(f"there is no {option} {given!r}; there are {', '.join(known)}")
     found = await (await VideoJobs.connect()).list(
         user=user,
         phase=phase,
@@ -155,14 +160,14 @@ async def cancel(job: JobArgument, as_json: JsonOption = False) -> int:
     if as_json:
         print_json({"job_id": found.id, "outcome": outcome})
     else:
-        out.print(_CANCEL_OUTCOMES[outcome])
+        out.print(_CANCEL_OUTCOMES[outcome].format(job=found.id))
     return DONE
 
 
 _CANCEL_OUTCOMES = {
     "cancelled": "Cancelled.",
     "running_will_finish": "The task runs already, so the provider bills it: it cannot be stopped, and will be stored.",
-    "requested": f"Cancellation requested, not confirmed yet. To see the result: {SHOW} JOB",
+    "requested": f"Cancellation requested, not confirmed yet. To see the result: {SHOW} {{job}}",
     "already_closed": "The job has ended already: there is nothing to cancel.",
 }
 
@@ -176,8 +181,14 @@ async def retry(job: JobArgument, as_json: JsonOption = False) -> int:
     if as_json:
         print_json({"job_id": found.id, "requested": asked})
     else:
-        out.print("It is tried now." if asked else "The job has ended already: nothing is waited for.")
+        out.print(await _retry_answer(found) if asked else "The job has ended already: nothing is waited for.")
     return DONE
+
+
+async def _retry_answer(job: VideoJob) -> str:
+    if (await job.state()).detail is None:
+        return "No worker answers at the moment. The job tries at once when one is back."
+    return "The job tries at once. A search waits for the lister's next try, a minute at most."
 
 
 @app.command()
@@ -218,6 +229,11 @@ async def resubmit(
 ) -> int:
     """Request and pay for another attempt, after one that ended without a video. Repeating this changes nothing."""
     found = await find_job(job)
+    state = await found.state()
+    if state.attempt is not None and attempt > state.attempt:
+        raise typer.BadParameter(f"{found.id} has no attempt {attempt}; its newest is {state.attempt}")
+    if state.error is not None and state.error.failure_class == "lost" and not accept_second_charge:
+        raise typer.BadParameter(f"attempt {attempt} may have been billed; add --accept-second-charge to pay again")
     again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
     assert again.submitted is not None
     if not as_json and again.submitted.phase == "checking":

@@ -511,7 +511,7 @@ MUTANTS = (
         3,
         "a task that a callback named is not identified",
         _INBOX,
-        '        await self._identify(named, "callback")',
+        "        await self._identify(named)\n",
         "        return",
         "tests/faults/test_workflow_model.py::test_situation_keeps_promises",
     ),

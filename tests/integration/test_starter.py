@@ -245,9 +245,25 @@ async def test_retry(temporal: Client) -> None:
     job_id = (await VideoJobs(temporal).submit(request("cli retried"))).id
     asked = await run_command(temporal, "retry", job_id, "--json")
     assert (asked.code, asked.document) == (0, {"job_id": job_id, "requested": True})
-    assert "tried now" in (await run_command(temporal, "retry", job_id)).out
+    assert "tries at once" in (await run_command(temporal, "retry", job_id)).out
     await run_command(temporal, "cancel", job_id)
     assert "ended already" in (await run_command(temporal, "retry", job_id)).out
+
+
+@pytest.mark.parametrize("option", ["--phase", "--attention"])
+async def test_unknown_filter_is_refused(temporal: Client, option: str) -> None:
+    listed = await run_command(temporal, "list", option, "foo")
+    assert listed.code == 2
+    assert "'foo'" in listed.err
+    assert ("stored" if option == "--phase" else "task_gone") in listed.err
+
+
+async def test_resubmit_of_unknown_attempt_is_refused(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli resubmitted", "failed"))).id
+    await run_command(temporal, "wait", job_id)
+    again = await run_command(temporal, "resubmit", job_id, "--attempt", "3")
+    assert again.code == 2
+    assert "has no attempt 3" in again.err
 
 
 async def test_cancel(temporal: Client) -> None:

@@ -129,7 +129,7 @@ _KINDS: tuple[st.SearchStrategy[Move], ...] = (
 )
 
 # Ways into situations that moves at random rarely meet.
-_SCENES: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
+_OPENINGS: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
     "anything": (_FATE, _FATE, _SUBMIT),
     "usual": (_SUBMIT, _PASS),
     "unknown": (_create("unknown"), _FATE, _SUBMIT, _PASS),
@@ -177,9 +177,9 @@ _SCENES: dict[str, tuple[st.SearchStrategy[Move], ...]] = {
 
 @st.composite
 def scripts(draw: st.DrawFn, longest: int = 14) -> Script:
-    """Draw a script: a scene, and moves of a few kinds after it, with pauses."""
-    scene = _SCENES[draw(st.sampled_from(sorted(_SCENES)), label="scene")]
-    moves = [draw(move) for move in scene]
+    """Draw a script: an opening, and moves of a few kinds after it, with pauses."""
+    opening = _OPENINGS[draw(st.sampled_from(sorted(_OPENINGS)), label="opening")]
+    moves = [draw(move) for move in opening]
     kinds = draw(st.lists(st.sampled_from(range(len(_KINDS))), min_size=1, max_size=5, unique=True), label="kinds")
     following = st.one_of(_TASK, _FATE, *(_KINDS[kind] for kind in kinds), *(_KINDS[kind] for kind in kinds))
     for move, pause in draw(st.lists(st.tuples(following, _PASS), min_size=2, max_size=longest)):

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, create_model
 
-from seedance_temporal.contract import Carried, TaskChanged
+from seedance_temporal.contract import Carried, NamedTask
 from seedance_temporal.job import JobError, JobState, Shape
 from tests.replay.crossing import (
     MEMO,
@@ -52,7 +52,7 @@ def test_present_fields_are_recorded() -> None:
 def test_models_are_found_by_signatures() -> None:
     found = models_of(crossing_types())
     assert {Carried, JobError, JobState} <= set(found), "within others, and in the answer to a query"
-    assert TaskChanged in found, "a signal that its handler decodes"
+    assert NamedTask in found, "a signal that its handler decodes"
     assert len(activity_definitions()) > 10
     assert "attempt" in present_shapes()[MEMO]
 
