@@ -33,7 +33,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import messages, policies
     from workflows.progress import Progress
     from workflows.steps import Steps
-    from workflows.waits import Pauses, until
+    from workflows.waits import Pauses, history_is_long, until
 
 
 class Inbox:
@@ -300,8 +300,10 @@ class Inbox:
 
     async def _ask_until_known(self, named: NamedTask) -> None:
         key, pauses = (named.attempt, named.task_id), Pauses(policies.IDENTIFY_LATER)
+        was_patient = False
         while named.task_id != self._progress.task_id:
-            if self._closed:
+            # A step that fails for a day keeps a new run from taking over; the next step has the task asked for.
+            if self._closed or (was_patient and history_is_long()):
                 self._unanswered[key] = named
                 return
             answer = await self._ask(named)
@@ -311,16 +313,15 @@ class Inbox:
             if pause is None:
                 self._progress.note("task_not_found", named.source, task_id=named.task_id, attempt=named.attempt)
                 return
-            if pause == policies.IDENTIFY_LATER:
+            if was_patient := pause == policies.IDENTIFY_LATER:
                 # Hold nothing up any longer.
                 self._awaited.discard(key)
                 self._patient.add(key)
-            await self._pause(key, pause)
+            await self._pause(key, pause, is_patient=was_patient)
 
-    async def _pause(self, key: tuple[int, str], pause: timedelta) -> None:
-        was_patient = key in self._patient
+    async def _pause(self, key: tuple[int, str], pause: timedelta, *, is_patient: bool) -> None:
         await until(
-            lambda: self._closed or (was_patient and key not in self._patient),
+            lambda: self._closed or (is_patient and key not in self._patient),
             pause,
             "ask again whether the provider shows the task",
         )

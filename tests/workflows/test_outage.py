@@ -94,26 +94,27 @@ async def test_task_is_asked_for_after_the_end(skipping: Harness) -> None:
     assert (later.task_id, later.attempt) == (OTHER_TASK, 1)
 
 
-async def test_task_named_in_last_step_is_not_forgotten(harness: Harness) -> None:
+async def test_task_named_in_last_step_is_not_forgotten(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the run hands over a task that is in question, a callback names another, and a listing a third."""
+    monkeypatch.setattr(policies, "IDENTIFY_PAUSES", (timedelta(seconds=0.1),) * 2)
     handing_over = Held(None)
-    harness.fake.plan("read_ledger", adopt())
+    unsandboxed.fake.plan("read_ledger", adopt())
     copying = Held(ending("failed", "provider"))
-    harness.fake.plan("get_task", copying)
-    harness.fake.plan("write_end", as_written)
-    harness.fake.always("identify_task", AWAY)
-    harness.fake.plan("ask_later", handing_over, None)
-    job = await harness.start_until(copying)
+    unsandboxed.fake.plan("get_task", copying)
+    unsandboxed.fake.plan("write_end", as_written)
+    unsandboxed.fake.always("identify_task", AWAY)
+    unsandboxed.fake.plan("ask_later", handing_over, None)
+    job = await unsandboxed.start_until(copying)
     await job.listed(a_listing(task_id=OTHER_TASK))
-    await harness.fake.called("identify_task", 3)
+    await unsandboxed.fake.called("identify_task", 3)
     copying.release()
     await handing_over.reached.wait()
     await job.callback("queued", FIRST_TASK)
     handing_over.release()
     assert (await job.failed()).failure_class == "provider"
-    named = [[each.task_id for each in call.input.named] for call in harness.fake.of("ask_later")]
+    named = [[each.task_id for each in call.input.named] for call in unsandboxed.fake.of("ask_later")]
     assert named == [[OTHER_TASK], [FIRST_TASK]]
-    assert [each.source for each in harness.fake.of("ask_later")[0].input.named] == ["list"]
+    assert [each.source for each in unsandboxed.fake.of("ask_later")[0].input.named] == ["list"]
 
 
 async def test_task_named_in_outage_is_asked_for_by_new_run(skipping: Harness) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -300,21 +301,22 @@ async def test_two_complete_listings_allow_next_claim(harness: Harness) -> None:
 @pytest.mark.parametrize(
     "how", ["it was listed once", "it was listed, and GET is away", "it was named, and GET is away"]
 )
-async def test_named_task_is_never_absent(harness: Harness, how: str) -> None:
+async def test_named_task_is_never_absent(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """LIST hides, in all later listings, a task that the provider cannot be asked for."""
-    job = await asked(harness)
-    harness.fake.always("ask_lister", recover())
+    monkeypatch.setattr(policies, "IDENTIFY_PAUSES", (timedelta(seconds=0.1),) * 2)
+    job = await asked(unsandboxed)
+    unsandboxed.fake.always("ask_lister", recover())
     away = ApplicationError("500 the provider is away", type="ProviderUnavailable")
-    harness.fake.always("identify_task", away if how.endswith("away") else OTHER)
+    unsandboxed.fake.always("identify_task", away if how.endswith("away") else OTHER)
     await (job.callback("queued", OTHER_TASK) if "named" in how else job.listed(a_listing(task_id=OTHER_TASK)))
-    await harness.fake.called("identify_task")
+    await unsandboxed.fake.called("identify_task")
     await job.listed(*[a_listing() for _ in range(4)])
     await asyncio.sleep(1)
-    assert harness.fake.of("settle_absent") == []
-    harness.fake.plan("read_ledger", adopt())
-    harness.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
-    harness.fake.always("ask_later", None)
-    harness.fake.finish()
+    assert unsandboxed.fake.of("settle_absent") == []
+    unsandboxed.fake.plan("read_ledger", adopt())
+    unsandboxed.fake.plan("resolve_attempt", ResolveAnswer(accepted=True, message="adopted"))
+    unsandboxed.fake.always("ask_later", None)
+    unsandboxed.fake.finish()
     assert (await job.resolve(Resolve(attempt=1, action="adopt", task_id=TASK))).accepted
     assert await job.result() == RESULT
 
