@@ -119,7 +119,7 @@ class Inbox:
     def ask_again(self) -> None:
         """Ask once more for the tasks that could not be identified so far, by this run or the one before."""
         for named in self.take_unanswered():
-            asking = asyncio.create_task(self._ask_unless_known(named))
+            asking = asyncio.create_task(self._ask_unless_known(named, again=True))
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
 
@@ -271,7 +271,7 @@ class Inbox:
         key = named.attempt, named.task_id
         return named.task_id == self._progress.task_id or key in self._open | self._identified
 
-    async def _ask_unless_known(self, named: NamedTask) -> None:
+    async def _ask_unless_known(self, named: NamedTask, *, again: bool = False) -> None:
         if self._is_known(named):
             return
         key = named.attempt, named.task_id
@@ -279,7 +279,7 @@ class Inbox:
         self._awaited.add(key)
         try:
             await until(lambda: (self.ledger_was_read and self.creating != named.attempt) or self._closed)
-            await self._ask_until_known(named)
+            await self._ask_until_known(named, again=again)
         finally:
             self._unasked.pop(key, None)
             for keys in (self._awaited, self._open, self._patient):
@@ -298,8 +298,8 @@ class Inbox:
         self._callbacks += 1
         return True
 
-    async def _ask_until_known(self, named: NamedTask) -> None:
-        key, pauses = (named.attempt, named.task_id), Pauses(policies.IDENTIFY_LATER)
+    async def _ask_until_known(self, named: NamedTask, *, again: bool) -> None:
+        key, pauses = (named.attempt, named.task_id), Pauses(policies.IDENTIFY_LATER, again=again)
         was_patient = False
         while named.task_id != self._progress.task_id:
             # A step that fails for a day keeps a new run from taking over; the next step has the task asked for.

@@ -56,11 +56,13 @@ class Pauses:
     Args:
         later: The pause after the first ones: one more where the provider does not show the task, and as many as it
             takes where the provider or the bucket is away.
+        again: Whether a run before this one has asked already, or this one: then one "not yet" is enough, or names
+            would add up from run to run.
     """
 
-    def __init__(self, later: timedelta) -> None:
-        self._not_yet = iter((*policies.IDENTIFY_PAUSES, later))
-        self._away = iter(policies.IDENTIFY_PAUSES)
+    def __init__(self, later: timedelta, *, again: bool = False) -> None:
+        self._not_yet = iter(() if again else (*policies.IDENTIFY_PAUSES, later))
+        self._away = iter(() if again else policies.IDENTIFY_PAUSES)
         self._later = later
 
     def after(self, answer: str) -> timedelta | None:

@@ -36,7 +36,7 @@ _NAMING = {SIGNAL_TASK_CHANGED, SIGNAL_LISTED}
 # A result URL can be opened so often.
 _MOST_OPENINGS = 100
 # A run that is kept from continuing as new ends what keeps it at twice the length at which it should.
-_MOST_EVENTS = 3 * policies.MOST_EVENTS
+_MOST_EVENTS = 2.5 * policies.MOST_EVENTS
 _PATIENT_HOURS = 12
 
 
