@@ -88,9 +88,16 @@ class TaskChanged(Shape):
 
 
 class NamedTask(TaskChanged):
-    """A task that a callback or a listing named."""
+    """A task that a callback or a listing named, and what a run has found out about it.
+
+    Attributes:
+        not_yet: How often the provider did not show the task.
+        unasked_since: Since when provider or bucket could not be asked for it.
+    """
 
     source: Literal["callback", "list"] = "callback"
+    not_yet: int = 0
+    unasked_since: AwareDatetime | None = None
 
 
 class Carried(Shape):

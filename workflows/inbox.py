@@ -275,13 +275,16 @@ class Inbox:
         if self._is_known(named):
             return
         key = named.attempt, named.task_id
+        if named.unasked_since is not None:
+            self._unasked[key] = named.unasked_since
         self._open.add(key)
         self._awaited.add(key)
         try:
             await until(lambda: (self.ledger_was_read and self.creating != named.attempt) or self._closed)
             await self._ask_until_known(named, again=again)
         finally:
-            self._unasked.pop(key, None)
+            if key not in self._unanswered:
+                self._unasked.pop(key, None)
             for keys in (self._awaited, self._open, self._patient):
                 keys.discard(key)
 
@@ -299,16 +302,22 @@ class Inbox:
         return True
 
     async def _ask_until_known(self, named: NamedTask, *, again: bool) -> None:
-        key, pauses = (named.attempt, named.task_id), Pauses(policies.IDENTIFY_LATER, again=again)
+        key, not_yet = (named.attempt, named.task_id), named.not_yet
+        pauses = Pauses(policies.IDENTIFY_LATER, not_yet=not_yet, again=again)
         was_patient = False
+        if 0 < not_yet <= len(policies.IDENTIFY_PAUSES):
+            # The run before asked, and had no time for the pause after that.
+            await self._pause(key, policies.IDENTIFY_PAUSES[not_yet - 1], is_patient=False)
         while named.task_id != self._progress.task_id:
             # A step that fails for a day keeps a new run from taking over; the next step has the task asked for.
             if self._closed or (was_patient and history_is_long()):
-                self._unanswered[key] = named
+                found = {"not_yet": not_yet, "unasked_since": self._unasked.get(key)}
+                self._unanswered[key] = named.model_copy(update=found)
                 return
             answer = await self._ask(named)
             if answer in {"ours", "known", "other"}:
                 return
+            not_yet += answer == "not_yet"
             pause = pauses.after(answer)
             if pause is None:
                 self._progress.note("task_not_found", named.source, task_id=named.task_id, attempt=named.attempt)

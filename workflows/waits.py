@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import islice
 
 from temporalio import workflow
 
@@ -56,12 +57,12 @@ class Pauses:
     Args:
         later: The pause after the first ones: one more where the provider does not show the task, and as many as it
             takes where the provider or the bucket is away.
-        again: Whether a run before this one has asked already, or this one: then one "not yet" is enough, or names
-            would add up from run to run.
+        not_yet: How many of the pauses after "not yet" are used up, by the run before.
+        again: Whether the question was asked before, and is only taken up again.
     """
 
-    def __init__(self, later: timedelta, *, again: bool = False) -> None:
-        self._not_yet = iter(() if again else (*policies.IDENTIFY_PAUSES, later))
+    def __init__(self, later: timedelta, *, not_yet: int = 0, again: bool = False) -> None:
+        self._not_yet = islice((*policies.IDENTIFY_PAUSES, later), not_yet, None)
         self._away = iter(() if again else policies.IDENTIFY_PAUSES)
         self._later = later
 

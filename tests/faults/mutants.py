@@ -637,7 +637,23 @@ MUTANTS = (
         "",
         "tests/integration/test_follow_known_task.py::test_live_task_is_followed_once",
     ),
+    Mutant(
+        5,
+        'a new run gives up a task at the first "not yet"',
+        _INBOX,
+        "not_yet=not_yet, again=again)",
+        "not_yet=9 * again, again=again)",
+        "tests/workflows/test_continued.py::test_new_run_goes_on_asking_where_get_lags",
+    ),
     # 6: nothing fails in silence
+    Mutant(
+        6,
+        "a new run forgets since when a task cannot be asked for",
+        _INBOX,
+        "self._unasked[key] = named.unasked_since",
+        "pass",
+        "tests/workflows/test_patience.py::test_new_run_continues_the_hour",
+    ),
     Mutant(
         6,
         "each new run begins the hour of patience anew",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 
+from activities.recover import IdentifyResult
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SEEDANCE_PHASE, SEEDANCE_TASK_ID
 from seedance_temporal.visibility import described
 from tests.replay.replaying import replay, runs_of
@@ -17,6 +18,7 @@ from tests.support.polling import until
 from tests.workflows.conftest import SUGGESTED_FROM
 from tests.workflows.fakes import (
     LONG,
+    NOT_YET,
     OTHER,
     OTHER_TASK,
     OURS,
@@ -152,6 +154,33 @@ async def test_unhandled_callback_survives_new_run(harness: Harness) -> None:
     await harness.fake.called("identify_task")
     assert harness.fake.input("identify_task").task_id == OTHER_TASK
     await until(lambda: was_continued(job), "the job continues in a new run")
+
+
+async def test_new_run_goes_on_asking_where_get_lags(harness: Harness) -> None:
+    """The run before had no time for its pauses: one "not yet" in a new run is not the last word."""
+    answers = [NOT_YET, NOT_YET, NOT_YET, OURS]
+
+    async def identified(_: object) -> IdentifyResult:
+        answer = answers.pop(0)
+        if not answers:
+            harness.fake.always("read_ledger", adopt(OTHER_TASK))
+        return answer
+
+    async def is_followed() -> bool:
+        return any(call.input.task_id == OTHER_TASK for call in harness.fake.of("get_task"))
+
+    held = Held(waiting("running"))
+    harness.fake.always("read_ledger", adopt())
+    harness.fake.plan("get_task", held)
+    harness.fake.always("get_task", waiting("running"))
+    harness.fake.always("identify_task", identified)
+    job = await harness.start_until(held)
+    await job.callback("running", OTHER_TASK)
+    await harness.fake.called("identify_task")
+    await noise(job)
+    held.release()
+    await until(lambda: was_continued(job), "the run continues as new")
+    await until(is_followed, "the task is found, and followed")
 
 
 async def test_callback_during_search_is_handled(harness: Harness) -> None:

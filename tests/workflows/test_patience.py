@@ -227,15 +227,18 @@ async def test_hour_without_cancel_raises_attention(skipping: Harness) -> None:
     assert (await job.state()).attention is None
 
 
-@pytest.mark.parametrize("status", ["dreaming", "queued"])
+@pytest.mark.parametrize("status", ["dreaming", "queued", "running"])
 async def test_new_run_continues_the_hour(skipping: Harness, status: str) -> None:
-    """A status that nobody knows, or a cancel that is not served; callbacks fill the history meanwhile."""
+    """An unknown status, a cancel that is not served, a task that cannot be asked for; callbacks fill the history."""
     skipping.fake.always("read_ledger", adopt())
     skipping.fake.always("get_task", waiting(status, 300))
     skipping.fake.always("cancel_task", ApplicationError("403 AccessDenied", type="ProviderUnavailable"))
     job = await skipping.start_until_called("get_task")
     if status == "queued":
         await (await job.start_cancel_update()).result()
+    if status == "running":
+        skipping.fake.always("identify_task", ApplicationError("500", type="ProviderUnavailable"))
+        await job.callback("queued", OTHER_TASK)
     await skipping.skip(policies.PATIENCE.total_seconds() * 0.6)
     for _ in range(policies.MOST_EVENTS):
         await job.callback("running")
