@@ -1,4 +1,7 @@
-"""The names and messages that backend, relay and worker share: workflows, signals, updates, attributes."""
+"""The names and messages that backend, relay and worker share: workflows, signals, queries, attributes.
+
+There are no updates: docs/explanation/decisions/0008-signals-not-updates.md says why.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ WORKFLOW = "GenerateVideo"
 SIGNAL_TASK_CHANGED = "task_changed"
 SIGNAL_LISTED = "listed"
 SIGNAL_RETRY = "retry"
-UPDATE_CANCEL = "cancel"
-UPDATE_RESOLVE = "resolve"
+SIGNAL_CANCEL = "cancel"
+SIGNAL_RESOLVE = "resolve"
 QUERY_STATE = "state"
+QUERY_CANCEL = "cancel_outcome"
+QUERY_RESOLUTION = "resolution"
 LISTER = "ListTasks"
 SIGNAL_LISTING_REQUESTED = "listing_requested"
 LATE_TASKS = "LateTasks"
@@ -164,8 +169,13 @@ ResolveAction = Literal["adopt", "not_created", "lost"]
 
 
 class Resolve(Shape):
-    """An operator's resolution of an attempt whose outcome is unknown."""
+    """An operator's resolution of an attempt whose outcome is unknown.
 
+    Attributes:
+        id: What to ask for its answer by.
+    """
+
+    id: str = ""
     attempt: int
     action: ResolveAction
     task_id: str | None = None

@@ -170,7 +170,8 @@ class WorkerUnavailable(SeedanceError):
         self.job_id = job_id
         self.queue = queue
         super().__init__(
-            f"No worker answers on task queue {queue} for {job_id}. Nothing is lost: the job goes on when one is back."
+            f"No worker answers on task queue {queue} for {job_id}. Nothing is lost: once one is back, the job goes "
+            "on, and does what was asked of it."
         )
 
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import (
-    RPCTimeoutOrCancelledError,
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
     WorkflowQueryFailedError,
-    WorkflowUpdateFailedError,
 )
 from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError, RPCStatusCode
 
 from seedance_temporal import contract
 from seedance_temporal.connection import asking_temporal
-from seedance_temporal.contract import CancelAnswer, GenerateVideoInput, Resolve, ResolveAction, ResolveAnswer, Resubmit
+from seedance_temporal.contract import (
+    CancelAnswer,
+    CancelOutcome,
+    GenerateVideoInput,
+    Resolve,
+    ResolveAction,
+    ResolveAnswer,
+    Resubmit,
+)
 from seedance_temporal.errors import JobFailed, UnknownJob, WorkerUnavailable
 from seedance_temporal.job import JobState, VideoResult, phase_of
 from seedance_temporal.visibility import described, error_of
@@ -35,8 +43,10 @@ if TYPE_CHECKING:
 
 # An idle worker's poll is answered, and renewed, about once a minute; the server remembers it for longer.
 _POLLED_WITHIN = timedelta(seconds=90)
-# The workflow answers a cancel within 10 seconds, and a resolve after one GET at the provider.
-_UPDATE_TIMEOUT = timedelta(seconds=15)
+# How long to ask for the answer: that to a cancel is promised within 10 seconds; a resolve costs one GET.
+_CANCEL_SECONDS = 8
+_RESOLVE_SECONDS = 15
+_ASK_EVERY = (0.1, 0.2, 0.4, 0.8, 1.6)
 # A wait for the end is renewed this often: the run can have been reset, or followed by another one.
 _RESULT_SECONDS = 60
 # The status of a query that no worker answered or could answer, by the server or by the SDK in its place.
@@ -124,22 +134,13 @@ class VideoJob:
         Returns:
             The outcome; ``requested`` where it is not known yet, as when no worker answers.
         """
-        run = await self._describe()
+        run = await self._signal(contract.SIGNAL_CANCEL)
         if not _is_open(run):
             return CancelAnswer(outcome="already_closed")
-        if await self._answers(run):
-            with suppress(RPCError, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError), _cancel_stays_cancel():
-                answer: CancelAnswer = await self._handle().execute_update(
-                    contract.UPDATE_CANCEL, result_type=CancelAnswer, rpc_timeout=_UPDATE_TIMEOUT
-                )
-                return answer
-            run = await self._describe()
-            if not _is_open(run):  # before the update arrived, or so soon after it that the answer was lost
-                phase = (await self._ended(run)).phase
-                return CancelAnswer(outcome="cancelled" if phase == "cancelled" else "already_closed")
-        with asking_temporal(self.id):
-            await self._handle().cancel()
-        return CancelAnswer(outcome="requested")
+        outcome: CancelOutcome | None = await self._answer(
+            run, _CANCEL_SECONDS, lambda: self._query(contract.QUERY_CANCEL, CancelOutcome)
+        )
+        return CancelAnswer(outcome=outcome or "requested")
 
     async def retry(self) -> bool:
         """Have the job try at once what it waits for: a create, a poll, a listing, a copy, a step that keeps failing.
@@ -149,13 +150,7 @@ class VideoJob:
         Returns:
             False where the job has ended.
         """
-        try:
-            with asking_temporal(self.id):
-                await self._handle().signal(contract.SIGNAL_RETRY)
-        except UnknownJob:
-            await self._describe()
-            return False
-        return True
+        return _is_open(await self._signal(contract.SIGNAL_RETRY))
 
     async def resubmit(self, *, attempt: int, accept_second_charge: bool = False) -> VideoJob:
         """Ask, and pay, for another attempt after one that ended without a video.
@@ -183,30 +178,48 @@ class VideoJob:
             Whether the ledger accepted it, and why not.
 
         Raises:
-            WorkerUnavailable: Nothing was written, or it is not known; resolving again does no harm.
+            WorkerUnavailable: No worker has answered yet. The resolution is kept, and is written once one is back.
+                Resolving again does no harm.
         """
-        run = await self._describe()
+        resolution = Resolve(id=uuid4().hex, attempt=attempt, action=action, task_id=task_id)
+        run = await self._signal(contract.SIGNAL_RESOLVE, resolution)
         if not _is_open(run):
             state = await self._ended(run)
             left = "Nothing is left to settle."
             if may_follow(state, None):
                 left = "Submit the same request again: the new run says what is unsettled, and takes the answer."
             return ResolveAnswer(accepted=False, message=f"The run has ended ({state.phase}). {left}")
-        resolution = Resolve(attempt=attempt, action=action, task_id=task_id)
-        try:
-            with asking_temporal(self.id), _cancel_stays_cancel():
-                if not await self._answers(run):
-                    raise WorkerUnavailable(self.id, run.task_queue)
-                answer: ResolveAnswer = await self._handle().execute_update(
-                    contract.UPDATE_RESOLVE, resolution, result_type=ResolveAnswer, rpc_timeout=_UPDATE_TIMEOUT
-                )
-        except RPCTimeoutOrCancelledError as error:
-            raise WorkerUnavailable(self.id, run.task_queue) from error
-        except UnknownJob:  # it has ended since it was described
-            return await self.resolve(attempt=attempt, action=action, task_id=task_id)
-        except WorkflowUpdateFailedError as error:
-            return ResolveAnswer(accepted=False, message=str(error.cause))
+        # Of this very run: one that follows it does not know the answer.
+        answer: ResolveAnswer | None = await self._answer(
+            run,
+            _RESOLVE_SECONDS,
+            lambda: self._query(contract.QUERY_RESOLUTION, ResolveAnswer, resolution.id, run_id=run.run_id),
+        )
+        if answer is None:
+            raise WorkerUnavailable(self.id, run.task_queue)
         return answer
+
+    async def _signal(self, name: str, *args: Any) -> WorkflowExecutionDescription:
+        """Signal the open run, and return it; return the last run where the job has ended."""
+        while _is_open(run := await self._describe()):
+            with suppress(UnknownJob), asking_temporal(self.id):  # where it has ended since
+                await self._handle(run.run_id).signal(name, args=args)
+                break
+        return run
+
+    async def _answer(
+        self, run: WorkflowExecutionDescription, seconds: float, ask: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """Return the answer to a signal, once a query has it; None where none has it in time."""
+        if not await self._has_worker(run):
+            return None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for pause in chain(_ASK_EVERY, repeat(_ASK_EVERY[-1])):
+                    if (answer := await ask()) is not None:
+                        return answer
+                    await asyncio.sleep(pause)
+        return None
 
     async def _describe(self) -> WorkflowExecutionDescription:
         with asking_temporal(self.id):
@@ -214,20 +227,19 @@ class VideoJob:
 
     async def _state(self, run: WorkflowExecutionDescription, *, query: bool) -> JobState:
         state = await described(run) if _is_open(run) else await self._ended(run)
-        answer = await self._query() if query else None
+        answer: JobState | None = await self._query(contract.QUERY_STATE, JobState) if query else None
         if answer is None:
             return state
         # A run can end between its description and the query; the next description shows its result.
         return answer if _is_open(run) else state.model_copy(update={"detail": answer.detail})
 
-    async def _query(self) -> JobState | None:
-        """Ask the workflow for its state; None where no worker answers in time."""
+    async def _query(self, name: str, answer: Any, *args: Any, run_id: str | None = None) -> Any:
+        """Query the workflow; None where no worker answers in time."""
         with asking_temporal(self.id), suppress(WorkflowQueryFailedError):
             try:
-                state: JobState = await self._handle().query(
-                    contract.QUERY_STATE, result_type=JobState, rpc_timeout=self._jobs.query_timeout
+                return await self._handle(run_id).query(
+                    name, args=args, result_type=answer | None, rpc_timeout=self._jobs.query_timeout
                 )
-                return state
             except RPCError as error:
                 if error.status not in _NOBODY_ANSWERED:
                     raise
@@ -243,9 +255,6 @@ class VideoJob:
             of_error = {"task_id": error.task_id or state.task_id, "attempt": error.attempt, "phase": phase_of(error)}
             return state.model_copy(update={"error": error} | of_error)
         return state.model_copy(update={"result": result, "task_id": result.task_id})
-
-    async def _answers(self, run: WorkflowExecutionDescription) -> bool:
-        return await self._has_worker(run) and await self._query() is not None
 
     async def _has_worker(self, run: WorkflowExecutionDescription) -> bool:
         """Whether a worker has lately asked for work on the run's queue."""
@@ -275,20 +284,6 @@ class VideoJob:
 
     def _handle(self, run_id: str | None = None) -> WorkflowHandle[Any, VideoResult]:
         return self._jobs.client.get_workflow_handle(self.id, run_id=run_id, result_type=VideoResult)
-
-
-@contextmanager
-def _cancel_stays_cancel() -> Iterator[None]:
-    """Raise ``CancelledError`` where the caller's own task was cancelled.
-
-    The SDK makes it an RPCTimeoutOrCancelledError, as if the server had been slow.
-    """
-    try:
-        yield
-    except RPCTimeoutOrCancelledError as error:
-        if isinstance(error.__cause__, asyncio.CancelledError):
-            raise asyncio.CancelledError from None
-        raise
 
 
 def may_follow(state: JobState, resubmit: Resubmit | None) -> bool:

@@ -9,8 +9,7 @@
 
 Each step returns the decision that follows, so a run can begin anywhere. Nothing in here does I/O. The bucket's ledger
 holds all that is known of a job: the run reads it, does the next step, and reads it again where it is in doubt.
-Signals and updates only leave entries in the inbox, and the run reads them: so they may come at any time, repeated, and
-once more after a Reset.
+Signals only leave entries in the inbox: so they may come at any time, repeated, and once more after a Reset.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
     from seedance_temporal import contract
-    from seedance_temporal.contract import CancelAnswer, Carried, GenerateVideoInput, Resolve, ResolveAnswer
+    from seedance_temporal.contract import CancelOutcome, Carried, GenerateVideoInput, ResolveAnswer
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import Attention, JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
@@ -113,7 +112,7 @@ class GenerateVideo:
             try:
                 following = await self._proceed(decision)
             except _Ended as end:
-                # A callback may just have named a task of this job, which is possibly paid for.
+                # A callback may just have named a task of this job.
                 if not await self._inbox.await_named_tasks():
                     raise self._failure(end) from None
                 following = await self._read_ledger()
@@ -359,7 +358,6 @@ class GenerateVideo:
 
     async def _continue_as_new_where_long(self) -> None:
         if history_is_long():
-            # The next run knows nothing of updates, or of tasks that are being asked for.
             await self._inbox.close()
             carried = Carried(media=self._media, status_unknown_since=self._polls.unknown_since)
             carried = self._progress.carry(self._inbox.carry(self._sending.carry(carried)))
@@ -379,22 +377,24 @@ class GenerateVideo:
 
     @workflow.signal(name=contract.SIGNAL_RETRY)
     async def retry(self, *_: Any) -> None:
-        self._progress.retries += 1
-        self._progress.note("retry_requested", "operator")
+        self._progress.retry()
 
-    @workflow.update(name=contract.UPDATE_CANCEL)
-    async def cancel(self) -> CancelAnswer:
-        return await self._inbox.cancel()
+    @workflow.signal(name=contract.SIGNAL_CANCEL)
+    async def cancel(self, *_: Any) -> None:
+        self._inbox.request_cancel("caller")
 
-    @workflow.update(name=contract.UPDATE_RESOLVE)
-    async def resolve(self, resolution: Resolve) -> ResolveAnswer:
-        return await self._inbox.resolve(resolution)
-
-    @resolve.validator
-    def _check_resolution(self, resolution: Resolve) -> None:
-        if not isinstance(resolution, Resolve):
-            raise ApplicationError("resolve needs an attempt and an action", type="invalid_resolution")
+    @workflow.signal(name=contract.SIGNAL_RESOLVE)
+    async def resolve(self, *args: Any) -> None:
+        await self._inbox.resolve(args)
 
     @workflow.query(name=contract.QUERY_STATE)
     def state(self) -> JobState:
         return self._progress.state()
+
+    @workflow.query(name=contract.QUERY_CANCEL)
+    def cancel_outcome(self) -> CancelOutcome | None:
+        return self._inbox.cancel_outcome
+
+    @workflow.query(name=contract.QUERY_RESOLUTION)
+    def resolution(self, resolution_id: str) -> ResolveAnswer | None:
+        return self._inbox.answers.get(resolution_id)

@@ -1,4 +1,4 @@
-"""The inbox of a run: the signals and updates that have arrived, and are not handled yet.
+"""The inbox of a run: the signals that have arrived, and are not handled yet.
 
 Handlers never raise. They may come at any time, repeated, and once more after a Reset. A handler that names a task
 stays until it is known whether the task is one of the job, also while the run waits before a create, copies a video, or
@@ -20,7 +20,6 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.poll import GetTaskInput
     from seedance_temporal.contract import (
-        CancelAnswer,
         CancelOutcome,
         Carried,
         NamedTask,
@@ -46,6 +45,7 @@ class Inbox:
         listings: Those that have arrived and are not handled yet.
         cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
+        answers: Those to resolutions, by their ids.
         unchecked: Which task was named last and could not be checked, and why; empty where the last one could.
     """
 
@@ -58,6 +58,7 @@ class Inbox:
         self._awaited: set[tuple[int, str]] = set()
         self._identified: set[tuple[int, str]] = set()
         self._resolving = 0
+        self._one_resolution = asyncio.Lock()
         self._ends_announced: dict[str, str] = {}
         self._fruitless_callbacks = 0
         self._patient: set[tuple[int, str]] = set()
@@ -69,6 +70,7 @@ class Inbox:
         self.listings: list[Listing] = []
         self.cancel_requested = carried.cancel_requested
         self.cancel_outcome: CancelOutcome | None = None
+        self.answers: dict[str, ResolveAnswer] = {}
         self._cancel_fails = ""
         self._cancel_fails_since = carried.cancel_fails_since
         self.unchecked = ""
@@ -212,16 +214,6 @@ class Inbox:
             self.cancel_requested = True
             self._progress.note("cancel_requested", by)
 
-    async def cancel(self) -> CancelAnswer:
-        """Request the end of the job; answer within 10 seconds, or before a new run, with the outcome so far."""
-        self.request_cancel("caller")
-        await until(
-            lambda: self.cancel_outcome is not None or self._closed,
-            policies.CANCEL_ANSWER,
-            "the answer to a cancel is due",
-        )
-        return CancelAnswer(outcome=self.cancel_outcome or "requested")
-
     async def send_cancel(self, task: GetTaskInput) -> None:
         """Cancel a task that is queued; where the provider does not serve that, leave the request for the next poll."""
         try:
@@ -238,20 +230,28 @@ class Inbox:
         answer = f"{cancelled.outcome}, {cancelled.status}"
         self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)
 
-    async def resolve(self, resolution: Resolve) -> ResolveAnswer:
-        """Write an operator's resolution of an attempt whose outcome is unknown."""
-        self._resolving += 1
+    async def resolve(self, args: Sequence[Any]) -> None:
+        """Write an operator's resolution of an attempt whose outcome is unknown: one after the other."""
         try:
-            answer = await self._steps.resolve_attempt(resolution)
+            resolution = Resolve.model_validate(args[0])
+        except (ValidationError, IndexError):
+            self._progress.note("signal_ignored", "operator")
+            return
+        self._resolving += 1
+        async with self._one_resolution:
+            self.answers[resolution.id] = answer = await self._write_resolution(resolution)
+        self._resolving -= 1
+        event: EventName = "resolution_accepted" if answer.accepted else "resolution_refused"
+        self._progress.note(
+            event, "operator", resolution.action, task_id=resolution.task_id, attempt=resolution.attempt
+        )
+        self.ledger_changed = answer.accepted or self.ledger_changed
+
+    async def _write_resolution(self, resolution: Resolve) -> ResolveAnswer:
+        try:
+            return await self._steps.resolve_attempt(resolution)
         except ActivityError as error:
             return ResolveAnswer(accepted=False, message=f"Nothing was written: {error.cause}")
-        finally:
-            self._resolving -= 1
-        task_id, attempt = resolution.task_id, resolution.attempt
-        event: EventName = "resolution_accepted" if answer.accepted else "resolution_refused"
-        self._progress.note(event, "operator", resolution.action, task_id=task_id, attempt=attempt)
-        self.ledger_changed = answer.accepted or self.ledger_changed
-        return answer
 
     # Identifying tasks
 

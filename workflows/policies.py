@@ -128,8 +128,6 @@ COPY_GRACE = timedelta(minutes=1)
 # download only where nothing was verified before.
 CONFLICT_PAUSE = timedelta(minutes=10)
 
-# The answer to a cancel is due within 10 seconds; an outcome that is not known by then is "requested".
-CANCEL_ANSWER = timedelta(seconds=8)
 # A resolution costs one GET and a few requests to the bucket, while the operator waits.
 RESOLVE_TIMEOUT = timedelta(seconds=60)
 RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)

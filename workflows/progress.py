@@ -34,7 +34,6 @@ class Progress:
     """The state of a job, as callers and operators see it.
 
     Attributes:
-        retries: How often an operator asked to try at once what is waited for. Every wait ends then.
     """
 
     def __init__(self, request: VideoRequest, carried: Carried) -> None:
@@ -50,7 +49,7 @@ class Progress:
         self._error: JobError | None = None
         self._second_task: str | None = None
         self._upserts = Upserts()
-        self.retries = 0
+        self._retries = 0
         self._started_at = carried.started_at or workflow.info().start_time
         self.context = RunContext()
         self.timeline = carried.timeline
@@ -175,8 +174,13 @@ class Progress:
         self, condition: Callable[[], bool], within: timedelta | None = None, summary: str | None = None
     ) -> bool:
         """Wait as :func:`workflows.waits.until` does, or until an operator's retry, which counts as met."""
-        retries = self.retries
-        return await until(lambda: condition() or self.retries != retries, within, summary)
+        retries = self._retries
+        return await until(lambda: condition() or self._retries != retries, within, summary)
+
+    def retry(self) -> None:
+        """Have what is waited for tried at once, for an operator: every wait ends."""
+        self._retries += 1
+        self.note("retry_requested", "operator")
 
     def need(self, attention: Attention, advice: str) -> None:
         """Raise an Attention, with advice for an operator."""

@@ -81,12 +81,12 @@ async def test_terminated_run_is_submitted_again(stack: Stack) -> None:
     assert len(await creates_of(stack, request)) == 1
 
 
-@pytest.mark.parametrize("by", ["update", "temporal"])
+@pytest.mark.parametrize("by", ["signal", "temporal"])
 async def test_cancelled_queued_task_is_not_billed(stack: Stack, by: str) -> None:
     request, _ = await a_faulty_request(stack, "task", "stay_queued")
     submitted = await stack.jobs.submit(request)
     job = await until_created(stack, submitted.id)
-    if by == "update":
+    if by == "signal":
         assert await submitted.cancel() == CancelAnswer(outcome="cancelled")
     else:
         await stack.client.get_workflow_handle(submitted.id).cancel()

@@ -205,11 +205,14 @@ class Errands:
 
     async def _resolve(self) -> None:
         assert self._task is not None
-        resolution = Resolve(attempt=self._task.attempt, action="adopt", task_id=self._task.id)
+        resolution = Resolve(
+            id=f"{self._resolve_at}", attempt=self._task.attempt, action="adopt", task_id=self._task.id
+        )
+        asked = contract.QUERY_RESOLUTION, resolution.id
         try:
-            answer = await self._handle.execute_update(
-                contract.UPDATE_RESOLVE, resolution, result_type=contract.ResolveAnswer
-            )
+            await self._handle.signal(contract.SIGNAL_RESOLVE, resolution)
+            while (answer := await self._handle.query(*asked, result_type=contract.ResolveAnswer | None)) is None:
+                await asyncio.sleep(1)
             self.answers.append(answer.message)
             if answer.accepted:
                 self._resolve_at = None

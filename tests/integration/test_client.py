@@ -463,15 +463,17 @@ async def test_cancel_is_answered_by_the_workflow(jobs: VideoJobs) -> None:
     assert not await jobs.job(job_id).retry()
 
 
-async def test_missing_worker_leaves_cancel_with_temporal(temporal: Client) -> None:
+async def test_requests_wait_for_missing_worker(temporal: Client) -> None:
     of = request("unheard", route=LONELY)
     quick = VideoJobs(temporal, query_seconds=0.3)
     job_id = (await quick.submit(of)).id
     with pytest.raises(errors.WorkerUnavailable):
         await quick.job(job_id).resolve(attempt=1, action="lost")
     assert (await quick.job(job_id).cancel()).outcome == "requested"
-    history = await handle(temporal, of).fetch_history()
-    assert any(event.HasField("workflow_execution_cancel_requested_event_attributes") for event in history.events)
+    async with worker(temporal, LONELY):
+        with pytest.raises(errors.JobFailed):
+            await quick.job(job_id).result()
+        assert await handle(temporal, of).query("resolutions") == ["lost"]
 
 
 async def test_resolve_returns_the_workflows_answer(jobs: VideoJobs, temporal: Client) -> None:

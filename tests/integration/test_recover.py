@@ -349,7 +349,7 @@ async def test_resolution_of_missing_attempt_changes_nothing(world: World, actio
 
 
 async def test_old_resolution_spares_later_attempt(world: World) -> None:
-    """Updates come back after a Reset: this one was meant for the attempt before."""
+    """Signals come back after a Reset: this one was meant for the attempt before."""
     world.make_older(days=1)
     await world.write(not_sent())
     await world.claim(2)

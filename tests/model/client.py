@@ -9,7 +9,6 @@ from temporalio.api.common.v1 import ActivityType
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -68,12 +67,11 @@ class Handle:
             raise _not_found()
         run.request_cancel()
 
-    async def execute_update(self, name: str, argument: Any, *, result_type: type) -> Any:
+    async def query(self, name: str, argument: Any, **_: Any) -> Any:
         run = self._server.newest(self._id)
-        payload = await run.update(name, argument) if run is not None and run.open else None
-        if payload is None:
+        if run is None:
             raise _not_found()
-        return pydantic_data_converter.payload_converter.from_payloads([payload], [result_type])[0]
+        return getattr(run.hosted.object, name)(argument)
 
     async def describe(self) -> Any:
         run: Run | None = self._server.newest(self._id)

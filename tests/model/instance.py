@@ -106,9 +106,6 @@ class Hosted:
             replayed = WorkflowActivation()
             replayed.CopyFrom(activation)
             replayed.is_replaying = True
-            for job in replayed.jobs:
-                if job.HasField("do_update"):
-                    job.do_update.run_validator = False
             if (again := _commands(instance, replayed)) != commands:
                 raise NotDeterministic(f"{self.workflow_id}: {commands} became {again}")
         return instance

@@ -123,7 +123,7 @@ _KINDS: tuple[st.SearchStrategy[Move], ...] = (
     _move("slow", st.sampled_from([0.01, 0.01, 2, 20])),
     _move("reset", _WHERE, st.integers(0, 99)),
     _move("terminate", _WHERE),
-    _move("cancel", _WHERE, st.sampled_from(["update", "temporal"])),
+    _move("cancel", _WHERE, st.sampled_from(["signal", "temporal"])),
     _move("retry", _WHERE),
     _RESOLVE,
 )

@@ -1,4 +1,4 @@
-"""A small Temporal server in simulated time: runs, timers, activities, signals, updates, Reset and Terminate.
+"""A small Temporal server in simulated time: runs, timers, activities, signals, Reset and Terminate.
 
 It does what the server and the SDK's Core are documented, or were measured, to do, as far as this project's workflows
 can tell. What it simplifies: a workflow task is atomic (what arrives during it is delivered with the next one), and
@@ -17,7 +17,6 @@ from temporalio.api.common.v1 import Payload, SearchAttributes
 from temporalio.api.failure.v1 import Failure
 from temporalio.bridge.proto.workflow_activation import (
     CancelWorkflow,
-    DoUpdate,
     FireTimer,
     InitializeWorkflow,
     SignalWorkflow,
@@ -57,7 +56,6 @@ class Run:
     failure: Failure | None = None
     attributes: dict[str, Payload] = field(default_factory=dict)
     memo: dict[str, Payload] = field(default_factory=dict)
-    updates: dict[str, asyncio.Future[Any]] = field(default_factory=dict)
     events: int = 3
     closed_at: float | None = None
     _scheduled: bool = False
@@ -145,8 +143,6 @@ class Run:
         elif kind == "continue_as_new_workflow_execution":
             self.close("continued")
             self.server.continued(self, command.continue_as_new_workflow_execution)
-        elif kind == "update_response":
-            self._answer_update(command.update_response)
         elif kind == "upsert_workflow_search_attributes":
             self.attributes |= dict(command.upsert_workflow_search_attributes.search_attributes.indexed_fields)
         elif kind == "modify_workflow_properties":
@@ -172,15 +168,6 @@ class Run:
         if self.timers.pop(seq, None) is not None:
             self.deliver(WorkflowActivationJob(fire_timer=FireTimer(seq=seq)))
 
-    def _answer_update(self, response: Any) -> None:
-        future = self.updates.get(response.protocol_instance_id)
-        if future is None or future.done():
-            return
-        if response.HasField("completed"):
-            future.set_result(response.completed)
-        elif response.HasField("rejected"):
-            future.set_result(None)
-
     def close(self, status: str) -> None:
         self.status = status
         self.closed_at = self.server.loop.now()
@@ -189,9 +176,6 @@ class Run:
                 handle.cancel()
         for task in list(self.activities.values()):
             task.abandon()
-        for update in self.updates.values():
-            if not update.done():
-                update.set_result(None)
 
     # What others do to it
 
@@ -201,20 +185,6 @@ class Run:
 
     def request_cancel(self) -> None:
         self.deliver(WorkflowActivationJob(cancel_workflow=CancelWorkflow(reason="asked for")))
-
-    def update(self, name: str, *args: Any) -> asyncio.Future[Any]:
-        """Send an update; its answer is a payload, or None where the run ended before."""
-        number = f"update-{len(self.updates) + 1}"
-        self.updates[number] = future = self.server.loop.create_future()
-        update = DoUpdate(
-            id=number,
-            protocol_instance_id=number,
-            name=name,
-            input=_CONVERTER.to_payloads(list(args)) if args else [],
-            run_validator=True,
-        )
-        self.deliver(WorkflowActivationJob(do_update=update))
-        return future
 
 
 class Server:
@@ -284,7 +254,7 @@ class Server:
     def reset(self, run: Run, to: int) -> Run:
         """Reset a run to one of its workflow tasks, which is executed again, in a new run.
 
-        Later signals and updates are delivered once more. Activities and timers that were open then begin anew: a try
+        Later signals are delivered once more. Activities and timers that were open then begin anew: a try
         that a worker executes goes on, and nobody reads its result.
         """
         self.terminate(run)
@@ -334,7 +304,7 @@ def _open_commands(kept: list[tuple[WorkflowActivation, list[Any]]], last: Workf
 
 
 def _is_message(job: WorkflowActivationJob) -> bool:
-    return job.HasField("signal_workflow") or job.HasField("do_update")
+    return job.HasField("signal_workflow")
 
 
 def _seconds(duration: Duration) -> float:

@@ -303,8 +303,8 @@ class World:
         if run is None or not run.open:
             return
         self.cancelled = True
-        if how == "update":
-            run.update(contract.UPDATE_CANCEL)
+        if how == "signal":
+            run.signal(contract.SIGNAL_CANCEL)
         else:
             run.request_cancel()
 
@@ -328,7 +328,7 @@ class World:
         if action == "lost":
             self.given_up.add(attempt)
         resolution: Any = {"attempt": attempt, "action": action, "task_id": task_id if action == "adopt" else None}
-        run.update(contract.UPDATE_RESOLVE, Resolve.model_validate(resolution))
+        run.signal(contract.SIGNAL_RESOLVE, Resolve.model_validate(resolution))
 
     # The end
 

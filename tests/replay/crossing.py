@@ -66,7 +66,6 @@ def crossing_types() -> Iterator[Any]:
     for defined in workflow_definitions().values():
         handlers: list[Callable[..., Any]] = [defined.run_fn]
         handlers += [one.fn for one in defined.signals.values()]
-        handlers += [one.fn for one in defined.updates.values()]
         handlers += [one.fn for one in defined.queries.values()]
         for handler in handlers:
             yield from get_type_hints(handler, include_extras=True).values()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -67,7 +66,7 @@ def test_histories_stay_small() -> None:
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="later compilers number lines in other ways")
 def test_every_line_is_replayed(replayed: Replayed) -> None:
-    """Queries, and validators of updates, are left out: a replay runs none."""
+    """Queries are left out: a replay runs none."""
     assert not replayed.explained, "the histories are not followed to their ends"
     never = [line for defined in workflow_definitions().values() for line in _unreplayed(defined)]
     lines = {line: text for line, text in lines_of(ROOT / "workflows").items() if line not in never}
@@ -82,19 +81,17 @@ def test_every_line_is_replayed(replayed: Replayed) -> None:
 
 def _unreplayed(defined: Any) -> list[tuple[str, int]]:
     """Return the lines of a workflow's handlers that are not replayed."""
-    handlers: list[Callable[..., Any]] = [query.fn for query in defined.queries.values()]
-    handlers += [update.validator for update in defined.updates.values() if update.validator is not None]
     found = []
-    for handler in handlers:
-        text, first = inspect.getsourcelines(handler)
-        file = inspect.getsourcefile(handler)
+    for query in defined.queries.values():
+        text, first = inspect.getsourcelines(query.fn)
+        file = inspect.getsourcefile(query.fn)
         assert file is not None
         found += [(file.removeprefix(f"{ROOT}/"), first + number) for number in range(len(text))]
     return found
 
 
 def test_every_name_is_recorded(records: list[Recorded]) -> None:
-    """Every workflow, activity, signal and update."""
+    """Every workflow, activity and signal."""
     found = set[tuple[str, str]]()
     for event in events_of(records):
         match event.WhichOneof("attributes"):
@@ -104,12 +101,8 @@ def test_every_name_is_recorded(records: list[Recorded]) -> None:
                 found.add(("activity", event.activity_task_scheduled_event_attributes.activity_type.name))
             case "workflow_execution_signaled_event_attributes":
                 found.add(("signal", event.workflow_execution_signaled_event_attributes.signal_name))
-            case "workflow_execution_update_accepted_event_attributes":
-                accepted = event.workflow_execution_update_accepted_event_attributes.accepted_request
-                found.add(("update", accepted.input.name))
     expected = {("activity", name) for name in activity_definitions()}
     for name, defined in workflow_definitions().items():
         expected |= {("workflow", name)}
         expected |= {("signal", str(signal)) for signal in defined.signals}
-        expected |= {("update", str(update)) for update in defined.updates}
     assert expected - found == set(), RECORD

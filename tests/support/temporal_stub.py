@@ -16,7 +16,7 @@ from seedance_temporal.contract import (
     SEEDANCE_PHASE,
     SEEDANCE_TASK_ID,
     SEEDANCE_USER,
-    CancelAnswer,
+    CancelOutcome,
     GenerateVideoInput,
     Queues,
     Resolve,
@@ -49,6 +49,7 @@ class StandIn:
     def __init__(self) -> None:
         self._end: str | None = None
         self._signals: list[Any] = []
+        self._resolutions: list[Resolve] = []
         self._input: GenerateVideoInput | None = None
         self._attention: str | None = None
 
@@ -124,14 +125,28 @@ class StandIn:
     def end(self, how: str) -> None:
         self._end = how
 
-    @workflow.update
-    async def cancel(self) -> CancelAnswer:
+    @workflow.signal
+    def cancel(self) -> None:
         self._end = "cancelled"
-        return CancelAnswer(outcome="cancelled")
 
-    @workflow.update
-    async def resolve(self, resolution: Resolve) -> ResolveAnswer:
-        return ResolveAnswer(accepted=resolution.attempt == 1, message=f"{resolution.action} {resolution.task_id}")
+    @workflow.query
+    def cancel_outcome(self) -> CancelOutcome | None:
+        return "cancelled" if self._end == "cancelled" else None
+
+    @workflow.signal
+    def resolve(self, resolution: Resolve) -> None:
+        self._resolutions.append(resolution)
+
+    @workflow.query
+    def resolutions(self) -> list[str]:
+        return [one.action for one in self._resolutions]
+
+    @workflow.query
+    def resolution(self, resolution_id: str) -> ResolveAnswer | None:
+        for one in self._resolutions:
+            if one.id == resolution_id:
+                return ResolveAnswer(accepted=one.attempt == 1, message=f"{one.action} {one.task_id}")
+        return None
 
 
 def address(client: Client) -> str:

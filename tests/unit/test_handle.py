@@ -10,11 +10,7 @@ from typing import Any, cast
 import pytest
 from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
-from temporalio.client import (
-    WorkflowExecutionDescription,
-    WorkflowExecutionStatus,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
-)
+from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from seedance_temporal.client import VideoJobs
@@ -55,20 +51,19 @@ async def test_unanswered_question_is_an_error(failures: list[RPCStatusCode]) ->
 
 
 class _Slow:
-    """A run whose updates are never answered, as the SDK reports the cancel of one."""
+    """A run whose queries are never answered."""
 
-    async def execute_update(self, *_: Any, **__: Any) -> None:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError as error:
-            raise WorkflowUpdateRPCTimeoutOrCancelledError from error
+    async def signal(self, *_: Any, **__: Any) -> None: ...
+
+    async def query(self, *_: Any, **__: Any) -> None:
+        await asyncio.sleep(60)
 
 
 class _SlowJob(VideoJob):
     async def _describe(self) -> Any:
         return SimpleNamespace(status=WorkflowExecutionStatus.RUNNING, run_id="r")
 
-    async def _answers(self, run: Any) -> bool:
+    async def _has_worker(self, run: Any) -> bool:
         return True
 
     def _handle(self, run_id: str | None = None) -> Any:
@@ -77,7 +72,7 @@ class _SlowJob(VideoJob):
 
 @pytest.mark.parametrize("call", ["cancel", "resolve"])
 async def test_cancelled_call_is_cancelled(call: str) -> None:
-    job = _SlowJob(cast(VideoJobs, None), f"seedance-{0:064x}")
+    job = _SlowJob(cast(VideoJobs, SimpleNamespace(query_timeout=None)), f"seedance-{0:064x}")
     waits = asyncio.create_task(job.cancel() if call == "cancel" else job.resolve(attempt=1, action="lost"))
     await asyncio.sleep(0.05)
     waits.cancel()

@@ -43,17 +43,24 @@ def test_activity_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("defined", "name", "signals", "updates", "queries"),
+    ("defined", "name", "signals", "queries"),
     [
-        (GenerateVideo, "GenerateVideo", {"task_changed", "listed", "retry"}, {"cancel", "resolve"}, {"state"}),
-        (LateTasks, "LateTasks", {"task_changed"}, set(), set()),
-        (ListTasks, "ListTasks", {"listing_requested"}, set(), set()),
+        (
+            GenerateVideo,
+            "GenerateVideo",
+            {"task_changed", "listed", "retry", "cancel", "resolve"},
+            {"state", "cancel_outcome", "resolution"},
+        ),
+        (LateTasks, "LateTasks", {"task_changed"}, set()),
+        (ListTasks, "ListTasks", {"listing_requested"}, set()),
     ],
 )
-def test_workflow_names(defined: type[Any], name: str, signals: set[str], updates: set[str], queries: set[str]) -> None:
+def test_workflow_names(defined: type[Any], name: str, signals: set[str], queries: set[str]) -> None:
     definition = workflow._Definition.must_from_class(defined)
     assert definition.name == name
-    assert (set(definition.signals), set(definition.updates), set(definition.queries)) == (signals, updates, queries)
+    assert (set(definition.signals), set(definition.queries)) == (signals, queries)
+    # docs/explanation/decisions/0008-signals-not-updates.md
+    assert definition.updates == {}, "a run that took an update may not be replayed"
 
 
 def test_queue_names() -> None:

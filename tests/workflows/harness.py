@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +16,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.api.testservice.v1 import SleepRequest
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateHandle, WorkflowUpdateStage
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -25,13 +25,15 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from activities.store import StoreActivities
 from activities.task_list import TaskListActivities
 from seedance_temporal.contract import (
+    QUERY_CANCEL,
+    QUERY_RESOLUTION,
     QUERY_STATE,
+    SIGNAL_CANCEL,
     SIGNAL_LISTED,
+    SIGNAL_RESOLVE,
     SIGNAL_TASK_CHANGED,
-    UPDATE_CANCEL,
-    UPDATE_RESOLVE,
     WORKFLOW,
-    CancelAnswer,
+    CancelOutcome,
     GenerateVideoInput,
     Queues,
     Resolve,
@@ -98,23 +100,36 @@ class Job(WorkflowHandle[Any, VideoResult]):
         for listing in listings:
             await self.signal(SIGNAL_LISTED, listing)
 
-    async def update_cancel(self) -> CancelAnswer:
-        return await (await self.start_cancel_update()).result()
-
-    async def start_cancel_update(self) -> WorkflowUpdateHandle[CancelAnswer]:
+    async def ask_to_cancel(self) -> None:
         """Return when the workflow has received the cancel."""
-        stage = WorkflowUpdateStage.ACCEPTED
-        return await self.start_update(UPDATE_CANCEL, wait_for_stage=stage, result_type=CancelAnswer)
+        await self.signal(SIGNAL_CANCEL)
+        await self.until_noted("cancel_requested")
 
     async def resolve(self, resolution: Resolve) -> ResolveAnswer:
-        answer: ResolveAnswer = await self.execute_update(UPDATE_RESOLVE, resolution, result_type=ResolveAnswer)
-        return answer
+        return await (await self.start_resolve(resolution))
+
+    async def start_resolve(self, resolution: Resolve) -> Awaitable[ResolveAnswer]:
+        """Send a resolution; return its answer, to be awaited."""
+        sent = resolution.model_copy(update={"id": f"resolution-{next(_numbers)}"})
+        await self.signal(SIGNAL_RESOLVE, sent)
+
+        async def answer() -> ResolveAnswer | None:
+            optional: Any = ResolveAnswer | None
+            given: ResolveAnswer | None = await self.query(QUERY_RESOLUTION, sent.id, result_type=optional)
+            return given
+
+        return asyncio.create_task(until(answer, "the resolution is answered"))
 
     # Read
 
     async def state(self) -> JobState:
         state: JobState = await self.query(QUERY_STATE, result_type=JobState)
         return state
+
+    async def cancel_outcome(self) -> CancelOutcome | None:
+        optional: Any = CancelOutcome | None
+        outcome: CancelOutcome | None = await self.query(QUERY_CANCEL, result_type=optional)
+        return outcome
 
     async def detail(self) -> JobDetail:
         return detail_of(await self.state())
@@ -162,6 +177,10 @@ class Job(WorkflowHandle[Any, VideoResult]):
         ]
 
     # Wait
+
+    async def until_cancel_answered(self) -> CancelOutcome:
+        outcome: CancelOutcome = await until(self.cancel_outcome, "the outcome of the cancel is known")
+        return outcome
 
     async def until_state(self, **expected: Any) -> JobState:
         """Return the state of a job, as soon as it is as expected."""

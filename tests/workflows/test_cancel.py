@@ -1,9 +1,8 @@
-"""Cancel at every moment, by the update and by Temporal's own: no paid task is lost, nothing more is sent."""
+"""Cancel at every moment, by the signal and by Temporal's own: no paid task is lost, nothing more is sent."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -14,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.create import CreateResult
 from activities.poll import CancelResult
-from seedance_temporal.contract import CancelAnswer
+from seedance_temporal.contract import SIGNAL_CANCEL
 from tests.support.polling import until
 from tests.workflows.fakes import (
     CANCELLED,
@@ -55,13 +54,9 @@ class CancelRequest(Protocol):
 Answer = Callable[[], Awaitable[str]]
 
 
-async def by_update(job: Job) -> Answer:
-    update = await job.start_cancel_update()
-
-    async def answer() -> str:
-        return (await update.result()).outcome
-
-    return answer
+async def by_signal(job: Job) -> Answer:
+    await job.ask_to_cancel()
+    return job.until_cancel_answered
 
 
 async def by_temporal(job: Job) -> Answer:
@@ -74,7 +69,7 @@ async def by_temporal(job: Job) -> Answer:
     return answer
 
 
-both = pytest.mark.parametrize("ask", [by_update, by_temporal], ids=["update", "temporal"])
+both = pytest.mark.parametrize("ask", [by_signal, by_temporal], ids=["signal", "temporal"])
 
 
 async def assert_cancelled(job: Job, code: str = "cancelled") -> None:
@@ -185,7 +180,7 @@ async def test_running_create_is_awaited_and_task_cancelled(harness: Harness, as
 
 
 @pytest.mark.parametrize("first", ["cancel", "completion"])
-@pytest.mark.parametrize("how", ["update", "temporal"])
+@pytest.mark.parametrize("how", ["signal", "temporal"])
 async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str, how: str) -> None:
 
     async def complete() -> None:
@@ -196,10 +191,8 @@ async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str
         if how == "temporal":
             await job.cancel()
         else:
-            waiting_for.append(asyncio.create_task(job.update_cancel()))
-            await asyncio.sleep(0.3)
+            await job.signal(SIGNAL_CANCEL)
 
-    waiting_for: list[asyncio.Task[CancelAnswer]] = []
     harness.fake.cancel()
     job, go = await harness.start_creating(created())
     await harness.stop("workflows")
@@ -209,7 +202,7 @@ async def test_cancel_with_create_answer_keeps_task(harness: Harness, first: str
     await assert_cancelled(job)
     assert harness.fake.names() == ["read_ledger", "create_task", "cancel_task", "get_task", "write_end"]
     assert harness.fake.input("cancel_task").task_id == TASK
-    assert [(await answer).outcome for answer in waiting_for] == (["cancelled"] if how == "update" else [])
+    assert await job.cancel_outcome() == "cancelled"
 
 
 async def _completions(job: Job, count: int) -> bool:
@@ -259,11 +252,8 @@ async def test_unknown_outcome_outlives_cancel(harness: Harness, ask: CancelRequ
     harness.fake.plan("identify_task", OURS)
     harness.fake.cancel()
     job = await harness.start_until_called("ask_lister")
-    asked = time.monotonic()
-    answer = await ask(job)
-    # The outcome is not known yet: the update says so while its caller waits, and the job goes on.
-    assert await answer() in {"any", "requested"}
-    assert time.monotonic() - asked < 10
+    await ask(job)
+    assert await job.cancel_outcome() is None
     assert (await job.describe()).status is WorkflowExecutionStatus.RUNNING
     assert (await job.state()).phase == "recovering"
     await job.callback("running")
@@ -343,8 +333,9 @@ async def test_task_ended_during_cancel_keeps_its_end(harness: Harness) -> None:
     harness.fake.plan("get_task", ending("failed", "provider"))
     harness.fake.plan("cancel_task", CancelResult(outcome="running_will_finish", status="failed"))
     harness.fake.plan("write_end", as_written)
-    assert (await job.update_cancel()).outcome == "running_will_finish"
+    await job.ask_to_cancel()
     assert (await job.failed()).failure_class == "provider"
+    assert await job.cancel_outcome() == "already_closed"
 
 
 @pytest.mark.parametrize("status", ["running", "succeeded"])
@@ -354,7 +345,7 @@ async def test_cancel_that_is_not_served_stops_no_poll(harness: Harness, status:
     harness.fake.always("cancel_task", ApplicationError("401", type="ProviderUnavailable", non_retryable=True))
     job = await harness.start()
     await job.until_state(provider_status="queued")
-    assert (await job.update_cancel()).outcome == "requested"
+    await job.ask_to_cancel()
     await harness.fake.called("get_task", 3)
     asked = len(harness.fake.of("cancel_task"))
     assert asked == 2, "with each poll, and not without one"
@@ -377,7 +368,8 @@ async def test_cancel_with_lost_answer_is_retried(harness: Harness) -> None:
     harness.fake.plan("cancel_task", RuntimeError("503"), CANCELLED)
     harness.fake.plan("write_end", as_written)
     job = await harness.start_until_state(provider_status="queued")
-    assert (await job.update_cancel()).outcome == "cancelled"
+    await job.ask_to_cancel()
+    assert await job.until_cancel_answered() == "cancelled"
     await assert_cancelled(job)
 
 
@@ -390,12 +382,13 @@ async def test_repeated_cancel_is_done_once(harness: Harness) -> None:
     go = Held(TOO_LATE)
     harness.fake.plan("cancel_task", go)
     harness.fake.plan("store_video", RESULT)
-    first, second = await job.start_cancel_update(), await job.start_cancel_update()
-    await job.cancel()
-    await job.cancel()
+    for _ in range(2):
+        await job.ask_to_cancel()
+        await job.cancel()
     go.release()
-    assert [(await update.result()).outcome for update in (first, second)] == ["running_will_finish"] * 2
-    assert (await job.update_cancel()).outcome == "running_will_finish"
+    assert await job.until_cancel_answered() == "running_will_finish"
+    await job.ask_to_cancel()
+    assert await job.cancel_outcome() == "running_will_finish"
     await job.callback("succeeded")
     assert await job.result() == RESULT
     assert len(harness.fake.of("cancel_task")) == 1
@@ -403,16 +396,16 @@ async def test_repeated_cancel_is_done_once(harness: Harness) -> None:
 
 
 async def test_cancel_in_last_step_is_answered(harness: Harness) -> None:
-    """The video is stored, and the run closes, in the step in which the update comes."""
+    """The video is stored, and the run closes, in the step in which the cancel comes."""
     job, held = await harness.start_copying()
     await job.until_state(phase="storing")
     await harness.stop("workflows")
-    update = asyncio.create_task(job.update_cancel())
+    await job.signal(SIGNAL_CANCEL)
     held.release()
-    await asyncio.sleep(0.5)
+    await until(lambda: _completions(job, 3), "the copy's answer is in the history")
     await harness.start_workers("workflows")
-    assert (await update).outcome == "running_will_finish"
     assert await job.result() == RESULT
+    assert await job.cancel_outcome() == "running_will_finish"
 
 
 async def test_cancel_waits_for_written_outcome(harness: Harness) -> None:

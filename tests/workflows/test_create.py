@@ -284,8 +284,8 @@ async def test_cancelled_job_reserves_no_quota(harness: Harness) -> None:
     held = Held(claim(limited=True))
     harness.fake.plan("read_ledger", held, claim(limited=True))
     job = await harness.start_until(held)
-    update = await job.start_cancel_update()
+    await job.ask_to_cancel()
     held.release()
-    assert (await update.result()).outcome == "cancelled"
+    assert await job.until_cancel_answered() == "cancelled"
     assert (await job.failed()).failure_class == "cancelled"
     assert harness.fake.names() == ["read_ledger", "read_ledger"]

@@ -202,10 +202,10 @@ async def test_cancel_beats_automatic_resubmit(harness: Harness) -> None:
     harness.fake.plan("get_task", ending("expired", "expired"))
     harness.fake.plan("write_end", held)
     job = await harness.start_until(held)
-    resubmit = await job.start_cancel_update()
+    await job.ask_to_cancel()
     held.release()
     assert (await job.failed()).failure_class == "cancelled"
-    assert (await resubmit.result()).outcome == "cancelled"
+    assert await job.cancel_outcome() == "cancelled"
     assert len(harness.fake.of("create_task")) == 1
 
 
@@ -216,7 +216,8 @@ async def test_refused_cancel_prevents_next_attempt(harness: Harness) -> None:
     harness.fake.plan("get_task", waiting("running"), ending("expired", "expired"))
     harness.fake.plan("write_end", and_again)
     job = await harness.start_until_state(phase="queued")
-    assert (await job.update_cancel()).outcome == "running_will_finish"
+    await job.ask_to_cancel()
+    assert await job.until_cancel_answered() == "running_will_finish"
     await job.callback("expired")
     assert (await job.failed()).failure_class == "cancelled"
     assert len(harness.fake.of("create_task")) == 1

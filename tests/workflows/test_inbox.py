@@ -267,7 +267,7 @@ async def test_task_named_during_copy_is_identified(harness: Harness) -> None:
 
 async def test_unknown_task_delays_stored_video_briefly(skipping: Harness) -> None:
     skipping.fake.always("identify_task", NOT_YET)
-    skipping.fake.plan("ask_later", None)
+    skipping.fake.always("ask_later", None)
     job, copying = await skipping.start_copying()
     await job.callback("queued", OTHER_TASK)
     await skipping.fake.called("identify_task")
@@ -287,7 +287,8 @@ async def test_cancel_is_answered_during_identification(harness: Harness) -> Non
     harness.fake.always("identify_task", NOT_YET)
     harness.fake.always("read_ledger", claim(2))
     job = await harness.start_until(held, first_signal=FIRST_NAMED)
-    assert (await job.update_cancel()).outcome == "requested"
+    await job.ask_to_cancel()
+    assert await job.cancel_outcome() is None
     held.release()
     await job.terminate()
 
@@ -325,7 +326,7 @@ async def test_callbacks_are_accepted_again_after_flood(skipping: Harness) -> No
 
 async def test_flood_delays_stored_video_by_minutes(skipping: Harness) -> None:
     skipping.fake.always("identify_task", NOT_YET)
-    skipping.fake.plan("ask_later", None)
+    skipping.fake.always("ask_later", None)
     job, copying = await skipping.start_copying()
     await job.callback("queued", OTHER_TASK)
     await skipping.fake.called("identify_task")
@@ -368,17 +369,18 @@ async def test_task_from_lost_try_counts(harness: Harness) -> None:
 
 
 async def test_accepted_adoption_of_lost_attempt_is_followed(harness: Harness) -> None:
-    slow = Held(ResolveAnswer(accepted=True, message="adopted"))
-    harness.fake.plan("read_ledger", recover(), ended(failure("lost", task_id=None)), adopt())
-    harness.fake.always("ask_lister", recover())
-    harness.fake.plan("resolve_attempt", slow, ResolveAnswer(accepted=True, message="given up"))
+    """Another run wrote that it is lost, while this one's adoption was being checked."""
+    slow, listed = Held(ResolveAnswer(accepted=True, message="adopted")), Held(ended(failure("lost", task_id=None)))
+    harness.fake.plan("read_ledger", recover(), adopt())
+    harness.fake.plan("ask_lister", listed)
+    harness.fake.plan("resolve_attempt", slow)
     harness.fake.finish()
-    job = await harness.start()
-    await job.until_waiting()
-    adoption = asyncio.create_task(job.resolve(Resolve(attempt=1, action="adopt", task_id=TASK)))
+    job = await harness.start_until(listed)
+    adoption = await job.start_resolve(Resolve(attempt=1, action="adopt", task_id=TASK))
     await slow.reached.wait()
-    assert (await job.resolve(Resolve(attempt=1, action="lost"))).accepted
-    await harness.fake.called("read_ledger", 2)
+    listed.release()
+    await asyncio.sleep(0.3)
+    assert not (await job.state()).ended, "it waits for the resolution"
     slow.release()
     assert (await adoption).accepted
     assert await job.result() == RESULT
@@ -402,7 +404,8 @@ async def test_cancel_reaches_next_followed_task(harness: Harness) -> None:
     harness.fake.always("cancel_task", CANCELLED)
     harness.fake.plan("write_end", EndResult(error=failure("cancelled"), continues=True), as_written)
     job = await harness.start_until_called("get_task")
-    assert (await job.update_cancel()).outcome == "cancelled"
+    await job.ask_to_cancel()
+    assert await job.until_cancel_answered() == "cancelled"
     assert (await job.failed()).failure_class == "cancelled"
     assert [call.input.task_id for call in harness.fake.of("cancel_task")] == [TASK, OTHER_TASK]
 

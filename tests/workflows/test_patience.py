@@ -235,7 +235,7 @@ async def test_new_run_continues_the_hour(skipping: Harness, status: str) -> Non
     skipping.fake.always("cancel_task", ApplicationError("403 AccessDenied", type="ProviderUnavailable"))
     job = await skipping.start_until_called("get_task")
     if status == "queued":
-        await (await job.start_cancel_update()).result()
+        await job.ask_to_cancel()
     if status == "running":
         skipping.fake.always("identify_task", ApplicationError("500", type="ProviderUnavailable"))
         await job.callback("queued", OTHER_TASK)
@@ -330,7 +330,8 @@ async def test_cancelled_job_needs_no_operator(skipping: Harness) -> None:
     job = await skipping.start_until_called("create_task")
     await skipping.skip(policies.PATIENCE.total_seconds() * 1.4)
     assert (await job.state()).attention == "storage"
-    assert (await job.update_cancel()).outcome == "cancelled"
+    await job.ask_to_cancel()
+    assert await job.until_cancel_answered() == "cancelled"
     assert (await job.failed()).code == "cancelled"
     assert (await job.state()).attention is None
 

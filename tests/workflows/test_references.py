@@ -115,9 +115,9 @@ async def test_cancel_ends_reference_check(harness: Harness) -> None:
     job = await harness.start_until(held, references=(PICTURE,))
     await job.until_state(phase="checking")
     async with asyncio.timeout(5):
-        answer = await job.update_cancel()
+        await job.ask_to_cancel()
         error = await job.failed()
-    assert answer.outcome == "cancelled"
+    assert await job.cancel_outcome() == "cancelled"
     assert (error.code, error.failure_class) == ("cancelled", "cancelled")
     assert "create_task" not in harness.fake.names()
     held.release()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.contract import UPDATE_CANCEL, UPDATE_RESOLVE, Resolve, ResolveAnswer
-from tests.support.polling import until
+from seedance_temporal.contract import SIGNAL_CANCEL, SIGNAL_RESOLVE, Resolve, ResolveAnswer
 from tests.workflows.fakes import OTHER_TASK, RESULT, TASK, Held, adopt, recover, to_store, waiting
 from tests.workflows.harness import Harness, noted
 
@@ -32,7 +30,7 @@ async def test_accepted_resolution_rereads_ledger(harness: Harness) -> None:
         "store_video",
     ]
     input = harness.fake.input("resolve_attempt")
-    assert (input.job_id, input.resolution) == (job.id, ADOPT)
+    assert (input.job_id, input.resolution.model_copy(update={"id": ""})) == (job.id, ADOPT)
     assert "attention_raised unknown_create" in noted(input.timeline)
     (event,) = [e for e in (await job.detail()).timeline if e.event == "resolution_accepted"]
     assert (event.source, event.detail, event.attempt) == ("operator", "adopt", ADOPT.attempt)
@@ -82,43 +80,47 @@ async def test_resolution_of_known_job_changes_nothing(harness: Harness) -> None
 
 
 async def test_job_ends_after_resolution_answer(harness: Harness) -> None:
-    """A run that closes loses the answers of unfinished updates."""
     resolution, copy = Held(ResolveAnswer(accepted=False, message="late")), Held(RESULT)
     harness.fake.follow(to_store())
     harness.fake.plan("resolve_attempt", resolution)
     harness.fake.plan("store_video", copy)
     job = await harness.start_until(copy)
-    answer = asyncio.create_task(job.resolve(Resolve(attempt=1, action="adopt", task_id=OTHER_TASK)))
+    answer = await job.start_resolve(Resolve(attempt=1, action="adopt", task_id=OTHER_TASK))
     await resolution.reached.wait()
     copy.release()
     await asyncio.sleep(0.5)
     # The operator may adopt a task to follow, so the run waits for the resolution.
     assert (await job.state()).phase == "storing"
-    assert not answer.done()
     resolution.release()
     assert (await answer).message == "late"
     assert await job.result() == RESULT
 
 
-@pytest.mark.parametrize(
-    "odd", [[], [None], ["adopt"], [{}], [{"attempt": 1, "action": "explode"}], [{"attempt": 1, "action": "lost"}, 1]]
-)
-async def test_invalid_resolution_is_refused(harness: Harness, odd: list[object]) -> None:
+async def test_resolutions_are_written_in_turn(harness: Harness) -> None:
+    """Two operators who contradict each other must not both be told that it is written."""
+    first = Held(ResolveAnswer(accepted=True, message="adopted"))
+    job = await harness.start_unknown(2)
+    harness.fake.plan("read_ledger", adopt(attempt=2))
+    harness.fake.plan("resolve_attempt", first, ResolveAnswer(accepted=False, message="it is settled"))
+    harness.fake.finish()
+    answers = [await job.start_resolve(one) for one in (ADOPT, Resolve(attempt=2, action="lost"))]
+    await first.reached.wait()
+    await asyncio.sleep(0.3)
+    assert [call.input.resolution.action for call in harness.fake.of("resolve_attempt")] == ["adopt"]
+    first.release()
+    assert [(await answer).accepted for answer in answers] == [True, False]
+    assert await job.result() == RESULT
+
+
+@pytest.mark.parametrize("odd", [[], [None], ["adopt"], [{}], [{"attempt": 1, "action": "explode"}]])
+async def test_invalid_resolution_is_ignored(harness: Harness, odd: list[object]) -> None:
     job = await harness.start_running()
     harness.fake.finish()
-    harness.fake.always("resolve_attempt", ResolveAnswer(accepted=False, message="no"))
-    update = asyncio.create_task(_refused(job.execute_update(UPDATE_RESOLVE, args=odd)))
+    await job.signal(SIGNAL_RESOLVE, args=odd)
+    await job.until_noted("signal_ignored")
     await job.callback("succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
-    assert await asyncio.wait_for(update, 10)
-
-
-async def _refused(update: object) -> bool:
-    try:
-        answer = await update  # type: ignore[misc]
-    except WorkflowUpdateFailedError:
-        return True
-    return not answer["accepted"]
+    assert harness.fake.of("resolve_attempt") == []
 
 
 async def test_cancel_with_argument_is_accepted(harness: Harness) -> None:
@@ -127,10 +129,8 @@ async def test_cancel_with_argument_is_accepted(harness: Harness) -> None:
     harness.fake.always("cancel_task", {"outcome": "running_will_finish", "status": "running"})
     harness.fake.plan("store_video", RESULT)
     job = await harness.start_until_state(phase="running")
-    update = asyncio.create_task(job.execute_update(UPDATE_CANCEL, {"reason": "x"}))
-    await asyncio.wait({update}, timeout=1)
+    await job.signal(SIGNAL_CANCEL, {"reason": "x"})
+    assert await job.until_cancel_answered() == "running_will_finish"
     harness.fake.always("get_task", to_store())
     await job.callback("succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
-    await until(update.done, "the update is answered")
-    update.exception()
