@@ -9,7 +9,6 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from pydantic import SecretStr
-from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.testservice.v1 import SleepRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.client import Interceptor as ClientInterceptor
@@ -110,11 +109,6 @@ class Stage:
     @property
     def lister(self) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(contract.lister_id(self._settings.ark_route))
-
-    async def lister_runs(self) -> list[list[HistoryEvent]]:
-        """Return the histories of the lister, from its first run on."""
-        first = (await self.lister.fetch_history()).events[0].workflow_execution_started_event_attributes
-        return await runs_of(self.client.get_workflow_handle(self.lister.id, run_id=first.first_execution_run_id))
 
     async def lister_ends(self) -> None:
         """Wait for the lister, where there was one: it must not meet the next job."""
