@@ -279,7 +279,9 @@ class Chaos:
         if job.attention == "unknown_create" and job.attempt is not None:
             resolution = await self._truth.of(job_id, job.attempt)
             if resolution is not None:
-                answer = await self._persist(lambda: self._stack.jobs.job(job_id).resolve(**resolution.model_dump()))
+                answer = await self._persist(
+                    lambda: self._stack.jobs.job(job_id).resolve(**resolution.model_dump(exclude={"id"}))
+                )
                 result = "accepted" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
                 self.report.resolved[f"{resolution.action}: {result}"] += 1
 
