@@ -108,6 +108,12 @@ class Day:
         error: JobError = pydantic_data_converter.payload_converter.from_payloads(details, [JobError])[0]
         return error
 
+    def closed_at(self, job_id: str) -> datetime:
+        """Return when a job ended; the small workflow of late tasks can run on."""
+        closed_at = self._newest(job_id).closed_at
+        assert closed_at is not None
+        return datetime.fromtimestamp(closed_at, UTC)
+
     def histories(self, workflow_id: str) -> list[tuple[int, int]]:
         """Return events and bytes of each run."""
         return [(run.events, run.hosted.bytes) for run in self.runs(workflow_id)]
@@ -157,7 +163,7 @@ def play(path: Path, trouble: Trouble | None = None, *, single_batch: bool = Fal
             answers=errands.answers,
             raised=raised,
             histories=day.histories(job_id),
-            closed_at=day.now,
+            closed_at=day.closed_at(job_id),
         )
 
 
