@@ -75,7 +75,7 @@ def beginnings(domain: Domain) -> list[tuple[str, str, int]]:
 
 
 def outlast(domain: Domain, kinds: list[str], report: AddRow, *, single_batch: bool = False, each: int = 1) -> None:
-    """Begin trouble at each kind of request, or at each third; several kinds of trouble take turns."""
+    """Begin trouble at each kind of request, or at some; several kinds of trouble take turns."""
     problems: list[str] = []
     for number, (path, label, begins) in enumerate(beginnings(domain)[::each]):
         trouble = Trouble(domain, kinds[number % len(kinds)], begins)
@@ -106,7 +106,7 @@ async def test_day_of_trouble_is_outlasted_on_server(domain: Domain, kind: str, 
 
 @pytest.mark.parametrize("domain", KINDS)
 def test_days_of_trouble_are_outlasted(domain: Domain, report: AddRow) -> None:
-    outlast(domain, KINDS[domain], report, each=3 if domain == "bucket" else 1)
+    outlast(domain, KINDS[domain], report, each={"bucket": 6, "provider": 3, "host": 1}[domain])
 
 
 @pytest.mark.faults
