@@ -6,7 +6,7 @@ operator can replace that proof.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import httpx
@@ -15,7 +15,15 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal import contract
-from seedance_temporal.contract import GenerateVideoInput, NamedTask, Queues, Resolve, ResolveAnswer, TaskChanged
+from seedance_temporal.contract import (
+    GenerateVideoInput,
+    NamedTask,
+    Queues,
+    Resolve,
+    ResolveAction,
+    ResolveAnswer,
+    TaskChanged,
+)
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.late_tasks import ask_later
@@ -25,6 +33,8 @@ from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND, summary_and_details
+
+_NOT_CREATED = "Noted as not created. Unless it was cancelled, the job claims another attempt."
 
 
 class IdentifyInput(Shape):
@@ -171,38 +181,50 @@ class RecoverActivities:
         attempt = facts.attempt(resolution.attempt)
         if attempt is None or attempt.claim is None:
             return _refused(f"{input.job_id} has no attempt {resolution.attempt}.")
+        if resolution.action == "adopt":
+            return await self._adopt(input, facts, attempt, attempt.claim)
         if attempt.tasks or attempt.error is not None or not attempt.counts:
             known = f"its task is {attempt.tasks[0]}" if attempt.tasks else "it is settled"
-            return _refused(f"Attempt {resolution.attempt} is not unknown: {known}.")
-        match resolution.action:
-            case "adopt":
-                return await self._adopt(input, facts, attempt.number, attempt.claim)
-            case "not_created":
-                return await self._not_created(input, facts, attempt, attempt.claim)
-            case "lost":
-                return await self._lost(input, facts, attempt.number)
+            # The worker that wrote it can have died before it could say so.
+            return _said_before(attempt, resolution.action) or _refused(
+                f"Attempt {resolution.attempt} is not unknown: {known}."
+            )
+        assert attempt.claimed_at is not None
+        if resolution.sent_at is not None and resolution.sent_at < attempt.claimed_at:
+            # It came back after a Reset, or waited for a worker, and was meant for what was known then.
+            return _refused(f"This was sent before attempt {resolution.attempt} was made.")
+        if resolution.action == "not_created":
+            return await self._not_created(input, facts, attempt, attempt.claim)
+        return await self._lost(input, facts, attempt.number)
 
-    async def _adopt(self, input: ResolveInput, facts: Facts, attempt: int, claim: Claim) -> ResolveAnswer:
+    async def _adopt(self, input: ResolveInput, facts: Facts, attempt: Attempt, claim: Claim) -> ResolveAnswer:
+        """Adopt a task that shows the attempt's identifier, whatever was written of the attempt before."""
         task_id, key = input.resolution.task_id, self._settings.key_fingerprint
         if not task_id:
             return _refused("Adopting a task needs its task id.")
+        adopted = ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
+        if task_id in attempt.tasks:
+            return adopted
         if await self._identifier(input.job_id, task_id) != claim.safety_identifier:
             unseen = f" Note that {other_key(claim.key, key)}." if claim.key != key else ""
             return _refused(
                 f"The provider knows no task {task_id} that shows the identifier of this attempt, "
                 f"{claim.safety_identifier}.{unseen}"
             )
-        await self._write_outcome(input.job_id, facts, attempt, "created", "operator", task_id=task_id)
-        return ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
+        await self._write_outcome(input.job_id, facts, attempt.number, "created", "operator", task_id=task_id)
+        return adopted
 
     async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt, claim: Claim) -> ResolveAnswer:
         if attempt.accepted_without_id:
             return _refused("The provider accepted this create: a task exists.")
         assert attempt.claimed_at is not None
-        left = self._settings.seedance_recovery_seconds - (datetime.now(UTC) - attempt.claimed_at).total_seconds()
-        if left > 0:
+        over = attempt.claimed_at + timedelta(seconds=self._settings.seedance_recovery_seconds)
+        now = datetime.now(UTC)
+        # A task can have been made after the operator looked for it, while the resolution waited for a worker.
+        if min(input.resolution.sent_at or now, now) < over:
+            left = max((over - now).total_seconds(), 0)
             return _refused(
-                f"The search for its task is not over. Send this again in {left:.0f} s, if no task is found."
+                f"The search for its task was not over. Send this again in {left:.0f} s, if no task is found."
             )
         if claim.key and claim.key != self._settings.key_fingerprint:
             # An operator sees only the tasks of the present key's project; the task can be in another one.
@@ -213,8 +235,7 @@ class RecoverActivities:
         await self._write_outcome(
             input.job_id, facts, attempt.number, "absent", "operator", message="an operator found no task"
         )
-        message = "Noted as not created. Unless it was cancelled, the job claims another attempt."
-        return ResolveAnswer(accepted=True, message=message)
+        return ResolveAnswer(accepted=True, message=_NOT_CREATED)
 
     async def _lost(self, input: ResolveInput, facts: Facts, attempt: int) -> ResolveAnswer:
         error = JobError(
@@ -270,6 +291,16 @@ class RecoverActivities:
             **written_by(),
         )
         await self._ledger.write_outcome(job_id, attempt, outcome)
+
+
+def _said_before(attempt: Attempt, action: ResolveAction) -> ResolveAnswer | None:
+    """Return the answer to a resolution that the ledger holds already; None where it holds another one, or none."""
+    outcome, error = attempt.outcome, attempt.error
+    if action == "not_created" and outcome is not None and (outcome.kind, outcome.source) == ("absent", "operator"):
+        return ResolveAnswer(accepted=True, message=_NOT_CREATED) if not attempt.tasks else None
+    if action == "lost" and error is not None and error.code == "unknown_outcome":
+        return ResolveAnswer(accepted=True, message=error.message)
+    return None
 
 
 def _refused(message: str) -> ResolveAnswer:

@@ -173,9 +173,11 @@ class Resolve(Shape):
 
     Attributes:
         id: What to ask for its answer by.
+        sent_at: When the operator sent it. It can wait for a worker, and comes back after a Reset.
     """
 
     id: str = ""
+    sent_at: AwareDatetime | None = None
     attempt: int
     action: ResolveAction
     task_id: str | None = None

@@ -140,6 +140,8 @@ class VideoJob:
         outcome: CancelOutcome | None = await self._answer(
             run, _CANCEL_SECONDS, lambda: self._query(contract.QUERY_CANCEL, CancelOutcome)
         )
+        if outcome is None and not _is_open(await self._describe()):
+            outcome = "already_closed"
         return CancelAnswer(outcome=outcome or "requested")
 
     async def retry(self) -> bool:
@@ -181,23 +183,29 @@ class VideoJob:
             WorkerUnavailable: No worker has answered yet. The resolution is kept, and is written once one is back.
                 Resolving again does no harm.
         """
-        resolution = Resolve(id=uuid4().hex, attempt=attempt, action=action, task_id=task_id)
+        resolution = Resolve(id=uuid4().hex, sent_at=datetime.now(UTC), attempt=attempt, action=action, task_id=task_id)
         run = await self._signal(contract.SIGNAL_RESOLVE, resolution)
         if not _is_open(run):
-            state = await self._ended(run)
-            left = "Nothing is left to settle."
-            if may_follow(state, None):
-                left = "Submit the same request again: the new run says what is unsettled, and takes the answer."
-            return ResolveAnswer(accepted=False, message=f"The run has ended ({state.phase}). {left}")
+            return await self._too_late(run)
         # Of this very run: one that follows it does not know the answer.
         answer: ResolveAnswer | None = await self._answer(
             run,
             _RESOLVE_SECONDS,
             lambda: self._query(contract.QUERY_RESOLUTION, ResolveAnswer, resolution.id, run_id=run.run_id),
         )
-        if answer is None:
-            raise WorkerUnavailable(self.id, run.task_queue)
-        return answer
+        if answer is not None:
+            return answer
+        if not _is_open(now := await self._describe()):
+            return await self._too_late(now)
+        raise WorkerUnavailable(self.id, run.task_queue)
+
+    async def _too_late(self, run: WorkflowExecutionDescription) -> ResolveAnswer:
+        """Answer a resolution of a job that has ended."""
+        state = await self._ended(run)
+        left = "Look for the attempt in its audit."
+        if state.error is not None and state.error.failure_class == "unsettled":
+            left = "Submit the same request again: the new run says what is unsettled, and takes the answer."
+        return ResolveAnswer(accepted=False, message=f"The run has ended ({state.phase}). {left}")
 
     async def _signal(self, name: str, *args: Any) -> WorkflowExecutionDescription:
         """Signal the open run, and return it; return the last run where the job has ended."""

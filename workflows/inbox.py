@@ -237,6 +237,11 @@ class Inbox:
         except (ValidationError, IndexError):
             self._progress.note("signal_ignored", "operator")
             return
+        if resolution.task_id is not None and not is_task_id(resolution.task_id):
+            # Not kept: the timeline is part of what activities get, and must stay small.
+            self.answers[resolution.id] = ResolveAnswer(accepted=False, message="That is no task id.")
+            self._progress.note("signal_ignored", "operator")
+            return
         self._resolving += 1
         async with self._one_resolution:
             self.answers[resolution.id] = answer = await self._write_resolution(resolution)
@@ -248,10 +253,12 @@ class Inbox:
         self.ledger_changed = answer.accepted or self.ledger_changed
 
     async def _write_resolution(self, resolution: Resolve) -> ResolveAnswer:
+        if resolution.action == "not_created" and self.cannot_ask(resolution.attempt):
+            return ResolveAnswer(accepted=False, message=f"It may have been created. {self.unchecked}")
         try:
             return await self._steps.resolve_attempt(resolution)
         except ActivityError as error:
-            return ResolveAnswer(accepted=False, message=f"Nothing was written: {error.cause}")
+            return ResolveAnswer(accepted=False, message=messages.not_resolved(error))
 
     # Identifying tasks
 
@@ -295,6 +302,8 @@ class Inbox:
         """
         if named.source == "list":
             return True
+        if workflow.info().get_current_history_length() >= policies.MOST_EVENTS_OF_CALLBACKS:
+            return False
         allowed = policies.MOST_CALLBACKS + (workflow.now() - self._began) // policies.ONE_MORE_CALLBACK
         if self._callbacks >= allowed or len(self._open) >= policies.MOST_CALLBACKS:
             return False

@@ -80,6 +80,14 @@ def not_checked(task_id: str, error: ActivityError) -> str:
     return f"Task {task_id} was named, and could not be checked: {reason_of(error.cause or error)}."
 
 
+def not_resolved(error: ActivityError) -> str:
+    """Return why an operator's resolution has no answer: a worker that dies can have written it before."""
+    reason = error.cause
+    if isinstance(reason, ApplicationError) and reason.type == "ProviderUnavailable":
+        return f"Nothing was written: {reason_of(reason)}"
+    return f"It is not known whether this was written: {reason_of(reason or error)}. Send it again, which does no harm."
+
+
 def damage(error: ActivityError) -> ApplicationError | None:
     """Return the failure of a step that met a damaged object of the ledger; None where it failed otherwise."""
     reason = error.cause

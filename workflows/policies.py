@@ -136,5 +136,8 @@ RESOLVE_RETRY = RetryPolicy(maximum_attempts=2)
 MOST_CALLBACKS = 50
 # The limit grows by one in this time, so that a flood does not shut out callbacks for good.
 ONE_MORE_CALLBACK = timedelta(minutes=1)
+# A step that fails for a day keeps a run from renewing. From so many events on, callbacks cause no more GETs: a server
+# ends a run at 51,200.
+MOST_EVENTS_OF_CALLBACKS = 15_000
 # After so many callbacks that announce an end which GET does not show, only the timer causes polls.
 MOST_FRUITLESS_CALLBACKS = 20

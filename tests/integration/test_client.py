@@ -486,7 +486,7 @@ async def test_resolve_returns_the_workflows_answer(jobs: VideoJobs, temporal: C
     await jobs.job(job_id).result()
     closed = await jobs.job(job_id).resolve(attempt=1, action="lost")
     assert not closed.accepted
-    assert closed.message == "The run has ended (stored). Nothing is left to settle."
+    assert closed.message == "The run has ended (stored). Look for the attempt in its audit."
     await _ended(temporal, request("settle anew"), "terminated")
     ended = await jobs.job(job_id_of(request("settle anew"))).resolve(attempt=1, action="lost")
     assert not ended.accepted

@@ -279,7 +279,7 @@ async def test_not_created_before_window_is_refused(world: World) -> None:
     world.make_older(seconds=590)
     answer = await world.resolve("not_created")
     assert not answer.accepted
-    assert "search for its task is not over" in answer.message
+    assert "search for its task was not over" in answer.message
     assert await world.facts() == UNKNOWN
 
 
@@ -319,14 +319,43 @@ KNOWN: dict[str, tuple[Outcome | End, ...]] = {
     "created": (created("cgt-1"),),
     "refused": (refused(),),
     "not_sent": (not_sent(),),
-    "absent": (absent(),),
+    "absent": (absent().model_copy(update={"source": "list"}),),
     "late": (absent(), created("cgt-1")),
     "ended": (created("cgt-1"), an_end(1, "cgt-1")),
     "given up": (an_end(1, None, "lost"),),
 }
 
 
-@pytest.mark.parametrize("action", ["adopt", "not_created", "lost"])
+@pytest.mark.parametrize("facts", KNOWN.values(), ids=KNOWN)
+async def test_existing_task_of_known_attempt_is_adopted(world: World, facts: tuple[Outcome | End, ...]) -> None:
+    """Such as one that an operator found after a wrong ``not_created``: a callback's would be followed as well."""
+    task_id = await world.create_task()
+    await world.write(*facts)
+    for _ in range(2):
+        assert (await world.resolve("adopt", task_id)).accepted
+    decision = await world.decision()
+    assert task_id in {decision.task_id, decision.second_task}
+
+
+@pytest.mark.parametrize("action", ["not_created", "lost"])
+async def test_repeated_resolution_is_accepted(world: World, action: str) -> None:
+    """The worker that wrote it can die before it says so."""
+    world.make_older(days=1)
+    first = await world.resolve(action)
+    assert first.accepted
+    assert await world.resolve(action) == first
+    assert not (await world.resolve({"lost": "not_created", "not_created": "lost"}[action])).accepted
+
+
+@pytest.mark.parametrize(("age", "accepted"), [(100, False), (599, False), (601, True)])
+async def test_not_created_counts_from_when_it_was_sent(world: World, age: float, accepted: bool) -> None:
+    """It can wait for a worker, or come back after a Reset, when a task was made since."""
+    world.make_older(days=1)
+    sent_at = datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=age)
+    assert (await world.resolve("not_created", sent_at=sent_at)).accepted == accepted
+
+
+@pytest.mark.parametrize("action", ["not_created", "lost"])
 @pytest.mark.parametrize("facts", KNOWN.values(), ids=KNOWN)
 async def test_resolution_of_known_attempt_changes_nothing(
     world: World, facts: tuple[Outcome | End, ...], action: str

@@ -328,6 +328,7 @@ class World:
         if action == "lost":
             self.given_up.add(attempt)
         resolution: Any = {"attempt": attempt, "action": action, "task_id": task_id if action == "adopt" else None}
+        resolution["sent_at"] = self.loop.now()
         run.signal(contract.SIGNAL_RESOLVE, Resolve.model_validate(resolution))
 
     # The end

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from io import BytesIO
 from typing import Any
 
@@ -211,8 +212,11 @@ class World:
         input = AbsentInput(job_id=self.job_id, attempt=attempt, listings=tuple(listings))
         return await in_activity(self._recover.settle_absent, input)
 
-    async def resolve(self, action: str, task_id: str | None = None, attempt: int = 1) -> ResolveAnswer:
-        resolution = Resolve.model_validate({"attempt": attempt, "action": action, "task_id": task_id})
+    async def resolve(
+        self, action: str, task_id: str | None = None, attempt: int = 1, sent_at: datetime | None = None
+    ) -> ResolveAnswer:
+        given = {"attempt": attempt, "action": action, "task_id": task_id, "sent_at": sent_at}
+        resolution = Resolve.model_validate(given)
         entry = Event(at=self.claims[0].claimed_at, event="outcome_unknown", source="create")
         input = ResolveInput(job_id=self.job_id, resolution=resolution, timeline=(entry,))
         return await in_activity(self._recover.resolve_attempt, input)

@@ -419,3 +419,17 @@ async def test_task_named_during_reference_check_is_followed(harness: Harness) -
     await job.callback("succeeded", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT
     held.release()
+
+
+async def test_flood_does_not_fill_the_history(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a step fails for a day, a run cannot renew; the server would end it."""
+    monkeypatch.setattr(policies, "MOST_EVENTS_OF_CALLBACKS", 60)
+    unsandboxed.fake.always("identify_task", OTHER)
+    job, copying = await unsandboxed.start_copying()
+    for number in range(20):
+        await job.callback("queued", f"{OTHER_TASK}-{number}")
+        await job.until_state(phase="storing")
+    asked = len(unsandboxed.fake.of("identify_task"))
+    assert 3 < asked < 15
+    copying.release()
+    assert await job.result() == RESULT

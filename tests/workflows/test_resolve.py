@@ -48,7 +48,7 @@ async def test_refused_resolution_changes_nothing(harness: Harness) -> None:
 
 async def test_unchecked_resolution_is_not_accepted(harness: Harness) -> None:
     job = await harness.start_unknown(2)
-    harness.fake.plan("resolve_attempt", *[ApplicationError("the provider is down")] * 2)
+    harness.fake.plan("resolve_attempt", *[ApplicationError("the provider is down", type="ProviderUnavailable")] * 2)
     answer = await job.resolve(ADOPT)
     assert not answer.accepted
     assert "Nothing was written" in answer.message
@@ -134,3 +134,34 @@ async def test_cancel_with_argument_is_accepted(harness: Harness) -> None:
     harness.fake.always("get_task", to_store())
     await job.callback("succeeded")
     assert await asyncio.wait_for(job.result(), 10) == RESULT
+
+
+@pytest.mark.parametrize("task_id", ["", "cgt-" + "1" * 100_000])
+async def test_resolution_with_odd_task_id_is_refused(harness: Harness, task_id: str) -> None:
+    """It is not kept: what a run gives to its activities must stay small."""
+    job = await harness.start_unknown(2)
+    answer = await job.resolve(Resolve(attempt=2, action="adopt", task_id=task_id))
+    assert (answer.accepted, answer.message) == (False, "That is no task id.")
+    assert harness.fake.of("resolve_attempt") == []
+    assert len((await job.state()).model_dump_json()) < 10_000
+
+
+async def test_not_created_is_refused_for_unchecked_task(harness: Harness) -> None:
+    """A task was named, and the provider cannot be asked for it: another create could be a second charge."""
+    job = await harness.start_unknown(2)
+    harness.fake.always("identify_task", ApplicationError("HTTP 503", type="ProviderUnavailable"))
+    await job.callback("running", TASK, attempt=2)
+    await job.until_noted("task_not_checked callback")
+    answer = await job.resolve(Resolve(attempt=2, action="not_created"))
+    assert not answer.accepted
+    assert f"Task {TASK} was named, and could not be checked" in answer.message
+    assert harness.fake.of("resolve_attempt") == []
+
+
+async def test_resolution_whose_worker_died_is_unclear(harness: Harness) -> None:
+    """It can have been written before, so nobody is told that it was not."""
+    job = await harness.start_unknown(2)
+    harness.fake.plan("resolve_attempt", *[ApplicationError("the bucket is away", type="Bucket")] * 2)
+    answer = await job.resolve(ADOPT)
+    assert not answer.accepted
+    assert "not known whether this was written" in answer.message
