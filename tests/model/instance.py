@@ -59,6 +59,7 @@ class Hosted:
         started_at: Unix seconds.
         single_batch: The order in which a coming SDK delivers what arrives at once.
         history: The activations so far, each with its commands.
+        bytes: About how large that is.
     """
 
     namespace: str
@@ -72,21 +73,20 @@ class Hosted:
     history: list[tuple[WorkflowActivation, list[Any]]] = field(default_factory=list)
     _instance: WorkflowInstance | None = None
 
+    def __post_init__(self) -> None:
+        self.bytes = sum(map(_size, self.history))
+
     @property
     def object(self) -> Any:
         """The workflow's own object; a run without any step has none."""
         return getattr(self._instance or self._rebuilt(), "_object", None)
-
-    @property
-    def bytes(self) -> int:
-        """About how large its history is."""
-        return sum(activation.ByteSize() + sum(c.ByteSize() for c in commands) for activation, commands in self.history)
 
     def activate(self, activation: WorkflowActivation) -> list[Any]:
         """Take one step, and return its commands."""
         instance = self._instance or self._rebuilt()
         commands = _commands(instance, activation)
         self.history.append((activation, commands))
+        self.bytes += _size(self.history[-1])
         return commands
 
     def evict(self) -> None:
@@ -109,6 +109,12 @@ class Hosted:
             if (again := _commands(instance, replayed)) != commands:
                 raise NotDeterministic(f"{self.workflow_id}: {commands} became {again}")
         return instance
+
+
+def _size(step: tuple[WorkflowActivation, list[Any]]) -> int:
+    activation, commands = step
+    size: int = activation.ByteSize() + sum(command.ByteSize() for command in commands)
+    return size
 
 
 def timestamp(seconds: float) -> Timestamp:

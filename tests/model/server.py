@@ -33,7 +33,8 @@ from tests.model.executions import Executions
 from tests.model.instance import SINGLE_BATCH, Hosted, timestamp
 
 _EVENTS_OF_A_TASK = 3
-_BYTES_OF_AN_EVENT = 400
+# Of what an activation and its commands do not hold, such as identities.
+_BYTES_OF_AN_EVENT = 200
 _CONVERTER = pydantic_data_converter.payload_converter
 
 
@@ -116,7 +117,7 @@ class Run:
             timestamp=timestamp(self.server.loop.now()),
             is_replaying=False,
             history_length=self.events,
-            history_size_bytes=self.events * _BYTES_OF_AN_EVENT,
+            history_size_bytes=self.hosted.bytes + self.events * _BYTES_OF_AN_EVENT,
             continue_as_new_suggested=self.events >= self.server.renew_after,
             jobs=jobs,
         )
