@@ -198,7 +198,7 @@ class RecoverActivities:
         return await self._lost(input, facts, attempt.number)
 
     async def _adopt(self, input: ResolveInput, facts: Facts, attempt: Attempt, claim: Claim) -> ResolveAnswer:
-        """Adopt a task that shows the attempt's identifier, whatever was written of the attempt before."""
+        """Adopt a task that shows the attempt's identifier, also where the attempt counted as absent or lost."""
         task_id, key = input.resolution.task_id, self._settings.key_fingerprint
         if not task_id:
             return _refused("Adopting a task needs its task id.")
@@ -235,7 +235,7 @@ class RecoverActivities:
         await self._write_outcome(
             input.job_id, facts, attempt.number, "absent", "operator", message="an operator found no task"
         )
-        return ResolveAnswer(accepted=True, message=_NOT_CREATED)
+        return await self._counted(input, ResolveAnswer(accepted=True, message=_NOT_CREATED))
 
     async def _lost(self, input: ResolveInput, facts: Facts, attempt: int) -> ResolveAnswer:
         error = JobError(
@@ -256,7 +256,15 @@ class RecoverActivities:
             **written_by(),
         )
         await self._ledger.end(input.job_id, attempt, end)
-        return ResolveAnswer(accepted=True, message=error.message)
+        return await self._counted(input, ResolveAnswer(accepted=True, message=error.message))
+
+    async def _counted(self, input: ResolveInput, answer: ResolveAnswer) -> ResolveAnswer:
+        """Return an answer, unless a callback or a listing was faster: its task counts."""
+        facts = await self._ledger.read(input.job_id, input.resolution.attempt)
+        attempt = facts.attempt(input.resolution.attempt)
+        if attempt is not None and attempt.tasks:
+            return _refused(f"Attempt {attempt.number} is not unknown: its task is {attempt.tasks[0]}.")
+        return answer
 
     async def _identifier(self, job_id: str, task_id: str) -> str | None:
         """GET a task, and return its safety identifier; None where no task, or no identifier, is shown."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 from temporalio.common import SearchAttributeKey
 
 from seedance_temporal.events import Timeline
@@ -116,6 +116,8 @@ class Carried(Shape):
         status_unknown_since: Since when the task has a status that is not known.
         cancel_fails_since: Since when the provider does not serve a cancel.
         named: Tasks that callbacks or listings named, and that are in question.
+        listed: The tasks that listings showed, by attempt.
+        callbacks: How many callbacks were followed up.
     """
 
     timeline: Timeline = ()
@@ -130,6 +132,8 @@ class Carried(Shape):
     status_unknown_since: AwareDatetime | None = None
     cancel_fails_since: AwareDatetime | None = None
     named: tuple[NamedTask, ...] = ()
+    listed: dict[int, str] = Field(default_factory=dict)
+    callbacks: int = 0
 
 
 class GenerateVideoInput(Shape):

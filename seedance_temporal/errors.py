@@ -171,7 +171,7 @@ class WorkerUnavailable(SeedanceError):
         self.queue = queue
         super().__init__(
             f"No worker answers on task queue {queue} for {job_id}. Nothing is lost: once one is back, the job goes "
-            "on, and does what was asked of it."
+            "on, and tries what was asked of it."
         )
 
 

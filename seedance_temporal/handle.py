@@ -180,7 +180,7 @@ class VideoJob:
             Whether the ledger accepted it, and why not.
 
         Raises:
-            WorkerUnavailable: No worker has answered yet. The resolution is kept, and is written once one is back.
+            WorkerUnavailable: No worker has answered yet. The resolution is kept, and tried once one is back.
                 Resolving again does no harm.
         """
         resolution = Resolve(id=uuid4().hex, sent_at=datetime.now(UTC), attempt=attempt, action=action, task_id=task_id)

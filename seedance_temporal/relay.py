@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from seedance_temporal.connection import is_unknown_workflow
@@ -146,7 +146,7 @@ class _Relay:
 
 
 async def _take_in_late(client: Client, job_id: str, change: TaskChanged) -> None:
-    """Take in a callback for a run that has ended, unless it is about the task that the run has followed."""
+    """Take in a callback for a run that has ended, unless it is about the task that the run followed to its end."""
     try:
         run = await client.get_workflow_handle(job_id).describe()
     except RPCError as error:
@@ -154,7 +154,8 @@ async def _take_in_late(client: Client, job_id: str, change: TaskChanged) -> Non
             raise
         _log.info("callback for %s: unknown, there is nothing to do", job_id)
         return
-    if run.typed_search_attributes.get(SEEDANCE_TASK_ID) == change.task_id:
+    by_itself = run.status in {WorkflowExecutionStatus.COMPLETED, WorkflowExecutionStatus.FAILED}
+    if by_itself and run.typed_search_attributes.get(SEEDANCE_TASK_ID) == change.task_id:
         _log.info("callback for %s: it has ended, there is nothing to do", job_id)
         return
     route = run.task_queue.removeprefix(Queues("").workflows)

@@ -43,6 +43,7 @@ class Inbox:
         ledger_was_read: Whether the run has read the ledger at all; before that, no task can be identified.
         creating: The attempt whose create is running; its answer names its task anyway.
         listings: Those that have arrived and are not handled yet.
+        listed: The tasks that listings showed, by attempt.
         cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
         answers: Those to resolutions, by their ids.
@@ -52,8 +53,8 @@ class Inbox:
     def __init__(self, steps: Steps, progress: Progress, carried: Carried) -> None:
         self._steps = steps
         self._progress = progress
-        self._began = workflow.now()
-        self._callbacks = 0
+        self._began = carried.started_at or workflow.now()
+        self._callbacks = carried.callbacks
         self._open: set[tuple[int, str]] = set()
         self._awaited: set[tuple[int, str]] = set()
         self._identified: set[tuple[int, str]] = set()
@@ -68,6 +69,7 @@ class Inbox:
         self.ledger_was_read = False
         self.creating: int | None = None
         self.listings: list[Listing] = []
+        self.listed = dict(carried.listed)
         self.cancel_requested = carried.cancel_requested
         self.cancel_outcome: CancelOutcome | None = None
         self.answers: dict[str, ResolveAnswer] = {}
@@ -132,6 +134,8 @@ class Inbox:
                 "cancel_requested": self.cancel_requested,
                 "cancel_fails_since": self._cancel_fails_since,
                 "named": self.take_unanswered(),
+                "listed": self.listed,
+                "callbacks": self._callbacks,
             }
         )
 
@@ -139,6 +143,10 @@ class Inbox:
         """Remove and return the tasks that are still in question."""
         unanswered, self._unanswered = tuple(self._unanswered.values()), {}
         return unanswered
+
+    def may_exist(self, attempt: int) -> bool:
+        """Say whether a listing showed a task of an attempt, or one was named that nobody can be asked for."""
+        return attempt in self.listed or self.cannot_ask(attempt)
 
     def cannot_ask(self, attempt: int) -> bool:
         """Say whether a task was named for an attempt, and provider or bucket could not be asked for it."""
@@ -189,6 +197,7 @@ class Inbox:
         if len(self.listings) < policies.MOST_LISTINGS:
             self.listings.append(listing)
         if listing.task_id is not None and is_task_id(listing.task_id):
+            self.listed[listing.attempt] = listing.task_id
             listed = NamedTask(task_id=listing.task_id, status="", attempt=listing.attempt, source="list")
             await self._identify(listed)
 

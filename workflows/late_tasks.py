@@ -92,7 +92,8 @@ class LateTasks:
         except (ValidationError, IndexError):
             return
         is_new = is_task_id(named.task_id) and named.task_id not in self._in_question
-        if is_new and self._names < policies.MOST_CALLBACKS:
-            self._names += 1
+        # Nobody can make up what a listing names: it shows the attempt's identifier.
+        if is_new and (named.source == "list" or self._names < policies.MOST_CALLBACKS):
+            self._names += named.source == "callback"
             self._in_question.add(named.task_id)
             self._open.append(named.task_id)

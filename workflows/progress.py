@@ -31,10 +31,7 @@ _LONGEST_DETAIL = 2_000
 
 
 class Progress:
-    """The state of a job, as callers and operators see it.
-
-    Attributes:
-    """
+    """The state of a job, as callers and operators see it."""
 
     def __init__(self, request: VideoRequest, carried: Carried) -> None:
         self._job_id = workflow.info().workflow_id

@@ -23,7 +23,6 @@ class Search:
         self._heard = False
         self._unanswered = 0
         self._proofs: list[Listing] = []
-        self._listed: dict[int, str] = {}
         self._doubt: str | None = None
         self._problem: str | None = None
 
@@ -38,7 +37,8 @@ class Search:
     def advice(self, job_id: str, attempt: int, recovery: Recovery) -> str:
         """Return what an operator should know and do."""
         # Where a task exists, there is no absence to be proven; that LIST fails still matters.
-        shown = f"it showed {self._listed[attempt]} once, and GET does not" if attempt in self._listed else None
+        listed = self._inbox.listed.get(attempt)
+        shown = f"it showed {listed} once, and GET does not" if listed is not None else None
         unproven = None if recovery.accepted else recovery.doubt or shown or self._doubt
         unread = None if self._heard else "it has not been read yet"
         return messages.advice_on_unknown(
@@ -49,10 +49,6 @@ class Search:
             accepted=recovery.accepted,
             cancelled=self._inbox.cancel_requested,
         )
-
-    def _may_exist(self, attempt: int) -> bool:
-        """Whether a listing showed a task of the attempt, or one was named that nobody can be asked for."""
-        return attempt in self._listed or self._inbox.cannot_ask(attempt)
 
     def wait_seconds(self, recovery: Recovery) -> float:
         """Return how long to wait for a listing before the lister is asked again."""
@@ -74,7 +70,6 @@ class Search:
         self._heard, self._unanswered, self._problem = True, 0, None
         if listing.task_id is not None:
             # The inbox identifies it. A later listing that does not show it proves nothing.
-            self._listed[listing.attempt] = listing.task_id
             return decision
         key = decision.recovery.key if decision.recovery is not None else ""
         if key:
@@ -86,7 +81,7 @@ class Search:
         if (
             len(self._proofs) > 1
             and not await self._inbox.await_named_tasks()
-            and not self._may_exist(decision.attempt)
+            and not self._inbox.may_exist(decision.attempt)
         ):
             proofs = tuple(proof for proof in self._proofs if proof.attempt == decision.attempt)
             return await self._steps.settle_absent(decision.attempt, proofs)

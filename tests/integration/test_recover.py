@@ -24,6 +24,7 @@ from tests.support.jobs import (
     refused,
     some_settings,
 )
+from tests.support.memory_bucket import MemoryBucket
 from tests.support.world import World
 
 
@@ -345,6 +346,23 @@ async def test_repeated_resolution_is_accepted(world: World, action: str) -> Non
     assert first.accepted
     assert await world.resolve(action) == first
     assert not (await world.resolve({"lost": "not_created", "not_created": "lost"}[action])).accepted
+
+
+@pytest.mark.parametrize("action", ["not_created", "lost"])
+async def test_faster_callback_beats_resolution(world: World, action: str) -> None:
+    """Its task is written while the resolution is: the operator must not be told that there is none."""
+    world.make_older(days=1)
+    bucket = world.bucket
+    assert isinstance(bucket, MemoryBucket)
+
+    async def race() -> None:
+        bucket.before.clear()
+        await world.write(created("cgt-1"))
+
+    bucket.before["outcome" if action == "not_created" else "end"] = race
+    answer = await world.resolve(action)
+    assert not answer.accepted
+    assert "its task is cgt-1" in answer.message
 
 
 @pytest.mark.parametrize(("age", "accepted"), [(100, False), (599, False), (601, True)])

@@ -8,6 +8,7 @@ from typing import Any
 from temporalio.api.common.v1 import ActivityType
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -84,9 +85,19 @@ class Handle:
         ]
         return SimpleNamespace(
             task_queue=run.hosted.task_queue,
+            status=_STATUS[run.status],
             typed_search_attributes=SimpleNamespace(get=run.attribute),
             raw_description=DescribeWorkflowExecutionResponse(pending_activities=pending),
         )
+
+
+_STATUS = {
+    "running": WorkflowExecutionStatus.RUNNING,
+    "completed": WorkflowExecutionStatus.COMPLETED,
+    "failed": WorkflowExecutionStatus.FAILED,
+    "terminated": WorkflowExecutionStatus.TERMINATED,
+    "continued": WorkflowExecutionStatus.CONTINUED_AS_NEW,
+}
 
 
 def _not_found() -> RPCError:

@@ -25,6 +25,7 @@ from tests.workflows.fakes import (
     TASK,
     TOO_LATE,
     Held,
+    a_listing,
     adopt,
     claim,
     created,
@@ -34,6 +35,7 @@ from tests.workflows.fakes import (
     waiting,
 )
 from tests.workflows.harness import Harness, Job, noted
+from workflows import policies
 
 CONTINUED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
 
@@ -180,6 +182,49 @@ async def test_new_run_goes_on_asking_where_get_lags(harness: Harness) -> None:
     held.release()
     await until(lambda: was_continued(job), "the run continues as new")
     await until(is_followed, "the task is found, and followed")
+
+
+async def test_new_run_keeps_the_limit_of_callbacks(harness: Harness) -> None:
+    """Or a sender of made-up names would have as many questions again with each run that they fill."""
+    held = Held(waiting("running"))
+    harness.fake.always("read_ledger", adopt())
+    harness.fake.plan("get_task", held)
+    harness.fake.always("get_task", waiting("running"))
+    harness.fake.always("identify_task", OTHER)
+    job = await harness.start_until(held)
+    for number in range(policies.MOST_CALLBACKS):
+        await job.callback("queued", f"{OTHER_TASK}-{number}")
+    await harness.fake.called("identify_task", policies.MOST_CALLBACKS)
+    held.release()
+    await until(lambda: was_continued(job), "the run continues as new")
+    now = job.newest()
+    for number in range(5):
+        await now.callback("queued", f"{OTHER_TASK}-again-{number}")
+    await harness.fake.called("read_ledger", 2)
+    await now.until_state(phase="running")
+    # One more is allowed each minute.
+    assert len(harness.fake.of("identify_task")) <= policies.MOST_CALLBACKS + 1
+
+
+async def test_new_run_remembers_a_listed_task(harness: Harness) -> None:
+    """GET does not show it, and all later listings hide it: the attempt must not count as absent."""
+    harness.fake.always("read_ledger", recover())
+    harness.fake.always("ask_lister", recover())
+    harness.fake.always("identify_task", OTHER)
+    job = await harness.start_until_called("ask_lister")
+    await job.listed(a_listing(task_id=OTHER_TASK))
+    await harness.fake.called("identify_task")
+    await noise(job)
+    await job.listed(a_listing())
+    await until(lambda: was_continued(job), "the run continues as new")
+    now = job.newest()
+    await now.listed(*[a_listing() for _ in range(3)])
+    await until(lambda: _count(now, "not_listed", 3), "the new run has handled them")
+    assert harness.fake.of("settle_absent") == []
+
+
+async def _count(job: Job, event: str, least: int) -> bool:
+    return sum(one.count for one in (await job.detail()).timeline if one.event == event) >= least
 
 
 async def test_callback_during_search_is_handled(harness: Harness) -> None:
