@@ -280,7 +280,9 @@ class Chaos:
             resolution = await self._truth.of(job_id, job.attempt)
             if resolution is not None:
                 answer = await self._persist(
-                    lambda: self._stack.jobs.job(job_id).resolve(**resolution.model_dump(exclude={"id"}))
+                    lambda: self._stack.jobs.job(job_id).resolve(
+                        **resolution.model_dump(include={"attempt", "action", "task_id"})
+                    )
                 )
                 result = "accepted" if answer.accepted else f"refused, {re.split('[:.]', answer.message)[0]}"
                 self.report.resolved[f"{resolution.action}: {result}"] += 1
