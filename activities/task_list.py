@@ -152,8 +152,8 @@ class TaskListActivities:
                 try:
                     await client.get_workflow_handle(answer.job_id).signal(contract.SIGNAL_LISTED, answer.listing)
                 except RPCError as error:
-                    # The job has ended meanwhile.
-                    if error.status is not RPCStatusCode.NOT_FOUND:
+                    # The job has ended meanwhile, or its run takes no more signals, and the next one asks again.
+                    if error.status not in {RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT}:
                         raise
 
         await asyncio.gather(*map(signal, input.answers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from temporalio import workflow
@@ -75,14 +76,17 @@ class LateTasks:
         return result.answer
 
     async def _follow(self) -> None:
-        await workflow.execute_activity_method(
-            RecoverActivities.follow_known_task,
-            FollowInput(job_id=self._late.job_id, attempt=self._late.attempt),
-            task_queue=self._queues.workflows,
-            start_to_close_timeout=policies.LEDGER_TIMEOUT,
-            retry_policy=policies.LEDGER_RETRY,
-            summary="start a run that follows the task, where no video is stored",
-        )
+        """Have a run follow the task. A damaged ledger keeps it waiting no longer than an outage does."""
+        with suppress(ActivityError):
+            await workflow.execute_activity_method(
+                RecoverActivities.follow_known_task,
+                FollowInput(job_id=self._late.job_id, attempt=self._late.attempt),
+                task_queue=self._queues.workflows,
+                schedule_to_close_timeout=policies.LATE_TASK_WITHIN,
+                start_to_close_timeout=policies.LEDGER_TIMEOUT,
+                retry_policy=policies.FOLLOW_RETRY,
+                summary="start a run that follows the task, where no video is stored",
+            )
 
     @workflow.signal(name=contract.SIGNAL_TASK_CHANGED)
     async def task_changed(self, *args: Any) -> None:

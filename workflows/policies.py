@@ -77,6 +77,9 @@ LATE_TASKS_IDLE = timedelta(minutes=10)
 # A day of outage: after that, the result's URL is dead. Shorter pauses would make too long a history of so many names.
 LATE_TASK_PAUSE = timedelta(hours=1)
 LATE_TASK_WITHIN = timedelta(days=1)
+FOLLOW_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
 
 # LIST: one page a second for the whole account, for all jobs that wait; the lister has nothing else to do.
 LIST_TIMEOUT = timedelta(minutes=2)

@@ -61,6 +61,8 @@ from tests.support.world import World
 
 IDENTIFIERS_LISTED = f"seedance/echo-byteplus-{FINGERPRINT}.json"
 OURS = safety_identifier("user-42", "c" * 32)
+# A server's own limit is 10,000 for a run.
+_MOST_SIGNALS = 20
 
 
 @pytest.fixture
@@ -71,7 +73,8 @@ async def ark(server: ArkControl) -> ArkControl:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def temporal() -> AsyncIterator[Client]:
-    async with dev_server(attributes=()) as client:
+    most_signals = f"history.maximumSignalsPerExecution={_MOST_SIGNALS}"
+    async with dev_server("--dynamic-config-value", most_signals, attributes=()) as client:
         yield client
 
 
@@ -286,11 +289,20 @@ async def test_unreachable_lister_is_error(temporal: Client, world: World) -> No
     assert len(await requests(temporal)) == 1
 
 
-async def test_answer_to_missing_job_delays_no_other(temporal: Client, world: World) -> None:
+@pytest.mark.parametrize("taken", [None, _MOST_SIGNALS], ids=["missing", "full"])
+async def test_answer_that_no_job_takes_delays_no_other(temporal: Client, world: World, taken: int | None) -> None:
+    """One job has ended, or its run takes no more signals; another takes its answer."""
+    not_there = "seedance-" + "0" * 64
+    if taken is not None:
+        handle = await temporal.start_workflow("ListTasks", id=not_there, task_queue="nobody")
+        for _ in range(taken):
+            await handle.signal("anything")
+        with pytest.raises(RPCError, match="limit for signal events"):
+            await handle.signal("anything")
     await world.ask_lister(temporal)
     listing = a_listing(world.claims[0], datetime.now(UTC))
     # Any running workflow can be signalled; the lister itself is available.
-    there, not_there = lister_id("byteplus"), "seedance-" + "0" * 64
+    there = lister_id("byteplus")
     answers = tuple(Answer(job_id=job_id, listing=listing) for job_id in (not_there, there, not_there))
     activities = TaskListActivities(world.ledger, world.client, world.settings)
     await in_activity(activities.answer_jobs, AnswerJobsInput(answers=answers), client=temporal)

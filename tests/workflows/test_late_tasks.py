@@ -96,6 +96,14 @@ async def test_outage_is_outlasted(quick: Harness) -> None:
     assert quick.fake.names()[-1] == "follow_known_task"
 
 
+async def test_damaged_ledger_is_outlasted(quick: Harness) -> None:
+    damaged = ApplicationError("gs://videos/a is empty", type="LedgerDamaged")
+    quick.fake.plan("identify_task", damaged, damaged, OURS)
+    quick.fake.plan("follow_known_task", damaged, damaged, None)
+    await (await named(quick, TASK)).result()
+    assert quick.fake.names() == ["identify_task"] * 3 + ["follow_known_task"] * 3
+
+
 async def test_lag_after_outage_is_outlasted(quick: Harness) -> None:
     """An outage says nothing of the task: "not yet" still has all of its pauses after it."""
     quick.fake.plan("identify_task", *[RuntimeError("503")] * 12, NOT_YET, NOT_YET, OURS)
