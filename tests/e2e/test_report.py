@@ -11,4 +11,4 @@ from tests.e2e.billing import check_billing
 @pytest.mark.timeout(600)
 async def test_report_equals_billing_ledger(stack: Stack) -> None:
     """To the token, task by task; ``tests/faults/test_report.py`` does the same with 300 jobs."""
-    assert "stored: 28; 32 tasks that were billed" in await check_billing(stack, 40)
+    assert "stored: 14; 16 tasks that were billed" in await check_billing(stack, 20)

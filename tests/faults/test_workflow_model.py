@@ -14,7 +14,7 @@ from tests.model.campaign import Search
 from tests.model.run import run_script
 from tests.model.situations import SITUATIONS
 
-SMOKE_SEED, SMOKE_EXAMPLES = 11, 100
+SMOKE_SEED, SMOKE_EXAMPLES = 11, 60
 FULL_SEEDS, FULL_EXAMPLES = range(1_000, 1_008), 100
 
 
