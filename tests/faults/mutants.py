@@ -609,7 +609,7 @@ MUTANTS = (
         5,
         "a task that was named in an outage is forgotten at continue-as-new",
         "workflows/inbox.py",
-        "self._unanswered[key] = named",
+        "self._unanswered[key] = named.model_copy(update=found)",
         "pass",
         "tests/workflows/test_outage.py::test_task_named_in_outage_is_asked_for_by_new_run",
     ),
