@@ -17,12 +17,12 @@ from temporalio.exceptions import ApplicationError
 from seedance_temporal import contract
 from seedance_temporal.contract import (
     GenerateVideoInput,
+    NamedBy,
     NamedTask,
     Queues,
     Resolve,
     ResolveAction,
     ResolveAnswer,
-    TaskChanged,
 )
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
@@ -35,6 +35,9 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND, summary_and_details
 
 _NOT_CREATED = "Noted as not created. Unless it was cancelled, the job claims another attempt."
+_NOTED_BEFORE = "It was noted as not created before. This changed nothing."
+# What an operator knew then. It is not written later: a worker can be away for long, and a Reset brings it back.
+_COUNTS_FOR = timedelta(minutes=2)
 
 
 class IdentifyInput(Shape):
@@ -43,7 +46,7 @@ class IdentifyInput(Shape):
     job_id: str
     attempt: int
     task_id: str
-    source: Literal["callback", "list"] = "callback"
+    source: NamedBy = "callback"
 
 
 class IdentifyResult(Shape):
@@ -151,7 +154,7 @@ class RecoverActivities:
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             start_signal=contract.SIGNAL_TASK_CHANGED,
-            start_signal_args=[TaskChanged(task_id=live, status="", attempt=input.attempt)],
+            start_signal_args=[NamedTask(task_id=live, status="", attempt=input.attempt, source="ledger")],
             static_summary=summary,
             static_details=details,
         )
@@ -189,20 +192,38 @@ class RecoverActivities:
             return _said_before(attempt, resolution.action) or _refused(
                 f"Attempt {resolution.attempt} is not unknown: {known}."
             )
-        assert attempt.claimed_at is not None
-        if resolution.sent_at is not None and resolution.sent_at < attempt.claimed_at:
-            # It came back after a Reset, or waited for a worker, and was meant for what was known then.
-            return _refused(f"This was sent before attempt {resolution.attempt} was made.")
+        if (untimely := self._untimely(resolution, attempt)) is not None:
+            return _refused(untimely)
         if resolution.action == "not_created":
             return await self._not_created(input, facts, attempt, attempt.claim)
         return await self._lost(input, facts, attempt.number)
+
+    def _untimely(self, resolution: Resolve, attempt: Attempt) -> str | None:
+        """Return why a resolution comes too early, or too late; None where it does not.
+
+        It is judged by when it was sent, and by the worker's clock: by the earlier one, where it could be too early.
+        """
+        assert attempt.claimed_at is not None
+        now, settings = datetime.now(UTC), self._settings
+        sent_at = min(resolution.sent_at or now, now)
+        if now - sent_at > _COUNTS_FOR + timedelta(seconds=settings.seedance_clock_skew_seconds):
+            return (
+                f"It was sent at {sent_at:%H:%M:%S} UTC, and waited too long for a worker, or came back after a Reset. "
+                "Nothing was written. Send it again, if it still holds."
+            )
+        # A task can have been made after the operator looked for it.
+        over = attempt.claimed_at + timedelta(seconds=settings.search_seconds)
+        if sent_at < over:
+            left = max((over - now).total_seconds(), 0)
+            return f"The search for its task was not over. Send this again in {left:.0f} s, if no task is found."
+        return None
 
     async def _adopt(self, input: ResolveInput, facts: Facts, attempt: Attempt, claim: Claim) -> ResolveAnswer:
         """Adopt a task that shows the attempt's identifier, also where the attempt counted as absent or lost."""
         task_id, key = input.resolution.task_id, self._settings.key_fingerprint
         if not task_id:
             return _refused("Adopting a task needs its task id.")
-        adopted = ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted.")
+        adopted = ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted: the job follows it.")
         if task_id in attempt.tasks:
             return adopted
         if await self._identifier(input.job_id, task_id) != claim.safety_identifier:
@@ -212,20 +233,18 @@ class RecoverActivities:
                 f"{claim.safety_identifier}.{unseen}"
             )
         await self._write_outcome(input.job_id, facts, attempt.number, "created", "operator", task_id=task_id)
-        return adopted
+        decision = decide_at(await self._ledger.read(input.job_id, attempt.number), self._settings)
+        if decision.task_id == task_id:
+            return adopted
+        return ResolveAnswer(
+            accepted=True,
+            message=f"Task {task_id} is on record, but its video is not stored: the job has task {decision.task_id}. "
+            "Fetch it from the provider, which keeps it for 24 hours.",
+        )
 
     async def _not_created(self, input: ResolveInput, facts: Facts, attempt: Attempt, claim: Claim) -> ResolveAnswer:
         if attempt.accepted_without_id:
             return _refused("The provider accepted this create: a task exists.")
-        assert attempt.claimed_at is not None
-        over = attempt.claimed_at + timedelta(seconds=self._settings.seedance_recovery_seconds)
-        now = datetime.now(UTC)
-        # A task can have been made after the operator looked for it, while the resolution waited for a worker.
-        if min(input.resolution.sent_at or now, now) < over:
-            left = max((over - now).total_seconds(), 0)
-            return _refused(
-                f"The search for its task was not over. Send this again in {left:.0f} s, if no task is found."
-            )
         if claim.key and claim.key != self._settings.key_fingerprint:
             # An operator sees only the tasks of the present key's project; the task can be in another one.
             unseen = other_key(claim.key, self._settings.key_fingerprint)
@@ -271,6 +290,8 @@ class RecoverActivities:
         try:
             payload = await self._ark.get(task_id) or {}
         except (ArkError, httpx.HTTPError) as error:
+            if isinstance(error, ArkError) and error.code and error.status == httpx.codes.BAD_REQUEST:
+                return None  # by the provider's own word, no task can have this id
             raise ApplicationError(
                 f"{job_id}: the provider gave no usable answer during the search for a task: {error!r}",
                 type="ProviderUnavailable",
@@ -305,7 +326,7 @@ def _said_before(attempt: Attempt, action: ResolveAction) -> ResolveAnswer | Non
     """Return the answer to a resolution that the ledger holds already; None where it holds another one, or none."""
     outcome, error = attempt.outcome, attempt.error
     if action == "not_created" and outcome is not None and (outcome.kind, outcome.source) == ("absent", "operator"):
-        return ResolveAnswer(accepted=True, message=_NOT_CREATED) if not attempt.tasks else None
+        return ResolveAnswer(accepted=True, message=_NOTED_BEFORE) if not attempt.tasks else None
     if action == "lost" and error is not None and error.code == "unknown_outcome":
         return ResolveAnswer(accepted=True, message=error.message)
     return None

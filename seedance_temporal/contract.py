@@ -92,17 +92,23 @@ class TaskChanged(Shape):
     attempt: int
 
 
+NamedBy = Literal["callback", "list", "operator", "ledger"]
+
+
 class NamedTask(TaskChanged):
-    """A task that a callback or a listing named, and what a run has found out about it.
+    """A task that was named for an attempt, and what a run has found out about it.
 
     Attributes:
+        source: Who named it; ``ledger`` means that it was identified, and that the ledger has it.
         not_yet: How often the provider did not show the task.
         unasked_since: Since when provider or bucket could not be asked for it.
+        asked_until: When the last question for it is due.
     """
 
-    source: Literal["callback", "list"] = "callback"
+    source: NamedBy = "callback"
     not_yet: int = 0
     unasked_since: AwareDatetime | None = None
+    asked_until: AwareDatetime | None = None
 
 
 class Carried(Shape):
@@ -177,7 +183,7 @@ class Resolve(Shape):
 
     Attributes:
         id: What to ask for its answer by.
-        sent_at: When the operator sent it. It can wait for a worker, and comes back after a Reset.
+        sent_at: When the operator sent it. It can wait for a worker, and comes back after a Reset, and is then too old.
     """
 
     id: str = ""

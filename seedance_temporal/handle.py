@@ -29,6 +29,7 @@ from seedance_temporal.contract import (
     CancelAnswer,
     CancelOutcome,
     GenerateVideoInput,
+    NamedTask,
     Resolve,
     ResolveAction,
     ResolveAnswer,
@@ -36,6 +37,8 @@ from seedance_temporal.contract import (
 )
 from seedance_temporal.errors import JobFailed, UnknownJob, WorkerUnavailable
 from seedance_temporal.job import JobState, VideoResult, phase_of
+from seedance_temporal.late_tasks import ask_later
+from seedance_temporal.provider.task import is_task_id
 from seedance_temporal.visibility import described, error_of
 
 if TYPE_CHECKING:
@@ -180,13 +183,13 @@ class VideoJob:
             Whether the ledger accepted it, and why not.
 
         Raises:
-            WorkerUnavailable: No worker has answered yet. The resolution is kept, and tried once one is back.
-                Resolving again does no harm.
+            WorkerUnavailable: No worker has answered yet. Unless one does within two minutes, nothing is written; a
+                task that is to be adopted is kept for longer. Resolving again does no harm.
         """
         resolution = Resolve(id=uuid4().hex, sent_at=datetime.now(UTC), attempt=attempt, action=action, task_id=task_id)
         run = await self._signal(contract.SIGNAL_RESOLVE, resolution)
         if not _is_open(run):
-            return await self._too_late(run)
+            return await self._too_late(run, resolution)
         # Of this very run: one that follows it does not know the answer.
         answer: ResolveAnswer | None = await self._answer(
             run,
@@ -196,12 +199,21 @@ class VideoJob:
         if answer is not None:
             return answer
         if not _is_open(now := await self._describe()):
-            return await self._too_late(now)
+            return await self._too_late(now, resolution)
         raise WorkerUnavailable(self.id, run.task_queue)
 
-    async def _too_late(self, run: WorkflowExecutionDescription) -> ResolveAnswer:
-        """Answer a resolution of a job that has ended."""
+    async def _too_late(self, run: WorkflowExecutionDescription, resolution: Resolve) -> ResolveAnswer:
+        """Answer a resolution of a job that has ended; have its task followed, where it names one."""
         state = await self._ended(run)
+        if resolution.action == "adopt" and is_task_id(resolution.task_id or ""):
+            named = NamedTask(task_id=resolution.task_id, status="", attempt=resolution.attempt, source="operator")
+            with asking_temporal(self.id):
+                await ask_later(self._jobs.client, self.id, state.route, named)
+            message = (
+                f"The run has ended ({state.phase}). The provider is asked for task {named.task_id}: if it shows the "
+                f"identifier of attempt {named.attempt}, a new run follows it, or shows it as second_task."
+            )
+            return ResolveAnswer(accepted=True, message=message)
         left = "Look for the attempt in its audit."
         if state.error is not None and state.error.failure_class == "unsettled":
             left = "Submit the same request again: the new run says what is unsettled, and takes the answer."

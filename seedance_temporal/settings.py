@@ -239,6 +239,11 @@ class Settings(BaseSettings):
         return self.seedance_create_timeout_seconds + self.seedance_clock_skew_seconds
 
     @property
+    def search_seconds(self) -> float:
+        """How old a claim must be, by any of the clocks, before its attempt can count as absent."""
+        return self.seedance_recovery_seconds + self.seedance_clock_skew_seconds
+
+    @property
     def key_fingerprint(self) -> str:
         """The name of the API key in claims, listings and messages; empty where there is no key."""
         return key_fingerprint(self.ark_api_key.get_secret_value()) if self.ark_api_key is not None else ""

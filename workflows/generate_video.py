@@ -108,7 +108,7 @@ class GenerateVideo:
             self._inbox.ledger_was_read = True
             self._inbox.ask_again()
         while True:
-            self._progress.show_second_task(decision.second_task)
+            self._progress.show_second_task(decision.second_task, decision.unknown_attempt)
             try:
                 following = await self._proceed(decision)
             except _Ended as end:

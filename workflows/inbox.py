@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -47,7 +47,6 @@ class Inbox:
         cancel_requested: Whether the end of the job was requested.
         cancel_outcome: The answer to that, once it is known.
         answers: Those to resolutions, by their ids.
-        unchecked: Which task was named last and could not be checked, and why; empty where the last one could.
     """
 
     def __init__(self, steps: Steps, progress: Progress, carried: Carried) -> None:
@@ -63,7 +62,10 @@ class Inbox:
         self._ends_announced: dict[str, str] = {}
         self._fruitless_callbacks = 0
         self._patient: set[tuple[int, str]] = set()
-        self._unasked: dict[tuple[int, str], datetime] = {}
+        # Named tasks that provider or bucket have not been asked for since then, and why not.
+        self._unasked = {
+            (named.attempt, named.task_id): (named.unasked_since, "") for named in carried.named if named.unasked_since
+        }
         self._closed = False
         self.ledger_changed = False
         self.ledger_was_read = False
@@ -75,7 +77,6 @@ class Inbox:
         self.answers: dict[str, ResolveAnswer] = {}
         self._cancel_fails = ""
         self._cancel_fails_since = carried.cancel_fails_since
-        self.unchecked = ""
         self._unanswered = {(named.attempt, named.task_id): named for named in carried.named}
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -97,9 +98,13 @@ class Inbox:
     @property
     def trouble(self) -> str:
         """Advice on a cancel, or a question for a task, that the provider has not served for an hour; or nothing."""
-        since = min(self._unasked.values(), default=None)
-        unasked = since is not None and workflow.now() - since >= policies.PATIENCE
-        return self._cancel_fails or (self.unchecked if unasked else "")
+        since, reason = min(self._unasked.values(), default=(workflow.now(), ""))
+        return self._cancel_fails or (reason if workflow.now() - since >= policies.PATIENCE else "")
+
+    @property
+    def unchecked(self) -> str:
+        """Which of the tasks that were named could not be checked, and why; empty where all could."""
+        return next((reason for _, reason in sorted(self._unasked.values()) if reason), "")
 
     @property
     def cancel_pending(self) -> bool:
@@ -144,13 +149,12 @@ class Inbox:
         unanswered, self._unanswered = tuple(self._unanswered.values()), {}
         return unanswered
 
-    def may_exist(self, attempt: int) -> bool:
-        """Say whether a listing showed a task of an attempt, or one was named that nobody can be asked for."""
-        return attempt in self.listed or self.cannot_ask(attempt)
-
-    def cannot_ask(self, attempt: int) -> bool:
-        """Say whether a task was named for an attempt, and provider or bucket could not be asked for it."""
-        return any(named == attempt for named, _ in self._unasked)
+    def why_it_may_exist(self, attempt: int) -> str:
+        """Say which task a listing showed for an attempt, or was named and is not checked; empty where none is."""
+        if attempt in self.listed:
+            return f"A listing showed task {self.listed[attempt]}."
+        unasked = ((task_id, reason) for (of, task_id), (_, reason) in self._unasked.items() if of == attempt)
+        return next((reason or f"Task {task_id} was named, and is being checked." for task_id, reason in unasked), "")
 
     async def close(self) -> None:
         """Ask for no more tasks, because the run is over, and wait for the handlers."""
@@ -171,6 +175,9 @@ class Inbox:
             named = None
         if named is None or not is_task_id(named.task_id):
             self._progress.note("signal_ignored", "callback")
+            return
+        if named.source == "ledger":
+            self.ledger_changed = True
             return
         self._progress.note(
             "callback_received", "callback", named.status[:40], task_id=named.task_id, attempt=named.attempt
@@ -262,8 +269,8 @@ class Inbox:
         self.ledger_changed = answer.accepted or self.ledger_changed
 
     async def _write_resolution(self, resolution: Resolve) -> ResolveAnswer:
-        if resolution.action == "not_created" and self.cannot_ask(resolution.attempt):
-            return ResolveAnswer(accepted=False, message=f"It may have been created. {self.unchecked}")
+        if resolution.action == "not_created" and (doubt := self.why_it_may_exist(resolution.attempt)):
+            return ResolveAnswer(accepted=False, message=f"It may have been created. {doubt}")
         try:
             return await self._steps.resolve_attempt(resolution)
         except ActivityError as error:
@@ -288,11 +295,13 @@ class Inbox:
         return named.task_id == self._progress.task_id or key in self._open | self._identified
 
     async def _ask_unless_known(self, named: NamedTask, *, again: bool = False) -> None:
-        if self._is_known(named):
-            return
         key = named.attempt, named.task_id
-        if named.unasked_since is not None:
-            self._unasked[key] = named.unasked_since
+        if self._is_known(named):
+            if key not in self._open:
+                self._unasked.pop(key, None)
+            return
+        if not again:
+            self._unasked.setdefault(key, (workflow.now(), ""))
         self._open.add(key)
         self._awaited.add(key)
         try:
@@ -322,14 +331,15 @@ class Inbox:
     async def _ask_until_known(self, named: NamedTask, *, again: bool) -> None:
         key, not_yet = (named.attempt, named.task_id), named.not_yet
         pauses = Pauses(policies.IDENTIFY_LATER, not_yet=not_yet, again=again)
-        was_patient = False
+        was_patient, later = False, named.asked_until or workflow.now()
         if 0 < not_yet <= len(policies.IDENTIFY_PAUSES):
             # The run before asked, and had no time for the pause after that.
             await self._pause(key, policies.IDENTIFY_PAUSES[not_yet - 1], is_patient=False)
         while named.task_id != self._progress.task_id:
             # A step that fails for a day keeps a new run from taking over; the next step has the task asked for.
             if self._closed or (was_patient and history_is_long()):
-                found = {"not_yet": not_yet, "unasked_since": self._unasked.get(key)}
+                since, _ = self._unasked.get(key, (None, ""))
+                found = {"not_yet": not_yet, "unasked_since": since, "asked_until": later}
                 self._unanswered[key] = named.model_copy(update=found)
                 return
             answer = await self._ask(named)
@@ -337,10 +347,15 @@ class Inbox:
                 return
             not_yet += answer == "not_yet"
             pause = pauses.after(answer)
+            if pause == policies.IDENTIFY_LATER:
+                later = workflow.now() + pause
             if pause is None:
+                # A question that came early, before a step that cannot be undone, is not the last one.
+                pause = later - workflow.now()
+            if pause <= timedelta(0):
                 self._progress.note("task_not_found", named.source, task_id=named.task_id, attempt=named.attempt)
                 return
-            if was_patient := pause == policies.IDENTIFY_LATER:
+            if was_patient := workflow.now() + pause == later:
                 # Hold nothing up any longer.
                 self._awaited.discard(key)
                 self._patient.add(key)
@@ -360,11 +375,10 @@ class Inbox:
         try:
             answer = (await self._steps.identify_task(named)).answer
         except ActivityError as error:
-            self.unchecked = messages.not_checked(task_id, error)
-            self._unasked.setdefault((attempt, task_id), workflow.now())
+            since, _ = self._unasked.get((attempt, task_id), (workflow.now(), ""))
+            self._unasked[attempt, task_id] = since, messages.not_checked(task_id, error)
             self._progress.note("task_not_checked", source, str(error.cause), task_id=task_id, attempt=attempt)
             return "unanswered"
-        self.unchecked = ""
         self._unasked.pop((attempt, task_id), None)
         if answer in {"ours", "known", "other"}:
             self._identified.add((attempt, task_id))

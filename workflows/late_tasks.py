@@ -30,7 +30,7 @@ class LateTasks:
         self._queues = Queues(late.route)
         self._names = 0
         self._in_question: set[str] = set()
-        self._open: list[str] = []
+        self._open: list[NamedTask] = []
 
     @workflow.run
     async def run(self, late: LateTasksInput) -> None:
@@ -46,30 +46,34 @@ class LateTasks:
         for task in asking:
             await task
 
-    async def _take_in(self, task_id: str) -> None:
-        if await self._is_ours(task_id):
+    async def _take_in(self, named: NamedTask) -> None:
+        if await self._is_ours(named):
             await self._follow()
-        self._in_question.discard(task_id)
+        self._in_question.discard(named.task_id)
 
-    async def _is_ours(self, task_id: str) -> bool:
+    async def _is_ours(self, named: NamedTask) -> bool:
         """Find out whether a task is the attempt's; the ledger then says so."""
-        pauses, give_up_at = Pauses(policies.LATE_TASK_PAUSE), workflow.now() + policies.LATE_TASK_WITHIN
-        while (answer := await self._identify(task_id)) not in {"ours", "known", "other"}:
+        pauses = Pauses(policies.IDENTIFY_LATER, away=policies.LATE_TASK_PAUSE)
+        give_up_at = workflow.now() + policies.LATE_TASK_WITHIN
+        while (answer := await self._identify(named)) not in {"ours", "known", "other"}:
             pause = pauses.after(answer)
             if pause is None or workflow.now() >= give_up_at:
                 return False
             await until(lambda: False, pause, "ask again whether the provider shows the task")
         return answer != "other"
 
-    async def _identify(self, task_id: str) -> str:
+    async def _identify(self, named: NamedTask) -> str:
+        input = IdentifyInput(
+            job_id=self._late.job_id, attempt=self._late.attempt, task_id=named.task_id, source=named.source
+        )
         try:
             result = await workflow.execute_activity_method(
                 RecoverActivities.identify_task,
-                IdentifyInput(job_id=self._late.job_id, attempt=self._late.attempt, task_id=task_id),
+                input,
                 task_queue=self._queues.get,
                 start_to_close_timeout=policies.OBSERVE_TIMEOUT,
                 retry_policy=policies.IDENTIFY_RETRY,
-                summary=f"GET {task_id}: is it the task of attempt {self._late.attempt}?",
+                summary=f"GET {named.task_id}: is it the task of attempt {self._late.attempt}?",
             )
         except ActivityError:
             return "unanswered"
@@ -96,8 +100,8 @@ class LateTasks:
         except (ValidationError, IndexError):
             return
         is_new = is_task_id(named.task_id) and named.task_id not in self._in_question
-        # Nobody can make up what a listing names: it shows the attempt's identifier.
-        if is_new and (named.source == "list" or self._names < policies.MOST_CALLBACKS):
+        # Nobody can make up what a listing names: it shows the attempt's identifier. An operator is trusted.
+        if is_new and (named.source != "callback" or self._names < policies.MOST_CALLBACKS):
             self._names += named.source == "callback"
             self._in_question.add(named.task_id)
-            self._open.append(named.task_id)
+            self._open.append(named)

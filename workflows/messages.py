@@ -30,8 +30,8 @@ def unsettled(attempt: int) -> JobError:
     """Return the end of a run that may not create."""
     return JobError(
         code="may_not_create",
-        message=f"No task of this job is known, and this run was not allowed to claim attempt {attempt}. "
-        "Nothing was sent. Submitting the request normally would create, and pay for, a task.",
+        message=f"No task of this job is left to follow, and this run was not allowed to claim attempt {attempt}. "
+        "Nothing was sent. Submitting the same request would create, and pay for, a task.",
         failure_class="unsettled",
     )
 
@@ -263,4 +263,11 @@ def advice_on_second_task(task_id: str) -> str:
     return (
         f"Task {task_id} was created for this job as well, and may be billed; its video is not stored. "
         "The provider keeps it for 24 hours: fetch it there if it is wanted."
+    )
+
+
+def advice_on_unknown_attempt(attempt: int) -> str:
+    return (
+        f"Attempt {attempt} of this job may have made a task as well, which may be billed. The job has another one, "
+        "and does not search for it. The provider's console shows it, and keeps its video for 24 hours."
     )

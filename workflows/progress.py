@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.provider.billing import is_billed, tokens
     from seedance_temporal.provider.task import QUEUED, Usage, rank
     from seedance_temporal.request import VideoRequest
-    from workflows.messages import advice_on_second_task
+    from workflows.messages import advice_on_second_task, advice_on_unknown_attempt
     from workflows.ui_details import details
     from workflows.upserts import Upserts
     from workflows.waits import until
@@ -45,6 +45,7 @@ class Progress:
         self._result: VideoResult | None = None
         self._error: JobError | None = None
         self._second_task: str | None = None
+        self._unknown_attempt: int | None = None
         self._upserts = Upserts()
         self._retries = 0
         self._started_at = carried.started_at or workflow.info().start_time
@@ -188,12 +189,17 @@ class Progress:
             self._upserts.attributes({contract.SEEDANCE_ATTENTION: attention})
         self._show()
 
-    def show_second_task(self, task_id: str | None) -> None:
-        """Raise an Attention for a task that nobody follows, if there is one, and no other Attention hides it."""
+    def show_second_task(self, task_id: str | None, unknown_attempt: int | None = None) -> None:
+        """Raise an Attention for a task that nobody follows, if there may be one, and no other Attention hides it."""
         self._second_task = task_id or self._second_task
+        self._unknown_attempt = unknown_attempt or self._unknown_attempt
         # Only one Attention is shown, and one that keeps the job from going on is more urgent.
-        if self._second_task is not None and self.attention is None:
+        if self.attention is not None:
+            return
+        if self._second_task is not None:
             self.need("second_task", advice_on_second_task(self._second_task))
+        elif self._unknown_attempt is not None:
+            self.need("second_task", advice_on_unknown_attempt(self._unknown_attempt))
 
     def clear_all_but(self, *kept: Attention) -> None:
         """Clear the current Attention, unless it is one of these; ``second_task`` outlives its cause and the job."""

@@ -81,7 +81,7 @@ class Search:
         if (
             len(self._proofs) > 1
             and not await self._inbox.await_named_tasks()
-            and not self._inbox.may_exist(decision.attempt)
+            and not self._inbox.why_it_may_exist(decision.attempt)
         ):
             proofs = tuple(proof for proof in self._proofs if proof.attempt == decision.attempt)
             return await self._steps.settle_absent(decision.attempt, proofs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice, repeat
 
 from temporalio import workflow
 
@@ -56,23 +56,24 @@ class Pauses:
     """The pauses between the questions for a task that was named.
 
     Args:
-        later: The pause after the first ones: one more where the provider does not show the task, and as many as it
-            takes where the provider or the bucket is away.
+        later: The pause after the first ones, where the provider does not show the task.
+        away: The same, again and again, where the provider or the bucket is away; without it, ``later``.
         not_yet: How many of the pauses after "not yet" are used up, by the run before.
         again: Whether the question was asked before, and is only taken up again.
     """
 
-    def __init__(self, later: timedelta, *, not_yet: int = 0, again: bool = False) -> None:
+    def __init__(
+        self, later: timedelta, *, away: timedelta | None = None, not_yet: int = 0, again: bool = False
+    ) -> None:
         self._not_yet = islice((*policies.IDENTIFY_PAUSES, later), not_yet, None)
-        self._away = iter(() if again else policies.IDENTIFY_PAUSES)
-        self._later = later
+        self._away = chain(() if again else policies.IDENTIFY_PAUSES, repeat(away or later))
 
     def after(self, answer: str) -> timedelta | None:
         """Return the pause after an answer; None after the last "not yet".
 
         An outage says nothing of the task, so it uses up none of the pauses in which GET can still come to show it.
         """
-        return next(self._not_yet, None) if answer == "not_yet" else next(self._away, self._later)
+        return next(self._not_yet if answer == "not_yet" else self._away, None)
 
 
 def history_is_long() -> bool:

@@ -78,7 +78,8 @@ def audit_of(
 
 
 def _state_at(end: Ending, facts: Facts) -> dict[str, Any]:
-    attention = "second_task" if decide(facts).second_task is not None else None
+    decision = decide(facts)
+    attention = "second_task" if decision.second_task or decision.unknown_attempt else None
     return {"phase": end.phase, "attention": attention, "result": end.result, "error": end.error, "ended_at": end.at}
 
 

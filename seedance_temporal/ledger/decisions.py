@@ -42,6 +42,7 @@ class Decision(Fact):
         attempt: The attempt that decided, or with ``claim`` the number of the next one.
         usage, cost_usd: With ``ended``: the provider's count, and its cost, as far as they are known.
         second_task: Another task of the job, which may be billed and which nobody follows.
+        unknown_attempt: Another attempt, whose task may be billed if there is one, and which nobody searches for.
         recovery: With ``recover``.
     """
 
@@ -53,6 +54,7 @@ class Decision(Fact):
     usage: Usage | None = None
     cost_usd: float | None = None
     second_task: str | None = None
+    unknown_attempt: int | None = None
     recovery: Recovery | None = None
 
 
@@ -63,7 +65,10 @@ def decide(facts: Facts) -> Decision:
     sent. Otherwise the highest attempt that is not settled decides; where all are, a new claim is allowed.
     """
     decision = _next(facts)
-    return decision.model_copy(update={"second_task": second_task(facts, decision.task_id)})
+    has_task = decision.next in {"adopt", "stored"}
+    unknown = next((attempt.number for attempt in facts.attempts if has_task and attempt.unknown), None)
+    second = second_task(facts, decision.task_id)
+    return decision.model_copy(update={"second_task": second, "unknown_attempt": unknown})
 
 
 def _next(facts: Facts) -> Decision:
@@ -118,13 +123,13 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
         return decision
     attempt = facts.attempt(decision.attempt)
     assert attempt is not None
-    window = timedelta(seconds=settings.seedance_recovery_seconds)
-    # Two listings after the window prove absence. Where they cannot, an operator must know at once.
+    window, over = timedelta(seconds=settings.seedance_recovery_seconds), timedelta(seconds=settings.search_seconds)
+    # Two listings after that prove absence. Where they cannot, an operator must know at once.
     doubt = _no_proof_of_absence(facts, attempt)
     if doubt is None and attempt.claim is not None and attempt.claim.key != settings.key_fingerprint:
         doubt = other_key(attempt.claim.key, settings.key_fingerprint)
     age = _age(attempt)
-    needs_operator = age > (window if doubt else 1.5 * window)
+    needs_operator = age > (over if doubt else over + window / 2)
     # Twenty reads in the window. Fewer and fewer where an operator is needed anyway: a night must not cost thousands.
     wait = max(window / 6, min(age / 10, _LONGEST_SEARCH_PAUSE)) if needs_operator else window / 20
     recovery = Recovery(
@@ -141,7 +146,7 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
     """Return whether the listings that were read for an attempt prove that it created no task."""
     if attempt.claim is None or attempt.claimed_at is None or _no_proof_of_absence(facts, attempt) is not None:
         return False
-    window = timedelta(seconds=settings.seedance_recovery_seconds)
+    over = attempt.claimed_at + timedelta(seconds=settings.search_seconds)
     proofs = [
         listing.began_at
         for listing in listings
@@ -149,11 +154,12 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
         and listing.key == attempt.claim.key
         and listing.complete
         and listing.task_id is None
-        and listing.began_at > attempt.claimed_at + window
+        and listing.began_at > over
     ]
     if any(listing.task_id is not None or listing.unmarked for listing in listings):
         return False
-    return bool(proofs) and max(proofs) - min(proofs) >= window / 10
+    apart = timedelta(seconds=settings.seedance_recovery_seconds) / 10
+    return bool(proofs) and max(proofs) - min(proofs) >= apart
 
 
 def _no_proof_of_absence(facts: Facts, attempt: Attempt) -> str | None:

@@ -196,6 +196,11 @@ class Attempt:
         return None
 
     @property
+    def unknown(self) -> bool:
+        """Whether a task may exist that nobody knows of."""
+        return self.counts and not self.tasks and self.error is None
+
+    @property
     def allows_another(self) -> bool:
         """Whether a new attempt may be claimed, as far as this one is concerned."""
         if self.error is None:

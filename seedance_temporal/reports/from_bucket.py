@@ -79,6 +79,6 @@ def _tasks(facts: Facts) -> Iterator[BilledTask]:
     for end in (end for attempt in facts.attempts for end in attempt.ends):
         if is_billed(phase_of(end.error)):
             yield BilledTask(end.error.task_id, tokens(end.usage), end.cost_usd)
-    second = decide(facts).second_task
-    if second is not None and ending(facts) is not None:
-        yield BilledTask(second)
+    decision = decide(facts)
+    if (decision.second_task or decision.unknown_attempt) and ending(facts) is not None:
+        yield BilledTask(decision.second_task)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -21,7 +21,8 @@ from temporalio.common import WorkflowIDConflictPolicy
 from seedance_temporal import connection, errors
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
-from seedance_temporal.contract import SEEDANCE_USER, WORKFLOW, GenerateVideoInput, Queues, Resubmit
+from seedance_temporal.contract import SEEDANCE_USER, WORKFLOW, GenerateVideoInput, Queues, Resubmit, late_tasks_id
+from seedance_temporal.errors import JobFailed
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, Phase, phase_of
@@ -491,6 +492,24 @@ async def test_resolve_returns_the_workflows_answer(jobs: VideoJobs, temporal: C
     ended = await jobs.job(job_id_of(request("settle anew"))).resolve(attempt=1, action="lost")
     assert not ended.accepted
     assert "Submit the same request again" in ended.message
+
+
+@pytest.mark.parametrize("end", ["stored", "failed"])
+async def test_task_named_after_the_end_is_asked_for(jobs: VideoJobs, temporal: Client, end: str) -> None:
+    """An operator can find the task of an attempt that was given up, while its video can still be fetched."""
+    of = request(f"named after {end}", end)
+    job = await jobs.submit(of)
+    with suppress(JobFailed):
+        await job.result(20)
+    assert not (await job.resolve(attempt=3, action="adopt", task_id="")).accepted
+    answer = await job.resolve(attempt=3, action="adopt", task_id="cgt-1")
+    assert answer.accepted
+    assert "The provider is asked for task cgt-1" in answer.message
+    late = temporal.get_workflow_handle(late_tasks_id(job.id, 3))
+    history = await late.fetch_history()
+    (signal,) = [event for event in history.events if event.HasField("workflow_execution_signaled_event_attributes")]
+    assert b'"source":"operator"' in signal.workflow_execution_signaled_event_attributes.input.payloads[0].data
+    await late.terminate()
 
 
 # Listing

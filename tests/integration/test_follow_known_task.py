@@ -40,7 +40,7 @@ async def test_live_task_is_followed_once(temporal: Client) -> None:
     assert len(runs) == 1
     # The run can have read the ledger before, and be about to end.
     told = await temporal.get_workflow_handle(world.job_id).query("signals")
-    assert [(each["task_id"], each["attempt"]) for each in told] == [("cgt-1", 1)] * 2
+    assert [(each["task_id"], each["attempt"], each["source"]) for each in told] == [("cgt-1", 1, "ledger")] * 2
 
 
 async def test_failed_run_is_followed_by_another(temporal: Client) -> None:

@@ -146,6 +146,25 @@ def test_record_beats_everything(attempts: list[Attempt], attempt: int, second_t
     assert decision.result == a_result("a")
 
 
+@pytest.mark.parametrize(
+    ("attempts", "unknown"),
+    [
+        ([an_attempt(1, A)], None),
+        ([an_attempt(1, A), an_attempt(2)], 2),
+        ([an_attempt(1, A), an_attempt(2, accepted_without_id=True)], 2),
+        ([an_attempt(1, A), an_attempt(2, lost=True)], None),
+        ([an_attempt(1, A), an_attempt(2, not_sent())], None),
+        ([an_attempt(1, A), an_attempt(2, refused())], None),
+        ([an_attempt(1, A), an_attempt(2, B)], None),
+    ],
+)
+def test_attempt_without_outcome_is_never_silent(attempts: list[Attempt], unknown: int | None) -> None:
+    for record in (None, a_result("a")):
+        decision = decide(Facts(record, tuple(attempts)))
+        assert decision.next in {"adopt", "stored"}
+        assert decision.unknown_attempt == unknown
+
+
 def test_ending_of_a_stored_job() -> None:
     at = datetime.now(UTC)
     attempts = (an_attempt(1, A, end="a"),)
@@ -202,6 +221,8 @@ def test_only_unknown_attempt_is_searched() -> None:
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 WINDOW = timedelta(seconds=600)
+# And the difference that clocks may have.
+SEARCH = timedelta(seconds=630)
 CLAIM = a_claim(a_request())
 # As an older worker wrote it.
 KEYLESS = CLAIM.model_copy(update={"key": ""})
@@ -225,8 +246,8 @@ def unknown(age: timedelta, **given: Any) -> Attempt:
 
 
 def after(window: timedelta, **given: Any) -> Listing:
-    """A complete listing begun so long after the end of the window of an attempt of 20 minutes."""
-    return a_listing(CLAIM, **{"began_at": NOW - WINDOW + window} | given)
+    """A complete listing begun so long after the end of the search for an attempt of 20 minutes."""
+    return a_listing(CLAIM, **{"began_at": NOW - 2 * WINDOW + SEARCH + window} | given)
 
 
 FIRST, MINUTE = timedelta(seconds=1), timedelta(seconds=60)
@@ -308,7 +329,7 @@ def test_doubts_bar_absence(
 ) -> None:
     known = Facts(None, (*others, attempt), identifiers_listed)
     assert attempt.claimed_at is not None
-    began = attempt.claimed_at + WINDOW + FIRST
+    began = attempt.claimed_at + SEARCH + FIRST
     key = attempt.claim.key if attempt.claim is not None else ""
     listings = (after(FIRST, began_at=began, key=key), after(FIRST, began_at=began + MINUTE, key=key))
     assert is_absent(known, attempt, listings, some_settings()) is (bar is None)
@@ -333,7 +354,7 @@ def test_unclaimed_attempt_is_not_absent() -> None:
 )
 def test_search_time_follows_settings(barred: bool, given: dict[str, Any], identifiers_listed: bool) -> None:
     """Half a window more where listings can settle it, because no operator is needed for that."""
-    border = WINDOW if barred else 1.5 * WINDOW
+    border = SEARCH if barred else SEARCH + WINDOW / 2
     # Where an operator is needed, it is searched for less and less often.
     waits = [(timedelta(0), 30), (border, 30), (border + TICK, 100), (timedelta(hours=1), 360), (DAYS, 900)]
     for age, wait in waits:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
+from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.ledger import EndResult
 from activities.limits import QuotaResult
-from activities.recover import IdentifyResult
+from activities.recover import IdentifyInput, IdentifyResult
 from activities.references import ReferencesResult
 from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
@@ -141,6 +143,7 @@ async def test_claim_waits_for_named_task(skipping: Harness) -> None:
     skipping.fake.plan("read_ledger", claim(2))
     skipping.fake.always("identify_task", NOT_YET)
     skipping.fake.plan("create_task", created(seconds=0))
+    skipping.fake.plan("ask_later", None)
     skipping.fake.finish()
     await skipping.start_until_stored(first_signal=FIRST_NAMED)
     assert skipping.fake.names() == [
@@ -149,8 +152,28 @@ async def test_claim_waits_for_named_task(skipping: Harness) -> None:
         "create_task",
         "get_task",
         "store_video",
+        # The last question comes early, so it is asked once more, after the end.
         "identify_task",
+        "ask_later",
     ]
+
+
+async def test_early_question_is_not_the_last(skipping: Harness) -> None:
+    """A search asks before each step that a task could change; GET may lag for the promised five minutes."""
+    asked: list[datetime] = []
+
+    async def lagging(_: IdentifyInput) -> IdentifyResult:
+        asked.append(activity.info().scheduled_time)
+        return OURS if asked[-1] - asked[0] >= policies.IDENTIFY_LATER else NOT_YET
+
+    skipping.fake.plan("read_ledger", recover(), adopt())
+    skipping.fake.always("ask_lister", recover(seconds=20))
+    skipping.fake.always("identify_task", lagging)
+    skipping.fake.finish()
+    job = await skipping.start_until_called("ask_lister")
+    await job.callback("succeeded")
+    assert await job.result() == RESULT
+    assert len(asked) > 2 + len(policies.IDENTIFY_PAUSES), "no question came early"
 
 
 # --- during a create -------------------------------------------------------------------------------------------------
@@ -396,6 +419,16 @@ async def test_second_task_returns_after_other_attention(harness: Harness) -> No
     shown = await job.state()
     assert shown.attention == "second_task"
     assert OTHER_TASK in (detail_of(shown).advice or "")
+
+
+async def test_unknown_attempt_beside_the_video_calls_operator(harness: Harness) -> None:
+    """An attempt that was given up turned out to have a task, while the answer to the next one was lost."""
+    harness.fake.plan("read_ledger", adopt(unknown_attempt=2))
+    harness.fake.finish()
+    job = await harness.start_until_stored()
+    shown = await job.state()
+    assert (shown.phase, shown.attention) == ("stored", "second_task")
+    assert "Attempt 2 of this job may have made a task as well" in (detail_of(shown).advice or "")
 
 
 async def test_cancel_reaches_next_followed_task(harness: Harness) -> None:

@@ -15,6 +15,7 @@ from seedance_temporal.contract import (
     LATE_TASKS,
     SIGNAL_TASK_CHANGED,
     LateTasksInput,
+    NamedTask,
     Queues,
     TaskChanged,
     late_tasks_id,
@@ -31,6 +32,7 @@ def quick(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
     """A route whose waits are short."""
     monkeypatch.setattr(policies, "LATE_TASKS_IDLE", timedelta(seconds=1.5))
     monkeypatch.setattr(policies, "IDENTIFY_PAUSES", (timedelta(seconds=0.1),) * 2)
+    monkeypatch.setattr(policies, "IDENTIFY_LATER", timedelta(seconds=0.2))
     monkeypatch.setattr(policies, "LATE_TASK_PAUSE", timedelta(seconds=0.2))
     return unsandboxed
 
@@ -122,6 +124,35 @@ async def test_task_that_was_given_up_is_asked_for_again(quick: Harness) -> None
         await named(quick, TASK)
         await asyncio.sleep(0.1)
     await job.terminate()
+
+
+async def test_made_up_names_shut_out_no_task_for_long(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While GET answers, they are given up as soon as in a run, long before the pause of an outage is over."""
+    monkeypatch.setattr(policies, "MOST_CALLBACKS", 3)
+    monkeypatch.setattr(policies, "LATE_TASK_PAUSE", timedelta(hours=1))
+    monkeypatch.setattr(policies, "LATE_TASKS_IDLE", timedelta(seconds=0.5))
+
+    async def answer(input: IdentifyInput) -> IdentifyResult:
+        return OURS if input.task_id == TASK else NOT_YET
+
+    quick.fake.always("identify_task", answer)
+    quick.fake.plan("follow_known_task", None)
+    await (await named(quick, *[f"{TASK}-{n}" for n in range(3)])).result()
+    await (await named(quick, TASK)).result()
+    assert quick.fake.names()[-1] == "follow_known_task"
+
+
+async def test_task_that_operator_names_is_followed_in_flood(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "MOST_CALLBACKS", 1)
+
+    async def answer(input: IdentifyInput) -> IdentifyResult:
+        return OURS if input.source == "operator" else OTHER
+
+    quick.fake.always("identify_task", answer)
+    quick.fake.plan("follow_known_task", None)
+    by_operator = NamedTask(task_id=TASK, status="", attempt=2, source="operator")
+    await (await named(quick, OTHER_TASK, f"{OTHER_TASK}-2", by_operator)).result()
+    assert quick.fake.names().count("follow_known_task") == 1
 
 
 @pytest.mark.parametrize("nonsense", [{}, {"task_id": 1}, None, {"task_id": "x" * 5_000, "status": "", "attempt": 1}])

@@ -14,13 +14,14 @@ from temporalio.exceptions import ApplicationError
 from activities.create import CreateResult
 from activities.limits import QuotaResult
 from activities.poll import Observation
-from activities.recover import IdentifyResult
+from activities.recover import IdentifyInput, IdentifyResult
 from seedance_temporal.job import Attention
 from tests.support.jobs import detail_of
 from tests.support.polling import until
 from tests.workflows.fakes import (
     CANCELLED,
     LONG,
+    OTHER,
     OTHER_TASK,
     RESULT,
     TASK,
@@ -225,6 +226,30 @@ async def test_hour_without_cancel_raises_attention(skipping: Harness) -> None:
     skipping.fake.always("write_end", as_written)
     assert (await job.failed()).failure_class == "cancelled"
     assert (await job.state()).attention is None
+
+
+async def test_answers_for_other_tasks_hide_no_unasked_one(skipping: Harness) -> None:
+    """GET fails for one task alone, and made-up names are answered all the time."""
+
+    async def identify(input: IdentifyInput) -> IdentifyResult:
+        if input.task_id == OTHER_TASK:
+            raise ApplicationError("500", type="ProviderUnavailable")
+        return OTHER
+
+    skipping.fake.plan("read_ledger", adopt())
+    skipping.fake.always("get_task", waiting("queued", 300))
+    skipping.fake.always("identify_task", identify)
+    job = await skipping.start_until_called("get_task")
+    await job.callback("queued", OTHER_TASK)
+    for number in range(24):
+        await skipping.skip(300)
+        await job.callback("queued", f"{OTHER_TASK}-{number}")
+    shown = await job.state()
+    assert (shown.attention, shown.phase) == ("provider", "queued")
+    assert OTHER_TASK in (detail_of(shown).advice or "")
+    raised = [event for event in await job.noted() if event.startswith("attention_")]
+    assert raised == ["attention_raised provider"], "no other answer settles it"
+    await job.terminate()
 
 
 @pytest.mark.parametrize("status", ["dreaming", "queued", "running"])

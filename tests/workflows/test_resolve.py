@@ -8,8 +8,9 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from seedance_temporal.contract import SIGNAL_CANCEL, SIGNAL_RESOLVE, Resolve, ResolveAnswer
-from tests.workflows.fakes import OTHER_TASK, RESULT, TASK, Held, adopt, recover, to_store, waiting
+from tests.workflows.fakes import NOT_YET, OTHER_TASK, RESULT, TASK, Held, a_listing, adopt, recover, to_store, waiting
 from tests.workflows.harness import Harness, noted
+from workflows import policies
 
 ADOPT = Resolve(attempt=2, action="adopt", task_id=TASK)
 
@@ -62,6 +63,38 @@ async def test_failed_resolution_is_not_accepted(harness: Harness, part: str, wo
     assert words in answer.message
     assert "HTTP 503" in answer.message
     assert len(harness.fake.of("ask_lister")) == 1
+
+
+NAMED = {
+    "a callback named it, and GET is asked": "is being checked",
+    "a callback named it, and GET is away": "could not be checked",
+    "a listing showed it, and GET does not": "A listing showed task",
+}
+
+
+@pytest.mark.parametrize(("how", "words"), NAMED.items(), ids=NAMED)
+async def test_not_created_is_refused_over_named_task(harness: Harness, how: str, words: str) -> None:
+    """Also before the first question is answered, as after a Reset."""
+    asked = Held(NOT_YET)
+    job = await harness.start_unknown(2)
+    harness.fake.always("identify_task", RuntimeError("503") if how.endswith("away") else NOT_YET)
+    if how.endswith("asked"):
+        harness.fake.plan("identify_task", asked)
+    if how.startswith("a listing"):
+        await job.listed(a_listing(attempt=2, task_id=TASK))
+        await harness.fake.called("identify_task")
+    else:
+        await job.callback("running", TASK, attempt=2)
+        await harness.fake.called("identify_task", policies.IDENTIFY_RETRY.maximum_attempts if "away" in how else 1)
+    if how.endswith("away"):
+        await job.until_noted("task_not_checked callback")
+    answer = await job.resolve(Resolve(attempt=2, action="not_created"))
+    assert not answer.accepted
+    assert words in answer.message
+    assert TASK in answer.message
+    assert harness.fake.of("resolve_attempt") == []
+    asked.release()
+    await job.terminate()
 
 
 async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
