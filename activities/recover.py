@@ -211,9 +211,11 @@ class RecoverActivities:
                 f"It was sent at {sent_at:%H:%M:%S} UTC, and waited too long for a worker, or came back after a Reset. "
                 "Nothing was written. Send it again, if it still holds."
             )
+        if sent_at < attempt.claimed_at:
+            return f"It was sent before attempt {attempt.number} was made."
         # A task can have been made after the operator looked for it.
         over = attempt.claimed_at + timedelta(seconds=settings.search_seconds)
-        if sent_at < over:
+        if resolution.action == "not_created" and sent_at < over:
             left = max((over - now).total_seconds(), 0)
             return f"The search for its task was not over. Send this again in {left:.0f} s, if no task is found."
         return None

@@ -15,7 +15,7 @@
     │   ├── JobCancelled         the job was cancelled
     │   ├── VideoLost            a video may be made and billed, and cannot be had any more
     │   └── JobUnsettled         the run ended before the outcome was known: submit the request again
-    ├── WorkerUnavailable        the job is known, but no worker answers for it; nothing is lost
+    ├── WorkerUnavailable        no worker answers an operator's resolution; nothing is lost
     ├── TemporalUnavailable      Temporal could not be asked, or refused
     └── ProcessForked            this process was forked after it had connected: connect after the fork
 """
@@ -164,14 +164,14 @@ _BY_CLASS: Mapping[FailureClass, type[JobFailed]] = {
 
 
 class WorkerUnavailable(SeedanceError):
-    """The job is known to Temporal, but no worker answers for it. It goes on when one is back."""
+    """No worker has answered an operator's resolution yet. The job goes on when one is back."""
 
     def __init__(self, job_id: str, queue: str) -> None:
         self.job_id = job_id
         self.queue = queue
         super().__init__(
-            f"No worker answers on task queue {queue} for {job_id}. Nothing is lost: once one is back, the job goes "
-            "on, and tries what was asked of it."
+            f"No worker answers on task queue {queue} for {job_id}. The resolution is written if one does within two "
+            "minutes; after that, send it again. Nothing is lost meanwhile."
         )
 
 

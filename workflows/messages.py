@@ -187,7 +187,7 @@ def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, 
             "console, and resolve the attempt. A finished video can be downloaded for 24 hours.",
             f"The task exists: {command} --task-id ID",
             *([] if accepted else [absent]),
-            f"It cannot be known any more: {command} --lost",
+            f"It cannot be known any more, and the search is to end: {command} --lost",
         ]
     )
 

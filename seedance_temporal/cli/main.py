@@ -198,9 +198,12 @@ async def resolve(
     attempt: Annotated[int, Option(min=1, help="The attempt whose outcome is unknown.")],
     task_id: Annotated[str | None, Option(help="Adopt this task of the provider as the attempt's.")] = None,
     not_created: Annotated[
-        bool, Option("--not-created", help="State that it made no task: the job then sends another paid create.")
+        bool,
+        Option(
+            "--not-created", help="State that it made no task: the job sends another paid create, unless cancelled."
+        ),
     ] = False,
-    lost: Annotated[bool, Option("--lost", help="State that its outcome can no longer be found out.")] = False,
+    lost: Annotated[bool, Option("--lost", help="Give it up: the job ends, and the search with it.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Resolve an attempt whose outcome is unknown."""

@@ -159,7 +159,7 @@ async def read_run_in_need(ui: TemporalUi, job_id: str) -> str:
     await ui.until_it_shows(
         "Needs an operator: unknown_create. Whether the provider accepted attempt 1 is not known, so nothing is sent",
         f"The task exists: {resolve} --task-id ID",
-        f"It cannot be known any more: {resolve} --lost",
+        f"It cannot be known any more, and the search is to end: {resolve} --lost",
         "Nothing is sent meanwhile, and nothing is paid for twice.",
     )
     read = await ui.until_it_shows("No task exists, and another one is to be paid: ", "awaited: callback or listing")

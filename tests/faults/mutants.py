@@ -377,9 +377,9 @@ MUTANTS = (
         2,
         "not_created is accepted before the window is over",
         _RECOVER,
-        "        if sent_at < over:\n",
+        '        if resolution.action == "not_created" and sent_at < over:\n',
         "        if False:\n",
-        "tests/integration/test_recover.py::test_resolution_before_end_of_search_is_refused",
+        "tests/integration/test_recover.py::test_not_created_before_end_of_search_is_refused",
     ),
     Mutant(
         2,
