@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
-from seedance_temporal.contract import SIGNAL_LISTED, SIGNAL_TASK_CHANGED
+from seedance_temporal.contract import SIGNAL_LISTED, SIGNAL_RESOLVE, SIGNAL_TASK_CHANGED
 from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.ledger.store import Ledger
 from tests.model.executions import Execution
 from tests.model.provider import NAMES_ITS_TASK, NOT_SENT, REFUSALS, Post
@@ -23,6 +25,8 @@ _SILENCE = 1.5 * _HOUR
 _POLLED_WITHIN = 1_200.0
 # A named task is asked for during this time before a create.
 _NAMED_WITHIN = 62.0
+# And, though nothing waits for that, once more at the end of this.
+_ASKED_WITHIN = 360.0
 # A task that is hidden for longer can be missed.
 _SEARCHED = 500.0
 _SETTLED_WITHIN = 300.0
@@ -119,9 +123,18 @@ class Promises:
                 assert allowed.get(world.source_of(attempt.number)), (
                     f"attempt {attempt.number} counts as absent: {post}, {attempt.outcome}"
                 )
+                self._check_disowned(world, attempt.number, attempt.outcome)
         for attempt in facts.attempts:
             for task_id in attempt.tasks:
                 assert world.attempt_of(world.provider.tasks[task_id]) == attempt.number, f"{task_id} is not its task"
+
+    def _check_disowned(self, world: World, attempt: int, outcome: Outcome) -> None:
+        """No operator is believed over a task that was named before, and that GET would have shown."""
+        for run in (run for server in world.servers for run in server.runs if run.run_id == outcome.run_id):
+            for number, task_id, at in _named_before_resolution(run, outcome.at.timestamp())[:_MOST_NAMES]:
+                task = world.provider.tasks.get(task_id)
+                mine = number == attempt and task is not None and world.attempt_of(task) == attempt
+                assert task is None or not mine or task.hidden_until > at, f"{task_id} was named, and is disowned"
 
     def _check_silence(self, world: World, server: Server) -> None:
         """A job that does not get on for more than an hour says so."""
@@ -209,7 +222,7 @@ class Promises:
                     continue
                 for attempt, task_id, at in _names_in(run)[:_MOST_NAMES]:
                     task = world.provider.tasks.get(task_id)
-                    if task is None or world.attempt_of(task) != attempt or task.hidden_until > at + _NAMED_WITHIN:
+                    if task is None or world.attempt_of(task) != attempt or task.hidden_until > at + _ASKED_WITHIN:
                         continue
                     self._check_asked_again(world, run, task_id, at)
                     if world.was_quiet(at, at + _SETTLED_WITHIN):
@@ -261,16 +274,36 @@ class Promises:
         assert all(fate in NOT_SENT for fate in fates[:-1])
 
 
-def _names_in(run: Run, before: float = math.inf) -> list[tuple[int, str, float]]:
-    """Return the tasks that callbacks or listings named to a run, and when; ``before``: Unix seconds."""
-    named: list[tuple[int, str, float]] = []
+def _signals_in(run: Run) -> Iterator[tuple[str, dict[str, Any], float]]:
+    """Yield each signal that came to a run: its name, its argument, and when, in Unix seconds."""
     for activation, _ in run.hosted.history:
         for job in activation.jobs:
-            if job.HasField("signal_workflow") and job.signal_workflow.signal_name in _NAMING:
+            if job.HasField("signal_workflow") and job.signal_workflow.input:
                 told = json.loads(job.signal_workflow.input[0].data)
-                if told["task_id"] is not None:
-                    named.append((told["attempt"], told["task_id"], activation.timestamp.ToNanoseconds() / 1e9))
-    return [name for name in named if name[2] < before]
+                yield job.signal_workflow.signal_name, told, activation.timestamp.ToNanoseconds() / 1e9
+
+
+def _names_in(run: Run, before: float = math.inf) -> list[tuple[int, str, float]]:
+    """Return the tasks that callbacks or listings named to a run, and when; ``before``: Unix seconds."""
+    return [
+        (told["attempt"], told["task_id"], at)
+        for name, told, at in _signals_in(run)
+        if name in _NAMING and told["task_id"] is not None and at < before
+    ]
+
+
+def _named_before_resolution(run: Run, written_at: float) -> list[tuple[int, str, float]]:
+    """Return the tasks that were named to a run before the resolution that it wrote at some time."""
+    named: list[tuple[int, str, float]] = []
+    before: list[tuple[int, str, float]] = []
+    for name, told, at in _signals_in(run):
+        if at > written_at:
+            break
+        if name == SIGNAL_RESOLVE:
+            before = [*named]
+        elif name in _NAMING and told["task_id"] is not None:
+            named.append((told["attempt"], told["task_id"], at))
+    return before
 
 
 def _named(execution: Execution | None) -> list[tuple[int, str, float]]:

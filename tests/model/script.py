@@ -75,7 +75,7 @@ _PAUSES = st.sampled_from([0, 0, 0, 0.1, 1, 3, 10, 30, 60, 100, 200, 700, 1_500,
 _WHICH = st.integers(0, 2)
 _WHERE = st.sampled_from([0, 0, 0, 1])
 _STATUSES = st.sampled_from(["running", "succeeded", "succeeded", "failed", "expired", "cancelled"])
-_LAGS = st.sampled_from([0, 3, 20, 50, 90, 1_000])
+_LAGS = st.sampled_from([0, 3, 20, 50, 90, 250, 1_000])
 
 
 def _move(name: str, *arguments: st.SearchStrategy[Any] | Any) -> st.SearchStrategy[Move]:

@@ -5,6 +5,36 @@ from __future__ import annotations
 from tests.model.script import Script
 
 SITUATIONS = {
+    "a refused resolution comes back with a reset": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("get", "500"),
+            ("callback", 0, "running"),
+            ("pass", 20),
+            ("resolve", 0, "not_created"),
+            ("pass", 5),
+            ("reset", 0, 0),
+            ("pass", 600),
+        ),
+    ),
+    "a task is named in the last question's pause": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 200),
+            ("hide", 0, 200),
+            ("callback", 0, "running"),
+            ("pass", 700),
+            ("resolve", 0, "not_created"),
+            ("pass", 600),
+        ),
+    ),
     "a written-off task is named before the next create": Script(
         moves=(
             ("callbacks", "lost"),
