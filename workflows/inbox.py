@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -98,13 +98,18 @@ class Inbox:
     @property
     def trouble(self) -> str:
         """Advice on a cancel, or a question for a task, that the provider has not served for an hour; or nothing."""
-        since, reason = min(self._unasked.values(), default=(workflow.now(), ""))
-        return self._cancel_fails or (reason if workflow.now() - since >= policies.PATIENCE else "")
+        unasked = [reason for since, reason in self._failed if workflow.now() - since >= policies.PATIENCE]
+        return self._cancel_fails or "".join(unasked[:1])
 
     @property
     def unchecked(self) -> str:
         """Which of the tasks that were named could not be checked, and why; empty where all could."""
-        return next((reason for _, reason in sorted(self._unasked.values()) if reason), "")
+        return "".join(reason for _, reason in self._failed[:1])
+
+    @property
+    def _failed(self) -> list[tuple[datetime, str]]:
+        """Since when named tasks could not be asked for, and why; the oldest first."""
+        return sorted((since, reason) for since, reason in self._unasked.values() if reason)
 
     @property
     def cancel_pending(self) -> bool:
@@ -295,11 +300,9 @@ class Inbox:
         return named.task_id == self._progress.task_id or key in self._open | self._identified
 
     async def _ask_unless_known(self, named: NamedTask, *, again: bool = False) -> None:
-        key = named.attempt, named.task_id
         if self._is_known(named):
-            if key not in self._open:
-                self._unasked.pop(key, None)
             return
+        key = named.attempt, named.task_id
         if not again:
             self._unasked.setdefault(key, (workflow.now(), ""))
         self._open.add(key)

@@ -176,6 +176,19 @@ async def test_early_question_is_not_the_last(skipping: Harness) -> None:
     assert len(asked) > 2 + len(policies.IDENTIFY_PAUSES), "no question came early"
 
 
+async def test_task_that_get_never_shows_is_given_up(skipping: Harness) -> None:
+    skipping.fake.always("identify_task", NOT_YET)
+    skipping.fake.plan("read_ledger", adopt())
+    skipping.fake.always("get_task", waiting("running", 120))
+    job = await skipping.start_until_called("get_task")
+    await job.callback("running", OTHER_TASK)
+    await skipping.skip(policies.IDENTIFY_LATER.total_seconds() + 120)
+    await job.until_noted("task_not_found")
+    await skipping.skip(3_600)
+    assert len(skipping.fake.of("identify_task")) == 2 + len(policies.IDENTIFY_PAUSES)
+    await job.terminate()
+
+
 # --- during a create -------------------------------------------------------------------------------------------------
 
 
