@@ -84,7 +84,7 @@ def not_resolved(error: ActivityError) -> str:
     """Return why an operator's resolution has no answer: a worker that dies can have written it before."""
     reason = error.cause
     if isinstance(reason, ApplicationError) and reason.type == "ProviderUnavailable":
-        return f"Nothing was written: {reason_of(reason)}"
+        return f"Nothing was written: {reason_of(reason)}. Send it again once the provider answers."
     return f"It is not known whether this was written: {reason_of(reason or error)}. Send it again, which does no harm."
 
 
