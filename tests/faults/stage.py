@@ -53,7 +53,7 @@ class Stage:
         async with self.workers(bucket, provider_, lists=path.lists):
             handle = await self.start(request)
             error = await end_of(handle)
-            await self.lister_ends()
+            await self.helpers_end(handle.id)
             state = await self.state(handle.id)
             await replay(handle)
             runs = await runs_of(handle)
@@ -110,12 +110,17 @@ class Stage:
     def lister(self) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(contract.lister_id(self._settings.ark_route))
 
-    async def lister_ends(self) -> None:
-        """Wait for the lister, where there was one: it must not meet the next job."""
-        with suppress(RPCError):
-            while (await self.lister.describe()).status is WorkflowExecutionStatus.RUNNING:
-                skip = SleepRequest(duration=Duration(seconds=300))
-                await self.client.test_service.unlock_time_skipping_with_sleep(skip)
+    async def helpers_end(self, job_id: str) -> None:
+        """Wait for the lister, and for those that ask for late tasks, where there were some.
+
+        They must not meet the next job, nor be left without a worker: the clock does not jump then.
+        """
+        late = [self.client.get_workflow_handle(contract.late_tasks_id(job_id, attempt)) for attempt in (1, 2)]
+        for handle in (self.lister, *late):
+            with suppress(RPCError):
+                while (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
+                    skip = SleepRequest(duration=Duration(seconds=300))
+                    await self.client.test_service.unlock_time_skipping_with_sleep(skip)
 
 
 class _ShownListings(ClientInterceptor, WorkerInterceptor):
