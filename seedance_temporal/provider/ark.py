@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Literal
 
 import httpx
@@ -118,6 +119,10 @@ class _Sending:
         return bool(self._events) or isinstance(error, (*never_connected, httpx.LocalProtocolError))
 
 
+# Made once: it reads the certificate store.
+_usual_tls = cache(httpx.create_ssl_context)
+
+
 class Ark:
     """The provider's task API on one route.
 
@@ -142,12 +147,10 @@ class Ark:
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept-Encoding": "identity"}
         self._key = api_key
         self._secrets = (api_key, *secrets)
-        # Made once: it reads the certificate store.
-        tls = httpx.create_ssl_context()
         self._listing = asyncio.Lock()
         self._list_spacing = list_spacing
         self._listed_at = -list_spacing
-        self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=tls))
+        self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=_usual_tls()))
 
     def _client(self, read_seconds: float | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(
