@@ -208,7 +208,8 @@ class RecoverActivities:
         sent_at = min(resolution.sent_at or now, now)
         if now - sent_at > _COUNTS_FOR + timedelta(seconds=settings.seedance_clock_skew_seconds):
             return (
-                f"It was sent at {sent_at:%H:%M:%S} UTC, and waited too long for a worker, or came back after a Reset. "
+                f"By its sender's clock it was sent at {sent_at:%H:%M:%S} UTC, and by the worker's it is "
+                f"{now:%H:%M:%S}: it waited too long for a worker, came back after a Reset, or a clock is wrong. "
                 "Nothing was written. Send it again, if it still holds."
             )
         if sent_at < attempt.claimed_at:
@@ -228,12 +229,15 @@ class RecoverActivities:
         adopted = ResolveAnswer(accepted=True, message=f"Task {task_id} is adopted: the job follows it.")
         if task_id in attempt.tasks:
             return adopted
-        if await self._identifier(input.job_id, task_id) != claim.safety_identifier:
+        shown = await self._identifier(input.job_id, task_id)
+        if shown is None:
             unseen = f" Note that {other_key(claim.key, key)}." if claim.key != key else ""
             return _refused(
-                f"The provider knows no task {task_id} that shows the identifier of this attempt, "
-                f"{claim.safety_identifier}.{unseen}"
+                f"The provider does not show task {task_id} with an identifier so far. "
+                f"The job asks for it again by itself during the next minutes.{unseen}"
             )
+        if shown != claim.safety_identifier:
+            return _refused(f"{task_id} is another task: it shows {shown}, and this attempt {claim.safety_identifier}.")
         await self._write_outcome(input.job_id, facts, attempt.number, "created", "operator", task_id=task_id)
         decision = decide_at(await self._ledger.read(input.job_id, attempt.number), self._settings)
         if decision.task_id == task_id:

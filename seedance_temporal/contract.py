@@ -121,7 +121,7 @@ class Carried(Shape):
         not_sent, not_sent_since: Creates in a row that were not sent, and when the first one failed.
         status_unknown_since: Since when the task has a status that is not known.
         cancel_fails_since: Since when the provider does not serve a cancel.
-        named: Tasks that callbacks or listings named, and that are in question.
+        named: Tasks that were named, and that are in question.
         listed: The tasks that listings showed, by attempt.
         callbacks: How many callbacks were followed up.
     """

@@ -83,7 +83,7 @@ class GenerateVideo:
             try:
                 await workflow.wait_condition(video.done)
             except asyncio.CancelledError:
-                self._inbox.request_cancel("temporal")
+                self._inbox.cancel.request("temporal")
         return video.result()
 
     async def _generate_and_listen(self) -> VideoResult:
@@ -158,7 +158,7 @@ class GenerateVideo:
         """
         if not self._job.may_create:
             raise _Ended(messages.unsettled(decision.attempt), "workflow")
-        if self._inbox.cancel_requested:
+        if self._inbox.cancel.requested:
             # After a Reset the decision may be stale; read the ledger again.
             decision = await self._read_ledger()
             if decision.next != "claim":
@@ -171,7 +171,7 @@ class GenerateVideo:
             return decision  # the same one: the next round goes on with the references checked
         if self._progress.context.limited and (quota := await self._steps.reserve_quota()).error is not None:
             raise _Ended(quota.error, "ledger")
-        if await self._inbox.await_named_tasks() or self._inbox.cancel_requested:
+        if await self._inbox.await_named_tasks() or self._inbox.cancel.requested:
             return decision
         result = await self._sending.send(decision.attempt, self._media)
         match result.kind:
@@ -255,25 +255,25 @@ class GenerateVideo:
         self._progress.set_task(decision.attempt, task_id)
         self._progress.enter("queued")
         # A cancel was answered for the task before this one.
-        self._inbox.cancel_outcome = None
+        self._inbox.cancel.outcome = None
         task = GetTaskInput(job_id=self._job_id, request=self._job.request, attempt=decision.attempt, task_id=task_id)
         # Only a task that this run created needs a wait before its first poll.
         seconds, self._first_poll_after = self._first_poll_after, 0.0
         polls, cancelling = self._polls.begin(), False
         while True:
             await self._continue_as_new_where_long()
-            announced = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel_pending)
-            cancelling = self._inbox.cancel_pending
+            announced = await self._next_poll(task_id, seconds, cancel_sent=cancelling and self._inbox.cancel.pending)
+            cancelling = self._inbox.cancel.pending
             if cancelling:
-                await self._inbox.send_cancel(task)
+                await self._inbox.cancel.send(task)
             elif announced == SUCCEEDED:
-                video = await self._copying.copy_at_once(task, lambda: self._inbox.cancel_pending)
+                video = await self._copying.copy_at_once(task, lambda: self._inbox.cancel.pending)
                 if video is not None:
                     self._progress.show_status(SUCCEEDED, "copy")
                     return await self._copied(video)
             # The poll reads the ledger first.
             self._inbox.ledger_changed = False
-            is_due = announced is not None or (cancelling and not self._inbox.cancel_pending)
+            is_due = announced is not None or (cancelling and not self._inbox.cancel.pending)
             poll = {"polls": polls.count, "refused": polls.refused, "announced": is_due}
             seen = await self._steps.get_task(task.model_copy(update=poll))
             how: EventSource = "callback" if announced else "poll"
@@ -304,7 +304,7 @@ class GenerateVideo:
         """Wait for a reason to poll; return the end that a callback announced. A cancel that was sent is no reason."""
         if seconds > 0:
             await self._progress.wait(
-                lambda: self._inbox.calls_for_poll(task_id) or (self._inbox.cancel_pending and not cancel_sent),
+                lambda: self._inbox.calls_for_poll(task_id) or (self._inbox.cancel.pending and not cancel_sent),
                 seconds,
                 "callback, or poll",
             )
@@ -316,7 +316,7 @@ class GenerateVideo:
         """Copy the video into the bucket while its URL lives."""
         self._progress.enter("storing")
         # Too late for a cancel: the video is paid for.
-        self._inbox.cancel_outcome = "running_will_finish"
+        self._inbox.cancel.outcome = "running_will_finish"
         copied = await self._copying.copy(task, timedelta(seconds=seen.copy_within))
         if isinstance(copied, JobError):
             return await self._end(copied, "copy", seen)
@@ -330,7 +330,7 @@ class GenerateVideo:
     # Ending
 
     async def _stored(self, result: VideoResult, how: EventSource) -> VideoResult:
-        self._inbox.cancel_outcome = "running_will_finish"
+        self._inbox.cancel.outcome = "running_will_finish"
         self._progress.clear_all_but("second_task")
         while await self._inbox.await_named_tasks():
             self._progress.show_second_task((await self._read_ledger()).second_task)
@@ -350,7 +350,7 @@ class GenerateVideo:
     def _failure(self, end: _Ended) -> ApplicationError:
         """Show how the job ended; return the error that ends the run, by the failure's own name and sentence."""
         error = end.error
-        self._inbox.cancel_outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
+        self._inbox.cancel.outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._progress.clear_all_but("second_task")
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
         self._progress.show_ended(error, phase_of(error), end.usage, end.cost_usd)
@@ -381,7 +381,7 @@ class GenerateVideo:
 
     @workflow.signal(name=contract.SIGNAL_CANCEL)
     async def cancel(self, *_: Any) -> None:
-        self._inbox.request_cancel("caller")
+        self._inbox.cancel.request("caller")
 
     @workflow.signal(name=contract.SIGNAL_RESOLVE)
     async def resolve(self, *args: Any) -> None:
@@ -393,7 +393,7 @@ class GenerateVideo:
 
     @workflow.query(name=contract.QUERY_CANCEL)
     def cancel_outcome(self) -> CancelOutcome | None:
-        return self._inbox.cancel_outcome
+        return self._inbox.cancel.outcome
 
     @workflow.query(name=contract.QUERY_RESOLUTION)
     def resolution(self, resolution_id: str) -> ResolveAnswer | None:

@@ -8,7 +8,7 @@ is about to end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,18 +18,17 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.poll import GetTaskInput
     from seedance_temporal.contract import (
-        CancelOutcome,
         Carried,
         NamedTask,
         Resolve,
         ResolveAnswer,
     )
-    from seedance_temporal.events import EventName, EventSource
+    from seedance_temporal.events import EventName
     from seedance_temporal.ledger.facts import Listing
     from seedance_temporal.provider.task import RUNNING, TERMINAL, is_task_id
     from workflows import messages, policies
+    from workflows.cancel import Cancel
     from workflows.progress import Progress
     from workflows.steps import Steps
     from workflows.waits import Pauses, history_is_long, until
@@ -44,8 +43,7 @@ class Inbox:
         creating: The attempt whose create is running; its answer names its task anyway.
         listings: Those that have arrived and are not handled yet.
         listed: The tasks that listings showed, by attempt.
-        cancel_requested: Whether the end of the job was requested.
-        cancel_outcome: The answer to that, once it is known.
+        cancel: The request to end the job.
         answers: Those to resolutions, by their ids.
     """
 
@@ -72,18 +70,16 @@ class Inbox:
         self.creating: int | None = None
         self.listings: list[Listing] = []
         self.listed = dict(carried.listed)
-        self.cancel_requested = carried.cancel_requested
-        self.cancel_outcome: CancelOutcome | None = None
+        self.cancel = Cancel(steps, progress, carried)
         self.answers: dict[str, ResolveAnswer] = {}
-        self._cancel_fails = ""
-        self._cancel_fails_since = carried.cancel_fails_since
         self._unanswered = {(named.attempt, named.task_id): named for named in carried.named}
+        self._vouched = {key for key, named in self._unanswered.items() if named.source == "operator"}
         self._asking: set[asyncio.Task[None]] = set()
 
     @property
     def interrupts(self) -> bool:
         """Whether to stop preparing a create: a cancel was requested, or the ledger has changed."""
-        return self.cancel_requested or self.ledger_changed
+        return self.cancel.requested or self.ledger_changed
 
     @property
     def asked(self) -> set[tuple[int, str]]:
@@ -99,7 +95,7 @@ class Inbox:
     def trouble(self) -> str:
         """Advice on a cancel, or a question for a task, that the provider has not served for an hour; or nothing."""
         unasked = [reason for since, reason in self._failed if workflow.now() - since >= policies.PATIENCE]
-        return self._cancel_fails or "".join(unasked[:1])
+        return self.cancel.trouble or "".join(unasked[:1])
 
     @property
     def unchecked(self) -> str:
@@ -111,10 +107,6 @@ class Inbox:
         """Since when named tasks could not be asked for, and why; the oldest first."""
         return sorted((since, reason) for since, reason in self._unasked.values() if reason)
 
-    @property
-    def cancel_pending(self) -> bool:
-        return self.cancel_requested and self.cancel_outcome is None
-
     async def await_named_tasks(self) -> bool:
         """Wait until each task that was named is identified, or was asked for after every pause.
 
@@ -124,25 +116,23 @@ class Inbox:
         # Also for those that are asked for later: an outage can be over.
         self._awaited |= self._open
         self._patient.clear()
-        if self._awaited:
-            purpose = "stop waiting for tasks that callbacks or listings named"
-            await until(lambda: not self._awaited, policies.LISTEN_AT_MOST, purpose)
+        if self._awaited or self._resolving:
+            purpose = "stop waiting for tasks that were named"
+            await until(lambda: not (self._awaited or self._resolving), policies.LISTEN_AT_MOST, purpose)
         await until(lambda: not self._resolving)
         return self.ledger_changed
 
     def ask_again(self) -> None:
         """Ask once more for the tasks that could not be identified so far, by this run or the one before."""
         for named in self.take_unanswered():
-            asking = asyncio.create_task(self._ask_unless_known(named, again=True))
-            self._asking.add(asking)
-            asking.add_done_callback(self._asking.discard)
+            self._begin(self._ask_unless_known(named, again=True))
 
     def carry(self, carried: Carried) -> Carried:
         """Add what the next run needs: a callback that came while provider or bucket were away does not come again."""
         return carried.model_copy(
             update={
-                "cancel_requested": self.cancel_requested,
-                "cancel_fails_since": self._cancel_fails_since,
+                "cancel_requested": self.cancel.requested,
+                "cancel_fails_since": self.cancel.fails_since,
                 "named": self.take_unanswered(),
                 "listed": self.listed,
                 "callbacks": self._callbacks,
@@ -155,11 +145,20 @@ class Inbox:
         return unanswered
 
     def why_it_may_exist(self, attempt: int) -> str:
-        """Say which task a listing showed for an attempt, or was named and is not checked; empty where none is."""
+        """Say which task a listing showed for an attempt, or was named and is not checked; empty where none is.
+
+        GET can be behind, so its "not yet" is no answer to an operator who named the task.
+        """
         if attempt in self.listed:
             return f"A listing showed task {self.listed[attempt]}."
-        unasked = ((task_id, reason) for (of, task_id), (_, reason) in self._unasked.items() if of == attempt)
-        return next((reason or f"Task {task_id} was named, and is being checked." for task_id, reason in unasked), "")
+        vouched = sorted(self._vouched & (self._open | self._unanswered.keys()))
+        doubts = dict.fromkeys(vouched, "") | {key: reason for key, (_, reason) in self._unasked.items()}
+        checked = (
+            reason or f"Task {key[1]} was named, and is being checked."
+            for key, reason in doubts.items()
+            if key[0] == attempt
+        )
+        return next(checked, "")
 
     async def close(self) -> None:
         """Ask for no more tasks, because the run is over, and wait for the handlers."""
@@ -228,29 +227,6 @@ class Inbox:
         self._fruitless_callbacks += 1
         return self._ends_announced.pop(task_id)
 
-    # Requests
-
-    def request_cancel(self, by: EventSource) -> None:
-        if not self.cancel_requested:
-            self.cancel_requested = True
-            self._progress.note("cancel_requested", by)
-
-    async def send_cancel(self, task: GetTaskInput) -> None:
-        """Cancel a task that is queued; where the provider does not serve that, leave the request for the next poll."""
-        try:
-            cancelled = await self._steps.cancel_task(task)
-        except ActivityError as error:
-            reason = str(messages.last_failure(error) or "no worker took it")
-            self._progress.note("cancel_not_served", "poll", reason, task_id=task.task_id)
-            since = self._cancel_fails_since = self._cancel_fails_since or workflow.now()
-            if workflow.now() - since >= policies.PATIENCE:
-                self._cancel_fails = messages.advice_on_cancel(since, reason)
-            return
-        self._cancel_fails, self._cancel_fails_since = "", None
-        self.cancel_outcome = cancelled.outcome
-        answer = f"{cancelled.outcome}, {cancelled.status}"
-        self._progress.note("cancel_answered", "poll", answer, task_id=task.task_id)
-
     async def resolve(self, args: Sequence[Any]) -> None:
         """Write an operator's resolution of an attempt whose outcome is unknown: one after the other."""
         try:
@@ -277,11 +253,21 @@ class Inbox:
         if resolution.action == "not_created" and (doubt := self.why_it_may_exist(resolution.attempt)):
             return ResolveAnswer(accepted=False, message=f"It may have been created. {doubt}")
         try:
-            return await self._steps.resolve_attempt(resolution)
+            answer = await self._steps.resolve_attempt(resolution)
         except ActivityError as error:
-            return ResolveAnswer(accepted=False, message=messages.not_resolved(error))
+            answer = ResolveAnswer(accepted=False, message=messages.not_resolved(error, resolution.action))
+        if resolution.task_id is not None and not answer.accepted:
+            # GET can be away, or behind.
+            named = NamedTask(task_id=resolution.task_id, status="", attempt=resolution.attempt, source="operator")
+            self._begin(self._identify(named))
+        return answer
 
     # Identifying tasks
+
+    def _begin(self, asking: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(asking)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
     async def _identify(self, named: NamedTask) -> None:
         """Find out whether a named task is one of the job, and have the ledger say so if it is.
@@ -290,6 +276,8 @@ class Inbox:
         once more when it is named again. Only another identifier closes a task id for good.
         """
         key = named.attempt, named.task_id
+        if named.source == "operator":
+            self._vouched.add(key)
         if key in self._patient and self._accepts(named):
             self._patient.discard(key)
         elif not self._is_known(named) and self._accepts(named):
@@ -319,9 +307,9 @@ class Inbox:
     def _accepts(self, named: NamedTask) -> bool:
         """Limit the GETs that a leaked callback URL can cause; the limit grows with time.
 
-        A listing names only tasks that show our identifier.
+        A listing names only tasks that show our identifier, and an operator is trusted.
         """
-        if named.source == "list":
+        if named.source != "callback":
             return True
         if workflow.info().get_current_history_length() >= policies.MOST_EVENTS_OF_CALLBACKS:
             return False
@@ -343,7 +331,8 @@ class Inbox:
             if self._closed or (was_patient and history_is_long()):
                 since, _ = self._unasked.get(key, (None, ""))
                 found = {"not_yet": not_yet, "unasked_since": since, "asked_until": later}
-                self._unanswered[key] = named.model_copy(update=found)
+                source = {"source": "operator"} if key in self._vouched else {}
+                self._unanswered[key] = named.model_copy(update=found | source)
                 return
             answer = await self._ask(named)
             if answer in {"ours", "known", "other"}:

@@ -12,6 +12,7 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
+    from seedance_temporal.contract import ResolveAction
     from seedance_temporal.job import Attention, JobError
     from seedance_temporal.reference_media import Medium
     from seedance_temporal.temporal_ui import COMMAND
@@ -80,11 +81,12 @@ def not_checked(task_id: str, error: ActivityError) -> str:
     return f"Task {task_id} was named, and could not be checked: {reason_of(error.cause or error)}."
 
 
-def not_resolved(error: ActivityError) -> str:
+def not_resolved(error: ActivityError, action: ResolveAction) -> str:
     """Return why an operator's resolution has no answer: a worker that dies can have written it before."""
     reason = error.cause
     if isinstance(reason, ApplicationError) and reason.type == "ProviderUnavailable":
-        return f"Nothing was written: {reason_of(reason)}. Send it again once the provider answers."
+        then = "The job asks for the task by itself" if action == "adopt" else "Send it again"
+        return f"Nothing was written: {reason_of(reason)}. {then} once the provider answers."
     return f"It is not known whether this was written: {reason_of(reason or error)}. Send it again, which does no harm."
 
 

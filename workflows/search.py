@@ -47,7 +47,7 @@ class Search:
             "; ".join(filter(None, (self._problem, unread, unproven))),
             self._inbox.unchecked,
             accepted=recovery.accepted,
-            cancelled=self._inbox.cancel_requested,
+            cancelled=self._inbox.cancel.requested,
         )
 
     def wait_seconds(self, recovery: Recovery) -> float:

@@ -158,8 +158,8 @@ MUTANTS = (
         1,
         "a claim goes out while a named task is being identified",
         _WORKFLOW,
-        "        if await self._inbox.await_named_tasks() or self._inbox.cancel_requested:\n",
-        "        if self._inbox.cancel_requested:\n",
+        "        if await self._inbox.await_named_tasks() or self._inbox.cancel.requested:\n",
+        "        if self._inbox.cancel.requested:\n",
         "tests/workflows/test_inbox.py::test_claim_waits_for_named_task",
     ),
     Mutant(
@@ -175,7 +175,7 @@ MUTANTS = (
         "a create that waits for a worker is sent over a task that was named",
         _SENDING,
         "or self._inbox.interrupts or (listens and bool(self._inbox.asked - asked))",
-        "or self._inbox.cancel_requested",
+        "or self._inbox.cancel.requested",
         "tests/workflows/test_inbox.py::test_unstarted_create_is_withdrawn_for_named_task",
     ),
     Mutant(
@@ -185,6 +185,22 @@ MUTANTS = (
         " or (listens and bool(self._inbox.asked - asked))",
         "",
         "tests/faults/test_workflow_model.py::test_situation_keeps_promises",
+    ),
+    Mutant(
+        1,
+        "what an operator names does not hold back what another one asks for",
+        "workflows/inbox.py",
+        "            self._begin(self._identify(named))\n",
+        "            pass\n",
+        "tests/workflows/test_resolve.py::test_not_created_is_refused_over_named_task",
+    ),
+    Mutant(
+        1,
+        "a new run forgets that an operator named a task",
+        "workflows/inbox.py",
+        '{"source": "operator"} if key in self._vouched else {}',
+        "{}",
+        "tests/workflows/test_resolve.py::test_task_that_operator_named_is_adopted_later",
     ),
     Mutant(
         1,
@@ -729,8 +745,8 @@ MUTANTS = (
     Mutant(
         6,
         "a cancel that is never served raises no Attention",
-        "workflows/inbox.py",
-        "self._cancel_fails = messages.advice_on_cancel(since, reason)",
+        "workflows/cancel.py",
+        "self.trouble = messages.advice_on_cancel(since, reason)",
         "pass",
         "tests/workflows/test_patience.py::test_hour_without_cancel_raises_attention",
     ),

@@ -248,7 +248,7 @@ async def test_id_that_no_task_can_have_is_not_asked_for_again(world: World) -> 
     assert await world.identify("no task") == "not_yet"
     answer = await world.resolve("adopt", "no task")
     assert not answer.accepted
-    assert "knows no task no task" in answer.message
+    assert "does not show task no task" in answer.message
 
 
 # --- an operator's resolution ----------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ _SETTLED_WITHIN = 300.0
 _ASKED_AGAIN_WITHIN = 900.0
 # Before a create, also those are asked for that wait for the end of an outage.
 _ASKED_AT_ONCE = 10.0
+# What an operator names is asked for so long, also where GET does not show it.
+_VOUCHED_WITHIN = 300.0
 _ASKED_AFTER_END_WITHIN = 24 * _HOUR
 _MOST_NAMES = 50
 _NAMING = {SIGNAL_TASK_CHANGED, SIGNAL_LISTED}
@@ -129,12 +131,18 @@ class Promises:
                 assert world.attempt_of(world.provider.tasks[task_id]) == attempt.number, f"{task_id} is not its task"
 
     def _check_disowned(self, world: World, attempt: int, outcome: Outcome) -> None:
-        """No operator is believed over a task that was named before, and that GET would have shown."""
+        """No operator is believed over a task that was named before, and that GET would have shown.
+
+        Nor over another operator who has just named it.
+        """
         for run in (run for server in world.servers for run in server.runs if run.run_id == outcome.run_id):
-            for number, task_id, at in _named_before_resolution(run, outcome.at.timestamp())[:_MOST_NAMES]:
+            resolved_at, named = _named_before_resolution(run, outcome.at.timestamp())
+            for number, task_id, at, patience in named[:_MOST_NAMES]:
                 task = world.provider.tasks.get(task_id)
-                mine = number == attempt and task is not None and world.attempt_of(task) == attempt
-                assert task is None or not mine or task.hidden_until > at, f"{task_id} was named, and is disowned"
+                if number != attempt or task is None or world.attempt_of(task) != attempt:
+                    continue
+                hidden = task.hidden_until > at + patience and resolved_at > at + patience
+                assert hidden, f"{task_id} was named, and is disowned"
 
     def _check_silence(self, world: World, server: Server) -> None:
         """A job that does not get on for more than an hour says so."""
@@ -292,17 +300,21 @@ def _names_in(run: Run, before: float = math.inf) -> list[tuple[int, str, float]
     ]
 
 
-def _named_before_resolution(run: Run, written_at: float) -> list[tuple[int, str, float]]:
-    """Return the tasks that were named to a run before the resolution that it wrote at some time."""
-    named: list[tuple[int, str, float]] = []
-    before: list[tuple[int, str, float]] = []
+def _named_before_resolution(run: Run, written_at: float) -> tuple[float, list[tuple[int, str, float, float]]]:
+    """Return when the resolution came that a run wrote at some time, and the tasks that were named to it before.
+
+    Each task with how long its name counts where GET does not show it, in seconds.
+    """
+    named: list[tuple[int, str, float, float]] = []
+    before: tuple[float, list[tuple[int, str, float, float]]] = 0.0, []
     for name, told, at in _signals_in(run):
         if at > written_at:
             break
-        if name == SIGNAL_RESOLVE:
-            before = [*named]
-        elif name in _NAMING and told["task_id"] is not None:
-            named.append((told["attempt"], told["task_id"], at))
+        if name == SIGNAL_RESOLVE and told["action"] != "adopt":
+            before = at, [*named]
+        elif name in {*_NAMING, SIGNAL_RESOLVE} and told["task_id"] is not None:
+            patience = _VOUCHED_WITHIN if name == SIGNAL_RESOLVE else 0.0
+            named.append((told["attempt"], told["task_id"], at, patience))
     return before
 
 

@@ -231,6 +231,24 @@ SITUATIONS = {
             *(move for _ in range(120) for move in (("retry", 0), ("pass", 60))),
         ),
     ),
+    **{
+        f"an operator disowns the task that another one names, while GET is {how}": Script(
+            moves=(
+                ("callbacks", "lost"),
+                ("creates", "lost_after"),
+                ("list", "down"),
+                ("submit", 0),
+                ("pass", 700),
+                move,
+                ("resolve", 0, "adopt"),
+                ("pass", 20),
+                ("resolve", 0, "not_created"),
+                ("pass", 400),
+                ("get", "fine"),
+            ),
+        )
+        for how, move in {"away": ("get", "500"), "behind": ("hide", 0, 100)}.items()
+    },
     "a listing names a task before an operator gives it up": Script(
         moves=(
             ("callbacks", "lost"),
