@@ -285,7 +285,8 @@ class Inbox:
 
     def _is_known(self, named: NamedTask) -> bool:
         key = named.attempt, named.task_id
-        return named.task_id == self._progress.task_id or key in self._open | self._identified
+        known = self._open | self._identified | self._unanswered.keys()
+        return named.task_id == self._progress.task_id or key in known
 
     async def _ask_unless_known(self, named: NamedTask, *, again: bool = False) -> None:
         if self._is_known(named):
