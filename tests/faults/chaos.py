@@ -13,6 +13,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import time
@@ -51,6 +52,8 @@ ARK_OPTIONS = tuple(
 _AT_ONCE = 12
 # Each round has a stack of its own: the local bucket server lists a large bucket slowly, and each step of a job lists.
 _JOBS_OF_A_ROUND = 1_000
+# Logs, and the server's database with each job's history, of a round that broke off.
+_KEPT = Path("build/chaos")
 
 
 class Chaos:
@@ -349,8 +352,9 @@ async def run_chaos(plan: Plan, patience: float) -> Report:
         try:
             return await chaos.run()
         except BaseException:
-            for child_name in ("worker", "worker-polling"):
-                sys.stderr.write(f"{child_name}:\n{stack.children[child_name].log.read_text()[-3000:]}\n")
+            kept = _KEPT / f"seed-{plan.seed}"
+            shutil.copytree(stack.folder, kept, dirs_exist_ok=True)
+            _say(f"chaos: logs and histories are in {kept}")
             raise
 
 
