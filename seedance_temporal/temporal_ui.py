@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from seedance_temporal.identity import user_hash
 from seedance_temporal.provider.rules import Rules
@@ -13,6 +13,7 @@ from seedance_temporal.urls import redacted
 # The server refuses a start whose summary has over 400 bytes, or whose details have over 20,000.
 _SUMMARY_LETTERS = 100
 _LETTERS = 200
+_REFERENCES_BYTES = 15_000
 
 
 def summary_and_details(job_id: str, request: VideoRequest, rules: Rules, *, hash_users: bool) -> tuple[str, str]:
@@ -32,11 +33,11 @@ def summary_and_details(job_id: str, request: VideoRequest, rules: Rules, *, has
         "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
         "video": ", ".join([request.resolution, request.ratio, length, *_extras(request)]),
         "prompt": _cut(request.prompt or ""),
-        **{f"{number}. {plain(r.role)}": _reference(r) for number, r in enumerate(request.references, 1)},
+        **_references(request.references),
         "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
         "current state": f"`{COMMAND} show {job_id}`",
     }
-    return summary[:_SUMMARY_LETTERS], rows(facts)
+    return plain(summary)[:_SUMMARY_LETTERS], rows(facts)
 
 
 def _extras(request: VideoRequest) -> list[str]:
@@ -47,6 +48,19 @@ def _extras(request: VideoRequest) -> list[str]:
         f"take {request.take}": request.take > 1,
     }
     return [name for name, given in extras.items() if given]
+
+
+def _references(references: Sequence[Reference]) -> dict[str, str]:
+    """Describe the first references, as many as fit."""
+    shown: dict[str, str] = {}
+    left = _REFERENCES_BYTES
+    for number, reference in enumerate(references, 1):
+        name, text = f"{number}. {plain(reference.role)}", _reference(reference)
+        left -= len(f"{name}{text}".encode(errors="replace"))
+        if left < 0:
+            return shown | {"more references": str(len(references) - len(shown))}
+        shown[name] = text
+    return shown
 
 
 def _reference(reference: Reference) -> str:
@@ -60,8 +74,8 @@ def _cut(text: str) -> str:
 
 COMMAND = "python starter.py"
 """The command line, as every message names it. Where the package is installed, ``seedance`` is the same."""
-# Texts of others must not become links or pictures.
-_MARKUP = re.compile(r"([\\`*_\[\]<>|#!~])")
+# Texts of others must not become links or pictures, also where Markdown makes links of bare URLs and addresses.
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#!~&]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 _COMMAND_AT_THE_END = re.compile(rf"{re.escape(COMMAND)} [\w -]+\Z")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
@@ -21,6 +22,8 @@ _MAX_TAKE = 1_000_000
 _MAX_USER_ID = 255
 _MAX_NAME = 1_024
 _MAX_URL = 8_192
+# Each run of a job holds its request several times, and Temporal bounds a payload (2 MB) and a history (50 MB).
+_MAX_TEXT_BYTES = 256 * 1024
 
 _GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})#([1-9][0-9]{0,18})")
 _ASSET = re.compile(r"asset://[A-Za-z0-9._~-]+")
@@ -88,6 +91,9 @@ def _text_problems(request: VideoRequest) -> _Problems:
         if value is not None
     ]
     texts.append(("rights.consent_reference", request.rights.consent_reference or ""))
+    size = sum(len(json.dumps(text, ensure_ascii=False).encode(errors="surrogatepass")) for _, text in texts)
+    if size > _MAX_TEXT_BYTES:
+        yield "request", f"has {size:,} bytes of text; shorten its URLs and texts to {_MAX_TEXT_BYTES:,} altogether"
     for at, text in texts:
         try:
             text.encode()

@@ -46,8 +46,8 @@ async def test_details_describe_the_request(temporal: Client) -> None:
         "- **model**: Seedance 2.0: dreamina-seedance-2-0-260128 on byteplus",
         "- **video**: 720p, adaptive, 10 s, with sound, take 2",
         r"- **prompt**: A \*quiet\* shot",
-        r"- **1. reference\_image**: https://cdn.example.com/p.png (sku-1)",
-        r"- **2. reference\_image**: gs://bucket/q.png\#123",
+        r"- **1. reference\_image**: https\://cdn.example.com/p.png (sku-1)",
+        r"- **2. reference\_image**: gs\://bucket/q.png\#123",
         "- **estimate**: at most 1.5279 USD, 218,266 tokens, by price table",
         f"- **current state**: `python starter.py show {job_id}`",
     ]
@@ -65,15 +65,22 @@ async def test_known_endpoint_shows_its_model(temporal: Client) -> None:
 
 async def test_server_accepts_longest_details(temporal: Client) -> None:
     """It refuses a start whose summary has over 400 bytes, or whose details have over 20,000."""
-    url = f"https://cdn.example.com/{'_' * 1900}"
+    url = "https://cdn.example.com/" + "\U0001f3ac" * 900
     references = [
-        {"role": "reference_image", "url": url + str(number), "asset_id": "\U0001f3ac" * 240 + str(number)}
-        for number in range(9)
+        {"role": f"reference_{kind}", "url": url + str(number), "asset_id": "\U0001f3ac" * 240 + str(number)}
+        for kind, most in (("image", 30), ("video", 10), ("audio", 10))
+        for number in range(most)
     ]
     for user in ("\U0001f3ac" * 100, "_" * 200):
         _, summary, details = await said(
-            temporal, VideoJobs(temporal), user_id=user, prompt="\U0001f3ac" * 2000, references=references
+            temporal,
+            VideoJobs(temporal),
+            model="dreamina-seedance-2-5-260628",
+            user_id=user,
+            prompt="\U0001f3ac" * 2000,
+            references=references,
         )
+        assert "- **more references**: " in details
         assert len(summary.encode()) < 400
         assert len(details.encode()) < 20_000
 

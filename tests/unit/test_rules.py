@@ -214,6 +214,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "1.5 pro references": ({"model": PRO, **many(image=1)}, "references", "not documented for Seedance 1.5 pro"),
     "1.5 pro sound alone": ({"model": PRO, **many(audio=1)}, "references", "not documented"),
     "loud https": (frame("HTTPS://cdn.example.com/a"), "references[0].url", "small letters"),
+    "much text": (
+        {
+            "model": NEXT,
+            "references": [
+                ref("reference_image", f"https://cdn.example.com/{n}" + "\U0001f98a" * 2_190) for n in range(30)
+            ],
+        },
+        "request",
+        "shorten its URLs and texts to 262,144 altogether",
+    ),
     "take 0": ({"take": 0}, "take", "1 to 1000000"),
     "take too high": ({"take": 1_000_001}, "take", "1 to 1000000"),
     "person without consent": (rights(), "rights.consent_reference", "required"),
