@@ -28,7 +28,7 @@ from seedance_temporal.ledger.checksummed_json import opened, sealed
 from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObjects, payload_json, result_of_record
 from seedance_temporal.ledger.store import written_by
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
-from seedance_temporal.media.probe import BadMedia, picture_type, probed
+from seedance_temporal.media.probe import BadMedia, Unreadable, picture_type, probed
 from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
 from seedance_temporal.media.temporary import temporary_directory
 from seedance_temporal.provider.ark import Ark
@@ -48,6 +48,8 @@ _RESUMES = 4
 _TRIES_WITH_RESUMES = 5
 _VIDEO = "output.mp4"
 _TASK = "task.json"
+# A file that cannot be judged is downloaded again first; after this many tries it is stored, with a warning.
+_TRIES_FOR_DOUBT = 3
 # Reading the largest video from end to end takes some seconds; a file that takes this long is hostile.
 _PROBE_SECONDS = 300.0
 # A slow picture must not use up the time of its video.
@@ -252,7 +254,9 @@ class _Copy:
         try:
             await probed("result", path, _PROBE_SECONDS)
         except BadMedia as error:
-            raise _Failed("BadVideo", f"the file that was downloaded as its video {error}") from None
+            if not isinstance(error, Unreadable) or activity.info().attempt < _TRIES_FOR_DOUBT:
+                raise _Failed("BadVideo", f"the file that was downloaded as its video {error}") from None
+            self.warnings.append(f"The video was stored as it was downloaded, and not verified: it {error}.")
         return path
 
     async def _last_frame(self, task: Task) -> StoredObject | None:

@@ -101,13 +101,14 @@ def _check_video(container: InputContainer) -> float:
     if "mp4" not in container.format.name or not container.streams.video:
         raise _refused("a video is neither MP4 nor MOV")
     stream = container.streams.video[0]
-    codecs = {stream.codec_context.name, *(sound.codec_context.name for sound in container.streams.audio)}
+    sounds = [sound.codec_context for sound in container.streams.audio if sound.codec_context is not None]
+    codecs = {stream.codec_context.name, *(sound.name for sound in sounds)}
     if not codecs <= {"h264", "hevc", "aac", "mp3", "mp3float"}:
         raise _refused("a video has a codec that is not supported")
     _check_sides(stream.width, stream.height)
     if stream.width * stream.height not in _AREAS:
         raise _refused("a video has too few or too many pixels")
-    if not 24 <= (stream.average_rate or 0) <= 60:
+    if not 23.8 <= (stream.average_rate or 0) <= 60.2:
         raise _refused("a video has too few or too many frames a second")
     return (container.duration or 0) / av.time_base
 

@@ -11,6 +11,7 @@ import json
 import resource
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from os import SEEK_END
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import BinaryIO, Literal
 import av
 import pillow_heif
 from av.container import InputContainer
+from av.stream import Stream
 from av.video.stream import VideoStream
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 # The largest picture that is decoded has 36 million pixels; a decoder needs a few times their bytes.
 _MEMORY_BYTES = 3 * 1024**3
@@ -33,14 +35,22 @@ _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", 
 _HEIF_BRANDS = {b"heic": "heic", b"heix": "heic", b"mif1": "heif", b"heif": "heif"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+# Color profiles and descriptions of a PNG: Pillow's own limit, of a megabyte, is less than cameras write.
+_LARGEST_TEXT = 64 * 1024 * 1024
 # No frame of these codecs holds so many zeros in a row (they escape three already), but a hole in the file does.
+# Some encoders fill up a part of a frame with zeros at its end.
 _ESCAPING_CODECS = {"h264", "hevc"}
 _HOLE = bytes(8)
+_LENGTH_BYTES = 4
 _BOX_HEADER = struct.Struct(">I4s")
 
 
 class BadMedia(Exception):
     """The content is of another kind, or damaged. The message is the end of a sentence: "the file …"."""
+
+
+class Unreadable(BadMedia):
+    """The file cannot be judged: a decoder failed over it, or knows no such codec. A player may play it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ def _picture(path: Path, start: bytes) -> Probe:
         raise BadMedia("is no picture that the provider takes")
     # The size is checked before anything is decoded, so Pillow's own limit is not needed.
     Image.MAX_IMAGE_PIXELS = None
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _LARGEST_TEXT
     pillow_heif.register_heif_opener()
     try:
         with Image.open(path, formats=_PICTURES) as picture:
@@ -116,9 +127,26 @@ def _result(path: Path, start: bytes) -> Probe:
         # frames, and would spoil the count. A title that is not UTF-8 does no harm.
         options = {"ignore_editlist": "1"}
         with av.open(str(path), format="mov", options=options, metadata_errors="replace") as container:
-            return _probe_video(container)
+            found, is_padded = _probe_video(container)
+        if is_padded and not _is_whole(path):
+            raise BadMedia("has a hole: the end of a frame in it is overwritten with zeros")
+        return found
     except av.FFmpegError as error:
         raise BadMedia(f"is not a readable MP4: {error.strerror}") from None
+
+
+def _is_whole(path: Path) -> bool:
+    """Decode every frame of a video strictly; return whether each is whole."""
+    with av.open(str(path), format="mov", options={"ignore_editlist": "1"}, metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"err_detect": "explode"}
+        stream.thread_type = "AUTO"
+        try:
+            for _ in container.decode(stream):
+                pass
+        except av.FFmpegError:
+            return False
+    return True
 
 
 def _refuse_cut_boxes(file: BinaryIO) -> None:
@@ -137,36 +165,63 @@ def _refuse_cut_boxes(file: BinaryIO) -> None:
             raise BadMedia(f"is cut off: it has {end} bytes, and its parts at least {at}")
 
 
-def _probe_video(container: InputContainer) -> Probe:
+def _probe_video(container: InputContainer) -> tuple[Probe, bool]:
+    """Return the properties of a video, and whether a frame in it ends with zeros."""
     if not container.streams.video:
         raise BadMedia("holds no video stream")
     stream = container.streams.video[0]
-    frames = _count_frames(container, stream)
+    frames, is_padded = _count_frames(container, stream)
+    if not _is_known(stream):
+        raise Unreadable("is encoded in a way that is not known here")
     container.seek(0)
     first = next(container.decode(stream), None)
     if first is None:
         raise BadMedia("holds no frame that can be decoded")
     seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
     fps = float(stream.average_rate) if stream.average_rate else None
-    codecs = tuple(each.codec.canonical_name for each in (stream, *container.streams.audio))
-    return Probe("mp4", first.width, first.height, seconds, fps, codecs, frames)
+    # Telephones write further tracks of their own, which players leave out.
+    sounds = [each for each in container.streams.audio if _is_known(each)]
+    codecs = tuple(each.codec.canonical_name for each in (stream, *sounds))
+    return Probe("mp4", first.width, first.height, seconds, fps, codecs, frames), is_padded
 
 
-def _count_frames(container: InputContainer, stream: VideoStream) -> int:
-    """Count the frames that the file holds. The index of a cut file announces more."""
-    found = 0
+def _is_known(stream: Stream) -> bool:
+    """Return whether FFmpeg knows the codec of a stream."""
+    return stream.codec_context is not None
+
+
+def _count_frames(container: InputContainer, stream: VideoStream) -> tuple[int, bool]:
+    """Count the frames that the file holds, and tell whether one ends with zeros. The index of a cut file lies."""
+    found, is_padded = 0, False
+    escapes = _is_known(stream) and stream.codec_context.name in _ESCAPING_CODECS
     for packet in container.demux():
         if packet.is_corrupt:
             raise BadMedia("is cut off: a frame in it is not whole")
         if packet.stream is stream and packet.size:
-            if stream.codec_context.name in _ESCAPING_CODECS and _HOLE in bytes(packet):
-                raise BadMedia("has a hole: a frame in it is overwritten with zeros")
+            if escapes and _HOLE in (content := bytes(packet)):
+                if any(_HOLE in part.rstrip(b"\0") for part in _parts(content)):
+                    raise BadMedia("has a hole: a frame in it is overwritten with zeros")
+                is_padded = True
             found += 1
     if not found:
         raise BadMedia("holds no frame")
     if found < stream.frames:
         raise BadMedia(f"is cut off: it holds {found} of the {stream.frames} frames that it announces")
-    return found
+    return found, is_padded
+
+
+def _parts(frame: bytes) -> Iterator[bytes]:
+    """Yield the parts of a frame in an MP4, each of which has its length in front."""
+    at = 0
+    while at < len(frame):
+        begins = at + _LENGTH_BYTES
+        length = int.from_bytes(frame[at:begins], "big")
+        if not length:
+            # A hole over the end of one part, and over the beginning of the next one.
+            yield frame[at:] + b"\1"
+            return
+        at = begins + length
+        yield frame[begins:at]
 
 
 def _sound(path: Path, start: bytes) -> Probe:
@@ -222,32 +277,32 @@ async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
         The fields of :class:`Probe`.
 
     Raises:
-        BadMedia: The file is of another kind, or cannot be read in that time.
+        BadMedia: The file is of another kind, or damaged.
+        Unreadable: It cannot be judged, in that time, or at all.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, kind, str(path)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,  # FFmpeg quotes the file
         env={},
     )
     try:
         async with asyncio.timeout(seconds):
-            out, err = await process.communicate()
+            out, _ = await process.communicate()
     except TimeoutError:
-        raise BadMedia(f"takes longer than {seconds:g} seconds to read") from None
+        raise Unreadable(f"takes longer than {seconds:g} seconds to read") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode is not None
-    if process.returncode < 0:
-        raise BadMedia("cannot be read: the decoder crashed over it")
-    if process.returncode > 0:
-        raise RuntimeError(f"the process that reads a file ended with {process.returncode}: {err.decode()[-500:]}")
+    if process.returncode:
+        raise Unreadable("cannot be read: the decoder crashed over it")
     answer: dict[str, object] = json.loads(out)
     if "refused" in answer:
         raise BadMedia(str(answer["refused"]))
+    if "unreadable" in answer:
+        raise Unreadable(str(answer["unreadable"]))
     return answer
 
 
@@ -258,8 +313,14 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, hard))
     try:
         answer = asdict(probe(sys.argv[1], Path(sys.argv[2])))
-    except (BadMedia, MemoryError) as error:
-        answer = {"refused": str(error) or "needs more memory than a reference may"}
+    except Unreadable as error:
+        answer = {"unreadable": str(error)}
+    except BadMedia as error:
+        answer = {"refused": str(error)}
+    except MemoryError:
+        answer = {"unreadable": "needs more memory than a reference may"}
+    except Exception as error:  # a finding about the file, whatever a decoder raises
+        answer = {"unreadable": f"cannot be read: a decoder failed over it, with {type(error).__name__}"}
     sys.stdout.write(json.dumps(answer))
 
 

@@ -160,8 +160,8 @@ def outbound_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
         follow_redirects=False,
         event_hooks={"response": [_check_location]},
         trust_env=False,
-        # The length of the file is compared with the length that was announced.
-        headers={"Accept-Encoding": "identity"},
+        # Some hosts refuse what names itself as a library. The length of the file is compared with the announced one.
+        headers={"User-Agent": "Mozilla/5.0 (compatible; seedance-temporal)", "Accept-Encoding": "identity"},
     )
 
 

@@ -89,6 +89,8 @@ SHORTEST_REFERENCE_SECONDS = 2
 """Of each reference video and sound. Table "reference media", O; the most is the model's."""
 
 REFERENCE_TOLERANCE_SECONDS = 0.2
+# Of the provider's 24 frames a second; a film has 23.976.
+FPS_TOLERANCE = 0.2
 """The most that a length may differ. Table "reference media": "about"."""
 
 ENDPOINT = re.compile(r"ep-[A-Za-z0-9-]{1,128}")
@@ -106,7 +108,7 @@ class MediaLimits:
         advised_bytes: The most that older pages of the provider allow: more is warned of.
         ratio: Width by height.
         side, pixels: Pixels of width, and of height; their product.
-        fps: Frames a second.
+        fps: Frames a second, with ``FPS_TOLERANCE``.
         codecs: Of its pictures and of its sound.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,13 +11,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image, PngImagePlugin
 
 from dev.ark.errors import ArkError
 from dev.ark.references import check_media
-from seedance_temporal.media.probe import BadMedia, Probe, probe
+from seedance_temporal.media import probe as probe_module
+from seedance_temporal.media.probe import BadMedia, Probe, Unreadable, probe, probed
 from seedance_temporal.provider.models import SEEDANCE_2_0, SEEDANCE_2_5, Kind, Model
 from seedance_temporal.reference_media import Medium, media_problems, media_warnings
-from tests.support.media_files import FPS, clip, heif, picture, png_bomb, sound
+from tests.support.media_files import FPS, clip, heif, picture, png_bomb, sound, with_zeros
 
 ROOT = Path(__file__).parents[2]
 MB = 1024 * 1024
@@ -74,6 +77,62 @@ def test_content_decides_the_format(path: Path, kind: Kind, content: File, expec
     path.write_bytes(content())
     assert probe(kind, path) == expected
     assert problems([found(path, kind, content())]) == []
+
+
+def test_track_of_unknown_codec_is_left_out(path: Path) -> None:
+    """Players leave out such a track, too, as telephones write them."""
+    odd = clip(sound="aac").replace(b"mp4a", b"apac").replace(b"esds", b"free")
+    path.write_bytes(odd)
+    assert probe("video", path) == Probe("mp4", 864, 496, 3.0, 25.0, ("h264",), 75)
+    assert local_ark_accepts("video", odd)
+
+
+def test_video_of_unknown_codec_is_unreadable(path: Path) -> None:
+    path.write_bytes(clip().replace(b"avc1", b"zzz1"))
+    with pytest.raises(Unreadable, match="not known here"):
+        probe("result", path)
+
+
+@pytest.mark.parametrize("part", ["icc_profile", "xmp"])
+def test_picture_with_large_profile_is_read(path: Path, part: str) -> None:
+    """A megabyte is Pillow's own limit for each; cameras and editors write more."""
+    whole = io.BytesIO()
+    info = PngImagePlugin.PngInfo()
+    if part == "xmp":
+        info.add_itxt("XML:com.adobe.xmp", " " * 3_000_000, zip=True)
+    more = {"icc_profile": bytes(3_000_000)} if part == "icc_profile" else {}
+    Image.new("RGB", (640, 480)).save(whole, "PNG", pnginfo=info, **more)
+    path.write_bytes(whole.getvalue())
+    assert probe("image", path) == Probe("png", 640, 480)
+    assert local_ark_accepts("image", whole.getvalue())
+
+
+@pytest.mark.parametrize("zeros", [8, 5_000])
+def test_zeros_behind_a_frame_are_padding(path: Path, zeros: int) -> None:
+    path.write_bytes(with_zeros(clip(), zeros, each_frame_is_cut=False))
+    assert probe("video", path) == Probe("mp4", 864, 496, 3.0, 25.0, ("h264",), 75)
+
+
+def test_zeros_in_place_of_a_frames_end_are_a_hole(path: Path) -> None:
+    path.write_bytes(with_zeros(clip(), 40, each_frame_is_cut=True))
+    with pytest.raises(BadMedia, match="overwritten with zeros"):
+        probe("video", path)
+
+
+@pytest.mark.parametrize(
+    "fails",
+    ["raise AttributeError('s3cret')", "raise RecursionError", "import os; os.abort()", "import sys; sys.exit(3)"],
+)
+async def test_failing_decoder_is_a_finding_about_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    child = path.with_name("probe.py")
+    child.write_text(f"import seedance_temporal.media.probe as p\ndef probe(*_): {fails}\np.probe = probe\np.main()\n")
+    monkeypatch.setattr(probe_module, "__file__", str(child))
+    path.write_bytes(clip())
+    with pytest.raises(Unreadable, match=r"cannot be read: (a|the) decoder") as raised:
+        await probed("result", path, 60)
+    assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", [b"VideoHandler", b"Lavf"])
@@ -179,7 +238,9 @@ def test_file_over_memory_limit_is_refused(path: Path) -> None:
         ("video", lambda: clip(1600, 640), None),
         ("video", lambda: clip(1602, 640), "width by height must be 0.4 to 2.5"),
         ("video", lambda: clip(frames=48, fps=Fraction(24)), None),
-        ("video", lambda: clip(frames=48, fps=Fraction(24_000, 1001)), "has 23.976 frames a second; 24 to 60"),
+        ("video", lambda: clip(frames=48, fps=Fraction(24_000, 1001)), None),
+        ("video", lambda: clip(frames=48, fps=Fraction(237, 10)), "has 23.7 frames a second; 24 to 60"),
+        ("video", lambda: clip(frames=121, fps=Fraction(60_100, 1000)), None),
         ("video", lambda: clip(frames=120, fps=Fraction(60)), None),
         ("video", lambda: clip(frames=122, fps=Fraction(61)), "has 61 frames a second; 24 to 60"),
         ("video", lambda: clip(codec="libx265"), None),

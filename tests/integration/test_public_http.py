@@ -307,6 +307,7 @@ async def test_zipped_content_is_not_unzipped(host: ResultHost, fetch: Fetch) ->
 async def test_download_is_byte_for_byte(host: ResultHost, fetch: Fetch) -> None:
     assert await fetch(Answer(CONTENT)) == CONTENT
     assert host.requests[0].headers["accept-encoding"] == "identity"
+    assert "python-httpx" not in host.requests[0].headers["user-agent"], "some hosts refuse that"
 
 
 async def test_broken_download_resumes_by_range(host: ResultHost, fetch: Fetch) -> None:

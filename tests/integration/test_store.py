@@ -182,6 +182,18 @@ async def test_incomplete_video_is_not_uploaded(world: StoreWorld, answer: Answe
     assert await world.files() == []
 
 
+async def test_unreadable_video_is_stored_with_warning(world: StoreWorld) -> None:
+    """It is paid for, and a player may play it. It is downloaded again first: the fault can be the download's."""
+    odd = VIDEO.replace(b"avc1", b"zzz1")
+    world.host.answers["/v.mp4"] = [Answer(odd)]
+    await world.fails("BadVideo", "not known here")
+    world.attempt = 3
+    await world.store()
+    assert await world.bucket.read(world.name("output.mp4")) == odd
+    (warning,) = (await world.record())["warnings"]
+    assert "not verified: it is encoded in a way that is not known here" in warning
+
+
 async def test_refused_url_is_refreshed(world: StoreWorld) -> None:
     world.host.answers["/old.mp4"] = [Answer(b"expired", status=403)]
     world.task(world.payload(video="/old.mp4"), world.payload())

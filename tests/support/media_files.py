@@ -122,6 +122,26 @@ def _encoded(stream: AudioStream, seconds: float) -> list[Packet[AudioStream]]:
     return [*packets, *stream.encode(None)]
 
 
+def with_zeros(content: bytes, zeros: int, *, each_frame_is_cut: bool) -> bytes:
+    """Return a video whose frames end with zeros: behind their content, or in place of its end."""
+    output = io.BytesIO()
+    with av.open(io.BytesIO(content), "r") as source, av.open(output, "w", format="mp4") as file:
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if not packet.size:
+                continue
+            whole, at = bytes(packet), 0
+            while (end := at + 4 + int.from_bytes(whole[at : at + 4], "big")) < len(whole):
+                at = end
+            kept = whole[at + 4 : -zeros] if each_frame_is_cut else whole[at + 4 :]
+            last = kept + bytes(zeros)
+            changed = av.Packet(whole[:at] + len(last).to_bytes(4, "big") + last)
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, stream
+            file.mux(changed)
+    return output.getvalue()
+
+
 def padded_mp4(content: bytes, size: int) -> bytes:
     """Return an MP4 with a box behind it that every player skips."""
     more = size - len(content)
