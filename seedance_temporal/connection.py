@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
@@ -23,6 +24,12 @@ CONNECT_SECONDS = 10
 # The SDK's thread that delivered the last answer leaves the interpreter a moment later than that answer arrives. In an
 # interpreter that is being taken down it aborts the process, or lets it crash: 1 of 100 exits on a busy machine.
 LEAVE_SECONDS = 0.05
+
+# Variables that name files.
+_NAMES_OF_FILES = (
+    "TEMPORAL_CONFIG_FILE",
+    *(f"TEMPORAL_TLS_{part}_PATH" for part in ("CLIENT_CERT", "CLIENT_KEY", "SERVER_CA_CERT")),
+)
 
 _process: int | None = None
 
@@ -56,10 +63,7 @@ async def connect(**overrides: Any) -> Client:
         ProcessForked: This process was forked from one that had connected.
     """
     require_same_process()
-    try:
-        configured = ClientConfig.load_client_connect_config()
-    except (RuntimeError, ValueError) as error:
-        raise InvalidSettings(f"Temporal's configuration: {error}") from None
+    configured = _configured()
     arguments: dict[str, Any] = {"target_host": DEFAULT_ADDRESS, "data_converter": pydantic_data_converter}
     arguments |= {**configured, **overrides}
     address = arguments["target_host"]
@@ -73,6 +77,22 @@ async def connect(**overrides: Any) -> Client:
         raise TemporalUnavailable(f"{unreachable}: no answer in {CONNECT_SECONDS} s") from None
     except RuntimeError as error:
         raise TemporalUnavailable(f"{unreachable}: {error}") from error
+
+
+def _configured() -> dict[str, Any]:
+    """Read Temporal's environment configuration. What it names must exist: the default is another server."""
+    for name in _NAMES_OF_FILES:
+        if (path := os.environ.get(name)) and not Path(path).is_file():
+            raise InvalidSettings(f"{name} names {path}, which is no file")
+    try:
+        configured: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+    except OSError as error:
+        raise InvalidSettings(f"Temporal's configuration names {error.filename}: {error.strerror}") from None
+    except (RuntimeError, ValueError) as error:
+        # The lines after the first one quote the file, with the keys in it.
+        raise InvalidSettings(f"Temporal's configuration: {str(error).splitlines()[0]}") from None
+    # Values from files and Kubernetes secrets end in a line feed.
+    return {name: value.strip() if isinstance(value, str) else value for name, value in configured.items()}
 
 
 @contextmanager

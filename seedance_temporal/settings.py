@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +33,18 @@ UsdPerMillion = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 # The name of an object has 1,024 bytes, of which the longest task id takes half.
 _LONGEST_PREFIX = 200
 
+_SECRETS = ("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous")
+# What Temporal's environment configuration reads.
+_OF_TEMPORAL = frozenset(
+    f"TEMPORAL_{name}"
+    for name in (
+        *("ADDRESS", "NAMESPACE", "API_KEY", "PROFILE", "CONFIG_FILE", "CODEC_ENDPOINT", "CODEC_AUTH", "TLS"),
+        *("TLS_CLIENT_CERT_PATH", "TLS_CLIENT_CERT_DATA", "TLS_CLIENT_KEY_PATH", "TLS_CLIENT_KEY_DATA"),
+        *("TLS_SERVER_CA_CERT_PATH", "TLS_SERVER_CA_CERT_DATA", "TLS_SERVER_NAME", "TLS_DISABLE_HOST_VERIFICATION"),
+    )
+)
+# How alike a name must be to one that is known.
+_ALIKE = 0.85
 _ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
 
 
@@ -130,6 +144,13 @@ class Settings(BaseSettings):
             return frozenset(host.strip().lower() for host in value.split(",") if host.strip())
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_white_space(cls, given: dict[str, object]) -> dict[str, object]:
+        """Values from files and Kubernetes secrets end in a line feed. A blank one counts as unset; no secret is."""
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
+        return {name: value for name, value in stripped.items() if value != "" or name in _SECRETS}
+
     @field_validator("seedance_prices", "seedance_endpoints", mode="before")
     @classmethod
     def _read_json(cls, value: object) -> object:
@@ -196,6 +217,8 @@ class Settings(BaseSettings):
         Raises:
             InvalidSettings: One is missing or wrong; the message names all of them, and no value of a secret.
         """
+        if misspelt := cls._misspelt():
+            raise InvalidSettings("; ".join(misspelt))
         try:
             settings = cls()
         except ValidationError as error:
@@ -208,6 +231,25 @@ class Settings(BaseSettings):
         if missing:
             raise InvalidSettings(f"not set in the environment: {', '.join(missing)}")
         return settings
+
+    @classmethod
+    def _misspelt(cls) -> list[str]:
+        """Say which variables are none of this project, and which ones are meant: a limit must not pass in silence.
+
+        Other programs read ``ARK_…`` and ``TEMPORAL_…`` as well, so of those only what is much like one of ours counts.
+        """
+        own = {name.upper() for name in cls.model_fields}
+        found = []
+        for name in sorted(os.environ):
+            ours = name.startswith(("SEEDANCE_", "ARK_", "TEMPORAL_")) and not name.startswith("TEMPORAL_CLI_")
+            if not ours or name in own | _OF_TEMPORAL:
+                continue
+            meant = get_close_matches(name[:100], own | _OF_TEMPORAL, n=1, cutoff=_ALIKE)
+            if meant:
+                found.append(f"{printable(name[:100])} is not known: {meant[0]} is meant?")
+            elif name.startswith("SEEDANCE_"):
+                found.append(f"{printable(name[:100])} is not known: remove it, or correct its name")
+        return found
 
     @property
     def base_url(self) -> str:
@@ -251,7 +293,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must not appear in any text, log or object."""
-        given = (self.ark_api_key, self.seedance_callback_secret, self.seedance_callback_secret_previous)
+        given: tuple[SecretStr | None, ...] = tuple(getattr(self, name) for name in _SECRETS)
         return tuple(secret.get_secret_value() for secret in given if secret is not None)
 
 

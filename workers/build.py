@@ -23,6 +23,7 @@ from seedance_temporal.media.references import References
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
+from workers.clearing import ClearedFailures
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
@@ -64,6 +65,7 @@ def build_workers(
     worker = partial(
         Worker,
         client,
+        interceptors=[ClearedFailures(settings.secrets)],
         graceful_shutdown_timeout=timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE,
     )
     return [

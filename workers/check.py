@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable
 
 from temporalio.client import Client
@@ -46,10 +45,6 @@ def _print_settings(settings: Settings) -> None:
     for name, value in sorted(settings.model_dump().items()):
         print(f"{name.upper()} = {'' if value is None else value}")
     print(f"fingerprint of the API key = {settings.key_fingerprint}")
-    known = {name.upper() for name in Settings.model_fields}
-    for name in sorted(os.environ):
-        if name.startswith(("SEEDANCE_", "ARK_")) and name not in known:
-            print(f"{name} is set, and no setting of this project: is it misspelt?")
 
 
 async def _list(ark: Ark) -> None:

@@ -644,10 +644,41 @@ async def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_broken_configuration_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "temporal.toml"
-    file.write_text("[profile.default\n")
+    file.write_text('[profile.default]\napi_key = "s3cret" x\n')
     monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(file))
-    with pytest.raises(errors.InvalidSettings, match="Temporal's configuration"):
+    with pytest.raises(errors.InvalidSettings, match=r"Temporal's configuration: .*line 2") as refused:
         await connect()
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TEMPORAL_CONFIG_FILE",
+        "TEMPORAL_TLS_CLIENT_CERT_PATH",
+        "TEMPORAL_TLS_CLIENT_KEY_PATH",
+        "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
+    ],
+)
+async def test_named_file_must_exist(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Without it, a job would be submitted to the local server."""
+    monkeypatch.setenv(name, "/nowhere/file")
+    with pytest.raises(errors.InvalidSettings, match=f"{name} names /nowhere/file, which is no file"):
+        await connect()
+
+
+async def test_file_that_a_configuration_names_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "temporal.toml"
+    file.write_text('[profile.default.tls]\nclient_cert_path = "/nowhere/cert"\nclient_key_path = "/nowhere/key"\n')
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(file))
+    with pytest.raises(errors.InvalidSettings, match="/nowhere/cert"):
+        await connect()
+
+
+async def test_temporals_variables_lose_white_space(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_ADDRESS", f"{address(temporal)}\n")
+    monkeypatch.setenv("TEMPORAL_NAMESPACE", "default\n")
+    assert (await connect()).namespace == "default"
 
 
 @pytest.mark.parametrize(

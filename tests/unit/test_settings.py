@@ -131,6 +131,53 @@ def test_secrets_do_not_print(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in f"{read!r} {read} {read.model_dump_json()}"
 
 
+@pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t"])
+def test_any_variable_loses_white_space(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    """Values from files and Kubernetes secrets end in a line feed."""
+    given = {
+        "ARK_ROUTE": "volcengine",
+        "ARK_BASE_URL": "https://ark.example.com",
+        "SEEDANCE_BUCKET": "videos",
+        "SEEDANCE_PREFIX": "staging",
+        "SEEDANCE_CALLBACK_URL": "https://relay.example.com/hooks",
+        "SEEDANCE_CALLBACK_SECRET": "hush",
+        "SEEDANCE_RELAY_HOST": "::1",
+        "SEEDANCE_HASH_USERS": "true",
+        "SEEDANCE_MAX_USD_PER_REQUEST": "2.5",
+        "SEEDANCE_ENDPOINTS": "{}",
+    }
+    read = settings(monkeypatch, **{name: f"{around}{value}{around}" for name, value in given.items()})
+    plain = Settings.model_validate({name.lower(): value for name, value in given.items()})
+    assert read == plain
+    assert (read.seedance_prefix, read.seedance_bucket) == ("staging", "videos")
+
+
+def test_blank_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSettings, match="not set in the environment: SEEDANCE_BUCKET"):
+        settings(monkeypatch, "SEEDANCE_BUCKET", SEEDANCE_BUCKET=" \n", SEEDANCE_MAX_USD_PER_REQUEST=" ")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SEEDANCE_MAX_JOBS_PER_USERDAY", "SEEDANCE_MAX_JOBS_PER_USER_DAY is meant"),
+        ("SEEDANCE_MAX_USD_PER_REQEST", "SEEDANCE_MAX_USD_PER_REQUEST is meant"),
+        ("SEEDANCE_SOMETHING_ELSE", "remove it, or correct its name"),
+        ("ARK_APIKEY", "ARK_API_KEY is meant"),
+        ("TEMPORAL_ADRESS", "TEMPORAL_ADDRESS is meant"),
+    ],
+)
+def test_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    """A limit that is misspelt would not hold, and an address would be that of the local server."""
+    with pytest.raises(InvalidSettings, match=f"{name} is not known: {meant}"):
+        settings(monkeypatch, **{name: "1"})
+
+
+def test_variables_of_other_programs_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ("ARK_OPTIONS", "ARK_SPEED", "ARK_APIKEY_PROJECT_NAME", "TEMPORAL_CLI_ADDRESS", "TEMPORAL_TLS_SERVER_NAME")
+    settings(monkeypatch, **dict.fromkeys(others, "1"))
+
+
 SECRETS = ["ARK_API_KEY", "SEEDANCE_CALLBACK_SECRET", "SEEDANCE_CALLBACK_SECRET_PREVIOUS"]
 
 
