@@ -255,14 +255,18 @@ class VideoJob:
 
     async def _query(self, name: str, answer: Any, *args: Any, run_id: str | None = None) -> Any:
         """Query the workflow; None where no worker answers in time."""
-        with asking_temporal(self.id), suppress(WorkflowQueryFailedError):
-            try:
-                return await self._handle(run_id).query(
-                    name, args=args, result_type=answer | None, rpc_timeout=self._jobs.query_timeout
-                )
-            except RPCError as error:
-                if error.status not in _NOBODY_ANSWERED:
-                    raise
+        with asking_temporal(self.id):
+            # A worker refuses a query that reads ahead, and answers the next one.
+            for _ in range(2):
+                try:
+                    with suppress(WorkflowQueryFailedError):
+                        return await self._handle(run_id).query(
+                            name, args=args, result_type=answer | None, rpc_timeout=self._jobs.query_timeout
+                        )
+                except RPCError as error:
+                    if error.status not in _NOBODY_ANSWERED:
+                        raise
+                    break
         return None
 
     async def _ended(self, run: WorkflowExecutionDescription) -> JobState:

@@ -24,6 +24,7 @@ from seedance_temporal.provider.ark import Ark
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workers.clearing import ClearedFailures
+from workers.read_ahead import NoReadAhead
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
@@ -66,6 +67,7 @@ def build_workers(
         Worker,
         client,
         interceptors=[ClearedFailures(settings.secrets)],
+        workflow_runner=NoReadAhead(),
         graceful_shutdown_timeout=timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE,
     )
     return [

@@ -187,6 +187,22 @@ MUTANTS = (
         "tests/faults/test_workflow_model.py::test_situation_keeps_promises",
     ),
     Mutant(
+        6,
+        "a query reads ahead of the history",
+        "workers/read_ahead.py",
+        "        return is_new and act.timestamp == self._last.timestamp\n",
+        "        return False\n",
+        "tests/workflows/test_read_ahead.py::test_refused_query_leaves_history_whole",
+    ),
+    Mutant(
+        7,
+        "a failure carries the key into the history",
+        "workers/clearing.py",
+        "return redacted(message, self._secrets, _LONGEST_MESSAGE)",
+        "return message[:_LONGEST_MESSAGE]",
+        "tests/unit/test_clearing.py::test_failure_loses_secrets",
+    ),
+    Mutant(
         1,
         "what an operator names does not hold back what another one asks for",
         "workflows/inbox.py",

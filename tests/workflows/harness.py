@@ -20,7 +20,6 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.store import StoreActivities
 from activities.task_list import TaskListActivities
@@ -66,6 +65,7 @@ from tests.workflows.fakes import (
     to_store,
     waiting,
 )
+from workers.read_ahead import NoReadAhead
 from workflows.generate_video import GenerateVideo
 from workflows.late_tasks import LateTasks
 from workflows.list_tasks import ListTasks
@@ -268,7 +268,7 @@ class Harness:
                 activities=activities[name],
                 no_remote_activities=runs,
                 disable_eager_activity_execution=True,
-                workflow_runner=SandboxedWorkflowRunner() if self.sandboxed else UnsandboxedWorkflowRunner(),
+                workflow_runner=NoReadAhead() if self.sandboxed else UnsandboxedWorkflowRunner(),
                 max_cached_workflows=self.cached,
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=0.5),
             )
