@@ -113,8 +113,9 @@ class Inbox:
         Call this before every step that cannot be undone: a claim, an absence, an end. Returns ``ledger_changed``.
         """
         self.ask_again()
-        # The questions begin, also those that a new run has just taken over.
-        await asyncio.sleep(0)
+        if self._asking:
+            # They begin now, also those that a new run has just taken over.
+            await asyncio.sleep(0)
         # Also for those that are asked for later: an outage can be over.
         self._awaited |= self._open
         self._patient.clear()
