@@ -26,7 +26,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from seedance_temporal.events import EventName
     from seedance_temporal.ledger.facts import Listing
-    from seedance_temporal.provider.task import RUNNING, TERMINAL, is_task_id
+    from seedance_temporal.provider.task import RUNNING, TERMINAL, is_task_id, known_status
     from workflows import messages, policies
     from workflows.cancel import Cancel
     from workflows.progress import Progress
@@ -189,16 +189,17 @@ class Inbox:
         self._progress.note(
             "callback_received", "callback", named.status[:40], task_id=named.task_id, attempt=named.attempt
         )
-        if named.status in TERMINAL:
-            self._announce_end(named)
-        if named.status == RUNNING and named.task_id == self._progress.task_id:
+        status = known_status(named.status)
+        if status in TERMINAL:
+            self._announce_end(named.task_id, status)
+        if status == RUNNING and named.task_id == self._progress.task_id:
             # Only shown: with callbacks, the next poll can be the one after the end.
-            self._progress.move_on(named.status)
+            self._progress.move_on(status)
         await self._identify(named)
 
-    def _announce_end(self, named: NamedTask) -> None:
+    def _announce_end(self, task_id: str, status: str) -> None:
         """Note an end; made-up ones never push out that of the task that is followed."""
-        self._ends_announced[named.task_id] = named.status
+        self._ends_announced[task_id] = status
         if len(self._ends_announced) > policies.MOST_CALLBACKS:
             del self._ends_announced[next(name for name in self._ends_announced if name != self._progress.task_id)]
 

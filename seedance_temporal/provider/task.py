@@ -36,6 +36,14 @@ EXPIRED = "expired"
 CANCELLED = "cancelled"
 
 TERMINAL = frozenset({SUCCEEDED, FAILED, EXPIRED, CANCELLED})
+# What gateways in front of the provider write in place of its statuses. A word for a failure is left unknown, which
+# calls an operator: it would end a job whose task may go on.
+_MEANT = {
+    **dict.fromkeys(("pending", "submitted", "waiting", "in_queue"), QUEUED),
+    **dict.fromkeys(("processing", "in_progress", "in-progress", "generating", "executing"), RUNNING),
+    **dict.fromkeys(("completed", "complete", "success", "successful", "succeed", "finished", "done"), SUCCEEDED),
+    "canceled": CANCELLED,
+}
 
 FailureClass = Literal["moderation", "invalid", "provider", "expired", "cancelled", "lost", "unsettled"]
 """Why a job ended without a video.
@@ -209,13 +217,27 @@ def parse_task(payload: Mapping[str, Any]) -> Task:
     absent, because a paid task must stay readable when the provider changes a detail. Texts are cut to a length that
     a history can hold.
 
+    A gateway's word for a status is read as the provider's. A task that shows its video has succeeded, whatever an
+    unknown status says.
+
     Raises:
         ValueError: It is not a task.
     """
     try:
-        return Task.model_validate(payload)
+        task = Task.model_validate(payload)
     except ValidationError:
         raise ValueError("the payload is not a task: it has no id, or no status") from None
+    status = known_status(task.status)
+    shows_video = task.content is not None and task.content.video_url is not None
+    if shows_video and status not in TERMINAL | {QUEUED, RUNNING}:
+        status = SUCCEEDED
+    return task if status == task.status else task.model_copy(update={"status": status})
+
+
+def known_status(word: str) -> str:
+    """Return the provider's status that a gateway's word means; any other word as it is."""
+    lower = word[:_LONGEST_WORD].strip().lower()
+    return lower if lower in TERMINAL | {QUEUED, RUNNING} else _MEANT.get(lower, word)
 
 
 def rank(status: str) -> int:

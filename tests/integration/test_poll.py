@@ -329,6 +329,19 @@ async def test_unqueued_task_is_never_deleted(ark: ArkControl, status: str) -> N
     assert (await world.poll()).status == status, "its record is still there"
 
 
+async def test_queued_task_by_gateways_word_is_never_deleted(ark: ArkControl) -> None:
+    """It may be further on than the word says, and DELETE erases the record of a task that has ended."""
+    await ark.fault("task", "unknown_status", status="pending")
+    await ark.fault("task", "seconds", queued_seconds=0, running_seconds=0)
+    world = await World.at(ark)
+    await world.claim()
+    await world.write(created(await world.create_task()))
+    await world.until("pending")
+    assert (await world.cancel()).outcome == "running_will_finish"
+    assert (await world.asked()).delete == 0
+    assert (await world.poll()).status == "queued"
+
+
 async def test_cancelled_task_stays_cancelled(ark: ArkControl) -> None:
     world = await a_world(ark, "cancelled")
     result = await world.cancel()

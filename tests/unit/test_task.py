@@ -21,6 +21,7 @@ from seedance_temporal.provider.task import (
     Usage,
     failure_class,
     is_task_id,
+    known_status,
     new_attempt_could_help,
     parse_task,
     quoted_id,
@@ -56,6 +57,34 @@ def test_payload_is_unchanged() -> None:
 def test_smallest_task() -> None:
     task = parse_task({"id": "cgt-1", "status": "something new"})
     assert task == Task(id="cgt-1", status="something new")
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *((word, word) for word in ("queued", "running", "succeeded", "failed", "expired", "cancelled")),
+        ("SUCCEEDED", "succeeded"),
+        ("Completed", "succeeded"),
+        ("success", "succeeded"),
+        ("processing", "running"),
+        ("in_progress", "running"),
+        ("pending", "queued"),
+        ("canceled", "cancelled"),
+        ("error", "error"),
+        ("something new", "something new"),
+    ],
+)
+def test_gateways_word_is_understood(word: str, status: str) -> None:
+    assert known_status(word) == status
+    assert parse_task({"id": "cgt-1", "status": word}).status == status
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [("archived", "succeeded"), ("error", "succeeded"), ("running", "running"), ("failed", "failed")],
+)
+def test_unknown_status_with_video_is_success(word: str, status: str) -> None:
+    assert parse_task(SUCCEEDED | {"status": word}).status == status
 
 
 ODD: list[dict[str, Any]] = [

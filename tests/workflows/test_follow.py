@@ -368,6 +368,13 @@ async def test_unknown_status_is_shown_and_polled(harness: Harness) -> None:
     assert await job.result() == RESULT
 
 
+async def test_gateways_word_for_success_causes_poll(harness: Harness) -> None:
+    job = await harness.start_running()
+    harness.fake.finish()
+    await job.callback("Completed")
+    assert await asyncio.wait_for(job.result(), 10) == RESULT
+
+
 @pytest.mark.parametrize("attention", ["task_gone", "credentials", "account"])
 @pytest.mark.parametrize("then", [waiting("running"), to_store()], ids=["running", "succeeded"])
 async def test_task_problem_needs_operator_until_fixed(harness: Harness, attention: Attention, then: Any) -> None:
