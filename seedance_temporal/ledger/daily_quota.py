@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 from collections.abc import Collection
 from datetime import date, timedelta
 from pathlib import PurePosixPath
 from weakref import WeakValueDictionary
 
+from pydantic import ValidationError
+
 from seedance_temporal.job import Moment
 from seedance_temporal.ledger.facts import Fact
+from seedance_temporal.ledger.store import LedgerDamaged
 from seedance_temporal.limits import Refusal, usd
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, as_json
@@ -23,6 +27,7 @@ from seedance_temporal.storage.bucket import Bucket, as_json
 # Workers that tried the same number retry at different times.
 _PAUSE_SECONDS = 0.2
 _MICRO = 1_000_000
+_NUMBERED = re.compile(r"[0-9]{6,}\.json")
 
 
 class QuotaEntry(Fact):
@@ -123,6 +128,9 @@ class DailyQuota:
     async def _log(self, folder: str) -> dict[int, QuotaEntry]:
         """Read the entries of a log by their numbers, from one strongly consistent listing."""
         names = [stored.name for stored in await self._bucket.list(folder)]
+        for name in names:
+            if not _NUMBERED.fullmatch(name.removeprefix(folder)):
+                raise LedgerDamaged(self._bucket.name, name, "is no entry of a user's quota: move it away")
         entries = await asyncio.gather(*map(self._entry, names))
         return {int(PurePosixPath(name).stem): entry for name, entry in zip(names, entries, strict=True)}
 
@@ -131,7 +139,10 @@ class DailyQuota:
             content = await self._bucket.read(name)
             if content is None:
                 raise FileNotFoundError(f"{name} was listed, and cannot be read")
-            self._read[name] = QuotaEntry.model_validate_json(content)
+            try:
+                self._read[name] = QuotaEntry.model_validate_json(content)
+            except ValidationError:
+                raise LedgerDamaged(self._bucket.name, name, "is no entry of a user's quota") from None
         return self._read[name]
 
 

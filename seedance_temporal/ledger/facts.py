@@ -6,9 +6,12 @@ allowed where every attempt that counts has ended, and a resubmit was granted af
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator
 
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
@@ -16,7 +19,7 @@ from seedance_temporal.job import JobError, Moment, Shape, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.provider.task import PROVIDER_FORGETS_AFTER, FailureClass, Usage
 from seedance_temporal.reference_media import Medium
-from seedance_temporal.request import VideoRequest
+from seedance_temporal.request import Reference, Rights, VideoRequest
 
 # LIST can prove that a create made no task for so long: a day is left for clocks and slow listings.
 ABSENCE_PROVABLE_WITHIN = PROVIDER_FORGETS_AFTER - timedelta(days=1)
@@ -24,6 +27,23 @@ ABSENCE_PROVABLE_WITHIN = PROVIDER_FORGETS_AFTER - timedelta(days=1)
 
 class Fact(Shape):
     """An object of the ledger."""
+
+
+def _known_fields(request: object) -> object:
+    """Leave out what a newer worker's request has more: nobody pays by this one, and the task must be followed."""
+    if not isinstance(request, Mapping):
+        return request
+    known = _of(VideoRequest, request)
+    rights, references = known.get("rights"), known.get("references")
+    if isinstance(rights, Mapping):
+        known["rights"] = _of(Rights, rights)
+    if isinstance(references, Sequence):
+        known["references"] = [_of(Reference, each) if isinstance(each, Mapping) else each for each in references]
+    return known
+
+
+def _of(model: type[BaseModel], given: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in given.items() if name in model.model_fields}
 
 
 class Claim(Fact):
@@ -45,7 +65,7 @@ class Claim(Fact):
     namespace: str
     run_id: str
     claimed_at: Moment
-    request: VideoRequest
+    request: Annotated[VideoRequest, BeforeValidator(_known_fields)]
     submitted_at: Moment | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None

@@ -16,6 +16,7 @@ from seedance_temporal.job import JobError
 from seedance_temporal.ledger.facts import Attempt, Claim, Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.task import Usage
+from seedance_temporal.request import Reference
 from tests.support.jobs import (
     FINGERPRINT,
     a_claim,
@@ -93,6 +94,18 @@ async def test_record_is_read_from_ledger(world: World) -> None:
 async def test_newer_fact_is_read(world: World) -> None:
     claim = a_claim(world.request)
     value = claim.model_dump(mode="json", by_alias=True) | {"new": {"field": 1}}
+    await world.bucket.create(world.names.attempt(1, "claim"), json.dumps(value).encode())
+    assert (await world.read_attempt()).claim == claim
+
+
+async def test_newer_request_is_read() -> None:
+    """A worker of the release before can meet it: the task is paid for, and must be followed."""
+    reference = {"role": "reference_image", "url": "https://cdn.example.com/a.png"}
+    world = World()
+    claim = a_claim(world.request.model_copy(update={"references": (Reference.model_validate(reference),)}))
+    value = claim.model_dump(mode="json", by_alias=True)
+    value["request"] |= {"new": 1, "rights": value["request"]["rights"] | {"new": [1]}}
+    value["request"]["references"] = [value["request"]["references"][0] | {"new": {}}]
     await world.bucket.create(world.names.attempt(1, "claim"), json.dumps(value).encode())
     assert (await world.read_attempt()).claim == claim
 

@@ -12,7 +12,7 @@ from activities.limits import LimitActivities, QuotaInput, QuotaResult
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError
-from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.ledger.store import Ledger, LedgerDamaged
 from seedance_temporal.limits import refusal_by_price
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
@@ -230,6 +230,21 @@ async def test_unreachable_bucket_allows_nothing(bucket: MemoryBucket) -> None:
         await worker.reserve(a_request())
     bucket.broken = None
     assert (await worker.reserve(a_request())).error is None
+
+
+@pytest.mark.parametrize("name", ["000001.json", "notes.txt", "1.json", "000001.json.bak"])
+@pytest.mark.parametrize("found", [b"", b'{"job_id": "cu', b"garbage", b"[1]"])
+async def test_damaged_quota_is_named(bucket: MemoryBucket, name: str, found: bytes) -> None:
+    """Nothing is sent: an entry that cannot be read may be one that counts."""
+    worker = Worker(bucket, jobs_per_user_day=5)
+    assert (await worker.reserve(a_request())).error is None
+    (entry,) = entries(bucket)
+    odd = f"{entry.rpartition('/')[0]}/{name}"
+    bucket.contents.pop(odd, None)
+    bucket.stored.pop(odd, None)
+    await bucket.create(odd, found)
+    with pytest.raises(LedgerDamaged, match=f"{name} is no entry of a user's quota"):
+        await Worker(bucket, jobs_per_user_day=5).reserve(a_request())
 
 
 async def test_lower_limit_applies_at_once(bucket: MemoryBucket) -> None:
