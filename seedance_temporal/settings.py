@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     """The port that ``relay.py`` listens on."""
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     """Hosts, comma separated, for which plain http and private addresses are allowed."""
+    seedance_reference_buckets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Buckets, or ``bucket/prefix``, comma separated, that ``gs://`` references may be in; unset: any that the worker
+    can read. Set it where users name references.
+    """
     seedance_poll_first_seconds: Positive | None = None
     """Seconds until the first poll, without callbacks; unset: estimated from model, resolution and length. The second
     wait is a quarter of it, and each further one half as long again.
@@ -150,6 +154,14 @@ class Settings(BaseSettings):
         """Values from files and Kubernetes secrets end in a line feed. A blank one counts as unset; no secret is."""
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
         return {name: value for name, value in stripped.items() if value != "" or name in _SECRETS}
+
+    @field_validator("seedance_reference_buckets", mode="before")
+    @classmethod
+    def _split_buckets(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        places = [place.strip().removeprefix("gs://").strip("/") for place in value.split(",") if place.strip()]
+        return tuple(f"{place}/" for place in places)
 
     @field_validator("seedance_prices", "seedance_endpoints", mode="before")
     @classmethod
@@ -263,6 +275,8 @@ class Settings(BaseSettings):
             endpoints=self.seedance_endpoints,
             prices=price_table(self.seedance_prices),
             insecure_hosts=self.seedance_insecure_hosts,
+            reference_buckets=self.seedance_reference_buckets,
+            own_objects=f"{self.seedance_bucket}/{self.seedance_prefix}/" if self.seedance_bucket is not None else "",
         )
 
     @property

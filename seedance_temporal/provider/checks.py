@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from seedance_temporal.errors import Problem
@@ -78,7 +78,7 @@ def problems_of(request: VideoRequest, rules: Rules) -> list[Problem]:
         *_rights_problems(request),
     ]
     for index, reference in enumerate(request.references):
-        problems += _reference_problems(reference, f"references[{index}]", rules.insecure_hosts)
+        problems += _reference_problems(reference, f"references[{index}]", rules)
     return [Problem(at=at, problem=problem) for at, problem in problems]
 
 
@@ -162,16 +162,16 @@ def _scene_problems(request: VideoRequest, model: Model | None) -> _Problems:
         yield "references", f"holds sound alone; {model.name} needs a reference_image or reference_video too"
 
 
-def _reference_problems(reference: Reference, at: str, insecure_hosts: Collection[str]) -> _Problems:
+def _reference_problems(reference: Reference, at: str, rules: Rules) -> _Problems:
     if reference.role not in KINDS:
         yield f"{at}.role", f"{quoted(reference.role)} is not a role; use {_either(KINDS)}"
-    if problem := _url_problem(reference.url, insecure_hosts):
+    if problem := _url_problem(reference.url, rules):
         yield f"{at}.url", problem
     if reference.asset_id is not None:
         yield from _name_problems(f"{at}.asset_id", reference.asset_id, _MAX_NAME)
 
 
-def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
+def _url_problem(url: str, rules: Rules) -> str | None:
     """Return the problem of a reference's URL. The URL is not quoted: its query may hold a signature."""
     scheme = url.partition(":")[0].lower()
     if scheme == "data":
@@ -182,15 +182,26 @@ def _url_problem(url: str, insecure_hosts: Collection[str]) -> str | None:
     if len(url) > _MAX_URL:
         return f"has {len(url)} characters; shorten it to {_MAX_URL}"
     if scheme == "gs":
-        if gs_object(url):
-            return None
-        return "must be gs://bucket/object#generation; the generation's number pins the content"
+        private = gs_object(url)
+        if private is None:
+            return "must be gs://bucket/object#generation; the generation's number pins the content"
+        return _bucket_problem(f"{private.bucket}/{private.name}", rules)
     if scheme == "asset":
         return None if _ASSET.fullmatch(url) else "must be asset:// and the asset's id"
-    problem = https_problem(url, insecure_hosts)
+    problem = https_problem(url, rules.insecure_hosts)
     if problem is None and not url.startswith(("https://", "http://")):
         problem = "does not begin with https:// in small letters"
     return problem and f"{problem}; give a public https URL, gs://bucket/object#generation or asset://ID"
+
+
+def _bucket_problem(place: str, rules: Rules) -> str | None:
+    """Return why no reference may be made of an object: the worker could read it, and its user perhaps could not."""
+    own = rules.own_objects
+    if own and place.startswith(own) and not place.startswith(f"{own}media/"):
+        return f"is an object of the jobs' own; only what is in gs://{own}media/ may be a reference"
+    if rules.reference_buckets and not place.startswith(rules.reference_buckets):
+        return "is in none of SEEDANCE_REFERENCE_BUCKETS; copy it into one of them, or have its bucket added there"
+    return None
 
 
 def _output_problems(request: VideoRequest, model: Model | None) -> _Problems:

@@ -28,11 +28,16 @@ class Rules:
         endpoints: The model id behind each inference endpoint (``ep-…``) that is known.
         prices: USD per million tokens, by model id and resolution.
         insecure_hosts: Hosts, in lower case, for which plain http and private addresses are allowed.
+        reference_buckets: Buckets, or buckets and prefixes, of ``gs://`` references, each with a closing slash; empty:
+            any that the worker can read.
+        own_objects: Bucket and prefix of the jobs' own objects, with a closing slash; empty where they are not known.
     """
 
     endpoints: Mapping[str, str] = field(default_factory=dict)
     prices: PriceTable = field(default_factory=lambda: PRICES)
     insecure_hosts: frozenset[str] = frozenset()
+    reference_buckets: tuple[str, ...] = ()
+    own_objects: str = ""
 
     def check(self, request: VideoRequest) -> list[Problem]:
         """List everything that is wrong with a request, as far as it shows without a network; empty if nothing is."""

@@ -12,6 +12,7 @@ from seedance_temporal.provider.prices import PRICES, Estimate, cost_usd
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
+from seedance_temporal.settings import Settings
 
 RULES = Rules()
 check, warnings, estimate = RULES.check, RULES.warnings, RULES.estimate
@@ -283,6 +284,36 @@ def test_other_gs_url_is_refused(url: str) -> None:
 def test_gs_url_names_one_generation() -> None:
     assert gs_object("gs://b.c-d_e/f/g#1.png#1718") == GsObject("b.c-d_e", "f/g#1.png", 1718)
     assert gs_object("https://cdn.example.com/a#1") is None
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("pictures/a.png", None),
+        ("pictures/deep/a.png", None),
+        ("shared/users/42/a.png", None),
+        ("shared/users-42/a.png", "none of SEEDANCE_REFERENCE_BUCKETS"),
+        ("shared/a.png", "none of SEEDANCE_REFERENCE_BUCKETS"),
+        ("pictures2/a.png", "none of SEEDANCE_REFERENCE_BUCKETS"),
+        ("others/a.png", "none of SEEDANCE_REFERENCE_BUCKETS"),
+        ("videos/seedance/media/a.png", None),
+        ("videos/seedance/0123/cgt-1/output.mp4", "only what is in gs://videos/seedance/media/"),
+        ("videos/seedance/media", "only what is in gs://videos/seedance/media/"),
+    ],
+)
+def test_reference_comes_from_allowed_bucket(place: str, says: str | None) -> None:
+    """The worker could sign any object that its credentials can read, also another user's."""
+    given = {"seedance_reference_buckets": "gs://pictures, shared/users/,videos/seedance/media"}
+    rules = Settings.model_validate(given | {"seedance_bucket": "videos"}).rules
+    problems = [problem.problem for problem in rules.check(request(**frame(f"gs://{place}#1")))]
+    assert len(problems) == (says is not None)
+    assert says is None or says in problems[0]
+
+
+def test_own_objects_are_no_references_without_list() -> None:
+    rules = Settings.model_validate({"seedance_bucket": "videos"}).rules
+    assert rules.check(request(**frame("gs://anywhere/a.png#1"))) == []
+    assert len(rules.check(request(**frame("gs://videos/seedance/0123/cgt-1/output.mp4#1")))) == 1
 
 
 def test_named_insecure_host_is_allowed() -> None:
