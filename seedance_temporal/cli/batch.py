@@ -274,7 +274,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-async def _read_lines(text: bytes, folder: Path, reader: RequestReader) -> list[_Line]:
+async def _read_lines(text: bytes, folder: Path | None, reader: RequestReader) -> list[_Line]:
     async def read_line(number: int, row: bytes) -> _Line:
         try:
             request = await reader.read(row, folder)

@@ -123,12 +123,13 @@ class RequestReader:
         self._reading = asyncio.Lock()
         self.files: dict[str, LocalFile] = {}
 
-    async def read(self, text: bytes, folder: Path) -> VideoRequest:
+    async def read(self, text: bytes, folder: Path | None) -> VideoRequest:
         """Read a request that may be sent, with its local files.
 
         Args:
             text: The document, as JSON.
-            folder: The absolute path that paths are relative to, and must stay in.
+            folder: The absolute path that paths are relative to, and must stay in; None: it comes from standard input,
+                and names no local file, unless any path is allowed.
 
         Raises:
             InvalidRequest: Lists all problems.
@@ -144,7 +145,7 @@ class RequestReader:
             raise InvalidRequest(problems)
         return request
 
-    def inspect(self, text: bytes, folder: Path) -> tuple[VideoRequest, list[Problem]]:
+    def inspect(self, text: bytes, folder: Path | None) -> tuple[VideoRequest, list[Problem]]:
         """Read a request and its problems, for a caller that checks more.
 
         Its local files are read, and not decoded: :meth:`media_of` does that.
@@ -198,7 +199,7 @@ class RequestReader:
         async with self._copies, file.copied() as copy:
             return await probe_reference(0, kind, copy)
 
-    def _replace_paths(self, data: Any, folder: Path) -> list[Problem]:
+    def _replace_paths(self, data: Any, folder: Path | None) -> list[Problem]:
         """Replace each path by the provisional URL of its object. Return the problems of the files."""
         problems = []
         references = data.get("references") if isinstance(data, dict) else None
@@ -221,13 +222,18 @@ class RequestReader:
             self.files[reference["url"]] = file
         return problems
 
-    def _file(self, url: str, folder: Path, kind: Kind | None) -> LocalFile | None:
+    def _file(self, url: str, folder: Path | None, kind: Kind | None) -> LocalFile | None:
         """Return the file that a reference names, or None where its role is unknown."""
         if url.lower().startswith("file:"):
             raise FileRefused("is a file: URL; give the plain path, absolute or relative to the request")
         if self._settings.seedance_bucket is None:
             raise InvalidSettings("SEEDANCE_BUCKET is not set: the local files of a request go into that bucket")
-        place = Place.find(url, folder, anywhere=self._allow_any_path)
+        if folder is None and not self._allow_any_path:
+            raise FileRefused(
+                "is a local file, and the request comes from standard input, perhaps from somebody else. Put the request "
+                "into a file beside it, or give --allow-any-path"
+            )
+        place = Place.find(url, folder or Path.cwd(), anywhere=self._allow_any_path)
         if kind is None:
             return None
         if (place, kind) not in self._known:
@@ -238,6 +244,6 @@ class RequestReader:
         return self._known[place, kind]
 
 
-def folder_of(file: str) -> Path:
-    """Return the folder that the paths in a request are relative to: that of its file, or the current one."""
-    return Path.cwd() if file == "-" else Path(file).absolute().parent
+def folder_of(file: str) -> Path | None:
+    """Return the folder that the paths in a request are relative to; None for standard input, which is in none."""
+    return None if file == "-" else Path(file).absolute().parent

@@ -197,8 +197,9 @@ def _url_problem(url: str, rules: Rules) -> str | None:
 def _bucket_problem(place: str, rules: Rules) -> str | None:
     """Return why no reference may be made of an object: the worker could read it, and its user perhaps could not."""
     own = rules.own_objects
-    if own and place.startswith(own) and not place.startswith(f"{own}media/"):
-        return f"is an object of the jobs' own; only what is in gs://{own}media/ may be a reference"
+    if own and place.startswith(own):
+        is_upload = place.startswith(f"{own}media/")
+        return None if is_upload else f"is a job's own object; only what is in gs://{own}media/ may be a reference"
     if rules.reference_buckets and not place.startswith(rules.reference_buckets):
         return "is in none of SEEDANCE_REFERENCE_BUCKETS; copy it into one of them, or have its bucket added there"
     return None

@@ -143,10 +143,15 @@ async def test_local_file_is_probed_not_uploaded(shot: Path, bucket_env: dict[st
     assert await google.list("") == before
 
 
-async def test_paths_of_stdin_use_current_folder(shot: Path, bucket_env: dict[str, str]) -> None:
-    assert "--allow-any-path" in problems(await check(str(shot), variables=bucket_env))["references[0].url"]
-    found = problems(await check("tests/none.png", variables=bucket_env))
-    assert "No such file" in found["references[0].url"]
+async def test_allowed_paths_of_stdin_use_current_folder(shot: Path, bucket_env: dict[str, str]) -> None:
+    for path in (str(shot), "tests/none.png"):
+        found = problems(await check(path, variables=bucket_env))["references[0].url"]
+        assert "from standard input" in found
+        assert "--allow-any-path" in found
+    found = problems(await check("tests/none.png", options=("--allow-any-path",), variables=bucket_env))[
+        "references[0].url"
+    ]
+    assert "No such file" in found
 
 
 async def test_lengths_of_all_files_are_added(host: ResultHost, tmp_path: Path, bucket_env: dict[str, str]) -> None:

@@ -163,7 +163,16 @@ def test_url_with_scheme_is_no_path(folder: Path) -> None:
 
 def test_paths_are_relative_to_request_or_folder(tmp_path: Path) -> None:
     assert folder_of(str(tmp_path / "request.json")) == tmp_path
-    assert folder_of("-") == Path.cwd()
+    assert folder_of("-") is None
+
+
+def test_standard_input_names_no_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    text = with_urls("shot.png")
+    (problem,) = a_reader().inspect(text, None)[1]
+    assert "standard input" in problem.problem
+    assert "--allow-any-path" in problem.problem
+    assert a_reader(allow_any_path=True).inspect(text, None)[1] == []
 
 
 # Refused
