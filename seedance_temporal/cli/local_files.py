@@ -230,8 +230,8 @@ class RequestReader:
             raise InvalidSettings("SEEDANCE_BUCKET is not set: the local files of a request go into that bucket")
         if folder is None and not self._allow_any_path:
             raise FileRefused(
-                "is a local file, and the request comes from standard input, perhaps from somebody else. Put the request "
-                "into a file beside it, or give --allow-any-path"
+                "is a local file, and the request comes from standard input, perhaps from somebody else. "
+                "Put the request into a file beside it, or give --allow-any-path"
             )
         place = Place.find(url, folder or Path.cwd(), anywhere=self._allow_any_path)
         if kind is None:
