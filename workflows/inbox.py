@@ -157,7 +157,7 @@ class Inbox:
         vouched = sorted(self._vouched & (self._open | self._unanswered.keys()))
         doubts = dict.fromkeys(vouched, "") | {key: reason for key, (_, reason) in self._unasked.items()}
         checked = (
-            reason or f"Task {key[1]} was named, and is being checked."
+            reason or f"Task {key[1]} was named, and is being checked for some minutes."
             for key, reason in doubts.items()
             if key[0] == attempt
         )

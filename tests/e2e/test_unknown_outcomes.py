@@ -93,8 +93,6 @@ async def test_new_account_needs_operator() -> None:
         assert len(await stack.ark.fired(armed)) == 1, "the fault did not happen"
         assert len(await creates_of(stack, request)) == 1, "nothing is sent while the outcome is unknown"
 
-        wrong = await submitted.resolve(attempt=1, action="adopt", task_id="cgt-none")
-        assert not wrong.accepted
         assert (await submitted.resolve(attempt=1, action="not_created")).accepted
         result = await submitted.result()
         first, second = await creates_of(stack, request)

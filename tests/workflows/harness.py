@@ -19,6 +19,7 @@ from temporalio.api.testservice.v1 import SleepRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.store import StoreActivities
@@ -89,6 +90,17 @@ class Job(WorkflowHandle[Any, VideoResult]):
     def newest(self) -> Job:
         """Return a handle of the newest run."""
         return Job(self._client.get_workflow_handle(self.id, result_type=VideoResult))
+
+    async def query(self, *given: Any, **more: Any) -> Any:
+        """Query the run; once more where the server has just taken back its workflow task, as it does in a flood."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    return await super().query(*given, **more)
+                except RPCError as error:
+                    if error.status is not RPCStatusCode.FAILED_PRECONDITION:
+                        raise
+                await asyncio.sleep(0.2)
 
     # Send
 

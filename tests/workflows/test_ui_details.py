@@ -35,6 +35,13 @@ from tests.workflows.fakes import (
 from tests.workflows.harness import Harness, Job
 
 FOLDER = "gs://videos/seedance/hash/"
+
+
+def escaped(uri: str) -> str:
+    """Return a URI as Markdown that makes no link of it."""
+    return uri.replace("://", r"\://")
+
+
 EXPECTED: dict[str, Any] = {"estimated_tokens": 108_900, "estimated_usd": 0.7623}
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
@@ -65,7 +72,7 @@ async def test_details_follow_job(harness: Harness) -> None:
     await create.reached.wait()
     text = await until_details_say(job, "**Creating.**", f"`python starter.py audit {job.id}`")
     assert "- **cost**: at most 0.7623 USD, 108,900 tokens, if it succeeds" in text
-    assert f"- **ledger**: {FOLDER}attempts/" in text
+    assert f"- **ledger**: {escaped(FOLDER)}attempts/" in text
     assert "awaited" not in text, "nothing is waited for: the request is being sent"
     create.release()
     due = detail_of(await job.until_state(phase="queued")).continues_at
@@ -81,8 +88,8 @@ async def test_details_follow_job(harness: Harness) -> None:
     text = await job.current_details()
     assert text.startswith("**Stored.** The video is in the bucket, verified, and on record.")
     assert "- **cost**: 0.5000 USD, 42 tokens (expected: at most 0.7623 USD, 108,900 tokens)" in text
-    assert f"- **video**: {RESULT.video_uri}, 1.2 kB" in text
-    assert f"- **record**: {RESULT.record_uri}" in text
+    assert f"- **video**: {escaped(RESULT.video_uri)}, 1.2 kB" in text
+    assert f"- **record**: {escaped(RESULT.record_uri)}" in text
 
 
 async def test_attention_shows_reason_and_commands(harness: Harness) -> None:
@@ -140,7 +147,7 @@ async def test_end_without_video_shows_reason_and_cost(harness: Harness, of: Any
         f"**No video: {phase} ({of}).** It ended: {of}. Resubmit: `python starter.py resubmit X --attempt 1`"
     )
     assert f"- **cost**: {cost}" in text
-    assert f"- **ledger**: {FOLDER}attempts/" in text
+    assert f"- **ledger**: {escaped(FOLDER)}attempts/" in text
 
 
 async def test_foreign_text_is_escaped(harness: Harness) -> None:
@@ -150,7 +157,7 @@ async def test_foreign_text_is_escaped(harness: Harness) -> None:
     job = await harness.start_until_failed()
     text = await job.current_details()
     first, *_ = text.splitlines()
-    assert first.endswith(r"\!\[x\](https://example.com/x.png) \<b\>\*no\*\</b\> \`\| \# rm")
+    assert first.endswith(r"\!\[x\](https\://example.com/x.png) \<b\>\*no\*\</b\> \`\| \# rm")
     assert r"- **warning 1**: a \| b - c" in text
 
 
