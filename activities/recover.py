@@ -237,7 +237,8 @@ class RecoverActivities:
                 f"The job asks for it again by itself during the next minutes.{unseen}"
             )
         if shown != claim.safety_identifier:
-            return _refused(f"{task_id} is another task: it shows {shown}, and this attempt {claim.safety_identifier}.")
+            # The identifier is another application's, and of any length.
+            return _refused(f"{task_id} is another task: it does not show this attempt's {claim.safety_identifier}.")
         await self._write_outcome(input.job_id, facts, attempt.number, "created", "operator", task_id=task_id)
         decision = decide_at(await self._ledger.read(input.job_id, attempt.number), self._settings)
         if decision.task_id == task_id:

@@ -1,4 +1,4 @@
-"""Remove secrets from whatever an activity raises: Temporal keeps it in the job's history, and shows it."""
+"""Remove secrets from the failures of activities, which Temporal keeps in the job's history."""
 
 from __future__ import annotations
 

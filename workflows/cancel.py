@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Cancel:
-    """A request to end the job, and what became of it.
+    """A request to end the job, and its answer.
 
     Attributes:
         requested: Whether there is one.

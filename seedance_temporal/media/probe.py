@@ -319,7 +319,7 @@ def main() -> None:
         answer = {"refused": str(error)}
     except MemoryError:
         answer = {"unreadable": "needs more memory than a reference may"}
-    except Exception as error:  # a finding about the file, whatever a decoder raises
+    except Exception as error:  # any failure of a decoder is a finding about the file
         answer = {"unreadable": f"cannot be read: a decoder failed over it, with {type(error).__name__}"}
     sys.stdout.write(json.dumps(answer))
 

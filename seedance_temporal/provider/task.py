@@ -217,8 +217,7 @@ def parse_task(payload: Mapping[str, Any]) -> Task:
     absent, because a paid task must stay readable when the provider changes a detail. Texts are cut to a length that
     a history can hold.
 
-    A gateway's word for a status is read as the provider's. A task that shows its video has succeeded, whatever an
-    unknown status says.
+    A gateway's word for a status is translated. A task with an unknown status that shows its video has succeeded.
 
     Raises:
         ValueError: It is not a task.

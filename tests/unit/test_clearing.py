@@ -1,4 +1,4 @@
-"""Whatever an activity raises reaches Temporal without secrets, and else unchanged."""
+"""Failures of activities reach Temporal without secrets, and otherwise unchanged."""
 
 from __future__ import annotations
 
