@@ -96,10 +96,10 @@ def _limit_problems(medium: Medium, limits: MediaLimits) -> Iterator[str]:
             yield f"is {size} pixels large; width by height must be {_range(limits.ratio)}"
         if limits.pixels and not _within(medium.width * medium.height, limits.pixels):
             yield f"is {size} pixels large; together they must be {_range(limits.pixels)}"
-    # 59.94 and 60 frames are often told as a little more.
-    tolerated = (limits.fps[0] - FPS_TOLERANCE, limits.fps[1] + FPS_TOLERANCE) if limits.fps else None
-    if limits.fps and tolerated and medium.fps is not None and not _within(medium.fps, tolerated):
-        yield f"has {medium.fps:g} frames a second; {_range(limits.fps)} are allowed"
+    if limits.fps and medium.fps is not None:
+        least, most = limits.fps
+        if not _within(medium.fps, (least - FPS_TOLERANCE, most + FPS_TOLERANCE)):
+            yield f"has {medium.fps:g} frames a second; {_range(limits.fps)} are allowed"
 
 
 def _length_problems(medium: Medium, model: Model) -> Iterator[str]:
