@@ -228,7 +228,7 @@ class Promises:
             for run in server.runs:
                 if run.status == "terminated":
                     continue
-                for attempt, task_id, at in _names_in(run)[:_MOST_NAMES]:
+                for attempt, task_id, at in _names_told([run])[:_MOST_NAMES]:
                     task = world.provider.tasks.get(task_id)
                     if task is None or world.attempt_of(task) != attempt or task.hidden_until > at + _ASKED_WITHIN:
                         continue
@@ -282,32 +282,33 @@ class Promises:
         assert all(fate in NOT_SENT for fate in fates[:-1])
 
 
-def _signals_in(run: Run) -> Iterator[tuple[str, dict[str, Any], float]]:
-    """Yield each signal that came to a run: its name, its argument, and when, in Unix seconds."""
-    for activation, _ in run.hosted.history:
+def _signals_to(runs: list[Run]) -> Iterator[tuple[str, dict[str, Any], float]]:
+    """Yield each signal that came to runs: its name, its argument, and when, in Unix seconds."""
+    for activation, _ in (step for run in runs for step in run.hosted.history):
         for job in activation.jobs:
             if job.HasField("signal_workflow") and job.signal_workflow.input:
                 told = json.loads(job.signal_workflow.input[0].data)
                 yield job.signal_workflow.signal_name, told, activation.timestamp.ToNanoseconds() / 1e9
 
 
-def _names_in(run: Run, before: float = math.inf) -> list[tuple[int, str, float]]:
-    """Return the tasks that callbacks or listings named to a run, and when; ``before``: Unix seconds."""
+def _names_told(runs: list[Run], before: float = math.inf) -> list[tuple[int, str, float]]:
+    """Return the tasks that callbacks or listings named to runs, and when; ``before``: Unix seconds."""
     return [
         (told["attempt"], told["task_id"], at)
-        for name, told, at in _signals_in(run)
+        for name, told, at in _signals_to(runs)
         if name in _NAMING and told["task_id"] is not None and at < before
     ]
 
 
 def _named_before_resolution(run: Run, written_at: float) -> tuple[float, list[tuple[int, str, float, float]]]:
-    """Return when the resolution came that a run wrote at some time, and the tasks that were named to it before.
+    """Return when the resolution came that a run wrote at some time, and the tasks that were named before.
 
-    Each task with how long its name counts where GET does not show it, in seconds.
+    Those count, too, that were named to a run which it continues; each comes with how long its name counts where GET
+    does not show it, in seconds.
     """
     named: list[tuple[int, str, float, float]] = []
     before: tuple[float, list[tuple[int, str, float, float]]] = 0.0, []
-    for name, told, at in _signals_in(run):
+    for name, told, at in _signals_to(run.server.origins(run)):
         if at > written_at:
             break
         if name == SIGNAL_RESOLVE and told["action"] != "adopt":
@@ -319,7 +320,8 @@ def _named_before_resolution(run: Run, written_at: float) -> tuple[float, list[t
 
 
 def _named(execution: Execution | None) -> list[tuple[int, str, float]]:
-    """Return the tasks that callbacks had named to a run when a worker began with an activity."""
+    """Return the tasks that had been named to a run, or to those that it continues, when a worker began an activity."""
     if execution is None:
         return []
-    return _names_in(execution.task.run, execution.began_at)[:_MOST_NAMES]
+    run = execution.task.run
+    return _names_told(run.server.origins(run), execution.began_at)[:_MOST_NAMES]

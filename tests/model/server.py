@@ -220,6 +220,10 @@ class Server:
                 chain.append(following)
         return chain
 
+    def origins(self, run: Run) -> list[Run]:
+        """Return the runs that were continued as this one, oldest first, and itself."""
+        return [earlier for earlier in self.runs if run in self.chain(earlier)]
+
     def start(self, kind: str, workflow_id: str, task_queue: str, argument: Any) -> Run:
         """Start a run. Whether one may start is the client's to say."""
         arguments = _CONVERTER.to_payloads([argument])
