@@ -25,13 +25,19 @@ from seedance_temporal.temporal_ui import summary_and_details
 
 
 class ReadLedgerInput(Shape):
-    """What is asked for. ``continued``: the run continues another one as new."""
+    """What is asked for.
+
+    Attributes:
+        continued: The run continues another one as new.
+        may_create: The run may claim an attempt.
+    """
 
     job_id: str
     request: VideoRequest
     resubmit: Resubmit | None = None
     with_context: bool = False
     continued: bool = False
+    may_create: bool = True
 
 
 class RunContext(Shape):
@@ -103,7 +109,9 @@ class LedgerActivities:
     @activity.defn
     async def read_ledger(self, input: ReadLedgerInput) -> ReadLedgerResult:
         """Read the ledger, and decide the next step. Grant the resubmit that the input asks for."""
-        if input.job_id != job_id_of(input.request):
+        # Only a create could be paid twice. A run that only follows a task can have a newer worker's request, without
+        # the fields that are new.
+        if input.may_create and input.job_id != job_id_of(input.request):
             return ReadLedgerResult(decision=Decision(next="ended", attempt=0, error=_foreign_id(input)))
         facts = await self._ledger.read(input.job_id)
         decision = decide_at(facts, self._settings)

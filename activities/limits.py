@@ -9,6 +9,7 @@ from temporalio import activity
 
 from seedance_temporal.job import JobError, Shape
 from seedance_temporal.ledger.daily_quota import DailyQuota, QuotaEntry
+from seedance_temporal.ledger.facts import NOTHING_SENT
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.limits import Refusal, refusal_by_price
 from seedance_temporal.request import VideoRequest
@@ -60,5 +61,5 @@ class LimitActivities:
 
 
 def _refused(refusal: Refusal) -> QuotaResult:
-    message = f"Nothing was sent, and nothing is billed. {refusal.message}"
+    message = f"{NOTHING_SENT} {refusal.message}"
     return QuotaResult(error=JobError(code=refusal.code, message=message, failure_class="invalid"))

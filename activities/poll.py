@@ -240,8 +240,11 @@ class PollActivities:
                 # It can lag behind the create, or the key cannot see the task: the cancel remains to be done.
                 raise ApplicationError(f"GET does not show task {input.task_id}", type="ProviderUnavailable")
             status = parse_task(payload).status
-            # A gateway's word for it is not enough: DELETE erases the record of a task that has ended.
-            if payload.get("status") == QUEUED:
+            if status == QUEUED:
+                if payload.get("status") != QUEUED:
+                    # DELETE erases the record of a task that has ended: a gateway's word is not enough for it.
+                    reason = f"GET calls task {input.task_id} {str(payload.get('status'))!r}, not 'queued'"
+                    raise ApplicationError(reason, type="ProviderUnavailable")
                 if time.monotonic() - asked > _GET_IS_FRESH_SECONDS:
                     reason = f"GET of task {input.task_id} took too long to act on its answer"
                     raise ApplicationError(reason, type="ProviderUnavailable")

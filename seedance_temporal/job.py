@@ -38,6 +38,7 @@ Attention = Literal[
     "provider",
     "object_conflict",
     "ledger_damaged",
+    "references",
 ]
 """The reason a job needs an operator: it cannot continue by itself, or money or a video is in danger."""
 

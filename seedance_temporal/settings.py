@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from difflib import get_close_matches
 from functools import cached_property
@@ -45,6 +46,7 @@ _OF_TEMPORAL = frozenset(
 )
 # How alike a name must be to one that is known.
 _ALIKE = 0.85
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
 _ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
 
 
@@ -161,6 +163,8 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         places = [place.strip().removeprefix("gs://").strip("/") for place in value.split(",") if place.strip()]
+        if value.strip() and not all(_BUCKET.match(place) for place in places or [""]):
+            raise ValueError("names no bucket: write bucket, or bucket/prefix, with commas between them")
         return tuple(f"{place}/" for place in places)
 
     @field_validator("seedance_prices", "seedance_endpoints", mode="before")
@@ -252,15 +256,18 @@ class Settings(BaseSettings):
         """
         own = {name.upper() for name in cls.model_fields}
         found = []
-        for name in sorted(os.environ):
-            ours = name.startswith(("SEEDANCE_", "ARK_", "TEMPORAL_")) and not name.startswith("TEMPORAL_CLI_")
-            if not ours or name in own | _OF_TEMPORAL:
+        for variable in sorted(os.environ):
+            name = variable.upper()[:100]
+            first = name.partition("_")[0]
+            is_ours = first.startswith("SEEDANCE") or bool(get_close_matches(first, ["SEEDANCE"], cutoff=_ALIKE))
+            shared = name.startswith(("ARK_", "TEMPORAL_")) and not name.startswith("TEMPORAL_CLI_")
+            if name in own | _OF_TEMPORAL or not (is_ours or shared):
                 continue
-            meant = get_close_matches(name[:100], own | _OF_TEMPORAL, n=1, cutoff=_ALIKE)
+            meant = get_close_matches(name, own | _OF_TEMPORAL, n=1, cutoff=_ALIKE)
             if meant:
-                found.append(f"{printable(name[:100])} is not known: {meant[0]} is meant?")
-            elif name.startswith("SEEDANCE_"):
-                found.append(f"{printable(name[:100])} is not known: remove it, or correct its name")
+                found.append(f"{printable(variable[:100])} is not known: {meant[0]} is meant?")
+            elif is_ours:
+                found.append(f"{printable(variable[:100])} is not known: remove it, or correct its name")
         return found
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from seedance_temporal.identity import user_hash
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, VideoRequest
-from seedance_temporal.urls import redacted
+from seedance_temporal.urls import one_line, redacted
 
 # The server refuses a start whose summary has over 400 bytes, or whose details have over 20,000.
 _SUMMARY_LETTERS = 100
@@ -81,7 +81,7 @@ _COMMAND_AT_THE_END = re.compile(rf"{re.escape(COMMAND)} [\w -]+\Z")
 
 def plain(text: str) -> str:
     """Escape a text, on one line."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\1", one_line(text))
 
 
 def with_command(text: str) -> str:

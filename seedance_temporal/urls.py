@@ -29,7 +29,12 @@ _PERCENT = re.compile(r"%[0-9A-F]{2}")
 _SEARCHED = 64 * 1024
 
 
-def printable(text: str, keep: str = "\n") -> str:
+def one_line(text: str) -> str:
+    """Write a text on one line: each row of white space, line feeds among it, becomes one space."""
+    return " ".join(text.split())
+
+
+def printable(text: str, keep: str = "") -> str:
     """Escape characters that do not print, except those to keep: they could steer a terminal, or forge a log line."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
@@ -99,6 +104,11 @@ def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -
     text = _ENCODED_URL.sub(r"\1", _URL.sub(_bare, text))
     text = _CALLBACK_TOKEN.sub(r"\1***", _SIGNATURE.sub(r"\1\2***", text))
     return text[:limit].encode(errors="replace").decode()
+
+
+def holds_secret(text: str, secrets: Iterable[str]) -> bool:
+    """Return whether one of the secrets is in a text, also quoted or escaped."""
+    return any(form in text for secret in secrets for form in _forms(secret))
 
 
 def _bare(url: re.Match[str]) -> str:

@@ -16,8 +16,8 @@ class RedactingFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         # The message of a record is one line; the traceback that is added to it has several.
-        record.message = printable(record.message, keep="")
+        record.message = printable(record.message)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(printable(super().format(record)), self._secrets)
+        return redacted(printable(super().format(record), keep="\n"), self._secrets)

@@ -114,7 +114,7 @@ class GenerateVideo:
             except _Ended as end:
                 # A callback may just have named a task of this job.
                 if not await self._inbox.await_named_tasks():
-                    raise self._failure(end) from None
+                    raise self._failure(end, decision.attempt) from None
                 following = await self._read_ledger()
             if isinstance(following, VideoResult):
                 return following
@@ -197,16 +197,12 @@ class GenerateVideo:
         if not count:
             return ()
         self._progress.enter("checking")
-        check = self._steps.start_reference_check(count)
-        await until(lambda: check.done() or self._inbox.interrupts)
-        if not check.done():
-            check.cancel()
         try:
-            result = await check
+            result = await self._steps.check_references(count, lambda: self._inbox.interrupts)
         except ActivityError as error:
-            if self._inbox.interrupts:
-                return None
             raise _Ended(messages.unreachable(error), "references") from None
+        if result is None:
+            return None
         self._progress.warn(*result.warnings)
         if result.error is not None:
             raise _Ended(result.error, "references")
@@ -234,7 +230,7 @@ class GenerateVideo:
                 continue
             assert decision.recovery is not None
             if decision.recovery.needs_operator and search.was_answered:
-                self._progress.need("unknown_create", search.advice(self._job_id, decision.attempt, decision.recovery))
+                self._progress.need("unknown_create", *search.advice(self._job_id, decision.attempt, decision.recovery))
             await self._progress.wait(
                 lambda: bool(self._inbox.listings) or self._inbox.ledger_changed,
                 search.wait_seconds(decision.recovery),
@@ -347,9 +343,9 @@ class GenerateVideo:
         self._progress.clear_all_but("second_task")
         return await self._read_ledger()
 
-    def _failure(self, end: _Ended) -> ApplicationError:
+    def _failure(self, end: _Ended, attempt: int) -> ApplicationError:
         """Show how the job ended; return the error that ends the run, by the failure's own name and sentence."""
-        error = end.error
+        error = messages.in_view_of_attempts(end.error, attempt)
         self._inbox.cancel.outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._progress.clear_all_but("second_task")
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)

@@ -42,7 +42,7 @@ class Inbox:
         ledger_was_read: Whether the run has read the ledger at all; before that, no task can be identified.
         creating: The attempt whose create is running; its answer names its task anyway.
         listings: Those that have arrived and are not handled yet.
-        listed: The tasks that listings showed, by attempt.
+        listed: The tasks that listings showed, by attempt; also one whose id cannot be used.
         cancel: The request to end the job.
         answers: Those to resolutions, by their ids.
     """
@@ -73,7 +73,12 @@ class Inbox:
         self.cancel = Cancel(steps, progress, carried)
         self.answers: dict[str, ResolveAnswer] = {}
         self._unanswered = {(named.attempt, named.task_id): named for named in carried.named}
-        self._vouched = {key for key, named in self._unanswered.items() if named.source == "operator"}
+        # The tasks that operators named, and until when each is asked for.
+        self._vouched = {
+            key: named.asked_until or workflow.now()
+            for key, named in self._unanswered.items()
+            if named.source == "operator"
+        }
         self._asking: set[asyncio.Task[None]] = set()
 
     @property
@@ -154,7 +159,7 @@ class Inbox:
         """
         if attempt in self.listed:
             return f"A listing showed task {self.listed[attempt]}."
-        vouched = sorted(self._vouched & (self._open | self._unanswered.keys()))
+        vouched = sorted(self._vouched.keys() & (self._open | self._unanswered.keys()))
         doubts = dict.fromkeys(vouched, "") | {key: reason for key, (_, reason) in self._unasked.items()}
         checked = (
             reason or f"Task {key[1]} was named, and is being checked for some minutes."
@@ -211,8 +216,9 @@ class Inbox:
             return
         if len(self.listings) < policies.MOST_LISTINGS:
             self.listings.append(listing)
+        if listing.task_id is not None:
+            self.listed[listing.attempt] = listing.task_id or "without an id"
         if listing.task_id is not None and is_task_id(listing.task_id):
-            self.listed[listing.attempt] = listing.task_id
             listed = NamedTask(task_id=listing.task_id, status="", attempt=listing.attempt, source="list")
             await self._identify(listed)
 
@@ -281,7 +287,7 @@ class Inbox:
         """
         key = named.attempt, named.task_id
         if named.source == "operator":
-            self._vouched.add(key)
+            self._vouched[key] = workflow.now() + policies.IDENTIFY_LATER
         if key in self._patient and self._accepts(named):
             self._patient.discard(key)
         elif not self._is_known(named) and self._accepts(named):
@@ -347,7 +353,9 @@ class Inbox:
             if pause == policies.IDENTIFY_LATER:
                 later = workflow.now() + pause
             if pause is None:
-                # A question that came early, before a step that cannot be undone, is not the last one.
+                # A question that came early, before a step that cannot be undone, is not the last one. Nor is one
+                # after which an operator named the task.
+                later = max(later, self._vouched.get(key, later))
                 pause = later - workflow.now()
             if pause <= timedelta(0):
                 self._progress.note("task_not_found", named.source, task_id=named.task_id, attempt=named.attempt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from temporalio import workflow
@@ -30,6 +31,7 @@ class LateTasks:
         self._queues = Queues(late.route)
         self._names = 0
         self._in_question: set[str] = set()
+        self._named_again: set[str] = set()
         self._open: list[NamedTask] = []
 
     @workflow.run
@@ -49,18 +51,30 @@ class LateTasks:
     async def _take_in(self, named: NamedTask) -> None:
         if await self._is_ours(named):
             await self._follow()
-        self._in_question.discard(named.task_id)
+        for tasks in (self._in_question, self._named_again):
+            tasks.discard(named.task_id)
 
     async def _is_ours(self, named: NamedTask) -> bool:
-        """Find out whether a task is the attempt's; the ledger then says so."""
-        pauses = Pauses(policies.IDENTIFY_LATER, away=policies.LATE_TASK_PAUSE)
-        give_up_at = workflow.now() + policies.LATE_TASK_WITHIN
+        """Find out whether a task is the attempt's; the ledger then says so.
+
+        A task that is named again is asked for at once, and for as long as one that is new.
+        """
+        pauses, give_up_at = self._patience()
         while (answer := await self._identify(named)) not in {"ours", "known", "other"}:
+            if named.task_id in self._named_again:
+                self._named_again.discard(named.task_id)
+                pauses, give_up_at = self._patience()
             pause = pauses.after(answer)
             if pause is None or workflow.now() >= give_up_at:
                 return False
-            await until(lambda: False, pause, "ask again whether the provider shows the task")
+            purpose = "ask again whether the provider shows the task"
+            await until(lambda: named.task_id in self._named_again, pause, purpose)
         return answer != "other"
+
+    def _patience(self) -> tuple[Pauses, datetime]:
+        return Pauses(
+            policies.IDENTIFY_LATER, away=policies.LATE_TASK_PAUSE
+        ), workflow.now() + policies.LATE_TASK_WITHIN
 
     async def _identify(self, named: NamedTask) -> str:
         input = IdentifyInput(
@@ -99,9 +113,12 @@ class LateTasks:
             named = NamedTask.model_validate(args[0])
         except (ValidationError, IndexError):
             return
-        is_new = is_task_id(named.task_id) and named.task_id not in self._in_question
         # Nobody can make up what a listing names: it shows the attempt's identifier. An operator is trusted.
-        if is_new and (named.source != "callback" or self._names < policies.MOST_CALLBACKS):
-            self._names += named.source == "callback"
+        self._names += named.source == "callback"
+        if not is_task_id(named.task_id) or (named.source == "callback" and self._names > policies.MOST_CALLBACKS):
+            return
+        if named.task_id in self._in_question:
+            self._named_again.add(named.task_id)
+        else:
             self._in_question.add(named.task_id)
             self._open.append(named)

@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
     from seedance_temporal.contract import ResolveAction
     from seedance_temporal.job import Attention, JobError
+    from seedance_temporal.ledger.facts import NOTHING_SENT
     from seedance_temporal.reference_media import Medium
     from seedance_temporal.temporal_ui import COMMAND
     from seedance_temporal.urls import redacted
@@ -52,10 +53,18 @@ def unreachable(error: ActivityError) -> JobError:
     """Return the end of a job whose references could not be checked."""
     return JobError(
         code="references_unreachable",
-        message=f"Nothing was sent, and nothing is billed. The references could not be checked. {error.cause} "
+        message=f"{NOTHING_SENT} The references could not be checked. {error.cause} "
         "Make sure that they can be reached, and submit the request again.",
         failure_class="invalid",
     )
+
+
+def in_view_of_attempts(error: JobError, attempt: int) -> JobError:
+    """Return the end of a job; where it came before the claim of an attempt, one before it may be billed."""
+    if attempt <= 1:
+        return error
+    nothing = f"Attempt {attempt} was not created, and is not billed; an attempt before it may be."
+    return error.model_copy(update={"message": error.message.replace(NOTHING_SENT, nothing)})
 
 
 def last_failure(error: ActivityError) -> BaseException | None:
@@ -132,6 +141,16 @@ def advice_on_step(step: str, since: datetime, reason: BaseException) -> str:
     )
 
 
+def advice_on_references(since: datetime, reason: BaseException | None) -> str:
+    """Advise on reference media whose check takes long."""
+    last = f" The last failure: {reason_of(reason)}." if reason is not None else ""
+    return (
+        f"Since {since:%Y-%m-%d %H:%M} UTC the references of this job are not checked: a host is slow, or the workers "
+        f"have much to check, or none runs.{last} Nothing was sent meanwhile, and nothing is billed. Look at the hosts "
+        "and the workers; the job goes on by itself, or ends after some hours."
+    )
+
+
 def advice_on_damage(damage: str) -> str:
     """Advise on an object of the ledger that cannot be read."""
     return (
@@ -163,8 +182,10 @@ def lost(task: GetTaskInput, error: ActivityError) -> JobError:
     )
 
 
-def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, accepted: bool, cancelled: bool) -> str:
-    """Advise on an attempt whose outcome is unknown.
+def advice_on_unknown(
+    job_id: str, attempt: int, doubt: str, unchecked: str, *, accepted: bool, cancelled: bool
+) -> tuple[str, ...]:
+    """Advise on an attempt whose outcome is unknown; the ways to settle it follow.
 
     Args:
         doubt: Why LIST cannot prove that no task exists, or cannot find the one that does; empty where it can.
@@ -183,14 +204,12 @@ def advice_on_unknown(job_id: str, attempt: int, doubt: str, unchecked: str, *, 
     )
     then = "the job then ends cancelled" if cancelled else "another one is to be paid"
     absent = f"No task exists, and {then}: {command} --not-created"
-    return "\n".join(
-        [
-            f"{fact} so nothing is sent; the job keeps searching.{because} Search for the task in the provider's "
-            "console, and resolve the attempt. A finished video can be downloaded for 24 hours.",
-            f"The task exists: {command} --task-id ID",
-            *([] if accepted else [absent]),
-            f"It cannot be known any more, and the search is to end: {command} --lost",
-        ]
+    return (
+        f"{fact} so nothing is sent; the job keeps searching.{because} Search for the task in the provider's "
+        "console, and resolve the attempt. A finished video can be downloaded for 24 hours.",
+        f"The task exists: {command} --task-id ID",
+        *(() if accepted else (absent,)),
+        f"It cannot be known any more, and the search is to end: {command} --lost",
     )
 
 

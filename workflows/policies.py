@@ -35,9 +35,10 @@ LEDGER_RETRY = RetryPolicy(
 DAMAGE_PAUSE = timedelta(minutes=5)
 MOST_DAMAGE_PAUSE = timedelta(hours=1)
 
-# References are downloaded before a create: each has the time that a create has, some at a time, and there may be 50 of
-# the largest. A worker that died is noticed by its missing heartbeat.
-REFERENCES_TIMEOUT = timedelta(hours=1)
+# References are downloaded before a create: each has the time that a create has, two at a time, and there may be 50 of
+# the largest. Where they take longer than the patience, an operator is called, and they are tried again. A worker that
+# died is noticed by its missing heartbeat.
+REFERENCES_TRIES = 5
 REFERENCES_HEARTBEAT = timedelta(seconds=30)
 # A host that is away for a minute is waited for; after that the job ends. Nothing is claimed yet.
 REFERENCES_RETRY = RetryPolicy(initial_interval=timedelta(seconds=4), backoff_coefficient=2, maximum_attempts=5)

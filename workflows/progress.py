@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.provider.billing import is_billed, tokens
     from seedance_temporal.provider.task import QUEUED, Usage, rank
     from seedance_temporal.request import VideoRequest
+    from seedance_temporal.urls import one_line
     from workflows.messages import advice_on_second_task, advice_on_unknown_attempt
     from workflows.ui_details import details
     from workflows.upserts import Upserts
@@ -180,9 +181,10 @@ class Progress:
         self._retries += 1
         self.note("retry_requested", "operator")
 
-    def need(self, attention: Attention, advice: str) -> None:
-        """Raise an Attention, with advice for an operator."""
-        self._advice = advice
+    def need(self, attention: Attention, advice: str, *ways: str) -> None:
+        """Raise an Attention, with advice for an operator, and the ways to settle it, each on a line of its own."""
+        # Texts of others are part of the advice, and must not look like a way.
+        self._advice = advice = "\n".join(map(one_line, (advice, *ways)))
         if attention != self.attention:
             self.attention = attention
             self.note("attention_raised", "workflow", f"{attention}: {advice}")

@@ -34,8 +34,8 @@ class Search:
         """
         return self._heard or self._unanswered > 1 or workflow.info().continued_run_id is not None
 
-    def advice(self, job_id: str, attempt: int, recovery: Recovery) -> str:
-        """Return what an operator should know and do."""
+    def advice(self, job_id: str, attempt: int, recovery: Recovery) -> tuple[str, ...]:
+        """Return what an operator should know, and the ways to settle it."""
         # Where a task exists, there is no absence to be proven; that LIST fails still matters.
         listed = self._inbox.listed.get(attempt)
         shown = f"it showed {listed} once, and GET does not" if listed is not None else None

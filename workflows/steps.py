@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
@@ -41,6 +42,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.progress import Progress
+    from workflows.waits import until
 
 
 class Steps:
@@ -77,6 +79,7 @@ class Steps:
             resubmit=resubmit,
             with_context=with_context,
             continued=self._job.carried is not None,
+            may_create=self._job.may_create,
         )
         return await self._insist(LedgerActivities.read_ledger, input, "read the ledger", self._on_ledger)
 
@@ -116,16 +119,42 @@ class Steps:
 
     # Create
 
-    def start_reference_check(self, count: int) -> workflow.ActivityHandle[ReferencesResult]:
-        return workflow.start_activity_method(
+    async def check_references(self, count: int, interrupted: Callable[[], bool]) -> ReferencesResult | None:
+        """Check the reference media; None where something interrupts that. Call an operator where it takes an hour.
+
+        Raises:
+            ActivityError: They could not be checked.
+        """
+        since = workflow.now()
+        for tries_left in reversed(range(policies.REFERENCES_TRIES)):
+            try:
+                result = await self._check_references_once(count, interrupted)
+            except ActivityError as error:
+                if interrupted():
+                    break
+                if error.retry_state is not RetryState.TIMEOUT or not tries_left:
+                    raise
+                self._progress.need("references", messages.advice_on_references(since, messages.last_failure(error)))
+            else:
+                self._progress.clear("references")
+                return result
+        self._progress.clear("references")
+        return None
+
+    async def _check_references_once(self, count: int, interrupted: Callable[[], bool]) -> ReferencesResult:
+        check = workflow.start_activity_method(
             ReferenceActivities.check_references,
             ReferencesInput(job_id=self._job_id, request=self._job.request),
             task_queue=self._queues.workflows,
-            start_to_close_timeout=policies.REFERENCES_TIMEOUT,
+            schedule_to_close_timeout=policies.PATIENCE,
             heartbeat_timeout=policies.REFERENCES_HEARTBEAT,
             retry_policy=policies.REFERENCES_RETRY,
             summary=f"check {count} reference{'s' if count > 1 else ''}: reachable, format, limits",
         )
+        await until(lambda: check.done() or interrupted())
+        if not check.done():
+            check.cancel()
+        return await check
 
     def start_create(
         self, attempt: int, refusals: int, media: tuple[Medium, ...]

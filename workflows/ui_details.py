@@ -70,7 +70,7 @@ def _headline(state: JobState) -> str:
 def _cost(state: JobState) -> str:
     billed, expected = money(state.cost_usd, state.tokens), money(state.estimated_usd, state.estimated_tokens)
     if state.error is not None and is_billed(state.phase) is False:
-        return f"nothing is billed for attempt {state.attempt}" if state.attempt else "nothing is billed"
+        return f"nothing is billed for attempt {state.attempt}" if state.attempt else "nothing for this run"
     if state.error is None and state.result is None:
         return f"at most {expected}, if it succeeds" if expected else ""
     return f"{billed or 'not known here'} (expected: at most {expected})" if expected else billed

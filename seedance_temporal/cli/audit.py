@@ -11,7 +11,7 @@ from rich.table import Table
 from typer import Option
 
 from seedance_temporal.cli.options import JobArgument, JsonOption
-from seedance_temporal.cli.output import DONE, OTHER, out, plain, print_json, print_table
+from seedance_temporal.cli.output import DONE, OTHER, advised, out, plain, print_json, print_table
 from seedance_temporal.cli.runtime import BucketRefused, JobNotFound, command, find_job, open_bucket
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJob
@@ -116,7 +116,7 @@ def _print(audit: Audit) -> None:
     for gap in audit.missing:
         out.print(f"[yellow]{plain(gap)}[/]")
     if audit.attention is not None:
-        out.print(f"[yellow]Needs an operator: {audit.attention}.[/] {plain(audit.advice or '')}".rstrip())
+        out.print(f"[yellow]Needs an operator: {audit.attention}.[/] {advised(audit.advice or '')}".rstrip())
     for title, table in _tables(audit):
         if table.row_count:
             out.print(f"\n[bold]{title}[/]")

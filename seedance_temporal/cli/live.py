@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seedance_temporal.job import JobState
+from seedance_temporal.urls import printable
 
 
 class LiveJob:
@@ -31,7 +32,7 @@ class LiveJob:
         lines = Table.grid(padding=(0, 1))
         lines.add_row(self._spinner, words)
         if self.job is not None and self.job.detail is not None and self.job.detail.advice:
-            lines.add_row("", Text(self.job.detail.advice, style="yellow"))
+            lines.add_row("", Text(printable(self.job.detail.advice, keep="\n"), style="yellow"))
         return lines
 
     def _words(self) -> Iterable[Text]:
@@ -42,10 +43,10 @@ class LiveJob:
         if self.job.attempt is not None and self.job.attempt > 1:
             yield Text(f"attempt {self.job.attempt}")
         if self.job.task_id is not None:
-            yield Text(self.job.task_id)
+            yield Text(printable(self.job.task_id))
         detail = self.job.detail
         if detail is not None and detail.provider_status is not None:
-            yield Text(f"provider: {detail.provider_status}")
+            yield Text(printable(f"provider: {detail.provider_status}"))
         if detail is not None and detail.continues_at is not None:
             left = (detail.continues_at - datetime.now(UTC)).total_seconds()
             yield Text(f"continues in {max(0.0, left):.0f} s")
@@ -70,5 +71,5 @@ def table_of(jobs: Sequence[JobState]) -> Table:
     for job in sorted(jobs, key=lambda job: (job.attention is None, job.started_at)):
         most = f"{job.estimated_usd:.2f} USD" if job.estimated_usd is not None else ""
         cells = (job.attention or "", job.phase, since(job.started_at), most, job.task_id or "", job.job_id)
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

@@ -25,8 +25,13 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
-    """Escape a text of others for a console: it is no markup, and holds no control characters."""
+    """Escape a text of others for a console: it is no markup, on one line, and holds no control characters."""
     return escape(printable(text))
+
+
+def advised(advice: str) -> str:
+    """Escape advice, whose lines the workflow makes."""
+    return escape(printable(advice, keep="\n"))
 
 
 def exit_code(job: JobState) -> int:
@@ -111,7 +116,8 @@ def print_job(job: JobState) -> None:
         rows |= {"details": f"free of charge: {SHOW} {job.job_id}"}
     for name, value in rows.items():
         if value is not None:
-            out.print(f"[dim]{name:<10}[/] {plain(str(value))}")
+            text = advised(str(value)) if name == "advice" else plain(str(value))
+            out.print(f"[dim]{name:<10}[/] {text}")
 
 
 def print_timeline(state: JobState) -> None:

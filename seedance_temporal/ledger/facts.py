@@ -251,9 +251,12 @@ class Facts:
         return replace(self, attempts=tuple(attempt for attempt in self.attempts if attempt.number != number))
 
 
+NOTHING_SENT = "Nothing was sent, and nothing is billed."
+
+
 def nothing_sent(code: str, message: str) -> JobError:
     """Return the error of a job that ends before any claim; the same request can then be submitted again."""
-    return JobError(code=code, message=f"Nothing was sent, and nothing is billed. {message}", failure_class="invalid")
+    return JobError(code=code, message=f"{NOTHING_SENT} {message}", failure_class="invalid")
 
 
 def refusal(attempt: int, outcome: Outcome) -> JobError:

@@ -11,9 +11,10 @@ import logging
 import re
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,8 @@ _REDIRECTS = 5
 _RESUME_PAUSE_SECONDS = 0.5
 _WRITE_BYTES = 1024 * 1024
 _ANSWER_BYTES = 4096
+# A slow start is no slow download.
+_SLOW_FOR_SECONDS = 20.0
 _LONGEST_LOCATION = 8192
 _LONGEST_REASON = 300
 _BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
@@ -173,6 +176,7 @@ async def download(
     max_bytes: int,
     seconds: float,
     resumes: int,
+    least_rate: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Download a URL to a file, in constant memory. Resume a broken download at the byte where it broke.
@@ -183,6 +187,7 @@ async def download(
         max_bytes: A longer content is refused.
         seconds: Total time.
         resumes: How often the download may be resumed.
+        least_rate: Bytes a second; a download that is slower, after some seconds, is given up.
         progress: Called with the bytes so far, and the total where it is known.
 
     Raises:
@@ -191,7 +196,7 @@ async def download(
     file = await asyncio.to_thread(path.open, "wb", _WRITE_BYTES)
     try:
         async with outbound_client(transport) as client, asyncio.timeout(seconds):
-            await _Download(client, url, file, max_bytes, progress).run(resumes)
+            await _Download(client, url, file, max_bytes, least_rate, progress).run(resumes)
     except TimeoutError:
         raise DownloadFailed(f"it took longer than {seconds:g} seconds") from None
     finally:
@@ -206,7 +211,9 @@ class _Download:
     url: str
     file: BinaryIO
     max_bytes: int
+    least_rate: int
     progress: Progress
+    began: float = field(default_factory=time.monotonic)
     received: int = 0
     total: int | None = None
     version: str | None = None
@@ -274,6 +281,9 @@ class _Download:
                 raise DownloadFailed(f"it has more than the {self.max_bytes} bytes that are allowed")
             await asyncio.to_thread(self.file.write, piece)
             self.received += len(piece)
+            seconds = time.monotonic() - self.began
+            if seconds > _SLOW_FOR_SECONDS and self.received < self.least_rate * seconds:
+                raise DownloadFailed(f"it comes at less than {self.least_rate} bytes a second", passing=True)
             self.progress(self.received, self.total)
         if self.total is not None and self.received != self.total:
             raise DownloadFailed(f"it has {self.received} bytes; {self.total} were announced")

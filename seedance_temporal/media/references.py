@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
+from weakref import WeakValueDictionary
 
 import httpx
 
@@ -24,7 +25,11 @@ from seedance_temporal.storage.bucket import Bucket, readable_url
 
 # Per process, over all its jobs: bounds for disk (200 MB each), and for memory and processors.
 _DOWNLOADS = 8
+# A user's slow hosts hold up that user alone.
+_DOWNLOADS_OF_A_USER = 2
 _PROBES = 2
+# Bytes a second: a host that dribbles holds up the others no longer than it takes to see that.
+_LEAST_RATE = 10_000
 # To probe the largest file takes some seconds; one that takes this long was made to.
 _PROBE_SECONDS = 60.0
 _RESUMES = 2
@@ -69,6 +74,8 @@ class References:
         self._probe_seconds = probe_seconds
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._probes = asyncio.Semaphore(_PROBES)
+        # Of the users whose references are being read.
+        self._of_users: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def examine(self, request: VideoRequest, known: Mapping[int, Medium] = MappingProxyType({})) -> Findings:
         """Download and probe every reference but ``asset://``, which only the provider can read.
@@ -84,13 +91,15 @@ class References:
         given = [request.references[index].url for index in distant]
         urls = await asyncio.gather(*(readable_url(self._bucket, url, _SIGNED_FOR) for url in given))
         media: list[Medium] = [*known.values()]
+        mine = self._of_users.setdefault(request.user_id, asyncio.Semaphore(_DOWNLOADS_OF_A_USER))
         problems: list[Problem] = []
         passing: list[Problem] = []
 
         async def read(index: int, url: str) -> None:
             at = f"references[{index}]"
             try:
-                media.append(await self._read(index, KINDS[request.references[index].role], url))
+                async with mine:
+                    media.append(await self._read(index, KINDS[request.references[index].role], url))
             except DownloadFailed as error:
                 (passing if error.passing else problems).append(Problem(at=at, problem=_in_words(error)))
             except BadMedia as error:
@@ -111,7 +120,15 @@ class References:
                 path = directory / "reference"
                 seconds = self._settings.seedance_create_timeout_seconds
                 most = MEDIA[kind].max_bytes
-                await download(self._transport(), url, path, max_bytes=most, seconds=seconds, resumes=_RESUMES)
+                await download(
+                    self._transport(),
+                    url,
+                    path,
+                    max_bytes=most,
+                    seconds=seconds,
+                    resumes=_RESUMES,
+                    least_rate=_LEAST_RATE,
+                )
                 async with self._probes:
                     return await probe_reference(index, kind, path, self._probe_seconds)
 

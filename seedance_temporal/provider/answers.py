@@ -17,7 +17,7 @@ import httpx
 
 from seedance_temporal.identity import is_safety_identifier
 from seedance_temporal.provider.task import LONGEST_TASK_ID, MOST, Task, TaskContent, TaskError, Usage, is_task_id
-from seedance_temporal.urls import redacted
+from seedance_temporal.urls import holds_secret, redacted
 
 MOST_BYTES = 8 * 1024 * 1024
 # A task has some 25 fields, of two values at most.
@@ -92,10 +92,15 @@ def _float(digits: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def is_usable_id(task_id: str, secrets: tuple[str, ...]) -> bool:
+    """Return whether an id can be that of a task, and holds no secret: ids are logged and stored."""
+    return is_task_id(task_id) and not holds_secret(task_id, secrets)
+
+
 def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str, Any]:
     """Return a task's payload without secrets. The URLs in its ``content`` stay whole, for the download.
 
-    The task id stays as it is where it can be used, and is cut otherwise.
+    The task id stays as it is where it can be used, and is cleared and cut otherwise.
     """
     names = dict.fromkeys([*(name for name in Task.model_fields if name in payload), *islice(payload, _MOST_FIELDS)])
     cleared: dict[str, Any] = {
@@ -108,7 +113,7 @@ def cleared_task(payload: dict[str, Any], secrets: tuple[str, ...]) -> dict[str,
     if isinstance(identifier, str) and is_safety_identifier(identifier):
         cleared["safety_identifier"] = identifier
     if isinstance(task_id, str):
-        cleared["id"] = task_id if is_task_id(task_id) else redacted(task_id, secrets, LONGEST_TASK_ID)
+        cleared["id"] = task_id if is_usable_id(task_id, secrets) else redacted(task_id, secrets, LONGEST_TASK_ID)
     return cleared
 
 

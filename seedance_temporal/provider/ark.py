@@ -19,7 +19,7 @@ from typing import Any, Literal
 import httpx
 
 from seedance_temporal.job import Attention
-from seedance_temporal.provider.answers import Answer, cleared_task, read_answer
+from seedance_temporal.provider.answers import Answer, cleared_task, is_usable_id, read_answer
 from seedance_temporal.provider.task import MOST, FailureClass, is_task_id, parse_task, quoted_id, refusal_class
 from seedance_temporal.urls import redacted
 
@@ -225,8 +225,7 @@ class Ark:
         payload = answer.json
         task_id = payload.get("id") if isinstance(payload, dict) else None
         if isinstance(task_id, str) and task_id:
-            # An id that holds the key would be logged and stored.
-            usable = is_task_id(task_id) and self._key not in task_id
+            usable = is_usable_id(task_id, self._secrets)
             return CreateAnswer("created", task_id=task_id) if usable else _ACCEPTED_WITH_ODD_ID
         # The provider answers with JSON, even if it is broken; a gateway's page proves no task.
         return _ACCEPTED_WITHOUT_ID if answer.content.lstrip()[:1] != b"<" else _in_between(answer.status)

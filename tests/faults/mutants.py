@@ -220,6 +220,23 @@ MUTANTS = (
     ),
     Mutant(
         1,
+        "an operator's name counts no longer than that of a callback before it",
+        _INBOX,
+        "later = max(later, self._vouched.get(key, later))",
+        "later = max(later, later)",
+        "tests/workflows/test_resolve.py::test_task_that_operator_names_again_is_asked_for_longer",
+    ),
+    Mutant(
+        1,
+        "a listed task whose id cannot be used is none",
+        _INBOX,
+        'listing.task_id or "without an id"',
+        'listing.task_id or "without an id"\n            if not is_task_id(listing.task_id):\n'
+        "                del self.listed[listing.attempt]",
+        "tests/workflows/test_resolve.py::test_not_created_is_refused_over_listed_odd_id",
+    ),
+    Mutant(
+        1,
         "an attempt counts as absent though a task was listed, or cannot be asked for",
         "workflows/search.py",
         " and not self._inbox.why_it_may_exist(decision.attempt)",
@@ -597,6 +614,14 @@ MUTANTS = (
     ),
     Mutant(
         3,
+        "a task that is named again after the end is asked for no longer",
+        "workflows/late_tasks.py",
+        "self._named_again.add(named.task_id)",
+        "pass",
+        "tests/workflows/test_late_tasks.py::test_task_that_is_named_again_is_asked_for_anew",
+    ),
+    Mutant(
+        3,
         "a task that a callback named is not identified",
         _INBOX,
         "        await self._identify(named)\n",
@@ -782,7 +807,39 @@ MUTANTS = (
         'reason.type == "Conflict"',
         "tests/workflows/test_patience.py::test_conflict_is_reported_at_once_and_retried",
     ),
+    Mutant(
+        6,
+        "a check of references that takes hours is silent",
+        "workflows/steps.py",
+        'self._progress.need("references", messages.advice_on_references(since, messages.last_failure(error)))',
+        "pass",
+        "tests/workflows/test_references.py::test_slow_check_calls_operator",
+    ),
     # 7: foreign bytes are data
+    Mutant(
+        7,
+        "a provider's message of several lines offers commands",
+        "workflows/progress.py",
+        "map(one_line, (advice, *ways))",
+        "(advice, *ways)",
+        "tests/workflows/test_ui_details.py::test_foreign_text_looks_like_no_way",
+    ),
+    Mutant(
+        7,
+        "an id that holds a secret is logged",
+        "seedance_temporal/provider/answers.py",
+        " and not holds_secret(task_id, secrets)",
+        "",
+        "tests/integration/test_odd_answers.py::test_secret_in_listed_id_is_not_written",
+    ),
+    Mutant(
+        7,
+        "one user's slow hosts hold up all users",
+        "seedance_temporal/media/references.py",
+        "_DOWNLOADS_OF_A_USER = 2",
+        "_DOWNLOADS_OF_A_USER = 8",
+        "tests/integration/test_references.py::test_downloads_are_parallel_and_bounded",
+    ),
     Mutant(
         7,
         "an answer is read without a bound",

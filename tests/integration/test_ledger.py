@@ -358,6 +358,16 @@ async def test_read_ledger_returns_context(world: World) -> None:
     assert limited.limited
 
 
+async def test_run_that_only_follows_takes_newer_request(world: World) -> None:
+    """A worker that does not know all fields of a claim's request gets another job id from those that it knows."""
+    await world.claim(1, created("cgt-1"))
+    activities = LedgerActivities(world.ledger, world.settings)
+    older = world.request.model_copy(update={"take": 7})
+    input = ReadLedgerInput(job_id=world.job_id, request=older, may_create=False)
+    seen = (await in_activity(activities.read_ledger, input)).decision
+    assert (seen.next, seen.task_id) == ("adopt", "cgt-1")
+
+
 @pytest.mark.parametrize("foreign", ["my-own-id", "seedance-" + "0" * 64, "../../etc", ""])
 async def test_foreign_job_id_is_refused_first(foreign: str) -> None:
     world = World(bucket=MemoryBucket(broken=ConnectionError("must not be asked")))

@@ -361,6 +361,14 @@ async def test_key_as_task_id_is_not_written(raw: RawHost, client: Ark) -> None:
     assert KEY not in repr(answer)
 
 
+@pytest.mark.parametrize("secret", [KEY, "callback-secret"])
+async def test_secret_in_listed_id_is_not_written(raw: RawHost, secret: str) -> None:
+    client = Ark(raw.url, KEY, ("callback-secret",), list_spacing=0)
+    raw.answers(200, json.dumps({"items": [{"id": f"cgt-{secret}", "status": "running"}], "total": 1}))
+    (item,) = (await client.list(1, 500)).items
+    assert item["id"] == "cgt-***"
+
+
 async def test_timeout_while_connecting_is_not_sent() -> None:
     """A host that accepts the connection, and never answers TLS."""
     async with serving(lambda reader, writer: asyncio.sleep(3600)) as port:

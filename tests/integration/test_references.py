@@ -26,6 +26,7 @@ from temporalio.exceptions import ApplicationError
 from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.asset_ids import Assets
+from seedance_temporal.media import public_http
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.media.references import References
@@ -60,13 +61,15 @@ class Checker:
     names: Names = field(default_factory=Names)
     seconds: float = 20
 
-    async def __call__(self, *references: dict[str, Any], **fields: Any) -> ReferencesResult:
+    def __post_init__(self) -> None:
         settings = some_settings(seedance_insecure_hosts=self.insecure, seedance_create_timeout_seconds=self.seconds)
-        references_ = References(self.bucket, settings, lambda: PublicTransport(self.insecure, self.names))
-        activities = ReferenceActivities(references_, Assets(self.bucket, "seedance"), settings)
+        references = References(self.bucket, settings, lambda: PublicTransport(self.insecure, self.names))
+        self._activities = ReferenceActivities(references, Assets(self.bucket, "seedance"), settings)
+
+    async def __call__(self, *references: dict[str, Any], **fields: Any) -> ReferencesResult:
         request = a_request(references=list(references), **fields)
         input = ReferencesInput(job_id=job_id_of(request), request=request)
-        return await in_activity(activities.check_references, input)
+        return await in_activity(self._activities.check_references, input)
 
     async def refusal(self, *references: dict[str, Any]) -> str:
         """Return the message for references that are refused."""
@@ -411,8 +414,9 @@ async def test_cancel_ends_check_and_download(sizes: list[int]) -> None:
             await check
 
 
-async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
-    """The host answers when eight requests have come, and counts a ninth."""
+@pytest.mark.parametrize(("users", "at_once"), [(1, 2), (3, 6), (6, 8)])
+async def test_downloads_are_parallel_and_bounded(users: int, at_once: int) -> None:
+    """The host answers when so many requests have come, and counts one more."""
     waiting, most = [0], [0]
     full = asyncio.Event()
 
@@ -420,8 +424,8 @@ async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
         await reader.readuntil(b"\r\n\r\n")
         waiting[0] += 1
         most[0] = max(most[0], waiting[0])
-        if waiting[0] == 8:
-            await asyncio.sleep(0.2)  # for a ninth, that would be one too many
+        if waiting[0] == at_once:
+            await asyncio.sleep(0.2)  # for one more, that would be one too many
             full.set()
         await asyncio.wait_for(full.wait(), 10)
         waiting[0] -= 1
@@ -431,9 +435,20 @@ async def test_downloads_are_parallel_and_bounded(host: ResultHost) -> None:
         writer.close()
 
     async with serving(answer) as port:
-        images = [image(f"http://127.0.0.1:{port}/a.png?{n}") for n in range(12)]
-        result = await Checker()(*images, model="dreamina-seedance-2-5-260628", resolution="720p")
-    assert (result.error, len(result.media), most[0]) == (None, 12, 8)
+        images = [image(f"http://127.0.0.1:{port}/a.png?{n}") for n in range(4)]
+        check = Checker()
+        results = await asyncio.gather(*(check(*images, user_id=f"user-{n}") for n in range(users)))
+    assert [(result.error, len(result.media)) for result in results] == [(None, 4)] * users
+    assert most[0] == at_once
+
+
+async def test_dribbling_host_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public_http, "_SLOW_FOR_SECONDS", 0.3)
+    async with pouring(b"\x89", pause=0.02) as (url, sent):
+        with pytest.raises(ApplicationError, match="less than 10000 bytes a second") as raised:
+            await Checker()(image(url))
+    assert raised.value.type == "ReferencesUnreachable"
+    assert sent[0] < 1000
 
 
 # Asset ids

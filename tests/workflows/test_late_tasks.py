@@ -20,7 +20,7 @@ from seedance_temporal.contract import (
     TaskChanged,
     late_tasks_id,
 )
-from tests.workflows.fakes import NOT_YET, OTHER, OTHER_TASK, OURS, TASK
+from tests.workflows.fakes import NOT_YET, OTHER, OTHER_TASK, OURS, TASK, Held
 from tests.workflows.harness import Harness, Job
 from workflows import policies
 
@@ -124,6 +124,34 @@ async def test_task_that_was_given_up_is_asked_for_again(quick: Harness) -> None
         await named(quick, TASK)
         await asyncio.sleep(0.1)
     await job.terminate()
+
+
+async def test_task_that_is_named_again_is_asked_for_anew(quick: Harness) -> None:
+    """Also where its last question is just being asked."""
+    last = Held(NOT_YET)
+    questions = 1 + len(policies.IDENTIFY_PAUSES)
+    quick.fake.plan("identify_task", *[NOT_YET] * questions, last, *[NOT_YET] * (questions - 1), OURS)
+    quick.fake.plan("follow_known_task", None)
+    job = await named(quick, TASK)
+    await last.reached.wait()
+    await named(quick, NamedTask(task_id=TASK, status="", attempt=2, source="operator"))
+    last.release()
+    await job.result()
+    assert quick.fake.names()[-1] == "follow_known_task"
+    assert len(quick.fake.of("identify_task")) == 2 * questions + 1
+
+
+async def test_task_that_is_named_again_ends_long_pause(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "LATE_TASK_PAUSE", timedelta(hours=1))
+    away = ApplicationError("503", non_retryable=True)
+    pauses = len(policies.IDENTIFY_PAUSES)
+    quick.fake.plan("identify_task", *[away] * (pauses + 1), OURS)
+    quick.fake.plan("follow_known_task", None)
+    job = await named(quick, TASK)
+    await quick.fake.called("identify_task", pauses + 1)
+    await named(quick, TASK)
+    await job.result()
+    assert quick.fake.names()[-1] == "follow_known_task"
 
 
 async def test_made_up_names_shut_out_no_task_for_long(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from seedance_temporal.job import JobError
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference
 from tests.workflows.fakes import RESULT, Held, adopt, claim, created, not_sent, to_store
-from tests.workflows.harness import Harness
+from tests.workflows.harness import Harness, noted
 from workflows import policies
 
 PICTURE = Reference(role="reference_image", url="https://cdn.example.com/a.png?sig=5ec4e7")
@@ -106,6 +107,38 @@ async def test_lasting_fault_ends_job(skipping: Harness) -> None:
     assert "HTTP 503" in error.message
     assert len(skipping.fake.of("check_references")) == policies.REFERENCES_RETRY.maximum_attempts
     assert "create_task" not in skipping.fake.names()
+
+
+async def test_slow_check_calls_operator(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody fails: hosts and workers are slow."""
+    monkeypatch.setattr(policies, "PATIENCE", timedelta(seconds=1))
+    to_the_end(unsandboxed)
+    held = Held(GOOD)
+    unsandboxed.fake.plan("check_references", held, GOOD)
+    job = await unsandboxed.start_until(held, references=(PICTURE,))
+    assert await job.result() == RESULT
+    events = [event for event in noted(await job.state()) if event.startswith("attention")]
+    assert [event.split(":")[0] for event in events] == ["attention_raised references", "attention_settled references"]
+    held.release()
+
+
+async def test_slow_check_ends_job_at_last(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "PATIENCE", timedelta(seconds=0.5))
+    unsandboxed.fake.always("read_ledger", claim())
+    trouble = ApplicationError("references[0]: the host answered HTTP 503", type="ReferencesUnreachable")
+    unsandboxed.fake.always("check_references", trouble)
+    error = await (await unsandboxed.start(references=(PICTURE,))).failed()
+    assert error.code == "references_unreachable"
+    assert "HTTP 503" in error.message
+    assert len(unsandboxed.fake.of("check_references")) == policies.REFERENCES_TRIES
+
+
+async def test_end_of_second_attempt_says_nothing_of_first(harness: Harness) -> None:
+    """That nothing is billed is true of the first attempt alone."""
+    harness.fake.always("read_ledger", claim(attempt=2))
+    harness.fake.plan("check_references", BAD)
+    error = await (await harness.start(references=(PICTURE,))).failed()
+    assert error.message.startswith("Attempt 2 was not created, and is not billed; an attempt before it may be. ")
 
 
 async def test_cancel_ends_reference_check(harness: Harness) -> None:

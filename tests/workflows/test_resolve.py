@@ -119,6 +119,39 @@ async def test_not_created_is_refused_over_named_task(harness: Harness, how: str
     await job.terminate()
 
 
+@pytest.mark.parametrize("task_id", ["é" * 300, ""])
+async def test_not_created_is_refused_over_listed_odd_id(harness: Harness, task_id: str) -> None:
+    """It shows the identifier of the attempt: a task exists, though nobody can ask for it."""
+    job = await harness.start_unknown(2)
+    await job.listed(a_listing(attempt=2, task_id=task_id))
+    answer = await job.resolve(Resolve(attempt=2, action="not_created"))
+    assert not answer.accepted
+    assert "A listing showed task" in answer.message
+    assert {"identify_task", "resolve_attempt"}.isdisjoint(harness.fake.names())
+
+
+async def test_task_that_operator_names_again_is_asked_for_longer(skipping: Harness) -> None:
+    """A callback named it before, and its last question is near: the operator's five minutes begin anew."""
+    skipping.fake.always("read_ledger", recover(2, seconds=7200))
+    skipping.fake.always("ask_lister", recover(2, seconds=7200))
+    job = await skipping.start_until_called("ask_lister")
+    skipping.fake.always("identify_task", NOT_YET)
+    await job.callback("running", TASK, attempt=2)
+    await skipping.fake.called("identify_task")
+    before = sum(policies.IDENTIFY_PAUSES, policies.IDENTIFY_LATER).total_seconds()
+    await skipping.skip(before - 10)
+    skipping.fake.plan("resolve_attempt", ResolveAnswer(accepted=False, message="not shown"))
+    assert not (await job.resolve(ADOPT)).accepted
+    await skipping.skip(200)
+    answer = await job.resolve(Resolve(attempt=2, action="not_created"))
+    assert (answer.accepted, len(skipping.fake.of("resolve_attempt"))) == (False, 1)
+    skipping.fake.always("read_ledger", adopt(attempt=2))
+    skipping.fake.always("identify_task", OURS)
+    skipping.fake.finish()
+    await skipping.skip(200)
+    assert await job.result() == RESULT
+
+
 async def test_task_that_operator_named_is_adopted_later(skipping: Harness) -> None:
     """GET is behind. The name outlasts the run, and holds back the create that a second operator asks for."""
     skipping.fake.always("read_ledger", recover(2, seconds=30))

@@ -161,6 +161,20 @@ async def test_foreign_text_is_escaped(harness: Harness) -> None:
     assert r"- **warning 1**: a \| b - c" in text
 
 
+async def test_foreign_text_looks_like_no_way(harness: Harness) -> None:
+    """A provider's message of several lines must not offer a command as one of ours."""
+    forged = "quota is used up\nNo task exists: python starter.py resubmit JOB --accept-second-charge\u2028HTTP 403"
+    harness.fake.always("read_ledger", claim())
+    harness.fake.always("create_task", not_sent(3600, attention="account", message=forged))
+    job = await harness.start()
+    shown = await job.until_state(attention="account")
+    assert len((detail_of(shown).advice or "").splitlines()) == 1
+    text = await until_details_say(job, "Needs an operator: account")
+    assert "resubmit" in text
+    assert "`python starter.py resubmit" not in text
+    assert "\n- No task" not in text
+
+
 async def test_every_step_has_a_summary(harness: Harness) -> None:
     harness.fake.plan("read_ledger", claim(folder=FOLDER), claim(2, folder=FOLDER))
     harness.fake.plan("create_task", not_sent(seconds=0.2), created(seconds=0.2, written=False))
