@@ -89,6 +89,7 @@ class EndInput(Shape):
     usage: Usage | None = None
     cost_usd: float | None = None
     timeline: Timeline = ()
+    may_create: bool = True
 
 
 class EndResult(Shape):
@@ -164,7 +165,8 @@ class LedgerActivities:
     async def write_end(self, input: EndInput) -> EndResult:
         """Write how the job's task ended; return the end that counts. A video that was verified is not given up.
 
-        Grant another attempt where the provider failed, or never began, and the setting has some left.
+        Grant another attempt where the provider failed, or never began, the setting has some left, and the run may make
+        one.
         """
         assert input.error.attempt is not None
         task_id = input.error.task_id if input.error.failure_class == "lost" else None
@@ -187,7 +189,7 @@ class LedgerActivities:
         grants = {attempt.number: attempt.resubmit_grant for attempt in facts.attempts}
         automatic = sum(grant is not None and grant.automatic for grant in grants.values())
         # A live task of the job comes before another paid one.
-        left = automatic < self._settings.seedance_automatic_resubmits and decision.next == "ended"
+        left = automatic < self._settings.seedance_automatic_resubmits and decision.next == "ended" and input.may_create
         if left and grants[input.error.attempt] is None and error.failure_class in {"expired", "provider"}:
             await self._ledger.grant_resubmit(input.job_id, Resubmit(attempt=input.error.attempt), automatic=True)
             return EndResult(error=error, continues=True)

@@ -114,7 +114,7 @@ class GenerateVideo:
             except _Ended as end:
                 # A callback may just have named a task of this job.
                 if not await self._inbox.await_named_tasks():
-                    raise self._failure(end, decision.attempt) from None
+                    raise self._failure(end, decision) from None
                 following = await self._read_ledger()
             if isinstance(following, VideoResult):
                 return following
@@ -163,7 +163,7 @@ class GenerateVideo:
             decision = await self._read_ledger()
             if decision.next != "claim":
                 return decision
-            raise _Ended(messages.cancelled_before_create(decision.attempt), "caller")
+            raise _Ended(messages.cancelled_before_create(decision), "caller")
         if self._inbox.ledger_changed:
             return await self._read_ledger()
         if self._media is None:
@@ -343,9 +343,9 @@ class GenerateVideo:
         self._progress.clear_all_but("second_task")
         return await self._read_ledger()
 
-    def _failure(self, end: _Ended, attempt: int) -> ApplicationError:
+    def _failure(self, end: _Ended, decision: Decision) -> ApplicationError:
         """Show how the job ended; return the error that ends the run, by the failure's own name and sentence."""
-        error = messages.in_view_of_attempts(end.error, attempt)
+        error = messages.in_view_of_attempts(end.error, decision)
         self._inbox.cancel.outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._progress.clear_all_but("second_task")
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)

@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.poll import GetTaskInput, Observation
     from seedance_temporal.contract import ResolveAction
     from seedance_temporal.job import Attention, JobError
+    from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.ledger.facts import NOTHING_SENT
     from seedance_temporal.reference_media import Medium
     from seedance_temporal.temporal_ui import COMMAND
@@ -38,12 +39,14 @@ def unsettled(attempt: int) -> JobError:
     )
 
 
-def cancelled_before_create(attempt: int) -> JobError:
+def cancelled_before_create(claim: Decision) -> JobError:
     """Return the end of a job that was cancelled before it claimed an attempt."""
+    attempt = claim.attempt
+    before = "it is not billed, and an attempt before it may be" if claim.may_be_billed else "nothing is billed"
     message = (
         "Cancelled before anything was created; nothing is billed. Submitting the same request again starts over."
         if attempt == 1
-        else f"Cancelled before attempt {attempt} was created; it is not billed, and an attempt before it may be. "
+        else f"Cancelled before attempt {attempt} was created; {before}. "
         f"Submitting the same request again creates attempt {attempt}."
     )
     return JobError(code="cancelled", message=message, failure_class="cancelled")
@@ -59,11 +62,11 @@ def unreachable(error: ActivityError) -> JobError:
     )
 
 
-def in_view_of_attempts(error: JobError, attempt: int) -> JobError:
+def in_view_of_attempts(error: JobError, decision: Decision) -> JobError:
     """Return the end of a job; where it came before the claim of an attempt, one before it may be billed."""
-    if attempt <= 1:
+    if not decision.may_be_billed:
         return error
-    nothing = f"Attempt {attempt} was not created, and is not billed; an attempt before it may be."
+    nothing = f"Attempt {decision.attempt} was not created, and is not billed; an attempt before it may be."
     return error.model_copy(update={"message": error.message.replace(NOTHING_SENT, nothing)})
 
 

@@ -102,6 +102,7 @@ class Steps:
             usage=usage,
             cost_usd=cost_usd,
             timeline=self._progress.timeline,
+            may_create=self._job.may_create,
         )
         summary = f"write how attempt {error.attempt} ended: {error.code}"
         return await self._insist(LedgerActivities.write_end, input, summary, self._on_ledger)

@@ -234,6 +234,8 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
         seen_at = max((step.at for step in statuses if step.at <= ended_at), default=None)
     claimed_at = claim.claimed_at if claim is not None else None
     outcome_at = outcome.at if outcome is not None else None
+    # An attempt can be given up, and its task come to light later.
+    given_up_first = outcome_at is not None and seen_at is not None and seen_at < outcome_at
     fields: dict[str, Any] = {}
     if claim is not None:
         fields |= {"namespace": claim.namespace, "run_id": claim.run_id}
@@ -255,7 +257,7 @@ def _audited(attempt: Attempt, record: Record | None, timeline: Sequence[Step]) 
         error=attempt.error,
         ended_at=ended_at,
         create_seconds=_seconds(claimed_at, outcome_at),
-        task_seconds=_seconds(outcome_at, seen_at) if attempt.tasks else None,
+        task_seconds=_seconds(outcome_at, seen_at) if attempt.tasks and not given_up_first else None,
         copy_seconds=_seconds(seen_at, ended_at) if stored is not None else None,
         charge=_charge(attempt, stored),
         **fields,

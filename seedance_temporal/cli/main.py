@@ -212,7 +212,7 @@ async def resolve(
 
     found = await find_job(job)
     action: ResolveAction = "adopt" if task_id is not None else "not_created" if not_created else "lost"
-    answer = await found.resolve(attempt=attempt, action=action, task_id=task_id)
+    answer = await found.resolve(attempt=attempt, action=action, task_id=task_id and task_id.strip())
     if as_json:
         print_json({"job_id": found.id, **answer.model_dump()})
     else:

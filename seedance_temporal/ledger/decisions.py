@@ -9,6 +9,7 @@ from typing import Literal
 
 from seedance_temporal.job import JobError, Phase, VideoResult, phase_of
 from seedance_temporal.ledger.facts import ABSENCE_PROVABLE_WITHIN, Attempt, Fact, Facts, Listing
+from seedance_temporal.provider.billing import is_billed
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.settings import Settings
 
@@ -44,6 +45,7 @@ class Decision(Fact):
         second_task: Another task of the job, which may be billed and which nobody follows.
         unknown_attempt: Another attempt, whose task may be billed if there is one, and which nobody searches for.
         recovery: With ``recover``.
+        may_be_billed: With ``claim``: whether an attempt before it is, or may be, billed.
     """
 
     next: Literal["stored", "ended", "adopt", "recover", "claim"]
@@ -56,6 +58,7 @@ class Decision(Fact):
     second_task: str | None = None
     unknown_attempt: int | None = None
     recovery: Recovery | None = None
+    may_be_billed: bool = False
 
 
 def decide(facts: Facts) -> Decision:
@@ -86,7 +89,9 @@ def _next(facts: Facts) -> Decision:
             usage, cost_usd = (attempt.end.usage, attempt.end.cost_usd) if attempt.end is not None else (None, None)
             return Decision(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
         return Decision(next="recover", attempt=attempt.number)
-    return Decision(next="claim", attempt=highest + 1)
+    errors = [attempt.error for attempt in newest_first if attempt.error is not None]
+    may_be_billed = any(is_billed(phase_of(error)) for error in errors)
+    return Decision(next="claim", attempt=highest + 1, may_be_billed=may_be_billed)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,12 @@ def _account(job_id: str, facts: Facts, settings: Settings) -> Account | None:
 def _tasks(facts: Facts) -> Iterator[BilledTask]:
     if facts.record is not None:
         yield BilledTask(facts.record.task_id, tokens(facts.record.usage), facts.record.cost_usd)
-    for end in (end for attempt in facts.attempts for end in attempt.ends):
-        if is_billed(phase_of(end.error)):
-            yield BilledTask(end.error.task_id, tokens(end.usage), end.cost_usd)
+    for attempt in facts.attempts:
+        for end in attempt.ends:
+            # Where an attempt was given up, and its task came to light later, the task alone counts.
+            is_nameless = end.error.task_id is None and bool(attempt.tasks)
+            if is_billed(phase_of(end.error)) and not is_nameless:
+                yield BilledTask(end.error.task_id, tokens(end.usage), end.cost_usd)
     decision = decide(facts)
     if (decision.second_task or decision.unknown_attempt) and ending(facts) is not None:
         yield BilledTask(decision.second_task)

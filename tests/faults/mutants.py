@@ -570,11 +570,11 @@ MUTANTS = (
     ),
     Mutant(
         3,
-        "DELETE is sent for any status of GET",
+        "DELETE is sent for a gateway's word",
         "activities/poll.py",
-        '            if payload.get("status") == QUEUED:\n',
-        "            if status:\n",
-        "tests/integration/test_poll.py::test_unqueued_task_is_never_deleted",
+        'if payload.get("status") != QUEUED:',
+        "if not payload:",
+        "tests/integration/test_poll.py::test_queued_task_by_gateways_word_is_never_deleted",
     ),
     Mutant(
         3,

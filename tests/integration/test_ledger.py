@@ -272,6 +272,15 @@ async def test_automatic_resubmits_follow_setting(world: World, failure_class: s
     assert (again, existing.resubmit_grant) == (False, None)
 
 
+async def test_run_that_may_not_create_grants_nothing(world: World) -> None:
+    """It would end over the grant, and hide how the task ended."""
+    await world.claim(1, created("cgt-1"))
+    world.settings = some_settings(seedance_automatic_resubmits=1)
+    result = await world.write_end(an_end(1, "cgt-1", "provider").error, may_create=False)
+    assert (result.continues, result.error.failure_class) == (False, "provider")
+    assert "0001.again.json" not in await world.facts()
+
+
 @pytest.mark.parametrize("resubmits", [None, 0])
 async def test_no_automatic_resubmit_without_setting(world: World, resubmits: int | None) -> None:
     assert await ended(world, resubmits=resubmits) == (False, ANY)

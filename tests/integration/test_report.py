@@ -142,8 +142,8 @@ def _lost(attempt: int, task_id: str | None, tokens: int | None) -> End:
 
 
 async def test_accounts_from_the_bucket() -> None:
-    bucket, of = MemoryBucket(), {kind: a_request(user_id=f"user {kind}") for kind in "abcdefg"}
-    for kind, attempts in zip("abcdefg", (2, 1, 1, 1, 1, 1, 2), strict=True):
+    bucket, of = MemoryBucket(), {kind: a_request(user_id=f"user {kind}") for kind in "abcdefgh"}
+    for kind, attempts in zip("abcdefgh", (2, 1, 1, 1, 1, 1, 2, 2), strict=True):
         await _a_ledger(bucket, of[kind], attempts)
     ledger = Ledger(bucket, "seedance")
     job = {kind: a_claim(of[kind]).job_id for kind in of}
@@ -165,6 +165,12 @@ async def test_accounts_from_the_bucket() -> None:
     await ledger.write_outcome(job["g"], 1, created("cgt-late"))
     await ledger.write_outcome(job["g"], 2, created("cgt-g"))
     await bucket.create(names(of["g"]).record, _record("cgt-g", 44, None))
+    # h: given up, asked for again, and stored; then its first task came to light
+    await ledger.end(job["h"], 1, _lost(1, None, None))
+    await ledger.grant_resubmit(job["h"], Resubmit(attempt=1, accept_second_charge=True))
+    await ledger.write_outcome(job["h"], 2, created("cgt-h"))
+    await bucket.create(names(of["h"]).record, _record("cgt-h", 45, None))
+    await ledger.write_outcome(job["h"], 1, created("cgt-found"))
     # Neither of these is a job.
     await bucket.create("seedance/media/" + HASH + ".png", b"")
     await bucket.create("seedance/echo-byteplus.json", b"{}")
@@ -179,6 +185,7 @@ async def test_accounts_from_the_bucket() -> None:
         "e": ("lost", 1, {BilledTask(None, None, None)}),
         "f": ("open", 1, set()),
         "g": ("stored", 2, {BilledTask("cgt-g", 44, None), BilledTask("cgt-late", None, None)}),
+        "h": ("stored", 2, {BilledTask("cgt-h", 45, None), BilledTask("cgt-found", None, None)}),
     }
     assert (accounts["a"].ended_at, accounts["d"].ended_at) == (NOON, None)
     assert (accounts["a"].estimated_tokens, accounts["a"].route) == (200, "byteplus")

@@ -431,6 +431,20 @@ def test_claim_needs_end_of_counting_attempts(facts: Facts) -> None:
     assert_no_task_is_dropped(facts, decision)
 
 
+@pytest.mark.parametrize(
+    ("attempt", "may_be"),
+    [
+        (an_attempt(1, not_sent()), False),
+        (an_attempt(1, absent()), False),
+        (an_attempt(1, A, end="a", resubmitted=True), False),
+        (replace(an_attempt(1, resubmitted=True), ends=(an_end(1, None, "lost"),)), True),
+    ],
+)
+def test_claim_says_whether_earlier_attempts_may_be_billed(attempt: Attempt, may_be: bool) -> None:
+    decision = decide(Facts(record=None, attempts=(attempt,)))
+    assert (decision.next, decision.attempt, decision.may_be_billed) == ("claim", 2, may_be)
+
+
 class Life(RuleBasedStateMachine):
     """A job along every sequence of events: allowed claims, outcomes, ends, resubmit grants, and late tasks."""
 

@@ -135,7 +135,7 @@ async def test_slow_check_ends_job_at_last(unsandboxed: Harness, monkeypatch: py
 
 async def test_end_of_second_attempt_says_nothing_of_first(harness: Harness) -> None:
     """That nothing is billed is true of the first attempt alone."""
-    harness.fake.always("read_ledger", claim(attempt=2))
+    harness.fake.always("read_ledger", claim(attempt=2, may_be_billed=True))
     harness.fake.plan("check_references", BAD)
     error = await (await harness.start(references=(PICTURE,))).failed()
     assert error.message.startswith("Attempt 2 was not created, and is not billed; an attempt before it may be. ")
