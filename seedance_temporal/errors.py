@@ -92,8 +92,9 @@ class UnknownJob(SeedanceError):
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         super().__init__(
-            f"Temporal knows no job {job_id}. `audit`, with the whole id, shows what the bucket holds of it. Submitting "
-            "the same request continues from that; where the bucket holds nothing of it, that starts, and pays for, a new job."
+            f"Temporal knows no job {job_id}. `audit`, with the whole id, shows what the bucket holds of it. "
+            "Submitting the same request continues from that; where the bucket holds nothing of it, that "
+            "starts, and pays for, a new job."
         )
 
 

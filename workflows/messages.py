@@ -186,7 +186,15 @@ def lost(task: GetTaskInput, error: ActivityError) -> JobError:
 
 
 def advice_on_unknown(
-    job_id: str, attempt: int, doubt: str, unchecked: str, *, accepted: bool, cancelled: bool
+    job_id: str,
+    attempt: int,
+    doubt: str,
+    unchecked: str,
+    *,
+    accepted: bool,
+    cancelled: bool,
+    shows: str = "",
+    since: datetime | None = None,
 ) -> tuple[str, ...]:
     """Advise on an attempt whose outcome is unknown; the ways to settle it follow.
 
@@ -195,6 +203,8 @@ def advice_on_unknown(
         unchecked: Which task was named, and why the provider could not be asked for it; empty where none is.
         accepted: Whether the provider accepted the create, without a task id.
         cancelled: Whether the end of the job was requested.
+        shows: The ``safety_identifier`` of the attempt's task.
+        since: When the attempt was claimed: its task is not older.
     """
     command = f"{COMMAND} resolve {job_id} --attempt {attempt}"
     aim = "find it" if accepted else "prove that no task exists"
@@ -209,11 +219,17 @@ def advice_on_unknown(
     absent = f"No task exists, and {then}: {command} --not-created"
     return (
         f"{fact} so nothing is sent; the job keeps searching.{because} Search for the task in the provider's "
-        "console, and resolve the attempt. A finished video can be downloaded for 24 hours.",
+        f"console{_by(shows, since)}, and resolve the attempt. A finished video can be downloaded for 24 hours.",
         f"The task exists: {command} --task-id ID",
         *(() if accepted else (absent,)),
         f"It cannot be known any more, and the search is to end: {command} --lost",
     )
+
+
+def _by(shows: str, since: datetime | None) -> str:
+    """Say what to search for a task by."""
+    made = f", made after {since:%Y-%m-%d %H:%M:%S} UTC" if since is not None else ""
+    return f", by safety_identifier {shows}{made}" if shows else made
 
 
 def advice_on_task(seen: Observation) -> str:

@@ -47,6 +47,8 @@ class Search:
             "; ".join(filter(None, (self._problem, unread, unproven))),
             self._inbox.unchecked,
             accepted=recovery.accepted,
+            shows=recovery.safety_identifier,
+            since=recovery.claimed_at,
             cancelled=self._inbox.cancel.requested,
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from seedance_temporal.job import JobError, Phase, VideoResult, phase_of
+from seedance_temporal.job import JobError, Moment, Phase, VideoResult, phase_of
 from seedance_temporal.ledger.facts import ABSENCE_PROVABLE_WITHIN, Attempt, Fact, Facts, Listing
 from seedance_temporal.provider.billing import is_billed
 from seedance_temporal.provider.task import Usage
@@ -25,6 +25,7 @@ class Recovery(Fact):
         doubt: Why absence cannot be proven from LIST; None where it can.
         key: Fingerprint of the API key that the attempt was sent with.
         accepted: Whether the provider accepted the create, so that a task exists.
+        safety_identifier, claimed_at: What its task shows, and since when it can exist.
     """
 
     needs_operator: bool
@@ -32,6 +33,8 @@ class Recovery(Fact):
     doubt: str | None = None
     key: str = ""
     accepted: bool = False
+    safety_identifier: str = ""
+    claimed_at: Moment | None = None
 
 
 class Decision(Fact):
@@ -143,6 +146,8 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
         doubt=doubt,
         key=attempt.claim.key if attempt.claim is not None else "",
         accepted=attempt.accepted_without_id,
+        safety_identifier=attempt.claim.safety_identifier if attempt.claim is not None else "",
+        claimed_at=attempt.claimed_at,
     )
     return decision.model_copy(update={"recovery": recovery})
 

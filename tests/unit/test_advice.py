@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from workflows.messages import advice_on_unknown
@@ -17,6 +19,14 @@ def test_absence_is_offered_only_where_possible(accepted: bool, cancelled: bool)
     assert ("is not known" in fact) != accepted
     assert "seedance-1 --attempt 2 --task-id ID" in advice
     assert ": LIST has failed." in advice, "in both cases"
+
+
+def test_operator_learns_what_to_search_for() -> None:
+    since = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
+    advice, *_ = advice_on_unknown(
+        "seedance-1", 1, "", "", accepted=False, cancelled=False, shows="0123-4567", since=since
+    )
+    assert "console, by safety_identifier 0123-4567, made after 2026-11-22 12:30:00 UTC, and resolve" in advice
 
 
 def test_unchecked_task_is_named() -> None:
