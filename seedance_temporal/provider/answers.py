@@ -5,6 +5,7 @@ All code behind this module may store and log an answer: it holds no odd numbers
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import zlib
@@ -19,7 +20,10 @@ from seedance_temporal.identity import is_safety_identifier
 from seedance_temporal.provider.task import LONGEST_TASK_ID, MOST, Task, TaskContent, TaskError, Usage, is_task_id
 from seedance_temporal.urls import holds_secret, redacted
 
-MOST_BYTES = 8 * 1024 * 1024
+MOST_BYTES = 512 * 1024
+MOST_BYTES_OF_LIST = 4 * 1024 * 1024
+# Parsing a longer answer takes a noticeable time.
+_SHORT = 100 * 1024
 # A task has some 25 fields, of two values at most.
 _MOST_FIELDS = 500
 _MOST_VALUES_OF_A_FIELD = 200
@@ -31,29 +35,25 @@ _PLAIN = frozenset({"", "identity"})
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that was read. Its content is None where it is longer than 8 MiB, or its encoding is not known."""
+    """An answer that was read.
+
+    Attributes:
+        content: None where it is longer than allowed, or its encoding is not known.
+        json: The content as JSON, or None where it is not JSON. Numbers that not every language can hold are null.
+    """
 
     status: int
     headers: Mapping[str, str]
     content: bytes | None
+    json: Any = None
 
     @property
     def succeeded(self) -> bool:
         return httpx.codes.is_success(self.status)
 
-    @property
-    def json(self) -> Any:
-        """The body as JSON, or None where it is not JSON. Numbers that not every language can hold are null."""
-        if self.content is None:
-            return None
-        try:
-            return json.loads(self.content, parse_int=_int, parse_float=_float, parse_constant=lambda name: None)
-        except (ValueError, RecursionError):
-            return None
 
-
-async def read_answer(response: httpx.Response) -> Answer:
-    """Read an answer with its body, up to the limit of its length.
+async def read_answer(response: httpx.Response, most_bytes: int = MOST_BYTES) -> Answer:
+    """Read an answer with its body, up to a length.
 
     Raises:
         httpx.HTTPError: The connection broke.
@@ -63,19 +63,30 @@ async def read_answer(response: httpx.Response) -> Answer:
     # The library decodes without a bound.
     async for piece in response.aiter_bytes() if encoding in _PLAIN else response.aiter_raw():
         content += piece
-        if len(content) > MOST_BYTES:
+        if len(content) > most_bytes:
             return Answer(response.status_code, response.headers, None)
-    return Answer(response.status_code, response.headers, _decoded(bytes(content), encoding))
+    decoded = _decoded(bytes(content), encoding, most_bytes)
+    if decoded is None:
+        return Answer(response.status_code, response.headers, None)
+    parsed = _parsed(decoded) if len(decoded) <= _SHORT else await asyncio.to_thread(_parsed, decoded)
+    return Answer(response.status_code, response.headers, decoded, parsed)
 
 
-def _decoded(content: bytes, encoding: str) -> bytes | None:
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content, parse_int=_int, parse_float=_float, parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _decoded(content: bytes, encoding: str, most_bytes: int) -> bytes | None:
     if encoding in _PLAIN:
         return content
     if encoding not in {"gzip", "x-gzip"}:
         return None
     unzip = zlib.decompressobj(wbits=31)
     try:
-        decoded = unzip.decompress(content, MOST_BYTES)
+        decoded = unzip.decompress(content, most_bytes)
     except zlib.error:
         return None
     return decoded if unzip.eof else None

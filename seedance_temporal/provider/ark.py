@@ -19,7 +19,14 @@ from typing import Any, Literal
 import httpx
 
 from seedance_temporal.job import Attention
-from seedance_temporal.provider.answers import Answer, cleared_task, is_usable_id, read_answer
+from seedance_temporal.provider.answers import (
+    MOST_BYTES,
+    MOST_BYTES_OF_LIST,
+    Answer,
+    cleared_task,
+    is_usable_id,
+    read_answer,
+)
 from seedance_temporal.provider.task import MOST, FailureClass, is_task_id, parse_task, quoted_id, refusal_class
 from seedance_temporal.urls import redacted
 
@@ -272,16 +279,18 @@ class Ark:
             await asyncio.sleep(max(0.0, self._listed_at + self._list_spacing - time.monotonic()))
             self._listed_at = time.monotonic()
             asked_at = datetime.now(UTC)
-            payload = self._object(await self._ask("GET", self._url, query))
+            payload = self._object(await self._ask("GET", self._url, query, MOST_BYTES_OF_LIST))
         items, total = payload.get("items"), payload.get("total")
         if not isinstance(items, list) or type(total) is not int or not 0 <= total <= MOST:
             raise ArkError(httpx.codes.OK, "", "the answer is not a list of tasks")
         if total < len(items):
             # A total that its own page contradicts must not make a listing look complete: there may be more.
             total = len(items) + 1
-        # Only the needed fields are read: clearing 8 MB of any fields would block the event loop.
+        # Only the needed fields are read, as far as they are plain: clearing a page of anything would block the event loop.
         tasks = [
-            cleared_task({name: item[name] for name in _LISTED if name in item}, self._secrets)
+            cleared_task(
+                {name: item[name] for name in _LISTED if isinstance(item.get(name), str | int | float)}, self._secrets
+            )
             for item in items[:page_size]
             if isinstance(item, dict)
         ]
@@ -300,14 +309,20 @@ class Ark:
         if not answer.succeeded:
             raise self._error(answer)
 
-    async def _ask(self, method: str, url: str, query: Mapping[str, str | int] | None = None) -> Answer:
+    async def _ask(
+        self,
+        method: str,
+        url: str,
+        query: Mapping[str, str | int] | None = None,
+        most_bytes: int = MOST_BYTES,
+    ) -> Answer:
         try:
             async with (
                 asyncio.timeout(_ANSWER_SECONDS),
                 self._client(_READ_SECONDS) as client,
                 client.stream(method, url, params=query) as response,
             ):
-                return await read_answer(response)
+                return await read_answer(response, most_bytes)
         except Exception as error:
             raise NoAnswer(self._named(error)) from None
 

@@ -844,8 +844,8 @@ MUTANTS = (
         7,
         "an answer is read without a bound",
         "seedance_temporal/provider/answers.py",
-        "        if len(content) > MOST_BYTES:",
-        "        if len(content) > 1000 * MOST_BYTES:",
+        "        if len(content) > most_bytes:",
+        "        if len(content) > 1000 * most_bytes:",
         "tests/integration/test_odd_answers.py::test_long_answer_is_not_read",
     ),
 )
