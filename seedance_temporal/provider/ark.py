@@ -286,14 +286,7 @@ class Ark:
         if total < len(items):
             # A total that its own page contradicts must not make a listing look complete: there may be more.
             total = len(items) + 1
-        # Only the needed fields are read, as far as they are plain: clearing a page of anything would block the event loop.
-        tasks = [
-            cleared_task(
-                {name: item[name] for name in _LISTED if isinstance(item.get(name), str | int | float)}, self._secrets
-            )
-            for item in items[:page_size]
-            if isinstance(item, dict)
-        ]
+        tasks = [cleared_task(_plain(item), self._secrets) for item in items[:page_size] if isinstance(item, dict)]
         return TaskPage(tasks, total, asked_at)
 
     async def delete(self, task_id: str) -> None:
@@ -390,3 +383,8 @@ def _retry_after(answer: Answer) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(_LONGEST_PAUSE, max(0.0, seconds))
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the needed fields of a listed task, as far as they are plain: to clear all would block the event loop."""
+    return {name: item[name] for name in _LISTED if isinstance(item.get(name), str | int | float)}
