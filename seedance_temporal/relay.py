@@ -39,6 +39,8 @@ ClientSource = Callable[[], Awaitable[Client]]
 MAX_BODY_BYTES = 64 * 1024
 # The provider waits 5 seconds for its answer.
 ANSWER_WITHIN_SECONDS = 4
+# So many are passed on within that time; of more, each is refused at once, and the provider sends it again.
+_MOST_AT_ONCE = 500
 # For a body that was not read to its end: the server would read and discard the rest.
 _HANG_UP = {"Connection": "close"}
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
@@ -88,6 +90,7 @@ class _Relay:
         self._client_source = client_source
         self._secrets = tuple(secrets)
         self._connection: asyncio.Future[Client] | None = None
+        self._at_once = 0
 
     async def callback(self, request: Request) -> Response:
         """Answer one callback: 200 where Temporal has the signal, or the job is closed or unknown."""
@@ -96,6 +99,10 @@ class _Relay:
             _log.warning("a callback whose URL is not one of ours")
             raise HTTPException(404)
         attempt = int(attempt_text)
+        if self._at_once >= _MOST_AT_ONCE:
+            _log.warning("callback for %s attempt %d refused: %d are being passed on", job_id, attempt, self._at_once)
+            raise HTTPException(503, "Try again later", {"Retry-After": "5"} | _HANG_UP)
+        self._at_once += 1
         try:
             async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
                 seen = _Callback.model_validate_json(await _body(request))
@@ -108,6 +115,8 @@ class _Relay:
             # A client that could not connect raises RuntimeError.
             _log.warning("callback for %s attempt %d not passed on: %s", job_id, attempt, error or "no answer in time")
             raise HTTPException(503, "Try again later", {"Retry-After": "5"} | _HANG_UP) from None
+        finally:
+            self._at_once -= 1
         _log.info("callback for %s attempt %d: %.40r", job_id, attempt, seen.status)
         return PlainTextResponse("ok\n")
 

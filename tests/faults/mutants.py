@@ -842,6 +842,14 @@ MUTANTS = (
     ),
     Mutant(
         7,
+        "idle connections keep callbacks out of the relay",
+        "relay.py",
+        "        if len(self.connections) > self.most:",
+        "        if not self.connections:",
+        "tests/integration/test_relay.py::test_idle_connections_keep_no_callback_out",
+    ),
+    Mutant(
+        7,
         "an answer is read without a bound",
         "seedance_temporal/provider/answers.py",
         "        if len(content) > most_bytes:",

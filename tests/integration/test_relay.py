@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,29 @@ async def test_thousand_equal_callbacks_do_no_harm(temporal: Client, relay: str,
     assert (await jobs.job(job.id).result()).task_id == TASK_ID
 
 
+async def test_burst_is_answered_in_time(temporal: Client, relay: str) -> None:
+    """The provider waits five seconds. What cannot be passed on by then is refused at once, and comes again."""
+    job = await VideoJobs(temporal).submit(request("burst"))
+    address_, path = callback_url(relay, SECRET, job.id, 1).removeprefix("http://").split("/", 1)
+    host, _, port = address_.partition(":")
+    body = json.dumps(BODY).encode()
+    sent = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async def call() -> tuple[str, float]:
+        began = time.monotonic()
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(sent)
+        status = (await reader.readline()).split()[1].decode()
+        writer.close()
+        return status, time.monotonic() - began
+
+    answers = await asyncio.gather(*(call() for _ in range(1000)))
+    assert {status for status, _ in answers} == {"200", "503"}
+    assert sum(status == "200" for status, _ in answers) >= 100
+    assert max(seconds for _, seconds in answers) < 20, "less than two seconds on a quiet machine"
+    await handle(temporal, request("burst")).signal("end", "stored")
+
+
 async def test_mounted_in_another_application(temporal: Client, http: httpx.AsyncClient) -> None:
     backend = Starlette(routes=[Mount("/seedance/hooks", relay_of(temporal, SECRET))])
     async with served(backend) as base:
@@ -295,14 +320,32 @@ def test_process_names_bad_settings() -> None:
     assert ended.stderr == "relay: not set in the environment: SEEDANCE_CALLBACK_SECRET\n"
 
 
-async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
+async def test_idle_connections_keep_no_callback_out(http: httpx.AsyncClient) -> None:
+    """More of them than the process may have open files: the one that waits longest makes room, and none waits long."""
+    few_files = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (256, 256))
+    async with relay_process(http, streams={"preexec_fn": few_files}) as (base, _):
+        host, _, port = base.removeprefix("http://").partition(":")
+        idle = [await asyncio.open_connection(host, int(port)) for _ in range(400)]
+        reader, writer = idle[-1]
+        writer.write(b"POST /callbacks HTTP/1.1\r\nX-Slow: ")
+        answer = await http.get(f"{base}/healthz", timeout=30)
+        assert answer.status_code == 200
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 20) == b"", "a request that does not end"
+        for _, writer in idle:
+            writer.close()
+
+
+@asynccontextmanager
+async def relay_process(
+    http: httpx.AsyncClient, streams: dict[str, Any]
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """Run the relay as a process, with a Temporal that is not there; yield its base URL once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     variables = {"SEEDANCE_CALLBACK_SECRET": SECRET, "SEEDANCE_RELAY_PORT": str(port)}
     base = f"http://127.0.0.1:{port}"
-    async with script_process(
-        "relay.py", streams={"stderr": asyncio.subprocess.PIPE}, TEMPORAL_ADDRESS="127.0.0.1:1", **variables
-    ) as process:
+    async with script_process("relay.py", streams=streams, TEMPORAL_ADDRESS="127.0.0.1:1", **variables) as process:
         async with asyncio.timeout(20):
             while True:
                 try:
@@ -310,6 +353,11 @@ async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
                     break
                 except httpx.ConnectError:
                     await asyncio.sleep(0.05)
+        yield base, process
+
+
+async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
+    async with relay_process(http, streams={"stderr": asyncio.subprocess.PIPE}) as (base, process):
         assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 503
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
