@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -108,10 +109,18 @@ def _print_csv(by: Sequence[Key], groups: Mapping[Group, Figures]) -> None:
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow([*by, *OUTCOMES, *numbers])
     for group, of in groups.items():
-        # A spreadsheet would run a user id that begins like a formula.
-        shared = [f"'{value}" if value and value[0] in "=+-@\t\r" else value or "" for value in group]
+        shared = [_cell(value or "") for value in group]
         outcomes = [of.outcomes.get(outcome, 0) for outcome in OUTCOMES]
         table.writerow([*shared, *outcomes, *(getattr(of, number) for number in numbers)])
+
+
+def _cell(text: str) -> str:
+    """Write a text of others as a cell: a spreadsheet would run one that begins like a formula.
+
+    Some skip white space before it, and read the wide forms of its characters.
+    """
+    begins = unicodedata.normalize("NFKC", text.lstrip())[:1]
+    return f"'{text}" if begins in {*"=+-@"} or text[:1].isspace() else text
 
 
 def _table(by: Sequence[Key], groups: Mapping[Group, Figures], total: Figures) -> Table:

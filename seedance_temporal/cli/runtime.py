@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import os
 import signal
 import sys
@@ -33,6 +35,7 @@ from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import id_prefix_from
 from seedance_temporal.job import JobState
 from seedance_temporal.settings import Settings
+from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import redacted
 
 if TYPE_CHECKING:
@@ -59,19 +62,53 @@ def command(function: Callable[_P, Coroutine[Any, Any, int]]) -> Callable[_P, No
     @wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> NoReturn:
         as_json = bool(kwargs.get("as_json"))
+        _write_any_text()
         try:
-            code = asyncio.run(_finished(function(*args, **kwargs), as_json))
-        except InvalidRequest as error:
-            problems = [problem.model_dump() for problem in error.problems]
-            lines = ["Refused; nothing was spent.", *map(str, error.problems)]
-            code = _fail(REFUSED, {"code": "invalid_request", "problems": problems}, lines, as_json)
-        except SeedanceError as error:
-            name = _ERROR_CODES.get(type(error), "temporal")
-            code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER
-            code = _fail(code, error_document(name, str(error)), [str(error)], as_json)
+            code = _code(function(*args, **kwargs), as_json)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            code = _unwritten(error)
         raise typer.Exit(code)
 
     return run
+
+
+def _code(command: Coroutine[Any, Any, int], as_json: bool) -> int:
+    """Run a command; return its exit code, or print its error and return that of the error."""
+    try:
+        return asyncio.run(_finished(command, as_json))
+    except InvalidRequest as error:
+        problems = [problem.model_dump() for problem in error.problems]
+        lines = ["Refused; nothing was spent.", *map(str, error.problems)]
+        return _fail(REFUSED, {"code": "invalid_request", "problems": problems}, lines, as_json)
+    except SeedanceError as error:
+        name = _ERROR_CODES.get(type(error), "temporal")
+        code = REFUSED if isinstance(error, InvalidSettings | InvalidJobId) else OTHER
+        return _fail(code, error_document(name, str(error)), [str(error)], as_json)
+
+
+# The errors of a file that takes no more: of a reader that has gone, of a disk that is full, or over a quota.
+_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+def _write_any_text() -> None:
+    """Have characters escaped that the encoding of the output lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unwritten(error: OSError) -> int:
+    """Say that output was lost, unless its reader has gone; let the interpreter not write the rest once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:
+        with suppress(OSError):
+            err.print(
+                f"[red]The output cannot be written: {error.strerror}.[/] What was submitted goes on: {COMMAND} list"
+            )
+    return OTHER
 
 
 async def _finished(command: Coroutine[Any, Any, int], as_json: bool) -> int:

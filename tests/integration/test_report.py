@@ -211,7 +211,7 @@ async def test_damaged_object_hides_no_other_job() -> None:
 
 
 def test_csv_holds_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
-    users = ["=1+1", "+1", "-1", "@sum", "\t=1", "user-42"]
+    users = ["=1+1", "+1", "-1", "@sum", "\t=1", " =1", "\u00a0=1", "\uff1d1", "\uff20sum", "user-42"]
     _print_csv(["user"], rows([an_account(user=user) for user in users], ["user"]))
     shown = {line["user"] for line in csv.DictReader(io.StringIO(capsys.readouterr().out))}
     assert shown == {f"'{user}" for user in users[:-1]} | {"user-42"}
