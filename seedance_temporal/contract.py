@@ -60,14 +60,15 @@ SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
 SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
 
 SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | SearchAttributeKey[float], ...] = (
+    # Where few are free, the first ones are added: what calls an operator, and then what finds a job.
+    SEEDANCE_ATTENTION,
+    SEEDANCE_PHASE,
     SEEDANCE_USER,
+    SEEDANCE_TASK_ID,
     SEEDANCE_ROUTE,
     SEEDANCE_MODEL,
-    SEEDANCE_PHASE,
-    SEEDANCE_TASK_ID,
-    SEEDANCE_ATTENTION,
-    SEEDANCE_TOKENS,
     SEEDANCE_COST_USD,
+    SEEDANCE_TOKENS,
 )
 
 MEMO_ATTEMPT = "attempt"

@@ -15,6 +15,8 @@ from temporalio.service import RPCError
 from seedance_temporal.contract import SEARCH_ATTRIBUTES
 
 _log = logging.getLogger("worker")
+# The server's words where a namespace has as many attributes of a type as it may.
+_NO_ROOM = "cannot have more than"
 
 
 async def register_search_attributes(client: Client) -> frozenset[str]:
@@ -70,6 +72,8 @@ def _warn_of_missing(namespace: str, key: SearchAttributeKey[Any], registered: i
     if registered is not None:
         why = f", which is registered as {_type_name(registered)}"
         fix = f"{command.format('remove')} && {fix}"
+    elif reason is not None and _NO_ROOM in reason:
+        fix = f"{command.format('remove').removesuffix(key.name)}ONE_THAT_NOBODY_NEEDS && {fix}"
     _log.warning(
         "jobs run without the search attribute %s%s; this adds it, before a restart of the worker: %s",
         key.name,

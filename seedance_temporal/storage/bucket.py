@@ -162,7 +162,8 @@ class GoogleBucket:
 
     def __init__(self, name: str, client: storage.Client | None = None, signer: Signing | None = None) -> None:
         try:
-            self._client = client or storage.Client()
+            # Some credentials name no project, and nothing in here needs one.
+            self._client = client or storage.Client(project=None)
         except DefaultCredentialsError as error:
             raise InvalidSettings(str(error)) from None
         self._bucket = self._client.bucket(name)

@@ -36,6 +36,17 @@ def prefix() -> str:
     return f"seedance/{next(_numbers)}/"
 
 
+def test_credentials_need_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    person = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
+    file = tmp_path / "person.json"
+    file.write_text(json.dumps(person))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    assert GoogleBucket("videos").name == "videos"
+
+
 async def test_created_object_is_read(bucket: Bucket, prefix: str) -> None:
     before = datetime.now(UTC) - timedelta(seconds=5)
     assert await bucket.create(f"{prefix}a.json", b"123456789")
