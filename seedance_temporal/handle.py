@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _POLLED_WITHIN = timedelta(seconds=90)
 # How long to ask for the answer: that to a cancel is promised within 10 seconds; a resolve costs one GET.
 _CANCEL_SECONDS = 8
+_LONGEST_FAILURE = 500
 _RESOLVE_SECONDS = 15
 _ASK_EVERY = (0.1, 0.2, 0.4, 0.8, 1.6)
 # A wait for the end is renewed this often: the run can have been reset, or followed by another one.
@@ -146,6 +147,19 @@ class VideoJob:
         if outcome is None and not _is_open(await self._describe()):
             outcome = "already_closed"
         return CancelAnswer(outcome=outcome or "requested")
+
+    async def failing(self) -> list[str]:
+        """Return the steps that have failed, and wait for their next try: each with its tries and its last failure.
+
+        An Attention comes only after an hour of that; Temporal's server knows it at once.
+        """
+        run = await self._describe()
+        return [
+            f"{step.activity_type.name} has failed, and is at try {step.attempt}: "
+            f"{step.last_failure.message[:_LONGEST_FAILURE]}"
+            for step in run.raw_description.pending_activities
+            if step.HasField("last_failure")
+        ]
 
     async def retry(self) -> bool:
         """Have the job try at once what it waits for: a create, a poll, a listing, a copy, a step that keeps failing.

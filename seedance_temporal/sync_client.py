@@ -169,6 +169,10 @@ class SyncVideoJob:
         job = self._job.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
         return SyncVideoJob(self._loop.call(job), self._loop)
 
+    def failing(self) -> list[str]:
+        """See :meth:`VideoJob.failing <seedance_temporal.VideoJob.failing>`."""
+        return self._loop.call(self._job.failing())
+
     def retry(self) -> bool:
         """See :meth:`VideoJob.retry <seedance_temporal.VideoJob.retry>`."""
         return self._loop.call(self._job.retry())

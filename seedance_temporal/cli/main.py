@@ -101,9 +101,12 @@ async def show(
             "[yellow]No worker answers for this job[/]: this state is from Temporal itself. Nothing is lost: the "
             "job continues when a worker of its route is back."
         )
+    failing = await found.failing()
     if not as_json:
         print_timeline(state)
-    return finish(state, as_json, DONE)
+        for step in failing:
+            out.print(f"[yellow]failing    {plain(step)}[/]")
+    return finish(state, as_json, DONE, failing=failing)
 
 
 @app.command()

@@ -139,6 +139,19 @@ async def test_show_prints_the_timeline(temporal: Client) -> None:
     assert "No worker" not in shown.err
 
 
+async def test_show_prints_failing_step(temporal: Client) -> None:
+    job_id = (await VideoJobs(temporal).submit(request("cli failing", "failing"))).id
+
+    async def shown() -> str:
+        said = (await run_command(temporal, "show", job_id)).out
+        return said if "failing" in said else ""
+
+    said: str = await until(shown, "the step has failed")
+    assert re.search(r"failing +write_outcome has failed, and is at try \d+: Forbidden: 403 POST", said)
+    (failing,) = (await run_command(temporal, "show", job_id, "--json")).document["failing"]
+    assert "storage.objects.create" in failing
+
+
 async def test_show_prints_result_or_error(temporal: Client) -> None:
     stored = (await VideoJobs(temporal).submit(request("cli shown", "stored"))).id
     failed = (await VideoJobs(temporal).submit(request("cli shown", "failed"))).id

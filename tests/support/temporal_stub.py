@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from temporalio import workflow
+from temporalio import activity, workflow
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -42,6 +42,12 @@ ERRORS = {
 }
 
 
+@activity.defn
+async def write_outcome() -> None:
+    """Fail, as a bucket does whose role was forgotten."""
+    raise ApplicationError("Forbidden: 403 POST, the account lacks storage.objects.create")
+
+
 @workflow.defn(name="GenerateVideo")
 class StandIn:
     """Does what the prompt says: ``stored`` or a key of ERRORS ends it so; any other prompt waits for a signal."""
@@ -68,6 +74,8 @@ class StandIn:
                     *([SEEDANCE_ATTENTION.value_set(self._attention)] if self._attention else []),
                 ]
             )
+        if prompt == "failing":
+            await workflow.execute_activity(write_outcome, start_to_close_timeout=timedelta(seconds=10))
         if prompt == "stored" or prompt in ERRORS:
             self._end = prompt
         await workflow.wait_condition(lambda: self._end is not None)
@@ -158,6 +166,7 @@ def worker(client: Client, route: str = "byteplus") -> Worker:
         client,
         task_queue=Queues(route).workflows,
         workflows=[StandIn],
+        activities=[write_outcome],
         workflow_runner=UnsandboxedWorkflowRunner(),
         # A worker that comes back finds its jobs at once.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
