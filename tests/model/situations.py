@@ -249,6 +249,22 @@ SITUATIONS = {
         )
         for how, move in {"away": ("get", "500"), "behind": ("hide", 0, 100)}.items()
     },
+    "an operator disowns the task that another one names, long after a callback did": Script(
+        moves=(
+            ("callbacks", "lost"),
+            ("creates", "lost_after"),
+            ("list", "down"),
+            ("submit", 0),
+            ("pass", 700),
+            ("hide", 0, 700),
+            ("callback", 0, "running"),
+            ("pass", 355),
+            ("resolve", 0, "adopt"),
+            ("pass", 20),
+            ("resolve", 0, "not_created"),
+            ("pass", 400),
+        ),
+    ),
     "a listing names a task before an operator gives it up": Script(
         moves=(
             ("callbacks", "lost"),

@@ -91,7 +91,7 @@ async def checked_harness(client: Client, caplog: pytest.LogCaptureFixture) -> A
     await harness.close()
     assert harness.fake.unexpected == []
     logged = [*caplog.get_records("call"), *caplog.get_records("teardown")]
-    # On a busy machine a step can take the two seconds after which the SDK begins it anew. One that hangs does so again.
+    # On a busy machine a step can take the two seconds after which the SDK begins it anew. One that hangs never ends.
     logged = [record for record in logged if not (record.exc_info and "[TMPRL1101]" in str(record.exc_info[1]))]
     messages = [(record.levelno, record.getMessage()) for record in logged if record.name.startswith("temporalio")]
     trouble = [text for level, text in messages if level >= logging.ERROR or "Failed activation" in text]
