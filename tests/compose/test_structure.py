@@ -206,6 +206,17 @@ def test_volumes_and_files_are_there() -> None:
     assert "postgres:/var/lib/postgresql/data" in real()["postgres"].content["volumes"]
 
 
+def test_our_services_are_bounded() -> None:
+    """None may write to its image, nor take a host's memory or process table; the worker has a place for videos."""
+    for service in local().values():
+        if service.is_ours:
+            assert service.content["read_only"] is True
+            assert re.fullmatch(r"\d+[mg]", service.content["mem_limit"])
+            assert service.content["pids_limit"] <= 1000
+    assert "temporary:/tmp" in real()["worker"].content["volumes"]
+    assert local()["ark"].content["tmpfs"] == ["/tmp"]
+
+
 def test_ports_are_published_on_loopback() -> None:
     published = [port for service in local().values() for port in service.content.get("ports", [])]
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in published), published
