@@ -214,7 +214,7 @@ def test_our_services_are_bounded() -> None:
             assert re.fullmatch(r"\d+[mg]", service.content["mem_limit"])
             assert service.content["pids_limit"] <= 1000
     assert "temporary:/tmp" in real()["worker"].content["volumes"]
-    assert local()["ark"].content["tmpfs"] == ["/tmp"]
+    assert local()["ark"].content["tmpfs"], "it draws its videos there"
 
 
 def test_ports_are_published_on_loopback() -> None:
