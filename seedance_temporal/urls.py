@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import ipaddress
 import json
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from urllib.parse import quote, quote_plus, urlsplit
@@ -16,7 +18,9 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _URL = re.compile(r"(?<!\bgs)(:\\?/\\?/)([^\s\"'<>?#]++)(?:[?#][^\s\"'<>]*+)?")
 _ENCODED_URL = re.compile(r"(%3A%2F%2F(?:(?!%3F|%23)[^\s\"'<>])*+)[^\s\"'<>]*+", re.IGNORECASE)
 _SIGNATURE = re.compile(
-    r"\b((?:x-(?:goog|amz|tos)-)?(?:signature|credential|security-token)|sig)(=|%3D)[^\s\"'<>&]++", re.IGNORECASE
+    r"\b((?:x-(?:goog|amz|tos)-)?(?:signature|credential|security-token)|sig)"
+    r"([\"']?+\s*+(?:[=:]|%3D|%253D)\s*+[\"']?+)[^\s\"'<>&]++",
+    re.IGNORECASE,
 )
 _SLASH = r"(?:\\?/|%2F)"
 _CALLBACK_TOKEN = re.compile(
@@ -24,6 +28,8 @@ _CALLBACK_TOKEN = re.compile(
 )
 # Where a text was cut before its "@", this may be half a password.
 _AUTHORITY_AT_THE_END = re.compile(r"(:\\?/\\?/)[^\s\"'<>?#/]*+\Z")
+# Bytes of a secret that is searched for in hex and Base64, too.
+_LEAST_ENCODED = 8
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 # The most characters that are searched in a text that is cut.
 _SEARCHED = 64 * 1024
@@ -131,6 +137,7 @@ def _forms(secret: str) -> frozenset[str]:
     secret = secret.strip()
     encoded = secret.encode(errors="surrogatepass")
     quoted = {quote(encoded, safe=""), quote(encoded), quote_plus(encoded)}
+    quoted |= {quote(form, safe="") for form in quoted}
     quoted |= {_PERCENT.sub(lambda part: part[0].lower(), form) for form in quoted}
     escaped = {"".join(repr(letter)[1:-1] for letter in secret), secret.replace("/", "\\/")}
     escaped |= {"".join(repr(bytes([byte]))[2:-1] for byte in encoded)}
@@ -140,4 +147,22 @@ def _forms(secret: str) -> frozenset[str]:
     # A text that was quoted is often quoted once more.
     twice = {form.replace("\\", "\\\\") for form in escaped}
     escaped |= twice | {form.replace(mark, f"\\{mark}") for form in twice for mark in "'\""}
-    return frozenset({secret} | quoted | escaped) - {""}
+    # As languages write JSON that goes into a page.
+    in_page = secret
+    for letter in "&<>'":
+        in_page = in_page.replace(letter, f"\\u{ord(letter):04x}")
+    in_pages = {html.escape(secret), html.escape(secret, quote=False), in_page, in_page.replace('"', '\\"')}
+    return frozenset({secret} | quoted | escaped | in_pages | _encodings(encoded)) - {""}
+
+
+def _encodings(secret: bytes) -> set[str]:
+    """Return a secret in hex, and as a part of texts in Base64; nothing for one so short that others look like it."""
+    if len(secret) < _LEAST_ENCODED:
+        return set()
+    encodings = {secret.hex(), secret.hex().upper()}
+    for before in range(3):
+        # Of three bytes come four letters: those that hold bits of the neighbours are left out.
+        letters = slice(-(-before * 8 // 6), (before + len(secret)) * 8 // 6)
+        text = bytes(before) + secret
+        encodings |= {b64encode(text).decode()[letters], urlsafe_b64encode(text).decode()[letters]}
+    return encodings
