@@ -9,6 +9,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Collection, Iterable
 from functools import lru_cache
+from itertools import product
 from urllib.parse import quote, quote_plus, urlsplit
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -147,11 +148,11 @@ def _forms(secret: str) -> frozenset[str]:
     # A text that was quoted is often quoted once more.
     twice = {form.replace("\\", "\\\\") for form in escaped}
     escaped |= twice | {form.replace(mark, f"\\{mark}") for form in twice for mark in "'\""}
-    # As languages write JSON that goes into a page.
-    in_page = secret
-    for letter in "&<>'":
-        in_page = in_page.replace(letter, f"\\u{ord(letter):04x}")
-    in_pages = {html.escape(secret), html.escape(secret, quote=False), in_page, in_page.replace('"', '\\"')}
+    # As languages write HTML, and JSON that goes into a page.
+    in_pages = {html.escape(secret), html.escape(secret, quote=False)}
+    for ascii_alone, letters in product((True, False), ("&<>", "&<>'")):
+        as_json = json.dumps(secret, ensure_ascii=ascii_alone)[1:-1]
+        in_pages.add(as_json.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in letters}))
     return frozenset({secret} | quoted | escaped | in_pages | _encodings(encoded)) - {""}
 
 

@@ -156,6 +156,11 @@ def test_redaction_of_usual_texts_is_stable(text: str) -> None:
     assert redacted(text, limit=200) == redacted(text)[:200]
 
 
+def _in_page(text: str, letters: str) -> str:
+    """Escape letters as languages do in JSON that goes into a page."""
+    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in letters})
+
+
 QUOTES = "\"'b"
 QUOTINGS: list[Callable[[str], str]] = [
     str,
@@ -171,7 +176,8 @@ QUOTINGS: list[Callable[[str], str]] = [
     lambda text: text.replace("/", "\\/"),
     lambda text: quote(quote(text, safe=""), safe=""),
     html.escape,
-    lambda text: json.dumps(text).replace("&", "\\u0026").replace("'", "\\u0027"),
+    lambda text: _in_page(json.dumps(text), "&<>"),
+    lambda text: _in_page(json.dumps(text, ensure_ascii=False), "&<>'"),
     lambda text: f"Bearer {text}".encode().hex(),
     lambda text: b64encode(f"Bearer {text}".encode()).decode(),
     lambda text: b64encode(f"a{text}".encode()).decode(),
