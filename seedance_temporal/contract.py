@@ -76,6 +76,8 @@ MEMO_ESTIMATED_TOKENS = "estimated_tokens"
 MEMO_ESTIMATED_USD = "estimated_usd"
 # Only of a run that another was continued as: the start of the first one.
 MEMO_STARTED_AT = "started_at"
+# Of LateTasks: the tasks in question.
+MEMO_NAMED = "named"
 
 
 class Resubmit(Shape):

@@ -147,6 +147,7 @@ class GenerateVideo:
         answer = await self._steps.read_ledger(with_context=with_context)
         if answer.context is not None:
             self._progress.begin(answer.context)
+        self._inbox.take_over(answer.named)
         return answer.decision
 
     # Creating

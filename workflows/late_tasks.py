@@ -44,6 +44,7 @@ class LateTasks:
         while await until(lambda: bool(self._open), policies.LATE_TASKS_IDLE, "end without names"):
             while self._open:
                 asking.append(asyncio.create_task(self._take_in(self._open.pop())))
+            self._show()
             await until(lambda: bool(self._open) or all(task.done() for task in asking))
         for task in asking:
             await task
@@ -53,6 +54,11 @@ class LateTasks:
             await self._follow()
         for tasks in (self._in_question, self._named_again):
             tasks.discard(named.task_id)
+        self._show()
+
+    def _show(self) -> None:
+        """Show a new run of the job what is in question: it asks for that before it creates."""
+        workflow.upsert_memo({contract.MEMO_NAMED: sorted(self._in_question)})
 
     async def _is_ours(self, named: NamedTask) -> bool:
         """Find out whether a task is the attempt's; the ledger then says so.

@@ -228,6 +228,14 @@ MUTANTS = (
     ),
     Mutant(
         1,
+        "a new run does not know what was named after the end of the one before",
+        "workflows/generate_video.py",
+        "        self._inbox.take_over(answer.named)\n",
+        "",
+        "tests/workflows/test_inbox.py::test_task_named_before_the_run_comes_before_a_create",
+    ),
+    Mutant(
+        1,
         "a listed task whose id cannot be used is none",
         _INBOX,
         'listing.task_id or "without an id"',

@@ -8,11 +8,12 @@ import pytest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.ledger import LedgerActivities, ReadLedgerInput
 from activities.recover import FollowInput, RecoverActivities
 from seedance_temporal.client import VideoJobs
-from seedance_temporal.contract import GenerateVideoInput
+from seedance_temporal.contract import MEMO_NAMED, GenerateVideoInput, late_tasks_id
 from seedance_temporal.errors import JobFailed
-from tests.support.jobs import an_end, created, in_activity, not_sent
+from tests.support.jobs import absent, an_end, created, in_activity, not_sent
 from tests.support.temporal_stub import request
 from tests.support.world import World
 
@@ -80,3 +81,27 @@ async def test_nothing_is_started_without_live_task(temporal: Client, known: str
     if known == "the video":
         await world.write_record()
     assert await follow(world, temporal) is None
+
+
+async def test_new_run_learns_what_is_in_question(temporal: Client) -> None:
+    """Of attempts that may have a task, where LateTasks is open; any other names nothing."""
+    world = World(request("late names"))
+    await world.claim(1, absent())
+    await world.claim(2, not_sent())
+    for attempt, task_id in {1: "cgt-1", 2: "cgt-2"}.items():
+        await temporal.start_workflow(
+            "LateTasks",
+            id=late_tasks_id(world.job_id, attempt),
+            task_queue="nobody-works-here",
+            memo={MEMO_NAMED: [task_id]},
+        )
+    activities = LedgerActivities(world.ledger, world.settings)
+    input = ReadLedgerInput(job_id=world.job_id, request=world.request, with_context=True)
+    result = await in_activity(activities.read_ledger, input, client=temporal)
+    assert (result.decision.next, [(named.attempt, named.task_id) for named in result.named]) == (
+        "claim",
+        [(1, "cgt-1")],
+    )
+    await temporal.get_workflow_handle(late_tasks_id(world.job_id, 1)).terminate()
+    assert (await in_activity(activities.read_ledger, input, client=temporal)).named == ()
+    await temporal.get_workflow_handle(late_tasks_id(world.job_id, 2)).terminate()

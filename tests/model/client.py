@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,8 +89,14 @@ class Handle:
             task_queue=run.hosted.task_queue,
             status=_STATUS[run.status],
             typed_search_attributes=SimpleNamespace(get=run.attribute),
+            memo_value=partial(_memo_value, run),
             raw_description=DescribeWorkflowExecutionResponse(pending_activities=pending),
         )
+
+
+async def _memo_value(run: Run, name: str, default: Any, type_hint: Any) -> Any:
+    given = run.memo.get(name)
+    return default if given is None else json.loads(given.data)
 
 
 _STATUS = {

@@ -306,7 +306,7 @@ def _named_before_resolution(run: Run, written_at: float) -> tuple[float, list[t
     Those count, too, that were named to a run which it continues; each comes with how long its name counts where GET
     does not show it, in seconds.
     """
-    named: list[tuple[int, str, float, float]] = []
+    named = [(attempt, task_id, at, 0.0) for attempt, task_id, at in _told_before_its_start(run)]
     before: tuple[float, list[tuple[int, str, float, float]]] = 0.0, []
     for name, told, at in _signals_to(run.server.origins(run)):
         if at > written_at:
@@ -324,4 +324,12 @@ def _named(execution: Execution | None) -> list[tuple[int, str, float]]:
     if execution is None:
         return []
     run = execution.task.run
-    return _names_told(run.server.origins(run), execution.began_at)[:_MOST_NAMES]
+    told = _names_told(run.server.origins(run), execution.began_at)
+    return [*_told_before_its_start(run), *told][:_MOST_NAMES]
+
+
+def _told_before_its_start(run: Run) -> list[tuple[int, str, float]]:
+    """Return the tasks that were named while the job had no run, before this one, or the one that it continues."""
+    start = run.server.origins(run)[0].hosted.started_at
+    late = [each for each in run.server.runs if each.workflow_id.startswith(f"{run.workflow_id}-late-")]
+    return _names_told(late, start)

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import SecretStr
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
 from dev.ark.control import ArkControl
@@ -169,11 +170,21 @@ def a_client(ark: ArkControl, *secrets: str, key: str = KEY) -> Ark:
     return Ark(ark.base_url("byteplus"), key, (key, *secrets), list_spacing=0)
 
 
+class _NoWorkflows:
+    """A client of a server that knows no workflow."""
+
+    def get_workflow_handle(self, workflow_id: str) -> _NoWorkflows:
+        return self
+
+    async def describe(self) -> None:
+        raise RPCError("workflow not found for ID", RPCStatusCode.NOT_FOUND, b"")
+
+
 async def in_activity(
     call: Callable[..., Awaitable[_T]], *args: Any, attempt: int = 1, client: Client | None = None
 ) -> _T:
     """Run an activity, as Temporal's attempt of that number."""
-    environment = ActivityEnvironment(client=client)
+    environment = ActivityEnvironment(client=client or cast(Client, _NoWorkflows()))
     environment.info = replace(environment.info, attempt=attempt, namespace="default", workflow_run_id="run-1")
     result: _T = await environment.run(call, *args)
     return result

@@ -19,7 +19,7 @@ from activities.recover import AbsentInput, AskLaterInput, FollowInput, Identify
 from activities.references import ReferencesInput, ReferencesResult
 from activities.store import StoreInput
 from activities.task_list import AskListerInput, ListPageInput, Page
-from seedance_temporal.contract import SEARCH_ATTRIBUTES, ResolveAnswer
+from seedance_temporal.contract import SEARCH_ATTRIBUTES, NamedTask, ResolveAnswer
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.decisions import Decision, Recovery
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
@@ -172,7 +172,8 @@ class FakeActivities:
         planned: Planned = await self._answer(input)
         usual = {"search_attributes": self.search_attributes, "identifiers_listed": True, "create_seconds": 20}
         context = RunContext.model_validate(usual | planned.context) if input.with_context else None
-        return ReadLedgerResult(decision=Decision.model_validate(planned.model_dump(by_alias=True)), context=context)
+        decision = Decision.model_validate(planned.model_dump(by_alias=True))
+        return ReadLedgerResult(decision=decision, context=context, named=planned.named)
 
     @activity.defn(name="list_page")
     async def list_page(self, input: ListPageInput) -> Page:
@@ -200,13 +201,14 @@ class FakeActivities:
 
 
 class Planned(Decision):
-    """A decision, and what is unusual in the context of a run that begins with it."""
+    """A decision, and what is unusual for a run that begins with it: its context, and what was named before."""
 
     context: dict[str, Any]
+    named: tuple[NamedTask, ...] = ()
 
 
 def _decision(following: Any, attempt: int, **given: Any) -> Planned:
-    decision = {name: given.pop(name) for name in Decision.model_fields if name in given}
+    decision = {name: given.pop(name) for name in Planned.model_fields if name in given}
     return Planned(next=following, attempt=attempt, context=given, **decision)
 
 
@@ -222,8 +224,9 @@ def stored(**given: Any) -> Planned:
     return _decision("stored", 1, result=RESULT, task_id=TASK, **given)
 
 
-def recover(attempt: int = 1, seconds: float = LONG, *, needs_operator: bool = False) -> Planned:
-    return _decision("recover", attempt, recovery=Recovery(needs_operator=needs_operator, wait_seconds=seconds))
+def recover(attempt: int = 1, seconds: float = LONG, *, needs_operator: bool = False, **given: Any) -> Planned:
+    recovery = Recovery(needs_operator=needs_operator, wait_seconds=seconds)
+    return _decision("recover", attempt, recovery=recovery, **given)
 
 
 def ended(error: JobError, **given: Any) -> Planned:

@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 from activities.recover import IdentifyInput, IdentifyResult
 from seedance_temporal.contract import (
     LATE_TASKS,
+    MEMO_NAMED,
     SIGNAL_TASK_CHANGED,
     LateTasksInput,
     NamedTask,
@@ -20,6 +21,7 @@ from seedance_temporal.contract import (
     TaskChanged,
     late_tasks_id,
 )
+from tests.support.polling import until
 from tests.workflows.fakes import NOT_YET, OTHER, OTHER_TASK, OURS, TASK, Held
 from tests.workflows.harness import Harness, Job
 from workflows import policies
@@ -124,6 +126,31 @@ async def test_task_that_was_given_up_is_asked_for_again(quick: Harness) -> None
         await named(quick, TASK)
         await asyncio.sleep(0.1)
     await job.terminate()
+
+
+async def test_new_run_is_shown_what_is_in_question(quick: Harness) -> None:
+    """Where the provider is away, a run that begins asks for it before it creates."""
+    asked, other = Held(NOT_YET), Held(OTHER)
+
+    async def answer(input: IdentifyInput) -> Any:
+        return await (other if input.task_id == OTHER_TASK else asked)(input)
+
+    quick.fake.always("identify_task", answer)
+    job = await named(quick, TASK, OTHER_TASK)
+
+    async def shown() -> list[str]:
+        value: list[str] = await (await job.describe()).memo_value(MEMO_NAMED, default=[])
+        return value
+
+    await until(shown, "the memo names tasks")
+    assert set(await shown()) <= {TASK, OTHER_TASK}
+    await asyncio.gather(asked.reached.wait(), other.reached.wait())
+    other.release()
+    async with asyncio.timeout(20):
+        while await shown() != [TASK]:
+            await asyncio.sleep(0.05)
+    await job.terminate()
+    asked.release()
 
 
 async def test_task_that_is_named_again_is_asked_for_anew(quick: Harness) -> None:
