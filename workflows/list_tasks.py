@@ -110,7 +110,8 @@ class ListTasks:
         # Younger tasks need not be listed. The earlier clock counts, because a worker's clock can be ahead.
         asked_at = min(pages[0].asked_at, workflow.now()).timestamp()
         while pages[-1].tasks and sum(len(page.tasks) for page in pages) < pages[-1].total:
-            if len(pages) == policies.MOST_PAGES:
+            fills_history = workflow.info().get_current_history_size() >= policies.MOST_LISTING_BYTES
+            if fills_history or len(pages) == policies.MOST_PAGES:
                 break
             pages.append(await self._page(len(pages) + 1, tier))
         tasks = {task.id: task for page in pages for task in page.tasks}

@@ -91,6 +91,8 @@ LIST_RETRY = RetryPolicy(
 LIST_WITHIN = timedelta(minutes=10)
 # Seven days of a busy account; a listing that does not end gets no more pages.
 MOST_PAGES = 200
+# Nor one whose pages fill the history: the server ends a run at 50 MB.
+MOST_LISTING_BYTES = 30_000_000
 # Answers that one activity sends: some 200 kB, of the 2 MiB that an argument may have.
 ANSWERS_AT_ONCE = 500
 ANSWER_TIMEOUT = timedelta(minutes=2)
