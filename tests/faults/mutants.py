@@ -854,7 +854,7 @@ MUTANTS = (
         "relay.py",
         "        if len(self.connections) > self.most:",
         "        if not self.connections:",
-        "tests/integration/test_relay.py::test_idle_connections_keep_no_callback_out",
+        "tests/integration/test_relay.py::test_connection_that_waits_longest_makes_room",
     ),
     Mutant(
         7,

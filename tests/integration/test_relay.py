@@ -25,6 +25,7 @@ from starlette.routing import Mount
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+import relay as relay_script
 from seedance_temporal import errors
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
@@ -43,10 +44,10 @@ JOB = "seedance-" + "0" * 64
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
+async def served(app: Any, http: Any = "auto") -> AsyncIterator[str]:
     """The base URL of an ASGI application on loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", http=http))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -318,6 +319,27 @@ def test_process_names_bad_settings() -> None:
     ended = subprocess.run([sys.executable, "relay.py"], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 2
     assert ended.stderr == "relay: not set in the environment: SEEDANCE_CALLBACK_SECRET\n"
+
+
+async def test_connection_that_waits_longest_makes_room(
+    temporal: Client, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Few(relay_script.Connection):
+        most = 3
+
+    monkeypatch.setattr(relay_script, "_REQUEST_WITHIN_SECONDS", 3600)
+    async with served(relay_of(temporal, SECRET), Few) as base:
+        host, _, port = base.removeprefix("http://").partition(":")
+        idle = []
+        for _ in range(3):
+            idle.append(await asyncio.open_connection(host, int(port)))
+            # The server accepts several at a time, in any order.
+            await asyncio.sleep(0.05)
+        assert (await http.get(f"{base}/healthz", headers={"Connection": "close"})).status_code == 200
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(idle[0][0].read(), 20) == b""
+        for _, writer in idle:
+            writer.close()
 
 
 async def test_idle_connections_keep_no_callback_out(http: httpx.AsyncClient) -> None:
