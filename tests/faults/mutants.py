@@ -851,7 +851,7 @@ MUTANTS = (
     Mutant(
         7,
         "idle connections keep callbacks out of the relay",
-        "relay.py",
+        "seedance_temporal/relay_connections.py",
         "        if len(self.connections) > self.most:",
         "        if not self.connections:",
         "tests/integration/test_relay.py::test_connection_that_waits_longest_makes_room",

@@ -25,8 +25,7 @@ from starlette.routing import Mount
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-import relay as relay_script
-from seedance_temporal import errors
+from seedance_temporal import errors, relay_connections
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
 from seedance_temporal.contract import late_tasks_id
@@ -324,10 +323,10 @@ def test_process_names_bad_settings() -> None:
 async def test_connection_that_waits_longest_makes_room(
     temporal: Client, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Few(relay_script.Connection):
+    class Few(relay_connections.Connection):
         most = 3
 
-    monkeypatch.setattr(relay_script, "_REQUEST_WITHIN_SECONDS", 3600)
+    monkeypatch.setattr(relay_connections, "_REQUEST_WITHIN_SECONDS", 3600)
     async with served(relay_of(temporal, SECRET), Few) as base:
         host, _, port = base.removeprefix("http://").partition(":")
         idle = []
