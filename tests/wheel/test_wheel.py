@@ -25,7 +25,7 @@ HEAVY = ("httpx", "google.cloud", "google.auth", "google.api_core", "google_crc3
 OWN = ("activities", "workflows", "workers", "dev", "worker", "starter")
 # The rooms of the package by the extra that they need; the others need none.
 ROOMS = {
-    "relay": ("relay",),
+    "relay": ("relay", "relay_connections"),
     "worker": (*("audit", "ledger", "media", "reports", "storage"), *("provider.answers", "provider.ark")),
     "cli": ("cli",),
 }
