@@ -127,8 +127,8 @@ def part_of_create(code: str) -> Attention:
 def advice_on_create(since: datetime, message: str) -> str:
     """Advise on creates that are never sent."""
     return (
-        f"Since {since:%Y-%m-%d %H:%M} UTC no create of this job was accepted: {message[:_LONGEST_REASON]}. Nothing "
-        "was created, and nothing is billed. Fix the cause; the job then continues by itself."
+        f"Since {since:%Y-%m-%d %H:%M} UTC no create of this job was accepted: {message[:_LONGEST_REASON]}. None "
+        "of them is billed. Fix the cause; the job then continues by itself."
     )
 
 
@@ -149,8 +149,8 @@ def advice_on_references(since: datetime, reason: BaseException | None) -> str:
     last = f" The last failure: {reason_of(reason)}." if reason is not None else ""
     return (
         f"Since {since:%Y-%m-%d %H:%M} UTC the references of this job are not checked: a host is slow, or the workers "
-        f"have much to check, or none runs.{last} Nothing was sent meanwhile, and nothing is billed. Look at the hosts "
-        "and the workers; the job goes on by itself, or ends after some hours."
+        f"have much to check, or none runs.{last} Nothing is sent meanwhile. Look at the hosts and the workers; the "
+        "job goes on by itself, or ends after some hours."
     )
 
 

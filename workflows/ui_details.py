@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
 
 _AT_WORK: Mapping[Phase, str] = {
     "checking": "**Checking.** The ledger of this request is read, and its references are checked.",
-    "waiting": "**Waiting.** Nothing is created yet, and nothing is billed; the create is sent again by itself.",
+    "waiting": "**Waiting.** The create was not accepted, and is not billed; it is sent again by itself.",
     "creating": "**Creating.** The request is sent to the provider, once.",
     "recovering": "**Recovering.** It is not known whether the provider accepted the create, so the job searches for "
     "the task. Nothing is sent meanwhile, and nothing is paid for twice.",

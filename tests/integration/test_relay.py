@@ -26,6 +26,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from seedance_temporal import errors, relay_connections
+from seedance_temporal import relay as relay_module
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.connection import connect
 from seedance_temporal.contract import late_tasks_id
@@ -213,6 +214,29 @@ async def test_thousand_equal_callbacks_do_no_harm(temporal: Client, relay: str,
     assert (await jobs.job(job.id).result()).task_id == TASK_ID
 
 
+async def test_callbacks_over_the_limit_are_refused_at_once(temporal: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """While those before them wait for Temporal."""
+    connected = asyncio.Event()
+
+    async def source() -> Client:
+        await connected.wait()
+        return temporal
+
+    most = relay_module._MOST_AT_ONCE
+    async with served(relay_app(source, [SECRET])) as base:
+        url = callback_url(base, SECRET, JOB, 1)
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(trust_env=False, limits=limits, timeout=60) as many:
+            calls = [asyncio.create_task(many.post(url, json=BODY)) for _ in range(most + 20)]
+            answered, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            assert {call.result().status_code for call in answered} == {503}
+            connected.set()
+            statuses = [(await call).status_code for call in calls]
+    assert set(statuses) <= {200, 503}
+    # Others can be too late, on a busy machine.
+    assert caplog.text.count("are being passed on") >= 20
+
+
 async def test_burst_is_answered_in_time(temporal: Client, relay: str) -> None:
     """The provider waits five seconds. What cannot be passed on by then is refused at once, and comes again."""
     job = await VideoJobs(temporal).submit(request("burst"))
@@ -230,7 +254,7 @@ async def test_burst_is_answered_in_time(temporal: Client, relay: str) -> None:
         return status, time.monotonic() - began
 
     answers = await asyncio.gather(*(call() for _ in range(1000)))
-    assert {status for status, _ in answers} == {"200", "503"}
+    assert {status for status, _ in answers} <= {"200", "503"}
     assert sum(status == "200" for status, _ in answers) >= 100
     assert max(seconds for _, seconds in answers) < 20, "less than two seconds on a quiet machine"
     await handle(temporal, request("burst")).signal("end", "stored")
