@@ -225,15 +225,15 @@ async def everywhere(server: ArkControl) -> dict[str, tuple[str, str]]:
     return tasks
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(holders=st.lists(HOLDERS, min_size=1, max_size=4))
 async def test_get_and_list_show_the_same_tasks(
-    server: ArkControl, everywhere: dict[str, tuple[str, str]], holders: list[Key]
+    ark: ArkControl, everywhere: dict[str, tuple[str, str]], holders: list[Key]
 ) -> None:
     """However one key is changed in place, it sees the tasks of its project and models: in GET, and in LIST."""
-    async with an_api(server, key="drawn") as client:
+    async with an_api(ark, key="drawn") as client:
         for holder in holders:
-            await server.set_key("byteplus", holder.key, project=holder.project, models=holder.models)
+            await ark.set_key("byteplus", holder.key, project=holder.project, models=holder.models)
             mine = {
                 task_id: model
                 for task_id, (project, model) in everywhere.items()
