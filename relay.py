@@ -12,6 +12,7 @@ from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, relay_app
 from seedance_temporal.relay_connections import Connection
 from seedance_temporal.settings import Settings
+from workers.log_format import RedactingFormatter
 
 
 def main() -> int:
@@ -25,7 +26,9 @@ def main() -> int:
     except InvalidSettings as error:
         sys.stderr.write(f"relay: {error}\n")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log = logging.StreamHandler()
+    log.setFormatter(RedactingFormatter(settings.secrets))
+    logging.basicConfig(level=logging.INFO, handlers=[log])
     previous = settings.seedance_callback_secret_previous
     secrets = [s.get_secret_value() for s in (settings.seedance_callback_secret, previous) if s is not None]
     uvicorn.run(

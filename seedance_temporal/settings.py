@@ -34,7 +34,7 @@ UsdPerMillion = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 # The name of an object has 1,024 bytes, of which the longest task id takes half.
 _LONGEST_PREFIX = 200
 
-_SECRETS = ("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous")
+_SECRETS = ("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous", "temporal_api_key")
 # What Temporal's environment configuration reads.
 _OF_TEMPORAL = frozenset(
     f"TEMPORAL_{name}"
@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     """The HMAC secret of callback URLs; the relay needs it."""
     seedance_callback_secret_previous: SecretStr | None = None
     """Still accepted during a rotation."""
+    temporal_api_key: SecretStr | None = None
+    """The key of Temporal Cloud. Temporal's own configuration reads it; it is known here so that no text holds it."""
     seedance_relay_host: str = "127.0.0.1"
     """The address that ``relay.py`` listens on."""
     seedance_relay_port: Annotated[int, Field(ge=0, le=65_535)] = 8088
@@ -128,7 +130,7 @@ class Settings(BaseSettings):
     seedance_max_usd_per_user_day: Positive | None = None
     """The most that a user's creates of a UTC day may cost together, by estimate, in USD; unset: no limit."""
 
-    @field_validator("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous")
+    @field_validator(*_SECRETS)
     @classmethod
     def _plain_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         """Files and terminals add a line feed, which is no part of a secret."""

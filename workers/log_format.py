@@ -1,4 +1,4 @@
-"""The format of the worker's log, without secrets."""
+"""The format of the logs of worker and relay, without secrets."""
 
 from __future__ import annotations
 

@@ -33,12 +33,12 @@ from seedance_temporal.contract import late_tasks_id
 from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, MAX_BODY_BYTES, relay_app
-from tests.support.command_line import script_process
+from tests.support.relay_process import SECRET, relay_process
 from tests.support.servers import dev_server
 from tests.support.temporal_stub import TASK_ID, address, handle, request
 
 ROOT = Path(__file__).parents[2]
-SECRET, PREVIOUS = "new secret", "old secret"
+PREVIOUS = "old secret"
 BODY = {"id": TASK_ID, "status": "succeeded", "content": {"video_url": "https://example.com/forged.mp4"}}
 JOB = "seedance-" + "0" * 64
 
@@ -368,7 +368,7 @@ async def test_connection_that_waits_longest_makes_room(
 async def test_idle_connections_keep_no_callback_out(http: httpx.AsyncClient) -> None:
     """More of them than the process may have open files: the one that waits longest makes room, and none waits long."""
     few_files = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (256, 256))
-    async with relay_process(http, streams={"preexec_fn": few_files}) as (base, _):
+    async with relay_process(streams={"preexec_fn": few_files}) as (base, _):
         host, _, port = base.removeprefix("http://").partition(":")
         idle = [await asyncio.open_connection(host, int(port)) for _ in range(400)]
         reader, writer = idle[-1]
@@ -381,28 +381,8 @@ async def test_idle_connections_keep_no_callback_out(http: httpx.AsyncClient) ->
             writer.close()
 
 
-@asynccontextmanager
-async def relay_process(
-    http: httpx.AsyncClient, streams: dict[str, Any]
-) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """Run the relay as a process, with a Temporal that is not there; yield its base URL once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    variables = {"SEEDANCE_CALLBACK_SECRET": SECRET, "SEEDANCE_RELAY_PORT": str(port)}
-    base = f"http://127.0.0.1:{port}"
-    async with script_process("relay.py", streams=streams, TEMPORAL_ADDRESS="127.0.0.1:1", **variables) as process:
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await http.get(f"{base}/healthz")
-                    break
-                except httpx.ConnectError:
-                    await asyncio.sleep(0.05)
-        yield base, process
-
-
 async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
-    async with relay_process(http, streams={"stderr": asyncio.subprocess.PIPE}) as (base, process):
+    async with relay_process(streams={"stderr": asyncio.subprocess.PIPE}) as (base, process):
         assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 503
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()

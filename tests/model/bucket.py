@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -22,10 +23,12 @@ class ModelBucket(MemoryBucket):
         weather: ``loses_answers``: each write lands, and its writer is told of an error. ``refuses_outcomes``: the
             outcome of a create cannot be written.
         claims: A copy of the bucket from just before each claim was written, by the claim's nonce.
+        after_write: Called with the name of each object that was created.
     """
 
     weather: BucketWeather = "fine"
     claims: dict[str, MemoryBucket] = field(default_factory=dict)
+    after_write: Callable[[str], None] = lambda _: None
 
     async def _reach(self) -> None:
         await gate("bucket")
@@ -42,6 +45,8 @@ class ModelBucket(MemoryBucket):
             raise ConnectionError("the bucket is away")
         before = self.copy() if PurePosixPath(name).name.endswith(".claim.json") and name not in self.stored else None
         created = self._put(name, content, kind)
+        if created:
+            self.after_write(name)
         if before is not None:
             self.claims[name] = before
         await gate("bucket, after a write")

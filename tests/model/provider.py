@@ -103,6 +103,7 @@ class Provider:
         callbacks: How callbacks are sent: ``sent``, ``twice``, ``late``, ``lost``.
         opened: How often each result was opened.
         answered: The ids of tasks that an answer to a create told to a living worker.
+        alter: Changes an answer, whose call it is given as well, before it is sent.
     """
 
     def __init__(self, loop: JumpingLoop) -> None:
@@ -119,6 +120,7 @@ class Provider:
         self.send: Callable[[str, dict[str, Any]], Awaitable[int]] | None = None
         self.opened = Counter[str]()
         self.lag_seconds = 0.0
+        self.alter: Callable[[str, httpx.Response], httpx.Response] = lambda _, response: response
         self._sending: set[asyncio.Task[None]] = set()
 
     def transport(self) -> httpx.AsyncBaseTransport:
@@ -143,7 +145,7 @@ class Provider:
             case _:
                 response = self._delete(task_id)
         await gate(f"{kind}, answered")
-        return response
+        return self.alter(kind, response)
 
     # Creates
 

@@ -40,7 +40,9 @@ _CONVERTER = pydantic_data_converter.payload_converter
 class World:
     """All parts, moved by a script, and looked at after each move."""
 
-    def __init__(self, script: Script, loop: JumpingLoop, look: Callable[[World], None]) -> None:
+    def __init__(
+        self, script: Script, loop: JumpingLoop, look: Callable[[World], None], **settings: Any
+    ) -> None:
         self.script = script
         self.loop = loop
         self._look = look
@@ -55,6 +57,7 @@ class World:
         self.settings = Settings.model_validate(
             {"ark_api_key": SecretStr(KEY), "seedance_automatic_resubmits": script.automatic_resubmits}
             | (with_callbacks if script.callbacks else {})
+            | settings
         )
         self._steps = itertools.count()
         # One for all workers: it reads the certificate store, and remembers no more than when it listed.
