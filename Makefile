@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test docs faults chaos model mutants histories screenshots lint lock
+.PHONY: setup demo stack test docs faults chaos model fuzz mutants histories screenshots lint lock
 
 setup: .venv/.installed
 
@@ -47,6 +47,9 @@ chaos: setup ## Many jobs under every fault at once, a thousand in a round; SEED
 
 model: setup ## Scripts around one job on a simulated server and provider; MINUTES (10), or the SEED that failed
 	$(BIN)/python -m tests.model.campaign $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## Lies of the provider, damaged objects, raw bytes, odd media; MINUTES (10), or the SEED of a round that failed
+	$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 mutants: setup ## Small edits that each break a promise, and the test that turns red for each
 	$(BIN)/python -m tests.faults.mutants

@@ -61,5 +61,3 @@ def _plain(text: str) -> str:
             yield value
 
     return "\n".join(walk(json.loads(text)))
-
-

@@ -48,7 +48,13 @@ class Deep:
 
 TEXTS: tuple[Any, ...] = (
     *("", " ", "\ud800", "\0", "a\r\nb: c", "\x1b[2J\x1b]0;x\x07", "=1+1", "[a](https://a.example)", "../../x", "."),
-    *(Long("x", 20_000), Long("😀", 3_000), Long("http://", 2_000), *_QUOTING, *(f"an error near {q}" for q in _QUOTING)),
+    *(
+        Long("x", 20_000),
+        Long("😀", 3_000),
+        Long("http://", 2_000),
+        *_QUOTING,
+        *(f"an error near {q}" for q in _QUOTING),
+    ),
 )
 WORDS: tuple[Any, ...] = ("completed", "SUCCEEDED", "success", "processing", "in_queue", "failure", "cancelled", "gone")
 NUMBERS: tuple[Any, ...] = (-1, 0, 0.5, 2**31, 2**53 + 1, 10**30, -(10**30), float("nan"), float("inf"), 1e300)
@@ -105,10 +111,12 @@ _FIELDS = st.builds(
     odd=ODD,
 )
 _STATUSES = st.sampled_from([200, 201, 204, 301, 400, 401, 403, 404, 409, 418, 429, 500, 502, 503, 504])
-_BODIES = st.sampled_from(["", "{", "null", "[]", '"x"', "<p>Maintenance</p>", '{"error": "x"}', KEY, Long("[", 100_000)])
-_WHOLE = st.builds(Lie, call=st.sampled_from(CALLS), what=st.just("status"), where=st.just(0), odd=_STATUSES) | st.builds(
-    Lie, call=st.sampled_from(CALLS), what=st.just("body"), where=st.just(0), odd=_BODIES
+_BODIES = st.sampled_from(
+    ["", "{", "null", "[]", '"x"', "<p>Maintenance</p>", '{"error": "x"}', KEY, Long("[", 100_000)]
 )
+_WHOLE = st.builds(
+    Lie, call=st.sampled_from(CALLS), what=st.just("status"), where=st.just(0), odd=_STATUSES
+) | st.builds(Lie, call=st.sampled_from(CALLS), what=st.just("body"), where=st.just(0), odd=_BODIES)
 FIELD_LIES = st.lists(_FIELDS, min_size=1, max_size=5).map(tuple)
 LIES = st.lists(_FIELDS | _WHOLE, min_size=1, max_size=5).map(tuple)
 

@@ -127,7 +127,8 @@ def told(story: str, kind: str = "", how: str = "") -> tuple[list[str], str | No
             world.close()
     assert not kind or damage.name is not None, f"no object was a {kind}"
     kinds = dict.fromkeys(kind_of(name) for name in world.bucket.writes)
-    return list(kinds), error and error.failure_class, sum(bool(post.tasks) for post in world.provider.posts)
+    ended = error.failure_class if error is not None else None
+    return list(kinds), ended, sum(bool(post.tasks) for post in world.provider.posts)
 
 
 undamaged = cache(told)

@@ -36,9 +36,27 @@ _TARGETS = st.sampled_from(
 )
 _HEADERS = st.sampled_from(
     [
-        *("Content-Length: -1", "Content-Length: 1\r\nContent-Length: 2", f"Content-Length: {10**30}", "Content-Length: x"),
-        *("Transfer-Encoding: chunked", "Transfer-Encoding: gzip, chunked", "Expect: 100-continue", "Connection: Upgrade"),
-        *("Upgrade: websocket", "Upgrade: h2c", "X: \x00", "no colon", " folded", "Host: a\r\nHost: b", "X: " + "x" * 70_000),
+        *(
+            "Content-Length: -1",
+            "Content-Length: 1\r\nContent-Length: 2",
+            f"Content-Length: {10**30}",
+            "Content-Length: x",
+        ),
+        *(
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Expect: 100-continue",
+            "Connection: Upgrade",
+        ),
+        *(
+            "Upgrade: websocket",
+            "Upgrade: h2c",
+            "X: \x00",
+            "no colon",
+            " folded",
+            "Host: a\r\nHost: b",
+            "X: " + "x" * 70_000,
+        ),
         "\r\n".join(f"X-{number}: 1" for number in range(2_000)),
     ]
 )

@@ -40,9 +40,7 @@ _CONVERTER = pydantic_data_converter.payload_converter
 class World:
     """All parts, moved by a script, and looked at after each move."""
 
-    def __init__(
-        self, script: Script, loop: JumpingLoop, look: Callable[[World], None], **settings: Any
-    ) -> None:
+    def __init__(self, script: Script, loop: JumpingLoop, look: Callable[[World], None], **settings: Any) -> None:
         self.script = script
         self.loop = loop
         self._look = look
