@@ -94,14 +94,15 @@ class StoreActivities:
     """Store videos.
 
     Args:
-        transport: Makes the transport of each download; only public addresses are reached by default.
+        transport: Makes the transport of each download; by default, only public addresses are
+            reached, or the proxy that the environment names.
     """
 
     def __init__(self, bucket: Bucket, ark: Ark, settings: Settings, transport: Transport | None = None) -> None:
         self._bucket = bucket
         self._ark = ark
         self._settings = settings
-        self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts))
+        self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts, proxied=True))
 
     @activity.defn
     async def store_video(self, input: StoreInput) -> VideoResult:

@@ -1,7 +1,8 @@
 """HTTP to addresses that others name: result URLs, redirects, reference media.
 
 The name of a host is resolved here, all its addresses must be public, and the connection goes to one of these
-addresses: a name that changes between the check and the connection gains nothing. No key, cookie or proxy is used.
+addresses: a name that changes between the check and the connection gains nothing. No key or cookie is used, and a proxy
+for results alone, whose URLs are the provider's.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
+from seedance_temporal.proxies import proxy_for, usual_tls
 from seedance_temporal.urls import https_problem, is_public_address, redacted
 
 _CONNECT_SECONDS = 10.0
@@ -35,9 +36,6 @@ _LONGEST_LOCATION = 8192
 _LONGEST_REASON = 300
 _BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19})")
-
-# Made once: it reads the certificate store.
-_usual_tls = cache(httpx.create_ssl_context)
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 Progress = Callable[[int, int | None], None]
@@ -83,17 +81,27 @@ class PublicTransport(httpx.AsyncBaseTransport):
         insecure_hosts: Hosts for which plain http and private addresses are allowed.
         resolver: Returns the addresses of a host and port.
         tls: Certificates to trust; the usual ones by default.
+        proxied: Whether to use the proxy that the environment names for a URL. It resolves the host then, and its rules
+            say which addresses it reaches.
     """
 
     def __init__(
-        self, insecure_hosts: Collection[str] = (), resolver: Resolver = resolve, tls: ssl.SSLContext | None = None
+        self,
+        insecure_hosts: Collection[str] = (),
+        resolver: Resolver = resolve,
+        tls: ssl.SSLContext | None = None,
+        *,
+        proxied: bool = False,
     ) -> None:
         self._insecure_hosts = insecure_hosts
+        self._proxied = proxied
         self._resolve = resolver
         # The pool knows connections by address. One that is kept would serve another name at the same address, whose
         # certificate was not verified: each request gets its own.
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._inner = httpx.AsyncHTTPTransport(verify=tls or _usual_tls(), limits=limits)
+        self._tls = tls or usual_tls()
+        self._inner = httpx.AsyncHTTPTransport(verify=self._tls, limits=limits)
+        self._through: dict[str, httpx.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to one of the addresses that were checked.
@@ -103,6 +111,11 @@ class PublicTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: No answer.
         """
         host = request.url.raw_host.decode("ascii")
+        if self._proxied and (proxy := proxy_for(str(request.url))) is not None:
+            self._check(request.url, host)
+            if proxy not in self._through:
+                self._through[proxy] = httpx.AsyncHTTPTransport(verify=self._tls, proxy=proxy)
+            return await self._through[proxy].handle_async_request(request)
         *others, last = await self._checked_addresses(request.url, host)
         for address in others:
             try:
@@ -112,8 +125,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(_sent_to(last, host, request))
 
     async def _checked_addresses(self, url: httpx.URL, host: str) -> list[str]:
-        if problem := https_problem(str(url), self._insecure_hosts):
-            raise ForbiddenAddress(f"the URL of host {host} {problem}")
+        self._check(url, host)
         addresses = await self._resolve(host, url.port or (443 if url.scheme == "https" else 80))
         if not addresses:
             raise httpx.ConnectError(f"{host} has no address")
@@ -121,8 +133,13 @@ class PublicTransport(httpx.AsyncBaseTransport):
             raise ForbiddenAddress(f"host {host} has an address that is not public")
         return addresses
 
+    def _check(self, url: httpx.URL, host: str) -> None:
+        if problem := https_problem(str(url), self._insecure_hosts):
+            raise ForbiddenAddress(f"the URL of host {host} {problem}")
+
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        for transport in (self._inner, *self._through.values()):
+            await transport.aclose()
 
 
 def _sent_to(address: str, host: str, request: httpx.Request) -> httpx.Request:

@@ -13,7 +13,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Any, Literal
 
 import httpx
@@ -28,6 +27,7 @@ from seedance_temporal.provider.answers import (
     read_answer,
 )
 from seedance_temporal.provider.task import MOST, FailureClass, is_task_id, parse_task, quoted_id, refusal_class
+from seedance_temporal.proxies import proxy_for, usual_tls
 from seedance_temporal.urls import redacted
 
 _TASKS = "/contents/generations/tasks"
@@ -111,9 +111,15 @@ class _Sending:
 
     def __init__(self) -> None:
         self._events: set[str] = set()
+        self._asks_proxy = False
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        self._events.add(event.partition(".")[2])
+        event = event.partition(".")[2]
+        if event == "send_request_headers.started":
+            # A proxy is first asked to connect, by a request of its own.
+            self._asks_proxy = getattr(info.get("request"), "method", None) == b"CONNECT"
+        if not (self._asks_proxy and event.startswith("send_request")):
+            self._events.add(event)
 
     def sent_nothing(self, error: Exception) -> bool:
         """Return whether it is certain that no byte was sent. Without trace events, the error decides."""
@@ -126,10 +132,6 @@ class _Sending:
         return bool(self._events) or isinstance(error, (*never_connected, httpx.LocalProtocolError))
 
 
-# Made once: it reads the certificate store.
-_usual_tls = cache(httpx.create_ssl_context)
-
-
 class Ark:
     """The provider's task API on one route.
 
@@ -137,8 +139,11 @@ class Ark:
         base_url: Without a closing slash.
         api_key: Sent to the base URL alone.
         secrets: Texts that are removed from answers, as the key is, where the provider repeats them.
-        transport: Makes the transport of each request; the default one does not retry.
+        transport: Makes the transport of each request; by default without retries, by the environment's proxy.
         list_spacing: The least seconds between two calls of LIST.
+
+    Raises:
+        InvalidSettings: The environment names a proxy that is not understood.
     """
 
     def __init__(
@@ -157,7 +162,8 @@ class Ark:
         self._listing = asyncio.Lock()
         self._list_spacing = list_spacing
         self._listed_at = -list_spacing
-        self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=_usual_tls()))
+        proxy = proxy_for(base_url) if transport is None else None
+        self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=usual_tls(), proxy=proxy))
 
     def _client(self, read_seconds: float | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(

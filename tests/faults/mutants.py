@@ -262,6 +262,14 @@ MUTANTS = (
     # 2: an unknown outcome is never paid for twice
     Mutant(
         2,
+        "a create that no proxy let through counts as sent",
+        _ARK,
+        'if not (self._asks_proxy and event.startswith("send_request")):',
+        "if event:",
+        "tests/integration/test_proxies.py::test_refused_tunnel_sends_no_create",
+    ),
+    Mutant(
+        2,
         "absent by the listings of another API key",
         _DECISIONS,
         "        and listing.key == attempt.claim.key\n",

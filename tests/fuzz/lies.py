@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -128,11 +128,13 @@ class Liar:
     Attributes:
         told: How many answers were changed.
         decides: Whether one of them could change what a job does.
+        hides: Whether one of them could hide the video.
     """
 
     lies: tuple[Lie, ...]
     told: int = 0
-    decides: bool = field(default=False)
+    decides: bool = False
+    hides: bool = False
 
     def __call__(self, call: str, response: httpx.Response) -> httpx.Response:
         for lie in self.lies:
@@ -155,6 +157,7 @@ class Liar:
                 return response
             payload, place = lie.told(payload)
             self.decides = self.decides or _decides(place)
+            self.hides = self.hides or "content" in place
             content = json.dumps(payload).encode()
         self.told += 1
         return httpx.Response(status, content=content)

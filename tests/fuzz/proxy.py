@@ -75,7 +75,7 @@ class Gateway:
             except httpx.HTTPError:
                 return self._page()
         content = json.dumps(self._told(answer.json())).encode() if answer.content else b""
-        return Response(content, answer.status_code, {"X-Request": quote(self._changed("x"))[:4_000]})
+        return Response(content, answer.status_code, {"X-Request": self._changed("x").encode("ascii", "replace").decode()[:4_000]})
 
     def _page(self) -> Response:
         return Response(f"<p>Bad gateway: {self._changed('')}</p>", 502, media_type="text/html")

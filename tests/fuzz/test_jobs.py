@@ -61,7 +61,7 @@ def through(lies: tuple[Lie, ...], fate: str, end: str) -> World:
         try:
             for move in moves:
                 world.do(move)
-            _check_silence(world, liar)
+            _check_progress(world, liar)
             world.provider.alter = lambda _, response: response
             until_the_end(world)
             _check_end(world, liar, end)
@@ -72,9 +72,10 @@ def through(lies: tuple[Lie, ...], fate: str, end: str) -> World:
     return world
 
 
-def _check_silence(world: World, liar: Liar) -> None:
+def _check_progress(world: World, liar: Liar) -> None:
     run = newest(world)
     state = world.state(run)
+    assert not run.open or liar.decides or liar.hides, f"only details are wrong, and the job waits: {state}"
     # Who is told that a task goes on has nothing to say.
     is_deceived = liar.decides and state.phase in {"queued", "running"}
     assert not run.open or state.attention is not None or is_deceived, f"nothing is said for an hour: {state}"

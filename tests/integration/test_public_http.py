@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import gzip
 import resource
 import ssl
@@ -12,9 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from seedance_temporal.media import public_http as outbound
 from seedance_temporal.media.public_http import (
@@ -27,6 +23,7 @@ from seedance_temporal.media.public_http import (
 )
 from tests.support.raw_host import raw_host
 from tests.support.result_host import Answer, Names, ResultHost, result_host
+from tests.support.tls import certificates_for
 
 LOCAL = {"127.0.0.1"}
 CONTENT = bytes(range(256)) * 1000
@@ -231,30 +228,7 @@ async def test_name_without_address_fails_connection() -> None:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's side and a client's side; the certificate is for results.test alone."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "results.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("results.test")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (tmp_path / "host.pem").write_bytes(certificate + private)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "host.pem")
-    return server, ssl.create_default_context(cadata=certificate.decode())
+    return certificates_for("results.test", tmp_path)
 
 
 async def test_tls_verifies_the_name(
