@@ -20,6 +20,7 @@ from activities.poll import seconds_until_poll
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, Shape
+from seedance_temporal.late_tasks import name_in_question
 from seedance_temporal.ledger.decisions import decide
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
@@ -41,6 +42,8 @@ _LONGEST_WAIT = 900.0
 # Writing claim and outcome must leave most of the total time to the provider.
 _CLAIM_SECONDS = 15.0
 _OUTCOME_SECONDS = 10.0
+# One request for each earlier attempt that may have a task: a job has few of these.
+_ASK_TEMPORAL_SECONDS = 15.0
 # A signature can take a request to Google.
 _SIGN_SECONDS = 15.0
 # The provider downloads references during the create; a queue in front of that must not outlive the signature.
@@ -61,6 +64,7 @@ class CreateInput(Shape):
         warnings: The job's warnings, in sentences.
         media: The properties of its references.
         timeline: The job's events so far, for the outcome: a refused job has no other object that could hold them.
+        doubt: Which task was named for an earlier attempt, and cannot be asked for. Nothing is sent over that.
     """
 
     job_id: str
@@ -71,6 +75,7 @@ class CreateInput(Shape):
     warnings: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
     timeline: Timeline = ()
+    doubt: str = ""
 
 
 class CreateResult(Shape):
@@ -132,15 +137,17 @@ class CreateActivities:
             return _impossible("invalid_request", "; ".join(map(str, problems)))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
         claim = self._new_claim(input, info)
+        if input.doubt:
+            return self._before_claim(input, claim, CreateAnswer("not_sent", code="task_named", message=input.doubt))
         try:
             async with asyncio.timeout(_SIGN_SECONDS):
                 body = await self._body(claim)
         except CannotSign as error:
             return _impossible("cannot_sign", str(error))
         except Exception as error:
-            # Nothing was claimed, so there is no outcome to write.
-            failure = _failure("signing_failed", "a private reference could not be signed", error)
-            return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=True)
+            return self._before_claim(
+                input, claim, _failure("signing_failed", "a private reference could not be signed", error)
+            )
         try:
             if not await self._ledger.claim(claim, seconds=_CLAIM_SECONDS):
                 return CreateResult(kind="conflict")
@@ -150,13 +157,24 @@ class CreateActivities:
             _log.warning("the ledger cannot be reached", extra={"job_id": input.job_id}, exc_info=True)
             failure = _failure("bucket_unreachable", "the ledger cannot be written, or read", error)
             return self._not_sent(input, claim, failure, _outcome(input, claim, failure), written=False)
-        current = decide(facts.without(input.attempt))
+        before = facts.without(input.attempt)
+        current = decide(before)
         if current.next != "claim" or current.attempt > input.attempt:
             # The workflow's decision is stale, such as one that a Reset brought back.
             stale = CreateAnswer("not_sent", code="ledger_changed", message="the ledger changed since it was read")
             result = await self._result(input, claim, stale, facts)
             return result.model_copy(update={"wait_seconds": 0.0})
-        return await self._result(input, claim, await self._send(body, deadline), facts)
+        answer = await self._why_not(input.job_id, before) or await self._send(body, deadline)
+        return await self._result(input, claim, answer, facts)
+
+    async def _why_not(self, job_id: str, before: Facts) -> CreateAnswer | None:
+        """Return why nothing is to be sent: a task of an earlier attempt can turn up; None where none is asked for."""
+        try:
+            async with asyncio.timeout(_ASK_TEMPORAL_SECONDS):
+                named = await name_in_question(activity.client(), job_id, before.may_have_tasks)
+        except Exception as error:
+            return _failure("temporal_unreachable", "Temporal does not say what was named for earlier attempts", error)
+        return CreateAnswer("not_sent", code="task_named", message=named) if named is not None else None
 
     def _new_claim(self, input: CreateInput, info: activity.Info) -> Claim:
         estimated = self._settings.rules.estimate(input.request)
@@ -174,6 +192,7 @@ class CreateActivities:
             warnings=input.warnings,
             media=input.media,
             key=self._settings.key_fingerprint,
+            search_seconds=self._settings.search_seconds,
         )
 
     async def _send(self, body: dict[str, Any], deadline: Deadline) -> CreateAnswer:
@@ -211,6 +230,10 @@ class CreateActivities:
             message=f"{answer.code} {answer.message}".strip(),
             wait_seconds=seconds_until_poll(self._settings, input.request, polls=0),
         )
+
+    def _before_claim(self, input: CreateInput, claim: Claim, answer: CreateAnswer) -> CreateResult:
+        """Say why nothing was claimed; so there is no outcome to write."""
+        return self._not_sent(input, claim, answer, _outcome(input, claim, answer), written=True)
 
     def _not_sent(
         self, input: CreateInput, claim: Claim, answer: CreateAnswer, outcome: Outcome, *, written: bool

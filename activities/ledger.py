@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 
 from temporalio import activity
 
-from seedance_temporal.contract import NamedTask, Resubmit
+from seedance_temporal.contract import Resubmit
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, Shape
-from seedance_temporal.late_tasks import names_in_question
 from seedance_temporal.ledger.decisions import Decision, decide, decide_at
-from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Outcome
+from seedance_temporal.ledger.facts import Attempt, Claim, End, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.request import VideoRequest
@@ -70,15 +69,10 @@ class RunContext(Shape):
 
 
 class ReadLedgerResult(Shape):
-    """The decision by the ledger, and the run's context where it was asked for.
-
-    Attributes:
-        named: Tasks that were named after the end of the run before, and are still in question.
-    """
+    """The decision by the ledger, and the run's context where it was asked for."""
 
     decision: Decision
     context: RunContext | None = None
-    named: tuple[NamedTask, ...] = ()
 
 
 class OutcomeInput(Shape):
@@ -135,9 +129,7 @@ class LedgerActivities:
         if not input.with_context:
             return ReadLedgerResult(decision=decision)
         context = await self._context(input, facts.attempt(decision.attempt))
-        could_pay = decision.next in {"claim", "recover"} and not input.continued
-        named = await _in_question(input.job_id, facts) if could_pay else ()
-        return ReadLedgerResult(decision=decision, context=context, named=named)
+        return ReadLedgerResult(decision=decision, context=context)
 
     async def _context(self, input: ReadLedgerInput, attempt: Attempt | None) -> RunContext:
         settings = self._settings
@@ -205,16 +197,6 @@ class LedgerActivities:
             return EndResult(error=error, continues=True)
         # The end of another attempt can be the end of the job.
         return EndResult(error=decision.error or error, continues=decision.next != "ended")
-
-
-async def _in_question(job_id: str, facts: Facts) -> tuple[NamedTask, ...]:
-    """Return the tasks that LateTasks asks for: the provider can be away, and another create be a second charge."""
-    named: list[NamedTask] = []
-    for attempt in facts.attempts:
-        if attempt.counts or (attempt.outcome is not None and attempt.outcome.kind == "absent"):
-            tasks = await names_in_question(activity.client(), job_id, attempt.number)
-            named += [NamedTask(task_id=task, status="", attempt=attempt.number) for task in tasks]
-    return tuple(named)
 
 
 def _foreign_id(input: ReadLedgerInput) -> JobError:

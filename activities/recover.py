@@ -6,6 +6,7 @@ operator can replace that proof.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -13,6 +14,7 @@ import httpx
 from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from seedance_temporal import contract
 from seedance_temporal.contract import (
@@ -26,8 +28,8 @@ from seedance_temporal.contract import (
 )
 from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.job import JobError, Shape
-from seedance_temporal.late_tasks import ask_later
-from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key
+from seedance_temporal.late_tasks import ask_later, name_in_question
+from seedance_temporal.ledger.decisions import Decision, decide_at, is_absent, other_key, search_time
 from seedance_temporal.ledger.facts import Attempt, Claim, End, Facts, Listing, Outcome
 from seedance_temporal.ledger.store import Ledger, written_by
 from seedance_temporal.provider.ark import Ark, ArkError
@@ -38,6 +40,8 @@ _NOT_CREATED = "Noted as not created. Unless it was cancelled, the job claims an
 _NOTED_BEFORE = "It was noted as not created before. This changed nothing."
 # What an operator knew then. It is not written later: a worker can be away for long, and a Reset brings it back.
 _COUNTS_FOR = timedelta(minutes=2)
+
+_log = logging.getLogger(__name__)
 
 
 class IdentifyInput(Shape):
@@ -107,7 +111,8 @@ class RecoverActivities:
         A callback can be ahead of GET, so only another identifier rules a task out.
 
         Raises:
-            ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
+            ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer, or none under another API key
+                than that of the claim. Retryable.
         """
         facts = await self._ledger.read(input.job_id, input.attempt)
         attempt = facts.attempt(input.attempt)
@@ -115,7 +120,13 @@ class RecoverActivities:
             return IdentifyResult(answer="not_yet")
         if input.task_id in attempt.tasks:
             return IdentifyResult(answer="known")
+        key = self._settings.key_fingerprint
         shown = await self._identifier(input.job_id, input.task_id)
+        if shown is None and attempt.claim.key not in {"", key}:
+            raise ApplicationError(
+                f"{input.job_id}: the provider does not show task {input.task_id}: {other_key(attempt.claim.key, key)}",
+                type="ProviderUnavailable",
+            )
         if shown is None:
             return IdentifyResult(answer="not_yet")
         if shown != attempt.claim.safety_identifier:
@@ -127,7 +138,13 @@ class RecoverActivities:
     async def ask_later(self, input: AskLaterInput) -> None:
         """Have tasks asked for after the end of the run."""
         for named in input.named:
-            await ask_later(activity.client(), input.job_id, input.route, named)
+            try:
+                await ask_later(activity.client(), input.job_id, input.route, named)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                    raise
+                # It has all the signals that a run may have, and takes in no more names: the run can end without it.
+                _log.warning("%s: task %s is not asked for: %s", input.job_id, named.task_id, error.message)
 
     @activity.defn
     async def follow_known_task(self, input: FollowInput) -> None:
@@ -167,6 +184,8 @@ class RecoverActivities:
         attempt = facts.attempt(input.attempt)
         is_open = (decision.next, decision.attempt) == ("recover", input.attempt)
         if attempt is None or not is_open or not is_absent(facts, attempt, input.listings, self._settings):
+            return decision
+        if await name_in_question(activity.client(), input.job_id, [input.attempt]) is not None:
             return decision
         message = f"{len(input.listings)} complete listings do not show it"
         await self._write_outcome(input.job_id, facts, input.attempt, "absent", "list", message=message)
@@ -215,7 +234,7 @@ class RecoverActivities:
         if sent_at < attempt.claimed_at:
             return f"It was sent before attempt {attempt.number} was made."
         # A task can have been made after the operator looked for it.
-        over = attempt.claimed_at + timedelta(seconds=settings.search_seconds)
+        over = attempt.claimed_at + search_time(attempt, settings)
         if resolution.action == "not_created" and sent_at < over:
             left = max((over - now).total_seconds(), 0)
             return f"The search for its task was not over. Send this again in {left:.0f} s, if no task is found."
@@ -258,6 +277,8 @@ class RecoverActivities:
             return _refused(
                 f"The task may exist all the same: {unseen}. If that cannot be found out, resolve with --lost."
             )
+        if (named := await name_in_question(activity.client(), input.job_id, [attempt.number])) is not None:
+            return _refused(f"It may have been created. {named}")
         await self._write_outcome(
             input.job_id, facts, attempt.number, "absent", "operator", message="an operator found no task"
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
@@ -12,6 +15,7 @@ from seedance_temporal.contract import (
     MEMO_NAMED,
     SIGNAL_TASK_CHANGED,
     LateTasksInput,
+    NamedTask,
     Queues,
     TaskChanged,
     late_tasks_id,
@@ -32,18 +36,31 @@ async def ask_later(client: Client, job_id: str, route: str, named: TaskChanged)
     )
 
 
-async def names_in_question(client: Client, job_id: str, attempt: int) -> list[str]:
-    """Return the tasks that were named for an attempt after the end of a run, and are still asked for.
+async def name_in_question(client: Client, job_id: str, attempts: Iterable[int]) -> str | None:
+    """Say which task was named for one of some attempts while the job had no run, and is still asked for; or None.
+
+    It is asked for again at once: what kept the provider from answering can be over.
 
     Raises:
         RPCError: Temporal does not answer.
     """
-    try:
-        late = await client.get_workflow_handle(late_tasks_id(job_id, attempt)).describe()
-    except RPCError as error:
-        if not is_unknown_workflow(error):
-            raise
-        return []
-    if late.status is not WorkflowExecutionStatus.RUNNING:
-        return []
-    return list(await late.memo_value(MEMO_NAMED, default=[], type_hint=list[str]))
+    for attempt in attempts:
+        late = client.get_workflow_handle(late_tasks_id(job_id, attempt))
+        try:
+            shown = await late.describe()
+            if shown.status is not WorkflowExecutionStatus.RUNNING:
+                continue
+            names = list(await shown.memo_value(MEMO_NAMED, default=[], type_hint=list[str]))
+        except RPCError as error:
+            if not is_unknown_workflow(error):
+                raise
+            continue
+        for name in names:
+            wanted = NamedTask(task_id=name, status="", attempt=attempt, source="ledger")
+            with suppress(RPCError):  # it has ended by now, or takes in no more signals
+                await late.signal(SIGNAL_TASK_CHANGED, wanted)
+        # A name that has just arrived is not in the memo before a worker has read it.
+        if names or shown.raw_description.HasField("pending_workflow_task"):
+            task = f"Task {names[0]}" if names else "A task"
+            return f"{task} was named for attempt {attempt} after a run of the job had ended, and is being checked."
+    return None

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
@@ -41,6 +42,10 @@ MAX_BODY_BYTES = 64 * 1024
 ANSWER_WITHIN_SECONDS = 4
 # So many are passed on within that time; of more, each is refused at once, and the provider sends it again.
 _MOST_AT_ONCE = 500
+# The provider sends some twenty callbacks of an attempt, repetitions included. More come of a leaked URL.
+_MOST_OF_AN_ATTEMPT = 100
+_SECONDS_TO_ONE_MORE = 60
+_MOST_ATTEMPTS = 10_000
 # For a body that was not read to its end: the server would read and discard the rest.
 _HANG_UP = {"Connection": "close"}
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,3}")
@@ -91,6 +96,8 @@ class _Relay:
         self._secrets = tuple(secrets)
         self._connection: asyncio.Future[Client] | None = None
         self._at_once = 0
+        # By job and attempt: how many callbacks are left, and when that was counted.
+        self._left: dict[tuple[str, int], tuple[float, float]] = {}
 
     async def callback(self, request: Request) -> Response:
         """Answer one callback: 200 where Temporal has the signal, or the job is closed or unknown."""
@@ -102,6 +109,9 @@ class _Relay:
         if self._at_once >= _MOST_AT_ONCE:
             _log.warning("callback for %s attempt %d refused: %d are being passed on", job_id, attempt, self._at_once)
             raise HTTPException(503, "Try again later", {"Retry-After": "5"} | _HANG_UP)
+        if not self._allows(job_id, attempt):
+            _log.warning("callback for %s attempt %d refused: it had too many of them", job_id, attempt)
+            raise HTTPException(429, "Too many for this job", {"Retry-After": "60"} | _HANG_UP)
         self._at_once += 1
         try:
             async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
@@ -134,6 +144,16 @@ class _Relay:
             for secret in self._secrets
         ]
         return any(matches)
+
+    def _allows(self, job_id: str, attempt: int) -> bool:
+        """Limit what a leaked URL does to a job: each callback makes its history longer, and a worker replays that."""
+        now, key = time.monotonic(), (job_id, attempt)
+        left, counted_at = self._left.pop(key, (_MOST_OF_AN_ATTEMPT, now))
+        left = min(_MOST_OF_AN_ATTEMPT, left + (now - counted_at) / _SECONDS_TO_ONE_MORE)
+        self._left[key] = max(left - 1, 0.0) if left >= 1 else left, now
+        if len(self._left) > _MOST_ATTEMPTS:
+            del self._left[next(iter(self._left))]
+        return left >= 1
 
     async def _signal(self, job_id: str, change: TaskChanged) -> None:
         """Signal the job, and never start it: a callback must not be able to start, and pay for, a job."""

@@ -39,7 +39,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.search import Search
     from workflows.sending import Sending
     from workflows.steps import Steps
-    from workflows.waits import history_is_long, until
+    from workflows.waits import history_is_long, until, wait_is_flooded
 
 
 @dataclass(eq=False)
@@ -147,7 +147,6 @@ class GenerateVideo:
         answer = await self._steps.read_ledger(with_context=with_context)
         if answer.context is not None:
             self._progress.begin(answer.context)
-        self._inbox.take_over(answer.named)
         return answer.decision
 
     # Creating
@@ -301,7 +300,11 @@ class GenerateVideo:
         """Wait for a reason to poll; return the end that a callback announced. A cancel that was sent is no reason."""
         if seconds > 0:
             await self._progress.wait(
-                lambda: self._inbox.calls_for_poll(task_id) or (self._inbox.cancel.pending and not cancel_sent),
+                lambda: (
+                    self._inbox.calls_for_poll(task_id)
+                    or (self._inbox.cancel.pending and not cancel_sent)
+                    or wait_is_flooded()
+                ),
                 seconds,
                 "callback, or poll",
             )

@@ -130,12 +130,6 @@ class Inbox:
         await until(lambda: not self._resolving)
         return self.ledger_changed
 
-    def take_over(self, named: Sequence[NamedTask]) -> None:
-        """Take over tasks that were named while the job had no run; :meth:`ask_again` asks for them."""
-        for each in named:
-            self._unanswered.setdefault((each.attempt, each.task_id), each)
-            self._unasked.setdefault((each.attempt, each.task_id), (workflow.now(), ""))
-
     def ask_again(self) -> None:
         """Ask once more for the tasks that could not be identified so far, by this run or the one before."""
         for named in self.take_unanswered():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -29,9 +29,11 @@ class LateTasks:
     def __init__(self, late: LateTasksInput) -> None:
         self._late = late
         self._queues = Queues(late.route)
-        self._names = 0
+        # Callbacks that named a new task, and one that is in question.
+        self._heard = {False: 0, True: 0}
         self._in_question: set[str] = set()
         self._named_again: set[str] = set()
+        self._wanted: set[str] = set()
         self._open: list[NamedTask] = []
 
     @workflow.run
@@ -52,29 +54,36 @@ class LateTasks:
     async def _take_in(self, named: NamedTask) -> None:
         if await self._is_ours(named):
             await self._follow()
-        for tasks in (self._in_question, self._named_again):
+        for tasks in (self._in_question, self._named_again, self._wanted):
             tasks.discard(named.task_id)
         self._show()
 
     def _show(self) -> None:
-        """Show a new run of the job what is in question: it asks for that before it creates."""
+        """Show what is in question: nothing is paid for, and no attempt given up, over that."""
         workflow.upsert_memo({contract.MEMO_NAMED: sorted(self._in_question)})
 
     async def _is_ours(self, named: NamedTask) -> bool:
         """Find out whether a task is the attempt's; the ledger then says so.
 
-        A task that is named again is asked for at once, and for as long as one that is new.
+        A task that is named again is asked for at once, and for as long as one that is new. So is one whose answer
+        somebody waits for, but no longer for that.
         """
         pauses, give_up_at = self._patience()
+        later = workflow.now()
         while (answer := await self._identify(named)) not in {"ours", "known", "other"}:
             if named.task_id in self._named_again:
                 self._named_again.discard(named.task_id)
                 pauses, give_up_at = self._patience()
             pause = pauses.after(answer)
-            if pause is None or workflow.now() >= give_up_at:
+            if pause == policies.IDENTIFY_LATER:
+                later = workflow.now() + pause
+            # A question that came early is not the last one.
+            pause = later - workflow.now() if pause is None else pause
+            if pause <= timedelta(0) or workflow.now() >= give_up_at:
                 return False
             purpose = "ask again whether the provider shows the task"
-            await until(lambda: named.task_id in self._named_again, pause, purpose)
+            await until(lambda: named.task_id in self._named_again | self._wanted, pause, purpose)
+            self._wanted.discard(named.task_id)
         return answer != "other"
 
     def _patience(self) -> tuple[Pauses, datetime]:
@@ -119,12 +128,22 @@ class LateTasks:
             named = NamedTask.model_validate(args[0])
         except (ValidationError, IndexError):
             return
-        # Nobody can make up what a listing names: it shows the attempt's identifier. An operator is trusted.
-        self._names += named.source == "callback"
-        if not is_task_id(named.task_id) or (named.source == "callback" and self._names > policies.MOST_CALLBACKS):
-            return
-        if named.task_id in self._in_question:
-            self._named_again.add(named.task_id)
-        else:
+        is_asked = named.task_id in self._in_question
+        if named.source == "ledger":
+            self._wanted |= {named.task_id} if is_asked else set()
+        elif is_task_id(named.task_id) and self._accepts(named, is_asked):
             self._in_question.add(named.task_id)
-            self._open.append(named)
+            if is_asked:
+                self._named_again.add(named.task_id)
+            else:
+                self._open.append(named)
+
+    def _accepts(self, named: NamedTask, is_asked: bool) -> bool:
+        """Limit the questions that a leaked callback URL can cause. Names that come again use up no new one's place.
+
+        Nobody can make up what a listing names: it shows the attempt's identifier. An operator is trusted.
+        """
+        if named.source != "callback":
+            return True
+        self._heard[is_asked] += 1
+        return self._heard[is_asked] <= policies.MOST_CALLBACKS

@@ -20,6 +20,9 @@ ONE_TRY = timedelta(minutes=1)
 # A new run takes over between two steps once a history has grown so far: a replay of it takes about a second, and a
 # server ends a run at 51,200 events or 50 MB.
 MOST_EVENTS = 1_500
+# A flood of callbacks fills the history of a run that only waits, and a worker that takes it over replays all of that.
+# Far from what any run begins with, or each would end its waits at once.
+MOST_EVENTS_OF_A_WAIT = 2 * MOST_EVENTS
 MOST_HISTORY_BYTES = 1_500_000
 
 # Ledger: a few small requests to the bucket. No step is safe without the ledger, so they are retried for ever.

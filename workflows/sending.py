@@ -33,7 +33,7 @@ class Sending:
         self._progress.enter("creating")
         self._inbox.creating = attempt
         asked = self._inbox.asked
-        create = self._steps.start_create(attempt, self._not_sent, media)
+        create = self._steps.start_create(attempt, self._not_sent, media, self._inbox.unchecked)
         try:
             # A name withdraws one create at most: one that nobody can be asked for would hold up the job for ever.
             listens = self._withdrawn < policies.MOST_WITHDRAWALS

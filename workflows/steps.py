@@ -158,7 +158,7 @@ class Steps:
         return await check
 
     def start_create(
-        self, attempt: int, refusals: int, media: tuple[Medium, ...]
+        self, attempt: int, refusals: int, media: tuple[Medium, ...], doubt: str
     ) -> workflow.ActivityHandle[CreateResult]:
         """Start the one activity that can send a paid POST."""
         return workflow.start_activity_method(
@@ -172,6 +172,7 @@ class Steps:
                 warnings=self._progress.warnings,
                 media=media,
                 timeline=self._progress.timeline,
+                doubt=doubt,
             ),
             task_queue=self._queues.create,
             start_to_close_timeout=timedelta(seconds=self._progress.context.create_seconds) + policies.CREATE_MARGIN,

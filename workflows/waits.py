@@ -84,3 +84,8 @@ def history_is_long() -> bool:
         or info.get_current_history_length() >= policies.MOST_EVENTS
         or info.get_current_history_size() >= policies.MOST_HISTORY_BYTES
     )
+
+
+def wait_is_flooded() -> bool:
+    """Return whether callbacks have made the history so long that even a wait is to end, and a new run to take over."""
+    return workflow.info().get_current_history_length() >= policies.MOST_EVENTS_OF_A_WAIT

@@ -131,7 +131,7 @@ def decide_at(facts: Facts, settings: Settings) -> Decision:
         return decision
     attempt = facts.attempt(decision.attempt)
     assert attempt is not None
-    window, over = timedelta(seconds=settings.seedance_recovery_seconds), timedelta(seconds=settings.search_seconds)
+    window, over = timedelta(seconds=settings.seedance_recovery_seconds), search_time(attempt, settings)
     # Two listings after that prove absence. Where they cannot, an operator must know at once.
     doubt = _no_proof_of_absence(facts, attempt)
     if doubt is None and attempt.claim is not None and attempt.claim.key != settings.key_fingerprint:
@@ -156,7 +156,7 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
     """Return whether the listings that were read for an attempt prove that it created no task."""
     if attempt.claim is None or attempt.claimed_at is None or _no_proof_of_absence(facts, attempt) is not None:
         return False
-    over = attempt.claimed_at + timedelta(seconds=settings.search_seconds)
+    over = attempt.claimed_at + search_time(attempt, settings)
     proofs = [
         listing.began_at
         for listing in listings
@@ -170,6 +170,12 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
         return False
     apart = timedelta(seconds=settings.seedance_recovery_seconds) / 10
     return bool(proofs) and max(proofs) - min(proofs) >= apart
+
+
+def search_time(attempt: Attempt, settings: Settings) -> timedelta:
+    """Return how old a claim must be before its attempt can count as absent: also by the settings of who sent it."""
+    of_sender = attempt.claim.search_seconds if attempt.claim is not None else 0
+    return timedelta(seconds=max(settings.search_seconds, of_sender))
 
 
 def _no_proof_of_absence(facts: Facts, attempt: Attempt) -> str | None:

@@ -57,6 +57,8 @@ class Claim(Fact):
         estimated_tokens, estimated_usd: The most that the attempt should cost; None where that is not known.
         warnings: The job's warnings, in sentences.
         media: The properties of the references, as the check before the claim found them.
+        search_seconds: How long the worker that sends it would search for its task: the POST can still be under way. 0
+            in claims of older workers.
     """
 
     job_id: str
@@ -72,6 +74,7 @@ class Claim(Fact):
     warnings: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
     key: str = ""
+    search_seconds: float = 0
 
     @property
     def safety_identifier(self) -> str:
@@ -246,6 +249,12 @@ class Facts:
 
     def attempt(self, number: int) -> Attempt | None:
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
+
+    @property
+    def may_have_tasks(self) -> tuple[int, ...]:
+        """The attempts of which a task can turn up."""
+        absent = (a.number for a in self.attempts if a.outcome is not None and a.outcome.kind == "absent")
+        return tuple(sorted({*(a.number for a in self.attempts if a.counts), *absent}))
 
     def without(self, number: int) -> Facts:
         return replace(self, attempts=tuple(attempt for attempt in self.attempts if attempt.number != number))

@@ -75,7 +75,8 @@ class Gateway:
             except httpx.HTTPError:
                 return self._page()
         content = json.dumps(self._told(answer.json())).encode() if answer.content else b""
-        return Response(content, answer.status_code, {"X-Request": self._changed("x").encode("ascii", "replace").decode()[:4_000]})
+        header = self._changed("x")[:4_000].encode("ascii", "replace").decode()
+        return Response(content, answer.status_code, {"X-Request": header})
 
     def _page(self) -> Response:
         return Response(f"<p>Bad gateway: {self._changed('')}</p>", 502, media_type="text/html")

@@ -184,6 +184,13 @@ async def test_unreadable_ledger_after_claim_sends_nothing(world: World) -> None
     assert (result.kind, result.written, await world.posts()) == ("not_sent", False, [])
 
 
+async def test_task_that_cannot_be_asked_for_holds_back_create(world: World) -> None:
+    result = await world.create(doubt="Task cgt-1 could not be checked: 503")
+    assert (result.kind, result.written, result.wait_seconds > 0) == ("not_sent", True, True)
+    assert "Task cgt-1 could not be checked" in result.message
+    assert (await world.memory.list(""), await world.posts()) == ([], [])
+
+
 async def test_foreign_claim_is_conflict(world: World) -> None:
     await world.claim()
     result = await world.create()

@@ -242,6 +242,14 @@ async def test_late_task_after_absence_is_adopted(silent: World) -> None:
     assert (decision.next, decision.attempt, decision.task_id) == ("adopt", 1, "cgt-slow")
 
 
+async def test_404_under_other_key_is_no_answer(world: World) -> None:
+    """A key sees only the tasks of its own project."""
+    await world.claim(2, key="0123abcd")
+    with pytest.raises(ApplicationError, match=r"does not show task cgt-9: .* of fingerprint 0123abcd") as raised:
+        await world.identify("cgt-9", attempt=2)
+    assert raised.value.type == "ProviderUnavailable"
+
+
 async def test_id_that_no_task_can_have_is_not_asked_for_again(world: World) -> None:
     """A leaked callback URL can name any text. What the provider calls invalid is no outage."""
     await world.ark.fault("get", "400", code="InvalidParameter", times=2)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from temporalio.api.common.v1 import ActivityType
-from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflow.v1 import PendingActivityInfo, PendingWorkflowTaskInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
@@ -90,7 +90,10 @@ class Handle:
             status=_STATUS[run.status],
             typed_search_attributes=SimpleNamespace(get=run.attribute),
             memo_value=partial(_memo_value, run),
-            raw_description=DescribeWorkflowExecutionResponse(pending_activities=pending),
+            raw_description=DescribeWorkflowExecutionResponse(
+                pending_activities=pending,
+                pending_workflow_task=PendingWorkflowTaskInfo() if run.inbox else None,
+            ),
         )
 
 

@@ -32,8 +32,6 @@ _SEARCHED = 500.0
 _SETTLED_WITHIN = 300.0
 # After an outage, a task that was named in it is asked for again.
 _ASKED_AGAIN_WITHIN = 900.0
-# Before a create, also those are asked for that wait for the end of an outage.
-_ASKED_AT_ONCE = 10.0
 # What an operator names is asked for so long, also where GET does not show it.
 _VOUCHED_WITHIN = 300.0
 _ASKED_AFTER_END_WITHIN = 24 * _HOUR
@@ -86,8 +84,7 @@ class Promises:
             task = world.provider.tasks.get(task_id)
             attempt = facts.attempt(attempt_number)
             mine = task is not None and world.attempt_of(task) == attempt_number
-            away = world.troubled_at > at and post.at - world.troubled_at < _ASKED_AT_ONCE
-            if task is None or not mine or away or task.hidden_until > at + _NAMED_WITHIN:
+            if task is None or not mine or task.hidden_until > at + _NAMED_WITHIN:
                 continue
             assert attempt is not None
             assert task_id in attempt.tasks, f"{task_id} was named at {at}, and attempt {claim['attempt']} was sent"
@@ -306,13 +303,17 @@ def _named_before_resolution(run: Run, written_at: float) -> tuple[float, list[t
     Those count, too, that were named to a run which it continues; each comes with how long its name counts where GET
     does not show it, in seconds.
     """
-    named = [(attempt, task_id, at, 0.0) for attempt, task_id, at in _told_before_its_start(run)]
+    named: list[tuple[int, str, float, float]] = []
+    late = [
+        (told["attempt"], told["task_id"], at, _VOUCHED_WITHIN if told.get("source") == "operator" else 0.0)
+        for _, told, at in _signals_to(_late(run))
+    ]
     before: tuple[float, list[tuple[int, str, float, float]]] = 0.0, []
     for name, told, at in _signals_to(run.server.origins(run)):
         if at > written_at:
             break
         if name == SIGNAL_RESOLVE and told["action"] != "adopt":
-            before = at, [*named]
+            before = at, [*(each for each in late if each[2] < at), *named]
         elif name in {*_NAMING, SIGNAL_RESOLVE} and told["task_id"] is not None:
             patience = _VOUCHED_WITHIN if name == SIGNAL_RESOLVE else 0.0
             named.append((told["attempt"], told["task_id"], at, patience))
@@ -324,12 +325,10 @@ def _named(execution: Execution | None) -> list[tuple[int, str, float]]:
     if execution is None:
         return []
     run = execution.task.run
-    told = _names_told(run.server.origins(run), execution.began_at)
-    return [*_told_before_its_start(run), *told][:_MOST_NAMES]
+    told = _names_told([*_late(run), *run.server.origins(run)], execution.began_at)
+    return told[:_MOST_NAMES]
 
 
-def _told_before_its_start(run: Run) -> list[tuple[int, str, float]]:
-    """Return the tasks that were named while the job had no run, before this one, or the one that it continues."""
-    start = run.server.origins(run)[0].hosted.started_at
-    late = [each for each in run.server.runs if each.workflow_id.startswith(f"{run.workflow_id}-late-")]
-    return _names_told(late, start)
+def _late(run: Run) -> list[Run]:
+    """Return the runs that take in names while the job of a run has none."""
+    return [each for each in run.server.runs if each.workflow_id.startswith(f"{run.workflow_id}-late-")]

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from seedance_temporal import contract
-from seedance_temporal.contract import GenerateVideoInput, Queues, Resolve, Resubmit
+from seedance_temporal.contract import GenerateVideoInput, NamedTask, Queues, Resolve, Resubmit
 from seedance_temporal.identity import callback_url, job_id_of
 from seedance_temporal.job import JobError
+from seedance_temporal.late_tasks import ask_later
 from seedance_temporal.ledger.facts import Facts
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
@@ -317,13 +318,20 @@ class World:
     def _resolve(self, of: int, action: str) -> None:
         """Resolve the newest attempt: with ``truth`` as it really is, else as the move says."""
         run, claims = self.job(self.servers[of]), self.claims()
-        if run is None or not run.open or not claims:
+        if run is None or not claims:
             return
         attempt = max(claims)
         mine = [task for task in self.tasks if task.identifier.endswith(claims[attempt]["nonce"])]
         if action == "truth":
             action = "adopt" if mine else "not_created"
         task_id = mine[0].id if mine else "cgt-app"
+        if not run.open:
+            if action == "adopt":
+                # As the command line does.
+                named = NamedTask(task_id=task_id, status="", attempt=attempt, source="operator")
+                asking = ask_later(self.servers[of].client, self.job_id, self.request.route, named)
+                self.loop.run_until_complete(asking)
+            return
         if action == "not_created":
             self.disowned.add(attempt)
         if action == "lost":

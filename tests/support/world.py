@@ -173,10 +173,12 @@ class World:
     async def read_decision(self, resubmit: int | None = None, *, accept: bool = False) -> Decision:
         return (await self.read_ledger(resubmit, accept=accept)).decision
 
-    async def create(self, attempt: int = 1, *, temporal_attempt: int = 1, refusals: int = 0) -> CreateResult:
+    async def create(
+        self, attempt: int = 1, *, temporal_attempt: int = 1, temporal: Client | None = None, **fields: Any
+    ) -> CreateResult:
         activities = CreateActivities(self.ledger, self.bucket, self.client, self.settings)
-        input = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, refusals=refusals)
-        return await in_activity(activities.create_task, input, attempt=temporal_attempt)
+        input = CreateInput(job_id=self.job_id, request=self.request, attempt=attempt, **fields)
+        return await in_activity(activities.create_task, input, attempt=temporal_attempt, client=temporal)
 
     async def write_outcome(self, claim: Claim | None, outcome: Outcome | None) -> None:
         assert claim is not None
@@ -208,18 +210,25 @@ class World:
         input = IdentifyInput(job_id=self.job_id, attempt=attempt, task_id=task_id)
         return (await in_activity(self._recover.identify_task, input)).answer
 
-    async def settle_absent(self, listings: Iterable[Listing], attempt: int = 1) -> Decision:
+    async def settle_absent(
+        self, listings: Iterable[Listing], attempt: int = 1, temporal: Client | None = None
+    ) -> Decision:
         input = AbsentInput(job_id=self.job_id, attempt=attempt, listings=tuple(listings))
-        return await in_activity(self._recover.settle_absent, input)
+        return await in_activity(self._recover.settle_absent, input, client=temporal)
 
     async def resolve(
-        self, action: str, task_id: str | None = None, attempt: int = 1, sent_at: datetime | None = None
+        self,
+        action: str,
+        task_id: str | None = None,
+        attempt: int = 1,
+        sent_at: datetime | None = None,
+        temporal: Client | None = None,
     ) -> ResolveAnswer:
         given = {"attempt": attempt, "action": action, "task_id": task_id, "sent_at": sent_at}
         resolution = Resolve.model_validate(given)
         entry = Event(at=self.claims[0].claimed_at, event="outcome_unknown", source="create")
         input = ResolveInput(job_id=self.job_id, resolution=resolution, timeline=(entry,))
-        return await in_activity(self._recover.resolve_attempt, input)
+        return await in_activity(self._recover.resolve_attempt, input, client=temporal)
 
     async def ask_lister(self, temporal: Client, attempt: int | None = 1) -> Decision:
         activities = TaskListActivities(self.ledger, self.client, self.settings)

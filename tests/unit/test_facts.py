@@ -291,6 +291,18 @@ def test_which_listings_prove_absence(proved: bool, listings: tuple[Listing, ...
     assert is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, listings, some_settings()) is proved
 
 
+@pytest.mark.usefixtures("frozen_clock")
+@pytest.mark.parametrize(("of_sender", "proved"), [(0, True), (620, True), (700, False), (86_400, False)])
+def test_create_under_senders_longer_settings_is_not_absent(of_sender: float, proved: bool) -> None:
+    """A worker with other settings can still be sending it."""
+    claim = CLAIM.model_copy(update={"search_seconds": of_sender})
+    attempt = replace(unknown(2 * WINDOW), claim=claim)
+    assert is_absent(Facts(None, (attempt,), identifiers_listed=True), attempt, TWO, some_settings()) is proved
+    asked = decide_at(Facts(None, (attempt,), identifiers_listed=True), some_settings()).recovery
+    assert asked is not None
+    assert asked.needs_operator is (timedelta(seconds=max(of_sender, 630)) + WINDOW / 2 < 2 * WINDOW)
+
+
 DAYS = timedelta(days=6)
 
 

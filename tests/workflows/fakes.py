@@ -19,7 +19,7 @@ from activities.recover import AbsentInput, AskLaterInput, FollowInput, Identify
 from activities.references import ReferencesInput, ReferencesResult
 from activities.store import StoreInput
 from activities.task_list import AskListerInput, ListPageInput, Page
-from seedance_temporal.contract import SEARCH_ATTRIBUTES, NamedTask, ResolveAnswer
+from seedance_temporal.contract import SEARCH_ATTRIBUTES, ResolveAnswer
 from seedance_temporal.job import JobError, VideoResult
 from seedance_temporal.ledger.decisions import Decision, Recovery
 from seedance_temporal.ledger.facts import Claim, Listing, Outcome
@@ -173,7 +173,7 @@ class FakeActivities:
         usual = {"search_attributes": self.search_attributes, "identifiers_listed": True, "create_seconds": 20}
         context = RunContext.model_validate(usual | planned.context) if input.with_context else None
         decision = Decision.model_validate(planned.model_dump(by_alias=True))
-        return ReadLedgerResult(decision=decision, context=context, named=planned.named)
+        return ReadLedgerResult(decision=decision, context=context)
 
     @activity.defn(name="list_page")
     async def list_page(self, input: ListPageInput) -> Page:
@@ -201,10 +201,9 @@ class FakeActivities:
 
 
 class Planned(Decision):
-    """A decision, and what is unusual for a run that begins with it: its context, and what was named before."""
+    """A decision, and what is unusual in the context of a run that begins with it."""
 
     context: dict[str, Any]
-    named: tuple[NamedTask, ...] = ()
 
 
 def _decision(following: Any, attempt: int, **given: Any) -> Planned:

@@ -184,6 +184,18 @@ async def test_new_run_goes_on_asking_where_get_lags(harness: Harness) -> None:
     await until(is_followed, "the task is found, and followed")
 
 
+async def test_flood_ends_a_wait(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a worker that takes the run over would replay tens of thousands of events."""
+    monkeypatch.setattr(policies, "MOST_EVENTS_OF_A_WAIT", 60)
+    monkeypatch.setattr(policies, "MOST_EVENTS", 30)
+    unsandboxed.fake.always("read_ledger", adopt())
+    unsandboxed.fake.always("get_task", waiting("running", 3_600))
+    job = await unsandboxed.start_until_called("get_task")
+    for _ in range(60):
+        await job.callback("running")
+    await until(lambda: was_continued(job), "the run continues as new")
+
+
 async def test_new_run_keeps_the_limit_of_callbacks(harness: Harness) -> None:
     """Or a sender of made-up names would have as many questions again with each run that they fill."""
     held = Held(waiting("running"))

@@ -17,7 +17,7 @@ from activities.ledger import EndResult
 from activities.limits import QuotaResult
 from activities.recover import IdentifyInput, IdentifyResult
 from activities.references import ReferencesResult
-from seedance_temporal.contract import NamedTask, Resolve, ResolveAnswer, TaskChanged
+from seedance_temporal.contract import Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.request import Reference
 from tests.support.jobs import detail_of
 from tests.support.polling import until
@@ -465,21 +465,6 @@ async def test_task_named_during_reference_check_is_followed(harness: Harness) -
     await job.callback("succeeded", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT
     held.release()
-
-
-async def test_task_named_before_the_run_comes_before_a_create(harness: Harness) -> None:
-    """LateTasks could not ask for it, because the provider was away."""
-    named = NamedTask(task_id=FIRST_TASK, status="", attempt=1)
-    away, ours = Held(RuntimeError("503")), Held(OURS)
-    harness.fake.plan("read_ledger", claim(2, named=(named,)), adopt(FIRST_TASK, attempt=1))
-    harness.fake.plan("identify_task", away, ours)
-    harness.fake.finish()
-    job = await harness.start_until(away)
-    away.release()
-    await ours.reached.wait()
-    assert "create_task" not in harness.fake.names()
-    ours.release()
-    assert await job.result() == RESULT
 
 
 async def test_flood_does_not_fill_the_history(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

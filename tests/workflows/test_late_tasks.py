@@ -181,6 +181,58 @@ async def test_task_that_is_named_again_ends_long_pause(quick: Harness, monkeypa
     assert quick.fake.names()[-1] == "follow_known_task"
 
 
+async def test_task_that_is_wanted_is_asked_for_at_once(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An activity that is about to pay, or to give an attempt up, waits for the answer."""
+    monkeypatch.setattr(policies, "LATE_TASK_PAUSE", timedelta(hours=1))
+    away = ApplicationError("503", non_retryable=True)
+    pauses = len(policies.IDENTIFY_PAUSES)
+    quick.fake.plan("identify_task", *[away] * (pauses + 1), OURS)
+    quick.fake.plan("follow_known_task", None)
+    await named(quick, TASK)
+    await quick.fake.called("identify_task", pauses + 1)
+    wanted, unknown = (NamedTask(task_id=task, status="", attempt=2, source="ledger") for task in (TASK, OTHER_TASK))
+    await (await named(quick, unknown, wanted)).result()
+    assert {call.input.task_id for call in quick.fake.of("identify_task")} == {TASK}
+    assert quick.fake.names()[-1] == "follow_known_task"
+
+
+async def test_early_question_of_late_task_is_not_the_last(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it make the task be asked for any longer."""
+    monkeypatch.setattr(policies, "IDENTIFY_LATER", timedelta(seconds=3))
+    asked = Held(NOT_YET)
+    pauses = len(policies.IDENTIFY_PAUSES)
+    quick.fake.plan("identify_task", *[NOT_YET] * pauses, asked)
+    quick.fake.always("identify_task", NOT_YET)
+    wanted = NamedTask(task_id=TASK, status="", attempt=2, source="ledger")
+    job = await named(quick, TASK)
+    await asked.reached.wait()
+    asked.release()
+    for number in range(3):
+        await quick.fake.called("identify_task", pauses + 1 + number)
+        await named(quick, wanted)
+    await job.result()
+    # Three early ones, and the last one in its time.
+    assert len(quick.fake.of("identify_task")) == pauses + 1 + 3 + 1
+
+
+async def test_names_that_come_again_shut_out_no_new_one(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run hands its names over, and repeats that where its worker dies."""
+    monkeypatch.setattr(policies, "MOST_CALLBACKS", 2)
+    asked = Held(OTHER)
+
+    async def answer(input: IdentifyInput) -> Any:
+        return OURS if input.task_id == TASK else await asked(input)
+
+    quick.fake.always("identify_task", answer)
+    quick.fake.plan("follow_known_task", None)
+    await named(quick, *[OTHER_TASK] * 5)
+    await asked.reached.wait()
+    job = await named(quick, TASK)
+    await quick.fake.called("follow_known_task")
+    asked.release()
+    await job.result()
+
+
 async def test_made_up_names_shut_out_no_task_for_long(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """While GET answers, they are given up as soon as in a run, long before the pause of an outage is over."""
     monkeypatch.setattr(policies, "MOST_CALLBACKS", 3)

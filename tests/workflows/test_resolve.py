@@ -8,7 +8,7 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.exceptions import ApplicationError
 
-from seedance_temporal.contract import SIGNAL_CANCEL, SIGNAL_RESOLVE, NamedTask, Resolve, ResolveAnswer
+from seedance_temporal.contract import SIGNAL_CANCEL, SIGNAL_RESOLVE, Resolve, ResolveAnswer
 from tests.workflows.fakes import (
     NOT_YET,
     OTHER,
@@ -174,20 +174,6 @@ async def test_task_that_operator_named_is_adopted_later(skipping: Harness) -> N
     assert await job.result() == RESULT
     asked = [call.input.source for call in skipping.fake.of("identify_task") if call.input.task_id == TASK]
     assert (asked[0], asked[-1]) == ("callback", "operator")
-
-
-async def test_not_created_is_refused_over_task_named_before_the_run(harness: Harness) -> None:
-    asked = Held(OTHER)
-    named = NamedTask(task_id=TASK, status="", attempt=2)
-    harness.fake.plan("read_ledger", recover(2, named=(named,)))
-    harness.fake.plan("ask_lister", recover(2))
-    harness.fake.plan("identify_task", asked)
-    job = await harness.start_until(asked)
-    answer = await job.resolve(Resolve(attempt=2, action="not_created"))
-    assert (answer.accepted, "resolve_attempt" in harness.fake.names()) == (False, False)
-    assert f"Task {TASK} was named" in answer.message
-    asked.release()
-    await job.terminate()
 
 
 async def test_resolution_during_listing_is_handled(harness: Harness) -> None:
