@@ -104,8 +104,9 @@ class Inbox:
 
     @property
     def unchecked(self) -> str:
-        """Which of the tasks that were named could not be checked, and why; empty where all could."""
-        return "".join(reason for _, reason in self._failed[:1])
+        """Which of the tasks that were named could not be checked so far, and why; empty where all could."""
+        waiting = (f"Task {task_id} was named, and has not been checked so far." for _, task_id in self._unasked)
+        return "".join(reason for _, reason in self._failed[:1]) or next(waiting, "")
 
     @property
     def _failed(self) -> list[tuple[datetime, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from temporalio import activity
@@ -465,6 +465,23 @@ async def test_task_named_during_reference_check_is_followed(harness: Harness) -
     await job.callback("succeeded", FIRST_TASK, attempt=1)
     assert await job.result() == RESULT
     held.release()
+
+
+async def test_create_is_told_of_task_without_answer(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The activity sends nothing then."""
+    monkeypatch.setattr(policies, "LISTEN_AT_MOST", timedelta(seconds=0.2))
+    ledger, asked = Held(claim(2)), Held(OTHER)
+    unsandboxed.fake.plan("read_ledger", ledger)
+    unsandboxed.fake.plan("identify_task", asked)
+    unsandboxed.fake.plan("create_task", created(seconds=0, attempt=2))
+    unsandboxed.fake.finish()
+    job = await unsandboxed.start_until(ledger)
+    await job.callback("running", FIRST_TASK, attempt=1)
+    ledger.release()
+    await unsandboxed.fake.called("create_task")
+    assert f"Task {FIRST_TASK} was named" in unsandboxed.fake.input("create_task").doubt
+    asked.release()
+    assert await job.result() == RESULT
 
 
 async def test_flood_does_not_fill_the_history(unsandboxed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

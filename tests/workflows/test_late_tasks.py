@@ -181,6 +181,13 @@ async def test_task_that_is_named_again_ends_long_pause(quick: Harness, monkeypa
     assert quick.fake.names()[-1] == "follow_known_task"
 
 
+async def test_task_is_asked_for_after_every_pause(skipping: Harness) -> None:
+    skipping.fake.plan("identify_task", *[NOT_YET] * (1 + len(policies.IDENTIFY_PAUSES)), OURS)
+    skipping.fake.plan("follow_known_task", None)
+    await (await named(skipping, TASK)).result()
+    assert skipping.fake.names()[-1] == "follow_known_task"
+
+
 async def test_task_that_is_wanted_is_asked_for_at_once(quick: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """An activity that is about to pay, or to give an attempt up, waits for the answer."""
     monkeypatch.setattr(policies, "LATE_TASK_PAUSE", timedelta(hours=1))
