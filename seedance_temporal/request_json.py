@@ -17,6 +17,8 @@ from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
 _Path = tuple[int | str, ...]
+# No field has a longer name, and a search for the one that is meant takes a time that grows with it.
+_LONGEST_NAME = 100
 
 
 def decode_json(text: str | bytes) -> Any:
@@ -105,7 +107,7 @@ def _known_fields(data: Mapping[str, Any], shape: type[BaseModel], at: str, prob
         ]
     for name, value in data.items():
         if value is not None and name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
+            close = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=1)
             advice = f"did you mean {close[0]}?" if close else "take it out: the provider would ignore it, and bill"
             problems.append(Problem(at=prefix + quoted(str(name))[1:-1], problem=f"is not a field; {advice}"))
     return {name: data[name] for name in known if data.get(name) is not None}

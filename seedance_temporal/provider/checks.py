@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from seedance_temporal.errors import Problem
@@ -24,6 +25,7 @@ _MAX_NAME = 1_024
 _MAX_URL = 8_192
 # Each run of a job holds its request several times, and Temporal bounds a payload (2 MB) and a history (50 MB).
 _MAX_TEXT_BYTES = 256 * 1024
+_MOST_FLAGS = 5
 
 _GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})#([1-9][0-9]{0,18})")
 _ASSET = re.compile(r"asset://[A-Za-z0-9._~-]+")
@@ -126,10 +128,12 @@ def _prompt_problems(request: VideoRequest) -> _Problems:
         yield "prompt", "is blank; say what to show, or leave it out where there are references"
     if len(prompt) > models.MAX_PROMPT:
         yield "prompt", f"has {len(prompt)} characters; shorten it to {models.MAX_PROMPT}"
-    if flags := dict.fromkeys(match[0] for match in _FLAG.finditer(prompt)):
+    if flags := dict.fromkeys(match[0] for match in _FLAG.finditer(prompt[: models.MAX_PROMPT])):
+        named = ", ".join(map(quoted, islice(flags, _MOST_FLAGS)))
+        more = f" and {len(flags) - _MOST_FLAGS} more" if len(flags) > _MOST_FLAGS else ""
         yield (
             "prompt",
-            f"holds {', '.join(quoted(flag) for flag in flags)}: the service obeys such flags, and bills by "
+            f"holds {named}{more}: the service obeys such flags, and bills by "
             "them; take them out and use the fields of the request (a dash between words needs a space after it)",
         )
 

@@ -267,6 +267,12 @@ def test_all_flags_are_named() -> None:
     assert "--rs" in problem
 
 
+def test_many_flags_are_counted() -> None:
+    problem = wrong(prompt=" ".join(f"--x{number}" for number in range(3_000)))["prompt"]
+    assert "--x4' and 2995 more:" in problem.replace('"', "'")
+    assert len(problem) < 400
+
+
 OTHER_GS_URLS = [
     *("gs://", "gs://my-bucket", "gs:my-bucket/a.png#12", "gs:///a.png#12", "gs://my-bucket/#12"),
     *("gs://my-bucket/a.png", "gs://my-bucket/a.png#", "gs://my-bucket/a.png#0", "gs://my-bucket/a.png#latest"),
