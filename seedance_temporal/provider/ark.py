@@ -118,7 +118,7 @@ class _Sending:
         if event == "send_request_headers.started":
             # A proxy is first asked to connect, by a request of its own.
             self._asks_proxy = getattr(info.get("request"), "method", None) == b"CONNECT"
-        if not (self._asks_proxy and event.startswith("send_request")):
+        if not (self._asks_proxy and "send_request" in event):
             self._events.add(event)
 
     def sent_nothing(self, error: Exception) -> bool:

@@ -26,7 +26,7 @@ OWN = ("activities", "workflows", "workers", "dev", "worker", "starter")
 # The rooms of the package by the extra that they need; the others need none.
 ROOMS = {
     "relay": ("relay", "relay_connections"),
-    "worker": (*("audit", "ledger", "media", "reports", "storage"), *("provider.answers", "provider.ark")),
+    "worker": (*("audit", "ledger", "media", "reports", "storage"), *("provider.answers", "provider.ark", "proxies")),
     "cli": ("cli",),
 }
 INCLUDED = {"": (), "relay": (), "worker": ("relay",), "cli": ("relay", "worker")}
