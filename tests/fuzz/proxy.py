@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,13 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from seedance_temporal.provider.task import LONGEST_TASK_ID
+from tests.support.served import served
 
 # Their truth is needed to follow a task at all.
 _TRUE = frozenset({"id", "status", "safety_identifier", "video_url", "last_frame_url"})
@@ -129,11 +127,5 @@ class Wide(Gateway):
 async def serving(gateway: Gateway) -> AsyncIterator[str]:
     """Run a gateway on a free port of loopback; yield its root URL."""
     app = Starlette(routes=[Route("/{path:path}", gateway.answer, methods=["GET", "POST", "DELETE"])])
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await running
+    async with served(app) as base:
+        yield base

@@ -7,19 +7,16 @@ import json
 import logging
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from temporalio.client import Client
@@ -34,6 +31,7 @@ from seedance_temporal.identity import callback_token, callback_url
 from seedance_temporal.provider.task import LONGEST_TASK_ID
 from seedance_temporal.relay import ANSWER_WITHIN_SECONDS, MAX_BODY_BYTES, relay_app
 from tests.support.relay_process import SECRET, relay_process
+from tests.support.served import served
 from tests.support.servers import dev_server
 from tests.support.temporal_stub import TASK_ID, address, handle, request
 
@@ -41,20 +39,6 @@ ROOT = Path(__file__).parents[2]
 PREVIOUS = "old secret"
 BODY = {"id": TASK_ID, "status": "succeeded", "content": {"video_url": "https://example.com/forged.mp4"}}
 JOB = "seedance-" + "0" * 64
-
-
-@asynccontextmanager
-async def served(app: Any, http: Any = "auto") -> AsyncIterator[str]:
-    """The base URL of an ASGI application on loopback."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", http=http))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
-        listener.close()
 
 
 def relay_of(client: Client, *secrets: str) -> Starlette:
