@@ -990,7 +990,7 @@ MUTANTS = (
         "seedance_temporal/ledger/store.py",
         '            raise LedgerDamaged(self._bucket.name, name, "is empty, cut, or another object") from None',
         "            return None",
-        "tests/fuzz/test_ledger.py::test_damaged_object_costs_nothing_twice",
+        "tests/integration/test_ledger_cost.py::test_damaged_object_is_named",
     ),
     Mutant(
         7,
