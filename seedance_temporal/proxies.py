@@ -29,7 +29,7 @@ def proxy_for(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return None  # whoever opens it says so
+        return None  # the request itself fails over such a URL
     proxies = getproxies_environment()
     name = parts.scheme if parts.scheme in proxies else "all"
     proxy = proxies.get(name, "").strip()

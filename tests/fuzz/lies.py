@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.jobs import KEY, SECRET
 
 SIGNATURE = "5ec4e7bad5ec4e7bad"
-# What no history, object or screen may hold, whoever quotes it.
+# No history, object or screen may hold these, also where an answer quotes them.
 SECRETS = (KEY, SECRET, SIGNATURE)
 _QUOTING = (KEY, json.dumps(f"Bearer {KEY}"), SECRET, f"https://cdn.example.com/v.mp4?X-Tos-Signature={SIGNATURE}")
 # Fields whose truth decides what a job does: a lie there may end it.

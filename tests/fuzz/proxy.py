@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ _QUOTED = quote(WIDE)
 
 
 @dataclass
-class Gateway:
+class Gateway(ABC):
     """Forwards requests to a provider, and changes its answers.
 
     Attributes:
@@ -43,20 +44,16 @@ class Gateway:
     stumbles: int = 3
     changed: int = 0
 
+    @abstractmethod
     def text(self, text: str) -> str:
         """Return what a text of the provider becomes."""
-        raise NotImplementedError
 
     def task_id(self, task_id: str) -> str:
         """Return what the id of a task becomes."""
         return task_id
 
-    def learn(self, request: Request, body: bytes) -> None:
-        """See a request before it is answered."""
-
     async def answer(self, request: Request) -> Response:
         body = await request.body()
-        self.learn(request, body)
         if request.method == "GET" and "/tasks/" in request.url.path and self.stumbles:
             self.stumbles -= 1
             return self._page()
@@ -101,11 +98,12 @@ class Quoting(Gateway):
 
     _secrets: dict[str, str] = field(default_factory=dict)
 
-    def learn(self, request: Request, body: bytes) -> None:
+    async def answer(self, request: Request) -> Response:
         authorization = request.headers.get("authorization", "")
         self._secrets |= {"key": authorization.removeprefix("Bearer "), "header": authorization}
         if request.method == "POST":
-            self._secrets["callback"] = json.loads(body).get("callback_url", "")
+            self._secrets["callback"] = json.loads(await request.body()).get("callback_url", "")
+        return await super().answer(request)
 
     def text(self, text: str) -> str:
         signed = "https://cdn.example.com/v.mp4?X-Tos-Signature=5ec4e7&X-Tos-Expires=1"

@@ -33,7 +33,7 @@ def _quiet() -> Iterator[None]:
 
 
 class LiedTo(Promises):
-    """What holds of a job whatever it is told."""
+    """What must hold of a job whose provider lies."""
 
     def look(self, world: World) -> None:
         self._check_bound(world)

@@ -1,4 +1,4 @@
-"""Raw bytes against the relay as a process: whatever strangers send, a true callback is taken in time."""
+"""Raw bytes against the relay as a process: a true callback is taken in time, also while others send garbage."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.support.raw_host import serving
 
 @dataclass
 class ForwardProxy:
-    """Reaches every host on 127.0.0.1, whatever its name is.
+    """Takes every host to be 127.0.0.1, and resolves no name.
 
     Attributes:
         asked: The first line of each request to it.
