@@ -11,9 +11,11 @@ import logging
 import random
 import secrets
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import httpx
 from temporalio import activity
 
 from activities.poll import seconds_until_poll
@@ -22,16 +24,18 @@ from seedance_temporal.identity import callback_url
 from seedance_temporal.job import Attention, JobError, Shape
 from seedance_temporal.late_tasks import name_in_question
 from seedance_temporal.ledger.decisions import decide
+from seedance_temporal.ledger.drafts import NoDraft, draft_task
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
-from seedance_temporal.provider.ark import Ark, CreateAnswer
+from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
 from seedance_temporal.provider.payload import body_of
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket, readable_url
 from seedance_temporal.storage.signing import CannotSign
+from seedance_temporal.temporal_ui import COMMAND
 from seedance_temporal.urls import redacted
 
 # Re-sends inside one execution, after answers that say that nothing was created; each costs a request, not money.
@@ -39,6 +43,8 @@ _SENDS = 3
 # A longer pause is the workflow's, as a timer in the history and with a new claim.
 _LONGEST_PAUSE = 10.0
 _LONGEST_WAIT = 900.0
+# Before another attempt after a reference could not be downloaded by the provider.
+_PASSING_SECONDS = (120.0, 300.0)
 # Writing claim and outcome must leave most of the total time to the provider.
 _CLAIM_SECONDS = 15.0
 _OUTCOME_SECONDS = 10.0
@@ -64,6 +70,7 @@ class CreateInput(Shape):
         warnings: The job's warnings, in sentences.
         media: The properties of its references.
         timeline: The job's events so far, for the outcome: a refused job has no other object that could hold them.
+        passing: How many creates in a row the provider refused for a reason that can pass.
         doubt: Which task was named for an earlier attempt, and cannot be asked for. Nothing is sent over that.
     """
 
@@ -76,6 +83,7 @@ class CreateInput(Shape):
     media: tuple[Medium, ...] = ()
     timeline: Timeline = ()
     doubt: str = ""
+    passing: int = 0
 
 
 class CreateResult(Shape):
@@ -90,6 +98,7 @@ class CreateResult(Shape):
         written: Whether the ledger holds the outcome.
         error: With ``impossible``.
         attention: The problem that an operator must settle before a create can succeed.
+        passing: With ``not_sent``: whether the provider refused it for a reason that can pass.
         wait_seconds: Seconds until the first poll of the task, or until the next create.
     """
 
@@ -100,6 +109,7 @@ class CreateResult(Shape):
     error: JobError | None = None
     attention: Attention | None = None
     message: str = ""
+    passing: bool = False
     wait_seconds: float = 0
 
 
@@ -133,7 +143,7 @@ class CreateActivities:
         info = activity.info()
         if info.attempt > 1:
             return CreateResult(kind="unknown", message="Temporal started the create a second time; nothing was sent")
-        if problems := self._settings.rules.check(input.request):
+        if problems := self._settings.rules.check_new(input.request):
             return _impossible("invalid_request", "; ".join(map(str, problems)))
         deadline = Deadline(self._settings.seedance_create_timeout_seconds)
         claim = self._new_claim(input, info)
@@ -144,6 +154,12 @@ class CreateActivities:
                 body = await self._body(claim)
         except CannotSign as error:
             return _impossible("cannot_sign", str(error))
+        except NoDraft as error:
+            return _impossible("no_draft", str(error))
+        except (ArkError, httpx.HTTPError) as error:
+            return self._before_claim(
+                input, claim, _failure("draft_unknown", "the provider does not say whether its draft is there", error)
+            )
         except Exception as error:
             return self._before_claim(
                 input, claim, _failure("signing_failed", "a private reference could not be signed", error)
@@ -189,6 +205,7 @@ class CreateActivities:
             submitted_at=input.submitted_at,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
+            estimated_cny=estimated.cny,
             warnings=input.warnings,
             media=input.media,
             key=self._settings.key_fingerprint,
@@ -213,6 +230,9 @@ class CreateActivities:
         message = f"{answer.code}: {answer.message}"
         if answer.kind == "unknown":
             return CreateResult(kind="unknown", claim=claim, message=message)
+        if answer.passing and input.passing < len(_PASSING_SECONDS):
+            # Another attempt is free, and the host of the reference may answer it.
+            answer = replace(answer, kind="not_sent", retry_after=_PASSING_SECONDS[input.passing])
         outcome = _outcome(input, claim, answer, facts.objects)
         written = await self._write_outcome(claim, outcome)
         if answer.kind == "accepted_without_id":
@@ -240,13 +260,18 @@ class CreateActivities:
     ) -> CreateResult:
         slow_start = 30.0 if answer.attention is not None else 2.0
         wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(input.refusals, 10)))
+        message = f"{answer.code}: {answer.message}"
+        if answer.reset_in is not None:
+            wait = max(wait, answer.reset_in)
+            message += f" The job waits for that time; {COMMAND} retry {input.job_id} tries at once."
         return CreateResult(
             kind="not_sent",
             claim=claim,
             outcome=outcome,
             written=written,
             attention=answer.attention,
-            message=f"{answer.code}: {answer.message}",
+            message=message,
+            passing=answer.passing,
             wait_seconds=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
         )
 
@@ -265,12 +290,17 @@ class CreateActivities:
 
         Raises:
             CannotSign: A private reference cannot be signed.
+            NoDraft: No final can be made of the draft.
+            ArkError, httpx.HTTPError: The provider does not answer for the draft.
         """
         # The URL is valid for as long as a create can take.
         lifetime = timedelta(seconds=self._settings.claim_is_young_seconds) + _SIGNED_LONGER
         references = claim.request.references
         urls = await asyncio.gather(*(readable_url(self._bucket, each.url, lifetime) for each in references))
-        body = body_of(claim.request, urls) | {"safety_identifier": claim.safety_identifier}
+        request, draft = claim.request, claim.request.draft_of
+        if draft is not None:
+            draft = await draft_task(request, draft, self._ledger, self._ark, self._settings.rules)
+        body = body_of(request, urls, draft) | {"safety_identifier": claim.safety_identifier}
         base, secret = self._settings.seedance_callback_url, self._settings.seedance_callback_secret
         if base is not None and secret is not None:
             body["callback_url"] = callback_url(base, secret.get_secret_value(), claim.job_id, claim.attempt)

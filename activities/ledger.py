@@ -49,7 +49,7 @@ class RunContext(Shape):
         folder: The start of the names of all objects of the job, as ``gs://…/``.
         create_seconds: The total time that a create may take.
         identifiers_listed: Whether LIST is known to show our identifiers.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        estimated_tokens, estimated_usd, estimated_cny: The most that an attempt should cost, where that is known.
         warnings: Parts of the request that are allowed, and still likely to disappoint, in sentences.
         limited: Whether limits are set, so that a quota entry must be reserved before a create.
         about: The request in Markdown, for a continued run: Temporal's UI shows only for the first run what it was
@@ -63,6 +63,7 @@ class RunContext(Shape):
     identifiers_listed: bool = False
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    estimated_cny: float | None = None
     warnings: tuple[str, ...] = ()
     limited: bool = False
     about: str = ""
@@ -88,6 +89,7 @@ class EndInput(Shape):
     source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
+    cost_cny: float | None = None
     timeline: Timeline = ()
     may_create: bool = True
 
@@ -148,6 +150,7 @@ class LedgerActivities:
             identifiers_listed=await self._ledger.identifiers_listed(input.request.route, settings.key_fingerprint),
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
+            estimated_cny=estimated.cny,
             warnings=tuple(dict.fromkeys([*settings.rules.warnings(input.request), *claimed])),
             limited=settings.limited,
             about=about,
@@ -181,6 +184,7 @@ class LedgerActivities:
             source=input.source,
             usage=input.usage,
             cost_usd=input.cost_usd,
+            cost_cny=input.cost_cny,
             timeline=input.timeline,
             ledger=await self._ledger.objects(input.job_id),
             **written_by(),

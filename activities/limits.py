@@ -55,7 +55,9 @@ class LimitActivities:
             return QuotaResult()
         facts = await self._ledger.read(input.job_id)
         resubmits = sum(attempt.resubmit_grant is not None for attempt in facts.attempts)
-        entry = QuotaEntry(job_id=input.job_id, resubmits=resubmits, usd=estimated.usd, at=self._clock())
+        entry = QuotaEntry(
+            job_id=input.job_id, resubmits=resubmits, usd=settings.in_usd(estimated.most), at=self._clock()
+        )
         answer = await self._quota.reserve(entry, input.request.user_id)
         return _refused(answer) if isinstance(answer, Refusal) else QuotaResult(used=answer)
 

@@ -16,6 +16,7 @@ from seedance_temporal.ledger.decisions import other_key, second_task
 from seedance_temporal.ledger.facts import Attempt, Facts
 from seedance_temporal.ledger.store import Ledger, LedgerDamaged
 from seedance_temporal.provider.ark import Ark, ArkError
+from seedance_temporal.provider.refusals import advice_on
 from seedance_temporal.provider.task import (
     CANCELLED,
     PROVIDER_FORGETS_AFTER,
@@ -71,7 +72,7 @@ class Observation(Shape):
         status: The provider's name for it.
         attention: The problem that an operator must settle.
         wait_seconds: Seconds, with ``wait``.
-        usage, cost_usd: The provider's count, and its cost, with ``copy`` and ``write_end``, as far as they are known.
+        usage, cost_usd, cost_cny: The provider's count, and its cost, with ``copy`` and ``write_end``, where known.
         copy_within: Seconds that the result URL still lives, with ``copy``: from 0 to 24 hours.
         second_task: A task that is not followed.
     """
@@ -83,6 +84,7 @@ class Observation(Shape):
     error: JobError | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
+    cost_cny: float | None = None
     attention: Attention | None = None
     wait_seconds: float = 0
     copy_within: float = 0
@@ -182,14 +184,15 @@ class PollActivities:
         return seen.model_copy(update={"second_task": second})
 
     def _of_task(self, input: GetTaskInput, task: Task, claimed_at: datetime | None) -> Observation:
-        cost_usd = self._settings.rules.cost_of(input.request, task)
+        cost = self._settings.rules.cost_of(input.request, task)
         if task.status == SUCCEEDED:
             skew = self._settings.seedance_clock_skew_seconds
             return Observation(
                 next="copy",
                 status=task.status,
                 usage=task.usage,
-                cost_usd=cost_usd,
+                cost_usd=cost.usd,
+                cost_cny=cost.cny,
                 copy_within=max(0.0, RESULT_URL_LIFE.total_seconds() - seconds_since_success(task, claimed_at, skew)),
             )
         if task.status in TERMINAL:
@@ -198,7 +201,8 @@ class PollActivities:
                 status=task.status,
                 error=_task_error(input, task),
                 usage=task.usage,
-                cost_usd=cost_usd,
+                cost_usd=cost.usd,
+                cost_cny=cost.cny,
             )
         wait = seconds_until_poll(self._settings, input.request, polls=input.polls + 1, announced=input.announced)
         return Observation(next="wait", status=task.status, wait_seconds=wait)
@@ -258,7 +262,7 @@ class PollActivities:
 def _task_error(input: GetTaskInput, task: Task) -> JobError:
     failure = task.failure
     kind = failure_class(task.status, failure.code)
-    next_step = "Change the request and submit that."
+    next_step = advice_on(failure.code, failure.message) or "Change the request and submit that."
     if new_attempt_could_help(kind):
         next_step = f"To ask for another attempt: {COMMAND} resubmit {input.job_id} --attempt {input.attempt}"
     named = f" ({failure.code})" if failure.code not in {"", task.status} else ""

@@ -55,7 +55,7 @@ class ReferenceActivities:
                 ``ReferencesFailed``: anything else, such as a full disk. Both are retryable.
         """
         request = input.request
-        if problems := self._settings.rules.check(request):
+        if problems := self._settings.rules.check_new(request):
             return ReferencesResult(error=nothing_sent("invalid_request", "; ".join(map(str, problems))))
         try:
             async with heartbeats(lambda: {"references": len(request.references)}):

@@ -361,7 +361,7 @@ class _Copy:
 
     def _record(self, task: Task, objects: RecordedObjects, references: list[dict[str, Any]]) -> Record:
         request = self.input.request
-        estimated = self.settings.rules.estimate(request)
+        estimated, cost = self.settings.rules.estimate(request), self.settings.rules.cost_of(request, task)
         return Record(
             job_id=self.input.job_id,
             request_hash=self.files.names.request_hash,
@@ -378,7 +378,9 @@ class _Copy:
             usage=task.usage,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
-            cost_usd=self.settings.rules.cost_of(request, task),
+            estimated_cny=estimated.cny,
+            cost_usd=cost.usd,
+            cost_cny=cost.cny,
             request=request.model_dump(mode="json", exclude_none=True),
             rights=request.rights.model_dump(mode="json"),
             references=references,

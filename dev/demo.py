@@ -26,6 +26,7 @@ from seedance_temporal import JobState, VideoJobs, VideoRequest, VideoResult
 from seedance_temporal.errors import InvalidSettings, JobFailed
 from seedance_temporal.events import Event, sentence
 from seedance_temporal.media.probe import probe
+from seedance_temporal.provider.prices import cost_in
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Checksums, GoogleBucket, StoredObject
@@ -76,7 +77,7 @@ async def real_demo(settings: Settings) -> None:
     assert settings.seedance_bucket is not None
     request = _request(settings.ark_route)
     cost = settings.rules.estimate(request)
-    price = "price not known here" if cost.usd is None else f"about {cost.usd:.2f} USD"
+    price = f"about {cost.most.rounded()}" if cost.most.rounded() else "price not known here"
     console.print(
         "[bold]This spends money.[/] ARK_API_KEY and SEEDANCE_BUCKET are set, so this demo will\n"
         f"  create one task at {settings.base_url}: {request.model}, {request.resolution}, {request.duration} s,\n"
@@ -134,9 +135,9 @@ async def _real_parts(settings: Settings) -> AsyncIterator[Parts]:
 def _request(route: str) -> VideoRequest:
     """Return the example's request, with its model's name on the given route."""
     request = VideoRequest.model_validate_json(REQUEST.read_text())
-    model = Rules().model_of(request.model)
-    assert model is not None
-    return request.model_copy(update={"route": route, "model": model.ids[route]})
+    models = Rules().models
+    model = next(each for each in models.values() if (each.name, each.route) == (models[request.model].name, route))
+    return request.model_copy(update={"route": route, "model": model.id})
 
 
 async def _film(parts: Parts, request: VideoRequest, started: float, seconds: float) -> tuple[VideoResult, Path]:
@@ -203,7 +204,7 @@ async def _show_end(bucket: GoogleBucket, state: JobState, result: VideoResult, 
         f"\n[bold]Video[/]    {video}\n"
         f"         {result.size} bytes, CRC32C {result.crc32c}, MD5 {result.md5}\n"
         f"         plays: {probed.width}x{probed.height}, {probed.seconds:.1f} s\n"
-        f"[bold]Cost[/]     {tokens} tokens, {result.cost_usd} USD at list price"
+        f"[bold]Cost[/]     {tokens} tokens, {cost_in(result)} at list price"
     )
 
 

@@ -12,6 +12,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from seedance_temporal.cli.main import app
 from seedance_temporal.provider import models
+from seedance_temporal.provider.known_models import MODELS
 from seedance_temporal.request import Reference, Rights, VideoRequest
 from seedance_temporal.settings import Settings
 
@@ -46,16 +47,18 @@ def request_fields() -> str:
 
 def model_rules() -> str:
     """Return what each model allows."""
+    names = dict.fromkeys(model.name for model in MODELS)
     rows = (
         (
-            model.name,
-            "<br>".join(f"`{model_id}`" for model_id in model.ids.values()),
+            name,
+            "<br>".join(f"`{each.id}`" for each in MODELS if each.name == name),
             ", ".join(f"`{resolution}`" for resolution in model.resolutions),
             f"{model.durations[0]} to {model.durations[-1]}, or -1",
             ", ".join(f"{most} {kind}" for kind, most in model.references.items()) or "frames only",
             ", ".join(f"`{field}`" for field in models.OPTIONAL if field in model.optional),
         )
-        for model in models.MODELS
+        for name in names
+        for model in (next(each for each in MODELS if each.name == name),)
     )
     head = ("model", "ids on BytePlus and Volcengine", "`resolution`", "`duration`", "references", "optional fields")
     return _table(head, rows)

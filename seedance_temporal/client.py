@@ -99,11 +99,17 @@ class VideoJobs:
             may_create: With False, never pay: return what the bucket holds, or end ``unsettled``.
 
         Raises:
-            InvalidRequest: Found before Temporal was asked; lists everything that is wrong.
+            InvalidRequest: Found before Temporal was asked; lists everything that is wrong. Or the model has ended, and
+                Temporal knows no job of this request.
         """
         if problems := self.rules.check(request):
             raise InvalidRequest(problems)
         job_id = job_id_of(request)
+        if ended := self.rules.end_of_model(request):
+            try:
+                await self.job(job_id).state(detail=False)
+            except UnknownJob:
+                raise InvalidRequest([ended]) from None
         argument = GenerateVideoInput(request=request, resubmit=resubmit, may_create=may_create)
         # Refused if any run ever existed: the one way without a race to learn whether the job is new.
         reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
@@ -133,7 +139,11 @@ class VideoJobs:
         request = argument.request
         summary, details = temporal_ui.summary_and_details(job_id, request, self.rules, hash_users=self._hash_users)
         estimated = self.rules.estimate(request)
-        estimates = {contract.MEMO_ESTIMATED_TOKENS: estimated.tokens, contract.MEMO_ESTIMATED_USD: estimated.usd}
+        estimates = {
+            contract.MEMO_ESTIMATED_TOKENS: estimated.tokens,
+            contract.MEMO_ESTIMATED_USD: estimated.usd,
+            contract.MEMO_ESTIMATED_CNY: estimated.cny,
+        }
         # One user's backlog does not delay all others, where the server is set to fairness.
         fairness_key = hashlib.sha256(request.user_id.encode()).hexdigest()[:32]
         try:

@@ -58,6 +58,7 @@ SEEDANCE_TASK_ID = SearchAttributeKey.for_keyword("SeedanceTaskId")
 SEEDANCE_ATTENTION = SearchAttributeKey.for_keyword("SeedanceAttention")
 SEEDANCE_TOKENS = SearchAttributeKey.for_int("SeedanceTokens")
 SEEDANCE_COST_USD = SearchAttributeKey.for_float("SeedanceCostUsd")
+SEEDANCE_COST_CNY = SearchAttributeKey.for_float("SeedanceCostCny")
 
 SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | SearchAttributeKey[float], ...] = (
     # Where few are free, the first ones are added: what calls an operator, and then what finds a job.
@@ -69,11 +70,13 @@ SEARCH_ATTRIBUTES: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | Sea
     SEEDANCE_MODEL,
     SEEDANCE_COST_USD,
     SEEDANCE_TOKENS,
+    SEEDANCE_COST_CNY,
 )
 
 MEMO_ATTEMPT = "attempt"
 MEMO_ESTIMATED_TOKENS = "estimated_tokens"
 MEMO_ESTIMATED_USD = "estimated_usd"
+MEMO_ESTIMATED_CNY = "estimated_cny"
 # Only of a run that another was continued as: the start of the first one.
 MEMO_STARTED_AT = "started_at"
 # Of LateTasks: the tasks in question.

@@ -61,6 +61,10 @@ def hash_of_job(job_id: str) -> str:
     return match[1]
 
 
+def is_job_id(text: str) -> bool:
+    return _JOB_ID.fullmatch(text) is not None
+
+
 def job_id_from(text: str) -> str:
     """Return the job id of a text: a job id, or a request hash; raise InvalidJobId for any other."""
     job_id = text if text.startswith(_PREFIX) else f"{_PREFIX}{text}"

@@ -68,7 +68,8 @@ class VideoResult(Shape):
         md5: Base64 as well.
         last_frame_uri: ``gs://…``; None where none was requested.
         record_uri: ``gs://…/record.json``, the record of the whole job.
-        cost_usd: By the price table; None where the price is not known.
+        duration: Seconds, as the provider says; after an edit it can be a fraction.
+        cost_usd, cost_cny: By the price table, in the currency that the route bills; None where that is not known.
     """
 
     video_uri: str
@@ -82,9 +83,10 @@ class VideoResult(Shape):
     seed: int | None
     ratio: str | None
     resolution: str | None
-    duration: int | None
+    duration: int | float | None
     generate_audio: bool | None
     cost_usd: float | None
+    cost_cny: float | None = None
 
 
 class JobError(Shape):
@@ -155,9 +157,10 @@ class JobState(Shape):
         user, model: None until a worker has begun with it, or where the namespace lacks the search attributes.
         started_at, closed_at: Of the newest run, in UTC, with those that it was continued from; ``closed_at`` is None
             while it goes on.
-        tokens, cost_usd: What its task was billed with, in the provider's tokens and in USD by the price table; None
-            where nothing was billed, or it is not known.
-        estimated_tokens, estimated_usd: The most that an attempt should cost; None where that is not known.
+        tokens, cost_usd, cost_cny: What its task was billed with, in the provider's tokens, and by the price table in
+            the currency of the route; None where nothing was billed, or it is not known.
+        estimated_tokens, estimated_usd, estimated_cny: The most that an attempt should cost; None where that is not
+            known.
         detail: None in lists, and where no worker answered.
     """
 
@@ -176,8 +179,10 @@ class JobState(Shape):
     closed_at: AwareDatetime | None = None
     tokens: int | None = None
     cost_usd: float | None = None
+    cost_cny: float | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    estimated_cny: float | None = None
     detail: JobDetail | None = None
 
     @property

@@ -26,16 +26,22 @@ def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
         "SEEDANCE_MAX_USD_PER_USER_DAY": settings.seedance_max_usd_per_user_day,
     }
     names = [name for name, limit in limits.items() if limit is not None]
-    if names and estimated.usd is None:
+    can_cost = settings.in_usd(estimated.most)
+    if names and estimated.cny is not None and can_cost is None:
+        return Refusal(
+            "rate_unknown",
+            f"It is billed in CNY, and {' and '.join(names)} cannot be kept without a rate: set SEEDANCE_CNY_PER_USD.",
+        )
+    if names and can_cost is None:
         return Refusal(
             "price_unknown",
             f"Its price is not known, and {' and '.join(names)} cannot be kept without it. SEEDANCE_PRICES sets the "
             "price of a model, SEEDANCE_ENDPOINTS the model behind an inference endpoint.",
         )
-    if most is not None and estimated.usd is not None and estimated.usd > most:
+    if most is not None and can_cost is not None and can_cost > most:
         return Refusal(
             "over_limit",
-            f"It can cost up to {usd(estimated.usd)} by estimate; SEEDANCE_MAX_USD_PER_REQUEST allows {usd(most)}. "
+            f"It can cost up to {usd(can_cost)} by estimate; SEEDANCE_MAX_USD_PER_REQUEST allows {usd(most)}. "
             "Ask for a shorter or smaller video.",
         )
     return None

@@ -11,12 +11,13 @@ from seedance_temporal.provider.models import (
     FPS_TOLERANCE,
     MEDIA,
     REFERENCE_TOLERANCE_SECONDS,
+    SHORTEST_EDIT_SECONDS,
     SHORTEST_REFERENCE_SECONDS,
     Kind,
     MediaLimits,
     Model,
 )
-from seedance_temporal.request import Reference
+from seedance_temporal.request import Reference, VideoRequest
 
 
 class Medium(BaseModel, frozen=True):
@@ -61,14 +62,14 @@ def is_readable(reference: Reference) -> bool:
     return not reference.url.startswith("asset://")
 
 
-def media_problems(media: Collection[Medium], model: Model) -> list[Problem]:
+def media_problems(media: Collection[Medium], model: Model, request: VideoRequest) -> list[Problem]:
     """List all problems of the reference media that could be read, by the limits of the request's model."""
     problems = [
         Problem(at=f"references[{medium.reference}]", problem=problem)
         for medium in media
         for problem in (*_limit_problems(medium, MEDIA[medium.kind]), *_length_problems(medium, model))
     ]
-    return [*problems, *_total_problems(media, model)]
+    return [*problems, *_total_problems(media, model), *_edit_problems(media, request)]
 
 
 def media_warnings(media: Collection[Medium]) -> list[str]:
@@ -121,6 +122,16 @@ def _total_problems(media: Collection[Medium], model: Model) -> Iterator[Problem
                 at="references",
                 problem=f"holds {sum(lengths):.2f} s of {kind} in all; {model.name} takes {model.reference_seconds} s",
             )
+
+
+def _edit_problems(media: Collection[Medium], request: VideoRequest) -> Iterator[Problem]:
+    if request.omni_reference_task_type != "edit":
+        return
+    videos = [reference for reference in request.references if reference.role == "reference_video"]
+    lengths = [medium.seconds for medium in media if medium.kind == "video" and medium.seconds is not None]
+    if len(lengths) == len(videos) and lengths and max(lengths) < SHORTEST_EDIT_SECONDS - REFERENCE_TOLERANCE_SECONDS:
+        needed = f"an edit needs one of {SHORTEST_EDIT_SECONDS} s or more"
+        yield Problem(at="references", problem=f"holds no reference_video longer than {max(lengths):.2f} s; {needed}")
 
 
 def _within(value: float, limits: tuple[float, float]) -> bool:

@@ -74,7 +74,7 @@ class VideoRequest(_Given):
     ratio: Ratio = "16:9"
     """``16:9``, ``4:3``, ``1:1``, ``3:4``, ``9:16``, ``21:9``, or ``adaptive``: the default with references."""
     resolution: Resolution = "720p"
-    """``480p``, ``720p``, ``1080p`` or ``4k``, as far as the model has it."""
+    """``480p``, ``720p``, ``1080p`` or ``4k``, as far as the model has it; ``1080p`` is the default of a final."""
     duration: int = 5
     """Seconds, 4 to 15 on Seedance 2.0, or -1 to let the model choose."""
     generate_audio: bool = False
@@ -97,6 +97,10 @@ class VideoRequest(_Given):
     """Seconds after which the provider gives the task up, 3,600 to 259,200; no part of the request hash."""
     draft: bool | None = None
     """Whether to make a preview at a low resolution."""
+    draft_of: str | None = None
+    """The job or task id of a draft, whose final is wanted. It has the draft's model, prompt, references, length, ratio
+    and sound, so none of these but the model is given again.
+    """
     output_format: OutputFormat | None = None
     """``mp4`` or ``mov``."""
     omni_reference_task_type: TaskType | None = None
@@ -111,11 +115,13 @@ class VideoRequest(_Given):
 
     @model_validator(mode="before")
     @classmethod
-    def _adapt_to_references(cls, data: Any) -> Any:
-        """The default ratio depends on the references."""
-        if isinstance(data, dict) and data.get("references") and data.get("ratio") is None:
-            return {**data, "ratio": "adaptive"}
-        return data
+    def _fitting_defaults(cls, data: Any) -> Any:
+        """The default ratio depends on the references, and the default resolution on whether it is a final."""
+        if not isinstance(data, dict):
+            return data
+        defaults = {"ratio": "adaptive"} if data.get("references") else {}
+        defaults |= {"resolution": "1080p"} if data.get("draft_of") is not None else {}
+        return data | {name: value for name, value in defaults.items() if data.get(name) is None}
 
     @classmethod
     def from_json(cls, text: str | bytes, *, rules: Rules | None = None) -> VideoRequest:

@@ -26,6 +26,7 @@ ModelName = Annotated[
         "dreamina-seedance-2-0-fast-260128",
         "dreamina-seedance-2-0-mini-260615",
         "dreamina-seedance-2-5-260628",
+        "dreamina-seedance-2-5-premium-260915",
         "seedance-1-5-pro-251215",
         "doubao-seedance-2-0-260128",
         "doubao-seedance-2-0-fast-260128",

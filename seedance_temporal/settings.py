@@ -9,6 +9,8 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -18,8 +20,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.identity import key_fingerprint
-from seedance_temporal.provider.models import ENDPOINT, MODELS, Model
-from seedance_temporal.provider.prices import price_table
+from seedance_temporal.provider.known_models import KNOWN
+from seedance_temporal.provider.model_rows import ModelRow, PricePair, models_with
+from seedance_temporal.provider.models import ENDPOINT, Model, Price
+from seedance_temporal.provider.prices import Cost
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.urls import https_problem, printable
 
@@ -29,7 +33,6 @@ BASE_URLS = {
 }
 Route = Literal["byteplus", "volcengine"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-UsdPerMillion = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 # The name of an object has 1,024 bytes, of which the longest task id takes half.
 _LONGEST_PREFIX = 200
@@ -44,10 +47,13 @@ _OF_TEMPORAL = frozenset(
         *("TLS_SERVER_CA_CERT_PATH", "TLS_SERVER_CA_CERT_DATA", "TLS_SERVER_NAME", "TLS_DISABLE_HOST_VERIFICATION"),
     )
 )
+# In place of pydantic's words, by its name of the error.
+_IN_OUR_WORDS = {"extra_forbidden": "is not known; remove it, or correct its name"}
 # How alike a name must be to one that is known.
 _ALIKE = 0.85
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
-_ROWS = {model_id: model for model in MODELS for model_id in model.ids.values()}
+# Of a file with rows of models.
+_MOST_FILE_CHARACTERS = 1_000_000
 
 
 class Settings(BaseSettings):
@@ -115,10 +121,14 @@ class Settings(BaseSettings):
     """Total time for one download of a video."""
     seedance_max_video_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     """A larger result is not downloaded."""
-    seedance_prices: Annotated[
-        dict[str, dict[str, tuple[UsdPerMillion | None, UsdPerMillion | None]]], NoDecode, Field(default_factory=dict)
-    ]
+    seedance_models: Annotated[dict[str, ModelRow], NoDecode, Field(default_factory=dict)]
+    """Models that are new, or changed, as JSON, or the path of a file that holds it."""
+    seedance_prices: Annotated[dict[str, dict[str, PricePair]], NoDecode, Field(default_factory=dict)]
     """Prices that override the provider's list, as JSON."""
+    seedance_cny_per_usd: Positive | None = None
+    """How many CNY make a USD: for limits in USD on jobs that are billed in CNY, and for one sum in reports. Unset:
+    nothing is ever converted.
+    """
     seedance_endpoints: Annotated[dict[str, str], NoDecode, Field(default_factory=dict)]
     """The model behind each inference endpoint, as JSON."""
     seedance_hash_users: bool = False
@@ -169,13 +179,20 @@ class Settings(BaseSettings):
             raise ValueError("names no bucket: write bucket, or bucket/prefix, with commas between them")
         return tuple(f"{place}/" for place in places)
 
-    @field_validator("seedance_prices", "seedance_endpoints", mode="before")
+    @field_validator("seedance_models")
     @classmethod
-    def _read_json(cls, value: object) -> object:
+    def _fitting_rows(cls, rows: dict[str, ModelRow]) -> dict[str, ModelRow]:
+        models_with(rows)
+        return rows
+
+    @field_validator("seedance_models", "seedance_prices", "seedance_endpoints", mode="before")
+    @classmethod
+    def _read_json(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
+        is_file = info.field_name == "seedance_models" and not value.startswith("{")
         try:
-            return json.loads(value, object_pairs_hook=_named_once)
+            return json.loads(_content_of(value) if is_file else value, object_pairs_hook=_named_once)
         except json.JSONDecodeError as error:
             raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
         except RecursionError:
@@ -183,9 +200,10 @@ class Settings(BaseSettings):
 
     @field_validator("seedance_prices")
     @classmethod
-    def _of_known_models(cls, prices: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _of_known_models(cls, prices: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        models = _models(info)
         for model_id, by_resolution in prices.items():
-            known = _model(model_id).resolutions
+            known = _model(models, model_id).resolutions
             unknown = [resolution for resolution in by_resolution if resolution not in known]
             if unknown:
                 raise ValueError(f"{model_id} has no resolution {unknown[0]!r}; it has {', '.join(known)}")
@@ -193,11 +211,12 @@ class Settings(BaseSettings):
 
     @field_validator("seedance_endpoints")
     @classmethod
-    def _of_endpoints(cls, endpoints: dict[str, str]) -> dict[str, str]:
+    def _of_endpoints(cls, endpoints: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        models = _models(info)
         for endpoint, model_id in endpoints.items():
             if not ENDPOINT.fullmatch(endpoint):
                 raise ValueError(f"{endpoint!r} is not an endpoint id (ep-…)")
-            _model(model_id)
+            _model(models, model_id)
         return endpoints
 
     @field_validator("seedance_prefix")
@@ -241,7 +260,8 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             problems = [
-                (f"{_variable(e['loc'])}: " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
+                (f"{_variable(e['loc'])}: " if e["loc"] else "")
+                + _IN_OUR_WORDS.get(e["type"], e["msg"].removeprefix("Value error, "))
                 for e in error.errors()
             ]
             raise InvalidSettings(printable("; ".join(problems))) from None
@@ -279,14 +299,24 @@ class Settings(BaseSettings):
 
     @cached_property
     def rules(self) -> Rules:
-        """The rules that these settings make: endpoints, prices and insecure hosts."""
+        """The rules that these settings make: models, endpoints, prices and insecure hosts."""
+        models = dict(models_with(self.seedance_models))
+        for model_id, prices in self.seedance_prices.items():
+            own = {resolution: Price(*pair) for resolution, pair in prices.items()}
+            models[model_id] = replace(models[model_id], prices={**models[model_id].prices, **own})
         return Rules(
+            models=models,
             endpoints=self.seedance_endpoints,
-            prices=price_table(self.seedance_prices),
             insecure_hosts=self.seedance_insecure_hosts,
             reference_buckets=self.seedance_reference_buckets,
             own_objects=f"{self.seedance_bucket}/{self.seedance_prefix}/" if self.seedance_bucket is not None else "",
         )
+
+    def in_usd(self, cost: Cost) -> float | None:
+        """Return a cost in USD, of CNY by the rate; None where price or rate are not known."""
+        if cost.cny is not None and self.seedance_cny_per_usd is not None:
+            return round(cost.cny / self.seedance_cny_per_usd, 6)
+        return cost.usd
 
     @property
     def limited(self) -> bool:
@@ -320,10 +350,28 @@ class Settings(BaseSettings):
         return tuple(secret.get_secret_value() for secret in given if secret is not None)
 
 
-def _model(model_id: str) -> Model:
-    if model_id not in _ROWS:
-        raise ValueError(f"{model_id!r} is not a model id; use one of {', '.join(_ROWS)}")
-    return _ROWS[model_id]
+def _content_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_MOST_FILE_CHARACTERS + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ValueError(f"is neither a JSON object nor a file that can be read: {reason}") from None
+    if len(text) > _MOST_FILE_CHARACTERS:
+        raise ValueError(f"names a file of more than {_MOST_FILE_CHARACTERS:,} characters")
+    return text
+
+
+def _models(info: ValidationInfo) -> Mapping[str, Model]:
+    """Return the models of settings that are being read; those of this release where their rows are wrong."""
+    rows = info.data.get("seedance_models")
+    return KNOWN if rows is None else models_with(rows)
+
+
+def _model(models: Mapping[str, Model], model_id: str) -> Model:
+    if model_id not in models:
+        raise ValueError(f"{model_id!r} is not a model id; use one of {', '.join(models)}")
+    return models[model_id]
 
 
 def _variable(at: tuple[int | str, ...]) -> str:

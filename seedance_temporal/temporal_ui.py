@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from seedance_temporal.identity import user_hash
+from seedance_temporal.provider.prices import Cost
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import one_line, redacted
@@ -24,15 +25,18 @@ def summary_and_details(job_id: str, request: VideoRequest, rules: Rules, *, has
     model = rules.model_of(request.model)
     name = request.model if model is None or rules.is_unknown_endpoint(request.model) else model.name
     user = user_hash(request.user_id) if hash_users else request.user_id
-    length = f"{request.duration} s" if request.duration > 0 else "as long as the model chooses"
-    summary = f"{name} {request.resolution} {request.ratio} {length} for {user[:60]}"
+    shape = [request.ratio, f"{request.duration} s" if request.duration > 0 else "as long as the model chooses"]
+    if request.draft_of is not None:
+        shape = [f"the final of {request.draft_of[:20]}"]
+    summary = f"{name} {request.resolution} {' '.join(shape)} for {user[:60]}"
     estimate = rules.estimate(request)
-    expected = money(estimate.usd, estimate.tokens)
+    expected = money(estimate.most, estimate.tokens)
     facts = {
         "user": _cut(user),
         "model": plain(f"{': '.join(dict.fromkeys([name, request.model]))} on {request.route}"),
-        "video": ", ".join([request.resolution, request.ratio, length, *_extras(request)]),
+        "video": ", ".join([request.resolution, *shape, *_extras(request)]),
         "prompt": _cut(request.prompt or ""),
+        "draft": _cut(request.draft_of or ""),
         **_references(request.references),
         "estimate": f"at most {expected}, by price table" if expected else "not known beforehand",
         "current state": f"`{COMMAND} show {job_id}`",
@@ -95,7 +99,6 @@ def rows(values: Mapping[str, str]) -> str:
     return "\n".join(f"- **{name}**: {value}" for name, value in values.items() if value)
 
 
-def money(usd: float | None, tokens: int | None) -> str:
-    """Write a price; empty where it is not known."""
-    amounts = [] if usd is None else [f"{usd:.4f} USD"]
-    return ", ".join(amounts if tokens is None else [*amounts, f"{tokens:,} tokens"])
+def money(cost: Cost, tokens: int | None) -> str:
+    """Write a price and its tokens, as far as they are known."""
+    return ", ".join(filter(None, [str(cost), f"{tokens:,} tokens" if tokens is not None else ""]))

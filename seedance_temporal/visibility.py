@@ -110,8 +110,10 @@ async def described(run: WorkflowExecution) -> JobState:
             "closed_at": run.close_time,
             "tokens": shown.get(contract.SEEDANCE_TOKENS),
             "cost_usd": shown.get(contract.SEEDANCE_COST_USD),
+            "cost_cny": shown.get(contract.SEEDANCE_COST_CNY),
             "estimated_tokens": memo.get(contract.MEMO_ESTIMATED_TOKENS),
             "estimated_usd": memo.get(contract.MEMO_ESTIMATED_USD),
+            "estimated_cny": memo.get(contract.MEMO_ESTIMATED_CNY),
         }
     )
 

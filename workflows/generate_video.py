@@ -29,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.events import EventSource
     from seedance_temporal.job import Attention, JobError, JobState, VideoResult, phase_of
     from seedance_temporal.ledger.decisions import Decision
-    from seedance_temporal.provider.task import SUCCEEDED, Usage
+    from seedance_temporal.provider.task import SUCCEEDED
     from seedance_temporal.reference_media import Medium, is_readable
     from workflows import messages
     from workflows.copying import Copying
@@ -48,8 +48,7 @@ class _Ended(Exception):
 
     error: JobError
     how: EventSource
-    usage: Usage | None = None
-    cost_usd: float | None = None
+    spent: Observation | Decision | None = None
 
 
 @workflow.defn(name=contract.WORKFLOW)
@@ -134,7 +133,7 @@ class GenerateVideo:
                 return await self._stored(decision.result, "ledger")
             case "ended":
                 assert decision.error is not None
-                raise _Ended(decision.error, "ledger", decision.usage, decision.cost_usd)
+                raise _Ended(decision.error, "ledger", decision)
             case "adopt":
                 return await self._follow(decision)
             case "recover":
@@ -340,9 +339,9 @@ class GenerateVideo:
 
     async def _end(self, error: JobError, how: EventSource, seen: Observation) -> Decision:
         """Write how a task ended without a video; read the ledger where another attempt or task follows by itself."""
-        ended = await self._steps.write_end(error, how, seen.usage, seen.cost_usd)
+        ended = await self._steps.write_end(error, how, seen)
         if not ended.continues:
-            raise _Ended(ended.error, how, seen.usage, seen.cost_usd)
+            raise _Ended(ended.error, how, seen)
         self._progress.note("job_continues", "ledger", ended.error.code, attempt=ended.error.attempt)
         self._progress.clear_all_but("second_task")
         return await self._read_ledger()
@@ -353,7 +352,7 @@ class GenerateVideo:
         self._inbox.cancel.outcome = "cancelled" if error.failure_class == "cancelled" else "already_closed"
         self._progress.clear_all_but("second_task")
         self._progress.note("ended", end.how, error.summary, task_id=error.task_id, attempt=error.attempt)
-        self._progress.show_ended(error, phase_of(error), end.usage, end.cost_usd)
+        self._progress.show_ended(error, phase_of(error), end.spent)
         return ApplicationError(error.message, error, type=error.failure_class, non_retryable=True)
 
     async def _continue_as_new_where_long(self) -> None:

@@ -10,13 +10,16 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.ledger import RunContext
+    from activities.poll import Observation
     from seedance_temporal import contract
     from seedance_temporal.contract import Carried
     from seedance_temporal.events import Event, EventName, EventSource
     from seedance_temporal.identity import hash_of_job, user_hash
     from seedance_temporal.job import Attention, JobDetail, JobError, JobState, Phase, VideoResult
+    from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.provider.billing import is_billed, tokens
-    from seedance_temporal.provider.task import QUEUED, Usage, rank
+    from seedance_temporal.provider.prices import UNKNOWN, Cost, cost_in
+    from seedance_temporal.provider.task import QUEUED, rank
     from seedance_temporal.request import VideoRequest
     from seedance_temporal.urls import one_line
     from workflows.messages import advice_on_second_task, advice_on_unknown_attempt
@@ -42,7 +45,7 @@ class Progress:
         self._provider_status: str | None = None
         self._awaited: str | None = None
         self._continues_at: datetime | None = None
-        self._billed: tuple[float | None, int | None] = (None, None)
+        self._billed: tuple[Cost, int | None] = (UNKNOWN, None)
         self._result: VideoResult | None = None
         self._error: JobError | None = None
         self._second_task: str | None = None
@@ -75,6 +78,7 @@ class Progress:
         estimates = {
             contract.MEMO_ESTIMATED_TOKENS: context.estimated_tokens,
             contract.MEMO_ESTIMATED_USD: context.estimated_usd,
+            contract.MEMO_ESTIMATED_CNY: context.estimated_cny,
         }
         # A client that knows the prices has given them at the start, which costs no event.
         missing = {name: value for name, value in estimates.items() if value is not None}
@@ -222,30 +226,31 @@ class Progress:
         self._result = result
         self._name_task(result.task_id)
         self.enter("stored")
-        self._spent(result.usage, result.cost_usd)
+        self._spend(result)
         self._show()
 
-    def show_ended(self, error: JobError, phase: Phase, usage: Usage | None, cost_usd: float | None) -> None:
+    def show_ended(self, error: JobError, phase: Phase, spent: Observation | Decision | None) -> None:
         """Show that the job ended without a video, and the usage and cost of its task."""
         self._error = error
         self.set_attempt(error.attempt)
         self._name_task(error.task_id)
         self.enter(phase)
-        if is_billed(phase):
-            self._spent(usage, cost_usd)
+        if is_billed(phase) and spent is not None:
+            self._spend(spent)
         self._show()
 
-    def _spent(self, usage: Usage | None, cost_usd: float | None) -> None:
-        self._billed = cost_usd, tokens(usage)
-        spent: dict[Any, float | None] = {
-            contract.SEEDANCE_TOKENS: tokens(usage),
-            contract.SEEDANCE_COST_USD: cost_usd,
+    def _spend(self, spent: Observation | Decision | VideoResult) -> None:
+        self._billed = cost_in(spent), tokens(spent.usage)
+        shown: dict[Any, float | None] = {
+            contract.SEEDANCE_TOKENS: tokens(spent.usage),
+            contract.SEEDANCE_COST_USD: spent.cost_usd,
+            contract.SEEDANCE_COST_CNY: spent.cost_cny,
         }
-        self._upserts.attributes({key: value for key, value in spent.items() if value is not None})
+        self._upserts.attributes({key: value for key, value in shown.items() if value is not None})
 
     def state(self) -> JobState:
         """Return the answer to the state query."""
-        cost_usd, tokens = self._billed
+        cost, tokens = self._billed
         return JobState(
             job_id=self._job_id,
             request_hash=hash_of_job(self._job_id),
@@ -260,9 +265,11 @@ class Progress:
             model=self._request.model,
             started_at=self._started_at,
             tokens=tokens,
-            cost_usd=cost_usd,
+            cost_usd=cost.usd,
+            cost_cny=cost.cny,
             estimated_tokens=self.context.estimated_tokens,
             estimated_usd=self.context.estimated_usd,
+            estimated_cny=self.context.estimated_cny,
             detail=JobDetail(
                 request=self._request,
                 provider_status=self._provider_status,

@@ -27,13 +27,14 @@ class Sending:
         self._not_sent = carried.not_sent
         self._not_sent_since = carried.not_sent_since
         self._withdrawn = 0
+        self._passing = 0
 
     async def send(self, attempt: int, media: tuple[Medium, ...]) -> CreateResult:
         """Have the create sent, unless a cancel or a task of the job comes before a worker starts with it."""
         self._progress.enter("creating")
         self._inbox.creating = attempt
         asked = self._inbox.asked
-        create = self._steps.start_create(attempt, self._not_sent, media, self._inbox.unchecked)
+        create = self._steps.start_create(attempt, self._not_sent, media, self._inbox.unchecked, self._passing)
         try:
             # A name withdraws one create at most: one that nobody can be asked for would hold up the job for ever.
             listens = self._withdrawn < policies.MOST_WITHDRAWALS
@@ -68,6 +69,7 @@ class Sending:
         return carried.model_copy(update={"not_sent": self._not_sent, "not_sent_since": self._not_sent_since})
 
     def _show(self, attempt: int, result: CreateResult) -> None:
+        self._passing = self._passing + 1 if result.passing else 0
         if result.attention not in {"account", "credentials"}:
             self._progress.clear("account", "credentials")
         if result.kind not in {"not_sent", "conflict"}:

@@ -38,7 +38,6 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import Attention, JobError, VideoResult
     from seedance_temporal.ledger.decisions import Decision
     from seedance_temporal.ledger.facts import Listing
-    from seedance_temporal.provider.task import Usage
     from seedance_temporal.reference_media import Medium
     from workflows import messages, policies
     from workflows.progress import Progress
@@ -92,15 +91,14 @@ class Steps:
         summary = f"write the outcome of attempt {input.claim.attempt}: {input.outcome.kind}"
         await self._insist(LedgerActivities.write_outcome, input, summary, self._on_ledger)
 
-    async def write_end(
-        self, error: JobError, source: EventSource, usage: Usage | None, cost_usd: float | None
-    ) -> EndResult:
+    async def write_end(self, error: JobError, source: EventSource, seen: Observation) -> EndResult:
         input = EndInput(
             job_id=self._job_id,
             error=error,
             source=source,
-            usage=usage,
-            cost_usd=cost_usd,
+            usage=seen.usage,
+            cost_usd=seen.cost_usd,
+            cost_cny=seen.cost_cny,
             timeline=self._progress.timeline,
             may_create=self._job.may_create,
         )
@@ -158,7 +156,7 @@ class Steps:
         return await check
 
     def start_create(
-        self, attempt: int, refusals: int, media: tuple[Medium, ...], doubt: str
+        self, attempt: int, refusals: int, media: tuple[Medium, ...], doubt: str, passing: int
     ) -> workflow.ActivityHandle[CreateResult]:
         """Start the one activity that can send a paid POST."""
         return workflow.start_activity_method(
@@ -173,6 +171,7 @@ class Steps:
                 media=media,
                 timeline=self._progress.timeline,
                 doubt=doubt,
+                passing=passing,
             ),
             task_queue=self._queues.create,
             start_to_close_timeout=timedelta(seconds=self._progress.context.create_seconds) + policies.CREATE_MARGIN,

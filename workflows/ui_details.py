@@ -9,6 +9,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from seedance_temporal.job import Attention, JobState, Phase
     from seedance_temporal.provider.billing import is_billed
+    from seedance_temporal.provider.prices import cost_in, estimate_in
     from seedance_temporal.temporal_ui import COMMAND, money, plain, rows, with_command
 
 _AT_WORK: Mapping[Phase, str] = {
@@ -68,7 +69,7 @@ def _headline(state: JobState) -> str:
 
 
 def _cost(state: JobState) -> str:
-    billed, expected = money(state.cost_usd, state.tokens), money(state.estimated_usd, state.estimated_tokens)
+    billed, expected = money(cost_in(state), state.tokens), money(estimate_in(state), state.estimated_tokens)
     if state.error is not None and is_billed(state.phase) is False:
         return f"nothing is billed for attempt {state.attempt}" if state.attempt else "nothing for this run"
     if state.error is None and state.result is None:

@@ -67,7 +67,7 @@ class Account:
         self._keys = {key.key: key for key in keys}
         self._settings = settings
         self._paces = {"get": Pace(20), "delete": Pace(20), "list": Pace(1)}
-        self._creates: list[float] = []  # monotonic times within the last minute
+        self._creates: dict[bool, list[float]] = {False: [], True: []}  # at 4k or not: monotonic times of a minute
 
     def change(self, change: AccountChange) -> None:
         """Revoke or restore the keys, or set the standing.
@@ -117,13 +117,24 @@ class Account:
         status = _STANDINGS.get(self.standing)
         if status == 401 or (status is not None and operation == "create"):
             raise ArkError(status, self.standing, _WORDS.get(self.standing, "The account cannot be used."))
-        if not self._in_time(operation):
-            raise ArkError(429, "RateLimitExceeded", f"The account's rate limit for {operation} is exceeded.")
+        if operation != "create" and not self._in_time(operation):
+            raise _too_fast(operation)
         return key
 
+    def admit_create(self, *, is_4k: bool) -> None:
+        """Admit a create that is valid. 2.0 at 4k has a rate of its own.
+
+        Raises:
+            ArkError: 429 over the rate limit.
+        """
+        limit = self._settings.create_per_minute_4k if is_4k else self._settings.create_per_minute
+        now = time.monotonic()
+        creates = self._creates[is_4k] = [at for at in self._creates[is_4k] if now - at < 60]
+        if limit is not None and len(creates) >= limit:
+            raise _too_fast("create")
+        creates.append(now)
+
     def _in_time(self, operation: Operation) -> bool:
-        if operation == "create":
-            return self._create_in_time()
         rates = {
             "get": self._settings.get_per_second,
             "delete": self._settings.delete_per_second,
@@ -132,11 +143,6 @@ class Account:
         rate = rates[operation]
         return rate is None or self._paces[operation].allows(rate)
 
-    def _create_in_time(self) -> bool:
-        limit = self._settings.create_per_minute
-        now = time.monotonic()
-        self._creates = [at for at in self._creates if now - at < 60]
-        if limit is not None and len(self._creates) >= limit:
-            return False
-        self._creates.append(now)
-        return True
+
+def _too_fast(operation: Operation) -> ArkError:
+    return ArkError(429, "RateLimitExceeded", f"The account's rate limit for {operation} is exceeded.")

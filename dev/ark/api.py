@@ -18,9 +18,10 @@ from .keys import Key
 from .ledger import CreateEntry, Ledger
 from .provider import ENDED, Provider, Task, new_id, payload
 from .references import check_media, fetch
+from .request import TaskRequest
 from .results import Results
 from .settings import Settings
-from .validate import read_body, read_request
+from .validate import draft_of, read_body, read_final, read_request
 from .wire import Cut, Drip, Drop
 
 _PATH = "/{route}/api/v3/contents/generations/tasks"
@@ -75,11 +76,14 @@ class Api:
             assert response is not None, "no fault before the commit lets the create go on"
             return response
         key = self._admit("create", route, request)
-        task_request = read_request(route, read_body(raw), self.settings)
+        body = read_body(raw)
+        draft = self._draft(route, key, body)
+        task_request = read_request(route, body, self.settings) if draft is None else read_final(body, draft)
         key.check_request(task_request)
+        self._admit_create(route, is_4k=task_request.limited_as_4k)
         if self.settings.fetch_references or self.settings.inspect_references:
             contents = await fetch(task_request.references)
-            model = model_of(route, task_request.model)
+            model = model_of(route, task_request.model, self.settings.models)
             if self.settings.inspect_references and model is not None:
                 await asyncio.to_thread(check_media, contents, model.longest)
         task = self.provider.create(route, key.project, task_request, raw)
@@ -89,6 +93,30 @@ class Api:
             return JSONResponse(self._accepted(task))
         entry.fault = after.fault
         return await _spoil(after, request, self._accepted(task))
+
+    def _draft(self, route: Route, key: Key, body: dict[str, Any]) -> TaskRequest | None:
+        """Return the request of the draft whose final a create asks for; None where it asks for none.
+
+        Raises:
+            ArkError: 400: the draft cannot be had.
+        """
+        draft_id = draft_of(body)
+        if draft_id is None:
+            return None
+        try:
+            task = self.provider.find(route, key, draft_id)
+        except ArkError:
+            raise invalid("content[0].draft_task.id", "there is no such task") from None
+        if task.status != "succeeded" or not task.request.draft:
+            raise invalid("content[0].draft_task.id", "it is no draft that has succeeded")
+        return task.request
+
+    def _admit_create(self, route: Route, *, is_4k: bool) -> None:
+        try:
+            self.accounts[route].admit_create(is_4k=is_4k)
+        except ArkError:
+            self.ledger.rate_limited["create"] += 1
+            raise
 
     def _accepted(self, task: Task) -> dict[str, Any]:
         """Return the answer to a create."""

@@ -51,6 +51,11 @@ class Task:
         """Whether it counts against the running limit."""
         return self.alive and self.status != "queued"
 
+    @property
+    def limit(self) -> tuple[Route, bool]:
+        """The running limit that it counts against."""
+        return self.route, self.request.limited_as_4k
+
     def enter(self, status: str) -> None:
         self.status, self.entered, self.updated_at = status, time.monotonic(), int(time.time())
         if not self.alive:
@@ -179,12 +184,12 @@ class Provider:
             if not self._living:
                 self._wake.clear()
                 await self._wake.wait()
-            running = Counter(task.route for task in self._living if task.occupies)
+            running = Counter(task.limit for task in self._living if task.occupies)
             for task in list(self._living):
-                has_room = running[task.route] < self.settings.running_limit
-                status = self._next_status(task, time.monotonic(), has_room=has_room)
+                most = self.settings.running_limit_4k if task.request.limited_as_4k else self.settings.running_limit
+                status = self._next_status(task, time.monotonic(), has_room=running[task.limit] < most)
                 if status is not None:
-                    running[task.route] += task.status == "queued"
+                    running[task.limit] += task.status == "queued"
                     self._move(task, status)
             await asyncio.sleep(_TICK)
 
@@ -223,7 +228,8 @@ class Provider:
             return None
         if spent < self._seconds(task, "running_seconds"):
             return None
-        return {"fail": "failed", "expire": "expired"}.get(task.fate() or "", "succeeded")
+        fates = {"fail": "failed", "expire": "expired"}
+        return fates.get(task.fate() or "", "succeeded" if task.request.doom is None else "failed")
 
     def _seconds(self, task: Task, name: str) -> float:
         own: float | None = getattr(task.pace, name, None)
@@ -238,7 +244,9 @@ def new_id() -> str:
 
 
 def _failure(task: Task) -> dict[str, str]:
-    ending = task.ending
+    ending, doom = task.ending, task.request.doom
+    if doom is not None:
+        return {"code": doom.code, "message": doom.message}
     return {
         "code": (ending and ending.code) or "OutputVideoSensitiveContentDetected",
         "message": (ending and ending.message)
@@ -270,10 +278,11 @@ def payload(task: Task, urls: dict[str, str], extra: Mapping[str, Any]) -> dict[
     }
     if request.safety_identifier is not None:
         shown["safety_identifier"] = request.safety_identifier
+    searches = {"tool_usage": {"web_search": 1}} if request.web_search else {}
     if task.status == "succeeded":
         shown |= {
             "content": urls,
-            "usage": {"completion_tokens": request.tokens, "total_tokens": request.tokens},
+            "usage": {"completion_tokens": request.tokens, "total_tokens": request.tokens} | searches,
             "seed": request.seed,
             "resolution": request.resolution,
             "ratio": request.ratio,

@@ -3,9 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from .catalog import pixels
 from .media import FPS, Clip
 from .references import MediaUrl
+
+
+@dataclass(frozen=True)
+class Doom:
+    """Why a task will fail, though its create is accepted."""
+
+    code: str
+    message: str
+
 
 Scene = Literal["text", "first frame", "first and last frame", "references"]
 
@@ -19,6 +27,7 @@ class TaskRequest:
     scene: Scene
     ratio: str
     resolution: str
+    size: tuple[int, int]
     duration: int
     generate_audio: bool
     watermark: bool
@@ -27,6 +36,9 @@ class TaskRequest:
     priority: int
     service_tier: str
     draft: bool
+    web_search: bool
+    limited_as_4k: bool
+    doom: Doom | None
     seed: int
     callback_url: str | None
     safety_identifier: str | None
@@ -36,11 +48,10 @@ class TaskRequest:
     @property
     def clip(self) -> Clip:
         """The shape of the video."""
-        width, height = pixels(self.resolution, self.ratio)
-        return Clip(width, height, self.duration, self.generate_audio)
+        return Clip(*self.size, self.duration, self.generate_audio)
 
     @property
     def tokens(self) -> int:
         """The tokens that the service bills once the task has succeeded."""
-        width, height = pixels(self.resolution, self.ratio)
+        width, height = self.size
         return int(width * height * (FPS * (self.duration + self.billed_reference_seconds) + 1) / 1024)

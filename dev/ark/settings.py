@@ -1,8 +1,11 @@
 """The switchboard: everything that can be set at start and changed while the server runs."""
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from .catalog import NewModel
 
 Seconds = float
 CallbackMode = Literal["on", "off", "repeated", "reversed", "ends"]
@@ -36,7 +39,9 @@ class Settings(BaseModel):
     callback_timeout_seconds: Seconds = Field(5, gt=0, description="never divided by speed: a network's time")
 
     running_limit: int = Field(10, ge=0, description="tasks of one account that run at once")
+    running_limit_4k: int = Field(1, ge=0, description="the same of 2.0 at 4k, which has a limit of its own")
     create_per_minute: int | None = Field(600, ge=0, description="null: no limit")
+    create_per_minute_4k: int | None = Field(15, ge=0, description="the same of 2.0 at 4k")
     get_per_second: float | None = Field(20, gt=0)
     delete_per_second: float | None = Field(20, gt=0)
     list_per_second: float | None = Field(1, gt=0)
@@ -63,6 +68,8 @@ class Settings(BaseModel):
     endpoints: dict[str, str] = Field(
         default_factory=dict, description="ep- id to the model behind it; others mean the route's 2.0"
     )
+    models: dict[str, NewModel] = Field(default_factory=dict, description="more models, or others than it knows, by id")
+    today: date | None = Field(None, description="the day by which models end; null: the day of the clock")
     public_url: str = Field("http://127.0.0.1:8089", description="what result URLs begin with")
 
     @model_validator(mode="before")

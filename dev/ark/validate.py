@@ -6,18 +6,24 @@ are obeyed. All three are what the real service does, and what a careful client 
 
 import json
 import random
+import re
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
-from .catalog import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of
+from .catalog import RATIOS, SELECTIVE_FIELDS, Model, Route, default_model_id, model_of, pixels
 from .content import Content, explain_unreadable_body, read_content
 from .errors import ArkError, invalid, missing, no_access
-from .request import TaskRequest
+from .request import Doom, TaskRequest
 from .settings import Settings
 
 _MAX_BODY = 64 * 1024 * 1024
 _MAX_REFERENCE_SECONDS = 15.0  # in total; longer references are refused by the real service
 _MAX_SEED = 2**31 - 1
+_DRAFT = "480p"
+# By these and the like the model makes out that a prompt asks for an edit.
+_EDITS = re.compile(r"\b(add|remove|replace)", re.IGNORECASE)
 _TRUE = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -52,19 +58,24 @@ def read_request(route: Route, body: Mapping[str, Any], settings: Settings) -> T
     if "service_tier" in body and not model.service_tiers:
         raise invalid("service_tier", f"not supported by the model {model_id}")
     _check_rest(body, content, model)
+    _check_task_type(body, content)
+    is_draft = _boolean(body, "draft", False)
 
     flags = _flags(content, model)
     ratio = flags.get("ratio", _choice(body, "ratio", (*RATIOS, "adaptive"), "adaptive"))
-    if model.family == "2.5" and ratio != "adaptive" and _keeps_ratio(body, content):
-        raise invalid("ratio", "only adaptive for this kind of task")
     duration = flags.get("duration", _duration(body, model))
+    resolution = flags.get("resolution", _choice(body, "resolution", model.resolutions, _DRAFT if is_draft else "720p"))
+    if is_draft and resolution != _DRAFT:
+        raise invalid("resolution", f"a draft has {_DRAFT}")
+    shown_ratio = settings.adaptive_ratio if ratio == "adaptive" else ratio
     seed = flags.get("seed", _integer(body, "seed", -1, _MAX_SEED, -1))
     return TaskRequest(
         model=model_id,
         model_given=model_given,
         scene=content.scene,
-        ratio=settings.adaptive_ratio if ratio == "adaptive" else ratio,
-        resolution=flags.get("resolution", _choice(body, "resolution", model.resolutions, "720p")),
+        ratio=shown_ratio,
+        resolution=resolution,
+        size=model.pixels(resolution, shown_ratio),
         duration=min(settings.chosen_duration, model.longest) if duration in (None, -1) else duration,
         generate_audio=_boolean(body, "generate_audio", True),
         watermark=flags.get("watermark", _boolean(body, "watermark", False)),
@@ -72,7 +83,10 @@ def read_request(route: Route, body: Mapping[str, Any], settings: Settings) -> T
         execution_expires_after=_integer(body, "execution_expires_after", 3600, 259_200, 172_800),
         priority=_integer(body, "priority", 0, 9, 0),
         service_tier=_choice(body, "service_tier", model.service_tiers, "default"),
-        draft=_boolean(body, "draft", False),
+        draft=is_draft,
+        web_search=bool(body.get("tools")),
+        limited_as_4k=model.family == "2.0" and resolution == "4k",
+        doom=_doom(body, content, model, ratio, duration),
         seed=random.randint(0, _MAX_SEED) if seed == -1 else seed,
         callback_url=_callback_url(body),
         safety_identifier=_safety_identifier(body),
@@ -80,6 +94,51 @@ def read_request(route: Route, body: Mapping[str, Any], settings: Settings) -> T
         billed_reference_seconds=min(
             content.videos * settings.reference_video_seconds, max(_MAX_REFERENCE_SECONDS, model.longest)
         ),
+    )
+
+
+def draft_of(body: Mapping[str, Any]) -> str | None:
+    """Return the id of the draft whose final a create asks for, or None.
+
+    Raises:
+        ArkError: 400 for an item without an id.
+    """
+    content = body.get("content")
+    items = [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    item = next((item for item in items if item.get("type") == "draft_task"), None)
+    if item is None:
+        return None
+    draft = item.get("draft_task")
+    if not isinstance(draft, dict) or not isinstance(draft.get("id"), str):
+        raise missing("content[0].draft_task.id")
+    return str(draft["id"])
+
+
+def read_final(body: Mapping[str, Any], draft: TaskRequest) -> TaskRequest:
+    """Check the create of a draft's final, and return its request: that of the draft, at a higher resolution.
+
+    Raises:
+        ArkError: 400 for a field that the draft has decided.
+    """
+    if body.get("model") != draft.model_given:
+        raise invalid("model", "a final has the model of its draft")
+    if len(body["content"]) != 1:
+        raise invalid("content", "a final takes nothing beside its draft")
+    for name in ("ratio", "duration", "seed", "generate_audio", "draft", "omni_reference_task_type", "tools"):
+        if name in body:
+            raise invalid(name, "a final takes it from its draft")
+    resolution = _choice(body, "resolution", ("1080p",), "1080p")
+    return replace(
+        draft,
+        resolution=resolution,
+        size=pixels(resolution, draft.ratio),
+        draft=False,
+        watermark=_boolean(body, "watermark", False),
+        return_last_frame=_boolean(body, "return_last_frame", False),
+        execution_expires_after=_integer(body, "execution_expires_after", 3600, 259_200, 172_800),
+        priority=_integer(body, "priority", 0, 9, 0),
+        callback_url=_callback_url(body),
+        safety_identifier=_safety_identifier(body),
     )
 
 
@@ -91,15 +150,41 @@ def _model(route: Route, body: Mapping[str, Any], settings: Settings) -> tuple[s
         raise invalid("model", "expected a string")
     is_endpoint = given.startswith("ep-")
     model_id = settings.endpoints.get(given, default_model_id(route)) if is_endpoint else given
-    model = model_of(route, model_id)
-    if model is None:
+    model = model_of(route, model_id, settings.models)
+    if model is None or (model.ends is not None and (settings.today or datetime.now(UTC).date()) >= model.ends):
         raise no_access("model", given)
     return given, model_id, model
 
 
-def _keeps_ratio(body: Mapping[str, Any], content: Content) -> bool:
-    """Return whether a task of 2.5 takes its ratio from its references."""
-    return content.scene == "first frame" or body.get("omni_reference_task_type") in ("edit", "extend")
+def _check_task_type(body: Mapping[str, Any], content: Content) -> None:
+    """Check the task type that a request names. What the model makes out itself is checked later, see `_doom`."""
+    task_type = body.get("omni_reference_task_type")
+    if task_type not in ("edit", "extend"):
+        return
+    if not content.videos:
+        raise _unfit_type(f"{task_type} needs a reference video")
+    if not content.text:
+        raise _unfit_type(f"{task_type} needs a prompt")
+    if body.get("ratio", "adaptive") != "adaptive":
+        raise _unfit_type(f"{task_type} needs an adaptive ratio")
+    if task_type == "edit" and body.get("duration", -1) != -1:
+        raise _unfit_type("edit needs a duration of -1")
+
+
+def _unfit_type(problem: str) -> ArkError:
+    return ArkError(400, "InvalidParameter.TaskTypeConstraint", f"{problem}.", param="omni_reference_task_type")
+
+
+def _doom(body: Mapping[str, Any], content: Content, model: Model, ratio: str, duration: object) -> Doom | None:
+    """Return why a task will fail, unbilled, though its create is accepted: rules that are checked after it."""
+    if not model.plans_tasks:
+        return None
+    if content.scene in ("first frame", "first and last frame") and ratio != "adaptive":
+        return Doom("InvalidParameter.TaskTypeConstraint", "Tasks with frames need an adaptive ratio.")
+    is_open = body.get("omni_reference_task_type", "auto") == "auto"
+    if is_open and content.videos and _EDITS.search(content.text) and (ratio, duration) != ("adaptive", -1):
+        return Doom("InvalidParameter.TaskTypeMismatch", "It was taken for an edit, whose rules it breaks.")
+    return None
 
 
 def _check_rest(body: Mapping[str, Any], content: Content, model: Model) -> None:

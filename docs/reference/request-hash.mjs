@@ -16,7 +16,8 @@ export function canonicalJson(request) {
   const { rights, priority, execution_expires_after, ...rest } = given(request);
   const references = (rest.references ?? []).map(given);
   const fields = {
-    ratio: references.length ? "adaptive" : "16:9", resolution: "720p", duration: 5,
+    ratio: references.length ? "adaptive" : "16:9",
+    resolution: rest.draft_of === undefined ? "720p" : "1080p", duration: 5,
     generate_audio: false, watermark: false, return_last_frame: false, take: 1,
     ...rest,
     references: references.map(({ role, asset_id, url }) =>

@@ -21,6 +21,7 @@ from seedance_temporal.ledger.facts import Attempt, Claim, Facts, Outcome
 from seedance_temporal.ledger.record import Record
 from seedance_temporal.provider import billing
 from seedance_temporal.provider.billing import NOT_BILLED, Charge
+from seedance_temporal.provider.prices import cost_in
 
 
 def audit_of(
@@ -268,10 +269,10 @@ def _charge(attempt: Attempt, record: Record | None) -> Charge:
     claim, end = attempt.claim, attempt.end
     estimated: Claim | Record | None = claim
     if record is not None:
-        charge = billing.charge("stored", record.usage, record.cost_usd)
+        charge = billing.charge("stored", record.usage, cost_in(record))
         estimated = claim if claim is not None and claim.estimated_tokens is not None else record
     elif end is not None and attempt.error is not None:
-        charge = billing.charge(phase_of(end.error), end.usage, end.cost_usd)
+        charge = billing.charge(phase_of(end.error), end.usage, cost_in(end))
     else:
         charge = Charge() if attempt.counts else NOT_BILLED
     return charge.model_copy(update=estimated.model_dump(include=_ESTIMATE) if estimated is not None else {})
@@ -283,7 +284,7 @@ def _charge_of_job(attempts: Sequence[AuditedAttempt], job: JobState | None) -> 
     return NOT_BILLED.model_copy(update=job.model_dump(include=_ESTIMATE) if job is not None else {})
 
 
-_ESTIMATE = {"estimated_tokens", "estimated_usd"}
+_ESTIMATE = {"estimated_tokens", "estimated_usd", "estimated_cny"}
 
 
 # The request

@@ -18,6 +18,7 @@ from seedance_temporal.errors import InvalidJobId, TemporalUnavailable, UnknownJ
 from seedance_temporal.events import sentence
 from seedance_temporal.identity import job_id_from
 from seedance_temporal.provider.billing import Charge
+from seedance_temporal.provider.prices import Cost, estimate_in
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import redacted
 
@@ -152,15 +153,14 @@ def _headline(audit: Audit) -> str:
 def _paid(charge: Charge) -> str:
     if charge.billed is False:
         return "Nothing is billed"
-    known = _money(charge.tokens, charge.usd)
-    expected = _money(charge.estimated_tokens, charge.estimated_usd)
+    known = _money(charge.tokens, Cost(charge.usd, charge.cny))
+    expected = _money(charge.estimated_tokens, estimate_in(charge))
     paid = f"Billed: {known or 'amount not known'}" if charge.billed else "The charge is not known yet"
     return paid + (f" (expected: at most {expected})" if expected else "")
 
 
-def _money(tokens: int | None, usd: float | None) -> str:
-    parts = [f"{tokens:,} tokens" if tokens is not None else "", f"{usd:.4f} USD" if usd is not None else ""]
-    return ", ".join(part for part in parts if part)
+def _money(tokens: int | None, cost: Cost) -> str:
+    return ", ".join(filter(None, [f"{tokens:,} tokens" if tokens is not None else "", str(cost)]))
 
 
 def _tables(audit: Audit) -> Iterator[tuple[str, Table]]:
@@ -199,8 +199,8 @@ def _attempt(one: AuditedAttempt) -> tuple[str, ...]:
     charge = one.charge
     known = f"{one.outcome}, by {one.known_by}" if one.known_by else one.outcome
     took = ", ".join(map(_span, (one.create_seconds, one.task_seconds, one.copy_seconds)))
-    expected = _money(charge.estimated_tokens, charge.estimated_usd)
-    paid = _money(charge.tokens, charge.usd) if charge.billed else _BILLED[charge.billed]
+    expected = _money(charge.estimated_tokens, estimate_in(charge))
+    paid = _money(charge.tokens, Cost(charge.usd, charge.cny)) if charge.billed else _BILLED[charge.billed]
     then = [one.error.code] if one.error is not None else []
     then += [f"again, by the {one.asked_again_by}"] if one.asked_again_by else []
     tasks = ", ".join(one.task_ids)

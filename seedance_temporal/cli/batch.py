@@ -24,6 +24,8 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
 from seedance_temporal.job import Phase
+from seedance_temporal.provider.prices import UNKNOWN, Cost
+from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
@@ -88,7 +90,7 @@ async def batch(
     reader = RequestReader(settings, allow_any_path=allow_any_path)
     with spinner() as progress:
         progress.add_task("checking the requests and their files", total=None)
-        lines = await _read_lines(await read(file), folder_of(file), reader)
+        lines = await _read_lines(await read(file), folder_of(file), reader, settings.rules)
     work = _Batch(lines, results_file, settings)
     work.refuse_invalid(skip=skip_invalid)
     console = err if as_json else out
@@ -137,9 +139,9 @@ class _Batch:
         self._repeated = [line for line in lines if line.same_as is not None]
         self.jobs = [line for line in lines if line.request is not None and line.same_as is None]
         requests = [line.request for line in self.jobs if line.request is not None]
-        estimates = [settings.rules.estimate(request).usd for request in requests]
-        self._usd = sum(usd for usd in estimates if usd is not None)
-        self._unpriced = estimates.count(None)
+        estimates = [settings.rules.estimate(request).most for request in requests]
+        self._most = Cost(sum(each.usd or 0 for each in estimates), sum(each.cny or 0 for each in estimates))
+        self._unpriced = estimates.count(UNKNOWN)
         self._warnings = Counter(text for request in requests for text in settings.rules.warnings(request))
 
     @property
@@ -162,7 +164,8 @@ class _Batch:
     def outlook(self) -> Iterator[str]:
         """Describe the jobs and their price before they are submitted."""
         jobs = _counted(len(self.jobs), "job")
-        yield f"{jobs}, at most about {self._usd:.2f} USD together, unless they are paid already."
+        cny = f" and {self._most.cny:.2f} CNY" if self._most.cny else ""
+        yield f"{jobs}, at most about {self._most.usd:.2f} USD{cny} together, unless they are paid already."
         if self._unpriced:
             yield f"Not counted, because the price is not known: {_counted(self._unpriced, 'job')}."
         if self._repeated:
@@ -191,7 +194,8 @@ class _Batch:
             "existing": sum(line.existing is True for line in self.jobs),
             "repeated": len(self._repeated),
             "invalid": len(self._invalid),
-            "estimated_usd": round(self._usd, 6),
+            "estimated_usd": round(self._most.usd or 0, 6),
+            "estimated_cny": round(self._most.cny or 0, 6),
             "unpriced": self._unpriced,
             "phases": Counter(line.phase for line in self.jobs),
         }
@@ -274,13 +278,14 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-async def _read_lines(text: bytes, folder: Path | None, reader: RequestReader) -> list[_Line]:
+async def _read_lines(text: bytes, folder: Path | None, reader: RequestReader, rules: Rules) -> list[_Line]:
     async def read_line(number: int, row: bytes) -> _Line:
         try:
             request = await reader.read(row, folder)
         except InvalidRequest as error:
             return _Line(number, problems=error.problems)
-        return _Line(number, request, job_id_of(request))
+        ended = rules.end_of_model(request)
+        return _Line(number, problems=(ended,)) if ended is not None else _Line(number, request, job_id_of(request))
 
     rows = enumerate(text.split(b"\n"), 1)
     lines = await asyncio.gather(*(read_line(number, row) for number, row in rows if row.strip()))

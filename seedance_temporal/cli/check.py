@@ -14,6 +14,7 @@ from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.identity import job_id_of, request_hash
 from seedance_temporal.provider.checks import gs_object, scene
 from seedance_temporal.provider.models import KINDS
+from seedance_temporal.provider.prices import Cost
 from seedance_temporal.reference_media import Medium, media_warnings
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
@@ -30,6 +31,7 @@ async def check(
     settings = Settings.from_environment()
     reader = RequestReader(settings, allow_any_path=allow_any_path)
     request, problems = await asyncio.to_thread(reader.inspect, await read(file), folder_of(file))
+    problems += filter(None, [settings.rules.end_of_model(request)])
     local, unfit = await reader.media_of(request)
     media, warnings = await _read_media(request, local, problems + unfit, settings)
     found = _document(request, media, [*settings.rules.warnings(request), *warnings], settings)
@@ -98,8 +100,12 @@ def _document(
         "scene": scene(request),
         "estimated_tokens": estimated.tokens,
         "estimated_usd": estimated.usd,
+        "estimated_cny": estimated.cny,
+        "least_tokens": estimated.least_tokens,
+        "least_usd": estimated.least_usd,
+        "least_cny": estimated.least_cny,
         "warnings": warnings,
-        "sends": body_of(request, urls),
+        "sends": body_of(request, urls, request.draft_of),
         "media": [medium.model_dump(mode="json") for medium in media],
     }
 
@@ -109,12 +115,19 @@ def _print(found: dict[str, Any]) -> None:
     content = sends.pop("content")
     rows: list[tuple[str, object]] = [("job", found["job_id"]), ("scene", found["scene"]), *sends.items()]
     for item in content:
-        value = item["text"] if item["type"] == "text" else f"{item['role']}  {item[item['type']]['url']}"
+        if item["type"] == "text":
+            value = item["text"]
+        elif item["type"] == "draft_task":
+            value = f"the final of the draft {item['draft_task']['id']}"
+        else:
+            value = f"{item['role']}  {item[item['type']]['url']}"
         rows.append(("sends", value))
     rows += [(f"references[{medium['reference']}]", str(Medium.model_validate(medium))) for medium in found["media"]]
     estimate = "not known beforehand"
-    if found["estimated_usd"] is not None:
-        estimate = f"{found['estimated_usd']:.4f} USD at most ({found['estimated_tokens']:,} tokens)"
+    most, least = Cost(found["estimated_usd"], found["estimated_cny"]), Cost(found["least_usd"], found["least_cny"])
+    if str(most):
+        estimate = f"{most} at most ({found['estimated_tokens']:,} tokens)"
+        estimate = f"{least} to {estimate}" if least != most else estimate
     rows.append(("estimate", estimate))
     rows += [("warning", warning) for warning in found["warnings"]]
     for name, value in rows:

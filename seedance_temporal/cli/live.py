@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seedance_temporal.job import JobState
+from seedance_temporal.provider.prices import estimate_in
 from seedance_temporal.urls import printable
 
 
@@ -50,8 +51,8 @@ class LiveJob:
         if detail is not None and detail.continues_at is not None:
             left = (detail.continues_at - datetime.now(UTC)).total_seconds()
             yield Text(f"continues in {max(0.0, left):.0f} s")
-        if self.job.estimated_usd is not None:
-            yield Text(f"at most {self.job.estimated_usd:.2f} USD")
+        if estimate := estimate_in(self.job).rounded():
+            yield Text(f"at most {estimate}")
 
 
 def since(at: datetime) -> str:
@@ -69,7 +70,7 @@ def table_of(jobs: Sequence[JobState]) -> Table:
     table.add_column("task", no_wrap=True)
     table.add_column("job", no_wrap=True, overflow="ellipsis")
     for job in sorted(jobs, key=lambda job: (job.attention is None, job.started_at)):
-        most = f"{job.estimated_usd:.2f} USD" if job.estimated_usd is not None else ""
+        most = estimate_in(job).rounded()
         cells = (job.attention or "", job.phase, since(job.started_at), most, job.task_id or "", job.job_id)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

@@ -140,7 +140,7 @@ class RequestReader:
         media, unfit = await self.media_of(request)
         problems += unfit
         model = self._settings.rules.model_of(request.model)
-        problems += media_problems(media.values(), model) if model is not None else []
+        problems += media_problems(media.values(), model, request) if model is not None else []
         if problems:
             raise InvalidRequest(problems)
         return request

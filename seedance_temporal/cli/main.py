@@ -15,6 +15,7 @@ from seedance_temporal.cli.audit import audit
 from seedance_temporal.cli.batch import batch
 from seedance_temporal.cli.check import check
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
+from seedance_temporal.cli.models import models
 from seedance_temporal.cli.options import (
     AnyPathOption,
     JobArgument,
@@ -249,5 +250,5 @@ async def resubmit(
     return finish(again.submitted, as_json, DONE, existing=again.existing)
 
 
-for each in (check, batch, audit, report, watch):
+for each in (check, models, batch, audit, report, watch):
     app.command()(each)

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from seedance_temporal.events import sentence
 from seedance_temporal.job import JobState
+from seedance_temporal.provider.prices import cost_in, estimate_in
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
@@ -65,10 +66,8 @@ def finish(job: JobState, as_json: bool, code: int, **more: object) -> int:
 
 def print_outlook(request: VideoRequest, settings: Settings, say: Console) -> None:
     estimate = settings.rules.estimate(request)
-    if estimate.usd is not None:
-        say.print(
-            f"Costs up to about {estimate.usd:.2f} USD ({estimate.tokens:,} tokens); nothing if it is paid already."
-        )
+    if cost := estimate.most.rounded():
+        say.print(f"Costs up to about {cost} ({estimate.tokens:,} tokens); nothing if it is paid already.")
     else:
         say.print("The price is not known beforehand.")
     for warning in settings.rules.warnings(request):
@@ -98,10 +97,10 @@ def print_job(job: JobState) -> None:
             "last frame": job.result.last_frame_uri,
             "record": job.result.record_uri,
             "tokens": job.result.usage.total_tokens if job.result.usage else None,
-            "cost": None if job.result.cost_usd is None else f"{job.result.cost_usd:.4f} USD",
+            "cost": str(cost_in(job.result)) or None,
         }
-    if job.result is None and job.estimated_usd is not None:
-        rows |= {"estimate": f"{job.estimated_usd:.4f} USD at most ({job.estimated_tokens:,} tokens)"}
+    if job.result is None and (estimate := str(estimate_in(job))):
+        rows |= {"estimate": f"{estimate} at most ({job.estimated_tokens:,} tokens)"}
     if (detail := job.detail) is not None:
         due = detail.continues_at.strftime("%Y-%m-%d %H:%M:%S") if detail.continues_at else None
         rows |= {"provider": detail.provider_status, "continues": due, "advice": detail.advice}

@@ -66,20 +66,21 @@ async def report(
         found = accounts_of([run async for run in runs])
     accounts = [account for account in found if account.has_started(since, until)]
     groups, total = rows(accounts, by), figures(accounts)
+    rate = Settings.from_environment().seedance_cny_per_usd
     if as_json:
-        shown = [dict(zip(by, group, strict=True)) | asdict(of) for group, of in groups.items()]
-        print_json({"by": by, "rows": shown, "total": asdict(total)})
+        shown = [dict(zip(by, group, strict=True)) | _document(of, rate) for group, of in groups.items()]
+        print_json({"by": by, "rows": shown, "total": _document(total, rate)})
     elif as_csv:
         _print_csv(by, groups)
     elif html is not None:
         from seedance_temporal.cli.report_page import page  # a large import, for plots
 
         source = "the objects in the bucket" if from_bucket else "Temporal"
-        _write(html, page(accounts, by, source=source, made_at=datetime.now(UTC)))
+        _write(html, page(accounts, by, source=source, made_at=datetime.now(UTC), cny_per_usd=rate))
         out.print(str(html))
     else:
         print_table(_table(by, groups, total))
-    for remark in () if as_json else remarks(total):
+    for remark in () if as_json else remarks(total, rate):
         err.print(remark)
     return DONE
 
@@ -102,6 +103,10 @@ async def _from_bucket(user: str | None, model: str | None, route: str | None, s
         for account in accounts
         if all(value is None or getattr(account, key) == value for key, value in wanted.items())
     ]
+
+
+def _document(of: Figures, cny_per_usd: float | None) -> dict[str, object]:
+    return asdict(of) | {"total_usd": of.total_usd(cny_per_usd)}
 
 
 def _print_csv(by: Sequence[Key], groups: Mapping[Group, Figures]) -> None:

@@ -16,6 +16,7 @@ from pygal.etree import etree
 from pygal.style import Style
 
 from seedance_temporal.cli.report_table import columns, named, remarks
+from seedance_temporal.provider.billing import BilledTask
 from seedance_temporal.reports.figures import OUTCOMES, Account, Figures, Key, figures, rows
 
 # So many models have a colour of their own; the others, the least expensive ones, share the last.
@@ -53,7 +54,9 @@ _STYLE = Style(
 _LOOK = {"style": _STYLE, "js": [], "width": 900, "margin": 12, "max_scale": 6, "no_data_text": "nothing to draw"}
 
 
-def page(accounts: Sequence[Account], by: Sequence[Key], *, source: str, made_at: datetime) -> str:
+def page(
+    accounts: Sequence[Account], by: Sequence[Key], *, source: str, made_at: datetime, cny_per_usd: float | None
+) -> str:
     """Return the page's HTML.
 
     Args:
@@ -61,6 +64,7 @@ def page(accounts: Sequence[Account], by: Sequence[Key], *, source: str, made_at
         by: The keys of the table's groups.
         source: Where the jobs come from, in a few words.
         made_at: When they were read.
+        cny_per_usd: The rate for one sum of both currencies, if there is one.
     """
     days = [account.day for account in accounts]
     total = figures(accounts)
@@ -70,9 +74,9 @@ def page(accounts: Sequence[Account], by: Sequence[Key], *, source: str, made_at
         made_at=made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         first=min(days, default=None),
         last=max(days, default=None),
-        remarks=remarks(total),
+        remarks=remarks(total, cny_per_usd),
         totals=[(head, shown(total)) for head, shown in heads],
-        plots=[_spend(accounts), _times(accounts), _outcomes(total)],
+        plots=[_spend(accounts, total, cny_per_usd), _times(accounts), _outcomes(total)],
         by=by,
         heads=[head for head, _ in heads],
         rows=[
@@ -82,9 +86,22 @@ def page(accounts: Sequence[Account], by: Sequence[Key], *, source: str, made_at
     )
 
 
-def _spend(accounts: Sequence[Account]) -> dict[str, object]:
-    """Plot spend by day, or month, and model: in USD, or in tokens where no price is known."""
-    priced = any(task.usd for account in accounts for task in account.tasks)
+def _spend(accounts: Sequence[Account], total: Figures, cny_per_usd: float | None) -> dict[str, object]:
+    """Plot spend by day, or month, and model: in money, or in tokens where no one currency says it."""
+    in_usd = bool(total.cost_usd) or (bool(total.cost_cny) and cny_per_usd is not None)
+    in_both = in_usd and bool(total.cost_cny)
+    priced = bool(total.cost_usd or total.cost_cny) and not (in_both and cny_per_usd is None)
+    unit = "USD" if in_usd else "CNY"
+    if in_both and priced:
+        unit = f"USD, with CNY at {cny_per_usd:g} for a USD"
+    elif not priced:
+        unit = "tokens, as USD and CNY have no rate" if in_both else "tokens, as no price is known"
+
+    def amount(task: BilledTask) -> float:
+        if not priced:
+            return task.tokens or 0
+        return (task.cost.usd or 0) + (task.cost.cny or 0) / (cny_per_usd if in_usd and cny_per_usd else 1)
+
     days = [date.fromisoformat(account.day) for account in accounts]
     span = (max(days) - min(days)).days + 1 if days else 0
     period, length = ("month", len("2026-11")) if span > _MOST_DAYS else ("day", len("2026-11-22"))
@@ -93,7 +110,7 @@ def _spend(accounts: Sequence[Account]) -> dict[str, object]:
     spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for account in accounts:
         for task in account.tasks:
-            spent[named(account.model)][account.day[:length]] += (task.usd if priced else task.tokens) or 0
+            spent[named(account.model)][account.day[:length]] += amount(task)
     shown = _with_others(spent)
     # One below the other: the library leaves no room for a last row that is not full.
     legend = {"legend_at_bottom": True, "legend_at_bottom_columns": 1, "truncate_legend": -1}
@@ -104,7 +121,6 @@ def _spend(accounts: Sequence[Account]) -> dict[str, object]:
         chart.x_label_rotation = 45
     for model, by_label in shown.items():
         chart.add(model, [round(by_label.get(label, 0), 6) for label in labels])
-    unit = "USD" if priced else "tokens, as no price is known"
     return _plot(chart, f"Spend by {period} and model", f"In {unit}; by the day of the job's start, in UTC.")
 
 

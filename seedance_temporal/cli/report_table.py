@@ -19,15 +19,16 @@ def columns(total: Figures) -> list[tuple[str, Callable[[Figures], str]]]:
         ("attempts", lambda of: f"{of.attempts:,}"),
         ("tokens", lambda of: f"{of.tokens:,}"),
         ("USD", lambda of: f"{of.cost_usd:,.4f}"),
+        *([("CNY", lambda of: f"{of.cost_cny:,.4f}")] if total.cost_cny else []),
         ("of estimate", of_estimate),
     ]
 
 
 def of_estimate(of: Figures) -> str:
-    """Return the actual cost as a share of the most that was expected; by tokens where no price is known."""
-    actual, most = of.compared_usd, of.estimated_usd
-    if not most:
-        actual, most = of.compared_tokens, of.estimated_tokens
+    """Return the actual cost as a share of the most that was expected; by tokens where no one currency says it."""
+    of_currency = [(of.compared_usd, of.estimated_usd), (of.compared_cny, of.estimated_cny)]
+    known = [(actual, most) for actual, most in of_currency if most]
+    actual, most = known[0] if len(known) == 1 else (of.compared_tokens, of.estimated_tokens)
     return f"{actual / most:.0%}" if most else ""
 
 
@@ -36,9 +37,16 @@ def named(value: str | None) -> str:
     return "not known" if value is None else value
 
 
-def remarks(total: Figures) -> list[str]:
-    """Say in sentences which amounts the sums do not include."""
+def remarks(total: Figures, cny_per_usd: float | None) -> list[str]:
+    """Say in sentences which amounts the sums do not include, and what both currencies make together."""
     sentences = []
+    if total.cost_cny and cny_per_usd is not None:
+        sentences.append(
+            f"Both currencies together: {total.total_usd(cny_per_usd):,.4f} USD, at {cny_per_usd:g} CNY for a USD, by "
+            "SEEDANCE_CNY_PER_USD."
+        )
+    elif total.cost_cny:
+        sentences.append("USD and CNY are not added up: SEEDANCE_CNY_PER_USD sets a rate for that.")
     if total.unpriced_tokens:
         sentences.append(f"{total.unpriced_tokens:,} of the tokens have no known price, and are not in the cost.")
     if total.uncounted_tasks:

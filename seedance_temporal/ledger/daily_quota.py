@@ -35,7 +35,7 @@ class QuotaEntry(Fact):
 
     Attributes:
         resubmits: How many resubmits had been granted: with the job, it names the attempt that may be paid for.
-        usd: The most that it should cost; None where that was not known.
+        usd: The most that it should cost, of CNY by the rate of that time; None where that was not known.
     """
 
     job_id: str

@@ -44,7 +44,7 @@ class Decision(Fact):
         next: ``stored``: the video is there; ``ended``: the job ended without one; ``adopt``: follow the task;
             ``recover``: an attempt's outcome is unknown; ``claim``: a new attempt may be claimed.
         attempt: The attempt that decided, or with ``claim`` the number of the next one.
-        usage, cost_usd: With ``ended``: the provider's count, and its cost, as far as they are known.
+        usage, cost_usd, cost_cny: With ``ended``: the provider's count, and its cost, as far as they are known.
         second_task: Another task of the job, which may be billed and which nobody follows.
         unknown_attempt: Another attempt, whose task may be billed if there is one, and which nobody searches for.
         recovery: With ``recover``.
@@ -58,6 +58,7 @@ class Decision(Fact):
     error: JobError | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
+    cost_cny: float | None = None
     second_task: str | None = None
     unknown_attempt: int | None = None
     recovery: Recovery | None = None
@@ -89,8 +90,11 @@ def _next(facts: Facts) -> Decision:
         if attempt.allows_another:
             continue
         if attempt.error is not None:
-            usage, cost_usd = (attempt.end.usage, attempt.end.cost_usd) if attempt.end is not None else (None, None)
-            return Decision(next="ended", attempt=attempt.number, error=attempt.error, usage=usage, cost_usd=cost_usd)
+            ended = Decision(next="ended", attempt=attempt.number, error=attempt.error)
+            if (end := attempt.end) is None:
+                return ended
+            spent = {"usage": end.usage, "cost_usd": end.cost_usd, "cost_cny": end.cost_cny}
+            return ended.model_copy(update=spent)
         return Decision(next="recover", attempt=attempt.number)
     errors = [attempt.error for attempt in newest_first if attempt.error is not None]
     may_be_billed = any(is_billed(phase_of(error)) for error in errors)

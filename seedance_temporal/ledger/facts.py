@@ -17,6 +17,7 @@ from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import JobError, Moment, Shape, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
+from seedance_temporal.provider.refusals import advice_on, can_pass
 from seedance_temporal.provider.task import PROVIDER_FORGETS_AFTER, FailureClass, Usage
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference, Rights, VideoRequest
@@ -54,7 +55,8 @@ class Claim(Fact):
         key: Fingerprint of the API key that the POST is sent with; empty in claims of older workers.
         namespace, run_id: The Temporal run that claimed.
         submitted_at: The start of that run.
-        estimated_tokens, estimated_usd: The most that the attempt should cost; None where that is not known.
+        estimated_tokens, estimated_usd, estimated_cny: The most that the attempt should cost; None where that is not
+            known.
         warnings: The job's warnings, in sentences.
         media: The properties of the references, as the check before the claim found them.
         search_seconds: How long the worker that sends it would search for its task: the POST can still be under way. 0
@@ -71,6 +73,7 @@ class Claim(Fact):
     submitted_at: Moment | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    estimated_cny: float | None = None
     warnings: tuple[str, ...] = ()
     media: tuple[Medium, ...] = ()
     key: str = ""
@@ -123,6 +126,7 @@ class End(Provenance):
     source: EventSource = "ledger"
     usage: Usage | None = None
     cost_usd: float | None = None
+    cost_cny: float | None = None
 
 
 class Listing(Fact):
@@ -271,10 +275,21 @@ def nothing_sent(code: str, message: str) -> JobError:
 def refusal(attempt: int, outcome: Outcome) -> JobError:
     """Return the error of an attempt that the provider refused."""
     reason = f"({outcome.code}): {outcome.message}".rstrip(" .:")
+    passing = can_pass(outcome.code, outcome.message)
+    next_step = "Submit a request that is changed accordingly."
+    if passing:
+        next_step = f"It can pass later: a resubmit of attempt {attempt} is free."
+    advice = advice_on(outcome.code, outcome.message)
+    sentences = [
+        f"The provider refused the request {reason}.",
+        "No task was created, and nothing is billed.",
+        *([advice] if advice else []),
+        next_step,
+    ]
     return JobError(
         code=outcome.code,
-        message=f"The provider refused the request {reason}. "
-        "No task was created, and nothing is billed. Submit a request that is changed accordingly.",
+        message=" ".join(sentences),
         failure_class=outcome.failure_class or "invalid",
         attempt=attempt,
+        resubmit_could_help=passing,
     )

@@ -53,8 +53,9 @@ class Record(Shape):
         namespace, run_id: The Temporal run that stored the video.
         attempt: The attempt of the task; the ledger holds the others.
         model: The model that made the video, also where the request names an endpoint.
-        estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
-        cost_usd: The tokens that the provider counted, by the price table; None where unknown.
+        estimated_tokens, estimated_usd, estimated_cny: The most that was expected before the create, where known.
+        cost_usd, cost_cny: The tokens that the provider counted, by the price table, in the currency of the route; None
+            where unknown.
         references: The properties of the reference media, as far as they could be read before the create.
         warnings: The job's warnings, and what is missing, in sentences.
     """
@@ -71,12 +72,14 @@ class Record(Shape):
     seed: int | None = None
     ratio: str | None = None
     resolution: str | None = None
-    duration: int | None = None
+    duration: int | float | None = None
     generate_audio: bool | None = None
     usage: Usage | None = None
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    estimated_cny: float | None = None
     cost_usd: float | None = None
+    cost_cny: float | None = None
     request: dict[str, Any] = Field(default_factory=dict)
     rights: dict[str, Any] = Field(default_factory=dict)
     references: list[dict[str, Any]] = Field(default_factory=list)
@@ -104,6 +107,7 @@ def result_of_record(record: Record, bucket: str, name: str) -> VideoResult:
         duration=record.duration,
         generate_audio=record.generate_audio,
         cost_usd=record.cost_usd,
+        cost_cny=record.cost_cny,
     )
 
 

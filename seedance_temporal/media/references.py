@@ -110,7 +110,7 @@ class References:
                 group.create_task(read(index, url))
         media.sort(key=lambda medium: medium.reference)
         model = self._settings.rules.model_of(request.model)
-        problems += media_problems(media, model) if model is not None else []
+        problems += media_problems(media, model, request) if model is not None else []
         return Findings(tuple(media), _in_order(problems), _in_order(passing))
 
     async def _read(self, index: int, kind: Kind, url: str) -> Medium:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import httpx
@@ -26,6 +25,7 @@ from seedance_temporal.provider.answers import (
     is_usable_id,
     read_answer,
 )
+from seedance_temporal.provider.refusals import attention_of, can_pass, retry_after, seconds_until_reset
 from seedance_temporal.provider.task import MOST, FailureClass, is_task_id, parse_task, quoted_id, refusal_class
 from seedance_temporal.proxies import proxy_for, usual_tls
 from seedance_temporal.urls import redacted
@@ -40,7 +40,6 @@ _NO_SUCH_TASK = ("ResourceNotFound", "NotFound.")
 _LISTED = ("id", "status", "model", "created_at", "safety_identifier")
 _LONGEST_CODE = 200
 _LONGEST_MESSAGE = 1000
-_LONGEST_PAUSE = 86_400.0
 # More than a second: a rate limit by arrival must not count two calls in one second.
 LIST_SPACING_SECONDS = 1.1
 
@@ -58,7 +57,9 @@ class CreateAnswer:
         task_id: With ``created``.
         failure_class: With ``refused``.
         attention: With ``not_sent``, where an operator must act.
+        passing: With ``refused``: whether the same request can pass a few minutes later.
         retry_after: Seconds, where the provider names them.
+        reset_in: Seconds until a quota is renewed, where the provider names that time.
     """
 
     kind: Literal["created", "refused", "not_sent", "accepted_without_id", "unknown"]
@@ -67,7 +68,9 @@ class CreateAnswer:
     task_id: str | None = None
     failure_class: FailureClass | None = None
     attention: Attention | None = None
+    passing: bool = False
     retry_after: float | None = None
+    reset_in: float | None = None
 
 
 _ACCEPTED_WITHOUT_ID = CreateAnswer("accepted_without_id", "no_task_id", "accepted, but the task id could not be read")
@@ -89,7 +92,7 @@ class ArkError(Exception):
         self.status = status
         self.code = code
         self.message = message
-        self.attention = _attention(status, code, message)
+        self.attention = attention_of(status, code, message)
         super().__init__(f"HTTP {status} {code}: {message}")
 
 
@@ -224,10 +227,17 @@ class Ark:
         code, message = envelope
         match status:
             case 400 | 404:
-                return CreateAnswer("refused", code, message, failure_class=refusal_class(code))
+                passing = can_pass(code, message)
+                return CreateAnswer("refused", code, message, failure_class=refusal_class(code), passing=passing)
             case 401 | 403 | 429:
-                attention = _attention(status, code, message)
-                return CreateAnswer("not_sent", code, message, attention=attention, retry_after=_retry_after(answer))
+                return CreateAnswer(
+                    "not_sent",
+                    code,
+                    message,
+                    attention=attention_of(status, code, message),
+                    retry_after=retry_after(answer.headers),
+                    reset_in=seconds_until_reset(message),
+                )
             case _:
                 return CreateAnswer("unknown", code, message)
 
@@ -367,28 +377,6 @@ def _unsendable(error: Exception, *, wrong_key: bool = False) -> CreateAnswer:
 
 def _in_between(status: int) -> CreateAnswer:
     return CreateAnswer("unknown", f"http_{status}", f"HTTP {status} from a gateway or proxy, not from the provider")
-
-
-def _attention(status: int, code: str, message: str) -> Attention | None:
-    """Return the attention that an answer needs: for key and account an operator acts, load and rates pass alone."""
-    if status == httpx.codes.UNAUTHORIZED:
-        return "credentials"
-    trial_used_up = code.startswith("QuotaExceeded") and "trial" in message.lower()
-    if status == httpx.codes.FORBIDDEN or code.startswith("SetLimitExceeded") or trial_used_up:
-        return "account"
-    return None
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Return the seconds of ``Retry-After``, in either form of HTTP; a day at most."""
-    value = answer.headers.get("Retry-After", "")[:64]
-    if value.isdecimal():
-        return min(_LONGEST_PAUSE, float(value))
-    try:
-        seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(_LONGEST_PAUSE, max(0.0, seconds))
 
 
 def _plain(item: dict[str, Any]) -> dict[str, Any]:

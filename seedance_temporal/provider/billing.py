@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedance_temporal.job import Phase, Shape
+from seedance_temporal.provider.prices import UNKNOWN, Cost
 from seedance_temporal.provider.task import Usage
 
 
@@ -14,25 +15,27 @@ class Charge(Shape):
     """The expected and the actual charge for an attempt or a job.
 
     Attributes:
-        estimated_tokens, estimated_usd: The most that was expected before the create; None where unknown.
-        tokens, usd: Counted by the provider, and priced by the price table; None where not known, or still open.
-        billed: None where not known, or still open.
+        estimated_tokens, estimated_usd, estimated_cny: The most that was expected before the create.
+        tokens, usd, cny: Counted by the provider, and priced by the price table in the currency of the route.
+        billed: As all of these, None where it is not known, or still open.
     """
 
     estimated_tokens: int | None = None
     estimated_usd: float | None = None
+    estimated_cny: float | None = None
     tokens: int | None = None
     usd: float | None = None
+    cny: float | None = None
     billed: bool | None = None
 
 
 @dataclass(frozen=True)
 class BilledTask:
-    """A task that is, or may be, billed. ``tokens`` and ``usd`` are None where they are not known."""
+    """A task that is, or may be, billed. ``tokens`` is None where it is not known."""
 
     task_id: str | None
     tokens: int | None = None
-    usd: float | None = None
+    cost: Cost = UNKNOWN
 
 
 NOT_BILLED = Charge(tokens=0, usd=0.0, billed=False)
@@ -49,13 +52,13 @@ def is_billed(phase: Phase) -> bool | None:
     return False if phase in {"refused", "failed", "expired", "cancelled"} else None
 
 
-def charge(phase: Phase, usage: Usage | None, usd: float | None) -> Charge:
+def charge(phase: Phase, usage: Usage | None, cost: Cost) -> Charge:
     """Return the charge for an attempt, without an estimate, by the phase of the job if this attempt decides it."""
     match is_billed(phase):
         case False:
             return NOT_BILLED
         case True if phase == "stored" or usage is not None:
-            return Charge(tokens=tokens(usage), usd=usd, billed=True)
+            return Charge(tokens=tokens(usage), usd=cost.usd, cny=cost.cny, billed=True)
         case _:
             # A task that was given up may have succeeded, or may not exist.
             return Charge()
@@ -67,8 +70,10 @@ def total(charges: Sequence[Charge]) -> Charge:
     return Charge(
         estimated_tokens=_sum(charge.estimated_tokens for charge in paid),
         estimated_usd=_sum(charge.estimated_usd for charge in paid),
+        estimated_cny=_sum(charge.estimated_cny for charge in paid),
         tokens=_sum(charge.tokens for charge in paid),
         usd=_sum(charge.usd for charge in paid),
+        cny=_sum(charge.cny for charge in paid),
         billed=None if any(charge.billed is None for charge in paid) else bool(paid),
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from seedance_temporal.errors import Problem
 from seedance_temporal.provider import models
 from seedance_temporal.provider.models import KINDS, OPTIONAL, ROUTES, Model, Scene
+from seedance_temporal.provider.task import is_task_id
 from seedance_temporal.request import Reference, VideoRequest
 from seedance_temporal.urls import https_problem
 
@@ -57,6 +58,8 @@ def gs_object(url: str) -> GsObject | None:
 def scene(request: VideoRequest) -> Scene:
     """Return the provider's scene of a request; ``unknown`` where its references fit none."""
     roles = sorted(reference.role for reference in request.references)
+    if request.draft_of is not None:
+        return "draft" if not roles else "unknown"
     if not roles:
         return "text_to_video"
     if roles == ["first_frame"]:
@@ -77,6 +80,7 @@ def problems_of(request: VideoRequest, rules: Rules) -> list[Problem]:
         *_scene_problems(request, model),
         *_output_problems(request, model),
         *_optional_problems(request, model),
+        *_final_problems(request, model),
         *_rights_problems(request),
     ]
     for index, reference in enumerate(request.references):
@@ -108,20 +112,23 @@ def _route_and_model_problems(request: VideoRequest, model: Model | None, rules:
     if not route_known:
         yield "route", f"{quoted(request.route)} is not a route; use {_either(ROUTES)}"
     if model is None:
-        ids = [model.ids[route] for route in ([request.route] if route_known else ROUTES) for model in models.MODELS]
+        ids = [each.id for each in rules.models.values() if not route_known or each.route == request.route]
         yield "model", f"{quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
         return
-    behind = rules.behind(request.model)
-    home = next((route for route, model_id in model.ids.items() if model_id == behind), None)
-    if route_known and home is not None and home != request.route:
-        named = quoted(behind) if behind == request.model else f"{quoted(behind)}, behind {quoted(request.model)},"
-        yield "model", f"{named} belongs to route {home}; on {request.route} it is {model.ids[request.route]}"
+    if rules.is_unknown_endpoint(request.model):
+        return
+    named = quoted(model.id) if model.id == request.model else f"{quoted(model.id)}, behind {quoted(request.model)},"
+    if route_known and model.route != request.route:
+        other = (each.id for each in rules.models.values() if (each.name, each.route) == (model.name, request.route))
+        none = f"{request.route} has no such model"
+        there = next((f"on {request.route} it is {model_id}" for model_id in other), none)
+        yield "model", f"{named} belongs to route {model.route}; {there}"
 
 
 def _prompt_problems(request: VideoRequest) -> _Problems:
     prompt = request.prompt
     if prompt is None:
-        if not request.references:
+        if not request.references and request.draft_of is None:
             yield "prompt", "is required where there are no references; say what to show"
         return
     if _is_blank(prompt):
@@ -253,11 +260,35 @@ def _optional_problems(request: VideoRequest, model: Model | None) -> _Problems:
             yield name, f"{quoted(value)} is not one{of}; use {_either(choices)}"
     if request.web_search and request.references:
         yield "web_search", "works with text alone; leave out web_search or the references"
-    if request.omni_reference_task_type in models.WORKS_ON_REFERENCES and not request.references:
-        yield (
-            "omni_reference_task_type",
-            f"{request.omni_reference_task_type} needs a reference to work on; add one or leave it out",
-        )
+    takes_drafts = model is None or "draft" in model.optional
+    if request.draft and takes_drafts and request.resolution != models.DRAFT_RESOLUTION:
+        yield "resolution", f"must be {models.DRAFT_RESOLUTION} for a draft; its final can have a higher one"
+    task_type = request.omni_reference_task_type
+    if task_type in models.WORKS_ON_REFERENCES and (model is None or "omni_reference_task_type" in model.optional):
+        if all(reference.role != "reference_video" for reference in request.references):
+            yield "omni_reference_task_type", f"{task_type} needs a reference_video; add one, or leave the type out"
+        if request.prompt is None:
+            yield (
+                "prompt",
+                f"is required for omni_reference_task_type {task_type}; say what to change or add",
+            )
+        if task_type == "edit" and request.duration != models.MODEL_CHOOSES:
+            yield "duration", "must be -1 for omni_reference_task_type edit: the video is as long as the one it edits"
+
+
+def _final_problems(request: VideoRequest, model: Model | None) -> _Problems:
+    """Check the final of a draft: what the draft has decided must not be given again."""
+    if request.draft_of is None:
+        return
+    if not is_task_id(request.draft_of) or not request.draft_of.isprintable():
+        yield "draft_of", "must be the job id (seedance-…) or the task id of a draft"
+    if model is not None and not ("draft" in model.optional and models.FINAL_RESOLUTION in model.resolutions):
+        yield "draft_of", f"is not supported by {model.name}; leave it out"
+    if request.resolution != models.FINAL_RESOLUTION:
+        yield "resolution", f"must be {models.FINAL_RESOLUTION} for the final of a draft; leave it out"
+    for name in models.DECIDED_BY_DRAFT:
+        if getattr(request, name) != VideoRequest.model_fields[name].get_default():
+            yield name, "is decided by the draft; leave it out"
 
 
 def _rights_problems(request: VideoRequest) -> _Problems:

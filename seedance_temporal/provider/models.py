@@ -1,6 +1,6 @@
-"""The models as data: the fields, references and sizes of each. ``checks.py`` checks requests by them.
+"""What is known of a model, and the limits that all models share. ``known_models.py`` has a row for each model.
 
-Every row is from the provider's task API documentation, "create a video generation task". A comment names the table
+Every value is from the provider's task API documentation, "create a video generation task". A comment names the table
 of a value, and its source:
 
     O  official: the provider's own pages, or its own SDKs
@@ -8,20 +8,26 @@ of a value, and its source:
     T  one third party says so
 
 Where official sources contradict each other, the value is allowed with a warning. An undocumented value is refused
-where it could cost money, and a comment here says so. A new model is a new row in :data:`MODELS`.
+where it could cost money, and a comment here says so.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal, NamedTuple
 
 Kind = Literal["image", "video", "audio"]
-Scene = Literal["text_to_video", "first_frame", "first_and_last_frame", "references", "unknown"]
+Scene = Literal["text_to_video", "first_frame", "first_and_last_frame", "references", "draft", "unknown"]
+
+Currency = Literal["USD", "CNY"]
 
 ROUTES = ("byteplus", "volcengine")
+CURRENCIES: Mapping[str, Currency] = {"byteplus": "USD", "volcengine": "CNY"}
+"""The currency that each route bills. Section "pixels and tokens", O."""
+
 KINDS: Mapping[str, Kind] = {
     "first_frame": "image",
     "last_frame": "image",
@@ -42,10 +48,13 @@ _SIZES = {
     "1080p": ((1920, 1080), (1664, 1248), (1440, 1440), (1248, 1664), (1080, 1920), (2206, 946)),
     "4k": ((3840, 2160), (3326, 2494), (2880, 2880), (2494, 3326), (2160, 3840), (4398, 1886)),
 }
-PIXELS: Mapping[str, Mapping[str, tuple[int, int]]] = {
+Sizes = Mapping[str, Mapping[str, tuple[int, int]]]
+"""Width and height in pixels, by resolution and ratio."""
+
+PIXELS: dict[str, dict[str, tuple[int, int]]] = {
     resolution: dict(zip(_SIZED, sizes, strict=True)) for resolution, sizes in _SIZES.items()
 }
-"""Width and height in pixels, by resolution and ratio. Table "pixels", O; its 480p is of 2.0 and 1.5 pro alone."""
+"""Table "pixels", O. Its 480p is of 2.0 and 1.5 pro alone, its 4k of 2.0."""
 
 RATIOS = (*_SIZED, "adaptive")
 """Table "body", O."""
@@ -63,6 +72,12 @@ OPTIONAL = (
 )
 """Fields that are sent only when given, and refused where the model does not support them. Table "body", O."""
 
+DECIDED_BY_DRAFT = (
+    *("prompt", "references", "ratio", "duration", "generate_audio"),
+    *("seed", "camera_fixed", "draft", "output_format", "omni_reference_task_type", "web_search"),
+)
+"""Fields that the final of a draft takes from it. Section "create: body", M; of the last ones I."""
+
 BOUNDS: Mapping[str, tuple[int, int]] = {
     "seed": (-1, 2**31 - 1),
     "priority": (0, 9),
@@ -79,6 +94,15 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 WORKS_ON_REFERENCES = frozenset({"edit", "extend"})
 """The task types that change their references, and need one."""
 
+DRAFT_RESOLUTION = "480p"
+"""The one resolution of drafts. Section "create: body", M."""
+
+FINAL_RESOLUTION = "1080p"
+"""The one resolution of a draft's final. Section "create: body", M."""
+
+SHORTEST_EDIT_SECONDS = 4
+"""Of the longest reference video of an edit. Section "create: body", O."""
+
 MAX_PROMPT = 32_000
 """Characters. "Prompt length": no hard limit is documented; this is one client's cap, T."""
 
@@ -87,6 +111,12 @@ ADVISED_PROMPT_WORDS = 1_000
 
 SHORTEST_REFERENCE_SECONDS = 2
 """Of each reference video and sound. Table "reference media", O; the most is the model's."""
+
+WARNED_DAYS = 60
+"""So many days before a model ends, requests for it are warned of: the provider announces it as early."""
+
+FPS = 24
+"""Frames of a second of a result. Section "pixels and tokens", O."""
 
 REFERENCE_TOLERANCE_SECONDS = 0.2
 # Of the provider's 24 frames a second; a film has 23.976.
@@ -144,12 +174,20 @@ MEDIA: Mapping[Kind, MediaLimits] = {
 """Table "reference media", O; the same for all models, but for the seconds, which are with the model."""
 
 
+class Price(NamedTuple):
+    """The price of a million tokens, in the currency of the route; None where it is not known."""
+
+    plain: float | None
+    with_reference_video: float | None
+
+
 @dataclass(frozen=True)
 class Model:
-    """What one model allows.
+    """What one model allows, on one route.
 
     Attributes:
-        ids: The model id, by route.
+        id: The model id.
+        name: The same for a model of both routes.
         durations: Seconds; -1 is always allowed.
         references: The most references of each kind; empty where there is no references scene.
         reference_seconds: The most seconds of one reference video or sound, and of all of a kind together.
@@ -157,13 +195,18 @@ class Model:
         adaptive_scenes: The scenes that take no ``ratio`` but ``adaptive``.
         adaptive_task_types: The same, by ``omni_reference_task_type``.
         optional: The fields of :data:`OPTIONAL` that may be given.
-        contradicted: Fields that one official source allows and another one does not: allowed, and warned of.
+        doubtful: Fields of which sources differ whether the model takes them: allowed, and warned of.
         languages: Documented languages of the prompt; empty where the documentation leaves none out that we can tell.
-        unsized: Resolutions whose pixels are not documented.
+        sizes: Of the resolutions whose pixels are documented.
+        prices: By resolution, as far as they are known.
+        ends: The day, in UTC, from which on the provider refuses the model.
+        successor: The model id that the provider names for the time after; without ``ends``, the day is not known.
+        needs: What an account needs before it may use the model, as the end of a sentence.
     """
 
+    id: str
+    route: str
     name: str
-    ids: Mapping[str, str]
     resolutions: tuple[str, ...]
     durations: range
     references: Mapping[Kind, int]
@@ -173,74 +216,10 @@ class Model:
     adaptive_scenes: frozenset[Scene] = frozenset()
     adaptive_task_types: frozenset[str] = frozenset()
     service_tiers: tuple[str, ...] = ()
-    contradicted: frozenset[str] = frozenset()
+    doubtful: frozenset[str] = frozenset()
     languages: tuple[str, ...] = ()
-    unsized: frozenset[str] = frozenset()
-
-
-def _seedance_2_0(name: str, suffix: str, *resolutions: str) -> Model:
-    """One of the 2.0 family, which differs in names and resolutions alone."""
-    return Model(
-        name=name,
-        # Table "families", O; that a route takes its own prefix alone, M.
-        ids={"byteplus": f"dreamina-seedance-{suffix}", "volcengine": f"doubao-seedance-{suffix}"},
-        # Table "body": `resolution`, `duration`, O.
-        resolutions=resolutions,
-        durations=range(4, 16),
-        # Table "scenes", O. Seconds: table "reference media", O.
-        references={"image": 9, "video": 3, "audio": 3},
-        reference_seconds=15,
-        lone_audio=False,
-        # Table "body", O. `service_tier` is not to be sent: an explicit `default` was refused, too.
-        optional=frozenset({"priority", "execution_expires_after", "web_search"}),
-        contradicted=frozenset({"execution_expires_after"}),
-        # "Prompt length and languages", O.
-        languages=("Chinese", "English", "Spanish", "Indonesian", "Portuguese", "Japanese"),
-    )
-
-
-SEEDANCE_2_0 = _seedance_2_0("Seedance 2.0", "2-0-260128", "480p", "720p", "1080p", "4k")
-SEEDANCE_2_0_FAST = _seedance_2_0("Seedance 2.0 fast", "2-0-fast-260128", "480p", "720p")
-SEEDANCE_2_0_MINI = _seedance_2_0("Seedance 2.0 mini", "2-0-mini-260615", "480p", "720p")
-SEEDANCE_2_5 = Model(
-    name="Seedance 2.5",
-    # Table "families", O.
-    ids={"byteplus": "dreamina-seedance-2-5-260628", "volcengine": "doubao-seedance-2-5-260628"},
-    # Table "body": `resolution`, `duration`, O.
-    resolutions=("480p", "720p", "1080p"),
-    durations=range(4, 31),
-    # Table "scenes", O. That audio needs something beside it is said of 2.0 alone. Seconds: "reference media", O.
-    references={"image": 30, "video": 10, "audio": 10},
-    reference_seconds=30,
-    lone_audio=True,
-    # Table "body": "only adaptive for first frame, edit, extend", O. First and last frame is a scene of its own, which
-    # this does not name.
-    adaptive_scenes=frozenset({"first_frame"}),
-    adaptive_task_types=WORKS_ON_REFERENCES,
-    # Table "body", O. No `seed`, no `camera_fixed`.
-    optional=frozenset(OPTIONAL) - {"seed", "camera_fixed"},
-    service_tiers=("default",),
-    # Korean is among its languages, O; the only one that could be told from the letters of a prompt.
-    languages=(),
-    # Table "pixels": its 480p is of 2.0 and 1.5 pro.
-    unsized=frozenset({"480p"}),
-)
-SEEDANCE_1_5_PRO = Model(
-    name="Seedance 1.5 pro",
-    # Table "families", O; without a prefix on BytePlus.
-    ids={"byteplus": "seedance-1-5-pro-251215", "volcengine": "doubao-seedance-1-5-pro-251215"},
-    # Table "body": `resolution`, `duration`, O.
-    resolutions=("480p", "720p", "1080p"),
-    durations=range(4, 13),
-    # Table "scenes" gives numbers for 2.0 and 2.5 alone: not documented for 1.5 pro, and so refused. Text, first frame,
-    # and first and last frame are not told apart by model there, O.
-    references={},
-    reference_seconds=0,
-    lone_audio=False,
-    # Table "body", O. No `priority`, no `tools`; of the newest fields `draft` only.
-    optional=frozenset({"seed", "camera_fixed", "service_tier", "execution_expires_after", "draft"}),
-    service_tiers=("default", "flex"),
-    # Not documented, and so nothing to warn of.
-    languages=(),
-)
-MODELS = (SEEDANCE_2_0, SEEDANCE_2_0_FAST, SEEDANCE_2_0_MINI, SEEDANCE_2_5, SEEDANCE_1_5_PRO)
+    sizes: Sizes = field(default_factory=lambda: PIXELS)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    ends: date | None = None
+    successor: str = ""
+    needs: str = ""

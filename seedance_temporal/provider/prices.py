@@ -1,77 +1,100 @@
-"""The price of the provider's tokens.
-
-Prices change, and contracts differ: :data:`PRICES` is the provider's list, which ``SEEDANCE_PRICES`` overrides.
-"""
+"""Prices in the currencies of the routes: BytePlus bills USD, Volcengine CNY. Nothing is converted here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol
+
+from seedance_temporal.provider.models import CURRENCIES, Model, Price
 
 
-class Price(NamedTuple):
-    """USD per million tokens; None where it is not known."""
+@dataclass(frozen=True)
+class Cost:
+    """An amount in the currency that was, or will be, billed; the other one is None, and both where it is not known."""
 
-    plain: float | None
-    with_reference_video: float | None
+    usd: float | None = None
+    cny: float | None = None
 
+    def __str__(self) -> str:
+        """Write it to a hundredth of a cent: two amounts that differ must not read the same. Empty where unknown."""
+        if self.usd is not None:
+            return f"{self.usd:.4f} USD"
+        return f"{self.cny:.4f} CNY" if self.cny is not None else ""
 
-PriceTable = Mapping[str, Mapping[str, Price]]
-"""By model id and resolution."""
-
-# Section "pixels and tokens" of the provider's task API documentation, official. The price of 4k with a reference
-# video is not documented.
-PRICES: PriceTable = {
-    "dreamina-seedance-2-0-260128": {
-        "480p": Price(7.0, 4.3),
-        "720p": Price(7.0, 4.3),
-        "1080p": Price(7.7, 4.7),
-        "4k": Price(4.0, None),
-    },
-    "dreamina-seedance-2-0-fast-260128": {"480p": Price(5.6, 3.3), "720p": Price(5.6, 3.3)},
-    "dreamina-seedance-2-0-mini-260615": {"480p": Price(3.5, 2.1), "720p": Price(3.5, 2.1)},
-}
-"""List prices of BytePlus. Those of 2.5, of 1.5 pro and of Volcengine are not known here."""
+    def rounded(self) -> str:
+        """Write it to a hundredth of its currency."""
+        if self.usd is not None:
+            return f"{self.usd:.2f} USD"
+        return f"{self.cny:.2f} CNY" if self.cny is not None else ""
 
 
-def price_table(overrides: Mapping[str, Mapping[str, Sequence[float | None]]]) -> PriceTable:
-    """Return the list prices with some replaced or added.
+UNKNOWN = Cost()
 
-    Args:
-        overrides: By model id and resolution, the fields of a :class:`Price`.
-    """
-    table = {model: dict(by_resolution) for model, by_resolution in PRICES.items()}
-    for model, by_resolution in overrides.items():
-        table.setdefault(model, {}).update({resolution: Price(*pair) for resolution, pair in by_resolution.items()})
-    return table
+
+class _Costed(Protocol):
+    @property
+    def cost_usd(self) -> float | None: ...
+    @property
+    def cost_cny(self) -> float | None: ...
+
+
+class _Estimated(Protocol):
+    @property
+    def estimated_usd(self) -> float | None: ...
+    @property
+    def estimated_cny(self) -> float | None: ...
+
+
+def cost_in(shape: _Costed) -> Cost:
+    """Return the cost that a shape holds."""
+    return Cost(shape.cost_usd, shape.cost_cny)
+
+
+def estimate_in(shape: _Estimated) -> Cost:
+    """Return the most that was expected, by a shape that holds it."""
+    return Cost(shape.estimated_usd, shape.estimated_cny)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The most that a request should cost, in tokens and by the price table; None where that is not known."""
+    """What a request should cost, by formula and price table; None where that is not known.
 
-    tokens: int | None
-    usd: float | None
+    Attributes:
+        tokens, usd, cny: The most that one attempt should cost.
+        least_tokens, least_usd, least_cny: The least, where its video succeeds.
+    """
+
+    tokens: int | None = None
+    usd: float | None = None
+    cny: float | None = None
+    least_tokens: int | None = None
+    least_usd: float | None = None
+    least_cny: float | None = None
+
+    @property
+    def most(self) -> Cost:
+        return Cost(self.usd, self.cny)
+
+    @property
+    def least(self) -> Cost:
+        return Cost(self.least_usd, self.least_cny)
 
 
-def cost_usd(
-    model: str, resolution: str, has_reference_video: bool, tokens: int, prices: PriceTable = PRICES
-) -> float | None:
-    """Return the price of tokens in USD, or None where it is not known.
+def cost(model: Model, resolution: str, has_reference_video: bool, tokens: int) -> Cost:
+    """Price tokens.
 
     Args:
-        model: The model id, not that of an endpoint.
+        model: With its prices.
         resolution: Of the video.
         has_reference_video: With one, there are more tokens, and each is cheaper.
         tokens: Counted by the provider, or estimated.
-        prices: From :func:`price_table`.
     """
-    price = prices.get(model, {}).get(resolution, Price(None, None))
+    price = model.prices.get(resolution, Price(None, None))
     per_million = price.with_reference_video if has_reference_video else price.plain
     if per_million is None:
-        return None
+        return Cost()
     try:
-        return round(tokens * per_million / 1_000_000, 6)
+        amount = round(tokens * per_million / 1_000_000, 6)
     except OverflowError:  # more tokens than a float can hold
-        return None
+        return Cost()
+    return Cost(usd=amount) if CURRENCIES[model.route] == "USD" else Cost(cny=amount)

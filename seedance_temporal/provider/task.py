@@ -127,6 +127,7 @@ _UrlOrNone = Annotated[Annotated[str, AfterValidator(_url)] | None, _OR_ABSENT]
 _Int = Annotated[int, BeforeValidator(_no_bool)]
 _Count = Annotated[Annotated[_Int, Field(ge=0, le=MOST)] | None, _OR_ABSENT]
 _Seconds = Annotated[Annotated[_Int, Field(ge=0, le=_END_OF_TIME)] | None, _OR_ABSENT]
+_Length = Annotated[Annotated[_Int | float, Field(ge=0, le=_END_OF_TIME)] | None, _OR_ABSENT]
 _Number = Annotated[Annotated[_Int, Field(ge=-MOST, le=MOST)] | None, _OR_ABSENT]
 
 
@@ -175,11 +176,18 @@ class TaskContent(_Payload):
     last_frame_url: _UrlOrNone = None
 
 
+class ToolUsage(_Payload):
+    """The calls of tools that the provider counted."""
+
+    web_search: _Count = None
+
+
 class Usage(_Payload):
-    """The tokens that the provider counted."""
+    """The tokens, and the calls of tools, that the provider counted."""
 
     completion_tokens: _Count = None
     total_tokens: _Count = None
+    tool_usage: Annotated[ToolUsage | None, _OR_ABSENT] = None
 
 
 class Task(_Payload):
@@ -199,8 +207,9 @@ class Task(_Payload):
     seed: _Number = None
     ratio: _WordOrNone = None
     resolution: _WordOrNone = None
-    duration: _Count = None
+    duration: _Length = None
     generate_audio: Annotated[bool | None, _OR_ABSENT] = None
+    draft: Annotated[bool | None, _OR_ABSENT] = None
 
     @property
     def failure(self) -> TaskError:

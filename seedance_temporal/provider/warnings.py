@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from seedance_temporal.provider.checks import quoted
-from seedance_temporal.provider.models import ADVISED_PROMPT_WORDS, KINDS, OPTIONAL, WORKS_ON_REFERENCES, Model
+from seedance_temporal.provider.models import (
+    ADVISED_PROMPT_WORDS,
+    KINDS,
+    OPTIONAL,
+    WARNED_DAYS,
+    Model,
+)
 from seedance_temporal.request import VideoRequest
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ def warnings_of(request: VideoRequest, rules: Rules) -> list[str]:
     model = rules.model_of(request.model)
     return [
         *_endpoint_warnings(request, rules),
+        *_model_warnings(request, model, rules),
         *_prompt_warnings(request, model),
         *_field_warnings(request, model),
         *_face_warnings(request),
@@ -38,6 +45,19 @@ def _endpoint_warnings(request: VideoRequest, rules: Rules) -> Iterator[str]:
             f"The model behind {quoted(request.model)} is not known: it is checked by the rules of "
             "Seedance 2.0, and its price is not known. SEEDANCE_ENDPOINTS can name the model."
         )
+
+
+def _model_warnings(request: VideoRequest, model: Model | None, rules: Rules) -> Iterator[str]:
+    if model is None or rules.is_unknown_endpoint(request.model):
+        return
+    days = (model.ends - rules.today()).days if model.ends is not None else None
+    successor = f"; its successor is {model.successor}" if model.successor else ""
+    if days is None and model.successor:
+        yield f"The end of {model.name} on {model.route} is announced, for a day that is not known here{successor}."
+    elif days is not None and 0 < days <= WARNED_DAYS:
+        yield f"{model.name} ends on {model.route} on {model.ends}, in {days} days{successor}."
+    if model.needs:
+        yield f"{model.name} needs {model.needs}: without it the create is refused, and nothing is billed."
 
 
 def _prompt_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]:
@@ -56,21 +76,19 @@ def _field_warnings(request: VideoRequest, model: Model | None) -> Iterator[str]
     if model is None:
         return
     for name in OPTIONAL:
-        if name in model.contradicted and getattr(request, name) is not None:
+        if name in model.doubtful and getattr(request, name):
             yield (
-                f"The provider's own sources contradict each other on whether {model.name} takes {name}. If it does "
-                "not, the create is refused, and nothing is billed; leave it out where it does not matter."
+                f"It is doubtful whether {model.name} takes {name} on {model.route}: sources differ. If it does not, "
+                "the create is refused, and nothing is billed; leave it out where it does not matter."
             )
     roles = {reference.role for reference in request.references}
-    task_type = request.omni_reference_task_type
-    if task_type in WORKS_ON_REFERENCES and roles and "reference_video" not in roles:
+    is_open = request.omni_reference_task_type in {None, "auto"} and "omni_reference_task_type" in model.optional
+    if is_open and "reference_video" in roles:
         yield (
-            f"omni_reference_task_type {task_type} without a reference_video: its effect is not documented, and the "
-            "task may fail."
+            f"Without omni_reference_task_type, {model.name} decides what the reference_video is for: words such as "
+            "add, remove or replace can make an edit of it, which fails by the rules of edits. For a reference, give "
+            "reference."
         )
-    if request.draft and request.resolution != "480p":
-        # By several third parties that pass the field on (M); the provider's own table does not say it.
-        yield f"A draft is said to come in 480p; whether {request.resolution} is refused for it is not documented."
 
 
 # The API has no field for consent: it is settled with the provider before the call.

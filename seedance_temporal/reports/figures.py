@@ -16,6 +16,7 @@ from typing import Literal, TypeVar, get_args
 
 from seedance_temporal.job import JobState, Phase
 from seedance_temporal.provider.billing import BilledTask, is_billed, once
+from seedance_temporal.provider.prices import UNKNOWN, Cost, cost_in, estimate_in
 
 _T = TypeVar("_T")
 
@@ -38,7 +39,7 @@ class Account:
         ended_at: None while it is open.
         attempts: The number of its newest attempt; None where that is not known.
         tasks: Those that are, or may be, billed; each once.
-        estimated_tokens, estimated_usd: The most that an attempt should cost.
+        estimated_tokens, estimate: The most that an attempt should cost.
     """
 
     job_id: str
@@ -51,7 +52,7 @@ class Account:
     attempts: int | None
     tasks: tuple[BilledTask, ...]
     estimated_tokens: int | None
-    estimated_usd: float | None
+    estimate: Cost
 
     @property
     def day(self) -> str:
@@ -90,13 +91,13 @@ def _account(runs: Sequence[JobState]) -> Account:
         attempts=max((run.attempt for run in runs if run.attempt is not None), default=None),
         tasks=once(task for run in runs for task in _tasks(run)),
         estimated_tokens=_last(run.estimated_tokens for run in runs),
-        estimated_usd=_last(run.estimated_usd for run in runs),
+        estimate=_last(estimate_in(run) for run in runs if estimate_in(run) != UNKNOWN) or UNKNOWN,
     )
 
 
 def _tasks(run: JobState) -> Iterable[BilledTask]:
     if is_billed(run.phase):
-        yield BilledTask(run.task_id, run.tokens, run.cost_usd)
+        yield BilledTask(run.task_id, run.tokens, cost_in(run))
     if run.attention == "second_task":
         yield BilledTask(None)
 
@@ -113,11 +114,11 @@ class Figures:
         outcomes: The number of jobs of each outcome that occurred.
         attempts: The sum of the attempts that are known.
         tokens: Billed, in the provider's tokens, as far as they are known.
-        cost_usd: Their price by the price table.
+        cost_usd, cost_cny: Their price by the price table, in the currency that each route bills.
         unpriced_tokens: Those of ``tokens`` whose price is not known.
         uncounted_tasks: Tasks that are, or may be, billed, and whose tokens are not known.
-        estimated_tokens, estimated_usd: The most that the billed tasks should have cost, where an estimate is known.
-        compared_tokens, compared_usd: The actual charge for the same tasks.
+        estimated_tokens, estimated_usd, estimated_cny: The most that the billed tasks should have cost, where known.
+        compared_tokens, compared_usd, compared_cny: The actual charge for the same tasks.
     """
 
     jobs: int
@@ -131,6 +132,15 @@ class Figures:
     compared_tokens: int
     estimated_usd: float
     compared_usd: float
+    cost_cny: float
+    estimated_cny: float
+    compared_cny: float
+
+    def total_usd(self, cny_per_usd: float | None) -> float | None:
+        """Return one sum for both currencies, at a rate; None where there is none, and amounts of both."""
+        if not self.cost_cny:
+            return self.cost_usd
+        return round(self.cost_usd + self.cost_cny / cny_per_usd, 6) if cny_per_usd is not None else None
 
 
 def figures(accounts: Sequence[Account]) -> Figures:
@@ -138,23 +148,27 @@ def figures(accounts: Sequence[Account]) -> Figures:
     outcomes = Counter(account.outcome for account in accounts)
     billed = [(account, task) for account in accounts for task in account.tasks]
     tokens = [(task.tokens, account.estimated_tokens) for account, task in billed if task.tokens is not None]
-    usd = [(task.usd, account.estimated_usd) for account, task in billed if task.usd is not None]
+    usd = [(task.cost.usd, account.estimate.usd) for account, task in billed if task.cost.usd is not None]
+    cny = [(task.cost.cny, account.estimate.cny) for account, task in billed if task.cost.cny is not None]
     return Figures(
         jobs=len(accounts),
         outcomes={outcome: outcomes[outcome] for outcome in OUTCOMES if outcome in outcomes},
         attempts=sum(account.attempts or 0 for account in accounts),
         tokens=sum(actual for actual, _ in tokens),
-        cost_usd=_usd(actual for actual, _ in usd),
-        unpriced_tokens=sum(task.tokens or 0 for _, task in billed if task.usd is None),
+        cost_usd=_sum(actual for actual, _ in usd),
+        unpriced_tokens=sum(task.tokens or 0 for _, task in billed if task.cost == UNKNOWN),
         uncounted_tasks=sum(task.tokens is None for _, task in billed),
         estimated_tokens=sum(estimate for _, estimate in tokens if estimate is not None),
         compared_tokens=sum(actual for actual, estimate in tokens if estimate is not None),
-        estimated_usd=_usd(estimate for _, estimate in usd if estimate is not None),
-        compared_usd=_usd(actual for actual, estimate in usd if estimate is not None),
+        estimated_usd=_sum(estimate for _, estimate in usd if estimate is not None),
+        compared_usd=_sum(actual for actual, estimate in usd if estimate is not None),
+        cost_cny=_sum(actual for actual, _ in cny),
+        estimated_cny=_sum(estimate for _, estimate in cny if estimate is not None),
+        compared_cny=_sum(actual for actual, estimate in cny if estimate is not None),
     )
 
 
-def _usd(amounts: Iterable[float]) -> float:
+def _sum(amounts: Iterable[float]) -> float:
     return round(fsum(amounts), 6)
 
 

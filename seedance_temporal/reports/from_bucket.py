@@ -13,6 +13,7 @@ from seedance_temporal.ledger.decisions import decide, ending
 from seedance_temporal.ledger.facts import Facts
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.billing import BilledTask, is_billed, once, tokens
+from seedance_temporal.provider.prices import cost_in, estimate_in
 from seedance_temporal.reports.figures import Account, outcome_of
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
@@ -69,19 +70,19 @@ def _account(job_id: str, facts: Facts, settings: Settings) -> Account | None:
         attempts=newest.attempt,
         tasks=once(_tasks(facts)),
         estimated_tokens=newest.estimated_tokens,
-        estimated_usd=newest.estimated_usd,
+        estimate=estimate_in(newest),
     )
 
 
 def _tasks(facts: Facts) -> Iterator[BilledTask]:
     if facts.record is not None:
-        yield BilledTask(facts.record.task_id, tokens(facts.record.usage), facts.record.cost_usd)
+        yield BilledTask(facts.record.task_id, tokens(facts.record.usage), cost_in(facts.record))
     for attempt in facts.attempts:
         for end in attempt.ends:
             # Where an attempt was given up, and its task came to light later, the task alone counts.
             is_nameless = end.error.task_id is None and bool(attempt.tasks)
             if is_billed(phase_of(end.error)) and not is_nameless:
-                yield BilledTask(end.error.task_id, tokens(end.usage), end.cost_usd)
+                yield BilledTask(end.error.task_id, tokens(end.usage), cost_in(end))
     decision = decide(facts)
     if (decision.second_task or decision.unknown_attempt) and ending(facts) is not None:
         yield BilledTask(decision.second_task)

@@ -15,6 +15,7 @@ from playwright.async_api import Page, Request, async_playwright
 
 from seedance_temporal.cli.report_page import page as report_page
 from seedance_temporal.provider.billing import BilledTask
+from seedance_temporal.provider.prices import Cost
 from seedance_temporal.reports.figures import OUTCOMES, Account, Key, figures
 
 MADE_AT = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
@@ -39,7 +40,7 @@ def _job(draw: random.Random, number: int, user: str) -> Account:
     outcome = draw.choices(OUTCOMES, (80, 4, 6, 2, 3, 1, 4))[0]
     most = draw.choice((40_594, 108_900, 216_900))
     tokens = round(most * draw.uniform(0.85, 1))
-    task = BilledTask(f"cgt-{number}", tokens, round(tokens * USD_PER_MILLION[model] / 1_000_000, 6))
+    task = BilledTask(f"cgt-{number}", tokens, Cost(round(tokens * USD_PER_MILLION[model] / 1_000_000, 6)))
     return Account(
         job_id=f"seedance-{number:064x}",
         user=user,
@@ -51,7 +52,7 @@ def _job(draw: random.Random, number: int, user: str) -> Account:
         attempts=1,
         tasks=(task,) if outcome == "stored" else (),
         estimated_tokens=most,
-        estimated_usd=most * USD_PER_MILLION[model] / 1_000_000,
+        estimate=Cost(most * USD_PER_MILLION[model] / 1_000_000),
     )
 
 
@@ -68,7 +69,7 @@ async def page(chromium: str) -> AsyncIterator[Page]:
 
 def _written(folder: Path, accounts: list[Account]) -> str:
     file = folder / "report.html"
-    text = report_page(accounts, BY, source="the objects in the bucket", made_at=MADE_AT)
+    text = report_page(accounts, BY, source="the objects in the bucket", made_at=MADE_AT, cny_per_usd=None)
     file.write_text(text, encoding="utf-8")
     return file.as_uri()
 

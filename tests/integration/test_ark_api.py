@@ -13,6 +13,7 @@ from dev.ark.catalog import Route
 from dev.ark.control import ArkControl
 from dev.process import running_ark, start_ark, stop
 from tests.support.ark_api import Api, an_api
+from tests.support.jobs import TODAY
 
 MODELS: dict[Route, str] = {
     "byteplus": "dreamina-seedance-2-0-260128",
@@ -23,7 +24,7 @@ BASE = {"speed": 1, "queued_seconds": 0, "running_seconds": 0, "list_per_second"
 
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[ArkControl]:
-    async with running_ark() as control:
+    async with running_ark("--set", TODAY) as control:
         yield control
 
 

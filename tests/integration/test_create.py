@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -307,6 +308,35 @@ async def test_account_refusal_is_not_retried_at_once(
     assert result.wait_seconds >= 30
 
 
+async def test_quota_is_waited_for(world: World) -> None:
+    renewed = datetime.now(UTC) + timedelta(hours=5)
+    message = f"You have exceeded the 5-hour usage quota. It will reset at {renewed:%Y-%m-%d %H:%M:%S} +0000 UTC."
+    await world.ark.fault("create", "429", code="AccountQuotaExceeded", message=message)
+    result = await world.create()
+    assert (result.kind, result.attention) == ("not_sent", "account")
+    assert 5 * 3600 - 60 <= result.wait_seconds <= 5 * 3600 * 1.2
+    assert "It will reset at" in result.message
+    assert f"retry {world.job_id} tries at once" in result.message
+
+
+@pytest.mark.parametrize("message", ["Resource download failed: content[1].", "Timeout while fetching resource."])
+async def test_failed_download_is_tried_again(world: World, message: str) -> None:
+    await world.ark.fault("create", "400", times=None, code="InvalidParameter", message=message)
+    for passing, wait in ((0, 120), (1, 300)):
+        result = await world.create(passing + 1, passing=passing)
+        assert (result.kind, result.passing) == ("not_sent", True)
+        assert wait <= result.wait_seconds <= wait * 1.2
+        assert (await world.fact("outcome", passing + 1))["kind"] == "not_sent"
+    result = await world.create(3, passing=2)
+    assert (result.kind, result.passing) == ("refused", False)
+    decision = await world.decision()
+    assert decision.next == "ended"
+    error = present(decision.error)
+    assert error.resubmit_could_help
+    assert "a resubmit of attempt 3 is free" in error.message
+    assert len(await world.posts()) == 3
+
+
 async def test_busy_provider_is_retried_under_same_claim(world: World) -> None:
     fault_id = await world.ark.fault("create", "429", times=2, code="ServerOverloaded", retry_after=0)
     result = await world.create()
@@ -482,7 +512,7 @@ async def test_optional_fields_are_sent(
     ark: ArkControl, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     if "model" in given:  # a model that the catalogue does not know yet
-        monkeypatch.setattr(Rules, "check", lambda *_, **__: [])
+        monkeypatch.setattr(Rules, "check_new", lambda *_, **__: [])
     _, plain = await the_body(ark, a_request())
     _, body = await the_body(ark, a_request(**given))
     del plain["safety_identifier"], body["safety_identifier"]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -17,8 +18,10 @@ from dev.ark.errors import ArkError
 from dev.ark.references import check_media
 from seedance_temporal.media import probe as probe_module
 from seedance_temporal.media.probe import BadMedia, Probe, Unreadable, probe, probed
-from seedance_temporal.provider.models import SEEDANCE_2_0, SEEDANCE_2_5, Kind, Model
+from seedance_temporal.provider.known_models import KNOWN
+from seedance_temporal.provider.models import Kind, Model
 from seedance_temporal.reference_media import Medium, media_problems, media_warnings
+from seedance_temporal.request import VideoRequest
 from tests.support.media_files import FPS, clip, heif, picture, png_bomb, sound, with_zeros
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +50,33 @@ def local_ark_accepts(kind: Kind, content: bytes) -> bool:
     return True
 
 
-def problems(media: list[Medium], model: Model = SEEDANCE_2_0) -> list[str]:
-    return [f"{problem.at} {problem.problem}" for problem in media_problems(media, model)]
+SEEDANCE_2_0, SEEDANCE_2_5 = KNOWN["dreamina-seedance-2-0-260128"], KNOWN["dreamina-seedance-2-5-260628"]
+
+
+def problems(media: list[Medium], model: Model = SEEDANCE_2_0, **fields: Any) -> list[str]:
+    request = VideoRequest(user_id="user-42", route=model.route, model=model.id, **fields)
+    return [f"{problem.at} {problem.problem}" for problem in media_problems(media, model, request)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "problem"),
+    [
+        ([3.9], None),
+        ([2.5, 4.0], None),
+        ([2.5, 3.0], "references holds no reference_video longer than 3.00 s; an edit needs one of 4 s or more"),
+        ([2.5, None], None),
+    ],
+)
+def test_shortest_video_of_an_edit(lengths: list[float | None], problem: str | None) -> None:
+    media = [
+        Medium(reference=at, kind="video", format="mp4", size=9, sha256="", seconds=seconds)
+        for at, seconds in enumerate(lengths)
+        if seconds is not None
+    ]
+    videos = [{"role": "reference_video", "url": "asset://v"} for _ in lengths]
+    found = problems(media, SEEDANCE_2_5, references=videos, omni_reference_task_type="edit")
+    assert found == ([] if problem is None else [problem])
+    assert problems(media, SEEDANCE_2_5, references=videos) == []
 
 
 # What a file is

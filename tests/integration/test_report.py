@@ -25,6 +25,7 @@ from seedance_temporal.job import JobState
 from seedance_temporal.ledger.facts import End
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.billing import BilledTask
+from seedance_temporal.provider.prices import Cost
 from seedance_temporal.provider.task import Usage
 from seedance_temporal.reports.figures import KEYS, Account, accounts_of, figures, rows
 from seedance_temporal.reports.from_bucket import read_accounts
@@ -57,9 +58,9 @@ def an_account(**given: Any) -> Account:
         "ended_at": NOON + timedelta(minutes=3),
         "outcome": "stored",
         "attempts": 1,
-        "tasks": (BilledTask("cgt-1", 100, 0.5),),
+        "tasks": (BilledTask("cgt-1", 100, Cost(0.5)),),
         "estimated_tokens": 200,
-        "estimated_usd": 1.0,
+        "estimate": Cost(1.0),
     }
     return Account(**fields | given)
 
@@ -70,7 +71,7 @@ def an_account(**given: Any) -> Account:
 def test_task_of_several_runs_counts_once() -> None:
     paid: dict[str, Any] = {"task_id": "cgt-1", "tokens": 42, "cost_usd": 0.25, "attempt": 1}
     (account,) = accounts_of([a_run(minutes=5, **paid), a_run(minutes=0, **paid)])
-    assert account.tasks == (BilledTask("cgt-1", 42, 0.25),)
+    assert account.tasks == (BilledTask("cgt-1", 42, Cost(0.25)),)
     assert (account.started_at, account.ended_at) == (NOON, NOON + timedelta(minutes=1)), "stored by the first run"
     assert (account.outcome, account.attempts) == ("stored", 1)
 
@@ -79,7 +80,7 @@ def test_charge_of_an_earlier_run_counts() -> None:
     lost = a_run("lost", 0, task_id="cgt-1", tokens=42, cost_usd=0.25, attempt=1)
     stored = a_run("stored", 5, task_id="cgt-2", tokens=43, cost_usd=0.26, attempt=2)
     (account,) = accounts_of([stored, lost])
-    assert set(account.tasks) == {BilledTask("cgt-1", 42, 0.25), BilledTask("cgt-2", 43, 0.26)}
+    assert set(account.tasks) == {BilledTask("cgt-1", 42, Cost(0.25)), BilledTask("cgt-2", 43, Cost(0.26))}
     assert (account.outcome, account.attempts) == ("stored", 2)
 
 
@@ -105,9 +106,9 @@ def test_newest_run_decides_unless_stored(phases: list[str], outcome: str) -> No
 
 def test_only_succeeded_tasks_are_billed() -> None:
     assert accounts_of([a_run("failed", task_id="cgt-1", tokens=42, cost_usd=0.25)])[0].tasks == ()
-    assert accounts_of([a_run("lost", task_id=None)])[0].tasks == (BilledTask(None, None, None),)
+    assert accounts_of([a_run("lost", task_id=None)])[0].tasks == (BilledTask(None),)
     second = accounts_of([a_run(task_id="cgt-1", tokens=42, attention="second_task")])[0]
-    assert second.tasks == (BilledTask("cgt-1", 42, None), BilledTask(None, None, None))
+    assert second.tasks == (BilledTask("cgt-1", 42), BilledTask(None))
     assert figures([second]).uncounted_tasks == 1
 
 
@@ -178,14 +179,14 @@ async def test_accounts_from_the_bucket() -> None:
     accounts = {str(account.user)[-1]: account for account in (await read_accounts(bucket, some_settings()))[0]}
     said = {kind: (account.outcome, account.attempts, set(account.tasks)) for kind, account in accounts.items()}
     assert said == {
-        "a": ("stored", 2, {BilledTask("cgt-a1", 42, 0.25), BilledTask("cgt-a2", 43, 0.5)}),
+        "a": ("stored", 2, {BilledTask("cgt-a1", 42, Cost(0.25)), BilledTask("cgt-a2", 43, Cost(0.5))}),
         "b": ("failed", 1, set()),
         "c": ("refused", 1, set()),
         "d": ("open", 1, set()),
-        "e": ("lost", 1, {BilledTask(None, None, None)}),
+        "e": ("lost", 1, {BilledTask(None)}),
         "f": ("open", 1, set()),
-        "g": ("stored", 2, {BilledTask("cgt-g", 44, None), BilledTask("cgt-late", None, None)}),
-        "h": ("stored", 2, {BilledTask("cgt-h", 45, None), BilledTask("cgt-found", None, None)}),
+        "g": ("stored", 2, {BilledTask("cgt-g", 44), BilledTask("cgt-late")}),
+        "h": ("stored", 2, {BilledTask("cgt-h", 45), BilledTask("cgt-found")}),
     }
     assert (accounts["a"].ended_at, accounts["d"].ended_at) == (NOON, None)
     assert (accounts["a"].estimated_tokens, accounts["a"].route) == (200, "byteplus")
@@ -223,10 +224,10 @@ def test_csv_holds_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
 def test_sums_name_unknown_amounts() -> None:
     accounts = [
         an_account(),
-        an_account(tasks=(BilledTask("cgt-2", 50, None),), estimated_usd=None),
-        an_account(outcome="lost", tasks=(BilledTask(None, None, None),)),
+        an_account(tasks=(BilledTask("cgt-2", 50),), estimate=Cost()),
+        an_account(outcome="lost", tasks=(BilledTask(None),)),
         an_account(outcome="failed", tasks=(), attempts=None),
-        an_account(tasks=(BilledTask("cgt-3", 30, 0.1),), estimated_tokens=None, estimated_usd=None, attempts=3),
+        an_account(tasks=(BilledTask("cgt-3", 30, Cost(0.1)),), estimated_tokens=None, estimate=Cost(), attempts=3),
     ]
     total = figures(accounts)
     assert (total.jobs, total.attempts) == (5, 6)
@@ -260,7 +261,7 @@ def test_span_of_time_excludes_its_end() -> None:
 
 
 def _page(accounts: list[Account], by: Any = ("user", "model")) -> str:
-    return page(accounts, by, source="Temporal", made_at=NOON)
+    return page(accounts, by, source="Temporal", made_at=NOON, cny_per_usd=None)
 
 
 def test_user_text_is_escaped_in_the_page() -> None:
@@ -301,7 +302,7 @@ def test_plots_of_few_and_many_jobs(count: int) -> None:
 
 
 def test_spend_without_prices_is_in_tokens() -> None:
-    assert "In tokens, as no price is known" in _page([an_account(tasks=(BilledTask("cgt-1", 100, None),))])
+    assert "In tokens, as no price is known" in _page([an_account(tasks=(BilledTask("cgt-1", 100),))])
     assert "In USD" in _page([an_account()])
 
 

@@ -8,13 +8,17 @@ import pytest
 
 from dev.ark.control import ArkControl
 from dev.process import running_ark
+from tests.support.jobs import TODAY
+
+_LIMITED = (("create", "minute"), ("get", "second"), ("delete", "second"), ("list", "second"))
 
 
 @pytest.fixture(scope="session")
 async def server() -> AsyncIterator[ArkControl]:
-    limits = ("create_per_minute=null", "get_per_second=null", "delete_per_second=null", "list_per_second=null")
-    switches = [word for limit in (*limits, "running_limit=1000", "callbacks=off") for word in ("--set", limit)]
-    async with running_ark("--queued-seconds", "0", "--running-seconds", "0", *switches) as control:
+    unlimited = ["create_per_minute_4k=null", *(f"{name}_per_{time}=null" for name, time in _LIMITED)]
+    switches = [*unlimited, "running_limit=1000", "running_limit_4k=1000", "callbacks=off", TODAY]
+    flags = [word for switch in switches for word in ("--set", switch)]
+    async with running_ark("--queued-seconds", "0", "--running-seconds", "0", *flags) as control:
         yield control
 
 

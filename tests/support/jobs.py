@@ -30,6 +30,7 @@ from tests.support.memory_bucket import MemoryBucket
 
 KEY = "local-ark-key"
 FINGERPRINT = key_fingerprint(KEY)
+TODAY = "today=2026-11-01"
 SECRET = "a-secret-that-only-the-relay-knows"
 BODY: dict[str, Any] = {
     "model": "dreamina-seedance-2-0-260128",
@@ -193,7 +194,8 @@ async def in_activity(
 @asynccontextmanager
 async def local_ark() -> AsyncIterator[ArkControl]:
     """The local Ark as a process, with tasks that stay queued until a test says otherwise."""
-    options = ("create_per_minute=null", "get_per_second=null", "delete_per_second=null", "callbacks=off")
+    # By its calendar, all models of this release can be used.
+    options = ("create_per_minute=null", "get_per_second=null", "delete_per_second=null", "callbacks=off", TODAY)
     flags = [word for option in options for word in ("--set", option)]
     async with running_ark("--queued-seconds", "3600", "--running-seconds", "3600", *flags) as control:
         yield control

@@ -8,6 +8,7 @@ import pytest
 
 from seedance_temporal.job import Phase
 from seedance_temporal.provider.billing import NOT_BILLED, BilledTask, Charge, charge, is_billed, once, tokens, total
+from seedance_temporal.provider.prices import Cost
 from seedance_temporal.provider.task import Usage
 
 USAGE = Usage(total_tokens=42)
@@ -32,14 +33,16 @@ def test_phases_that_are_billed() -> None:
     ],
 )
 def test_charge_of_an_attempt(phase: Phase, usage: Usage | None, expected: Charge) -> None:
-    assert charge(phase, usage, 0.5) == expected
+    assert charge(phase, usage, Cost(0.5)) == expected
 
 
 def test_total_leaves_out_unbilled_attempts() -> None:
     unpaid = NOT_BILLED.model_copy(update={"estimated_tokens": 50, "estimated_usd": 1.0})
     paid = Charge(estimated_tokens=50, estimated_usd=1.0, tokens=42, usd=0.5, billed=True)
     assert total([unpaid, paid]) == paid
-    assert total([unpaid]) == Charge(estimated_tokens=0, estimated_usd=0, tokens=0, usd=0, billed=False)
+    assert total([unpaid]) == Charge(
+        estimated_tokens=0, estimated_usd=0, estimated_cny=0, tokens=0, usd=0, cny=0, billed=False
+    )
 
 
 def test_total_with_an_open_attempt_is_unknown() -> None:
@@ -54,7 +57,7 @@ def test_total_without_a_price_keeps_tokens() -> None:
 
 
 def test_task_counts_once() -> None:
-    counted = BilledTask("cgt-1", 42, 0.5)
+    counted = BilledTask("cgt-1", 42, Cost(0.5))
     for order in ([BilledTask("cgt-1"), counted], [counted, BilledTask("cgt-1")]):
         assert once([*order, BilledTask(None)]) == (counted, BilledTask(None))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from seedance_temporal.ledger.record import RecordedObject, RecordedObjects
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import TaskFiles
 from seedance_temporal.provider.ark import Ark
-from seedance_temporal.provider.models import MODELS
-from seedance_temporal.provider.prices import PRICES, Estimate, Price, cost_usd, price_table
+from seedance_temporal.provider.known_models import KNOWN, MODELS
+from seedance_temporal.provider.models import Price
+from seedance_temporal.provider.prices import Cost, Estimate
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
@@ -54,41 +56,57 @@ def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
     return Settings.from_environment()
 
 
+def with_prices(**prices: dict[str, Price]) -> Rules:
+    """Return the rules with prices of models, whose names are given in capitals."""
+    ids = {"FULL": FULL, "NEXT": NEXT}
+    changed = {ids[name]: replace(KNOWN[ids[name]], prices=table) for name, table in prices.items()}
+    return Rules(models={**KNOWN, **changed})
+
+
+def prices_of(rules: Rules) -> dict[str, dict[str, Price]]:
+    return {model.id: dict(model.prices) for model in rules.models.values()}
+
+
 def test_default_prices_are_the_list() -> None:
-    assert price_table({}) == PRICES
-
-
-def test_price_overrides_replace_and_add() -> None:
-    table = price_table({FULL: {"720p": [6.3, 3.9]}, CHINESE: {"4k": [0, None]}})
-    assert table == {**PRICES, FULL: {**PRICES[FULL], "720p": (6.3, 3.9)}, CHINESE: {"4k": (0, None)}}
-    assert PRICES[FULL]["720p"] == Price(7.0, 4.3), "the list itself stays"
+    assert prices_of(Rules()) == {model.id: dict(model.prices) for model in MODELS}
 
 
 def test_table_prices_everything() -> None:
-    table = price_table({FULL: {"720p": [10, 1]}, NEXT: {"1080p": [5, None]}})
-    assert cost_usd(FULL, "720p", False, 100_000, table) == 1
-    assert cost_usd(FULL, "720p", True, 100_000, table) == 0.1
-    assert cost_usd(FULL, "480p", False, 1_000_000, table) == 7
-    rules = Rules(prices=table)
-    assert rules.estimate(request()) == Estimate(108_900, 1.089)
-    assert rules.estimate(request(model=NEXT, resolution="1080p")) == Estimate(245_025, 1.225125)
-    assert rules.estimate(request(model=NEXT, resolution="1080p", references=[VIDEO])).usd is None
-    assert rules.cost_of(request(), task()) == 10
-    assert rules.cost_of(request(references=[VIDEO]), task(resolution="720p", model=FULL)) == 1
-    assert rules.cost_of(request(model=NEXT), task(resolution="1080p")) == 5
+    rules = with_prices(FULL={"720p": Price(10, 1)}, NEXT={"1080p": Price(5, None)})
+    assert rules.estimate(request()).most == Cost(usd=1.089)
+    assert rules.estimate(request(model=NEXT, resolution="1080p")).most == Cost(usd=1.225125)
+    assert rules.estimate(request(model=NEXT, resolution="1080p", references=[VIDEO])).most == Cost()
+    assert rules.cost_of(request(), task()) == Cost(usd=10)
+    assert rules.cost_of(request(references=[VIDEO]), task(resolution="720p", model=FULL)) == Cost(usd=1)
+    assert rules.cost_of(request(model=NEXT), task(resolution="1080p")) == Cost(usd=5)
+    assert rules.cost_of(request(), task(resolution="480p")) == Cost()
+
+
+def test_volcengine_bills_cny() -> None:
+    asked = request(route="volcengine", model=CHINESE)
+    assert Rules().estimate(asked) == Estimate(108_900, None, 5.0094, 108_900, None, 5.0094)
+    assert Rules().cost_of(asked, task()) == Cost(cny=46)
+    assert str(Rules().cost_of(asked, task())) == "46.0000 CNY"
+
+
+def test_cny_is_converted_by_a_rate_alone() -> None:
+    assert some_settings().in_usd(Cost(cny=46)) is None
+    assert some_settings(seedance_cny_per_usd=7.2).in_usd(Cost(cny=46)) == 6.388889
+    assert some_settings(seedance_cny_per_usd=7.2).in_usd(Cost(usd=46)) == 46
+    assert some_settings(seedance_cny_per_usd=7.2).in_usd(Cost()) is None
 
 
 def test_endpoint_has_its_models_price() -> None:
     endpoints = {"ep-a": NEXT, "ep-b": FULL}
-    table = price_table({NEXT: {"720p": [10, None]}})
-    rules, known = Rules(prices=table), Rules(prices=table, endpoints=endpoints)
-    assert rules.estimate(request(model="ep-a")).usd is None
-    assert known.estimate(request(model="ep-a")) == Estimate(108_900, 1.089)
+    rules = with_prices(NEXT={"720p": Price(10, None)})
+    known = replace(rules, endpoints=endpoints)
+    assert rules.estimate(request(model="ep-a")).most == Cost()
+    assert known.estimate(request(model="ep-a")).most == Cost(usd=1.089)
     assert known.estimate(request(model="ep-a", duration=-1)).tokens == 648_900
-    assert rules.cost_of(request(model="ep-b"), task()) is None
-    assert known.cost_of(request(model="ep-b"), task()) == 7
-    assert known.cost_of(request(model="ep-b"), task(model="ep-a")) == 10
-    assert known.cost_of(request(model="ep-b"), task(model=NEXT)) == 10, "the task knows best"
+    assert rules.cost_of(request(model="ep-b"), task()) == Cost()
+    assert known.cost_of(request(model="ep-b"), task()) == Cost(usd=7)
+    assert known.cost_of(request(model="ep-b"), task(model="ep-a")) == Cost(usd=10)
+    assert known.cost_of(request(model="ep-b"), task(model=NEXT)) == Cost(usd=10), "the task knows best"
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,15 +115,17 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         SEEDANCE_PRICES=f'{{"{FULL}": {{"4k": [3, 2.5]}}, "{CHINESE}": {{"720p": [0, null]}}, "{NEXT}": {{}}}}',
         SEEDANCE_ENDPOINTS=f'{{"ep-a": "{NEXT}", "ep-b": "{CHINESE}"}}',
     )
-    changed = {FULL: {**PRICES[FULL], "4k": (3, 2.5)}, CHINESE: {"720p": (0, None)}, NEXT: {}}
-    assert read.rules.prices == {**PRICES, **changed}
+    listed = prices_of(Rules())
+    changed = {FULL: listed[FULL] | {"4k": Price(3, 2.5)}, CHINESE: listed[CHINESE] | {"720p": Price(0, None)}}
+    assert prices_of(read.rules) == listed | changed
+    assert prices_of(Rules()) == listed, "the list itself stays"
     assert read.seedance_endpoints == {"ep-a": NEXT, "ep-b": CHINESE}
 
 
 @pytest.mark.parametrize("nothing", [{}, {"SEEDANCE_PRICES": "", "SEEDANCE_ENDPOINTS": ""}, {"SEEDANCE_PRICES": "{}"}])
 def test_unset(monkeypatch: pytest.MonkeyPatch, nothing: dict[str, str]) -> None:
     read = settings(monkeypatch, **nothing)
-    assert (read.rules.prices, read.seedance_endpoints) == (PRICES, {})
+    assert (read.rules.models, read.seedance_endpoints) == (KNOWN, {})
 
 
 def of_full(pair: object) -> str:
@@ -184,7 +204,7 @@ def test_table_prices_a_record(tmp_path: Path) -> None:
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
-PRICED = {model_id: model.resolutions for model in MODELS for model_id in model.ids.values()}
+PRICED = {model.id: model.resolutions for model in MODELS}
 PAIRS = st.lists(LEAVES | st.floats(0, 100), min_size=2, max_size=2)
 SETTINGS = st.dictionaries(
     st.sampled_from([*PRICED, "ep-a", "x"]),
@@ -198,10 +218,10 @@ def test_any_value_is_a_table_or_refused(value: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
         value = value.replace("\0", "").encode("utf-8", "ignore").decode()
         try:
-            table = settings(patched, SEEDANCE_PRICES=value).rules.prices
+            table = prices_of(settings(patched, SEEDANCE_PRICES=value).rules)
         except InvalidSettings as refused:
             assert "SEEDANCE_PRICES" in str(refused)  # noqa: PT017
             return
     for model, by_resolution in table.items():
         assert {*by_resolution} <= {*PRICED[model]}
-        assert all(usd is None or usd >= 0 for price in by_resolution.values() for usd in price)
+        assert all(amount is None or amount >= 0 for price in by_resolution.values() for amount in price)

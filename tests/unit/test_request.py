@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from seedance_temporal.errors import InvalidRequest
-from seedance_temporal.provider.models import CHOICES, KINDS, MODELS, PIXELS, RATIOS, ROUTES, SEEDANCE_1_5_PRO
+from seedance_temporal.provider.known_models import KNOWN
+from seedance_temporal.provider.models import CHOICES, KINDS, PIXELS, RATIOS, ROUTES
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
@@ -93,10 +94,10 @@ def test_request_is_frozen() -> None:
     ("field", "values"),
     [
         ("route", ROUTES),
-        ("model", [model.ids[route] for route in ROUTES for model in MODELS]),
+        ("model", KNOWN),
         ("ratio", RATIOS),
         ("resolution", PIXELS),
-        ("service_tier", SEEDANCE_1_5_PRO.service_tiers),
+        ("service_tier", ("default", "flex")),
         ("output_format", CHOICES["output_format"]),
         ("omni_reference_task_type", CHOICES["omni_reference_task_type"]),
     ],
@@ -122,5 +123,5 @@ def test_environment_gives_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_any_mapping_is_read() -> None:
-    fields = {"user_id": "u", "route": "byteplus", "model": MODELS[0].ids["byteplus"], "prompt": "x"}
+    fields = {"user_id": "u", "route": "byteplus", "model": "dreamina-seedance-2-0-260128", "prompt": "x"}
     assert VideoRequest.from_dict(MappingProxyType(fields)) == VideoRequest.model_validate(fields)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.identity import canonical_json, request_hash
 from seedance_temporal.provider.checks import scene
-from seedance_temporal.provider.models import CHOICES, MODELS, OPTIONAL, ROUTES, WORKS_ON_REFERENCES, Model
+from seedance_temporal.provider.known_models import MODELS
+from seedance_temporal.provider.models import CHOICES, OPTIONAL, WORKS_ON_REFERENCES, Model
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import Reference, Rights, VideoRequest
 
@@ -229,7 +230,7 @@ NEARLY = some_of(
 
 # The smallest request of each model on each route.
 TEXTS_OF_ALL = st.sampled_from(
-    [TEXT | {"route": route, "model": model_id} for model in MODELS for route, model_id in model.ids.items()]
+    [TEXT | {"route": model.route, "model": model.id, "resolution": model.resolutions[0]} for model in MODELS]
     + [TEXT | {"model": "ep-20260101-abc"}]
 )
 
@@ -292,9 +293,9 @@ def valid_roles(model: Model) -> st.SearchStrategy[list[str]]:
     return frames | some | st.just(most)
 
 
-def valid_options(model: Model, *, has_references: bool) -> st.SearchStrategy[dict[str, Any]]:
+def valid_options(model: Model, *, has_references: bool, has_video: bool) -> st.SearchStrategy[dict[str, Any]]:
     """Any of the fields that not every model takes."""
-    task_types = [t for t in CHOICES["omni_reference_task_type"] if has_references or t not in WORKS_ON_REFERENCES]
+    task_types = [t for t in CHOICES["omni_reference_task_type"] if has_video or t not in WORKS_ON_REFERENCES]
     values: dict[str, st.SearchStrategy[Any]] = {
         "seed": st.integers(-1, 2**31 - 1),
         "priority": st.integers(0, 9),
@@ -303,7 +304,7 @@ def valid_options(model: Model, *, has_references: bool) -> st.SearchStrategy[di
         "output_format": st.sampled_from(CHOICES["output_format"]),
         "omni_reference_task_type": st.sampled_from(task_types),
         "web_search": st.just(False) if has_references else st.booleans(),
-        "draft": st.booleans(),
+        "draft": st.booleans() if "480p" in model.resolutions else st.just(False),
         "camera_fixed": st.booleans(),
     }
     assert values.keys() == {*OPTIONAL}
@@ -313,26 +314,28 @@ def valid_options(model: Model, *, has_references: bool) -> st.SearchStrategy[di
 @st.composite
 def valid_requests(draw: st.DrawFn) -> dict[str, Any]:
     """A request of any model on any route, as JSON, with any options that it takes."""
-    route, model = draw(st.sampled_from(ROUTES)), draw(st.sampled_from(MODELS))
-    ids = [model.ids[route]] + (["ep-20260101-abc"] if model is MODELS[0] else [])
+    model = draw(st.sampled_from(MODELS))
+    ids = [model.id] + (["ep-20260101-abc"] if model.name == "Seedance 2.0" else [])
     named = st.fixed_dictionaries({}, optional={"asset_id": IDS})
     references = [{"role": role, "url": draw(URLS)} | draw(named) for role in draw(valid_roles(model))]
-    options = draw(valid_options(model, has_references=bool(references)))
+    has_video = any(reference["role"] == "reference_video" for reference in references)
+    options = draw(valid_options(model, has_references=bool(references), has_video=has_video))
     ratios = ["16:9", "1:1", "21:9"]
+    has_frames = any(reference["role"] == "first_frame" for reference in references)
+    works = options.get("omni_reference_task_type") in WORKS_ON_REFERENCES
     if references:
-        is_first_frame = [reference["role"] for reference in references] == ["first_frame"]
-        keeps = options.get("omni_reference_task_type") in model.adaptive_task_types
-        keeps = keeps or (is_first_frame and "first_frame" in model.adaptive_scenes)
+        keeps = works or (has_frames and model.adaptive_scenes)
         ratios = ["adaptive"] if keeps else [*ratios, "adaptive"]
+    durations = [-1] if options.get("omni_reference_task_type") == "edit" else [-1, *model.durations]
     return {
         "user_id": draw(IDS),
-        "route": route,
+        "route": model.route,
         "model": draw(st.sampled_from(ids)),
-        **({"prompt": draw(PROMPTS)} if not references or draw(st.booleans()) else {}),
+        **({"prompt": draw(PROMPTS)} if not references or works or draw(st.booleans()) else {}),
         "references": references,
         "ratio": draw(st.sampled_from(ratios)),
-        "resolution": draw(st.sampled_from(model.resolutions)),
-        "duration": draw(st.sampled_from([-1, *model.durations])),
+        "resolution": "480p" if options.get("draft") else draw(st.sampled_from(model.resolutions)),
+        "duration": draw(st.sampled_from(durations)),
         "take": draw(st.integers(1, 1_000_000)),
         **{name: draw(st.booleans()) for name in ("generate_audio", "watermark", "return_last_frame")},
         **options,
@@ -363,6 +366,7 @@ CHANGES: dict[str, Any] = {
     "take": lambda take: take + 1,
     "seed": lambda seed: -1 if seed is None else seed + 1,
     **dict.fromkeys(("camera_fixed", "draft", "web_search"), lambda value: value is False),
+    "draft_of": lambda draft: (draft or "cgt-1") + "x",
     "service_tier": lambda tier: (tier or "default") + "x" * bool(tier),
     "output_format": lambda value: (value or "mp4") + "x" * bool(value),
     "omni_reference_task_type": lambda value: (value or "auto") + "x" * bool(value),

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from seedance_temporal.provider.checks import GsObject, gs_object, scene
-from seedance_temporal.provider.models import KINDS, MODELS, PIXELS, RATIOS, ROUTES
-from seedance_temporal.provider.prices import PRICES, Estimate, cost_usd
+from seedance_temporal.provider.known_models import KNOWN, MODELS, UNKNOWN_ENDPOINT
+from seedance_temporal.provider.models import KINDS, PIXELS, RATIOS, ROUTES
+from seedance_temporal.provider.prices import Cost, cost
 from seedance_temporal.provider.rules import Rules
-from seedance_temporal.provider.task import Task
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
@@ -21,6 +21,8 @@ FAST = "dreamina-seedance-2-0-fast-260128"
 MINI = "dreamina-seedance-2-0-mini-260615"
 NEXT = "dreamina-seedance-2-5-260628"
 PRO = "seedance-1-5-pro-251215"
+PREMIUM = "dreamina-seedance-2-5-premium-260915"
+CHINESE = "doubao-seedance-2-0-260128"
 TEXT: dict[str, Any] = {"user_id": "user-42", "route": "byteplus", "model": FULL, "prompt": "A red fox in snow"}
 
 
@@ -100,12 +102,15 @@ RIGHT: dict[str, dict[str, Any]] = {
     "2.5 takes sound alone": {"model": NEXT, **many(audio=10)},
     "2.5 takes thirty images, ten videos, ten sounds": {"model": NEXT, **many(30, 10, 10)},
     "2.5 first frame": {"model": NEXT, **refs("first_frame")},
-    "2.5 first and last frame in a ratio": {"model": NEXT, "ratio": "1:1", **refs("first_frame", "last_frame")},
+    "2.5 first and last frame": {"model": NEXT, **refs("first_frame", "last_frame")},
     "2.5 references in a ratio": {"model": NEXT, "ratio": "1:1", **many(image=1)},
     "2.5 text in a ratio": {"model": NEXT, "ratio": "21:9"},
     "2.5 auto in a ratio": next_of("auto", ratio="1:1", **many(video=1)),
     "2.5 reference in a ratio": next_of("reference", ratio="1:1", **many(video=1)),
-    "2.5 edit": next_of("edit", **many(video=1)),
+    "2.5 edit": next_of("edit", duration=-1, **many(video=1)),
+    "2.5 draft": {"model": NEXT, "draft": True, "resolution": "480p"},
+    "2.5 final of a task": {"model": NEXT, "prompt": None, "draft_of": "cgt-20260525143012-x7k2p"},
+    "2.5 final of a job": {"model": NEXT, "prompt": None, "draft_of": "seedance-" + "a" * 64, "resolution": "1080p"},
     "2.5 extend": next_of("extend", **many(video=1)),
     "2.5 auto of nothing": next_of("auto"),
     "1.5 pro": {"model": PRO},
@@ -199,19 +204,53 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "2.5 a ratio for a first frame": (
         {"model": NEXT, "ratio": "16:9", **refs("first_frame")},
         "ratio",
-        "must be adaptive for a first frame",
+        "adaptive for a first frame with Seedance 2.5",
+    ),
+    "2.5 a ratio for two frames": (
+        {"model": NEXT, "ratio": "16:9", **refs("first_frame", "last_frame")},
+        "ratio",
+        "adaptive for a first frame with Seedance 2.5",
     ),
     "2.5 a ratio for an edit": (
-        next_of("edit", ratio="16:9", **many(video=1)),
+        next_of("edit", duration=-1, ratio="16:9", **many(video=1)),
         "ratio",
-        "must be adaptive for omni_reference_task_type edit",
+        "adaptive for omni_reference_task_type edit",
     ),
-    "2.5 a ratio for an extension of frames": (
-        next_of("extend", ratio="1:1", **refs("first_frame", "last_frame")),
+    "2.5 a ratio for an extension": (
+        next_of("extend", ratio="16:9", **many(video=1)),
         "ratio",
-        "must be adaptive",
+        "adaptive for omni_reference_task_type extend",
     ),
-    "2.5 edit of nothing": (next_of("edit"), "omni_reference_task_type", "needs a reference"),
+    "2.5 edit of nothing": (next_of("edit", duration=-1), "omni_reference_task_type", "needs a reference_video"),
+    "2.5 extension of a sound": (next_of("extend", **many(audio=1)), "omni_reference_task_type", "a reference_video"),
+    "2.5 edit without words": (next_of("edit", duration=-1, prompt=None, **many(video=1)), "prompt", "is required"),
+    "2.5 edit of five seconds": (next_of("edit", duration=5, **many(video=1)), "duration", "must be -1"),
+    "2.5 draft at 720p": ({"model": NEXT, "draft": True}, "resolution", "must be 480p for a draft"),
+    "1.5 pro draft at 1080p": ({"model": PRO, "draft": True, "resolution": "1080p"}, "resolution", "480p for a draft"),
+    "2.0 final": ({"prompt": None, "draft_of": "cgt-1"}, "draft_of", "not supported by Seedance 2.0"),
+    "final of nothing": (
+        {"model": NEXT, "prompt": None, "draft_of": ""},
+        "draft_of",
+        "job id (seedance-…) or the task",
+    ),
+    "final at 720p": (
+        {"model": NEXT, "prompt": None, "draft_of": "cgt-1", "resolution": "720p"},
+        "resolution",
+        "must be 1080p for the final",
+    ),
+    **{
+        f"final with {name}": ({"model": NEXT, "prompt": None, "draft_of": "cgt-1", name: value}, name, "by the draft")
+        for name, value in {
+            "prompt": "A fox",
+            "ratio": "1:1",
+            "duration": 6,
+            "generate_audio": True,
+            "draft": False,
+            "output_format": "mov",
+            "omni_reference_task_type": "auto",
+            "web_search": False,
+        }.items()
+    },
     "1.5 pro references": ({"model": PRO, **many(image=1)}, "references", "not documented for Seedance 1.5 pro"),
     "1.5 pro sound alone": ({"model": PRO, **many(audio=1)}, "references", "not documented"),
     "loud https": (frame("HTTPS://cdn.example.com/a"), "references[0].url", "small letters"),
@@ -373,13 +412,12 @@ def test_unknown_model_lists_route_models() -> None:
 
 
 def test_rows() -> None:
-    ids = [model_id for model in MODELS for model_id in model.ids.values()]
-    assert len(set(ids)) == 2 * len(MODELS) == 10
-    assert all({*model.ids} == {*ROUTES} for model in MODELS)
+    assert len({model.id for model in MODELS}) == len(MODELS) == 11
+    assert {model.route for model in MODELS} == {*ROUTES}
     assert all(set(model.resolutions) <= PIXELS.keys() for model in MODELS)
-    for model in MODELS[:3]:
-        assert {*PRICES[model.ids["byteplus"]]} == {*model.resolutions}
-    assert RULES.model_of("ep-1") is RULES.model_of(FULL)
+    assert all(model.prices.keys() <= set(model.resolutions) for model in MODELS)
+    assert {model.id for model in MODELS if not model.prices} == {PRO, PREMIUM, "doubao-seedance-1-5-pro-251215"}
+    assert RULES.model_of("ep-1") is UNKNOWN_ENDPOINT
     assert RULES.model_of("nothing") is None
 
 
@@ -422,11 +460,15 @@ def test_kinds() -> None:
         ({**refs("reference_image"), "rights": {"consent_reference": "contract 7"}}, "Nothing is declared"),
         (refs("first_frame") | rights("contract 7"), "asset://"),
         ({"model": "ep-1"}, "'ep-1'"),
-        ({"model": MINI, "execution_expires_after": 3_600}, "contradict each other on whether Seedance 2.0 mini"),
+        ({"model": MINI, "web_search": True}, "doubtful whether Seedance 2.0 mini takes web_search on byteplus"),
+        ({"model": PREMIUM, "resolution": "4k"}, "Seedance 2.5 premium needs an account that"),
+        (
+            {"route": "volcengine", "model": "doubao-seedance-1-5-pro-251215"},
+            "day that is not known here; its successor",
+        ),
         ({"prompt": "fox " * 1_001}, "1001 words"),
-        ({"model": NEXT, "draft": True}, "480p"),
-        ({"model": PRO, "draft": True, "resolution": "1080p"}, "480p"),
-        (next_of("extend", **many(audio=1)), "without a reference_video"),
+        ({"model": NEXT, **many(video=1), **rights("", person=False)}, "words such as add, remove or replace"),
+        (next_of("auto", **many(video=1), **rights("", person=False)), "words such as add, remove or replace"),
     ],
 )
 def test_warning(changes: dict[str, Any], says: str) -> None:
@@ -447,7 +489,10 @@ def test_warning(changes: dict[str, Any], says: str) -> None:
         {"model": NEXT, "prompt": "여우"},
         {"model": PRO, "prompt": "여우", "execution_expires_after": 3_600},
         {"model": NEXT, "execution_expires_after": 3_600, "priority": 9},
-        {"priority": 9, "web_search": True},
+        {"priority": 9, "execution_expires_after": 3_600},
+        {"route": "volcengine", "model": CHINESE, "web_search": True},
+        {"web_search": False},
+        next_of("reference", **many(video=1), **rights("", person=False)),
         {"prompt": "fox " * 1_000},
         {"model": NEXT, "draft": False, "resolution": "1080p"},
         {"model": NEXT, "draft": True, "resolution": "480p"},
@@ -545,73 +590,67 @@ def test_pixels() -> None:
     assert [sizes["1:1"][0] for sizes in PIXELS.values()] == [640, 960, 1440, 2880]
 
 
-ESTIMATES: list[tuple[dict[str, Any], int | None, float | None]] = [
-    ({}, 108_900, 0.7623),
-    ({"model": FAST}, 108_900, 0.60984),
-    ({"model": MINI}, 108_900, 0.38115),
-    ({"duration": 4}, 87_300, 0.6111),
-    ({"duration": -1}, 324_900, 2.2743),
-    ({"resolution": "480p"}, 50_638, 0.354466),
-    ({"resolution": "1080p"}, 245_025, 1.886693),
-    ({"resolution": "4k"}, 980_100, 3.9204),
-    # 1112x834 is the largest of 720p.
-    ({**refs("first_frame"), "ratio": "adaptive"}, 1112 * 834 * 121 // 1024, 0.767102),
-    # Five seconds, and up to fifteen of reference video.
-    ({**many(video=1), "ratio": "16:9"}, 432_900, 1.86147),
-    ({**many(video=1), "ratio": "16:9", "resolution": "4k"}, 3_896_100, None),
-    ({"route": "volcengine", "model": "doubao-seedance-2-0-260128"}, 108_900, None),
-    ({"model": "ep-1"}, 108_900, None),
-    ({"model": "ep-1", "duration": -1}, 324_900, None),
-    ({"model": NEXT}, 108_900, None),
-    ({"model": NEXT, "duration": -1}, 648_900, None),
-    ({"model": NEXT, "ratio": "16:9", **many(video=1)}, 1280 * 720 * (24 * 35 + 1) // 1024, None),
-    # Its pixels are not documented.
-    ({"model": NEXT, "resolution": "480p"}, None, None),
-    ({"model": PRO, "resolution": "480p", "duration": -1}, 864 * 496 * (24 * 12 + 1) // 1024, None),
-    ({"model": "unknown"}, 108_900, None),
-    ({"model": "unknown", "duration": -1}, None, None),
-    ({"model": FAST, "resolution": "1080p"}, 245_025, None),
-    ({"resolution": "8k"}, None, None),
-    ({"ratio": "2:1"}, None, None),
-    ({"duration": 0}, None, None),
+# Most and least tokens, and the most in the route's currency.
+ESTIMATES: list[tuple[dict[str, Any], int | None, int | None, Cost]] = [
+    # Published examples of the provider.
+    ({}, 108_900, 108_900, Cost(0.7623)),
+    ({"resolution": "1080p"}, 245_025, 245_025, Cost(1.886693)),
+    ({"model": NEXT, "duration": 30}, 648_900, 648_900, Cost(6.94323)),
+    ({"model": FAST}, 108_900, 108_900, Cost(0.60984)),
+    ({"model": MINI}, 108_900, 108_900, Cost(0.38115)),
+    ({"duration": 4}, 87_300, 87_300, Cost(0.6111)),
+    ({"duration": -1}, 324_900, 87_300, Cost(2.2743)),
+    ({"resolution": "480p"}, 50_638, 50_638, Cost(0.354466)),
+    ({"resolution": "4k"}, 980_100, 980_100, Cost(3.9204)),
+    # 1112x834 is the largest of 720p, and 960x960 the smallest.
+    (
+        {**refs("first_frame"), "ratio": "adaptive"},
+        1112 * 834 * 121 // 1024,
+        min(w * h for w, h in PIXELS["720p"].values()) * 121 // 1024,
+        Cost(0.767102),
+    ),
+    # Five seconds, and 2 to 15 of reference video.
+    ({**many(video=1), "ratio": "16:9"}, 432_900, 152_100, Cost(1.86147)),
+    ({**many(video=1), "ratio": "16:9", "resolution": "4k"}, 3_896_100, 1_368_900, Cost(9.35064)),
+    ({"route": "volcengine", "model": CHINESE}, 108_900, 108_900, Cost(cny=5.0094)),
+    ({"model": "ep-1"}, 108_900, 108_900, Cost()),
+    ({"model": "ep-1", "duration": -1}, 324_900, 87_300, Cost()),
+    ({"model": NEXT}, 108_900, 108_900, Cost(1.16523)),
+    ({"model": NEXT, "ratio": "16:9", **many(video=1)}, 756_900, 152_100, Cost(4.84416)),
+    ({"model": NEXT, "resolution": "480p"}, 854 * 480 * 121 // 1024, 854 * 480 * 121 // 1024, Cost(0.518276)),
+    ({"model": NEXT, "draft_of": "cgt-1"}, 2206 * 946 * 721 // 1024, 1920 * 1080 * 97 // 1024, Cost(17.191652)),
+    ({"model": PREMIUM, "resolution": "4k"}, None, None, Cost()),
+    ({"model": PRO, "resolution": "480p", "duration": -1}, 120_946, 40_594, Cost()),
+    ({"model": "unknown"}, 108_900, 108_900, Cost()),
+    ({"model": "unknown", "duration": -1}, None, None, Cost()),
+    ({"model": FAST, "resolution": "1080p"}, 245_025, 245_025, Cost()),
+    ({"resolution": "8k"}, None, None, Cost()),
+    ({"ratio": "2:1"}, None, None, Cost()),
+    ({"duration": 0}, None, None, Cost()),
 ]
 
 
-@pytest.mark.parametrize(("changes", "tokens", "usd"), ESTIMATES)
-def test_estimate(changes: dict[str, Any], tokens: int | None, usd: float | None) -> None:
-    assert estimate(request(**changes)) == Estimate(tokens, usd)
+@pytest.mark.parametrize(("changes", "most", "least", "cost"), ESTIMATES)
+def test_estimate(changes: dict[str, Any], most: int | None, least: int | None, cost: Cost) -> None:
+    found = estimate(request(**changes))
+    assert (found.tokens, found.least_tokens, found.most) == (most, least, cost)
+    amounts = (found.least.usd or found.least.cny or 0, found.most.usd or found.most.cny or 0)
+    assert amounts[0] <= amounts[1]
 
 
 def test_list_prices() -> None:
-    assert PRICES == {
-        FULL: {"480p": (7.0, 4.3), "720p": (7.0, 4.3), "1080p": (7.7, 4.7), "4k": (4.0, None)},
-        FAST: {"480p": (5.6, 3.3), "720p": (5.6, 3.3)},
-        MINI: {"480p": (3.5, 2.1), "720p": (3.5, 2.1)},
-    }
+    assert KNOWN[FULL].prices == {"480p": (7.0, 4.3), "720p": (7.0, 4.3), "1080p": (7.7, 4.7), "4k": (4.0, 2.4)}
+    assert KNOWN[FAST].prices == {"480p": (5.6, 3.3), "720p": (5.6, 3.3)}
+    assert KNOWN[MINI].prices == {"480p": (3.5, 2.1), "720p": (3.5, 2.1)}
+    assert KNOWN[NEXT].prices == {"480p": (10.7, 6.4), "720p": (10.7, 6.4), "1080p": (11.7, 7.0)}
+    assert KNOWN[CHINESE].prices == {"480p": (46, 28), "720p": (46, 28), "1080p": (51, 31), "4k": (26, None)}
 
 
 def test_cost() -> None:
-    assert cost_usd(FULL, "1080p", True, 1_000_000) == 4.7
-    assert cost_usd(FULL, "1080p", False, 0) == 0
-    assert cost_usd(FULL, "4k", True, 1) is None
-    assert cost_usd("ep-1", "720p", False, 1) is None
-    assert cost_usd("doubao-seedance-2-0-260128", "720p", False, 1) is None
-    assert cost_usd(FULL, "720p", False, 10**400) is None
-
-
-@pytest.mark.parametrize(
-    ("task", "changes", "usd"),
-    [
-        ({"usage": {"total_tokens": 108_900, "completion_tokens": 108_900}, "resolution": "720p"}, {}, 0.7623),
-        ({"usage": {"total_tokens": 1_000_000}}, {"resolution": "1080p"}, 7.7),
-        ({"usage": {"total_tokens": 1_000_000}}, many(video=1), 4.3),
-        ({"usage": {"total_tokens": 1_000_000}}, many(image=1, audio=1), 7.0),
-        ({"usage": {"total_tokens": 1_000_000}}, {"model": "ep-1"}, None),
-        ({"usage": {"total_tokens": 1_000_000}, "model": FAST}, {"model": "ep-1"}, 5.6),
-        ({"usage": {"total_tokens": 1_000_000}, "resolution": "1080p"}, {}, 7.7),
-        ({"usage": {}}, {}, None),
-        ({}, {}, None),
-    ],
-)
-def test_cost_of_a_task(task: dict[str, Any], changes: dict[str, Any], usd: float | None) -> None:
-    assert RULES.cost_of(request(**changes), Task.model_validate({"id": "cgt-1", "status": "succeeded"} | task)) == usd
+    full, chinese = KNOWN[FULL], KNOWN[CHINESE]
+    assert cost(full, "1080p", True, 1_000_000) == Cost(usd=4.7)
+    assert cost(full, "1080p", False, 0) == Cost(usd=0)
+    assert cost(chinese, "1080p", True, 1_000_000) == Cost(cny=31)
+    assert cost(chinese, "4k", True, 1) == Cost()
+    assert cost(full, "8k", False, 1) == Cost()
+    assert cost(full, "720p", False, 10**400) == Cost()

@@ -78,6 +78,15 @@ async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
     assert harness.fake.input("get_task").attempt == 3
 
 
+async def test_failed_downloads_are_counted_in_a_row(harness: Harness) -> None:
+    passing = not_sent(code="InvalidParameter", passing=True)
+    harness.fake.plan("read_ledger", *(claim(attempt) for attempt in range(1, 6)))
+    harness.fake.plan("create_task", passing, passing, not_sent(), passing, created(seconds=0))
+    harness.fake.finish()
+    await harness.start_until_stored()
+    assert [call.input.passing for call in harness.fake.of("create_task")] == [0, 1, 2, 0, 1]
+
+
 async def test_lost_answer_ends_the_row_of_unsent_creates(harness: Harness) -> None:
     harness.fake.plan("read_ledger", claim(1), claim(2))
     harness.fake.plan("create_task", not_sent(), create_result("unknown"), created(seconds=0))
