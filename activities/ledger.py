@@ -141,13 +141,14 @@ class LedgerActivities:
         about = ""
         if input.continued:
             about = summary_and_details(job_id, request, settings.rules, hash_users=settings.seedance_hash_users)[1]
+        listed = await self._ledger.identifiers_listed(request.route, settings.key_fingerprint, request.model)
         claimed = attempt.claim.warnings if attempt is not None and attempt.claim is not None else ()
         return RunContext(
             search_attributes=self._search_attributes,
             hash_users=settings.seedance_hash_users,
             folder=self._ledger.folder(input.job_id),
             create_seconds=settings.seedance_create_timeout_seconds,
-            identifiers_listed=await self._ledger.identifiers_listed(input.request.route, settings.key_fingerprint),
+            identifiers_listed=listed,
             estimated_tokens=estimated.tokens,
             estimated_usd=estimated.usd,
             estimated_cny=estimated.cny,

@@ -25,7 +25,7 @@ from seedance_temporal.contract import Queues
 from seedance_temporal.identity import is_safety_identifier
 from seedance_temporal.job import Shape
 from seedance_temporal.ledger.decisions import Decision, decide_at
-from seedance_temporal.ledger.facts import Attempt, Listing
+from seedance_temporal.ledger.facts import Attempt, Claim, Listing
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.settings import Settings
@@ -68,8 +68,11 @@ class ListerInput(Shape):
 
 
 class ListPageInput(Shape):
+    """The page to read; ``model`` is given where the API key shows the tasks of one model or endpoint at a time."""
+
     page: int
     service_tier: str
+    model: str = ""
 
 
 class ListedTask(Shape):
@@ -128,17 +131,20 @@ class TaskListActivities:
 
         Raises:
             ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
+                ``ModelNeeded``: the API key is Custom, and shows the tasks of one model at a time.
         """
         try:
-            page = await self._ark.list(input.page, _PAGE_SIZE, input.service_tier)
+            page = await self._ark.list(input.page, _PAGE_SIZE, input.service_tier, input.model)
         except (ArkError, httpx.HTTPError) as error:
+            if isinstance(error, ArkError) and error.needs_model and not input.model:
+                raise ApplicationError(str(error), type="ModelNeeded", non_retryable=True) from None
             raise ApplicationError(
                 f"the provider did not list its tasks: {error!r}", type="ProviderUnavailable"
             ) from None
         key = self._settings.key_fingerprint
         tasks = tuple(_listed(task) for task in page.items if isinstance(task.get("id"), str))
         if any(is_safety_identifier(task.safety_identifier or "") for task in tasks):
-            await self._ledger.note_identifiers_listed(self._settings.ark_route, key)
+            await self._ledger.note_identifiers_listed(self._settings.ark_route, key, input.model)
         return Page(tasks=tasks, total=page.total, asked_at=page.asked_at, key=key)
 
     @activity.defn
@@ -164,7 +170,8 @@ class TaskListActivities:
         facts = await self._ledger.read(input.job_id)
         decision = decide_at(facts, self._settings)
         if input.attempt is None:
-            await self._requests.send(_whether_identifiers_are_listed())
+            newest = facts.attempts[-1].claim if facts.attempts else None
+            await self._requests.send(_whether_identifiers_are_listed(newest))
         elif (decision.next, decision.attempt) == ("recover", input.attempt):
             attempt = facts.attempt(input.attempt)
             assert attempt is not None
@@ -207,9 +214,10 @@ class _Requests:
             )
 
 
-def _whether_identifiers_are_listed() -> ListingRequest:
+def _whether_identifiers_are_listed(claim: Claim | None) -> ListingRequest:
     now = datetime.now(UTC).timestamp()
-    return ListingRequest(job_id=None, attempt=0, safety_identifier="", model="", service_tier="default", since=now)
+    model = claim.request.model if claim is not None else ""
+    return ListingRequest(job_id=None, attempt=0, safety_identifier="", model=model, service_tier="default", since=now)
 
 
 def _for_attempt(attempt: Attempt, skew: float) -> ListingRequest:

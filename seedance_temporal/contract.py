@@ -35,9 +35,15 @@ class Queues:
     def __init__(self, route: str) -> None:
         self.workflows = f"seedance-{route}"
         self.create = f"seedance-{route}-create"
+        # The provider counts creates at 4k apart.
+        self.create_4k = f"seedance-{route}-create-4k"
         self.get = f"seedance-{route}-get"
         self.list = f"seedance-{route}-list"
         self.transfer = f"seedance-{route}-transfer"
+
+    def create_for(self, resolution: str) -> str:
+        """Return the queue of creates, by the resolution of their video."""
+        return self.create_4k if resolution == "4k" else self.create
 
 
 def lister_id(route: str) -> str:

@@ -114,7 +114,9 @@ class Settings(BaseSettings):
     asked.
     """
     seedance_creates_per_minute: Positive = 180
-    """The account's rate for creates, over all workers of a route."""
+    """The account's rate for creates, over all workers of a route, but for those at 4k."""
+    seedance_creates_per_minute_4k: Positive = 15
+    """The same of videos at 4k, which the provider counts apart."""
     seedance_copies_at_once: Annotated[int, Field(gt=0)] = 4
     """Copies into the bucket at once, per worker."""
     seedance_download_seconds: Positive = 1800

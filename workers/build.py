@@ -70,6 +70,11 @@ def build_workers(
         workflow_runner=NoReadAhead(),
         graceful_shutdown_timeout=timedelta(seconds=settings.seedance_create_timeout_seconds) + GRACE_BEYOND_CREATE,
     )
+    create = CreateActivities(ledger, bucket, ark, settings)
+    creates_per_minute = {
+        queues.create: settings.seedance_creates_per_minute,
+        queues.create_4k: settings.seedance_creates_per_minute_4k,
+    }
     return [
         worker(
             task_queue=queues.workflows,
@@ -89,10 +94,13 @@ def build_workers(
             ],
             max_concurrent_activities=BOOKKEEPING_AT_ONCE,
         ),
-        worker(
-            task_queue=queues.create,
-            activities=[CreateActivities(ledger, bucket, ark, settings).create_task],
-            max_task_queue_activities_per_second=settings.seedance_creates_per_minute / 60,
+        *(
+            worker(
+                task_queue=queue,
+                activities=[create.create_task],
+                max_task_queue_activities_per_second=rate / 60,
+            )
+            for queue, rate in creates_per_minute.items()
         ),
         worker(
             task_queue=queues.get,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -26,8 +26,12 @@ with workflow.unsafe.imports_passed_through():
     from seedance_temporal import contract
     from seedance_temporal.contract import Queues
     from seedance_temporal.ledger.facts import Listing
+    from seedance_temporal.urls import one_line
     from workflows import messages, policies
     from workflows.waits import history_is_long, until
+
+
+_SUMMARY_LETTERS = 100
 
 
 @workflow.defn(name=contract.LISTER)
@@ -38,7 +42,7 @@ class ListTasks:
     def __init__(self, lister: ListerInput) -> None:
         self._queues = Queues(lister.route)
         self._requested = {(request.job_id, request.attempt): request for request in lister.requested}
-        self._failing_since: dict[str, datetime] = {}
+        self._failing_since: dict[tuple[str, str], datetime] = {}
         self._told: set[tuple[str | None, int]] = set()
 
     @workflow.run
@@ -50,21 +54,28 @@ class ListTasks:
                 workflow.continue_as_new(ListerInput(route=lister.route, requested=requested))
             requests, self._requested = list(self._requested.values()), {}
             for tier in sorted({request.service_tier for request in requests}):
-                await self._serve(tier, [request for request in requests if request.service_tier == tier])
+                await self._serve(tier, "", [request for request in requests if request.service_tier == tier])
 
     async def _is_requested(self) -> bool:
         return await until(lambda: bool(self._requested), policies.LISTER_IDLE, "end without requests")
 
-    async def _serve(self, tier: str, requests: list[ListingRequest]) -> None:
-        """Read one listing, and answer each job that requested it; keep the requests where that fails."""
+    async def _serve(self, tier: str, model: str, requests: list[ListingRequest]) -> None:
+        """Read one listing, and answer each job that requested it; keep the requests where that fails.
+
+        A Custom key shows the tasks of one model at a time, so each model then has a listing of its own.
+        """
         began = workflow.now()
         try:
-            answers = await self._list(tier, requests)
+            answers = await self._list(tier, model, requests)
         except ActivityError as error:
+            if isinstance(error.cause, ApplicationError) and error.cause.type == "ModelNeeded":
+                for each in sorted({request.model for request in requests if request.model}):
+                    await self._serve(tier, each, [request for request in requests if request.model == each])
+                return
             self._keep(requests)
-            await self._tell(tier, self._failing_since.setdefault(tier, began), error)
+            await self._tell(tier, model, self._failing_since.setdefault((tier, model), began), error)
             return
-        self._failing_since.pop(tier, None)
+        self._failing_since.pop((tier, model), None)
         self._told -= {(request.job_id, request.attempt) for request in requests}
         try:
             await self._answer_all(answers)
@@ -75,13 +86,16 @@ class ListTasks:
         for request in requests:
             self._requested.setdefault((request.job_id, request.attempt), request)
 
-    async def _tell(self, tier: str, since: datetime, error: ActivityError) -> None:
+    async def _tell(self, tier: str, model: str, since: datetime, error: ActivityError) -> None:
         """Tell each job that waits, once, why there is no listing: its operator must know. Its request is kept."""
         reason = messages.last_failure(error)
         if reason is None:
             return  # no worker has tried it
-        waiting = [(key, request) for key, request in self._requested.items() if request.service_tier == tier]
-        untold = {key: request for key, request in waiting if key not in self._told}
+        untold = {
+            key: request
+            for key, request in self._requested.items()
+            if key not in self._told and request.service_tier == tier and model in {"", request.model}
+        }
         problem = messages.reason_of(reason)
         answers = [
             Answer(
@@ -103,17 +117,17 @@ class ListTasks:
             await self._answer_all(answers)
             self._told |= untold.keys()
 
-    async def _list(self, tier: str, requests: list[ListingRequest]) -> list[Answer]:
+    async def _list(self, tier: str, model: str, requests: list[ListingRequest]) -> list[Answer]:
         """Read one listing; return the answers to the jobs that requested it."""
         began = workflow.now()
-        pages = [await self._page(1, tier)]
+        pages = [await self._page(1, tier, model)]
         # Younger tasks need not be listed. The earlier clock counts, because a worker's clock can be ahead.
         asked_at = min(pages[0].asked_at, workflow.now()).timestamp()
         while pages[-1].tasks and sum(len(page.tasks) for page in pages) < pages[-1].total:
             fills_history = workflow.info().get_current_history_size() >= policies.MOST_LISTING_BYTES
             if fills_history or len(pages) == policies.MOST_PAGES:
                 break
-            pages.append(await self._page(len(pages) + 1, tier))
+            pages.append(await self._page(len(pages) + 1, tier, model))
         tasks = {task.id: task for page in pages for task in page.tasks}
         older = [task for task in tasks.values() if task.created_at is not None and task.created_at <= asked_at]
         complete = len(older) >= pages[0].total
@@ -152,15 +166,15 @@ class ListTasks:
             summary=f"answer {len(answers)} jobs",
         )
 
-    async def _page(self, page: int, tier: str) -> Page:
+    async def _page(self, page: int, tier: str, model: str) -> Page:
         return await workflow.execute_activity_method(
             TaskListActivities.list_page,
-            ListPageInput(page=page, service_tier=tier),
+            ListPageInput(page=page, service_tier=tier, model=model),
             task_queue=self._queues.list,
             schedule_to_close_timeout=policies.LIST_WITHIN,
             start_to_close_timeout=policies.LIST_TIMEOUT,
             retry_policy=policies.LIST_RETRY,
-            summary=f"LIST: page {page}",
+            summary=f"LIST: page {page}{f' of {one_line(model)}' if model else ''}"[:_SUMMARY_LETTERS],
         )
 
     @workflow.signal(name=contract.SIGNAL_LISTING_REQUESTED)

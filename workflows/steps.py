@@ -173,7 +173,7 @@ class Steps:
                 doubt=doubt,
                 passing=passing,
             ),
-            task_queue=self._queues.create,
+            task_queue=self._queues.create_for(self._job.request.resolution),
             start_to_close_timeout=timedelta(seconds=self._progress.context.create_seconds) + policies.CREATE_MARGIN,
             retry_policy=policies.CREATE_RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

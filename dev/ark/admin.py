@@ -90,7 +90,7 @@ class Admin:
                 self.settings.apply(await _object(request))
             except ValueError as error:
                 return _problem(error)
-        return JSONResponse(self.settings.model_dump())
+        return JSONResponse(self.settings.model_dump(mode="json"))
 
     async def all_accounts(self, request: Request) -> Response:
         return JSONResponse({route: account.state() for route, account in self.accounts.items()})

@@ -75,7 +75,8 @@ class Ledger:
             )
         )
         open_claims = [a.claim for a in attempts if a.claim and a.outcome is None and not a.allows_another]
-        listed = all([await self.identifiers_listed(claim.request.route, claim.key) for claim in open_claims])
+        requests = [(claim.request, claim.key) for claim in open_claims]
+        listed = all([await self.identifiers_listed(of.route, key, of.model) for of, key in requests])
         return Facts(
             record=result_of_record(record, self._bucket.name, names.record) if record is not None else None,
             attempts=tuple(attempts),
@@ -88,21 +89,29 @@ class Ledger:
         """List the objects that a job has now."""
         return tuple(RecordedObject.of(stored) for stored in await self._bucket.list(self.names(job_id).root))
 
-    async def identifiers_listed(self, route: str, key: str) -> bool:
-        """Return whether a LIST of this route has ever shown an identifier of ours to the key of a fingerprint."""
-        name = self._identifiers_listed(route, key)
-        if name not in self._listed and await self._bucket.stat(name) is not None:
+    async def identifiers_listed(self, route: str, key: str, model: str) -> bool:
+        """Return whether a LIST of this route has ever shown an identifier of ours.
+
+        Args:
+            route: Of the provider.
+            key: Fingerprint of the API key that read it.
+            model: As a request names it: a Custom key lists the tasks of one model or endpoint at a time.
+        """
+        for name in (self._identifiers_listed(route, key), self._identifiers_listed(route, key, model)):
+            if name in self._listed or await self._bucket.stat(name) is not None:
+                self._listed.add(name)
+                return True
+        return False
+
+    async def note_identifiers_listed(self, route: str, key: str, model: str = "") -> None:
+        """Write that a LIST of this route has shown an identifier of ours; of one model alone, where it is given."""
+        name = self._identifiers_listed(route, key, model)
+        if name not in self._listed:
+            await self._bucket.create(name, as_json({"at": datetime.now(UTC).isoformat(), "key": key, "model": model}))
             self._listed.add(name)
-        return name in self._listed
 
-    async def note_identifiers_listed(self, route: str, key: str) -> None:
-        """Write that a LIST of this route has shown an identifier of ours to the key of a fingerprint."""
-        if not await self.identifiers_listed(route, key):
-            content = as_json({"at": datetime.now(UTC).isoformat(), "key": key})
-            await self._bucket.create(self._identifiers_listed(route, key), content)
-
-    def _identifiers_listed(self, route: str, key: str) -> str:
-        return f"{self._prefix}/{_IDENTIFIERS_LISTED}-{route}-{key}.json"
+    def _identifiers_listed(self, route: str, key: str, model: str = "") -> str:
+        return f"{self._prefix}/{_IDENTIFIERS_LISTED}-{'-'.join(filter(None, [route, key, model]))}.json"
 
     async def has_verified_video(self, job_id: str, task_id: str) -> bool:
         """Return whether the bucket holds a verified video of the task, so that only its record is missing."""

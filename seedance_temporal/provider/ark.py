@@ -86,6 +86,7 @@ class ArkError(Exception):
         status: The HTTP status.
         code, message: The provider's, without secrets; the code is empty where the answer had no envelope.
         attention: Set where an operator must act.
+        needs_model: Whether LIST was refused because the API key is Custom, and the request names no model.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -93,6 +94,7 @@ class ArkError(Exception):
         self.code = code
         self.message = message
         self.attention = attention_of(status, code, message)
+        self.needs_model = status == httpx.codes.BAD_REQUEST and "filter.model" in message
         super().__init__(f"HTTP {status} {code}: {message}")
 
 
@@ -276,7 +278,7 @@ class Ark:
             raise ArkError(answer.status, "", "the answer is about another task")
         return task
 
-    async def list(self, page: int, page_size: int, service_tier: str = "default") -> TaskPage:
+    async def list(self, page: int, page_size: int, service_tier: str = "default", model: str = "") -> TaskPage:
         """Get one page of the account's tasks of the last seven days.
 
         The account may send one call a second, so calls of one process keep that distance. Items that are not tasks
@@ -285,12 +287,14 @@ class Ark:
         Args:
             page, page_size: Counted from 1, with at most 500 tasks each.
             service_tier: Only tasks of this tier.
+            model: Only tasks of this model or endpoint; a Custom key needs it.
 
         Raises:
             ArkError: A refusal, or an answer that is not a list.
             httpx.HTTPError: No answer.
         """
         query: dict[str, str | int] = {"page_num": page, "page_size": page_size, "filter.service_tier": service_tier}
+        query |= {"filter.model": model} if model else {}
         async with self._listing:
             await asyncio.sleep(max(0.0, self._listed_at + self._list_spacing - time.monotonic()))
             self._listed_at = time.monotonic()

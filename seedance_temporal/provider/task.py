@@ -176,18 +176,11 @@ class TaskContent(_Payload):
     last_frame_url: _UrlOrNone = None
 
 
-class ToolUsage(_Payload):
-    """The calls of tools that the provider counted."""
-
-    web_search: _Count = None
-
-
 class Usage(_Payload):
-    """The tokens, and the calls of tools, that the provider counted."""
+    """The tokens that the provider counted. It counts searches of the web in ``tool_usage``, which is kept as it is."""
 
     completion_tokens: _Count = None
     total_tokens: _Count = None
-    tool_usage: Annotated[ToolUsage | None, _OR_ABSENT] = None
 
 
 class Task(_Payload):

@@ -19,7 +19,8 @@ from tests.docs.pages import ROOT, rows
 
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
 PROVIDER = "".join(
-    (ROOT / "seedance_temporal" / "provider" / name).read_text(encoding="utf-8") for name in ("ark.py", "task.py")
+    (ROOT / "seedance_temporal" / "provider" / name).read_text(encoding="utf-8")
+    for name in ("ark.py", "refusals.py", "task.py")
 )
 PRODUCT = ("seedance_temporal", "activities", "workflows", "workers", "worker.py", "starter.py", "relay.py")
 # These make an error or an answer, and take its code at this position.

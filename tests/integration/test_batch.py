@@ -69,6 +69,7 @@ async def test_repeated_batch_returns_same_jobs(temporal: Client, tmp_path: Path
         "repeated": 0,
         "invalid": 0,
         "estimated_usd": pytest.approx(3 * 0.7623, abs=0.01),
+        "estimated_cny": 0,
         "unpriced": 0,
         "phases": {"checking": 3},
     }

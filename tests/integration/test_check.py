@@ -21,7 +21,10 @@ from tests.support.command_line import CommandResult, run_command
 from tests.support.media_files import FPS, clip, picture
 from tests.support.result_host import Answer, ResultHost
 
-KEYS = {*("job_id", "request_hash", "scene", "estimated_tokens", "estimated_usd", "warnings", "sends", "media")}
+KEYS = {
+    *("job_id", "request_hash", "scene", "warnings", "sends", "media"),
+    *("estimated_tokens", "estimated_usd", "estimated_cny", "least_tokens", "least_usd", "least_cny"),
+}
 REQUEST: dict[str, Any] = {
     "user_id": "user-42",
     "route": "byteplus",

@@ -35,6 +35,8 @@ from tests.support.jobs import (
 from tests.support.memory_bucket import LosingAnswers, MemoryBucket
 from tests.support.world import World
 
+MODEL = "dreamina-seedance-2-0-260128"
+
 
 @pytest.fixture(params=["google", "memory"])
 def world(request: pytest.FixtureRequest) -> World:
@@ -320,15 +322,28 @@ async def test_end_written_twice_is_resubmitted_once(world: World) -> None:
 async def test_identifiers_listed_is_noted_per_route_and_key(world: World) -> None:
     prefix = f"seedance-{world.request.take}"
     ledger = Ledger(world.bucket, prefix)
-    assert not await ledger.identifiers_listed("byteplus", FINGERPRINT)
+    assert not await ledger.identifiers_listed("byteplus", FINGERPRINT, MODEL)
     for _ in range(2):
         await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
-    assert await ledger.identifiers_listed("byteplus", FINGERPRINT)
-    assert await Ledger(world.bucket, prefix).identifiers_listed("byteplus", FINGERPRINT), "it outlives the worker"
-    assert not await ledger.identifiers_listed("volcengine", FINGERPRINT)
-    assert not await ledger.identifiers_listed("byteplus", "01234567"), "another key may see other tasks"
+    assert await ledger.identifiers_listed("byteplus", FINGERPRINT, MODEL)
+    assert await Ledger(world.bucket, prefix).identifiers_listed("byteplus", FINGERPRINT, MODEL), (
+        "it outlives the worker"
+    )
+    assert not await ledger.identifiers_listed("volcengine", FINGERPRINT, MODEL)
+    assert not await ledger.identifiers_listed("byteplus", "01234567", MODEL), "another key may see other tasks"
     listed = [stored.name for stored in await world.bucket.list(f"{prefix}/")]
     assert listed == [f"{prefix}/echo-byteplus-{FINGERPRINT}.json"]
+
+
+async def test_identifiers_listed_is_noted_per_model_of_a_custom_key(world: World) -> None:
+    ledger = Ledger(world.bucket, f"seedance-{world.request.take}")
+    for _ in range(2):
+        await ledger.note_identifiers_listed("byteplus", FINGERPRINT, MODEL)
+    again = Ledger(world.bucket, f"seedance-{world.request.take}")
+    for known in (ledger, again):
+        assert await known.identifiers_listed("byteplus", FINGERPRINT, MODEL)
+        assert not await known.identifiers_listed("byteplus", FINGERPRINT, "ep-a"), "another listing shows its tasks"
+        assert not await known.identifiers_listed("byteplus", "01234567", MODEL)
 
 
 async def test_context_and_facts_show_listed_identifiers() -> None:
@@ -345,9 +360,9 @@ async def test_identifiers_listed_is_read_once() -> None:
     bucket = MemoryBucket()
     ledger = Ledger(bucket, "seedance")
     await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
-    await ledger.identifiers_listed("byteplus", FINGERPRINT)
+    await ledger.identifiers_listed("byteplus", FINGERPRINT, MODEL)
     bucket.broken = ConnectionError("must not be asked")
-    assert await ledger.identifiers_listed("byteplus", FINGERPRINT)
+    assert await ledger.identifiers_listed("byteplus", FINGERPRINT, MODEL)
     await ledger.note_identifiers_listed("byteplus", FINGERPRINT)
 
 

@@ -23,18 +23,20 @@ from tests.support.memory_bucket import LosingAnswers, MemoryBucket
 
 # The most that a_request costs, by the provider's list.
 PRICE = Rules().estimate(a_request()).usd or 0
-UNPRICED = {"model": "dreamina-seedance-2-5-260628"}
+UNPRICED = {"model": "dreamina-seedance-2-5-premium-260915", "resolution": "4k"}
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 class Worker:
     """One worker's limits, at a time of day that a test can set."""
 
-    def __init__(self, bucket: Bucket | None = None, **limits: Any) -> None:
+    def __init__(self, bucket: Bucket | None = None, cny_per_usd: float | None = None, **limits: Any) -> None:
         bucket = bucket or MemoryBucket()
         self.now = NOON
         self.ledger = Ledger(bucket, "seedance")
-        settings = some_settings(**{f"seedance_max_{name}": limit for name, limit in limits.items()})
+        settings = some_settings(
+            **{f"seedance_max_{name}": limit for name, limit in limits.items()}, seedance_cny_per_usd=cny_per_usd
+        )
         self.activities = LimitActivities(self.ledger, bucket, settings, lambda: self.now)
 
     async def reserve(self, request: VideoRequest) -> QuotaResult:
@@ -85,6 +87,21 @@ async def test_unknown_price_passes_usd_limit(bucket: MemoryBucket, name: str) -
     for variable in (f"SEEDANCE_MAX_{name.upper()}", "SEEDANCE_PRICES", "SEEDANCE_ENDPOINTS"):
         assert variable in error.message
     assert entries(bucket) == []
+
+
+async def test_cny_needs_a_rate_for_a_limit_in_usd(bucket: MemoryBucket) -> None:
+    chinese = {"route": "volcengine", "model": "doubao-seedance-2-0-260128"}
+    error = await Worker(bucket, usd_per_request=1000.0).refuses(a_request(**chinese))
+    assert (error.code, error.failure_class, error.attempt) == ("rate_unknown", "invalid", None)
+    assert "set SEEDANCE_CNY_PER_USD" in error.message
+    cny = present(Rules().estimate(a_request(**chinese)).cny)
+    for name in ("usd_per_request", "usd_per_user_day"):
+        limit: dict[str, Any] = {name: cny / 7 + 0.001}
+        limited = Worker(bucket, cny_per_usd=7.0, **limit)
+        assert (await limited.reserve(a_request(**chinese))).error is None
+    assert content(bucket, entries(bucket)[0])["usd"] == pytest.approx(cny / 7, abs=1e-6)
+    dear = Worker(bucket, cny_per_usd=7.0, usd_per_request=cny / 7 - 0.001)
+    assert (await dear.refuses(a_request(**chinese))).code == "over_limit"
 
 
 async def test_unknown_price_counts_as_job(bucket: MemoryBucket) -> None:

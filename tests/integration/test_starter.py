@@ -28,12 +28,13 @@ UNKNOWN = "seedance-" + "0" * 64
 LONELY = "volcengine"
 JOB_KEYS = {
     *("job_id", "request_hash", "phase", "attention", "task_id", "attempt", "result", "error", "user", "route"),
-    *("model", "started_at", "closed_at", "tokens", "cost_usd", "estimated_tokens", "estimated_usd", "detail"),
+    *("model", "started_at", "closed_at", "tokens", "cost_usd", "cost_cny", "detail"),
+    *("estimated_tokens", "estimated_usd", "estimated_cny"),
 }
 ERROR_KEYS = {"code", "message", "class", "task_id", "attempt", "resubmit_could_help"}
 RESULT_KEYS = {
     *("video_uri", "size", "crc32c", "md5", "last_frame_uri", "record_uri", "task_id", "usage", "seed", "ratio"),
-    *("resolution", "duration", "generate_audio", "cost_usd"),
+    *("resolution", "duration", "generate_audio", "cost_usd", "cost_cny"),
 }
 
 

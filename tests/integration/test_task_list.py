@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
@@ -30,7 +31,7 @@ from activities.task_list import (
 )
 from dev.ark.control import ArkControl
 from seedance_temporal.contract import LISTER, SIGNAL_LISTED, SIGNAL_LISTING_REQUESTED, lister_id
-from seedance_temporal.identity import safety_identifier
+from seedance_temporal.identity import key_fingerprint, safety_identifier
 from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
@@ -63,6 +64,7 @@ IDENTIFIERS_LISTED = f"seedance/echo-byteplus-{FINGERPRINT}.json"
 OURS = safety_identifier("user-42", "c" * 32)
 # A server's own limit is 10,000 for a run.
 _MOST_SIGNALS = 20
+CUSTOM = "key-of-one-model"
 
 
 @pytest.fixture
@@ -89,9 +91,10 @@ class Reader:
     settings: Settings = field(default_factory=some_settings)
     bucket: MemoryBucket = field(default_factory=MemoryBucket)
 
-    async def page(self, number: int = 1, service_tier: str = "default") -> Page:
+    async def page(self, number: int = 1, service_tier: str = "default", model: str = "") -> Page:
         activities = TaskListActivities(Ledger(self.bucket, "seedance"), self.client, self.settings)
-        return await in_activity(activities.list_page, ListPageInput(page=number, service_tier=service_tier))
+        asked = ListPageInput(page=number, service_tier=service_tier, model=model)
+        return await in_activity(activities.list_page, asked)
 
     async def task(self, identifier: str | None = None, **given: Any) -> str:
         answer = await self.client.create(BODY | {"safety_identifier": identifier} | given)
@@ -119,6 +122,23 @@ async def test_page_shows_one_tier(ark: ArkControl) -> None:
     task_id = await reader.task(OURS, model="seedance-1-5-pro-251215", service_tier="flex")
     assert task_id in {task.id for task in (await reader.page(service_tier="flex")).tasks}
     assert task_id not in {task.id for task in (await reader.page()).tasks}
+
+
+async def test_custom_key_shows_one_model(ark: ArkControl) -> None:
+    model = str(BODY["model"])
+    await ark.set_key("byteplus", CUSTOM, models=[model])
+    reader = Reader(a_client(ark, key=CUSTOM), some_settings(ark_api_key=SecretStr(CUSTOM)))
+    task_id = await reader.task(OURS)
+    with pytest.raises(ApplicationError, match=r"filter\.model") as needed:
+        await reader.page()
+    assert (needed.value.type, needed.value.non_retryable) == ("ModelNeeded", True)
+    page = await reader.page(model=model)
+    assert task_id in {task.id for task in page.tasks}
+    assert reader.bucket.writes == [f"seedance/echo-byteplus-{key_fingerprint(CUSTOM)}-{model}.json"]
+    with pytest.raises(ApplicationError, match="does not exist or you do not have access") as refused:
+        await reader.page(model="ep-another")
+    assert refused.value.type == "ProviderUnavailable"
+    await ark.remove_key("byteplus", CUSTOM)
 
 
 async def test_identifiers_listed_is_noted_once(ark: ArkControl) -> None:

@@ -68,6 +68,7 @@ def test_queue_names() -> None:
     assert vars(Queues("byteplus")) == {
         "workflows": "seedance-byteplus",
         "create": "seedance-byteplus-create",
+        "create_4k": "seedance-byteplus-create-4k",
         "get": "seedance-byteplus-get",
         "list": "seedance-byteplus-list",
         "transfer": "seedance-byteplus-transfer",

@@ -266,6 +266,7 @@ class Harness:
                 TaskListActivities(Ledger(MemoryBucket(), "-"), Ark("-", "-"), Settings()).answer_jobs,
             ],
             "create": [fake.create_task],
+            "create_4k": [fake.create_task],
             "get": [fake.get_task, fake.cancel_task, fake.identify_task, fake.resolve_attempt],
             "list": [fake.list_page],
             "transfer": [fake.store_video],
@@ -304,6 +305,7 @@ class Harness:
         first_signal: TaskChanged | None = None,
         references: tuple[Reference, ...] = (),
         user_id: str = "user-42",
+        resolution: str = "720p",
         **given: Any,
     ) -> Job:
         """Start a job of this route."""
@@ -313,6 +315,7 @@ class Harness:
             model="dreamina-seedance-2-0-260128",
             prompt="A shot",
             references=references,
+            resolution=resolution,
             take=take,
         )
         handle = await self.client.start_workflow(

@@ -78,6 +78,16 @@ async def test_unsent_create_is_sent_with_new_claim(harness: Harness) -> None:
     assert harness.fake.input("get_task").attempt == 3
 
 
+@pytest.mark.parametrize(("resolution", "queue"), [("4k", "create_4k"), ("1080p", "create")])
+async def test_creates_at_4k_have_a_queue(idle: Harness, resolution: str, queue: str) -> None:
+    idle.fake.plan("read_ledger", claim())
+    idle.fake.plan("create_task", created(seconds=0))
+    idle.fake.finish()
+    await idle.start_workers("workflows", "ledger", "get", "list", "transfer", queue)
+    job = await idle.start(resolution=resolution)
+    await job.result()
+
+
 async def test_failed_downloads_are_counted_in_a_row(harness: Harness) -> None:
     passing = not_sent(code="InvalidParameter", passing=True)
     harness.fake.plan("read_ledger", *(claim(attempt) for attempt in range(1, 6)))

@@ -200,6 +200,46 @@ async def test_repeated_request_is_answered_once(lister: Lister) -> None:
     assert len(lister.pages) == 2
 
 
+async def test_custom_key_lists_each_model(lister: Lister) -> None:
+    async def of_model(input: ListPageInput) -> Page:
+        if not input.model:
+            raise ApplicationError("filter.model is required", type="ModelNeeded", non_retryable=True)
+        return a_page(a_task(f"cgt-{input.model}", OURS, model=None), total=1)
+
+    first = await lister.ask_held("first")
+    lister.harness.fake.always("list_page", of_model)
+    await lister.ask("a", model="ep-1")
+    await lister.ask("b")
+    await lister.ask("c", model="ep-1")
+    await lister.ask(None, model="ep-2")
+    first.release()
+    answers = [(await lister.answers(name))[0] for name in "abc"]
+    assert [answer.task_id for answer in answers] == ["cgt-ep-1", f"cgt-{MODEL}", "cgt-ep-1"]
+    assert all(answer.complete for answer in answers)
+    asked = [call.input.model for call in lister.harness.fake.of("list_page")]
+    assert asked == ["", "", MODEL, "ep-1", "ep-2"]
+
+
+async def test_failing_listing_of_a_model_is_told(lister: Lister, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that does not name the model of a job gets no listing for it; other jobs get theirs."""
+
+    async def of_model(input: ListPageInput) -> Page:
+        if not input.model:
+            raise ApplicationError("filter.model is required", type="ModelNeeded", non_retryable=True)
+        if input.model == "ep-1":
+            raise ApplicationError("404 no access to ep-1", type="ProviderUnavailable", non_retryable=True)
+        return a_page(a_task("cgt-1", OURS))
+
+    first = await lister.ask_held("first")
+    lister.harness.fake.always("list_page", of_model)
+    await lister.ask("a", model="ep-1")
+    await lister.ask("b")
+    first.release()
+    (failed,), (found,) = await lister.answers("a"), await lister.answers("b")
+    assert (failed.complete, failed.task_id, found.task_id) == (False, None, "cgt-1")
+    assert "no access to ep-1" in failed.problem
+
+
 async def test_each_requested_tier_is_listed(lister: Lister) -> None:
     async def tier(input: ListPageInput) -> Page:
         return a_page(a_task(f"cgt-{input.service_tier}", OURS))
