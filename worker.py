@@ -38,13 +38,13 @@ def main() -> int:
         assert settings.seedance_bucket is not None
         bucket = GoogleBucket(settings.seedance_bucket)
         ark = Ark(settings.base_url, settings.ark_api_key.get_secret_value(), settings.secrets)
+        log.setFormatter(RedactingFormatter(settings.secrets))
+        if arguments.check:
+            return 0 if asyncio.run(check(settings, bucket, ark)) else 1
+        asyncio.run(serve(settings, bucket, ark))
     except InvalidSettings as error:
         sys.stderr.write(f"worker: {error}\n")
         return 2
-    log.setFormatter(RedactingFormatter(settings.secrets))
-    if arguments.check:
-        return 0 if asyncio.run(check(settings, bucket, ark)) else 1
-    asyncio.run(serve(settings, bucket, ark))
     return 0
 
 

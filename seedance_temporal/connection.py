@@ -81,11 +81,15 @@ async def connect(**overrides: Any) -> Client:
 
 def _configured() -> dict[str, Any]:
     """Read Temporal's environment configuration. What it names must exist: the default is another server."""
+    for name, value in os.environ.items():
+        # The SDK would quote it, and it can be a key.
+        if name.startswith("TEMPORAL_") and not _is_text(value):
+            raise InvalidSettings(f"{name} holds bytes that are no text in UTF-8; copy it again")
     for name in _NAMES_OF_FILES:
         if (path := os.environ.get(name)) and not Path(path).is_file():
             raise InvalidSettings(f"{name} names {path}, which is no file")
     try:
-        configured: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+        configured: dict[str, Any] = dict(ClientConfig.load_client_connect_config(config_file_strict=True))
     except OSError as error:
         raise InvalidSettings(f"Temporal's configuration names {error.filename}: {error.strerror}") from None
     except (RuntimeError, ValueError) as error:
@@ -93,6 +97,14 @@ def _configured() -> dict[str, Any]:
         raise InvalidSettings(f"Temporal's configuration: {str(error).splitlines()[0]}") from None
     # Values from files and Kubernetes secrets end in a line feed.
     return {name: value.strip() if isinstance(value, str) else value for name, value in configured.items()}
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

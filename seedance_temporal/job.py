@@ -150,6 +150,7 @@ class JobState(Shape):
     """A job at one moment; absent values are None.
 
     Attributes:
+        phase, attention: Of a newer worker, they can be words that this release does not know.
         attention: The reason the job needs an operator; None where it needs none.
         attempt: The paid attempt that the job is about.
         result: Where a video is stored; None in lists.
@@ -166,8 +167,8 @@ class JobState(Shape):
 
     job_id: str
     request_hash: str
-    phase: Phase
-    attention: Attention | None = None
+    phase: Phase | str
+    attention: Attention | str | None = None
     task_id: str | None = None
     attempt: int | None = None
     result: VideoResult | None = None

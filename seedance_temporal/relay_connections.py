@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # A connection that sends no request in this time is closed.
@@ -12,6 +13,7 @@ _REQUEST_WITHIN_SECONDS = 5.0
 # Of the open files that the system allows, those that are no connections: Temporal's, libraries', the log.
 _OTHER_FILES = 100
 _MOST_CONNECTIONS = 2_000
+_READ_BYTES = 8 * 1024
 
 
 class Connection(H11Protocol):
@@ -25,6 +27,8 @@ class Connection(H11Protocol):
     _waits: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # asyncio has no public way to read less at a time: a body in pieces of one byte is much work for its bytes.
+        transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
         super().connection_made(transport)
         self._await_request()
         if len(self.connections) > self.most:
@@ -43,7 +47,11 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._await_request()
+        if self.conn.their_state is h11.SEND_BODY:
+            # It was answered before its body came: nobody reads the rest.
+            self.transport.close()
+        else:
+            self._await_request()
 
     def _await_request(self) -> None:
         self._wait_no_more()

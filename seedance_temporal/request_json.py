@@ -19,6 +19,10 @@ from seedance_temporal.request import Reference, Rights, VideoRequest
 _Path = tuple[int | str, ...]
 # No field has a longer name, and a search for the one that is meant takes a time that grows with it.
 _LONGEST_NAME = 100
+# Twice what any model takes.
+_MOST_REFERENCES = 100
+# So many names are searched for the field that is meant.
+_MOST_UNKNOWN = 10
 
 
 def decode_json(text: str | bytes) -> Any:
@@ -51,6 +55,10 @@ def read_request(data: object, rules: Rules) -> tuple[VideoRequest, list[Problem
     if not isinstance(data, Mapping):
         raise InvalidRequest([Problem(at="", problem="the request must be a JSON object")])
     fields = _known_fields(data, VideoRequest, "", problems)
+    references = fields.get("references")
+    if isinstance(references, list) and len(references) > _MOST_REFERENCES:
+        problems.append(Problem(at="references", problem=f"holds {len(references):,}; {_MOST_REFERENCES} are the most"))
+        fields["references"] = references[:_MOST_REFERENCES]
     if isinstance(fields.get("references"), list):
         fields["references"] = [
             _known_fields(item, Reference, f"references[{index}]", problems) if isinstance(item, dict) else item
@@ -105,11 +113,13 @@ def _known_fields(data: Mapping[str, Any], shape: type[BaseModel], at: str, prob
             Problem(at=prefix + quoted(name)[1:-1], problem="is given more than once; keep one")
             for name in data.repeated
         ]
-    for name, value in data.items():
-        if value is not None and name not in known:
-            close = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=1)
-            advice = f"did you mean {close[0]}?" if close else "take it out: the provider would ignore it, and bill"
-            problems.append(Problem(at=prefix + quoted(str(name))[1:-1], problem=f"is not a field; {advice}"))
+    unknown = [name for name, value in data.items() if value is not None and name not in known]
+    for name in unknown[:_MOST_UNKNOWN]:
+        close = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=1)
+        advice = f"did you mean {close[0]}?" if close else "take it out: the provider would ignore it, and bill"
+        problems.append(Problem(at=prefix + quoted(str(name))[1:-1], problem=f"is not a field; {advice}"))
+    if len(unknown) > _MOST_UNKNOWN:
+        problems.append(Problem(at=at, problem=f"holds {len(unknown) - _MOST_UNKNOWN:,} more names that are no fields"))
     return {name: data[name] for name in known if data.get(name) is not None}
 
 

@@ -37,7 +37,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # The name of an object has 1,024 bytes, of which the longest task id takes half.
 _LONGEST_PREFIX = 200
 
-_SECRETS = ("ark_api_key", "seedance_callback_secret", "seedance_callback_secret_previous", "temporal_api_key")
+# A shorter secret can be guessed, and is found in texts that do not hold it: those are cleared of it.
+_LEAST_LETTERS = {
+    "ark_api_key": 10,
+    "seedance_callback_secret": 16,
+    "seedance_callback_secret_previous": 16,
+    "temporal_api_key": 10,
+}
+_SECRETS = tuple(_LEAST_LETTERS)
 # What Temporal's environment configuration reads.
 _OF_TEMPORAL = frozenset(
     f"TEMPORAL_{name}"
@@ -51,6 +58,8 @@ _OF_TEMPORAL = frozenset(
 _IN_OUR_WORDS = {"extra_forbidden": "is not known; remove it, or correct its name"}
 # How alike a name must be to one that is known.
 _ALIKE = 0.85
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,221}")
+_HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
 # Of a file with rows of models.
 _MOST_FILE_CHARACTERS = 1_000_000
@@ -151,9 +160,12 @@ class Settings(BaseSettings):
         secret = value.get_secret_value().strip()
         if not secret:
             raise ValueError("holds nothing but white space")
+        name = str(info.field_name)
+        if len(secret) < _LEAST_LETTERS[name]:
+            raise ValueError(f"has {len(secret)} characters; {_LEAST_LETTERS[name]} are the least")
         if not secret.isprintable():
             raise ValueError("holds a character that cannot be printed; copy it again")
-        if info.field_name == "ark_api_key" and not secret.isascii():
+        if name == "ark_api_key" and not secret.isascii():
             raise ValueError("holds a letter that no HTTP header can carry; copy it again")
         return SecretStr(secret)
 
@@ -177,7 +189,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         places = [place.strip().removeprefix("gs://").strip("/") for place in value.split(",") if place.strip()]
-        if value.strip() and not all(_BUCKET.match(place) for place in places or [""]):
+        if value.strip() and not all(_BUCKET.match(place) and "*" not in place for place in places or [""]):
             raise ValueError("names no bucket: write bucket, or bucket/prefix, with commas between them")
         return tuple(f"{place}/" for place in places)
 
@@ -221,6 +233,22 @@ class Settings(BaseSettings):
             _model(models, model_id)
         return endpoints
 
+    @field_validator("seedance_bucket")
+    @classmethod
+    def _bare_bucket(cls, value: str | None) -> str | None:
+        if value is not None and not _BUCKET_NAME.fullmatch(value):
+            raise ValueError("is no name of a bucket: write it without gs:// and without a path")
+        return value
+
+    @field_validator("seedance_insecure_hosts")
+    @classmethod
+    def _bare_hosts(cls, hosts: frozenset[str]) -> frozenset[str]:
+        for host in sorted(hosts):
+            if not _HOST.fullmatch(host):
+                shown = printable(host[:100])
+                raise ValueError(f"{shown!r} is no host: write names or addresses alone, with commas between them")
+        return hosts
+
     @field_validator("seedance_prefix")
     @classmethod
     def _plain_prefix(cls, value: str) -> str:
@@ -237,6 +265,8 @@ class Settings(BaseSettings):
         for name, url in urls.items():
             if url is not None and (problem := https_problem(url, self.seedance_insecure_hosts)):
                 raise ValueError(f"{name} {problem}. For a local stack, name its host in SEEDANCE_INSECURE_HOSTS.")
+            if url is not None and ("?" in url or "#" in url):
+                raise ValueError(f"{name} holds a ? or #; paths are added at its end, so give it without")
         if self.seedance_callback_url is not None and self.seedance_callback_secret is None:
             raise ValueError("SEEDANCE_CALLBACK_URL is set without SEEDANCE_CALLBACK_SECRET")
         if self.seedance_recovery_seconds <= self.claim_is_young_seconds:
@@ -279,7 +309,8 @@ class Settings(BaseSettings):
         Other programs read ``ARK_…`` and ``TEMPORAL_…`` as well, so of those only what is much like one of ours counts.
         """
         own = {name.upper() for name in cls.model_fields}
-        found = []
+        spellings = Counter(variable.upper() for variable in os.environ)
+        found = [f"{name} is set in two spellings: remove one" for name in sorted(own) if spellings[name] > 1]
         for variable in sorted(os.environ):
             name = variable.upper()[:100]
             first = name.partition("_")[0]

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import product
 from urllib.parse import quote, quote_plus, urlsplit
 
+_TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # These patterns search texts of others, so none may read a part of a text twice: they are possessive, and match
 # always once they have read on.
@@ -37,8 +38,11 @@ _SEARCHED = 64 * 1024
 
 
 def one_line(text: str) -> str:
-    """Write a text on one line: each row of white space, line feeds among it, becomes one space."""
-    return " ".join(text.split())
+    """Write a text on one line: each row of white space, line feeds among it, becomes one space.
+
+    Characters that turn the direction of writing are escaped: with them, the words around a text show in another order.
+    """
+    return _TURNS.sub(lambda turn: turn[0].encode("unicode_escape").decode(), " ".join(text.split()))
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -103,7 +107,7 @@ def redacted(text: str, secrets: Iterable[str] = (), limit: int | None = None) -
         secrets: They are found where they are quoted or escaped, too, as in Python, JSON or a URL.
         limit: The most characters of the answer. The text may then be of any length: only its beginning is searched.
     """
-    forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
+    forms = _longest_first(tuple(secrets))
     if limit is not None and len(text) > max(_SEARCHED, limit):
         text = _beginning(text, max(_SEARCHED, limit), forms)
     for form in forms:
@@ -130,6 +134,12 @@ def _beginning(text: str, length: int, forms: Iterable[str]) -> str:
     across_the_cut = (text.find(form, max(0, length - len(form) + 1), length + len(form) - 1) for form in forms)
     cut = min([length, *(start for start in across_the_cut if start >= 0)])
     return _AUTHORITY_AT_THE_END.sub(r"\1", text[:cut])
+
+
+@lru_cache(maxsize=16)
+def _longest_first(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return all forms of secrets. One can be in another, which must go first."""
+    return tuple(sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True))
 
 
 @lru_cache(maxsize=16)

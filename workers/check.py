@@ -13,6 +13,7 @@ from seedance_temporal.provider.ark import Ark, ArkError
 from seedance_temporal.search_attributes import usable_search_attributes
 from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import GoogleBucket
+from seedance_temporal.urls import printable, redacted
 
 # An account may send one LIST a second, and a running worker may have used it: after a 429, LIST is sent again.
 _MOST_LISTINGS = 5
@@ -29,12 +30,12 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
         await client[0].count_workflows("WorkflowType = 'GenerateVideo'")
 
     results = [
-        await _tried("Temporal", temporal()),
-        await _tried(f"bucket gs://{bucket.name}", bucket.check()),
-        await _tried(f"provider {settings.base_url}", _list(ark)),
+        await _tried("Temporal", temporal(), settings.secrets),
+        await _tried(f"bucket gs://{bucket.name}", bucket.check(), settings.secrets),
+        await _tried(f"provider {settings.base_url}", _list(ark), settings.secrets),
     ]
     if client:
-        await _tried("search attributes", _search_attributes(client[0]))
+        await _tried("search attributes", _search_attributes(client[0]), settings.secrets)
     # Not counted: only gs:// references need it.
     problem = await bucket.signing_problem()
     print(f"signing of gs:// references: {'ok' if problem is None else f'not possible: {problem}'}")
@@ -51,8 +52,12 @@ async def _list(ark: Ark) -> None:
     for listing in range(1, _MOST_LISTINGS + 1):
         try:
             await ark.list(page=1, page_size=1)
+            print("API key: with permission All: it shows the tasks of its project")
             return
         except ArkError as error:
+            if error.needs_model:
+                print("API key: Custom: it shows the tasks of the models and endpoints that it names, one at a time")
+                return
             if error.status != 429 or listing == _MOST_LISTINGS:
                 raise
             await asyncio.sleep(_SECONDS_BETWEEN_LISTINGS)
@@ -66,11 +71,11 @@ async def _search_attributes(client: Client) -> None:
         )
 
 
-async def _tried(part: str, attempt: Awaitable[None]) -> bool:
+async def _tried(part: str, attempt: Awaitable[None], secrets: tuple[str, ...]) -> bool:
     try:
         await attempt
     except Exception as error:
-        print(f"{part}: FAILED: {error}")
+        print(f"{part}: FAILED: {printable(redacted(str(error), secrets))}")
         return False
     print(f"{part}: ok")
     return True

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 from temporalio.client import Client
 
@@ -19,6 +20,7 @@ from seedance_temporal.settings import Settings
 from seedance_temporal.storage.bucket import Bucket
 from workers.build import build_workers
 
+_THREADS = 32
 RECONNECT_SECONDS = 2.0
 # The interpreter can crash when it ends right after a worker stopped; a short pause prevents that.
 REST_SECONDS = 0.2
@@ -41,6 +43,8 @@ async def serve(settings: Settings, bucket: Bucket, ark: Ark, *, result_transpor
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    # Names are resolved and files written in it; by default it has a few threads more than the machine has processors.
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="worker"))
     if abandoned := await asyncio.to_thread(remove_abandoned):
         _log.info("removed the temporary files of %d copies or checks that were killed", abandoned)
     client = await _connected(stop)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from seedance_temporal.job import Attention, JobState, Phase
+    from seedance_temporal.job import JobState
     from seedance_temporal.provider.billing import is_billed
     from seedance_temporal.provider.prices import cost_in, estimate_in
     from seedance_temporal.temporal_ui import COMMAND, money, plain, rows, with_command
 
-_AT_WORK: Mapping[Phase, str] = {
+_AT_WORK: Mapping[str, str] = {
     "checking": "**Checking.** The ledger of this request is read, and its references are checked.",
     "waiting": "**Waiting.** The create was not accepted, and is not billed; it is sent again by itself.",
     "creating": "**Creating.** The request is sent to the provider, once.",
@@ -53,7 +53,7 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def _needed(attention: Attention | None, advice: str | None) -> list[str]:
+def _needed(attention: str | None, advice: str | None) -> list[str]:
     """Return the Attention, and the ways to settle it."""
     if attention is None:
         return []

@@ -23,7 +23,6 @@ from seedance_temporal.cli.runtime import command, must_stop, open_bucket, read
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
-from seedance_temporal.job import Phase
 from seedance_temporal.provider.prices import UNKNOWN, Cost
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
@@ -55,7 +54,7 @@ class _Line:
     job_id: str = ""
     problems: tuple[Problem, ...] = ()
     same_as: _Line | None = None
-    phase: Phase | None = None
+    phase: str | None = None
     existing: bool | None = None
     ended: int = DONE
 

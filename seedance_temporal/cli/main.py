@@ -6,6 +6,7 @@ Output is text; --json prints one JSON document on stdout, and everything else o
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, get_args
 
 import typer
@@ -42,7 +43,17 @@ from seedance_temporal.cli.output import (
     print_timeline,
 )
 from seedance_temporal.cli.report import report
-from seedance_temporal.cli.runtime import command, find_job, follow, job_goes_on, open_bucket, read
+from seedance_temporal.cli.runtime import (
+    UNWRITABLE,
+    command,
+    find_job,
+    follow,
+    job_goes_on,
+    open_bucket,
+    prepare_streams,
+    read,
+    unwritten,
+)
 from seedance_temporal.cli.watch import watch
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import ResolveAction
@@ -248,6 +259,20 @@ async def resubmit(
     elif not as_json:
         out.print(f"Nothing new was requested: attempt {attempt} did not end the job, or was answered so before.")
     return finish(again.submitted, as_json, DONE, existing=again.existing)
+
+
+def main() -> None:
+    """Run the command line. Also its help may meet a stream that takes no more."""
+    prepare_streams()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.exit(unwritten(error))
 
 
 for each in (check, models, batch, audit, report, watch):

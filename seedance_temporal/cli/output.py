@@ -21,8 +21,8 @@ DONE, OTHER, REFUSED, NO_VIDEO, NEEDS_OPERATOR = range(5)
 SHOW = f"{COMMAND} show"
 _WIDE = 500
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(emoji=False, highlight=False, soft_wrap=True)
+err = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -52,7 +52,7 @@ def print_json(document: object) -> None:
 
 def print_table(table: RenderableType) -> None:
     """Print a table. On a terminal, its cells are cut or folded to the width; elsewhere they are whole."""
-    (out if out.is_terminal else Console(highlight=False, width=_WIDE)).print(table, soft_wrap=False)
+    (out if out.is_terminal else Console(emoji=False, highlight=False, width=_WIDE)).print(table, soft_wrap=False)
 
 
 def finish(job: JobState, as_json: bool, code: int, **more: object) -> int:

@@ -111,7 +111,7 @@ def _document(of: Figures, cny_per_usd: float | None) -> dict[str, object]:
 
 def _print_csv(by: Sequence[Key], groups: Mapping[Group, Figures]) -> None:
     numbers = [field.name for field in fields(Figures) if field.name != "outcomes"]
-    table = csv.writer(sys.stdout, lineterminator="\n")
+    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     table.writerow([*by, *OUTCOMES, *numbers])
     for group, of in groups.items():
         shared = [_cell(value or "") for value in group]

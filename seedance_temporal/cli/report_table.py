@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from seedance_temporal.reports.figures import OUTCOMES, Figures, JobEnd
+from seedance_temporal.urls import printable
 
 
 def _outcome(outcome: JobEnd) -> tuple[str, Callable[[Figures], str]]:
@@ -34,7 +35,7 @@ def of_estimate(of: Figures) -> str:
 
 def named(value: str | None) -> str:
     """Name the value that the jobs of a group share."""
-    return "not known" if value is None else value
+    return "not known" if value is None else printable(value)
 
 
 def remarks(total: Figures, cny_per_usd: float | None) -> list[str]:

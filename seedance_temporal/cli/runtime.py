@@ -62,14 +62,14 @@ def command(function: Callable[_P, Coroutine[Any, Any, int]]) -> Callable[_P, No
     @wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> NoReturn:
         as_json = bool(kwargs.get("as_json"))
-        _write_any_text()
+        prepare_streams()
         try:
             code = _code(function(*args, **kwargs), as_json)
             sys.stdout.flush()
         except OSError as error:
-            if error.errno not in _UNWRITABLE:
+            if error.errno not in UNWRITABLE:
                 raise
-            code = _unwritten(error)
+            code = unwritten(error)
         raise typer.Exit(code)
 
     return run
@@ -90,17 +90,20 @@ def _code(command: Coroutine[Any, Any, int], as_json: bool) -> int:
 
 
 # The errors of a file that takes no more: of a reader that has gone, of a disk that is full, or over a quota.
-_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
-def _write_any_text() -> None:
-    """Have characters escaped that the encoding of the output lacks."""
+def prepare_streams() -> None:
+    """Have characters escaped that the encoding of the output lacks. A stream that is closed takes everything."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _unwritten(error: OSError) -> int:
+def unwritten(error: OSError) -> int:
     """Say that output was lost, unless its reader has gone; let the interpreter not write the rest once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno != errno.EPIPE:
@@ -219,11 +222,13 @@ def job_goes_on(job_id: str) -> Iterator[None]:
 
 async def read(file: str) -> bytes:
     """Read a file, or stdin, in a thread: Ctrl-C is noticed meanwhile."""
-    from_file = typer.get_binary_stream("stdin").read if file == "-" else Path(file).read_bytes
     try:
+        from_file = typer.get_binary_stream("stdin").read if file == "-" else Path(file).read_bytes
         return await asyncio.to_thread(from_file)
     except OSError as error:
         raise InvalidRequest([Problem(at="FILE", problem=f"{file} cannot be read: {error.strerror}")]) from None
+    except RuntimeError:
+        raise InvalidRequest([Problem(at="FILE", problem="standard input is closed")]) from None
 
 
 # The storage library would try for two minutes.

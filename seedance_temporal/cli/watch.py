@@ -74,6 +74,6 @@ def job_ids_of(results: Path) -> set[str]:
         return {str(line["job_id"]) for line in lines if line.get("job_id")}
     except OSError as error:
         problem = f"{results} cannot be read: {error.strerror}"
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         problem = f"{results} is no results file: each of its lines must be a JSON object"
     raise InvalidRequest([Problem(at="RESULTS", problem=problem)])

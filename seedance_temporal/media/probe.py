@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import struct
 import sys
@@ -42,6 +43,10 @@ _LARGEST_TEXT = 64 * 1024 * 1024
 _ESCAPING_CODECS = {"h264", "hevc"}
 _HOLE = bytes(8)
 _LENGTH_BYTES = 4
+# As of 4k, with room.
+_MOST_DECODED_PIXELS = 10_000_000
+# The worker's other work goes first.
+_NICENESS = 10
 _BOX_HEADER = struct.Struct(">I4s")
 
 
@@ -128,7 +133,9 @@ def _result(path: Path, start: bytes) -> Probe:
         options = {"ignore_editlist": "1"}
         with av.open(str(path), format="mov", options=options, metadata_errors="replace") as container:
             found, is_padded = _probe_video(container)
-        if is_padded and not _is_whole(path):
+        # A larger one is over every limit, and to decode it takes a minute.
+        pixels = (found.width or 0) * (found.height or 0)
+        if is_padded and pixels <= _MOST_DECODED_PIXELS and not _is_whole(path):
             raise BadMedia("has a hole: the end of a frame in it is overwritten with zeros")
         return found
     except av.FFmpegError as error:
@@ -149,13 +156,24 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
+# Those that MP4 and MOV have at the top.
+_BOXES = frozenset(
+    {
+        *(b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"meta", b"meco", b"free", b"skip", b"wide", b"pnot"),
+        *(b"udta", b"uuid", b"junk", b"pict", b"sidx", b"ssix", b"prft", b"pdin", b"emsg", b"idat", b"imda"),
+    }
+)
+
+
 def _refuse_cut_boxes(file: BinaryIO) -> None:
     """Refuse an MP4 that is cut off: each box states its size, and the last one would end behind the file's end."""
     end = file.seek(0, SEEK_END)
     at = 0
     while at + _BOX_HEADER.size <= end:
         file.seek(at)
-        size, _kind = _BOX_HEADER.unpack(file.read(_BOX_HEADER.size))
+        size, kind = _BOX_HEADER.unpack(file.read(_BOX_HEADER.size))
+        if kind not in _BOXES:  # Behind the last box cameras and servers add what is none; players leave it out.
+            return
         if size == 1:  # The real size follows, in 64 bits.
             size = int.from_bytes(file.read(8), "big")
         if size < _BOX_HEADER.size:  # The last box, up to the end; or no box, which the demuxer refuses.
@@ -308,6 +326,7 @@ async def probed(kind: str, path: Path, seconds: float) -> dict[str, object]:
 
 def main() -> None:
     """Print the properties of the file that the command line names, or why it is refused."""
+    os.nice(_NICENESS)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if sys.platform == "linux":  # elsewhere the limit is not kept
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, hard))

@@ -14,13 +14,16 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
+from seedance_temporal.paced import READ_BYTES, PacedTransport, is_padded
 from seedance_temporal.proxies import proxy_for, usual_tls
 from seedance_temporal.urls import https_problem, is_public_address, redacted
 
@@ -29,6 +32,7 @@ _READ_SECONDS = 30.0
 _REDIRECTS = 5
 _RESUME_PAUSE_SECONDS = 0.5
 _WRITE_BYTES = 1024 * 1024
+_TRUSTED_READ_BYTES = 64 * 1024
 _ANSWER_BYTES = 4096
 # A slow start is no slow download.
 _SLOW_FOR_SECONDS = 20.0
@@ -61,17 +65,34 @@ class DownloadFailed(Exception):
         super().__init__(reason)
 
 
-async def resolve(host: str, port: int) -> list[str]:
+async def resolve(host: str, port: int, threads: Executor | None = None) -> list[str]:
     """Return the addresses of a host, in the order in which to try them.
 
     Raises:
         httpx.ConnectError: It has none.
+        httpx.ConnectTimeout: Its name servers do not answer.
     """
+    loop = asyncio.get_running_loop()
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            found = await loop.run_in_executor(
+                threads, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            )
+    except TimeoutError:
+        raise httpx.ConnectTimeout(f"{host} cannot be resolved: its name servers do not answer") from None
     except (OSError, UnicodeError) as error:
         raise httpx.ConnectError(f"{host} cannot be resolved: {error}") from None
     return [str(address[0]) for *_, address in found]
+
+
+# A thread waits for a silent name server longer than its caller does. The names of users have threads of their own, so
+# that no other name, and no file, waits for them.
+_FOREIGN_NAMES = ThreadPoolExecutor(64, thread_name_prefix="names")
+
+
+async def resolve_foreign(host: str, port: int) -> list[str]:
+    """Return the addresses of a host that a user names; as :func:`resolve`, which is for the provider's hosts."""
+    return await resolve(host, port, _FOREIGN_NAMES)
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
@@ -100,8 +121,10 @@ class PublicTransport(httpx.AsyncBaseTransport):
         # certificate was not verified: each request gets its own.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._tls = tls or usual_tls()
-        self._inner = httpx.AsyncHTTPTransport(verify=self._tls, limits=limits)
-        self._through: dict[str, httpx.AsyncHTTPTransport] = {}
+        # Those of results are trusted with larger reads: their hosts are the provider's.
+        self._read_bytes = _TRUSTED_READ_BYTES if proxied else READ_BYTES
+        self._inner = PacedTransport(self._read_bytes, verify=self._tls, limits=limits)
+        self._through: dict[str, PacedTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to one of the addresses that were checked.
@@ -114,7 +137,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         if self._proxied and (proxy := proxy_for(str(request.url))) is not None:
             self._check(request.url, host)
             if proxy not in self._through:
-                self._through[proxy] = httpx.AsyncHTTPTransport(verify=self._tls, proxy=proxy)
+                self._through[proxy] = PacedTransport(self._read_bytes, verify=self._tls, proxy=proxy)
             return await self._through[proxy].handle_async_request(request)
         *others, last = await self._checked_addresses(request.url, host)
         for address in others:
@@ -298,6 +321,8 @@ class _Download:
                 raise DownloadFailed(f"it has more than the {self.max_bytes} bytes that are allowed")
             await asyncio.to_thread(self.file.write, piece)
             self.received += len(piece)
+            if is_padded(response, self.received):
+                raise DownloadFailed("it comes in pieces that are too small")
             seconds = time.monotonic() - self.began
             if seconds > _SLOW_FOR_SECONDS and self.received < self.least_rate * seconds:
                 raise DownloadFailed(f"it comes at less than {self.least_rate} bytes a second", passing=True)

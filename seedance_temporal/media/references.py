@@ -15,7 +15,7 @@ import httpx
 
 from seedance_temporal.errors import Problem
 from seedance_temporal.media.probe import BadMedia, probed
-from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download
+from seedance_temporal.media.public_http import DownloadFailed, PublicTransport, download, resolve_foreign
 from seedance_temporal.media.temporary import temporary_directory
 from seedance_temporal.provider.models import KINDS, MEDIA, Kind
 from seedance_temporal.reference_media import Medium, is_readable, media_problems
@@ -70,12 +70,13 @@ class References:
     ) -> None:
         self._bucket = bucket
         self._settings = settings
-        self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts))
+        self._transport = transport or (lambda: PublicTransport(settings.seedance_insecure_hosts, resolve_foreign))
         self._probe_seconds = probe_seconds
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._probes = asyncio.Semaphore(_PROBES)
         # Of the users whose references are being read.
         self._of_users: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._probes_of_users: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def examine(self, request: VideoRequest, known: Mapping[int, Medium] = MappingProxyType({})) -> Findings:
         """Download and probe every reference but ``asset://``, which only the provider can read.
@@ -92,6 +93,7 @@ class References:
         urls = await asyncio.gather(*(readable_url(self._bucket, url, _SIGNED_FOR) for url in given))
         media: list[Medium] = [*known.values()]
         mine = self._of_users.setdefault(request.user_id, asyncio.Semaphore(_DOWNLOADS_OF_A_USER))
+        probe = self._probes_of_users.setdefault(request.user_id, asyncio.Lock())
         problems: list[Problem] = []
         passing: list[Problem] = []
 
@@ -99,7 +101,7 @@ class References:
             at = f"references[{index}]"
             try:
                 async with mine:
-                    media.append(await self._read(index, KINDS[request.references[index].role], url))
+                    media.append(await self._read(index, KINDS[request.references[index].role], url, probe))
             except DownloadFailed as error:
                 (passing if error.passing else problems).append(Problem(at=at, problem=_in_words(error)))
             except BadMedia as error:
@@ -113,8 +115,8 @@ class References:
         problems += media_problems(media, model, request) if model is not None else []
         return Findings(tuple(media), _in_order(problems), _in_order(passing))
 
-    async def _read(self, index: int, kind: Kind, url: str) -> Medium:
-        """Download and probe one reference."""
+    async def _read(self, index: int, kind: Kind, url: str, probe: asyncio.Lock) -> Medium:
+        """Download and probe one reference; ``probe`` is held by one of a user at a time."""
         async with self._downloads:
             with temporary_directory() as directory:
                 path = directory / "reference"
@@ -129,7 +131,7 @@ class References:
                     resumes=_RESUMES,
                     least_rate=_LEAST_RATE,
                 )
-                async with self._probes:
+                async with probe, self._probes:
                     return await probe_reference(index, kind, path, self._probe_seconds)
 
 

@@ -9,10 +9,10 @@ import asyncio
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -30,6 +30,7 @@ _MOST_VALUES_OF_A_FIELD = 200
 _DEEPEST = 20
 _LONGEST_TEXT = 16 * 1024
 _NEEDED = (*TaskContent.model_fields, *Usage.model_fields, *TaskError.model_fields)
+_T = TypeVar("_T")
 _PLAIN = frozenset({"", "identity"})
 
 
@@ -68,8 +69,13 @@ async def read_answer(response: httpx.Response, most_bytes: int = MOST_BYTES) ->
     decoded = _decoded(bytes(content), encoding, most_bytes)
     if decoded is None:
         return Answer(response.status_code, response.headers, None)
-    parsed = _parsed(decoded) if len(decoded) <= _SHORT else await asyncio.to_thread(_parsed, decoded)
+    parsed = await aside(decoded, lambda: _parsed(decoded))
     return Answer(response.status_code, response.headers, decoded, parsed)
+
+
+async def aside(content: bytes, call: Callable[[], _T]) -> _T:
+    """Call a function over an answer's content; over a long one in a thread, where it does not hold up others."""
+    return call() if len(content) <= _SHORT else await asyncio.to_thread(call)
 
 
 def _parsed(content: bytes) -> Any:

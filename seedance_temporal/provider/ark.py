@@ -17,10 +17,12 @@ from typing import Any, Literal
 import httpx
 
 from seedance_temporal.job import Attention
+from seedance_temporal.paced import PacedTransport
 from seedance_temporal.provider.answers import (
     MOST_BYTES,
     MOST_BYTES_OF_LIST,
     Answer,
+    aside,
     cleared_task,
     is_usable_id,
     read_answer,
@@ -168,7 +170,7 @@ class Ark:
         self._list_spacing = list_spacing
         self._listed_at = -list_spacing
         proxy = proxy_for(base_url) if transport is None else None
-        self._transport = transport or (lambda: httpx.AsyncHTTPTransport(verify=usual_tls(), proxy=proxy))
+        self._transport = transport or (lambda: PacedTransport(verify=usual_tls(), proxy=proxy))
 
     def _client(self, read_seconds: float | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -269,7 +271,8 @@ class Ark:
         answer = await self._ask("GET", f"{self._url}/{quoted_id(task_id)}")
         if answer.status == httpx.codes.NOT_FOUND and self._error(answer).code.startswith(_NO_SUCH_TASK):
             return None
-        task = cleared_task(self._object(answer), self._secrets)
+        payload = self._object(answer)
+        task = await aside(answer.content or b"", lambda: cleared_task(payload, self._secrets))
         try:
             shown = parse_task(task)
         except ValueError:
@@ -299,14 +302,18 @@ class Ark:
             await asyncio.sleep(max(0.0, self._listed_at + self._list_spacing - time.monotonic()))
             self._listed_at = time.monotonic()
             asked_at = datetime.now(UTC)
-            payload = self._object(await self._ask("GET", self._url, query, MOST_BYTES_OF_LIST))
+            answer = await self._ask("GET", self._url, query, MOST_BYTES_OF_LIST)
+        payload = self._object(answer)
         items, total = payload.get("items"), payload.get("total")
         if not isinstance(items, list) or type(total) is not int or not 0 <= total <= MOST:
             raise ArkError(httpx.codes.OK, "", "the answer is not a list of tasks")
         if total < len(items):
             # A total that its own page contradicts must not make a listing look complete: there may be more.
             total = len(items) + 1
-        tasks = [cleared_task(_plain(item), self._secrets) for item in items[:page_size] if isinstance(item, dict)]
+        listed = [item for item in items[:page_size] if isinstance(item, dict)]
+        tasks = await aside(
+            answer.content or b"", lambda: [cleared_task(_plain(item), self._secrets) for item in listed]
+        )
         return TaskPage(tasks, total, asked_at)
 
     async def delete(self, task_id: str) -> None:

@@ -41,7 +41,7 @@ class BilledTask:
 NOT_BILLED = Charge(tokens=0, usd=0.0, billed=False)
 
 
-def is_billed(phase: Phase) -> bool | None:
+def is_billed(phase: Phase | str) -> bool | None:
     """Return whether a task is billed, by the phase of its job.
 
     A task is billed if its video is stored, or was lost: both mean that it succeeded, or may have. None while the

@@ -27,6 +27,9 @@ _MAX_URL = 8_192
 # Each run of a job holds its request several times, and Temporal bounds a payload (2 MB) and a history (50 MB).
 _MAX_TEXT_BYTES = 256 * 1024
 _MOST_FLAGS = 5
+# As in the stream-safe text of Unicode's annex 15: to put marks in order takes a time that grows with their square, and
+# the request hash does that.
+_MOST_MARKS = 30
 
 _GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})#([1-9][0-9]{0,18})")
 _ASSET = re.compile(r"asset://[A-Za-z0-9._~-]+")
@@ -135,6 +138,8 @@ def _prompt_problems(request: VideoRequest) -> _Problems:
         yield "prompt", "is blank; say what to show, or leave it out where there are references"
     if len(prompt) > models.MAX_PROMPT:
         yield "prompt", f"has {len(prompt)} characters; shorten it to {models.MAX_PROMPT}"
+    if _marks_in_a_row(prompt) > _MOST_MARKS:
+        yield "prompt", f"holds more than {_MOST_MARKS} combining marks in a row; no language needs them, take them out"
     if flags := dict.fromkeys(match[0] for match in _FLAG.finditer(prompt[: models.MAX_PROMPT])):
         named = ", ".join(map(quoted, islice(flags, _MOST_FLAGS)))
         more = f" and {len(flags) - _MOST_FLAGS} more" if len(flags) > _MOST_FLAGS else ""
@@ -143,6 +148,14 @@ def _prompt_problems(request: VideoRequest) -> _Problems:
             f"holds {named}{more}: the service obeys such flags, and bills by "
             "them; take them out and use the fields of the request (a dash between words needs a space after it)",
         )
+
+
+def _marks_in_a_row(text: str) -> int:
+    most = marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        most = max(most, marks)
+    return most
 
 
 def _scene_problems(request: VideoRequest, model: Model | None) -> _Problems:

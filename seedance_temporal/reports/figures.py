@@ -63,7 +63,7 @@ class Account:
         return (since is None or self.started_at >= since) and (until is None or self.started_at < until)
 
 
-def outcome_of(phase: Phase) -> JobEnd:
+def outcome_of(phase: Phase | str) -> JobEnd:
     """Return the outcome that a report shows for a phase."""
     return next((outcome for outcome in OUTCOMES if outcome == phase), "open")
 

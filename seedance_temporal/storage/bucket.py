@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Concatenate, ParamSpec, Protocol, TypeVar
 
 import google_crc32c
-from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed, RequestRangeNotSatisfiable
 from google.auth.credentials import Signing
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from google.cloud import storage
@@ -34,6 +34,8 @@ from seedance_temporal.urls import redacted
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 # Above this size the library uploads in parts; each part is held in memory.
+# Of objects that are read whole: those of the ledger, the record, and the like.
+_MOST_READ_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 8 * 1024 * 1024
 # Uploads are slow and must not keep the ledger waiting for a thread.
 _THREADS = 32
@@ -166,6 +168,10 @@ class GoogleBucket:
             self._client = client or storage.Client(project=None)
         except DefaultCredentialsError as error:
             raise InvalidSettings(str(error)) from None
+        except Exception as error:  # a file of another kind, or a folder: the library's own errors of many types
+            raise InvalidSettings(
+                f"Google's credentials cannot be read ({type(error).__name__}): check GOOGLE_APPLICATION_CREDENTIALS"
+            ) from None
         self._bucket = self._client.bucket(name)
         self._signer = signer
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")
@@ -182,7 +188,10 @@ class GoogleBucket:
     @_in_thread
     def read(self, name: str) -> bytes | None:
         try:
-            return bytes(self._bucket.blob(name).download_as_bytes(timeout=_REQUEST_SECONDS))
+            # The content of a longer one is cut, and so none of ours.
+            return bytes(self._bucket.blob(name).download_as_bytes(end=_MOST_READ_BYTES, timeout=_REQUEST_SECONDS))
+        except RequestRangeNotSatisfiable:
+            return b""  # an empty object has no first byte
         except NotFound as error:
             self._require_absence(name, error)
             return None
