@@ -16,8 +16,8 @@ import httpx
 READ_BYTES = 8 * 1024
 # Status lines and headers: the usual servers allow 32 kB at most.
 _MOST_HEAD_BYTES = 256 * 1024
-# Beside the body: the sizes of its pieces, and what is before it.
-_MOST_BESIDE_BODY = 512 * 1024
+# Beside as many bytes as the body has: a few for each piece of it.
+_MOST_BESIDE_BODY = 64 * 1024
 
 
 class PacedTransport(httpx.AsyncHTTPTransport):
@@ -43,7 +43,8 @@ class PacedTransport(httpx.AsyncHTTPTransport):
         response = await super().handle_async_request(request)
         stream = response.extensions.get("network_stream")
         if isinstance(stream, _Stream):
-            stream.most = None
+            # From here on it counts the body, and the head's last read.
+            stream.most, stream.received = None, 0
         return response
 
 

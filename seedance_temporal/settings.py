@@ -161,12 +161,12 @@ class Settings(BaseSettings):
         if not secret:
             raise ValueError("holds nothing but white space")
         name = str(info.field_name)
-        if len(secret) < _LEAST_LETTERS[name]:
-            raise ValueError(f"has {len(secret)} characters; {_LEAST_LETTERS[name]} are the least")
         if not secret.isprintable():
             raise ValueError("holds a character that cannot be printed; copy it again")
         if name == "ark_api_key" and not secret.isascii():
             raise ValueError("holds a letter that no HTTP header can carry; copy it again")
+        if len(secret) < _LEAST_LETTERS[name]:
+            raise ValueError(f"has {len(secret)} characters; {_LEAST_LETTERS[name]} are the least")
         return SecretStr(secret)
 
     @field_validator("seedance_insecure_hosts", mode="before")

@@ -32,6 +32,7 @@ _READ_SECONDS = 30.0
 _REDIRECTS = 5
 _RESUME_PAUSE_SECONDS = 0.5
 _WRITE_BYTES = 1024 * 1024
+_WRITTEN_AT_ONCE = 64 * 1024
 _TRUSTED_READ_BYTES = 64 * 1024
 _ANSWER_BYTES = 4096
 # A slow start is no slow download.
@@ -316,19 +317,31 @@ class _Download:
             raise DownloadFailed(f"it has {self.total} bytes; {self.max_bytes} are allowed")
 
     async def _read(self, response: httpx.Response) -> None:
-        async for piece in response.aiter_raw():
-            if self.received + len(piece) > self.max_bytes:
-                raise DownloadFailed(f"it has more than the {self.max_bytes} bytes that are allowed")
-            await asyncio.to_thread(self.file.write, piece)
-            self.received += len(piece)
-            if is_padded(response, self.received):
-                raise DownloadFailed("it comes in pieces that are too small")
-            seconds = time.monotonic() - self.began
-            if seconds > _SLOW_FOR_SECONDS and self.received < self.least_rate * seconds:
-                raise DownloadFailed(f"it comes at less than {self.least_rate} bytes a second", passing=True)
-            self.progress(self.received, self.total)
+        began, unwritten = self.received, bytearray()
+        try:
+            async for piece in response.aiter_raw():
+                if self.received + len(piece) > self.max_bytes:
+                    raise DownloadFailed(f"it has more than the {self.max_bytes} bytes that are allowed")
+                unwritten += piece
+                self.received += len(piece)
+                if len(unwritten) >= _WRITTEN_AT_ONCE:
+                    # A thread for each small piece would be more work than the piece.
+                    await asyncio.to_thread(self.file.write, bytes(unwritten))
+                    unwritten.clear()
+                self._judge(response, self.received - began)
+        finally:
+            self.file.write(unwritten)
         if self.total is not None and self.received != self.total:
             raise DownloadFailed(f"it has {self.received} bytes; {self.total} were announced")
+
+    def _judge(self, response: httpx.Response, read: int) -> None:
+        """Give up a download that is too slow, or whose pieces are made to be work."""
+        if is_padded(response, read):
+            raise DownloadFailed("it comes in pieces that are too small")
+        seconds = time.monotonic() - self.began
+        if seconds > _SLOW_FOR_SECONDS and self.received < self.least_rate * seconds:
+            raise DownloadFailed(f"it comes at less than {self.least_rate} bytes a second", passing=True)
+        self.progress(self.received, self.total)
 
 
 async def _redirected(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 
 from seedance_temporal.identity import is_safety_identifier
+from seedance_temporal.paced import is_padded
 from seedance_temporal.provider.task import LONGEST_TASK_ID, MOST, Task, TaskContent, TaskError, Usage, is_task_id
 from seedance_temporal.urls import holds_secret, redacted
 
@@ -64,7 +65,7 @@ async def read_answer(response: httpx.Response, most_bytes: int = MOST_BYTES) ->
     # The library decodes without a bound.
     async for piece in response.aiter_bytes() if encoding in _PLAIN else response.aiter_raw():
         content += piece
-        if len(content) > most_bytes:
+        if len(content) > most_bytes or is_padded(response, len(content)):
             return Answer(response.status_code, response.headers, None)
     decoded = _decoded(bytes(content), encoding, most_bytes)
     if decoded is None:

@@ -18,6 +18,7 @@ from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import GoogleBucket
 from tests.support.command_line import CommandResult, run_command
+from tests.support.jobs import a_request
 from tests.support.media_files import FPS, clip, picture
 from tests.support.result_host import Answer, ResultHost
 
@@ -69,6 +70,11 @@ def problems(said: CommandResult) -> dict[str, str]:
     assert said.code == 2, said.err
     assert said.document["error"]["code"] == "invalid_request"
     return {problem["at"]: problem["problem"] for problem in said.document["error"]["problems"]}
+
+
+async def test_emoji_codes_stay_text() -> None:
+    said = await run_command(None, "check", "-", stdin=a_request(prompt="A sign that reads :fire:").model_dump_json())
+    assert ":fire:" in said.out, said.err
 
 
 async def test_check_of_a_text() -> None:

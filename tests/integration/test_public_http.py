@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import resource
+import socket
 import ssl
+import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +25,7 @@ from seedance_temporal.media.public_http import (
     download,
     outbound_client,
     resolve,
+    resolve_foreign,
 )
 from tests.support.raw_host import raw_host
 from tests.support.result_host import Answer, Names, ResultHost, result_host
@@ -389,3 +395,77 @@ async def test_broken_tls_fails_the_download(fetch: Fetch) -> None:
     with pytest.raises(DownloadFailed, match="it broke") as caught:
         await fetch(url="https://cdn.example.com/f.png", transport=transport, resumes=1)
     assert caught.value.passing
+
+
+# Answers that are more work than their bytes
+
+
+def in_pieces(*pieces: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+async def longest_pause(stop: asyncio.Event) -> float:
+    """Return the longest time that the event loop was busy with something else, until it is told to stop."""
+    longest = 0.0
+    while not stop.is_set():
+        began = time.perf_counter()
+        await asyncio.sleep(0.002)
+        longest = max(longest, time.perf_counter() - began)
+    return longest
+
+
+@pytest.mark.parametrize(
+    ("answer", "repeats", "reason"),
+    [
+        (b"", b"HTTP/1.1 100 C\r\n\r\n" * 2000, "more than 262144 bytes came before the answer"),
+        (in_pieces()[:-5], b"1\r\nx\r\n" * 5000, "it comes in pieces that are too small"),
+    ],
+    ids=["100 Continue for ever", "pieces of one byte"],
+)
+async def test_work_of_an_answer_is_bounded(fetch: Fetch, answer: bytes, repeats: bytes, reason: str) -> None:
+    stop = asyncio.Event()
+    pause = asyncio.create_task(longest_pause(stop))
+    began = time.thread_time()
+    async with raw_host() as host:
+        host.answer, host.repeats = answer, repeats
+        with pytest.raises(DownloadFailed, match=reason):
+            await fetch(url=f"{host.url}/v.mp4", resumes=0, max_bytes=10**8, seconds=60)
+    stop.set()
+    assert time.thread_time() - began < 2, "seconds of the processor"
+    assert await pause < 1
+    assert host.repeated < 50_000_000, "the host was not read to its end"
+
+
+async def test_small_pieces_of_a_small_file_are_read(fetch: Fetch) -> None:
+    content = bytes(range(256)) * 20
+    async with raw_host() as host:
+        host.answer = in_pieces(*(bytes([byte]) for byte in content))
+        assert await fetch(url=f"{host.url}/v.mp4", resumes=0) == content
+
+
+async def test_broken_download_keeps_what_came(fetch: Fetch, host: ResultHost) -> None:
+    """What is not written yet when the connection breaks is written before the rest is asked for."""
+    whole = Answer(body=CONTENT)
+    assert await fetch(Answer(body=CONTENT, cut_after=100), Answer(body=CONTENT, cut_after=70_001), whole) == CONTENT
+
+
+async def test_silent_name_server_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    silence, real = threading.Event(), socket.getaddrinfo
+
+    def lookup(host: str, *args: Any, **options: Any) -> Any:
+        if host == "silent.example":
+            silence.wait(60)
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(outbound, "_CONNECT_SECONDS", 0.2)
+    waiting = [asyncio.create_task(resolve_foreign("silent.example", 443)) for _ in range(50)]
+    try:
+        assert await asyncio.wait_for(resolve("127.0.0.1", 443), 5) == ["127.0.0.1"]
+        assert await asyncio.to_thread(lambda: "files are written") == "files are written"
+        for refused in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(refused, httpx.ConnectTimeout)
+            assert "its name servers do not answer" in str(refused)
+    finally:
+        silence.set()

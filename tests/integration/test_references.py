@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,10 +27,12 @@ from temporalio.exceptions import ApplicationError
 from activities.references import ReferenceActivities, ReferencesInput, ReferencesResult
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.ledger.asset_ids import Assets
-from seedance_temporal.media import public_http
+from seedance_temporal.media import public_http, references
 from seedance_temporal.media.probe import BadMedia, probed
 from seedance_temporal.media.public_http import PublicTransport
 from seedance_temporal.media.references import References
+from seedance_temporal.provider.models import Kind
+from seedance_temporal.reference_media import Medium
 from seedance_temporal.storage.signing import CannotSign
 from tests.support.jobs import a_request, in_activity, present, some_settings
 from tests.support.media_files import clip, padded_mp4, picture, png_bomb, sound
@@ -398,6 +401,29 @@ async def test_endless_check_is_stopped(tmp_path: Path) -> None:
         await probed("image", pipe, 1)
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _children()]
     assert not [command for command in commands if b"seedance_temporal.media.probe" in command]
+
+
+async def test_user_has_one_probe_at_a_time(host: ResultHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that take long to probe hold up their user, and leave a place to the others."""
+    at_once: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    async def slow(index: int, kind: Kind, path: Path, seconds: float) -> Medium:
+        user = path.read_bytes()[:6].decode()
+        at_once[user] += 1
+        most[user] = max(most[user], at_once[user])
+        await asyncio.sleep(0.05)
+        at_once[user] -= 1
+        return Medium(reference=index, kind=kind, format="png", size=9, sha256="a", width=400, height=400)
+
+    monkeypatch.setattr(references, "probe_reference", slow)
+    users = ("user-1", "user-2")
+    host.answers = {f"/{user}.png": [Answer(user.encode())] * 4 for user in users}
+    check = Checker()
+    await asyncio.gather(
+        *(check(*(image(host.url(f"/{user}.png?{n}")) for n in range(4)), user_id=user) for user in users)
+    )
+    assert most == dict.fromkeys(users, 1)
 
 
 def _children() -> list[str]:

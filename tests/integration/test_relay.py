@@ -370,6 +370,26 @@ async def test_idle_connections_keep_no_callback_out(http: httpx.AsyncClient) ->
             writer.close()
 
 
+async def test_endless_body_to_a_wrong_url_is_cut_off(http: httpx.AsyncClient) -> None:
+    """Its answer is 404 at once; nobody reads the rest, which in pieces of one byte would be much work."""
+    async with relay_process(streams={}) as (base, _):
+        host, _, port = base.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 20_000_000:
+                writer.write(b"1\r\nx\r\n" * 1000)
+                await asyncio.wait_for(writer.drain(), 30)
+                sent += 6000
+        assert sent < 20_000_000, "it read everything"
+        assert (await reader.read(12)) in {b"HTTP/1.1 404", b""}
+        began = time.monotonic()
+        assert (await http.get(f"{base}/healthz", timeout=30)).status_code == 200
+        assert time.monotonic() - began < 3
+        writer.close()
+
+
 async def test_process_serves_before_temporal(http: httpx.AsyncClient) -> None:
     async with relay_process(streams={"stderr": asyncio.subprocess.PIPE}) as (base, process):
         assert (await http.post(callback_url(base, SECRET, JOB, 1), json=BODY)).status_code == 503

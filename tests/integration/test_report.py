@@ -18,6 +18,7 @@ from temporalio.client import Client
 from seedance_temporal.cli.options import moment
 from seedance_temporal.cli.report import _print_csv
 from seedance_temporal.cli.report_page import page
+from seedance_temporal.cli.report_table import named
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of, user_hash
@@ -216,6 +217,18 @@ def test_csv_holds_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
     _print_csv(["user"], rows([an_account(user=user) for user in users], ["user"]))
     shown = {line["user"] for line in csv.DictReader(io.StringIO(capsys.readouterr().out))}
     assert shown == {f"'{user}" for user in users[:-1]} | {"user-42"}
+
+
+def test_csv_holds_no_formula_with_another_separator(capsys: pytest.CaptureFixture[str]) -> None:
+    """Much of Europe reads cells between semicolons."""
+    _print_csv(["user"], rows([an_account(user="x;=cmd|'/c calc'!A1")], ["user"]))
+    _, line = csv.reader(io.StringIO(capsys.readouterr().out), delimiter=";")
+    assert not [cell for cell in line if cell.startswith("=")]
+
+
+def test_table_keeps_the_order_of_letters() -> None:
+    assert named("bob\u202e") == r"bob\u202e"
+    assert named("bob\u200b") == r"bob\u200b"
 
 
 # Sums

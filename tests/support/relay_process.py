@@ -12,7 +12,7 @@ import httpx
 
 from tests.support.command_line import NOWHERE, script_process
 
-SECRET = "new secret"
+SECRET = "the new secret of the relay"
 
 
 @asynccontextmanager

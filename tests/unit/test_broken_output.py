@@ -67,3 +67,29 @@ def test_old_encoding_loses_no_output() -> None:
     shown, said = _run("run_short", stdout=subprocess.PIPE, env=environment).communicate()
     assert said == b""
     assert b"Ein W\\xf6rtchen: \\u52a8\\u753b \\ud800" in shown
+
+
+@pytest.mark.parametrize("words", [["--help"], ["submit", "--help"], ["models"]])
+def test_full_disk_hides_no_traceback_in_help(words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "starter.py", *words], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert ran.returncode == 1
+    assert b"Traceback" not in ran.stderr
+    assert b"No space left on device" in ran.stderr
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2), (0,)])
+def test_closed_streams_are_no_failure(closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for stream in closed:
+            os.close(stream)
+
+    words = ["check", "-"] if 0 in closed else ["models"]
+    ran = subprocess.run(
+        [sys.executable, "starter.py", *words], capture_output=True, timeout=60, check=False, preexec_fn=close
+    )
+    assert ran.returncode == (2 if 0 in closed else 0)
+    assert b"Traceback" not in ran.stderr
+    assert (b"standard input is closed" in ran.stderr) == (0 in closed)

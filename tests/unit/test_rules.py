@@ -97,6 +97,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "latest expiry": {"execution_expires_after": 259_200},
     "web search": {"web_search": True},
     "no web search": {"web_search": False, **refs("first_frame")},
+    "marks of a language": {"prompt": "a" + "\u0301" * 30 + "b" + "\u0323" * 30},
     "2.5": {"model": NEXT},
     "2.5 on volcengine": {"route": "volcengine", "model": "doubao-seedance-2-5-260628"},
     "2.5 takes sound alone": {"model": NEXT, **many(audio=10)},
@@ -227,6 +228,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "2.5 edit of five seconds": (next_of("edit", duration=5, **many(video=1)), "duration", "must be -1"),
     "2.5 draft at 720p": ({"model": NEXT, "draft": True}, "resolution", "must be 480p for a draft"),
     "1.5 pro draft at 1080p": ({"model": PRO, "draft": True, "resolution": "1080p"}, "resolution", "480p for a draft"),
+    "endless marks": ({"prompt": "a" + "\u0301" * 16 + "\u0323" * 15}, "prompt", "30 combining marks in a row"),
     "2.0 final": ({"prompt": None, "draft_of": "cgt-1"}, "draft_of", "not supported by Seedance 2.0"),
     "final of nothing": (
         {"model": NEXT, "prompt": None, "draft_of": ""},

@@ -10,7 +10,10 @@ from pydantic import ValidationError
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.settings import Settings
 
-CALLBACKS = {"SEEDANCE_CALLBACK_URL": "https://relay.example.com/hooks", "SEEDANCE_CALLBACK_SECRET": "hush-1"}
+CALLBACKS = {
+    "SEEDANCE_CALLBACK_URL": "https://relay.example.com/hooks",
+    "SEEDANCE_CALLBACK_SECRET": "hush-1-hush-1-hush",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +46,16 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read = settings(
         monkeypatch,
         **CALLBACKS,
-        ARK_API_KEY="hush-2",
+        ARK_API_KEY="hush-2-hush",
         ARK_ROUTE="volcengine",
-        SEEDANCE_CALLBACK_SECRET_PREVIOUS="hush-3",
+        SEEDANCE_CALLBACK_SECRET_PREVIOUS="hush-3-hush-3-hush",
         SEEDANCE_BUCKET="videos",
         SEEDANCE_PREFIX="/staging/eu/",
         SEEDANCE_INSECURE_HOSTS=" LocalHost, 127.0.0.1 ,,",
         SEEDANCE_POLL_FIRST_SECONDS="1.5",
     )
     assert read.base_url == "https://ark.cn-beijing.volces.com/api/v3"
-    assert read.secrets == ("hush-2", "hush-1", "hush-3")
+    assert read.secrets == ("hush-2-hush", "hush-1-hush-1-hush", "hush-3-hush-3-hush")
     assert read.seedance_bucket == "videos"
     assert read.seedance_prefix == "staging/eu"
     assert read.seedance_insecure_hosts == {"localhost", "127.0.0.1"}
@@ -100,6 +103,19 @@ def test_all_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None
         ({"SEEDANCE_REFERENCE_BUCKETS": ","}, "SEEDANCE_REFERENCE_BUCKETS: names no bucket"),
         ({"SEEDANCE_REFERENCE_BUCKETS": "media,gs://"}, "SEEDANCE_REFERENCE_BUCKETS: names no bucket"),
         ({"SEEDANCE_REFERENCE_BUCKETS": "*"}, "SEEDANCE_REFERENCE_BUCKETS: names no bucket"),
+        ({"SEEDANCE_REFERENCE_BUCKETS": "media/*"}, "SEEDANCE_REFERENCE_BUCKETS: names no bucket"),
+        ({**CALLBACKS, "SEEDANCE_CALLBACK_URL": "https://relay.example.com/?a=b"}, "SEEDANCE_CALLBACK_URL holds a [?]"),
+        ({**CALLBACKS, "SEEDANCE_CALLBACK_URL": "https://relay.example.com/#x"}, "SEEDANCE_CALLBACK_URL holds a [?]"),
+        ({"ARK_BASE_URL": "https://ark.example.com/api?v=3"}, "ARK_BASE_URL holds a [?] or #"),
+        ({"SEEDANCE_BUCKET": "gs://videos"}, "SEEDANCE_BUCKET: is no name of a bucket"),
+        ({"SEEDANCE_BUCKET": "videos/eu"}, "SEEDANCE_BUCKET: is no name of a bucket"),
+        ({"SEEDANCE_INSECURE_HOSTS": "http://localhost:9000"}, "'http://localhost:9000' is no host"),
+        ({"SEEDANCE_INSECURE_HOSTS": "localhost:9000"}, "'localhost:9000' is no host"),
+        ({"SEEDANCE_INSECURE_HOSTS": "a;b"}, "'a;b' is no host"),
+        ({"SEEDANCE_INSECURE_HOSTS": "*"}, "is no host"),
+        ({"SEEDANCE_BUCKET": "a", "seedance_bucket": "b"}, "SEEDANCE_BUCKET is set in two spellings"),
+        ({"SEEDANCE_CALLBACK_SECRET": "cgt"}, "SEEDANCE_CALLBACK_SECRET: has 3 characters; 16 are the least"),
+        ({"ARK_API_KEY": "1"}, "ARK_API_KEY: has 1 characters; 10 are the least"),
         ({"SEEDANCE_RECOVERY_SECONDS": "150"}, "SEEDANCE_RECOVERY_SECONDS must be longer"),
         ({"SEEDANCE_CREATE_TIMEOUT_SECONDS": "570"}, "SEEDANCE_RECOVERY_SECONDS must be longer"),
     ],
@@ -122,7 +138,7 @@ def test_just_inside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wrong_settings_are_named_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidSettings) as refused:
-        settings(monkeypatch, ARK_API_KEY="hush", ARK_ROUTE="x", SEEDANCE_RELAY_PORT="y", SEEDANCE_PREFIX="/")
+        settings(monkeypatch, ARK_API_KEY="hush-hush-hush", ARK_ROUTE="x", SEEDANCE_RELAY_PORT="y", SEEDANCE_PREFIX="/")
     assert all(name in str(refused.value) for name in ("ARK_ROUTE", "SEEDANCE_RELAY_PORT", "SEEDANCE_PREFIX"))
     assert "hush" not in str(refused.value)
     assert refused.value.__cause__ is None
@@ -130,7 +146,12 @@ def test_wrong_settings_are_named_without_secrets(monkeypatch: pytest.MonkeyPatc
 
 
 def test_secrets_do_not_print(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = settings(monkeypatch, **CALLBACKS, ARK_API_KEY="hush-2", SEEDANCE_CALLBACK_SECRET_PREVIOUS="hush-3")
+    read = settings(
+        monkeypatch,
+        **CALLBACKS,
+        ARK_API_KEY="hush-2-hush",
+        SEEDANCE_CALLBACK_SECRET_PREVIOUS="hush-3-hush-3-hush",
+    )
     assert "hush" not in f"{read!r} {read} {read.model_dump_json()}"
 
 
@@ -143,7 +164,7 @@ def test_any_variable_loses_white_space(monkeypatch: pytest.MonkeyPatch, around:
         "SEEDANCE_BUCKET": "videos",
         "SEEDANCE_PREFIX": "staging",
         "SEEDANCE_CALLBACK_URL": "https://relay.example.com/hooks",
-        "SEEDANCE_CALLBACK_SECRET": "hush",
+        "SEEDANCE_CALLBACK_SECRET": "hush-of-the-relay",
         "SEEDANCE_RELAY_HOST": "::1",
         "SEEDANCE_HASH_USERS": "true",
         "SEEDANCE_MAX_USD_PER_REQUEST": "2.5",
@@ -189,8 +210,8 @@ SECRETS = ["ARK_API_KEY", "SEEDANCE_CALLBACK_SECRET", "SEEDANCE_CALLBACK_SECRET_
 
 @pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t", "\u00a0", "\u2028"])
 def test_secret_loses_white_space(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
-    read = settings(monkeypatch, **dict.fromkeys(SECRETS, f"{around}hush 1{around}"))
-    assert read.secrets == ("hush 1",) * 3
+    read = settings(monkeypatch, **dict.fromkeys(SECRETS, f"{around}hush 1 of the relay{around}"))
+    assert read.secrets == ("hush 1 of the relay",) * 3
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -207,9 +228,9 @@ def test_unusable_secret_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 def test_only_the_key_has_to_fit_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidSettings, match="ARK_API_KEY: holds a letter that no HTTP header can carry"):
-        settings(monkeypatch, ARK_API_KEY="hüsh")
+        settings(monkeypatch, ARK_API_KEY="hüsh of the relay")
     monkeypatch.delenv("ARK_API_KEY")
-    assert settings(monkeypatch, SEEDANCE_CALLBACK_SECRET="hüsh").secrets == ("hüsh",)
+    assert settings(monkeypatch, SEEDANCE_CALLBACK_SECRET="hüsh of the relay").secrets == ("hüsh of the relay",)
 
 
 @pytest.mark.parametrize("prefix", ["p" * 201, "한" * 67, "a\nb", "a\udcffb"])

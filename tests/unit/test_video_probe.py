@@ -66,6 +66,14 @@ def test_video_of_the_local_ark_is_described(path: Path) -> None:
     assert probe("result", path) == Probe("mp4", 864, 496, 97 / 24, 24.0, codecs, frames=97)
 
 
+@pytest.mark.parametrize("behind", [b"A" * 40, b" " * 4096, b"\xff" * 12, bytes(4096), b"\0\0\xff\xffTRLR" + b"x" * 99])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_behind_a_video_are_fine(path: Path, kind: str, behind: bytes) -> None:
+    """Cameras and servers add some, and players leave them out."""
+    path.write_bytes(mp4(kind) + behind)
+    assert probe("result", path).frames == 24
+
+
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.9, -100, -1])
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_video_is_refused(path: Path, kind: str, left: float) -> None:
