@@ -383,7 +383,8 @@ async def test_endless_body_to_a_wrong_url_is_cut_off(http: httpx.AsyncClient) -
                 await asyncio.wait_for(writer.drain(), 30)
                 sent += 6000
         assert sent < 20_000_000, "it read everything"
-        assert (await reader.read(12)) in {b"HTTP/1.1 404", b""}
+        with suppress(ConnectionError):
+            assert (await reader.read(12)) in {b"HTTP/1.1 404", b""}
         began = time.monotonic()
         assert (await http.get(f"{base}/healthz", timeout=30)).status_code == 200
         assert time.monotonic() - began < 3

@@ -19,14 +19,17 @@ from dev.stack import HOST, running_stack
 from tests.wheel.conftest import ROOT, run
 
 BASE = {"pydantic", "pydantic-settings", "rfc8785", "temporalio"}
-RELAY = {"starlette", "uvicorn"}
+RELAY = {"h11", "starlette", "uvicorn"}
 # The worker's libraries, which a backend does not install.
 HEAVY = ("httpx", "google.cloud", "google.auth", "google.api_core", "google_crc32c", "av")
 OWN = ("activities", "workflows", "workers", "dev", "worker", "starter")
 # The rooms of the package by the extra that they need; the others need none.
 ROOMS = {
     "relay": ("relay", "relay_connections"),
-    "worker": (*("audit", "ledger", "media", "reports", "storage"), *("provider.answers", "provider.ark", "proxies")),
+    "worker": (
+        *("audit", "ledger", "media", "reports", "storage"),
+        *("provider.answers", "provider.ark", "paced", "proxies"),
+    ),
     "cli": ("cli",),
 }
 INCLUDED = {"": (), "relay": (), "worker": ("relay",), "cli": ("relay", "worker")}
