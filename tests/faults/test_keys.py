@@ -21,6 +21,8 @@ from tests.support.polling import until
 
 TITLE = "An exchanged API key"
 FIRST, OTHER, NARROWED = "key-of-the-films-project", "key-of-the-shop-project", "key-of-one-fast-model"
+CUSTOM = "key-of-the-model-of-all-jobs"
+MODEL = "dreamina-seedance-2-0-mini-260615"
 FAST = "dreamina-seedance-2-0-fast-260128"
 # Two listings a tenth of the window apart prove absence, and a search asks at least every sixth of it.
 LONG_ENOUGH_FOR_ABSENCE = 15.0
@@ -45,7 +47,8 @@ async def keys(harness: Harness) -> None:
     await ark.set_key("byteplus", FIRST, project="films")
     await ark.set_key("byteplus", OTHER, project="shop")
     await ark.set_key("byteplus", NARROWED, project="films", models=[FAST])
-    await asyncio.gather(*(_identifiers_are_listed(harness, key) for key in (FIRST, OTHER)))
+    await ark.set_key("byteplus", CUSTOM, project="films", models=[MODEL])
+    await asyncio.gather(*(_identifiers_are_listed(harness, key) for key in (FIRST, OTHER, CUSTOM)))
 
 
 async def _identifiers_are_listed(harness: Harness, key: str) -> None:
@@ -53,7 +56,8 @@ async def _identifiers_are_listed(harness: Harness, key: str) -> None:
         await case.start_worker(ARK_API_KEY=key)
         await case.submit()
         await case.stored_once(await case.settle())
-        note = f"seedance/echo-byteplus-{key_fingerprint(key)}.json"
+        of_model = f"-{MODEL}" if key == CUSTOM else ""
+        note = f"seedance/echo-byteplus-{key_fingerprint(key)}{of_model}.json"
         await until(lambda: harness.stack.bucket.stat(note), "LIST has shown an identifier", PATIENCE)
 
 
@@ -137,6 +141,21 @@ async def _narrowed_in_place(case: Case) -> str:
     return "an operator is asked; stored once the key sees the task again"
 
 
+def _custom(point: str) -> Callable[[Case], Awaitable[str]]:
+    """The worker's key is Custom, and names the model: its listing finds the task, or proves its absence."""
+
+    async def play(case: Case) -> str:
+        case.settings = SOON | {"ARK_API_KEY": CUSTOM}
+        if point == "after the claim":
+            return await _same_key(case)
+        await case.crash(point)
+        await case.start_worker()
+        await case.stored_once(await case.settle())
+        return "found in the listing of its model; stored"
+
+    return play
+
+
 async def _same_key(case: Case) -> str:
     """The control: under the claim's own key, absence is proved, and the POST sent again."""
     await case.crash("after the claim")
@@ -156,6 +175,8 @@ async def test_exchanged_key_smoke(harness: Harness, report: AddRow) -> None:
         [
             _case(harness, report, "after its answer: another project", _exchanged("after its answer", 1, OTHER)),
             _case(harness, report, "after the claim: the same key", _same_key),
+            _case(harness, report, "after its answer: a Custom key", _custom("after its answer")),
+            _case(harness, report, "after the claim: a Custom key", _custom("after the claim")),
         ]
     )
 
