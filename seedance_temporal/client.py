@@ -134,6 +134,17 @@ class VideoJobs:
             reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
         raise TemporalUnavailable(f"{job_id} ends as fast as it is started; see what its runs say, and submit it then")
 
+    async def take_over(self, request: VideoRequest) -> VideoJob:
+        """Have the job of a request take over what the bucket holds by now, such as an adopted video. Never pays.
+
+        A run that goes on looks at once; where none does, a new one ends with what the bucket holds.
+        """
+        job = self.job(job_id_of(request))
+        argument = GenerateVideoInput(request=request, may_create=False)
+        if not await self._start(job.id, argument, WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY):
+            await job.retry()
+        return job
+
     async def _start(self, job_id: str, argument: GenerateVideoInput, reuse: WorkflowIDReusePolicy) -> bool:
         """Start a run; False where the policy, or a run that goes on, does not allow another."""
         request = argument.request

@@ -12,6 +12,7 @@ from typing import Annotated, get_args
 import typer
 from typer import Option
 
+from seedance_temporal.cli.adopt_file import adopt_file
 from seedance_temporal.cli.audit import audit
 from seedance_temporal.cli.batch import batch
 from seedance_temporal.cli.check import check
@@ -275,5 +276,6 @@ def main() -> None:
         sys.exit(unwritten(error))
 
 
+app.command("adopt-file")(adopt_file)
 for each in (check, models, batch, audit, report, watch):
     app.command()(each)

@@ -1,0 +1,47 @@
+"""``adopt-file``: store a paid video from a file that an operator brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from seedance_temporal.cli.local_files import spinner
+from seedance_temporal.cli.options import JobArgument, JsonOption
+from seedance_temporal.cli.output import DONE, SHOW, out, plain, print_json
+from seedance_temporal.cli.runtime import BucketRefused, command, find_job, open_bucket
+from seedance_temporal.client import VideoJobs
+from seedance_temporal.settings import Settings
+from seedance_temporal.urls import redacted
+
+
+@command
+async def adopt_file(
+    job: JobArgument,
+    file: Annotated[Path, Argument(metavar="FILE.mp4", help="The video, byte for byte as the provider made it.")],
+    task_id: Annotated[str | None, Option(help="The task that made it, where the job has several.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Store a paid video from a file, where no worker could copy it: verified and recorded, never overwriting."""
+    from seedance_temporal.ledger.adopted_file import adopt_file as adopt
+    from seedance_temporal.ledger.store import Ledger, LedgerDamaged
+    from seedance_temporal.storage.bucket import BucketError
+
+    settings = Settings.from_environment("SEEDANCE_BUCKET")
+    found = await find_job(job)
+    bucket = await open_bucket(settings)
+    ledger = Ledger(bucket, settings.seedance_prefix)
+    with spinner() as progress:
+        progress.add_task("verifying and uploading the file", total=None)
+        try:
+            claim, result = await adopt(ledger, bucket, settings.rules, found.id, file.absolute(), task_id)
+        except (LedgerDamaged, BucketError, OSError) as error:
+            raise BucketRefused(f"The file was not adopted: {redacted(str(error))}") from None
+    # The run shows it from its next look at the ledger on; where none goes on, another one does.
+    await (await VideoJobs.connect()).take_over(claim.request)
+    if as_json:
+        print_json({"job_id": found.id, "result": result.model_dump(mode="json")})
+    else:
+        out.print(f"Adopted: {plain(result.video_uri)}, {result.size:,} bytes. To see the job: {SHOW} {found.id}")
+    return DONE

@@ -1,0 +1,41 @@
+"""A video that no worker can copy is adopted from a file: by a job that goes on, and after its run was ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dev.stack import Stack
+from tests.e2e.command import starter
+from tests.e2e.requests import a_request, creates_of, until
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["while it goes on", "after its run was terminated"])
+async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, ended: bool) -> None:
+    fault = await stack.ark.fault("download", "refuse", times=None)
+    try:
+        request = a_request()
+        job = await stack.jobs.submit(request)
+        state = await until(stack, job.id, lambda state: state.phase == "storing")
+        assert state.task_id is not None
+        if ended:
+            await stack.client.get_workflow_handle(job.id).terminate()
+        path = tmp_path / "from-tos.mp4"
+        path.write_bytes(await stack.ark.video_bytes(state.task_id))
+        adopted = await starter(stack, "adopt-file", job.id, str(path))
+        assert adopted.code == 0, adopted.messages
+        assert adopted.answer["result"]["size"] == path.stat().st_size
+        assert (await job.result()).video_uri == adopted.answer["result"]["video_uri"]
+    finally:
+        await stack.ark.clear_faults(fault)
+    assert [entry.committed for entry in await creates_of(stack, request)] == [True]
+    shown = (await starter(stack, "show", job.id)).answer
+    assert shown["phase"] == "stored"
+    record = json.loads(await stack.bucket.read(shown["result"]["record_uri"].partition(f"{stack.bucket.name}/")[2]) or b"")
+    assert "an operator adopted it" in record["warnings"][-1]
+    verified = await starter(stack, "audit", job.id, "--verify")
+    assert verified.code == 0, verified.answer
+    again = await starter(stack, "adopt-file", job.id, str(path))
+    assert (again.code, again.answer["error"]["problems"][0]["at"]) == (2, "JOB")

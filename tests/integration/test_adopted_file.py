@@ -1,0 +1,121 @@
+"""A paid video that an operator brings as a file: verified, recorded as such, and never over anything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dev.ark import media
+from dev.ark.media import Clip
+from seedance_temporal.errors import InvalidRequest
+from seedance_temporal.job import VideoResult
+from seedance_temporal.ledger.adopted_file import adopt_file
+from seedance_temporal.provider.rules import Rules
+from seedance_temporal.storage.bucket import Checksums
+from tests.support.jobs import an_end, created, refused
+from tests.support.world import World
+
+CLIP = Clip(864, 496, 4, audio=False)
+
+
+@pytest.fixture(scope="module")
+def video() -> bytes:
+    return media.video(CLIP, "cgt-1")
+
+
+@pytest.fixture
+def file(tmp_path: Path, video: bytes) -> Path:
+    path = tmp_path / "from-tos.mp4"
+    path.write_bytes(video)
+    return path
+
+
+@pytest.fixture
+async def world() -> World:
+    """A job whose task has succeeded, and whose copy was given up."""
+    world = World()
+    await world.claim(1, created("cgt-1"), an_end(1, "cgt-1", "lost", "copy_failed"))
+    return world
+
+
+async def adopt(world: World, file: Path, task_id: str | None = None) -> VideoResult:
+    claim, result = await adopt_file(world.ledger, world.bucket, Rules(), world.job_id, file, task_id)
+    assert claim == world.claims[-1]
+    return result
+
+
+async def refusal(world: World, file: Path, task_id: str | None = None) -> str:
+    """Return why a file is not adopted; the bucket is as it was."""
+    before = dict(world.memory.contents)
+    with pytest.raises(InvalidRequest) as caught:
+        await adopt_file(world.ledger, world.bucket, Rules(), world.job_id, file, task_id)
+    assert world.memory.contents == before
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+async def test_file_becomes_the_video(world: World, file: Path, video: bytes) -> None:
+    payload = {"id": "cgt-1", "status": "succeeded", "resolution": "720p", "usage": {"total_tokens": 1000}, "seed": 7}
+    await world.bucket.create(world.names.of_task("cgt-1", "task.json"), json.dumps(payload).encode())
+    result = await adopt(world, file)
+    assert (result.task_id, result.size, result.seed, result.cost_usd) == ("cgt-1", len(video), 7, 0.007)
+    assert world.memory.contents[world.names.of_task("cgt-1", "output.mp4")] == video
+    decision = await world.decision()
+    assert (decision.next, decision.result) == ("stored", result), "the record wins over the end"
+    record = await world.ledger.record(world.job_id)
+    assert record is not None
+    assert "an operator adopted it from the file from-tos.mp4" in record.warnings[-1]
+    assert [stored.name for stored in record.objects.verified] == [
+        world.names.verified("cgt-1", Checksums.of_file(file).crc32c)
+    ]
+    assert "has a video already" in await refusal(world, file)
+
+
+async def test_file_without_the_tasks_payload(world: World, file: Path) -> None:
+    result = await adopt(world, file)
+    assert (result.usage, result.cost_usd, result.resolution) == (None, None, None)
+
+
+async def test_other_content_is_never_overwritten(world: World, file: Path) -> None:
+    await world.bucket.create(*world.verified(b"another video"))
+    assert "and the video of cgt-1 that a worker verified has 13" in await refusal(world, file)
+
+
+async def test_object_in_its_place_is_left(world: World, file: Path) -> None:
+    await world.bucket.create(world.names.of_task("cgt-1", "output.mp4"), b"planted")
+    with pytest.raises(InvalidRequest, match="Nothing was overwritten"):
+        await adopt_file(world.ledger, world.bucket, Rules(), world.job_id, file)
+    assert world.memory.contents[world.names.of_task("cgt-1", "output.mp4")] == b"planted"
+    assert (await world.ledger.read(world.job_id)).record is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", b"<html>log in</html>"])
+async def test_what_is_no_video_is_refused(world: World, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "v.mp4"
+    path.write_bytes(content)
+    assert (await refusal(world, path)).startswith("FILE: ")
+
+
+async def test_cut_video_is_refused(world: World, tmp_path: Path, video: bytes) -> None:
+    path = tmp_path / "v.mp4"
+    path.write_bytes(video[: len(video) // 2])
+    assert "it is no whole video" in await refusal(world, path)
+
+
+async def test_job_without_a_paid_task_is_refused(file: Path) -> None:
+    world = World()
+    await world.claim(1, refused())
+    assert "knows no task" in await refusal(world, file)
+    failed = World()
+    await failed.claim(1, created("cgt-1"), an_end(1, "cgt-1"))
+    assert "task cgt-1 made no video" in await refusal(failed, file)
+
+
+async def test_task_is_named_where_there_are_several(world: World, file: Path) -> None:
+    await world.grant(1, accept=True)
+    await world.claim(2, created("cgt-2"))
+    assert "--task-id: is needed, to name the one of" in await refusal(world, file)
+    assert "cgt-3 is none of the job" in await refusal(world, file, "cgt-3")
+    assert (await adopt(world, file, "cgt-2")).task_id == "cgt-2"
