@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo stack test docs faults chaos model fuzz mutants histories screenshots lint lock
+.PHONY: setup demo stack probe test docs faults chaos model fuzz mutants histories screenshots lint lock
 
 setup: .venv/.installed
 
@@ -17,6 +17,9 @@ demo: setup ## One video, end to end, on embedded parts
 
 stack: setup ## The same parts, kept up on fixed ports until Ctrl-C
 	@$(BIN)/python -m dev.stack
+
+probe: setup ## What the provider's documents leave open, on a real account: it asks before it spends
+	@$(BIN)/python -m dev.probe
 
 # deptry runs twice: the product imports what it declares; dev/ and tests/ may use the group dev as well.
 lint: setup ## Style, types, import contracts, declared dependencies

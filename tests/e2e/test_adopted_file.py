@@ -33,7 +33,9 @@ async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, ended: bo
     assert [entry.committed for entry in await creates_of(stack, request)] == [True]
     shown = (await starter(stack, "show", job.id)).answer
     assert shown["phase"] == "stored"
-    record = json.loads(await stack.bucket.read(shown["result"]["record_uri"].partition(f"{stack.bucket.name}/")[2]) or b"")
+    record = json.loads(
+        await stack.bucket.read(shown["result"]["record_uri"].partition(f"{stack.bucket.name}/")[2]) or b""
+    )
     assert "an operator adopted it" in record["warnings"][-1]
     verified = await starter(stack, "audit", job.id, "--verify")
     assert verified.code == 0, verified.answer
