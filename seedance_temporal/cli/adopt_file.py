@@ -24,7 +24,7 @@ async def adopt_file(
     as_json: JsonOption = False,
 ) -> int:
     """Store a paid video from a file, where no worker could copy it: verified and recorded, never overwriting."""
-    from seedance_temporal.ledger.adopted_file import adopt_file as adopt
+    from seedance_temporal.adopted_file import adopt_file as adopt
     from seedance_temporal.ledger.store import Ledger, LedgerDamaged
     from seedance_temporal.storage.bucket import BucketError
 

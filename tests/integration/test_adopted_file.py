@@ -9,9 +9,9 @@ import pytest
 
 from dev.ark import media
 from dev.ark.media import Clip
+from seedance_temporal.adopted_file import adopt_file
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.job import VideoResult
-from seedance_temporal.ledger.adopted_file import adopt_file
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.storage.bucket import Checksums
 from tests.support.jobs import an_end, created, refused
