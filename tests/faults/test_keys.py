@@ -13,7 +13,7 @@ import pytest
 
 from seedance_temporal import JobState
 from seedance_temporal.identity import key_fingerprint
-from tests.e2e.requests import creates_of
+from tests.e2e.requests import creates_of, until_committed
 from tests.faults.cases import PATIENCE, SOON, Case, Harness, all_of
 from tests.faults.report import AddRow
 from tests.support.jobs import detail_of
@@ -156,6 +156,46 @@ def _custom(point: str) -> Callable[[Case], Awaitable[str]]:
     return play
 
 
+def _later(stage: str, key: str) -> Callable[[Case], Awaitable[str]]:
+    """Exchange the key while the task runs, or when its video waits to be copied; give the first key back at last."""
+
+    async def play(case: Case) -> str:
+        ark = case.stack.ark
+        fault = await ark.fault("task", "stay_running", contains=str(case.request.prompt))
+        first = await case.start_worker()
+        await case.submit()
+        task_id = await until_committed(case.stack, case.request)
+        await until(lambda: _follows(case, task_id), "the job follows its task", PATIENCE)
+        await first.kill()
+        if stage == "before the copy":
+            await ark.release(task_id)
+            await until(lambda: _has_succeeded(case, task_id), "the task has succeeded", PATIENCE)
+        second = await case.start_worker(ARK_API_KEY=key)
+        shown = await until(lambda: _misses_its_task(case), "the job misses its task", PATIENCE, every=0.5)
+        assert key_fingerprint(FIRST) in (detail_of(shown).advice or ""), "it names the key"
+        await second.kill()
+        await ark.release(task_id)
+        await case.start_worker()
+        await case.stored_once(await case.settle())
+        assert await ark.fired(fault)
+        return "an operator is asked, naming the key; stored under the first key"
+
+    return play
+
+
+async def _follows(case: Case, task_id: str) -> bool:
+    return (await case.jobs.job(case.job_id).state()).task_id == task_id
+
+
+async def _has_succeeded(case: Case, task_id: str) -> bool:
+    return any(task["id"] == task_id and task["status"] == "succeeded" for task in await case.stack.ark.tasks())
+
+
+async def _misses_its_task(case: Case) -> JobState | None:
+    job = await case.jobs.job(case.job_id).state()
+    return job if job.detail is not None and job.attention == "task_gone" and job.detail.advice else None
+
+
 async def _same_key(case: Case) -> str:
     """The control: under the claim's own key, absence is proved, and the POST sent again."""
     await case.crash("after the claim")
@@ -190,6 +230,19 @@ async def test_exchanged_key_never_pays_twice(harness: Harness, report: AddRow, 
         [
             _case(harness, report, f"{point}: {exchange}", _exchanged(point, posts, key))
             for point, posts in STAGES.items()
+        ]
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+async def test_exchanged_key_loses_no_task(harness: Harness, report: AddRow, exchange: str) -> None:
+    key = EXCHANGES[exchange]
+    await all_of(
+        [
+            _case(harness, report, f"{stage}: {exchange}", _later(stage, key))
+            for stage in ("while it runs", "before the copy")
         ]
     )
 
