@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from dev.ark.control import ArkControl
 from seedance_temporal.identity import callback_token
 from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.provider.ark import Ark
+from seedance_temporal.provider.model_rows import ModelRow
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.signing import CannotSign
@@ -123,6 +124,15 @@ async def test_second_temporal_attempt_sends_nothing(world: World) -> None:
     result = await world.create(temporal_attempt=2)
     assert (result.kind, result.claim) == ("unknown", None)
     assert (world.memory.writes, await world.posts()) == ([], [])
+
+
+async def test_ended_model_is_not_claimed(ark: ArkControl) -> None:
+    """It had not ended when the request was submitted."""
+    rows = {"dreamina-seedance-2-0-260128": ModelRow(ends=date(2026, 1, 1), successor="another-model")}
+    world = await World.at(ark, seedance_models=rows)
+    result = await world.create()
+    assert (result.kind, await world.facts(), await world.posts()) == ("impossible", [], [])
+    assert "has ended on 2026-01-01; use another-model" in present(result.error).message
 
 
 async def test_invalid_request_is_not_claimed(ark: ArkControl) -> None:
