@@ -11,7 +11,6 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -360,34 +359,18 @@ class _Copy:
         return [medium for medium in media if isinstance(medium, dict)] if isinstance(media, list) else []
 
     def _record(self, task: Task, objects: RecordedObjects, references: list[dict[str, Any]]) -> Record:
-        request = self.input.request
-        estimated, cost = self.settings.rules.estimate(request), self.settings.rules.cost_of(request, task)
-        return Record(
+        return Record.of_task(
+            self.input.request,
+            task,
+            self.settings.rules,
             job_id=self.input.job_id,
             request_hash=self.files.names.request_hash,
-            **written_by(),
             attempt=self.input.attempt,
-            task_id=self.input.task_id,
-            model=task.model or request.model,
-            status=task.status,
-            seed=task.seed,
-            ratio=task.ratio,
-            resolution=task.resolution,
-            duration=task.duration,
-            generate_audio=task.generate_audio,
-            usage=task.usage,
-            estimated_tokens=estimated.tokens,
-            estimated_usd=estimated.usd,
-            estimated_cny=estimated.cny,
-            cost_usd=cost.usd,
-            cost_cny=cost.cny,
-            request=request.model_dump(mode="json", exclude_none=True),
-            rights=request.rights.model_dump(mode="json"),
             references=references,
             timeline=self.input.timeline,
             objects=objects,
             warnings=[*self.input.warnings, *self.warnings],
-            stored_at=datetime.now(UTC),
+            **written_by(),
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 from seedance_temporal.errors import InvalidRequest, Problem
@@ -81,12 +80,23 @@ async def adopt_file(
         verified=tuple(RecordedObject.of(files.objects[each]) for each in files.verified),
         ledger=tuple(RecordedObject.of(each) for each in await bucket.list(files.names.ledger)),
     )
-    record = _record(job_id, attempt.claim, await _task(files), objects, rules, path)
+    claim, adopted = attempt.claim, f"by an operator from the file {path.name}"
+    record = Record.of_task(
+        claim.request,
+        await _task(files),
+        rules,
+        job_id=job_id,
+        request_hash=hash_of_job(job_id),
+        attempt=claim.attempt,
+        references=[medium.model_dump(mode="json") for medium in claim.media],
+        objects=objects,
+        warnings=[*claim.warnings, f"The video was not downloaded by a worker: it was adopted {adopted}."],
+    )
     name = files.names.record
     if not await bucket.create(name, sealed(record.model_dump(mode="json"))):
         existing = await ledger.record(job_id)
         record = existing if existing is not None else record
-    return attempt.claim, result_of_record(record, bucket.name, name)
+    return claim, result_of_record(record, bucket.name, name)
 
 
 def _refusal(at: str, problem: str) -> InvalidRequest:
@@ -117,33 +127,3 @@ async def _task(files: TaskFiles) -> Task:
     except (ValueError, RecursionError, AttributeError):
         task = None
     return task if task is not None and task.id == files.task_id else Task(id=files.task_id, status=SUCCEEDED)
-
-
-def _record(job_id: str, claim: Claim, task: Task, objects: RecordedObjects, rules: Rules, path: Path) -> Record:
-    request, cost = claim.request, rules.cost_of(claim.request, task)
-    adopted = f"The video was not downloaded by a worker: an operator adopted it from the file {path.name}."
-    return Record(
-        job_id=job_id,
-        request_hash=hash_of_job(job_id),
-        attempt=claim.attempt,
-        task_id=task.id,
-        model=task.model or request.model,
-        status=task.status,
-        seed=task.seed,
-        ratio=task.ratio,
-        resolution=task.resolution,
-        duration=task.duration,
-        generate_audio=task.generate_audio,
-        usage=task.usage,
-        estimated_tokens=claim.estimated_tokens,
-        estimated_usd=claim.estimated_usd,
-        estimated_cny=claim.estimated_cny,
-        cost_usd=cost.usd,
-        cost_cny=cost.cny,
-        request=request.model_dump(mode="json", exclude_none=True),
-        rights=request.rights.model_dump(mode="json"),
-        references=[medium.model_dump(mode="json") for medium in claim.media],
-        objects=objects,
-        warnings=[*claim.warnings, adopted],
-        stored_at=datetime.now(UTC),
-    )

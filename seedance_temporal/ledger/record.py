@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import Field
 
 from seedance_temporal.events import Timeline
 from seedance_temporal.job import Moment, Shape, VideoResult
-from seedance_temporal.provider.task import Usage
+from seedance_temporal.provider.rules import Rules
+from seedance_temporal.provider.task import Task, Usage
+from seedance_temporal.request import VideoRequest
 from seedance_temporal.storage.bucket import StoredObject, as_json
 from seedance_temporal.urls import redacted
 
@@ -87,6 +90,31 @@ class Record(Shape):
     objects: RecordedObjects
     warnings: list[str] = Field(default_factory=list)
     stored_at: Moment | None = None
+
+    @classmethod
+    def of_task(cls, request: VideoRequest, task: Task, rules: Rules, **others: Any) -> Record:
+        """Return the record of a task that has succeeded. ``others``: the fields that neither request nor task have."""
+        estimated, cost = rules.estimate(request), rules.cost_of(request, task)
+        return cls(
+            task_id=task.id,
+            model=task.model or request.model,
+            status=task.status,
+            seed=task.seed,
+            ratio=task.ratio,
+            resolution=task.resolution,
+            duration=task.duration,
+            generate_audio=task.generate_audio,
+            usage=task.usage,
+            estimated_tokens=estimated.tokens,
+            estimated_usd=estimated.usd,
+            estimated_cny=estimated.cny,
+            cost_usd=cost.usd,
+            cost_cny=cost.cny,
+            request=request.model_dump(mode="json", exclude_none=True),
+            rights=request.rights.model_dump(mode="json"),
+            stored_at=datetime.now(UTC),
+            **others,
+        )
 
 
 def result_of_record(record: Record, bucket: str, name: str) -> VideoResult:

@@ -36,7 +36,7 @@ async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, ended: bo
     record = json.loads(
         await stack.bucket.read(shown["result"]["record_uri"].partition(f"{stack.bucket.name}/")[2]) or b""
     )
-    assert "an operator adopted it" in record["warnings"][-1]
+    assert "adopted by an operator" in record["warnings"][-1]
     verified = await starter(stack, "audit", job.id, "--verify")
     assert verified.code == 0, verified.answer
     again = await starter(stack, "adopt-file", job.id, str(path))

@@ -66,7 +66,7 @@ async def test_file_becomes_the_video(world: World, file: Path, video: bytes) ->
     assert (decision.next, decision.result) == ("stored", result), "the record wins over the end"
     record = await world.ledger.record(world.job_id)
     assert record is not None
-    assert "an operator adopted it from the file from-tos.mp4" in record.warnings[-1]
+    assert "adopted by an operator from the file from-tos.mp4" in record.warnings[-1]
     assert [stored.name for stored in record.objects.verified] == [
         world.names.verified("cgt-1", Checksums.of_file(file).crc32c)
     ]
