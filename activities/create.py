@@ -15,7 +15,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-import httpx
 from temporalio import activity
 
 from activities.poll import seconds_until_poll
@@ -50,6 +49,8 @@ _CLAIM_SECONDS = 15.0
 _OUTCOME_SECONDS = 10.0
 # One request for each earlier attempt that may have a task: a job has few of these.
 _ASK_TEMPORAL_SECONDS = 15.0
+# A draft takes a read of its ledger and a GET.
+_DRAFT_SECONDS = 15.0
 # A signature can take a request to Google.
 _SIGN_SECONDS = 15.0
 # The provider downloads references during the create; a queue in front of that must not outlive the signature.
@@ -150,16 +151,20 @@ class CreateActivities:
         if input.doubt:
             return self._before_claim(input, claim, CreateAnswer("not_sent", code="task_named", message=input.doubt))
         try:
-            async with asyncio.timeout(_SIGN_SECONDS):
-                body = await self._body(claim)
-        except CannotSign as error:
-            return _impossible("cannot_sign", str(error))
+            async with asyncio.timeout(_DRAFT_SECONDS):
+                draft = await self._draft_task(input.request)
         except NoDraft as error:
             return _impossible("no_draft", str(error))
-        except (ArkError, httpx.HTTPError) as error:
-            return self._before_claim(
-                input, claim, _failure("draft_unknown", "the provider does not say whether its draft is there", error)
-            )
+        except Exception as error:
+            unknown = _failure("draft_unknown", "it is not known whether the draft is still there", error)
+            if isinstance(error, ArkError):
+                unknown = replace(unknown, attention=error.attention)
+            return self._before_claim(input, claim, unknown)
+        try:
+            async with asyncio.timeout(_SIGN_SECONDS):
+                body = await self._body(claim, draft)
+        except CannotSign as error:
+            return _impossible("cannot_sign", str(error))
         except Exception as error:
             return self._before_claim(
                 input, claim, _failure("signing_failed", "a private reference could not be signed", error)
@@ -261,9 +266,12 @@ class CreateActivities:
         slow_start = 30.0 if answer.attention is not None else 2.0
         wait = min(_LONGEST_WAIT, max(answer.retry_after or 0.0, slow_start * 2.0 ** min(input.refusals, 10)))
         message = f"{answer.code}: {answer.message}"
+        jitter = random.uniform(0.0, 0.2) * wait  # noqa: S311 - no secret
         if answer.reset_in is not None:
             wait = max(wait, answer.reset_in)
-            message += f" The job waits for that time; {COMMAND} retry {input.job_id} tries at once."
+            message = (
+                f"{message.rstrip('.')}. The job waits for that time; {COMMAND} retry {input.job_id} ends the wait"
+            )
         return CreateResult(
             kind="not_sent",
             claim=claim,
@@ -272,7 +280,7 @@ class CreateActivities:
             attention=answer.attention,
             message=message,
             passing=answer.passing,
-            wait_seconds=wait * random.uniform(1.0, 1.2),  # noqa: S311 - jitter, not a secret
+            wait_seconds=wait + jitter,
         )
 
     async def _write_outcome(self, claim: Claim, outcome: Outcome) -> bool:
@@ -285,22 +293,28 @@ class CreateActivities:
             return False
         return True
 
-    async def _body(self, claim: Claim) -> dict[str, Any]:
+    async def _draft_task(self, request: VideoRequest) -> str | None:
+        """Return the task of the draft that the request is a final of; None where it is no final.
+
+        Raises:
+            NoDraft: No final can be made of it.
+            Exception: The provider or the ledger does not answer for it.
+        """
+        if request.draft_of is None:
+            return None
+        return await draft_task(request, request.draft_of, self._ledger, self._ark, self._settings.rules)
+
+    async def _body(self, claim: Claim, draft: str | None) -> dict[str, Any]:
         """Build the create's JSON body.
 
         Raises:
             CannotSign: A private reference cannot be signed.
-            NoDraft: No final can be made of the draft.
-            ArkError, httpx.HTTPError: The provider does not answer for the draft.
         """
         # The URL is valid for as long as a create can take.
         lifetime = timedelta(seconds=self._settings.claim_is_young_seconds) + _SIGNED_LONGER
         references = claim.request.references
         urls = await asyncio.gather(*(readable_url(self._bucket, each.url, lifetime) for each in references))
-        request, draft = claim.request, claim.request.draft_of
-        if draft is not None:
-            draft = await draft_task(request, draft, self._ledger, self._ark, self._settings.rules)
-        body = body_of(request, urls, draft) | {"safety_identifier": claim.safety_identifier}
+        body = body_of(claim.request, urls, draft) | {"safety_identifier": claim.safety_identifier}
         base, secret = self._settings.seedance_callback_url, self._settings.seedance_callback_secret
         if base is not None and secret is not None:
             body["callback_url"] = callback_url(base, secret.get_secret_value(), claim.job_id, claim.attempt)

@@ -38,6 +38,8 @@ _MOST_AT_ONCE = 500
 _ANSWERS_SIDE_BY_SIDE = 20
 # Identifiers and model names are shorter; of a longer text, only so much is compared.
 _LONGEST_TEXT = 200
+# With one of these, LIST of one model says that the key does not name it.
+_REFUSED = {httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND}
 
 
 class ListingRequest(Shape):
@@ -132,15 +134,17 @@ class TaskListActivities:
         Raises:
             ApplicationError: ``ProviderUnavailable``: the provider gave no usable answer. Retryable.
                 ``ModelNeeded``: the API key is Custom, and shows the tasks of one model at a time.
+                ``ModelHidden``: the API key is Custom, and does not show the tasks of this model.
         """
         try:
             page = await self._ark.list(input.page, _PAGE_SIZE, input.service_tier, input.model)
         except (ArkError, httpx.HTTPError) as error:
             if isinstance(error, ArkError) and error.needs_model and not input.model:
                 raise ApplicationError(str(error), type="ModelNeeded", non_retryable=True) from None
-            raise ApplicationError(
-                f"the provider did not list its tasks: {error!r}", type="ProviderUnavailable"
-            ) from None
+            problem = f"the provider did not list its tasks: {error!r}"
+            if isinstance(error, ArkError) and input.model and error.status in _REFUSED:
+                raise ApplicationError(problem, type="ModelHidden", non_retryable=True) from None
+            raise ApplicationError(problem, type="ProviderUnavailable") from None
         key = self._settings.key_fingerprint
         tasks = tuple(_listed(task) for task in page.items if isinstance(task.get("id"), str))
         if any(is_safety_identifier(task.safety_identifier or "") for task in tasks):

@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from seedance_temporal import contract
     from seedance_temporal.contract import Queues
+    from seedance_temporal.identity import is_safety_identifier
     from seedance_temporal.ledger.facts import Listing
     from seedance_temporal.urls import one_line
     from workflows import messages, policies
@@ -74,6 +75,13 @@ class ListTasks:
                 return
             self._keep(requests)
             await self._tell(tier, model, self._failing_since.setdefault((tier, model), began), error)
+            if isinstance(error.cause, ApplicationError) and error.cause.type == "ModelHidden":
+                # It will not be shown soon. A job that still searches asks again after its own pause.
+                self._requested = {
+                    key: request
+                    for key, request in self._requested.items()
+                    if (request.service_tier, request.model) != (tier, model)
+                }
             return
         self._failing_since.pop((tier, model), None)
         self._told -= {(request.job_id, request.attempt) for request in requests}
@@ -134,6 +142,10 @@ class ListTasks:
         keys = {page.key for page in pages}
         # A fleet whose key is being exchanged can read one listing with two keys, which proves nothing.
         key = min(keys) if len(keys) == 1 else ""
+        # Nobody knows what LIST shows of a model that the key no longer names; an empty listing is possible.
+        is_blind = bool(model) and not any(
+            is_safety_identifier(task.safety_identifier or "") for task in tasks.values()
+        )
         return [
             Answer(
                 job_id=request.job_id,
@@ -145,6 +157,7 @@ class ListTasks:
                     task_id=_found(request, tasks.values()),
                     unmarked=any(_could_be(request, task) for task in tasks.values()),
                     key=key,
+                    is_blind=is_blind,
                 ),
             )
             for request in requests

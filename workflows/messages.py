@@ -27,6 +27,10 @@ _MEDIA_SHOWN = 4
 _WAITED = {TimeoutType.SCHEDULE_TO_CLOSE, TimeoutType.SCHEDULE_TO_START}
 # Characters of a failure in advice: some libraries quote whole answers.
 _LONGEST_REASON = 500
+SHOWS_NONE_OF_OURS = (
+    "LIST of this model shows no task of ours, so the API key may not see the model's tasks: "
+    "check in the console that the key still names the model"
+)
 
 
 def unsettled(attempt: int) -> JobError:

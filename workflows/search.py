@@ -76,6 +76,8 @@ class Search:
         key = decision.recovery.key if decision.recovery is not None else ""
         if key:
             self._doubt = other_key(key, listing.key) if listing.key != key else None
+        if listing.is_blind:
+            self._doubt = messages.SHOWS_NONE_OF_OURS
         detail = None if listing.complete else "incomplete listing"
         self._progress.note("not_listed", "list", detail, attempt=decision.attempt)
         if listing.complete:

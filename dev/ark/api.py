@@ -144,7 +144,7 @@ class Api:
         await self._go_wrong("list", route, request)
         key = self._admit("list", route, request)
         query = request.query_params
-        key.check_filter(query.getlist("filter.model"))
+        key.check_filter(query.getlist("filter.model"), hides_models=self.settings.list_hides_models)
         page, size = (
             _number(query.get("page_num"), "page_num", 1, 2**31, 1),
             _number(query.get("page_size"), "page_size", 1, 500, 10),

@@ -50,6 +50,9 @@ class Settings(BaseModel):
     callbacks: CallbackMode = "on"
     callback_queued: bool = False
     list_echo: bool = Field(True, description="LIST shows safety_identifier")
+    list_hides_models: bool = Field(
+        False, description="a Custom key that does not name filter.model gets no tasks, not 404"
+    )
     list_delay_seconds: Seconds = Field(0, ge=0, description="a task younger than this is not listed yet")
     list_order: Literal["newest", "oldest", "shuffled"] = Field(
         "newest", description="shuffled: anew for each request, so that pages can overlap and leave gaps"

@@ -167,6 +167,7 @@ def is_absent(facts: Facts, attempt: Attempt, listings: Sequence[Listing], setti
         if listing.safety_identifier == attempt.claim.safety_identifier
         and listing.key == attempt.claim.key
         and listing.complete
+        and not listing.is_blind
         and listing.task_id is None
         and listing.began_at > over
     ]

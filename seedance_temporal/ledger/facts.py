@@ -138,6 +138,7 @@ class Listing(Fact):
         task_id: The task that shows the attempt's identifier.
         unmarked: Whether it showed a task without an identifier that could be the attempt's.
         key: Fingerprint of the API key that read it; empty where its pages were read with different keys.
+        is_blind: Whether it was of one model's tasks, and showed none of ours: its key may not see that model's tasks.
         problem: The last failure of LIST, where it keeps failing; the listing then shows nothing.
     """
 
@@ -148,6 +149,7 @@ class Listing(Fact):
     task_id: str | None
     unmarked: bool
     key: str = ""
+    is_blind: bool = False
     problem: str = ""
 
 

@@ -19,8 +19,11 @@ _LONGEST_RESET = timedelta(days=32)
 _PAUSE_IF_ASKED = 60.0
 _TRIAL = "trial"
 _RESET = re.compile(
-    r"reset at (\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.\d{1,9})?\s?(Z|UTC|[+-]\d{2}:?\d{2})?", re.IGNORECASE
+    r"reset at (\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2})?)(?:\.\d{1,9})?\s?"
+    r"(?:(Z|CST)\b|(?:UTC|GMT)?([+-]\d{1,2})?(?::?(\d{2}))?\b)",
+    re.IGNORECASE,
 )
+_CHINA = 8
 _DOWNLOAD_FAILED = ("resource download failed", "timeout while fetching resource", "failed to download")
 
 
@@ -39,10 +42,11 @@ def reset_of(message: str) -> datetime | None:
     match = _RESET.search(message)
     if match is None:
         return None
-    day, clock, zone = match.groups()
-    zone = "+00:00" if zone is None or zone.upper() in {"Z", "UTC"} else zone
+    day, clock, zone, hours, minutes = match.groups()
+    east = _CHINA if (zone or "").upper() == "CST" else int(hours or 0)
+    offset = timedelta(hours=east, minutes=int(minutes or 0) * (-1 if (hours or "").startswith("-") else 1))
     try:
-        return datetime.fromisoformat(f"{day}T{clock}{zone}").astimezone(UTC)
+        return (datetime.fromisoformat(f"{day}T{clock}") - offset).replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
 

@@ -126,16 +126,21 @@ async def _is_listed_for_long(case: Case) -> None:
 
 
 async def _narrowed_in_place(case: Case) -> str:
-    """The same key, which may no longer use the model of the job when its answer is lost."""
+    """The same key, which may no longer use the model of the job when its answer is lost.
+
+    LIST is known to show our identifiers under it, and answers a model that it does not name with no tasks.
+    """
     key, ark = f"key-of-{case.client.namespace}", case.stack.ark
     await ark.set_key("byteplus", key, project="films")
+    await _identifiers_are_listed(case.harness, key)
+    await ark.configure(list_hides_models=True)
     case.settings = SOON | {"ARK_API_KEY": key}
     await case.crash("after its answer")
     await ark.set_key("byteplus", key, project="films", models=[FAST])
     await case.start_worker()
     await _asks_for_an_operator(case)
     await asyncio.sleep(LONG_ENOUGH_FOR_ABSENCE)
-    assert len(await creates_of(case.stack, case.request)) == 1, "a LIST that is refused proves nothing"
+    assert len(await creates_of(case.stack, case.request)) == 1, "a LIST that hides the task proves nothing"
     await ark.set_key("byteplus", key, project="films")
     await case.stored_once(await case.settle())
     return "an operator is asked; stored once the key sees the task again"
@@ -250,4 +255,7 @@ async def test_exchanged_key_loses_no_task(harness: Harness, report: AddRow, exc
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 async def test_narrowed_key_never_pays_twice(harness: Harness, report: AddRow) -> None:
-    await _case(harness, report, "after its answer: the same key, narrowed", _narrowed_in_place)
+    try:
+        await _case(harness, report, "after its answer: the same key, narrowed", _narrowed_in_place)
+    finally:
+        await harness.stack.ark.configure(list_hides_models=False)

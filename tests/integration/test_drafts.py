@@ -111,6 +111,14 @@ async def test_provider_away_sends_nothing(world: World) -> None:
     assert result.wait_seconds > 0
 
 
+async def test_refused_key_at_draft_needs_operator(world: World) -> None:
+    draft = await made(world, a_draft())
+    await world.ark.fault("get", "401", times=None)
+    world.request = a_final(draft)
+    result = await world.create()
+    assert (present(result.outcome).code, result.attention) == ("draft_unknown", "credentials")
+
+
 async def test_final_counts_once(world: World) -> None:
     """Two submissions at once: the ledger lets one of them pay."""
     draft = await made(world, a_draft())

@@ -59,7 +59,7 @@ def read(request: VideoRequest, endpoints: dict[str, str] | None = None) -> Task
     Raises:
         ArkError: It refuses it.
     """
-    body = read_body(json.dumps(asyncio.run(CREATE._body(a_claim(request)))).encode())
+    body = read_body(json.dumps(asyncio.run(CREATE._body(a_claim(request), None))).encode())
     route: Route = "byteplus" if request.route == "byteplus" else "volcengine"
     return read_request(route, body, Settings.model_validate({"endpoints": endpoints or {}, "today": "2026-11-01"}))
 

@@ -137,7 +137,7 @@ async def test_custom_key_shows_one_model(ark: ArkControl) -> None:
     assert reader.bucket.writes == [f"seedance/echo-byteplus-{key_fingerprint(CUSTOM)}-{model}.json"]
     with pytest.raises(ApplicationError, match="does not exist or you do not have access") as refused:
         await reader.page(model="ep-another")
-    assert refused.value.type == "ProviderUnavailable"
+    assert (refused.value.type, refused.value.non_retryable) == ("ModelHidden", True)
     await ark.remove_key("byteplus", CUSTOM)
 
 

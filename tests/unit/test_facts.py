@@ -272,6 +272,7 @@ EARLIER_ABSENT = an_attempt(1, absent())
         pytest.param(False, (after(-MINUTE), TWO[0]), id="begun in the window"),
         pytest.param(True, (after(-MINUTE), *TWO), id="a third one in the window"),
         pytest.param(False, (TWO[0], after(SECOND, complete=False)), id="one is not complete"),
+        pytest.param(False, (TWO[0], after(SECOND, is_blind=True)), id="one of a model of which none is ours"),
         pytest.param(False, (TWO[0], after(SECOND, safety_identifier="another")), id="one of another claim"),
         pytest.param(False, (TWO[0], after(SECOND, key="01234567")), id="one of another key"),
         pytest.param(False, (after(FIRST, key=""), after(SECOND, key="")), id="of several keys"),

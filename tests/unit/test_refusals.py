@@ -26,6 +26,12 @@ QUOTA = "You have exceeded the 5-hour usage quota. It will reset at {} Request i
     [
         ("2026-11-30 08:00:00 +0800 CST.", datetime(2026, 11, 30, 0, 0, tzinfo=UTC)),
         ("2026-11-30 08:00:00 +08:00.", datetime(2026, 11, 30, 0, 0, tzinfo=UTC)),
+        ("2026-11-30 08:00:00 UTC+8.", datetime(2026, 11, 30, 0, 0, tzinfo=UTC)),
+        ("2026-11-30 08:00:00 GMT+08:00", datetime(2026, 11, 30, 0, 0, tzinfo=UTC)),
+        ("2026-11-30 08:00:00 +8", datetime(2026, 11, 30, 0, 0, tzinfo=UTC)),
+        ("2026-11-30 08:00:00 -0330", datetime(2026, 11, 30, 11, 30, tzinfo=UTC)),
+        ("2026-11-30 08:00:00 CST.", datetime(2026, 11, 30, 0, 0, tzinfo=UTC)),
+        ("2026-11-30 08:00:00 +99:99", datetime(2026, 11, 26, 3, 21, tzinfo=UTC)),
         ("2026-11-30T08:00:00Z.", datetime(2026, 11, 30, 8, 0, tzinfo=UTC)),
         ("2026-11-30 08:00:00.123456 UTC", datetime(2026, 11, 30, 8, 0, tzinfo=UTC)),
         ("2026-11-30 08:00", datetime(2026, 11, 30, 8, 0, tzinfo=UTC)),

@@ -216,6 +216,7 @@ async def test_custom_key_lists_each_model(lister: Lister) -> None:
     answers = [(await lister.answers(name))[0] for name in "abc"]
     assert [answer.task_id for answer in answers] == ["cgt-ep-1", f"cgt-{MODEL}", "cgt-ep-1"]
     assert all(answer.complete for answer in answers)
+    await until(lambda: len(lister.harness.fake.of("list_page")) == 5, "the last model is listed", 60)
     asked = [call.input.model for call in lister.harness.fake.of("list_page")]
     assert asked == ["", "", MODEL, "ep-1", "ep-2"]
 
@@ -227,7 +228,7 @@ async def test_failing_listing_of_a_model_is_told(lister: Lister, monkeypatch: p
         if not input.model:
             raise ApplicationError("filter.model is required", type="ModelNeeded", non_retryable=True)
         if input.model == "ep-1":
-            raise ApplicationError("404 no access to ep-1", type="ProviderUnavailable", non_retryable=True)
+            raise ApplicationError("404 no access to ep-1", type="ModelHidden", non_retryable=True)
         return a_page(a_task("cgt-1", OURS))
 
     first = await lister.ask_held("first")
@@ -238,6 +239,37 @@ async def test_failing_listing_of_a_model_is_told(lister: Lister, monkeypatch: p
     (failed,), (found,) = await lister.answers("a"), await lister.answers("b")
     assert (failed.complete, failed.task_id, found.task_id) == (False, None, "cgt-1")
     assert "no access to ep-1" in failed.problem
+    await lister.ask("c", model="ep-1")
+    assert (await lister.answers("c"))[0].problem == failed.problem, "each job that asks is told"
+    asked = [call.input.model for call in lister.harness.fake.of("list_page")]
+    assert asked.count("ep-1") == 2, "it is read once for each request"
+
+
+@pytest.mark.parametrize(
+    ("model", "tasks", "is_blind"),
+    [
+        ("ep-1", (), True),
+        ("ep-1", (a_task("cgt-1", None), a_task("cgt-2", "of-another-program")), True),
+        ("ep-1", (a_task("cgt-1", THEIRS),), False),
+        ("", (), False),
+    ],
+)
+async def test_model_without_our_tasks_is_blind(
+    lister: Lister, model: str, tasks: tuple[ListedTask, ...], is_blind: bool
+) -> None:
+    """A narrowed key may get an empty listing of a model that it no longer names."""
+
+    async def of_model(input: ListPageInput) -> Page:
+        if model and not input.model:
+            raise ApplicationError("filter.model is required", type="ModelNeeded", non_retryable=True)
+        return a_page(*tasks, total=len(tasks))
+
+    first = await lister.ask_held("first")
+    lister.harness.fake.always("list_page", of_model)
+    await lister.ask("a", model="ep-1")
+    first.release()
+    (listing,) = await lister.answers("a")
+    assert (listing.complete, listing.is_blind) == (True, is_blind)
 
 
 async def test_each_requested_tier_is_listed(lister: Lister) -> None:
