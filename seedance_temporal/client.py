@@ -99,17 +99,12 @@ class VideoJobs:
             may_create: With False, never pay: return what the bucket holds, or end ``unsettled``.
 
         Raises:
-            InvalidRequest: Found before Temporal was asked; lists everything that is wrong. Or the model has ended, and
-                Temporal knows no job of this request.
+            InvalidRequest: Found before Temporal was asked; lists everything that is wrong. That the model has ended is
+                left to the worker: the bucket can hold the video of a job that Temporal has forgotten.
         """
         if problems := self.rules.check(request):
             raise InvalidRequest(problems)
         job_id = job_id_of(request)
-        if ended := self.rules.end_of_model(request):
-            try:
-                await self.job(job_id).state(detail=False)
-            except UnknownJob:
-                raise InvalidRequest([ended]) from None
         argument = GenerateVideoInput(request=request, resubmit=resubmit, may_create=may_create)
         # Refused if any run ever existed: the one way without a race to learn whether the job is new.
         reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE

@@ -24,7 +24,6 @@ from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
 from seedance_temporal.provider.prices import UNKNOWN, Cost
-from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
@@ -89,7 +88,7 @@ async def batch(
     reader = RequestReader(settings, allow_any_path=allow_any_path)
     with spinner() as progress:
         progress.add_task("checking the requests and their files", total=None)
-        lines = await _read_lines(await read(file), folder_of(file), reader, settings.rules)
+        lines = await _read_lines(await read(file), folder_of(file), reader)
     work = _Batch(lines, results_file, settings)
     work.refuse_invalid(skip=skip_invalid)
     console = err if as_json else out
@@ -277,14 +276,13 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-async def _read_lines(text: bytes, folder: Path | None, reader: RequestReader, rules: Rules) -> list[_Line]:
+async def _read_lines(text: bytes, folder: Path | None, reader: RequestReader) -> list[_Line]:
     async def read_line(number: int, row: bytes) -> _Line:
         try:
             request = await reader.read(row, folder)
         except InvalidRequest as error:
             return _Line(number, problems=error.problems)
-        ended = rules.end_of_model(request)
-        return _Line(number, problems=(ended,)) if ended is not None else _Line(number, request, job_id_of(request))
+        return _Line(number, request, job_id_of(request))
 
     rows = enumerate(text.split(b"\n"), 1)
     lines = await asyncio.gather(*(read_line(number, row) for number, row in rows if row.strip()))

@@ -87,7 +87,8 @@ class Rules:
         Where provider or draft choose (``duration`` -1, ``ratio`` adaptive, ``draft_of``), the longest and the largest
         video is counted, or the shortest and the smallest. The seconds of reference videos are billed as well; they are
         bounded by what the model takes. The formula was measured on 2.0 and 2.5 (section "pixels and tokens"), and is
-        used for the other models too. Savings by ``draft`` or ``flex`` are not counted.
+        used for the other models too. Savings by ``draft`` or ``flex`` are not counted. A final has the references of
+        its draft, which the request does not show, so both prices count: without and with a reference video.
         """
         model = self.model_of(request.model)
         sizes = self._sizes(request, model)
@@ -97,15 +98,22 @@ class Rules:
             seconds = {model.durations[0], model.durations[-1]}
         if not sizes or min(seconds) < 1:
             return Estimate()
-        least, most = min(seconds), max(seconds)
-        if model is not None and _has_reference_video(request):
-            least += SHORTEST_REFERENCE_SECONDS
-            most += model.reference_seconds
         pixels = [width * height for width, height in sizes.values()]
-        most_tokens, least_tokens = _tokens(max(pixels), most), _tokens(min(pixels), least)
-        at_most = self._cost(request, request.model, request.resolution, most_tokens)
-        at_least = self._cost(request, request.model, request.resolution, least_tokens)
-        return Estimate(most_tokens, at_most.usd, at_most.cny, least_tokens, at_least.usd, at_least.cny)
+        most, least = list[tuple[int, Cost]](), list[tuple[int, Cost]]()
+        for with_video in (False, True) if is_final else (_has_reference_video(request),):
+            of_references = (SHORTEST_REFERENCE_SECONDS, model.reference_seconds) if model and with_video else (0, 0)
+            at_least = _tokens(min(pixels), min(seconds) + of_references[0])
+            at_most = _tokens(max(pixels), max(seconds) + of_references[1])
+            least.append((at_least, cost(model, request.resolution, with_video, at_least) if model else Cost()))
+            most.append((at_most, cost(model, request.resolution, with_video, at_most) if model else Cost()))
+        return Estimate(
+            max(tokens for tokens, _ in most),
+            _of_all(max, [of.usd for _, of in most]),
+            _of_all(max, [of.cny for _, of in most]),
+            min(tokens for tokens, _ in least),
+            _of_all(min, [of.usd for _, of in least]),
+            _of_all(min, [of.cny for _, of in least]),
+        )
 
     @staticmethod
     def _sizes(request: VideoRequest, model: Model | None) -> Mapping[str, tuple[int, int]]:
@@ -120,16 +128,22 @@ class Rules:
     def cost_of(self, request: VideoRequest, task: Task) -> Cost:
         """Price the tokens that the provider counted, in the currency that it bills, as far as that is known.
 
-        An inference endpoint is priced by the model behind it, which the task names.
+        An inference endpoint is priced by the model behind it, which the task names. Whether the draft of a final had
+        a reference video is told from the tokens, as the seconds of such a video are billed.
         """
         if task.usage is None or task.usage.total_tokens is None:
             return Cost()
-        model, resolution = task.model or request.model, task.resolution or request.resolution
-        return self._cost(request, model, resolution, task.usage.total_tokens)
-
-    def _cost(self, request: VideoRequest, model_id: str, resolution: str, tokens: int) -> Cost:
-        model = self.model_of(model_id)
-        return cost(model, resolution, _has_reference_video(request), tokens) if model is not None else Cost()
+        model = self.model_of(task.model or request.model) or self.model_of(request.model)
+        if model is None:
+            return Cost()
+        tokens, resolution = task.usage.total_tokens, task.resolution or request.resolution
+        if request.draft_of is None:
+            return cost(model, resolution, _has_reference_video(request), tokens)
+        size = model.sizes.get(resolution, {}).get(task.ratio or request.ratio)
+        if size is None or task.duration is None:
+            return Cost()
+        with_video = tokens >= _tokens(size[0] * size[1], round(task.duration) + SHORTEST_REFERENCE_SECONDS)
+        return cost(model, resolution, with_video, tokens)
 
     def behind(self, model_id: str) -> str:
         """Return the model id behind an inference endpoint; any other id, and an unknown endpoint, as it is."""
@@ -152,6 +166,12 @@ class Rules:
 
 def _has_reference_video(request: VideoRequest) -> bool:
     return any(KINDS.get(reference.role) == "video" for reference in request.references)
+
+
+def _of_all(choose: Callable[[list[float]], float], amounts: list[float | None]) -> float | None:
+    """Choose one of the amounts; None where one is not known."""
+    known = [amount for amount in amounts if amount is not None]
+    return choose(known) if len(known) == len(amounts) else None
 
 
 def _tokens(pixels: int, seconds: int) -> int:

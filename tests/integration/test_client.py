@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from seedance_temporal.errors import JobFailed
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import JobError, JobState, Phase, phase_of
+from seedance_temporal.provider.model_rows import ModelRow
 from seedance_temporal.provider.task import FailureClass
 from seedance_temporal.request import VideoRequest
 from tests.support.jobs import detail_of, found, present, some_settings
@@ -187,6 +188,14 @@ async def test_simultaneous_submissions_start_one_run(jobs: VideoJobs, temporal:
 
 async def _counts(client: Client, query: str, expected: int) -> bool:
     return (await client.count_workflows(query)).count >= expected
+
+
+async def test_job_of_ended_model_is_started(temporal: Client) -> None:
+    """The bucket can hold its video, of which Temporal knows nothing any more; its worker refuses to pay."""
+    of = request("of an ended model", "stored")
+    jobs = VideoJobs(temporal, settings=some_settings(seedance_models={of.model: ModelRow(ends=date(2026, 1, 1))}))
+    assert jobs.rules.end_of_model(of) is not None
+    assert (await (await jobs.submit(of)).state()).phase == "stored"
 
 
 async def test_job_stored_meanwhile_is_not_run_again(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:

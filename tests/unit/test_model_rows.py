@@ -184,6 +184,8 @@ def test_end_is_warned_of(days: int, warned: bool) -> None:
     warnings = on(END - timedelta(days=days), ends=END, successor=NEXT).warnings(request(model=FULL))
     expected = f"Seedance 2.0 ends on byteplus on 2027-03-01, in {days} days; its successor is {NEXT}."
     assert (expected in warnings) == warned
+    over = f"Seedance 2.0 has ended on byteplus on 2027-03-01: it makes no new video; its successor is {NEXT}."
+    assert (over in warnings) == (days == 0)
 
 
 def test_1_5_pro_has_ended_on_byteplus() -> None:
