@@ -127,6 +127,10 @@ class SyncVideoJobs:
         """See :meth:`VideoJobs.list <seedance_temporal.VideoJobs.list>`."""
         return self._loop.call(self._jobs.list(limit=limit, **wanted))
 
+    def take_over(self, request: VideoRequest) -> SyncVideoJob:
+        """See :meth:`VideoJobs.take_over <seedance_temporal.VideoJobs.take_over>`."""
+        return self._of(self._loop.call(self._jobs.take_over(request)))
+
     def runs(self, **wanted: Unpack[Wanted]) -> Iterator[JobState]:
         """See :meth:`VideoJobs.runs <seedance_temporal.VideoJobs.runs>`."""
         return self._loop.iterate(self._jobs.runs(**wanted))

@@ -42,7 +42,8 @@ can_be_queried() {
 until_it_works temporal operator cluster health
 until_it_works set_namespace
 for attribute in Keyword:SeedanceUser Keyword:SeedanceRoute Keyword:SeedanceModel Keyword:SeedancePhase \
-    Keyword:SeedanceTaskId Keyword:SeedanceAttention Int:SeedanceTokens Double:SeedanceCostUsd; do
+    Keyword:SeedanceTaskId Keyword:SeedanceAttention Int:SeedanceTokens Double:SeedanceCostUsd \
+    Double:SeedanceCostCny; do
     until_it_works add_search_attribute "${attribute%:*}" "${attribute#*:}"
 done
-until_it_works can_be_queried SeedanceCostUsd
+until_it_works can_be_queried SeedanceCostCny

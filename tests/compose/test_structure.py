@@ -21,7 +21,7 @@ from workers.serve import REST_SECONDS
 SECRETS = {"ARK_API_KEY", "SEEDANCE_CALLBACK_SECRET", "POSTGRES_PASSWORD", "SEEDANCE_BUCKET"}
 REAL = {
     "POSTGRES_PASSWORD": "database-password",
-    "ARK_API_KEY": "real-key",
+    "ARK_API_KEY": "real-key-of-ark",
     "SEEDANCE_BUCKET": "real-bucket",
     "SEEDANCE_CALLBACK_SECRET": "real-callback-secret",
     "SEEDANCE_CALLBACK_URL": "https://callbacks.example.com",

@@ -133,7 +133,7 @@ async def check_billing(stack: Stack, count: int) -> str:
         assert len(tasks) - len(seen) == count // 20, "given up, at an unknown cost"
     assert figures(by_temporal) == figures(by_bucket)
     for one, other in zip(by_temporal, by_bucket, strict=True):
-        for name in ("job_id", "user", "model", "route", "outcome", "attempts", "estimated_tokens", "estimated_usd"):
+        for name in ("job_id", "user", "model", "route", "outcome", "attempts", "estimated_tokens", "estimate"):
             assert getattr(one, name) == getattr(other, name), name
         assert set(one.tasks) == set(other.tasks)
     assert sum(len(account.tasks) > 1 for account in by_temporal) == count // 20, "paid twice on purpose"

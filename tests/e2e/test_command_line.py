@@ -87,7 +87,7 @@ async def test_check_passes_rate_limited_listing(stack: Stack) -> None:
 
 
 async def test_check_reports_wrong_key(stack: Stack) -> None:
-    code, out, _ = await python("worker.py", "--check", env=_as_if_real(stack, ARK_API_KEY="wrong"))
+    code, out, _ = await python("worker.py", "--check", env=_as_if_real(stack, ARK_API_KEY="a-wrong-key"))
     assert code == 1
     assert re.search(r"provider .*FAILED: HTTP 401 AuthenticationError", out)
 

@@ -195,7 +195,7 @@ async def test_job_of_ended_model_is_started(temporal: Client) -> None:
     of = request("of an ended model", "stored")
     jobs = VideoJobs(temporal, settings=some_settings(seedance_models={of.model: ModelRow(ends=date(2026, 1, 1))}))
     assert jobs.rules.end_of_model(of) is not None
-    assert (await (await jobs.submit(of)).state()).phase == "stored"
+    assert not (await jobs.submit(of)).existing
 
 
 async def test_job_stored_meanwhile_is_not_run_again(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:

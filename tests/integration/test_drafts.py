@@ -10,6 +10,8 @@ import pytest
 from dev.ark.control import ArkControl
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.provider.model_rows import ModelRow
+from seedance_temporal.provider.prices import Cost
+from seedance_temporal.provider.task import parse_task
 from seedance_temporal.request import VideoRequest
 from tests.support.jobs import a_record, a_request, names, present
 from tests.support.world import World
@@ -127,3 +129,21 @@ async def test_final_counts_once(world: World) -> None:
     results = await asyncio.gather(world.create(), world.create())
     assert sorted(result.kind for result in results) == ["conflict", "created"]
     assert len(await world.posts()) == before + 1
+
+
+@pytest.mark.parametrize(("references", "per_million"), [((), 11.7), (({"role": "reference_video"},), 7.0)])
+async def test_final_is_priced_by_its_drafts_references(
+    world: World, references: tuple[dict[str, str], ...], per_million: float
+) -> None:
+    """Its request does not show them; the provider bills the seconds of a reference video again."""
+    shown = [reference | {"url": "asset://v-1"} for reference in references]
+    final = a_final(await made(world, a_draft(duration=30, references=shown)))
+    task = parse_task(present(await world.client.get(await made(world, final))))
+    tokens = present(present(task.usage).total_tokens)
+    estimate = world.settings.rules.estimate(final)
+    assert present(estimate.least_tokens) <= tokens <= present(estimate.tokens)
+    usd = present(world.settings.rules.cost_of(final, task).usd)
+    assert usd == pytest.approx(tokens * per_million / 1e6, abs=1e-5)
+    assert present(estimate.least_usd) <= usd <= present(estimate.usd)
+    unknown = task.model_copy(update={"duration": None})
+    assert world.settings.rules.cost_of(final, unknown) == Cost(), "nothing tells which price it has"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from seedance_temporal.provider.rules import Rules
 from seedance_temporal.request import VideoRequest
 from seedance_temporal.settings import Settings
 
-RULES = Rules()
+RULES = Rules(today=lambda: date(2026, 9, 1))
 check, warnings, estimate = RULES.check, RULES.warnings, RULES.estimate
 FULL = "dreamina-seedance-2-0-260128"
 FAST = "dreamina-seedance-2-0-fast-260128"
@@ -620,7 +621,12 @@ ESTIMATES: list[tuple[dict[str, Any], int | None, int | None, Cost]] = [
     ({"model": NEXT}, 108_900, 108_900, Cost(1.16523)),
     ({"model": NEXT, "ratio": "16:9", **many(video=1)}, 756_900, 152_100, Cost(4.84416)),
     ({"model": NEXT, "resolution": "480p"}, 854 * 480 * 121 // 1024, 854 * 480 * 121 // 1024, Cost(0.518276)),
-    ({"model": NEXT, "draft_of": "cgt-1"}, 2206 * 946 * 721 // 1024, 1920 * 1080 * 97 // 1024, Cost(17.191652)),
+    (
+        {"model": NEXT, "draft_of": "cgt-1"},
+        2206 * 946 * (24 * 60 + 1) // 1024,
+        1920 * 1080 * 97 // 1024,
+        Cost(20.556949),
+    ),
     ({"model": PREMIUM, "resolution": "4k"}, None, None, Cost()),
     ({"model": PRO, "resolution": "480p", "duration": -1}, 120_946, 40_594, Cost()),
     ({"model": "unknown"}, 108_900, 108_900, Cost()),
