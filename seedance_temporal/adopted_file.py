@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from seedance_temporal.errors import InvalidRequest, Problem
@@ -15,9 +16,11 @@ from seedance_temporal.ledger.record import Record, RecordedObject, RecordedObje
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.ledger.task_files import OtherContent, TaskFiles
 from seedance_temporal.media.probe import BadMedia, Unreadable, probed
+from seedance_temporal.provider.models import MODEL_CHOOSES
 from seedance_temporal.provider.rules import Rules
-from seedance_temporal.provider.task import SUCCEEDED, Task, parse_task
+from seedance_temporal.provider.task import SUCCEEDED, Task, Usage, parse_task
 from seedance_temporal.storage.bucket import Bucket, Checksums
+from seedance_temporal.urls import printable
 
 _VIDEO, _TASK = "output.mp4", "task.json"
 # As for a copy: a whole video of the largest size is read in some seconds.
@@ -25,7 +28,14 @@ _PROBE_SECONDS = 120.0
 
 
 async def adopt_file(
-    ledger: Ledger, bucket: Bucket, rules: Rules, job_id: str, path: Path, task_id: str | None = None
+    ledger: Ledger,
+    bucket: Bucket,
+    rules: Rules,
+    job_id: str,
+    path: Path,
+    task_id: str | None = None,
+    *,
+    task_succeeded: bool = False,
 ) -> tuple[Claim, VideoResult]:
     """Verify a file, upload it as the video of a job's task, and write the record.
 
@@ -36,6 +46,7 @@ async def adopt_file(
         job_id: The job.
         path: An absolute path.
         task_id: The task that made it; may be left out where the job has one task.
+        task_succeeded: Whether the console shows that the task succeeded. Needed where no worker saw it.
 
     Returns:
         The claim of the task's attempt, and the result.
@@ -50,7 +61,7 @@ async def adopt_file(
     attempt, task_id = _attempt_of(facts, job_id, task_id)
     assert attempt.claim is not None
     try:
-        await probed("result", path, _PROBE_SECONDS)
+        seen = await probed("result", path, _PROBE_SECONDS)
     except Unreadable as error:
         raise _refusal("FILE", str(error)) from None
     except BadMedia as error:
@@ -58,6 +69,13 @@ async def adopt_file(
     content = await asyncio.to_thread(Checksums.of_file, path)
     files = TaskFiles(bucket, ledger.names(job_id), task_id)
     await files.read()
+    end = attempt.end_of(task_id)
+    if not task_succeeded and end is None and files.get(_TASK) is None:
+        raise _refusal(
+            "JOB",
+            f"no worker has seen task {task_id} succeed, and it may still run. If the console shows that it succeeded, "
+            "say so with --task-succeeded",
+        )
     verified = [one for one in files.verified.values() if one.file == _VIDEO]
     if verified and not any((one.size, one.crc32c) == (content.size, content.crc32c) for one in verified):
         raise _refusal(
@@ -80,17 +98,17 @@ async def adopt_file(
         verified=tuple(RecordedObject.of(files.objects[each]) for each in files.verified),
         ledger=tuple(RecordedObject.of(each) for each in await bucket.list(files.names.ledger)),
     )
-    claim, adopted = attempt.claim, f"by an operator from the file {path.name}"
+    claim = attempt.claim
     record = Record.of_task(
         claim.request,
-        await _task(files),
+        await _task(files, end.usage if end is not None else None),
         rules,
         job_id=job_id,
         request_hash=hash_of_job(job_id),
         attempt=claim.attempt,
         references=[medium.model_dump(mode="json") for medium in claim.media],
         objects=objects,
-        warnings=[*claim.warnings, f"The video was not downloaded by a worker: it was adopted {adopted}."],
+        warnings=[*claim.warnings, *_warnings(claim, path, seen)],
     )
     name = files.names.record
     if not await bucket.create(name, sealed(record.model_dump(mode="json"))):
@@ -119,11 +137,26 @@ def _attempt_of(facts: Facts, job_id: str, task_id: str | None) -> tuple[Attempt
     return of_tasks[task_id], task_id
 
 
-async def _task(files: TaskFiles) -> Task:
-    """Read the task's payload, where a worker has kept it; else nothing but its id is known."""
+def _warnings(claim: Claim, path: Path, seen: Mapping[str, object]) -> Iterator[str]:
+    yield (
+        "The video was not downloaded by a worker: it was adopted by an operator from the file "
+        f"{printable(path.name)}, and nothing proves that the provider made it for this task."
+    )
+    asked, seconds = claim.request.duration, seen.get("seconds")
+    is_open = claim.request.draft_of is not None or asked == MODEL_CHOOSES
+    if not is_open and isinstance(seconds, int | float) and abs(seconds - asked) > 1:
+        yield f"The adopted video has {seconds:.1f} s, and {asked} s were asked for."
+    if claim.request.return_last_frame:
+        yield "The last frame was asked for, and was not adopted with the video."
+
+
+async def _task(files: TaskFiles, usage: Usage | None) -> Task:
+    """Read the task's payload, where a worker has kept it; else little but its id is known."""
     content = await files.bucket.read(files.name(_TASK))
     try:
         task = parse_task(json.loads(content)) if content is not None else None
     except (ValueError, RecursionError, AttributeError):
         task = None
-    return task if task is not None and task.id == files.task_id else Task(id=files.task_id, status=SUCCEEDED)
+    return (
+        task if task is not None and task.id == files.task_id else Task(id=files.task_id, status=SUCCEEDED, usage=usage)
+    )

@@ -10,10 +10,11 @@ from typer import Argument, Option
 from seedance_temporal.cli.local_files import spinner
 from seedance_temporal.cli.options import JobArgument, JsonOption
 from seedance_temporal.cli.output import DONE, SHOW, out, plain, print_json
-from seedance_temporal.cli.runtime import BucketRefused, command, find_job, open_bucket
+from seedance_temporal.cli.runtime import BucketRefused, agree, command, find_job, open_bucket
 from seedance_temporal.client import VideoJobs
+from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.settings import Settings
-from seedance_temporal.urls import redacted
+from seedance_temporal.urls import printable, redacted
 
 
 @command
@@ -21,6 +22,10 @@ async def adopt_file(
     job: JobArgument,
     file: Annotated[Path, Argument(metavar="FILE.mp4", help="The video, byte for byte as the provider made it.")],
     task_id: Annotated[str | None, Option(help="The task that made it, where the job has several.")] = None,
+    task_succeeded: Annotated[
+        bool, Option("--task-succeeded", help="The console shows that the task succeeded; no worker has seen it.")
+    ] = False,
+    yes: Annotated[bool, Option("--yes", help="Adopt it without asking.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Store a paid video from a file, where no worker could copy it: verified and recorded, never overwriting."""
@@ -29,13 +34,21 @@ async def adopt_file(
     from seedance_temporal.storage.bucket import BucketError
 
     settings = Settings.from_environment("SEEDANCE_BUCKET")
+    if not file.is_file():
+        raise InvalidRequest([Problem(at="FILE", problem=f"there is no file {printable(str(file))}")])
     found = await find_job(job)
+    # A run that stores has seen its task succeed.
+    succeeded = task_succeeded or (await found.state(detail=False)).phase == "storing"
+    if not yes:
+        await agree(f"{file.name} becomes the video of {found.id}, and cannot be replaced. Adopt it?", "adopted")
     bucket = await open_bucket(settings)
     ledger = Ledger(bucket, settings.seedance_prefix)
     with spinner() as progress:
         progress.add_task("verifying and uploading the file", total=None)
         try:
-            claim, result = await adopt(ledger, bucket, settings.rules, found.id, file.absolute(), task_id)
+            claim, result = await adopt(
+                ledger, bucket, settings.rules, found.id, file.absolute(), task_id, task_succeeded=succeeded
+            )
         except (LedgerDamaged, BucketError, OSError) as error:
             raise BucketRefused(f"The file was not adopted: {redacted(str(error))}") from None
     # The run shows it from its next look at the ledger on; where none goes on, another one does.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from typer import Argument, Option
 from seedance_temporal.cli.local_files import RequestReader, Uploads, folder_of, spinner
 from seedance_temporal.cli.options import AnyPathOption, JsonOption
 from seedance_temporal.cli.output import DONE, OTHER, err, exit_code, out, plain, print_json
-from seedance_temporal.cli.runtime import command, must_stop, open_bucket, read
+from seedance_temporal.cli.runtime import agree, command, must_stop, open_bucket, read
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem, SeedanceError
 from seedance_temporal.identity import hash_of_job, job_id_of
@@ -95,7 +94,7 @@ async def batch(
     for sentence in work.outlook():
         console.print(sentence)
     if not yes:
-        await _ask()
+        await agree("Submit them?", "submitted")
     bucket = await open_bucket(settings) if reader.files else None
     jobs = await VideoJobs.connect()
     with work.recorded(), _bar() as bar:
@@ -313,15 +312,6 @@ async def _side_by_side(
         for each in workers:
             each.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-
-
-async def _ask() -> None:
-    """Ask on the terminal whether to submit; raise InvalidRequest where nobody agrees."""
-    if not sys.stdin.isatty():
-        raise InvalidRequest([Problem(at="--yes", problem="is needed where there is no terminal to ask on")])
-    # In a thread, so that Ctrl-C is noticed.
-    if not await asyncio.to_thread(typer.confirm, "Submit them?", err=True):
-        raise InvalidRequest([Problem(at="", problem="nothing was submitted")])
 
 
 def _bar() -> Progress:

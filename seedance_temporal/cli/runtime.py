@@ -36,7 +36,7 @@ from seedance_temporal.identity import id_prefix_from
 from seedance_temporal.job import JobState
 from seedance_temporal.settings import Settings
 from seedance_temporal.temporal_ui import COMMAND
-from seedance_temporal.urls import redacted
+from seedance_temporal.urls import printable, redacted
 
 if TYPE_CHECKING:
     from seedance_temporal.storage.bucket import GoogleBucket
@@ -170,6 +170,15 @@ def _fail(code: int, document: dict[str, Any], lines: list[str], as_json: bool) 
     if as_json:
         print_json({"error": document})
     return code
+
+
+async def agree(question: str, done: str) -> None:
+    """Ask on the terminal; raise InvalidRequest where nobody agrees."""
+    if not sys.stdin.isatty():
+        raise InvalidRequest([Problem(at="--yes", problem="is needed where there is no terminal to ask on")])
+    # In a thread, so that Ctrl-C is noticed.
+    if not await asyncio.to_thread(typer.confirm, printable(question), err=True):
+        raise InvalidRequest([Problem(at="", problem=f"nothing was {done}")])
 
 
 async def find_job(job: str) -> VideoJob:

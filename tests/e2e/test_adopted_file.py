@@ -24,7 +24,9 @@ async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, ended: bo
             await stack.client.get_workflow_handle(job.id).terminate()
         path = tmp_path / "from-tos.mp4"
         path.write_bytes(await stack.ark.video_bytes(state.task_id))
-        adopted = await starter(stack, "adopt-file", job.id, str(path))
+        adopted = await starter(
+            stack, "adopt-file", job.id, str(path), "--yes", *(["--task-succeeded"] if ended else [])
+        )
         assert adopted.code == 0, adopted.messages
         assert adopted.answer["result"]["size"] == path.stat().st_size
         assert (await job.result()).video_uri == adopted.answer["result"]["video_uri"]
@@ -39,5 +41,5 @@ async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, ended: bo
     assert "adopted by an operator" in record["warnings"][-1]
     verified = await starter(stack, "audit", job.id, "--verify")
     assert verified.code == 0, verified.answer
-    again = await starter(stack, "adopt-file", job.id, str(path))
+    again = await starter(stack, "adopt-file", job.id, str(path), "--yes")
     assert (again.code, again.answer["error"]["problems"][0]["at"]) == (2, "JOB")

@@ -14,7 +14,7 @@ from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.job import VideoResult
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.storage.bucket import Checksums
-from tests.support.jobs import an_end, created, refused
+from tests.support.jobs import a_request, an_end, created, refused
 from tests.support.world import World
 
 CLIP = Clip(864, 496, 4, audio=False)
@@ -67,6 +67,7 @@ async def test_file_becomes_the_video(world: World, file: Path, video: bytes) ->
     record = await world.ledger.record(world.job_id)
     assert record is not None
     assert "adopted by an operator from the file from-tos.mp4" in record.warnings[-1]
+    assert "nothing proves that the provider made it" in record.warnings[-1]
     assert [stored.name for stored in record.objects.verified] == [
         world.names.verified("cgt-1", Checksums.of_file(file).crc32c)
     ]
@@ -113,9 +114,31 @@ async def test_job_without_a_paid_task_is_refused(file: Path) -> None:
     assert "task cgt-1 made no video" in await refusal(failed, file)
 
 
+async def test_task_that_nobody_saw_succeed_needs_a_word(file: Path) -> None:
+    """It may still run: its own video would then find another one in its place."""
+    world = World()
+    await world.claim(1, created("cgt-1"))
+    assert "no worker has seen task cgt-1 succeed" in await refusal(world, file)
+    _, result = await adopt_file(world.ledger, world.bucket, Rules(), world.job_id, file, task_succeeded=True)
+    assert result.task_id == "cgt-1"
+
+
+async def test_other_length_and_missing_frame_are_warned_of(tmp_path: Path) -> None:
+    world = World(a_request(return_last_frame=True, duration=9))
+    await world.claim(1, created("cgt-1"), an_end(1, "cgt-1", "lost", "copy_failed"))
+    path = tmp_path / "caf\udce9.mp4"
+    path.write_bytes(media.video(CLIP, "cgt-1"))
+    await adopt(world, path)
+    record = await world.ledger.record(world.job_id)
+    assert record is not None
+    assert len(record.warnings) == 3
+    assert "has 4.0 s, and 9 s were asked for" in record.warnings[1]
+    assert "last frame was asked for" in record.warnings[2]
+
+
 async def test_task_is_named_where_there_are_several(world: World, file: Path) -> None:
     await world.grant(1, accept=True)
-    await world.claim(2, created("cgt-2"))
+    await world.claim(2, created("cgt-2"), an_end(2, "cgt-2", "lost", "copy_failed"))
     assert "--task-id: is needed, to name the one of" in await refusal(world, file)
     assert "cgt-3 is none of the job" in await refusal(world, file, "cgt-3")
     assert (await adopt(world, file, "cgt-2")).task_id == "cgt-2"
