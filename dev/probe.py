@@ -81,6 +81,7 @@ class Probe:
         self.findings: list[Finding] = []
         self.identifier = safety_identifier(self.request.user_id, secrets.token_hex(16))
         self.task_id: str | None = None
+        self.is_sent = False
         self._needs_model = False
 
     async def run(self) -> None:
@@ -112,10 +113,14 @@ class Probe:
 
     async def _create(self) -> None:
         body = body_of(self.request, []) | {"safety_identifier": self.identifier}
+        # Known before it is paid for: whatever happens now, the task can be found in the console.
+        aside.print(f"[dim]safety_identifier[/] {self.identifier}")
+        self.is_sent = True
         answer = await self.ark.create(body, self.settings.seedance_create_timeout_seconds)
         if answer.kind in {"refused", "not_sent"}:
             raise Stopped(f"The create is refused, and nothing was spent: {answer.code}: {answer.message}")
         self.task_id = answer.task_id
+        aside.print(f"[dim]task[/] {printable(self.task_id or 'not known yet')}")
         found = "answered with a task id" if self.task_id is not None else f"{answer.code}: {answer.message}"
         self._find("answer to the create", found)
 
@@ -127,10 +132,7 @@ class Probe:
             items = await self._list(model)
             item = next(filter(self._is_ours, items), None)
         if item is None:
-            raise Stopped(
-                f"LIST does not show the task {self.task_id or ''} within {self.listed_within:.0f} s. It may be "
-                f"billed: look in the console for the safety_identifier {self.identifier}."
-            )
+            raise Stopped(f"LIST does not show the task within {self.listed_within:.0f} s. {self.whereabouts()}")
         times = [each["created_at"] for each in items if isinstance(each.get("created_at"), int | float)]
         self.task_id = self.task_id or str(item["id"])
         seconds = time.monotonic() - began
@@ -147,6 +149,13 @@ class Probe:
         if not self._needs_model:
             shown = any(map(self._is_ours, await self._list(self.request.model)))
             self._find("filter.model with a model id", "shows the task" if shown else "hides the task")
+
+    def whereabouts(self) -> str:
+        """Return what may have been spent, in a sentence."""
+        if not self.is_sent:
+            return "Nothing was spent."
+        named = f"task {self.task_id}" if self.task_id is not None else f"the safety_identifier {self.identifier}"
+        return f"It may be billed: look in the console for {named}."
 
     def _is_ours(self, item: dict[str, Any]) -> bool:
         is_named = self.task_id is not None and item.get("id") == self.task_id
@@ -200,11 +209,18 @@ class Probe:
         unread = sorted(printable(name) for name in first if name not in type(task).model_fields)
         self._find("fields that are not read", ", ".join(unread) or "none")
         async with httpx.AsyncClient(timeout=60) as client:
-            head = await client.head(url)
-            part = await client.get(url, headers={"Range": "bytes=0-99"})
-        self._find("HEAD of a result", f"HTTP {head.status_code}")
-        resumes = part.status_code == httpx.codes.PARTIAL_CONTENT and len(part.content) == 100
-        self._find("Range of a result", f"HTTP {part.status_code}", "" if resumes else "broken downloads start over")
+            try:
+                head = await client.head(url)
+                self._find("HEAD of a result", f"HTTP {head.status_code}")
+                async with client.stream("GET", url, headers={"Range": "bytes=0-99"}) as part:
+                    resumes = part.status_code == httpx.codes.PARTIAL_CONTENT
+                self._find(
+                    "Range of a result", f"HTTP {part.status_code}", "" if resumes else "broken downloads start over"
+                )
+            except httpx.HTTPError as error:
+                self._find(
+                    "host of the result", f"not reachable: {type(error).__name__}", "no worker here could copy it"
+                )
 
     async def _answered(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask for something that costs nothing, some times."""
@@ -227,12 +243,31 @@ def cheapest(rules: Rules, route: str) -> Model:
     priced = [
         (price.plain * model.durations[0], model.id)
         for model in rules.models.values()
-        if model.route == route and (price := model.prices.get("480p")) is not None and price.plain is not None
+        if model.route == route
+        and "480p" in model.resolutions
+        and (price := model.prices.get("480p")) is not None
+        and price.plain is not None
         if model.ends is None or rules.today() < model.ends
     ]
     if not priced:
         raise Stopped(f"No price of a model on {route} is known; SEEDANCE_PRICES sets them. Nothing was spent.")
     return rules.models[min(priced)[1]]
+
+
+def _chosen(settings: Settings, model_id: str | None) -> Model:
+    """Return the model to ask.
+
+    Raises:
+        Stopped: It is not known, or of the other route.
+    """
+    if model_id is None:
+        return cheapest(settings.rules, settings.ark_route)
+    model = settings.rules.models.get(model_id)
+    if model is None or model.route != settings.ark_route:
+        raise Stopped(
+            f"{model_id} is no known model on {settings.ark_route}; SEEDANCE_MODELS adds it. Nothing was spent."
+        )
+    return model
 
 
 def request_for(model: Model) -> VideoRequest:
@@ -252,6 +287,7 @@ def main(
         float | None, typer.Option(help="The most that it may cost, in USD; asked for by default.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Spend it without asking.")] = False,
+    model: Annotated[str | None, typer.Option(help="The model to ask; the cheapest by default.")] = None,
     poll_seconds: Annotated[float, typer.Option(hidden=True)] = _POLL_SECONDS,
     listed_within: Annotated[float, typer.Option(hidden=True)] = _LISTED_WITHIN_SECONDS,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -261,7 +297,9 @@ def main(
         settings = Settings.from_environment("ARK_API_KEY")
         assert settings.ark_api_key is not None
         ark = Ark(settings.base_url, settings.ark_api_key.get_secret_value(), settings.secrets)
-        request = request_for(cheapest(settings.rules, settings.ark_route))
+        request = request_for(_chosen(settings, model))
+        if problems := settings.rules.check_new(request):
+            raise Stopped(f"{'; '.join(map(str, problems))}. Nothing was spent.")
         cost = settings.rules.estimate(request).most
         _agree(settings, request, cost, most_usd, yes)
         probe = Probe(ark, settings, request, poll_seconds, listed_within)
@@ -273,7 +311,12 @@ def main(
         asyncio.run(probe.run())
     except Stopped as error:
         stopped = str(error)
-    _show(probe, stopped, as_json)
+    except BaseException as error:
+        stopped = f"{type(error).__name__}. {probe.whereabouts()}"
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+    finally:
+        _show(probe, stopped, as_json)
     raise typer.Exit(1 if stopped else 0)
 
 
@@ -289,7 +332,8 @@ def _agree(settings: Settings, request: VideoRequest, cost: Cost, most_usd: floa
     aside.print(f"{request.model}, 480p, {request.duration} s at {settings.base_url}: {cost} by price table")
     if most_usd is None and not yes:
         most_usd = typer.prompt("The most that it may cost, in USD", default=MOST_USD, type=float)
-    if usd > (MOST_USD if most_usd is None else most_usd):
+    # NaN is no cap.
+    if not usd <= (MOST_USD if most_usd is None else most_usd):
         raise Stopped(f"It would cost {usd:.4f} USD, which is over the cap. Nothing was spent.")
     if not yes and not typer.confirm("Spend it?", default=False):
         raise Stopped("Nothing was spent.")

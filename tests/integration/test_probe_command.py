@@ -147,6 +147,32 @@ async def test_failed_task_ends_the_probe(ark: ArkControl) -> None:
     assert "ended failed, which is not billed" in json.loads(ran.out)["stopped"]
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--most-usd", "nan"], "over the cap"),
+        (["--model", "dreamina-unknown"], "no known model on byteplus"),
+        (["--model", "doubao-seedance-2-0-260128"], "no known model on byteplus"),
+    ],
+)
+async def test_wrong_option_spends_nothing(ark: ArkControl, options: list[str], says: str) -> None:
+    before = len(await ark.ledger())
+    ran = await probe(ark, *options)
+    assert (ran.code, len(await ark.ledger())) == (2, before)
+    assert says in ran.err
+    assert "Nothing was spent" in ran.err
+
+
+async def test_host_of_results_away_ends_nothing(ark: ArkControl) -> None:
+    """The findings that were paid for are shown."""
+    fault = await ark.fault("download", "reset", times=None)
+    ran = await probe(ark, "--model", MINI)
+    await ark.clear_faults(fault)
+    assert ran.code == 0, ran.err
+    assert "host of the result" in {finding["question"] for finding in ran.document["findings"]}
+    assert "safety_identifier" in ran.err, "it is said before the task is paid for"
+
+
 def test_cheapest_model_is_taken() -> None:
     assert cheapest(Rules(), "byteplus").id == MINI
     assert cheapest(Rules(), "volcengine").id == "doubao-seedance-2-0-mini-260615"
