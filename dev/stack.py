@@ -269,6 +269,8 @@ async def _keep_up() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if ignored := [name for name in sorted(os.environ) if name.startswith(_FOREIGN)]:
+        print(f"stack: {', '.join(ignored)} of this shell do not reach it: it has settings of its own", flush=True)
     print("starting Temporal, bucket server, local Ark, worker and relay …", flush=True)
     async with running_stack(FIXED_PORTS) as stack:
         exports = " ".join(

@@ -80,7 +80,7 @@ def _end(model: Model, today: date) -> str:
     if model.ends is None:
         return f"announced, for a day that is not known{successor}"
     if today >= model.ends:
-        return f"has ended on {model.ends}{successor}"
+        return f"ended on {model.ends}{successor}"
     days = (model.ends - today).days
     return f"on {model.ends}" + (f", in {days} days{successor}" if days <= WARNED_DAYS else successor)
 

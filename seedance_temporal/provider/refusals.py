@@ -44,7 +44,7 @@ def reset_of(message: str) -> datetime | None:
         return None
     day, clock, zone, hours, minutes = match.groups()
     east = _CHINA if (zone or "").upper() == "CST" else int(hours or 0)
-    offset = timedelta(hours=east, minutes=int(minutes or 0) * (-1 if (hours or "").startswith("-") else 1))
+    offset = timedelta(hours=east, minutes=int(minutes or 0) * (-1 if (hours or "")[:1] == "-" else 1))
     try:
         return (datetime.fromisoformat(f"{day}T{clock}") - offset).replace(tzinfo=UTC)
     except (ValueError, OverflowError):

@@ -75,7 +75,7 @@ class Rules:
             return None
         named = request.model if model.id == request.model else f"{model.id}, behind {request.model},"
         successor = model.successor or "another model"
-        return Problem(at="model", problem=f"{named} has ended on {model.ends}; use {successor}")
+        return Problem(at="model", problem=f"{named} ended on {model.ends}; use {successor}")
 
     def warnings(self, request: VideoRequest) -> list[str]:
         """List what is allowed and still likely to disappoint, in sentences. The request need not be valid."""

@@ -57,7 +57,7 @@ def _model_warnings(request: VideoRequest, model: Model | None, rules: Rules) ->
     elif days is not None and 0 < days <= WARNED_DAYS:
         yield f"{model.name} ends on {model.route} on {model.ends}, in {days} days{successor}."
     elif days is not None and days <= 0:
-        yield f"{model.name} has ended on {model.route} on {model.ends}: it makes no new video{successor}."
+        yield f"{model.name} ended on {model.route} on {model.ends}: it makes no new video{successor}."
     if model.needs:
         yield f"{model.name} needs {model.needs}: without it the create is refused, and nothing is billed."
 

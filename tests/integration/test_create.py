@@ -132,7 +132,7 @@ async def test_ended_model_is_not_claimed(ark: ArkControl) -> None:
     world = await World.at(ark, seedance_models=rows)
     result = await world.create()
     assert (result.kind, await world.facts(), await world.posts()) == ("impossible", [], [])
-    assert "has ended on 2026-01-01; use another-model" in present(result.error).message
+    assert "ended on 2026-01-01; use another-model" in present(result.error).message
 
 
 async def test_invalid_request_is_not_claimed(ark: ArkControl) -> None:

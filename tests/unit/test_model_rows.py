@@ -167,7 +167,7 @@ def test_ended_model_is_refused() -> None:
         rules = on(day, ends=END, successor=NEXT)
         problems = rules.check_new(asked)
         said = [f"{problem.at} {problem.problem}" for problem in problems]
-        assert said == ([f"model {FULL} has ended on 2027-03-01; use {NEXT}"] if ended else [])
+        assert said == ([f"model {FULL} ended on 2027-03-01; use {NEXT}"] if ended else [])
         assert rules.check(asked) == [], "a job of before the end is found by its request"
 
 
@@ -175,7 +175,7 @@ def test_end_of_the_model_behind_an_endpoint() -> None:
     rules = Rules(models=on(END, ends=END).models, endpoints={"ep-a": FULL}, today=lambda: END)
     ended = rules.end_of_model(request(model="ep-a"))
     assert ended is not None
-    assert ended.problem == f"{FULL}, behind ep-a, has ended on 2027-03-01; use another model"
+    assert ended.problem == f"{FULL}, behind ep-a, ended on 2027-03-01; use another model"
     assert rules.end_of_model(request(model="ep-b")) is None, "nobody knows its model"
 
 
@@ -184,7 +184,7 @@ def test_end_is_warned_of(days: int, warned: bool) -> None:
     warnings = on(END - timedelta(days=days), ends=END, successor=NEXT).warnings(request(model=FULL))
     expected = f"Seedance 2.0 ends on byteplus on 2027-03-01, in {days} days; its successor is {NEXT}."
     assert (expected in warnings) == warned
-    over = f"Seedance 2.0 has ended on byteplus on 2027-03-01: it makes no new video; its successor is {NEXT}."
+    over = f"Seedance 2.0 ended on byteplus on 2027-03-01: it makes no new video; its successor is {NEXT}."
     assert (over in warnings) == (days == 0)
 
 
