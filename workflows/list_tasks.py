@@ -77,11 +77,8 @@ class ListTasks:
             await self._tell(tier, model, self._failing_since.setdefault((tier, model), began), error)
             if isinstance(error.cause, ApplicationError) and error.cause.type == "ModelHidden":
                 # It will not be shown soon. A job that still searches asks again after its own pause.
-                self._requested = {
-                    key: request
-                    for key, request in self._requested.items()
-                    if (request.service_tier, request.model) != (tier, model)
-                }
+                for request in requests:
+                    self._requested.pop((request.job_id, request.attempt), None)
             return
         self._failing_since.pop((tier, model), None)
         self._told -= {(request.job_id, request.attempt) for request in requests}

@@ -241,6 +241,19 @@ async def test_failing_list_is_named_until_it_answers(harness: Harness) -> None:
     assert await job.result() == RESULT
 
 
+async def test_blind_listing_tells_operator_to_check_key(harness: Harness) -> None:
+    harness.fake.plan("read_ledger", recover(), adopt())
+    harness.fake.always("ask_lister", recover(needs_operator=True))
+    harness.fake.find()
+    job = await harness.start_until_called("ask_lister")
+    await job.listed(a_listing(is_blind=True))
+    await job.until_noted("not_listed")
+    shown = await job.until_state(attention="unknown_create")
+    assert "check in the console that the key still names the model" in (detail_of(shown).advice or "")
+    await job.callback("succeeded")
+    assert await job.result() == RESULT
+
+
 async def test_silent_ledger_is_retried(skipping: Harness) -> None:
     skipping.fake.plan("read_ledger", recover())
     skipping.fake.plan("ask_lister", *[ApplicationError("no bucket")] * 30, adopt())
