@@ -41,8 +41,8 @@ async def draft_task(request: VideoRequest, draft_of: str, ledger: Ledger, ark: 
         raise NoDraft(f"The task {draft_of} is no draft. Name one that was made with draft: true.")
     if task.status != SUCCEEDED:
         raise NoDraft(f"The draft {draft_of} has no video: it is {task.status}. Submit its final once it is stored.")
-    model = rules.behind(request.model)
-    if task.model is not None and rules.model_of(model) is not None and task.model != model:
+    model, made_by = rules.model_of(request.model), rules.model_of(task.model or request.model)
+    if model is not None and made_by is not None and made_by.id != model.id:
         raise NoDraft(f"The draft {draft_of} was made by {task.model}, and a final has the model of its draft.")
     made_at = datetime.fromtimestamp(task.created_at, UTC) if task.created_at is not None else None
     if made_at is not None and datetime.now(UTC) - made_at > PROVIDER_FORGETS_AFTER - timedelta(minutes=5):

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from seedance_temporal.errors import Problem
+from seedance_temporal.identity import is_job_id
 from seedance_temporal.provider import models
 from seedance_temporal.provider.models import KINDS, OPTIONAL, ROUTES, Model, Scene
 from seedance_temporal.provider.task import is_task_id
@@ -293,8 +294,11 @@ def _final_problems(request: VideoRequest, model: Model | None) -> _Problems:
     """Check the final of a draft: what the draft has decided must not be given again."""
     if request.draft_of is None:
         return
+    is_job = request.draft_of.startswith("seedance-")
     if not is_task_id(request.draft_of) or not request.draft_of.isprintable():
         yield "draft_of", "must be the job id (seedance-…) or the task id of a draft"
+    elif is_job and not is_job_id(request.draft_of):
+        yield "draft_of", "is a job id that is not whole; give all of it, as `show --json` prints it"
     if model is not None and not ("draft" in model.optional and models.FINAL_RESOLUTION in model.resolutions):
         yield "draft_of", f"is not supported by {model.name}; leave it out"
     if request.resolution != models.FINAL_RESOLUTION:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from seedance_temporal.provider.known_models import KNOWN
-from seedance_temporal.provider.models import ENDPOINT, OPTIONAL, RATIOS, Model, Price
+from seedance_temporal.provider.models import ENDPOINT, OPTIONAL, RATIOS, Kind, Model, Price
 
 UsdOrCny = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 PricePair = tuple[UsdOrCny | None, UsdOrCny | None]
@@ -24,6 +24,7 @@ def _printable(text: str) -> str:
 
 
 _Name = Annotated[str, Field(max_length=100), AfterValidator(_printable)]
+_Resolution = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}[pk]$")]
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _Seconds = Annotated[int, Field(ge=1, le=3600)]
 _Count = Annotated[int, Field(ge=0, le=1000)]
@@ -47,7 +48,7 @@ class ModelRow(BaseModel):
     like: str | None = None
     route: Literal["byteplus", "volcengine"] | None = None
     name: _Name | None = None
-    resolutions: Annotated[list[_Name], Field(min_length=1, max_length=20)] | None = None
+    resolutions: Annotated[list[_Resolution], Field(min_length=1, max_length=20)] | None = None
     shortest: _Seconds | None = None
     longest: _Seconds | None = None
     references: dict[Literal["image", "video", "audio"], _Count] | None = None
@@ -89,6 +90,8 @@ class ModelRow(BaseModel):
         given = self.model_dump(
             exclude_none=True, exclude={"like", "route", "shortest", "longest", "fields", "prices", "sizes"}
         )
+        if self.references is not None:
+            given["references"] = dict.fromkeys(get_args(Kind), 0) | self.references
         given |= {name: frozenset(given[name]) for name in ("adaptive_scenes", "adaptive_task_types") if name in given}
         given |= {name: tuple(given[name]) for name in ("resolutions", "service_tiers") if name in given}
         own |= {"id": model_id, "route": route, "durations": range(shortest, longest + 1)}

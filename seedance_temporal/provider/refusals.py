@@ -24,6 +24,7 @@ _RESET = re.compile(
     re.IGNORECASE,
 )
 _CHINA = 8
+_NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,9})?")
 _DOWNLOAD_FAILED = ("resource download failed", "timeout while fetching resource", "failed to download")
 
 
@@ -72,9 +73,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _named_pause(headers: Mapping[str, str]) -> float | None:
     milliseconds, value = headers.get("Retry-After-Ms", "")[:64], headers.get("Retry-After", "")[:64]
-    if milliseconds.isascii() and milliseconds.isdecimal():
+    if _NUMBER.fullmatch(milliseconds):
         return min(_LONGEST_PAUSE, float(milliseconds) / 1000)
-    if value.isascii() and value.isdecimal():
+    if _NUMBER.fullmatch(value):
         return min(_LONGEST_PAUSE, float(value))
     try:
         seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()

@@ -53,6 +53,13 @@ def test_new_model_is_like_another(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [problem.at for problem in Rules().check(request())] == ["model"]
 
 
+def test_kind_of_reference_that_is_not_named_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = read(monkeypatch, {NEW: {"like": NEXT, "references": {"image": 2}}}).rules
+    assert rules.models[NEW].references == {"image": 2, "video": 0, "audio": 0}
+    for role, problems in (("reference_image", 0), ("reference_video", 1)):
+        assert len(rules.check(request(references=[{"role": role, "url": "asset://a"}]))) == problems
+
+
 def test_row_is_like_a_row_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {NEW: {"like": NEXT, "longest": 60}, f"{NEW}-fast": {"like": NEW, "resolutions": ["720p"]}}
     fast = read(monkeypatch, rows).rules.models[f"{NEW}-fast"]
@@ -109,6 +116,7 @@ def test_rows_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ({NEW: {"like": NEXT, "longest": 3}}, "longest is 3 s, and shortest 4 s"),
         ({NEW: {"like": NEXT, "fields": ["prio"]}}, "fields: 'prio' is none; there are seed"),
         ({NEW: {"like": NEXT, "fields": ["service_tier"], "service_tiers": []}}, "service_tiers names none"),
+        ({NEW: {"like": NEXT, "resolutions": ["720"]}}, f"SEEDANCE_MODELS.{NEW}.resolutions"),
         ({NEW: {"like": NEXT, "prices": {"4k": [1, 1]}}}, "there is no resolution '4k'; it has 480p, 720p, 1080p"),
         ({NEW: {"like": NEXT, "prices": {"720p": [-1, 1]}}}, "greater than or equal to 0"),
         ({NEW: {"like": NEXT, "sizes": {"720p": {"16:10": [1, 1]}}}}, "'16:10' is no ratio"),

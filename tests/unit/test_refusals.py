@@ -82,6 +82,7 @@ def test_attention_of_a_refusal(status: int, code: str, message: str, attention:
     [
         ({}, None),
         ({"Retry-After": "30"}, 30),
+        ({"Retry-After": "1.5"}, 1.5),
         ({"Retry-After": "1e9"}, None),
         ({"Retry-After": "99999999999999"}, 86_400),
         ({"Retry-After-Ms": "1500"}, 1.5),

@@ -230,6 +230,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "2.5 draft at 720p": ({"model": NEXT, "draft": True}, "resolution", "must be 480p for a draft"),
     "1.5 pro draft at 1080p": ({"model": PRO, "draft": True, "resolution": "1080p"}, "resolution", "480p for a draft"),
     "endless marks": ({"prompt": "a" + "\u0301" * 16 + "\u0323" * 15}, "prompt", "30 combining marks in a row"),
+    "final of half a job id": ({"model": NEXT, "prompt": None, "draft_of": "seedance-12ab"}, "draft_of", "not whole"),
     "2.0 final": ({"prompt": None, "draft_of": "cgt-1"}, "draft_of", "not supported by Seedance 2.0"),
     "final of nothing": (
         {"model": NEXT, "prompt": None, "draft_of": ""},
