@@ -326,6 +326,22 @@ MUTANTS = (
     ),
     Mutant(
         2,
+        "absent by the listing of a model of which it shows no task of ours",
+        _DECISIONS,
+        "        and not listing.is_blind\n",
+        "",
+        "tests/unit/test_facts.py::test_which_listings_prove_absence",
+    ),
+    Mutant(
+        2,
+        "a listing of one model is never blind",
+        "workflows/list_tasks.py",
+        "        is_blind = bool(model) and not any(",
+        "        is_blind = model is None and not any(",
+        "tests/workflows/test_list_tasks.py::test_model_without_our_tasks_is_blind",
+    ),
+    Mutant(
+        2,
         "absent though the claim names no API key",
         _DECISIONS,
         "    if attempt.claim is not None and not attempt.claim.key:\n",
