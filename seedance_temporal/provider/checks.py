@@ -233,9 +233,7 @@ def _bucket_problem(place: str, rules: Rules) -> str | None:
 def _output_problems(request: VideoRequest, model: Model | None) -> _Problems:
     if request.ratio not in models.RATIOS:
         yield "ratio", f"{quoted(request.ratio)} is not a ratio; use {_either(models.RATIOS)}"
-    if request.ratio == "adaptive" and not request.references:
-        yield "ratio", "adaptive needs a reference to adapt to; choose a ratio such as 16:9"
-    elif model and request.ratio != "adaptive" and (why := _keeps_ratio(request, model)):
+    if model and request.ratio != "adaptive" and (why := _keeps_ratio(request, model)):
         yield "ratio", f"must be adaptive for {why} with {model.name}; leave it out"
     resolutions = model.resolutions if model else tuple(models.PIXELS)
     if request.resolution not in resolutions:

@@ -87,6 +87,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "longest url": frame("https://cdn.example.com/".ljust(8_192, "a")),
     "asset id": {"references": [ref("reference_image", asset_id="a" * 1_024)]},
     "adaptive": {"ratio": "adaptive", **refs("first_frame")},
+    "adaptive to the prompt": {"ratio": "adaptive"},
     "the shortest": {"duration": 4},
     "the longest": {"duration": 15},
     "the model chooses": {"duration": -1},
@@ -182,7 +183,6 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "control character in the asset id": (frame(asset_id="a\tb"), "references[0].asset_id", "control"),
     "long asset id": (frame(asset_id="a" * 1_025), "references[0].asset_id", "shorten it to 1024"),
     "unknown ratio": ({"ratio": "2:1"}, "ratio", "16:9"),
-    "adaptive without a reference": ({"ratio": "adaptive"}, "ratio", "needs a reference"),
     "unknown resolution": ({"resolution": "720P"}, "resolution", "480p, 720p, 1080p or 4k"),
     "fast 1080p": ({"model": FAST, "resolution": "1080p"}, "resolution", "use 480p or 720p"),
     "mini 4k": ({"model": MINI, "resolution": "4k"}, "resolution", "use 480p or 720p"),
@@ -609,6 +609,13 @@ ESTIMATES: list[tuple[dict[str, Any], int | None, int | None, Cost]] = [
     # 1112x834 is the largest of 720p, and 960x960 the smallest.
     (
         {**refs("first_frame"), "ratio": "adaptive"},
+        1112 * 834 * 121 // 1024,
+        min(w * h for w, h in PIXELS["720p"].values()) * 121 // 1024,
+        Cost(0.767102),
+    ),
+    # The same where the model chooses by the prompt.
+    (
+        {"ratio": "adaptive"},
         1112 * 834 * 121 // 1024,
         min(w * h for w, h in PIXELS["720p"].values()) * 121 // 1024,
         Cost(0.767102),
