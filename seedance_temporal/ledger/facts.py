@@ -17,7 +17,7 @@ from seedance_temporal.events import EventSource, Timeline
 from seedance_temporal.identity import safety_identifier
 from seedance_temporal.job import JobError, Moment, Shape, VideoResult
 from seedance_temporal.ledger.record import RecordedObject
-from seedance_temporal.provider.refusals import advice_on, can_pass
+from seedance_temporal.provider.refusals import advice_on, can_pass, is_closed_model
 from seedance_temporal.provider.task import PROVIDER_FORGETS_AFTER, FailureClass, Usage
 from seedance_temporal.reference_media import Medium
 from seedance_temporal.request import Reference, Rights, VideoRequest
@@ -277,10 +277,15 @@ def nothing_sent(code: str, message: str) -> JobError:
 def refusal(attempt: int, outcome: Outcome) -> JobError:
     """Return the error of an attempt that the provider refused."""
     reason = f"({outcome.code}): {outcome.message}".rstrip(" .:")
-    passing = can_pass(outcome.code, outcome.message)
+    passing, closed = can_pass(outcome.code, outcome.message), is_closed_model(outcome.code)
     next_step = "Submit a request that is changed accordingly."
     if passing:
         next_step = f"It can pass later: a resubmit of attempt {attempt} is free."
+    elif closed:
+        next_step = (
+            "See in the provider's console that the account has opened the model, and that the key may use it: "
+            f"then a resubmit of attempt {attempt} is free. For another model, submit another request."
+        )
     advice = advice_on(outcome.code, outcome.message)
     sentences = [
         f"The provider refused the request {reason}.",
@@ -293,5 +298,5 @@ def refusal(attempt: int, outcome: Outcome) -> JobError:
         message=" ".join(sentences),
         failure_class=outcome.failure_class or "invalid",
         attempt=attempt,
-        resubmit_could_help=passing,
+        resubmit_could_help=passing or closed,
     )

@@ -89,6 +89,11 @@ def can_pass(code: str, message: str) -> bool:
     return code.startswith("InvalidParameter") and any(words in message.lower() for words in _DOWNLOAD_FAILED)
 
 
+def is_closed_model(code: str) -> bool:
+    """Return whether a refused create can pass unchanged once the account, or the key, may use the model."""
+    return code.startswith(("ModelNotOpen", "InvalidEndpointOrModel"))
+
+
 def advice_on(code: str, message: str) -> str:
     """Return what to change after a refusal or a failed task, in a sentence; empty where nothing is known of it."""
     if can_pass(code, message):

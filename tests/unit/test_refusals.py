@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedance_temporal.ledger.facts import refusal
 from seedance_temporal.provider.refusals import (
     advice_on,
     attention_of,
@@ -17,6 +18,7 @@ from seedance_temporal.provider.refusals import (
     retry_after,
     seconds_until_reset,
 )
+from tests.support.jobs import refused
 
 QUOTA = "You have exceeded the 5-hour usage quota. It will reset at {} Request id: 021"
 
@@ -116,6 +118,17 @@ def test_pause_by_a_date() -> None:
 def test_failed_download_can_pass(code: str, message: str, passes: bool) -> None:
     assert can_pass(code, message) == passes
     assert bool(advice_on(code, message)) == passes
+
+
+@pytest.mark.parametrize(
+    ("code", "opens"),
+    [("ModelNotOpen", True), ("InvalidEndpointOrModel.NotFound", True), ("InvalidParameter", False)],
+)
+def test_closed_model_can_be_resubmitted(code: str, opens: bool) -> None:
+    error = refusal(3, refused(code))
+    assert error.resubmit_could_help == opens
+    assert ("a resubmit of attempt 3 is free" in error.message) == opens
+    assert error.message.startswith(f"The provider refused the request ({code})")
 
 
 def test_advice_on_moderation() -> None:
