@@ -113,7 +113,7 @@ class Probe:
 
     async def _create(self) -> None:
         body = body_of(self.request, []) | {"safety_identifier": self.identifier}
-        # Known before it is paid for: whatever happens now, the task can be found in the console.
+        # By it the task can be found in the console, even if this process dies during the create.
         aside.print(f"[dim]safety_identifier[/] {self.identifier}")
         self.is_sent = True
         answer = await self.ark.create(body, self.settings.seedance_create_timeout_seconds)

@@ -74,10 +74,9 @@ class Search:
             # The inbox identifies it. A later listing that does not show it proves nothing.
             return decision
         key = decision.recovery.key if decision.recovery is not None else ""
-        if key:
-            self._doubt = other_key(key, listing.key) if listing.key != key else None
-        if listing.is_blind:
-            self._doubt = messages.SHOWS_NONE_OF_OURS
+        self._doubt = messages.SHOWS_NONE_OF_OURS if listing.is_blind else None
+        if key and listing.key != key:
+            self._doubt = other_key(key, listing.key)
         detail = None if listing.complete else "incomplete listing"
         self._progress.note("not_listed", "list", detail, attempt=decision.attempt)
         if listing.complete:

@@ -37,8 +37,9 @@ async def adopt_file(
     if not file.is_file():
         raise InvalidRequest([Problem(at="FILE", problem=f"there is no file {printable(str(file))}")])
     found = await find_job(job)
-    # A run that stores has seen its task succeed.
-    succeeded = task_succeeded or (await found.state(detail=False)).phase == "storing"
+    state = await found.state(detail=False)
+    # A run that stores has seen its own task succeed, and no other one.
+    succeeded = task_succeeded or (state.phase == "storing" and task_id in {None, state.task_id})
     if not yes:
         await agree(f"{file.name} becomes the video of {found.id}, and cannot be replaced. Adopt it?", "adopted")
     bucket = await open_bucket(settings)

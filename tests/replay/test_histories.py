@@ -34,7 +34,7 @@ NOT_REPLAYED = Counter(
         ("workflows/steps.py", "except ActivityError:"),
         ("workflows/steps.py", "return None"),
         # No test of tests/workflows takes these ways: answers that cannot be sent; no worker for LIST; a listing
-        # without end; a task followed beside damage; a second task that becomes the followed one; an exchanged key.
+        # without end; a task followed beside damage; a second task that becomes the followed one.
         ("workflows/list_tasks.py", "except ActivityError:"),
         ("workflows/list_tasks.py", "self._keep(requests)"),
         ("workflows/list_tasks.py", "return  # no worker has tried it"),
@@ -42,7 +42,6 @@ NOT_REPLAYED = Counter(
         ("workflows/messages.py", 'return advice_on_damage(seen.note or "")'),
         ("workflows/progress.py", "self._second_task = None"),
         ("workflows/progress.py", 'self.clear("second_task")'),
-        ("workflows/search.py", "self._doubt = other_key(key, listing.key) if listing.key != key else None"),
     ]
 )
 RECORD = (

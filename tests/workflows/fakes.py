@@ -223,8 +223,10 @@ def stored(**given: Any) -> Planned:
     return _decision("stored", 1, result=RESULT, task_id=TASK, **given)
 
 
-def recover(attempt: int = 1, seconds: float = LONG, *, needs_operator: bool = False, **given: Any) -> Planned:
-    recovery = Recovery(needs_operator=needs_operator, wait_seconds=seconds)
+def recover(
+    attempt: int = 1, seconds: float = LONG, *, needs_operator: bool = False, key: str = "", **given: Any
+) -> Planned:
+    recovery = Recovery(needs_operator=needs_operator, wait_seconds=seconds, key=key)
     return _decision("recover", attempt, recovery=recovery, **given)
 
 

@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError
 from seedance_temporal.contract import SEEDANCE_ATTENTION, SIGNAL_LISTED, Resolve, ResolveAnswer, TaskChanged
 from seedance_temporal.ledger.decisions import Decision
 from tests.support.jobs import detail_of
+from tests.support.polling import until
 from tests.workflows.fakes import (
     NOT_YET,
     OTHER,
@@ -241,15 +242,26 @@ async def test_failing_list_is_named_until_it_answers(harness: Harness) -> None:
     assert await job.result() == RESULT
 
 
-async def test_blind_listing_tells_operator_to_check_key(harness: Harness) -> None:
+async def _is_silent_on(job: Job, words: str) -> bool:
+    return words not in ((await job.detail()).advice or "")
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [("01234567", "check in the console that the key still names the model"), ("89abcdef", "fingerprint 89abcdef")],
+    ids=["of the claim's key", "of another key"],
+)
+async def test_blind_listing_tells_operator_about_key(harness: Harness, key: str, says: str) -> None:
     harness.fake.plan("read_ledger", recover(), adopt())
-    harness.fake.always("ask_lister", recover(needs_operator=True))
+    harness.fake.always("ask_lister", recover(needs_operator=True, key="01234567"))
     harness.fake.find()
     job = await harness.start_until_called("ask_lister")
-    await job.listed(a_listing(is_blind=True))
+    await job.listed(a_listing(is_blind=True, key=key, complete=False))
     await job.until_noted("not_listed")
     shown = await job.until_state(attention="unknown_create")
-    assert "check in the console that the key still names the model" in (detail_of(shown).advice or "")
+    assert says in (detail_of(shown).advice or "")
+    await job.listed(a_listing(key="01234567", complete=False))
+    await until(lambda: _is_silent_on(job, says), "a listing that can prove absence takes the doubt away")
     await job.callback("succeeded")
     assert await job.result() == RESULT
 
