@@ -118,14 +118,14 @@ class VideoJobs:
                     started_at=datetime.now(UTC),
                 )
                 known = reuse is not WorkflowIDReusePolicy.REJECT_DUPLICATE
-                return VideoJob(self, job_id, submitted=started, existing=known)
+                return VideoJob(self, job_id, submitted=started, existing=known, started=True)
             try:
                 state = await self.job(job_id).state(detail=False)
             except UnknownJob:  # its retention ended just now
                 reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE
                 continue
             if not may_follow(state, resubmit):
-                return VideoJob(self, job_id, submitted=state, existing=True)
+                return VideoJob(self, job_id, submitted=state, existing=True, started=False)
             reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
         raise TemporalUnavailable(f"{job_id} ends as fast as it is started; see what its runs say, and submit it then")
 

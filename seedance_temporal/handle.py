@@ -67,15 +67,23 @@ class VideoJob:
         id: The job id, ``seedance-`` and the request hash.
         submitted: The job as ``submit`` started or found it, without ``detail``; None for one from ``job`` or ``find``.
         existing: Whether Temporal knew the job before it was submitted; None for one from ``job`` or ``find``.
+        started: Whether ``submit`` started a run, also of an existing job; None for one from ``job`` or ``find``.
     """
 
     def __init__(
-        self, jobs: VideoJobs, job_id: str, *, submitted: JobState | None = None, existing: bool | None = None
+        self,
+        jobs: VideoJobs,
+        job_id: str,
+        *,
+        submitted: JobState | None = None,
+        existing: bool | None = None,
+        started: bool | None = None,
     ) -> None:
         self._jobs = jobs
         self.id = job_id
         self.submitted = submitted
         self.existing = existing
+        self.started = started
 
     def __repr__(self) -> str:
         return f"VideoJob({self.id!r})"

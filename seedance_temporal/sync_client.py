@@ -148,6 +148,7 @@ class SyncVideoJob:
         self.id = job.id
         self.submitted = job.submitted
         self.existing = job.existing
+        self.started = job.started
 
     def __repr__(self) -> str:
         return f"SyncVideoJob({self.id!r})"

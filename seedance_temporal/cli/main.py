@@ -87,11 +87,12 @@ async def submit(
             request = await Uploads(bucket, reader.files, progress).uploaded(request)
         job = await jobs.submit(request)
     assert job.submitted is not None
-    say.print(f"{job.id}  {'known already' if job.existing else 'new'}, {job.submitted.phase}")
+    known = "known already, a new run was started" if job.started else "known already"
+    say.print(f"{job.id}  {known if job.existing else 'new'}, {job.submitted.phase}")
     if not wait:
-        return finish(job.submitted, as_json, DONE, existing=job.existing)
+        return finish(job.submitted, as_json, DONE, existing=job.existing, started=job.started)
     state = await follow(job)
-    return finish(state, as_json, exit_code(state), existing=job.existing)
+    return finish(state, as_json, exit_code(state), existing=job.existing, started=job.started)
 
 
 @app.command()
@@ -255,11 +256,11 @@ async def resubmit(
         raise typer.BadParameter(f"attempt {attempt} may have been billed; add --accept-second-charge to pay again")
     again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
     assert again.submitted is not None
-    if not as_json and again.submitted.phase == "checking":
+    if not as_json and again.started:
         out.print(f"A run was started; it claims another attempt if the ledger allows that. To see: {SHOW} {found.id}")
     elif not as_json:
         out.print(f"Nothing new was requested: attempt {attempt} did not end the job, or was answered so before.")
-    return finish(again.submitted, as_json, DONE, existing=again.existing)
+    return finish(again.submitted, as_json, DONE, existing=again.existing, started=again.started)
 
 
 def main() -> None:

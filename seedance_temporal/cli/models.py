@@ -38,6 +38,7 @@ async def models(
 
 
 def _document(model: Model) -> dict[str, Any]:
+    """Return a model by the names of SEEDANCE_MODELS, so that a row can be copied from it."""
     return {
         "id": model.id,
         "route": model.route,
@@ -47,7 +48,12 @@ def _document(model: Model) -> dict[str, Any]:
         "longest": model.durations[-1],
         "references": dict(model.references),
         "reference_seconds": model.reference_seconds,
+        "lone_audio": model.lone_audio,
         "fields": _fields(model),
+        "service_tiers": list(model.service_tiers),
+        "adaptive_scenes": sorted(model.adaptive_scenes),
+        "adaptive_task_types": sorted(model.adaptive_task_types),
+        "sizes": {resolution: model.sizes[resolution] for resolution in model.resolutions if resolution in model.sizes},
         "currency": CURRENCIES[model.route],
         "prices": {resolution: list(price) for resolution, price in model.prices.items()},
         "ends": model.ends.isoformat() if model.ends is not None else None,

@@ -52,7 +52,7 @@ class ModelRow(BaseModel):
     shortest: _Seconds | None = None
     longest: _Seconds | None = None
     references: dict[Literal["image", "video", "audio"], _Count] | None = None
-    reference_seconds: _Seconds | None = None
+    reference_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
     lone_audio: bool | None = None
     fields: list[str] | None = None
     service_tiers: list[Literal["default", "flex"]] | None = None
@@ -90,7 +90,7 @@ class ModelRow(BaseModel):
         given = self.model_dump(
             exclude_none=True, exclude={"like", "route", "shortest", "longest", "fields", "prices", "sizes"}
         )
-        if self.references is not None:
+        if self.references:
             given["references"] = dict.fromkeys(get_args(Kind), 0) | self.references
         given |= {name: frozenset(given[name]) for name in ("adaptive_scenes", "adaptive_task_types") if name in given}
         given |= {name: tuple(given[name]) for name in ("resolutions", "service_tiers") if name in given}

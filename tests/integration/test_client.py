@@ -87,7 +87,8 @@ async def _is_closed(run: Any) -> bool:
 async def test_submit_starts_one_run(jobs: VideoJobs, temporal: Client) -> None:
     of = request("new")
     submitted = await jobs.submit(of, may_create=False)
-    assert (submitted.id, submitted.existing, found(submitted).phase) == (job_id_of(of), False, "checking")
+    assert (submitted.id, submitted.existing, submitted.started) == (job_id_of(of), False, True)
+    assert found(submitted).phase == "checking"
     description = await handle(temporal, of).describe()
     assert description.task_queue == "seedance-byteplus"
     assert await description.static_summary() == "Seedance 2.0 720p 16:9 5 s for new"
@@ -140,7 +141,7 @@ async def test_same_request_again_is_the_same_job(jobs: VideoJobs, temporal: Cli
         await until(lambda: _is_running(jobs, job_id_of(of)))
     before = await run_of(temporal, of)
     again = await jobs.submit(of)
-    assert again.existing
+    assert (again.existing, again.started) == (True, False)
     assert await run_of(temporal, of) == before
     assert found(again).phase == how
     assert found(again).result == (RESULT if how == "stored" else None)
@@ -153,7 +154,8 @@ async def test_unsettled_end_is_followed_by_new_run(jobs: VideoJobs, temporal: C
     await _ended(temporal, of, how)
     before = await run_of(temporal, of)
     again = await jobs.submit(of)
-    assert (again.existing, found(again).phase, found(again).error) == (True, "checking", None)
+    assert (again.existing, again.started) == (True, True)
+    assert (found(again).phase, found(again).error) == ("checking", None)
     assert await run_of(temporal, of) != before
     assert (await handle(temporal, of).describe()).status is WorkflowExecutionStatus.RUNNING
 

@@ -42,6 +42,7 @@ async def awaited(request: VideoRequest) -> None:
     assert_type(jobs.runs(route="byteplus"), AsyncIterator[JobState])
     assert_type(job.id, str)
     assert_type(job.existing, bool | None)
+    assert_type(job.started, bool | None)
     assert_type(job.submitted, JobState | None)
     assert_type(await job.result(timeout=900), VideoResult)
     assert_type(await job.state(), JobState)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import fields
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from seedance_temporal import InvalidRequest, Rules, VideoRequest
 from seedance_temporal.errors import InvalidSettings
 from seedance_temporal.provider.known_models import KNOWN
 from seedance_temporal.provider.model_rows import ModelRow, models_with
-from seedance_temporal.provider.models import WARNED_DAYS, Price
+from seedance_temporal.provider.models import WARNED_DAYS, Model, Price
 from seedance_temporal.provider.prices import Cost
 from seedance_temporal.settings import Settings
 
@@ -23,6 +26,7 @@ NEXT = "dreamina-seedance-2-5-260628"
 FULL = "dreamina-seedance-2-0-260128"
 PRO = "seedance-1-5-pro-251215"
 NEW = "dreamina-seedance-3-0-270101"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def read(monkeypatch: pytest.MonkeyPatch, rows: object, **variables: str) -> Settings:
@@ -209,3 +213,22 @@ def test_reading_a_request_ignores_the_end() -> None:
     assert VideoRequest.from_dict(fields, rules=on(date(2027, 1, 1))).model == PRO
     with pytest.raises(InvalidRequest):
         VideoRequest.from_dict(fields | {"duration": 13}, rules=on(date(2027, 1, 1)))
+
+
+def test_listed_model_is_a_row_of_settings() -> None:
+    listed = subprocess.run(
+        [sys.executable, "starter.py", "models", "--json"], check=True, capture_output=True, cwd=ROOT, timeout=60
+    )
+    documents = json.loads(listed.stdout)
+    assert [document["id"] for document in documents] == list(KNOWN)
+    for document in documents:
+        named = {name: value for name, value in document.items() if name in ModelRow.model_fields}
+        row = ModelRow.model_validate_json(json.dumps(named))
+        assert set(ModelRow.model_fields) - set(document) == {"like"}
+        other = next(model for model in KNOWN.values() if model.id != document["id"])
+        copied, known = row.applied_to(other, document["id"]), KNOWN[document["id"]]
+        sizes = {name: known.sizes[name] for name in known.resolutions if name in known.sizes}
+        assert {name: copied.sizes[name] for name in sizes} == sizes
+        not_in_rows = {"sizes", "languages", "doubtful"}
+        for name in {field.name for field in fields(Model)} - not_in_rows:
+            assert getattr(copied, name) == getattr(known, name), (document["id"], name)
