@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 
@@ -21,6 +22,7 @@ def main() -> int:
     Returns:
         The exit code: 2 where a setting is missing or wrong.
     """
+    argparse.ArgumentParser(description="The webhook relay; its settings are environment variables.").parse_args()
     try:
         settings = Settings.from_environment("SEEDANCE_CALLBACK_SECRET")
     except InvalidSettings as error:

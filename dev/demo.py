@@ -6,6 +6,7 @@ and bucket, after a question.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -237,6 +238,7 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m dev.demo", description="Make one video and show it.").parse_args()
     try:
         asyncio.run(_main())
     except (KeyboardInterrupt, asyncio.CancelledError):

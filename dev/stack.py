@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -299,4 +300,5 @@ def _is_taken(port: int) -> bool:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m dev.stack", description="Run the whole stack until Ctrl-C.").parse_args()
     asyncio.run(_keep_up())

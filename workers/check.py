@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 
 from temporalio.client import Client
@@ -43,8 +44,10 @@ async def check(settings: Settings, bucket: GoogleBucket, ark: Ark) -> bool:
 
 
 def _print_settings(settings: Settings) -> None:
-    for name, value in sorted(settings.model_dump().items()):
-        print(f"{name.upper()} = {'' if value is None else value}")
+    given = settings.model_dump(mode="json", exclude_none=True)
+    for name in sorted(Settings.model_fields):
+        value = given.get(name, "")
+        print(f"{name.upper()} = {printable(value if isinstance(value, str) else json.dumps(value))}")
     print(f"fingerprint of the API key = {settings.key_fingerprint}")
 
 

@@ -50,6 +50,8 @@ Admin API, without a key (JSON):
 
 Switches: {_SWITCHES}.
 
+models is {{MODEL: {{"like": MODEL, "resolutions"?, "longest"?, "ends"?}}}}, endpoints {{EP-ID: MODEL}}.
+
 A fault is {{"on": OPERATION, "fault": NAME, "times": 1 (null: always), "skip": 0}}, and as its kind needs:
 route, task_id, contains, seconds, code, message, retry_after, close (rst, fin), body (of other_body), size (of
 long_body), status, queued_seconds, running_seconds. Names:
