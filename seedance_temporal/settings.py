@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +24,7 @@ from seedance_temporal.provider.models import ENDPOINT, Model, Price
 from seedance_temporal.provider.prices import Cost
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.urls import https_problem, printable
+from seedance_temporal.variable_names import misspelt
 
 BASE_URLS = {
     "byteplus": "https://ark.ap-southeast.bytepluses.com/api/v3",
@@ -45,19 +44,8 @@ _LEAST_LETTERS = {
     "temporal_api_key": 10,
 }
 _SECRETS = tuple(_LEAST_LETTERS)
-# What Temporal's environment configuration reads.
-_OF_TEMPORAL = frozenset(
-    f"TEMPORAL_{name}"
-    for name in (
-        *("ADDRESS", "NAMESPACE", "API_KEY", "PROFILE", "CONFIG_FILE", "CODEC_ENDPOINT", "CODEC_AUTH", "TLS"),
-        *("TLS_CLIENT_CERT_PATH", "TLS_CLIENT_CERT_DATA", "TLS_CLIENT_KEY_PATH", "TLS_CLIENT_KEY_DATA"),
-        *("TLS_SERVER_CA_CERT_PATH", "TLS_SERVER_CA_CERT_DATA", "TLS_SERVER_NAME", "TLS_DISABLE_HOST_VERIFICATION"),
-    )
-)
 # In place of pydantic's words, by its name of the error.
 _IN_OUR_WORDS = {"extra_forbidden": "is not known; remove it, or correct its name"}
-# How alike a name must be to one that is known.
-_ALIKE = 0.85
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,221}")
 _HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
@@ -286,8 +274,8 @@ class Settings(BaseSettings):
         Raises:
             InvalidSettings: One is missing or wrong; the message names all of them, and no value of a secret.
         """
-        if misspelt := cls._misspelt():
-            raise InvalidSettings("; ".join(misspelt))
+        if found := misspelt(name.upper() for name in cls.model_fields):
+            raise InvalidSettings("; ".join(found))
         try:
             settings = cls()
         except ValidationError as error:
@@ -301,29 +289,6 @@ class Settings(BaseSettings):
         if missing:
             raise InvalidSettings(f"not set in the environment: {', '.join(missing)}")
         return settings
-
-    @classmethod
-    def _misspelt(cls) -> list[str]:
-        """Say which variables are none of this project, and which ones are meant: a limit must not pass in silence.
-
-        Other programs read ``ARK_…`` and ``TEMPORAL_…`` as well, so of those only what is much like one of ours counts.
-        """
-        own = {name.upper() for name in cls.model_fields}
-        spellings = Counter(variable.upper() for variable in os.environ)
-        found = [f"{name} is set in two spellings: remove one" for name in sorted(own) if spellings[name] > 1]
-        for variable in sorted(os.environ):
-            name = variable.upper()[:100]
-            first = name.partition("_")[0]
-            is_ours = first.startswith("SEEDANCE") or bool(get_close_matches(first, ["SEEDANCE"], cutoff=_ALIKE))
-            shared = name.startswith(("ARK_", "TEMPORAL_")) and not name.startswith("TEMPORAL_CLI_")
-            if name in own | _OF_TEMPORAL or not (is_ours or shared):
-                continue
-            meant = get_close_matches(name, own | _OF_TEMPORAL, n=1, cutoff=_ALIKE)
-            if meant:
-                found.append(f"{printable(variable[:100])} is not known: {meant[0]} is meant?")
-            elif is_ours:
-                found.append(f"{printable(variable[:100])} is not known: remove it, or correct its name")
-        return found
 
     @property
     def base_url(self) -> str:

@@ -1,4 +1,4 @@
-"""Every program of the project says how it is used, and starts nothing where it is asked for that, or misused."""
+"""The files of the product: their length, and the help of those that are programs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # The child that looks at one file, and the first step of the compose file.
 _INTERNAL = {"seedance_temporal/media/probe.py", "deploy/create_bucket.py"}
+_MOST_LINES = 400
 
 
 def _programs() -> list[list[str]]:
@@ -22,6 +23,16 @@ def _programs() -> list[list[str]]:
         if name.as_posix() not in _INTERNAL:
             commands.append([name.as_posix()] if name.parent == Path() else ["-m", module])
     return commands
+
+
+def test_no_file_of_the_product_is_too_long() -> None:
+    """A newcomer reads a file in one go."""
+    rooms = [*ROOT.glob("*.py")]
+    for room in ("activities", "deploy", "dev", "seedance_temporal", "workers", "workflows"):
+        rooms += ROOT.glob(f"{room}/**/*.py")
+    lines = {file.relative_to(ROOT).as_posix(): len(file.read_text().splitlines()) for file in rooms}
+    assert len(lines) > 120
+    assert {name: count for name, count in lines.items() if count > _MOST_LINES} == {}
 
 
 @pytest.mark.parametrize("command", _programs(), ids=" ".join)
