@@ -36,6 +36,7 @@ async def adopt_file(
     task_id: str | None = None,
     *,
     task_succeeded: bool = False,
+    followed: str | None = None,
 ) -> tuple[Claim, VideoResult]:
     """Verify a file, upload it as the video of a job's task, and write the record.
 
@@ -47,19 +48,23 @@ async def adopt_file(
         path: An absolute path.
         task_id: The task that made it; may be left out where the job has one task.
         task_succeeded: Whether the console shows that the task succeeded. Needed where no worker saw it.
+        followed: The task that a run of the job follows now.
 
     Returns:
         The claim of the task's attempt, and the result.
 
     Raises:
-        InvalidRequest: The job has a video already, or no such task; another object is in its place; or the file is no
-            video.
+        InvalidRequest: The job has a video already, no such task, or follows another one; another object is in its
+            place; or the file is no video.
     """
     facts = await ledger.read(job_id)
     if facts.record is not None:
         raise _refusal("JOB", f"has a video already: {facts.record.video_uri}")
     attempt, task_id = _attempt_of(facts, job_id, task_id)
     assert attempt.claim is not None
+    if followed not in {None, task_id}:
+        # A job has one record: with that of another task, the video of this one would be paid for and not stored.
+        raise _refusal("JOB", f"follows task {followed}, and stores its video: {task_id} has to wait for its end")
     try:
         seen = await probed("result", path, _PROBE_SECONDS)
     except Unreadable as error:

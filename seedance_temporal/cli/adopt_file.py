@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,11 @@ from typer import Argument, Option
 from seedance_temporal.cli.local_files import spinner
 from seedance_temporal.cli.options import JobArgument, JsonOption
 from seedance_temporal.cli.output import DONE, SHOW, out, plain, print_json
-from seedance_temporal.cli.runtime import BucketRefused, agree, command, find_job, open_bucket
+from seedance_temporal.cli.runtime import BucketRefused, agree, command, open_bucket
 from seedance_temporal.client import VideoJobs
-from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.errors import InvalidRequest, Problem, UnknownJob
+from seedance_temporal.identity import id_prefix_from
+from seedance_temporal.job import JobState
 from seedance_temporal.settings import Settings
 from seedance_temporal.urls import printable, redacted
 
@@ -36,10 +39,15 @@ async def adopt_file(
     settings = Settings.from_environment("SEEDANCE_BUCKET")
     if not file.is_file():
         raise InvalidRequest([Problem(at="FILE", problem=f"there is no file {printable(str(file))}")])
-    found = await find_job(job)
-    state = await found.state(detail=False)
+    id_prefix_from(job)  # what is no job id is refused before Temporal is asked
+    jobs = await VideoJobs.connect()
+    found = await jobs.find(job)
+    state: JobState | None = None
+    with suppress(UnknownJob):  # the ledger knows a job that Temporal has forgotten
+        state = await found.state(detail=False)
+    followed = None if state is None or state.ended else state.task_id
     # A run that stores has seen its own task succeed, and no other one.
-    succeeded = task_succeeded or (state.phase == "storing" and task_id in {None, state.task_id})
+    is_storing = state is not None and state.phase == "storing" and task_id in {None, state.task_id}
     if not yes:
         await agree(f"{file.name} becomes the video of {found.id}, and cannot be replaced. Adopt it?", "adopted")
     bucket = await open_bucket(settings)
@@ -48,12 +56,19 @@ async def adopt_file(
         progress.add_task("verifying and uploading the file", total=None)
         try:
             claim, result = await adopt(
-                ledger, bucket, settings.rules, found.id, file.absolute(), task_id, task_succeeded=succeeded
+                ledger,
+                bucket,
+                settings.rules,
+                found.id,
+                file.absolute(),
+                task_id,
+                task_succeeded=task_succeeded or is_storing,
+                followed=followed,
             )
         except (LedgerDamaged, BucketError, OSError) as error:
             raise BucketRefused(f"The file was not adopted: {redacted(str(error))}") from None
     # The run shows it from its next look at the ledger on; where none goes on, another one does.
-    await (await VideoJobs.connect()).take_over(claim.request)
+    await jobs.take_over(claim.request)
     if as_json:
         print_json({"job_id": found.id, "result": result.model_dump(mode="json")})
     else:

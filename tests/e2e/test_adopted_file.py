@@ -9,23 +9,26 @@ import pytest
 
 from dev.stack import Stack
 from tests.e2e.command import starter
+from tests.e2e.operator import delete_runs, newest_run
 from tests.e2e.requests import a_request, creates_of, until
 
 
-@pytest.mark.parametrize("ended", [False, True], ids=["while it goes on", "after its run was terminated"])
-async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, ended: bool) -> None:
+@pytest.mark.parametrize("how", ["goes on", "is terminated", "is forgotten"])
+async def test_adopted_file_is_the_video(stack: Stack, tmp_path: Path, how: str) -> None:
     fault = await stack.ark.fault("download", "refuse", times=None)
     try:
         request = a_request()
         job = await stack.jobs.submit(request)
         state = await until(stack, job.id, lambda state: state.phase == "storing")
         assert state.task_id is not None
-        if ended:
+        if how != "goes on":
             await stack.client.get_workflow_handle(job.id).terminate()
+        if how == "is forgotten":
+            await delete_runs(stack, job.id, [await newest_run(stack, job.id)])
         path = tmp_path / "from-tos.mp4"
         path.write_bytes(await stack.ark.video_bytes(state.task_id))
         adopted = await starter(
-            stack, "adopt-file", job.id, str(path), "--yes", *(["--task-succeeded"] if ended else [])
+            stack, "adopt-file", job.id, str(path), "--yes", *([] if how == "goes on" else ["--task-succeeded"])
         )
         assert adopted.code == 0, adopted.messages
         assert adopted.answer["result"]["size"] == path.stat().st_size

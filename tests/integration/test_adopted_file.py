@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ async def test_file_without_the_tasks_payload(world: World, file: Path) -> None:
 async def test_other_content_is_never_overwritten(world: World, file: Path) -> None:
     await world.bucket.create(*world.verified(b"another video"))
     assert "and the video of cgt-1 that a worker verified has 13" in await refusal(world, file)
+
+
+async def test_video_that_a_run_stores_comes_first(world: World, file: Path) -> None:
+    await world.claim(2, created("cgt-2"))
+    adopt_first = partial(adopt_file, world.ledger, world.bucket, Rules(), world.job_id, file, "cgt-1")
+    before = dict(world.memory.contents)
+    with pytest.raises(InvalidRequest, match="follows task cgt-2"):
+        await adopt_first(followed="cgt-2")
+    assert world.memory.contents == before
+    _, result = await adopt_first(followed="cgt-1")
+    assert result.task_id == "cgt-1"
 
 
 async def test_object_in_its_place_is_left(world: World, file: Path) -> None:
