@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from seedance_temporal.errors import InvalidRequest, Problem
+from seedance_temporal.events import Timeline
 from seedance_temporal.identity import hash_of_job
 from seedance_temporal.job import VideoResult
 from seedance_temporal.ledger.checksummed_json import sealed
@@ -37,6 +38,7 @@ async def adopt_file(
     *,
     task_succeeded: bool = False,
     followed: str | None = None,
+    timeline: Timeline = (),
 ) -> tuple[Claim, VideoResult]:
     """Verify a file, upload it as the video of a job's task, and write the record.
 
@@ -49,6 +51,7 @@ async def adopt_file(
         task_id: The task that made it; may be left out where the job has one task.
         task_succeeded: Whether the console shows that the task succeeded. Needed where no worker saw it.
         followed: The task that a run of the job follows now.
+        timeline: The job's events so far, for the record.
 
     Returns:
         The claim of the task's attempt, and the result.
@@ -111,6 +114,7 @@ async def adopt_file(
         job_id=job_id,
         request_hash=hash_of_job(job_id),
         attempt=claim.attempt,
+        timeline=timeline,
         references=[medium.model_dump(mode="json") for medium in claim.media],
         objects=objects,
         warnings=[*claim.warnings, *_warnings(claim, path, seen)],

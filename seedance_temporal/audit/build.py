@@ -153,7 +153,8 @@ def _events(bucket: BucketEvidence) -> Iterator[Event]:
     record, result = bucket.record, bucket.facts.record
     if record is not None and record.stored_at is not None and result is not None:
         ids = {"task_id": record.task_id, "attempt": record.attempt}
-        yield Event(at=record.stored_at, event="stored", source="copy", detail=result.video_uri, **ids)
+        source = "copy" if record.run_id else "operator"
+        yield Event(at=record.stored_at, event="stored", source=source, detail=result.video_uri, **ids)
 
 
 def _outcome_event(number: int, outcome: Outcome) -> Event:

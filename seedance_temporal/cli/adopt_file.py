@@ -44,7 +44,7 @@ async def adopt_file(
     found = await jobs.find(job)
     state: JobState | None = None
     with suppress(UnknownJob):  # the ledger knows a job that Temporal has forgotten
-        state = await found.state(detail=False)
+        state = await found.state()
     followed = None if state is None or state.ended else state.task_id
     # A run that stores has seen its own task succeed, and no other one.
     is_storing = state is not None and state.phase == "storing" and task_id in {None, state.task_id}
@@ -64,6 +64,7 @@ async def adopt_file(
                 task_id,
                 task_succeeded=task_succeeded or is_storing,
                 followed=followed,
+                timeline=state.detail.timeline if state is not None and state.detail is not None else (),
             )
         except (LedgerDamaged, BucketError, OSError) as error:
             raise BucketRefused(f"The file was not adopted: {redacted(str(error))}") from None

@@ -132,10 +132,10 @@ def _print(audit: Audit) -> None:
 
 _SOURCES: Mapping[str, str] = {
     "temporal": "The timeline is from Temporal's history.",
-    "record": "The timeline is from the job's record: Temporal has no history of it any more.",
-    "end": "The timeline is from the job's end in the ledger: Temporal has no history of it any more.",
-    "outcome": "The timeline is from the newest outcome in the ledger: Temporal has no history of it any more.",
-    "ledger": "The timeline is from the ledger's facts alone: Temporal has no history of it any more.",
+    "record": "The timeline is from the job's record, not from Temporal's history.",
+    "end": "The timeline is from the job's end in the ledger, not from Temporal's history.",
+    "outcome": "The timeline is from the newest outcome in the ledger, not from Temporal's history.",
+    "ledger": "The timeline is from the ledger's facts alone, not from Temporal's history.",
 }
 
 

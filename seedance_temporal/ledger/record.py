@@ -53,7 +53,7 @@ class Record(Shape):
     not make an old record unreadable.
 
     Attributes:
-        namespace, run_id: The Temporal run that stored the video.
+        namespace, run_id: The Temporal run that stored the video; empty where an operator brought it as a file.
         attempt: The attempt of the task; the ledger holds the others.
         model: The model that made the video, also where the request names an endpoint.
         estimated_tokens, estimated_usd, estimated_cny: The most that was expected before the create, where known.
