@@ -92,9 +92,9 @@ def cost(model: Model, resolution: str, has_reference_video: bool, tokens: int) 
     price = model.prices.get(resolution, Price(None, None))
     per_million = price.with_reference_video if has_reference_video else price.plain
     if per_million is None:
-        return Cost()
+        return UNKNOWN
     try:
         amount = round(tokens * per_million / 1_000_000, 6)
     except OverflowError:  # more tokens than a float can hold
-        return Cost()
+        return UNKNOWN
     return Cost(usd=amount) if CURRENCIES[model.route] == "USD" else Cost(cny=amount)

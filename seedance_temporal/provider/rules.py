@@ -23,7 +23,7 @@ from seedance_temporal.provider.models import (
     Model,
     Sizes,
 )
-from seedance_temporal.provider.prices import Cost, Estimate, cost
+from seedance_temporal.provider.prices import UNKNOWN, Cost, Estimate, cost
 from seedance_temporal.provider.task import Task
 from seedance_temporal.provider.warnings import warnings_of
 from seedance_temporal.request import VideoRequest
@@ -104,8 +104,8 @@ class Rules:
             of_references = (SHORTEST_REFERENCE_SECONDS, model.reference_seconds) if model and with_video else (0, 0)
             at_least = _tokens(min(pixels), min(seconds) + of_references[0])
             at_most = _tokens(max(pixels), max(seconds) + of_references[1])
-            least.append((at_least, cost(model, request.resolution, with_video, at_least) if model else Cost()))
-            most.append((at_most, cost(model, request.resolution, with_video, at_most) if model else Cost()))
+            least.append((at_least, cost(model, request.resolution, with_video, at_least) if model else UNKNOWN))
+            most.append((at_most, cost(model, request.resolution, with_video, at_most) if model else UNKNOWN))
         return Estimate(
             max(tokens for tokens, _ in most),
             _of_all(max, [of.usd for _, of in most]),
@@ -132,16 +132,16 @@ class Rules:
         a reference video is told from the tokens, as the seconds of such a video are billed.
         """
         if task.usage is None or task.usage.total_tokens is None:
-            return Cost()
+            return UNKNOWN
         model = self.model_of(task.model or request.model) or self.model_of(request.model)
         if model is None:
-            return Cost()
+            return UNKNOWN
         tokens, resolution = task.usage.total_tokens, task.resolution or request.resolution
         if request.draft_of is None:
             return cost(model, resolution, _has_reference_video(request), tokens)
         size = model.sizes.get(resolution, {}).get(task.ratio or request.ratio)
         if size is None or task.duration is None:
-            return Cost()
+            return UNKNOWN
         with_video = tokens >= _tokens(size[0] * size[1], round(task.duration) + SHORTEST_REFERENCE_SECONDS)
         return cost(model, resolution, with_video, tokens)
 
