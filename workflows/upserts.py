@@ -67,9 +67,12 @@ class Upserts:
 
 
 def _fitting(value: str | int | float) -> str | int | float:
-    """Cut a value to the limits of every visibility store: a longer one makes the server end the run."""
+    """Cut a value to the limits of every visibility store: a longer one makes the server end the run.
+
+    PostgreSQL has no JSON with a NUL: the run would not be listed any more.
+    """
     if isinstance(value, str):
-        value = value[:_LONGEST_KEYWORD]
+        value = value[:_LONGEST_KEYWORD].replace("\0", "\ufffd")
         while len(json.dumps(value)) > _MOST_KEYWORD_BYTES:
             value = value[:-1]
     return value

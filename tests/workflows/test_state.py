@@ -207,6 +207,15 @@ async def test_long_keyword_does_not_end_a_run(harness: Harness) -> None:
     assert set(shown) == {"\N{CLAPPER BOARD}"}
 
 
+async def test_keyword_has_no_nul(harness: Harness) -> None:
+    """PostgreSQL, in which a server may keep its lists, refuses one; the dev server's SQLite does not."""
+    harness.fake.plan("read_ledger", adopt("cgt\0-1"))
+    harness.fake.plan("get_task", waiting("running"))
+    job = await harness.start()
+    await job.until_state(phase="running")
+    assert (await job.attributes()).get(SEEDANCE_TASK_ID) == "cgt\ufffd-1"
+
+
 # What Temporal Cloud counts as an action, and a change of the memo, of which its pages say nothing.
 BILLED = (
     "WORKFLOW_EXECUTION_STARTED",
