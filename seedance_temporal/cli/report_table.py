@@ -38,9 +38,22 @@ def named(value: str | None) -> str:
     return "not known" if value is None else printable(value)
 
 
+def exposure(of: Figures) -> str:
+    """Say how much the open jobs can still cost; empty where none can."""
+    if not of.exposed_jobs:
+        return ""
+    usd = f"{of.exposed_usd:,.2f} USD" if of.exposed_usd else ""
+    cny = f"{of.exposed_cny:,.2f} CNY" if of.exposed_cny else ""
+    known = " and ".join(filter(None, [usd, cny]))
+    without = f", {of.exposed_unpriced:,} of them without an estimate" if of.exposed_unpriced else ""
+    return (
+        f"{of.exposed_jobs:,} can still be billed" + (f", with at most {known} by estimate" if known else "") + without
+    )
+
+
 def remarks(total: Figures, cny_per_usd: float | None) -> list[str]:
     """Say in sentences which amounts the sums do not include, and what both currencies make together."""
-    sentences = []
+    sentences = [f"Of the open jobs, {exposure(total)}."] if total.exposed_jobs else []
     if total.cost_cny and cny_per_usd is not None:
         sentences.append(
             f"Both currencies together: {total.total_usd(cny_per_usd):,.4f} USD, at {cny_per_usd:g} CNY for a USD, by "

@@ -16,10 +16,12 @@ from typer import Argument, Option
 from seedance_temporal.cli.live import table_of
 from seedance_temporal.cli.options import UserOption
 from seedance_temporal.cli.output import DONE, SHOW, out, print_table
+from seedance_temporal.cli.report_table import exposure
 from seedance_temporal.cli.runtime import command
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.errors import InvalidRequest, Problem
 from seedance_temporal.job import JobState
+from seedance_temporal.reports.figures import accounts_of, figures
 
 # The visibility store lags by about as much.
 _EVERY_SECONDS = 2.0
@@ -60,6 +62,8 @@ def _shown(found: list[JobState]) -> RenderableType:
     count = f"{len(found):,} open"
     if waiting:
         count += f", {waiting:,} of them need an operator; for advice: {SHOW} JOB"
+    if can_cost := exposure(figures(accounts_of(found))):
+        count += f"; {can_cost}"
     return Group(Text(count), table_of(found))
 
 

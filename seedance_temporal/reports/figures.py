@@ -28,6 +28,9 @@ Key = Literal["user", "model", "route", "day"]
 """The keys of a report's groups; the day is that of the job's start, in UTC."""
 KEYS: tuple[Key, ...] = get_args(Key)
 
+# From its claim to its end, an attempt can be billed.
+_EXPOSED = frozenset({"creating", "recovering", "queued", "running", "storing"})
+
 
 @dataclass(frozen=True)
 class Account:
@@ -40,6 +43,7 @@ class Account:
         attempts: The number of its newest attempt; None where that is not known.
         tasks: Those that are, or may be, billed; each once.
         estimated_tokens, estimate: The most that an attempt should cost.
+        exposed: Whether an attempt has been claimed that has not ended, and can still be billed.
     """
 
     job_id: str
@@ -53,6 +57,7 @@ class Account:
     tasks: tuple[BilledTask, ...]
     estimated_tokens: int | None
     estimate: Cost
+    exposed: bool = False
 
     @property
     def day(self) -> str:
@@ -92,6 +97,7 @@ def _account(runs: Sequence[JobState]) -> Account:
         tasks=once(task for run in runs for task in _tasks(run)),
         estimated_tokens=_last(run.estimated_tokens for run in runs),
         estimate=_last(estimate_in(run) for run in runs if estimate_in(run) != UNKNOWN) or UNKNOWN,
+        exposed=outcome == "open" and newest.phase in _EXPOSED,
     )
 
 
@@ -119,6 +125,9 @@ class Figures:
         uncounted_tasks: Tasks that are, or may be, billed, and whose tokens are not known.
         estimated_tokens, estimated_usd, estimated_cny: The most that the billed tasks should have cost, where known.
         compared_tokens, compared_usd, compared_cny: The actual charge for the same tasks.
+        exposed_jobs: Open jobs with an attempt that can still be billed: the open exposure.
+        exposed_usd, exposed_cny: The most that those attempts should cost, where an estimate is known.
+        exposed_unpriced: Those of ``exposed_jobs`` without an estimate.
     """
 
     jobs: int
@@ -135,6 +144,10 @@ class Figures:
     cost_cny: float
     estimated_cny: float
     compared_cny: float
+    exposed_jobs: int
+    exposed_usd: float
+    exposed_cny: float
+    exposed_unpriced: int
 
     def total_usd(self, cny_per_usd: float | None) -> float | None:
         """Return one sum for both currencies, at a rate; None where there is none, and amounts of both."""
@@ -149,6 +162,7 @@ def figures(accounts: Sequence[Account]) -> Figures:
     billed = [(account, task) for account in accounts for task in account.tasks]
     tokens = [(task.tokens, account.estimated_tokens) for account, task in billed if task.tokens is not None]
     usd = [(task.cost.usd, account.estimate.usd) for account, task in billed if task.cost.usd is not None]
+    exposed = [account.estimate for account in accounts if account.exposed]
     cny = [(task.cost.cny, account.estimate.cny) for account, task in billed if task.cost.cny is not None]
     return Figures(
         jobs=len(accounts),
@@ -165,6 +179,10 @@ def figures(accounts: Sequence[Account]) -> Figures:
         cost_cny=_sum(actual for actual, _ in cny),
         estimated_cny=_sum(estimate for _, estimate in cny if estimate is not None),
         compared_cny=_sum(actual for actual, estimate in cny if estimate is not None),
+        exposed_jobs=len(exposed),
+        exposed_usd=_sum(estimate.usd for estimate in exposed if estimate.usd is not None),
+        exposed_cny=_sum(estimate.cny for estimate in exposed if estimate.cny is not None),
+        exposed_unpriced=exposed.count(UNKNOWN),
     )
 
 

@@ -71,6 +71,7 @@ def _account(job_id: str, facts: Facts, settings: Settings) -> Account | None:
         tasks=once(_tasks(facts)),
         estimated_tokens=newest.estimated_tokens,
         estimate=estimate_in(newest),
+        exposed=end is None and any(attempt.counts and attempt.error is None for attempt in facts.attempts),
     )
 
 

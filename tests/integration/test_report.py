@@ -18,7 +18,7 @@ from temporalio.client import Client
 from seedance_temporal.cli.options import moment
 from seedance_temporal.cli.report import _print_csv
 from seedance_temporal.cli.report_page import page
-from seedance_temporal.cli.report_table import named
+from seedance_temporal.cli.report_table import named, remarks
 from seedance_temporal.client import VideoJobs
 from seedance_temporal.contract import Resubmit
 from seedance_temporal.identity import job_id_of, user_hash
@@ -249,6 +249,40 @@ def test_sums_name_unknown_amounts() -> None:
     assert (total.unpriced_tokens, total.uncounted_tasks) == (50, 1)
     assert (total.estimated_tokens, total.compared_tokens) == (400, 150)
     assert (total.estimated_usd, total.compared_usd) == (1.0, 0.5)
+
+
+def test_open_exposure_is_what_can_still_be_billed() -> None:
+    phases = ("checking", "waiting", "creating", "recovering", "queued", "running", "storing", "stored")
+    estimates = [(phase, {"estimated_usd": 0.5}) for phase in phases]
+    runs = [
+        a_run(phase, job_id=f"seedance-{number:064}", **estimate)
+        for number, (phase, estimate) in enumerate([*estimates, ("running", {}), ("running", {"estimated_cny": 3})])
+    ]
+    total = figures(accounts_of(runs))
+    assert (total.exposed_jobs, total.exposed_usd, total.exposed_cny, total.exposed_unpriced) == (7, 2.5, 3.0, 1)
+    shown = remarks(total, None)[0]
+    assert "7 can still be billed, with at most 2.50 USD and 3.00 CNY by estimate, 1 of them without" in shown
+    assert not [text for text in remarks(figures([an_account()]), None) if "can still be billed" in text]
+
+
+async def test_open_exposure_by_the_ledger() -> None:
+    """What was claimed and has not ended, whatever Temporal shows: also an attempt whose outcome is unknown."""
+    bucket = MemoryBucket()
+    for outcome, end in (
+        (None, None),
+        (created("cgt-1"), None),
+        (created("cgt-2"), an_end(1, "cgt-2")),
+        (refused(), None),
+        (not_sent(), None),
+    ):
+        ledger, claim = Ledger(bucket, "seedance"), a_claim(a_request())
+        await ledger.claim(claim)
+        if outcome is not None:
+            await ledger.write_outcome(claim.job_id, 1, outcome)
+        if end is not None:
+            await ledger.end(claim.job_id, 1, end)
+    accounts, _ = await read_accounts(bucket, some_settings())
+    assert figures(accounts).exposed_jobs == 2
 
 
 def test_groups_add_up_in_order() -> None:
