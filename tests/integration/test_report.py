@@ -254,9 +254,9 @@ def test_sums_name_unknown_amounts() -> None:
 def test_open_exposure_is_what_can_still_be_billed() -> None:
     phases = ("checking", "waiting", "creating", "recovering", "queued", "running", "storing", "stored")
     estimates: list[tuple[str, dict[str, float]]] = [(phase, {"estimated_usd": 0.5}) for phase in phases]
+    estimates += [("running", {}), ("running", {"estimated_cny": 3})]
     runs = [
-        a_run(phase, job_id=f"seedance-{number:064}", **estimate)
-        for number, (phase, estimate) in enumerate([*estimates, ("running", {}), ("running", {"estimated_cny": 3})])
+        a_run(phase, job_id=f"seedance-{number:064}", **estimate) for number, (phase, estimate) in enumerate(estimates)
     ]
     total = figures(accounts_of(runs))
     assert (total.exposed_jobs, total.exposed_usd, total.exposed_cny, total.exposed_unpriced) == (7, 2.5, 3.0, 1)
