@@ -16,7 +16,7 @@ demo: setup ## One video, end to end, on embedded parts
 	@$(BIN)/python -m dev.demo
 
 stack: setup ## The same parts, kept up on fixed ports until Ctrl-C
-	@$(BIN)/python -m dev.stack
+	@$(BIN)/python -m dev.stack $(STACK)
 
 probe: setup ## What the provider's documents leave open, on a real account: it asks before it spends
 	@$(BIN)/python -m dev.probe
@@ -33,6 +33,9 @@ lint: setup ## Style, types, import contracts, declared dependencies
 
 test: lint ## Lint, types, imports, tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+tables: setup ## The generated tables of docs/reference, after a change of settings, request or command line
+	PYTHONPATH=. $(BIN)/python docs/hooks.py
 
 docs: setup ## The documentation as a site, in build/docs
 	PYTHONPATH=. $(BIN)/mkdocs build --strict

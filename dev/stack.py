@@ -9,11 +9,12 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -263,7 +264,7 @@ def _environment(ports: Ports) -> dict[str, str]:
     }
 
 
-async def _keep_up() -> None:
+async def _keep_up(settings: Mapping[str, str], ark_switches: Sequence[str]) -> None:
     taken = [port for port in vars(FIXED_PORTS).values() if _is_taken(port)]
     if taken:
         sys.exit(f"stack: something listens on port {', '.join(map(str, taken))} already; end it first")
@@ -271,13 +272,15 @@ async def _keep_up() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if ignored := [name for name in sorted(os.environ) if name.startswith(_FOREIGN)]:
-        print(f"stack: {', '.join(ignored)} of this shell do not reach it: it has settings of its own", flush=True)
+        print(f"stack: {', '.join(ignored)} of this shell do not reach it: --set names settings for it", flush=True)
     print("starting Temporal, bucket server, local Ark, worker and relay …", flush=True)
-    async with running_stack(FIXED_PORTS) as stack:
+    options = tuple(word for switch in ark_switches for word in ("--set", switch))
+    async with running_stack(FIXED_PORTS, settings=settings, ark_options=options) as stack:
         exports = " ".join(
             f"{name}={stack.environment[name]}"
             for name in ("TEMPORAL_ADDRESS", "SEEDANCE_INSECURE_HOSTS", "SEEDANCE_BUCKET", "STORAGE_EMULATOR_HOST")
         )
+        exports = " ".join([exports, *(shlex.join([f"{name}={value}"]) for name, value in settings.items())])
         print(
             f"\nTemporal UI    {stack.ui_url}\n"
             f"bucket         http://{HOST}:{FIXED_PORTS.bucket}/storage/v1/b/{BUCKET}/o\n"
@@ -300,5 +303,14 @@ def _is_taken(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(prog="python -m dev.stack", description="Run the whole stack until Ctrl-C.").parse_args()
-    asyncio.run(_keep_up())
+    parser = argparse.ArgumentParser(prog="python -m dev.stack", description="Run the whole stack until Ctrl-C.")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of worker and relay; repeatable"
+    )
+    parser.add_argument(
+        "--ark-set", action="append", default=[], metavar="NAME=VALUE", help="a switch of the local Ark; repeatable"
+    )
+    given = parser.parse_args()
+    if wrong := [text for text in (*given.set, *given.ark_set) if "=" not in text]:
+        parser.error(f"{wrong[0]!r} is not NAME=VALUE")
+    asyncio.run(_keep_up(dict(text.split("=", 1) for text in given.set), given.ark_set))

@@ -1,9 +1,13 @@
-"""Generate the parts of reference pages that the code knows, where a page holds ``<!-- generated: NAME -->``."""
+"""Generate the parts of reference pages that the code knows, from ``<!-- generated: NAME -->`` to ``<!-- end -->``.
+
+``make tables`` writes them into the pages, so that they can be read without building the site.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import typer.main
 from pydantic.fields import FieldInfo
@@ -18,12 +22,17 @@ from seedance_temporal.settings import Settings
 
 # Docstrings name other objects by a role, as Sphinx reads it, and begin an example with two colons.
 _ROLE = re.compile(r":(?:class|func|meth|mod|data):\s*<code>(?:~|.*?&lt;)?(?:[\w.]*\.)?(\w+)(?:&gt;)?</code>")
-_MARK = re.compile(r"<!-- generated: ([a-z-]+) -->")
+_MARK = re.compile(r"<!-- generated: ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace each mark by its part. MkDocs calls this for every page."""
     return _MARK.sub(lambda mark: _PARTS[mark[1]](), markdown)
+
+
+def renewed(markdown: str) -> str:
+    """Return a page with its parts as the code has them now."""
+    return _MARK.sub(lambda mark: f"<!-- generated: {mark[1]} -->\n\n{_PARTS[mark[1]]()}\n\n<!-- end -->", markdown)
 
 
 def on_page_content(html: str, **_: object) -> str:
@@ -154,3 +163,8 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    for page in Path(__file__).parent.glob("reference/*.md"):
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -98,10 +98,15 @@ class VideoJob:
             JobFailed: The job ended without a video; a subclass says how.
             TimeoutError: It has not ended in this time. The job goes on.
         """
-        async with asyncio.timeout(timeout):
-            while _is_open(run := await self._describe()):
-                await self._wait_for_end(_RESULT_SECONDS)
-            state = await self._ended(run)
+        try:
+            async with asyncio.timeout(timeout) as within:
+                while _is_open(run := await self._describe()):
+                    await self._wait_for_end(_RESULT_SECONDS)
+                state = await self._ended(run)
+        except TimeoutError:
+            if not within.expired():
+                raise
+            raise TimeoutError(f"{self.id} has not ended in {timeout:g} s; it goes on") from None
         if state.result is None:
             raise JobFailed.of(state)
         return state.result

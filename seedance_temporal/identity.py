@@ -158,6 +158,11 @@ def is_safety_identifier(text: str) -> bool:
     return _SAFETY_IDENTIFIER.fullmatch(text) is not None
 
 
+def is_of_another_user(text: str, user_id: str) -> bool:
+    """Return whether a text is an identifier of ours that was made for another user."""
+    return is_safety_identifier(text) and not text.startswith(user_hash(user_id))
+
+
 def callback_token(secret: str, job_id: str, attempt: int) -> str:
     """Return the secret part of a callback URL: lowercase hex HMAC-SHA256 of ``job_id:attempt``."""
     return hmac.new(secret.encode(), f"{job_id}:{attempt}".encode(), hashlib.sha256).hexdigest()

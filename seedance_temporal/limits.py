@@ -20,9 +20,8 @@ class Refusal(NamedTuple):
 
 def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
     """Return why the price of a request is over the limits, or None if it is not."""
-    most = settings.seedance_max_usd_per_request
     limits = {
-        "SEEDANCE_MAX_USD_PER_REQUEST": most,
+        "SEEDANCE_MAX_USD_PER_REQUEST": settings.seedance_max_usd_per_request,
         "SEEDANCE_MAX_USD_PER_USER_DAY": settings.seedance_max_usd_per_user_day,
     }
     names = [name for name, limit in limits.items() if limit is not None]
@@ -35,15 +34,17 @@ def refusal_by_price(estimated: Estimate, settings: Settings) -> Refusal | None:
     if names and can_cost is None:
         return Refusal(
             "price_unknown",
-            f"Its price is not known, and {' and '.join(names)} cannot be kept without it. SEEDANCE_PRICES sets the "
-            "price of a model, SEEDANCE_ENDPOINTS the model behind an inference endpoint.",
+            f"What it costs is not known beforehand, and {' and '.join(names)} cannot be kept without it. "
+            "SEEDANCE_PRICES sets the price of a model, SEEDANCE_ENDPOINTS the model behind an inference endpoint, and "
+            "the sizes of a row of SEEDANCE_MODELS the pixels of a resolution.",
         )
-    if most is not None and can_cost is not None and can_cost > most:
-        return Refusal(
-            "over_limit",
-            f"It can cost up to {usd(can_cost)} by estimate; SEEDANCE_MAX_USD_PER_REQUEST allows {usd(most)}. "
-            "Ask for a shorter or smaller video.",
-        )
+    for name, limit in limits.items():
+        if limit is not None and can_cost is not None and can_cost > limit:
+            return Refusal(
+                "over_limit",
+                f"It can cost up to {usd(can_cost)} by estimate; {name} allows {usd(limit)}. "
+                "Ask for a shorter or smaller video, or raise the limit: a final has the length of its draft.",
+            )
     return None
 
 

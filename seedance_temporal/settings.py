@@ -45,7 +45,17 @@ _LEAST_LETTERS = {
 }
 _SECRETS = tuple(_LEAST_LETTERS)
 # In place of pydantic's words, by its name of the error.
-_IN_OUR_WORDS = {"extra_forbidden": "is not known; remove it, or correct its name"}
+_IN_OUR_WORDS = {
+    "extra_forbidden": "is not known; remove it, or correct its name",
+    "missing": "is missing",
+    "list_type": "must be a list, […]",
+    "tuple_type": "must be a list of two prices, without and with a reference video, such as [6.3, 3.9]",
+    "string_type": "must be a text",
+    **dict.fromkeys(("dict_type", "model_type"), "must be a JSON object, {…}"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+}
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,221}")
 _HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/|\Z)")
@@ -85,8 +95,8 @@ class Settings(BaseSettings):
     seedance_insecure_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     """Hosts, comma separated, for which plain http and private addresses are allowed."""
     seedance_reference_buckets: Annotated[tuple[str, ...], NoDecode] = ()
-    """Buckets, or ``bucket/prefix``, comma separated, that ``gs://`` references may be in; unset: any that the worker
-    can read. Set it where users name references.
+    """Buckets, or ``bucket/prefix``, comma separated, that ``gs://`` references may be in, beside the uploads
+    in the prefix's own folder of media; unset: any that the worker can read. Set it where users name references.
     """
     seedance_poll_first_seconds: Positive | None = None
     """Seconds until the first poll, without callbacks; unset: estimated from model, resolution and length. The second
@@ -101,8 +111,9 @@ class Settings(BaseSettings):
     time when it is checked before.
     """
     seedance_recovery_seconds: Positive = 600
-    """How long the job searches for the task of an unknown create before the attempt can count as absent. An
-    operator is asked at once after it where absence cannot be proven, else after half as long again.
+    """How long the job searches for the task of an unknown create before the attempt can count as absent; longer than
+    the time for a create and the skew of clocks together. An operator is asked at once after it where absence cannot be
+    proven, else after half as long again.
     """
     seedance_clock_skew_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
     """How far the clocks of worker, bucket and provider may be apart."""

@@ -23,7 +23,7 @@ from seedance_temporal.urls import printable, redacted
 @command
 async def adopt_file(
     job: JobArgument,
-    file: Annotated[Path, Argument(metavar="FILE.mp4", help="The video, byte for byte as the provider made it.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="The video, byte for byte as the provider made it.")],
     task_id: Annotated[str | None, Option(help="The task that made it, where the job has several.")] = None,
     task_succeeded: Annotated[
         bool, Option("--task-succeeded", help="The console shows that the task succeeded; no worker has seen it.")
@@ -37,6 +37,8 @@ async def adopt_file(
     from seedance_temporal.storage.bucket import BucketError
 
     settings = Settings.from_environment("SEEDANCE_BUCKET")
+    if file.is_dir():
+        raise InvalidRequest([Problem(at="FILE", problem=f"{printable(str(file))} is a folder; name the video")])
     if not file.is_file():
         raise InvalidRequest([Problem(at="FILE", problem=f"there is no file {printable(str(file))}")])
     id_prefix_from(job)  # what is no job id is refused before Temporal is asked

@@ -28,6 +28,7 @@ from seedance_temporal.cli.options import (
     SinceOption,
     UntilOption,
     UserOption,
+    require_order,
 )
 from seedance_temporal.cli.output import (
     DONE,
@@ -61,6 +62,7 @@ from seedance_temporal.contract import ResolveAction
 from seedance_temporal.handle import VideoJob
 from seedance_temporal.identity import job_id_of
 from seedance_temporal.job import Attention, Phase
+from seedance_temporal.provider.prices import estimate_in
 from seedance_temporal.settings import Settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -113,14 +115,14 @@ async def show(
     if state.detail is None and not state.ended:
         err.print(
             "[yellow]No worker answers for this job[/]: this state is from Temporal itself. Nothing is lost: the "
-            "job continues when a worker of its route is back."
+            f"job continues when a worker of {plain(state.route)} is back."
         )
     failing = await found.failing()
     if not as_json:
         print_timeline(state)
         for step in failing:
             out.print(f"[yellow]failing    {plain(step)}[/]")
-    return finish(state, as_json, DONE, failing=failing)
+    return finish(state, as_json, DONE, names_show=False, failing=failing)
 
 
 @app.command()
@@ -149,6 +151,7 @@ async def list_jobs(
     for option, given, known in (("phase", phase, get_args(Phase)), ("attention", attention, get_args(Attention))):
         if given is not None and given not in known:
             raise typer.BadParameter(f"there is no {option} {given!r}; there are {', '.join(known)}")
+    require_order(since, until)
     found = await (await VideoJobs.connect()).list(
         user=user,
         phase=phase,
@@ -257,7 +260,12 @@ async def resubmit(
     again = await found.resubmit(attempt=attempt, accept_second_charge=accept_second_charge)
     assert again.submitted is not None
     if not as_json and again.started:
-        out.print(f"A run was started; it claims another attempt if the ledger allows that. To see: {SHOW} {found.id}")
+        cost = estimate_in(state).rounded()
+        expected = f", for at most {cost} by estimate" if cost else ""
+        out.print(
+            f"A run was started; it claims, and pays for, another attempt{expected}, if the ledger allows that. "
+            f"To see: {SHOW} {found.id}"
+        )
     elif not as_json:
         out.print(f"Nothing new was requested: attempt {attempt} did not end the job, or was answered so before.")
     return finish(again.submitted, as_json, DONE, existing=again.existing, started=again.started)

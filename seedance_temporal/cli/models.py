@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Any
 
-import typer
 from typer import Option
 
 from seedance_temporal.cli.options import JsonOption
+from seedance_temporal.cli.options import route as read_route
 from seedance_temporal.cli.output import DONE, out, plain, print_json
 from seedance_temporal.cli.runtime import command
-from seedance_temporal.provider.models import CURRENCIES, OPTIONAL, ROUTES, WARNED_DAYS, Model
+from seedance_temporal.provider.models import CURRENCIES, OPTIONAL, WARNED_DAYS, Model
 from seedance_temporal.settings import Settings
 
 
 @command
 async def models(
-    route: Annotated[str | None, Option("--route", help="Only models of this route, such as byteplus.")] = None,
+    route: Annotated[
+        str | None, Option("--route", metavar="ROUTE", parser=read_route, help="Only models of this route.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """List the models with their limits, prices and ends, as this release and SEEDANCE_MODELS know them."""
-    if route is not None and route not in ROUTES:
-        raise typer.BadParameter(f"there is no route {route!r}; there are {', '.join(ROUTES)}")
     settings = Settings.from_environment()
     rules = settings.rules
     known = [model for model in rules.models.values() if route in {None, model.route}]

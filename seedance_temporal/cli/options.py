@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from seedance_temporal.cli.safe_open import ANY_PATH
+from seedance_temporal.provider.models import ROUTES
 
 
 def moment(text: str) -> datetime:
@@ -20,6 +21,19 @@ def moment(text: str) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
+def route(text: str) -> str:
+    """Read the name of a route."""
+    if text not in ROUTES:
+        raise typer.BadParameter(f"there is no route {text!r}; there are {', '.join(ROUTES)}")
+    return text
+
+
+def require_order(since: datetime | None, until: datetime | None) -> None:
+    """Refuse a span of time that holds nothing."""
+    if since is not None and until is not None and since >= until:
+        raise typer.BadParameter(f"--since {since:%Y-%m-%dT%H:%M} is not before --until {until:%Y-%m-%dT%H:%M}")
+
+
 JsonOption = Annotated[bool, Option("--json", help="One JSON document on stdout.")]
 AnyPathOption = Annotated[
     bool, Option(ANY_PATH, help="Take local files from outside the folder of the request as well.")
@@ -29,7 +43,9 @@ JobArgument = Annotated[str, Argument(metavar="JOB", help="The job id, its hash,
 
 UserOption = Annotated[str | None, Option("--user", help="Only this user's jobs.")]
 ModelOption = Annotated[str | None, Option("--model", help="Only jobs of this model id.")]
-RouteOption = Annotated[str | None, Option("--route", help="Only jobs of this route, such as byteplus.")]
+RouteOption = Annotated[
+    str | None, Option("--route", metavar="ROUTE", parser=route, help="Only jobs of this route, such as byteplus.")
+]
 SinceOption = Annotated[
     datetime | None,
     Option("--since", metavar="TIME", parser=moment, help="Only jobs started at this time or later; UTC."),

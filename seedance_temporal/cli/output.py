@@ -55,12 +55,16 @@ def print_table(table: RenderableType) -> None:
     (out if out.is_terminal else Console(emoji=False, highlight=False, width=_WIDE)).print(table, soft_wrap=False)
 
 
-def finish(job: JobState, as_json: bool, code: int, **more: object) -> int:
-    """Print a job as text, or as JSON with more fields. Return the exit code."""
+def finish(job: JobState, as_json: bool, code: int, *, names_show: bool = True, **more: object) -> int:
+    """Print a job as text, or as JSON with more fields. Return the exit code.
+
+    Args:
+        names_show: Whether the text of a job that needs attention names the command that shows more.
+    """
     if as_json:
         print_json(document(job, **more))
     else:
-        print_job(job)
+        print_job(job, names_show)
     return code
 
 
@@ -88,7 +92,7 @@ def status_line(job: JobState) -> str:
     return "  ".join(words)
 
 
-def print_job(job: JobState) -> None:
+def print_job(job: JobState, names_show: bool) -> None:
     rows: dict[str, object] = {"job": job.job_id, "phase": job.phase, "task": job.task_id, "attempt": job.attempt}
     if job.result is not None:
         rows |= {
@@ -111,8 +115,8 @@ def print_job(job: JobState) -> None:
         rows |= {"error": f"{job.error.code} ({job.error.failure_class})", "message": job.error.message}
         if job.error.resubmit_could_help:
             rows |= {"resubmit": "another attempt could help, and would be paid for again"}
-    if job.attention or job.error is not None:
-        rows |= {"details": f"free of charge: {SHOW} {job.job_id}"}
+    if names_show and (job.attention or job.error is not None):
+        rows |= {"more": f"{SHOW} {job.job_id}"}
     for name, value in rows.items():
         if value is not None:
             text = advised(str(value)) if name == "advice" else plain(str(value))

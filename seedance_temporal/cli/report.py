@@ -17,7 +17,15 @@ from rich.table import Table
 from rich.text import Text
 from typer import Option
 
-from seedance_temporal.cli.options import JsonOption, ModelOption, RouteOption, SinceOption, UntilOption, UserOption
+from seedance_temporal.cli.options import (
+    JsonOption,
+    ModelOption,
+    RouteOption,
+    SinceOption,
+    UntilOption,
+    UserOption,
+    require_order,
+)
 from seedance_temporal.cli.output import DONE, err, out, print_json, print_table
 from seedance_temporal.cli.report_table import columns, named, remarks
 from seedance_temporal.cli.runtime import BucketRefused, command, open_bucket
@@ -58,6 +66,7 @@ async def report(
     """Report outcomes and costs of jobs, by user, model, route and the day of their start."""
     if as_json + as_csv + (html is not None) > 1:
         raise typer.BadParameter("give at most one of --json, --csv and --html")
+    require_order(since, until)
     if from_bucket:
         found = await _from_bucket(user, model, route, since)
     else:

@@ -78,6 +78,9 @@ def decide(facts: Facts) -> Decision:
     return decision.model_copy(update={"second_task": second, "unknown_attempt": unknown})
 
 
+_STATED = ("absent", "operator")
+
+
 def _next(facts: Facts) -> Decision:
     newest_first = sorted(facts.attempts, key=lambda a: a.number, reverse=True)
     highest = newest_first[0].number if newest_first else 0
@@ -97,7 +100,9 @@ def _next(facts: Facts) -> Decision:
             return ended.model_copy(update=spent)
         return Decision(next="recover", attempt=attempt.number)
     errors = [attempt.error for attempt in newest_first if attempt.error is not None]
-    may_be_billed = any(is_billed(phase_of(error)) for error in errors)
+    # An operator who said that no task was made can be wrong.
+    by_operator = any(a.outcome is not None and (a.outcome.kind, a.outcome.source) == _STATED for a in newest_first)
+    may_be_billed = by_operator or any(is_billed(phase_of(error)) for error in errors)
     return Decision(next="claim", attempt=highest + 1, may_be_billed=may_be_billed)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from seedance_temporal.identity import is_job_id
+from seedance_temporal.identity import is_job_id, is_of_another_user
 from seedance_temporal.ledger.facts import Facts
 from seedance_temporal.ledger.store import Ledger
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.rules import Rules
 from seedance_temporal.provider.task import PROVIDER_FORGETS_AFTER, SUCCEEDED, parse_task
 from seedance_temporal.request import VideoRequest
+
+_OWN_DRAFTS = "Submit its final with the user_id of the draft."
 
 
 class NoDraft(Exception):
@@ -29,7 +31,7 @@ async def draft_task(request: VideoRequest, draft_of: str, ledger: Ledger, ark: 
         ArkError, httpx.HTTPError, LedgerDamaged, OSError: Nobody can tell at the moment.
     """
     if is_job_id(draft_of):
-        draft_of = _task_of_job(await ledger.read(draft_of), draft_of)
+        draft_of = _task_of_job(await ledger.read(draft_of), draft_of, request.user_id)
     payload = await ark.get(draft_of)
     if payload is None:
         raise NoDraft(
@@ -37,6 +39,8 @@ async def draft_task(request: VideoRequest, draft_of: str, ledger: Ledger, ark: 
             "its project alone. Make the draft again, or ask for the video without one."
         )
     task = parse_task(payload)
+    if is_of_another_user(task.safety_identifier or "", request.user_id):
+        raise NoDraft(f"The draft {draft_of} is another user's. {_OWN_DRAFTS}")
     if task.draft is not True:
         raise NoDraft(f"The task {draft_of} is no draft. Name one that was made with draft: true.")
     if task.status != SUCCEEDED:
@@ -50,7 +54,9 @@ async def draft_task(request: VideoRequest, draft_of: str, ledger: Ledger, ark: 
     return draft_of
 
 
-def _task_of_job(facts: Facts, job_id: str) -> str:
+def _task_of_job(facts: Facts, job_id: str, user_id: str) -> str:
+    if any(attempt.claim is not None and attempt.claim.request.user_id != user_id for attempt in facts.attempts):
+        raise NoDraft(f"The draft {job_id} is another user's. {_OWN_DRAFTS}")
     if facts.record is None:
         raise NoDraft(f"The draft {job_id} has no video. Submit its final once it is stored.")
     return facts.record.task_id

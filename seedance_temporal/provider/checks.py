@@ -117,7 +117,8 @@ def _route_and_model_problems(request: VideoRequest, model: Model | None, rules:
         yield "route", f"{quoted(request.route)} is not a route; use {_either(ROUTES)}"
     if model is None:
         ids = [each.id for each in rules.models.values() if not route_known or each.route == request.route]
-        yield "model", f"{quoted(request.model)} is not known; use {_either(ids)}, or an endpoint id (ep-…)"
+        known = f"{_either(ids)}, an endpoint id (ep-…), or a model of SEEDANCE_MODELS"
+        yield "model", f"{quoted(request.model)} is not known; use {known}"
         return
     if rules.is_unknown_endpoint(request.model):
         return
@@ -224,7 +225,9 @@ def _bucket_problem(place: str, rules: Rules) -> str | None:
     own = rules.own_objects
     if own and place.startswith(own):
         is_upload = place.startswith(f"{own}media/")
-        return None if is_upload else f"is a job's own object; only what is in gs://{own}media/ may be a reference"
+        return (
+            None if is_upload else f"is a job's own object; download it and give the file, or copy it out of gs://{own}"
+        )
     if rules.reference_buckets and not place.startswith(rules.reference_buckets):
         return "is in none of SEEDANCE_REFERENCE_BUCKETS; copy it into one of them, or have its bucket added there"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from html import unescape
@@ -66,6 +67,17 @@ def test_every_field_is_in_the_reference(site: Path) -> None:
     text = read(site, "reference/request.html")
     for field in VideoRequest.model_fields:
         assert f"<code>{field}</code>" in text
+
+
+def test_generated_tables_are_current() -> None:
+    """A reader of the checkout sees the same as one of the site: ``make tables`` renews them."""
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    pages = [page for page in (ROOT / "docs").rglob("*.md") if "<!-- generated" in page.read_text(encoding="utf-8")]
+    assert len(pages) == 3
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert hooks["renewed"](text) == text, page
+        assert text.count("\n| ") > 10
 
 
 def test_nothing_generated_is_left_out(site: Path) -> None:

@@ -448,7 +448,8 @@ def test_claim_needs_end_of_counting_attempts(facts: Facts) -> None:
     ("attempt", "may_be"),
     [
         (an_attempt(1, not_sent()), False),
-        (an_attempt(1, absent()), False),
+        (an_attempt(1, absent().model_copy(update={"source": "list"})), False),
+        (an_attempt(1, absent()), True),  # an operator said so, and can be wrong
         (an_attempt(1, A, end="a", resubmitted=True), False),
         (replace(an_attempt(1, resubmitted=True), ends=(an_end(1, None, "lost"),)), True),
     ],

@@ -26,7 +26,7 @@ STATE = {
 def test_unknown_phase_and_attention_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     state = JobState.model_validate(STATE)
     assert (state.phase, state.attention, is_billed(state.phase)) == ("archived", "new_reason", None)
-    print_job(state)
+    print_job(state, names_show=True)
     shown = capsys.readouterr().out
     assert "archived" in shown
     assert "new_reason" in shown

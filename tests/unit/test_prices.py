@@ -135,7 +135,7 @@ def of_full(pair: object) -> str:
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("SEEDANCE_PRICES", "7.0", "SEEDANCE_PRICES: Input should be a valid dictionary"),
+        ("SEEDANCE_PRICES", "7.0", "SEEDANCE_PRICES: must be a JSON object"),
         ("SEEDANCE_PRICES", "{", "SEEDANCE_PRICES: is not JSON.*line 1, column 2"),
         ("SEEDANCE_PRICES", "[" * 100_000, "SEEDANCE_PRICES: is nested too deep"),
         ("SEEDANCE_PRICES", "9" * 5_000, "SEEDANCE_PRICES: "),

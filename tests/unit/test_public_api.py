@@ -59,7 +59,7 @@ def test_raised_errors_are_exported(module: ModuleType) -> None:
             # `raise Kind(…)`, `raise Kind.of(…)` and `raise Kind`.
             raised.add(ast.unparse(node.exc).partition("(")[0].partition(".")[0])
     # A closed client raises what a closed event loop does, and a cancel stays asyncio's own.
-    assert raised <= EXPORTED.keys() | {"RuntimeError", "asyncio"}
+    assert raised <= EXPORTED.keys() | {"RuntimeError", "TimeoutError", "asyncio"}
 
 
 def _names(annotation: Any) -> Iterator[type]:

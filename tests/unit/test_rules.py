@@ -346,8 +346,8 @@ def test_gs_url_names_one_generation() -> None:
         ("pictures2/a.png", "none of SEEDANCE_REFERENCE_BUCKETS"),
         ("others/a.png", "none of SEEDANCE_REFERENCE_BUCKETS"),
         ("videos/seedance/media/a.png", None),
-        ("videos/seedance/0123/cgt-1/output.mp4", "only what is in gs://videos/seedance/media/"),
-        ("videos/seedance/media", "only what is in gs://videos/seedance/media/"),
+        ("videos/seedance/0123/cgt-1/output.mp4", "copy it out of gs://videos/seedance/"),
+        ("videos/seedance/media", "copy it out of gs://videos/seedance/"),
     ],
 )
 def test_reference_comes_from_allowed_bucket(place: str, says: str | None) -> None:
