@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from temporalio import activity
 
+from activities.limits import LimitActivities
 from activities.poll import seconds_until_poll
 from seedance_temporal.events import Timeline
 from seedance_temporal.identity import callback_url
@@ -27,6 +28,7 @@ from seedance_temporal.ledger.drafts import NoDraft, draft_task
 from seedance_temporal.ledger.facts import Claim, Facts, Outcome, nothing_sent
 from seedance_temporal.ledger.record import RecordedObject
 from seedance_temporal.ledger.store import Ledger
+from seedance_temporal.limits import Refusal
 from seedance_temporal.provider.ark import Ark, ArkError, CreateAnswer
 from seedance_temporal.provider.payload import body_of
 from seedance_temporal.reference_media import Medium
@@ -49,6 +51,8 @@ _CLAIM_SECONDS = 15.0
 _OUTCOME_SECONDS = 10.0
 # One request for each earlier attempt that may have a task: a job has few of these.
 _ASK_TEMPORAL_SECONDS = 15.0
+# A user's entries of a day are read once by a worker.
+_LIMITS_SECONDS = 15.0
 # A draft takes a read of its ledger and a GET.
 _DRAFT_SECONDS = 15.0
 # A signature can take a request to Google.
@@ -137,6 +141,7 @@ class CreateActivities:
         self._bucket = bucket
         self._ark = ark
         self._settings = settings
+        self._limits = LimitActivities(ledger, bucket, settings)
 
     @activity.defn
     async def create_task(self, input: CreateInput) -> CreateResult:
@@ -150,6 +155,15 @@ class CreateActivities:
         claim = self._new_claim(input, info)
         if input.doubt:
             return self._before_claim(input, claim, CreateAnswer("not_sent", code="task_named", message=input.doubt))
+        try:
+            # Also here: a job can have waited for its create since before a limit was set.
+            async with asyncio.timeout(_LIMITS_SECONDS):
+                refusal = await self._limits.reserve(input.job_id, input.request)
+        except Exception as error:
+            unread = _failure("limits_unknown", "the limits on spending cannot be read", error)
+            return self._before_claim(input, claim, unread)
+        if isinstance(refusal, Refusal):
+            return _impossible(refusal.code, refusal.message)
         try:
             async with asyncio.timeout(_DRAFT_SECONDS):
                 draft = await self._draft_task(input.request)

@@ -47,19 +47,21 @@ class LimitActivities:
     @activity.defn
     async def reserve_quota(self, input: QuotaInput) -> QuotaResult:
         """Reserve quota for the job's next paid attempt, once, unless a limit forbids it."""
-        settings = self._settings
-        estimated = settings.rules.estimate(input.request)
-        if refusal := refusal_by_price(estimated, settings):
-            return _refused(refusal)
-        if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:
-            return QuotaResult()
-        facts = await self._ledger.read(input.job_id)
-        resubmits = sum(attempt.resubmit_grant is not None for attempt in facts.attempts)
-        entry = QuotaEntry(
-            job_id=input.job_id, resubmits=resubmits, usd=settings.in_usd(estimated.most), at=self._clock()
-        )
-        answer = await self._quota.reserve(entry, input.request.user_id)
+        answer = await self.reserve(input.job_id, input.request)
         return _refused(answer) if isinstance(answer, Refusal) else QuotaResult(used=answer)
+
+    async def reserve(self, job_id: str, request: VideoRequest) -> Refusal | str:
+        """Do the same, outside of an activity of its own: return why a limit forbids it, or the user's share."""
+        settings = self._settings
+        estimated = settings.rules.estimate(request)
+        if refusal := refusal_by_price(estimated, settings):
+            return refusal
+        if settings.seedance_max_jobs_per_user_day is None and settings.seedance_max_usd_per_user_day is None:
+            return ""
+        facts = await self._ledger.read(job_id)
+        resubmits = sum(attempt.resubmit_grant is not None for attempt in facts.attempts)
+        entry = QuotaEntry(job_id=job_id, resubmits=resubmits, usd=settings.in_usd(estimated.most), at=self._clock())
+        return await self._quota.reserve(entry, request.user_id)
 
 
 def _refused(refusal: Refusal) -> QuotaResult:

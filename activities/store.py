@@ -237,13 +237,14 @@ class _Copy:
                 raise
             unknown = f"{self.files.uri(_VIDEO)} exists, but no readable object says that it was verified."
             raise _Failed(failure.kind, " ".join([f"{failure}. {unknown}", *self.files.warnings])) from None
-        await self._write_payload()
         return task, await self._upload(path, _VIDEO, "video/mp4")
 
     async def _fetch_video(self, task: Task) -> Path:
         url = task.content.video_url if task.content is not None else None
         if url is None:
             raise _Failed("NotReady", "it succeeded, but shows no URL of its video")
+        # First, so that its tokens are known where the video is never copied.
+        await self._write_payload()
         try:
             path = await self._download(url, "video", self.settings.seedance_download_seconds)
         except DownloadFailed as error:

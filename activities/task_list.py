@@ -78,12 +78,18 @@ class ListPageInput(Shape):
 
 
 class ListedTask(Shape):
-    """The needed fields of a listed task; only its identifier shows its owner. ``created_at`` is Unix seconds."""
+    """The needed fields of a listed task; only its identifier shows its owner.
+
+    Attributes:
+        created_at: Unix seconds.
+        is_other: Whether it is not known to be of the model that was asked for: LIST may not heed that.
+    """
 
     id: str
     safety_identifier: str | None
     model: str | None
     created_at: float | None
+    is_other: bool = False
 
 
 class Page(Shape):
@@ -146,8 +152,9 @@ class TaskListActivities:
                 raise ApplicationError(problem, type="ModelHidden", non_retryable=True) from None
             raise ApplicationError(problem, type="ProviderUnavailable") from None
         key = self._settings.key_fingerprint
-        tasks = tuple(_listed(task) for task in page.items if isinstance(task.get("id"), str))
-        if any(is_safety_identifier(task.safety_identifier or "") for task in tasks):
+        asked = self._settings.rules.behind(input.model) if input.model else None
+        tasks = tuple(_listed(task, asked) for task in page.items if isinstance(task.get("id"), str))
+        if any(is_safety_identifier(task.safety_identifier or "") and not task.is_other for task in tasks):
             await self._ledger.note_identifiers_listed(self._settings.ark_route, key, input.model)
         return Page(tasks=tasks, total=page.total, asked_at=page.asked_at, key=key)
 
@@ -238,13 +245,14 @@ def _for_attempt(attempt: Attempt, skew: float) -> ListingRequest:
     )
 
 
-def _listed(task: dict[str, object]) -> ListedTask:
+def _listed(task: dict[str, object], asked: str | None) -> ListedTask:
     identifier, model, created_at = (task.get(name) for name in ("safety_identifier", "model", "created_at"))
     return ListedTask(
         id=str(task["id"]),
         safety_identifier=identifier[:_LONGEST_TEXT] if isinstance(identifier, str) and identifier else None,
         model=model[:_LONGEST_TEXT] if isinstance(model, str) else None,
         created_at=_seconds(created_at),
+        is_other=asked is not None and model != asked,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import sys
 import time
@@ -340,6 +341,19 @@ def _agree(settings: Settings, request: VideoRequest, cost: Cost, most_usd: floa
 
 
 def _show(probe: Probe, stopped: str, as_json: bool) -> None:
+    """Print what was found; on stderr where stdout takes no more, as it was paid for."""
+    try:
+        _print(probe, stopped, as_json)
+        sys.stdout.flush()
+    except OSError as error:
+        aside.print(f"The findings cannot be written ({error.strerror}):")
+        for finding in probe.findings:
+            aside.print(printable(f"{finding.question}: {finding.found}"), markup=False)
+        # What is left in the stream would fail once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(probe: Probe, stopped: str, as_json: bool) -> None:
     if as_json:
         findings = [asdict(finding) for finding in probe.findings]
         print(json.dumps({"task_id": probe.task_id, "findings": findings, "stopped": stopped or None}, indent=2))

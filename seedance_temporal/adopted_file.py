@@ -37,7 +37,6 @@ async def adopt_file(
     task_id: str | None = None,
     *,
     task_succeeded: bool = False,
-    followed: str | None = None,
     timeline: Timeline = (),
 ) -> tuple[Claim, VideoResult]:
     """Verify a file, upload it as the video of a job's task, and write the record.
@@ -50,24 +49,21 @@ async def adopt_file(
         path: An absolute path.
         task_id: The task that made it; may be left out where the job has one task.
         task_succeeded: Whether the console shows that the task succeeded. Needed where no worker saw it.
-        followed: The task that a run of the job follows now.
         timeline: The job's events so far, for the record.
 
     Returns:
         The claim of the task's attempt, and the result.
 
     Raises:
-        InvalidRequest: The job has a video already, no such task, or follows another one; another object is in its
-            place; or the file is no video.
+        InvalidRequest: The job has a video already, no such task, or another one that can still get a video; another
+            object is in its place; or the file is no video.
     """
     facts = await ledger.read(job_id)
     if facts.record is not None:
         raise _refusal("JOB", f"has a video already: {facts.record.video_uri}")
     attempt, task_id = _attempt_of(facts, job_id, task_id)
     assert attempt.claim is not None
-    if followed not in {None, task_id}:
-        # A job has one record: with that of another task, the video of this one would be paid for and not stored.
-        raise _refusal("JOB", f"follows task {followed}, and stores its video: {task_id} has to wait for its end")
+    _refuse_beside_others(facts, task_id)
     try:
         seen = await probed("result", path, _PROBE_SECONDS)
     except Unreadable as error:
@@ -78,7 +74,8 @@ async def adopt_file(
     files = TaskFiles(bucket, ledger.names(job_id), task_id)
     await files.read()
     end = attempt.end_of(task_id)
-    if not task_succeeded and end is None and files.get(_TASK) is None:
+    was_seen = files.get(_TASK) is not None or (end is not None and end.error.code == "copy_failed")
+    if not task_succeeded and not was_seen:
         raise _refusal(
             "JOB",
             f"no worker has seen task {task_id} succeed, and it may still run. If the console shows that it succeeded, "
@@ -117,17 +114,36 @@ async def adopt_file(
         timeline=timeline,
         references=[medium.model_dump(mode="json") for medium in claim.media],
         objects=objects,
-        warnings=[*claim.warnings, *_warnings(claim, path, seen)],
+        warnings=[*claim.warnings, *_warnings(claim, path, seen, has_payload=payload is not None)],
     )
+    if end is not None and (end.cost_usd, end.cost_cny) != (None, None):
+        # By the prices of its time.
+        record = record.model_copy(update={"cost_usd": end.cost_usd, "cost_cny": end.cost_cny})
+    # What was claimed or found while the file was uploaded.
+    _refuse_beside_others(await ledger.read(job_id), task_id)
     name = files.names.record
     if not await bucket.create(name, sealed(record.model_dump(mode="json"))):
         existing = await ledger.record(job_id)
-        record = existing if existing is not None else record
+        if existing is None or existing.task_id != task_id:
+            raise _refusal("JOB", "was stored meanwhile, with the video of another task")
+        record = existing
     return claim, result_of_record(record, bucket.name, name)
 
 
 def _refusal(at: str, problem: str) -> InvalidRequest:
     return InvalidRequest([Problem(at=at, problem=problem)])
+
+
+def _refuse_beside_others(facts: Facts, task_id: str) -> None:
+    """Refuse to adopt a task's file while another task of the job can get its video: a job has one record.
+
+    With that of this task, the video of the other would be paid for, and not stored.
+    """
+    for attempt in facts.attempts:
+        if live := [task for task in attempt.live if task != task_id]:
+            raise _refusal("JOB", f"follows task {live[0]}, and stores its video: {task_id} has to wait for its end")
+        if attempt.unknown:
+            raise _refusal("JOB", f"has attempt {attempt.number}, which may have made a task as well: resolve it first")
 
 
 def _attempt_of(facts: Facts, job_id: str, task_id: str | None) -> tuple[Attempt, str]:
@@ -146,11 +162,13 @@ def _attempt_of(facts: Facts, job_id: str, task_id: str | None) -> tuple[Attempt
     return of_tasks[task_id], task_id
 
 
-def _warnings(claim: Claim, path: Path, seen: Mapping[str, object]) -> Iterator[str]:
+def _warnings(claim: Claim, path: Path, seen: Mapping[str, object], *, has_payload: bool) -> Iterator[str]:
     yield (
         "The video was not downloaded by a worker: it was adopted by an operator from the file "
         f"{printable(path.name)}, and nothing proves that the provider made it for this task."
     )
+    if not has_payload:
+        yield "No worker had kept the provider's payload: its tokens are not known here, but for what an end says."
     asked, seconds = claim.request.duration, seen.get("seconds")
     is_open = claim.request.draft_of is not None or asked == MODEL_CHOOSES
     if not is_open and isinstance(seconds, int | float) and abs(seconds - asked) > 1:

@@ -139,9 +139,9 @@ class ListTasks:
         keys = {page.key for page in pages}
         # A fleet whose key is being exchanged can read one listing with two keys, which proves nothing.
         key = min(keys) if len(keys) == 1 else ""
-        # Nobody knows what LIST shows of a model that the key no longer names; an empty listing is possible.
+        # Nobody knows what LIST shows of a model that the key no longer names: nothing, or tasks of other models.
         is_blind = bool(model) and not any(
-            is_safety_identifier(task.safety_identifier or "") for task in tasks.values()
+            is_safety_identifier(task.safety_identifier or "") and not task.is_other for task in tasks.values()
         )
         return [
             Answer(

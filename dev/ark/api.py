@@ -144,7 +144,8 @@ class Api:
         await self._go_wrong("list", route, request)
         key = self._admit("list", route, request)
         query = request.query_params
-        key.check_filter(query.getlist("filter.model"), hides_models=self.settings.list_hides_models)
+        of_other_models = self.settings.list_of_other_models
+        key.check_filter(query.getlist("filter.model"), refuses_others=of_other_models == "refused")
         page, size = (
             _number(query.get("page_num"), "page_num", 1, 2**31, 1),
             _number(query.get("page_size"), "page_size", 1, 500, 10),
@@ -153,6 +154,8 @@ class Api:
         if status is not None and status not in _STATUSES:
             raise invalid("filter.status", f"expected one of {', '.join(_STATUSES)}")
         ids, model = query.getlist("filter.task_ids"), query.get("filter.model")
+        if of_other_models == "all" and model is not None and not key.names(model):
+            model = None  # the filter is ignored
         tier = query.get("filter.service_tier", "default")
         found = [
             task

@@ -41,7 +41,7 @@ class Key(BaseModel):
         if not self.names(request.model_given):
             raise no_access("model", request.model_given)  # ? its documented words fit; no document says so of keys
 
-    def check_filter(self, models: Sequence[str], *, hides_models: bool) -> None:
+    def check_filter(self, models: Sequence[str], *, refuses_others: bool) -> None:
         """Check `filter.model` of a LIST: a Custom key must give exactly one value, and one that it names.
 
         Raises:
@@ -53,8 +53,8 @@ class Key(BaseModel):
             raise missing("filter.model")
         if len(models) > 1:
             raise invalid("filter.model", "expected one value")  # ? undocumented
-        if not self.names(models[0]) and not hides_models:
-            raise no_access("filter.model", models[0])  # ? undocumented; an empty listing is as conceivable
+        if not self.names(models[0]) and refuses_others:
+            raise no_access("filter.model", models[0])  # ? undocumented; other answers are as conceivable
 
     def lets_pass(self, request: TaskRequest, model: str | None) -> bool:
         """Return whether a task passes `filter.model`, which means endpoints alone where the key is Custom."""

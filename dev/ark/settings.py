@@ -50,8 +50,8 @@ class Settings(BaseModel):
     callbacks: CallbackMode = "on"
     callback_queued: bool = False
     list_echo: bool = Field(True, description="LIST shows safety_identifier")
-    list_hides_models: bool = Field(
-        False, description="a Custom key that does not name filter.model gets no tasks, not 404"
+    list_of_other_models: Literal["refused", "none", "all"] = Field(
+        "refused", description="what a Custom key gets that does not name filter.model: 404, nothing, all that it sees"
     )
     list_delay_seconds: Seconds = Field(0, ge=0, description="a task younger than this is not listed yet")
     list_order: Literal["newest", "oldest", "shuffled"] = Field(

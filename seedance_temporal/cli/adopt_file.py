@@ -47,7 +47,6 @@ async def adopt_file(
     state: JobState | None = None
     with suppress(UnknownJob):  # the ledger knows a job that Temporal has forgotten
         state = await found.state()
-    followed = None if state is None or state.ended else state.task_id
     # A run that stores has seen its own task succeed, and no other one.
     is_storing = state is not None and state.phase == "storing" and task_id in {None, state.task_id}
     if not yes:
@@ -65,7 +64,6 @@ async def adopt_file(
                 file.absolute(),
                 task_id,
                 task_succeeded=task_succeeded or is_storing,
-                followed=followed,
                 timeline=state.detail.timeline if state is not None and state.detail is not None else (),
             )
         except (LedgerDamaged, BucketError, OSError) as error:

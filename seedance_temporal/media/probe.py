@@ -133,6 +133,11 @@ def _result(path: Path, start: bytes) -> Probe:
         options = {"ignore_editlist": "1"}
         with av.open(str(path), format="mov", options=options, metadata_errors="replace") as container:
             found, is_padded = _probe_video(container)
+        # As long as a player shows it: telephones cut a video by such a list.
+        with av.open(str(path), format="mov", metadata_errors="replace") as container:
+            shown = container.streams.video[0]
+            if found.seconds is not None and shown.duration and shown.time_base:
+                found = replace(found, seconds=float(shown.duration * shown.time_base))
         # A larger one is over every limit, and to decode it takes a minute.
         pixels = (found.width or 0) * (found.height or 0)
         if is_padded and pixels <= _MOST_DECODED_PIXELS and not _is_whole(path):

@@ -29,6 +29,10 @@ _SHORT = 100 * 1024
 _MOST_FIELDS = 500
 _MOST_VALUES_OF_A_FIELD = 200
 _DEEPEST = 20
+# A page of 500 tasks has some thousand objects and lists, and a few ten thousand texts. Each takes many times its
+# bytes, and the parser lets no other thread run.
+_MOST_OBJECTS = 20_000
+_MOST_QUOTES = 400_000
 _LONGEST_TEXT = 16 * 1024
 _NEEDED = (*TaskContent.model_fields, *Usage.model_fields, *TaskError.model_fields)
 _T = TypeVar("_T")
@@ -80,6 +84,8 @@ async def aside(content: bytes, call: Callable[[], _T]) -> _T:
 
 
 def _parsed(content: bytes) -> Any:
+    if content.count(b"{") + content.count(b"[") > _MOST_OBJECTS or content.count(b'"') > _MOST_QUOTES:
+        return None
     try:
         return json.loads(content, parse_int=_int, parse_float=_float, parse_constant=lambda name: None)
     except (ValueError, RecursionError):

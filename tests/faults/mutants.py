@@ -342,6 +342,22 @@ MUTANTS = (
     ),
     Mutant(
         2,
+        "a task of another model shows that a listing is not blind",
+        "activities/task_list.py",
+        "        is_other=asked is not None and model != asked,",
+        "        is_other=False,",
+        "tests/integration/test_task_list.py::test_task_of_another_model_proves_nothing",
+    ),
+    Mutant(
+        3,
+        "a file is adopted beside a task that can still get its video",
+        "seedance_temporal/adopted_file.py",
+        "        if live := [task for task in attempt.live if task != task_id]:",
+        "        if live := [task for task in attempt.live if not task]:",
+        "tests/integration/test_adopted_file.py::test_video_of_another_task_comes_first",
+    ),
+    Mutant(
+        2,
         "absent though the claim names no API key",
         _DECISIONS,
         "    if attempt.claim is not None and not attempt.claim.key:\n",
@@ -1035,9 +1051,9 @@ MUTANTS = (
     Mutant(
         7,
         "a misspelt variable passes in silence",
-        "seedance_temporal/settings.py",
-        "        return found\n",
-        "        return found[:0]\n",
+        "seedance_temporal/variable_names.py",
+        "    return found\n",
+        "    return found[:0]\n",
         "tests/unit/test_settings.py::test_misspelt_variable_is_refused",
     ),
     Mutant(

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -134,15 +135,22 @@ async def _is_listed_for_long(case: Case) -> None:
     await asyncio.sleep(LONG_ENOUGH_FOR_ABSENCE)
 
 
-async def _narrowed_in_place(case: Case) -> str:
+def _narrowed_in_place(others: str) -> Callable[[Case], Awaitable[str]]:
+    return partial(_narrowed, others=others)
+
+
+async def _narrowed(case: Case, others: str) -> str:
     """The same key, which may no longer use the model of the job when its answer is lost.
 
-    LIST is known to show our identifiers under it, and answers a model that it does not name with no tasks.
+    LIST is known to show our identifiers under it, and answers a model that it does not name with no tasks, or with all
+    that it sees.
     """
     key, ark = f"key-of-{case.client.namespace}", case.stack.ark
     await ark.set_key("byteplus", key, project="films")
     await _identifiers_are_listed(case.harness, key)
-    await ark.configure(list_hides_models=True)
+    await ark.configure(list_of_other_models=others)
+    ours = f"{'0' * 16}-{'0' * 32}"
+    await ark.add_foreign("byteplus", project="films", fields={"model": FAST, "safety_identifier": ours})
     case.settings = SOON | {"ARK_API_KEY": key}
     await case.crash("after its answer")
     await ark.set_key("byteplus", key, project="films", models=[FAST])
@@ -263,8 +271,10 @@ async def test_exchanged_key_loses_no_task(harness: Harness, report: AddRow, exc
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-async def test_narrowed_key_never_pays_twice(harness: Harness, report: AddRow) -> None:
+@pytest.mark.parametrize("others", ["none", "all"])
+async def test_narrowed_key_never_pays_twice(harness: Harness, report: AddRow, others: str) -> None:
+    what = f"after its answer: the same key, narrowed; LIST of its old model shows {others}"
     try:
-        await _case(harness, report, "after its answer: the same key, narrowed", _narrowed_in_place)
+        await _case(harness, report, what, _narrowed_in_place(others))
     finally:
-        await harness.stack.ark.configure(list_hides_models=False)
+        await harness.stack.ark.configure(list_of_other_models="refused")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +13,9 @@ from dev.ark.media import Clip
 from seedance_temporal.adopted_file import adopt_file
 from seedance_temporal.errors import InvalidRequest
 from seedance_temporal.job import VideoResult
+from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.provider.rules import Rules
+from seedance_temporal.provider.task import Usage
 from seedance_temporal.storage.bucket import Checksums
 from tests.support.jobs import a_request, an_end, created, refused
 from tests.support.world import World
@@ -85,15 +87,42 @@ async def test_other_content_is_never_overwritten(world: World, file: Path) -> N
     assert "and the video of cgt-1 that a worker verified has 13" in await refusal(world, file)
 
 
-async def test_video_that_a_run_stores_comes_first(world: World, file: Path) -> None:
-    await world.claim(2, created("cgt-2"))
-    adopt_first = partial(adopt_file, world.ledger, world.bucket, Rules(), world.job_id, file, "cgt-1")
-    before = dict(world.memory.contents)
-    with pytest.raises(InvalidRequest, match="follows task cgt-2"):
-        await adopt_first(followed="cgt-2")
-    assert world.memory.contents == before
-    _, result = await adopt_first(followed="cgt-1")
-    assert result.task_id == "cgt-1"
+@pytest.mark.parametrize("outcome", [created("cgt-2"), None], ids=["a live task", "an unknown attempt"])
+async def test_video_of_another_task_comes_first(world: World, file: Path, outcome: Outcome | None) -> None:
+    """With the record of this one, that video would be paid for, and not stored."""
+    await world.claim(2, *[outcome] if outcome is not None else [])
+    why = "follows task cgt-2" if outcome is not None else "attempt 2, which may have made a task"
+    assert why in await refusal(world, file, "cgt-1")
+
+
+async def test_task_that_turns_up_during_the_upload_comes_first(world: World, file: Path) -> None:
+    upload = world.bucket.upload
+
+    async def claimed_meanwhile(*args: Any, **given: Any) -> Any:
+        await world.claim(2)
+        return await upload(*args, **given)
+
+    world.bucket.upload = claimed_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(InvalidRequest, match="attempt 2, which may have made a task"):
+        await adopt_file(world.ledger, world.bucket, Rules(), world.job_id, file, "cgt-1")
+    assert (await world.ledger.read(world.job_id)).record is None
+
+
+@pytest.mark.parametrize("code", ["task_forgotten", "given_up"])
+async def test_end_that_saw_no_success_needs_a_word(file: Path, code: str) -> None:
+    world = World()
+    await world.claim(1, created("cgt-1"), an_end(1, "cgt-1", "lost", code))
+    assert "--task-succeeded" in await refusal(world, file)
+
+
+async def test_cost_of_the_end_is_kept(file: Path) -> None:
+    world = World()
+    end = an_end(1, "cgt-1", "lost", "copy_failed").model_copy(
+        update={"usage": Usage(total_tokens=1000), "cost_usd": 0.5}
+    )
+    await world.claim(1, created("cgt-1"), end)
+    result = await adopt(world, file)
+    assert (result.usage, result.cost_usd) == (Usage(total_tokens=1000), 0.5)
 
 
 async def test_object_in_its_place_is_left(world: World, file: Path) -> None:
@@ -143,9 +172,9 @@ async def test_other_length_and_missing_frame_are_warned_of(tmp_path: Path) -> N
     await adopt(world, path)
     record = await world.ledger.record(world.job_id)
     assert record is not None
-    assert len(record.warnings) == 3
-    assert "has 4.0 s, and 9 s were asked for" in record.warnings[1]
-    assert "last frame was asked for" in record.warnings[2]
+    assert len(record.warnings) == 4
+    assert "has 4.0 s, and 9 s were asked for" in record.warnings[2]
+    assert "last frame was asked for" in record.warnings[3]
 
 
 async def test_task_is_named_where_there_are_several(world: World, file: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 import activities.create
+from activities.limits import LimitActivities
 from dev.ark.control import ArkControl
-from seedance_temporal.identity import callback_token
+from seedance_temporal.identity import callback_token, job_id_of
 from seedance_temporal.ledger.facts import Outcome
 from seedance_temporal.provider.ark import Ark
 from seedance_temporal.provider.model_rows import ModelRow
@@ -133,6 +134,28 @@ async def test_ended_model_is_not_claimed(ark: ArkControl) -> None:
     result = await world.create()
     assert (result.kind, await world.facts(), await world.posts()) == ("impossible", [], [])
     assert "ended on 2026-01-01; use another-model" in present(result.error).message
+
+
+@pytest.mark.parametrize(
+    "limit", [{"usd_per_request": 0.01}, {"usd_per_user_day": 0.01}, {"jobs_per_user_day": 1}], ids=repr
+)
+async def test_limit_that_was_set_since_holds(ark: ArkControl, limit: dict[str, Any]) -> None:
+    """A job can have waited for its create for weeks, and its run began when there was no limit."""
+    world = await World.at(ark, **{f"seedance_max_{name}": most for name, most in limit.items()})
+    if "jobs_per_user_day" in limit:
+        other = a_request(prompt="another one")
+        await LimitActivities(world.ledger, world.bucket, world.settings).reserve(job_id_of(other), other)
+    result = await world.create()
+    assert (result.kind, present(result.error).code) == ("impossible", "over_limit")
+    assert (await world.facts(), await world.posts()) == ([], [])
+
+
+async def test_unread_limits_send_nothing(ark: ArkControl) -> None:
+    world = await World.at(ark, seedance_max_jobs_per_user_day=5)
+    world.memory.broken = ConnectionError("down")
+    result = await world.create()
+    assert (result.kind, present(result.outcome).code) == ("not_sent", "limits_unknown")
+    assert await world.posts() == []
 
 
 async def test_invalid_request_is_not_claimed(ark: ArkControl) -> None:

@@ -123,7 +123,7 @@ async def test_input_crosses_temporal(world: StoreWorld) -> None:
     assert await pydantic_data_converter.decode([payload], [StoreInput]) == [world.input]
 
 
-async def test_cancelled_copy_leaves_nothing(world: StoreWorld) -> None:
+async def test_cancelled_copy_leaves_no_video(world: StoreWorld) -> None:
     world.host.answers["/v.mp4"] = [Answer(VIDEO, cut_after=1000, hangs=True)]
     copy = asyncio.create_task(world.store())
     async with asyncio.timeout(10):
@@ -132,7 +132,7 @@ async def test_cancelled_copy_leaves_nothing(world: StoreWorld) -> None:
     copy.cancel()
     with pytest.raises(asyncio.CancelledError):
         await copy
-    assert await world.files() == []
+    assert await world.files() == ["cgt-20261122101010-abcde/task.json"]
 
 
 async def test_endpoint_costs_as_its_model(world: StoreWorld) -> None:
@@ -179,7 +179,7 @@ async def test_late_tries_download_without_resume(world: StoreWorld) -> None:
 async def test_incomplete_video_is_not_uploaded(world: StoreWorld, answer: Answer, kind: str, match: str) -> None:
     world.host.answers["/v.mp4"] = [answer]
     await world.fails(kind, match)
-    assert await world.files() == []
+    assert await world.files() == ["cgt-20261122101010-abcde/task.json"]
 
 
 async def test_unreadable_video_is_stored_with_warning(world: StoreWorld) -> None:
@@ -204,7 +204,7 @@ async def test_refused_url_is_refreshed(world: StoreWorld) -> None:
 async def test_too_large_video_is_not_downloaded(world: StoreWorld) -> None:
     world.settings = world.settings.model_copy(update={"seedance_max_video_bytes": len(VIDEO) - 1})
     await world.fails("DownloadFailed", f"it has {len(VIDEO)} bytes")
-    assert await world.files() == []
+    assert await world.files() == ["cgt-20261122101010-abcde/task.json"]
 
 
 async def test_private_address_is_refused(world: StoreWorld) -> None:

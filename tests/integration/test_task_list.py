@@ -65,6 +65,7 @@ OURS = safety_identifier("user-42", "c" * 32)
 # A server's own limit is 10,000 for a run.
 _MOST_SIGNALS = 20
 CUSTOM = "key-of-one-model"
+FAST = "dreamina-seedance-2-0-fast-260128"
 
 
 @pytest.fixture
@@ -139,6 +140,21 @@ async def test_custom_key_shows_one_model(ark: ArkControl) -> None:
         await reader.page(model="ep-another")
     assert (refused.value.type, refused.value.non_retryable) == ("ModelHidden", True)
     await ark.remove_key("byteplus", CUSTOM)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "is_other"),
+    [("m-1", "m-1", False), ("m-1", "m-2", True), ("m-1", None, True), ("ep-1", FAST, False), ("ep-2", FAST, True)],
+)
+async def test_task_of_another_model_proves_nothing(
+    raw: RawHost, asked: str, shown: str | None, is_other: bool
+) -> None:
+    """LIST may not heed the model that it is asked for; of an endpoint, the settings name the model."""
+    reader = listed(raw, {"id": "cgt-1", "safety_identifier": OURS, "model": shown})
+    reader.settings = some_settings(seedance_endpoints={"ep-1": FAST})
+    page = await reader.page(model=asked)
+    assert [task.is_other for task in page.tasks] == [is_other]
+    assert bool(reader.bucket.writes) == (not is_other)
 
 
 async def test_identifiers_listed_is_noted_once(ark: ArkControl) -> None:

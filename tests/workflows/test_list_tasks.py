@@ -251,13 +251,14 @@ async def test_failing_listing_of_a_model_is_told(lister: Lister, monkeypatch: p
         ("ep-1", (), True),
         ("ep-1", (a_task("cgt-1", None), a_task("cgt-2", "of-another-program")), True),
         ("ep-1", (a_task("cgt-1", THEIRS),), False),
+        ("ep-1", (a_task("cgt-1", THEIRS, is_other=True),), True),
         ("", (), False),
     ],
 )
 async def test_model_without_our_tasks_is_blind(
     lister: Lister, model: str, tasks: tuple[ListedTask, ...], is_blind: bool
 ) -> None:
-    """A narrowed key may get an empty listing of a model that it no longer names."""
+    """A narrowed key may get nothing for a model that it no longer names, or tasks of other models."""
 
     async def of_model(input: ListPageInput) -> Page:
         if model and not input.model:
